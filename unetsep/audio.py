@@ -1,0 +1,192 @@
+"""Reading audio as a stream of blocks.
+
+soundfile reads wav, flac, ogg, opus, mp3, aiff and caf with nothing else installed; for
+the rest (m4a, mp4, webm, ...) an ``ffmpeg`` program decodes to a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import soundfile
+
+from .decoders import (
+    SOUNDFILE_SUFFIXES,
+    AudioInfo,
+    Block,
+    FfmpegSource,
+    SoundFileSource,
+    Source,
+    find_ffmpeg,
+)
+from .errors import AudioError
+
+READ_FRAMES = 65_536
+
+
+class AudioReader:
+    """An audio file, or an excerpt of it, as blocks of float32.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile or, where there is one, ffmpeg can decode.
+    start, duration
+        Excerpt in seconds; the default is the whole file.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, is no audio, is empty, or has a header nobody could mean.
+    ValueError
+        If ``start`` is negative or ``duration`` is not positive.
+
+    Examples
+    --------
+    >>> with AudioReader("song.flac") as reader:  # doctest: +SKIP
+    ...     for block in reader.blocks(): print(block.shape)  # (channels, samples)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, start: float = 0.0, duration: float | None = None
+    ) -> None:
+        if not start >= 0:
+            raise ValueError(f"start must be 0 or more seconds, got {start}")
+        if duration is not None and not duration > 0:
+            raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+        self.path = Path(path)
+        self._source = _open(self.path)
+        try:
+            self.info = self._source.info
+            _check_header(self.path, self.info)
+            self._start = round(start * self.info.sample_rate)
+            self._limit = None if duration is None else round(duration * self.info.sample_rate)
+            if self.info.frames is not None and self._start >= max(self.info.frames, 1):
+                raise AudioError(
+                    f"{self.path} lasts {self.info.frames / self.info.sample_rate:.2f} s: "
+                    f"an excerpt cannot start at {start:.2f} s"
+                )
+            if self._start:
+                self._source.seek(self._start)
+        except BaseException:
+            self._source.close()
+            raise
+
+    @property
+    def frames(self) -> int | None:
+        """Samples per channel that will be read; None if unknown, approximate for ffmpeg."""
+        if self.info.frames is None:
+            return self._limit
+        left = self.info.frames - self._start
+        return left if self._limit is None else min(left, self._limit)
+
+    def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
+        """Yield ``(channels, samples)`` blocks, contiguous, all but the last of one size.
+
+        Raises
+        ------
+        AudioError
+            If samples are NaN or infinite, nothing could be decoded, or the file ends
+            before the length its header promises.
+        """
+        done = 0
+        while self._limit is None or done < self._limit:
+            wanted = block_frames if self._limit is None else min(block_frames, self._limit - done)
+            try:
+                block = self._source.read(wanted)
+            except (soundfile.LibsndfileError, OSError) as error:
+                at = (self._start + done) / self.info.sample_rate
+                raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
+            if len(block) == 0:
+                break
+            self._check_finite(block, done)
+            done += len(block)
+            yield np.ascontiguousarray(block.T)
+        self._check_complete(done)
+
+    def _check_finite(self, block: Block, done: int) -> None:
+        # One sum is NaN or infinite if any sample is, and costs less than a full test.
+        if np.isfinite(block.sum(dtype=np.float64)):
+            return
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            at = (self._start + done + int(bad[0])) / self.info.sample_rate
+            raise AudioError(
+                f"{self.path} holds NaN or infinite samples, the first at {at:.3f} s: "
+                "export it again from the program that wrote it"
+            )
+
+    def _check_complete(self, done: int) -> None:
+        if done == 0:
+            raise AudioError(
+                f"{self.path} holds no audio samples from second "
+                f"{self._start / self.info.sample_rate:g} on"
+            )
+        expected = self.frames
+        # mp3 and ffmpeg lengths are estimates; the other headers count samples.
+        exact = isinstance(self._source, SoundFileSource) and self._source.counts_frames
+        if exact and expected is not None and done < expected:
+            raise AudioError(
+                f"{self.path} is cut short: {done} samples could be decoded where its header "
+                f"promises {expected}; get a complete copy"
+            )
+
+    def close(self) -> None:
+        """Release the file."""
+        self._source.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open(path: Path) -> Source:
+    if not path.exists():
+        raise AudioError(f"{path} does not exist")
+    if path.is_dir():
+        raise AudioError(f"{path} is a folder where an audio file was expected")
+    if not path.is_file():
+        raise AudioError(f"{path} is not a regular file (a pipe or device?): copy it to a file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path} is empty (0 bytes)")
+    try:
+        return SoundFileSource(path)
+    except PermissionError as error:
+        raise AudioError(f"{path} cannot be opened: permission denied") from error
+    except soundfile.LibsndfileError as error:
+        reason = str(error.error_string).rstrip(".")
+        ffmpeg = find_ffmpeg()
+        if ffmpeg is not None:
+            return FfmpegSource(path, ffmpeg, reason)
+        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+            raise AudioError(
+                f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
+                "it is damaged, or something else with that name"
+            ) from error
+        raise AudioError(
+            f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
+            "not installed: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert "
+            "the file to wav, flac or mp3"
+        ) from error
+
+
+def _check_header(path: Path, info: AudioInfo) -> None:
+    if not 1000 <= info.sample_rate <= 1_000_000:
+        raise AudioError(
+            f"{path} claims a sample rate of {info.sample_rate} Hz: expected 1000 to 1000000"
+        )
+    if not 1 <= info.channels <= 64:
+        raise AudioError(f"{path} claims {info.channels} channels: expected 1 to 64")
+    if info.frames == 0:
+        raise AudioError(f"{path} holds no audio samples (length zero)")

@@ -1,0 +1,308 @@
+"""Song file in, stem files out: one decode, any number of models, constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .audio import AudioReader
+from .errors import CancelledError
+from .output import OutputFormat, StemFiles, choose_format
+from .plan import TEMPLATE, refuse_existing, target_path
+from .separator import Separator
+from .stream import Signal, SongStream
+
+# Called with (seconds done, seconds in total or None); False cancels.
+Progress = Callable[[float, float | None], bool | None]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What to take from a song file and how to write its stems.
+
+    Parameters
+    ----------
+    stems, two_stems
+        See `Separator.select`.
+    container, bit_depth
+        See `unetsep.output.choose_format`.
+    start, duration
+        Excerpt in seconds.
+    """
+
+    stems: tuple[str, ...] | None = None
+    two_stems: str | None = None
+    container: str = "wav"
+    bit_depth: str = "auto"
+    start: float = 0.0
+    duration: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one model did with one file, for people and for ``--json``.
+
+    Parameters
+    ----------
+    source, model
+        Input path and model name.
+    status
+        ``"ok"``, ``"skipped"`` or ``"error"``.
+    stems
+        Stem name to the path written.
+    error
+        One sentence, when the status is ``"error"``.
+    sample_rate, channels, seconds
+        Of the input and so of the stems.
+    gain_db
+        Gain that all stems got so that none clips; 0 if none would have.
+    elapsed, speed
+        Seconds from opening the input to the last rename, for all models that share the
+        decode, and how many times real time that is.
+    device, precision
+        What computed it.
+    """
+
+    source: str
+    model: str
+    status: str
+    stems: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    seconds: float | None = None
+    gain_db: float = 0.0
+    elapsed: float | None = None
+    speed: float | None = None
+    device: str | None = None
+    precision: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values for JSON."""
+        return asdict(self)
+
+
+def separate_file(
+    source: Path,
+    separators: Sequence[Separator],
+    targets: Sequence[Sequence[Path]],
+    options: FileOptions,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Separate one file with one or more models; it is decoded once.
+
+    Parameters
+    ----------
+    source
+        The song.
+    separators
+        Models.
+    targets
+        For each model, the paths of its stems in the order of `Separator.select`. Existing
+        files are replaced.
+    options
+        Excerpt, stems and format.
+    progress
+        Called after each block.
+
+    Returns
+    -------
+    list of Report
+        One for each model.
+
+    Raises
+    ------
+    AudioError
+        If the input cannot be read or the output cannot be written; no file is left.
+    CancelledError
+        If ``progress`` returned False; no file is left.
+    """
+    begun = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(
+            AudioReader(source, start=options.start, duration=options.duration)
+        )
+        output = choose_format(options.container, options.bit_depth, reader.info)
+        selections = [s.select(options.stems, options.two_stems) for s in separators]
+        files = [
+            stack.enter_context(StemFiles(paths, output, reader.info, reader.frames))
+            for paths in targets
+        ]
+        rate = reader.info.sample_rate
+        songs = [
+            separator.open_song(rate, reader.info.channels, selection)
+            for separator, selection in zip(separators, selections, strict=True)
+        ]
+        done = 0
+        block_samples = max(s.block_samples(rate) for s in separators)
+        for blocks in _separate(reader, songs, block_samples, progress):
+            for file, block in zip(files, blocks, strict=True):
+                file.write(block)
+            done += blocks[0].shape[-1]
+        gains = [file.commit() for file in files]
+    elapsed = time.perf_counter() - begun
+    return [
+        Report(
+            source=str(source),
+            model=separator.name,
+            status="ok",
+            stems={n: str(p) for n, p in zip(selection.names, paths, strict=True)},
+            sample_rate=rate,
+            channels=reader.info.channels,
+            seconds=round(done / rate, 3),
+            gain_db=round(float(20 * np.log10(gain)), 3),
+            elapsed=round(elapsed, 3),
+            speed=round(done / rate / elapsed, 2),
+            device=separator.device.type,
+            precision=separator.precision,
+        )
+        for separator, selection, paths, gain in zip(
+            separators, selections, targets, gains, strict=True
+        )
+    ]
+
+
+def _separate(
+    reader: AudioReader,
+    songs: Sequence[SongStream],
+    block_samples: int,
+    progress: Progress | None,
+) -> Iterator[list[Signal]]:
+    """Blocks of stems from each of the models that a file streams through."""
+    rate, done = reader.info.sample_rate, 0
+    total = None if reader.frames is None else reader.frames / rate
+    for block in reader.blocks(block_samples):
+        yield [song.push(block) for song in songs]
+        done += block.shape[-1]
+        if progress is not None and progress(done / rate, total) is False:
+            raise CancelledError(f"{reader.path}: separation was cancelled")
+    yield [song.finish() for song in songs]
+
+
+@dataclass(frozen=True)
+class Separation(Mapping[str, Signal]):
+    """Separated stems, a mapping from stem name to ``(channels, samples)`` float32.
+
+    Parameters
+    ----------
+    stems
+        The arrays.
+    sample_rate
+        In Hz, that of the input.
+    files
+        Stem name to path, if files were written.
+    """
+
+    stems: dict[str, Signal]
+    sample_rate: int
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def __getitem__(self, stem: str) -> Signal:
+        return self.stems[stem]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.stems)
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+
+def separate(
+    path: str | Path,
+    output_dir: str | Path | None = None,
+    *,
+    model: str | Path | Separator = "default",
+    stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
+    container: str = "wav",
+    bit_depth: str = "auto",
+    start: float = 0.0,
+    duration: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Separation:
+    """Separate a song file into arrays, and into files if ``output_dir`` is given.
+
+    The arrays take memory in proportion to the song; `separate_file` and the command line
+    write files in constant memory.
+
+    Parameters
+    ----------
+    path
+        Audio file.
+    output_dir
+        Where to write ``<song>/<stem>.<container>``.
+    model
+        Name or path of a checkpoint, or a `Separator` to reuse.
+    stems, two_stems
+        See `Separator.select`.
+    container, bit_depth
+        ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto``, ``16``, ``24`` or ``32f``.
+    start, duration
+        Excerpt in seconds.
+    overwrite
+        Replace existing files; otherwise they are an error.
+    progress
+        Called with the seconds done and the seconds in total (or None); return False to
+        cancel.
+
+    Returns
+    -------
+    Separation
+        Mapping from stem to array, with ``sample_rate`` and ``files``.
+
+    Raises
+    ------
+    AudioError, WeightsError
+        If the song cannot be read, the stems not written, the model not loaded.
+    CancelledError
+        If ``progress`` returned False.
+
+    Examples
+    --------
+    >>> stems = separate("song.wav")  # doctest: +SKIP
+    >>> stems["vocals"].shape, stems.sample_rate  # doctest: +SKIP
+    ((2, 7938000), 44100)
+    """
+    separator = model if isinstance(model, Separator) else Separator(model)
+    selection = separator.select(stems, two_stems)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(AudioReader(path, start=start, duration=duration))
+        output = choose_format(container, bit_depth, reader.info)
+        sink = None
+        targets: list[Path] = []
+        if output_dir is not None:
+            targets = _targets(reader.path, Path(output_dir), selection.names, output, overwrite)
+            sink = stack.enter_context(StemFiles(targets, output, reader.info, reader.frames))
+        rate = reader.info.sample_rate
+        song = separator.open_song(rate, reader.info.channels, selection)
+        blocks = _separate(reader, [song], separator.block_samples(rate), progress)
+        parts = [block for (block,) in blocks]
+        if sink is not None:
+            for part in parts:
+                sink.write(part)
+            sink.commit()
+    whole = np.concatenate(parts, axis=-1)
+    return Separation(
+        dict(zip(selection.names, whole, strict=True)),
+        rate,
+        dict(zip(selection.names, targets, strict=False)),
+    )
+
+
+def _targets(
+    source: Path, output_dir: Path, names: Sequence[str], output: OutputFormat, overwrite: bool
+) -> list[Path]:
+    paths = [
+        output_dir / target_path(TEMPLATE, source.stem, name, output.container, "")
+        for name in names
+    ]
+    if not overwrite:
+        refuse_existing(paths)
+    return paths

@@ -1,0 +1,182 @@
+"""Which files to separate, and where their stems go, before any work starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .decoders import AUDIO_SUFFIXES
+from .errors import AudioError, UnetsepError
+
+TEMPLATE = "{track}/{stem}.{ext}"
+FIELDS = ("track", "stem", "ext", "model", "suffix")
+
+
+@dataclass(frozen=True)
+class Song:
+    """One input file.
+
+    Parameters
+    ----------
+    source
+        The file.
+    track
+        What the output is called: the file's name without suffix, after its folders
+        relative to the folder that was given.
+    error
+        Why it cannot be separated, if that is known already.
+    """
+
+    source: Path
+    track: str
+    error: str | None = None
+
+
+def find_songs(inputs: Iterable[Path], output_dir: Path) -> list[Song]:
+    """Files as they are given, folders searched recursively.
+
+    Hidden files and what lies under ``output_dir`` are passed over in folders. Inputs that
+    do not exist, and folders without audio, become songs with an error: they must not stop
+    the others.
+    """
+    songs: dict[tuple[Path, str], Song] = {}
+    for given in inputs:
+        if given.is_dir():
+            found = [Song(p, _track(p.relative_to(given))) for p in _search(given, output_dir)]
+            suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
+            message = f"{given} is a folder without audio files ({suffixes})"
+            found = found or [Song(given, given.name, message)]
+        else:
+            missing = None if given.exists() else f"{given} does not exist"
+            found = [Song(given, _track(Path(given.name)), missing)]
+        for song in found:
+            songs.setdefault((song.source.resolve(), song.track), song)
+    return list(songs.values())
+
+
+def _search(folder: Path, output_dir: Path) -> Iterator[Path]:
+    inside = output_dir.resolve()
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (here / name).resolve() != inside
+        )
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
+                yield here / name
+
+
+def _track(relative: Path) -> str:
+    return relative.with_name(relative.stem).as_posix()
+
+
+def target_path(
+    template: str, track: str, stem: str, ext: str, model: str, suffix: str = ""
+) -> Path:
+    """Relative output path for one stem.
+
+    Parameters
+    ----------
+    template
+        With ``{track}``, ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's
+        suffix without dot).
+    track, stem, ext, model, suffix
+        The values.
+    """
+    values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
+    return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
+
+
+def check_template(template: str) -> None:
+    """Refuse templates with unknown fields, or that lead out of the output folder."""
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"filename template {template!r}: {error}") from error
+    unknown = sorted(fields - set(FIELDS))
+    if unknown:
+        names = ", ".join(f"{{{name}}}" for name in FIELDS)
+        raise ValueError(f"filename template {template!r}: unknown {unknown}; there are {names}")
+    if Path(template).is_absolute() or ".." in Path(template).parts:
+        raise ValueError(f"filename template {template!r} must stay inside the output folder")
+
+
+def _portable(name: str) -> str:
+    """A name that every file system takes: no trailing dots or blanks, no control codes."""
+    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
+    return re.sub(illegal, "_", name).rstrip(" .") or "_"
+
+
+def plan(
+    songs: Sequence[Song],
+    models: Sequence[tuple[str, Sequence[str]]],
+    output_dir: Path,
+    template: str,
+    ext: str,
+) -> list[list[list[Path]]]:
+    """Targets of every song, model and stem.
+
+    Parameters
+    ----------
+    songs
+        See `find_songs`.
+    models
+        Name and output stems of each model. With more than one, each gets a folder of its
+        own unless the template names ``{model}``.
+    output_dir, template, ext
+        Where and how to name them.
+
+    Returns
+    -------
+    list
+        For each song, for each model, the paths of its stems.
+
+    Raises
+    ------
+    UnetsepError
+        If two outputs would have the same name, or the output folder is a file.
+    """
+    check_template(template)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
+    if len(models) > 1 and "{model}" not in template:
+        template = "{model}/" + template
+    owner: dict[Path, str] = {}
+    targets = []
+    for song in songs:
+        suffix = song.source.suffix[1:]
+        per_model = [
+            [
+                output_dir / target_path(template, song.track, stem, ext, name, suffix)
+                for stem in stems
+            ]
+            for name, stems in models
+        ]
+        targets.append(per_model)
+        if song.error:
+            continue
+        for path in (path for paths in per_model for path in paths):
+            if path in owner:
+                raise UnetsepError(
+                    f"{owner[path]} and {song.source} would both be written to {path}: give "
+                    "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+                )
+            owner[path] = str(song.source)
+    return targets
+
+
+def refuse_existing(paths: Iterable[Path]) -> None:
+    """Raise if any of the files exists: nothing is ever overwritten without being asked."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise AudioError(
+            f"{there[0]}{more} exists already: use --overwrite or --skip-existing, "
+            "or another output folder"
+        )

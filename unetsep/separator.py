@@ -1,0 +1,287 @@
+"""Load a model once, separate arrays or streams of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .errors import UnetsepError
+from .stream import Selection, SongStream
+from .unet import UNet
+from .weights import load_network, model_name
+
+Signal = npt.NDArray[np.float32]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+MASK_EXTENSIONS = ("top", "zeros")
+
+
+class Separator:
+    """A model that is loaded once and separates any number of songs.
+
+    Parameters
+    ----------
+    model
+        Name from the manifest (``unetsep models`` lists them), path of a checkpoint, or a
+        network.
+    device
+        ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+    precision
+        ``auto`` computes the network in bfloat16 where the CPU does so natively, else in
+        float32. Masks, spectra and sums are float32 in any case.
+    overlap
+        Share of a segment that neighbours have in common, 0 to 0.5; default: the model's.
+    mask_extension
+        Above the network's top bin: ``top`` extends the mask, ``zeros`` drops everything,
+        as Spleeter does.
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be loaded.
+    UnetsepError
+        If the device is not there.
+    ValueError
+        For values that are not listed here.
+
+    Examples
+    --------
+    >>> separator = Separator()
+    >>> stems = separator.separate(np.zeros((2, 44_100), np.float32), 44_100)
+    >>> stems["vocals"].shape
+    (2, 44100)
+    """
+
+    def __init__(
+        self,
+        model: str | Path | UNet = "default",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        overlap: float | None = None,
+        mask_extension: str = "top",
+    ) -> None:
+        _check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        network = model if isinstance(model, UNet) else load_network(model)
+        self.config = network.config
+        self.overlap = self.config.overlap if overlap is None else overlap
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"overlap must be between 0 and 0.5, got {overlap}")
+        self.mask_extension = mask_extension
+        self.name = "unnamed" if isinstance(model, UNet) else model_name(model)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self._network = network.for_inference(dtype).to(self.device)
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the model's stems."""
+        return self.config.stems
+
+    def select(self, stems: Sequence[str] | None = None, two_stems: str | None = None) -> Selection:
+        """Resolve a choice of stems.
+
+        Parameters
+        ----------
+        stems
+            Names, in any order; default: all.
+        two_stems
+            One stem; the other output, ``no_<stem>``, is the rest of the mixture.
+
+        Raises
+        ------
+        ValueError
+            If a stem is not the model's, or both are given.
+        """
+        if stems is not None and two_stems is not None:
+            raise ValueError("choose either stems or two_stems, not both")
+        wanted = [two_stems] if two_stems is not None else list(stems or self.stems)
+        for stem in wanted:
+            if stem not in self.stems:
+                raise ValueError(
+                    f"model {self.name} has no stem {stem!r}: expected {', '.join(self.stems)}"
+                )
+        if two_stems is not None:
+            index = self.stems.index(two_stems)
+            return Selection((two_stems, f"no_{two_stems}"), (index, -1 - index))
+        unique = tuple(dict.fromkeys(wanted))
+        return Selection(unique, tuple(self.stems.index(stem) for stem in unique))
+
+    def separate(
+        self,
+        audio: npt.ArrayLike,
+        sample_rate: int,
+        *,
+        stems: Sequence[str] | None = None,
+        two_stems: str | None = None,
+    ) -> dict[str, Signal]:
+        """Separate a whole signal in memory.
+
+        Parameters
+        ----------
+        audio
+            ``(channels, samples)`` or ``(samples,)``, floating point, any level.
+        sample_rate
+            In Hz.
+        stems, two_stems
+            See `select`.
+
+        Returns
+        -------
+        dict
+            Stem name to float32 array of the shape of ``audio``.
+
+        Raises
+        ------
+        ValueError
+            If the array has no samples, another shape, or is not finite.
+        """
+        signal = np.asarray(audio, dtype=np.float32)
+        if signal.ndim not in (1, 2) or signal.size == 0:
+            raise ValueError(f"audio must be (channels, samples) or (samples,), got {signal.shape}")
+        if not np.isfinite(signal).all():
+            raise ValueError("audio holds NaN or infinite samples")
+        channels = np.atleast_2d(signal)
+        selection = self.select(stems, two_stems)
+        size = self.block_samples(sample_rate)
+        pieces = (channels[:, at : at + size] for at in range(0, channels.shape[1], size))
+        parts = list(self._run(pieces, sample_rate, len(channels), selection))
+        whole = np.concatenate(parts, axis=-1)
+        whole = whole[:, 0] if signal.ndim == 1 else whole
+        return dict(zip(selection.names, whole, strict=True))
+
+    def stream(
+        self,
+        blocks: Iterable[npt.ArrayLike],
+        sample_rate: int,
+        *,
+        stems: Sequence[str] | None = None,
+        two_stems: str | None = None,
+    ) -> Iterator[Signal]:
+        """Separate a stream of blocks with constant memory.
+
+        Parameters
+        ----------
+        blocks
+            ``(channels, samples)`` arrays, any sizes; stems lag up to a segment behind.
+        sample_rate
+            In Hz.
+        stems, two_stems
+            See `select`; their order is that of the outputs.
+
+        Yields
+        ------
+        ndarray
+            ``(stems, channels, samples)``, float32; in total as many samples as came in.
+        """
+        selection = self.select(stems, two_stems)
+        arrays = (np.asarray(block, dtype=np.float32) for block in blocks)
+        first = next(arrays, None)
+        if first is None:
+            return
+        yield from self._run(_chain(first, arrays), sample_rate, first.shape[0], selection)
+
+    def _run(
+        self, blocks: Iterable[Signal], sample_rate: int, channels: int, selection: Selection
+    ) -> Iterator[Signal]:
+        song = self.open_song(sample_rate, channels, selection)
+        for block in blocks:
+            out = song.push(block)
+            if out.shape[-1]:
+                yield out
+        yield song.finish()
+
+    def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
+        """A song to push blocks into; see `SongStream`."""
+        return SongStream(
+            self.config,
+            self.estimate,
+            sample_rate=sample_rate,
+            channels=channels,
+            selection=selection,
+            overlap=self.overlap,
+            extend=self.mask_extension == "top",
+            device=self.device if self.device.type == "cuda" else torch.device("cpu"),
+        )
+
+    def block_samples(self, sample_rate: int) -> int:
+        """Block size in samples with which a stream is separated with least copying."""
+        config = self.config
+        frames = config.segment_frames - round(self.overlap * config.segment_frames)
+        return -(-frames * config.hop_length * sample_rate // config.sample_rate)
+
+    @torch.inference_mode()
+    def estimate(self, magnitude: Tensor) -> Tensor:
+        """Ratio masks of one segment.
+
+        Stereo goes through a stereo network as it is; any other number of channels is
+        separated channel by channel.
+
+        Parameters
+        ----------
+        magnitude
+            ``(channels, bins, frames)``.
+
+        Returns
+        -------
+        Tensor
+            ``(stems, channels, bins, frames)``, fp32, on the device of ``magnitude``.
+        """
+        together = magnitude.shape[0] == self.config.channels
+        batch = magnitude[None] if together else magnitude[:, None]
+        batch = batch.expand(-1, self.config.channels, -1, -1)
+        masks: Tensor = self._network(batch.to(self.device)).to(magnitude.device)
+        masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
+        if self.config.mask == "sigmoid" and len(self.stems) > 1:
+            power = masks.square() + 1e-10 / len(self.stems)
+            masks = power / power.sum(dim=0)
+        return masks
+
+
+def choose_device(device: str) -> torch.device:
+    """The device for a name of `DEVICES`; an explicit one that is not there is an error."""
+    _check_choice("device", device, DEVICES)
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name, found in there.items() if found))
+    if not there[device]:
+        raise UnetsepError(
+            f"device {device} was asked for but torch {torch.__version__} finds none: "
+            "use --device auto or cpu, or install a torch build for it"
+        )
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` takes bf16 where the CPU has instructions for it."""
+    _check_choice("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    if device.type != "cpu":
+        return "fp32"
+    find: Any = getattr(torch.cpu, "get_capabilities", dict)
+    found = find()
+    native = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
+    return "bf16" if native else "fp32"
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _chain(first: Signal, rest: Iterator[Signal]) -> Iterator[Signal]:
+    yield first
+    yield from rest

@@ -1,0 +1,207 @@
+"""Streaming STFT and its exact inverse, and masks applied to the mixture's spectrum.
+
+Nothing is centred or reflected: a stream is padded with ``n_fft - hop_length`` zeros at
+both ends, so that every sample lies under exactly four windows. The squared periodic Hann
+window at a hop of ``n_fft / 4`` adds up to the constant 3/2, so the inverse divides by
+that number and never by an edge sum close to zero.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Bins below the network's top from which the mask above it is estimated; about 1.1 kHz.
+EXTENSION_BINS = 100
+# Sum over four hops of the squared periodic Hann window.
+WINDOW_SUM = 1.5
+
+
+@functools.lru_cache(maxsize=8)
+def hann(n_fft: int, device: torch.device) -> Tensor:
+    """Periodic Hann window, shape ``(n_fft,)``."""
+    return torch.hann_window(n_fft, periodic=True, dtype=torch.float32, device=device)
+
+
+def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """Spectrum of the whole frames of a waveform, without padding.
+
+    Parameters
+    ----------
+    waveform
+        ``(..., samples)``, float32, at least ``n_fft`` samples.
+    n_fft, hop_length
+        Window length and distance in samples.
+
+    Returns
+    -------
+    Tensor
+        Complex, ``(..., bins, frames)`` with ``n_fft // 2 + 1`` bins and
+        ``1 + (samples - n_fft) // hop_length`` frames; a view, frames before bins in memory.
+    """
+    frames = waveform.unfold(-1, n_fft, hop_length)  # (..., frames, n_fft)
+    spectrum: Tensor = torch.fft.rfft(frames * hann(n_fft, waveform.device))
+    return spectrum.transpose(-1, -2)
+
+
+def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
+    """Inverse of `stft` wherever four windows overlap.
+
+    Parameters
+    ----------
+    spectrum
+        Complex, ``(..., bins, frames)``.
+    hop_length
+        Distance of the frames in samples, a quarter of the window.
+
+    Returns
+    -------
+    Tensor
+        ``(..., (frames + 3) * hop_length)``; the first and last three hops are incomplete
+        sums that the neighbouring frames must complete.
+    """
+    n_fft = 4 * hop_length
+    frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=n_fft)  # (..., frames, n_fft)
+    frames = frames * (hann(n_fft, frames.device) / WINDOW_SUM)
+    quarters = frames.unflatten(-1, (4, hop_length))  # (..., frames, 4, hop)
+    count = quarters.shape[-3]
+    out: Tensor = frames.new_zeros(*frames.shape[:-2], count + 3, hop_length)
+    for quarter in range(4):
+        out[..., quarter : quarter + count, :] += quarters[..., quarter, :]
+    return out.flatten(-2)
+
+
+class StreamingSTFT:
+    """STFT of a stream of blocks: the same frames as for the whole signal at once.
+
+    Parameters
+    ----------
+    n_fft, hop_length
+        Window and hop in samples, ``n_fft == 4 * hop_length``.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self._tail: Tensor | None = None
+        self._samples = 0
+
+    def push(self, block: Tensor) -> Tensor:
+        """Frames that are complete after this block, ``(channels, bins, frames)``.
+
+        Parameters
+        ----------
+        block
+            ``(channels, samples)``, float32, any number of samples.
+        """
+        if self._tail is None:
+            self._tail = block.new_zeros(block.shape[0], self.n_fft - self.hop_length)
+        self._samples += block.shape[-1]
+        return self._transform(torch.cat([self._tail, block], dim=-1))
+
+    def flush(self) -> Tensor:
+        """The last frames, after which every sample lies under four windows."""
+        if self._tail is None:
+            raise ValueError("no block was pushed before the end of the stream")
+        frames = frame_count(self._samples, self.n_fft, self.hop_length)
+        have = max(0, (self._samples - self.hop_length) // self.hop_length + 1)
+        missing = (frames - have - 1) * self.hop_length + self.n_fft - self._tail.shape[-1]
+        return self._transform(functional.pad(self._tail, (0, max(0, missing))))
+
+    def _transform(self, samples: Tensor) -> Tensor:
+        count = max(0, (samples.shape[-1] - self.n_fft) // self.hop_length + 1)
+        self._tail = samples[..., count * self.hop_length :]
+        if count == 0:
+            bins = self.n_fft // 2 + 1
+            return samples.new_zeros(samples.shape[0], bins, 0, dtype=torch.complex64)
+        return stft(samples, self.n_fft, self.hop_length)
+
+
+def frame_count(samples: int, n_fft: int, hop_length: int) -> int:
+    """Frames of a stream of ``samples`` samples, the padding at both ends included."""
+    return (samples + n_fft - hop_length - 1) // hop_length + 1 if samples else 0
+
+
+class StreamingISTFT:
+    """Waveform of a stream of frames, the exact inverse of `StreamingSTFT`.
+
+    Parameters
+    ----------
+    n_fft, hop_length
+        Window and hop in samples, ``n_fft == 4 * hop_length``.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self._tail: Tensor | None = None
+        # The zeros that the STFT put before the first sample.
+        self._skip = n_fft - hop_length
+
+    def push(self, spectrum: Tensor) -> Tensor:
+        """Samples that are complete after these frames.
+
+        Parameters
+        ----------
+        spectrum
+            Complex, ``(..., bins, frames)``.
+
+        Returns
+        -------
+        Tensor
+            ``(..., samples)``, ``frames * hop_length`` of them once the start is past.
+        """
+        samples = overlap_add(spectrum, self.hop_length)
+        incomplete = self.n_fft - self.hop_length
+        if self._tail is not None:
+            samples[..., :incomplete] += self._tail
+        complete = samples.shape[-1] - incomplete
+        self._tail = samples[..., complete:].clone()
+        skipped = min(self._skip, complete)
+        self._skip -= skipped
+        return samples[..., skipped:complete]
+
+
+def extension_weights(mask: Tensor) -> Tensor:
+    """Share of each stem above the network's top bin, frame by frame.
+
+    The average over the top `EXTENSION_BINS` bins, so that shares that sum to one in every
+    bin still do; Spleeter averages over all its bins instead (``mask_extension: average``).
+
+    Parameters
+    ----------
+    mask
+        ``(stems, channels, bins, frames)``.
+
+    Returns
+    -------
+    Tensor
+        ``(stems, channels, frames)``.
+    """
+    return mask[..., -EXTENSION_BINS:, :].mean(dim=-2)
+
+
+def apply_mask(mask: Tensor, above: Tensor, spectrum: Tensor) -> Tensor:
+    """Stems' spectra: mask times the mixture's complex spectrum, mixture phase kept.
+
+    Parameters
+    ----------
+    mask
+        ``(stems, channels, bins, frames)``, the network's bins.
+    above
+        ``(stems, channels, frames)``, the mask in all higher bins; see `extension_weights`.
+    spectrum
+        Mixture, complex, ``(channels, all bins, frames)``.
+
+    Returns
+    -------
+    Tensor
+        Complex, ``(stems, channels, all bins, frames)``, frames before bins in memory.
+    """
+    bins = mask.shape[-2]
+    mixture = spectrum.transpose(-1, -2)  # (channels, frames, all bins)
+    out = mixture.new_empty(mask.shape[0], *mixture.shape)
+    torch.mul(mask.transpose(-1, -2), mixture[..., :bins], out=out[..., :bins])
+    torch.mul(above[..., None], mixture[..., bins:], out=out[..., bins:])
+    return out.transpose(-1, -2)

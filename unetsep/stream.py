@@ -1,0 +1,154 @@
+"""The signal path of one song, as a stream of blocks.
+
+Resample to the network's rate, STFT, masks from overlapping segments, mask times mixture
+spectrum, inverse STFT, resample back, and each stem's share of what the resampler cut off.
+Every step takes blocks and gives blocks, so memory does not grow with the song.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
+from .overlap import Estimate, SegmentedMasks
+from .resample import Queue, Residual, StreamResampler
+from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+
+Signal = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stems come out, in which order.
+
+    Parameters
+    ----------
+    names
+        Names of the output stems.
+    indices
+        For each, the network's stem; negative numbers ``-1 - i`` mean all but stem ``i``.
+    """
+
+    names: tuple[str, ...]
+    indices: tuple[int, ...]
+
+    def apply(self, masks: Tensor) -> Tensor:
+        """Masks of the selected stems, ``(selected, channels, bins, frames)``."""
+        if self.indices == tuple(range(len(masks))):
+            return masks
+        return torch.stack([masks[i] if i >= 0 else 1 - masks[-1 - i] for i in self.indices])
+
+
+class SongStream:
+    """One song on its way through a model; push blocks, then finish.
+
+    Parameters
+    ----------
+    config, estimate
+        Signal path and network of the model.
+    sample_rate, channels
+        Of the song.
+    selection
+        Stems to compute.
+    overlap
+        Share of a segment that neighbours have in common.
+    extend
+        Whether masks are extended above the network's top bin, or are zero there.
+    device
+        Where spectra are kept.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        estimate: Estimate,
+        *,
+        sample_rate: int,
+        channels: int,
+        selection: Selection,
+        overlap: float,
+        extend: bool,
+        device: torch.device,
+    ) -> None:
+        self._selection, self._extend, self._device = selection, extend, device
+        self._channels, self._outputs = channels, len(selection.names)
+        self._up = StreamResampler(sample_rate, config.sample_rate, channels)
+        rows = self._outputs * channels
+        self._down = StreamResampler(config.sample_rate, sample_rate, rows)
+        self._residual = None
+        if sample_rate != config.sample_rate and extend:
+            self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
+        self._stft = StreamingSTFT(config.n_fft, config.hop_length)
+        self._istft = StreamingISTFT(config.n_fft, config.hop_length)
+        self.masks = SegmentedMasks(
+            estimate,
+            config.bins,
+            config.segment_frames,
+            round(overlap * config.segment_frames),
+            config.frame_multiple,
+        )
+        self._out = Queue()
+        self._taken = self._given = 0
+
+    @torch.inference_mode()
+    def push(self, block: Signal) -> Signal:
+        """Take ``(channels, samples)``, return ``(stems, channels, samples)``, maybe none."""
+        if block.ndim != 2 or block.shape[0] != self._channels:
+            raise ValueError(f"expected blocks ({self._channels}, samples), got {block.shape}")
+        self._taken += block.shape[-1]
+        inner = self._up.push(block)
+        if self._residual is not None:
+            self._residual.push(block, inner)
+        return self._advance(inner, last=False)
+
+    @torch.inference_mode()
+    def finish(self) -> Signal:
+        """The rest of the stems; in total they are as long as what was pushed."""
+        empty = np.zeros((self._channels, 0), np.float32)
+        if self._taken == 0:
+            return np.zeros((self._outputs, self._channels, 0), np.float32)
+        inner = self._up.push(empty, last=True)
+        if self._residual is not None:
+            self._residual.push(empty, inner, last=True)
+        return self._advance(inner, last=True)
+
+    def _advance(self, inner: Signal, *, last: bool) -> Signal:
+        if inner.shape[-1]:
+            block = torch.from_numpy(np.ascontiguousarray(inner)).to(self._device)
+            self._mask(self.masks.push(self._stft.push(block)))
+        if last:
+            self._mask(self.masks.push(self._stft.flush()))
+            self._mask(self.masks.flush())
+            rows = self._outputs * self._channels
+            self._out.put(self._down.push(np.zeros((rows, 0), np.float32), last=True))
+            missing = self._taken - self._given - self._out.samples
+            if missing > 0:  # resamplers may end a sample or two short
+                self._out.put(np.zeros((rows, missing), np.float32))
+        # The inverse STFT and the resampler end after the song: never give what was not taken.
+        ready = min(self._out.samples, self._taken - self._given)
+        if self._residual is not None:
+            ready = min(ready, self._residual.ready)
+        if ready == 0:
+            return np.zeros((self._outputs, self._channels, 0), np.float32)
+        self._given += ready
+        stems = self._out.take(ready).reshape(self._outputs, self._channels, ready)
+        if self._residual is not None:
+            stems = stems + self._residual.take(ready)
+        return stems
+
+    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
+        for masks, spectrum in pairs:
+            chosen = self._selection.apply(masks)
+            above = extension_weights(chosen)
+            if not self._extend:
+                above = torch.zeros_like(above)
+            if self._residual is not None:
+                self._residual.push_shares(above.cpu().numpy())
+            wave = self._istft.push(apply_mask(chosen, above, spectrum))
+            self._out.put(self._down.push(wave.flatten(0, 1).cpu().numpy()))

@@ -1,0 +1,1 @@
+"""Training and evaluation; needs ``pip install unetsep[train]``."""

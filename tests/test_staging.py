@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import unetsep.staging
 from unetsep.staging import PREFIX, Staging, remove_leftovers
 
 RUN = """
 import sys, time
 from pathlib import Path
+import unetsep.staging
 from unetsep.staging import Staging
 folder = Path(sys.argv[1])
 staging = Staging([folder])
@@ -96,4 +100,54 @@ def test_each_folder_is_locked_once(tmp_path):
 def test_a_folder_that_cannot_be_locked_leaves_no_lock_in_the_others(tmp_path):
     with pytest.raises(OSError):
         Staging([tmp_path, tmp_path / "gone"])
+    assert leftovers(tmp_path) == []
+
+
+def test_a_lock_without_a_name_is_of_a_run_that_died_in_the_act(tmp_path):
+    (tmp_path / f"{PREFIX}abc.lock").touch()
+    remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_lock_that_is_removed_in_the_act_is_made_anew(tmp_path, monkeypatch):
+    removed = []
+    lock_now = unetsep.staging._lock_now
+
+    def lose_the_first(descriptor: int) -> None:
+        lock_now(descriptor)
+        if not removed:
+            removed.extend(leftovers(tmp_path))
+            removed[0].unlink()
+
+    monkeypatch.setattr(unetsep.staging, "_lock_now", lose_the_first)
+    staging = Staging([tmp_path])
+    assert leftovers(tmp_path) == [tmp_path / f"{PREFIX}{staging.token}.lock"] != removed
+    staging.release()
+
+
+def test_files_are_safe_where_locks_do_not_work(tmp_path, monkeypatch):
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(unetsep.staging, "_lock_now", fail)
+    staging = Staging([tmp_path])
+    staging.name(tmp_path / "a.wav", 0, ".part").touch()
+    remove_leftovers(tmp_path)
+    assert len(leftovers(tmp_path)) == 2
+    staging.release()
+
+
+def test_many_runs_start_and_end_in_one_folder(tmp_path):
+    def run() -> None:
+        for _ in range(30):
+            staging = Staging([tmp_path])
+            part = staging.name(tmp_path / "a.wav", 0, ".part")
+            part.write_bytes(b"half")
+            assert part.exists()
+            part.unlink()
+            staging.release()
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(run) for _ in range(8)]:
+            done.result()
     assert leftovers(tmp_path) == []

@@ -8,6 +8,7 @@ with its token are nobody's, and removes them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -22,26 +23,30 @@ FOREIGN_AGE = 24 * 3600.0
 try:
     import fcntl
 
-    def _try_lock(descriptor: int) -> bool:
-        """Take a lock that ends with the process; False if another process has it."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+    def _lock_now(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 except ImportError:  # Windows
     import msvcrt
 
-    def _try_lock(descriptor: int) -> bool:
-        """Take a lock that ends with the process; False if another process has it."""
-        lock, byte = vars(msvcrt)["locking"], 1
+    def _lock_now(descriptor: int) -> None:
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the content, which stays readable
+        vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_NBLCK"], 1)
+
+
+def _try_lock(descriptor: int, patience: float = 0.0) -> bool:
+    """Take a lock that ends with the process; False if it is taken, or locks do not work."""
+    end = time.monotonic() + patience
+    while True:
         try:
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the content, which stays readable
-            lock(descriptor, vars(msvcrt)["LK_NBLCK"], byte)
-        except OSError:
-            return False
-        return True
+            _lock_now(descriptor)
+        except OSError as error:  # noqa: PERF203 (it waits here anyway)
+            busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+            if not busy or time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 class Staging:
@@ -54,23 +59,33 @@ class Staging:
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self.token = secrets.token_hex(6)
         self._locks: dict[Path, int] = {}
+        self.token = ""
         try:
             for folder in dict.fromkeys(folders):
                 remove_leftovers(folder)
-                self._lock(folder / f"{PREFIX}{self.token}.lock")
+            while not self.token:
+                self._lock(dict.fromkeys(folders))
         except BaseException:
             self.release()
             raise
 
-    def _lock(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        self._locks[path] = descriptor
-        # Where locks do not work, the host name and the age still protect the files.
-        _try_lock(descriptor)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, socket.gethostname().encode())
+    def _lock(self, folders: Iterable[Path]) -> None:
+        """Choose a token and lock it, unless another run removes a lock in the act."""
+        token = secrets.token_hex(6)
+        for folder in folders:
+            path = folder / f"{PREFIX}{token}.lock"
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            self._locks[path] = descriptor
+            # Between these lines the lock looks like that of a dead run. Where locks do not
+            # work at all, nobody can take it, and the files are as safe.
+            _try_lock(descriptor, patience=1.0)
+            if not path.exists():
+                self.release()
+                return
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, socket.gethostname().encode())
+        self.token = token
 
     def name(self, target: Path, index: int, suffix: str) -> Path:
         """Temporary path beside a target."""
@@ -100,9 +115,10 @@ def _remove_run(lock: Path, files: list[Path]) -> None:
     """Remove the files of one run and then its lock, if the lock is free."""
     with contextlib.suppress(OSError):
         with _taken(lock) as dead:
-            for path in files if dead else []:
-                path.unlink(missing_ok=True)
-        if dead:  # Windows removes no open file
+            for path in (*files, lock) if dead else ():
+                with contextlib.suppress(PermissionError):  # Windows removes no open file
+                    path.unlink(missing_ok=True)
+        if dead:
             lock.unlink(missing_ok=True)
 
 
@@ -115,10 +131,11 @@ def _taken(lock: Path) -> Iterator[bool]:
         yield False
         return
     try:
+        taken = _try_lock(descriptor)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         host = os.read(descriptor, 256).decode(errors="replace")
         age = time.time() - os.fstat(descriptor).st_mtime
-        # A lock without a name was made this very moment, or by a run that died in it.
-        known = host == socket.gethostname() or age > FOREIGN_AGE
-        yield known and _try_lock(descriptor)
+        # Without a name it is a lock whose owner died, or is about to look whether it exists.
+        yield taken and (host in ("", socket.gethostname()) or age > FOREIGN_AGE)
     finally:
         os.close(descriptor)

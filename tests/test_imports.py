@@ -12,9 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
-    {"errors", "config"},
+    {"errors", "config", "lengths", "staging"},
     {"decoders", "resample", "spectrogram", "unet", "overlap"},
-    {"audio", "output", "plan", "weights", "stream"},
+    {"ffmpeg", "formats"},
+    {"audio", "encoders", "output", "plan", "weights", "stream"},
     {"separator"},
     {"files"},
     {"console"},

@@ -167,7 +167,7 @@ def test_many_complaints_do_not_stop_ffmpeg(song, tmp_path, need_ffmpeg, monkeyp
 
 
 def test_no_process_outlives_its_reader(song, need_ffmpeg):
-    path = convert(need_ffmpeg, song("a.wav", seconds=60), "a.m4a")
+    path = convert(need_ffmpeg, song("a.wav", seconds=12), "a.m4a")
     with AudioReader(path) as reader:
         next(reader.blocks(1000))
         process = reader._source._process

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import soundfile
 
-from .decoders import AudioInfo, Block, native_name
+from .decoders import AudioInfo, Block, native_name, no_decoder_chatter
 from .errors import AudioError
 from .formats import Integers, OutputFormat
 
@@ -147,7 +147,10 @@ class SoundFileWriter:
 
     def _verify(self) -> None:
         try:
-            with soundfile.SoundFile(native_name(self._path)) as file:
+            with (
+                no_decoder_chatter(self._container == "mp3"),
+                soundfile.SoundFile(native_name(self._path)) as file,
+            ):
                 file.seek(max(0, self._written - ENCODE_FRAMES))
                 complete = file.frames == self._written and (
                     len(file.read()) == min(self._written, ENCODE_FRAMES)

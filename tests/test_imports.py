@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
     {"errors", "config"},
-    {"decoders", "resample", "spectrogram", "unet", "overlap"},
+    {"allocator", "decoders", "hub", "resample", "spectrogram", "unet", "overlap"},
     {"audio", "output", "plan", "weights", "stream"},
     {"separator"},
     {"files"},

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
     {"errors", "config", "lengths", "staging"},
-    {"decoders", "resample", "spectrogram", "unet", "overlap"},
+    {"allocator", "decoders", "hub", "resample", "spectrogram", "unet", "overlap"},
     {"ffmpeg", "formats"},
     {"audio", "encoders", "output", "plan", "weights", "stream"},
     {"separator"},

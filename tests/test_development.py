@@ -52,6 +52,9 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_program():
         "would be written over an input",
         "All stems were lowered by",
         "was asked for but torch",
+        "could not be downloaded from",
+        "was damaged or replaced: its SHA-256 is",
+        "does not fit its own config",
         "out of memory; close other programs or use --device cpu",
     ):
         assert message in page, message

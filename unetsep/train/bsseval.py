@@ -88,9 +88,8 @@ def bss_eval(references: Signals, estimates: Signals, *, window: int = 44_100) -
     check_shapes(references, estimates)
     if silent_stems(references).any() or silent_stems(estimates).any():
         raise ValueError("a reference or an estimate is silent throughout: leave its stem out")
-    stems, channels, samples = references.shape
     sdr = frame_sdr(references, estimates, window=window)
-    window = min(window, samples)
+    window = min(window, references.shape[-1])
     filters, own_filters = _filters(references, estimates)
     scores = np.full((3, *sdr.shape), np.nan)
     wanted = np.flatnonzero(~silent_frames(references, estimates, window))
@@ -155,7 +154,8 @@ class _Projector:
         return spectrum.permute(3, 0, 1, 2).contiguous()
 
     def _unfold(self, spectrum: Tensor) -> Tensor:
-        return spectrum.unflatten(1, (self.stems, self.channels))
+        bins, _, frames = spectrum.shape
+        return spectrum.reshape(bins, self.stems, self.channels, frames)
 
     def _energy(self, spectrum: Tensor) -> Array:
         """Energy over bins and channels, ``(stems, frames)``."""
@@ -214,15 +214,16 @@ def correlations(references: Signals, estimates: Signals) -> Tensor:
         ahead = torch.fft.rfft(later).permute(2, 1, 0).contiguous()
         here = torch.fft.rfft(later[:rows, :, :step], n=BLOCK).conj()
         total += here.permute(2, 0, 1).contiguous() @ ahead
-    return torch.fft.irfft(total.permute(1, 2, 0), n=BLOCK)[..., :FILTER_LENGTH].contiguous()
+    lags: Tensor = torch.fft.irfft(total.permute(1, 2, 0), n=BLOCK)
+    return lags[..., :FILTER_LENGTH].contiguous()
 
 
 def _fast_length(samples: int) -> int:
     """The next even FFT length without prime factors above 5."""
-    best = 2 ** math.ceil(math.log2(samples))
+    best = 1 << math.ceil(math.log2(samples))
     for fives in range(8):
         for threes in range(8):
             odd = 5**fives * 3**threes
             twos = max(1, math.ceil(math.log2(samples / odd)))
-            best = min(best, odd * 2**twos) if odd * 2**twos >= samples else best
+            best = min(best, odd << twos) if odd << twos >= samples else best
     return best

@@ -70,7 +70,7 @@ def _refine(lags: Tensor, factor: Tensor, right: Tensor) -> Tensor | None:
         # Two triangular solves: torch.cholesky_solve would copy the factor first.
         step = torch.linalg.solve_triangular(factor.mT, step, upper=False)
         step = torch.linalg.solve_triangular(factor, step, upper=True)
-        improved = solution + step.unflatten(1, right.shape[1:3])
+        improved = solution + step.reshape(right.shape)
         residual = right - multiply(lags, improved)
         error = float(residual.abs().max() / scale) if scale else 0.0
         if not error < best / 2:  # no longer improving
@@ -98,7 +98,8 @@ def multiply(lags: Tensor, vectors: Tensor) -> Tensor:
     line = torch.cat([lags, padding, negative], dim=-1)
     kernel = torch.fft.rfft(line).permute(0, 3, 1, 2)  # (batch, bins, m, m)
     spectrum = torch.fft.rfft(vectors, n=2 * taps, dim=1)  # (batch, bins, m, columns)
-    return torch.fft.irfft(kernel @ spectrum, n=2 * taps, dim=1)[:, :taps]
+    product: Tensor = torch.fft.irfft(kernel @ spectrum, n=2 * taps, dim=1)
+    return product[:, :taps]
 
 
 def schur(lags: Tensor) -> Tensor | None:

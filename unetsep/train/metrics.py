@@ -61,10 +61,10 @@ def frame_sdr(references: Signals, estimates: Signals, *, window: int = 44_100) 
     true, guess = split_frames(references, window), split_frames(estimates, window)
     sdr = np.full((true.shape[0], true.shape[2]), np.nan)
     # Frame by frame: a whole song in double precision would not fit a processor's cache.
-    for frame in np.flatnonzero(~_silent(true) & ~_silent(guess)):
-        signal = true[:, :, frame].astype(np.float64)
-        error = signal - guess[:, :, frame]
-        sdr[:, frame] = decibels(_energy(signal), _energy(error))
+    for frame in range(true.shape[2]):
+        signal, estimate = _pick(true, frame), _pick(guess, frame)
+        if not (_any_silent(signal) or _any_silent(estimate)):
+            sdr[:, frame] = decibels(_energy(signal), _energy(signal - estimate))
     return sdr
 
 
@@ -97,22 +97,29 @@ def silent_frames(references: Signals, estimates: Signals, window: int) -> Mask:
     window
         Samples in a frame.
     """
-    return _silent(split_frames(references, window)) | _silent(split_frames(estimates, window))
+    true, guess = split_frames(references, window), split_frames(estimates, window)
+    frames = range(true.shape[2])
+    return np.array([_any_silent(_pick(true, f)) or _any_silent(_pick(guess, f)) for f in frames])
 
 
 def silent_stems(sources: Signals) -> Mask:
     """Stems that are silent throughout, by museval's test, ``(stems,)``."""
-    silent: Mask = np.all(sources.sum(axis=1) == 0, axis=-1)
-    return silent
+    return np.array([_any_silent(source[None].astype(np.float64)) for source in sources])
 
 
-def _silent(frames: Signals) -> Mask:
-    silent: Mask = np.all(frames.sum(axis=1) == 0, axis=-1).any(axis=0)
-    return silent
+def _pick(frames: Signals, frame: int) -> Array:
+    """One frame in double precision, ``(stems, channels, window)``."""
+    return frames[:, :, frame].astype(np.float64)
+
+
+def _any_silent(sources: Array) -> bool:
+    """Whether the channels' sum is zero throughout for any of ``(stems, channels, samples)``."""
+    return not sources.sum(axis=1).any(axis=-1).all()
 
 
 def _energy(signals: Array) -> Array:
-    energy: Array = np.square(signals).sum(axis=(1, 2))
+    flat = signals.reshape(len(signals), -1)
+    energy: Array = np.einsum("sn,sn->s", flat, flat)
     return energy
 
 

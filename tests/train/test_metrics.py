@@ -5,12 +5,11 @@ import time
 import numpy as np
 import numpy.typing as npt
 import pytest
-
 from signals import noise
+
 from unetsep.train.metrics import frame_sdr, match_length, median, silent_stems
 from unetsep.train.scoring import museval_scores
 from unetsep.train.tracks import Recording
-
 
 WINDOW = 1000
 museval = pytest.importorskip("museval")
@@ -66,8 +65,9 @@ def test_music_scores_as_in_museval(
 ) -> None:
     true = np.stack(list(music.references.values()))
     guess = np.stack([estimates[stem] for stem in music.references])
-    found = assert_same(true, guess, window=music.sample_rate)
-    assert found.shape == (4, 6)
+    samples = 4 * music.sample_rate - 100
+    found = assert_same(true[..., :samples], guess[..., :samples], window=music.sample_rate)
+    assert found.shape == (4, 3)
 
 
 def test_a_silent_reference_frame_counts_for_no_stem() -> None:

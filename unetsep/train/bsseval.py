@@ -16,7 +16,7 @@ Where the time goes, and what is done about it:
 - museval solves the 4096 x 4096 system (four stereo stems) anew for each estimate by LU,
   4 x 46 billion operations. It is the same symmetric matrix for all, and block-Toeplitz:
   `unetsep.train.toeplitz` factors it once, in half a billion operations.
-- Correlations are needed at 512 lags only, so they are summed over blocks of 16 384
+- Correlations are needed at 512 lags only, so they are summed over blocks of 8192
   samples instead of one transform of a whole song; memory does not grow with the song.
 - Nothing is filtered in the time domain. A frame padded to hold the filters' tails has the
   spectrum of the exact linear convolution, so all energies follow by Parseval's theorem
@@ -48,10 +48,10 @@ from .metrics import (
 
 FILTER_LENGTH = 512
 # FFT length for correlations: short enough for a processor's cache.
-BLOCK = 16_384
-BLOCKS_AT_ONCE = 16
+BLOCK = 8_192
+BLOCKS_AT_ONCE = 8
 # Frames whose spectra are held at once.
-FRAMES_AT_ONCE = 8
+FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)

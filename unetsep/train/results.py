@@ -8,6 +8,7 @@ simplejson read but strict JSON parsers do not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -84,13 +85,14 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
             "origin": origin.to_dict(),
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise UnetsepError(f"{path} cannot be written: {error.strerror}") from error
 
 

@@ -118,6 +118,12 @@ def test_a_set_of_two_stems_is_named_and_has_a_column() -> None:
     assert reports.to_markdown(report).count("## S") == 3
 
 
+def test_the_report_says_how_much_of_the_tracks_was_scored() -> None:
+    outcomes = [Outcome("ours", "a", scores([1, 2, 3, 4])), Outcome("ours", "b", error="x")]
+    assert reports.lengths(outcomes) == "1 to 1 s scored of each (median 1)"
+    assert reports.lengths(outcomes[1:]) == "nothing scored"
+
+
 def test_a_report_without_any_score_can_be_written() -> None:
     report = reports.collect(METHODS, [Outcome("ours", "a", error="x")], "1 track", "sdr")
     assert "| ours | - |" in reports.to_markdown(report)

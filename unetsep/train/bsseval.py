@@ -207,7 +207,7 @@ def correlations(references: Signals, estimates: Signals) -> Tensor:
         stop = start + group + overhang
         part = np.concatenate([references[..., start:stop], estimates[..., start:stop]])
         part = part.reshape(2 * rows, -1).astype(np.float64)
-        blocks = -(-max(part.shape[1] - overhang, 1) // step)
+        blocks = -(-min(group, samples - start) // step)
         whole = torch.zeros(2 * rows, blocks * step + overhang, dtype=torch.float64)
         whole[:, : part.shape[1]] = torch.from_numpy(part)
         later = whole.unfold(-1, BLOCK, step)  # (2 * rows, blocks, BLOCK)

@@ -68,8 +68,8 @@ def run_eval(
         settings = Settings(output, metrics, duration)
         with _bar(shown, len(tracks) * len(methods)) as progress:
             outcomes = evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
-        part = "whole songs" if duration is None else f"the first {duration:g} s of each"
-        data = f"{len(tracks)} {subset} tracks of {Path(root).resolve().name}, {part}"
+        data = f"{len(tracks)} {subset} tracks of {Path(root).resolve().name}, "
+        data += reports.lengths(outcomes)
         report = reports.collect(methods, outcomes, data, metrics)
         written = _write(report, output, figures and any(row.tracks for row in report.rows))
     if as_json:

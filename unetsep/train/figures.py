@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 GREY = "#9a9a9a"
+BASELINE_MARKERS = ("_", "x", "1", "2", "+")
 DPI = 150
 
 
@@ -102,8 +103,11 @@ def scatter(report: Report) -> Figure:
     for axes, stem in zip(panels, STEMS, strict=True):
         rows = [row for row in report.rows if _finite(row, stem)]
         order = _order(rows[0], stem) if rows else []
+        baselines = [row.name for row in rows if row.kind == "baseline"]
         for row, colour in zip(rows, _colours(rows), strict=True):
-            marker = "x" if row.kind == "baseline" else "o"
+            marker = "o"
+            if row.name in baselines:
+                marker = BASELINE_MARKERS[baselines.index(row.name) % len(BASELINE_MARKERS)]
             scores = [row.tracks[t].median(stem) if t in row.tracks else math.nan for t in order]
             places = range(len(order))
             axes.scatter(places, scores, s=12, marker=marker, color=colour, label=row.label)

@@ -52,6 +52,12 @@ def _vocals(name: str, sdr: float) -> Published:
     return Published(name, (sdr, nan, nan, nan), TWO_MINUTES, MUSDB, "the paper's Figure 2")
 
 
+def _sisec(name: str, sdr: tuple[float, float, float, float]) -> Published:
+    # Their frame mask differs for vocals, which reads a little higher.
+    test = f"{FULL}; vocals in the set vocals/accompaniment"
+    return Published(name, sdr, test, "-", "frame scores in sigsep/sigsep-mus-2018-analysis")
+
+
 PUBLISHED = (
     _vocals("paper, vocals system, MSE", 4.97),
     _vocals("paper, vocals system, L1", 4.62),
@@ -107,7 +113,7 @@ PUBLISHED = (
         "MUSDB18-HQ",
         "its paper, as quoted in facebookresearch/demucs issue 493",
     ),
-    Published("SiSEC 2018 MIX (mixture / 4)", (1.12, 1.33, 0.67, 1.16), FULL, "-", "SiSEC 2018"),
-    Published("SiSEC 2018 IRM1 (oracle)", (8.52, 7.33, 6.18, 6.92), FULL, "-", "SiSEC 2018"),
-    Published("SiSEC 2018 IRM2 (oracle)", (9.43, 8.45, 7.12, 7.85), FULL, "-", "SiSEC 2018"),
+    _sisec("SiSEC 2018 MIX (mixture / 4)", (1.12, 1.33, 0.67, 1.16)),
+    _sisec("SiSEC 2018 IRM1 (oracle)", (8.52, 7.33, 6.18, 6.92)),
+    _sisec("SiSEC 2018 IRM2 (oracle)", (9.43, 8.45, 7.12, 7.85)),
 )

@@ -127,6 +127,18 @@ def collect(
     return Report(tuple(rows), data, metrics)
 
 
+def lengths(outcomes: Iterable[Outcome]) -> str:
+    """How much of the tracks was scored, in words: excerpts must not pass for songs."""
+    seconds = [
+        outcome.scores.values["SDR"].shape[1] * outcome.scores.duration
+        for outcome in outcomes
+        if outcome.scores is not None
+    ]
+    if not seconds:
+        return "nothing scored"
+    return f"{min(seconds):g} to {max(seconds):g} s scored of each (median {np.median(seconds):g})"
+
+
 def definition(report: Report) -> str:
     """One sentence that says what the numbers are."""
     return (

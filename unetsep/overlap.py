@@ -20,9 +20,9 @@ class SegmentedMasks:
     """Estimate masks segment by segment while the mixture's frames stream through.
 
     Neighbouring segments share ``overlap`` frames, over which their masks are cross-faded
-    with weights that sum to one. The outer quarter of the overlap at either border, where a
-    network sees the least context, has no weight. The last segment is moved back so that it
-    is as long as the others; a song shorter than one segment is padded with silence to the
+    with linear weights that sum to one: what the network says at a border, where it sees
+    the least context, has the least weight. The last segment is moved back so that it is as
+    long as the others; a song shorter than one segment is padded with silence to the
     next multiple of ``multiple``.
 
     Parameters
@@ -70,9 +70,8 @@ class SegmentedMasks:
             frames = self._frames[..., : self._segment]
             masks = self._network(frames[:, : self._bins].abs())
             keep = self._segment - self._overlap
-            fade = self._fade(masks)
             done = self._fade_in(masks)[..., :keep]
-            self._tail = masks[..., keep:] * (1 - fade)
+            self._tail = masks[..., keep:] * (1 - self._fade(masks)) if self._overlap else None
             self._context = frames[:, : self._bins, :keep].abs()
             self._frames = self._frames[..., keep:]
             yield done, frames[..., :keep]
@@ -98,12 +97,11 @@ class SegmentedMasks:
 
     def _fade(self, like: Tensor) -> Tensor:
         """Rising weights over the overlap, ``(overlap,)``; with those that fall they sum to 1."""
-        quarter = self._overlap / 4
         position = torch.arange(self._overlap, device=like.device, dtype=torch.float32) + 0.5
-        return ((position - quarter) / max(2 * quarter, 1e-9)).clamp(0, 1)
+        return position / self._overlap
 
     def _fade_in(self, masks: Tensor) -> Tensor:
-        if self._tail is None or self._overlap == 0:
+        if self._tail is None:
             return masks
         head = masks[..., : self._overlap] * self._fade(masks) + self._tail
         return torch.cat([head, masks[..., self._overlap :]], dim=-1)

@@ -17,10 +17,17 @@ class StreamResampler:
         In Hz; if they are equal, blocks pass through.
     channels
         Number of channels.
+
+    Notes
+    -----
+    At the end, `TAIL` seconds of silence are appended, so that the filter's response to the
+    last samples is complete; whoever knows the length of the stream cuts it off.
     """
 
+    TAIL = 0.05
+
     def __init__(self, in_rate: int, out_rate: int, channels: int) -> None:
-        self._channels = channels
+        self._channels, self._tail = channels, round(self.TAIL * in_rate)
         self._soxr = None
         if in_rate != out_rate:
             import soxr
@@ -39,6 +46,8 @@ class StreamResampler:
         """
         if self._soxr is None:
             return block
+        if last:
+            block = np.pad(block, ((0, 0), (0, self._tail)))
         out = self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last)
         return np.asarray(out, dtype=np.float32).reshape(-1, self._channels).T
 
@@ -101,9 +110,6 @@ class Residual:
         """Take input samples, and the same stretch of the stream at the inner rate."""
         self._input.put(block)
         self._trip.put(self._back.push(inner, last=last))
-        missing = self._input.samples - self._trip.samples
-        if last and missing > 0:  # resamplers may end a sample or two short
-            self._trip.put(np.zeros((block.shape[0], missing), np.float32))
         ready = min(self._input.samples, self._trip.samples)
         if ready:
             self._lost.put(self._input.take(ready) - self._trip.take(ready))

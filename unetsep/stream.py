@@ -127,9 +127,6 @@ class SongStream:
             self._mask(self.masks.flush())
             rows = self._outputs * self._channels
             self._out.put(self._down.push(np.zeros((rows, 0), np.float32), last=True))
-            missing = self._taken - self._given - self._out.samples
-            if missing > 0:  # resamplers may end a sample or two short
-                self._out.put(np.zeros((rows, missing), np.float32))
         # The inverse STFT and the resampler end after the song: never give what was not taken.
         ready = min(self._out.samples, self._taken - self._given)
         if self._residual is not None:

@@ -1,0 +1,51 @@
+# make demo   separate a real song excerpt with the bundled model
+# make test   run all tests
+# make check  lint and type-check
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pip, such as another index: make demo PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(PIP_ARGS)
+APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ffmpeg
+
+.PHONY: demo test check ffmpeg clean
+
+demo: $(VENV)/demo.stamp
+	$(VENV)/bin/python benchmarks/demo.py --output demo
+
+test: $(VENV)/dev.stamp ffmpeg
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# musdb and stempeg call ffmpeg and ffprobe; the package itself can do without them.
+ffmpeg:
+	@if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing ffmpeg ..."; $(APT) >/dev/null; \
+	else \
+	  echo "The tests need ffmpeg and ffprobe. Run: sudo apt-get install -y ffmpeg"; exit 1; \
+	fi
+
+# Debian's python3 may come without ensurepip; virtualenv then does what venv cannot.
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+	  $(PYTHON) -m pip install -q --target .cache/virtualenv virtualenv && \
+	  PYTHONPATH=.cache/virtualenv $(PYTHON) -m virtualenv -q $(VENV); }
+
+$(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing unetsep (torch is large: this takes a minute or more) ..."
+	$(PIP) -e ".[ffmpeg]" stempeg
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing unetsep and what its tests need ..."
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache demo dist build

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from unetsep.config import ModelConfig
+from unetsep.errors import UnetsepError
+from unetsep.separator import Separator, choose_device, choose_precision
+from unetsep.unet import UNet
+
+# Two levels of 4 filters: small enough for tests, and masks that vary everywhere.
+SMALL = ModelConfig(filters=(4, 4), segment_frames=64)
+SEGMENT = SMALL.segment_frames * SMALL.hop_length
+STEMS = SMALL.stems
+
+
+def small_network(config: ModelConfig = SMALL) -> UNet:
+    torch.manual_seed(0)
+    network = UNet(config).eval()
+    with torch.no_grad():
+        network.head.weight *= 10
+    return network
+
+
+@pytest.fixture(scope="module")
+def separator() -> Separator:
+    return Separator(small_network(), precision="fp32")
+
+
+def music(samples: int, channels: int = 2, rate: int = 44_100) -> np.ndarray:
+    """Chords, beats and noise with energy up to the highest frequency."""
+    rng = np.random.default_rng(samples)
+    time = np.arange(samples) / rate
+    tones = sum(np.sin(2 * np.pi * f * time + f) for f in (110, 220.5, 440, 3000))
+    beat = rng.standard_normal(samples) * np.exp(-8 * (time % 0.5))
+    each = [tones * 0.1 + beat * 0.3 + 0.02 * rng.standard_normal(samples) for _ in range(channels)]
+    return np.stack(each).astype(np.float32)
+
+
+def decibels(error: np.ndarray, signal: np.ndarray) -> float:
+    energy = float(np.square(signal, dtype=np.float64).sum())
+    return float(10 * np.log10(np.square(error, dtype=np.float64).sum() / energy + 1e-30))
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000])
+def test_stems_sum_to_the_mixture_at_every_rate(separator: Separator, rate: int) -> None:
+    mixture = music(3 * rate, rate=rate)
+    stems = separator.separate(mixture, rate)
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize(
+    "samples", [1, 100, 1023, 1024, 4095, 4096, SEGMENT - 1, SEGMENT, SEGMENT + 1]
+)
+def test_output_is_as_long_as_the_input(separator: Separator, samples: int, rate: int) -> None:
+    mixture = music(samples)
+    stems = separator.separate(mixture, rate)
+    assert {stem.shape for stem in stems.values()} == {mixture.shape}
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_three_minutes_keep_their_length(separator: Separator, rate: int) -> None:
+    blocks = (music(rate, 1) for _ in range(180))
+    assert sum(b.shape[-1] for b in separator.stream(blocks, rate)) == 180 * rate
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 96_000])
+def test_an_impulse_stays_at_its_sample(separator: Separator, rate: int) -> None:
+    mixture = np.zeros((2, rate), np.float32)
+    mixture[:, rate // 3] = 1
+    for stem in separator.separate(mixture, rate).values():
+        assert int(np.abs(stem[0]).argmax()) == rate // 3
+
+
+@pytest.mark.parametrize("gain", [0.1, 10.0])
+def test_the_level_of_the_input_does_not_matter(separator: Separator, gain: float) -> None:
+    mixture = music(100_000)
+    stems, scaled = separator.separate(mixture, 44_100), separator.separate(mixture * gain, 44_100)
+    for name in STEMS:
+        assert decibels(scaled[name] / gain - stems[name], stems[name]) < -60
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_channels_come_out_as_they_go_in(separator: Separator, channels: int) -> None:
+    mixture = music(50_000, channels)
+    stems = separator.separate(mixture, 44_100)
+    assert stems["bass"].shape == mixture.shape
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+def test_one_dimensional_arrays_are_mono(separator: Separator) -> None:
+    mixture = music(10_000, 1)
+    stems = separator.separate(mixture[0], 44_100)
+    assert stems["drums"].shape == (10_000,)
+    assert np.array_equal(stems["drums"], separator.separate(mixture, 44_100)["drums"][0])
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_silence_gives_silence(separator: Separator, rate: int) -> None:
+    stems = separator.separate(np.zeros((2, 100_000), np.float32), rate)
+    assert all((stem == 0).all() for stem in stems.values())
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        np.ones((2, 30_000)),
+        np.sign(np.sin(np.arange(60_000).reshape(2, -1) / 50)),
+        np.full((1, 30_000), 1e-40),
+        np.random.default_rng(0).standard_normal((2, 30_000)) * 1e-6,
+    ],
+    ids=["DC", "full-scale square", "denormals", "-120 dB noise"],
+)
+def test_odd_signals_stay_finite_and_sum_up(separator: Separator, signal: np.ndarray) -> None:
+    mixture = signal.astype(np.float32)
+    stems = separator.separate(mixture, 44_100)
+    total = sum(stems.values())
+    assert np.isfinite(total).all()
+    assert np.abs(total - mixture).max() <= max(1e-5 * np.abs(mixture).max(), 1e-38)
+
+
+@pytest.mark.parametrize("block", [1000, 44_100, 10**6])
+def test_a_stream_gives_the_same_samples_as_the_whole(separator: Separator, block: int) -> None:
+    mixture = music(200_000)
+    pieces = (mixture[:, i : i + block] for i in range(0, 200_000, block))
+    streamed = np.concatenate(list(separator.stream(pieces, 48_000)), axis=-1)
+    whole = separator.separate(mixture, 48_000)
+    for stem, name in zip(streamed, STEMS, strict=True):
+        assert np.abs(stem - whole[name]).max() < 1e-5
+
+
+def test_a_stream_holds_back_no_more_than_a_segment(separator: Separator) -> None:
+    def blocks() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for _ in range(30):
+            taken += 44_100
+            yield music(44_100)
+
+    taken = given = 0
+    for block in separator.stream(blocks(), 44_100):
+        given += block.shape[-1]
+        # One segment, the frames around its last samples, and one block.
+        assert taken - given <= SEGMENT + 4096 + 44_100
+    assert given == taken
+
+
+def test_an_empty_stream_gives_nothing(separator: Separator) -> None:
+    assert list(separator.stream([], 44_100)) == []
+
+
+def test_selected_stems_are_the_same_as_in_a_full_run(separator: Separator) -> None:
+    mixture = music(80_000)
+    stems = separator.separate(mixture, 48_000)
+    chosen = separator.separate(mixture, 48_000, stems=["drums", "vocals"])
+    assert list(chosen) == ["drums", "vocals"]
+    for name in chosen:
+        assert np.abs(chosen[name] - stems[name]).max() < 1e-6
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_two_stems_are_one_and_the_rest(separator: Separator, rate: int) -> None:
+    mixture = music(80_000)
+    stems = separator.separate(mixture, rate, two_stems="vocals")
+    assert list(stems) == ["vocals", "no_vocals"]
+    assert decibels(stems["vocals"] + stems["no_vocals"] - mixture, mixture) < -90
+    whole = separator.separate(mixture, rate)
+    assert decibels(stems["vocals"] - whole["vocals"], mixture) < -90
+
+
+def test_mask_extension_zeros_drops_what_lies_above_the_network() -> None:
+    narrow = dataclasses.replace(SMALL, bins=256)
+    mixture = music(44_100)
+    top = Separator(small_network(narrow), precision="fp32").separate(mixture, 44_100)
+    cut = Separator(small_network(narrow), precision="fp32", mask_extension="zeros")
+    zeros = cut.separate(mixture, 44_100)
+    frequencies = np.fft.rfftfreq(44_100, 1 / 44_100)
+    above = frequencies > 256 * 44_100 / 4096 + 100
+    energy = {
+        name: np.square(np.abs(np.fft.rfft(stems["drums"][0] * np.hanning(44_100)))[above]).sum()
+        for name, stems in (("top", top), ("zeros", zeros))
+    }
+    assert energy["zeros"] < 1e-6 * energy["top"]
+
+
+def test_sigmoid_networks_are_normalised_into_ratio_masks() -> None:
+    network = small_network(dataclasses.replace(SMALL, mask="sigmoid"))
+    mixture = music(50_000)
+    stems = Separator(network, precision="fp32").separate(mixture, 44_100)
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+def test_masks_stay_fp32_when_the_network_is_bf16() -> None:
+    separator = Separator(small_network(), precision="bf16")
+    mixture = music(50_000)
+    assert separator.estimate(torch.rand(2, 1024, 64)).dtype == torch.float32
+    assert decibels(sum(separator.separate(mixture, 44_100).values()) - mixture, mixture) < -90
+
+
+def test_no_frame_is_transformed_and_no_segment_estimated_more_than_needed() -> None:
+    """Work is counted, not timed: one STFT frame a hop, one network call a step."""
+    separator = Separator(small_network(), precision="fp32", overlap=0.25)
+    calls = []
+    estimate = separator.estimate
+    separator.estimate = lambda magnitude: (calls.append(magnitude.shape[-1]), estimate(magnitude))[
+        1
+    ]  # type: ignore[method-assign,assignment]
+    samples = 1024 * 300
+    separator.separate(music(samples), 44_100)
+    frames = samples // 1024 + 3
+    assert calls == [64] * -(-(frames - 16) // 48)
+
+
+@pytest.mark.parametrize(
+    "audio", [np.zeros((2, 0)), np.zeros(0), np.zeros((1, 2, 3)), np.float32(1)]
+)
+def test_arrays_without_samples_or_of_other_shapes_are_refused(
+    separator: Separator, audio: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match="channels, samples"):
+        separator.separate(audio, 44_100)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_arrays_that_are_not_finite_are_refused(separator: Separator, bad: float) -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        separator.separate(np.array([[0, bad]]), 44_100)
+
+
+def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> None:
+    with pytest.raises(ValueError, match=r"no stem 'piano': expected vocals, drums, bass, other"):
+        separator.select(["piano"])
+    with pytest.raises(ValueError, match="not both"):
+        separator.select(["vocals"], "vocals")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"overlap": 0.6},
+        {"overlap": -0.1},
+        {"precision": "fp8"},
+        {"mask_extension": "x"},
+        {"device": "tpu"},
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Separator(small_network(), **options)  # type: ignore[arg-type]
+
+
+def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnetsepError, match="device cuda was asked for"):
+        choose_device("cuda")
+
+
+def test_auto_precision_is_fp32_without_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"

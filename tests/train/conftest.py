@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
-from signals import RATE, noise
 
 from unetsep.config import STEMS, ModelConfig
 from unetsep.train.tracks import Recording, Track, read_track
 from unetsep.unet import UNet
 from unetsep.weights import serialize
+
+from .signals import RATE, noise
 
 
 @pytest.fixture(scope="session")

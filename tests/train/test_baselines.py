@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from signals import RATE, noise
 
 from unetsep.config import STEMS
 from unetsep.train.baselines import BASELINES, LABELS, mixture_share, oracle_mask
 from unetsep.train.scoring import score
 from unetsep.train.tracks import Recording
+
+from .signals import RATE, noise
 
 
 def tones(seconds: float = 3.0) -> Recording:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from signals import RATE, noise
 
 from unetsep.train.bsseval import BLOCK, BLOCKS_AT_ONCE, FILTER_LENGTH, bss_eval, correlations
 from unetsep.train.metrics import frame_sdr
 from unetsep.train.scoring import METRICS, museval_scores
 from unetsep.train.tracks import Recording, find_tracks, read_track
+
+from .signals import RATE, noise
 
 pytest.importorskip("museval")
 

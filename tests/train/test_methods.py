@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from signals import RATE, noise
 
 from unetsep.config import STEMS, ModelConfig
 from unetsep.errors import AudioError, WeightsError
@@ -22,6 +21,8 @@ from unetsep.train.methods import (
 from unetsep.train.tracks import Track, find_tracks, read_track
 from unetsep.unet import UNet
 from unetsep.weights import serialize
+
+from .signals import RATE, noise
 
 
 @pytest.fixture
@@ -68,6 +69,16 @@ def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: 
         assert tuple(found) == (stem, rest)
         np.testing.assert_allclose(found[stem] + found[rest], recording.mixture, atol=1e-5)
         assert set(references(recording, found)) == {*STEMS, rest}
+
+
+def test_stems_that_musdb_does_not_know_belong_to_other(track: Track, tmp_path: Path) -> None:
+    config = ModelConfig(stems=(*STEMS, "piano"), filters=(2,) * 6, segment_frames=64)
+    path = tmp_path / "five.safetensors"
+    path.write_bytes(serialize(UNet(config)))
+    recording = read_track(track, 1.0)
+    found = model_method(str(path)).estimate(track, recording)
+    assert tuple(found) == STEMS
+    np.testing.assert_allclose(sum(found.values()), recording.mixture, atol=1e-5)
 
 
 def test_the_accompaniment_is_all_but_vocals(track: Track) -> None:

@@ -5,11 +5,12 @@ import time
 import numpy as np
 import numpy.typing as npt
 import pytest
-from signals import noise
 
 from unetsep.train.metrics import frame_sdr, match_length, median, silent_stems
 from unetsep.train.scoring import museval_scores
 from unetsep.train.tracks import Recording
+
+from .signals import noise
 
 WINDOW = 1000
 museval = pytest.importorskip("museval")

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from signals import noise
 
 from unetsep.config import STEMS
 from unetsep.train.metrics import frame_sdr
 from unetsep.train.scoring import METRICS, score
+
+from .signals import noise
 
 RATE = 1000
 

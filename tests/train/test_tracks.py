@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from signals import RATE, noise
 
 from unetsep.config import STEMS
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.train.tracks import Recording, Track, find_tracks, read_track, validation_names
+
+from .signals import RATE, noise
 
 
 def test_wav_tracks_are_found_by_subset(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -129,7 +130,7 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     # Fresh processes: a fork of a process that runs threads (torch's) may hang.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(jobs, context, initializer=_limit_threads, initargs=(threads,))
+    pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
         for future in as_completed([pool.submit(work, track) for track in tracks]):
             yield from future.result()
@@ -142,8 +143,11 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
         pool.shutdown(cancel_futures=True)
 
 
-def _limit_threads(threads: int) -> None:
+def _start(threads: int) -> None:
+    """Prepare a process; Ctrl-C is for the first one, which ends the others."""
     import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     torch.set_num_threads(threads)
 

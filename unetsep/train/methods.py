@@ -84,11 +84,18 @@ class ModelMethod:
         return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
 
     def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:  # noqa: ARG002
-        """The model's stems; of a single-stem model its stem and the rest."""
+        """The model's stems; of a single-stem model its stem and the rest.
+
+        Stems that MUSDB18 does not know (piano) are part of its other.
+        """
         separator = _separator(self.model, self.device)
         if len(separator.stems) > 1:
             stems = separator.separate(recording.mixture, recording.sample_rate)
-            return {stem: stems[stem] for stem in _ordered(stems)}
+            known = {stem: stems[stem] for stem in STEMS if stem in stems}
+            extra = [signal for stem, signal in stems.items() if stem not in STEMS]
+            if extra and "other" in known:
+                known["other"] = np.sum([known["other"], *extra], axis=0)
+            return known
         (stem,) = separator.stems
         pair = separator.separate(recording.mixture, recording.sample_rate, two_stems=stem)
         return {stem: pair[stem], rest_of(stem): pair[f"no_{stem}"]}
@@ -186,12 +193,6 @@ def _audio(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-
-
-def _ordered(stems: Iterable[str]) -> list[str]:
-    """Known stems in their usual order, then others."""
-    names = list(stems)
-    return sorted(names, key=lambda s: STEMS.index(s) if s in STEMS else len(STEMS))
 
 
 def rest_of(stem: str) -> str:

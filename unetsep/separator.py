@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .errors import UnetsepError
 from .stream import Selection, SongStream
-from .unet import UNet
+from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
 
 Signal = npt.NDArray[np.float32]
@@ -203,7 +204,7 @@ class Separator:
         """A song to push blocks into; see `SongStream`."""
         return SongStream(
             self.config,
-            self.estimate,
+            functools.partial(self.estimate, wanted=selection.stems),
             sample_rate=sample_rate,
             channels=channels,
             selection=selection,
@@ -219,8 +220,8 @@ class Separator:
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
     @torch.inference_mode()
-    def estimate(self, magnitude: Tensor) -> Tensor:
-        """Ratio masks of one segment.
+    def estimate(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+        """Masks of one segment, as the config wants them: see `ModelConfig.mask_exponent`.
 
         Stereo goes through a stereo network as it is; any other number of channels is
         separated channel by channel.
@@ -229,21 +230,25 @@ class Separator:
         ----------
         magnitude
             ``(channels, bins, frames)``.
+        wanted
+            Indices of the stems that matter; see `UNet.forward`.
 
         Returns
         -------
         Tensor
             ``(stems, channels, bins, frames)``, fp32, on the device of ``magnitude``.
         """
-        together = magnitude.shape[0] == self.config.channels
+        config = self.config
+        together = magnitude.shape[0] == config.channels
         batch = magnitude[None] if together else magnitude[:, None]
-        batch = batch.expand(-1, self.config.channels, -1, -1)
-        masks: Tensor = self._network(batch.to(self.device)).to(magnitude.device)
+        batch = batch.expand(-1, config.channels, -1, -1)
+        masks: Tensor = self._network(batch.to(self.device), wanted).to(magnitude.device)
         masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
-        if self.config.mask == "sigmoid" and len(self.stems) > 1:
-            power = masks.square() + 1e-10 / len(self.stems)
-            masks = power / power.sum(dim=0)
-        return masks
+        if config.ratio_exponent == 0:
+            return masks
+        # A network that sees levels compares magnitudes, one that does not compares masks.
+        estimates = masks * magnitude if config.input == "linear" else masks
+        return ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
 
 
 def choose_device(device: str) -> torch.device:

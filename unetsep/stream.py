@@ -38,6 +38,11 @@ class Selection:
     names: tuple[str, ...]
     indices: tuple[int, ...]
 
+    @property
+    def stems(self) -> tuple[int, ...]:
+        """The network's stems that are needed."""
+        return tuple(sorted({i if i >= 0 else -1 - i for i in self.indices}))
+
     def apply(self, masks: Tensor) -> Tensor:
         """Masks of the selected stems, ``(selected, channels, bins, frames)``."""
         if self.indices == tuple(range(len(masks))):
@@ -92,6 +97,8 @@ class SongStream:
             config.segment_frames,
             round(overlap * config.segment_frames),
             config.frame_multiple,
+            lead=config.lead_frames,
+            fill=config.pad_segments,
         )
         self._out = Queue()
         self._taken = self._given = 0

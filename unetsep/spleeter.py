@@ -8,6 +8,7 @@ network's shapes and written as safetensors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -281,4 +282,5 @@ def _add(entry: Checkpoint, content: bytes) -> None:
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
     finally:
         for part in parts:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

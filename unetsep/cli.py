@@ -119,6 +119,14 @@ def main() -> None:
     type=click.Choice(["top", "zeros"]),
     help="Above the network's band.",
 )
+@click.option(
+    "--wiener",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="ITERATIONS",
+    help="Refine stems by their place in the stereo image.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")

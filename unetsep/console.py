@@ -48,6 +48,7 @@ def run_separate(
     precision: str,
     overlap: float | None,
     mask_extension: str,
+    wiener: int,
     threads: int | None,
     skip_existing: bool,
     overwrite: bool,
@@ -77,6 +78,7 @@ def run_separate(
             precision=precision,
             overlap=overlap,
             mask_extension=mask_extension,
+            wiener=wiener,
         )
         for model in _models(models, all_losses)
     ]

@@ -42,6 +42,9 @@ class Separator:
     mask_extension
         Above the network's top bin: ``top`` extends the mask, ``zeros`` drops everything,
         as Spleeter does.
+    wiener
+        Iterations of a multichannel Wiener filter over the stems, see `WienerFilter`; 0 for
+        none.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class Separator:
         precision: str = "auto",
         overlap: float | None = None,
         mask_extension: str = "top",
+        wiener: int = 0,
     ) -> None:
         _check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
@@ -77,7 +81,9 @@ class Separator:
         self.overlap = self.config.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap must be between 0 and 0.5, got {overlap}")
-        self.mask_extension = mask_extension
+        if wiener < 0:
+            raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
+        self.mask_extension, self.wiener = mask_extension, wiener
         self.name = "unnamed" if isinstance(model, UNet) else model_name(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._network = network.for_inference(dtype).to(self.device)
@@ -204,12 +210,14 @@ class Separator:
         """A song to push blocks into; see `SongStream`."""
         return SongStream(
             self.config,
-            functools.partial(self.estimate, wanted=selection.stems),
+            # The filter weighs each stem against all others.
+            functools.partial(self.estimate, wanted=None if self.wiener else selection.stems),
             sample_rate=sample_rate,
             channels=channels,
             selection=selection,
             overlap=self.overlap,
             extend=self.mask_extension == "top",
+            wiener=self.wiener,
             device=self.device if self.device.type == "cuda" else torch.device("cpu"),
         )
 

@@ -119,6 +119,14 @@ def main() -> None:
     type=click.Choice(["top", "zeros"]),
     help="Above the network's band.",
 )
+@click.option(
+    "--wiener",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="ITERATIONS",
+    help="Refine stems by their place in the stereo image.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -138,23 +146,49 @@ def separate(**options: Any) -> None:
         raise SystemExit(1)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Everything the manifest says, as JSON.")
-def models(as_json: bool) -> None:
-    """List the models."""
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the models, or import others'."""
+    if ctx.invoked_subcommand is not None:
+        return
     from dataclasses import asdict
 
-    from .weights import manifest
+    from .weights import all_models
 
-    published = manifest()
-    entries = list(published.checkpoints.values())
+    known = all_models()
+    entries = list(known.checkpoints.values())
     if as_json:
         content = [asdict(e) | {"bundled": e.bundled} for e in entries]
-        click.echo(json.dumps({"default": published.default, "models": content}, indent=1))
+        click.echo(json.dumps({"default": known.default, "models": content}, indent=1))
         return
     from .console import print_models
 
-    print_models(published)
+    print_models(known)
+
+
+@models.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|TAR.GZ")
+@click.option("--name", help="What to call the model.  [default: spleeter-4stems and so on]")
+@click.option(
+    "--band",
+    default="11khz",
+    show_default=True,
+    type=click.Choice(["11khz", "16khz"]),
+    help="What the network sees, as in Spleeter's configurations.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
+def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) -> None:
+    """Import a checkpoint of Spleeter, without TensorFlow.
+
+    Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems) and keeps
+    its networks as a model in the user's own folder.
+    """
+    from .spleeter import import_spleeter as run
+
+    entry = run(source, name=name, band=band, overwrite=overwrite)
+    click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
 
 
 @main.command("eval")

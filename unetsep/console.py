@@ -49,6 +49,7 @@ def run_separate(
     precision: str,
     overlap: float | None,
     mask_extension: str,
+    wiener: int,
     threads: int | None,
     skip_existing: bool,
     overwrite: bool,
@@ -77,6 +78,7 @@ def run_separate(
             precision=precision,
             overlap=overlap,
             mask_extension=mask_extension,
+            wiener=wiener,
         )
         for model in _models(models, all_losses)
     ]
@@ -238,20 +240,20 @@ def _show_trouble(reports: Sequence[Report], shown: Console) -> None:
         shown.print(f"Warning: {sentence}", markup=False)
 
 
-def print_models(published: Manifest) -> None:
+def print_models(known: Manifest) -> None:
     """Print the table of models."""
     table = Table(box=None, pad_edge=False)
     for title in ("name", "loss", "size", "SDR (v/d/b/o)", "licence", "where", "description"):
         table.add_column(title, overflow="fold")
-    for entry in published.checkpoints.values():
+    for entry in known.checkpoints.values():
         scores = entry.scores.get("sdr", {})
         table.add_row(
-            entry.name + (" (default)" if entry.name == published.default else ""),
+            entry.name + (" (default)" if entry.name == known.default else ""),
             entry.loss,
             f"{entry.bytes / 1e6:.1f} MB",
             "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores),
             entry.licence,
-            "bundled" if entry.bundled else entry.repo_id,
+            "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
             entry.description,
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -17,7 +17,26 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Group(click.Group):
-    """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
+    """Commands whose errors are one sentence, a traceback only with ``--verbose``.
+
+    The commands of training and evaluation come from `unetsep.train.cli`, when they are
+    listed or called.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, those for users first."""
+        from .train.cli import COMMANDS
+
+        return [*super().list_commands(ctx), *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """A command by its name."""
+        found = super().get_command(ctx, name)
+        if found is not None:
+            return found
+        from .train.cli import COMMANDS
+
+        return COMMANDS.get(name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn known errors into messages and exit codes."""
@@ -148,10 +167,16 @@ def separate(**options: Any) -> None:
 
 @main.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Everything the manifest says, as JSON.")
+@click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
 @click.pass_context
-def models(ctx: click.Context, as_json: bool) -> None:
-    """List the models, or import others'."""
+def models(ctx: click.Context, as_json: bool, cache_dir: bool) -> None:
+    """List the models, get or verify them, or import others'."""
     if ctx.invoked_subcommand is not None:
+        return
+    if cache_dir:
+        from .hub import cache_folder
+
+        click.echo(cache_folder())
         return
     from dataclasses import asdict
 
@@ -166,6 +191,28 @@ def models(ctx: click.Context, as_json: bool) -> None:
     from .console import print_models
 
     print_models(known)
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Every published model.")
+def download(names: tuple[str, ...], everything: bool) -> None:
+    """Get models from the hub now, to be offline later; bundled ones are there already."""
+    from .manage import download as run
+
+    for line in run(names, everything=everything):
+        click.echo(line)
+
+
+@models.command()
+def verify() -> None:
+    """Compare every model that is here with its SHA-256; damaged downloads are deleted."""
+    from .manage import verify as run
+
+    lines, intact = run()
+    click.echo("\n".join(lines))
+    if not intact:
+        raise SystemExit(1)
 
 
 @models.command()
@@ -189,107 +236,6 @@ def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) 
 
     entry = run(source, name=name, band=band, overwrite=overwrite)
     click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
-
-
-@main.command("eval")
-@click.option(
-    "--musdb-root",
-    type=click.Path(path_type=Path),
-    metavar="ROOT",
-    help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
-)
-@click.option(
-    "-o",
-    "--output",
-    default="evaluation",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for scores and report; what is there and still valid is reused.",
-)
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME|PATH",
-    help="Any number, repeated or separated by commas.  [default: the default model]",
-)
-@click.option("--all-losses", is_flag=True, help="Every bundled model.")
-@click.option(
-    "--estimates",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Stems that any tool wrote: DIR/<track>/vocals.wav and so on; repeatable.",
-)
-@click.option(
-    "--baselines",
-    default="all",
-    show_default=True,
-    metavar="A,B",
-    help="mixture, mixture-4, oracle-1, oracle-2, repet-hpss; or none.",
-)
-@click.option(
-    "--subset", default="test", show_default=True, type=click.Choice(["test", "train", "valid"])
-)
-@click.option(
-    "--tracks",
-    "only",
-    multiple=True,
-    metavar="NAME|N",
-    help="Tracks whose names hold NAME (repeatable), or the first N.",
-)
-@click.option("--duration", type=float, metavar="SECONDS", help="Cut songs to this length.")
-@click.option(
-    "--metrics",
-    default="sdr",
-    show_default=True,
-    type=click.Choice(["sdr", "bsseval", "museval"]),
-    help="bsseval adds ISR, SIR and SAR; museval computes the same by museval, slowly.",
-)
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "-d",
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-)
-@click.option("--figures/--no-figures", default=True, show_default=True, help="Pictures, too.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the measured table.")
-@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
-def evaluate(**options: Any) -> None:
-    """Score models and other estimates on MUSDB18, as museval does.
-
-    Median SDR of 1 s frames, median of tracks, with bootstrap intervals. The network runs
-    in fp32. Needs 'pip install unetsep[train]'.
-    """
-    from .train.commands import run_eval
-
-    if not run_eval(**options):
-        raise SystemExit(1)
-
-
-@main.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
-@click.option("--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR")
-@click.option(
-    "-o",
-    "--output",
-    default="evaluation",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where A and B are looked for if they are names.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
-def compare(**options: Any) -> None:
-    """Paired difference of A and B, two folders that 'unetsep eval' wrote."""
-    from .train.commands import run_compare
-
-    run_compare(**options)
 
 
 if __name__ == "__main__":

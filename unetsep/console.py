@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .allocator import keep_freed_memory
 from .errors import UnetsepError
 from .files import FileOptions, Report, separate_file
 from .files import Progress as ProgressCallback
@@ -67,6 +68,7 @@ def run_separate(
     if skip_existing and overwrite:
         raise ValueError("choose either --skip-existing or --overwrite, not both")
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     shown = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)

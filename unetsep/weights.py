@@ -187,10 +187,9 @@ def _locate(model: str | Path) -> tuple[bytes, str]:
         )
     entry = known[name]
     if not entry.source and not entry.bundled:
-        raise WeightsError(
-            f"the checkpoint of model {name!r} is not bundled with this installation: "
-            f"get {entry.file} from {entry.repo_id} and name its path as the model"
-        )
+        from .hub import fetch
+
+        return _read(fetch(entry)), name
     content = _read(entry.path)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:

@@ -4,8 +4,9 @@
 
 ``ENV`` is an environment with Spleeter (``pip install spleeter`` on Python 3.11), ``FOLDER``
 a checkpoint of it with four stems. Both commands run from start to end, imports, decoding
-and writing included, in turn, on excerpts of the song (repeated if it is short). CPU seconds
-say more than wall clock where other programs are running.
+and writing included, in turn, on excerpts of the song (repeated if it is short), with one
+thread each unless asked otherwise: then CPU seconds tell the work, also where other programs
+are running.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def main():
     parser.add_argument("--env", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--seconds", type=int, nargs="+", default=[30, 120])
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     audio, rate = soundfile.read(options.song, dtype="float32", always_2d=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +67,8 @@ def main():
         config = work / "config.json"
         config.write_text(json.dumps(CONFIG | {"model_dir": str(options.model.resolve())}))
         environment = {"UNETSEP_HOME": folder, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        threads = str(options.threads)
+        environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
         ours = [sys.executable, "-m", "unetsep"]
         measure([*ours, "models", "import-spleeter", str(options.model)], environment)
         theirs = [str(options.env / "bin" / "python"), "-m", "spleeter", "separate"]
@@ -74,6 +78,7 @@ def main():
             copies = -(-seconds * rate // len(audio))
             soundfile.write(song, np.tile(audio, (copies, 1))[: seconds * rate], rate)
             separate = [*ours, "separate", str(song), "-m", "spleeter-4stems", "--overwrite"]
+            separate += ["--threads", threads]
             as_spleeter = ["--overlap", "0", "--mask-extension", "zeros", "--precision", "fp32"]
             commands = {
                 "Spleeter": [*theirs, "-p", str(config), "-o", f"{folder}/s", str(song)],

@@ -85,14 +85,14 @@ def test_stems_are_spleeters_in_spleeters_settings(stems):
 
 
 def test_by_default_stems_overlap_and_add_up_to_the_mixture_in_full_band():
-    audio = np.random.default_rng(0).normal(0, 0.1, (2, 200_000)).astype(np.float32)
+    audio = np.random.default_rng(0).normal(0, 0.1, (2, 80_000)).astype(np.float32)
     separator = Separator(narrow(4), precision="fp32")
-    assert separator.overlap == 0.25
+    assert separator.overlap == separator.config.overlap > 0
     stems = separator.separate(audio, 44100)
     np.testing.assert_allclose(sum(stems.values()), audio, atol=1e-5)
 
 
-@pytest.mark.parametrize("samples", [1, 1024, 65_536 - 4096, 65_536, 65_537, 150_000])
+@pytest.mark.parametrize("samples", [1, 65_536 - 4096, 65_537])
 def test_any_length_comes_out_as_long_as_it_went_in(samples):
     audio = chirps(samples).T
     stems = Separator(narrow(2), precision="fp32").separate(audio, 44100)

@@ -208,10 +208,12 @@ class Separator:
 
     def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
         """A song to push blocks into; see `SongStream`."""
+        estimate = self.estimate
+        if self.config.independent and not self.wiener:  # which weighs all stems
+            estimate = functools.partial(self.estimate, wanted=selection.stems)
         return SongStream(
             self.config,
-            # The filter weighs each stem against all others.
-            functools.partial(self.estimate, wanted=None if self.wiener else selection.stems),
+            estimate,
             sample_rate=sample_rate,
             channels=channels,
             selection=selection,

@@ -55,7 +55,7 @@ class UNet(nn.Module):
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
         masks = len(config.stems) * config.channels
-        self.head: nn.Conv2d | nn.ConvTranspose2d
+        self.head: nn.Module
         if config.head == "dilated":
             # Four taps two apart span seven elements: three on either side keep the size.
             self.head = nn.Conv2d(1, masks, 4, dilation=2, padding=3)
@@ -109,7 +109,7 @@ class UNet(nn.Module):
             mean, std = self.input_mean[:, None], self.input_std[:, None]
             hidden = (self.compress(magnitude) - mean) / std
         # Frames before bins inside the network: rfft writes bins side by side.
-        hidden = hidden.transpose(2, 3).to(self.head.weight.dtype)
+        hidden = hidden.transpose(2, 3).to(next(self.encoder.parameters()).dtype)
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.encoder:
@@ -130,12 +130,17 @@ class UNet(nn.Module):
         """A copy that computes the same masks faster, for evaluation only.
 
         BatchNorm is folded into the convolutions before it, which run in ``dtype``; where it
-        follows an activation it stays, in fp32.
+        follows an activation it stays, in fp32. Transposed convolutions become plain ones:
+        on CPUs they take as long in fp32 and a third of the time in bf16.
         """
         network = copy.deepcopy(self).eval()
         for part in network._members() if self.config.networks == "per_stem" else [network]:
             if self.config.skips == "activated":
                 _fold_norms(part)
+            for block in part.decoder:
+                assert isinstance(block, nn.Sequential)
+                block[0] = _as_convolution(block[0])
+            part.head = _as_convolution(part.head)
             for layer in (part.encoder, part.decoder, part.head):
                 layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in network.modules():
@@ -270,3 +275,30 @@ def _fold_norms(network: UNet) -> None:
         transposed = isinstance(convolution, nn.ConvTranspose2d)
         block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
         block[1] = nn.Identity()
+
+
+def _as_convolution(layer: nn.Module) -> nn.Module:
+    """A doubling transposed convolution as a convolution and a shuffle (Shi et al. 2016).
+
+    Along one axis tap ``k`` of the former adds input ``i`` to output ``2 i + k - padding``.
+    So output ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``:
+    a convolution for each remainder ``r``.
+    """
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return layer
+    kernel, padding = layer.kernel_size[0], int(layer.padding[0])
+    reach = max(kernel - 1 - padding, padding + 1) // 2
+    size = 2 * reach + 1
+    taps = torch.zeros(2, size, kernel)
+    for r in range(2):
+        for d in range(-reach, reach + 1):
+            if 0 <= r + padding - 2 * d < kernel:
+                taps[r, d + reach, r + padding - 2 * d] = 1
+    inputs, outputs = layer.in_channels, 4 * layer.out_channels
+    convolution = nn.Conv2d(inputs, outputs, size, padding=reach, bias=layer.bias is not None)
+    with torch.no_grad():
+        weight = torch.einsum("iokl,rdk,sel->orside", layer.weight, taps, taps)
+        convolution.weight.copy_(weight.flatten(0, 2))
+        if layer.bias is not None and convolution.bias is not None:
+            convolution.bias.copy_(layer.bias.repeat_interleave(4))
+    return nn.Sequential(convolution, nn.PixelShuffle(2))

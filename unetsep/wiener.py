@@ -18,7 +18,7 @@ MEMORY = 0.5
 # is heard, far above what float32 rounds.
 RELATIVE, ABSOLUTE = 1e-4, 1e-10
 # Frames filtered at once, few enough for a CPU's cache.
-CHUNK_FRAMES = 16
+CHUNK_FRAMES = 8
 
 
 class WienerFilter:

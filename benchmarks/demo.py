@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 import unetsep
-from unetsep.decoders import find_ffmpeg
+from unetsep.ffmpeg import find_ffmpeg
 from unetsep.train.metrics import frame_sdr, median
 
 # Streams of a stems file after the mixture.

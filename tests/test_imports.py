@@ -12,9 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
-    {"errors", "config"},
-    {"decoders", "resample", "spectrogram", "unet", "overlap"},
-    {"audio", "output", "plan", "weights", "stream"},
+    {"errors", "config", "lengths", "staging"},
+    {"allocator", "decoders", "hub", "resample", "spectrogram", "unet", "overlap"},
+    {"ffmpeg", "formats"},
+    {"audio", "encoders", "output", "plan", "weights", "stream"},
     {"separator"},
     {"files"},
     {"console"},

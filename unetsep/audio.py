@@ -2,10 +2,15 @@
 
 soundfile reads wav, flac, ogg, opus, mp3, aiff and caf with nothing else installed; for
 the rest (m4a, mp4, webm, ...) an ``ffmpeg`` program decodes to a pipe.
+
+A file that ends before the length its header promises is refused where that length is
+counted (wav, aiff, au, caf, w64, flac, and mp3 with a count of frames), and read with a
+warning where it is an estimate (ogg, opus, other mp3, whatever ffmpeg decodes).
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +23,11 @@ from .decoders import (
     SOUNDFILE_SUFFIXES,
     AudioInfo,
     Block,
-    FfmpegSource,
     SoundFileSource,
     Source,
-    find_ffmpeg,
 )
 from .errors import AudioError
+from .ffmpeg import FfmpegSource, find_ffmpeg
 
 READ_FRAMES = 65_536
 
@@ -54,27 +58,53 @@ class AudioReader:
     def __init__(
         self, path: str | os.PathLike[str], *, start: float = 0.0, duration: float | None = None
     ) -> None:
-        if not start >= 0:
+        if not 0 <= start < math.inf:
             raise ValueError(f"start must be 0 or more seconds, got {start}")
-        if duration is not None and not duration > 0:
+        if duration is not None and not 0 < duration < math.inf:
             raise ValueError(f"duration must be more than 0 seconds, got {duration}")
         self.path = Path(path)
         self._source = _open(self.path)
         try:
             self.info = self._source.info
             _check_header(self.path, self.info)
-            self._start = round(start * self.info.sample_rate)
-            self._limit = None if duration is None else round(duration * self.info.sample_rate)
-            if self.info.frames is not None and self._start >= max(self.info.frames, 1):
-                raise AudioError(
-                    f"{self.path} lasts {self.info.frames / self.info.sample_rate:.2f} s: "
-                    f"an excerpt cannot start at {start:.2f} s"
-                )
+            rate = self.info.sample_rate
+            self._start = round(start * rate)
+            self._limit = None if duration is None else max(1, round(duration * rate))
+            self._check_start(start)
+            self._check_available()
             if self._start:
                 self._source.seek(self._start)
         except BaseException:
             self._source.close()
             raise
+
+    def _check_start(self, start: float) -> None:
+        if self.info.frames is not None and self._start >= self.info.frames:
+            raise AudioError(
+                f"{self.path} lasts {self.info.frames / self.info.sample_rate:.2f} s: "
+                f"an excerpt cannot start at {start:.2f} s"
+            )
+
+    def _check_available(self) -> None:
+        there, wanted = self._source.available, self.frames
+        if there is None or wanted is None or self._source.slack is None:
+            return
+        if there + self._source.slack < self._start + wanted:
+            raise self._cut_short(there)
+
+    def _cut_short(self, there: int) -> AudioError:
+        assert self.info.frames is not None
+        rate = self.info.sample_rate
+        return AudioError(
+            f"{self.path} is cut short: its header promises {self.info.frames / rate:.2f} s, "
+            f"{there / rate:.2f} s could be decoded; get a complete copy, or take the part that "
+            "is there with --start and --duration"
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what may be wrong with the file, complete after reading it."""
+        return list(self._source.warnings)
 
     @property
     def frames(self) -> int | None:
@@ -110,8 +140,9 @@ class AudioReader:
 
     def _check_finite(self, block: Block, done: int) -> None:
         # One sum is NaN or infinite if any sample is, and costs less than a full test.
-        if np.isfinite(block.sum(dtype=np.float64)):
-            return
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            if np.isfinite(block.sum(dtype=np.float64)):
+                return
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
             at = (self._start + done + int(bad[0])) / self.info.sample_rate
@@ -126,13 +157,21 @@ class AudioReader:
                 f"{self.path} holds no audio samples from second "
                 f"{self._start / self.info.sample_rate:g} on"
             )
-        expected = self.frames
-        # mp3 and ffmpeg lengths are estimates; the other headers count samples.
-        exact = isinstance(self._source, SoundFileSource) and self._source.counts_frames
-        if exact and expected is not None and done < expected:
+        rate, expected, slack = self.info.sample_rate, self.frames, self._source.slack
+        if not self._source.at_end() and (self._limit is None or done < self._limit):
             raise AudioError(
-                f"{self.path} is cut short: {done} samples could be decoded where its header "
-                f"promises {expected}; get a complete copy"
+                f"{self.path} is damaged at {(self._start + done) / rate:.2f} s: nothing behind "
+                "that could be decoded; get another copy"
+            )
+        if expected is None or self.info.frames is None or done >= expected:
+            return
+        if slack is not None and done + slack < expected:
+            raise self._cut_short(self._start + done)
+        # A container's duration may be off by the padding of its codec.
+        if slack is None and done < 0.98 * expected - 0.2 * rate:
+            self._source.warnings.append(
+                f"{self.path} may be cut short: {done / rate:.2f} s could be decoded where about "
+                f"{expected / rate:.2f} s were expected"
             )
 
     def close(self) -> None:
@@ -162,14 +201,22 @@ def _open(path: Path) -> Source:
         raise AudioError(f"{path} is empty (0 bytes)")
     try:
         return SoundFileSource(path)
-    except PermissionError as error:
-        raise AudioError(f"{path} cannot be opened: permission denied") from error
+    except OSError as error:
+        raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
+        if not os.access(path, os.R_OK):
+            raise AudioError(f"{path} cannot be opened: permission denied") from error
         reason = str(error.error_string).rstrip(".")
-        ffmpeg = find_ffmpeg()
-        if ffmpeg is not None:
-            return FfmpegSource(path, ffmpeg, reason)
-        if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        known = path.suffix.lower() in SOUNDFILE_SUFFIXES
+        if (ffmpeg := find_ffmpeg()) is not None:
+            source = FfmpegSource(path, ffmpeg, reason)
+            if known:
+                source.warnings.append(
+                    f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
+                    "ffmpeg could"
+                )
+            return source
+        if known:
             raise AudioError(
                 f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
                 "it is damaged, or something else with that name"

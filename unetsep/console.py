@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -64,7 +65,6 @@ def run_separate(
     """
     if skip_existing and overwrite:
         raise ValueError("choose either --skip-existing or --overwrite, not both")
-    import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -94,12 +94,20 @@ def run_separate(
         bit_depth=bit_depth,
         start=start,
         duration=duration,
+        # Of stems that are not all there, --skip-existing replaces those that are.
+        overwrite=overwrite or skip_existing,
     )
     found = find_songs(songs, output_dir)
     named = [(s.name, s.select(options.stems, options.two_stems).names) for s in separators]
     targets = plan(found, named, output_dir, template, container)
     if not (overwrite or skip_existing):
-        refuse_existing(p for paths in targets for stems_ in paths for p in stems_)
+        refuse_existing(
+            path
+            for song, paths in zip(found, targets, strict=True)
+            if not song.error
+            for of_model in paths
+            for path in of_model
+        )
     failed = []
     with _bar(shown) as progress:
         for song, paths in zip(found, targets, strict=True):
@@ -108,6 +116,7 @@ def run_separate(
             )
             for report in reports:
                 _show(report, shown, as_json)
+            _show_trouble(reports, shown)
             failed += [report for report in reports if report.status == "error"]
     if failed and len(found) > 1:
         sources = list(dict.fromkeys(report.source for report in failed))
@@ -154,10 +163,13 @@ def _one(
         return reports + separate_file(
             song.source, [s for s, _ in todo], [t for _, t in todo], options, progress
         )
-    except (UnetsepError, ValueError) as error:
+    except (UnetsepError, ValueError, MemoryError, torch.cuda.OutOfMemoryError) as error:
         if verbose:
             traceback.print_exc()
-        failure = Report(str(song.source), "", "error", error=str(error))
+        sentence = str(error)
+        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+            sentence = f"{song.source}: out of memory; close other programs or use --device cpu"
+        failure = Report(str(song.source), "", "error", error=sentence)
         return reports + [replace(failure, model=separator.name) for separator, _ in todo]
 
 
@@ -196,15 +208,12 @@ def _bar(console: Console) -> Iterator[Callable[[str], ProgressCallback]]:
 
 def _show(report: Report, shown: Console, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(report.to_dict(), ensure_ascii=False) + "\n")
+        # ASCII: file names may hold bytes, and terminals have encodings, that fit no other.
+        sys.stdout.write(json.dumps(report.to_dict()) + "\n")
         sys.stdout.flush()
-    if report.status == "error":
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"Error: {report.error}", markup=False
-        )
-    elif report.status == "skipped":
+    if report.status == "skipped":
         shown.print(f"{report.source}: skipped, its stems exist", markup=False)
-    else:
+    elif report.status == "ok":
         folder = Path(next(iter(report.stems.values()))).parent
         shown.print(
             f"{report.source}: {', '.join(report.stems)} in {folder} "
@@ -218,6 +227,15 @@ def _show(report: Report, shown: Console, as_json: bool) -> None:
             "(--bit-depth 32f keeps levels).",
             markup=False,
         )
+
+
+def _show_trouble(reports: Sequence[Report], shown: Console) -> None:
+    """What went wrong with a song, once, not once for every model."""
+    loud = Console(stderr=True, soft_wrap=True, highlight=False)
+    for sentence in dict.fromkeys(report.error for report in reports if report.error):
+        loud.print(f"Error: {sentence}", markup=False)
+    for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
+        shown.print(f"Warning: {sentence}", markup=False)
 
 
 def print_models(published: Manifest) -> None:

@@ -1,69 +1,42 @@
-"""Decoders: libsndfile for the common formats, an ``ffmpeg`` program for the rest."""
+"""Decoder of the common formats: libsndfile, kept quiet and kept honest about lengths."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-import shutil
-import struct
-import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from .errors import AudioError
+from .lengths import missing_share, mp3_claim, ogg_is_open
 
 Block = npt.NDArray[np.float32]
 
 # Containers that libsndfile knows: a file so named that it cannot read is damaged or misnamed.
 SOUNDFILE_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".caf",
-        ".au",
-        ".snd",
-        ".w64",
-        ".rf64",
-        ".bwf",
-    ]
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .snd .w64 .rf64 .bwf".split()  # noqa: SIM905
 )
 # What a folder is searched for; single files may have any name.
-AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | frozenset(
-    [
-        ".m4a",
-        ".mp4",
-        ".m4b",
-        ".aac",
-        ".ac3",
-        ".alac",
-        ".wma",
-        ".webm",
-        ".mkv",
-        ".mka",
-        ".mov",
-        ".ape",
-        ".wv",
-        ".mpc",
-        ".amr",
-        ".dsf",
-        ".tta",
-        ".avi",
-        ".ts",
-    ]
+OTHER_SUFFIXES = (
+    ".m4a .mp4 .m4b .aac .ac3 .alac .wma .webm .mkv .mka .mov .ape .wv .mpc .amr .dsf .tta .avi .ts"
 )
+AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | frozenset(OTHER_SUFFIXES.split())
+MP3_FORMATS = ("MP3", "MPEG")
+# Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
+MP3_SLACK = 4 * 1152
+# libmpg123 takes the length of an uncounted stream to be its size over the bytes of its
+# first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
+ENDLESS_FACTOR = 64
+ID3V1_BYTES = 128
+CHATTER = re.compile(rb"\s*$|\[[^]]*mpg123[^]]*\]|Note: |Warning: ")
 
 
 @dataclass(frozen=True)
@@ -89,9 +62,17 @@ class AudioInfo:
 
 
 class Source(Protocol):
-    """An open audio file."""
+    """An open audio file.
+
+    ``slack`` is how many samples fewer than ``info.frames`` may come without the file being
+    cut short, None where the length is an estimate. ``available`` is how many are there,
+    where that is known beforehand. ``warnings`` are sentences for the user.
+    """
 
     info: AudioInfo
+    slack: int | None
+    available: int | None
+    warnings: list[str]
 
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``; empty at the end."""
@@ -99,35 +80,159 @@ class Source(Protocol):
     def seek(self, frame: int) -> None:
         """Move to a sample, before anything was read."""
 
+    def at_end(self) -> bool:
+        """Whether decoding ended where the file ends, as far as that can be told."""
+
     def close(self) -> None:
         """Release the file."""
+
+
+class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read from front to back.
+
+    soundfile seeks after every read, to where the file stands already. Of mp3 streams of
+    low bit rate libmpg123 loses some frames then, so that each block would begin with a gap.
+    """
+
+    def seekable(self) -> bool:
+        """No, so far as reading is concerned."""
+        return False
 
 
 class SoundFileSource:
     """A file that libsndfile decodes."""
 
     def __init__(self, path: Path) -> None:
-        with _no_decoder_chatter():
-            self._file = soundfile.SoundFile(str(path))
+        self.warnings: list[str] = []
+        self.slack: int | None = 0
+        self._endless: EndlessFile | None = None
+        with no_decoder_chatter():
+            self._file = ForwardFile(native_name(path))
+        try:
+            self._measure(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _measure(self, path: Path) -> None:
         file = self._file
-        self.counts_frames = file.format not in ("MP3", "MPEG")
         # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
-        frames = file.frames if 0 <= file.frames < 2**62 else None
-        self.info = AudioInfo(file.samplerate, file.channels, frames, _bit_depth(file.subtype))
+        self.available: int | None = file.frames if 0 <= file.frames < 2**62 else None
+        promised = self.available
+        if file.format in MP3_FORMATS:
+            promised = self._measure_mp3(path)
+        elif self.available is not None:
+            promised = round(self.available / (1 - min(missing_share(path, file.format), 0.999)))
+            if file.format == "OGG" and ogg_is_open(path):
+                self.warnings.append(
+                    f"{path} has no end mark, as if it was cut off; "
+                    f"{self.available / file.samplerate:.2f} s are there"
+                )
+        info = self._file
+        self.info = AudioInfo(info.samplerate, info.channels, promised, _bit_depth(info.subtype))
+
+    def _measure_mp3(self, path: Path) -> int | None:
+        """Promised length; None, and a way of reading that needs none, if it is not counted."""
+        claim = mp3_claim(path)
+        if claim.counted and claim.goes_on_at is None:
+            self.slack = MP3_SLACK
+            promised = self.available
+            if promised is not None:
+                self.available = promised - int(promised * claim.missing)
+            return promised
+        if claim.goes_on_at is not None:
+            self.warnings.append(
+                f"{path} is several mp3 files joined into one: its own count of frames leaves out "
+                "the end, which is separated too"
+            )
+        self._file.close()
+        self._endless = EndlessFile(path, claim.goes_on_at or 0)
+        with no_decoder_chatter():
+            self._file = ForwardFile(self._endless)
+        self.available, self.slack = None, None
+        return None
 
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``."""
-        with _no_decoder_chatter():
+        with no_decoder_chatter(self._file.format in MP3_FORMATS):
             block: Block = self._file.read(frames, dtype="float32", always_2d=True)
         return block
 
     def seek(self, frame: int) -> None:
-        """Move to a sample."""
-        self._file.seek(frame)
+        """Move to a sample, before anything was read.
+
+        Decoders need a run-up to give the samples they give when they come from the front.
+        """
+        run_up = frame
+        if self._endless is None:
+            with no_decoder_chatter(self._file.format in MP3_FORMATS):
+                self._file.seek(max(0, frame - self.info.sample_rate))
+            run_up = min(frame, self.info.sample_rate)
+        while run_up > 0 and (got := len(self.read(min(run_up, 1 << 16)))):
+            run_up -= got
+
+    def at_end(self) -> bool:
+        """Whether the decoder came to the end of the file, not just to a halt."""
+        return self._endless is None or self._endless.is_near_end()
 
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+        if self._endless is not None:
+            self._endless.close()
+
+
+class EndlessFile:
+    """A file that claims to be much longer than it is, for decoders that trust a guess.
+
+    Parameters
+    ----------
+    path
+        The file.
+    begin
+        Bytes at its front to leave out.
+    """
+
+    def __init__(self, path: Path, begin: int) -> None:
+        self._file, self._begin = path.open("rb"), begin
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._read_to = 0
+        self._file.seek(begin)
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes; zeros at the claimed end, where a tag is looked for."""
+        if self._file.tell() >= self._begin + self._size * ENDLESS_FACTOR - ID3V1_BYTES:
+            return bytes(max(size, 0))
+        data = self._file.read(size)
+        self._read_to = max(self._read_to, self._file.tell() if data else 0)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; the end is where it is claimed to be."""
+        start = {
+            os.SEEK_SET: self._begin,
+            os.SEEK_CUR: self._file.tell(),
+            os.SEEK_END: self._begin + self._size * ENDLESS_FACTOR,
+        }[whence]
+        self._file.seek(max(self._begin, start + offset))
+        return self.tell()
+
+    def tell(self) -> int:
+        """Position."""
+        return self._file.tell() - self._begin
+
+    def is_near_end(self) -> bool:
+        """Whether reading came within a buffer's length of the real end."""
+        return self._read_to >= self._size - (1 << 16)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+def native_name(path: Path) -> str | bytes:
+    """A file name for soundfile, which refuses those that are no valid unicode as text."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _bit_depth(subtype: str) -> str:
@@ -137,101 +242,34 @@ def _bit_depth(subtype: str) -> str:
     return "16" if subtype in narrow else "24"
 
 
+_stderr_lock = threading.RLock()
+
+
 @contextlib.contextmanager
-def _no_decoder_chatter() -> Iterator[None]:
-    """libmpg123 prints warnings on the process's stderr; errors reach us as exceptions."""
-    yield
+def no_decoder_chatter(active: bool = True) -> Iterator[None]:
+    """Keep libmpg123's remarks off the terminal; its errors reach us as exceptions.
 
-
-def find_ffmpeg() -> str | None:
-    """The ffmpeg program on PATH, or the one of the ``imageio-ffmpeg`` package, or None."""
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return None
-
-
-class FfmpegSource:
-    """A file that ffmpeg decodes to a pipe, as float AU: a header of known size, no length."""
-
-    HEADER = struct.Struct(">4s5I")
-
-    def __init__(self, path: Path, ffmpeg: str, reason: str) -> None:
-        self._path, self._ffmpeg, self._reason = path, ffmpeg, reason
-        self._process: subprocess.Popen[bytes] | None = None
-        self._messages, self._rate, self._channels = "", 0, 0
-        duration = self._probe()
-        self._begin(0)
-        frames = None if duration is None else round(duration * self._rate)
-        self.info = AudioInfo(self._rate, self._channels, frames, "24")
-
-    def _probe(self) -> float | None:
-        """Duration in seconds as the container states it."""
-        command = [self._ffmpeg, "-hide_banner", "-nostdin", "-i", f"file:{self._path}"]
-        found = subprocess.run(command, capture_output=True, check=False)
-        self._messages = found.stderr.decode(errors="replace")
-        match = re.search(r"Duration: (\d+):(\d+):([\d.]+)", self._messages)
-        if match is None:
-            return None
-        hours, minutes, seconds = match.groups()
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-
-    def _begin(self, frame: int) -> None:
-        excerpt = ["-ss", f"{frame / self._rate:.9f}"] if frame else []
-        command = [self._ffmpeg, "-v", "error", "-nostdin", "-i", f"file:{self._path}", *excerpt]
-        command += ["-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1 << 20
-        )
-        assert self._process.stdout is not None
-        header = self._process.stdout.read(self.HEADER.size)
-        if len(header) < self.HEADER.size:
-            self._fail()
-        magic, offset, _, encoding, rate, channels = self.HEADER.unpack(header)
-        assert (magic, encoding) == (b".snd", 6)
-        self._process.stdout.read(offset - self.HEADER.size)
-        self._rate, self._channels = rate, channels
-
-    def _fail(self) -> None:
-        assert self._process is not None
-        assert self._process.stderr is not None
-        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-        self.close()
-        said = lines[-1].replace(f"file:{self._path}", "").strip(": ") if lines else "no message"
-        if "matches no streams" in "".join(lines):
-            said = "it has no audio track"
-        raise AudioError(
-            f"{self._path} is not audio that can be read (libsndfile: {self._reason}; "
-            f"ffmpeg: {said})"
-        )
-
-    def read(self, frames: int) -> Block:
-        """Up to ``frames`` samples, ``(frames, channels)``."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        size = 4 * self._channels
-        data = self._process.stdout.read(frames * size)
-        data = data[: len(data) // size * size]
-        if not data and self._process.wait() != 0:
-            self._fail()
-        return np.frombuffer(data, dtype=">f4").astype(np.float32).reshape(-1, self._channels)
-
-    def seek(self, frame: int) -> None:
-        """Decode again from a sample on."""
-        self.close()
-        self._begin(frame)
-
-    def close(self) -> None:
-        """Stop ffmpeg."""
-        process: Any = self._process
-        if process is not None:
-            process.kill()
-            process.stdout.close()
-            process.stderr.close()
-            process.wait()
-            self._process = None
+    The library writes to file descriptor 2, which belongs to the whole process, so what
+    other threads write there meanwhile is caught too: it is passed on afterwards. The lock
+    keeps two threads from restoring each other's descriptor.
+    """
+    if not active:
+        yield
+        return
+    with _stderr_lock, contextlib.ExitStack() as stack:
+        try:
+            caught = stack.enter_context(tempfile.TemporaryFile())
+            terminal = os.dup(2)
+        except OSError:  # no standard error, or nowhere to catch it: nothing to hide
+            yield
+            return
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            caught.seek(0)
+            others = b"".join(line for line in caught if not CHATTER.match(line))
+            if others:
+                os.write(2, others)

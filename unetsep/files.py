@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 
 from .audio import AudioReader
 from .errors import CancelledError
-from .output import OutputFormat, StemFiles, choose_format
+from .formats import OutputFormat, choose_format
+from .output import StemFiles
 from .plan import TEMPLATE, refuse_existing, target_path
 from .separator import Separator
 from .stream import Signal, SongStream
@@ -31,9 +33,11 @@ class FileOptions:
     stems, two_stems
         See `Separator.select`.
     container, bit_depth
-        See `unetsep.output.choose_format`.
+        See `unetsep.formats.choose_format`.
     start, duration
         Excerpt in seconds.
+    overwrite
+        Replace files that exist when the stems are complete; otherwise that is an error.
     """
 
     stems: tuple[str, ...] | None = None
@@ -42,6 +46,7 @@ class FileOptions:
     bit_depth: str = "auto"
     start: float = 0.0
     duration: float | None = None
+    overwrite: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Report:
         decode, and how many times real time that is.
     device, precision
         What computed it.
+    warnings
+        Sentences about what may be wrong with the input.
     """
 
     source: str
@@ -82,6 +89,7 @@ class Report:
     speed: float | None = None
     device: str | None = None
     precision: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON."""
@@ -104,8 +112,7 @@ def separate_file(
     separators
         Models.
     targets
-        For each model, the paths of its stems in the order of `Separator.select`. Existing
-        files are replaced.
+        For each model, the paths of its stems in the order of `Separator.select`.
     options
         Excerpt, stems and format.
     progress
@@ -131,7 +138,7 @@ def separate_file(
         output = choose_format(options.container, options.bit_depth, reader.info)
         selections = [s.select(options.stems, options.two_stems) for s in separators]
         files = [
-            stack.enter_context(StemFiles(paths, output, reader.info, reader.frames))
+            stack.enter_context(StemFiles(paths, output, reader.info, overwrite=options.overwrite))
             for paths in targets
         ]
         rate = reader.info.sample_rate
@@ -161,6 +168,7 @@ def separate_file(
             speed=round(done / rate / elapsed, 2),
             device=separator.device.type,
             precision=separator.precision,
+            warnings=tuple(reader.warnings),
         )
         for separator, selection, paths, gain in zip(
             separators, selections, targets, gains, strict=True
@@ -279,15 +287,19 @@ def separate(
         targets: list[Path] = []
         if output_dir is not None:
             targets = _targets(reader.path, Path(output_dir), selection.names, output, overwrite)
-            sink = stack.enter_context(StemFiles(targets, output, reader.info, reader.frames))
+            sink = stack.enter_context(StemFiles(targets, output, reader.info, overwrite=overwrite))
         rate = reader.info.sample_rate
         song = separator.open_song(rate, reader.info.channels, selection)
         blocks = _separate(reader, [song], separator.block_samples(rate), progress)
-        parts = [block for (block,) in blocks]
+        parts = []
+        for (block,) in blocks:
+            parts.append(block)
+            if sink is not None:
+                sink.write(block)
         if sink is not None:
-            for part in parts:
-                sink.write(part)
             sink.commit()
+        for sentence in reader.warnings:
+            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
     whole = np.concatenate(parts, axis=-1)
     return Separation(
         dict(zip(selection.names, whole, strict=True)),

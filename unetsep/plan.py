@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import string
+import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from .decoders import AUDIO_SUFFIXES
 from .errors import AudioError, UnetsepError
 
 TEMPLATE = "{track}/{stem}.{ext}"
+# Names that Windows keeps for itself, whatever the suffix.
+DEVICES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
 FIELDS = ("track", "stem", "ext", "model", "suffix")
 
 
@@ -73,7 +77,8 @@ def _search(folder: Path, output_dir: Path) -> Iterator[Path]:
 
 
 def _track(relative: Path) -> str:
-    return relative.with_name(relative.stem).as_posix()
+    # Not with_name: it refuses what remains of names such as "..wav".
+    return "/".join((*relative.parts[:-1], relative.stem))
 
 
 def target_path(
@@ -110,7 +115,15 @@ def check_template(template: str) -> None:
 def _portable(name: str) -> str:
     """A name that every file system takes: no trailing dots or blanks, no control codes."""
     illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
-    return re.sub(illegal, "_", name).rstrip(" .") or "_"
+    name = re.sub(illegal, "_", name).rstrip(" .") or "_"
+    return f"{name}_" if os.name == "nt" and DEVICES.fullmatch(name.split(".")[0]) else name
+
+
+def _same_file_key(path: Path) -> str:
+    """Equal for names that the usual file systems of this platform take for the same."""
+    if sys.platform not in ("win32", "darwin"):
+        return str(path)
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def plan(
@@ -140,14 +153,16 @@ def plan(
     Raises
     ------
     UnetsepError
-        If two outputs would have the same name, or the output folder is a file.
+        If two outputs would have the same name, an output would be written over an input,
+        or the output folder is a file.
     """
     check_template(template)
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     if len(models) > 1 and "{model}" not in template:
         template = "{model}/" + template
-    owner: dict[Path, str] = {}
+    owner: dict[str, Path] = {}
+    sources = {_same_file_key(song.source.resolve()) for song in songs}
     targets = []
     for song in songs:
         suffix = song.source.suffix[1:]
@@ -162,13 +177,25 @@ def plan(
         if song.error:
             continue
         for path in (path for paths in per_model for path in paths):
-            if path in owner:
-                raise UnetsepError(
-                    f"{owner[path]} and {song.source} would both be written to {path}: give "
-                    "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
-                )
-            owner[path] = str(song.source)
+            _claim(path, song.source, owner, sources)
     return targets
+
+
+def _claim(path: Path, source: Path, owner: dict[str, Path], sources: set[str]) -> None:
+    """Enter a target's owner; refuse a second one, and writing over an input."""
+    key = _same_file_key(path)
+    if key in sources or _same_file_key(path.resolve()) in sources:
+        raise UnetsepError(f"{path} would be written over an input: choose another folder with -o")
+    if owner.get(key) == source:
+        raise UnetsepError(
+            f"several stems of {source} would be written to {path}: name {{stem}} in --filename"
+        )
+    if key in owner:
+        raise UnetsepError(
+            f"{owner[key]} and {source} would both be written to {path}: give "
+            "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+        )
+    owner[key] = source
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

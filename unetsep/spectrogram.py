@@ -9,6 +9,7 @@ that number and never by an edge sum close to zero.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     """
     n_fft = 4 * hop_length
     frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=n_fft)  # (..., frames, n_fft)
-    frames = frames * (hann(n_fft, frames.device) / WINDOW_SUM)
+    frames *= hann(n_fft, frames.device) / WINDOW_SUM
     quarters = frames.unflatten(-1, (4, hop_length))  # (..., frames, 4, hop)
     count = quarters.shape[-3]
     out: Tensor = frames.new_zeros(*frames.shape[:-2], count + 3, hop_length)
@@ -202,6 +203,10 @@ def apply_mask(mask: Tensor, above: Tensor, spectrum: Tensor) -> Tensor:
     bins = mask.shape[-2]
     mixture = spectrum.transpose(-1, -2)  # (channels, frames, all bins)
     out = mixture.new_empty(mask.shape[0], *mixture.shape)
-    torch.mul(mask.transpose(-1, -2), mixture[..., :bins], out=out[..., :bins])
-    torch.mul(above[..., None], mixture[..., bins:], out=out[..., bins:])
+    shares = mask.transpose(-1, -2)
+    # Plane by plane: torch turns the real factor into a complex copy, which so stays small.
+    for stem, channel in itertools.product(range(out.shape[0]), range(out.shape[1])):
+        target, source = out[stem, channel], mixture[channel]
+        torch.mul(shares[stem, channel], source[:, :bins], out=target[:, :bins])
+        torch.mul(above[stem, channel, :, None], source[:, bins:], out=target[:, bins:])
     return out.transpose(-1, -2)

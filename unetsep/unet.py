@@ -149,4 +149,7 @@ class UNet(nn.Module):
 
     def masks(self, logits: Tensor) -> Tensor:
         """Masks in [0, 1] from logits, both ``(batch, stems, channels, bins, frames)``."""
-        return logits.softmax(dim=1) if self.config.mask == "softmax" else logits.sigmoid()
+        # Frames before bins in memory, as in the spectrum that the masks will multiply.
+        ordered = logits.transpose(-1, -2).contiguous()
+        masks = ordered.softmax(dim=1) if self.config.mask == "softmax" else ordered.sigmoid()
+        return masks.transpose(-1, -2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import platform
@@ -23,6 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from .. import __version__
+from ..allocator import keep_freed_memory
 from ..unet import UNet
 from ..weights import load_network
 from .callbacks import LAST, Ema, InterruptedRunError, Keeper
@@ -114,7 +114,7 @@ def fit(
         If the run cannot start or go on; what is saved by then stays.
     """
     run, machine = Path(run), machine or Machine()
-    keep_memory()
+    keep_freed_memory()
     first_step = check_resumable(run / LAST, config) if resume else 0
     if is_main_process():
         _describe(run, config, resume)
@@ -258,19 +258,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found | {"platform": platform.platform(), "command": " ".join(sys.argv)}
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory instead of giving it back to the system.
-
-    A step frees and takes the same few hundred megabytes again and again; without this each
-    page of them costs a fault, and a CPU's STFT takes twice as long.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-4, 0)  # M_MMAP_MAX: no mappings of their own for large blocks
-            libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink
 
 
 @contextlib.contextmanager

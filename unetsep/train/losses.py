@@ -207,8 +207,19 @@ def build_loss(name: str, config: ModelConfig, device: torch.device | str = "cpu
     ValueError
         If there is no such loss.
     """
-    if name not in LOSSES:
-        raise ValueError(f"there is no loss {name!r}: expected {', '.join(LOSSES)}")
+    check_name(name)
     entry = LOSSES[name]
     arrays: dict[str, Any] = entry.arrays(config, torch.device(device)) if entry.arrays else {}
     return functools.partial(entry.function, **arrays)
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no key of `LOSSES`.
+
+    Raises
+    ------
+    ValueError
+        With the names there are.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"there is no loss {name!r}: expected {', '.join(LOSSES)}")

@@ -112,11 +112,14 @@ def run_train(
 
     from .fit import Machine, fit
     from .logs import is_main_process
+    from .losses import check_name
     from .progress import ProgressBar
 
     if threads is not None:
         torch.set_num_threads(threads)
     names = tuple(name.strip() for name in losses.split(",")) if losses else None
+    for name in names or ():
+        check_name(name)
     chosen = {key: value for key, value in settings.items() if value is not None}
     if names:
         chosen["losses"] = names

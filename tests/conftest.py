@@ -1,0 +1,102 @@
+"""Fixtures that several test files share; audio is synthesised, never stored."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from unetsep.config import ModelConfig
+from unetsep.ffmpeg import find_ffmpeg
+from unetsep.separator import Separator
+from unetsep.unet import UNet
+from unetsep.weights import serialize
+
+RATE = 44_100
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    """The signal path of the real models with next to no network."""
+    return ModelConfig(filters=(4, 4, 4, 4, 4, 4), segment_frames=64)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig) -> Path:
+    """A checkpoint with random weights, for ``--model PATH``."""
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    path.write_bytes(serialize(UNet(tiny_config)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_separator(tiny_model: Path) -> Separator:
+    return Separator(tiny_model, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six seconds of real music, 44.1 kHz stereo float: the mixture that stempeg ships."""
+    stempeg = pytest.importorskip("stempeg", exc_type=(ImportError, RuntimeError))
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None:
+        pytest.skip("needs ffmpeg")
+    path = tmp_path_factory.mktemp("music") / "excerpt.wav"
+    command = [ffmpeg, "-v", "error", "-i", stempeg.example_stem_path(), "-map", "0:a:0"]
+    subprocess.run([*command, "-c:a", "pcm_f32le", str(path)], check=True)
+    return path
+
+
+def music(seconds: float, rate: int = RATE, channels: int = 2, seed: int = 0) -> np.ndarray:
+    """Chords, beats and noise, ``(samples, channels)`` float32, peak 0.5."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(max(1, round(seconds * rate))) / rate
+    tones = sum(np.sin(2 * np.pi * f * time + f) for f in (110.0, 220.0, 277.2, 329.6))
+    beats = rng.standard_normal(len(time)) * np.exp(-(time % 0.5) * 30)
+    pan = np.linspace(0.4, 1.0, channels)
+    wave = (tones / 8 + beats / 4)[:, None] * pan + 0.01 * rng.standard_normal(
+        (len(time), channels)
+    )
+    return (0.5 * wave / np.abs(wave).max()).astype(np.float32)
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Callable[..., Path]:
+    """Write a synthetic song: ``song("a.flac", seconds=2, channels=1)``."""
+
+    def write(
+        name: str = "song.wav",
+        *,
+        seconds: float = 1.0,
+        rate: int = RATE,
+        channels: int = 2,
+        subtype: str | None = None,
+        container: str | None = None,
+        seed: int = 0,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio = music(seconds, rate, channels, seed)
+        soundfile.write(str(path), audio, rate, subtype=subtype, format=container)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def need_ffmpeg() -> str:
+    ffmpeg = find_ffmpeg()
+    if ffmpeg is None:
+        pytest.skip("needs ffmpeg")
+    return ffmpeg

@@ -1,0 +1,231 @@
+"""Kills, interrupts, full disks and competing processes, through the real command.
+
+``UNETSEP_KILLS=50 UNETSEP_INTERRUPTS=20 pytest tests/test_faults.py`` is the long version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
+
+KILLS = int(os.environ.get("UNETSEP_KILLS", "3"))
+INTERRUPTS = int(os.environ.get("UNETSEP_INTERRUPTS", "3"))
+
+# Loads torch once, then runs each command in a fork and sends it a signal.
+SERVER = """
+import json, os, random, resource, signal, sys, time
+import unetsep.console
+import torch
+from unetsep.cli import main
+torch.set_num_threads(1)
+
+def start(job):
+    ready, begin = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        errors = os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(errors, 2)
+        if job.get("bytes"):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
+        code = 99
+        try:
+            os.write(begin, b"x")
+            main(job["arguments"])
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        os._exit(code)
+    os.read(ready, 1)
+    os.close(ready)
+    os.close(begin)
+    return pid
+
+def finish(pid, job):
+    begun = time.monotonic()
+    if job.get("signal"):
+        time.sleep(job["after"])
+        os.kill(pid, job["signal"])
+    _, status = os.waitpid(pid, 0)
+    return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - begun}
+
+for line in sys.stdin:
+    jobs = json.loads(line)
+    pids = [start(job) for job in jobs]
+    print(json.dumps([finish(pid, job) for pid, job in zip(pids, jobs)]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Send jobs that run at the same time, get exit codes and times."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+    def run(*jobs: dict[str, object], **job: object) -> dict[str, float]:
+        process.stdin.write(json.dumps([*jobs, job]) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())[-1]
+
+    yield run
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+
+class Case:
+    """A song, how to separate it, and what an undisturbed run gives."""
+
+    def __init__(self, server, folder: Path, source: Path, model: Path, container: str) -> None:
+        self.server, self.folder, self.out = server, folder, folder / "out"
+        self.source, self.model, self.container = source, model, container
+        seconds = [self.run(folder / "whole")["seconds"] for _ in range(2)]
+        self.seconds = min(seconds)
+        self.whole = self.contents(folder / "whole")
+        assert len(self.whole) == 4
+
+    def run(self, out: Path, *options: str, **job: object) -> dict[str, float]:
+        arguments = ["separate", "-q", "-m", self.model, "-d", "cpu", "-f", self.container]
+        arguments += ["-o", out, *(options or ["--overwrite"]), self.source]
+        stderr = str(self.folder / "stderr")
+        return self.server(arguments=[str(a) for a in arguments], stderr=stderr, **job)
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    @staticmethod
+    def contents(folder: Path) -> dict[str, bytes]:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    def finished(self) -> dict[str, bytes]:
+        found = self.contents(self.out)
+        return {name: content for name, content in found.items() if ".unetsep-" not in name}
+
+    def assert_completed_by_skip_existing(self) -> None:
+        assert self.finished().items() <= self.whole.items()
+        assert self.run(self.out, "--skip-existing")["code"] == 0
+        assert self.contents(self.out) == self.whole
+
+
+@pytest.fixture(params=["wav", "flac"])
+def case(request, server, song, tmp_path, tiny_model):
+    source = song("song.wav", seconds=8, subtype="FLOAT")
+    return Case(server, tmp_path, source, tiny_model, request.param)
+
+
+def moments(count: int, seconds: float) -> list[float]:
+    """Evenly over the run, and a little beyond its end."""
+    return [1.1 * seconds * (i + 0.5) / count for i in range(count)]
+
+
+def test_a_kill_leaves_no_half_written_stem_and_the_next_run_completes_the_folder(case):
+    for after in moments(KILLS, case.seconds):
+        case.run(case.out, signal=9, after=after)
+        case.assert_completed_by_skip_existing()
+        shutil.rmtree(case.out)
+
+
+def test_leftovers_of_a_kill_are_removed_even_if_the_song_is_complete(case):
+    case.run(case.out, signal=9, after=case.seconds / 2)
+    case.run(case.out)
+    assert case.contents(case.out) == case.whole
+
+
+@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+def test_an_interrupt_leaves_nothing_half_written_and_no_traceback(case, number, code):
+    for after in moments(INTERRUPTS, 0.9 * case.seconds):
+        done = case.run(case.out, signal=number, after=after)
+        assert done["code"] in (code, 0)
+        assert "Traceback" not in case.stderr
+        if case.out.exists():
+            assert case.contents(case.out).items() <= case.whole.items()
+            case.assert_completed_by_skip_existing()
+            shutil.rmtree(case.out)
+
+
+def test_a_disk_that_fills_up_at_any_moment_is_one_sentence_and_leaves_nothing(case):
+    # A limit on the size of files fails in the same places as a full disk.
+    largest = max(len(content) for content in case.whole.values())
+    spool = 8 * 44_100 * 2 * 4
+    for size in (1000, 5000, largest // 2, largest - 1, spool // 2, spool - 1000):
+        done = case.run(case.out, "--overwrite", bytes=size)
+        if size >= spool and size >= largest:
+            continue
+        assert done["code"] == 1, size
+        assert "failed: " in case.stderr
+        assert "Traceback" not in case.stderr
+        assert case.stderr.count("\n") == 1
+        assert not case.out.exists()
+
+
+def test_processes_in_one_folder_do_not_corrupt_each_other(server, song, tmp_path, tiny_model):
+    source = song("song.wav", seconds=8, subtype="FLOAT")
+    jobs = []
+    for name, container in [("whole", "flac"), ("out", "flac"), ("out", "flac"), ("out", "wav")]:
+        arguments = ["separate", "-q", "-m", tiny_model, "-d", "cpu", "--overwrite", "-f"]
+        arguments += [container, "-o", tmp_path / name, source]
+        stderr = str(tmp_path / f"stderr{len(jobs)}")
+        jobs.append({"arguments": [str(a) for a in arguments], "stderr": stderr})
+    assert server(*jobs[:-1], **jobs[-1])["code"] == 0
+    assert [(tmp_path / f"stderr{i}").read_text() for i in range(4)] == [""] * 4
+    found = Case.contents(tmp_path / "out")
+    assert len(found) == 8
+    assert Case.contents(tmp_path / "whole").items() <= found.items()
+
+
+def test_a_read_only_disk_is_one_sentence(server, song, tmp_path, tiny_model):
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(mount)]
+    if subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
+        pytest.skip("may not mount")
+    try:
+        arguments = ["separate", "-q", "-m", tiny_model, "-o", mount / "out", song(seconds=0.2)]
+        done = server(arguments=[str(a) for a in arguments], stderr=str(tmp_path / "stderr"))
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+    assert done["code"] == 1
+    assert (
+        "Read-only file system; choose another folder with -o" in (tmp_path / "stderr").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("container", "kilobytes"),
+    # With 5600 kB the float samples of four seconds just fit, what they are converted to not.
+    [("wav", 300), ("wav", 4200), ("mp3", 300), ("flac", 5600), ("ogg", 5600), ("mp3", 5600)],
+)
+def test_a_full_disk_is_one_sentence(server, song, tmp_path, tiny_model, container, kilobytes):
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(mount)]
+    if subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
+        pytest.skip("may not mount")
+    try:
+        arguments = ["separate", "-q", "-m", tiny_model, "-f", container, "-o", mount / "out"]
+        arguments.append(song(seconds=4, subtype="FLOAT"))
+        done = server(arguments=[str(a) for a in arguments], stderr=str(tmp_path / "stderr"))
+        assert list(mount.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+    assert done["code"] == 1
+    text = (tmp_path / "stderr").read_text()
+    assert "make room or choose another folder with -o" in text
+    assert text.count("\n") == 1

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE
+
+import unetsep
+from unetsep.errors import AudioError, CancelledError
+from unetsep.files import FileOptions, Report, separate_file
+
+
+def test_separate_gives_arrays_with_the_sample_rate(song, tiny_separator):
+    path = song(rate=22_050, channels=1, subtype="FLOAT")
+    result = unetsep.separate(path, model=tiny_separator)
+    assert result.sample_rate == 22_050
+    assert list(result) == list(tiny_separator.stems)
+    assert len(result) == 4
+    assert result.files == {}
+    total = sum(result[stem] for stem in result)
+    np.testing.assert_allclose(total[0], soundfile.read(path)[0], atol=1e-5)
+
+
+def test_separate_writes_what_it_returns(song, tiny_separator, tmp_path):
+    path = song(subtype="FLOAT")
+    result = unetsep.separate(path, tmp_path / "out", model=tiny_separator, two_stems="drums")
+    assert list(result.files) == ["drums", "no_drums"]
+    for stem, file in result.files.items():
+        assert file == tmp_path / "out/song" / f"{stem}.wav"
+        written = soundfile.read(file, dtype="float32")[0].T
+        np.testing.assert_array_equal(written, result[stem])
+
+
+def test_separate_replaces_files_only_when_told(song, tiny_separator, tmp_path):
+    path = song(seconds=0.2)
+    unetsep.separate(path, tmp_path, model=tiny_separator)
+    with pytest.raises(AudioError, match="exists already"):
+        unetsep.separate(path, tmp_path, model=tiny_separator)
+    unetsep.separate(path, tmp_path, model=tiny_separator, overwrite=True)
+
+
+def test_separate_warns_of_a_damaged_file(song, tiny_separator):
+    path = song("a.ogg", seconds=3)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.warns(RuntimeWarning, match="has no end mark"):
+        unetsep.separate(path, model=tiny_separator)
+
+
+def test_progress_is_told_and_can_cancel(song, tiny_separator, tmp_path):
+    path = song(seconds=4)
+    told = []
+    unetsep.separate(path, model=tiny_separator, progress=lambda *now: told.append(now))
+    assert [total for _, total in told] == [4.0] * len(told)
+    assert told[-1][0] == 4.0
+    assert told == sorted(told)
+    with pytest.raises(CancelledError, match="was cancelled"):
+        unetsep.separate(path, tmp_path / "out", model=tiny_separator, progress=lambda *_: False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_has_plain_values(song, tiny_separator, tmp_path):
+    path = song(seconds=0.5)
+    targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
+    (report,) = separate_file(path, [tiny_separator], [targets], FileOptions(duration=0.25))
+    assert report.to_dict()["seconds"] == pytest.approx(0.25, abs=1e-3)
+    assert report.to_dict() == Report(**report.to_dict()).to_dict()
+    assert soundfile.info(targets[0]).frames == round(0.25 * RATE)
+
+
+def test_impossible_output_is_refused_before_the_network_runs(
+    song, tiny_separator, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiny_separator, "open_song", None)
+    path = song(rate=96_000)
+    targets = [tmp_path / f"out/{stem}.mp3" for stem in tiny_separator.stems]
+    with pytest.raises(AudioError, match="mp3 cannot hold 2 channels at 96000 Hz"):
+        separate_file(path, [tiny_separator], [targets], FileOptions(container="mp3"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_network_leaves_no_file(song, tiny_separator, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(tiny_separator, "open_song", fail)
+    targets = [tmp_path / f"out/{stem}.wav" for stem in tiny_separator.stems]
+    with pytest.raises(MemoryError):
+        separate_file(song(), [tiny_separator], [targets], FileOptions())
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,201 @@
+"""How long a file claims to be: what libsndfile does not tell.
+
+libsndfile takes the length of wav, aiff, au, w64 and caf files from what is there, so a
+download that broke off looks like a short song; here the header's claim is compared with
+the size of the file. For mp3 files without a table of contents it guesses the length from
+the first frame and stops there, which can lose half of a song of variable bit rate.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+# Programs that write to a pipe cannot know the size: they leave it at one of these, or
+# at a little less than 2^31 or 2^32.
+OPEN_ENDED = 0x7FFF_0000
+LAST_PAGE_BYTES = 1 << 17
+
+
+def missing_share(path: Path, container: str) -> float:
+    """Share of the sample data that a header promises and the file does not hold.
+
+    Parameters
+    ----------
+    path
+        A file that libsndfile could open.
+    container
+        Its format, as libsndfile calls it.
+
+    Returns
+    -------
+    float
+        0 if nothing is missing or the container says nothing; 0.5 if half is missing.
+    """
+    find = {
+        "WAV": _riff,
+        "WAVEX": _riff,
+        "RF64": _riff,
+        "AIFF": _aiff,
+        "AU": _au,
+        "W64": _w64,
+        "CAF": _caf,
+    }.get(container)
+    if find is None:
+        return 0.0
+    with path.open("rb") as file:
+        try:
+            found = find(file)
+        except struct.error:  # the header itself is cut: libsndfile's business
+            return 0.0
+        if found is None:
+            return 0.0
+        begin, claimed = found
+        there = file.seek(0, os.SEEK_END) - begin
+    return min(1.0, max(0.0, 1 - there / claimed)) if claimed > 0 else 0.0
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _riff(file: BinaryIO) -> tuple[int, int] | None:
+    """Position and claimed size of the sample data in wav, RF64 and their big-endian kin."""
+    order = ">" if file.read(4) == b"RIFX" else "<"
+    file.seek(12)
+    long_size = 0
+    while len(name := file.read(4)) == 4:
+        (size,) = _unpack(file, order + "I")
+        if name == b"data":
+            begin = file.tell()
+            if size == 0xFFFF_FFFF and 0 < long_size < 2**62:
+                return begin, long_size
+            open_ended = size == 0 or size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
+            return None if open_ended else (begin, size)
+        here = file.tell()
+        if name == b"ds64":
+            _, long_size = _unpack(file, "<QQ")
+        file.seek(here + size + size % 2)
+    return None
+
+
+def _aiff(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(12)
+    while len(name := file.read(4)) == 4:
+        (size,) = _unpack(file, ">I")
+        if name == b"SSND":
+            return None if size in (0, 8) or size >= OPEN_ENDED else (file.tell(), size)
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return None
+
+
+def _au(file: BinaryIO) -> tuple[int, int] | None:
+    order = ">" if file.read(4) == b".snd" else "<"
+    begin, size = _unpack(file, order + "II")
+    return None if size == 0 or size >= OPEN_ENDED else (begin, size)
+
+
+def _w64(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(40)
+    while len(guid := file.read(16)) == 16:
+        (size,) = _unpack(file, "<q")  # counts its own 24 bytes of header
+        if guid.startswith(b"data"):
+            return None if size <= 24 else (file.tell(), size - 24)
+        if size < 24:
+            return None
+        file.seek((size - 24 + 7) // 8 * 8, os.SEEK_CUR)
+    return None
+
+
+def _caf(file: BinaryIO) -> tuple[int, int] | None:
+    file.seek(8)
+    while len(name := file.read(4)) == 4:
+        (size,) = _unpack(file, ">q")
+        if size < 0:  # -1: until the end of the file
+            return None
+        if name == b"data":
+            return file.tell(), size
+        file.seek(size, os.SEEK_CUR)
+    return None
+
+
+def ogg_is_open(path: Path) -> bool:
+    """Whether the last page of an Ogg stream lacks the mark that ends a complete one."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LAST_PAGE_BYTES))
+        tail = file.read()
+    at = tail.rfind(b"OggS\0")
+    return at < 0 or len(tail) < at + 6 or not tail[at + 5] & 4
+
+
+@dataclass(frozen=True)
+class Mp3Claim:
+    """What the first frame of an mp3 file says about the rest.
+
+    Parameters
+    ----------
+    counted
+        Whether it holds a count of the frames ("Xing" or "Info"); otherwise any length
+        is a guess.
+    missing
+        Share of the promised bytes that the file does not hold.
+    goes_on_at
+        Where to start reading if the count leaves out audio at the end, as in files that
+        were joined by copying one behind the other.
+    """
+
+    counted: bool = False
+    missing: float = 0.0
+    goes_on_at: int | None = None
+
+
+def mp3_claim(path: Path) -> Mp3Claim:
+    """Read the count of frames and bytes that most encoders leave in the first frame."""
+    with path.open("rb") as file:
+        begin = _after_tags(file)
+        file.seek(begin)
+        frame = file.read(1 << 16)
+        found = min((at for at in (frame.find(b"Xing"), frame.find(b"Info")) if at > 0), default=-1)
+        sync = frame.rfind(b"\xff", 0, max(found, 0))
+        # Header and side information come before it: 13 to 40 bytes.
+        if found < 0 or sync < 0 or not 12 <= found - sync <= 40 or len(frame) < found + 16:
+            return Mp3Claim()
+        flags, _, size = struct.unpack_from(">III", frame, found + 4)
+        if flags & 3 != 3 or size == 0:
+            return Mp3Claim(counted=bool(flags & 1))
+        begin += sync
+        there = file.seek(0, os.SEEK_END) - begin
+        file.seek(begin + size)
+        behind = file.read(3)
+        goes_on = behind == b"ID3" or (len(behind) == 3 and behind[0] == 255 and behind[1] >= 0xE0)
+        first = begin + _frame_bytes(frame[sync : sync + 4])
+    return Mp3Claim(True, max(0.0, 1 - there / size), first if goes_on else None)
+
+
+def _after_tags(file: BinaryIO) -> int:
+    """Position after the ID3 tags at the front, which may hold pictures."""
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(10)
+        if len(head) < 10 or head[:3] != b"ID3":
+            return at
+        a, b, c, d = (byte & 127 for byte in head[6:])
+        at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
+
+
+def _frame_bytes(header: bytes) -> int:
+    """Length of a layer III frame from its four bytes of header."""
+    (bits,) = struct.unpack(">I", header)
+    version = bits >> 19 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+    rates = (44_100, 48_000, 32_000, 0)
+    rate = rates[bits >> 10 & 3] >> {3: 0, 2: 1}.get(version, 2)
+    slow = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+    fast = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+    kbits = (fast if version == 3 else slow)[bits >> 12 & 15]
+    samples = 144_000 if version == 3 else 72_000
+    return samples * kbits // rate + (bits >> 9 & 1) if rate else 0

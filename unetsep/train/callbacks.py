@@ -107,13 +107,18 @@ class Keeper(Callback):
         pl_module.look_at_clock()
         if pl_module.done >= 1:
             trainer.should_stop = True
-        if self._signal is not None:
+        # Where a validation is due it comes first: a resumed run would not make up for it.
+        due = trainer.should_stop or trainer.global_step % pl_module.config.valid_every == 0
+        if self._signal is not None and not due:
             pl_module.check_losses()
             self.save(trainer)
-            raise InterruptedRunError(
-                f"interrupted after step {trainer.global_step}; go on with "
-                f"unetsep train --run {self.run} --resume"
-            )
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        raise InterruptedRunError(
+            f"interrupted after step {trainer.global_step}; go on with "
+            f"unetsep train --run {self.run} --resume"
+        )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time the validation."""
@@ -131,6 +136,8 @@ class Keeper(Callback):
         clock.validation = max(clock.validation, time.monotonic() - self._began)
         if pl_module.schedule.exhausted():
             trainer.should_stop = True
+        if self._signal is not None:
+            self._stop(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Replace ``last.ckpt``."""

@@ -31,6 +31,8 @@ from .validation import Separators, combine
 CALIBRATION = 10**12
 # Steps between looks at the losses on an accelerator, where each look waits for it.
 LOOK_EVERY = 20
+# Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
+PROBE = 4
 
 
 class SeparationModule(lightning.LightningModule):
@@ -55,6 +57,7 @@ class SeparationModule(lightning.LightningModule):
                 first = UNet(config.model)
         for part in (first, *first.modules()):
             part.requires_grad_(True)
+        first.train()
         first.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.networks = nn.ModuleDict({name: copy.deepcopy(first) for name in config.losses})
         # Factors that give every loss a gradient of norm 1 at the start.
@@ -111,7 +114,7 @@ class SeparationModule(lightning.LightningModule):
         if statistics:
             for network in self.networks.values():
                 set_input_statistics(network, [batch.mixture for batch in batches])
-        probe = batches[: max(2, self.config.batch_size)]
+        probe = batches[:PROBE]
         joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
         for index, (name, loss) in enumerate(self.losses().items()):
             network = copy.deepcopy(self.network(name))

@@ -10,8 +10,8 @@ from ..config import ModelConfig
 NETWORKS: dict[str, ModelConfig] = {
     # One network for all stems, what unetsep ships: 2.6 million parameters.
     "small": ModelConfig(),
-    # The same with wider levels: 6.8 million parameters.
-    "large": ModelConfig(filters=(32, 48, 96, 160, 224, 256)),
+    # The same with wider levels: 7.0 million parameters.
+    "large": ModelConfig(filters=(32, 48, 96, 160, 224, 240)),
     # Jansson et al. (ISMIR 2017) and Spleeter's widths, for a single target: 9.8 million.
     "wide": ModelConfig(filters=(16, 32, 64, 128, 256, 512)),
 }

@@ -237,3 +237,12 @@ def test_levels_are_those_of_the_audio(tmp_path: Path) -> None:
     assert loaded.level("bass", 0, 4000) == pytest.approx(true, rel=1e-3)
     described = json.loads(next((tmp_path / "cache").glob("*.json")).read_text())
     assert described["stems"] == ["bass"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_truncated_stem_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("stempeg")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "A - B.stem.mp4").write_bytes(b"\0\0\0\x20ftypM4A nonsense")
+    with pytest.raises(AudioError, match=r"A - B: .*A - B.stem.mp4 cannot be read"):
+        cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")

@@ -83,7 +83,9 @@ def _read_musdb(path: Path) -> dict[str, Pcm]:
         ) from error
     try:
         audio, _ = stempeg.read_stems(str(path), dtype=np.float32, sample_rate=SAMPLE_RATE)
-    except Exception as error:  # stempeg lets through whatever ffmpeg and the parser raise
+    # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning
+    # (AttributeError) where streams differ in length.
+    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
         raise AudioError(f"{path} cannot be read: {error}") from error
     if audio.ndim != 3 or len(audio) != len(MUSDB_ORDER):
         raise AudioError(f"{path} is no MUSDB18 file: expected {len(MUSDB_ORDER)} streams")

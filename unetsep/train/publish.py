@@ -80,8 +80,11 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
                 repo_id=repo_id, folder_path=staged, commit_message=f"Add {names}"
             )
         except Exception as error:  # the hub client lets foreign errors through
-            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise WeightsError(f"{repo_id} could not be published: {reason}") from error
+            texts = [str(each).strip() for each in (error, error.__cause__) if each]
+            reason = " ".join(text.splitlines()[0] for text in texts if text)
+            raise WeightsError(
+                f"{repo_id} could not be published: {reason or type(error).__name__}"
+            ) from error
     return str(commit.oid)
 
 

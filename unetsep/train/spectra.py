@@ -15,6 +15,10 @@ from ..unet import UNet
 from .losses import Loss
 
 
+# Frames of a block on a CPU: its arrays then stay in the second-level cache.
+BLOCK_FRAMES = 16
+
+
 @dataclass(frozen=True)
 class Batch:
     """Spectra of a batch, turned back by the mixture's phase; see `unetsep.train.losses`.
@@ -35,7 +39,7 @@ class Batch:
 def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = None) -> Batch:
     """Spectra of the network's bins, each clip scaled to a mixture of unit power.
 
-    On the CPU clip by clip, because the full complex spectra of a batch do not fit its cache.
+    On the CPU in blocks of frames, because the full complex spectra do not fit its cache.
 
     Parameters
     ----------
@@ -46,31 +50,47 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     targets
         Which stems the network estimates; default: all.
     """
-    step = 1 if stems.device.type == "cpu" else len(stems)
-    parts = [_spectra(piece, config, targets) for piece in torch.split(stems, step)]
-    return Batch(*(torch.cat(each).transpose(-1, -2) for each in zip(*parts, strict=True)))
-
-
-def _spectra(
-    stems: Tensor, config: ModelConfig, targets: Sequence[int] | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Arrays of `Batch` with frames before bins."""
     if config.channels == 1:
         stems = stems.mean(dim=-2, keepdim=True)
+    wanted = list(range(stems.shape[1]) if targets is None else targets)
+    frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
+    shape = (len(stems), config.channels, frames, config.bins)
+    mixture = stems.new_empty(shape)
+    in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
+    quadrature = torch.empty_like(in_phase)
+    on_cpu = stems.device.type == "cpu"
+    clips = [slice(i, i + 1) for i in range(len(stems))] if on_cpu else [slice(None)]
+    width = BLOCK_FRAMES if on_cpu else frames
+    for clip in clips:
+        for start in range(0, frames, width):
+            at = slice(start, min(start + width, frames))
+            stop = (at.stop - 1) * config.hop_length + config.n_fft
+            piece = stems[clip, ..., start * config.hop_length : stop]
+            turned = _turned(piece, config, wanted)
+            for whole, part in zip((mixture, in_phase, quadrature), turned, strict=True):
+                whole[clip, ..., at, :] = part
+    scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
+    mixture *= scale
+    in_phase *= scale[:, None]
+    quadrature *= scale[:, None]
+    return Batch(*(each.transpose(-1, -2) for each in (mixture, in_phase, quadrature)))
+
+
+def _turned(stems: Tensor, config: ModelConfig, wanted: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Arrays of `Batch` with frames before bins, not yet scaled."""
     spectrum = stft(stems, config.n_fft, config.hop_length)
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
-    mix_real, mix_imag = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
-    magnitude = (mix_real.square() + mix_imag.square()).sqrt()
+    cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
+    magnitude = (cos.square() + sin.square()).sqrt()
     turn = 1 / magnitude.clamp(min=1e-12)
-    scale = 1 / magnitude.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
-    cos, sin = (mix_real * (turn * scale))[:, None], (mix_imag * (turn * scale))[:, None]
-    if targets is not None and list(targets) != list(range(stems.shape[1])):
-        real, imag = real[:, list(targets)], imag[:, list(targets)]
+    cos, sin = (cos * turn)[:, None], (sin * turn)[:, None]
+    if len(wanted) < stems.shape[1]:
+        real, imag = real[:, wanted], imag[:, wanted]
     # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
     in_phase = (real * cos).addcmul_(imag, sin)
     quadrature = (imag * cos).addcmul_(real, sin, value=-1)
-    return magnitude * scale, in_phase, quadrature
+    return magnitude, in_phase, quadrature
 
 
 class BlockwiseLoss(torch.autograd.Function):
@@ -80,15 +100,13 @@ class BlockwiseLoss(torch.autograd.Function):
     a quarter of the time: the full-size intermediate arrays are never written to memory.
     """
 
-    BLOCK_FRAMES = 64
-
     @staticmethod
     def forward(ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
         """Loss of a batch, ``logits`` as `UNet.logits` gives them."""
         gradient, total = torch.empty_like(logits), torch.zeros((), device=logits.device)
         whole = logits.device.type != "cpu"
         clips = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(logits))]
-        width = logits.shape[-1] if whole else BlockwiseLoss.BLOCK_FRAMES
+        width = logits.shape[-1] if whole else BLOCK_FRAMES
         for clip in clips:
             for start in range(0, logits.shape[-1], width):
                 at = (clip, ..., slice(start, start + width))

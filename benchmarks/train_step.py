@@ -70,8 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loss", default="l1")
+    parser.add_argument("--plain-allocator", action="store_true", help="as without unetsep")
     options = parser.parse_args()
-    keep_freed_memory()
+    if not options.plain_allocator:
+        keep_freed_memory()
     torch.manual_seed(0)
     config = TrainConfig(losses=(options.loss,))
     module = SeparationModule(config)

@@ -59,14 +59,14 @@ def test_musdb_root_is_named_or_comes_from_the_environment(
     assert sources.musdb_root(None) == Path("/somewhere")
     assert sources.musdb_root(tmp_path) == tmp_path
     monkeypatch.delenv("MUSDB_PATH")
-    with pytest.raises(AudioError, match="MUSDB_PATH; get MUSDB18 from .* 7-second excerpts"):
+    with pytest.raises(AudioError, match=r"MUSDB_PATH; get MUSDB18 from .* 7-second excerpts"):
         sources.musdb_root(None)
 
 
 def test_folders_without_music_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="there is no MUSDB18 in .*: expected .*train"):
+    with pytest.raises(AudioError, match=r"there is no MUSDB18 in .*: expected .*train"):
         sources.find_musdb(tmp_path)
-    with pytest.raises(AudioError, match="there are no songs in .*: expected .*vocals"):
+    with pytest.raises(AudioError, match=r"there are no songs in .*: expected .*vocals"):
         sources.find_songs(tmp_path)
     with pytest.raises(AudioError, match="there are no recordings in"):
         sources.find_pools(tmp_path)

@@ -119,7 +119,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run" / "export"
     folder.mkdir(parents=True)
     about = dict.fromkeys(("loss", "description", "repo_id", "revision"), "l1")
-    scores = {"valid": {"SDR": {"vocals": 1.0, "mean": 1.0}, "definition": "median"}}
+    scores = {"sdr": {"vocals": 1.0, "mean": 1.0}, "definition": "median"}
     entry = export(
         UNet(MODEL),
         folder / "net.safetensors",

@@ -157,9 +157,9 @@ def _described(
         best = max(lines, key=lambda line: float(line[key]))
         stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
         training["steps"] = best["step"]
-        scores["valid"] = {"SDR": stems, "definition": DEFINITION}
+        scores = {"sdr": stems, "definition": DEFINITION}
         if change is not None:
-            scores["valid"]["change_by_half_precision"] = round(change, 5)
+            scores["change_by_half_precision"] = round(change, 5)
     return {
         "name": name,
         "loss": loss,

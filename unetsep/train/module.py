@@ -29,6 +29,7 @@ from .validation import Separators, combine
 
 # Clips from which input statistics and gradient norms are taken, far from those of any run.
 CALIBRATION = 10**12
+LAYOUT = torch.channels_last
 # Steps between looks at the losses on an accelerator, where each look waits for it.
 LOOK_EVERY = 20
 # Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
@@ -58,8 +59,13 @@ class SeparationModule(lightning.LightningModule):
         for part in (first, *first.modules()):
             part.requires_grad_(True)
         first.train()
-        first.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        first.to(memory_format=LAYOUT)  # type: ignore[call-overload]
         self.networks = nn.ModuleDict({name: copy.deepcopy(first) for name in config.losses})
+        for part in self.networks.modules():
+            if isinstance(part, nn.ReLU | nn.LeakyReLU):
+                part.inplace = True  # BatchNorm's backward pass needs its input alone
+            if isinstance(part, nn.ReLU):
+                part.register_forward_hook(_dense_gradient)
         # Factors that give every loss a gradient of norm 1 at the start.
         self.register_buffer("scales", torch.ones(len(config.losses)))
         self.targets = [STEMS.index(stem) for stem in config.model.stems]
@@ -263,6 +269,16 @@ class SeparationModule(lightning.LightningModule):
         state = checkpoint["unetsep"]
         self.schedule.load_state_dict(state["schedule"])
         self.clock.earlier, self.clock.validation = state["seconds"], state["validation"]
+
+
+def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
+    """Have a layer's gradient arrive in one piece.
+
+    A skip's concatenation hands back every other half of its gradient's rows; the backward
+    pass of ReLU takes twenty times as long on those as copying and ReLU together.
+    """
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:

@@ -97,9 +97,9 @@ def model_card(entries: list[Checkpoint]) -> str:
         lines += [f"## {entry.name}", "", entry.description + ".", ""]
         lines += ["```", f"unetsep separate song.wav --model {entry.file}", "```", ""]
         lines += [f"SHA-256 `{entry.sha256}`, licence of the weights {entry.licence}.", ""]
-        for split, scored in entry.scores.items():
-            values = ", ".join(f"{stem} {value:.2f}" for stem, value in scored["SDR"].items())
-            lines += [f"{split}: {values} ({scored['definition']}).", ""]
+        if "sdr" in entry.scores:
+            values = [f"{stem} {value:.2f}" for stem, value in entry.scores["sdr"].items()]
+            lines += [f"{', '.join(values)}: {entry.scores.get('definition', 'SDR in dB')}.", ""]
         if "data" in entry.training:
             lines += [f"Trained on {', '.join(entry.training['data'])}.", ""]
     return "\n".join(lines)

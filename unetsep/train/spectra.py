@@ -14,7 +14,6 @@ from ..spectrogram import stft
 from ..unet import UNet
 from .losses import Loss
 
-
 # Frames of a block on a CPU: its arrays then stay in the second-level cache.
 BLOCK_FRAMES = 16
 
@@ -66,9 +65,14 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
             at = slice(start, min(start + width, frames))
             stop = (at.stop - 1) * config.hop_length + config.n_fft
             piece = stems[clip, ..., start * config.hop_length : stop]
-            turned = _turned(piece, config, wanted)
-            for whole, part in zip((mixture, in_phase, quadrature), turned, strict=True):
-                whole[clip, ..., at, :] = part
+            _turned(
+                piece,
+                config,
+                wanted,
+                mixture[clip, ..., at, :],
+                in_phase[clip, ..., at, :],
+                quadrature[clip, ..., at, :],
+            )
     scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
     mixture *= scale
     in_phase *= scale[:, None]
@@ -76,21 +80,27 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     return Batch(*(each.transpose(-1, -2) for each in (mixture, in_phase, quadrature)))
 
 
-def _turned(stems: Tensor, config: ModelConfig, wanted: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Arrays of `Batch` with frames before bins, not yet scaled."""
+def _turned(
+    stems: Tensor,
+    config: ModelConfig,
+    wanted: list[int],
+    mixture: Tensor,
+    in_phase: Tensor,
+    quadrature: Tensor,
+) -> None:
+    """Fill arrays of `Batch`, frames before bins, not yet scaled."""
     spectrum = stft(stems, config.n_fft, config.hop_length)
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
     cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
-    magnitude = (cos.square() + sin.square()).sqrt()
-    turn = 1 / magnitude.clamp(min=1e-12)
-    cos, sin = (cos * turn)[:, None], (sin * turn)[:, None]
+    mixture.copy_((cos * cos).addcmul_(sin, sin).sqrt_())
+    turn = mixture.clamp(min=1e-12).reciprocal_()
+    cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
     if len(wanted) < stems.shape[1]:
         real, imag = real[:, wanted], imag[:, wanted]
     # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
-    in_phase = (real * cos).addcmul_(imag, sin)
-    quadrature = (imag * cos).addcmul_(real, sin, value=-1)
-    return magnitude, in_phase, quadrature
+    torch.mul(real, cos, out=in_phase).addcmul_(imag, sin)
+    torch.mul(imag, cos, out=quadrature).addcmul_(real, sin, value=-1)
 
 
 class BlockwiseLoss(torch.autograd.Function):

@@ -278,7 +278,7 @@ def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
     pass of ReLU takes twenty times as long on those as copying and ReLU together.
     """
     if output.requires_grad:
-        output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))
+        output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))  # type: ignore[no-untyped-call]
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:

@@ -1,190 +1,174 @@
 """Stems decoded once into memory-mapped int16 files.
 
-Each song becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and
-``<cache>/<key>.json``, which names it. The key depends on the source files and on
-`CACHE_VERSION`; a file appears under its name only when it is complete, so decoding can
-be interrupted, repeated, or done by two processes at once.
+A song becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
+the stems' names and levels. The key is a hash of the files' content and of
+`CACHE_VERSION`. A file appears under its name only when it is complete and each song has a
+lock of its own, so decoding can be interrupted, repeated, or shared by several processes.
+Reading from a complete cache imports no decoder.
 """
 
 from __future__ import annotations
 
-import functools
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from filelock import FileLock, Timeout
 
-from ..config import STEMS
 from ..errors import AudioError
+from .song import LEVEL_BLOCK, Song, block_levels
+from .sources import Source
 
-CACHE_VERSION = 1
-SAMPLE_RATE = 44_100
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-
-
-@dataclass(frozen=True)
-class Song:
-    """One decoded song or single-source recording.
-
-    Parameters
-    ----------
-    name, source
-        What it is called and where it comes from (``musdb``, ``songs`` or ``pools``).
-    split
-        ``train``, ``valid`` or ``test``.
-    stems
-        Stem name (or ``mixture``) to int16 ``(samples, 2)``; unknown stems are missing.
-    silent
-        Stems that are known to be silent.
-    """
-
-    name: str
-    source: str
-    split: str
-    stems: dict[str, npt.NDArray[np.int16]]
-    silent: tuple[str, ...] = ()
-
-    @property
-    def samples(self) -> int:
-        """Length in samples, common to all stems."""
-        return min(len(stem) for stem in self.stems.values())
+CACHE_VERSION = 2
+Progress = Callable[[int, int], None]
 
 
-def load_musdb(root: str | Path, cache: str | Path, split: str) -> list[Song]:
-    """Songs of a MUSDB18 root (``.stem.mp4``, or wav folders), decoded by musdb.
+def load(
+    sources: Sequence[Source],
+    cache: str | Path,
+    *,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+) -> list[Song]:
+    """Songs of all sources, decoding those that the cache does not have.
 
     Parameters
     ----------
-    root
-        The folder that holds ``train/`` and ``test/``.
+    sources
+        See `unetsep.train.sources`.
     cache
-        Folder for the decoded stems.
-    split
-        ``train`` (without musdb's 14 validation songs), ``valid`` or ``test``.
+        Folder for the decoded stems; about 10 MB for each stem and minute.
+    progress
+        Called with how many songs are there and how many there will be.
+    jobs
+        Songs decoded at once; by default one for each core, at most four.
 
     Raises
     ------
     AudioError
-        If there is no track.
+        If files cannot be decoded (everything else is decoded first), or the disk is full.
     """
-    import musdb
-
-    is_wav = not any(Path(root).glob("*/*.stem.mp4"))
-    subset, part = ("test", None) if split == "test" else ("train", split)
-    tracks = musdb.DB(root=str(root), subsets=subset, split=part, is_wav=is_wav).tracks
-    if not tracks:
+    folder = Path(cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = [_key(source, folder) for source in sources]
+    except OSError as error:
+        raise AudioError(f"cannot prepare the cache {folder}: {error}") from error
+    missing = [i for i, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
+    done, failures = len(sources) - len(missing), []
+    if progress:
+        progress(done, len(sources))
+    # The second round waits for what another process was decoding during the first.
+    for wait in (False, True):
+        with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1)) as pool:
+            futures = {pool.submit(_add, sources[i], folder, keys[i], wait): i for i in missing}
+            missing = []
+            for future in as_completed(futures):
+                try:
+                    missing += [] if future.result() else [futures[future]]
+                except AudioError as error:  # noqa: PERF203
+                    failures.append(f"{sources[futures[future]].name}: {error}")
+                except OSError as error:
+                    pool.shutdown(cancel_futures=True)
+                    raise AudioError(_disk(error, folder, done, len(sources))) from error
+                else:
+                    done += futures[future] not in missing
+                    if progress:
+                        progress(done, len(sources))
+    if failures:
         raise AudioError(
-            f"no MUSDB18 tracks for split {split!r} in {root}: expected train/ and test/ with "
-            "*.stem.mp4 files or wav folders; see https://sigsep.github.io/datasets/musdb.html"
+            f"{len(failures)} of {len(sources)} songs cannot be decoded, repair or remove them "
+            f"(the others are in the cache): {'; '.join(sorted(failures)[:5])}"
         )
+    return [_open(source, folder, key) for source, key in zip(sources, keys, strict=True)]
 
-    def decode(track: Any) -> dict[str, npt.NDArray[np.float64]]:
-        return {"mixture": track.audio} | {stem: track.targets[stem].audio for stem in STEMS}
 
-    return [
-        _cached(
-            [Path(track.path)],
-            Path(cache),
-            {"name": track.name, "source": "musdb", "split": split},
-            functools.partial(decode, track),
+def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
+    if error.errno == errno.ENOSPC:
+        return (
+            f"the disk of {folder} is full after {done} of {total} songs, which remain there: "
+            "free some space or choose another --cache, and start again"
         )
-        for track in tracks
-    ]
+    return f"cannot write to the cache {folder}: {error}"
 
 
-def load_songs(root: str | Path, cache: str | Path, split: str = "train") -> list[Song]:
-    """Songs ``<root>/<split>/<song>/<stem>.<suffix>``, with an optional ``song.json``.
+def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
+    """Decode a song unless it is there; False if another process is at it."""
+    text = folder / f"{key}.json"
+    try:
+        with FileLock(folder / f"{key}.lock", blocking=wait):
+            if not text.exists():
+                from .decode import decode
 
-    A stem that is neither there nor listed under ``"silent"`` is unknown.
-    """
-    songs = []
-    for folder in sorted(path for path in (Path(root) / split).iterdir() if path.is_dir()):
-        files = {path.stem: path for path in _audio_files(folder) if path.stem in STEMS}
-        if not files:
-            continue
-        described = folder / "song.json"
-        silent = json.loads(described.read_text()).get("silent", []) if described.exists() else []
-        head = {"name": folder.name, "source": "songs", "split": split, "silent": silent}
-        songs.append(
-            _cached(list(files.values()), Path(cache), head, functools.partial(_read_all, files))
-        )
-    return songs
-
-
-def load_pools(root: str | Path, cache: str | Path) -> list[Song]:
-    """Single-source recordings ``<root>/<stem>/**``; all are training data."""
-    return [
-        _cached(
-            [path],
-            Path(cache),
-            {"name": path.stem, "source": "pools", "split": "train"},
-            functools.partial(_read_all, {stem: path}),
-        )
-        for stem in STEMS
-        for path in _audio_files(Path(root) / stem)
-    ]
+                names, pcm = decode(source)
+                _write(folder / f"{key}.npy", lambda file: np.save(file, pcm))
+                levels = block_levels(pcm).tolist()
+                content = json.dumps({"stems": names, "block": LEVEL_BLOCK, "levels": levels})
+                _write(text, lambda file: file.write(content.encode()))
+    except Timeout:
+        return False
+    (folder / f"{key}.lock").unlink(missing_ok=True)
+    return True
 
 
-def _audio_files(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-
-
-def _read_all(files: dict[str, Path]) -> dict[str, npt.NDArray[np.float64]]:
-    import soundfile
-    import soxr
-
-    stems = {}
-    for stem, path in files.items():
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        if rate != SAMPLE_RATE:
-            audio = soxr.resample(audio, rate, SAMPLE_RATE)
-        stems[stem] = audio if audio.shape[1] == 2 else np.repeat(audio[:, :1], 2, axis=1)
-    return stems
-
-
-def _cached(
-    files: Iterable[Path],
-    cache: Path,
-    head: dict[str, Any],
-    decode: Callable[[], dict[str, npt.NDArray[Any]]],
-) -> Song:
-    key = _key(files, head)
-    data, text = cache / f"{key}.npy", cache / f"{key}.json"
-    if not text.exists():
-        stems = decode()
-        length = min(len(audio) for audio in stems.values())
-        pcm = np.stack([_to_int16(audio[:length]) for audio in stems.values()])
-        _write(data, lambda file: np.save(file, pcm))
-        described = json.dumps(head | {"stems": list(stems)}).encode()
-        _write(text, lambda file: file.write(described))
-    info = json.loads(text.read_text())
-    pcm = np.load(data, mmap_mode="r")
+def _open(source: Source, folder: Path, key: str) -> Song:
+    try:
+        info = json.loads((folder / f"{key}.json").read_text())
+        pcm = np.load(folder / f"{key}.npy", mmap_mode="r")
+        levels = np.asarray(info["levels"], np.float32)
+        names = tuple(info["stems"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise AudioError(
+            f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"
+        ) from error
     return Song(
-        name=info["name"],
-        source=info["source"],
-        split=info["split"],
-        stems=dict(zip(info["stems"], pcm, strict=True)),
-        silent=tuple(info.get("silent", ())),
+        name=source.name,
+        origin=source.origin,
+        split=source.split,
+        names=names,
+        pcm=pcm,
+        levels=levels,
+        silent=source.silent,
+        path=folder / f"{key}.npy",
     )
 
 
-def _key(files: Iterable[Path], head: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([CACHE_VERSION, head], sort_keys=True).encode())
-    for path in files:
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
+def _key(source: Source, folder: Path) -> str:
+    digest = hashlib.sha256(json.dumps([CACHE_VERSION, LEVEL_BLOCK]).encode())
+    for stem, path in sorted(source.files.items()):
+        digest.update(f"{stem}={_content_hash(path, folder)};".encode())
     return digest.hexdigest()[:24]
 
 
-def _to_int16(audio: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
+def _content_hash(path: Path, folder: Path) -> str:
+    """SHA-256 of a file; computed again only when its size or time has changed."""
+    status = path.stat()
+    state = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
+    note = folder / "hashes" / name
+    if note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
+    _write(note, lambda out: out.write(found.encode()))
+    return found
+
+
+_HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11 and later
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:
@@ -196,5 +180,5 @@ def _write(path: Path, fill: Callable[[Any], Any]) -> None:
             fill(file)
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()
+        Path(name).unlink(missing_ok=True)
         raise

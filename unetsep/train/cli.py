@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .train_cli import export, publish, train
+
 
 @click.command("eval")
 @click.option(
@@ -109,4 +111,4 @@ def compare(**options: Any) -> None:
     run_compare(**options)
 
 
-COMMANDS = {str(command.name): command for command in (evaluate, compare)}
+COMMANDS = {str(command.name): command for command in (train, evaluate, compare, export, publish)}

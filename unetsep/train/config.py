@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..config import ModelConfig
+from ..config import STEMS, ModelConfig
+from ..errors import UnetsepError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+SCHEDULES = ("cosine", "plateau")
 
 # Share of stems drawn from ``songs`` and ``pools`` instead of MUSDB18. Extra bass lowers
 # the validation SDR: the extra recordings hold little of it, all synthetic.
 EXTRA_SHARE = {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
+
+
+class TrainingError(UnetsepError):
+    """A training run that cannot start or go on."""
 
 
 @dataclass(frozen=True)
@@ -24,42 +35,117 @@ class TrainConfig:
     model
         Network and signal path.
     max_steps, max_minutes
-        The run ends at whichever comes first, with the learning rate annealed.
+        The run ends at whichever comes first, with the learning rate annealed. The minutes
+        count from the first step and include validation; 0 means no limit.
     batch_size, clip_frames
-        Clips in a batch, and STFT frames in a clip: 256 uncentred frames are 265 216
-        samples, six seconds.
+        Clips in a batch of one process, and STFT frames in a clip: 256 uncentred frames
+        are 265 216 samples, six seconds.
     learning_rate, warmup_steps, weight_decay, clip_norm
-        AdamW with linear warm-up, cosine decay to zero and gradient clipping.
+        AdamW with linear warm-up and gradient clipping, each network by itself.
+    schedule
+        ``cosine`` falls to zero at the end of the run. ``plateau`` is multiplied by
+        ``plateau_factor`` after ``plateau_patience`` validations without a better SDR, and
+        falls linearly to zero over the last tenth of the run.
     ema_decay
         Exponential moving average of the weights, which is what is evaluated and exported.
+    precision
+        ``bf16`` and ``fp16`` run the convolutions in half precision (autocast).
+    freeze_norm
+        Use BatchNorm's running statistics and leave them alone, for fine-tuning.
     coherent_share
         Share of clips whose stems all come from one place in one song.
     extra_share
         For each stem, the probability that a random mix takes it from ``songs``/``pools``.
     gain_db
         Each stem's gain is drawn uniformly from plus or minus this many decibels.
+    drop_share
+        Probability with which a stem of a clip is silenced; one always remains.
     seed
         Of the initial weights and of every clip.
+    valid_every, log_every
+        Steps between validations (and saved checkpoints), and between lines of the log.
+    early_stop
+        End after this many validations without a better SDR in any network; 0: never.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range; the message names the field.
     """
 
-    losses: tuple[str, ...] = ("mse",)
+    losses: tuple[str, ...] = ("l1",)
     model: ModelConfig = field(default_factory=ModelConfig)
-    max_steps: int = 2000
-    max_minutes: float = 600.0
+    max_steps: int = 20_000
+    max_minutes: float = 0.0
     batch_size: int = 4
     clip_frames: int = 256
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
+    schedule: str = "cosine"
+    plateau_patience: int = 10
+    plateau_factor: float = 0.3
     ema_decay: float = 0.995
+    precision: str = "fp32"
+    freeze_norm: bool = False
     coherent_share: float = 0.3
     extra_share: Mapping[str, float] = field(default_factory=lambda: dict(EXTRA_SHARE))
     gain_db: float = 6.0
+    drop_share: float = 0.05
     seed: int = 0
     valid_every: int = 200
+    log_every: int = 20
+    early_stop: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", tuple(self.losses))
+        unit = self.clip_frames % self.model.frame_multiple == 0
+        checks = {
+            "losses": bool(self.losses) and len(set(self.losses)) == len(self.losses),
+            "max_steps": self.max_steps > 0,
+            "max_minutes": self.max_minutes >= 0,
+            "batch_size": self.batch_size > 0,
+            "clip_frames": self.clip_frames > 0 and unit,
+            "learning_rate": self.learning_rate > 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "weight_decay": self.weight_decay >= 0,
+            "clip_norm": self.clip_norm > 0,
+            "schedule": self.schedule in SCHEDULES,
+            "plateau_patience": self.plateau_patience > 0,
+            "plateau_factor": 0 < self.plateau_factor < 1,
+            "ema_decay": 0 <= self.ema_decay < 1,
+            "precision": self.precision in PRECISIONS,
+            "coherent_share": 0 <= self.coherent_share <= 1,
+            "extra_share": all(0 <= share <= 1 for share in self.extra_share.values()),
+            "drop_share": 0 <= self.drop_share < 1,
+            "gain_db": self.gain_db >= 0,
+            "seed": self.seed >= 0,
+            "valid_every": self.valid_every > 0,
+            "log_every": self.log_every > 0,
+            "early_stop": self.early_stop >= 0,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise ValueError(f"training config: {name}={getattr(self, name)!r} is not usable")
+        for stem in self.model.stems:
+            if stem not in STEMS:
+                raise ValueError(f"there is no target {stem!r}: expected {', '.join(STEMS)}")
 
     @property
     def clip_samples(self) -> int:
         """Samples of a clip: exactly ``clip_frames`` uncentred frames."""
         return self.model.n_fft + (self.clip_frames - 1) * self.model.hop_length
+
+    def to_json(self) -> str:
+        """The config as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Read what `to_json` wrote, refusing keys this version does not know."""
+        values: dict[str, Any] = json.loads(text)
+        unknown = sorted(set(values) - {each.name for each in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"training config: unknown keys {unknown}; another unetsep wrote it")
+        return cls(**values | {"model": ModelConfig.from_dict(values["model"])})

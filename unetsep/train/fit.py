@@ -1,246 +1,278 @@
-"""The training loop: one network per loss, all on the same batches."""
+"""A training run from songs to checkpoints, on one CPU or many GPUs."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 import logging
-import math
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import lightning
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
-from ..config import ModelConfig
-from ..separator import Separator
-from ..spectrogram import stft
+from .. import __version__
+from ..allocator import keep_freed_memory
 from ..unet import UNet
-from .cache import Song
-from .config import TrainConfig
+from ..weights import load_network
+from .callbacks import LAST, Ema, InterruptedRunError, Keeper
+from .config import TrainConfig, TrainingError
 from .data import ClipDataset
-from .losses import LOSSES, Loss
-from .metrics import frame_sdr, median
+from .loading import ClipModule
+from .logs import JsonLinesLogger, draw_curves, is_main_process
+from .module import SeparationModule
+from .song import Song
+from .watch import ChildWatch, is_lost_process
 
 logger = logging.getLogger(__name__)
 
+LIGHTNING_PRECISION: dict[str, Any] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+# How long a process waits for the others before it gives the run up.
+GROUP_TIMEOUT = timedelta(seconds=60)
+# What may differ between a run and its resumption without changing what is trained.
+RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "early_stop")
+
 
 @dataclass(frozen=True)
-class Batch:
-    """Spectra of a batch, turned back by the mixture's phase; see `unetsep.train.losses`.
+class Machine:
+    """On what a run takes place.
 
     Parameters
     ----------
-    mixture
-        Magnitudes, ``(batch, channels, bins, frames)``, of unit power in each clip.
-    in_phase, quadrature
-        True stems, ``(batch, stems, channels, bins, frames)``.
+    accelerator
+        ``auto``, ``cpu``, ``gpu`` or ``mps``.
+    devices, nodes
+        Processes of this machine, and machines.
+    workers
+        Processes that cut clips for each of them; None chooses.
+    resident
+        Keep all training audio in the accelerator's memory.
     """
 
-    mixture: Tensor
-    in_phase: Tensor
-    quadrature: Tensor
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    workers: int | None = None
+    resident: bool = False
 
 
-def spectra(stems: Tensor, config: ModelConfig) -> Batch:
-    """Spectra of the network's bins, each clip scaled to a mixture of unit power.
+def fit(
+    config: TrainConfig,
+    train: Sequence[Song],
+    valid: Sequence[Song],
+    run: str | Path,
+    *,
+    machine: Machine | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, dict[str, float]]:
+    """Train a network for each loss of the config.
 
-    Clip by clip, because the full complex spectra of a batch do not fit a CPU's cache.
+    Writes into ``run``: ``config.json``, ``versions.json``, ``log.jsonl``, ``curves.png``,
+    TensorBoard's files, ``best-<loss>.safetensors`` and ``last.ckpt``.
 
     Parameters
     ----------
-    stems
-        ``(batch, stems, channels, samples)``.
+    config
+        What to train.
+    train, valid
+        Songs; see `unetsep.train.cache` and `unetsep.train.song.hold_out`.
+    run
+        Folder of the run; an existing one only with ``resume``.
+    machine
+        Where to train; default: one process on the best device there is.
+    resume
+        Go on from ``last.ckpt``.
+    init_from
+        Name or path of a checkpoint whose weights are the start.
+    callbacks
+        More of Lightning's callbacks.
+
+    Returns
+    -------
+    dict
+        Loss to the last validation SDR in dB, by stem, with their ``mean``.
+
+    Raises
+    ------
+    TrainingError
+        If the run cannot start or go on; what is saved by then stays.
     """
-    mixtures, in_phase, quadrature = [], [], []
-    for clip in stems:
-        spectrum = stft(clip, config.n_fft, config.hop_length)
-        parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
-        real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
-        mix_real, mix_imag = real.sum(dim=0), imag.sum(dim=0)
-        magnitude = (mix_real.square() + mix_imag.square()).sqrt()
-        turn = 1 / magnitude.clamp(min=1e-12)
-        mix_real, mix_imag = mix_real * turn, mix_imag * turn
-        scale = 1 / magnitude.square().mean().sqrt().clamp(min=1e-8)
-        mixtures.append(magnitude * scale)
-        in_phase.append((real * mix_real + imag * mix_imag) * scale)
-        quadrature.append((imag * mix_real - real * mix_imag) * scale)
-    return Batch(
-        *(torch.stack(each).transpose(-1, -2) for each in (mixtures, in_phase, quadrature))
-    )
+    run, machine = Path(run), machine or Machine()
+    keep_freed_memory()
+    first_step = check_resumable(run / LAST, config) if resume else 0
+    if is_main_process():
+        _describe(run, config, resume)
+    data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
+    module = SeparationModule(config, _first_network(config, init_from))
+    if not resume:
+        module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
+    ema = Ema(config.ema_decay)
+    every = [ema, Keeper(run, ema), ChildWatch(run), *callbacks]
+    with _quiet():
+        trainer = build_trainer(config, run, machine, every, first_step)
+        try:
+            path = run / LAST if resume else None
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        except TrainingError as error:
+            raise _last_good(error, run) from error
+        except RuntimeError as error:
+            if not is_lost_process(error):
+                raise
+            raise _last_good(TrainingError("another process of this run ended"), run) from error
+        finally:
+            if trainer.is_global_zero and (run / "log.jsonl").exists():
+                draw_curves(run / "log.jsonl", run / "curves.png")
+    return module.scores
 
 
-class BlockwiseLoss(torch.autograd.Function):
-    """Masks and loss from logits, in blocks of frames that fit a CPU's cache.
-
-    The same value and gradient as the loss of ``masks * mixture`` over the whole batch, in
-    a quarter of the time: the full-size intermediate arrays are never written to memory.
-    """
-
-    BLOCK_FRAMES = 64
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
-        """Loss of a batch, ``logits`` as `UNet.logits` gives them."""
-        gradient, total = torch.empty_like(logits), torch.zeros((), device=logits.device)
-        for clip in range(len(logits)):
-            for start in range(0, logits.shape[-1], BlockwiseLoss.BLOCK_FRAMES):
-                at = (clip, ..., slice(start, start + BlockwiseLoss.BLOCK_FRAMES))
-                with torch.enable_grad():
-                    block = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
-                    block.requires_grad_()
-                    estimate = network.masks(block[None])[0] * batch.mixture[at]
-                    value = loss(estimate, batch.in_phase[at], batch.quadrature[at])
-                    value = value * (block.numel() / logits.numel())
-                    (gradient[at],) = torch.autograd.grad(value, block)
-                total += value.detach()
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None]:
-        """Gradient with respect to the logits."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * output, None, None, None
+def _last_good(error: TrainingError, run: Path) -> TrainingError:
+    if isinstance(error, InterruptedRunError):
+        return error
+    saved = run / LAST
+    where = f"the last good checkpoint is {saved}" if saved.exists() else "none was saved yet"
+    return TrainingError(f"{error}; the run stops, {where}")
 
 
-def blockwise_loss(logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
-    """Loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
-    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss)  # type: ignore[no-untyped-call]
-    return value
-
-
-def input_statistics(network: UNet, dataset: ClipDataset, clips: int = 64) -> None:
-    """Set the network's per-bin mean and deviation of the log magnitude."""
-    logs = []
-    for index in range(clips):
-        log = network.compress(spectra(dataset[index][None], dataset.config.model).mixture)
-        logs.append(torch.stack([log.mean(dim=(0, 1, 3)), log.square().mean(dim=(0, 1, 3))]))
-    mean, square = torch.stack(logs).mean(dim=0)
-    network.input_mean.copy_(mean)
-    network.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
-
-
-class Ema:
-    """Exponential moving average of a network's weights and running statistics."""
-
-    def __init__(self, network: UNet, decay: float) -> None:
-        self.network, self.decay, self.steps = copy.deepcopy(network).eval(), decay, 0
-
-    def update(self, network: UNet) -> None:
-        """Move towards the network; early averages forget faster."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        averaged = self.network.state_dict()
-        for name, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                averaged[name].lerp_(value, 1 - decay)
-
-
-@torch.no_grad()
-def validate(network: UNet, songs: Sequence[Song], config: TrainConfig) -> dict[str, float]:
-    """Median over songs of the median-of-frames SDR, in dB per stem and their mean."""
-    separator = Separator(network, precision="fp32")
-    scores = []
-    for song in songs:
-        mixture = song.stems["mixture"].T.astype(np.float32) / 32768
-        stems = separator.separate(mixture, config.model.sample_rate)
-        estimates = np.stack([stems[name] for name in config.model.stems])
-        references = np.stack([song.stems[s].T for s in config.model.stems]) / 32768
-        scores.append(median(frame_sdr(references, estimates)))
-    by_stem = median(np.stack(scores), axis=0)
-    return {s: float(v) for s, v in zip(config.model.stems, by_stem, strict=True)} | {
-        "mean": float(by_stem.mean())
-    }
-
-
-def fit(config: TrainConfig, train: Sequence[Song], valid: Sequence[Song], run: Path) -> None:
-    """Train a network for each loss of the config and keep the best by validation SDR.
-
-    Writes ``config.json``, ``log.jsonl`` and, for each loss, ``<loss>-best.pt`` and
-    ``last.pt`` (to resume from) into ``run``.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(asdict(config), indent=1))
-    torch.manual_seed(config.seed)
-    first = UNet(config.model)
-    first.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    input_statistics(first, ClipDataset(train, config, 10**9, 64))
-    networks = {name: copy.deepcopy(first) for name in config.losses}
-    averages = {name: Ema(network, config.ema_decay) for name, network in networks.items()}
-    optimizers = {
-        name: torch.optim.AdamW(
-            network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+def build_trainer(
+    config: TrainConfig,
+    run: Path,
+    machine: Machine,
+    callbacks: Sequence[Callback],
+    first_step: int = 0,
+) -> Trainer:
+    """Lightning's trainer for a run."""
+    many = machine.devices * machine.nodes > 1
+    accelerator = machine.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    on_cpu = accelerator == "cpu"
+    strategy: Any = "auto"
+    if many:
+        backend = "gloo" if on_cpu else "nccl"
+        strategy = DDPStrategy(process_group_backend=backend, timeout=GROUP_TIMEOUT)
+    if not on_cpu:
+        torch.set_float32_matmul_precision("high")
+    loggers: list[Logger] = [JsonLinesLogger(run / "log.jsonl", first_step)]
+    with contextlib.suppress(ModuleNotFoundError):
+        loggers.append(TensorBoardLogger(run, name="", version="tensorboard"))
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy=strategy,
+            precision=LIGHTNING_PRECISION[config.precision],
+            max_steps=config.max_steps,
+            max_epochs=-1,
+            val_check_interval=config.valid_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            sync_batchnorm=many and not on_cpu,
+            use_distributed_sampler=False,
+            logger=loggers,
+            log_every_n_steps=config.log_every,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
-        for name, network in networks.items()
-    }
-    step, spent, best = 0, 0.0, dict.fromkeys(config.losses, -math.inf)
-    last = run / "last.pt"
-    if last.exists():
-        state = torch.load(last, weights_only=True)
-        step, spent, best = state["step"], state["spent"], state["best"]
-        for name in config.losses:
-            networks[name].load_state_dict(state["networks"][name])
-            averages[name].network.load_state_dict(state["averages"][name])
-            averages[name].steps = step
-            optimizers[name].load_state_dict(state["optimizers"][name])
-    clips = ClipDataset(train, config, step * config.batch_size, 10**8)
-    loader = DataLoader(clips, config.batch_size, num_workers=1, prefetch_factor=4)
-    begun = time.monotonic() - spent
-    running = dict.fromkeys(config.losses, 0.0)
-    for stems in loader:
-        done = max(step / config.max_steps, (time.monotonic() - begun) / 60 / config.max_minutes)
-        done = min(done, 1.0)
-        rate = config.learning_rate * min(1, (step + 1) / config.warmup_steps)
-        rate *= 0.5 * (1 + math.cos(math.pi * done))
-        batch = spectra(stems, config.model)
-        for name, network in networks.items():
-            optimizer = optimizers[name]
-            optimizer.param_groups[0]["lr"] = rate
-            network.train()
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network.logits(batch.mixture)
-            loss = blockwise_loss(logits, network, batch, LOSSES[name])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-            optimizer.step()
-            averages[name].update(network)
-            running[name] += float(loss.detach())
-        step += 1
-        finished = done >= 1.0 or step >= config.max_steps
-        if step % config.valid_every == 0 or finished:
-            for name in config.losses:
-                scores = validate(averages[name].network, valid, config)
-                entry = {
-                    "step": step,
-                    "minutes": (time.monotonic() - begun) / 60,
-                    "loss": name,
-                    "train": running[name] / config.valid_every,
-                    "lr": rate,
-                    "valid": scores,
-                }
-                with (run / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(entry) + "\n")
-                logger.info("%s", entry)
-                if scores["mean"] > best[name]:
-                    best[name] = scores["mean"]
-                    torch.save(averages[name].network.state_dict(), run / f"{name}-best.pt")
-                running[name] = 0.0
-            state = {
-                "step": step,
-                "spent": time.monotonic() - begun,
-                "best": best,
-                "networks": {n: net.state_dict() for n, net in networks.items()},
-                "averages": {n: a.network.state_dict() for n, a in averages.items()},
-                "optimizers": {n: o.state_dict() for n, o in optimizers.items()},
-            }
-            torch.save(state, run / "last.tmp")
-            (run / "last.tmp").rename(last)
-        if finished:
-            break
+    except lightning.fabric.utilities.exceptions.MisconfigurationException as error:
+        raise TrainingError(f"cannot train on {machine.devices} {accelerator}: {error}") from error
+
+
+def _first_network(config: TrainConfig, init_from: str | Path | None) -> UNet | None:
+    if init_from is None:
+        return None
+    network = load_network(init_from)
+    names = [field.name for field in fields(config.model)]
+    differ = [n for n in names if getattr(network.config, n) != getattr(config.model, n)]
+    differ = [n for n in differ if n not in ("segment_frames", "overlap")]
+    if differ:
+        name = differ[0]
+        raise TrainingError(
+            f"{init_from} does not fit this run: its {name} is "
+            f"{getattr(network.config, name)!r}, the run's {getattr(config.model, name)!r}"
+        )
+    return network
+
+
+def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
+    """Step of a checkpoint that a run with this config can be resumed from.
+
+    Raises
+    ------
+    TrainingError
+        If it is missing, damaged, or of another run; it is left as it is.
+    """
+    if not checkpoint.exists():
+        raise TrainingError(f"there is no {checkpoint} to resume from: start without --resume")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        saved = TrainConfig.from_json(content["unetsep"]["config"])
+        step = int(content["global_step"])
+    except Exception as error:  # torch.load raises many kinds for files that are none of its
+        raise TrainingError(
+            f"{checkpoint} cannot be resumed from: {str(error).splitlines()[0]}"
+        ) from error
+    for field in fields(config):
+        old, new = getattr(saved, field.name), getattr(config, field.name)
+        if old != new and field.name not in RESUMABLE:
+            raise TrainingError(
+                f"{checkpoint} is of another run: its {field.name} is {old!r}, this run's {new!r}"
+            )
+    return step
+
+
+def _describe(run: Path, config: TrainConfig, resume: bool) -> None:
+    """Write what the run is, before its first step."""
+    if not resume and run.exists() and any((run / n).exists() for n in (LAST, "log.jsonl")):
+        raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.json").write_text(config.to_json() + "\n", encoding="utf-8")
+        (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+    except OSError as error:
+        raise TrainingError(f"cannot write to the run folder {run}: {error.strerror}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the results, and the command."""
+    found = {"unetsep": __version__, "python": platform.python_version()}
+    for name in ("torch", "lightning", "numpy", "torchaudio"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found | {"platform": platform.platform(), "command": " ".join(sys.argv)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice that does not apply here."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Cutting clips from a memory map takes little: one worker or none is a choice.
+        for advice in (".*does not have many workers.*", ".*GPU available but not used.*"):
+            warnings.filterwarnings("ignore", advice)
+        # Lightning's own use of torch.
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        try:
+            yield
+        finally:
+            log.setLevel(level)

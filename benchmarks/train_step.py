@@ -1,0 +1,124 @@
+"""Where the time of a training step on a CPU goes: ``python benchmarks/train_step.py``.
+
+Measures one step (batch 4, six seconds, default network, bf16 autocast, channels_last, one
+loss) as written straightforwardly, as unetsep does it, and the convolutions alone, forward
+and backward, in CPU seconds of this process: the least of several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unetsep.allocator import keep_freed_memory
+from unetsep.train.config import TrainConfig
+from unetsep.train.losses import build_loss
+from unetsep.train.module import SeparationModule
+from unetsep.train.spectra import blockwise_loss, spectra
+
+
+def convolutions(network: nn.Module, magnitude: Tensor) -> Callable[[], None]:
+    """Forward and backward of each convolution, with inputs of the right sizes."""
+    inputs: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        part.register_forward_hook(lambda m, given, _: inputs.append((m, given[0].detach())))
+        for part in network.modules()
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        network.logits(magnitude)
+    for hook in hooks:
+        hook.remove()
+    first = inputs[0][1]
+    inputs = [(m, given.bfloat16().requires_grad_(given is not first)) for m, given in inputs]
+
+    def run() -> None:
+        for part, given in inputs:
+            with torch.autocast("cpu", torch.bfloat16):
+                out = part(given)
+            out.backward(out.detach())
+
+    return run
+
+
+def straightforward(network: nn.Module, clips: Tensor, config: TrainConfig) -> Tensor:
+    """A step as one would write it first."""
+    model = config.model
+    window = torch.hann_window(model.n_fft)
+    spectrum = torch.stft(
+        clips.flatten(0, 2),
+        model.n_fft,
+        model.hop_length,
+        window=window,
+        center=False,
+        return_complex=True,
+    ).unflatten(0, clips.shape[:3])
+    spectrum = spectrum[..., : model.bins, :]
+    mixture = spectrum.sum(dim=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network.logits(mixture.abs())
+    estimate = logits.softmax(dim=1) * mixture[:, None]
+    return (estimate - spectrum).abs().mean()
+
+
+def main() -> None:
+    """Print CPU seconds of each part."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--loss", default="l1")
+    parser.add_argument("--plain-allocator", action="store_true", help="as without unetsep")
+    options = parser.parse_args()
+    if not options.plain_allocator:
+        keep_freed_memory()
+    torch.manual_seed(0)
+    config = TrainConfig(losses=(options.loss,))
+    module = SeparationModule(config)
+    network = module.network(options.loss)
+    optimizer = module.configure_optimizers()
+    loss = build_loss(options.loss, config.model)
+    clips = 0.1 * torch.randn(config.batch_size, 4, 2, config.clip_samples)
+    batch = spectra(clips, config.model)
+
+    def forward() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network.logits(batch.mixture)
+
+    def finish(value: Tensor) -> None:
+        optimizer.zero_grad()
+        value.backward()
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+
+    def ours() -> None:
+        sound = spectra(clips, config.model)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network.logits(sound.mixture)
+        finish(blockwise_loss(logits, network, sound, loss))
+
+    logits = forward().detach().requires_grad_()
+    grad = torch.randn_like(logits)
+    parts: dict[str, Callable[[], object]] = {
+        "convolutions": convolutions(network, batch.mixture),
+        "STFT": lambda: spectra(clips, config.model),
+        "network, forward and backward": lambda: forward().backward(grad),
+        "masks and loss": lambda: blockwise_loss(logits, network, batch, loss).backward(),
+        "whole step": ours,
+        "straightforward step": lambda: finish(straightforward(network, clips, config)),
+    }
+    least = dict.fromkeys(parts, float("inf"))
+    for _ in range(options.rounds):
+        for name, run in parts.items():
+            begun = time.process_time()
+            run()
+            least[name] = min(least[name], time.process_time() - begun)
+    for name, seconds in least.items():
+        ratio = seconds / least["convolutions"]
+        print(f"{name:32} {seconds:6.3f} s  {ratio:5.2f} x  {4 / seconds:5.1f} clips/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Small songs, configs and folders for the tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from unetsep.config import STEMS, ModelConfig
+from unetsep.train.config import TrainConfig
+from unetsep.train.song import Song, song_from_arrays
+
+RATE = 44_100
+MODEL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
+
+
+def tiny(**changed: Any) -> TrainConfig:
+    """A run of a few steps that takes about a second."""
+    values: dict[str, Any] = {
+        "model": MODEL,
+        "clip_frames": 32,
+        "batch_size": 2,
+        "max_steps": 6,
+        "valid_every": 3,
+        "log_every": 1,
+        "warmup_steps": 2,
+    }
+    return TrainConfig(**values | changed)
+
+
+def noise(seed: int, samples: int = RATE) -> npt.NDArray[np.int16]:
+    """Stereo noise with a tone, ``(samples, 2)``."""
+    rng = np.random.default_rng(seed)
+    tone = 4000 * np.sin(2 * np.pi * (100 + 37 * seed) * np.arange(samples) / RATE)
+    return (tone[:, None] + rng.normal(0, 400, (samples, 2))).astype(np.int16)
+
+
+def song(number: int, *, samples: int = RATE, **about: Any) -> Song:
+    """A song in memory whose four stems differ."""
+    stems = {stem: noise(10 * number + i, samples) for i, stem in enumerate(STEMS)}
+    return song_from_arrays(f"song{number}", stems, **about)
+
+
+def songs() -> tuple[list[Song], list[Song]]:
+    """Training and validation songs."""
+    return [song(i) for i in range(4)], [song(8, split="valid"), song(9, split="valid")]
+
+
+def write(path: Path, seed: int, samples: int = RATE // 2, suffix: str = ".wav") -> Path:
+    """A stem as an audio file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(path.name + suffix)
+    soundfile.write(file, noise(seed, samples), RATE)
+    return file
+
+
+def write_musdb(root: Path, names: tuple[str, ...], samples: int = RATE // 2) -> None:
+    """Songs in the layout of MUSDB18-HQ."""
+    for number, name in enumerate(names):
+        for i, stem in enumerate(("mixture", *STEMS)):
+            write(root / "train" / name / stem, 10 * number + i, samples)

@@ -1,0 +1,168 @@
+"""Clips depend on (seed, index) alone, differ, and are the same in memory of any kind."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unetsep.config import STEMS
+from unetsep.train.config import TrainingError
+from unetsep.train.data import (
+    SILENCE,
+    ClipBatches,
+    ClipDataset,
+    ClipPlanner,
+    PlanDataset,
+    ResidentClips,
+    clip_indices,
+)
+from unetsep.train.song import hold_out, song_from_arrays
+
+from .synthetic import noise, song, songs, tiny
+
+CONFIG = tiny(seed=3)
+
+
+def planner(**changed: object) -> ClipPlanner:
+    return ClipPlanner(songs()[0], tiny(seed=3, **changed))
+
+
+def test_a_clip_depends_on_seed_and_index_alone() -> None:
+    first, again = ClipDataset(planner()), ClipDataset(planner())
+    first[5]  # what was drawn before does not matter
+    assert torch.equal(first[11], again[11])
+    other = ClipDataset(ClipPlanner(songs()[0], tiny(seed=4)))
+    assert not torch.equal(first[11], other[11])
+
+
+def test_new_crops_are_drawn_all_the_time() -> None:
+    drawn = planner()
+    plans = [drawn.plan(i) for i in range(200)]
+    for stem in range(len(STEMS)):
+        places = {(int(p.tracks[stem]), int(p.starts[stem])) for p in plans}
+        assert len(places) > 180
+
+
+def test_loader_workers_do_not_change_the_clips() -> None:
+    dataset = ClipDataset(planner())
+    batches = ClipBatches(batch_size=2, first_step=4)
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, num_workers=2)
+    for step, batch in zip(range(4, 7), loader, strict=False):
+        assert torch.equal(batch, torch.stack([dataset[i] for i in clip_indices(step, 2)]))
+
+
+def test_ranks_share_no_clip_and_together_see_what_one_process_sees() -> None:
+    seen = [clip_indices(step, 3, rank, 4) for step in range(5) for rank in range(4)]
+    flat = [index for batch in seen for index in batch]
+    assert flat == list(range(60))
+    assert clip_indices(2, 12) == [index for batch in seen[8:12] for index in batch]
+
+
+def test_coherent_clips_come_from_one_place_in_one_song() -> None:
+    aligned = planner(coherent_share=1.0, drop_share=0.0)
+    for index in range(20):
+        plan = aligned.plan(index)
+        assert len(set(plan.starts.tolist())) == 1
+        assert len({aligned.tracks[track][0].name for track in plan.tracks.tolist()}) == 1
+
+
+def test_random_mixtures_come_from_several_songs() -> None:
+    mixed = planner(coherent_share=0.0, drop_share=0.0)
+    names = [
+        len({mixed.tracks[t][0].name for t in mixed.plan(i).tracks.tolist()}) for i in range(20)
+    ]
+    assert max(names) == 4
+
+
+def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
+    drawn = planner(drop_share=0.5, gain_db=6.0)
+    plans = [drawn.plan(i) for i in range(200)]
+    gains = torch.stack([p.gains for p in plans])
+    assert float(gains.abs().max()) <= 10 ** (6 / 20) + 1e-6
+    assert float(gains.abs().min()) >= 10 ** (-6 / 20) - 1e-6
+    assert 0.4 < float((gains < 0).float().mean()) < 0.6
+    assert 0.4 < float(torch.stack([p.swapped for p in plans]).float().mean()) < 0.6
+    silent = torch.stack([p.tracks == SILENCE for p in plans]).sum(dim=1)
+    assert int(silent.max()) == 3  # one stem always remains
+
+
+def test_unknown_stems_are_never_part_of_a_mixture() -> None:
+    loud = noise(1)
+    unknown = song_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")
+    known = song_from_arrays(
+        "known", {"drums": loud, "other": loud}, origin="songs", silent=("vocals", "bass")
+    )
+    both = ClipPlanner([unknown, known, song(5)], tiny(coherent_share=1.0, drop_share=0.0))
+    names = set()
+    for index in range(60):
+        tracks = both.plan(index).tracks.tolist()
+        names |= {both.tracks[track][0].name for track in tracks if track != SILENCE}
+    assert names == {"known", "song5"}
+
+
+def test_songs_and_pools_get_their_share() -> None:
+    pools = [song_from_arrays(f"pool{i}", {"bass": noise(50 + i)}, origin="pools") for i in (0, 1)]
+    mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
+    origins = [mixed.tracks[int(mixed.plan(i).tracks[2])][0].origin for i in range(400)]
+    assert 0.15 < origins.count("pools") / 400 < 0.35
+
+
+def test_resident_clips_equal_those_read_from_the_cache() -> None:
+    short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
+    plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3))
+    resident = ResidentClips(plans, torch.device("cpu"))
+    batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
+    expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
+    torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_silent_passages_are_avoided_where_there_is_sound() -> None:
+    mostly_silent = np.zeros((20 * 44_100, 2), np.int16)
+    mostly_silent[: 5 * 44_100] = noise(2, 5 * 44_100)
+    stems = {"vocals": mostly_silent, **{s: noise(3, 20 * 44_100) for s in STEMS[1:]}}
+    one = ClipPlanner([song_from_arrays("one", stems)], tiny(coherent_share=0.0))
+    starts = [int(one.plan(i).starts[0]) for i in range(200)]
+    assert sum(start < 5 * 44_100 for start in starts) > 140
+
+
+def test_data_without_a_target_or_without_sound_is_refused() -> None:
+    silent = {stem: np.zeros((44_100, 2), np.int16) for stem in STEMS}
+    with pytest.raises(TrainingError, match="no training data for vocals"):
+        ClipPlanner([song_from_arrays("silent", silent)], tiny())
+    with pytest.raises(TrainingError, match="no training data for vocals"):
+        ClipPlanner([song_from_arrays("drums", {"drums": noise(1)})], tiny())
+
+
+def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:
+    second = 44_100
+    long = [song(i, samples=30 * second, origin="songs") for i in range(3)]
+    short, base = song(7, samples=5 * second, origin="songs"), song(8, samples=30 * second)
+    train, valid = hold_out([*long, short, base], STEMS, 2, 10 * second)
+    again = hold_out([*long, short, base], STEMS, 2, 10 * second)[1]
+    assert [(v.name, v.start) for v in valid] == [(v.name, v.start) for v in again]
+    assert len(valid) == 2
+    assert all(v.samples == 10 * second and v.split == "valid" for v in valid)
+    for held in valid:
+        parts = [s for s in train if s.name == held.name]
+        assert sum(part.samples for part in parts) == 20 * second
+        assert held.stop is not None
+        for part in parts:
+            assert part.stop is not None
+            assert part.stop <= held.start or part.start >= held.stop
+    assert {"song7", "song8"} <= {s.name for s in train}
+
+
+def test_songs_travel_to_other_processes_without_their_audio(tmp_path: Path) -> None:
+    original = song(1)
+    np.save(tmp_path / "pcm.npy", original.pcm)
+    mapped = np.load(tmp_path / "pcm.npy", mmap_mode="r")
+    state = original.__getstate__() | {"pcm": mapped, "path": tmp_path / "pcm.npy"}
+    original.__setstate__(state)
+    content = pickle.dumps(original.part(100, 2000))
+    assert len(content) < 10_000
+    copy = pickle.loads(content)
+    assert np.array_equal(copy.stem("bass"), original.stem("bass")[100:2000])

@@ -1,0 +1,114 @@
+"""The commands ``train``, ``export`` and ``publish``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from unetsep.cli import main
+from unetsep.train import presets, train_commands
+from unetsep.train.losses import LOSSES
+
+from .synthetic import MODEL, write_musdb
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks and clips of a size for tests; no MUSDB18 in the environment."""
+    monkeypatch.setitem(presets.NETWORKS, "small", MODEL)
+    make = train_commands.TrainConfig
+
+    def shorter(**values: Any) -> Any:
+        return make(**{"clip_frames": 64} | values)
+
+    shorter.from_json = make.from_json  # type: ignore[attr-defined]
+    monkeypatch.setattr(train_commands, "TrainConfig", shorter)
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
+    run = tmp_path / "run"
+    start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
+    settings = ("--batch-size", 2, "--valid-every", 2, "--precision", "fp32")
+    told = call(
+        *start, "--losses", "l1,mse", "--cache", tmp_path / "cache", *settings, "--max-steps", 2
+    )
+    assert told.exit_code == 0, told.output
+    assert "Training l1, mse on 2 songs" in told.output
+    assert "step 2 l1: SDR in dB vocals" in told.output
+    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    monkeypatch.delenv("MUSDB_PATH")
+    again = call(*start, "--resume", "--max-steps", 4)
+    assert again.exit_code == 0, again.output
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
+    other = call(*start, "--resume", "--seed", 9)
+    assert other.exit_code == 1
+    assert "its seed is 0, this run's 9" in other.output
+    exported = call("export", run, "--loss", "l1", "--manifest", tmp_path / "manifest.json")
+    assert exported.exit_code == 0, exported.output
+    entry = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"][0]
+    assert entry["training"]["data"] == ["musdb"]
+    assert entry["scores"]["change_by_half_precision"] < 0.01
+
+
+def test_the_losses_are_listed() -> None:
+    told = call("train", "--list-losses")
+    assert told.exit_code == 0
+    for name, entry in LOSSES.items():
+        assert name in told.output
+        assert entry.summary in told.output
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    cases = {
+        ("train",): "name --musdb-root or set MUSDB_PATH; get MUSDB18 from",
+        ("train", "--musdb-root", tmp_path): "there is no MUSDB18 in",
+        ("train", "--loss", "sdr"): "there is no loss 'sdr': expected mse",
+        ("train", "--resume", "--run", tmp_path): "there is no run to resume in",
+        ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "leave out the others",
+        ("train", "--songs", tmp_path / "test"): "is a test set",
+        ("train", "--targets", "piano", "--musdb-root", tmp_path): "no target 'piano'",
+        ("export", tmp_path): "does not say where its data is",
+        ("publish", tmp_path, "--repo-id", "a/b"): "nothing to publish",
+    }
+    for arguments, message in cases.items():
+        told = call(*arguments)
+        assert told.exit_code == 1, arguments
+        assert message in told.output
+        assert told.output.strip().count("\n") == 0
+
+
+def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B",))
+    told = call("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    assert told.exit_code == 1
+    assert "there is nothing to validate on" in told.output
+
+
+def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None:
+    from unetsep.unet import UNet
+    from unetsep.weights import serialize
+
+    wide = dataclasses.replace(MODEL, filters=(6, 8))
+    (tmp_path / "net.safetensors").write_bytes(serialize(UNet(wide)))
+    assert train_commands._model(None, None, str(tmp_path / "net.safetensors")) == wide
+
+
+def test_precision_is_chosen_for_the_device() -> None:
+    assert train_commands.pick_precision("fp16", "cpu") == "fp16"
+    assert train_commands.pick_precision("auto", "cpu") in ("bf16", "fp32")
+    assert train_commands.pick_precision("auto", "mps") == "fp32"

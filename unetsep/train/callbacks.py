@@ -1,0 +1,154 @@
+"""What happens around the steps of a run: averages, checkpoints, ends, interruptions."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor
+
+from ..unet import UNet
+from ..weights import serialize
+from .config import TrainingError
+from .module import SeparationModule
+
+LAST = "last.ckpt"
+
+
+class InterruptedRunError(TrainingError):
+    """Ctrl-C or a polite kill, after the checkpoint was saved."""
+
+
+class Ema(EMAWeightAveraging):
+    """Exponential moving average of weights and BatchNorm statistics.
+
+    Early averages forget faster: the decay is at most ``(1 + n) / (10 + n)`` at step ``n``.
+    In a Lightning checkpoint that it writes, ``state_dict`` holds the averaged weights and
+    ``current_model_state`` those that training goes on with.
+
+    Parameters
+    ----------
+    decay
+        Share of the old average that remains at each step, in [0, 1).
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+
+        def average(
+            averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
+        ) -> None:
+            n = int(count)
+            weight = 1 - min(decay, (1 + n) / (10 + n))
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(list(averaged), list(current), weight)
+            else:  # BatchNorm's count of batches
+                torch._foreach_copy_(list(averaged), list(current))
+
+        self._kwargs = {"multi_avg_fn": average}
+
+    def network(self, name: str) -> UNet:
+        """The averaged network of a loss."""
+        assert self._average_model is not None
+        module = self._average_model.module
+        assert isinstance(module, SeparationModule)
+        return module.network(name)
+
+
+class Keeper(Callback):
+    """Saves the best and last checkpoints, and ends the run when it is time.
+
+    After each validation ``last.ckpt`` is replaced, from which the run can be resumed, and
+    ``best-<loss>.safetensors`` for each network whose validation SDR is its best so far: its
+    averaged weights in fp32, which `unetsep.load_network` reads.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    ema
+        Where the averaged weights are.
+    """
+
+    def __init__(self, run: Path, ema: Ema) -> None:
+        self.run, self.ema = run, ema
+        self._signal: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let Ctrl-C and SIGTERM wait for the end of a step."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self._signal is not None:  # the second time at once
+            raise KeyboardInterrupt
+        self._signal = number
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
+    ) -> None:
+        """Stop at the end of the run, or when interrupted."""
+        assert isinstance(pl_module, SeparationModule)
+        pl_module.look_at_clock()
+        if pl_module.done >= 1:
+            trainer.should_stop = True
+        # Where a validation is due it comes first: a resumed run would not make up for it.
+        due = trainer.should_stop or trainer.global_step % pl_module.config.valid_every == 0
+        if self._signal is not None and not due:
+            pl_module.check_losses()
+            self.save(trainer)
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
+        raise InterruptedRunError(
+            f"interrupted after step {trainer.global_step}; go on with "
+            f"unetsep train --run {self.run} --resume"
+        )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Time the validation."""
+        self._began = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, and stop if nothing has become better for long."""
+        assert isinstance(pl_module, SeparationModule)
+        if trainer.is_global_zero:
+            for name in pl_module.improved:
+                content = serialize(self.ema.network(name), half=False)
+                write_atomically(self.run / f"best-{name}.safetensors", content)
+        self.save(trainer)
+        clock = pl_module.clock
+        clock.validation = max(clock.validation, time.monotonic() - self._began)
+        if pl_module.schedule.exhausted():
+            trainer.should_stop = True
+        if self._signal is not None:
+            self._stop(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Replace ``last.ckpt``."""
+        partial = self.run / f"{LAST}.part"
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.run / LAST)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename: what has the name is complete."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)

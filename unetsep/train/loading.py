@@ -1,0 +1,110 @@
+"""Loaders of clips and validation songs, for one process of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .config import TrainConfig
+from .data import ClipBatches, ClipDataset, ClipPlanner, Plan, PlanDataset, ResidentClips
+from .song import Song
+
+
+class ValidSongs(Dataset[tuple[int, Song]]):
+    """The validation songs of one process, with their numbers."""
+
+    def __init__(self, songs: Sequence[Song], rank: int, world: int) -> None:
+        self.songs = list(enumerate(songs))[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.songs)
+
+    def __getitem__(self, index: int) -> tuple[int, Song]:
+        if index >= len(self.songs):
+            raise IndexError(index)
+        return self.songs[index]
+
+
+class ClipModule(lightning.LightningDataModule):
+    """Training clips and validation songs.
+
+    Parameters
+    ----------
+    config
+        Batch size and what clips are made of.
+    train, valid
+        Songs; see `unetsep.train.cache`.
+    workers
+        Processes that cut clips; 0 cuts them in the training process. By default one on a
+        CPU, where every core is wanted, up to eight otherwise.
+    resident
+        Keep all audio in the accelerator's memory and cut clips there.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: Sequence[Song],
+        valid: Sequence[Song],
+        *,
+        workers: int | None = None,
+        resident: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config, self.valid = config, list(valid)
+        self.planner = ClipPlanner(train, config)
+        self.workers, self.resident = workers, resident
+        self._audio: ResidentClips | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the step on at which the run stands."""
+        trainer = self.trainer
+        assert trainer is not None
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        workers = self.workers
+        if workers is None:
+            workers = 1 if on_cpu else min(8, os.cpu_count() or 1)
+        batches = ClipBatches(
+            self.config.batch_size, trainer.global_step, trainer.global_rank, trainer.world_size
+        )
+        dataset = PlanDataset(self.planner) if self.resident else ClipDataset(self.planner)
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=not on_cpu,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The process's share of the validation songs."""
+        trainer = self.trainer
+        assert trainer is not None
+        songs = ValidSongs(self.valid, trainer.global_rank, trainer.world_size)
+        return DataLoader(songs, batch_size=None, collate_fn=_same)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move clips or plans, and leave songs where they are."""
+        if isinstance(batch, Plan):
+            return Plan(*(part.to(device, non_blocking=True) for part in batch))
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Cut resident clips."""
+        if not isinstance(batch, Plan):
+            return batch
+        if self._audio is None:
+            self._audio = ResidentClips(self.planner, batch.starts.device)
+        return self._audio.cut(batch)
+
+
+def _same(item: Any) -> Any:
+    return item

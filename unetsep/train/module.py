@@ -1,0 +1,306 @@
+"""The networks of a run and one training step, as Lightning wants them.
+
+One network is trained for each loss, all on the same batches. They share no weights, so the
+sum of the losses has each network's own gradient, and a single AdamW steps them all; only
+clipping and learning rates are each network's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from ..config import STEMS
+from ..unet import UNet
+from .config import TrainConfig, TrainingError
+from .data import ClipDataset, clip_indices
+from .losses import Loss, build_loss
+from .schedule import Clock, Schedule
+from .song import Song
+from .spectra import Batch, blockwise_loss, spectra
+from .validation import Separators, combine
+
+# Clips from which input statistics and gradient norms are taken, far from those of any run.
+CALIBRATION = 10**12
+LAYOUT = torch.channels_last
+# Steps between looks at the losses on an accelerator, where each look waits for it.
+LOOK_EVERY = 20
+# Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
+PROBE = 4
+
+
+class SeparationModule(lightning.LightningModule):
+    """Networks, losses and optimiser of a run.
+
+    Parameters
+    ----------
+    config
+        Losses, model, optimiser.
+    first
+        The network all losses start from; a fresh one by default.
+    """
+
+    scales: Tensor
+
+    def __init__(self, config: TrainConfig, first: UNet | None = None) -> None:
+        super().__init__()
+        self.config = config
+        if first is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                first = UNet(config.model)
+        for part in (first, *first.modules()):
+            part.requires_grad_(True)
+        first.train()
+        first.to(memory_format=LAYOUT)  # type: ignore[call-overload]
+        self.networks = nn.ModuleDict({name: copy.deepcopy(first) for name in config.losses})
+        for part in self.networks.modules():
+            if isinstance(part, nn.ReLU | nn.LeakyReLU):
+                part.inplace = True  # BatchNorm's backward pass needs its input alone
+            if isinstance(part, nn.ReLU):
+                part.register_forward_hook(_dense_gradient)
+        # Factors that give every loss a gradient of norm 1 at the start.
+        self.register_buffer("scales", torch.ones(len(config.losses)))
+        self.targets = [STEMS.index(stem) for stem in config.model.stems]
+        self.clock = Clock(config, time.monotonic)
+        self.schedule = Schedule(config, config.losses)
+        self.rates: dict[str, float] = {}
+        self.done = 0.0  # share of the run
+        self.scores: dict[str, dict[str, float]] = {}
+        self.improved: list[str] = []
+        self._separators: Separators | None = None
+        self._recent: list[tuple[int, Tensor]] = []
+        self._losses: dict[str, Loss] = {}
+
+    def network(self, name: str) -> UNet:
+        """The network of a loss."""
+        network = self.networks[name]
+        assert isinstance(network, UNet)
+        return network
+
+    def losses(self) -> dict[str, Loss]:
+        """The losses on the module's device."""
+        if not self._losses:
+            model = self.config.model
+            self._losses = {n: build_loss(n, model, self.device) for n in self.config.losses}
+        return self._losses
+
+    def calibrate(self, clips: ClipDataset, *, statistics: bool = True, count: int = 64) -> None:
+        """Set the input statistics and rescale the losses, before the first step.
+
+        Losses are divided by the norm of their gradient, averaged over clips: clipping and
+        Adam's epsilon otherwise act differently on each.
+
+        Parameters
+        ----------
+        clips
+            Training clips.
+        statistics
+            Whether to set the networks' input statistics too; those of a checkpoint stay.
+        count
+            Number of clips to look at.
+
+        Raises
+        ------
+        TrainingError
+            If all of them are silent.
+        """
+        start = CALIBRATION
+        batches = [self._spectra(clips[start + i][None]) for i in range(count)]
+        batches = [batch for batch in batches if bool(batch.mixture.any())]
+        if not batches:
+            raise TrainingError(f"all of {count} training clips are digital silence")
+        if statistics:
+            for network in self.networks.values():
+                set_input_statistics(network, [batch.mixture for batch in batches])
+        probe = batches[:PROBE]
+        joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
+        for index, (name, loss) in enumerate(self.losses().items()):
+            network = copy.deepcopy(self.network(name))
+            self._mode(network)
+            blockwise_loss(network.logits(joined.mixture), network, joined, loss).backward()  # type: ignore[no-untyped-call]
+            norm = gradient_norm(list(network.parameters()))
+            self.scales[index] = 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
+
+    def _spectra(self, clips: Tensor) -> Batch:
+        return spectra(clips, self.config.model, self.targets)
+
+    def _mode(self, network: nn.Module) -> None:
+        network.train()
+        if self.config.freeze_norm:
+            for part in network.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+
+    def on_train_start(self) -> None:
+        """Start the clock; with a limit in minutes find out what a validation will take."""
+        self.clock.start()
+        songs = self.trainer.datamodule.valid  # type: ignore[attr-defined]
+        if self.config.max_minutes and not self.clock.validation and songs:
+            Separators(dict(self.networks.items()), self.device).score(0, songs[0])
+            seconds = self.clock.now() - self.clock.begun
+            self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
+        self.look_at_clock()
+
+    def look_at_clock(self) -> None:
+        """Note the share of the run that is done, the same in every process."""
+        done = self.clock.done(self.global_step)
+        if self.config.max_minutes and self.trainer.world_size > 1:
+            done = self.trainer.strategy.broadcast(done)
+        self.done = max(self.done, done)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set modes and learning rates."""
+        step, done = self.global_step, self.done
+        for group, (name, network) in zip(
+            self.trainer.optimizers[0].param_groups, self.networks.items(), strict=True
+        ):
+            self._mode(network)
+            self.rates[name] = group["lr"] = self.schedule.rate(name, step, done)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            sound = self._spectra(batch)
+        values = []
+        for name, loss in self.losses().items():
+            network = self.network(name)
+            logits = network.logits(sound.mixture)
+            with torch.autocast(self.device.type, enabled=False):
+                values.append(blockwise_loss(logits, network, sound, loss))
+        stacked = torch.stack(values)
+        self._recent.append((self.global_step, stacked.detach()))
+        if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
+            self.check_losses()
+        if (self.global_step + 1) % self.config.log_every == 0:
+            self._log_step(stacked.detach())
+        return (stacked * self.scales).sum()
+
+    def check_losses(self) -> None:
+        """Stop at the first loss that is not finite.
+
+        Raises
+        ------
+        TrainingError
+            With the step and the clips.
+        """
+        recent, self._recent = self._recent, []
+        for step, values in recent:
+            for name, value in zip(self.config.losses, values.tolist(), strict=True):
+                if not math.isfinite(value):
+                    trainer = self.trainer
+                    ranks = trainer.global_rank, trainer.world_size
+                    clips = clip_indices(step, self.config.batch_size, *ranks)
+                    raise TrainingError(
+                        f"the loss {name} became {value} at step {step}, clips {clips[0]} to "
+                        f"{clips[-1]} with seed {self.config.seed}"
+                    )
+
+    def _log_step(self, values: Tensor) -> None:
+        values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        content: dict[str, float] = {"minutes": self.clock.seconds() / 60}
+        for name, value in zip(self.config.losses, values.tolist(), strict=True):
+            content |= {f"train/{name}": value, f"lr/{name}": self.rates[name]}
+        for logger in self.loggers:
+            logger.log_metrics(content, self.global_step + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        """Prepare to separate with the averaged weights, which are in place by now."""
+        self.check_losses()
+        if self.trainer.world_size > 1:
+            # Without synchronised BatchNorm each process has statistics of its own.
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        self._separators = Separators(dict(self.networks.items()), self.device)
+
+    def validation_step(self, batch: tuple[int, Song], batch_idx: int) -> None:
+        """SDR of one song."""
+        assert self._separators is not None
+        self._separators.score(*batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Median SDR over all songs of all processes."""
+        assert self._separators is not None
+        table = self._separators.table(len(self.trainer.datamodule.valid))  # type: ignore[attr-defined]
+        table = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
+        self._separators = None
+        self.scores = combine(table.cpu().numpy(), self.config.losses, self.config.model.stems)
+        self.improved = [n for n, s in self.scores.items() if self.schedule.scored(n, s["mean"])]
+        content = {"minutes": self.clock.seconds() / 60}
+        for name, scores in self.scores.items():
+            content |= {f"valid/{name}/{stem}": value for stem, value in scores.items()}
+        for logger in self.loggers:
+            logger.log_metrics(content, self.global_step)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One AdamW with a group for each network."""
+        groups = [{"params": list(net.parameters())} for net in self.networks.values()]
+        config = self.config
+        return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each network's gradient by itself."""
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], self.config.clip_norm)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run needs, as plain values only."""
+        checkpoint["unetsep"] = {
+            "config": self.config.to_json(),
+            "schedule": self.schedule.state_dict(),
+            "seconds": self.clock.seconds(),
+            "validation": self.clock.validation,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        state = checkpoint["unetsep"]
+        self.schedule.load_state_dict(state["schedule"])
+        self.clock.earlier, self.clock.validation = state["seconds"], state["validation"]
+
+
+def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
+    """Have a layer's gradient arrive in one piece.
+
+    A skip's concatenation hands back every other half of its gradient's rows; the backward
+    pass of ReLU takes twenty times as long on those as copying and ReLU together.
+    """
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))  # type: ignore[no-untyped-call]
+
+
+def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:
+    """Set a network's per-bin mean and deviation of the log magnitude.
+
+    Parameters
+    ----------
+    network
+        A `UNet`; one whose input is not normalised is left alone.
+    mixtures
+        Magnitudes, each ``(batch, channels, bins, frames)``.
+    """
+    assert isinstance(network, UNet)
+    if not hasattr(network, "input_mean"):
+        return
+    logs = [network.compress(mixture) for mixture in mixtures]
+    mean = torch.stack([log.mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
+    square = torch.stack([log.square().mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
+    network.input_mean.copy_(mean)
+    network.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Euclidean norm of all gradients together."""
+    return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))

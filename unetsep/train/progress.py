@@ -1,0 +1,97 @@
+"""A progress bar for runs, and one for decoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .cache import Progress as Report
+from .module import SeparationModule
+
+# Seconds between updates; reading a loss makes an accelerator wait.
+UPDATE_EVERY = 1.0
+
+
+class ProgressBar(Callback):
+    """Clips per second, losses, validation SDR and time left.
+
+    Parameters
+    ----------
+    console
+        Where to draw; without a terminal only a line for each validation is written.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        text = TextColumn("{task.description}")
+        self.bar = Progress(BarColumn(bar_width=24), text, console=console, transient=True)
+        self.task = self.bar.add_task("starting", total=1.0)
+        self._shown = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar on a terminal."""
+        self._first = (time.monotonic(), trainer.global_step)
+        if trainer.is_global_zero and self.console.is_terminal:
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *arguments: Any
+    ) -> None:
+        """Move on, at most once a second."""
+        now = time.monotonic()
+        if not self.bar.live.is_started or now - self._shown < UPDATE_EVERY:
+            return
+        assert isinstance(pl_module, SeparationModule)
+        assert self._first is not None
+        self._shown = now
+        config, step, done = pl_module.config, trainer.global_step, pl_module.done
+        steps = step - self._first[1]
+        rate = steps * config.batch_size * trainer.world_size / max(1e-9, now - self._first[0])
+        left = pl_module.clock.seconds() * (1 - done) / done if done else 0.0
+        parts = [f"step {step}", f"{rate:.1f} clips/s", f"loss {float(outputs['loss']):.4f}"]
+        best = pl_module.schedule.best
+        parts += [f"{name} {value:.2f} dB" for name, value in best.items() if value > -1e9]
+        parts.append(f"{left / 60:.0f} min left")
+        self.bar.update(self.task, completed=done, description=", ".join(parts))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the scores as a line that stays."""
+        assert isinstance(pl_module, SeparationModule)
+        if not trainer.is_global_zero:
+            return
+        for name, scores in pl_module.scores.items():
+            values = ", ".join(f"{stem} {value:.2f}" for stem, value in scores.items())
+            star = " (best)" if name in pl_module.improved else ""
+            self.console.print(
+                f"step {trainer.global_step} {name}: SDR in dB {values}{star}", markup=False
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+
+@contextmanager
+def decoding(console: Console) -> Iterator[Report]:
+    """A bar for `unetsep.train.cache.load`, shown only if there is something to decode."""
+    bar = Progress(
+        TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    )
+    task = bar.add_task("decoding", total=None)
+
+    def report(done: int, total: int) -> None:
+        if done < total and console.is_terminal and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

@@ -1,0 +1,144 @@
+"""From clips to what the losses take, and losses evaluated in blocks that fit a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..spectrogram import stft
+from ..unet import UNet
+from .losses import Loss
+
+# Frames of a block on a CPU: its arrays then stay in the second-level cache.
+BLOCK_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Spectra of a batch, turned back by the mixture's phase; see `unetsep.train.losses`.
+
+    Parameters
+    ----------
+    mixture
+        Magnitudes, ``(batch, channels, bins, frames)``, of unit power in each clip.
+    in_phase, quadrature
+        True stems, ``(batch, stems, channels, bins, frames)``.
+    """
+
+    mixture: Tensor
+    in_phase: Tensor
+    quadrature: Tensor
+
+
+def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = None) -> Batch:
+    """Spectra of the network's bins, each clip scaled to a mixture of unit power.
+
+    On the CPU in blocks of frames, because the full complex spectra do not fit its cache.
+
+    Parameters
+    ----------
+    stems
+        ``(batch, stems, channels, samples)``, which add up to the mixture.
+    config
+        STFT and bins.
+    targets
+        Which stems the network estimates; default: all.
+    """
+    if config.channels == 1:
+        stems = stems.mean(dim=-2, keepdim=True)
+    wanted = list(range(stems.shape[1]) if targets is None else targets)
+    frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
+    shape = (len(stems), config.channels, frames, config.bins)
+    mixture = stems.new_empty(shape)
+    in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
+    quadrature = torch.empty_like(in_phase)
+    on_cpu = stems.device.type == "cpu"
+    clips = [slice(i, i + 1) for i in range(len(stems))] if on_cpu else [slice(None)]
+    width = BLOCK_FRAMES if on_cpu else frames
+    for clip in clips:
+        for start in range(0, frames, width):
+            at = slice(start, min(start + width, frames))
+            stop = (at.stop - 1) * config.hop_length + config.n_fft
+            piece = stems[clip, ..., start * config.hop_length : stop]
+            _turned(
+                piece,
+                config,
+                wanted,
+                mixture[clip, ..., at, :],
+                in_phase[clip, ..., at, :],
+                quadrature[clip, ..., at, :],
+            )
+    scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
+    mixture *= scale
+    in_phase *= scale[:, None]
+    quadrature *= scale[:, None]
+    return Batch(*(each.transpose(-1, -2) for each in (mixture, in_phase, quadrature)))
+
+
+def _turned(
+    stems: Tensor,
+    config: ModelConfig,
+    wanted: list[int],
+    mixture: Tensor,
+    in_phase: Tensor,
+    quadrature: Tensor,
+) -> None:
+    """Fill arrays of `Batch`, frames before bins, not yet scaled."""
+    spectrum = stft(stems, config.n_fft, config.hop_length)
+    parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
+    real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
+    cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
+    mixture.copy_((cos * cos).addcmul_(sin, sin).sqrt_())
+    turn = mixture.clamp(min=1e-12).reciprocal_()
+    cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
+    if len(wanted) < stems.shape[1]:
+        real, imag = real[:, wanted], imag[:, wanted]
+    # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
+    torch.mul(real, cos, out=in_phase).addcmul_(imag, sin)
+    torch.mul(imag, cos, out=quadrature).addcmul_(real, sin, value=-1)
+
+
+class BlockwiseLoss(torch.autograd.Function):
+    """Masks and loss from logits, in blocks of frames that fit a CPU's cache.
+
+    The same value and gradient as the loss of ``masks * mixture`` over the whole batch, in
+    a quarter of the time: the full-size intermediate arrays are never written to memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
+        """Loss of a batch, ``logits`` as `UNet.logits` gives them."""
+        gradient, total = torch.empty_like(logits), torch.zeros((), device=logits.device)
+        whole = logits.device.type != "cpu"
+        clips = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(logits))]
+        width = logits.shape[-1] if whole else BLOCK_FRAMES
+        for clip in clips:
+            for start in range(0, logits.shape[-1], width):
+                at = (clip, ..., slice(start, start + width))
+                with torch.enable_grad():
+                    block = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
+                    block.requires_grad_()
+                    estimate = network.masks(block) * batch.mixture[at][:, None]
+                    value = loss(estimate, batch.in_phase[at], batch.quadrature[at])
+                    value = value * (block.numel() / logits.numel())
+                    (gradient[at],) = torch.autograd.grad(value, block)
+                total += value.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None]:
+        """Gradient with respect to the logits."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * output, None, None, None
+
+
+def blockwise_loss(logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
+    """Loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
+    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss)  # type: ignore[no-untyped-call]
+    return value

@@ -1,0 +1,76 @@
+"""The commands that train, export and publish; the work is in `unetsep.train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--loss", "--losses", "losses", metavar="A,B", help="One network for each.")
+@click.option("--list-losses", is_flag=True, help="List the losses and stop.")
+@click.option("--musdb-root", type=click.Path(path_type=Path), help="[default: $MUSDB_PATH]")
+@click.option("--songs", multiple=True, type=click.Path(path_type=Path), help="Songs with stems.")
+@click.option("--pools", multiple=True, type=click.Path(path_type=Path), help="Single stems.")
+@click.option("--cache", "cache_dir", type=click.Path(path_type=Path), help="For decoded stems.")
+@click.option("--network", type=click.Choice(["small", "large", "wide"]), help="[default: small]")
+@click.option("--targets", metavar="A,B", help="Estimate only these stems.")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder.  [default: runs/LOSS]")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
+@click.option("--max-steps", type=click.IntRange(min=1))
+@click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Clips, for each device.")
+@click.option("--learning-rate", type=float)
+@click.option("--warmup-steps", type=click.IntRange(min=0))
+@click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
+@click.option("--ema-decay", type=float)
+@click.option("--freeze-norm", is_flag=True, default=None, help="Keep BatchNorm's statistics.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--valid-every", type=click.IntRange(min=1), help="Steps.")
+@click.option("--early-stop", type=click.IntRange(min=0), help="Validations without progress.")
+@click.option("--accelerator", default="auto", type=click.Choice(["auto", "cpu", "gpu", "mps"]))
+@click.option("--devices", default=1, type=click.IntRange(min=1), help="Processes per machine.")
+@click.option("--nodes", default=1, type=click.IntRange(min=1), help="Machines.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that cut clips.")
+@click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+def train(**options: Any) -> None:
+    """Train networks, one for each loss, all on the same batches.
+
+    Takes MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems,
+    and writes a run folder with checkpoints, log and curves. See docs/training.md.
+    """
+    from .train_commands import run_train
+
+    run_train(**options)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--loss", help="Only this network.  [default: all]")
+@click.option("--name", help="What to call it.  [default: the loss]")
+@click.option("--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Of the weights.")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Add the entries to this file.")
+@click.option("--check/--no-check", default=True, help="Compare SDR with full precision.")
+def export(**options: Any) -> None:
+    """Turn a training RUN's best networks into checkpoints, in RUN/export."""
+    from .train_commands import run_export
+
+    run_export(**options)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--repo-id", required=True, metavar="ORG/NAME", help="Repository on the hub.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("--manifest", type=click.Path(path_type=Path), help="Add the entries to this file.")
+def publish(**options: Any) -> None:
+    """Upload a RUN's exported checkpoints to the Hugging Face hub."""
+    from .train_commands import run_publish
+
+    run_publish(**options)

@@ -1,0 +1,246 @@
+"""What the ``train``, ``export`` and ``publish`` commands do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ..config import STEMS
+from . import cache, sources
+from .config import TrainConfig, TrainingError
+from .song import Song, hold_out
+
+# Fixed excerpts set aside from ``songs``: 14 seven-second clips alone are noise.
+HELD_OUT, HELD_SECONDS = 10, 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a run's songs come from; saved with it as ``data.json``.
+
+    Parameters
+    ----------
+    musdb, songs, pools
+        Folders; see `unetsep.train.sources`.
+    cache
+        Folder of the decoded stems.
+    """
+
+    musdb: str | None
+    songs: tuple[str, ...]
+    pools: tuple[str, ...]
+    cache: str
+
+
+def find_data(
+    musdb_root: Path | None, songs: Sequence[Path], pools: Sequence[Path], folder: Path | None
+) -> Data:
+    """Folders as given, MUSDB18 from ``MUSDB_PATH`` if it is not named."""
+    musdb: Path | None = None
+    if musdb_root or os.environ.get("MUSDB_PATH") or not (songs or pools):
+        musdb = sources.musdb_root(musdb_root)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for root in (*songs, *pools):
+        sources.refuse_test(root)
+    return Data(
+        musdb=str(musdb.resolve()) if musdb else None,
+        songs=tuple(str(root.resolve()) for root in songs),
+        pools=tuple(str(root.resolve()) for root in pools),
+        cache=str((folder or home / "unetsep" / "stems").resolve()),
+    )
+
+
+def load_data(data: Data, console: Console) -> tuple[list[Song], list[Song]]:
+    """Training and validation songs, decoded if need be."""
+    from .progress import decoding
+
+    found = sources.find_musdb(data.musdb) if data.musdb else []
+    found += [source for root in data.songs for source in sources.find_songs(root)]
+    found += [source for root in data.pools for source in sources.find_pools(root)]
+    with decoding(console) as report:
+        songs = cache.load(found, data.cache, progress=report)
+    valid = [song for song in songs if song.split == "valid"]
+    rest = [song for song in songs if song.split == "train"]
+    train, held = hold_out(rest, STEMS, HELD_OUT, HELD_SECONDS * 44_100)
+    if not valid + held:
+        raise TrainingError(
+            "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
+            f"{2 * HELD_SECONDS} s in which all of {', '.join(STEMS)} are heard at once"
+        )
+    return train, valid + held
+
+
+def run_train(
+    *,
+    losses: str | None,
+    list_losses: bool,
+    musdb_root: Path | None,
+    songs: Sequence[Path],
+    pools: Sequence[Path],
+    cache_dir: Path | None,
+    network: str | None,
+    targets: str | None,
+    run: Path | None,
+    resume: bool,
+    init_from: str | None,
+    precision: str | None,
+    accelerator: str,
+    devices: int,
+    nodes: int,
+    workers: int | None,
+    resident: bool,
+    threads: int | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """The ``train`` command; its options are described in `unetsep.cli`."""
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    if list_losses:
+        print_losses()
+        return
+    import torch
+
+    from .fit import Machine, fit
+    from .logs import is_main_process
+    from .losses import check_name
+    from .progress import ProgressBar
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    names = tuple(name.strip() for name in losses.split(",")) if losses else None
+    for name in names or ():
+        check_name(name)
+    chosen = {key: value for key, value in settings.items() if value is not None}
+    if names:
+        chosen["losses"] = names
+    if precision:
+        chosen["precision"] = pick_precision(precision, accelerator)
+    folder = run or Path("runs") / "-".join(names or TrainConfig().losses)
+    if resume:
+        if network or targets or init_from:
+            raise ValueError("--resume goes on with the run's own network: leave out the others")
+        config, data = _saved(folder)
+        config = dataclasses.replace(config, **chosen)
+        if musdb_root or songs or pools or cache_dir:
+            data = find_data(musdb_root, songs, pools, cache_dir)
+    else:
+        chosen.setdefault("precision", pick_precision("auto", accelerator))
+        chosen["model"] = _model(network, targets, init_from)
+        config = TrainConfig(**chosen)
+        data = find_data(musdb_root, songs, pools, cache_dir)
+    with _logging(console):
+        train, valid = load_data(data, console)
+        minutes = sum(song.samples for song in train) / 44_100 / 60
+        console.print(
+            f"Training {', '.join(config.losses)} on {len(train)} songs and recordings "
+            f"({minutes:.0f} min), validating on {len(valid)}; writing to {folder}"
+        )
+        if is_main_process():
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "log.jsonl").exists() or resume:
+                (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
+        fit(
+            config,
+            train,
+            valid,
+            folder,
+            machine=Machine(accelerator, devices, nodes, workers, resident),
+            resume=resume,
+            init_from=init_from,
+            callbacks=[ProgressBar(console)],
+        )
+    console.print(f"Done. Next: unetsep export {folder}")
+
+
+def print_losses() -> None:
+    """The registry as a table on stdout."""
+    from rich.table import Table
+
+    from .losses import LOSSES
+
+    table = Table("loss", "what it measures", box=None)
+    for name, entry in LOSSES.items():
+        table.add_row(name, entry.summary)
+    Console().print(table)
+
+
+def run_export(*, run: Path, loss: str | None, check: bool, **described: Any) -> None:
+    """The ``export`` command."""
+    from .export import export_run
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with _logging(console):
+        valid = load_data(_data(run), console)[1] if check else None
+        for path in export_run(run, loss=loss, valid=valid, **described):
+            console.print(f"Wrote {path}", markup=False)
+
+
+def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None) -> None:
+    """The ``publish`` command."""
+    from .publish import publish
+
+    revision = publish(run, repo_id, private=private, manifest=manifest)
+    Console(stderr=True).print(f"Published {repo_id} at revision {revision}", markup=False)
+
+
+def pick_precision(precision: str, accelerator: str) -> str:
+    """``auto`` is bf16 wherever the device computes in it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    from ..separator import choose_precision
+
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return choose_precision("auto", torch.device("cpu")) if accelerator != "mps" else "fp32"
+
+
+def _model(network: str | None, targets: str | None, init_from: str | None) -> Any:
+    from ..weights import load_network
+    from .presets import build_model
+
+    if init_from and not (network or targets):
+        return load_network(init_from).config
+    names = [name.strip() for name in targets.split(",")] if targets else None
+    return build_model(network or "small", names)
+
+
+def _saved(run: Path) -> tuple[TrainConfig, Data]:
+    try:
+        config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"there is no run to resume in {run}: {error}") from error
+    return config, _data(run)
+
+
+def _data(run: Path) -> Data:
+    try:
+        values = json.loads((run / "data.json").read_text(encoding="utf-8"))
+        return Data(
+            values["musdb"], tuple(values["songs"]), tuple(values["pools"]), values["cache"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{run} does not say where its data is: {error}") from error
+
+
+@contextmanager
+def _logging(console: Console) -> Iterator[None]:
+    """Show warnings and errors of the package on the console."""
+    log = logging.getLogger("unetsep")
+    handler = RichHandler(console=console, show_path=False, show_time=False)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)

@@ -278,6 +278,13 @@ def test_output_that_is_a_file_is_refused(run, song, tmp_path):
     assert "is a file: name a folder with -o" in result.stderr
 
 
+@pytest.mark.parametrize("threads", ["0", "-1", "99999", "many"])
+def test_impossible_numbers_of_threads_are_refused_before_they_start(run, song, threads):
+    result = run(song(seconds=0.1), "--threads", threads)
+    assert result.exit_code == 2
+    assert "Invalid value for '--threads'" in result.stderr
+
+
 def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
     good = song(seconds=0.1)
     result = run(tmp_path / ("x" * 300 + ".wav"), good)

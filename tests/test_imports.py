@@ -12,11 +12,21 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
-    {"errors", "config", "lengths", "staging"},
-    {"allocator", "decoders", "hub", "resample", "spectrogram", "unet", "overlap"},
-    {"ffmpeg", "formats"},
+    {"errors", "config", "lengths", "staging", "crc32c", "folders"},
+    {
+        "allocator",
+        "decoders",
+        "hub",
+        "resample",
+        "spectrogram",
+        "unet",
+        "overlap",
+        "tensor_bundle",
+        "wiener",
+    },
+    {"ffmpeg", "formats", "bundle_files"},
     {"audio", "encoders", "output", "plan", "weights", "stream"},
-    {"separator"},
+    {"separator", "manage", "spleeter"},
     {"files"},
     {"console"},
     {"cli"},

@@ -17,7 +17,26 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Group(click.Group):
-    """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
+    """Commands whose errors are one sentence, a traceback only with ``--verbose``.
+
+    The commands of training and evaluation come from `unetsep.train.cli`, when they are
+    listed or called.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, those for users first."""
+        from .train.cli import COMMANDS
+
+        return [*super().list_commands(ctx), *COMMANDS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """A command by its name."""
+        found = super().get_command(ctx, name)
+        if found is not None:
+            return found
+        from .train.cli import COMMANDS
+
+        return COMMANDS.get(name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn known errors into messages and exit codes."""
@@ -124,7 +143,15 @@ def main() -> None:
     type=click.Choice(["top", "zeros"]),
     help="Above the network's band.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: all cores]")
+@click.option(
+    "--wiener",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="ITERATIONS",
+    help="Refine stems by their place in the stereo image.",
+)
+@click.option("--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]")
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
@@ -143,23 +170,77 @@ def separate(**options: Any) -> None:
         raise SystemExit(1)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Everything the manifest says, as JSON.")
-def models(as_json: bool) -> None:
-    """List the models."""
+@click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
+@click.pass_context
+def models(ctx: click.Context, as_json: bool, cache_dir: bool) -> None:
+    """List the models, get or verify them, or import others'."""
+    if ctx.invoked_subcommand is not None:
+        return
+    if cache_dir:
+        from .hub import cache_folder
+
+        click.echo(cache_folder())
+        return
     from dataclasses import asdict
 
-    from .weights import manifest
+    from .weights import all_models
 
-    published = manifest()
-    entries = list(published.checkpoints.values())
+    known = all_models()
+    entries = list(known.checkpoints.values())
     if as_json:
         content = [asdict(e) | {"bundled": e.bundled} for e in entries]
-        click.echo(json.dumps({"default": published.default, "models": content}, indent=1))
+        click.echo(json.dumps({"default": known.default, "models": content}, indent=1))
         return
     from .console import print_models
 
-    print_models(published)
+    print_models(known)
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Every published model.")
+def download(names: tuple[str, ...], everything: bool) -> None:
+    """Get models from the hub now, to be offline later; bundled ones are there already."""
+    from .manage import download as run
+
+    for line in run(names, everything=everything):
+        click.echo(line)
+
+
+@models.command()
+def verify() -> None:
+    """Compare every model that is here with its SHA-256; damaged downloads are deleted."""
+    from .manage import verify as run
+
+    lines, intact = run()
+    click.echo("\n".join(lines))
+    if not intact:
+        raise SystemExit(1)
+
+
+@models.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|TAR.GZ")
+@click.option("--name", help="What to call the model.  [default: spleeter-4stems and so on]")
+@click.option(
+    "--band",
+    default="11khz",
+    show_default=True,
+    type=click.Choice(["11khz", "16khz"]),
+    help="What the network sees, as in Spleeter's configurations.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
+def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) -> None:
+    """Import a checkpoint of Spleeter, without TensorFlow.
+
+    Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems) and keeps
+    its networks as a model in the user's own folder.
+    """
+    from .spleeter import import_spleeter as run
+
+    entry = run(source, name=name, band=band, overwrite=overwrite)
+    click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 STEMS = ("vocals", "drums", "bass", "other")
+MAX_STEMS = 64
+
+# What each word may be; the first is the network that unetsep trains, the last Spleeter's.
+CHOICES = {
+    "mask": ("softmax", "sigmoid"),
+    "networks": ("joint", "per_stem"),
+    "input": ("log", "linear"),
+    "padding": ("torch", "same"),
+    "activation": ("relu", "elu"),
+    "skips": ("activated", "raw"),
+    "head": ("transposed", "dilated"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,34 @@ class ModelConfig:
         Frames the network sees at once when separating (512 frames are 11.9 s), and the
         share of them that neighbouring segments have in common, at most 0.5. At 0.5 every
         frame is the mean of two segments and errors at borders are no larger than elsewhere.
+    lead_frames, pad_segments
+        Silent frames before the song that the first segment begins with, and whether the
+        last segment is filled up with silence instead of being moved back. Spleeter's
+        blocks begin one frame early and are filled up.
+    networks
+        ``"joint"``: one network for all stems. ``"per_stem"``: a network for each stem.
+    input
+        ``"log"``: compressed magnitudes relative to the segment's level, normalised per
+        bin. ``"linear"``: magnitudes as they are.
+    padding
+        Of the strided convolutions: ``"torch"`` pads both sides by half a kernel,
+        ``"same"`` one element less before, as TensorFlow does.
+    activation
+        ``"relu"``: LeakyReLU with slope 0.2 in the encoder, ReLU in the decoder; ``"elu"``.
+    skips
+        ``"activated"``: skips carry what the next level sees, and the decoder normalises
+        before the activation. ``"raw"``: skips and the decoder's input are convolutions'
+        outputs before BatchNorm, and the decoder normalises after the activation.
+    head
+        ``"transposed"``: the last transposed convolution gives the masks. ``"dilated"``: it
+        gives one channel, from which a 4x4 convolution with dilation 2 makes the masks.
+    norm_epsilon
+        Added to BatchNorm's variances.
+    mask_exponent, mask_epsilon
+        Masks become ``(e^p + epsilon / stems) / (sum of e^p + epsilon)`` with exponent
+        ``p``, so that they sum to one; ``e`` is the mask, for linear input the mask times
+        the magnitude. 0 leaves masks as they are. None means 2 for several sigmoid masks
+        and otherwise 0.
 
     Raises
     ------
@@ -63,13 +103,24 @@ class ModelConfig:
     log_floor: float = 1e-4
     segment_frames: int = 512
     overlap: float = 0.5
+    lead_frames: int = 0
+    pad_segments: bool = False
+    networks: str = "joint"
+    input: str = "log"
+    padding: str = "torch"
+    activation: str = "relu"
+    skips: str = "activated"
+    head: str = "transposed"
+    norm_epsilon: float = 1e-5
+    mask_exponent: float | None = None
+    mask_epsilon: float = 1e-10
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stems", tuple(self.stems))
         object.__setattr__(self, "filters", tuple(self.filters))
         stride = self.frame_multiple
         checks = {
-            "stems": bool(self.stems) and len(set(self.stems)) == len(self.stems),
+            "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS,
             "sample_rate": self.sample_rate > 0,
             "channels": self.channels in (1, 2),
             "n_fft": self.n_fft > 0,
@@ -77,11 +128,14 @@ class ModelConfig:
             "filters": bool(self.filters) and min(self.filters) > 0,
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
             "kernel_size": self.kernel_size % 2 == 1 and self.kernel_size >= 3,
-            "mask": self.mask in ("softmax", "sigmoid"),
             "log_floor": self.log_floor > 0,
             "segment_frames": self.segment_frames > 0 and self.segment_frames % stride == 0,
             "overlap": 0 <= self.overlap <= 0.5,
-        }
+            "lead_frames": 0 <= 2 * self.lead_frames <= self.segment_frames,
+            "norm_epsilon": self.norm_epsilon > 0,
+            "mask_exponent": self.mask_exponent is None or self.mask_exponent >= 0,
+            "mask_epsilon": self.mask_epsilon > 0,
+        } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
             if not holds:
                 raise ValueError(f"model config: {name}={getattr(self, name)!r} is not usable")
@@ -90,6 +144,19 @@ class ModelConfig:
     def frame_multiple(self) -> int:
         """Bins and frames given to the network must be multiples of this."""
         return int(2 ** len(self.filters))
+
+    @property
+    def ratio_exponent(self) -> float:
+        """The exponent of the ratio masks, 0 for masks that stay as they are."""
+        if self.mask_exponent is not None:
+            return self.mask_exponent
+        return 2.0 if self.mask == "sigmoid" and len(self.stems) > 1 else 0.0
+
+    @property
+    def independent(self) -> bool:
+        """Whether a stem can be computed without the others."""
+        alone = self.mask == "sigmoid" and self.ratio_exponent == 0
+        return alone and self.networks == "per_stem"
 
     def to_json(self) -> str:
         """The config as one line of JSON."""

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from .allocator import keep_freed_memory
 from .errors import UnetsepError
 from .files import FileOptions, Report, separate_file
 from .files import Progress as ProgressCallback
@@ -49,6 +50,7 @@ def run_separate(
     precision: str,
     overlap: float | None,
     mask_extension: str,
+    wiener: int,
     threads: int | None,
     skip_existing: bool,
     overwrite: bool,
@@ -66,6 +68,7 @@ def run_separate(
     if skip_existing and overwrite:
         raise ValueError("choose either --skip-existing or --overwrite, not both")
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     shown = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
@@ -77,6 +80,7 @@ def run_separate(
             precision=precision,
             overlap=overlap,
             mask_extension=mask_extension,
+            wiener=wiener,
         )
         for model in _models(models, all_losses)
     ]
@@ -238,20 +242,20 @@ def _show_trouble(reports: Sequence[Report], shown: Console) -> None:
         shown.print(f"Warning: {sentence}", markup=False)
 
 
-def print_models(published: Manifest) -> None:
+def print_models(known: Manifest) -> None:
     """Print the table of models."""
     table = Table(box=None, pad_edge=False)
     for title in ("name", "loss", "size", "SDR (v/d/b/o)", "licence", "where", "description"):
         table.add_column(title, overflow="fold")
-    for entry in published.checkpoints.values():
+    for entry in known.checkpoints.values():
         scores = entry.scores.get("sdr", {})
         table.add_row(
-            entry.name + (" (default)" if entry.name == published.default else ""),
+            entry.name + (" (default)" if entry.name == known.default else ""),
             entry.loss,
             f"{entry.bytes / 1e6:.1f} MB",
             "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores),
             entry.licence,
-            "bundled" if entry.bundled else entry.repo_id,
+            "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
             entry.description,
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -35,15 +35,28 @@ class SegmentedMasks:
         In frames; ``overlap`` at most half of ``segment``.
     multiple
         The network takes only multiples of this many frames.
+    lead
+        Silent frames that the first segment begins with.
+    fill
+        Fill up the last segment with silence, whatever its length.
     """
 
     def __init__(
-        self, estimate: Estimate, bins: int, segment: int, overlap: int, multiple: int
+        self,
+        estimate: Estimate,
+        bins: int,
+        segment: int,
+        overlap: int,
+        multiple: int,
+        *,
+        lead: int = 0,
+        fill: bool = False,
     ) -> None:
         if not 0 <= 2 * overlap <= segment:
             raise ValueError(f"overlap must be 0 to half of {segment} frames, got {overlap}")
         self._estimate, self._bins, self._multiple = estimate, bins, multiple
         self._segment, self._overlap = segment, overlap
+        self._lead, self._fill = lead, fill
         self._frames: Tensor | None = None  # (channels, all bins, frames) not yet masked
         self._context: Tensor | None = None  # magnitudes of the frames before those
         self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
@@ -63,8 +76,10 @@ class SegmentedMasks:
             Masks ``(stems, channels, bins, frames)`` and the mixture's spectrum
             ``(channels, all bins, frames)`` of the same frames.
         """
-        old = [] if self._frames is None else [self._frames]
-        self._frames = torch.cat([*old, spectrum], dim=-1)
+        old = self._frames
+        if old is None:
+            old = spectrum.new_zeros(*spectrum.shape[:-1], self._lead)
+        self._frames = torch.cat([old, spectrum], dim=-1)
         # More than a segment must be there: only then is it not the last one.
         while self._frames.shape[-1] > self._segment:
             frames = self._frames[..., : self._segment]
@@ -74,22 +89,29 @@ class SegmentedMasks:
             self._tail = masks[..., keep:] * (1 - self._fade(masks)) if self._overlap else None
             self._context = frames[:, : self._bins, :keep].abs()
             self._frames = self._frames[..., keep:]
-            yield done, frames[..., :keep]
+            yield self._without_lead(done, frames[..., :keep])
 
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the pair for all frames that are left."""
         frames, self._frames = self._frames, None
-        if frames is None or frames.shape[-1] == 0:
+        if frames is None or frames.shape[-1] == self._lead:
             return
         magnitude = frames[:, : self._bins].abs()
         count = magnitude.shape[-1]
-        if self._context is not None and count < self._segment:
+        if self._fill:
+            padded = functional.pad(magnitude, (0, self._segment - count))
+            masks = self._network(padded)[..., :count]
+        elif self._context is not None and count < self._segment:
             before = self._context[..., count - self._segment :]
             masks = self._network(torch.cat([before, magnitude], dim=-1))[..., -count:]
         else:
             padding = -count % self._multiple
             masks = self._network(functional.pad(magnitude, (0, padding)))[..., :count]
-        yield self._fade_in(masks), frames
+        yield self._without_lead(self._fade_in(masks), frames)
+
+    def _without_lead(self, masks: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        lead, self._lead = self._lead, 0
+        return masks[..., lead:], frames[..., lead:]
 
     def _network(self, magnitude: Tensor) -> Tensor:
         self.calls += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .errors import UnetsepError
 from .stream import Selection, SongStream
-from .unet import UNet
+from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
 
 Signal = npt.NDArray[np.float32]
@@ -41,6 +42,9 @@ class Separator:
     mask_extension
         Above the network's top bin: ``top`` extends the mask, ``zeros`` drops everything,
         as Spleeter does.
+    wiener
+        Iterations of a multichannel Wiener filter over the stems, see `WienerFilter`; 0 for
+        none.
 
     Raises
     ------
@@ -67,6 +71,7 @@ class Separator:
         precision: str = "auto",
         overlap: float | None = None,
         mask_extension: str = "top",
+        wiener: int = 0,
     ) -> None:
         _check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
@@ -76,7 +81,9 @@ class Separator:
         self.overlap = self.config.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap must be between 0 and 0.5, got {overlap}")
-        self.mask_extension = mask_extension
+        if wiener < 0:
+            raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
+        self.mask_extension, self.wiener = mask_extension, wiener
         self.name = "unnamed" if isinstance(model, UNet) else model_name(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._network = network.for_inference(dtype).to(self.device)
@@ -201,14 +208,18 @@ class Separator:
 
     def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
         """A song to push blocks into; see `SongStream`."""
+        estimate = self.estimate
+        if self.config.independent and not self.wiener:  # which weighs all stems
+            estimate = functools.partial(self.estimate, wanted=selection.stems)
         return SongStream(
             self.config,
-            self.estimate,
+            estimate,
             sample_rate=sample_rate,
             channels=channels,
             selection=selection,
             overlap=self.overlap,
             extend=self.mask_extension == "top",
+            wiener=self.wiener,
             device=self.device if self.device.type == "cuda" else torch.device("cpu"),
         )
 
@@ -219,8 +230,8 @@ class Separator:
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
     @torch.inference_mode()
-    def estimate(self, magnitude: Tensor) -> Tensor:
-        """Ratio masks of one segment.
+    def estimate(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+        """Masks of one segment, as the config wants them: see `ModelConfig.mask_exponent`.
 
         Stereo goes through a stereo network as it is; any other number of channels is
         separated channel by channel.
@@ -229,21 +240,25 @@ class Separator:
         ----------
         magnitude
             ``(channels, bins, frames)``.
+        wanted
+            Indices of the stems that matter; see `UNet.forward`.
 
         Returns
         -------
         Tensor
             ``(stems, channels, bins, frames)``, fp32, on the device of ``magnitude``.
         """
-        together = magnitude.shape[0] == self.config.channels
+        config = self.config
+        together = magnitude.shape[0] == config.channels
         batch = magnitude[None] if together else magnitude[:, None]
-        batch = batch.expand(-1, self.config.channels, -1, -1)
-        masks: Tensor = self._network(batch.to(self.device)).to(magnitude.device)
+        batch = batch.expand(-1, config.channels, -1, -1)
+        masks: Tensor = self._network(batch.to(self.device), wanted).to(magnitude.device)
         masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
-        if self.config.mask == "sigmoid" and len(self.stems) > 1:
-            power = masks.square() + 1e-10 / len(self.stems)
-            masks = power / power.sum(dim=0)
-        return masks
+        if config.ratio_exponent == 0:
+            return masks
+        # A network that sees levels compares magnitudes, one that does not compares masks.
+        estimates = masks * magnitude if config.input == "linear" else masks
+        return ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
 
 
 def choose_device(device: str) -> torch.device:

@@ -19,6 +19,7 @@ from .config import ModelConfig
 from .overlap import Estimate, SegmentedMasks
 from .resample import Queue, Residual, StreamResampler
 from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+from .wiener import WienerFilter
 
 Signal = npt.NDArray[np.float32]
 
@@ -38,11 +39,29 @@ class Selection:
     names: tuple[str, ...]
     indices: tuple[int, ...]
 
-    def apply(self, masks: Tensor) -> Tensor:
-        """Masks of the selected stems, ``(selected, channels, bins, frames)``."""
-        if self.indices == tuple(range(len(masks))):
-            return masks
-        return torch.stack([masks[i] if i >= 0 else 1 - masks[-1 - i] for i in self.indices])
+    @property
+    def stems(self) -> tuple[int, ...]:
+        """The network's stems that are needed."""
+        return tuple(sorted({i if i >= 0 else -1 - i for i in self.indices}))
+
+    def apply(self, stems: Tensor, whole: Tensor | float = 1.0) -> Tensor:
+        """Masks, or spectra, of the selected stems.
+
+        Parameters
+        ----------
+        stems
+            ``(stems, channels, bins, frames)``, all the network's.
+        whole
+            What all stems make together: the mixture's spectrum, if these are spectra.
+
+        Returns
+        -------
+        Tensor
+            ``(selected, channels, bins, frames)``.
+        """
+        if self.indices == tuple(range(len(stems))):
+            return stems
+        return torch.stack([stems[i] if i >= 0 else whole - stems[-1 - i] for i in self.indices])
 
 
 class SongStream:
@@ -60,6 +79,8 @@ class SongStream:
         Share of a segment that neighbours have in common.
     extend
         Whether masks are extended above the network's top bin, or are zero there.
+    wiener
+        Iterations of the multichannel Wiener filter in the network's bins; 0 for none.
     device
         Where spectra are kept.
     """
@@ -74,6 +95,7 @@ class SongStream:
         selection: Selection,
         overlap: float,
         extend: bool,
+        wiener: int = 0,
         device: torch.device,
     ) -> None:
         self._selection, self._extend, self._device = selection, extend, device
@@ -92,7 +114,10 @@ class SongStream:
             config.segment_frames,
             round(overlap * config.segment_frames),
             config.frame_multiple,
+            lead=config.lead_frames,
+            fill=config.pad_segments,
         )
+        self._wiener = WienerFilter(wiener) if wiener else None
         self._out = Queue()
         self._taken = self._given = self._inner_taken = 0
 
@@ -150,5 +175,11 @@ class SongStream:
                 above = torch.zeros_like(above)
             if self._residual is not None:
                 self._residual.push_shares(above.cpu().numpy())
-            wave = self._istft.push(apply_mask(chosen, above, spectrum))
+            stems = apply_mask(chosen, above, spectrum)
+            if self._wiener is not None:
+                bins = masks.shape[-2]
+                mixture = spectrum[:, :bins]
+                refined = self._wiener(masks, mixture)
+                stems[..., :bins, :] = self._selection.apply(refined, mixture)
+            wave = self._istft.push(stems)
             self._out.put(self._down.push(wave.flatten(0, 1).cpu().numpy()))

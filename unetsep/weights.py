@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import ModelConfig
 from .errors import WeightsError
+from .folders import user_folder
 
 if TYPE_CHECKING:
     from .unet import UNet
@@ -26,6 +27,8 @@ BUNDLED = PACKAGE / "checkpoints"
 # In an installed wheel the manifest lies inside the package, in a checkout beside it.
 MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manifest.json")
 SUFFIX = ".safetensors"
+# Same form, in the user's folder: models imported from elsewhere.
+USER_MANIFEST = "models.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Checkpoint:
         Data and settings; SDR with its definition, data set and command.
     licence
         Licence of the weights (the code is MIT).
+    source
+        For a model that the user imported: what it was made from, with hashes.
     """
 
     name: str
@@ -60,11 +65,17 @@ class Checkpoint:
     licence: str
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bundled(self) -> bool:
         """Whether the file comes with the package."""
-        return (BUNDLED / self.file).is_file()
+        return not self.source and (BUNDLED / self.file).is_file()
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies, if it is there: in the package, or in the user's folder."""
+        return (user_folder() if self.source else BUNDLED) / self.file
 
 
 @dataclass(frozen=True)
@@ -86,19 +97,35 @@ def manifest() -> Manifest:
     """
     for path in MANIFESTS:
         if path.is_file():
-            return _parse_manifest(path)
+            return _parse_manifest(path, "install unetsep again")
     raise WeightsError(
         f"{MANIFESTS[0].name} is missing from this installation: install unetsep again"
     )
 
 
-def _parse_manifest(path: Path) -> Manifest:
+def all_models() -> Manifest:
+    """The packaged manifest and, after it, the models that the user imported.
+
+    Raises
+    ------
+    WeightsError
+        If either cannot be understood.
+    """
+    path = user_folder() / USER_MANIFEST
+    published = manifest()
+    if not path.is_file():
+        return published
+    imported = _parse_manifest(path, "delete it and import its models again")
+    return Manifest(published.default, published.checkpoints | imported.checkpoints)
+
+
+def _parse_manifest(path: Path, cure: str) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = [Checkpoint(**entry) for entry in content["checkpoints"]]
         default = content["default"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged ({error}): install unetsep again") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
     for entry in entries:
         # File names are joined to folders, so they must not lead anywhere else.
         if Path(entry.file).name != entry.file or not entry.file.endswith(SUFFIX):
@@ -107,8 +134,8 @@ def _parse_manifest(path: Path) -> Manifest:
 
 
 def list_models() -> list[Checkpoint]:
-    """All published checkpoints, in the manifest's order."""
-    return list(manifest().checkpoints.values())
+    """All published checkpoints, in the manifest's order, then those the user imported."""
+    return list(all_models().checkpoints.values())
 
 
 def load_network(model: str | Path) -> UNet:
@@ -149,25 +176,27 @@ def _locate(model: str | Path) -> tuple[bytes, str]:
     """Content of a checkpoint, already compared with the manifest, and what it is called."""
     if is_path(model):
         return _read(Path(model)), str(model)
-    published = manifest().checkpoints
     name = model_name(model)
-    if name not in published:
+    known = manifest().checkpoints
+    if name not in known:
+        known = all_models().checkpoints
+    if name not in known:
         raise WeightsError(
-            f"there is no model {name!r}: expected {', '.join(published)}, "
+            f"there is no model {name!r}: expected {', '.join(known)}, "
             f"or the path of a {SUFFIX} file"
         )
-    entry = published[name]
-    if not entry.bundled:
-        raise WeightsError(
-            f"the checkpoint of model {name!r} is not bundled with this installation: "
-            f"get {entry.file} from {entry.repo_id} and name its path as the model"
-        )
-    content = _read(BUNDLED / entry.file)
+    entry = known[name]
+    if not entry.source and not entry.bundled:
+        from .hub import fetch
+
+        return _read(fetch(entry)), name
+    content = _read(entry.path)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
+        cure = "import it again" if entry.source else "install unetsep again"
         raise WeightsError(
-            f"{BUNDLED / entry.file} is damaged: its SHA-256 is {found[:12]}..., the manifest "
-            f"says {entry.sha256[:12]}...; install unetsep again"
+            f"{entry.path} is damaged: its SHA-256 is {found[:12]}..., the manifest "
+            f"says {entry.sha256[:12]}...; {cure}"
         )
     return content, name
 

@@ -149,6 +149,7 @@ def zero_rate(folder: Path) -> Path:
     [
         (no_file, "does not exist"),
         (lambda folder: folder, "is a folder where an audio file was expected"),
+        (lambda folder: folder / ("x" * 300), "cannot be opened: File name too long"),
         (empty_file, r"is empty \(0 bytes\)"),
         (text_file, "text.wav"),
         (fifo, "is not a regular file"),

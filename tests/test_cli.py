@@ -249,11 +249,13 @@ def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
         (["--start", "nan"], "start must be 0 or more"),
         (["--duration", "0"], "duration must be more than 0"),
         (["--start", "99"], "an excerpt cannot start at 99.00 s"),
-        (["--filename", "{track}/{what}.wav"], "unknown ['what']"),
+        (["--filename", "{track}/{what}.wav"], "expected nothing but {track}"),
         (["--filename", "../{stem}"], "must stay inside the output folder"),
         (["--filename", "/{stem}"], "must stay inside the output folder"),
         (["--filename", "{track}.wav"], "name {stem} in --filename"),
         (["--filename", "{stem"], "filename template"),
+        (["--filename", "{stem:>9999999999999}"], "expected nothing but {track}"),
+        (["--filename", "x" * 300 + "/{stem}.wav"], "File name too long"),
         (["-f", "mp3", "--bit-depth", "16"], "mp3 has no bit depth"),
         (["-f", "flac", "--bit-depth", "32f"], "use --format wav"),
         (["-m", "nothing"], "there is no model 'nothing'"),
@@ -274,6 +276,24 @@ def test_output_that_is_a_file_is_refused(run, song, tmp_path):
     result = run(song())
     assert result.exit_code == 1
     assert "is a file: name a folder with -o" in result.stderr
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "99999", "many"])
+def test_impossible_numbers_of_threads_are_refused_before_they_start(run, song, threads):
+    result = run(song(seconds=0.1), "--threads", threads)
+    assert result.exit_code == 2
+    assert "Invalid value for '--threads'" in result.stderr
+
+
+def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
+    good = song(seconds=0.1)
+    result = run(tmp_path / ("x" * 300 + ".wav"), good)
+    assert result.exit_code == 1
+    assert "cannot be opened: File name too long" in result.stderr
+    assert names(tmp_path / "out") == of_song("song")
+    result = run(good, out="y" * 300)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: File name too long (")
 
 
 def test_folder_without_audio_is_an_error(run, tmp_path):

@@ -98,7 +98,18 @@ def test_every_field_of_a_template_is_filled():
 
 @pytest.mark.parametrize(
     "template",
-    ["{}", "{0}", "{song}", "{track.x}", "{track", "/a/{stem}", "../{stem}", "a/../../{stem}"],
+    [
+        "{}",
+        "{0}",
+        "{song}",
+        "{track.x}",
+        "{track",
+        "{track:>9}",
+        "{track!r}",
+        "/a/{stem}",
+        "../{stem}",
+        "a/../../{stem}",
+    ],
 )
 def test_templates_that_cannot_work_are_value_errors(template):
     with pytest.raises(ValueError, match="filename template"):

@@ -191,7 +191,11 @@ class AudioReader:
 
 
 def _open(path: Path) -> Source:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise AudioError(f"{path} cannot be opened: {error.strerror}") from error
+    if not there:
         raise AudioError(f"{path} does not exist")
     if path.is_dir():
         raise AudioError(f"{path} is a folder where an audio file was expected")

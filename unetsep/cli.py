@@ -48,6 +48,11 @@ class Group(click.Group):
             if "--verbose" in sys.argv or "-v" in sys.argv:
                 traceback.print_exc()
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) or error.strerror is None:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(f"{error.strerror}{place}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted; unfinished files were removed.", err=True)
             ctx.exit(130)
@@ -146,7 +151,7 @@ def main() -> None:
     metavar="ITERATIONS",
     help="Refine stems by their place in the stereo image.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]")
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")

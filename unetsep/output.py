@@ -95,8 +95,8 @@ class StemFiles:
 
     def _make_folder(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._made += missing  # before making them: it may fail half-way
         folder.mkdir(parents=True, exist_ok=True)
-        self._made += missing
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
@@ -218,7 +218,7 @@ REMEDIES = {
     errno.EROFS: "choose another folder with -o",
     errno.EACCES: "choose a folder that you may write to with -o",
     errno.EPERM: "choose a folder that you may write to with -o",
-    errno.ENOENT: "the folder was removed meanwhile",
+    errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",

@@ -49,17 +49,24 @@ def find_songs(inputs: Iterable[Path], output_dir: Path) -> list[Song]:
     """
     songs: dict[tuple[Path, str], Song] = {}
     for given in inputs:
-        if given.is_dir():
+        if _problem(given) is None and given.is_dir():
             found = [Song(p, _track(p.relative_to(given))) for p in _search(given, output_dir)]
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{given} is a folder without audio files ({suffixes})"
             found = found or [Song(given, given.name, message)]
         else:
-            missing = None if given.exists() else f"{given} does not exist"
-            found = [Song(given, _track(Path(given.name)), missing)]
+            found = [Song(given, _track(Path(given.name)), _problem(given))]
         for song in found:
             songs.setdefault((song.source.resolve(), song.track), song)
     return list(songs.values())
+
+
+def _problem(path: Path) -> str | None:
+    """Why a path that was given cannot be looked at, if it cannot."""
+    try:
+        return None if path.exists() else f"{path} does not exist"
+    except OSError as error:  # a name too long, a folder that may not be entered
+        return f"{path} cannot be opened: {error.strerror}"
 
 
 def _search(folder: Path, output_dir: Path) -> Iterator[Path]:
@@ -101,13 +108,12 @@ def target_path(
 def check_template(template: str) -> None:
     """Refuse templates with unknown fields, or that lead out of the output folder."""
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        parsed = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"filename template {template!r}: {error}") from error
-    unknown = sorted(fields - set(FIELDS))
-    if unknown:
+    if any(name not in FIELDS or spec or conversion for name, spec, conversion in parsed):
         names = ", ".join(f"{{{name}}}" for name in FIELDS)
-        raise ValueError(f"filename template {template!r}: unknown {unknown}; there are {names}")
+        raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
     if Path(template).is_absolute() or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
 

@@ -16,6 +16,7 @@ LAYERS = [
     {
         "allocator",
         "decoders",
+        "devices",
         "hub",
         "resample",
         "spectrogram",
@@ -28,7 +29,7 @@ LAYERS = [
     {"audio", "encoders", "output", "plan", "weights", "stream"},
     {"separator", "manage", "spleeter"},
     {"files"},
-    {"console"},
+    {"api", "console"},
     {"cli"},
     {"__main__", "__init__"},
 ]

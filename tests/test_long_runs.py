@@ -34,7 +34,7 @@ def test_files_leave_no_memory_threads_or_handles_behind(tiny_separator, song, t
     def run(container: str) -> None:
         for source in sources:
             targets = [tmp_path / "out" / f"{s}.{container}" for s in tiny_separator.stems]
-            options = FileOptions(container=container)
+            options = FileOptions(container=container, overwrite=True)
             separate_file(source, [tiny_separator], [targets], options)
 
     for container in ("wav", "flac", "mp3", "ogg"):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from unetsep.config import ModelConfig
+from unetsep.devices import choose_device, choose_precision
 from unetsep.errors import UnetsepError
-from unetsep.separator import Separator, choose_device, choose_precision
+from unetsep.separator import Separator
 from unetsep.unet import UNet
 
 # Two levels of 4 filters: small enough for tests, and masks that vary everywhere.

@@ -134,9 +134,44 @@ def test_tensors_that_do_not_fit_the_config_are_refused(
 
 
 def test_an_absurd_config_costs_no_memory(file: Path) -> None:
-    absurd = dataclasses.replace(SMALL, filters=(10**6, 10**6)).to_json()
+    absurd = dataclasses.replace(SMALL, filters=(4096, 4096)).to_json()
     content = save(load(file.read_bytes()), metadata={"config": absurd})
     with pytest.raises(WeightsError, match="does not fit"):
+        weights.build_network(content, "x")
+
+
+def test_a_file_too_large_for_a_checkpoint_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.safetensors"
+    with path.open("wb") as file:
+        file.truncate(50 * 10**9)  # takes no space on disk
+    with pytest.raises(WeightsError, match=r"has 50\.0 GB: expected .* at most 2 GB"):
+        weights.load_network(path)
+
+
+def test_a_header_that_claims_to_be_huge_is_refused(file: Path) -> None:
+    content = (2**62).to_bytes(8, "little") + file.read_bytes()[8:]
+    with pytest.raises(WeightsError, match=r"not a unetsep checkpoint|damaged"):
+        weights.build_network(content, "x")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"stems": [f"s{i}" for i in range(10**5)], "networks": "per_stem"},
+        {"filters": [4] * 10**5},
+        {"filters": [10**9, 4]},
+        {"segment_frames": 2**40},
+        {"n_fft": 2**40, "hop_length": 2**38},
+        {"stems": ["../../evil"]},
+    ],
+    ids=["stems", "levels", "filters", "segment", "window", "path as a stem"],
+)
+def test_configs_that_ask_for_absurd_networks_or_buffers_are_refused(
+    file: Path, config: dict[str, object]
+) -> None:
+    text = json.dumps(json.loads(SMALL.to_json()) | config)
+    content = save(load(file.read_bytes()), metadata={"config": text})
+    with pytest.raises(WeightsError, match="cannot be used: model config"):
         weights.build_network(content, "x")
 
 

@@ -9,16 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api import Separation, separate, separate_to_files
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
-    from .files import Separation, separate
     from .separator import Separator
     from .weights import list_models
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "separate": "files",
-    "Separation": "files",
+    "separate": "api",
+    "separate_to_files": "api",
+    "Separation": "api",
     "Separator": "separator",
     "list_models": "weights",
     "UnetsepError": "errors",
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "list_models",
     "separate",
+    "separate_to_files",
 ]
 
 

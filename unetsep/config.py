@@ -9,6 +9,9 @@ from typing import Any
 
 STEMS = ("vocals", "drums", "bass", "other")
 MAX_STEMS = 64
+# Far beyond what is useful, but what a file from elsewhere may not exceed: its config must
+# not make a program lay out networks or buffers without end.
+MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_536, 1_000_000
 
 # What each word may be; the first is the network that unetsep trains, the last Spleeter's.
 CHOICES = {
@@ -120,16 +123,19 @@ class ModelConfig:
         object.__setattr__(self, "filters", tuple(self.filters))
         stride = self.frame_multiple
         checks = {
-            "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS,
-            "sample_rate": self.sample_rate > 0,
+            "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS
+            and all(isinstance(stem, str) and stem.isidentifier() for stem in self.stems),
+            "sample_rate": 0 < self.sample_rate <= MAX_RATE,
             "channels": self.channels in (1, 2),
-            "n_fft": self.n_fft > 0,
+            "n_fft": 0 < self.n_fft <= MAX_N_FFT,
             "hop_length": self.hop_length * 4 == self.n_fft,
-            "filters": bool(self.filters) and min(self.filters) > 0,
+            "filters": 0 < len(self.filters) <= MAX_LEVELS
+            and 0 < min(self.filters) <= max(self.filters) <= MAX_FILTERS,
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
-            "kernel_size": self.kernel_size % 2 == 1 and self.kernel_size >= 3,
+            "kernel_size": self.kernel_size % 2 == 1 and 3 <= self.kernel_size <= 31,
             "log_floor": self.log_floor > 0,
-            "segment_frames": self.segment_frames > 0 and self.segment_frames % stride == 0,
+            "segment_frames": 0 < self.segment_frames <= MAX_SEGMENT
+            and self.segment_frames % stride == 0,
             "overlap": 0 <= self.overlap <= 0.5,
             "lead_frames": 0 <= 2 * self.lead_frames <= self.segment_frames,
             "norm_epsilon": self.norm_epsilon > 0,
@@ -138,7 +144,9 @@ class ModelConfig:
         } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
             if not holds:
-                raise ValueError(f"model config: {name}={getattr(self, name)!r} is not usable")
+                raise ValueError(
+                    f"model config: {name}={repr(getattr(self, name))[:60]} is not usable"
+                )
 
     @property
     def frame_multiple(self) -> int:

@@ -27,8 +27,8 @@ from rich.text import Text
 from .allocator import keep_freed_memory
 from .errors import UnetsepError
 from .files import FileOptions, Report, separate_file
-from .files import Progress as ProgressCallback
 from .plan import Song, find_songs, plan, refuse_existing
+from .separator import Progress as ProgressCallback
 from .separator import Separator
 from .weights import Manifest, list_models, model_name
 

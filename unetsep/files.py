@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,10 @@ import numpy as np
 
 from .audio import AudioReader
 from .errors import CancelledError
-from .formats import OutputFormat, choose_format
+from .formats import choose_format
 from .output import StemFiles
-from .plan import TEMPLATE, refuse_existing, target_path
-from .separator import Separator
+from .separator import Progress, Separator
 from .stream import Signal, SongStream
-
-# Called with (seconds done, seconds in total or None); False cancels.
-Progress = Callable[[float, float | None], bool | None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class FileOptions:
     bit_depth: str = "auto"
     start: float = 0.0
     duration: float | None = None
-    overwrite: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,7 @@ def separate_file(
         ]
         done = 0
         block_samples = max(s.block_samples(rate) for s in separators)
-        for blocks in _separate(reader, songs, block_samples, progress):
+        for blocks in separate_blocks(reader, songs, block_samples, progress):
             for file, block in zip(files, blocks, strict=True):
                 file.write(block)
             done += blocks[0].shape[-1]
@@ -176,7 +171,7 @@ def separate_file(
     ]
 
 
-def _separate(
+def separate_blocks(
     reader: AudioReader,
     songs: Sequence[SongStream],
     block_samples: int,
@@ -191,130 +186,3 @@ def _separate(
         if progress is not None and progress(done / rate, total) is False:
             raise CancelledError(f"{reader.path}: separation was cancelled")
     yield [song.finish() for song in songs]
-
-
-@dataclass(frozen=True)
-class Separation(Mapping[str, Signal]):
-    """Separated stems, a mapping from stem name to ``(channels, samples)`` float32.
-
-    Parameters
-    ----------
-    stems
-        The arrays.
-    sample_rate
-        In Hz, that of the input.
-    files
-        Stem name to path, if files were written.
-    """
-
-    stems: dict[str, Signal]
-    sample_rate: int
-    files: dict[str, Path] = field(default_factory=dict)
-
-    def __getitem__(self, stem: str) -> Signal:
-        return self.stems[stem]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.stems)
-
-    def __len__(self) -> int:
-        return len(self.stems)
-
-
-def separate(
-    path: str | Path,
-    output_dir: str | Path | None = None,
-    *,
-    model: str | Path | Separator = "default",
-    stems: Sequence[str] | None = None,
-    two_stems: str | None = None,
-    container: str = "wav",
-    bit_depth: str = "auto",
-    start: float = 0.0,
-    duration: float | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Separation:
-    """Separate a song file into arrays, and into files if ``output_dir`` is given.
-
-    The arrays take memory in proportion to the song; `separate_file` and the command line
-    write files in constant memory.
-
-    Parameters
-    ----------
-    path
-        Audio file.
-    output_dir
-        Where to write ``<song>/<stem>.<container>``.
-    model
-        Name or path of a checkpoint, or a `Separator` to reuse.
-    stems, two_stems
-        See `Separator.select`.
-    container, bit_depth
-        ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto``, ``16``, ``24`` or ``32f``.
-    start, duration
-        Excerpt in seconds.
-    overwrite
-        Replace existing files; otherwise they are an error.
-    progress
-        Called with the seconds done and the seconds in total (or None); return False to
-        cancel.
-
-    Returns
-    -------
-    Separation
-        Mapping from stem to array, with ``sample_rate`` and ``files``.
-
-    Raises
-    ------
-    AudioError, WeightsError
-        If the song cannot be read, the stems not written, the model not loaded.
-    CancelledError
-        If ``progress`` returned False.
-
-    Examples
-    --------
-    >>> stems = separate("song.wav")  # doctest: +SKIP
-    >>> stems["vocals"].shape, stems.sample_rate  # doctest: +SKIP
-    ((2, 7938000), 44100)
-    """
-    separator = model if isinstance(model, Separator) else Separator(model)
-    selection = separator.select(stems, two_stems)
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(path, start=start, duration=duration))
-        output = choose_format(container, bit_depth, reader.info)
-        sink = None
-        targets: list[Path] = []
-        if output_dir is not None:
-            targets = _targets(reader.path, Path(output_dir), selection.names, output, overwrite)
-            sink = stack.enter_context(StemFiles(targets, output, reader.info, overwrite=overwrite))
-        rate = reader.info.sample_rate
-        song = separator.open_song(rate, reader.info.channels, selection)
-        blocks = _separate(reader, [song], separator.block_samples(rate), progress)
-        parts = []
-        for (block,) in blocks:
-            parts.append(block)
-            if sink is not None:
-                sink.write(block)
-        if sink is not None:
-            sink.commit()
-        for sentence in reader.warnings:
-            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
-    whole = np.concatenate(parts, axis=-1)
-    return Separation(
-        dict(zip(selection.names, whole, strict=True)),
-        rate,
-        dict(zip(selection.names, targets, strict=False)),
-    )
-
-
-def _targets(
-    source: Path, output_dir: Path, names: Sequence[str], output: OutputFormat, overwrite: bool
-) -> list[Path]:
-    paths = [
-        output_dir / target_path(TEMPLATE, source.stem, name, output.container, "")
-        for name in names
-    ]
-    if not overwrite:
-        refuse_existing(paths)
-    return paths

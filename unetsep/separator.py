@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import UnetsepError
+from .devices import check_choice, choose_device, choose_precision
+from .errors import CancelledError
 from .stream import Selection, SongStream
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
 
 Signal = npt.NDArray[np.float32]
+# Called with (seconds done, seconds in total or None); False cancels.
+Progress = Callable[[float, float | None], bool | None]
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
 MASK_EXTENSIONS = ("top", "zeros")
 
 
@@ -73,7 +74,7 @@ class Separator:
         mask_extension: str = "top",
         wiener: int = 0,
     ) -> None:
-        _check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
+        check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         network = model if isinstance(model, UNet) else load_network(model)
@@ -129,8 +130,11 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         two_stems: str | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Signal]:
         """Separate a whole signal in memory.
+
+        `unetsep.separate` does the same with a file, given this separator as its model.
 
         Parameters
         ----------
@@ -140,6 +144,9 @@ class Separator:
             In Hz.
         stems, two_stems
             See `select`.
+        progress
+            Called after each block with the seconds done and in total; return False to
+            cancel.
 
         Returns
         -------
@@ -150,6 +157,8 @@ class Separator:
         ------
         ValueError
             If the array has no samples, another shape, or is not finite.
+        CancelledError
+            If ``progress`` returned False.
         """
         signal = np.asarray(audio, dtype=np.float32)
         if signal.ndim not in (1, 2) or signal.size == 0:
@@ -160,7 +169,8 @@ class Separator:
         selection = self.select(stems, two_stems)
         size = self.block_samples(sample_rate)
         pieces = (channels[:, at : at + size] for at in range(0, channels.shape[1], size))
-        parts = list(self._run(pieces, sample_rate, len(channels), selection))
+        total = channels.shape[1] / sample_rate
+        parts = list(self._run(pieces, sample_rate, len(channels), selection, progress, total))
         whole = np.concatenate(parts, axis=-1)
         whole = whole[:, 0] if signal.ndim == 1 else whole
         return dict(zip(selection.names, whole, strict=True))
@@ -172,6 +182,7 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         two_stems: str | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Signal]:
         """Separate a stream of blocks with constant memory.
 
@@ -183,27 +194,44 @@ class Separator:
             In Hz.
         stems, two_stems
             See `select`; their order is that of the outputs.
+        progress
+            Called after each block with the seconds done and None; return False to cancel.
 
         Yields
         ------
         ndarray
             ``(stems, channels, samples)``, float32; in total as many samples as came in.
+
+        Raises
+        ------
+        CancelledError
+            If ``progress`` returned False.
         """
         selection = self.select(stems, two_stems)
-        arrays = (np.asarray(block, dtype=np.float32) for block in blocks)
+        arrays: Iterator[Signal] = (np.asarray(block, dtype=np.float32) for block in blocks)
         first = next(arrays, None)
         if first is None:
             return
-        yield from self._run(_chain(first, arrays), sample_rate, first.shape[0], selection)
+        everything: Iterable[Signal] = itertools.chain((first,), arrays)
+        yield from self._run(everything, sample_rate, first.shape[0], selection, progress, None)
 
     def _run(
-        self, blocks: Iterable[Signal], sample_rate: int, channels: int, selection: Selection
+        self,
+        blocks: Iterable[Signal],
+        sample_rate: int,
+        channels: int,
+        selection: Selection,
+        progress: Progress | None,
+        total: float | None,
     ) -> Iterator[Signal]:
-        song = self.open_song(sample_rate, channels, selection)
+        song, done = self.open_song(sample_rate, channels, selection), 0
         for block in blocks:
             out = song.push(block)
             if out.shape[-1]:
                 yield out
+            done += block.shape[-1]
+            if progress is not None and progress(done / sample_rate, total) is False:
+                raise CancelledError("separation was cancelled")
         yield song.finish()
 
     def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
@@ -259,44 +287,3 @@ class Separator:
         # A network that sees levels compares magnitudes, one that does not compares masks.
         estimates = masks * magnitude if config.input == "linear" else masks
         return ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device for a name of `DEVICES`; an explicit one that is not there is an error."""
-    _check_choice("device", device, DEVICES)
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name, found in there.items() if found))
-    if not there[device]:
-        raise UnetsepError(
-            f"device {device} was asked for but torch {torch.__version__} finds none: "
-            "use --device auto or cpu, or install a torch build for it"
-        )
-    return torch.device(device)
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16``; ``auto`` takes bf16 where the CPU has instructions for it."""
-    _check_choice("precision", precision, PRECISIONS)
-    if precision != "auto":
-        return precision
-    if device.type != "cpu":
-        return "fp32"
-    find: Any = getattr(torch.cpu, "get_capabilities", dict)
-    found = find()
-    native = any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
-    return "bf16" if native else "fp32"
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _chain(first: Signal, rest: Iterator[Signal]) -> Iterator[Signal]:
-    yield first
-    yield from rest

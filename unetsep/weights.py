@@ -27,6 +27,8 @@ BUNDLED = PACKAGE / "checkpoints"
 # In an installed wheel the manifest lies inside the package, in a checkout beside it.
 MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manifest.json")
 SUFFIX = ".safetensors"
+# Spleeter's five networks have 0.2 GB; nothing larger than this is read into memory.
+MAX_BYTES = 2 * 10**9
 # Same form, in the user's folder: models imported from elsewhere.
 USER_MANIFEST = "models.json"
 
@@ -203,6 +205,12 @@ def _locate(model: str | Path) -> tuple[bytes, str]:
 
 def _read(path: Path) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES and path.is_file():
+            raise WeightsError(
+                f"model file {path} has {size / 1e9:.1f} GB: expected a checkpoint of at most "
+                f"{MAX_BYTES / 1e9:.0f} GB"
+            )
         return path.read_bytes()
     except FileNotFoundError as error:
         raise WeightsError(f"model file {path} does not exist") from error

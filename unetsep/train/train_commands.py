@@ -199,7 +199,7 @@ def pick_precision(precision: str, accelerator: str) -> str:
         return precision
     import torch
 
-    from ..separator import choose_precision
+    from ..devices import choose_precision
 
     if accelerator in ("auto", "gpu") and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"

@@ -227,7 +227,8 @@ class SeparationModule(lightning.LightningModule):
     def validation_step(self, batch: tuple[int, Song], batch_idx: int) -> None:
         """SDR of one song."""
         assert self._separators is not None
-        self._separators.score(*batch)
+        if batch[0] >= 0:
+            self._separators.score(*batch)
 
     def on_validation_epoch_end(self) -> None:
         """Median SDR over all songs of all processes."""

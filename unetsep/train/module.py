@@ -143,6 +143,7 @@ class SeparationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock; with a limit in minutes find out what a validation will take."""
         self.clock.start()
+        self._losses = {}  # calibration may have built them for another device
         songs = self.trainer.datamodule.valid  # type: ignore[attr-defined]
         if self.config.max_minutes and not self.clock.validation and songs:
             Separators(dict(self.networks.items()), self.device).score(0, songs[0])

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from lightning import Callback
 
-from tests.train.synthetic import songs, tiny
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine, fit
+
+from .synthetic import songs, tiny
 
 DIES_AT = 4
 

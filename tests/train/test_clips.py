@@ -20,6 +20,7 @@ from unetsep.train.data import (
     ResidentClips,
     clip_indices,
 )
+from unetsep.train.loading import NO_NUMBER, ValidSongs
 from unetsep.train.song import hold_out, song_from_arrays
 
 from .synthetic import noise, song, songs, tiny
@@ -60,6 +61,13 @@ def test_ranks_share_no_clip_and_together_see_what_one_process_sees() -> None:
     flat = [index for batch in seen for index in batch]
     assert flat == list(range(60))
     assert clip_indices(2, 12) == [index for batch in seen[8:12] for index in batch]
+
+
+def test_validation_songs_are_shared_out_and_no_process_is_without() -> None:
+    two = songs()[1]
+    assert [len(ValidSongs(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
+    assert [ValidSongs(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
+    assert [number for number, _ in ValidSongs([*two, two[0]], 0, 2)] == [0, 2]
 
 
 def test_coherent_clips_come_from_one_place_in_one_song() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 
 from unetsep.separator import Separator
 from unetsep.train import losses
@@ -230,6 +231,31 @@ def test_a_loss_that_is_not_finite_stops_with_step_clips_and_checkpoint(
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
     assert all(bool(value.isfinite().all()) for value in saved["state_dict"].values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer.save_checkpoint
+
+    def save(self: Trainer, path: Path) -> None:
+        if self.global_step == 6:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, path)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    with pytest.raises(TrainingError, match=r"cannot save step 6 .*: No space left.*last\.ckpt"):
+        run(tmp_path, tiny())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_device_that_is_not_there_is_explained(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(TrainingError, match="cannot train on 1 gpu"):
+        run(tmp_path, tiny(), machine=Machine("gpu"))
 
 
 def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(

@@ -138,7 +138,7 @@ def test_evaluation_in_blocks_is_exact(name: str, mask: str) -> None:
     loss = build_loss(name, model)
     blockwise_loss(logits, network, batch, loss).backward()  # 16 frames each but the last
     in_blocks, logits.grad = logits.grad, None
-    value = loss(network.masks(logits) * batch.mixture[:, None], batch.in_phase, batch.quadrature)
+    value = loss(network.masks(logits) * batch.mixture[:, None], *batch.references())
     value.backward()
     assert blockwise_loss(logits, network, batch, loss).item() == pytest.approx(
         value.item(), rel=1e-5
@@ -158,7 +158,8 @@ def test_turning_spectra_back_by_the_mixture_phase_changes_no_distance() -> None
     scale = 1 / mixture.abs().square().mean(dim=(1, 2, 3)).sqrt()[:, None, None, None, None]
     mask = torch.rand(truth.shape, generator=generator)
     distance = ((mask * mixture[:, None] - truth) * scale).abs()
-    turned = torch.hypot(mask * batch.mixture[:, None] - batch.in_phase, batch.quadrature)
+    in_phase, quadrature = batch.references()
+    turned = torch.hypot(mask * batch.mixture[:, None] - in_phase, quadrature)
     torch.testing.assert_close(turned, distance, rtol=1e-3, atol=1e-4)
     assert float(batch.mixture.square().mean()) == pytest.approx(1.0, rel=1e-4)
 
@@ -171,7 +172,8 @@ def test_spectra_of_one_target_use_the_mixture_of_all_stems() -> None:
 
 
 def test_a_silent_clip_has_silent_spectra_and_finite_gradients() -> None:
-    batch = Batch(torch.zeros(1, 2, 64, 4), *(torch.zeros(1, 4, 2, 64, 4) for _ in range(2)))
+    stems = (torch.zeros(1, 4, 2, 64, 4) for _ in range(2))
+    batch = Batch(torch.zeros(1, 2, 64, 4), *stems, torch.full((1, 1, 1, 1, 1), 1e8))
     assert torch.equal(spectra(torch.zeros(1, 4, 2, 896), MODEL).mixture, batch.mixture)
     logits = torch.zeros(1, 4, 2, 64, 4, requires_grad=True)
     blockwise_loss(logits, UNet(MODEL), batch, build_loss("l1", MODEL)).backward()

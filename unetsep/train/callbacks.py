@@ -140,11 +140,23 @@ class Keeper(Callback):
             self._stop(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Replace ``last.ckpt``."""
+        """Replace ``last.ckpt``.
+
+        Raises
+        ------
+        TrainingError
+            If the disk is full or gone; the checkpoint before stays.
+        """
         partial = self.run / f"{LAST}.part"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.run / LAST)
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(self.run / LAST)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot save step {trainer.global_step} to {self.run}: {error.strerror}"
+            ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -15,12 +15,19 @@ from .config import TrainConfig
 from .data import ClipBatches, ClipDataset, ClipPlanner, Plan, PlanDataset, ResidentClips
 from .song import Song
 
+NO_NUMBER = -1
+
 
 class ValidSongs(Dataset[tuple[int, Song]]):
-    """The validation songs of one process, with their numbers."""
+    """The validation songs of one process, with their numbers.
+
+    Lightning wants something for every process: one without a song gets a song without a
+    number, which is not scored.
+    """
 
     def __init__(self, songs: Sequence[Song], rank: int, world: int) -> None:
-        self.songs = list(enumerate(songs))[rank::world]
+        self.songs: list[tuple[int, Song]] = list(enumerate(songs))[rank::world]
+        self.songs = self.songs or [(NO_NUMBER, songs[0])]
 
     def __len__(self) -> int:
         return len(self.songs)

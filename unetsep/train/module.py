@@ -78,6 +78,7 @@ class SeparationModule(lightning.LightningModule):
         self._separators: Separators | None = None
         self._recent: list[tuple[int, Tensor]] = []
         self._losses: dict[str, Loss] = {}
+        self._weights: list[float] = []
 
     def network(self, name: str) -> UNet:
         """The network of a loss."""
@@ -142,6 +143,7 @@ class SeparationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock; with a limit in minutes find out what a validation will take."""
         self.clock.start()
+        self._losses = {}  # calibration may have built them for another device
         songs = self.trainer.datamodule.valid  # type: ignore[attr-defined]
         if self.config.max_minutes and not self.clock.validation and songs:
             Separators(dict(self.networks.items()), self.device).score(0, songs[0])
@@ -170,18 +172,21 @@ class SeparationModule(lightning.LightningModule):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             sound = self._spectra(batch)
         values = []
-        for name, loss in self.losses().items():
+        if not self._weights:
+            self._weights = self.scales.tolist()
+        for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
             network = self.network(name)
             logits = network.logits(sound.mixture)
             with torch.autocast(self.device.type, enabled=False):
-                values.append(blockwise_loss(logits, network, sound, loss))
-        stacked = torch.stack(values)
-        self._recent.append((self.global_step, stacked.detach()))
+                values.append(blockwise_loss(logits, network, sound, loss, weight))
+        weighted = torch.stack(values)
+        stacked = weighted.detach() / self.scales
+        self._recent.append((self.global_step, stacked))
         if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
             self.check_losses()
         if (self.global_step + 1) % self.config.log_every == 0:
-            self._log_step(stacked.detach())
-        return (stacked * self.scales).sum()
+            self._log_step(stacked)
+        return weighted.sum()
 
     def check_losses(self) -> None:
         """Stop at the first loss that is not finite.
@@ -223,7 +228,8 @@ class SeparationModule(lightning.LightningModule):
     def validation_step(self, batch: tuple[int, Song], batch_idx: int) -> None:
         """SDR of one song."""
         assert self._separators is not None
-        self._separators.score(*batch)
+        if batch[0] >= 0:
+            self._separators.score(*batch)
 
     def on_validation_epoch_end(self) -> None:
         """Median SDR over all songs of all processes."""
@@ -243,7 +249,11 @@ class SeparationModule(lightning.LightningModule):
         """One AdamW with a group for each network."""
         groups = [{"params": list(net.parameters())} for net in self.networks.values()]
         config = self.config
-        return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
+        # On a CPU the default steps parameter by parameter; a GPU's default is as fast.
+        fused = True if self.device.type == "cpu" else None
+        return torch.optim.AdamW(
+            groups, config.learning_rate, weight_decay=config.weight_decay, fused=fused
+        )
 
     def configure_gradient_clipping(
         self,

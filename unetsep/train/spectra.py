@@ -27,12 +27,27 @@ class Batch:
     mixture
         Magnitudes, ``(batch, channels, bins, frames)``, of unit power in each clip.
     in_phase, quadrature
-        True stems, ``(batch, stems, channels, bins, frames)``.
+        True stems, ``(batch, stems, channels, bins, frames)``, of the clips' own level.
+    scale
+        Factors that give the stems the level of ``mixture``, ``(batch, 1, 1, 1, 1)``; they
+        are applied where a block is in the cache anyway.
     """
 
     mixture: Tensor
     in_phase: Tensor
     quadrature: Tensor
+    scale: Tensor
+
+    def references(self, at: Any = ...) -> tuple[Tensor, Tensor]:
+        """In-phase and quadrature part of the scaled stems, of all clips or of a block.
+
+        Parameters
+        ----------
+        at
+            Index whose first element selects clips.
+        """
+        scale = self.scale[at[0]] if isinstance(at, tuple) else self.scale
+        return self.in_phase[at] * scale, self.quadrature[at] * scale
 
 
 def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = None) -> Batch:
@@ -74,10 +89,10 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
                 quadrature[clip, ..., at, :],
             )
     scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
-    mixture *= scale
-    in_phase *= scale[:, None]
-    quadrature *= scale[:, None]
-    return Batch(*(each.transpose(-1, -2) for each in (mixture, in_phase, quadrature)))
+    mixture, in_phase, quadrature = (
+        each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
+    )
+    return Batch(mixture, in_phase, quadrature, scale[:, None])
 
 
 def _turned(
@@ -111,8 +126,10 @@ class BlockwiseLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
-        """Loss of a batch, ``logits`` as `UNet.logits` gives them."""
+    def forward(
+        ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float
+    ) -> Tensor:
+        """Weighted loss of a batch, ``logits`` as `UNet.logits` gives them."""
         gradient, total = torch.empty_like(logits), torch.zeros((), device=logits.device)
         whole = logits.device.type != "cpu"
         clips = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(logits))]
@@ -124,21 +141,25 @@ class BlockwiseLoss(torch.autograd.Function):
                     block = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
                     block.requires_grad_()
                     estimate = network.masks(block) * batch.mixture[at][:, None]
-                    value = loss(estimate, batch.in_phase[at], batch.quadrature[at])
-                    value = value * (block.numel() / logits.numel())
+                    value = loss(estimate, *batch.references(at))
+                    value = value * (weight * block.numel() / logits.numel())
                     (gradient[at],) = torch.autograd.grad(value, block)
                 total += value.detach()
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Gradient with respect to the logits."""
         (gradient,) = ctx.saved_tensors
-        return gradient * output, None, None, None
+        # A pass over the whole gradient is worth avoiding where looking at `output` is free.
+        plain = output.device.type == "cpu" and float(output) == 1.0
+        return gradient if plain else gradient * output, None, None, None, None
 
 
-def blockwise_loss(logits: Tensor, network: UNet, batch: Batch, loss: Loss) -> Tensor:
-    """Loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
-    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss)  # type: ignore[no-untyped-call]
+def blockwise_loss(
+    logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float = 1.0
+) -> Tensor:
+    """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
+    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight)  # type: ignore[no-untyped-call]
     return value

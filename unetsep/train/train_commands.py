@@ -115,6 +115,7 @@ def run_train(
     from .losses import check_name
     from .progress import ProgressBar
 
+    console.quiet = quiet or not is_main_process()
     if threads is not None:
         torch.set_num_threads(threads)
     names = tuple(name.strip() for name in losses.split(",")) if losses else None

@@ -1,6 +1,6 @@
 """Segment length and overlap: validation SDR, network work, and change at borders.
 
-    python benchmarks/segments.py --musdb-root ROOT --cache CACHE
+    python benchmarks/segments.py --musdb-root ROOT
 
 The songs of musdb's ``valid`` split are joined to one piece, which is separated twice, the
 second time with all segment borders moved by 128 frames. Prints, for each setting, the
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from unetsep.separator import Separator
-from unetsep.train.cache import load_musdb
 from unetsep.train.metrics import frame_sdr, median
+from unetsep.train.tracks import find_tracks, read_track
 
 MOVED = 128  # frames
 HOP = 1024
@@ -64,19 +64,18 @@ def main() -> None:
     """Measure all settings and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--musdb-root", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--model", default="default")
     options = parser.parse_args()
-    songs = load_musdb(options.musdb_root, options.cache, "valid")
+    songs = [read_track(track) for track in find_tracks(options.musdb_root, "valid")]
     separator = Separator(options.model, precision="fp32")
-    mixture, *stems = (
-        np.concatenate([song.stems[name] for song in songs]).T.astype(np.float32) / 32768
-        for name in ("mixture", *separator.stems)
+    mixture = np.concatenate([song.mixture for song in songs], axis=1)
+    references = np.concatenate(
+        [np.stack([song.stems[name] for name in separator.stems]) for song in songs], axis=2
     )
     for segment, overlap in SETTINGS:
         separator.config = dataclasses.replace(separator.config, segment_frames=segment)
         separator.overlap = overlap
-        values = measure(separator, mixture, np.stack(stems), overlap)
+        values = measure(separator, mixture, references, overlap)
         print(
             f"{segment:5d} {overlap:5.3f}  work {1 / (1 - overlap):.2f}  SDR {values[0]:.3f}  "
             f"near {values[1]:6.1f}  elsewhere {values[2]:6.1f}  total {values[3]:6.1f}",

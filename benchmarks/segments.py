@@ -70,7 +70,7 @@ def main() -> None:
     separator = Separator(options.model, precision="fp32")
     mixture = np.concatenate([song.mixture for song in songs], axis=1)
     references = np.concatenate(
-        [np.stack([song.stems[name] for name in separator.stems]) for song in songs], axis=2
+        [np.stack([song.references[name] for name in separator.stems]) for song in songs], axis=2
     )
     for segment, overlap in SETTINGS:
         separator.config = dataclasses.replace(separator.config, segment_frames=segment)

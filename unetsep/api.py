@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from .audio import AudioReader
-from .files import FileOptions, Report, separate_blocks, separate_file
+from .files import FileOptions, Report, push_reader, separate_file
 from .formats import choose_format
 from .output import StemFiles
 from .plan import TEMPLATE, refuse_existing, target_path
-from .separator import Progress, Separator
-from .stream import Signal
+from .separator import Separator
+from .stream import Progress, Signal
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def separate(
             sink = stack.enter_context(StemFiles(targets, output, reader.info, overwrite=overwrite))
         rate = reader.info.sample_rate
         song = separator.open_song(rate, reader.info.channels, selection)
-        blocks = separate_blocks(reader, [song], separator.block_samples(rate), progress)
+        blocks = push_reader(reader, [song], separator.block_samples(rate), progress)
         parts = []
         for (block,) in blocks:
             parts.append(block)

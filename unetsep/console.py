@@ -28,8 +28,8 @@ from .allocator import keep_freed_memory
 from .errors import UnetsepError
 from .files import FileOptions, Report, separate_file
 from .plan import Song, find_songs, plan, refuse_existing
-from .separator import Progress as ProgressCallback
 from .separator import Separator
+from .stream import Progress as ProgressCallback
 from .weights import Manifest, list_models, model_name
 
 

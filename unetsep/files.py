@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from .audio import AudioReader
-from .errors import CancelledError
 from .formats import choose_format
 from .output import StemFiles
-from .separator import Progress, Separator
-from .stream import Signal, SongStream
+from .separator import Separator
+from .stream import Progress, Signal, SongStream, push_all
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def separate_file(
         ]
         done = 0
         block_samples = max(s.block_samples(rate) for s in separators)
-        for blocks in separate_blocks(reader, songs, block_samples, progress):
+        for blocks in push_reader(reader, songs, block_samples, progress):
             for file, block in zip(files, blocks, strict=True):
                 file.write(block)
             done += blocks[0].shape[-1]
@@ -171,18 +170,14 @@ def separate_file(
     ]
 
 
-def separate_blocks(
+def push_reader(
     reader: AudioReader,
     songs: Sequence[SongStream],
     block_samples: int,
     progress: Progress | None,
 ) -> Iterator[list[Signal]]:
     """Blocks of stems from each of the models that a file streams through."""
-    rate, done = reader.info.sample_rate, 0
+    rate = reader.info.sample_rate
     total = None if reader.frames is None else reader.frames / rate
-    for block in reader.blocks(block_samples):
-        yield [song.push(block) for song in songs]
-        done += block.shape[-1]
-        if progress is not None and progress(done / rate, total) is False:
-            raise CancelledError(f"{reader.path}: separation was cancelled")
-    yield [song.finish() for song in songs]
+    blocks = reader.blocks(block_samples)
+    return push_all(songs, blocks, rate, total, progress, label=f"{reader.path}: ")

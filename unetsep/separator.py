@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 
 from .devices import check_choice, choose_device, choose_precision
-from .errors import CancelledError
-from .stream import Selection, SongStream
+from .stream import Progress, Selection, SongStream, push_all
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
 
 Signal = npt.NDArray[np.float32]
-# Called with (seconds done, seconds in total or None); False cancels.
-Progress = Callable[[float, float | None], bool | None]
 
 MASK_EXTENSIONS = ("top", "zeros")
 
@@ -224,15 +221,10 @@ class Separator:
         progress: Progress | None,
         total: float | None,
     ) -> Iterator[Signal]:
-        song, done = self.open_song(sample_rate, channels, selection), 0
-        for block in blocks:
-            out = song.push(block)
+        song = self.open_song(sample_rate, channels, selection)
+        for (out,) in push_all([song], blocks, sample_rate, total, progress):
             if out.shape[-1]:
                 yield out
-            done += block.shape[-1]
-            if progress is not None and progress(done / sample_rate, total) is False:
-                raise CancelledError("separation was cancelled")
-        yield song.finish()
 
     def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
         """A song to push blocks into; see `SongStream`."""

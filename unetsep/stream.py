@@ -7,7 +7,7 @@ Every step takes blocks and gives blocks, so memory does not grow with the song.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from .config import ModelConfig
+from .errors import CancelledError
 from .overlap import Estimate, SegmentedMasks
 from .resample import Queue, Residual, StreamResampler
 from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
 from .wiener import WienerFilter
 
 Signal = npt.NDArray[np.float32]
+# Called with (seconds done, seconds in total or None); False cancels.
+Progress = Callable[[float, float | None], bool | None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,48 @@ class Selection:
         if self.indices == tuple(range(len(stems))):
             return stems
         return torch.stack([stems[i] if i >= 0 else whole - stems[-1 - i] for i in self.indices])
+
+
+def push_all(
+    songs: Sequence[SongStream],
+    blocks: Iterable[Signal],
+    sample_rate: int,
+    total: float | None,
+    progress: Progress | None,
+    label: str = "",
+) -> Iterator[list[Signal]]:
+    """Push blocks through one or more models at once and finish.
+
+    Parameters
+    ----------
+    songs
+        The same song on its way through each model.
+    blocks
+        ``(channels, samples)`` at ``sample_rate`` Hz.
+    total
+        Length in seconds, if known; only passed on to ``progress``.
+    progress
+        Called after each block.
+    label
+        What the message of a cancelled run begins with.
+
+    Yields
+    ------
+    list of ndarray
+        For each of ``songs``, ``(stems, channels, samples)``, maybe of no samples.
+
+    Raises
+    ------
+    CancelledError
+        If ``progress`` returned False.
+    """
+    done = 0
+    for block in blocks:
+        yield [song.push(block) for song in songs]
+        done += block.shape[-1]
+        if progress is not None and progress(done / sample_rate, total) is False:
+            raise CancelledError(f"{label}separation was cancelled")
+    yield [song.finish() for song in songs]
 
 
 class SongStream:

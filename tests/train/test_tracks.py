@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from unetsep.config import STEMS
 from unetsep.errors import AudioError, UnetsepError
-from unetsep.train.tracks import Recording, Track, find_tracks, read_track, validation_names
+from unetsep.train.sources import MUSDB_VALID
+from unetsep.train.tracks import Recording, Track, find_tracks, read_track
 
 from .signals import RATE, noise
 
@@ -26,7 +29,12 @@ def test_wav_tracks_are_found_by_subset(root: Path) -> None:
 
 def test_validation_songs_are_those_of_musdb_without_importing_it() -> None:
     sys.modules.pop("musdb", None)
-    assert len(validation_names()) == 14
+    found = importlib.util.find_spec("musdb")
+    assert found is not None
+    assert found.submodule_search_locations
+    listed = Path(found.submodule_search_locations[0]) / "configs" / "mus.yaml"
+    assert len(MUSDB_VALID) == 14
+    assert set(MUSDB_VALID) == set(yaml.safe_load(listed.read_text())["validation_tracks"])
     assert "musdb" not in sys.modules
 
 

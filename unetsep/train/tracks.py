@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from ..audio import AudioReader
 from ..config import STEMS
 from ..errors import AudioError, UnetsepError
+from .sources import MUSDB_VALID
 
 Signal = npt.NDArray[np.float32]
 
@@ -103,8 +102,8 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
         Track(_name(path), folder, path) for path in sorted(place.iterdir()) if _is_track(path)
     ]
     if subset != "test":
-        valid = set(validation_names())
-        tracks = [track for track in tracks if (track.name in valid) == (subset == "valid")]
+        valid = subset == "valid"
+        tracks = [track for track in tracks if (track.name in MUSDB_VALID) == valid]
     if not tracks:
         raise AudioError(
             f"{root} holds no {subset} tracks: expected *{STEM_SUFFIX} files, or folders with "
@@ -136,22 +135,6 @@ def _keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
             raise AudioError(f"no track is called {wanted!r}: the first is {tracks[0].name!r}")
         kept.update(found)
     return [track for track in tracks if track in kept]
-
-
-@functools.lru_cache(maxsize=1)
-def validation_names() -> tuple[str, ...]:
-    """The songs of the training set that musdb sets apart for validation.
-
-    Read from musdb's own list without importing musdb, which needs ffmpeg even where only
-    wav files are read.
-    """
-    import yaml
-
-    found = importlib.util.find_spec("musdb")
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError("No module named 'musdb'", name="musdb")
-    path = Path(found.submodule_search_locations[0]) / "configs" / "mus.yaml"
-    return tuple(yaml.safe_load(path.read_text(encoding="utf-8"))["validation_tracks"])
 
 
 def read_track(track: Track, duration: float | None = None) -> Recording:

@@ -88,5 +88,5 @@ def test_a_published_model_that_is_not_bundled_comes_from_the_hub(
     moved = tmp_path / first.file
     moved.write_bytes(first.path.read_bytes())
     monkeypatch.setattr(weights, "BUNDLED", tmp_path / "nothing here")
-    monkeypatch.setattr(hub, "fetch", lambda entry: tmp_path / entry.file)
+    monkeypatch.setattr(hub, "cached_file", lambda entry: tmp_path / entry.file)
     assert weights.load_network(first.name).config == weights.load_network(moved).config

@@ -53,6 +53,18 @@ def fetch(entry: Checkpoint) -> Path:
     WeightsError
         If it cannot be had; the message says what, from where, and what to do.
     """
+    return _fetch(entry)[0]
+
+
+def read(entry: Checkpoint) -> bytes:
+    """The content of a checkpoint, from the cache or the hub: the very bytes that were checked.
+
+    Like `fetch`, with the same errors.
+    """
+    return _fetch(entry)[1]
+
+
+def _fetch(entry: Checkpoint) -> tuple[Path, bytes]:
     path = cached_file(entry)
     if path is None:
         path = _download(entry)
@@ -65,7 +77,7 @@ def fetch(entry: Checkpoint) -> Path:
             f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it was deleted, try again "
             f"later or {_by_hand(entry)}"
         )
-    return path
+    return path, content
 
 
 def remove(path: Path) -> None:

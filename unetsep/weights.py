@@ -189,9 +189,9 @@ def _locate(model: str | Path) -> tuple[bytes, str]:
         )
     entry = known[name]
     if not entry.source and not entry.bundled:
-        from .hub import fetch
+        from .hub import read
 
-        return _read(fetch(entry)), name
+        return read(entry), name
     content = _read(entry.path)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:

@@ -189,5 +189,6 @@ class Augmenter:
         a mono recording is stereo.
         """
         response = self.bursts[burst] * torch.exp(self.seconds * (-math.log(1000) / decay))
-        norm: Tensor = torch.linalg.vector_norm(response)
-        return torch.fft.fft(response, n=self.work) * (self.damping / norm)
+        room: Tensor = torch.fft.fft(response, n=self.work)
+        room *= self.damping / torch.linalg.vector_norm(response)
+        return room

@@ -267,3 +267,23 @@ def test_auto_precision_is_fp32_without_native_bf16(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert choose_precision("auto", torch.device("cpu")) == "bf16"
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_several_models_give_the_mean_of_their_masks() -> None:
+    first, second = small_network(), small_network()
+    with torch.no_grad():
+        second.head.weight *= -1
+    magnitude = torch.rand(2, SMALL.bins, 64)
+    masks = [Separator(net, precision="fp32").estimate(magnitude) for net in (first, second)]
+    both = Separator([first, second], precision="fp32")
+    torch.testing.assert_close(both.estimate(magnitude), (masks[0] + masks[1]) / 2)
+    mixture = music(30_000)
+    stems = both.separate(mixture, 44_100)
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+@pytest.mark.parametrize("change", [{"bins": 512}, {"filters": (4, 4, 4)}, {"stems": ("a", "b")}])
+def test_models_of_different_signal_paths_cannot_be_averaged(change: dict[str, object]) -> None:
+    other = UNet(dataclasses.replace(SMALL, **change))
+    with pytest.raises(ValueError, match="cannot be averaged: their "):
+        Separator([small_network(), other])

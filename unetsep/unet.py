@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .config import ModelConfig
+from .layers import BinMixing, SameConv2d, SameConvTranspose2d, as_convolution
 
 
 class UNet(nn.Module):
@@ -54,6 +54,11 @@ class UNet(nn.Module):
             _decoder_level(before if level == 0 else 2 * before, after, config)
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
+        if config.bin_units:
+            for blocks in (list(self.encoder), list(self.decoder)[::-1]):
+                for level, block in enumerate(blocks, start=1):
+                    assert isinstance(block, nn.Sequential)
+                    block.append(BinMixing(config.bins >> level, config.bin_units))
         masks = len(config.stems) * config.channels
         self.head: nn.Module
         if config.head == "dilated":
@@ -139,8 +144,8 @@ class UNet(nn.Module):
                 _fold_norms(part)
             for block in part.decoder:
                 assert isinstance(block, nn.Sequential)
-                block[0] = _as_convolution(block[0])
-            part.head = _as_convolution(part.head)
+                block[0] = as_convolution(block[0])
+            part.head = as_convolution(part.head)
             for layer in (part.encoder, part.decoder, part.head):
                 layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in network.modules():
@@ -206,31 +211,6 @@ def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
     return power / power.sum(dim=0)
 
 
-class SameConv2d(nn.Conv2d):
-    """Convolution with stride 2 that pads as TensorFlow's ``same`` does.
-
-    An even size needs ``kernel - 2`` elements in all, of which the smaller half goes before:
-    one before and two after for a kernel of five. Torch can only pad evenly.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """``(batch, channels, 2 h, 2 w)`` to ``(batch, channels, h, w)``."""
-        total = self.kernel_size[0] - 2
-        sides = (total // 2, total - total // 2)
-        return super().forward(functional.pad(input, sides * 2))
-
-
-class SameConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution with stride 2, the adjoint of `SameConv2d`.
-
-    With ``padding`` elements cut off before, it ends one row and column late.
-    """
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
-        """``(batch, channels, h, w)`` to ``(batch, channels, 2 h, 2 w)``."""
-        return super().forward(input, output_size)[..., :-1, :-1]
-
-
 def _doubling(before: int, after: int, config: ModelConfig, *, bias: bool) -> nn.ConvTranspose2d:
     """Transposed convolution that doubles bins and frames."""
     kernel = config.kernel_size
@@ -275,30 +255,3 @@ def _fold_norms(network: UNet) -> None:
         transposed = isinstance(convolution, nn.ConvTranspose2d)
         block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
         block[1] = nn.Identity()
-
-
-def _as_convolution(layer: nn.Module) -> nn.Module:
-    """A doubling transposed convolution as a convolution and a shuffle (Shi et al. 2016).
-
-    Along one axis tap ``k`` of the former adds input ``i`` to output ``2 i + k - padding``.
-    So output ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``:
-    a convolution for each remainder ``r``.
-    """
-    if not isinstance(layer, nn.ConvTranspose2d):
-        return layer
-    kernel, padding = layer.kernel_size[0], int(layer.padding[0])
-    reach = max(kernel - 1 - padding, padding + 1) // 2
-    size = 2 * reach + 1
-    taps = torch.zeros(2, size, kernel)
-    for r in range(2):
-        for d in range(-reach, reach + 1):
-            if 0 <= r + padding - 2 * d < kernel:
-                taps[r, d + reach, r + padding - 2 * d] = 1
-    inputs, outputs = layer.in_channels, 4 * layer.out_channels
-    convolution = nn.Conv2d(inputs, outputs, size, padding=reach, bias=layer.bias is not None)
-    with torch.no_grad():
-        weight = torch.einsum("iokl,rdk,sel->orside", layer.weight, taps, taps)
-        convolution.weight.copy_(weight.flatten(0, 2))
-        if layer.bias is not None and convolution.bias is not None:
-            convolution.bias.copy_(layer.bias.repeat_interleave(4))
-    return nn.Sequential(convolution, nn.PixelShuffle(2))

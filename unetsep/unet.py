@@ -43,7 +43,7 @@ class UNet(nn.Module):
                 UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
             )
             return
-        widths = (config.channels, *config.filters)
+        widths = (config.planes, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
             for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
@@ -68,9 +68,11 @@ class UNet(nn.Module):
             before = config.filters[0] * (1 if len(config.filters) == 1 else 2)
             self.head = _doubling(before, masks, config, bias=True)
         if config.input == "log":
-            # Mean and deviation of the log magnitude in each bin over the training mixtures.
-            self.register_buffer("input_mean", torch.zeros(config.bins))
-            self.register_buffer("input_std", torch.ones(config.bins))
+            # Mean and deviation of the log magnitude in each bin over the training mixtures,
+            # of each plane by itself where they differ.
+            shape = (config.planes, config.bins) if config.mid_side else (config.bins,)
+            self.register_buffer("input_mean", torch.zeros(shape))
+            self.register_buffer("input_std", torch.ones(shape))
 
     def compress(self, magnitude: Tensor) -> Tensor:
         """Log magnitude relative to the clip's level, so that the level does not matter.
@@ -81,14 +83,15 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``, >= 0.
+            ``(batch, planes, bins, frames)``, >= 0.
 
         Returns
         -------
         Tensor
-            ``(batch, channels, bins, frames)``, not yet normalised per bin.
+            ``(batch, planes, bins, frames)``, not yet normalised per bin.
         """
-        power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
+        channels = magnitude[:, : self.config.channels]
+        power = channels.square().mean(dim=(1, 2))  # (batch, frames)
         active = (power > 0).sum(dim=1).clamp(min=1)
         level = (power.sum(dim=1) / active).sqrt()
         scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
@@ -100,7 +103,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+            ``(batch, planes, bins, frames)``; bins and frames as the config demands.
 
         Returns
         -------
@@ -111,7 +114,7 @@ class UNet(nn.Module):
             return torch.cat([member.logits(magnitude) for member in self._members()], dim=1)
         hidden = magnitude
         if self.config.input == "log":
-            mean, std = self.input_mean[:, None], self.input_std[:, None]
+            mean, std = self.input_mean[..., None], self.input_std[..., None]
             hidden = (self.compress(magnitude) - mean) / std
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).to(next(self.encoder.parameters()).dtype)
@@ -159,7 +162,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``, any level.
+            ``(batch, planes, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
         wanted
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
@@ -172,8 +175,8 @@ class UNet(nn.Module):
         """
         if wanted is None or not self.config.independent:
             return self.masks(self.logits(magnitude))
-        stems = len(self.config.stems)
-        masks = magnitude.new_zeros(len(magnitude), stems, *magnitude.shape[1:])
+        stems, channels = len(self.config.stems), self.config.channels
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
         for index in set(wanted):
             masks[:, index] = self.masks(self._members()[index].logits(magnitude))[:, 0]
         return masks

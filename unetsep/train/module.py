@@ -126,7 +126,8 @@ class SeparationModule(lightning.LightningModule):
         for index, (name, loss) in enumerate(self.losses().items()):
             network = copy.deepcopy(self.network(name))
             self._mode(network)
-            blockwise_loss(network.logits(joined.mixture), network, joined, loss).backward()  # type: ignore[no-untyped-call]
+            logits = network.logits(joined.seen(self.config.model))
+            blockwise_loss(logits, network, joined, loss).backward()  # type: ignore[no-untyped-call]
             norm = gradient_norm(list(network.parameters()))
             self.scales[index] = 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
 
@@ -171,12 +172,13 @@ class SeparationModule(lightning.LightningModule):
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             sound = self._spectra(batch)
+            seen = sound.seen(self.config.model)
         values = []
         if not self._weights:
             self._weights = self.scales.tolist()
         for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
             network = self.network(name)
-            logits = network.logits(sound.mixture)
+            logits = network.logits(seen)
             with torch.autocast(self.device.type, enabled=False):
                 values.append(blockwise_loss(logits, network, sound, loss, weight))
         weighted = torch.stack(values)
@@ -297,19 +299,22 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     Parameters
     ----------
     network
-        A `UNet`; one whose input is not normalised is left alone.
+        A `UNet`, or a bag of them; one whose input is not normalised is left alone.
     mixtures
         Magnitudes, each ``(batch, planes, bins, frames)``.
     """
     assert isinstance(network, UNet)
-    if not hasattr(network, "input_mean"):
+    parts = [part for part in network.modules() if isinstance(part, UNet)]
+    parts = [part for part in parts if hasattr(part, "input_mean")]
+    if not parts:
         return
     logs = [network.compress(mixture) for mixture in mixtures]
     others = (0, 3) if network.config.mid_side else (0, 1, 3)
     mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
     square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)
-    network.input_mean.copy_(mean)
-    network.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
+    for part in parts:
+        part.input_mean.copy_(mean)
+        part.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:

@@ -39,6 +39,14 @@ class Batch:
     quadrature: Tensor
     scale: Tensor
 
+    def seen(self, config: ModelConfig) -> Tensor:
+        """What the network is given, ``(batch, channels, bins, frames)``.
+
+        A network whose input is ``"linear"`` gets the clips' own level, which it gets when
+        it separates too; others do away with the level themselves.
+        """
+        return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
+
     def references(self, at: Any = ...) -> tuple[Tensor, Tensor]:
         """In-phase and quadrature part of the scaled stems, of all clips or of a block.
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+# Keys of `unetsep.train.presets.NETWORKS`, which is not imported for a help text.
+NETWORKS = ("small", "large", "wide", "spleeter", "spleeter-relu")
+
 
 @click.command()
 @click.option("--loss", "--losses", "losses", metavar="A,B", help="One network for each.")
@@ -15,7 +18,7 @@ import click
 @click.option("--songs", multiple=True, type=click.Path(path_type=Path), help="Songs with stems.")
 @click.option("--pools", multiple=True, type=click.Path(path_type=Path), help="Single stems.")
 @click.option("--cache", "cache_dir", type=click.Path(path_type=Path), help="For decoded stems.")
-@click.option("--network", type=click.Choice(["small", "large", "wide"]), help="[default: small]")
+@click.option("--network", type=click.Choice(NETWORKS), help="[default: small]")
 @click.option("--targets", metavar="A,B", help="Estimate only these stems.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder.  [default: runs/LOSS]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")

@@ -112,3 +112,13 @@ def test_precision_is_chosen_for_the_device() -> None:
     assert train_commands.pick_precision("fp16", "cpu") == "fp16"
     assert train_commands.pick_precision("auto", "cpu") in ("bf16", "fp32")
     assert train_commands.pick_precision("auto", "mps") == "fp32"
+
+
+def test_shares_of_extra_recordings_are_read_and_checked() -> None:
+    assert train_commands.parse_shares("bass=0.3, drums=1") == {"bass": 0.3, "drums": 1.0}
+    for wrong in ("bass", "bass=much", "piano=0.3", "bass=0.3,"):
+        with pytest.raises(ValueError, match="expected a share from 0 to 1 for some of vocals"):
+            train_commands.parse_shares(wrong)
+    told = call("train", "--extra-share", "bass=1.5", "--pools", "nowhere")
+    assert told.exit_code == 1
+    assert "extra_share={" in told.output

@@ -294,14 +294,14 @@ def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:
-    """Set a network's per-bin mean and deviation of the log magnitude.
+    """Set a network's mean and deviation of the log magnitude in each bin.
 
     Parameters
     ----------
     network
         A `UNet`, or a bag of them; one whose input is not normalised is left alone.
     mixtures
-        Magnitudes, each ``(batch, channels, bins, frames)``.
+        Magnitudes, each ``(batch, planes, bins, frames)``.
     """
     assert isinstance(network, UNet)
     parts = [part for part in network.modules() if isinstance(part, UNet)]
@@ -309,8 +309,9 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     if not parts:
         return
     logs = [network.compress(mixture) for mixture in mixtures]
-    mean = torch.stack([log.mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
-    square = torch.stack([log.square().mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
+    others = (0, 3) if network.config.mid_side else (0, 1, 3)
+    mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
+    square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)
     for part in parts:
         part.input_mean.copy_(mean)
         part.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())

@@ -11,10 +11,10 @@ from ..spleeter import spleeter_config
 # The levels of Jansson et al. (ISMIR 2017) and Spleeter.
 WIDE = (16, 32, 64, 128, 256, 512)
 NETWORKS: dict[str, ModelConfig] = {
-    # One network for all stems, what unetsep ships: 2.6 million parameters.
-    "small": ModelConfig(),
-    # The same with wider levels: 7.0 million parameters.
-    "large": ModelConfig(filters=(32, 48, 96, 160, 224, 240)),
+    # One network for all stems: 2.6 million parameters.
+    "small": ModelConfig(filters=(16, 32, 64, 96, 128, 160), mid_side=True),
+    # The same with twice the parameters, 5.1 million, where they cost little: deep down.
+    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256), mid_side=True),
     # Theirs, for a single target: 9.8 million.
     "wide": ModelConfig(filters=WIDE),
     # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its

@@ -16,6 +16,8 @@ BASSES = range(32, 40)
 # Basses that climb above D3 play a melody, and what lies below A2 competes with the bass; only
 # overdriven guitars (29, 30) go as low as their open E string in rock.
 HIGHEST_BASS, LOWEST_OTHER, LOWEST_ROCK_GUITAR = 50, 45, 40
+# Single low notes of others are left out, too: a left hand or a pad that doubles the bass.
+LOWEST_NOTE = 38
 # Neither bass, drums nor unmistakably "other": timpani, choirs and voices, percussion, noises.
 UNCLEAR = {47, 52, 53, 54, 85, 91, *range(112, 128)}
 # Presets of bank 128; usual kits are more likely than machines, jazz and brushes.
@@ -124,7 +126,7 @@ def split(song: Part) -> dict[str, Part]:
             if pitch <= HIGHEST_BASS:
                 basses.append(notes)
         elif pitch >= lowest:
-            others += notes
+            others += [note for note in notes if note.pitch >= LOWEST_NOTE]
     chosen = {
         "bass": max(basses, key=len, default=[]),
         "drums": voices.get((DRUM_CHANNEL, 0), []),

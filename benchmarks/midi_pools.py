@@ -56,12 +56,17 @@ def render(midi: Path, soundfont: Path, folder: Path, effects: tuple[bool, bool]
 def colour(audio: np.ndarray, stem: str, rng: random.Random) -> np.ndarray:
     """Tilt the spectrum above 500 Hz by up to 2.4 dB per octave; overdrive three basses in five.
 
-    Two soundfonts have sixteen basses; amplifiers and mixing desks make the difference.
+    What is below 15 Hz is removed. Two soundfonts have sixteen basses; amplifiers and mixing
+    desks make the difference.
     """
     tilt, drive = rng.uniform(-0.4, 0.4), rng.choice((0.0, 0.0, 1.0, 2.0, 4.0))
-    spectrum = np.fft.rfft(audio, axis=0)
-    frequencies = np.fft.rfftfreq(len(audio), 1 / RATE)[:, None]
-    tilted = np.fft.irfft(spectrum * (1 + (frequencies / 500) ** 2) ** (tilt / 2), len(audio), 0)
+    # A multiple of a power of two is transformed many times faster than any length.
+    length = -(-len(audio) // 2**16) * 2**16
+    spectrum = np.fft.rfft(audio, length, axis=0)
+    f = np.fft.rfftfreq(length, 1 / RATE)[:, None].astype(np.float32)
+    # Some samples have an offset, which is no sound but would count as the loudest bass.
+    response = f**4 / (f**4 + 15**4) * (1 + (f / 500) ** 2) ** (tilt / 2)
+    tilted = np.fft.irfft(spectrum * response, length, axis=0)[: len(audio)]
     peak = np.abs(tilted).max()
     return np.tanh(tilted / peak * drive) if stem == "bass" and drive and peak else tilted
 
@@ -124,6 +129,12 @@ def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Ra
     return Recording(trim(colour(audio, stem, rng)), soundfont)
 
 
+def too_short(part: Part) -> bool:
+    """Whether a part has no excerpt worth keeping, such as a drummer's fill."""
+    played = part.notes[-1].end - part.notes[0].start
+    return len(part.notes) < SHORTEST or played < SHORTEST
+
+
 def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[list[str]]:
     """Write one stem's recordings; yields rows of sources.csv. Songs can come several times."""
     missing, take = minutes * 60, 0
@@ -134,7 +145,7 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
             if missing <= 0:
                 return
             parts = song(path)
-            if stem not in parts or len(parts[stem].notes) < SHORTEST:
+            if stem not in parts or too_short(parts[stem]):
                 continue
             rng = random.Random(f"{options.seed} {stem} {take} {path.relative_to(options.midi)}")
             made = recording(parts[stem], stem, options, rng)

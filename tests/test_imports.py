@@ -20,6 +20,7 @@ LAYERS = [
         "hub",
         "resample",
         "spectrogram",
+        "layers",
         "unet",
         "overlap",
         "tensor_bundle",

@@ -51,7 +51,7 @@ def separate(
     path: str | Path,
     output_dir: str | Path | None = None,
     *,
-    model: str | Path | Separator = "default",
+    model: str | Path | Sequence[str | Path] | Separator = "default",
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     container: str = "wav",
@@ -73,7 +73,8 @@ def separate(
     output_dir
         Where to write ``<song>/<stem>.<container>``.
     model
-        Name or path of a checkpoint, or a `Separator` to reuse.
+        Name or path of a checkpoint, a list of these (whose masks are averaged), or a
+        `Separator` to reuse.
     stems, two_stems
         See `Separator.select`.
     container, bit_depth
@@ -138,7 +139,7 @@ def separate_to_files(
     path: str | Path,
     output_dir: str | Path,
     *,
-    model: str | Path | Separator = "default",
+    model: str | Path | Sequence[str | Path] | Separator = "default",
     options: FileOptions | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -154,7 +155,8 @@ def separate_to_files(
     output_dir
         Folder; made if it is not there.
     model
-        Name or path of a checkpoint, or a `Separator` to reuse.
+        Name or path of a checkpoint, a list of these (whose masks are averaged), or a
+        `Separator` to reuse.
     options
         Stems, format, excerpt, and whether existing files are replaced.
     progress

@@ -88,6 +88,7 @@ def main() -> None:
     metavar="NAME|PATH",
     help="Model, or several separated by commas; see 'unetsep models'.",
 )
+@click.option("--average", is_flag=True, help="One result: the mean of the models' masks.")
 @click.option("--all-losses", is_flag=True, help="Every bundled model, each in its own folder.")
 @click.option("--stems", metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM and no_STEM, the rest.")

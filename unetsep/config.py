@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,12 @@ CHOICES = {
     "skips": ("activated", "raw"),
     "head": ("transposed", "dilated"),
 }
+
+# Fields in which models must agree for their masks to be averaged.
+SIGNAL_PATH = (
+    *("stems", "sample_rate", "channels", "n_fft", "hop_length", "bins"),
+    *("frame_multiple", "lead_frames", "pad_segments"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,13 @@ class ModelConfig:
         Output channels of the encoder's levels; each level halves bins and frames.
     kernel_size
         Side of the square convolution kernels.
+    bin_units
+        Size of the fully connected layer along frequency that follows each level, see
+        `unetsep.unet.BinMixing`; 0 for none.
+    mid_side
+        Whether the network also sees the magnitudes of half the sum and half the difference
+        of the two channels: what stands in the middle of the stereo image and what does not
+        can have equal magnitudes left and right.
     mask
         ``"softmax"``: the stems of one network share each bin and their masks sum to
         one. ``"sigmoid"``: each stem has a mask of its own.
@@ -102,6 +116,8 @@ class ModelConfig:
     bins: int = 1024
     filters: tuple[int, ...] = (24, 32, 64, 96, 128, 160)
     kernel_size: int = 5
+    bin_units: int = 0
+    mid_side: bool = False
     mask: str = "softmax"
     log_floor: float = 1e-4
     segment_frames: int = 512
@@ -133,6 +149,8 @@ class ModelConfig:
             and 0 < min(self.filters) <= max(self.filters) <= MAX_FILTERS,
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
             "kernel_size": self.kernel_size % 2 == 1 and 3 <= self.kernel_size <= 31,
+            "bin_units": 0 <= self.bin_units <= MAX_FILTERS,
+            "mid_side": not self.mid_side or (self.channels == 2 and self.input == "log"),
             "log_floor": self.log_floor > 0,
             "segment_frames": 0 < self.segment_frames <= MAX_SEGMENT
             and self.segment_frames % stride == 0,
@@ -152,6 +170,11 @@ class ModelConfig:
     def frame_multiple(self) -> int:
         """Bins and frames given to the network must be multiples of this."""
         return int(2 ** len(self.filters))
+
+    @property
+    def planes(self) -> int:
+        """Magnitude spectra that the network sees at once; see `mid_side`."""
+        return 2 * self.channels if self.mid_side else self.channels
 
     @property
     def ratio_exponent(self) -> float:
@@ -178,3 +201,31 @@ class ModelConfig:
         if unknown:
             raise ValueError(f"model config: unknown keys {unknown}; a newer unetsep wrote it")
         return cls(**values)
+
+
+def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
+    """The first of several configs, if the masks of all of them can be averaged.
+
+    Parameters
+    ----------
+    configs
+        Of one or more models.
+    name
+        What to call them in messages.
+
+    Raises
+    ------
+    ValueError
+        If they differ in a field of `SIGNAL_PATH`, or there is none.
+    """
+    if not configs:
+        raise ValueError("expected at least one model")
+    first = configs[0]
+    for other in configs[1:]:
+        for field in SIGNAL_PATH:
+            ours, theirs = getattr(first, field), getattr(other, field)
+            if ours != theirs:
+                raise ValueError(
+                    f"the masks of {name} cannot be averaged: their {field} is {ours} and {theirs}"
+                )
+    return first

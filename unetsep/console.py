@@ -38,6 +38,7 @@ def run_separate(
     songs: Sequence[Path],
     output_dir: Path,
     models: str,
+    average: bool,
     all_losses: bool,
     stems: str | None,
     two_stems: str | None,
@@ -82,7 +83,7 @@ def run_separate(
             mask_extension=mask_extension,
             wiener=wiener,
         )
-        for model in _models(models, all_losses)
+        for model in _models(models, all_losses, average)
     ]
     if verbose:
         names = ", ".join(separator.name for separator in separators)
@@ -130,14 +131,16 @@ def run_separate(
     return not failed
 
 
-def _models(models: str, all_losses: bool) -> list[str]:
+def _models(models: str, all_losses: bool, average: bool) -> Sequence[str | list[str]]:
+    """Names of models; with ``average`` one list of them, a model together."""
     if all_losses:
-        return [entry.name for entry in list_models() if entry.bundled]
+        bundled = [entry.name for entry in list_models() if entry.bundled]
+        return [bundled] if average else bundled
     wanted = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     names = [model_name(model) for model in wanted]
     if not wanted or len(set(names)) < len(names):
         raise ValueError(f"--model {models!r}: expected different names, separated by commas")
-    return wanted
+    return [wanted] if average else wanted
 
 
 def _one(

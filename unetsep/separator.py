@@ -12,7 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .config import common_config
 from .devices import check_choice, choose_device, choose_precision
+from .spectrogram import magnitudes
 from .stream import Progress, Selection, SongStream, push_all
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
@@ -20,6 +22,7 @@ from .weights import load_network, model_name
 Signal = npt.NDArray[np.float32]
 
 MASK_EXTENSIONS = ("top", "zeros")
+Model = str | Path | UNet
 
 
 class Separator:
@@ -29,7 +32,8 @@ class Separator:
     ----------
     model
         Name from the manifest (``unetsep models`` lists them), path of a checkpoint, or a
-        network.
+        network; or a list of these, whose masks are averaged: they must agree in
+        `unetsep.config.SIGNAL_PATH`, and segments and overlap are those of the first.
     device
         ``auto`` takes CUDA, then Apple's GPU, then the CPU.
     precision
@@ -63,7 +67,7 @@ class Separator:
 
     def __init__(
         self,
-        model: str | Path | UNet = "default",
+        model: Model | Sequence[Model] = "default",
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -74,17 +78,20 @@ class Separator:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        network = model if isinstance(model, UNet) else load_network(model)
-        self.config = network.config
+        models = [model] if isinstance(model, Model) else list(model)
+        networks = [each if isinstance(each, UNet) else load_network(each) for each in models]
+        self.name = "+".join(
+            "unnamed" if isinstance(each, UNet) else model_name(each) for each in models
+        )
+        self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.5:
             raise ValueError(f"overlap must be between 0 and 0.5, got {overlap}")
         if wiener < 0:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
-        self.name = "unnamed" if isinstance(model, UNet) else model_name(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._network = network.for_inference(dtype).to(self.device)
+        self._networks = [each.for_inference(dtype).to(self.device) for each in networks]
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -229,7 +236,8 @@ class Separator:
     def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
         """A song to push blocks into; see `SongStream`."""
         estimate = self.estimate
-        if self.config.independent and not self.wiener:  # which weighs all stems
+        independent = all(network.config.independent for network in self._networks)
+        if independent and not self.wiener:  # which weighs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
         return SongStream(
             self.config,
@@ -250,32 +258,37 @@ class Separator:
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
     @torch.inference_mode()
-    def estimate(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+    def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
         """Masks of one segment, as the config wants them: see `ModelConfig.mask_exponent`.
 
         Stereo goes through a stereo network as it is; any other number of channels is
-        separated channel by channel.
+        separated channel by channel. Of several models it is the mean of their masks.
 
         Parameters
         ----------
-        magnitude
-            ``(channels, bins, frames)``.
+        spectrum
+            Complex, ``(channels, bins, frames)``.
         wanted
             Indices of the stems that matter; see `UNet.forward`.
 
         Returns
         -------
         Tensor
-            ``(stems, channels, bins, frames)``, fp32, on the device of ``magnitude``.
+            ``(stems, channels, bins, frames)``, fp32, on the device of ``spectrum``.
         """
-        config = self.config
-        together = magnitude.shape[0] == config.channels
-        batch = magnitude[None] if together else magnitude[:, None]
-        batch = batch.expand(-1, config.channels, -1, -1)
-        masks: Tensor = self._network(batch.to(self.device), wanted).to(magnitude.device)
-        masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
-        if config.ratio_exponent == 0:
-            return masks
-        # A network that sees levels compares magnitudes, one that does not compares masks.
-        estimates = masks * magnitude if config.input == "linear" else masks
-        return ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
+        together = spectrum.shape[0] == self.config.channels
+        batch = spectrum[None] if together else spectrum[:, None]
+        batch = batch.expand(-1, self.config.channels, -1, -1).to(self.device)
+        total: Tensor | None = None
+        for network in self._networks:
+            seen = magnitudes(batch, mid_side=network.config.mid_side)
+            masks: Tensor = network(seen, wanted).to(spectrum.device)
+            masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
+            config = network.config
+            if config.ratio_exponent != 0:
+                # A network that sees levels compares magnitudes, one that does not masks.
+                estimates = masks * spectrum.abs() if config.input == "linear" else masks
+                masks = ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
+            total = masks if total is None else total + masks
+        assert total is not None
+        return total / len(self._networks) if len(self._networks) > 1 else total

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .config import ModelConfig
+from .layers import BinMixing, SameConv2d, SameConvTranspose2d, as_convolution
 
 
 class UNet(nn.Module):
@@ -43,7 +43,7 @@ class UNet(nn.Module):
                 UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
             )
             return
-        widths = (config.channels, *config.filters)
+        widths = (config.planes, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
             for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
@@ -54,6 +54,11 @@ class UNet(nn.Module):
             _decoder_level(before if level == 0 else 2 * before, after, config)
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
+        if config.bin_units:
+            for blocks in (list(self.encoder), list(self.decoder)[::-1]):
+                for level, block in enumerate(blocks, start=1):
+                    assert isinstance(block, nn.Sequential)
+                    block.append(BinMixing(config.bins >> level, config.bin_units))
         masks = len(config.stems) * config.channels
         self.head: nn.Module
         if config.head == "dilated":
@@ -63,9 +68,11 @@ class UNet(nn.Module):
             before = config.filters[0] * (1 if len(config.filters) == 1 else 2)
             self.head = _doubling(before, masks, config, bias=True)
         if config.input == "log":
-            # Mean and deviation of the log magnitude in each bin over the training mixtures.
-            self.register_buffer("input_mean", torch.zeros(config.bins))
-            self.register_buffer("input_std", torch.ones(config.bins))
+            # Mean and deviation of the log magnitude in each bin over the training mixtures,
+            # of each plane by itself where they differ.
+            shape = (config.planes, config.bins) if config.mid_side else (config.bins,)
+            self.register_buffer("input_mean", torch.zeros(shape))
+            self.register_buffer("input_std", torch.ones(shape))
 
     def compress(self, magnitude: Tensor) -> Tensor:
         """Log magnitude relative to the clip's level, so that the level does not matter.
@@ -76,14 +83,15 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``, >= 0.
+            ``(batch, planes, bins, frames)``, >= 0.
 
         Returns
         -------
         Tensor
-            ``(batch, channels, bins, frames)``, not yet normalised per bin.
+            ``(batch, planes, bins, frames)``, not yet normalised per bin.
         """
-        power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
+        channels = magnitude[:, : self.config.channels]
+        power = channels.square().mean(dim=(1, 2))  # (batch, frames)
         active = (power > 0).sum(dim=1).clamp(min=1)
         level = (power.sum(dim=1) / active).sqrt()
         scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
@@ -95,7 +103,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+            ``(batch, planes, bins, frames)``; bins and frames as the config demands.
 
         Returns
         -------
@@ -106,7 +114,7 @@ class UNet(nn.Module):
             return torch.cat([member.logits(magnitude) for member in self._members()], dim=1)
         hidden = magnitude
         if self.config.input == "log":
-            mean, std = self.input_mean[:, None], self.input_std[:, None]
+            mean, std = self.input_mean[..., None], self.input_std[..., None]
             hidden = (self.compress(magnitude) - mean) / std
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).to(next(self.encoder.parameters()).dtype)
@@ -139,8 +147,8 @@ class UNet(nn.Module):
                 _fold_norms(part)
             for block in part.decoder:
                 assert isinstance(block, nn.Sequential)
-                block[0] = _as_convolution(block[0])
-            part.head = _as_convolution(part.head)
+                block[0] = as_convolution(block[0])
+            part.head = as_convolution(part.head)
             for layer in (part.encoder, part.decoder, part.head):
                 layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in network.modules():
@@ -154,7 +162,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``, any level.
+            ``(batch, planes, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
         wanted
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
@@ -167,8 +175,8 @@ class UNet(nn.Module):
         """
         if wanted is None or not self.config.independent:
             return self.masks(self.logits(magnitude))
-        stems = len(self.config.stems)
-        masks = magnitude.new_zeros(len(magnitude), stems, *magnitude.shape[1:])
+        stems, channels = len(self.config.stems), self.config.channels
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
         for index in set(wanted):
             masks[:, index] = self.masks(self._members()[index].logits(magnitude))[:, 0]
         return masks
@@ -204,31 +212,6 @@ def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
     power = estimates.square() if exponent == 2 else estimates.pow(exponent)
     power = power + epsilon / len(estimates)
     return power / power.sum(dim=0)
-
-
-class SameConv2d(nn.Conv2d):
-    """Convolution with stride 2 that pads as TensorFlow's ``same`` does.
-
-    An even size needs ``kernel - 2`` elements in all, of which the smaller half goes before:
-    one before and two after for a kernel of five. Torch can only pad evenly.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """``(batch, channels, 2 h, 2 w)`` to ``(batch, channels, h, w)``."""
-        total = self.kernel_size[0] - 2
-        sides = (total // 2, total - total // 2)
-        return super().forward(functional.pad(input, sides * 2))
-
-
-class SameConvTranspose2d(nn.ConvTranspose2d):
-    """Transposed convolution with stride 2, the adjoint of `SameConv2d`.
-
-    With ``padding`` elements cut off before, it ends one row and column late.
-    """
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
-        """``(batch, channels, h, w)`` to ``(batch, channels, 2 h, 2 w)``."""
-        return super().forward(input, output_size)[..., :-1, :-1]
 
 
 def _doubling(before: int, after: int, config: ModelConfig, *, bias: bool) -> nn.ConvTranspose2d:
@@ -275,30 +258,3 @@ def _fold_norms(network: UNet) -> None:
         transposed = isinstance(convolution, nn.ConvTranspose2d)
         block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
         block[1] = nn.Identity()
-
-
-def _as_convolution(layer: nn.Module) -> nn.Module:
-    """A doubling transposed convolution as a convolution and a shuffle (Shi et al. 2016).
-
-    Along one axis tap ``k`` of the former adds input ``i`` to output ``2 i + k - padding``.
-    So output ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``:
-    a convolution for each remainder ``r``.
-    """
-    if not isinstance(layer, nn.ConvTranspose2d):
-        return layer
-    kernel, padding = layer.kernel_size[0], int(layer.padding[0])
-    reach = max(kernel - 1 - padding, padding + 1) // 2
-    size = 2 * reach + 1
-    taps = torch.zeros(2, size, kernel)
-    for r in range(2):
-        for d in range(-reach, reach + 1):
-            if 0 <= r + padding - 2 * d < kernel:
-                taps[r, d + reach, r + padding - 2 * d] = 1
-    inputs, outputs = layer.in_channels, 4 * layer.out_channels
-    convolution = nn.Conv2d(inputs, outputs, size, padding=reach, bias=layer.bias is not None)
-    with torch.no_grad():
-        weight = torch.einsum("iokl,rdk,sel->orside", layer.weight, taps, taps)
-        convolution.weight.copy_(weight.flatten(0, 2))
-        if layer.bias is not None and convolution.bias is not None:
-            convolution.bias.copy_(layer.bias.repeat_interleave(4))
-    return nn.Sequential(convolution, nn.PixelShuffle(2))

@@ -290,8 +290,8 @@ def serialize(network: UNet, *, half: bool = True) -> bytes:
     network
         Any `UNet`.
     half
-        Store convolutions in half precision. BatchNorm tensors and input statistics stay
-        fp32: running variances overflow fp16.
+        Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
+        input statistics) stay fp32: running variances overflow fp16.
     """
     import torch
     from safetensors.torch import save
@@ -299,7 +299,7 @@ def serialize(network: UNet, *, half: bool = True) -> bytes:
     tensors = {}
     for name, value in network.state_dict().items():
         tensor = value.detach().cpu().contiguous()
-        if half and tensor.dim() == 4:
+        if half and tensor.dim() >= 2:
             tensor = tensor.to(torch.float16)
         tensors[name] = tensor
     return bytes(save(tensors, metadata={"config": network.config.to_json()}))

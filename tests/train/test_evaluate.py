@@ -73,12 +73,12 @@ def test_a_model_with_other_weights_is_computed_again(
     path = tmp_path / "net.safetensors"
     path.write_bytes(checkpoint.read_bytes())
     settings = Settings(tmp_path / "out", duration=1.0)
-    assert not evaluate(tracks, [model_method(str(path))], settings)[0].reused
-    assert evaluate(tracks, [model_method(str(path))], settings)[0].reused
+    assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
+    assert evaluate(tracks, [model_method([str(path)])], settings)[0].reused
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert not evaluate(tracks, [model_method(str(path))], settings)[0].reused
+    assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
 
 
 def test_full_metrics_serve_for_sdr_but_not_the_other_way(root: Path, tmp_path: Path) -> None:

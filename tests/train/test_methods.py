@@ -38,7 +38,7 @@ def write(folder: Path, *stems: str, rate: int = RATE, samples: int = 3 * RATE) 
 
 def test_a_model_is_computed_in_fp32(checkpoint: Path, track: Track) -> None:
     recording = read_track(track, 1.0)
-    found = model_method(str(checkpoint)).estimate(track, recording)
+    found = model_method([str(checkpoint)]).estimate(track, recording)
     separator = Separator(checkpoint, precision="fp32")
     expected = separator.separate(recording.mixture, recording.sample_rate)
     assert tuple(found) == STEMS
@@ -49,14 +49,14 @@ def test_a_model_is_computed_in_fp32(checkpoint: Path, track: Track) -> None:
 def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
-    first, second = model_method(str(checkpoint)), model_method(str(copy))
+    first, second = model_method([str(checkpoint)]), model_method([str(copy)])
     assert (first.name, second.name) == ("tiny", "copy")
     assert first.origin(track) == second.origin(track)
 
 
 def test_a_model_that_is_not_there_fails_before_work_starts() -> None:
     with pytest.raises(WeightsError, match="there is no model"):
-        model_method("nonsense")
+        model_method(["nonsense"])
 
 
 def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: 
         path = tmp_path / f"{stem}.safetensors"
         path.write_bytes(serialize(UNet(config)))
         recording = read_track(track, 1.0)
-        found = model_method(str(path)).estimate(track, recording)
+        found = model_method([str(path)]).estimate(track, recording)
         assert tuple(found) == (stem, rest)
         np.testing.assert_allclose(found[stem] + found[rest], recording.mixture, atol=1e-5)
         assert set(references(recording, found)) == {*STEMS, rest}
@@ -76,7 +76,7 @@ def test_stems_that_musdb_does_not_know_belong_to_other(track: Track, tmp_path: 
     path = tmp_path / "five.safetensors"
     path.write_bytes(serialize(UNet(config)))
     recording = read_track(track, 1.0)
-    found = model_method(str(path)).estimate(track, recording)
+    found = model_method([str(path)]).estimate(track, recording)
     assert tuple(found) == STEMS
     np.testing.assert_allclose(sum(found.values()), recording.mixture, atol=1e-5)
 
@@ -150,6 +150,6 @@ def test_baselines_are_chosen_by_name() -> None:
 def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
     import pickle
 
-    method = model_method(str(checkpoint))
+    method = model_method([str(checkpoint)])
     assert pickle.loads(pickle.dumps(method)) == method
     assert isinstance(method, ModelMethod)

@@ -33,6 +33,7 @@ from .train_cli import export, publish, train
     metavar="NAME|PATH",
     help="Any number, repeated or separated by commas.  [default: the default model]",
 )
+@click.option("--average", is_flag=True, help="One method: the mean of the models' masks.")
 @click.option("--all-losses", is_flag=True, help="Every bundled model.")
 @click.option(
     "--estimates",

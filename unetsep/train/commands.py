@@ -36,6 +36,7 @@ def run_eval(
     musdb_root: Path | None,
     output: Path,
     models: Sequence[str],
+    average: bool,
     all_losses: bool,
     estimates: Sequence[Path],
     baselines: str,
@@ -64,7 +65,7 @@ def run_eval(
     shown = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     with needs_extra():
         tracks = find_tracks(root, subset, only)
-        methods = _methods(models, all_losses, estimates, baselines, device)
+        methods = _methods(models, average, all_losses, estimates, baselines, device)
         settings = Settings(output, metrics, duration)
         with _bar(shown, len(tracks) * len(methods)) as progress:
             outcomes = evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
@@ -99,6 +100,7 @@ def needs_extra() -> Iterator[None]:
 
 def _methods(
     models: Sequence[str],
+    average: bool,
     all_losses: bool,
     estimates: Sequence[Path],
     baselines: str,
@@ -110,7 +112,9 @@ def _methods(
         wanted += [entry.name for entry in list_models() if entry.bundled]
     if not wanted and not estimates:
         wanted = ["default"]
-    found: list[Method] = [model_method(model, device) for model in dict.fromkeys(wanted)]
+    unique = list(dict.fromkeys(wanted))
+    groups = [unique] if average and unique else [[model] for model in unique]
+    found: list[Method] = [model_method(models, device) for models in groups]
     return [*found, *(folder_method(path) for path in estimates), *baseline_methods(baselines)]
 
 

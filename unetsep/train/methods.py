@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import __version__
-from ..config import STEMS
+from ..config import STEMS, common_config
 from ..errors import AudioError
 from ..separator import Separator
 from ..weights import is_path, load_network, manifest, model_name
@@ -54,21 +54,21 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class ModelMethod:
-    """A model, always computed in fp32.
+    """A model, or the mean of several models' masks, always computed in fp32.
 
     Parameters
     ----------
-    model
-        Name from the manifest or path of a checkpoint.
+    models
+        Names from the manifest or paths of checkpoints.
     name
         Name in reports.
     sha256
-        Of the checkpoint.
+        Of the checkpoints, joined by ``+``.
     device
         Where to compute.
     """
 
-    model: str
+    models: tuple[str, ...]
     name: str
     sha256: str
     device: str = "auto"
@@ -88,7 +88,7 @@ class ModelMethod:
 
         Stems that MUSDB18 does not know (piano) are part of its other.
         """
-        separator = _separator(self.model, self.device)
+        separator = _separator(self.models, self.device)
         if len(separator.stems) > 1:
             stems = separator.separate(recording.mixture, recording.sample_rate)
             known = {stem: stems[stem] for stem in STEMS if stem in stems}
@@ -102,8 +102,8 @@ class ModelMethod:
 
 
 @functools.lru_cache(maxsize=8)
-def _separator(model: str, device: str) -> Separator:
-    return Separator(model, device=device, precision="fp32")
+def _separator(models: tuple[str, ...], device: str) -> Separator:
+    return Separator(models, device=device, precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -218,20 +218,26 @@ def references(recording: Recording, stems: Iterable[str]) -> dict[str, Signal]:
     return true
 
 
-def model_method(model: str, device: str = "auto") -> ModelMethod:
-    """A model that has been loaded once, so that a wrong name fails before work starts.
+def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
+    """One or more models, loaded once, so that a wrong name fails before work starts.
 
     Raises
     ------
     WeightsError
-        If the model cannot be loaded.
+        If a model cannot be loaded.
+    ValueError
+        If their masks cannot be averaged.
     """
-    load_network(model)
+    name = "+".join(model_name(model) for model in models)
+    common_config([load_network(model).config for model in models], name)
+    digest = "+".join(_digest(model) for model in models)
+    return ModelMethod(tuple(map(str, models)), name, digest, device)
+
+
+def _digest(model: str) -> str:
     if is_path(model):
-        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    else:
-        digest = manifest().checkpoints[model_name(model)].sha256
-    return ModelMethod(str(model), model_name(model), digest, device)
+        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return manifest().checkpoints[model_name(model)].sha256
 
 
 def baseline_methods(names: str) -> list[BaselineMethod]:

@@ -1,0 +1,90 @@
+"""Layers that torch does not have, and the same ones in a form that is faster on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BinMixing(nn.Module):
+    """Residual block along frequency: ``x + W2 relu(W1 x + b1) + b2`` in each frame.
+
+    Convolutions treat all frequencies alike and see their neighbours only; this one sees a
+    whole frame and knows its bins apart, as the time-distributed fully connected layers of
+    Choi et al. (ISMIR 2020) do. All channels share the weights. It starts as the identity.
+
+    Parameters
+    ----------
+    bins
+        Bins of the hidden spectrum.
+    units
+        Size of the layer between, at most ``bins``.
+    """
+
+    def __init__(self, bins: int, units: int) -> None:
+        super().__init__()
+        units = min(units, bins)
+        self.squeeze = nn.Parameter(torch.empty(units, bins).normal_(std=bins**-0.5))
+        self.squeeze_bias = nn.Parameter(torch.zeros(units))
+        self.expand = nn.Parameter(torch.zeros(bins, units))
+        self.expand_bias = nn.Parameter(torch.zeros(bins))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
+        spectrum = hidden.permute(0, 2, 3, 1)  # (batch, frames, bins, channels)
+        squeezed = (self.squeeze @ spectrum + self.squeeze_bias[:, None]).relu()
+        mixed = spectrum + (self.expand @ squeezed + self.expand_bias[:, None])
+        return mixed.permute(0, 3, 1, 2)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with stride 2 that pads as TensorFlow's ``same`` does.
+
+    An even size needs ``kernel - 2`` elements in all, of which the smaller half goes before:
+    one before and two after for a kernel of five. Torch can only pad evenly.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """``(batch, channels, 2 h, 2 w)`` to ``(batch, channels, h, w)``."""
+        total = self.kernel_size[0] - 2
+        sides = (total // 2, total - total // 2)
+        return super().forward(functional.pad(input, sides * 2))
+
+
+class SameConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution with stride 2, the adjoint of `SameConv2d`.
+
+    With ``padding`` elements cut off before, it ends one row and column late.
+    """
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        """``(batch, channels, h, w)`` to ``(batch, channels, 2 h, 2 w)``."""
+        return super().forward(input, output_size)[..., :-1, :-1]
+
+
+def as_convolution(layer: nn.Module) -> nn.Module:
+    """A doubling transposed convolution as a convolution and a shuffle (Shi et al. 2016).
+
+    Along one axis tap ``k`` of the former adds input ``i`` to output ``2 i + k - padding``.
+    So output ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``:
+    a convolution for each remainder ``r``.
+    """
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return layer
+    kernel, padding = layer.kernel_size[0], int(layer.padding[0])
+    reach = max(kernel - 1 - padding, padding + 1) // 2
+    size = 2 * reach + 1
+    taps = torch.zeros(2, size, kernel)
+    for r in range(2):
+        for d in range(-reach, reach + 1):
+            if 0 <= r + padding - 2 * d < kernel:
+                taps[r, d + reach, r + padding - 2 * d] = 1
+    inputs, outputs = layer.in_channels, 4 * layer.out_channels
+    convolution = nn.Conv2d(inputs, outputs, size, padding=reach, bias=layer.bias is not None)
+    with torch.no_grad():
+        weight = torch.einsum("iokl,rdk,sel->orside", layer.weight, taps, taps)
+        convolution.weight.copy_(weight.flatten(0, 2))
+        if layer.bias is not None and convolution.bias is not None:
+            convolution.bias.copy_(layer.bias.repeat_interleave(4))
+    return nn.Sequential(convolution, nn.PixelShuffle(2))

@@ -20,11 +20,12 @@ from unetsep.separator import Separator
 from unetsep.spectrogram import stft
 from unetsep.spleeter import spleeter_config
 from unetsep.train import losses, train_cli
+from unetsep.train.calibration import gradient_norm, set_input_statistics
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.export import export_run, read_manifest, sdr_change
 from unetsep.train.fit import Machine, fit
 from unetsep.train.logs import draw_curves, read_log
-from unetsep.train.module import SeparationModule, gradient_norm, set_input_statistics
+from unetsep.train.module import SeparationModule
 from unetsep.train.presets import NETWORKS, build_model
 from unetsep.train.schedule import Clock, Schedule
 from unetsep.train.spectra import spectra

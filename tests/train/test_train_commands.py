@@ -51,6 +51,11 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert "Training l1, mse on 2 songs" in told.output
     assert "step 2 l1: SDR in dB vocals" in told.output
     assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    lists = {
+        "songs": ["musdb/train/A - B", "musdb/train/C - D"],
+        "valid_songs": ["musdb/valid/Leaf - Summerghost"],
+    }
+    assert json.loads((run / "songs.json").read_text()) == lists
     monkeypatch.delenv("MUSDB_PATH")
     again = call(*start, "--resume", "--max-steps", 4)
     assert again.exit_code == 0, again.output
@@ -62,6 +67,7 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert exported.exit_code == 0, exported.output
     entry = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"][0]
     assert entry["training"]["data"] == ["musdb"]
+    assert entry["training"].items() >= lists.items()
     assert entry["scores"]["change_by_half_precision"] < 0.01
 
 

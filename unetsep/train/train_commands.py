@@ -155,6 +155,7 @@ def run_train(
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "log.jsonl").exists() or resume:
                 (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
+                (folder / "songs.json").write_text(json.dumps(song_lists(train, valid), indent=1))
         fit(
             config,
             train,
@@ -166,6 +167,19 @@ def run_train(
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
+
+
+def song_lists(train: Sequence[Song], valid: Sequence[Song]) -> dict[str, list[str]]:
+    """What a run learns from and is selected on, as ``origin/split/name``.
+
+    A song of which an excerpt is held out is in both lists.
+    """
+    return {
+        "songs": list(dict.fromkeys(f"{song.origin}/train/{song.name}" for song in train)),
+        "valid_songs": list(
+            dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in valid)
+        ),
+    }
 
 
 def parse_shares(text: str) -> dict[str, float]:

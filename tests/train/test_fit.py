@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -84,6 +85,27 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: i
         ours = load_network(tmp_path / f"{name}.safetensors").state_dict()
         for key, value in load_network(whole / f"{name}.safetensors").state_dict().items():
             assert torch.equal(ours[key], value), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
+    def stop(_: Any) -> None:
+        children = multiprocessing.active_children()
+        assert children
+        for process in children:
+            assert process.pid is not None
+            os.kill(process.pid, number)
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(TrainingError, match="interrupted after step 2"):
+        run(tmp_path, tiny(), callbacks=[At(1, stop)], machine=Machine("cpu", workers=1))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_fp16_on_a_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="do not train in fp16: choose --precision bf16"):
+        run(tmp_path, tiny(precision="fp16"))
 
 
 def test_a_killed_run_goes_on_from_its_last_validation(tmp_path: Path, whole: Path) -> None:

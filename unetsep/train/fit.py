@@ -162,6 +162,8 @@ def build_trainer(
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     on_cpu = accelerator == "cpu"
+    if on_cpu and config.precision == "fp16":
+        raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
     strategy: Any = "auto"
     if many:
         backend = "gloo" if on_cpu else "nccl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ class ClipModule(lightning.LightningDataModule):
             dataset,
             batch_sampler=batches,
             num_workers=workers,
+            worker_init_fn=_leave_signals,
             prefetch_factor=4 if workers else None,
             pin_memory=not on_cpu,
         )
@@ -110,6 +112,15 @@ class ClipModule(lightning.LightningDataModule):
             assert self.trainer is not None
             self._audio = ResidentClips(self.planner, self.trainer.strategy.root_device)
         return self._audio.cut(batch)
+
+
+def _leave_signals(_: int) -> None:
+    """Let a worker outlive Ctrl-C and SIGTERM, which go to all processes of a terminal or job.
+
+    The training process finishes its step and saves; for that it needs its workers.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _same(item: Any) -> Any:

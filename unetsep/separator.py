@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .config import common_config
 from .devices import check_choice, choose_device, choose_precision
+from .inference import InferenceUNet
 from .stream import Progress, Selection, SongStream, push_all
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
@@ -90,7 +91,7 @@ class Separator:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._networks = [each.for_inference(dtype).to(self.device) for each in networks]
+        self._networks = [InferenceUNet(each, dtype).to(self.device) for each in networks]
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from unetsep.overlap import SegmentedMasks
 BINS, SEGMENT, MULTIPLE = 8, 64, 16
 
 
-def local(magnitude: torch.Tensor) -> torch.Tensor:
+def local(spectrum: torch.Tensor) -> torch.Tensor:
     """Masks that depend on nothing but their own bin and frame, and sum to one."""
-    first = magnitude / (1 + magnitude)
+    first = spectrum.abs() / (1 + spectrum.abs())
     return torch.stack([first, 1 - first])
 
 
@@ -45,8 +45,8 @@ def test_division_into_blocks_does_not_matter(block: int) -> None:
 
 
 def test_masks_that_sum_to_one_still_do_after_the_cross_fade() -> None:
-    def random(magnitude: torch.Tensor) -> torch.Tensor:
-        return torch.randn(3, *magnitude.shape).softmax(dim=0)
+    def random(spectrum: torch.Tensor) -> torch.Tensor:
+        return torch.randn(3, *spectrum.shape).softmax(dim=0)
 
     masks, _, _ = run(spectra(500), 32, 100, random)
     assert (masks.sum(dim=0) - 1).abs().max() < 1e-6
@@ -55,9 +55,9 @@ def test_masks_that_sum_to_one_still_do_after_the_cross_fade() -> None:
 def test_the_network_sees_whole_segments_and_is_called_no_more_than_needed() -> None:
     seen = []
 
-    def watch(magnitude: torch.Tensor) -> torch.Tensor:
-        seen.append(magnitude.shape[-1])
-        return local(magnitude)
+    def watch(spectrum: torch.Tensor) -> torch.Tensor:
+        seen.append(spectrum.shape[-1])
+        return local(spectrum)
 
     frames, overlap = 1000, 16
     _, _, calls = run(spectra(frames), overlap, 48, watch)
@@ -68,9 +68,9 @@ def test_the_network_sees_whole_segments_and_is_called_no_more_than_needed() -> 
 def test_a_short_song_is_padded_to_the_next_multiple_only() -> None:
     seen = []
 
-    def watch(magnitude: torch.Tensor) -> torch.Tensor:
-        seen.append(magnitude.shape[-1])
-        return local(magnitude)
+    def watch(spectrum: torch.Tensor) -> torch.Tensor:
+        seen.append(spectrum.shape[-1])
+        return local(spectrum)
 
     run(spectra(17), 16, 17, watch)
     assert seen == [32]
@@ -79,9 +79,9 @@ def test_a_short_song_is_padded_to_the_next_multiple_only() -> None:
 def test_the_cross_fade_is_linear_and_least_at_the_borders() -> None:
     calls = []
 
-    def numbered(magnitude: torch.Tensor) -> torch.Tensor:
+    def numbered(spectrum: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return torch.full((1, *magnitude.shape), float(len(calls) % 2))
+        return torch.full((1, *spectrum.shape), float(len(calls) % 2))
 
     masks, _, _ = run(spectra(200), 32, 200, numbered)
     line = masks[0, 0, 0]

@@ -199,7 +199,7 @@ def test_sigmoid_networks_are_normalised_into_ratio_masks() -> None:
 def test_masks_stay_fp32_when_the_network_is_bf16() -> None:
     separator = Separator(small_network(), precision="bf16")
     mixture = music(50_000)
-    assert separator.estimate(torch.rand(2, 1024, 64)).dtype == torch.float32
+    assert separator.estimate(torch.rand(2, 1024, 64).cfloat()).dtype == torch.float32
     assert decibels(sum(separator.separate(mixture, 44_100).values()) - mixture, mixture) < -90
 
 
@@ -208,9 +208,7 @@ def test_no_frame_is_transformed_and_no_segment_estimated_more_than_needed() -> 
     separator = Separator(small_network(), precision="fp32", overlap=0.25)
     calls = []
     estimate = separator.estimate
-    separator.estimate = lambda magnitude: (calls.append(magnitude.shape[-1]), estimate(magnitude))[
-        1
-    ]  # type: ignore[method-assign,assignment]
+    separator.estimate = lambda spectrum: (calls.append(spectrum.shape[-1]), estimate(spectrum))[1]  # type: ignore[method-assign,assignment]
     samples = 1024 * 300
     separator.separate(music(samples), 44_100)
     frames = samples // 1024 + 3
@@ -273,10 +271,10 @@ def test_several_models_give_the_mean_of_their_masks() -> None:
     first, second = small_network(), small_network()
     with torch.no_grad():
         second.head.weight *= -1
-    magnitude = torch.rand(2, SMALL.bins, 64)
-    masks = [Separator(net, precision="fp32").estimate(magnitude) for net in (first, second)]
+    spectrum = torch.randn(2, SMALL.bins, 64, dtype=torch.complex64)
+    masks = [Separator(net, precision="fp32").estimate(spectrum) for net in (first, second)]
     both = Separator([first, second], precision="fp32")
-    torch.testing.assert_close(both.estimate(magnitude), (masks[0] + masks[1]) / 2)
+    torch.testing.assert_close(both.estimate(spectrum), (masks[0] + masks[1]) / 2)
     mixture = music(30_000)
     stems = both.separate(mixture, 44_100)
     assert decibels(sum(stems.values()) - mixture, mixture) < -90
@@ -287,3 +285,16 @@ def test_models_of_different_signal_paths_cannot_be_averaged(change: dict[str, o
     other = UNet(dataclasses.replace(SMALL, **change))
     with pytest.raises(ValueError, match="cannot be averaged: their "):
         Separator([small_network(), other])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_networks_that_see_mid_and_side_take_any_number_of_channels(channels: int) -> None:
+    separator = Separator(small_network(dataclasses.replace(SMALL, mid_side=True)))
+    mixture = music(60_000, channels)
+    stems = separator.separate(mixture, 44_100)
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+    if channels == 2:  # both channels equal is what a mono song looks like
+        twice = separator.separate(np.stack([mixture[0]] * 2), 44_100)
+        mono = separator.separate(mixture[:1], 44_100)
+        for stem in STEMS:
+            np.testing.assert_allclose(twice[stem].mean(axis=0), mono[stem][0], atol=1e-5)

@@ -13,6 +13,7 @@ from unetsep.spectrogram import (
     extension_weights,
     frame_count,
     hann,
+    magnitudes,
     overlap_add,
     stft,
 )
@@ -108,3 +109,14 @@ def test_masking_keeps_the_mixture_phase() -> None:
     turned = stems * spectrum.conj()
     assert (turned.imag.abs() <= 1e-5 * turned.real + 1e-6).all()
     assert (turned.real > 0).all()
+
+
+def test_mid_and_side_tell_a_centred_sound_from_one_out_of_phase() -> None:
+    left = torch.randn(1, 1, 8, 5, dtype=torch.complex64)
+    centred = magnitudes(torch.cat([left, left], dim=1), mid_side=True)[0]
+    opposed = magnitudes(torch.cat([left, -left], dim=1), mid_side=True)[0]
+    assert torch.equal(centred[:2], opposed[:2])
+    torch.testing.assert_close(centred[2], left[0, 0].abs())
+    torch.testing.assert_close(opposed[3], left[0, 0].abs())
+    assert centred[3].max() == 0
+    assert opposed[2].max() == 0

@@ -61,8 +61,8 @@ class InferenceUNet(nn.Module):
         else:
             self.head = network.head.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.input == "log":
-            self.register_buffer("mean", network.input_mean[:, None])
-            self.register_buffer("std", network.input_std[:, None])
+            self.register_buffer("mean", network.input_mean[..., None])
+            self.register_buffer("std", network.input_std[..., None])
         self.requires_grad_(False)
 
     def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
@@ -74,7 +74,8 @@ class InferenceUNet(nn.Module):
                 heads = [member._logits(magnitude) for member in self._members()]
                 return self._activate(torch.cat(heads, dim=1))
             return torch.cat([member(magnitude) for member in self._members()], dim=1)
-        masks = magnitude.new_zeros(len(magnitude), len(self.config.stems), *magnitude.shape[1:])
+        stems, channels = len(self.config.stems), self.config.channels
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
         for index in set(wanted):
             masks[:, index] = self._members()[index](magnitude)[:, 0]
         return masks
@@ -86,7 +87,7 @@ class InferenceUNet(nn.Module):
         """What the head sees, ``(batch, channels, frames, bins)``."""
         hidden = magnitude
         if self.config.input == "log":
-            hidden = compress(magnitude, self.config.log_floor).sub_(self.mean).div_(self.std)
+            hidden = compress(magnitude, self.config).sub_(self.mean).div_(self.std)
         hidden = hidden.transpose(2, 3).to(self.dtype)
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []

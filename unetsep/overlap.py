@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Magnitudes (channels, bins, frames) to masks (stems, channels, bins, frames), fp32.
+# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32.
 Estimate = Callable[[Tensor], Tensor]
 
 
@@ -58,7 +58,7 @@ class SegmentedMasks:
         self._segment, self._overlap = segment, overlap
         self._lead, self._fill = lead, fill
         self._frames: Tensor | None = None  # (channels, all bins, frames) not yet masked
-        self._context: Tensor | None = None  # magnitudes of the frames before those
+        self._context: Tensor | None = None  # the network's bins of the frames before those
         self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
         self.calls = 0
 
@@ -83,11 +83,11 @@ class SegmentedMasks:
         # More than a segment must be there: only then is it not the last one.
         while self._frames.shape[-1] > self._segment:
             frames = self._frames[..., : self._segment]
-            masks = self._network(frames[:, : self._bins].abs())
+            masks = self._network(frames[:, : self._bins])
             keep = self._segment - self._overlap
             done = self._fade_in(masks)[..., :keep]
             self._tail = masks[..., keep:] * (1 - self._fade(masks)) if self._overlap else None
-            self._context = frames[:, : self._bins, :keep].abs()
+            self._context = frames[:, : self._bins, :keep]
             self._frames = self._frames[..., keep:]
             yield self._without_lead(done, frames[..., :keep])
 
@@ -96,26 +96,26 @@ class SegmentedMasks:
         frames, self._frames = self._frames, None
         if frames is None or frames.shape[-1] == self._lead:
             return
-        magnitude = frames[:, : self._bins].abs()
-        count = magnitude.shape[-1]
+        seen = frames[:, : self._bins]
+        count = seen.shape[-1]
         if self._fill:
-            padded = functional.pad(magnitude, (0, self._segment - count))
+            padded = functional.pad(seen, (0, self._segment - count))
             masks = self._network(padded)[..., :count]
         elif self._context is not None and count < self._segment:
             before = self._context[..., count - self._segment :]
-            masks = self._network(torch.cat([before, magnitude], dim=-1))[..., -count:]
+            masks = self._network(torch.cat([before, seen], dim=-1))[..., -count:]
         else:
             padding = -count % self._multiple
-            masks = self._network(functional.pad(magnitude, (0, padding)))[..., :count]
+            masks = self._network(functional.pad(seen, (0, padding)))[..., :count]
         yield self._without_lead(self._fade_in(masks), frames)
 
     def _without_lead(self, masks: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         lead, self._lead = self._lead, 0
         return masks[..., lead:], frames[..., lead:]
 
-    def _network(self, magnitude: Tensor) -> Tensor:
+    def _network(self, spectrum: Tensor) -> Tensor:
         self.calls += 1
-        return self._estimate(magnitude)
+        return self._estimate(spectrum)
 
     def _fade(self, like: Tensor) -> Tensor:
         """Rising weights over the overlap, ``(overlap,)``; with those that fall they sum to 1."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from .config import common_config
 from .devices import check_choice, choose_device, choose_precision
 from .inference import InferenceUNet
+from .spectrogram import magnitudes
 from .stream import Progress, Selection, SongStream, push_all
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
@@ -258,7 +259,7 @@ class Separator:
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
     @torch.inference_mode()
-    def estimate(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+    def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
         """Masks of one segment, as the config wants them: see `ModelConfig.mask_exponent`.
 
         Stereo goes through a stereo network as it is; any other number of channels is
@@ -266,27 +267,28 @@ class Separator:
 
         Parameters
         ----------
-        magnitude
-            ``(channels, bins, frames)``.
+        spectrum
+            Complex, ``(channels, bins, frames)``.
         wanted
             Indices of the stems that matter; see `UNet.forward`.
 
         Returns
         -------
         Tensor
-            ``(stems, channels, bins, frames)``, fp32, on the device of ``magnitude``.
+            ``(stems, channels, bins, frames)``, fp32, on the device of ``spectrum``.
         """
-        together = magnitude.shape[0] == self.config.channels
-        batch = magnitude[None] if together else magnitude[:, None]
+        together = spectrum.shape[0] == self.config.channels
+        batch = spectrum[None] if together else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1).to(self.device)
         total: Tensor | None = None
         for network in self._networks:
-            masks: Tensor = network(batch, wanted).to(magnitude.device)
+            seen = magnitudes(batch, mid_side=network.config.mid_side)
+            masks: Tensor = network(seen, wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
             config = network.config
             if config.ratio_exponent != 0:
                 # A network that sees levels compares magnitudes, one that does not masks.
-                estimates = masks * magnitude if config.input == "linear" else masks
+                estimates = masks * spectrum.abs() if config.input == "linear" else masks
                 masks = ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
             total = masks if total is None else total + masks
         assert total is not None

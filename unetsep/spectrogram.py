@@ -75,6 +75,27 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     return out.flatten(-2)
 
 
+def magnitudes(spectrum: Tensor, *, mid_side: bool = False) -> Tensor:
+    """What a network sees of a spectrum.
+
+    Parameters
+    ----------
+    spectrum
+        Complex, ``(batch, channels, bins, frames)``.
+    mid_side
+        Append the magnitudes of half the sum and half the difference of two channels.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, planes, bins, frames)``, as many planes as channels, or twice as many.
+    """
+    if not mid_side:
+        return spectrum.abs()
+    left, right = spectrum[:, :1], spectrum[:, 1:]
+    return torch.cat([spectrum, (left + right) / 2, (left - right) / 2], dim=1).abs()
+
+
 class StreamingSTFT:
     """STFT of a stream of blocks: the same frames as for the whole signal at once.
 

@@ -40,7 +40,7 @@ class UNet(nn.Module):
                 UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
             )
             return
-        widths = (config.channels, *config.filters)
+        widths = (config.planes, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
             for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
@@ -65,13 +65,15 @@ class UNet(nn.Module):
             before = config.filters[0] * (1 if len(config.filters) == 1 else 2)
             self.head = _doubling(before, masks, config, bias=True)
         if config.input == "log":
-            # Mean and deviation of the log magnitude in each bin over the training mixtures.
-            self.register_buffer("input_mean", torch.zeros(config.bins))
-            self.register_buffer("input_std", torch.ones(config.bins))
+            # Mean and deviation of the log magnitude in each bin over the training mixtures,
+            # of each plane by itself where they differ.
+            shape = (config.planes, config.bins) if config.mid_side else (config.bins,)
+            self.register_buffer("input_mean", torch.zeros(shape))
+            self.register_buffer("input_std", torch.ones(shape))
 
     def compress(self, magnitude: Tensor) -> Tensor:
         """Log magnitude relative to the clip's level, see `compress`."""
-        return compress(magnitude, self.config.log_floor)
+        return compress(magnitude, self.config)
 
     def logits(self, magnitude: Tensor) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
@@ -79,7 +81,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+            ``(batch, planes, bins, frames)``; bins and frames as the config demands.
 
         Returns
         -------
@@ -90,7 +92,7 @@ class UNet(nn.Module):
             return torch.cat([member.logits(magnitude) for member in self._members()], dim=1)
         hidden = magnitude
         if self.config.input == "log":
-            mean, std = self.input_mean[:, None], self.input_std[:, None]
+            mean, std = self.input_mean[..., None], self.input_std[..., None]
             hidden = (self.compress(magnitude) - mean) / std
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).to(next(self.encoder.parameters()).dtype)
@@ -116,7 +118,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``, any level.
+            ``(batch, planes, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
         wanted
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
@@ -129,8 +131,8 @@ class UNet(nn.Module):
         """
         if wanted is None or not self.config.independent:
             return self.masks(self.logits(magnitude))
-        stems = len(self.config.stems)
-        masks = magnitude.new_zeros(len(magnitude), stems, *magnitude.shape[1:])
+        stems, channels = len(self.config.stems), self.config.channels
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
         for index in set(wanted):
             masks[:, index] = self.masks(self._members()[index].logits(magnitude))[:, 0]
         return masks
@@ -146,7 +148,7 @@ class UNet(nn.Module):
         return [member for member in self.members if isinstance(member, UNet)]
 
 
-def compress(magnitude: Tensor, log_floor: float) -> Tensor:
+def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
     """Log magnitude relative to the clip's level, so that the level does not matter.
 
     The level is the RMS over all frames that are not digital silence; silence gives
@@ -155,20 +157,21 @@ def compress(magnitude: Tensor, log_floor: float) -> Tensor:
     Parameters
     ----------
     magnitude
-        ``(batch, channels, bins, frames)``, >= 0.
-    log_floor
-        See `ModelConfig`.
+        ``(batch, planes, bins, frames)``, >= 0.
+    config
+        What the planes are, and ``log_floor``.
 
     Returns
     -------
     Tensor
-        ``(batch, channels, bins, frames)``, not yet normalised per bin.
+        ``(batch, planes, bins, frames)``, not yet normalised per bin.
     """
-    power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
+    channels = magnitude[:, : config.channels]
+    power = channels.square().mean(dim=(1, 2))  # (batch, frames)
     active = (power > 0).sum(dim=1).clamp(min=1)
     level = (power.sum(dim=1) / active).sqrt()
     scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
-    return (magnitude * scale[:, None, None, None] + log_floor).log()
+    return (magnitude * scale[:, None, None, None] + config.log_floor).log()
 
 
 def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:

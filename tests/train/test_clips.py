@@ -48,6 +48,7 @@ def test_new_crops_are_drawn_all_the_time() -> None:
         assert len(places) > 180
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 def test_loader_workers_do_not_change_the_clips() -> None:
     dataset = ClipDataset(planner())
     batches = ClipBatches(batch_size=2, first_step=4)

@@ -17,14 +17,18 @@ import torch
 from lightning import Callback, Trainer
 
 from unetsep.separator import Separator
-from unetsep.train import losses
+from unetsep.spectrogram import stft
+from unetsep.spleeter import spleeter_config
+from unetsep.train import losses, train_cli
+from unetsep.train.calibration import gradient_norm, set_input_statistics
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.export import export_run, read_manifest, sdr_change
 from unetsep.train.fit import Machine, fit
 from unetsep.train.logs import read_log
-from unetsep.train.module import SeparationModule, gradient_norm
+from unetsep.train.module import SeparationModule
 from unetsep.train.presets import NETWORKS, build_model
 from unetsep.train.schedule import Clock, Schedule
+from unetsep.train.spectra import spectra
 from unetsep.unet import UNet
 from unetsep.weights import load_network
 
@@ -328,7 +332,15 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-COUNTS = {"small": 2_630_104, "large": 7_005_928, "wide": 9_827_816}
+COUNTS = {
+    "small": 2_608_072,
+    "large": 5_117_448,
+    "wide": 9_827_816,
+    # Of each of Spleeter's networks TensorFlow counts 1024 more: it normalises the deepest
+    # level's output too, which nobody uses.
+    "spleeter": 4 * 9_822_725,
+    "spleeter-relu": 4 * 9_822_725,
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -336,7 +348,7 @@ def test_networks_have_their_counts_and_shapes(name: str) -> None:
     model = NETWORKS[name]
     with torch.device("meta"):
         network = UNet(model)
-        masks = network(torch.zeros(1, 2, 1024, 64))
+        masks = network(torch.zeros(1, model.planes, 1024, 64))
     assert sum(p.numel() for p in network.parameters()) == COUNTS[name]
     assert masks.shape == (1, 4, 2, 1024, 64)
 
@@ -349,6 +361,48 @@ def test_targets_choose_the_mask() -> None:
     assert network(torch.zeros(1, 2, 1024, 64, device="meta")).shape == (1, 1, 2, 1024, 64)
     with pytest.raises(ValueError, match="no network 'huge': expected small, large, wide"):
         build_model("huge")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_some_targets_do_not_share_out_the_whole_mixture_between_them(name: str) -> None:
+    model = build_model(name, ["vocals", "bass"])
+    assert model.stems == ("vocals", "bass")
+    assert model.ratio_exponent == 0
+    if name.startswith("spleeter"):
+        with torch.device("meta"):
+            network = UNet(model)
+        assert sum(p.numel() for p in network.parameters()) == 2 * 9_822_725
+
+
+def test_the_spleeter_preset_is_what_the_importer_builds() -> None:
+    assert NETWORKS["spleeter"] == spleeter_config(4, (16, 32, 64, 128, 256, 512))
+    ours, other = (vars(NETWORKS[name]) for name in ("spleeter", "spleeter-relu"))
+    assert [field for field, value in ours.items() if other[field] != value] == ["activation"]
+    assert tuple(NETWORKS) == train_cli.NETWORKS
+
+
+SPLEETER = dataclasses.replace(
+    spleeter_config(4, (4, 6), 64), n_fft=512, hop_length=128, segment_frames=64
+)
+
+
+def test_a_network_like_spleeter_learns_and_sees_the_level_it_separates(tmp_path: Path) -> None:
+    lines = run(tmp_path, tiny(model=SPLEETER, losses=("mag_l1",), max_steps=30, valid_every=30))
+    losses = [line["train/mag_l1"] for line in lines if "train/mag_l1" in line]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    clip = torch.randn(1, 4, 2, 512 + 127 * 128) / 10
+    magnitude = stft(clip.sum(dim=1), 512, 128)[..., :64, :].abs()
+    torch.testing.assert_close(spectra(clip, SPLEETER).seen(SPLEETER), magnitude)
+    scaled = spectra(clip, MODEL).seen(MODEL)
+    assert float(scaled.square().mean()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_each_member_of_a_bag_gets_the_input_statistics() -> None:
+    network = UNet(dataclasses.replace(MODEL, networks="per_stem", mask="sigmoid"))
+    set_input_statistics(network, [torch.rand(1, 2, 64, 32)])
+    means = [part.input_mean for part in network.members if isinstance(part, UNet)]
+    assert len(means) == 4
+    assert all(bool(mean.any()) and torch.equal(mean, means[0]) for mean in means)
 
 
 def test_settings_out_of_range_are_named() -> None:

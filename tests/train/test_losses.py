@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unetsep.config import ModelConfig
+from unetsep.spectrogram import magnitudes, stft
 from unetsep.train.losses import LOSSES, build_loss, mel_filters, perceptual
 from unetsep.train.psychoacoustics import masking_model, spreading, threshold_in_quiet
 from unetsep.train.spectra import Batch, blockwise_loss, spectra
@@ -184,3 +186,13 @@ def test_a_silent_clip_has_silent_spectra_and_finite_gradients() -> None:
 def test_an_unknown_loss_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match="no loss 'sdr': expected mse, mag_mse"):
         build_loss("sdr", MODEL)
+
+
+def test_training_sees_the_same_planes_as_separation() -> None:
+    model = dataclasses.replace(MODEL, mid_side=True)
+    clips = 0.1 * torch.randn(2, 4, 2, model.n_fft + 40 * model.hop_length)
+    seen = spectra(clips, model).mixture
+    bins = stft(clips.sum(dim=1), model.n_fft, model.hop_length)[:, :, : model.bins]
+    expected = magnitudes(bins, mid_side=True)
+    level = expected[:, :2].square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    torch.testing.assert_close(seen, expected / level, rtol=1e-3, atol=1e-4)

@@ -51,6 +51,11 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert "Training l1, mse on 2 songs" in told.output
     assert "step 2 l1: SDR in dB vocals" in told.output
     assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    lists = {
+        "songs": ["musdb/train/A - B", "musdb/train/C - D"],
+        "valid_songs": ["musdb/valid/Leaf - Summerghost"],
+    }
+    assert json.loads((run / "songs.json").read_text()) == lists
     monkeypatch.delenv("MUSDB_PATH")
     again = call(*start, "--resume", "--max-steps", 4)
     assert again.exit_code == 0, again.output
@@ -62,6 +67,7 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert exported.exit_code == 0, exported.output
     entry = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"][0]
     assert entry["training"]["data"] == ["musdb"]
+    assert entry["training"].items() >= lists.items()
     assert entry["scores"]["change_by_half_precision"] < 0.01
 
 
@@ -112,3 +118,13 @@ def test_precision_is_chosen_for_the_device() -> None:
     assert train_commands.pick_precision("fp16", "cpu") == "fp16"
     assert train_commands.pick_precision("auto", "cpu") in ("bf16", "fp32")
     assert train_commands.pick_precision("auto", "mps") == "fp32"
+
+
+def test_shares_of_extra_recordings_are_read_and_checked() -> None:
+    assert train_commands.parse_shares("bass=0.3, drums=1") == {"bass": 0.3, "drums": 1.0}
+    for wrong in ("bass", "bass=much", "piano=0.3", "bass=0.3,"):
+        with pytest.raises(ValueError, match="expected a share from 0 to 1 for some of vocals"):
+            train_commands.parse_shares(wrong)
+    told = call("train", "--extra-share", "bass=1.5", "--pools", "nowhere")
+    assert told.exit_code == 1
+    assert "extra_share={" in told.output

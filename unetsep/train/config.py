@@ -60,6 +60,14 @@ class TrainConfig:
         Each stem's gain is drawn uniformly from plus or minus this many decibels.
     drop_share
         Probability with which a stem of a clip is silenced; one always remains.
+    varispeed
+        Each stem is played faster or slower, pitch and tempo together, by a factor drawn
+        from 1 plus or minus this; the same one for all stems of a coherent clip. 0: off.
+    eq_db
+        Each stem gets a smooth random equaliser: a tilt of up to plus or minus this many
+        decibels at the ends of the spectrum, and lesser waves on top. 0: off.
+    reverb_share
+        Probability with which a stem gets artificial reverb. 0: off.
     seed
         Of the initial weights and of every clip.
     valid_every, log_every
@@ -93,6 +101,9 @@ class TrainConfig:
     extra_share: Mapping[str, float] = field(default_factory=lambda: dict(EXTRA_SHARE))
     gain_db: float = 6.0
     drop_share: float = 0.05
+    varispeed: float = 0.0
+    eq_db: float = 0.0
+    reverb_share: float = 0.0
     seed: int = 0
     valid_every: int = 200
     log_every: int = 20
@@ -120,6 +131,9 @@ class TrainConfig:
             "extra_share": all(0 <= share <= 1 for share in self.extra_share.values()),
             "drop_share": 0 <= self.drop_share < 1,
             "gain_db": self.gain_db >= 0,
+            "varispeed": 0 <= self.varispeed <= 0.3,
+            "eq_db": 0 <= self.eq_db <= 24,
+            "reverb_share": 0 <= self.reverb_share <= 1,
             "seed": self.seed >= 0,
             "valid_every": self.valid_every > 0,
             "log_every": self.log_every > 0,

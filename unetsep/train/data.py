@@ -8,7 +8,7 @@ same clips.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..config import STEMS
+from .augment import Augmenter, ChangePlanner, Changes, augments, source_lengths
 from .config import TrainConfig, TrainingError
 from .song import AUDIBLE, Song
 
 # Attempts to find an audible excerpt before a silent one is taken.
 ATTEMPTS = 5
+_Integers = npt.NDArray[np.int64]
 # Track number of a silent stem.
 SILENCE = -1
 
@@ -39,12 +41,15 @@ class Plan(NamedTuple):
         Factors, polarity included; float32 ``(stems,)``.
     swapped
         Whether left and right change places; bool ``(stems,)``.
+    changes
+        What else becomes of each stem.
     """
 
     tracks: Tensor
     starts: Tensor
     gains: Tensor
     swapped: Tensor
+    changes: Changes
 
 
 class _Choice:
@@ -79,6 +84,7 @@ class ClipPlanner:
 
     def __init__(self, songs: Sequence[Song], config: TrainConfig) -> None:
         self.config = config
+        self.changes = ChangePlanner(config)
         self.tracks = [(song, stem) for song in songs for stem in song.names if stem in STEMS]
         number = {(id(song), stem): i for i, (song, stem) in enumerate(self.tracks)}
         self.number = number
@@ -116,8 +122,28 @@ class ClipPlanner:
         dropped = rng.random(count) < config.drop_share
         dropped[int(rng.integers(count))] = False
         tracks = np.where(dropped, SILENCE, tracks)
-        parts = (tracks, starts, gains.astype(np.float32), swapped)
-        return Plan(*(torch.from_numpy(part) for part in parts))
+        changes = self.changes.draw(index, coherent)
+        if augments(config):
+            starts = self._moved(tracks, starts, changes.lengths.numpy())
+        return Plan(
+            torch.from_numpy(tracks),
+            torch.from_numpy(starts),
+            torch.from_numpy(gains.astype(np.float32)),
+            torch.from_numpy(swapped),
+            changes,
+        )
+
+    def _moved(
+        self, tracks: _Integers, starts: _Integers, lengths: _Integers
+    ) -> npt.NDArray[np.int64]:
+        """Starts from which ``lengths`` samples, not those of a clip, are there to be read."""
+        moved = np.zeros_like(starts)
+        for row, track in enumerate(tracks):
+            samples = self.tracks[track][0].samples if track != SILENCE else 0
+            room = samples - self.config.clip_samples
+            if room > 0:
+                moved[row] = starts[row] * max(0, samples - int(lengths[row])) // room
+        return moved
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
         _, song = self.whole.draw(rng)
@@ -149,16 +175,23 @@ class ClipDataset(Dataset[Tensor]):
 
     def __init__(self, planner: ClipPlanner) -> None:
         self.planner = planner
+        config = planner.config
+        cpu = torch.device("cpu")
+        self.augmenter = Augmenter(config.clip_samples, cpu) if augments(config) else None
 
     def __getitem__(self, index: int) -> Tensor:
         planner, samples = self.planner, self.planner.config.clip_samples
         plan = planner.plan(index)
         clip = np.zeros((len(STEMS), 2, samples), np.float32)
-        for row, (track, start) in enumerate(zip(*map(Tensor.tolist, plan[:2]), strict=True)):
+        whence = zip(*map(Tensor.tolist, (*plan[:2], plan.changes.lengths)), strict=True)
+        for row, (track, start, length) in enumerate(whence):
             if track == SILENCE:
                 continue
             song, stem = planner.tracks[track]
-            excerpt: npt.NDArray[np.int16] = song.stem(stem)[start : start + samples].T
+            excerpt: npt.NDArray[Any] = song.stem(stem)[start : start + length].T
+            if self.augmenter is not None:
+                changes = Changes(*(part[row : row + 1] for part in plan.changes))
+                excerpt = self.augmenter([torch.tensor(excerpt.T)], changes)[0].numpy()
             excerpt = excerpt[::-1] if plan.swapped[row] else excerpt
             factor = np.float32(plan.gains[row]) / np.float32(32768)
             np.multiply(excerpt, factor, out=clip[row, :, : excerpt.shape[1]])
@@ -188,22 +221,37 @@ class ResidentClips:
     """
 
     def __init__(self, planner: ClipPlanner, device: torch.device) -> None:
-        self.samples = planner.config.clip_samples
+        config = planner.config
+        self.samples = config.clip_samples
+        self.augmenter = Augmenter(self.samples, device) if augments(config) else None
+        longest = max(source_lengths(config)) if self.augmenter else self.samples
         # Silence first, so that a silent stem is cut like any other.
-        lengths = [self.samples, *(max(s.samples, self.samples) for s, _ in planner.tracks)]
-        self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()], device=device)
+        lengths = [longest, *(max(song.samples, longest) for song, _ in planner.tracks)]
+        self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()])
         self.pcm = torch.zeros(sum(lengths), 2, dtype=torch.int16, device=device)
         for offset, (song, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):
             pcm = torch.from_numpy(np.array(song.stem(stem)))
             self.pcm[offset : offset + len(pcm)] = pcm.to(device)
 
     def cut(self, plan: Plan) -> Tensor:
-        """Clips of a batch of plans, ``(batch, stems, 2, samples)`` on the device."""
+        """Clips of a batch of plans, ``(batch, stems, 2, samples)`` on the device.
+
+        Plans stay in the memory of the CPU, which need not wait for the device to cut.
+        """
+        device = self.pcm.device
         first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
-        at = first[..., None] + torch.arange(self.samples, device=first.device)
-        clips = self.pcm[at].transpose(-1, -2).float()  # (batch, stems, 2, samples)
-        clips = torch.where(plan.swapped[..., None, None], clips.flip(-2), clips)
-        return clips * (plan.gains / 32768)[..., None, None]
+        if self.augmenter is None:
+            at = first.to(device, non_blocking=True)[..., None]
+            clips = self.pcm[at + torch.arange(self.samples, device=device)]
+            clips = clips.transpose(-1, -2).float()  # (batch, stems, 2, samples)
+        else:
+            changes = Changes(*(part.flatten(0, 1) for part in plan.changes))
+            where = zip(first.flatten().tolist(), changes.lengths.tolist(), strict=True)
+            clips = self.augmenter([self.pcm[at : at + n] for at, n in where], changes)
+            clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
+        swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
+        clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
+        return clips * (gains / 32768)[..., None, None]
 
 
 class ClipBatches(Sampler[list[int]]):

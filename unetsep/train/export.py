@@ -143,6 +143,8 @@ def _described(
     for part in ("data", "versions"):
         if (run / f"{part}.json").exists():
             training[part] = json.loads((run / f"{part}.json").read_text(encoding="utf-8"))
+    if (run / "songs.json").exists():
+        training |= json.loads((run / "songs.json").read_text(encoding="utf-8"))
     training.get("versions", {}).pop("command", None)
     if "data" in training:  # folders of this machine say nothing elsewhere
         data = training["data"]

@@ -99,9 +99,7 @@ class ClipModule(lightning.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Move clips or plans, and leave songs where they are."""
-        if isinstance(batch, Plan):
-            return Plan(*(part.to(device, non_blocking=True) for part in batch))
+        """Move clips; leave songs and plans where they are."""
         return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -109,7 +107,8 @@ class ClipModule(lightning.LightningDataModule):
         if not isinstance(batch, Plan):
             return batch
         if self._audio is None:
-            self._audio = ResidentClips(self.planner, batch.starts.device)
+            assert self.trainer is not None
+            self._audio = ResidentClips(self.planner, self.trainer.strategy.root_device)
         return self._audio.cut(batch)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from ..config import STEMS
 from ..unet import UNet
+from .calibration import gradient_norm, set_input_statistics
 from .config import TrainConfig, TrainingError
 from .data import ClipDataset, clip_indices
 from .losses import Loss, build_loss
@@ -126,7 +126,8 @@ class SeparationModule(lightning.LightningModule):
         for index, (name, loss) in enumerate(self.losses().items()):
             network = copy.deepcopy(self.network(name))
             self._mode(network)
-            blockwise_loss(network.logits(joined.mixture), network, joined, loss).backward()  # type: ignore[no-untyped-call]
+            logits = network.logits(joined.seen(self.config.model))
+            blockwise_loss(logits, network, joined, loss).backward()  # type: ignore[no-untyped-call]
             norm = gradient_norm(list(network.parameters()))
             self.scales[index] = 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
 
@@ -171,12 +172,13 @@ class SeparationModule(lightning.LightningModule):
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             sound = self._spectra(batch)
+            seen = sound.seen(self.config.model)
         values = []
         if not self._weights:
             self._weights = self.scales.tolist()
         for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
             network = self.network(name)
-            logits = network.logits(sound.mixture)
+            logits = network.logits(seen)
             with torch.autocast(self.device.type, enabled=False):
                 values.append(blockwise_loss(logits, network, sound, loss, weight))
         weighted = torch.stack(values)
@@ -289,28 +291,3 @@ def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
     """
     if output.requires_grad:
         output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))  # type: ignore[no-untyped-call]
-
-
-def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:
-    """Set a network's per-bin mean and deviation of the log magnitude.
-
-    Parameters
-    ----------
-    network
-        A `UNet`; one whose input is not normalised is left alone.
-    mixtures
-        Magnitudes, each ``(batch, channels, bins, frames)``.
-    """
-    assert isinstance(network, UNet)
-    if not hasattr(network, "input_mean"):
-        return
-    logs = [network.compress(mixture) for mixture in mixtures]
-    mean = torch.stack([log.mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
-    square = torch.stack([log.square().mean(dim=(0, 1, 3)) for log in logs]).mean(dim=0)
-    network.input_mean.copy_(mean)
-    network.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
-
-
-def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:
-    """Euclidean norm of all gradients together."""
-    return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))

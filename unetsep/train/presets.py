@@ -6,14 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 
 from ..config import ModelConfig
+from ..spleeter import spleeter_config
 
+# The levels of Jansson et al. (ISMIR 2017) and Spleeter.
+WIDE = (16, 32, 64, 128, 256, 512)
 NETWORKS: dict[str, ModelConfig] = {
-    # One network for all stems, what unetsep ships: 2.6 million parameters.
-    "small": ModelConfig(),
-    # The same with wider levels: 7.0 million parameters.
-    "large": ModelConfig(filters=(32, 48, 96, 160, 224, 240)),
-    # Jansson et al. (ISMIR 2017) and Spleeter's widths, for a single target: 9.8 million.
-    "wide": ModelConfig(filters=(16, 32, 64, 128, 256, 512)),
+    # One network for all stems: 2.6 million parameters.
+    "small": ModelConfig(filters=(16, 32, 64, 96, 128, 160), mid_side=True),
+    # The same with twice the parameters, 5.1 million, where they cost little: deep down.
+    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256), mid_side=True),
+    # Theirs, for a single target: 9.8 million.
+    "wide": ModelConfig(filters=WIDE),
+    # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its
+    # training had, is left out. It sees magnitudes at the clip's own level.
+    "spleeter": spleeter_config(4, WIDE),
+    # The same with the activations of Spleeter's two-stem model: LeakyReLU and ReLU.
+    "spleeter-relu": dataclasses.replace(spleeter_config(4, WIDE), activation="relu"),
 }
 
 
@@ -25,8 +33,8 @@ def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConf
     network
         A key of `NETWORKS`.
     targets
-        Stems to estimate; default: all. A single one, or some, get sigmoid masks, since
-        masks that sum to one need every stem of the mixture.
+        Stems to estimate; default: all. A single one, or some, get sigmoid masks that stay
+        as they are: masks that sum to one need every stem of the mixture.
 
     Raises
     ------
@@ -38,4 +46,4 @@ def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConf
     model = NETWORKS[network]
     if targets is None or set(targets) == set(model.stems):
         return model
-    return dataclasses.replace(model, stems=tuple(targets), mask="sigmoid")
+    return dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)

@@ -25,7 +25,8 @@ class Batch:
     Parameters
     ----------
     mixture
-        Magnitudes, ``(batch, channels, bins, frames)``, of unit power in each clip.
+        Magnitudes, ``(batch, planes, bins, frames)``, as the network sees them; those of
+        the channels, which come first, have unit power in each clip.
     in_phase, quadrature
         True stems, ``(batch, stems, channels, bins, frames)``, of the clips' own level.
     scale
@@ -37,6 +38,14 @@ class Batch:
     in_phase: Tensor
     quadrature: Tensor
     scale: Tensor
+
+    def seen(self, config: ModelConfig) -> Tensor:
+        """What the network is given, ``(batch, channels, bins, frames)``.
+
+        A network whose input is ``"linear"`` gets the clips' own level, which it gets when
+        it separates too; others do away with the level themselves.
+        """
+        return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
 
     def references(self, at: Any = ...) -> tuple[Tensor, Tensor]:
         """In-phase and quadrature part of the scaled stems, of all clips or of a block.
@@ -69,7 +78,7 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     wanted = list(range(stems.shape[1]) if targets is None else targets)
     frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
     shape = (len(stems), config.channels, frames, config.bins)
-    mixture = stems.new_empty(shape)
+    mixture = stems.new_empty(shape[0], config.planes, *shape[2:])
     in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
     quadrature = torch.empty_like(in_phase)
     on_cpu = stems.device.type == "cpu"
@@ -88,7 +97,8 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
                 in_phase[clip, ..., at, :],
                 quadrature[clip, ..., at, :],
             )
-    scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
+    channels = mixture[:, : config.channels]
+    scale = 1 / channels.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
     mixture, in_phase, quadrature = (
         each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
     )
@@ -108,8 +118,14 @@ def _turned(
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
     cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
-    mixture.copy_((cos * cos).addcmul_(sin, sin).sqrt_())
-    turn = mixture.clamp(min=1e-12).reciprocal_()
+    modulus = (cos * cos).addcmul_(sin, sin).sqrt_()
+    mixture[:, : config.channels] = modulus
+    if config.mid_side:
+        for plane, sign in ((2, 0.5), (3, -0.5)):  # half the sum, half the difference
+            real_part = cos[:, 0] * 0.5 + cos[:, 1] * sign
+            imag_part = sin[:, 0] * 0.5 + sin[:, 1] * sign
+            torch.hypot(real_part, imag_part, out=mixture[:, plane])
+    turn = modulus.clamp(min=1e-12).reciprocal_()
     cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
     if len(wanted) < stems.shape[1]:
         real, imag = real[:, wanted], imag[:, wanted]
@@ -140,7 +156,8 @@ class BlockwiseLoss(torch.autograd.Function):
                 with torch.enable_grad():
                     block = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
                     block.requires_grad_()
-                    estimate = network.masks(block) * batch.mixture[at][:, None]
+                    mixture = batch.mixture[at][:, None, : block.shape[2]]
+                    estimate = network.masks(block) * mixture
                     value = loss(estimate, *batch.references(at))
                     value = value * (weight * block.numel() / logits.numel())
                     (gradient[at],) = torch.autograd.grad(value, block)

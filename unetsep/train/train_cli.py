@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+# Keys of `unetsep.train.presets.NETWORKS`, which is not imported for a help text.
+NETWORKS = ("small", "large", "wide", "spleeter", "spleeter-relu")
+
 
 @click.command()
 @click.option("--loss", "--losses", "losses", metavar="A,B", help="One network for each.")
@@ -15,7 +18,7 @@ import click
 @click.option("--songs", multiple=True, type=click.Path(path_type=Path), help="Songs with stems.")
 @click.option("--pools", multiple=True, type=click.Path(path_type=Path), help="Single stems.")
 @click.option("--cache", "cache_dir", type=click.Path(path_type=Path), help="For decoded stems.")
-@click.option("--network", type=click.Choice(["small", "large", "wide"]), help="[default: small]")
+@click.option("--network", type=click.Choice(NETWORKS), help="[default: small]")
 @click.option("--targets", metavar="A,B", help="Estimate only these stems.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder.  [default: runs/LOSS]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -23,12 +26,16 @@ import click
 @click.option("--max-steps", type=click.IntRange(min=1))
 @click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Clips, for each device.")
+@click.option("--varispeed", type=float, help="Pitch and tempo, 0.1: up to 10%.  [default: off]")
+@click.option("--eq-db", type=float, help="Random equalisers, up to this.  [default: off]")
+@click.option("--reverb-share", type=float, help="Of the stems.  [default: off]")
 @click.option("--learning-rate", type=float)
 @click.option("--warmup-steps", type=click.IntRange(min=0))
 @click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
 @click.option("--ema-decay", type=float)
 @click.option("--freeze-norm", is_flag=True, default=None, help="Keep BatchNorm's statistics.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
+@click.option("--extra-share", metavar="STEM=SHARE,...", help="Taken from songs and pools.")
 @click.option("--seed", type=click.IntRange(min=0))
 @click.option("--valid-every", type=click.IntRange(min=1), help="Steps.")
 @click.option("--early-stop", type=click.IntRange(min=0), help="Validations without progress.")

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 
 from ..config import STEMS
 from . import cache, sources
-from .config import TrainConfig, TrainingError
+from .config import EXTRA_SHARE, TrainConfig, TrainingError
 from .song import Song, hold_out
 
 # Fixed excerpts set aside from ``songs``: 14 seven-second clips alone are noise.
@@ -90,6 +90,7 @@ def run_train(
     cache_dir: Path | None,
     network: str | None,
     targets: str | None,
+    extra_share: str | None,
     run: Path | None,
     resume: bool,
     init_from: str | None,
@@ -126,6 +127,8 @@ def run_train(
         chosen["losses"] = names
     if precision:
         chosen["precision"] = pick_precision(precision, accelerator)
+    if extra_share:
+        chosen["extra_share"] = EXTRA_SHARE | parse_shares(extra_share)
     folder = run or Path("runs") / "-".join(names or TrainConfig().losses)
     if resume:
         if network or targets or init_from:
@@ -150,6 +153,7 @@ def run_train(
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "log.jsonl").exists() or resume:
                 (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
+                (folder / "songs.json").write_text(json.dumps(song_lists(train, valid), indent=1))
         fit(
             config,
             train,
@@ -161,6 +165,42 @@ def run_train(
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
+
+
+def song_lists(train: Sequence[Song], valid: Sequence[Song]) -> dict[str, list[str]]:
+    """What a run learns from and is selected on, as ``origin/split/name``.
+
+    A song of which an excerpt is held out is in both lists.
+    """
+    return {
+        "songs": list(dict.fromkeys(f"{song.origin}/train/{song.name}" for song in train)),
+        "valid_songs": list(
+            dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in valid)
+        ),
+    }
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """``bass=0.3,drums=0.5`` as a mapping.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    shares = {}
+    for part in text.split(","):
+        stem, _, share = part.strip().partition("=")
+        try:
+            shares[stem] = float(share)
+        except ValueError:
+            stem = ""
+        if stem not in STEMS:
+            raise ValueError(
+                f"--extra-share {text!r}: expected a share from 0 to 1 for some of "
+                f"{', '.join(STEMS)}, such as bass=0.3,drums=0.5"
+            )
+    return shares
 
 
 def print_losses() -> None:

@@ -70,12 +70,27 @@ def wrap() -> None:
                 setattr(owner, last, timed(stage, getattr(owner, last)))
 
 
+def load_torch() -> None:
+    """Import torch as the command does."""
+    try:
+        from unetsep.startup import import_torch
+    except ImportError:  # an older checkout
+        import torch  # noqa: F401
+    else:
+        import_torch()
+
+
+def load_others() -> None:
+    """Import all else that separating needs."""
+    import unetsep.console  # noqa: F401
+
+
 def child(begun: float, arguments: list[str]) -> None:
     """Run the command line, and print the seconds of each stage."""
     spent["interpreter"] = time.process_time()
-    for stage, module in (("import torch", "torch"), ("other imports", "unetsep.console")):
+    for stage, load in (("import torch", load_torch), ("other imports", load_others)):
         before = time.process_time()
-        __import__(module)
+        load()
         spent[stage] = time.process_time() - before
     before = time.process_time()
     wrap()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .threads import SegmentPool
 
 # Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32,
 # which belong to the caller.
@@ -43,9 +44,9 @@ class SegmentedMasks:
         Silent frames that the first segment begins with.
     fill
         Fill up the last segment with silence, whatever its length.
-    pool, ahead
-        Threads that run the network, and how many segments they may be ahead of the masks
-        that are given out. Without a pool each segment is waited for.
+    pool
+        Threads that run the network, each on a segment; by as many segments are they ahead of
+        the masks that are given out. Without a pool each segment is waited for.
     """
 
     def __init__(
@@ -58,15 +59,14 @@ class SegmentedMasks:
         *,
         lead: int = 0,
         fill: bool = False,
-        pool: Executor | None = None,
-        ahead: int = 0,
+        pool: SegmentPool | None = None,
     ) -> None:
         if not 0 <= 2 * overlap <= segment:
             raise ValueError(f"overlap must be 0 to half of {segment} frames, got {overlap}")
         self._estimate, self._bins, self._multiple = estimate, bins, multiple
         self._segment, self._overlap = segment, overlap
         self._lead, self._fill = lead, fill
-        self._pool, self._ahead = pool, ahead if pool is not None else 0
+        self._pool, self._ahead = pool, 0 if pool is None else pool.size
         self._pieces: deque[Tensor] = deque()  # (channels, all bins, frames) not yet masked
         self._seen: Tensor | None = None  # the network's bins of those that are in no segment
         self._context: Tensor | None = None  # and of the frames before those

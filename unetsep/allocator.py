@@ -6,8 +6,10 @@ import ctypes
 import sys
 
 # Parameters of mallopt(3): see malloc.h of the GNU C library.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 LARGE = 2**31 - 1
+# The heap grows by this much at once; memory that is not touched costs nothing.
+GROWTH = 1 << 26
 
 
 def keep_freed_memory() -> bool:
@@ -15,7 +17,8 @@ def keep_freed_memory() -> bool:
 
     Spectra and masks of a segment are buffers of many megabytes. glibc maps such buffers
     afresh for every operation, and the page faults cost more than the arithmetic: an
-    inverse FFT of a segment's stems takes a third of the time without them. It concerns the
+    inverse FFT of a segment's stems takes a third of the time without them. All threads
+    share one heap, since those that glibc makes for threads end at 64 MB. It concerns the
     whole process, so only the command line and training call this, never the library.
 
     Returns
@@ -29,5 +32,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, LARGE), (M_TOP_PAD, 1 << 26))
+    settings = (
+        (M_MMAP_THRESHOLD, LARGE),
+        (M_TRIM_THRESHOLD, LARGE),
+        (M_TOP_PAD, GROWTH),
+        (M_ARENA_MAX, 1),
+    )
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)

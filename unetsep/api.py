@@ -17,6 +17,7 @@ from .output import StemFiles
 from .plan import TEMPLATE, refuse_existing, target_path
 from .separator import Separator
 from .stream import Progress, Signal
+from .threads import Behind, segment_pool
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,15 @@ def separate(
             targets = _targets(reader.path, Path(output_dir), selection.names, container, overwrite)
             sink = stack.enter_context(StemFiles(targets, output, reader.info, overwrite=overwrite))
         rate = reader.info.sample_rate
-        song = separator.open_song(rate, reader.info.channels, selection)
+        pool = stack.enter_context(segment_pool(separator.device))
+        song = separator.open_song(rate, reader.info.channels, selection, pool)
         blocks = push_reader(reader, [song], separator.block_samples(rate), progress)
         parts = []
-        for (block,) in blocks:
-            parts.append(block)
-            if sink is not None:
-                sink.write(block)
+        with Behind() as behind:
+            for (block,) in blocks:
+                parts.append(block)
+                if sink is not None:
+                    behind.call(sink.write, block)
         if sink is not None:
             sink.commit()
         for sentence in reader.warnings:

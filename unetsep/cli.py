@@ -165,6 +165,9 @@ def separate(**options: Any) -> None:
     length and bit depth. Folders are searched recursively and mirrored. For names that
     begin with a dash write ./-name or put -- before them.
     """
+    from .startup import import_torch
+
+    import_torch()
     from .console import run_separate
 
     if not run_separate(**options):

@@ -16,6 +16,7 @@ from .formats import choose_format
 from .output import StemFiles
 from .separator import Separator
 from .stream import Progress, Signal, SongStream, push_all
+from .threads import Behind, ReadAhead, segment_pool
 
 
 @dataclass(frozen=True)
@@ -136,16 +137,18 @@ def separate_file(
             for paths in targets
         ]
         rate = reader.info.sample_rate
+        pool = stack.enter_context(segment_pool(separators[0].device))
         songs = [
-            separator.open_song(rate, reader.info.channels, selection)
+            separator.open_song(rate, reader.info.channels, selection, pool)
             for separator, selection in zip(separators, selections, strict=True)
         ]
         done = 0
         block_samples = max(s.block_samples(rate) for s in separators)
-        for blocks in push_reader(reader, songs, block_samples, progress):
-            for file, block in zip(files, blocks, strict=True):
-                file.write(block)
-            done += blocks[0].shape[-1]
+        with Behind() as behind:
+            for blocks in push_reader(reader, songs, block_samples, progress):
+                for file, block in zip(files, blocks, strict=True):
+                    behind.call(file.write, block)
+                done += blocks[0].shape[-1]
         gains = [file.commit() for file in files]
     elapsed = time.perf_counter() - begun
     return [
@@ -179,5 +182,5 @@ def push_reader(
     """Blocks of stems from each of the models that a file streams through."""
     rate = reader.info.sample_rate
     total = None if reader.frames is None else reader.frames / rate
-    blocks = reader.blocks(block_samples)
-    return push_all(songs, blocks, rate, total, progress, label=f"{reader.path}: ")
+    with ReadAhead(reader.blocks(block_samples)) as blocks:
+        yield from push_all(songs, blocks, rate, total, progress, label=f"{reader.path}: ")

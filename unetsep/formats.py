@@ -114,7 +114,9 @@ def quantize(block: Block, output: OutputFormat) -> Block | Integers:
     of 32.
     """
     if output.bit_depth == "16":
-        narrow: Integers = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+        scaled = block * np.float32(32768)
+        np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
+        narrow: Integers = scaled.astype(np.int16)
         return narrow
     if output.bit_depth == "24":
         full = 2.0**23

@@ -1,4 +1,4 @@
-"""Layers that torch does not have, and the same ones in a form that is faster on a CPU."""
+"""Layers that torch does not have."""
 
 from __future__ import annotations
 
@@ -61,30 +61,3 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
         """``(batch, channels, h, w)`` to ``(batch, channels, 2 h, 2 w)``."""
         return super().forward(input, output_size)[..., :-1, :-1]
-
-
-def as_convolution(layer: nn.Module) -> nn.Module:
-    """A doubling transposed convolution as a convolution and a shuffle (Shi et al. 2016).
-
-    Along one axis tap ``k`` of the former adds input ``i`` to output ``2 i + k - padding``.
-    So output ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``:
-    a convolution for each remainder ``r``.
-    """
-    if not isinstance(layer, nn.ConvTranspose2d):
-        return layer
-    kernel, padding = layer.kernel_size[0], int(layer.padding[0])
-    reach = max(kernel - 1 - padding, padding + 1) // 2
-    size = 2 * reach + 1
-    taps = torch.zeros(2, size, kernel)
-    for r in range(2):
-        for d in range(-reach, reach + 1):
-            if 0 <= r + padding - 2 * d < kernel:
-                taps[r, d + reach, r + padding - 2 * d] = 1
-    inputs, outputs = layer.in_channels, 4 * layer.out_channels
-    convolution = nn.Conv2d(inputs, outputs, size, padding=reach, bias=layer.bias is not None)
-    with torch.no_grad():
-        weight = torch.einsum("iokl,rdk,sel->orside", layer.weight, taps, taps)
-        convolution.weight.copy_(weight.flatten(0, 2))
-        if layer.bias is not None and convolution.bias is not None:
-            convolution.bias.copy_(layer.bias.repeat_interleave(4))
-    return nn.Sequential(convolution, nn.PixelShuffle(2))

@@ -6,13 +6,18 @@ seam of waveforms can exist, and masks that sum to one still do after the cross-
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32.
+from .threads import SegmentPool
+
+# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32,
+# which belong to the caller.
 Estimate = Callable[[Tensor], Tensor]
 
 
@@ -39,6 +44,9 @@ class SegmentedMasks:
         Silent frames that the first segment begins with.
     fill
         Fill up the last segment with silence, whatever its length.
+    pool
+        Threads that run the network, each on a segment; by as many segments are they ahead of
+        the masks that are given out. Without a pool each segment is waited for.
     """
 
     def __init__(
@@ -51,14 +59,18 @@ class SegmentedMasks:
         *,
         lead: int = 0,
         fill: bool = False,
+        pool: SegmentPool | None = None,
     ) -> None:
         if not 0 <= 2 * overlap <= segment:
             raise ValueError(f"overlap must be 0 to half of {segment} frames, got {overlap}")
         self._estimate, self._bins, self._multiple = estimate, bins, multiple
         self._segment, self._overlap = segment, overlap
         self._lead, self._fill = lead, fill
-        self._frames: Tensor | None = None  # (channels, all bins, frames) not yet masked
-        self._context: Tensor | None = None  # the network's bins of the frames before those
+        self._pool, self._ahead = pool, 0 if pool is None else pool.size
+        self._pieces: deque[Tensor] = deque()  # (channels, all bins, frames) not yet masked
+        self._seen: Tensor | None = None  # the network's bins of those that are in no segment
+        self._context: Tensor | None = None  # and of the frames before those
+        self._waiting: deque[tuple[Callable[[], Tensor], int, int]] = deque()
         self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
         self.calls = 0
 
@@ -76,54 +88,70 @@ class SegmentedMasks:
             Masks ``(stems, channels, bins, frames)`` and the mixture's spectrum
             ``(channels, all bins, frames)`` of the same frames.
         """
-        old = self._frames
-        if old is None:
-            old = spectrum.new_zeros(*spectrum.shape[:-1], self._lead)
-        self._frames = torch.cat([old, spectrum], dim=-1)
+        if self._seen is None:
+            silence = spectrum.new_zeros(*spectrum.shape[:-1], self._lead)
+            self._pieces.append(silence)
+            self._seen = silence[:, : self._bins]
+        self._pieces.append(spectrum)
+        self._seen = join(self._seen, spectrum[:, : self._bins])
+        keep = self._segment - self._overlap
         # More than a segment must be there: only then is it not the last one.
-        while self._frames.shape[-1] > self._segment:
-            frames = self._frames[..., : self._segment]
-            masks = self._network(frames[:, : self._bins])
-            keep = self._segment - self._overlap
-            done = self._fade_in(masks)[..., :keep]
-            self._tail = masks[..., keep:] * (1 - self._fade(masks)) if self._overlap else None
-            self._context = frames[:, : self._bins, :keep]
-            self._frames = self._frames[..., keep:]
-            yield self._without_lead(done, frames[..., :keep])
+        while self._seen.shape[-1] > self._segment:
+            self._begin(self._seen[..., : self._segment], keep)
+            self._context = self._seen[..., :keep]
+            self._seen = self._seen[..., keep:]
+            while len(self._waiting) > self._ahead:
+                yield from self._give_first()
 
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the pair for all frames that are left."""
-        frames, self._frames = self._frames, None
-        if frames is None or frames.shape[-1] == self._lead:
-            return
-        seen = frames[:, : self._bins]
-        count = seen.shape[-1]
-        if self._fill:
-            padded = functional.pad(seen, (0, self._segment - count))
-            masks = self._network(padded)[..., :count]
-        elif self._context is not None and count < self._segment:
-            before = self._context[..., count - self._segment :]
-            masks = self._network(torch.cat([before, seen], dim=-1))[..., -count:]
-        else:
-            padding = -count % self._multiple
-            masks = self._network(functional.pad(seen, (0, padding)))[..., :count]
-        yield self._without_lead(self._fade_in(masks), frames)
+        """Yield the pairs for all frames that are left."""
+        seen, self._seen = self._seen, None
+        if seen is not None and seen.shape[-1] > self._lead:
+            count = seen.shape[-1]
+            if self._fill:
+                self._begin(functional.pad(seen, (0, self._segment - count)), count)
+            elif self._context is not None and count < self._segment:
+                before = self._context[..., count - self._segment :]
+                self._begin(join(before, seen), count, skip=self._segment - count)
+            else:
+                self._begin(functional.pad(seen, (0, -count % self._multiple)), count)
+        while self._waiting:
+            yield from self._give_first()
 
-    def _without_lead(self, masks: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        lead, self._lead = self._lead, 0
-        return masks[..., lead:], frames[..., lead:]
-
-    def _network(self, spectrum: Tensor) -> Tensor:
+    def _begin(self, segment: Tensor, count: int, skip: int = 0) -> None:
+        """Have a segment's masks computed, of which ``count`` frames after ``skip`` matter."""
         self.calls += 1
-        return self._estimate(spectrum)
+        if self._pool is not None:
+            masks = self._pool.submit(self._estimate, segment).result
+        else:
+            masks = functools.partial(self._estimate, segment)
+        self._waiting.append((masks, count, skip))
 
-    def _fade(self, like: Tensor) -> Tensor:
-        """Rising weights over the overlap, ``(overlap,)``; with those that fall they sum to 1."""
-        position = torch.arange(self._overlap, device=like.device, dtype=torch.float32) + 0.5
-        return position / self._overlap
+    def _give_first(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Wait for the masks of the oldest segment, cross-fade them and pair them with frames."""
+        result, count, skip = self._waiting.popleft()
+        masks = result()[..., skip:]
+        overlap = self._overlap
+        fade = (torch.arange(overlap, device=masks.device, dtype=torch.float32) + 0.5) / overlap
+        if self._tail is not None:
+            masks[..., :overlap] *= fade
+            masks[..., :overlap] += self._tail
+        # The last segment ends with the song, or with silence that nobody needs.
+        last = not self._waiting and self._seen is None
+        self._tail = masks[..., count : count + overlap] * (1 - fade) if not last else None
+        done = 0
+        while done < count:
+            piece = self._pieces.popleft()
+            frames = min(piece.shape[-1], count - done)
+            if frames < piece.shape[-1]:
+                self._pieces.appendleft(piece[..., frames:])
+            begin = min(self._lead, frames)
+            self._lead -= begin
+            if frames > begin:
+                yield masks[..., done + begin : done + frames], piece[..., begin:frames]
+            done += frames
 
-    def _fade_in(self, masks: Tensor) -> Tensor:
-        if self._tail is None:
-            return masks
-        head = masks[..., : self._overlap] * self._fade(masks) + self._tail
-        return torch.cat([head, masks[..., self._overlap :]], dim=-1)
+
+def join(before: Tensor, after: Tensor) -> Tensor:
+    """Frames one after the other, ``(..., bins, frames)``, still frames before bins in memory."""
+    return torch.cat([before.mT, after.mT], dim=-2).mT

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from .config import common_config
 from .devices import check_choice, choose_device, choose_precision
+from .inference import InferenceUNet
 from .spectrogram import magnitudes
 from .stream import Progress, Selection, SongStream, push_all
+from .threads import SegmentPool
 from .unet import UNet, ratio_masks
 from .weights import load_network, model_name
 
@@ -91,7 +93,7 @@ class Separator:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._networks = [each.for_inference(dtype).to(self.device) for each in networks]
+        self._networks = [InferenceUNet(each, dtype).to(self.device) for each in networks]
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -233,7 +235,13 @@ class Separator:
             if out.shape[-1]:
                 yield out
 
-    def open_song(self, sample_rate: int, channels: int, selection: Selection) -> SongStream:
+    def open_song(
+        self,
+        sample_rate: int,
+        channels: int,
+        selection: Selection,
+        pool: SegmentPool | None = None,
+    ) -> SongStream:
         """A song to push blocks into; see `SongStream`."""
         estimate = self.estimate
         independent = all(network.config.independent for network in self._networks)
@@ -248,6 +256,7 @@ class Separator:
             overlap=self.overlap,
             extend=self.mask_extension == "top",
             wiener=self.wiener,
+            pool=pool,
             device=self.device if self.device.type == "cuda" else torch.device("cpu"),
         )
 

@@ -17,6 +17,8 @@ from torch.nn import functional
 
 # Bins below the network's top from which the mask above it is estimated; about 1.1 kHz.
 EXTENSION_BINS = 100
+# Frames that are worked on at once, for intermediate results to stay in the cache.
+CACHED_FRAMES = 32
 # Sum over four hops of the squared periodic Hann window.
 WINDOW_SUM = 1.5
 
@@ -66,12 +68,14 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     """
     n_fft = 4 * hop_length
     frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=n_fft)  # (..., frames, n_fft)
-    frames *= hann(n_fft, frames.device) / WINDOW_SUM
     quarters = frames.unflatten(-1, (4, hop_length))  # (..., frames, 4, hop)
+    window = hann(n_fft, frames.device).view(4, hop_length) / WINDOW_SUM
     count = quarters.shape[-3]
-    out: Tensor = frames.new_zeros(*frames.shape[:-2], count + 3, hop_length)
-    for quarter in range(4):
-        out[..., quarter : quarter + count, :] += quarters[..., quarter, :]
+    out: Tensor = frames.new_empty(*frames.shape[:-2], count + 3, hop_length)
+    torch.mul(quarters[..., 0, :], window[0], out=out[..., :count, :])
+    out[..., count:, :] = 0
+    for quarter in range(1, 4):
+        out[..., quarter : quarter + count, :].addcmul_(quarters[..., quarter, :], window[quarter])
     return out.flatten(-2)
 
 
@@ -90,10 +94,24 @@ def magnitudes(spectrum: Tensor, *, mid_side: bool = False) -> Tensor:
     Tensor
         ``(batch, planes, bins, frames)``, as many planes as channels, or twice as many.
     """
-    if not mid_side:
-        return spectrum.abs()
-    left, right = spectrum[:, :1], spectrum[:, 1:]
-    return torch.cat([spectrum, (left + right) / 2, (left - right) / 2], dim=1).abs()
+    batch, channels, bins, frames = spectrum.shape
+    planes = 2 * channels if mid_side else channels
+    out = torch.empty(batch, planes, frames, bins, device=spectrum.device)
+    step = CACHED_FRAMES if spectrum.device.type == "cpu" else max(1, frames)
+    for at in range(0, frames, step):
+        part, target = spectrum.mT[:, :, at : at + step], out[:, :, at : at + step]
+        _modulus(part, target[:, :channels])
+        if mid_side:
+            left, right = part[:, 0] / 2, part[:, 1] / 2
+            _modulus(left + right, target[:, channels])
+            _modulus(left - right, target[:, channels + 1])
+    return out.mT
+
+
+def _modulus(spectrum: Tensor, target: Tensor) -> None:
+    """Absolute values, several times as fast as `torch.abs`, which cannot overflow."""
+    real, imaginary = spectrum.real, spectrum.imag
+    torch.mul(real, real, out=target).addcmul_(imaginary, imaginary).sqrt_()
 
 
 class StreamingSTFT:
@@ -229,5 +247,6 @@ def apply_mask(mask: Tensor, above: Tensor, spectrum: Tensor) -> Tensor:
     for stem, channel in itertools.product(range(out.shape[0]), range(out.shape[1])):
         target, source = out[stem, channel], mixture[channel]
         torch.mul(shares[stem, channel], source[:, :bins], out=target[:, :bins])
-        torch.mul(above[stem, channel, :, None], source[:, bins:], out=target[:, bins:])
+        upper, part = torch.view_as_real(target[:, bins:]), torch.view_as_real(source[:, bins:])
+        torch.mul(above[stem, channel, :, None, None], part, out=upper)
     return out.transpose(-1, -2)

@@ -20,6 +20,7 @@ from .errors import CancelledError
 from .overlap import Estimate, SegmentedMasks
 from .resample import Queue, Residual, StreamResampler
 from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+from .threads import SegmentPool
 from .wiener import WienerFilter
 
 Signal = npt.NDArray[np.float32]
@@ -126,6 +127,8 @@ class SongStream:
         Whether masks are extended above the network's top bin, or are zero there.
     wiener
         Iterations of the multichannel Wiener filter in the network's bins; 0 for none.
+    pool
+        Threads for several segments at once; then stems lag further behind.
     device
         Where spectra are kept.
     """
@@ -141,6 +144,7 @@ class SongStream:
         overlap: float,
         extend: bool,
         wiener: int = 0,
+        pool: SegmentPool | None = None,
         device: torch.device,
     ) -> None:
         self._selection, self._extend, self._device = selection, extend, device
@@ -161,6 +165,7 @@ class SongStream:
             config.frame_multiple,
             lead=config.lead_frames,
             fill=config.pad_segments,
+            pool=pool,
         )
         self._wiener = WienerFilter(wiener) if wiener else None
         self._out = Queue()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .config import ModelConfig
-from .layers import BinMixing, SameConv2d, SameConvTranspose2d, as_convolution
+from .layers import BinMixing, SameConv2d, SameConvTranspose2d
 
 
 class UNet(nn.Module):
@@ -75,27 +72,8 @@ class UNet(nn.Module):
             self.register_buffer("input_std", torch.ones(shape))
 
     def compress(self, magnitude: Tensor) -> Tensor:
-        """Log magnitude relative to the clip's level, so that the level does not matter.
-
-        The level is the RMS over all frames that are not digital silence; silence gives
-        the constant ``log(log_floor)``.
-
-        Parameters
-        ----------
-        magnitude
-            ``(batch, planes, bins, frames)``, >= 0.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, planes, bins, frames)``, not yet normalised per bin.
-        """
-        channels = magnitude[:, : self.config.channels]
-        power = channels.square().mean(dim=(1, 2))  # (batch, frames)
-        active = (power > 0).sum(dim=1).clamp(min=1)
-        level = (power.sum(dim=1) / active).sqrt()
-        scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
-        return (magnitude * scale[:, None, None, None] + self.config.log_floor).log()
+        """Log magnitude relative to the clip's level, see `compress`."""
+        return compress(magnitude, self.config)
 
     def logits(self, magnitude: Tensor) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
@@ -134,28 +112,6 @@ class UNet(nn.Module):
         stems = len(self.config.stems)
         return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
 
-    def for_inference(self, dtype: torch.dtype) -> UNet:
-        """A copy that computes the same masks faster, for evaluation only.
-
-        BatchNorm is folded into the convolutions before it, which run in ``dtype``; where it
-        follows an activation it stays, in fp32. Transposed convolutions become plain ones:
-        on CPUs they take as long in fp32 and a third of the time in bf16.
-        """
-        network = copy.deepcopy(self).eval()
-        for part in network._members() if self.config.networks == "per_stem" else [network]:
-            if self.config.skips == "activated":
-                _fold_norms(part)
-            for block in part.decoder:
-                assert isinstance(block, nn.Sequential)
-                block[0] = as_convolution(block[0])
-            part.head = as_convolution(part.head)
-            for layer in (part.encoder, part.decoder, part.head):
-                layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.float()
-        return network.requires_grad_(False)
-
     def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
         """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
 
@@ -190,6 +146,32 @@ class UNet(nn.Module):
 
     def _members(self) -> list[UNet]:
         return [member for member in self.members if isinstance(member, UNet)]
+
+
+def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
+    """Log magnitude relative to the clip's level, so that the level does not matter.
+
+    The level is the RMS over all frames that are not digital silence; silence gives
+    the constant ``log(log_floor)``.
+
+    Parameters
+    ----------
+    magnitude
+        ``(batch, planes, bins, frames)``, >= 0.
+    config
+        What the planes are, and ``log_floor``.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, planes, bins, frames)``, not yet normalised per bin.
+    """
+    channels = magnitude[:, : config.channels]
+    power = channels.square().mean(dim=(1, 2))  # (batch, frames)
+    active = (power > 0).sum(dim=1).clamp(min=1)
+    level = (power.sum(dim=1) / active).sqrt()
+    scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
+    return (magnitude * scale[:, None, None, None] + config.log_floor).log()
 
 
 def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
@@ -247,14 +229,3 @@ def _activation(config: ModelConfig, slope: float) -> nn.Module:
     if config.activation == "elu":
         return nn.ELU()
     return nn.LeakyReLU(slope) if slope else nn.ReLU()
-
-
-def _fold_norms(network: UNet) -> None:
-    """Fold each BatchNorm into the convolution right before it."""
-    for block in (*network.encoder, *network.decoder):
-        assert isinstance(block, nn.Sequential)
-        convolution: Any = block[0]
-        norm: Any = block[1]
-        transposed = isinstance(convolution, nn.ConvTranspose2d)
-        block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
-        block[1] = nn.Identity()

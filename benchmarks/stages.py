@@ -1,0 +1,152 @@
+"""Where the time of ``unetsep separate`` goes, from the start of the process to its end.
+
+    python benchmarks/stages.py [SONG.wav] [--source OTHER_CHECKOUT]
+
+Runs the command in a process of its own with one thread, and counts the CPU seconds of each
+stage by wrapping the functions that do it. Threads do not compete and other programs disturb
+little that way; the clock of a run with all cores is measured beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Stage: the functions whose time it is, less that of other stages which they call.
+STAGES = {
+    "weights": ["weights:load_network", "separator:load_network", "unet:UNet.for_inference"],
+    "decode": ["decoders:SoundFileSource.read", "decoders:SoundFileSource.__init__"],
+    "resample": ["resample:StreamResampler.push", "resample:Residual.push"],
+    "STFT": ["spectrogram:StreamingSTFT.push", "spectrogram:StreamingSTFT.flush"],
+    "network": ["separator:Separator.estimate"],
+    "masks": ["stream:SongStream._advance"],
+    "inverse STFT": ["spectrogram:StreamingISTFT.push"],
+    "encode and write": ["output:StemFiles.write", "output:StemFiles._convert"],
+    "publish": ["output:StemFiles.commit"],
+}
+spent: dict[str, float] = defaultdict(float)
+local = threading.local()
+
+
+def timed(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its CPU time counted, less that of stages inside it."""
+
+    @functools.wraps(run)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        begun, outer = time.thread_time(), getattr(local, "inside", 0.0)
+        local.inside = 0.0
+        try:
+            return run(*arguments, **options)
+        finally:
+            whole = time.thread_time() - begun
+            spent[stage] += whole - local.inside
+            local.inside = outer + whole
+
+    return wrapper
+
+
+def wrap() -> None:
+    """Count the time of every function of `STAGES` that is there."""
+    import importlib
+
+    for stage, places in STAGES.items():
+        for place in places:
+            module, _, name = place.partition(":")
+            owner: Any = importlib.import_module(f"unetsep.{module}")
+            *path, last = name.split(".")
+            for part in path:
+                owner = getattr(owner, part)
+            if hasattr(owner, last):
+                setattr(owner, last, timed(stage, getattr(owner, last)))
+
+
+def load_torch() -> None:
+    """Import torch as the command does."""
+    try:
+        from unetsep.startup import import_torch
+    except ImportError:  # an older checkout
+        import torch  # noqa: F401
+    else:
+        import_torch()
+
+
+def load_others() -> None:
+    """Import all else that separating needs."""
+    import unetsep.console  # noqa: F401
+
+
+def child(begun: float, arguments: list[str]) -> None:
+    """Run the command line, and print the seconds of each stage."""
+    spent["interpreter"] = time.process_time()
+    for stage, load in (("import torch", load_torch), ("other imports", load_others)):
+        before = time.process_time()
+        load()
+        spent[stage] = time.process_time() - before
+    before = time.process_time()
+    wrap()
+    spent["interpreter"] += time.process_time() - before
+    from unetsep.cli import main
+
+    try:
+        main(arguments, standalone_mode=False)
+    finally:
+        spent["rest"] = time.process_time() - sum(spent.values())
+        sys.stdout.write(json.dumps(spent) + "\n")
+
+
+def profile(source: Path, song: Path, folder: Path) -> dict[str, float]:
+    """CPU seconds of each stage, in the order of the signal."""
+    import subprocess
+
+    command = [sys.executable, __file__, "--child", "separate", str(song), "-q", "--threads", "1"]
+    command += ["--overwrite", "-o", str(folder), "--bit-depth", "16"]
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    order = ["interpreter", "import torch", "other imports", *STAGES, "rest"]
+    return {stage: found.get(stage, 0.0) for stage in order}
+
+
+def main() -> None:
+    """Print a table; write JSON and a picture if asked to."""
+    if sys.argv[1:2] == ["--child"]:
+        child(0.0, sys.argv[2:])
+        return
+    from record import ROOT, measure, save, synthesise
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("song", nargs="?", type=Path, help="default: a synthetic one")
+    parser.add_argument("--seconds", type=float, default=180.0, help="of the synthetic song")
+    parser.add_argument("--source", type=Path, nargs="+", default=[ROOT], help="checkouts")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        song = options.song or Path(folder) / "song.wav"
+        if options.song is None:
+            synthesise(song, options.seconds)
+        runs: dict[str, list[dict[str, float]]] = {str(source): [] for source in options.source}
+        for _ in range(options.rounds):  # in turn, so that a busy machine treats all alike
+            for source in options.source:
+                runs[str(source)].append(profile(source, song, Path(folder) / "out"))
+        for source, found in runs.items():
+            least = {stage: min(run[stage] for run in found) for stage in found[0]}
+            print(source)
+            for stage, seconds in least.items():
+                print(f"  {stage:18} {seconds:7.3f} s")
+            print(f"  {'sum':18} {sum(least.values()):7.3f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A shorter start for the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+# Parts of torch that it loads while it is imported, which takes a third of that time, and does
+# not look at again: shapes of results for tracing and compiling, the export of programs,
+# distributions, masked tensors and quantised networks.
+POSTPONED = (
+    "torch._meta_registrations",
+    "torch.export",
+    "torch.distributions",
+    "torch.masked",
+    "torch.quantization",
+    "torch.nn.intrinsic",
+    "torch.nn.qat",
+    "torch.nn.quantized",
+    "torch.nn.quantizable",
+)
+
+
+class _Postponed(ModuleType):
+    """A module whose code runs when one of its names is first asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        # What `inspect` asks of every module is there already, or not there at all.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        assert isinstance(self.__spec__, ModuleSpec)
+        loader = self.__spec__.loader
+        assert isinstance(loader, _LaterLoader)
+        loader.real.exec_module(self)
+        return getattr(self, name)
+
+
+class _LaterLoader(Loader):
+    """Makes modules without running their code."""
+
+    def __init__(self, real: Loader) -> None:
+        self.real = real
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Postponed(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing, yet."""
+
+
+class _Finder:
+    """Finds the modules of `POSTPONED` for the import system."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in POSTPONED:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _LaterLoader(spec.loader)
+        return spec
+
+
+def import_torch() -> None:
+    """Import torch for a process that only separates, and will not compile or trace.
+
+    Once torch is imported this does nothing: it is for the command line, not the library.
+    """
+    if "torch" in sys.modules:
+        return
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        import torch  # noqa: F401
+    finally:
+        sys.meta_path.remove(finder)

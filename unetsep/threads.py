@@ -1,0 +1,163 @@
+"""Threads around one song: reading ahead, several segments at once, writing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+# Each segment on its way through the network takes some 0.15 GB.
+MAX_WORKERS = 4
+# Blocks of some 10 seconds that wait between threads.
+WAITING = 2
+
+
+class SegmentPool(ThreadPoolExecutor):
+    """Threads that each work on a segment.
+
+    Parameters
+    ----------
+    size
+        How many.
+    share
+        Of torch's threads, for each.
+    """
+
+    def __init__(self, size: int, share: int) -> None:
+        super().__init__(size, "segment", torch.set_num_threads, (share,))
+        self.size = size
+
+
+@contextlib.contextmanager
+def segment_pool(device: torch.device) -> Iterator[SegmentPool | None]:
+    """Threads for several segments at once, among which torch's threads are divided.
+
+    Threads that work on segments of their own never wait for each other, as those that share
+    one operation do after each. None is given where there is nothing to divide: with one
+    thread, or on a GPU.
+    """
+    total = torch.get_num_threads()
+    if device.type != "cpu" or total == 1:
+        yield None
+        return
+    workers = min(total, MAX_WORKERS)
+    share = total // workers
+    pool = SegmentPool(workers, share)
+    # What is done between segments also takes its share only, until the pool is gone.
+    torch.set_num_threads(share)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(total)
+
+
+class ReadAhead(Generic[T]):
+    """What an iterable gives, fetched by a thread before it is asked for.
+
+    Use as a context manager: when it is left, the thread has let go of the iterable.
+
+    Parameters
+    ----------
+    source
+        Errors that it raises are raised where its items are taken.
+    """
+
+    def __init__(self, source: Iterable[T]) -> None:
+        self._source = source
+        self._ready: queue.Queue[tuple[str, Any]] = queue.Queue(WAITING)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="read ahead", daemon=True)
+
+    def _fetch(self) -> None:
+        try:
+            for item in self._source:
+                self._put("item", item)
+                if self._stop.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 (raised again by __iter__)
+            self._put("error", error)
+        else:
+            self._put("end", None)
+
+    def _put(self, kind: str, value: Any) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put((kind, value), timeout=0.1)
+                return
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            kind, value = self._ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+
+    def __enter__(self) -> ReadAhead[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class Behind:
+    """Calls made one after the other by a thread, while the caller goes on.
+
+    Use as a context manager: when it is left without an error all calls are made, else those
+    that wait are dropped; no call is being made any more. What a call raises is raised by
+    the next `call`, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[tuple[Callable[..., object], tuple[Any, ...]] | None]
+        self._calls = queue.Queue(WAITING)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write behind", daemon=True)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            run, arguments = item
+            if self._error is None:
+                try:
+                    run(*arguments)
+                except BaseException as error:  # noqa: BLE001 (raised again by the caller)
+                    self._error = error
+
+    def call(self, run: Callable[..., object], *arguments: Any) -> None:
+        """Have ``run(*arguments)`` called; waits while `WAITING` calls are waiting."""
+        if self._error is not None:
+            raise self._error
+        self._calls.put((run, arguments))
+
+    def __enter__(self) -> Behind:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self._error is None:
+            self._error = error  # what waits is dropped
+        self._calls.put(None)
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error

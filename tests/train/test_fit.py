@@ -87,6 +87,17 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: i
             assert torch.equal(ours[key], value), key
 
 
+def test_a_run_without_a_checkpoint_can_be_started_again(tmp_path: Path, whole: Path) -> None:
+    def crash(_: Any) -> None:
+        raise OSError("power cut")
+
+    config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    with pytest.raises(OSError, match="power cut"):
+        run(tmp_path, config, callbacks=[At(2, crash)])
+    assert [line["step"] for line in log(tmp_path)] == [1, 2]
+    assert run(tmp_path, config) == log(whole)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
     def stop(_: Any) -> None:

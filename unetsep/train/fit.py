@@ -242,10 +242,22 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
     return step
 
 
+def refuse_used(run: Path) -> None:
+    """Make sure that a new run would not replace anything that can be used.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds a checkpoint.
+    """
+    if (run / LAST).exists() or any(run.glob("best-*.safetensors")):
+        raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
+
+
 def _describe(run: Path, config: TrainConfig, resume: bool) -> None:
     """Write what the run is, before its first step."""
-    if not resume and run.exists() and any((run / n).exists() for n in (LAST, "log.jsonl")):
-        raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
+    if not resume:
+        refuse_used(run)
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.json").write_text(config.to_json() + "\n", encoding="utf-8")

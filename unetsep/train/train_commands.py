@@ -111,7 +111,7 @@ def run_train(
         return
     import torch
 
-    from .fit import Machine, fit
+    from .fit import Machine, fit, refuse_used
     from .launch import processes
     from .logs import is_main_process
     from .losses import check_name
@@ -140,6 +140,8 @@ def run_train(
         if musdb_root or songs or pools or cache_dir:
             data = find_data(musdb_root, songs, pools, cache_dir)
     else:
+        if is_main_process():
+            refuse_used(folder)
         chosen.setdefault("precision", pick_precision("auto", accelerator))
         chosen["model"] = _model(network, targets, init_from)
         config = TrainConfig(**chosen)

@@ -51,7 +51,8 @@ def main() -> None:
                 uses[name].append(run())
     rows = {name: statistics.median(use.wall for use in found) for name, found in uses.items()}
     for name, seconds in rows.items():
-        print(f"{name:16} {seconds:7.3f} s  ({statistics.median(u.cpu for u in uses[name]):.2f} CPU s)")
+        cpu = statistics.median(use.cpu for use in uses[name])
+        print(f"{name:16} {seconds:7.3f} s  {cpu:6.2f} CPU s")
     save(options.json, {"wall": rows, "runs": uses, "versions": ours.versions | theirs.versions})
     if options.png:
         import matplotlib as mpl

@@ -195,12 +195,15 @@ class Doubling(nn.Module):
         out = out[..., skip : skip + frames, skip : skip + bins].permute(0, 2, 3, 1)
         if self.pairs:
             pairs = out.float().contiguous().view(torch.float64)
-            return pairs.unflatten(-1, (2, self.channels)).permute(0, 4, 1, 3, 2)
+            pairs = pairs.view(batch, frames, bins, 2, self.channels)
+            return pairs.permute(0, 4, 1, 3, 2)
         # (batch, frames, frame of two, bins, bin of two, channels)
-        ordered = out.unflatten(-1, (2, 2, self.channels)).permute(0, 1, 3, 2, 4, 5)
+        apart = out.view(batch, frames, bins, 2, 2, self.channels)
+        ordered = apart.permute(0, 1, 3, 2, 4, 5)
         if target is None:
             return ordered.reshape(batch, 2 * frames, 2 * bins, self.channels)
-        torch.clamp_min(ordered, 0, out=target.unflatten(1, (frames, 2)).unflatten(3, (bins, 2)))
+        places = target.view(batch, frames, 2, bins, 2, self.channels)
+        torch.clamp_min(ordered, 0, out=places)
         return target
 
 

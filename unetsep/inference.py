@@ -73,12 +73,12 @@ class InferenceUNet(nn.Module):
             if self.config.mask == "softmax":
                 heads = [member._logits(magnitude) for member in self._members()]
                 return self._activate(torch.cat(heads, dim=1))
-            return torch.cat([member(magnitude) for member in self._members()], dim=1)
+            return torch.cat([member(magnitude).mT for member in self._members()], dim=1).mT
         stems, channels = len(self.config.stems), self.config.channels
-        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.mT.shape[2:])
         for index in set(wanted):
-            masks[:, index] = self._members()[index](magnitude)[:, 0]
-        return masks
+            masks[:, index] = self._members()[index](magnitude)[:, 0].mT
+        return masks.mT
 
     def _members(self) -> list[InferenceUNet]:
         return [member for member in self.members if isinstance(member, InferenceUNet)]

@@ -79,9 +79,8 @@ class Tool:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:
+def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001 (called like others)
     """The checkout this script is part of, with its default model."""
-    del cache, pip_args
     return _ours("unetsep", ())
 
 

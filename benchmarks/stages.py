@@ -25,7 +25,11 @@ from typing import Any
 
 # Stage: the functions whose time it is, less that of other stages which they call.
 STAGES = {
-    "weights": ["weights:load_network", "separator:load_network", "inference:InferenceUNet.__init__"],
+    "weights": [
+        "weights:load_network",
+        "separator:load_network",
+        "inference:InferenceUNet.__init__",
+    ],
     "decode": ["decoders:SoundFileSource.read", "decoders:SoundFileSource.__init__"],
     "resample": ["resample:StreamResampler.push", "resample:Residual.push"],
     "STFT": ["spectrogram:StreamingSTFT.push", "spectrogram:StreamingSTFT.flush"],

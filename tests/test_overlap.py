@@ -100,7 +100,9 @@ def test_segments_computed_side_by_side_give_the_same_masks(frames: int) -> None
 
 
 def test_masks_and_spectra_keep_frames_before_bins_in_memory() -> None:
-    masker = SegmentedMasks(lambda seen: local(seen).mT.contiguous().mT, BINS, SEGMENT, 16, MULTIPLE)
+    masker = SegmentedMasks(
+        lambda seen: local(seen).mT.contiguous().mT, BINS, SEGMENT, 16, MULTIPLE
+    )
     spectrum = spectra(300).mT.contiguous().mT
     for masks, frames in (*masker.push(spectrum), *masker.flush()):
         assert masks.mT.stride(-1) == frames.mT.stride(-1) == 1

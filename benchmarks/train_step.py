@@ -1,9 +1,10 @@
 """Where the time of a training step on a CPU goes: ``python benchmarks/train_step.py``.
 
-Measures one step (batch 4, six seconds, default network, bf16 autocast, channels_last, one
-loss) as written straightforwardly, as unetsep does it, and the convolutions alone, forward
-and backward: the least of several rounds, in CPU seconds of this process (meant for
-``OMP_NUM_THREADS=1``, where other programs disturb little) or in seconds of the clock.
+Measures one step (batch 4, six seconds, default network, channels_last, one loss) as written
+straightforwardly, as unetsep does it, and the convolutions alone, forward and backward: the
+least of several rounds, in CPU seconds of this process (meant for ``OMP_NUM_THREADS=1``,
+where other programs disturb little) or in seconds of the clock. The precision is by default
+what ``unetsep train`` would choose on this machine.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ from unetsep.train.config import TrainConfig
 from unetsep.train.losses import build_loss
 from unetsep.train.module import SeparationModule
 from unetsep.train.spectra import blockwise_loss, spectra
+from unetsep.train.train_commands import pick_precision
 
 
-def convolutions(network: nn.Module, magnitude: Tensor) -> Callable[[], None]:
+def autocast(precision: str) -> torch.autocast:
+    """Half precision for convolutions, or nothing."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+def convolutions(network: nn.Module, magnitude: Tensor, precision: str) -> Callable[[], None]:
     """Forward and backward of each convolution, with inputs of the right sizes."""
     inputs: list[tuple[nn.Module, Tensor]] = []
     hooks = [
@@ -30,16 +37,17 @@ def convolutions(network: nn.Module, magnitude: Tensor) -> Callable[[], None]:
         for part in network.modules()
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
     ]
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    with autocast(precision), torch.no_grad():
         network.logits(magnitude)
     for hook in hooks:
         hook.remove()
     first = inputs[0][1]
-    inputs = [(m, given.bfloat16().requires_grad_(given is not first)) for m, given in inputs]
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    inputs = [(m, given.to(kind).requires_grad_(given is not first)) for m, given in inputs]
 
     def run() -> None:
         for part, given in inputs:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(precision):
                 out = part(given)
             out.backward(out.detach())
 
@@ -60,7 +68,7 @@ def straightforward(network: nn.Module, clips: Tensor, config: TrainConfig) -> T
     ).unflatten(0, clips.shape[:3])
     spectrum = spectrum[..., : model.bins, :]
     mixture = spectrum.sum(dim=1)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(config.precision):
         logits = network.logits(mixture.abs())
     estimate = logits.softmax(dim=1) * mixture[:, None]
     return (estimate - spectrum).abs().mean()
@@ -71,13 +79,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--loss", default="l1")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--wall", action="store_true", help="not CPU time; for several threads")
     parser.add_argument("--plain-allocator", action="store_true", help="as without unetsep")
     options = parser.parse_args()
     if not options.plain_allocator:
         keep_freed_memory()
     torch.manual_seed(0)
-    config = TrainConfig(losses=(options.loss,))
+    precision = pick_precision(options.precision, "cpu")
+    config = TrainConfig(losses=(options.loss,), precision=precision)
     module = SeparationModule(config)
     network = module.network(options.loss)
     optimizer = module.configure_optimizers()
@@ -86,7 +96,7 @@ def main() -> None:
     batch = spectra(clips, config.model)
 
     def forward() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(precision):
             return network.logits(batch.mixture)
 
     def finish(value: Tensor) -> None:
@@ -97,14 +107,14 @@ def main() -> None:
 
     def ours() -> None:
         sound = spectra(clips, config.model)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(precision):
             logits = network.logits(sound.mixture)
         finish(blockwise_loss(logits, network, sound, loss))
 
     logits = forward().detach().requires_grad_()
     grad = torch.randn_like(logits)
     parts: dict[str, Callable[[], object]] = {
-        "convolutions": convolutions(network, batch.mixture),
+        "convolutions": convolutions(network, batch.mixture, precision),
         "STFT": lambda: spectra(clips, config.model),
         "network, forward and backward": lambda: forward().backward(grad),
         "masks and loss": lambda: blockwise_loss(logits, network, batch, loss).backward(),
@@ -118,6 +128,7 @@ def main() -> None:
             begun = clock()
             run()
             least[name] = min(least[name], clock() - begun)
+    print(f"{precision}, {torch.get_num_threads()} threads")
     for name, seconds in least.items():
         ratio = seconds / least["convolutions"]
         print(f"{name:32} {seconds:6.3f} s  {ratio:5.2f} x  {4 / seconds:5.1f} clips/s")

@@ -163,7 +163,7 @@ def test_two_loaders_at_once_share_the_work(
 def test_a_full_disk_leaves_what_was_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, real, written = pool(tmp_path / "pools"), np.save, []
+    found, real, written = pool(tmp_path / "pools"), cache.save_array, []
 
     def save(file: Any, array: Any) -> None:
         written.append(1)
@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_what_was_decoded(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, array)
 
-    monkeypatch.setattr(np, "save", save)
+    monkeypatch.setattr(cache, "save_array", save)
     with pytest.raises(AudioError, match=r"is full after 1 of 3 songs, which remain.*--cache"):
         cache.load(found, tmp_path / "cache", jobs=1)
     assert not list((tmp_path / "cache").glob("*.part"))
@@ -180,6 +180,21 @@ def test_a_full_disk_leaves_what_was_decoded(
     monkeypatch.setattr(decode, "decode", counted := _Counted())
     assert len(cache.load(found, tmp_path / "cache", jobs=1)) == 3
     assert counted.calls < 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_arrays_are_saved_like_numpy_but_a_full_disk_is_told(tmp_path: Path) -> None:
+    pcm = noise(1)[None]
+    with (tmp_path / "ours.npy").open("wb") as file:
+        cache.save_array(file, pcm)
+    np.save(tmp_path / "theirs.npy", pcm)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="space") as told,
+    ):
+        cache.save_array(full, pcm)
+    assert told.value.errno == errno.ENOSPC
 
 
 class _Counted:

@@ -24,7 +24,7 @@ from unetsep.train.calibration import gradient_norm, set_input_statistics
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.export import export_run, read_manifest, sdr_change
 from unetsep.train.fit import Machine, fit
-from unetsep.train.logs import read_log
+from unetsep.train.logs import draw_curves, read_log
 from unetsep.train.module import SeparationModule
 from unetsep.train.presets import NETWORKS, build_model
 from unetsep.train.schedule import Clock, Schedule
@@ -415,3 +415,32 @@ def test_settings_out_of_range_are_named() -> None:
     assert TrainConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="unknown keys"):
         TrainConfig.from_json('{"flavour": 1}')
+
+
+def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    stems = (*MODEL.stems, "mean")
+    lines = [
+        {"step": step, "minutes": 1.0}
+        | {f"train/{loss}": 3.0 / step for loss in losses.LOSSES}
+        | {
+            f"valid/{loss}/{stem}": None if step == 1 else 1.0
+            for loss in losses.LOSSES
+            for stem in stems
+        }
+        for step in (1, 2, 3)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    titles = [axes.get_title() for axes in drawn[0].axes]
+    assert [title.rpartition(" ")[2] for title in titles] == ["first", "mean", *MODEL.stems]
+    assert all(len(axes.lines) == len(losses.LOSSES) for axes in drawn[0].axes)
+    assert drawn[0].axes[0].lines[0].get_ydata()[0] == 1.0
+    (tmp_path / "log.jsonl").write_text("")
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert len(drawn[1].axes) == 1

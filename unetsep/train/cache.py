@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from ..errors import AudioError
@@ -108,7 +109,7 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
                 from .decode import decode
 
                 names, pcm = decode(source)
-                _write(folder / f"{key}.npy", lambda file: np.save(file, pcm))
+                _write(folder / f"{key}.npy", lambda file: save_array(file, pcm))
                 levels = block_levels(pcm).tolist()
                 content = json.dumps({"stems": names, "block": LEVEL_BLOCK, "levels": levels})
                 _write(text, lambda file: file.write(content.encode()))
@@ -116,6 +117,12 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
         return False
     (folder / f"{key}.lock").unlink(missing_ok=True)
     return True
+
+
+def save_array(file: BinaryIO, pcm: npt.NDArray[np.int16]) -> None:
+    """Write a C-ordered array as `numpy.save` does, which hides why a disk refuses it."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pcm))
+    file.write(pcm.data)
 
 
 def _open(source: Source, folder: Path, key: str) -> Song:

@@ -71,7 +71,8 @@ class TrainConfig:
     seed
         Of the initial weights and of every clip.
     valid_every, log_every
-        Steps between validations (and saved checkpoints), and between lines of the log.
+        Steps between validations (and saved checkpoints), and between lines of the log, the
+        first of which is that of step 1.
     early_stop
         End after this many validations without a better SDR in any network; 0: never.
 

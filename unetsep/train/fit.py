@@ -173,6 +173,7 @@ def build_trainer(
         loggers.append(TensorBoardLogger(run, name="", version="tensorboard"))
     try:
         return Trainer(
+            default_root_dir=run,
             accelerator=accelerator,
             devices=machine.devices,
             num_nodes=machine.nodes,

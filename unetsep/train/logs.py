@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 
 def is_main_process() -> bool:
     """Whether this process is the run's first, which alone writes its folder."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+    # Before the trainer is there, the first process of another machine has no rank yet.
+    elsewhere = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
+    return int(getattr(rank_zero_only, "rank", 0)) == 0 and elsewhere == 0
 
 
 class JsonLinesLogger(Logger):
@@ -72,29 +76,42 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draw training losses and validation SDR of a log as a PNG."""
-    from matplotlib.figure import Figure
+    """Draw a log as a PNG: a panel for training losses, one for each stem's validation SDR.
 
-    curves: dict[str, list[tuple[int, float]]] = {}
+    A loss has one colour in all panels; training losses are drawn relative to their first
+    value, so that losses of any scale share an axis.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
     for line in read_log(log):
         for key, value in line.items():
-            if isinstance(value, float):
-                curves.setdefault(key, []).append((line["step"], value))
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
-    for key, points in sorted(curves.items()):
-        kind, _, label = key.partition("/")
-        steps, values = zip(*points, strict=True)
-        if kind == "train":
-            # Relative to the start, so that losses of any scale share one axis.
-            losses.plot(steps, [v / values[0] for v in values], label=label, linewidth=0.8)
-        elif kind == "valid" and len(curves) <= 40:
-            style = "-" if label.endswith("mean") else ":"
-            scores.plot(steps, values, style, label=label)
-    losses.set(xlabel="step", ylabel="training loss / first", yscale="log")
-    scores.set(xlabel="step", ylabel="validation SDR in dB")
-    for axes in (losses, scores):
+            kind, _, label = key.partition("/")
+            if kind in ("train", "valid") and isinstance(value, float):
+                loss, _, stem = label.partition("/")
+                curves.setdefault(stem or "loss", {}).setdefault(loss, []).append(
+                    (line["step"], value)
+                )
+    losses = sorted({loss for panel in curves.values() for loss in panel})
+    # The mean over stems comes right after the losses.
+    names = sorted(curves, key=lambda name: {"loss": 0, "mean": 1}.get(name, 2))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
+    lines: dict[str, Any] = {}
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        for number, loss in enumerate(losses):
+            if points := curves[name].get(loss):
+                steps, values = np.array(points).T
+                shown = values / (values[0] or 1.0) if name == "loss" else values
+                mark = "-" if name == "loss" else ".-"
+                (lines[loss],) = axes.plot(steps, shown, mark, color=f"C{number}")
+        title = "training loss / first" if name == "loss" else f"validation SDR in dB, {name}"
+        axes.set(xlabel="step", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(visible=True, alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="x-small")
-    figure.savefig(picture, dpi=120)
+    if lines:
+        figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=7)
+    figure.savefig(picture, dpi=100)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from .psychoacoustics import masking_model
+from .psychoacoustics import hearing_model
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -36,6 +36,8 @@ SMOOTH = 1e-12
 # Added to magnitudes before the logarithm: 40 dB below the mixture's average level.
 LOG_FLOOR = 1e-2
 MELS = 128
+# Exponent of loudness over power (Zwicker & Fastl, "Psychoacoustics", section 8.7).
+LOUDNESS = 0.23
 
 
 def magnitude(in_phase: Tensor, quadrature: Tensor) -> Tensor:
@@ -121,32 +123,38 @@ def perceptual(
     quadrature: Tensor,
     *,
     bands: Tensor,
-    masking: Tensor,
+    spread: Tensor,
     quiet: Tensor,
 ) -> Tensor:
-    """Noise-to-mask ratio, ``mean log(1 + N / M)`` over critical bands and frames.
+    """Difference in loudness, ``mean |N'(E) - N'(E^)|`` over critical bands and frames.
 
-    ``N`` is the power of the error ``Y - Y^`` in a critical band, ``M`` the power that the
-    true stem masks there: its band powers spread along the Bark scale, at least the
-    threshold in quiet. Errors below the masked threshold cost almost nothing, those above
-    it cost by their level over it. Like Ananthabhotla, Ewert and Paradiso (ICASSP 2020), who
-    train separation with a network that imitates a codec, it puts the distance where
-    a codec's psychoacoustic model says that hearing is sensitive; here the model itself is
-    used, see `unetsep.train.psychoacoustics` for its sources. The ratio is that of Brandenburg
-    (AES Convention 82, 1987) and of PEAQ (ITU-R BS.1387). Far above the threshold in quiet a
-    common gain changes nothing.
+    ``E`` is the excitation of the ear: powers in critical bands, spread along the Bark scale
+    as masking spreads, so that what a louder neighbour masks changes next to nothing. ``N'``
+    is Zwicker's specific loudness (Zwicker & Fastl, "Psychoacoustics", Eq. 8.7):
+    ``E_q^0.23 ((1/2 + E / 2 E_q)^0.23 - 1)`` with ``E_q`` the threshold in quiet, below which
+    nothing counts. Grows with the level to the power 0.46 where that is far above it.
+
+    Like Ananthabhotla, Ewert and Paradiso (ICASSP 2020), who train separation with a network
+    that imitates a codec, it puts the distance where hearing is sensitive; here the model of
+    hearing itself is used, see `unetsep.train.psychoacoustics` for its sources. A ratio of
+    noise to masked threshold, the codecs' own measure, does not serve: whatever leaks into a
+    silent stem then costs so much that networks learn to leave stems empty.
 
     Parameters
     ----------
     estimate, in_phase, quadrature
         ``(..., bins, frames)``.
-    bands, masking, quiet
-        See `unetsep.train.psychoacoustics.masking_model`.
+    bands, spread, quiet
+        See `unetsep.train.psychoacoustics.hearing_model`.
     """
-    error = bands @ ((in_phase - estimate).square() + quadrature.square())
-    true = bands @ (in_phase.square() + quadrature.square())
-    masked = torch.maximum(masking @ true, quiet[:, None])  # (..., bands, frames)
-    return (error / masked).log1p().mean()
+
+    def loudness(power: Tensor) -> Tensor:
+        excitation = spread @ (bands @ power)  # (..., bands, frames)
+        relative = 0.5 + 0.5 * excitation / quiet[:, None]
+        return quiet[:, None] ** LOUDNESS * (relative**LOUDNESS - 1)
+
+    true = loudness(in_phase.square() + quadrature.square())
+    return (true - loudness(estimate.square())).abs().mean()
 
 
 @functools.lru_cache(maxsize=8)
@@ -192,8 +200,8 @@ def _mel_arrays(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
     return {"filters": mel_filters(config, device)}
 
 
-def _masking_arrays(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
-    return dict(zip(("bands", "masking", "quiet"), masking_model(config, device), strict=True))
+def _hearing_arrays(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
+    return dict(zip(("bands", "spread", "quiet"), hearing_model(config, device), strict=True))
 
 
 LOSSES: dict[str, LossEntry] = {
@@ -203,7 +211,9 @@ LOSSES: dict[str, LossEntry] = {
     "l1": LossEntry(l1, "complex spectrogram L1 (Eq. 5)"),
     "log_mse": LossEntry(log_mse, "log-scale magnitude MSE"),
     "mag_l1": LossEntry(mag_l1, "magnitude L1, as Spleeter"),
-    "perceptual": LossEntry(perceptual, "noise-to-mask ratio in critical bands", _masking_arrays),
+    "perceptual": LossEntry(
+        perceptual, "loudness difference by a model of hearing", _hearing_arrays
+    ),
 }
 
 

@@ -186,7 +186,7 @@ class SeparationModule(lightning.LightningModule):
         self._recent.append((self.global_step, stacked))
         if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
             self.check_losses()
-        if (self.global_step + 1) % self.config.log_every == 0:
+        if self.global_step == 0 or (self.global_step + 1) % self.config.log_every == 0:
             self._log_step(stacked)
         return weighted.sum()
 

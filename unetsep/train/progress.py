@@ -75,7 +75,13 @@ class ProgressBar(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the bar away."""
-        self.bar.stop()
+        stop(self.bar)
+
+
+def stop(bar: Progress) -> None:
+    """Take a bar away that may never have been shown; rich would print an empty line."""
+    if bar.live.is_started:
+        bar.stop()
 
 
 @contextmanager
@@ -94,4 +100,4 @@ def decoding(console: Console) -> Iterator[Report]:
     try:
         yield report
     finally:
-        bar.stop()
+        stop(bar)

@@ -1,14 +1,12 @@
-"""What the ear can tell apart: critical bands, spreading and the threshold in quiet.
+"""What excites the ear: critical bands, spreading and the threshold in quiet.
 
-The pieces of the psychoacoustic model of audio codecs, each from its own source:
+The pieces of a psychoacoustic model, each from its own source:
 
 - Bark scale: Traunmüller, "Analytical expressions for the tonotopic sensory scale",
   J. Acoust. Soc. Am. 88 (1990).
 - Spreading of masking along the Bark scale: Schroeder, Atal & Hall, "Optimizing digital
   speech coders by exploiting masking properties of the human ear", J. Acoust. Soc. Am. 66
   (1979).
-- How far below its masker the masked threshold lies: 3 dB up to 12 Bark, then 0.25 dB per
-  Bark, as in PEAQ (ITU-R BS.1387).
 - Threshold in quiet: Terhardt, "Calculating virtual pitch", Hearing Research 1 (1979).
 """
 
@@ -21,8 +19,8 @@ from torch import Tensor
 
 from ..config import ModelConfig
 
-# Two bands to a Bark, about the resolution at which the ear adds up energy.
-BANDS_PER_BARK = 2.0
+# Spreading smooths over about a Bark: a quarter samples that well.
+BANDS_PER_BARK = 4.0
 # Sound pressure level in dB of a mixture of average power, a comfortable level.
 LISTENING_LEVEL = 75.0
 # The threshold in quiet is not applied below it, in dB SPL: rooms are not quieter.
@@ -54,8 +52,8 @@ def spreading(distance: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def masking_model(config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Bands, masking and threshold in quiet for the bins of a network.
+def hearing_model(config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Bands, spreading and threshold in quiet for the bins of a network.
 
     Parameters
     ----------
@@ -68,8 +66,8 @@ def masking_model(config: ModelConfig, device: torch.device) -> tuple[Tensor, Te
     -------
     bands : Tensor
         ``(bands, bins)``, which bins belong to which band: power to band power.
-    masking : Tensor
-        ``(bands, bands)``, from a reference's band powers to the power it masks.
+    spread : Tensor
+        ``(bands, bands)``, from band powers to the excitation that they cause.
     quiet : Tensor
         ``(bands,)``, power below which nothing is heard, relative to clips whose mixture
         has unit power.
@@ -85,9 +83,8 @@ def masking_model(config: ModelConfig, device: torch.device) -> tuple[Tensor, Te
     width = bands.sum(dim=1)
     centre = (bands @ rate) / width
     level = spreading(centre[:, None] - centre[None, :])  # row: where; column: masker
-    offset = torch.where(centre <= 12, torch.full_like(centre, 3.0), 0.25 * centre)
-    masking = 10 ** ((level - offset[:, None]) / 10)
+    spread = 10 ** (level / 10)
     lowest = threshold_in_quiet((bands @ hertz) / width).clamp(min=ROOM_LEVEL)
     # A clip of unit power has that power in each bin on average, that is ``bins`` in all.
     quiet = config.bins * 10 ** ((lowest - LISTENING_LEVEL) / 10)
-    return tuple(each.float().to(device) for each in (bands, masking, quiet))  # type: ignore[return-value]
+    return tuple(each.float().to(device) for each in (bands, spread, quiet))  # type: ignore[return-value]

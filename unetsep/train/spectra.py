@@ -12,10 +12,8 @@ from torch import Tensor
 from ..config import ModelConfig
 from ..spectrogram import stft
 from ..unet import UNet
+from .blocks import Block, divide, work_on
 from .losses import Loss
-
-# Frames of a block on a CPU: its arrays then stay in the second-level cache.
-BLOCK_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -81,22 +79,20 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     mixture = stems.new_empty(shape[0], config.planes, *shape[2:])
     in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
     quadrature = torch.empty_like(in_phase)
-    on_cpu = stems.device.type == "cpu"
-    clips = [slice(i, i + 1) for i in range(len(stems))] if on_cpu else [slice(None)]
-    width = BLOCK_FRAMES if on_cpu else frames
-    for clip in clips:
-        for start in range(0, frames, width):
-            at = slice(start, min(start + width, frames))
-            stop = (at.stop - 1) * config.hop_length + config.n_fft
-            piece = stems[clip, ..., start * config.hop_length : stop]
-            _turned(
-                piece,
-                config,
-                wanted,
-                mixture[clip, ..., at, :],
-                in_phase[clip, ..., at, :],
-                quadrature[clip, ..., at, :],
-            )
+
+    def turn(block: Block) -> None:
+        clip, at = block
+        stop = (at.stop - 1) * config.hop_length + config.n_fft
+        _turned(
+            stems[clip, ..., at.start * config.hop_length : stop],
+            config,
+            wanted,
+            mixture[clip, ..., at, :],
+            in_phase[clip, ..., at, :],
+            quadrature[clip, ..., at, :],
+        )
+
+    work_on(divide(len(stems), frames, stems.device), turn)
     channels = mixture[:, : config.channels]
     scale = 1 / channels.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
     mixture, in_phase, quadrature = (
@@ -146,22 +142,22 @@ class BlockwiseLoss(torch.autograd.Function):
         ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float
     ) -> Tensor:
         """Weighted loss of a batch, ``logits`` as `UNet.logits` gives them."""
-        gradient, total = torch.empty_like(logits), torch.zeros((), device=logits.device)
-        whole = logits.device.type != "cpu"
-        clips = [slice(None)] if whole else [slice(i, i + 1) for i in range(len(logits))]
-        width = logits.shape[-1] if whole else BLOCK_FRAMES
-        for clip in clips:
-            for start in range(0, logits.shape[-1], width):
-                at = (clip, ..., slice(start, start + width))
-                with torch.enable_grad():
-                    block = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
-                    block.requires_grad_()
-                    mixture = batch.mixture[at][:, None, : block.shape[2]]
-                    estimate = network.masks(block) * mixture
-                    value = loss(estimate, *batch.references(at))
-                    value = value * (weight * block.numel() / logits.numel())
-                    (gradient[at],) = torch.autograd.grad(value, block)
-                total += value.detach()
+        gradient = torch.empty_like(logits)
+
+        def part(block: Block) -> Tensor:
+            at = (block[0], ..., block[1])
+            with torch.enable_grad():
+                ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
+                ordered.requires_grad_()
+                mixture = batch.mixture[at][:, None, : ordered.shape[2]]
+                estimate = network.masks(ordered) * mixture
+                value = loss(estimate, *batch.references(at))
+                value = value * (weight * ordered.numel() / logits.numel())
+                (gradient[at],) = torch.autograd.grad(value, ordered)
+            return value.detach()
+
+        blocks = divide(len(logits), logits.shape[-1], logits.device)
+        total = torch.stack(work_on(blocks, part)).sum()
         ctx.save_for_backward(gradient)
         return total
 

@@ -40,8 +40,10 @@ NETWORKS = ("small", "large", "wide", "spleeter", "spleeter-relu")
 @click.option("--valid-every", type=click.IntRange(min=1), help="Steps.")
 @click.option("--early-stop", type=click.IntRange(min=0), help="Validations without progress.")
 @click.option("--accelerator", default="auto", type=click.Choice(["auto", "cpu", "gpu", "mps"]))
-@click.option("--devices", default=1, type=click.IntRange(min=1), help="Processes per machine.")
-@click.option("--nodes", default=1, type=click.IntRange(min=1), help="Machines.")
+@click.option(
+    "--devices", type=click.IntRange(min=1), help="Per machine.  [default: 1, or the launcher's]"
+)
+@click.option("--nodes", type=click.IntRange(min=1), help="Machines.  [default: as --devices]")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that cut clips.")
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")

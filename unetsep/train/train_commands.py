@@ -96,8 +96,8 @@ def run_train(
     init_from: str | None,
     precision: str | None,
     accelerator: str,
-    devices: int,
-    nodes: int,
+    devices: int | None,
+    nodes: int | None,
     workers: int | None,
     resident: bool,
     threads: int | None,
@@ -112,11 +112,13 @@ def run_train(
     import torch
 
     from .fit import Machine, fit
+    from .launch import processes
     from .logs import is_main_process
     from .losses import check_name
     from .progress import ProgressBar
 
     console.quiet = quiet or not is_main_process()
+    each, machines = processes(devices, nodes)
     if threads is not None:
         torch.set_num_threads(threads)
     names = tuple(name.strip() for name in losses.split(",")) if losses else None
@@ -159,7 +161,7 @@ def run_train(
             train,
             valid,
             folder,
-            machine=Machine(accelerator, devices, nodes, workers, resident),
+            machine=Machine(accelerator, each, machines, workers, resident),
             resume=resume,
             init_from=init_from,
             callbacks=[ProgressBar(console)],

@@ -1,0 +1,194 @@
+"""Render the bass, drums and other instruments of MIDI files into pools of recordings to train on.
+
+    python benchmarks/midi_pools.py MIDI_FOLDER POOLS --soundfont A.sf2 --soundfont B.sf3 \
+        --drum-kit KIT.sf2 --minutes 60 40 40 --seed 0
+
+Needs fluidsynth on the PATH and mido (``pip install mido``). The result is for
+``unetsep train --pools POOLS``; ``POOLS/sources.csv`` names the MIDI file and the soundfont of
+each recording. The same seed, files and versions give the same recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import random
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from midi_parts import Part, excerpt, for_kit, read, split, vary, write
+
+RATE = 44_100
+FRAME = RATE // 20
+# Recordings of fewer seconds, and parts of fewer notes, are left out.
+SHORTEST = 12
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Sound ``(samples, 2)`` and the soundfont that it was made with."""
+
+    audio: np.ndarray
+    soundfont: Path
+
+
+def render(midi: Path, soundfont: Path, folder: Path, effects: tuple[bool, bool]) -> np.ndarray:
+    """The sound of a MIDI file, ``(samples, 2)`` at 44.1 kHz, unclipped, in whole frames."""
+    wav = folder / "rendered.wav"
+    reverb, chorus = (str(int(on)) for on in effects)
+    command = ["fluidsynth", "-niq", "-R", reverb, "-C", chorus, "-g", "0.5", "-r", str(RATE)]
+    command += ["-T", "wav", "-O", "float", "-o", "synth.dynamic-sample-loading=1"]
+    command += ["-F", str(wav), str(soundfont), str(midi)]
+    subprocess.run(command, check=True, capture_output=True)
+    audio = soundfile.read(wav, dtype="float32", always_2d=True)[0]
+    return audio[: len(audio) // FRAME * FRAME]
+
+
+def colour(audio: np.ndarray, stem: str, rng: random.Random) -> np.ndarray:
+    """Tilt the spectrum above 500 Hz by up to 2.4 dB per octave; overdrive three basses in five.
+
+    What is below 15 Hz is removed. Two soundfonts have sixteen basses; amplifiers and mixing
+    desks make the difference.
+    """
+    tilt, drive = rng.uniform(-0.4, 0.4), rng.choice((0.0, 0.0, 1.0, 2.0, 4.0))
+    # A multiple of a power of two is transformed many times faster than any length.
+    length = -(-len(audio) // 2**16) * 2**16
+    spectrum = np.fft.rfft(audio, length, axis=0)
+    f = np.fft.rfftfreq(length, 1 / RATE)[:, None].astype(np.float32)
+    # Some samples have an offset, which is no sound but would count as the loudest bass.
+    response = f**4 / (f**4 + 15**4) * (1 + (f / 500) ** 2) ** (tilt / 2)
+    tilted = np.fft.irfft(spectrum * response, length, axis=0)[: len(audio)]
+    peak = np.abs(tilted).max()
+    return np.tanh(tilted / peak * drive) if stem == "bass" and drive and peak else tilted
+
+
+def trim(audio: np.ndarray) -> np.ndarray:
+    """Without pauses of more than a second, at -20 dBFS (RMS while it plays), peaks below 0.9.
+
+    Frames of 50 ms play if they are within 45 dB of the loudest and above -70 dBFS.
+    """
+    frames = audio.reshape(-1, FRAME, 2)
+    power = (frames**2).mean((1, 2))
+    plays = power > max(power.max(initial=0) * 10**-4.5, 1e-7)
+    # Half a second is kept on both sides of what plays.
+    kept = np.convolve(plays, np.ones(21), "same") > 0.5
+    edges = np.flatnonzero(np.diff(kept, prepend=False, append=False)) * FRAME
+    if not len(edges):
+        return audio[:0]
+    pieces = [audio[begin:end].copy() for begin, end in edges.reshape(-1, 2)]
+    fade = np.linspace(0, 1, RATE // 100)[:, None]
+    for piece in pieces:
+        piece[: len(fade)] *= fade
+        piece[-len(fade) :] *= fade[::-1]
+    result = np.concatenate(pieces)
+    gain = 0.1 / np.sqrt(power[plays].mean())
+    return result * min(gain, 0.9 / np.abs(result).max())
+
+
+def song(path: Path) -> dict[str, Part]:
+    """The stems of a MIDI file; none, with a message, if it cannot be read."""
+    try:
+        return split(read(path))
+    except ValueError as error:
+        print(f"left out: {error}")
+        return {}
+
+
+def order(folder: Path, rng: random.Random) -> list[Path]:
+    """MIDI files below a folder, shuffled; its subfolders take turns as long as they have any."""
+    groups = defaultdict(list)
+    for path in sorted(folder.rglob("*.mid")):
+        groups[path.relative_to(folder).parts[0]].append(path)
+    for group in groups.values():
+        rng.shuffle(group)
+    turns = zip_longest(*groups.values())
+    return [path for turn in turns for path in turn if path]
+
+
+def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
+    """An excerpt of a part, played, coloured and trimmed, and the soundfont that plays it."""
+    played = vary(excerpt(part, options.seconds, rng), stem, rng)
+    kits = options.drum_kit if stem == "drums" else []
+    soundfont = rng.choice([*options.soundfont, *kits])
+    if soundfont in kits:
+        played = for_kit(played)
+    reverb = rng.random() < {"bass": 0.2, "drums": 0.5, "other": 0.6}[stem]
+    with tempfile.TemporaryDirectory() as name:
+        midi = Path(name) / "part.mid"
+        write(played, midi, rng)
+        audio = render(midi, soundfont, Path(name), (reverb, rng.random() < 0.3))
+    return Recording(trim(colour(audio, stem, rng)), soundfont)
+
+
+def too_short(part: Part) -> bool:
+    """Whether a part has no excerpt worth keeping, such as a drummer's fill."""
+    played = part.notes[-1].end - part.notes[0].start
+    return len(part.notes) < SHORTEST or played < SHORTEST
+
+
+def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[list[str]]:
+    """Write one stem's recordings; yields rows of sources.csv. Songs can come several times."""
+    missing, take = minutes * 60, 0
+    paths = order(options.midi, random.Random(f"{options.seed} {stem}"))
+    while paths:
+        again = []
+        for path in paths:
+            if missing <= 0:
+                return
+            parts = song(path)
+            if stem not in parts or too_short(parts[stem]):
+                continue
+            rng = random.Random(f"{options.seed} {stem} {take} {path.relative_to(options.midi)}")
+            made = recording(parts[stem], stem, options, rng)
+            seconds = len(made.audio) / RATE
+            if seconds < SHORTEST:
+                continue
+            again.append(path)
+            missing -= seconds
+            name = "-".join(path.relative_to(options.midi).with_suffix("").parts)
+            file = options.output / stem / f"{name}-{take}.flac"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(file, made.audio, RATE, subtype="PCM_16")
+            yield [f"{stem}/{file.name}", str(path), made.soundfont.name, f"{seconds:.1f}"]
+        paths, take = again, take + 1
+
+
+def main() -> None:
+    """Render pool after pool until there are enough minutes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("midi", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--soundfont", type=Path, action="append", required=True)
+    parser.add_argument("--drum-kit", type=Path, action="append", default=[])
+    parser.add_argument(
+        "--minutes", type=float, nargs=3, metavar=("BASS", "DRUMS", "OTHER"), default=(60, 40, 40)
+    )
+    parser.add_argument("--seconds", type=float, default=45, help="of an excerpt, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if not shutil.which("fluidsynth") or not importlib.util.find_spec("mido"):
+        raise SystemExit("run: apt-get install fluidsynth; pip install mido")
+    options.output.mkdir(parents=True, exist_ok=True)
+    with (options.output / "sources.csv").open("w", newline="") as listed:
+        table = csv.writer(listed)
+        table.writerow(["file", "midi", "soundfont", "seconds"])
+        for stem, minutes in zip(("bass", "drums", "other"), options.minutes, strict=True):
+            seconds = 0.0
+            for row in pool(stem, minutes, options):
+                table.writerow(row)
+                listed.flush()
+                seconds += float(row[-1])
+            print(f"{stem}: {seconds / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The progress bar of a run says how fast, how well and how long."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from unetsep.train import progress
+from unetsep.train.fit import Machine, fit
+from unetsep.train.progress import ProgressBar, decoding
+
+from .synthetic import songs, tiny
+
+
+def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "UPDATE_EVERY", 0.0)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160, highlight=False)
+    machine = Machine("cpu", workers=0)
+    bar = ProgressBar(console)
+    monkeypatch.setattr(bar.bar.live, "auto_refresh", False)
+    monkeypatch.setattr(bar.bar, "update", lambda task, **fields: shown.append(fields))
+    shown: list[dict[str, object]] = []
+    fit(tiny(), *songs(), tmp_path / "run", machine=machine, callbacks=[bar])
+    told = [str(fields["description"]) for fields in shown]
+    assert len(told) == 6
+    assert re.fullmatch(r"step 1, \d+\.\d clips/s, loss \d+\.\d+, \d+ min left", told[0])
+    assert re.fullmatch(r"step 6, .* l1 -?\d+\.\d\d dB, 0 min left", told[-1])
+    assert shown[-1]["completed"] == 1.0
+    assert screen.getvalue().count("SDR in dB vocals") == 2
+
+
+def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=160, highlight=False)
+    with decoding(console) as report:
+        report(1, 2)
+    machine = Machine("cpu", workers=0)
+    fit(tiny(), *songs(), tmp_path / "run", machine=machine, callbacks=[ProgressBar(console)])
+    lines = screen.getvalue().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["step 3 l1", "step 6 l1"]

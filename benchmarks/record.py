@@ -110,30 +110,24 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine(packages: Sequence[str] = ("unetsep", "torch", "numpy", "soundfile")) -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """Processor, cores, system, versions and date, for the head of a table."""
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "checkout"
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy")},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 
 
-def save(path: Path | None, results: Any, packages: Sequence[str] = ("torch",)) -> None:
+def save(path: Path | None, results: Any) -> None:
     """Write results and the machine as JSON, if a path was given."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(packages), "results": results}
+    content = {"machine": machine(), "results": results}
     path.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
 
 

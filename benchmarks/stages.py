@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +25,11 @@ from typing import Any
 
 # Stage: the functions whose time it is, less that of other stages which they call.
 STAGES = {
-    "weights": ["weights:load_network", "separator:load_network", "unet:UNet.for_inference"],
+    "weights": [
+        "weights:load_network",
+        "separator:load_network",
+        "inference:InferenceUNet.__init__",
+    ],
     "decode": ["decoders:SoundFileSource.read", "decoders:SoundFileSource.__init__"],
     "resample": ["resample:StreamResampler.push", "resample:Residual.push"],
     "STFT": ["spectrogram:StreamingSTFT.push", "spectrogram:StreamingSTFT.flush"],
@@ -62,7 +67,10 @@ def wrap() -> None:
     for stage, places in STAGES.items():
         for place in places:
             module, _, name = place.partition(":")
-            owner: Any = importlib.import_module(f"unetsep.{module}")
+            try:
+                owner: Any = importlib.import_module(f"unetsep.{module}")
+            except ImportError:  # another checkout
+                continue
             *path, last = name.split(".")
             for part in path:
                 owner = getattr(owner, part)
@@ -85,7 +93,7 @@ def load_others() -> None:
     import unetsep.console  # noqa: F401
 
 
-def child(begun: float, arguments: list[str]) -> None:
+def child(arguments: list[str]) -> None:
     """Run the command line, and print the seconds of each stage."""
     spent["interpreter"] = time.process_time()
     for stage, load in (("import torch", load_torch), ("other imports", load_others)):
@@ -104,23 +112,43 @@ def child(begun: float, arguments: list[str]) -> None:
         sys.stdout.write(json.dumps(spent) + "\n")
 
 
-def profile(source: Path, song: Path, folder: Path) -> dict[str, float]:
-    """CPU seconds of each stage, in the order of the signal."""
-    import subprocess
+def environment(source: Path, threads: int) -> dict[str, str]:
+    """Variables for a checkout and a number of threads."""
+    return {"PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
 
-    command = [sys.executable, __file__, "--child", "separate", str(song), "-q", "--threads", "1"]
-    command += ["--overwrite", "-o", str(folder), "--bit-depth", "16"]
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+def profile(source: Path, words: list[str]) -> dict[str, float]:
+    """CPU seconds of each stage, in the order of the signal."""
+    command = [sys.executable, __file__, "--child", *words, "--threads", "1"]
+    variables = {**os.environ, **environment(source, 1)}
+    run = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     order = ["interpreter", "import torch", "other imports", *STAGES, "rest"]
     return {stage: found.get(stage, 0.0) for stage in order}
 
 
+def picture(path: Path, results: list[dict[str, Any]]) -> None:
+    """One bar for each checkout, of its stages."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 1.5 + len(results)))
+    left = [0.0] * len(results)
+    for stage in results[0]["stages"]:
+        width = [result["stages"][stage] for result in results]
+        axis.barh([result["name"] for result in results], width, left=left, label=stage)
+        left = [a + b for a, b in zip(left, width, strict=True)]
+    axis.set_xlabel("CPU seconds, one thread")
+    axis.legend(ncols=5, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
 def main() -> None:
     """Print a table; write JSON and a picture if asked to."""
     if sys.argv[1:2] == ["--child"]:
-        child(0.0, sys.argv[2:])
+        child(sys.argv[2:])
         return
     from record import ROOT, measure, save, synthesise
 
@@ -128,24 +156,36 @@ def main() -> None:
     parser.add_argument("song", nargs="?", type=Path, help="default: a synthetic one")
     parser.add_argument("--seconds", type=float, default=180.0, help="of the synthetic song")
     parser.add_argument("--source", type=Path, nargs="+", default=[ROOT], help="checkouts")
+    parser.add_argument("--name", nargs="+", help="what to call them")
+    parser.add_argument("--model", default="default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
+    names = options.name or [source.resolve().name for source in options.source]
+    stages: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    walls: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         song = options.song or Path(folder) / "song.wav"
         if options.song is None:
             synthesise(song, options.seconds)
-        runs: dict[str, list[dict[str, float]]] = {str(source): [] for source in options.source}
+        words = ["separate", str(song), "-q", "--overwrite", "-o", str(Path(folder) / "out")]
+        words += ["--bit-depth", "16", "--model", options.model]
+        whole = [sys.executable, "-m", "unetsep", *words]
         for _ in range(options.rounds):  # in turn, so that a busy machine treats all alike
-            for source in options.source:
-                runs[str(source)].append(profile(source, song, Path(folder) / "out"))
-        for source, found in runs.items():
-            least = {stage: min(run[stage] for run in found) for stage in found[0]}
-            print(source)
-            for stage, seconds in least.items():
-                print(f"  {stage:18} {seconds:7.3f} s")
-            print(f"  {'sum':18} {sum(least.values()):7.3f} s")
+            for name, source in zip(names, options.source, strict=True):
+                stages[name].append(profile(source, words))
+                walls[name].append(measure(whole, {"PYTHONPATH": str(source)}).wall)
+    results: list[dict[str, Any]] = []
+    for name in names:
+        least = {stage: min(run[stage] for run in stages[name]) for stage in stages[name][0]}
+        results.append({"name": name, "stages": least, "wall": min(walls[name])})
+        print(f"{name}: {min(walls[name]):.2f} s by the clock, all cores")
+        for stage, seconds in (*least.items(), ("sum", sum(least.values()))):
+            print(f"  {stage:18} {seconds:7.3f} CPU s")
+    save(options.json, results)
+    if options.png:
+        picture(options.png, results)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Each module imports only from those of earlier lines.
 LAYERS = [
-    {"errors", "config", "lengths", "staging", "crc32c", "folders"},
+    {"errors", "config", "lengths", "staging", "crc32c", "folders", "startup", "threads"},
     {
         "allocator",
         "decoders",
@@ -26,7 +26,7 @@ LAYERS = [
         "tensor_bundle",
         "wiener",
     },
-    {"ffmpeg", "formats", "bundle_files"},
+    {"ffmpeg", "formats", "bundle_files", "inference"},
     {"audio", "encoders", "output", "plan", "weights", "stream"},
     {"separator", "manage", "spleeter"},
     {"files"},
@@ -91,6 +91,22 @@ def test_separating_imports_no_training_package() -> None:
     code = "import unetsep.console, unetsep.files"
     training = {"librosa", "musdb", "museval", "lightning", "torchaudio", "matplotlib", "pandas"}
     assert not imported_by(code) & training
+
+
+def test_the_command_line_postpones_parts_of_torch_which_still_work_when_used() -> None:
+    code = (
+        "import sys; from unetsep.startup import POSTPONED, import_torch; import_torch()\n"
+        "parts = [type(sys.modules[name]).__name__ for name in POSTPONED]\n"
+        "assert set(parts) == {'_Postponed'}, parts\n"
+        "import unetsep.console\n"
+        "parts = [type(sys.modules[name]).__name__ for name in POSTPONED]\n"
+        "assert set(parts) == {'_Postponed'}, parts\n"
+        "import torch\n"
+        "assert torch.distributions.Normal(0.0, 1.0).mean == 0\n"
+        "assert type(sys.modules['torch.distributions']).__name__ == 'module'\n"
+        "assert callable(torch.export.export)"
+    )
+    imported_by(code)
 
 
 def test_public_names_are_all_there() -> None:

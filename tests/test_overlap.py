@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unetsep.overlap import SegmentedMasks
+from unetsep.threads import SegmentPool
 
 BINS, SEGMENT, MULTIPLE = 8, 64, 16
 
@@ -15,9 +16,9 @@ def local(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    spectrum: torch.Tensor, overlap: int, block: int, estimate=local
+    spectrum: torch.Tensor, overlap: int, block: int, estimate=local, pool=None
 ) -> tuple[torch.Tensor, ...]:
-    masker = SegmentedMasks(estimate, BINS, SEGMENT, overlap, MULTIPLE)
+    masker = SegmentedMasks(estimate, BINS, SEGMENT, overlap, MULTIPLE, pool=pool)
     pairs = [pair for part in spectrum.split(block, dim=-1) for pair in masker.push(part)]
     pairs += list(masker.flush())
     masks = torch.cat([mask for mask, _ in pairs], dim=-1)
@@ -87,6 +88,24 @@ def test_the_cross_fade_is_linear_and_least_at_the_borders() -> None:
     line = masks[0, 0, 0]
     assert torch.allclose(line[32:64], 1 - (torch.arange(32) + 0.5) / 32)
     assert torch.allclose(line[64:96], (torch.arange(32) + 0.5) / 32)
+
+
+@pytest.mark.parametrize("frames", [10, 64, 65, 200, 1000])
+def test_segments_computed_side_by_side_give_the_same_masks(frames: int) -> None:
+    spectrum = spectra(frames)
+    one_by_one = run(spectrum, 16, 48)
+    with SegmentPool(3, 1) as pool:
+        together = run(spectrum, 16, 48, pool=pool)
+    assert all(torch.equal(a, b) for a, b in zip(one_by_one, together, strict=True))
+
+
+def test_masks_and_spectra_keep_frames_before_bins_in_memory() -> None:
+    masker = SegmentedMasks(
+        lambda seen: local(seen).mT.contiguous().mT, BINS, SEGMENT, 16, MULTIPLE
+    )
+    spectrum = spectra(300).mT.contiguous().mT
+    for masks, frames in (*masker.push(spectrum), *masker.flush()):
+        assert masks.mT.stride(-1) == frames.mT.stride(-1) == 1
 
 
 @pytest.mark.parametrize("overlap", [-1, 33])

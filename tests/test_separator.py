@@ -259,11 +259,23 @@ def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.Monk
         choose_device("cuda")
 
 
-def test_auto_precision_is_fp32_without_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert choose_precision("auto", torch.device("cpu")) == "fp32"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, "fp32"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "fp32"),
+        ({"neon": True, "bf16": True}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"sve_bf16": True}, "bf16"),
+    ],
+    ids=str,
+)
+def test_auto_precision_is_bf16_only_where_the_cpu_has_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == expected
     assert choose_precision("bf16", torch.device("cpu")) == "bf16"
 
 

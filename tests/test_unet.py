@@ -70,29 +70,6 @@ def test_silence_denormals_and_huge_levels_give_finite_masks(value: float) -> No
 
 
 @torch.no_grad()
-def test_folded_batch_norm_gives_the_same_masks() -> None:
-    net, x = network(), magnitude()
-    assert torch.allclose(net.for_inference(torch.float32)(x), net(x), atol=1e-5)
-
-
-@torch.no_grad()
-def test_half_precision_network_gives_fp32_masks_that_sum_to_one() -> None:
-    net, x = network(), magnitude()
-    masks = net.for_inference(torch.bfloat16)(x)
-    assert masks.dtype == torch.float32
-    assert (masks.sum(dim=1) - 1).abs().max() < 1e-6
-    assert (masks - net(x)).abs().max() < 0.1
-
-
-@torch.no_grad()
-def test_for_inference_leaves_the_network_alone() -> None:
-    net, x = network(), magnitude()
-    before = net(x)
-    net.for_inference(torch.bfloat16)
-    assert torch.equal(net(x), before)
-
-
-@torch.no_grad()
 def test_time_shift_by_the_frame_multiple_shifts_the_masks() -> None:
     config = ModelConfig(bins=64, filters=(4, 4), segment_frames=64)
     net = network(config)
@@ -122,14 +99,3 @@ def test_mixing_bins_carries_the_lowest_bin_to_the_highest_in_the_same_frame() -
     assert difference[0, 1, 2, -1] > 1e-3
     difference[0, 1, 2] = 0
     assert difference.max() == 0
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
-def test_mixing_bins_survives_the_conversion_for_inference(dtype: torch.dtype, atol: float) -> None:
-    net = network(MIXING)
-    for name, value in net.named_parameters():
-        if "expand" in name:
-            value.normal_(std=0.1)
-    fast = net.for_inference(dtype)
-    assert torch.allclose(fast(magnitude()), net(magnitude()), atol=atol)

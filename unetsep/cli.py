@@ -247,5 +247,17 @@ def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) 
     click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
 
 
+def run() -> None:
+    """The command as a process of its own."""
+    try:
+        main()
+    except SystemExit as end:
+        if sys.argv[1:2] == ["separate"] and isinstance(end.code, int):
+            from .startup import leave
+
+            leave(end.code)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -73,12 +73,12 @@ class InferenceUNet(nn.Module):
             if self.config.mask == "softmax":
                 heads = [member._logits(magnitude) for member in self._members()]
                 return self._activate(torch.cat(heads, dim=1))
-            return torch.cat([member(magnitude) for member in self._members()], dim=1)
+            return torch.cat([member(magnitude).mT for member in self._members()], dim=1).mT
         stems, channels = len(self.config.stems), self.config.channels
-        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
+        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.mT.shape[2:])
         for index in set(wanted):
-            masks[:, index] = self._members()[index](magnitude)[:, 0]
-        return masks
+            masks[:, index] = self._members()[index](magnitude)[:, 0].mT
+        return masks.mT
 
     def _members(self) -> list[InferenceUNet]:
         return [member for member in self.members if isinstance(member, InferenceUNet)]
@@ -195,12 +195,15 @@ class Doubling(nn.Module):
         out = out[..., skip : skip + frames, skip : skip + bins].permute(0, 2, 3, 1)
         if self.pairs:
             pairs = out.float().contiguous().view(torch.float64)
-            return pairs.unflatten(-1, (2, self.channels)).permute(0, 4, 1, 3, 2)
+            pairs = pairs.view(batch, frames, bins, 2, self.channels)
+            return pairs.permute(0, 4, 1, 3, 2)
         # (batch, frames, frame of two, bins, bin of two, channels)
-        ordered = out.unflatten(-1, (2, 2, self.channels)).permute(0, 1, 3, 2, 4, 5)
+        apart = out.view(batch, frames, bins, 2, 2, self.channels)
+        ordered = apart.permute(0, 1, 3, 2, 4, 5)
         if target is None:
             return ordered.reshape(batch, 2 * frames, 2 * bins, self.channels)
-        torch.clamp_min(ordered, 0, out=target.unflatten(1, (frames, 2)).unflatten(3, (bins, 2)))
+        places = target.view(batch, frames, 2, bins, 2, self.channels)
+        torch.clamp_min(ordered, 0, out=places)
         return target
 
 

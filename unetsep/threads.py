@@ -82,7 +82,7 @@ class ReadAhead(Generic[T]):
                 self._put("item", item)
                 if self._stop.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 (raised again by __iter__)
+        except BaseException as error:
             self._put("error", error)
         else:
             self._put("end", None)
@@ -136,7 +136,7 @@ class Behind:
             if self._error is None:
                 try:
                     run(*arguments)
-                except BaseException as error:  # noqa: BLE001 (raised again by the caller)
+                except BaseException as error:
                     self._error = error
 
     def call(self, run: Callable[..., object], *arguments: Any) -> None:

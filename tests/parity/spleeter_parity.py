@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from unetsep import Separator
 from unetsep.bundle_files import read_bundle
+from unetsep.inference import InferenceUNet
 from unetsep.spectrogram import stft
 from unetsep.spleeter import INSTRUMENTS, build
 from unetsep.unet import UNet
@@ -91,7 +92,7 @@ def compare(network, audio, out):
     magnitude = spectrum[:, : config.bins, :frames].abs()
     magnitude = functional.pad(magnitude, (0, total - frames))
     separator = Separator(network, precision="fp32", overlap=0, mask_extension="zeros")
-    fast = network.for_inference(torch.float32)
+    fast = InferenceUNet(network)
     outputs, masks = [], []
     with torch.inference_mode():
         for block in magnitude.split(config.segment_frames, dim=-1):

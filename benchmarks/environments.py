@@ -1,0 +1,171 @@
+"""Environments with the tools that unetsep is compared with, and models with random weights.
+
+Speed does not depend on the values of weights, so none are downloaded: each tool's own
+network is built and saved as its own command expects it, where it has one that can be used.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from record import ROOT
+
+RUNNERS = Path(__file__).parent / "runners"
+REFERENCE = ROOT / "tests" / "parity" / "spleeter_reference.py"
+# TensorFlow 2.12, which Spleeter 2.4.2 asks for, ends at Python 3.11.
+PYTHON = "python3.11"
+TORCH = ("torch==2.11.0", "torchaudio==2.11.0")
+# Demucs 4.1.0 needs numpy without saying so.
+REQUIREMENTS = {
+    "spleeter": ("spleeter==2.4.2",),
+    "openunmix": (*TORCH, "openunmix==1.3.0"),
+    "demucs": (*TORCH, "demucs==4.1.0", "numpy"),
+}
+
+
+def default_cache() -> Path:
+    """Where environments are kept: they take gigabytes, and minutes to make."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "unetsep-peers"
+
+
+def environment(name: str, cache: Path, pip_args: Sequence[str]) -> Path:
+    """Python of a tool's environment, which is made if it is not there."""
+    folder = cache / name
+    python, stamp = folder / "bin" / "python", folder / "complete"
+    wanted = "\n".join(REQUIREMENTS[name])
+    if not (stamp.is_file() and stamp.read_text() == wanted):
+        print(f"Installing {wanted.replace(chr(10), ', ')} in {folder} ...", flush=True)
+        subprocess.run([PYTHON, "-m", "venv", folder], check=True)
+        pip = [python, "-m", "pip", "install", "-q", *pip_args]
+        subprocess.run([*pip, *REQUIREMENTS[name]], check=True)
+        stamp.write_text(wanted)
+    return python
+
+
+def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
+    """Versions of packages in an environment."""
+    code = f"import importlib.metadata as m; print(*(m.version(p) for p in {list(packages)}))"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return dict(zip(packages, found.stdout.split(), strict=True))
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that separates a song into four files.
+
+    Parameters
+    ----------
+    name
+        In tables.
+    command
+        Its words, from the song and the folder for the stems.
+    variables
+        Of its environment.
+    versions
+        Of what it is made of.
+    """
+
+    name: str
+    command: Callable[[Path, Path], list[str | Path]]
+    variables: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001 (called like others)
+    """The checkout this script is part of, with its default model."""
+    return _ours("unetsep", ())
+
+
+def _ours(name: str, options: Sequence[str], home: Path | None = None) -> Tool:
+    def command(song: Path, folder: Path) -> list[str | Path]:
+        words = [sys.executable, "-m", "unetsep", "separate", song, "-o", folder, "--quiet"]
+        return [*words, "--overwrite", *options]
+
+    variables = {"PYTHONPATH": str(ROOT)}
+    if home is not None:
+        variables["UNETSEP_HOME"] = str(home)
+    return Tool(name, command, variables, versions(Path(sys.executable), ["torch"]))
+
+
+def spleeter(cache: Path, pip_args: Sequence[str]) -> Tool:
+    """Spleeter's own command with its 4stems configuration."""
+    python = environment("spleeter", cache, pip_args)
+    models = spleeter_models(python, cache)
+
+    def command(song: Path, folder: Path) -> list[str | Path]:
+        return [python, "-m", "spleeter", "separate", "-p", "spleeter:4stems", "-o", folder, song]
+
+    variables = {"MODEL_PATH": str(models), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return Tool("spleeter", command, variables, versions(python, ["spleeter", "tensorflow"]))
+
+
+def spleeter_models(python: Path, cache: Path) -> Path:
+    """A folder for MODEL_PATH, with a random checkpoint of 4stems and the probe file."""
+    models = cache / "models"
+    folder = models / "4stems"
+    if not (folder / ".probe").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        code = (
+            "import importlib.resources as r, spleeter.resources as s; "
+            "print(r.read_text(s, '4stems.json'))"
+        )
+        found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        config = models / "4stems.json"
+        config.write_text(json.dumps(json.loads(found.stdout) | {"model_dir": str(folder)}))
+        subprocess.run([python, REFERENCE, "make", config, folder, "0"], check=True)
+    return models
+
+
+def imported(cache: Path, pip_args: Sequence[str], *, exact: bool = False) -> Tool:
+    """Spleeter's weights in unetsep: by our defaults, or computing exactly what Spleeter does."""
+    models = spleeter_models(environment("spleeter", cache, pip_args), cache)
+    home = cache / "home"
+    words = [sys.executable, "-m", "unetsep", "models", "import-spleeter", models / "4stems"]
+    variables = {**os.environ, "UNETSEP_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    subprocess.run([*words, "--overwrite"], env=variables, check=True, stdout=subprocess.DEVNULL)
+    options = ["--model", "spleeter-4stems"]
+    if exact:
+        options += ["--overlap", "0", "--mask-extension", "zeros", "--precision", "fp32"]
+    return _ours("imported-exact" if exact else "imported", options, home)
+
+
+def openunmix(cache: Path, pip_args: Sequence[str]) -> Tool:
+    """Open-Unmix's separator, called as its command does."""
+    python = environment("openunmix", cache, pip_args)
+    runner = RUNNERS / "openunmix_song.py"
+
+    def command(song: Path, folder: Path) -> list[str | Path]:
+        return [python, runner, song, folder / song.stem]
+
+    return Tool("openunmix", command, {}, versions(python, ["openunmix", "torch"]))
+
+
+def demucs(cache: Path, pip_args: Sequence[str]) -> Tool:
+    """Demucs's own command with Hybrid Transformer Demucs."""
+    python = environment("demucs", cache, pip_args)
+    models = cache / "demucs-models"
+    if not (models / "random.th").is_file():
+        subprocess.run([python, RUNNERS / "demucs_model.py", models], check=True)
+
+    def command(song: Path, folder: Path) -> list[str | Path]:
+        return [python, "-m", "demucs", "--repo", models, "-n", "random", "-o", folder, song]
+
+    return Tool("demucs", command, {}, versions(python, ["demucs", "torch"]))
+
+
+TOOLS: dict[str, Callable[[Path, Sequence[str]], Tool]] = {
+    "unetsep": unetsep,
+    "spleeter": spleeter,
+    "openunmix": openunmix,
+    "demucs": demucs,
+    "imported": imported,
+    "imported-exact": functools.partial(imported, exact=True),
+}

@@ -1,0 +1,145 @@
+"""Time and memory of whole processes, side by side: unetsep, Spleeter, Open-Unmix, Demucs.
+
+    python benchmarks/peers.py --json peers.json --png peers.png
+
+Every tool separates the same song into four 16-bit files with random weights of its own
+network, from the start of its process to its end, in turn, round by round; see
+`environments.py` for what is built, and where. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from environments import TOOLS, Tool, default_cache
+from record import Use, excerpt, measure, save, synthesise
+
+STEMS = {"vocals", "drums", "bass", "other"}
+
+
+def run(tool: Tool, song: Path, folder: Path, cores: list[int] | None) -> Use:
+    """One process; its four files are looked at and removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    used = measure(tool.command(song, folder), tool.variables, cores)
+    frames = soundfile.info(str(song)).frames
+    stems = sorted(folder.rglob("*.wav"))
+    assert {stem.stem for stem in stems} == STEMS, (tool.name, stems)
+    for stem in stems:
+        info = soundfile.info(str(stem))
+        assert (info.frames, info.channels, info.subtype) == (frames, 2, "PCM_16"), stem
+    shutil.rmtree(folder)
+    return used
+
+
+def compare(tools: list[Tool], song: Path, options: argparse.Namespace) -> dict[str, list[Use]]:
+    """Uses of every tool, one for each round; the order changes from round to round."""
+    uses: dict[str, list[Use]] = {tool.name: [] for tool in tools}
+    for index in range(options.rounds):
+        shift = index % len(tools)
+        for tool in tools[shift:] + tools[:shift]:
+            if index > 0 and tool.name in options.once:
+                continue
+            used = run(tool, song, song.parent / "stems", options.cores)
+            uses[tool.name].append(used)
+            print(
+                f"  {tool.name:14} {used.wall:8.2f} s  {used.cpu:8.2f} CPU s  "
+                f"{used.peak_mib:7.0f} MiB",
+                flush=True,
+            )
+    return uses
+
+
+def summary(uses: dict[str, list[Use]], seconds: float) -> list[dict[str, Any]]:
+    """A row for each tool: medians, and how many times as long as unetsep, round by round."""
+    ours = uses["unetsep"]
+    rows = []
+    for name, found in uses.items():
+        wall = statistics.median(use.wall for use in found)
+        ratios = [theirs.wall / own.wall for theirs, own in zip(found, ours, strict=False)]
+        rows.append(
+            {
+                "tool": name,
+                "wall": wall,
+                "cpu": statistics.median(use.cpu for use in found),
+                "peak_mib": max(use.peak_mib for use in found),
+                "times_real_time": seconds / wall,
+                "times_as_long": statistics.median(ratios),
+                "least": min(ratios),
+                "most": max(ratios),
+            }
+        )
+    return rows
+
+
+def picture(path: Path, results: list[dict[str, Any]]) -> None:
+    """Bars of wall clock and peak memory for every length."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(results), figsize=(4 * len(results), 6), squeeze=False)
+    for column, result in zip(axes.T, results, strict=True):
+        names = [row["tool"] for row in result["rows"]]
+        for axis, key, label in zip(
+            column, ("wall", "peak_mib"), ("seconds", "peak MiB"), strict=True
+        ):
+            bars = axis.bar(names, [row[key] for row in result["rows"]])
+            axis.bar_label(bars, fmt="%.3g")
+            axis.set(ylabel=label, title=f"{result['seconds']:g} s song", yscale="log")
+            axis.tick_params(axis="x", rotation=30)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measure every tool on songs of every length."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--song", type=Path, help="default: a synthetic one")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[10, 180, 600])
+    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS)[:4])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--once", nargs="*", default=["demucs"], help="only in the first round")
+    parser.add_argument("--cores", type=int, nargs="+", help="numbers of the cores to use")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="for environments")
+    parser.add_argument("--pip-args", default="", help="such as another index")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    names = ["unetsep", *(name for name in options.tools if name != "unetsep")]
+    cache = options.cache.resolve()
+    tools = [TOOLS[name](cache, shlex.split(options.pip_args)) for name in names]
+    results = []
+    for seconds in options.seconds:
+        with tempfile.TemporaryDirectory() as folder:
+            song = Path(folder) / "song.wav"
+            if options.song is None:
+                synthesise(song, seconds)
+            else:
+                excerpt(options.song, song, seconds)
+            print(f"{seconds:g} s", flush=True)
+            uses = compare(tools, song, options)
+        rows = summary(uses, seconds)
+        results.append({"seconds": seconds, "rows": rows, "runs": uses})
+        for row in rows:
+            print(
+                "{tool:14} {wall:8.2f} s  {times_real_time:6.1f} x real time  {cpu:8.2f} CPU s  "
+                "{peak_mib:7.0f} MiB  {times_as_long:6.2f} x as long ({least:.2f} to {most:.2f})"
+                "".format(**row),
+                flush=True,
+            )
+        content = {"tools": {t.name: t.versions for t in tools}, "lengths": results}
+        save(options.json, content)  # after every length: the long ones take long
+    if options.png:
+        picture(options.png, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Time and peak memory against the length of the song, and a folder against single songs.
+
+    python benchmarks/scaling.py --json scaling.json --png scaling.png
+
+Synthetic stereo songs of 44.1 kHz and 16 bits from ten seconds to two hours, each separated
+by ``unetsep separate`` in a process of its own, by one and by two threads. Needs about 1.5 GB
+of disk for each ten minutes of the longest song.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from record import ROOT, measure, save, synthesise
+
+LENGTHS = (10, 30, 60, 180, 600, 1800, 7200)
+
+
+def separate(songs: Path, threads: int, model: str) -> dict[str, float]:
+    """Wall clock, CPU seconds and peak memory of one process."""
+    with tempfile.TemporaryDirectory(dir=songs.parent) as folder:
+        command = [sys.executable, "-m", "unetsep", "separate", songs, "-o", folder, "-q"]
+        command += ["--model", model, "--threads", str(threads)]
+        used = measure(command, {"PYTHONPATH": str(ROOT)}, list(range(threads)))
+        stems = list(Path(folder).rglob("*.wav"))
+        wanted = 4 * (len(list(songs.glob("*.wav"))) if songs.is_dir() else 1)
+        assert len(stems) == wanted, stems
+        if not songs.is_dir():
+            frames = soundfile.info(str(songs)).frames
+            assert all(soundfile.info(str(stem)).frames == frames for stem in stems)
+    return {"wall": used.wall, "cpu": used.cpu, "peak_mib": used.peak_mib}
+
+
+def lengths(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each length and number of threads."""
+    rows: list[dict[str, Any]] = []
+    for seconds in options.seconds:
+        song = folder / "song.wav"
+        synthesise(song, seconds)
+        for threads in options.threads:
+            row = {"seconds": seconds, "threads": threads}
+            rows.append(row | separate(song, threads, options.model))
+            print(
+                "{seconds:7.0f} s  {threads} threads  {wall:8.2f} s  {cpu:8.2f} CPU s  "
+                "{peak_mib:6.0f} MiB".format(**rows[-1]),
+                flush=True,
+            )
+        song.unlink()
+    return rows
+
+
+def fit(rows: list[dict[str, Any]], threads: int) -> dict[str, float]:
+    """Straight line through the times: start-up, and seconds for each second of the song.
+
+    Weighted so that errors count in proportion to the time, else the longest song decides.
+    """
+    mine = [row for row in rows if row["threads"] == threads]
+    length = np.array([row["seconds"] for row in mine], float)
+    wall = np.array([row["wall"] for row in mine])
+    slope, start = np.polyfit(length, wall, 1, w=1 / wall)
+    error = np.abs(slope * length + start - wall) / wall
+    return {"threads": threads, "start": start, "slope": slope, "largest_error": error.max()}
+
+
+def folder_of_songs(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds for a folder of short songs in one process, and for one song in one."""
+    songs = folder / "songs"
+    songs.mkdir()
+    for index in range(options.songs):
+        synthesise(songs / f"{index:02}.wav", options.song_seconds)
+    threads = max(options.threads)
+    together = separate(songs, threads, options.model)["wall"]
+    alone = separate(songs / "00.wav", threads, options.model)["wall"]
+    return {"songs": options.songs, "each": options.song_seconds, "folder": together, "one": alone}
+
+
+def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]) -> None:
+    """Time with the fitted lines, and memory, against length."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    for line in fits:
+        mine = [row for row in rows if row["threads"] == line["threads"]]
+        length = np.array([row["seconds"] for row in mine], float)
+        label = f"{line['threads']} threads: {line['start']:.2f} s + {line['slope']:.5f} x length"
+        (points,) = left.plot(length, [row["wall"] for row in mine], "o")
+        left.plot(length, line["start"] + line["slope"] * length, color=points.get_color())
+        points.set_label(label)
+        right.plot(length, [row["peak_mib"] for row in mine], "o-")
+    left.set(xscale="log", yscale="log", xlabel="song, s", ylabel="wall clock, s")
+    right.set(xscale="log", xlabel="song, s", ylabel="peak memory, MiB")
+    right.set_ylim(bottom=0)
+    left.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measure, fit, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, nargs="+", default=LENGTHS)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--songs", type=int, default=20, help="in the folder")
+    parser.add_argument("--song-seconds", type=float, default=10.0)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = lengths(Path(folder), options)
+        songs = folder_of_songs(Path(folder), options)
+    fits = [fit(rows, threads) for threads in options.threads]
+    for line in fits:
+        print(
+            "{threads} threads: {start:.2f} s + {slope:.5f} s for each second, within "
+            "{largest_error:.0%}".format(**line)
+        )
+    print(
+        "{songs} songs of {each:g} s: {folder:.2f} s in one process, one song {one:.2f} s".format(
+            **songs
+        )
+    )
+    save(options.json, {"rows": rows, "fits": fits, "folder": songs})
+    if options.png:
+        picture(options.png, rows, fits)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,14 +10,12 @@ from ..spleeter import spleeter_config
 
 # The levels of Jansson et al. (ISMIR 2017) and Spleeter.
 WIDE = (16, 32, 64, 128, 256, 512)
-# Segments of 24 s that overlap by 6 s: their borders disturb as little as those of 12 s that
-# overlap by half, at two thirds of the work (docs/method.md).
-LONG = ModelConfig(mid_side=True, segment_frames=1024, overlap=0.25)
 NETWORKS: dict[str, ModelConfig] = {
-    # One network for all stems: 2.6 million parameters.
-    "small": dataclasses.replace(LONG, filters=(16, 32, 64, 96, 128, 160)),
-    # The same with twice the parameters, 5.1 million, where they cost little: deep down.
-    "large": dataclasses.replace(LONG, filters=(16, 32, 64, 128, 192, 256)),
+    # One network for all stems, what unetsep ships: 2.6 million parameters. Neighbouring
+    # segments share a quarter: more costs time and hardly changes a stem (docs/method.md).
+    "small": ModelConfig(overlap=0.25),
+    # Twice the parameters, 5.1 million, where they cost little: deep down.
+    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256), overlap=0.25),
     # Theirs, for a single target: 9.8 million.
     "wide": ModelConfig(filters=WIDE),
     # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its

@@ -42,7 +42,7 @@ def test_errors_at_segment_borders_are_no_larger_than_elsewhere(
     power = np.square(here[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3))
     relative = 10 * np.log10(error / power + 1e-20)
 
-    # Every 256 frames a segment begins or ends, in either run.
+    # Every so many frames a segment begins, in either run.
     step = round(config.segment_frames * (1 - separator.overlap))
     frame = np.arange(frames)
     distance = np.minimum(_to_border(frame, step), _to_border(frame + 2 * STEP, step))
@@ -50,7 +50,8 @@ def test_errors_at_segment_borders_are_no_larger_than_elsewhere(
     near = np.percentile(relative[inside & (distance < STEP // 2)], 95)
     far = np.percentile(relative[inside & (distance >= STEP // 2)], 95)
     assert near <= far + 3
-    assert near < -25
+    # At an overlap of a quarter, the default; of half it was -27 (docs/method.md).
+    assert near < -20
 
 
 def _to_border(frame: np.ndarray, step: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class ModelConfig:
         Side of the square convolution kernels.
     bin_units
         Size of the fully connected layer along frequency that follows each level, see
-        `unetsep.unet.BinMixing`; 0 for none.
+        `unetsep.layers.BinMixing`; 0 for none.
     mid_side
         Whether the network also sees the magnitudes of half the sum and half the difference
         of the two channels: what stands in the middle of the stereo image and what does not

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import soundfile
@@ -188,12 +187,7 @@ class StemFiles:
                 with contextlib.suppress(OSError):  # not empty: others write there too
                     folder.rmdir()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._discard()  # after a commit nothing but the locks is left to remove
 
 

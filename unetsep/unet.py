@@ -71,10 +71,6 @@ class UNet(nn.Module):
             self.register_buffer("input_mean", torch.zeros(shape))
             self.register_buffer("input_std", torch.ones(shape))
 
-    def compress(self, magnitude: Tensor) -> Tensor:
-        """Log magnitude relative to the clip's level, see `compress`."""
-        return compress(magnitude, self.config)
-
     def logits(self, magnitude: Tensor) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
 
@@ -93,10 +89,9 @@ class UNet(nn.Module):
         hidden = magnitude
         if self.config.input == "log":
             mean, std = self.input_mean[..., None], self.input_std[..., None]
-            hidden = (self.compress(magnitude) - mean) / std
+            hidden = (compress(magnitude, self.config) - mean) / std
         # Frames before bins inside the network: rfft writes bins side by side.
-        hidden = hidden.transpose(2, 3).to(next(self.encoder.parameters()).dtype)
-        hidden = hidden.contiguous(memory_format=torch.channels_last)
+        hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.encoder:
             assert isinstance(block, nn.Sequential)

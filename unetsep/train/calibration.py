@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..unet import UNet
+from ..unet import UNet, compress
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:
@@ -25,7 +25,7 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     parts = [part for part in parts if hasattr(part, "input_mean")]
     if not parts:
         return
-    logs = [network.compress(mixture) for mixture in mixtures]
+    logs = [compress(mixture, network.config) for mixture in mixtures]
     others = (0, 3) if network.config.mid_side else (0, 1, 3)
     mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
     square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)

@@ -38,7 +38,7 @@ class Batch:
     scale: Tensor
 
     def seen(self, config: ModelConfig) -> Tensor:
-        """What the network is given, ``(batch, channels, bins, frames)``.
+        """What the network is given, ``(batch, planes, bins, frames)``.
 
         A network whose input is ``"linear"`` gets the clips' own level, which it gets when
         it separates too; others do away with the level themselves.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from record import ROOT
+from record import ROOT, UNETSEP, checkout
 
 RUNNERS = Path(__file__).parent / "runners"
 REFERENCE = ROOT / "tests" / "parity" / "spleeter_reference.py"
@@ -86,10 +86,10 @@ def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001 (call
 
 def _ours(name: str, options: Sequence[str], home: Path | None = None) -> Tool:
     def command(song: Path, folder: Path) -> list[str | Path]:
-        words = [sys.executable, "-m", "unetsep", "separate", song, "-o", folder, "--quiet"]
+        words = [*UNETSEP, "separate", song, "-o", folder, "--quiet"]
         return [*words, "--overwrite", *options]
 
-    variables = {"PYTHONPATH": str(ROOT)}
+    variables = checkout()
     if home is not None:
         variables["UNETSEP_HOME"] = str(home)
     return Tool(name, command, variables, versions(Path(sys.executable), ["torch"]))
@@ -128,8 +128,8 @@ def imported(cache: Path, pip_args: Sequence[str], *, exact: bool = False) -> To
     """Spleeter's weights in unetsep: by our defaults, or computing exactly what Spleeter does."""
     models = spleeter_models(environment("spleeter", cache, pip_args), cache)
     home = cache / "home"
-    words = [sys.executable, "-m", "unetsep", "models", "import-spleeter", models / "4stems"]
-    variables = {**os.environ, "UNETSEP_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    words = [*UNETSEP, "models", "import-spleeter", models / "4stems"]
+    variables = {**os.environ, **checkout(), "UNETSEP_HOME": str(home)}
     subprocess.run([*words, "--overwrite"], env=variables, check=True, stdout=subprocess.DEVNULL)
     options = ["--model", "spleeter-4stems"]
     if exact:

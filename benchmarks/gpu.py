@@ -106,18 +106,15 @@ def main() -> None:
 
 def picture(path: Path, rows: list[dict[str, Any]]) -> None:
     """Bars of times real time."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(10, 4))
+    figure = Figure(figsize=(10, 4), layout="tight")
+    axes = figure.subplots(1, 3)
     for axis, key in zip(axes, ("network", "long", "folder"), strict=True):
         bars = axis.bar([row["precision"] for row in rows], [row[key] for row in rows])
         axis.bar_label(bars, fmt="%.0f")
         axis.set_title(key)
     axes[0].set_ylabel("times real time")
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 

@@ -86,12 +86,10 @@ def compare(networks: dict[str, UNet], rounds: int) -> list[dict[str, Any]]:
 
 def picture(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rates of the networks and of the matrix product."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure = Figure(figsize=(10, 4), layout="tight")
+    left, right = figure.subplots(1, 2)
     names = [f"{row['network']}\n{row['precision']}" for row in rows]
     bars = left.bar(names, [1000 * row["seconds"] for row in rows])
     left.bar_label(bars, fmt="%.0f")
@@ -99,7 +97,6 @@ def picture(path: Path, rows: list[dict[str, Any]]) -> None:
     bars = right.bar(names, [100 * row["share"] for row in rows])
     right.bar_label(bars, fmt="%.0f")
     right.set_ylabel("% of the matrix product's rate")
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 

@@ -80,12 +80,10 @@ def summary(uses: dict[str, list[Use]], seconds: float) -> list[dict[str, Any]]:
 
 def picture(path: Path, results: list[dict[str, Any]]) -> None:
     """Bars of wall clock and peak memory for every length."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(results), figsize=(4 * len(results), 6), squeeze=False)
+    figure = Figure(figsize=(4 * len(results), 6), layout="tight")
+    axes = figure.subplots(2, len(results), squeeze=False)
     for column, result in zip(axes.T, results, strict=True):
         names = [row["tool"] for row in result["rows"]]
         for axis, key, label in zip(
@@ -95,7 +93,6 @@ def picture(path: Path, results: list[dict[str, Any]]) -> None:
             axis.bar_label(bars, fmt="%.3g")
             axis.set(ylabel=label, title=f"{result['seconds']:g} s song", yscale="log")
             axis.tick_params(axis="x", rotation=30)
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 

@@ -21,6 +21,7 @@ import soundfile
 
 RATE = 44_100
 ROOT = Path(__file__).parent.parent
+UNETSEP = (sys.executable, "-m", "unetsep")  # the command; see `checkout`
 MIB = 1024 if sys.platform != "darwin" else 1024**2  # what ru_maxrss counts, in MiB
 
 
@@ -72,6 +73,14 @@ def measure(
             log.seek(0)
             sys.exit(f"{' '.join(words)} failed: {log.read().decode(errors='replace')[-4000:]}")
     return Use(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / MIB)
+
+
+def checkout(folder: Path = ROOT) -> dict[str, str]:
+    """Variables with which Python runs the unetsep of a checkout.
+
+    Without the safe path the folder where a benchmark is started would come first.
+    """
+    return {"PYTHONPATH": str(folder.resolve()), "PYTHONSAFEPATH": "1"}
 
 
 def synthesise(path: Path, seconds: float) -> None:

@@ -10,14 +10,13 @@ of disk for each ten minutes of the longest song.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
-from record import ROOT, measure, save, synthesise
+from record import UNETSEP, checkout, measure, save, synthesise
 
 LENGTHS = (10, 30, 60, 180, 600, 1800, 7200)
 
@@ -25,9 +24,9 @@ LENGTHS = (10, 30, 60, 180, 600, 1800, 7200)
 def separate(songs: Path, threads: int, model: str) -> dict[str, float]:
     """Wall clock, CPU seconds and peak memory of one process."""
     with tempfile.TemporaryDirectory(dir=songs.parent) as folder:
-        command = [sys.executable, "-m", "unetsep", "separate", songs, "-o", folder, "-q"]
+        command = [*UNETSEP, "separate", songs, "-o", folder, "-q"]
         command += ["--model", model, "--threads", str(threads)]
-        used = measure(command, {"PYTHONPATH": str(ROOT)}, list(range(threads)))
+        used = measure(command, checkout(), list(range(threads)))
         stems = list(Path(folder).rglob("*.wav"))
         wanted = 4 * (len(list(songs.glob("*.wav"))) if songs.is_dir() else 1)
         assert len(stems) == wanted, stems
@@ -82,12 +81,10 @@ def folder_of_songs(folder: Path, options: argparse.Namespace) -> dict[str, floa
 
 def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]) -> None:
     """Time with the fitted lines, and memory, against length."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure = Figure(figsize=(10, 4), layout="tight")
+    left, right = figure.subplots(1, 2)
     for line in fits:
         mine = [row for row in rows if row["threads"] == line["threads"]]
         length = np.array([row["seconds"] for row in mine], float)
@@ -100,7 +97,6 @@ def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]
     right.set(xscale="log", xlabel="song, s", ylabel="peak memory, MiB")
     right.set_ylim(bottom=0)
     left.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 

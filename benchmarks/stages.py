@@ -112,15 +112,12 @@ def child(arguments: list[str]) -> None:
         sys.stdout.write(json.dumps(spent) + "\n")
 
 
-def environment(source: Path, threads: int) -> dict[str, str]:
-    """Variables for a checkout and a number of threads."""
-    return {"PYTHONPATH": str(source.resolve()), "OMP_NUM_THREADS": str(threads)}
-
-
 def profile(source: Path, words: list[str]) -> dict[str, float]:
     """CPU seconds of each stage, in the order of the signal."""
+    from record import checkout  # not before the child has begun to count
+
     command = [sys.executable, __file__, "--child", *words, "--threads", "1"]
-    variables = {**os.environ, **environment(source, 1)}
+    variables = {**os.environ, **checkout(source), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     order = ["interpreter", "import torch", "other imports", *STAGES, "rest"]
@@ -129,12 +126,10 @@ def profile(source: Path, words: list[str]) -> dict[str, float]:
 
 def picture(path: Path, results: list[dict[str, Any]]) -> None:
     """One bar for each checkout, of its stages."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(9, 1.5 + len(results)))
+    figure = Figure(figsize=(9, 1.5 + len(results)))
+    axis = figure.subplots()
     left = [0.0] * len(results)
     for stage in results[0]["stages"]:
         width = [result["stages"][stage] for result in results]
@@ -150,7 +145,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2:])
         return
-    from record import ROOT, measure, save, synthesise
+    from record import ROOT, UNETSEP, checkout, measure, save, synthesise
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("song", nargs="?", type=Path, help="default: a synthetic one")
@@ -171,13 +166,11 @@ def main() -> None:
             synthesise(song, options.seconds)
         words = ["separate", str(song), "-q", "--overwrite", "-o", str(Path(folder) / "out")]
         words += ["--bit-depth", "16", "--model", options.model]
-        whole = [sys.executable, "-m", "unetsep", *words]
+        whole = [*UNETSEP, *words]
         for _ in range(options.rounds):  # in turn, so that a busy machine treats all alike
             for name, source in zip(names, options.source, strict=True):
                 stages[name].append(profile(source, words))
-                # Without the safe path the current folder would come before the checkout.
-                variables = {"PYTHONPATH": str(source.resolve()), "PYTHONSAFEPATH": "1"}
-                walls[name].append(measure(whole, variables).wall)
+                walls[name].append(measure(whole, checkout(source)).wall)
     results: list[dict[str, Any]] = []
     for name in names:
         least = {stage: min(run[stage] for run in stages[name]) for stage in stages[name][0]}

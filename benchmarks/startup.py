@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from environments import TOOLS, default_cache
-from record import ROOT, Use, measure, save, synthesise
+from record import UNETSEP, Use, checkout, measure, save, synthesise
 
 
 def main() -> None:
@@ -37,10 +37,8 @@ def main() -> None:
         clip, moment, stems = (Path(folder) / name for name in ("clip.wav", "moment.wav", "out"))
         synthesise(clip, 10)
         synthesise(moment, 0.01)
-        environment = {"PYTHONPATH": str(ROOT)}
-        python = [sys.executable, "-m", "unetsep"]
         runs: dict[str, Callable[[], Use]] = {
-            "unetsep --help": lambda: measure([*python, "--help"], environment),
+            "unetsep --help": lambda: measure([*UNETSEP, "--help"], checkout()),
             "import torch": lambda: measure([sys.executable, "-c", "import torch"]),
             "unetsep, 10 s": lambda: measure(ours.command(clip, stems), ours.variables),
             "spleeter, load": lambda: measure(theirs.command(moment, stems), theirs.variables),
@@ -55,15 +53,12 @@ def main() -> None:
         print(f"{name:16} {seconds:7.3f} s  {cpu:6.2f} CPU s")
     save(options.json, {"wall": rows, "runs": uses, "versions": ours.versions | theirs.versions})
     if options.png:
-        import matplotlib as mpl
+        from matplotlib.figure import Figure
 
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-
-        figure, axis = plt.subplots(figsize=(6, 4))
+        figure = Figure(figsize=(6, 4), layout="tight")
+        axis = figure.subplots()
         axis.bar_label(axis.bar(list(rows), list(rows.values())), fmt="%.2f")
         axis.set_ylabel("seconds")
-        figure.tight_layout()
         figure.savefig(options.png, dpi=120)
 
 

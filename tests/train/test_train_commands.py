@@ -128,3 +128,25 @@ def test_shares_of_extra_recordings_are_read_and_checked() -> None:
     told = call("train", "--extra-share", "bass=1.5", "--pools", "nowhere")
     assert told.exit_code == 1
     assert "extra_share={" in told.output
+
+
+def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.jsonl").write_text("")
+    (run / "data.json").write_text("{}")
+    settings = ("--batch-size", 1, "--max-steps", 1, "--precision", "fp32", "--workers", 0)
+    told = call("train", "--run", run, "--cache", tmp_path / "cache", "--loss", "l1", *settings)
+    assert told.exit_code == 0, told.output
+    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
+
+
+def test_the_command_line_offers_the_networks_there_are() -> None:
+    from unetsep.train import train_cli
+
+    assert set(train_cli.NETWORKS) == set(presets.NETWORKS)

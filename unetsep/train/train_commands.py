@@ -155,9 +155,8 @@ def run_train(
         )
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "log.jsonl").exists() or resume:
-                (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
-                (folder / "songs.json").write_text(json.dumps(song_lists(train, valid), indent=1))
+            (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
+            (folder / "songs.json").write_text(json.dumps(song_lists(train, valid), indent=1))
         fit(
             config,
             train,
@@ -176,12 +175,11 @@ def song_lists(train: Sequence[Song], valid: Sequence[Song]) -> dict[str, list[s
 
     A song of which an excerpt is held out is in both lists.
     """
-    return {
-        "songs": list(dict.fromkeys(f"{song.origin}/train/{song.name}" for song in train)),
-        "valid_songs": list(
-            dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in valid)
-        ),
-    }
+
+    def names(songs: Sequence[Song]) -> list[str]:
+        return list(dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in songs))
+
+    return {"songs": names(train), "valid_songs": names(valid)}
 
 
 def parse_shares(text: str) -> dict[str, float]:

@@ -54,6 +54,33 @@ def test_stems_sum_to_the_mixture_at_every_rate(separator: Separator, rate: int)
     assert decibels(sum(stems.values()) - mixture, mixture) < -90
 
 
+@pytest.mark.parametrize("extension", ["top", "zeros"])
+@pytest.mark.parametrize("mask", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("rate", [22_050, 44_100, 96_000])
+def test_the_last_stem_is_the_same_when_it_is_computed_by_itself(
+    rate: int, mask: str, extension: str
+) -> None:
+    network = small_network(dataclasses.replace(SMALL, mask=mask))
+    separator = Separator(network, precision="fp32", mask_extension=extension)
+    mixture = music(3 * rate, rate=rate)
+    together = separator.separate(mixture, rate)
+    alone = separator.separate(mixture, rate, stems=["other"])["other"]
+    assert decibels(together["other"] - alone, alone) < -90
+    rest = separator.separate(mixture, rate, two_stems="other")["no_other"]
+    others = mixture - alone if extension == "top" else sum(together.values()) - alone
+    assert decibels(rest - others, others) < -90
+
+
+def test_masks_that_do_not_sum_to_one_leave_the_last_stem_to_itself() -> None:
+    network = small_network(dataclasses.replace(SMALL, mask="sigmoid", mask_exponent=0.0))
+    separator = Separator(network, precision="fp32")
+    mixture = music(SEGMENT)
+    together = separator.separate(mixture, 44_100)
+    alone = separator.separate(mixture, 44_100, stems=["other"])["other"]
+    assert decibels(together["other"] - alone, alone) < -120
+    assert decibels(sum(together.values()) - mixture, mixture) > -20
+
+
 @pytest.mark.parametrize("rate", [8000, 44_100, 48_000, 192_000])
 @pytest.mark.parametrize(
     "samples", [1, 100, 1023, 1024, 4095, 4096, SEGMENT - 1, SEGMENT, SEGMENT + 1]

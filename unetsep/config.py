@@ -189,6 +189,12 @@ class ModelConfig:
         alone = self.mask == "sigmoid" and self.ratio_exponent == 0
         return alone and self.networks == "per_stem"
 
+    @property
+    def complete(self) -> bool:
+        """Whether the masks of all stems sum to one."""
+        joint = self.mask == "softmax" and self.networks == "joint"
+        return self.ratio_exponent != 0 or (joint and len(self.stems) > 1)
+
     def to_json(self) -> str:
         """The config as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))

@@ -244,7 +244,10 @@ class Separator:
     ) -> SongStream:
         """A song to push blocks into; see `SongStream`."""
         estimate = self.estimate
-        independent = all(network.config.independent for network in self._networks)
+        configs = [network.config for network in self._networks]
+        complete = all(config.complete for config in configs)
+        extend = self.mask_extension == "top"
+        independent = all(config.independent for config in configs)
         if independent and not self.wiener:  # which weighs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
         return SongStream(
@@ -254,7 +257,8 @@ class Separator:
             channels=channels,
             selection=selection,
             overlap=self.overlap,
-            extend=self.mask_extension == "top",
+            extend=extend,
+            rest=extend and selection.adds_up(len(self.stems), complete=complete),
             wiener=self.wiener,
             pool=pool,
             device=self.device if self.device.type == "cuda" else torch.device("cpu"),

@@ -48,6 +48,24 @@ class Selection:
         """The network's stems that are needed."""
         return tuple(sorted({i if i >= 0 else -1 - i for i in self.indices}))
 
+    def adds_up(self, stems: int, *, complete: bool) -> bool:
+        """Whether the outputs add up to the mixture.
+
+        Parameters
+        ----------
+        stems
+            How many the network has.
+        complete
+            Whether those add up to the mixture.
+        """
+        if len(self.indices) == 2 and self.indices[0] == -1 - self.indices[1]:
+            return True
+        return complete and sorted(self.indices) == list(range(stems))
+
+    def without_last(self) -> Selection:
+        """The same outputs but the last."""
+        return Selection(self.names[:-1], self.indices[:-1])
+
     def apply(self, stems: Tensor, whole: Tensor | float = 1.0) -> Tensor:
         """Masks, or spectra, of the selected stems.
 
@@ -125,6 +143,9 @@ class SongStream:
         Share of a segment that neighbours have in common.
     extend
         Whether masks are extended above the network's top bin, or are zero there.
+    rest
+        Whether the last output is what the others leave of the song, instead of being
+        transformed back by itself; for outputs that add up to the mixture.
     wiener
         Iterations of the multichannel Wiener filter in the network's bins; 0 for none.
     pool
@@ -143,15 +164,17 @@ class SongStream:
         selection: Selection,
         overlap: float,
         extend: bool,
+        rest: bool = False,
         wiener: int = 0,
         pool: SegmentPool | None = None,
         device: torch.device,
     ) -> None:
-        self._selection, self._extend, self._device = selection, extend, device
-        self._channels, self._outputs = channels, len(selection.names)
+        self._selection = selection.without_last() if rest else selection
+        self._song = Queue() if rest else None
+        self._extend, self._device, self._channels = extend, device, channels
+        self._outputs, self._computed = len(selection.names), len(self._selection.names)
         self._up = StreamResampler(sample_rate, config.sample_rate, channels)
-        rows = self._outputs * channels
-        self._down = StreamResampler(config.sample_rate, sample_rate, rows)
+        self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
         self._residual = None
         if sample_rate != config.sample_rate and extend:
             self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
@@ -177,6 +200,8 @@ class SongStream:
         if block.ndim != 2 or block.shape[0] != self._channels:
             raise ValueError(f"expected blocks ({self._channels}, samples), got {block.shape}")
         self._taken += block.shape[-1]
+        if self._song is not None:
+            self._song.put(block)
         inner = self._up.push(block)
         self._inner_taken += inner.shape[-1]
         if self._residual is not None:
@@ -203,7 +228,7 @@ class SongStream:
         if last:
             self._mask(self.masks.push(self._stft.flush()))
             self._mask(self.masks.flush())
-            rows = self._outputs * self._channels
+            rows = self._computed * self._channels
             self._out.put(self._down.push(np.zeros((rows, 0), np.float32), last=True))
         # The inverse STFT and the resampler end after the song: never give what was not taken.
         ready = min(self._out.samples, self._taken - self._given)
@@ -212,9 +237,12 @@ class SongStream:
         if ready == 0:
             return np.zeros((self._outputs, self._channels, 0), np.float32)
         self._given += ready
-        stems = self._out.take(ready).reshape(self._outputs, self._channels, ready)
+        stems = self._out.take(ready).reshape(self._computed, self._channels, ready)
         if self._residual is not None:
             stems = stems + self._residual.take(ready)
+        if self._song is not None:
+            last_stem = self._song.take(ready) - stems.sum(axis=0)
+            stems = np.concatenate([stems, last_stem[None]])
         return stems
 
     def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:

@@ -23,7 +23,10 @@ from unetsep.train.tracks import find_tracks, read_track
 
 MOVED = 128  # frames
 HOP = 1024
-SETTINGS = [(512, 0.0), (512, 0.25), (512, 0.5), (1024, 0.125), (1024, 0.25), (1024, 0.5)]
+SETTINGS = [
+    *((512, 0.0), (512, 0.125), (512, 0.25), (512, 0.5)),
+    *((1024, 0.0625), (1024, 0.125), (1024, 0.25), (1024, 0.5)),
+]
 
 
 def to_border(frame: np.ndarray, segment: int, step: int) -> np.ndarray:

@@ -180,6 +180,7 @@ def spleeter_config(stems: int, filters: Sequence[int], bins: int = 1024) -> Mod
         filters=tuple(filters),
         mask="softmax" if stems == 5 else "sigmoid",
         segment_frames=512,
+        overlap=0.5,
         # Its STFT begins a whole window before the song, ours a hop later.
         lead_frames=1,
         pad_segments=True,

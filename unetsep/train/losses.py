@@ -98,15 +98,23 @@ def l1(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
     return modulus.mean()
 
 
-def log_mse(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+def log_mse(
+    estimate: Tensor, in_phase: Tensor, quadrature: Tensor, *, floor: float = LOG_FLOOR
+) -> Tensor:
     """Log-scale magnitude MSE, ``mean (log(|Y| + c) - log(|Y^| + c))^2``.
 
-    ``c`` is 1e-2, 40 dB below the mixture's average level: what is softer counts less. For
-    magnitudes well above it a common gain changes nothing. Log-magnitude distances go back
-    to the log-spectral distance (Gray & Markel, IEEE Trans. ASSP 24, 1976).
+    For magnitudes well above ``c`` a common gain changes nothing. Log-magnitude distances go
+    back to the log-spectral distance (Gray & Markel, IEEE Trans. ASSP 24, 1976).
+
+    Parameters
+    ----------
+    estimate, in_phase, quadrature
+        ``(..., bins, frames)``.
+    floor
+        ``c``; by default 40 dB below the mixture's average level. What is softer counts less.
     """
-    true = (magnitude(in_phase, quadrature) + LOG_FLOOR).log()
-    return (true - (estimate + LOG_FLOOR).log()).square().mean()
+    true = (magnitude(in_phase, quadrature) + floor).log()
+    return (true - (estimate + floor).log()).square().mean()
 
 
 def mag_l1(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
@@ -210,6 +218,9 @@ LOSSES: dict[str, LossEntry] = {
     "mel_mse": LossEntry(mel_mse, "mel magnitude MSE (Eq. 4)", _mel_arrays),
     "l1": LossEntry(l1, "complex spectrogram L1 (Eq. 5)"),
     "log_mse": LossEntry(log_mse, "log-scale magnitude MSE"),
+    "log_mse_120": LossEntry(
+        functools.partial(log_mse, floor=1e-6), "the same, floor at -120 dB instead of -40 dB"
+    ),
     "mag_l1": LossEntry(mag_l1, "magnitude L1, as Spleeter"),
     "perceptual": LossEntry(
         perceptual, "loudness difference by a model of hearing", _hearing_arrays

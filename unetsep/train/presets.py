@@ -11,11 +11,10 @@ from ..spleeter import spleeter_config
 # The levels of Jansson et al. (ISMIR 2017) and Spleeter.
 WIDE = (16, 32, 64, 128, 256, 512)
 NETWORKS: dict[str, ModelConfig] = {
-    # One network for all stems, what unetsep ships: 2.6 million parameters. Neighbouring
-    # segments share a quarter: more costs time and hardly changes a stem (docs/method.md).
-    "small": ModelConfig(overlap=0.25),
-    # Twice the parameters, 5.1 million, where they cost little: deep down.
-    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256), overlap=0.25),
+    # One network for all stems, what unetsep ships: 2.0 million parameters.
+    "small": ModelConfig(),
+    # Two and a half times the parameters, where they cost little: deep down.
+    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256)),
     # Theirs, for a single target: 9.8 million.
     "wide": ModelConfig(filters=WIDE),
     # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its

@@ -66,7 +66,16 @@ class InferenceUNet(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
-        """Masks as `UNet.forward` gives them, frames before bins in memory."""
+        """Masks as `UNet.forward` gives them, frames before bins in memory.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, planes, bins, frames)``.
+        wanted
+            Stems whose masks matter. Others are zero, and not computed, where the config
+            makes stems independent of each other; by default all matter.
+        """
         if self.config.networks == "joint":
             return self._activate(self._logits(magnitude))
         if wanted is None or not self.config.independent:

@@ -282,7 +282,7 @@ class Separator:
         spectrum
             Complex, ``(channels, bins, frames)``.
         wanted
-            Indices of the stems that matter; see `UNet.forward`.
+            Indices of the stems that matter; see `InferenceUNet.forward`.
 
         Returns
         -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -107,16 +106,13 @@ class UNet(nn.Module):
         stems = len(self.config.stems)
         return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
 
-    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+    def forward(self, magnitude: Tensor) -> Tensor:
         """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
 
         Parameters
         ----------
         magnitude
             ``(batch, planes, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
-        wanted
-            Stems whose masks matter. Others are zero, and not computed, where the config
-            makes stems independent of each other; by default all matter.
 
         Returns
         -------
@@ -124,13 +120,7 @@ class UNet(nn.Module):
             ``(batch, stems, channels, bins, frames)``, fp32 whatever the autocast; with
             ``config.mask == "softmax"`` they sum to one over the stems.
         """
-        if wanted is None or not self.config.independent:
-            return self.masks(self.logits(magnitude))
-        stems, channels = len(self.config.stems), self.config.channels
-        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.shape[2:])
-        for index in set(wanted):
-            masks[:, index] = self.masks(self._members()[index].logits(magnitude))[:, 0]
-        return masks
+        return self.masks(self.logits(magnitude))
 
     def masks(self, logits: Tensor) -> Tensor:
         """Masks in [0, 1] from logits, both ``(batch, stems, channels, bins, frames)``."""

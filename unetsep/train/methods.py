@@ -15,7 +15,7 @@ from .. import __version__
 from ..config import STEMS, common_config
 from ..errors import AudioError
 from ..separator import Separator
-from ..weights import is_path, load_network, manifest, model_name
+from ..weights import all_models, is_path, load_network, model_name
 from .baselines import BASELINES, LABELS
 from .tracks import STEM_SUFFIX, Recording, Signal, Track, read_audio
 
@@ -237,7 +237,7 @@ def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
 def _digest(model: str) -> str:
     if is_path(model):
         return hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    return manifest().checkpoints[model_name(model)].sha256
+    return all_models().checkpoints[model_name(model)].sha256
 
 
 def baseline_methods(names: str) -> list[BaselineMethod]:

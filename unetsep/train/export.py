@@ -19,6 +19,7 @@ from ..weights import Checkpoint, build_network, load_network, serialize
 from .callbacks import write_atomically
 from .config import TrainConfig, TrainingError
 from .logs import read_log
+from .recipe import train_command
 from .song import Song
 from .validation import combine, song_sdr
 
@@ -139,7 +140,11 @@ def _described(
     """Fields of the manifest entry that come from the run folder."""
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
-    training: dict[str, Any] = {"settings": settings, "trained_with": list(config.losses)}
+    training: dict[str, Any] = {
+        "splits": ["train"],
+        "settings": settings,
+        "trained_with": list(config.losses),
+    }
     for part in ("data", "versions"):
         if (run / f"{part}.json").exists():
             training[part] = json.loads((run / f"{part}.json").read_text(encoding="utf-8"))
@@ -148,6 +153,7 @@ def _described(
     training.get("versions", {}).pop("command", None)
     if "data" in training:  # folders of this machine say nothing elsewhere
         data = training["data"]
+        training["command"] = train_command(config, data)
         training["data"] = [
             Path(root).name
             for root in ([data["musdb"]] if data["musdb"] else []) + data["songs"] + data["pools"]
@@ -159,6 +165,7 @@ def _described(
         best = max(lines, key=lambda line: float(line[key]))
         stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
         training["steps"] = best["step"]
+        training["valid_sdr"] = {stem: round(value, 3) for stem, value in stems.items()}
         scores = {"sdr": stems, "definition": DEFINITION}
         if change is not None:
             scores["change_by_half_precision"] = round(change, 5)

@@ -1,0 +1,70 @@
+"""The command that trains the networks of a run once more, from the run's own description."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..config import ModelConfig
+from .config import TrainConfig
+from .presets import NETWORKS, build_model
+
+# Settings with an option of the same name.
+OPTIONS = (
+    *("max_steps", "max_minutes", "batch_size", "learning_rate", "warmup_steps", "schedule"),
+    *("ema_decay", "precision", "varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+)
+
+
+def train_command(config: TrainConfig, data: Mapping[str, str | Sequence[str] | None]) -> str:
+    """The options of ``unetsep train`` that differ from its defaults, and the data.
+
+    Settings that no option reaches (they are `TrainConfig`'s) are left out.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    data
+        Its ``data.json``. Folders are called by their names alone: where they lie on one
+        machine says nothing elsewhere.
+
+    Returns
+    -------
+    str
+        A line for the shell. A network that is no preset is ``--network custom``, which is
+        refused: such a run was started from Python.
+    """
+    default = TrainConfig()
+    words = ["unetsep train", f"--losses {','.join(config.losses)}"]
+    if data.get("musdb"):
+        words.append(f"--musdb-root {Path(str(data['musdb'])).name}")
+    for option in ("songs", "pools"):
+        words += [f"--{option} {Path(root).name}" for root in data.get(option) or ()]
+    words += _network(config)
+    for name in OPTIONS:
+        value = getattr(config, name)
+        if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
+            words.append(f"--{name.replace('_', '-')} {value}")
+    shares = [f"{stem}={share:g}" for stem, share in config.extra_share.items()]
+    if dict(config.extra_share) != dict(default.extra_share):
+        words.append(f"--extra-share {','.join(shares)}")
+    if config.freeze_norm:
+        words.append("--freeze-norm")
+    return " ".join(words)
+
+
+def _network(config: TrainConfig) -> list[str]:
+    """``--network`` and ``--targets``; segments and overlap do not matter for training."""
+
+    def trained(model: ModelConfig) -> ModelConfig:
+        return dataclasses.replace(model, segment_frames=1024, overlap=0.0)
+
+    targets = None if config.model == build_model("small") else config.model.stems
+    for name in NETWORKS:
+        if trained(build_model(name, targets)) == trained(config.model):
+            network = [] if name == "small" else [f"--network {name}"]
+            alone = len(config.model.stems) < len(NETWORKS[name].stems)
+            return network + ([f"--targets {','.join(config.model.stems)}"] if alone else [])
+    return ["--network custom"]

@@ -52,7 +52,7 @@ def operations(network: UNet, magnitude: torch.Tensor) -> int:
 def compare(networks: dict[str, UNet], rounds: int) -> list[dict[str, Any]]:
     """A row for each network and precision."""
     inputs = {
-        name: torch.rand(1, network.config.planes, FRAMES, network.config.bins).mT
+        name: torch.rand(1, network.config.channels, FRAMES, network.config.bins).mT
         for name, network in networks.items()
     }
     counts = {name: operations(network, inputs[name]) for name, network in networks.items()}

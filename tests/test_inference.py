@@ -23,9 +23,6 @@ SPLEETER = dataclasses.replace(
 )
 CONFIGS = {
     "small": SMALL,
-    "mid and side": dataclasses.replace(SMALL, mid_side=True),
-    "mixing": dataclasses.replace(SMALL, bin_units=8),
-    "raw mixing": dataclasses.replace(SMALL, bin_units=8, skips="raw"),
     "elu": dataclasses.replace(SMALL, activation="elu"),
     "kernel 3": dataclasses.replace(SMALL, kernel_size=3),
     "kernel 7": dataclasses.replace(SMALL, kernel_size=7),
@@ -48,14 +45,12 @@ def network(config: ModelConfig) -> UNet:
             value.uniform_(0.5, 2)
         elif "running_mean" in name or "bias" in name:
             value.normal_()
-        elif "expand" in name:
-            value.normal_(std=0.1)
     return net.eval()
 
 
 def magnitude(config: ModelConfig, frames: int = 64, batch: int = 2) -> torch.Tensor:
     random = torch.Generator().manual_seed(1)
-    return torch.rand(batch, config.planes, frames, config.bins, generator=random).mT
+    return torch.rand(batch, config.channels, frames, config.bins, generator=random).mT
 
 
 @torch.no_grad()

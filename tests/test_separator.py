@@ -327,8 +327,8 @@ def test_models_of_different_signal_paths_cannot_be_averaged(change: dict[str, o
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_networks_that_see_mid_and_side_take_any_number_of_channels(channels: int) -> None:
-    separator = Separator(small_network(dataclasses.replace(SMALL, mid_side=True)))
+def test_networks_take_any_number_of_channels(channels: int) -> None:
+    separator = Separator(small_network())
     mixture = music(60_000, channels)
     stems = separator.separate(mixture, 44_100)
     assert decibels(sum(stems.values()) - mixture, mixture) < -90

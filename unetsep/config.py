@@ -57,13 +57,6 @@ class ModelConfig:
         fastest with multiples of 16, as many numbers as a vector unit takes at once.
     kernel_size
         Side of the square convolution kernels.
-    bin_units
-        Size of the fully connected layer along frequency that follows each level, see
-        `unetsep.layers.BinMixing`; 0 for none.
-    mid_side
-        Whether the network also sees the magnitudes of half the sum and half the difference
-        of the two channels: what stands in the middle of the stereo image and what does not
-        can have equal magnitudes left and right.
     mask
         ``"softmax"``: the stems of one network share each bin and their masks sum to
         one. ``"sigmoid"``: each stem has a mask of its own.
@@ -117,8 +110,6 @@ class ModelConfig:
     bins: int = 1024
     filters: tuple[int, ...] = (16, 32, 64, 80, 112, 128)
     kernel_size: int = 5
-    bin_units: int = 0
-    mid_side: bool = False
     mask: str = "softmax"
     log_floor: float = 1e-4
     segment_frames: int = 1024
@@ -150,8 +141,6 @@ class ModelConfig:
             and 0 < min(self.filters) <= max(self.filters) <= MAX_FILTERS,
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
             "kernel_size": self.kernel_size % 2 == 1 and 3 <= self.kernel_size <= 31,
-            "bin_units": 0 <= self.bin_units <= MAX_FILTERS,
-            "mid_side": not self.mid_side or (self.channels == 2 and self.input == "log"),
             "log_floor": self.log_floor > 0,
             "segment_frames": 0 < self.segment_frames <= MAX_SEGMENT
             and self.segment_frames % stride == 0,
@@ -171,11 +160,6 @@ class ModelConfig:
     def frame_multiple(self) -> int:
         """Bins and frames given to the network must be multiples of this."""
         return int(2 ** len(self.filters))
-
-    @property
-    def planes(self) -> int:
-        """Magnitude spectra that the network sees at once; see `mid_side`."""
-        return 2 * self.channels if self.mid_side else self.channels
 
     @property
     def ratio_exponent(self) -> float:

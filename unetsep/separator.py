@@ -292,11 +292,10 @@ class Separator:
         together = spectrum.shape[0] == self.config.channels
         batch = spectrum[None] if together else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1).to(self.device)
-        views = {network.config.mid_side for network in self._networks}
-        seen = {view: magnitudes(batch, mid_side=view) for view in views}
+        seen = magnitudes(batch)
         total: Tensor | None = None
         for network in self._networks:
-            masks: Tensor = network(seen[network.config.mid_side], wanted).to(spectrum.device)
+            masks: Tensor = network(seen, wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
             config = network.config
             if config.ratio_exponent != 0:

@@ -79,39 +79,27 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     return out.flatten(-2)
 
 
-def magnitudes(spectrum: Tensor, *, mid_side: bool = False) -> Tensor:
-    """What a network sees of a spectrum.
+def magnitudes(spectrum: Tensor) -> Tensor:
+    """Absolute values, several times as fast as `torch.abs`, which cannot overflow.
 
     Parameters
     ----------
     spectrum
         Complex, ``(batch, channels, bins, frames)``.
-    mid_side
-        Append the magnitudes of half the sum and half the difference of two channels.
 
     Returns
     -------
     Tensor
-        ``(batch, planes, bins, frames)``, as many planes as channels, or twice as many.
+        ``(batch, channels, bins, frames)``, frames before bins in memory.
     """
     batch, channels, bins, frames = spectrum.shape
-    planes = 2 * channels if mid_side else channels
-    out = torch.empty(batch, planes, frames, bins, device=spectrum.device)
+    out = torch.empty(batch, channels, frames, bins, device=spectrum.device)
     step = CACHED_FRAMES if spectrum.device.type == "cpu" else max(1, frames)
     for at in range(0, frames, step):
         part, target = spectrum.mT[:, :, at : at + step], out[:, :, at : at + step]
-        _modulus(part, target[:, :channels])
-        if mid_side:
-            left, right = part[:, 0] / 2, part[:, 1] / 2
-            _modulus(left + right, target[:, channels])
-            _modulus(left - right, target[:, channels + 1])
+        real, imaginary = part.real, part.imag
+        torch.mul(real, real, out=target).addcmul_(imaginary, imaginary).sqrt_()
     return out.mT
-
-
-def _modulus(spectrum: Tensor, target: Tensor) -> None:
-    """Absolute values, several times as fast as `torch.abs`, which cannot overflow."""
-    real, imaginary = spectrum.real, spectrum.imag
-    torch.mul(real, real, out=target).addcmul_(imaginary, imaginary).sqrt_()
 
 
 class StreamingSTFT:

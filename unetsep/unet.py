@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .layers import BinMixing, SameConv2d, SameConvTranspose2d
+from .layers import SameConv2d, SameConvTranspose2d
 
 
 class UNet(nn.Module):
@@ -39,7 +39,7 @@ class UNet(nn.Module):
                 UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
             )
             return
-        widths = (config.planes, *config.filters)
+        widths = (config.channels, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
             for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
@@ -50,11 +50,6 @@ class UNet(nn.Module):
             _decoder_level(before if level == 0 else 2 * before, after, config)
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
-        if config.bin_units:
-            for blocks in (list(self.encoder), list(self.decoder)[::-1]):
-                for level, block in enumerate(blocks, start=1):
-                    assert isinstance(block, nn.Sequential)
-                    block.append(BinMixing(config.bins >> level, config.bin_units))
         masks = len(config.stems) * config.channels
         self.head: nn.Module
         if config.head == "dilated":
@@ -64,11 +59,9 @@ class UNet(nn.Module):
             before = config.filters[0] * (1 if len(config.filters) == 1 else 2)
             self.head = _doubling(before, masks, config, bias=True)
         if config.input == "log":
-            # Mean and deviation of the log magnitude in each bin over the training mixtures,
-            # of each plane by itself where they differ.
-            shape = (config.planes, config.bins) if config.mid_side else (config.bins,)
-            self.register_buffer("input_mean", torch.zeros(shape))
-            self.register_buffer("input_std", torch.ones(shape))
+            # Mean and deviation of the log magnitude in each bin over the training mixtures.
+            self.register_buffer("input_mean", torch.zeros(config.bins))
+            self.register_buffer("input_std", torch.ones(config.bins))
 
     def logits(self, magnitude: Tensor) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
@@ -76,7 +69,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, planes, bins, frames)``; bins and frames as the config demands.
+            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
 
         Returns
         -------
@@ -112,7 +105,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, planes, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
+            ``(batch, channels, bins, frames)``, any level; see `unetsep.spectrogram.magnitudes`.
 
         Returns
         -------
@@ -142,17 +135,16 @@ def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
     Parameters
     ----------
     magnitude
-        ``(batch, planes, bins, frames)``, >= 0.
+        ``(batch, channels, bins, frames)``, >= 0.
     config
-        What the planes are, and ``log_floor``.
+        ``log_floor``.
 
     Returns
     -------
     Tensor
-        ``(batch, planes, bins, frames)``, not yet normalised per bin.
+        ``(batch, channels, bins, frames)``, not yet normalised per bin.
     """
-    channels = magnitude[:, : config.channels]
-    power = channels.square().mean(dim=(1, 2))  # (batch, frames)
+    power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
     active = (power > 0).sum(dim=1).clamp(min=1)
     level = (power.sum(dim=1) / active).sqrt()
     scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)

@@ -18,7 +18,7 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     network
         A `UNet`, or a bag of them; one whose input is not normalised is left alone.
     mixtures
-        Magnitudes, each ``(batch, planes, bins, frames)``.
+        Magnitudes, each ``(batch, channels, bins, frames)``.
     """
     assert isinstance(network, UNet)
     parts = [part for part in network.modules() if isinstance(part, UNet)]
@@ -26,7 +26,7 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     if not parts:
         return
     logs = [compress(mixture, network.config) for mixture in mixtures]
-    others = (0, 3) if network.config.mid_side else (0, 1, 3)
+    others = (0, 1, 3)
     mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
     square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)
     for part in parts:

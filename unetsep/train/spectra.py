@@ -23,8 +23,8 @@ class Batch:
     Parameters
     ----------
     mixture
-        Magnitudes, ``(batch, planes, bins, frames)``, as the network sees them; those of
-        the channels, which come first, have unit power in each clip.
+        Magnitudes, ``(batch, channels, bins, frames)``, as the network sees them, of unit
+        power in each clip.
     in_phase, quadrature
         True stems, ``(batch, stems, channels, bins, frames)``, of the clips' own level.
     scale
@@ -38,7 +38,7 @@ class Batch:
     scale: Tensor
 
     def seen(self, config: ModelConfig) -> Tensor:
-        """What the network is given, ``(batch, planes, bins, frames)``.
+        """What the network is given, ``(batch, channels, bins, frames)``.
 
         A network whose input is ``"linear"`` gets the clips' own level, which it gets when
         it separates too; others do away with the level themselves.
@@ -76,7 +76,7 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     wanted = list(range(stems.shape[1]) if targets is None else targets)
     frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
     shape = (len(stems), config.channels, frames, config.bins)
-    mixture = stems.new_empty(shape[0], config.planes, *shape[2:])
+    mixture = stems.new_empty(shape)
     in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
     quadrature = torch.empty_like(in_phase)
 
@@ -93,8 +93,7 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
         )
 
     work_on(divide(len(stems), frames, stems.device), turn)
-    channels = mixture[:, : config.channels]
-    scale = 1 / channels.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
+    scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
     mixture, in_phase, quadrature = (
         each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
     )
@@ -114,14 +113,8 @@ def _turned(
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
     cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
-    modulus = (cos * cos).addcmul_(sin, sin).sqrt_()
-    mixture[:, : config.channels] = modulus
-    if config.mid_side:
-        for plane, sign in ((2, 0.5), (3, -0.5)):  # half the sum, half the difference
-            real_part = cos[:, 0] * 0.5 + cos[:, 1] * sign
-            imag_part = sin[:, 0] * 0.5 + sin[:, 1] * sign
-            torch.hypot(real_part, imag_part, out=mixture[:, plane])
-    turn = modulus.clamp(min=1e-12).reciprocal_()
+    torch.mul(cos, cos, out=mixture).addcmul_(sin, sin).sqrt_()
+    turn = mixture.clamp(min=1e-12).reciprocal_()
     cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
     if len(wanted) < stems.shape[1]:
         real, imag = real[:, wanted], imag[:, wanted]

@@ -64,7 +64,7 @@ class ModelConfig:
         Magnitudes are compressed as ``log(m + log_floor)`` before the network, ``m``
         relative to the segment's RMS; 1e-4 is -80 dB.
     segment_frames, overlap
-        Frames the network sees at once when separating (1024 frames are 23.8 s), and the
+        Frames the network sees at once when separating (512 frames are 11.9 s), and the
         share of them that neighbouring segments have in common, at most 0.5. At 0.5 every
         frame is the mean of two segments.
     lead_frames, pad_segments
@@ -112,8 +112,8 @@ class ModelConfig:
     kernel_size: int = 5
     mask: str = "softmax"
     log_floor: float = 1e-4
-    segment_frames: int = 1024
-    overlap: float = 0.125
+    segment_frames: int = 512
+    overlap: float = 0.25
     lead_frames: int = 0
     pad_segments: bool = False
     networks: str = "joint"

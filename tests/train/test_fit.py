@@ -366,7 +366,7 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
 
 
 COUNTS = {
-    "small": 2_630_104,
+    "small": 1_973_480,
     "large": 5_116_648,
     "wide": 9_827_816,
     # Of each of Spleeter's networks TensorFlow counts 1024 more: it normalises the deepest

@@ -59,7 +59,7 @@ def _network(config: TrainConfig) -> list[str]:
     """``--network`` and ``--targets``; segments and overlap do not matter for training."""
 
     def trained(model: ModelConfig) -> ModelConfig:
-        return dataclasses.replace(model, segment_frames=1024, overlap=0.0)
+        return dataclasses.replace(model, segment_frames=512, overlap=0.0)
 
     targets = None if config.model == build_model("small") else config.model.stems
     for name in NETWORKS:

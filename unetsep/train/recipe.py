@@ -61,10 +61,10 @@ def _network(config: TrainConfig) -> list[str]:
     def trained(model: ModelConfig) -> ModelConfig:
         return dataclasses.replace(model, segment_frames=512, overlap=0.0)
 
-    targets = None if config.model == build_model("small") else config.model.stems
-    for name in NETWORKS:
-        if trained(build_model(name, targets)) == trained(config.model):
+    stems = config.model.stems
+    for name, whole in NETWORKS.items():
+        if trained(build_model(name, stems)) == trained(config.model):
             network = [] if name == "small" else [f"--network {name}"]
-            alone = len(config.model.stems) < len(NETWORKS[name].stems)
-            return network + ([f"--targets {','.join(config.model.stems)}"] if alone else [])
+            alone = len(stems) < len(whole.stems)
+            return network + ([f"--targets {','.join(stems)}"] if alone else [])
     return ["--network custom"]

@@ -13,6 +13,7 @@ from ..errors import UnetsepError
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "plateau")
+OPTIMIZERS = ("muon", "adamw")
 
 # Share of stems drawn from ``songs`` and ``pools`` instead of MUSDB18. Extra bass lowers
 # the validation SDR: the extra recordings hold little of it, all synthetic.
@@ -41,7 +42,9 @@ class TrainConfig:
         Clips in a batch of one process, and STFT frames in a clip: 256 uncentred frames
         are 265 216 samples, six seconds.
     learning_rate, warmup_steps, weight_decay, clip_norm
-        AdamW with linear warm-up and gradient clipping, each network by itself.
+        Linear warm-up and gradient clipping, each network by itself.
+    optimizer
+        ``muon``, see `unetsep.train.muon`, or ``adamw``.
     schedule
         ``cosine`` falls to zero at the end of the run. ``plateau`` is multiplied by
         ``plateau_factor`` after ``plateau_patience`` validations without a better SDR, and
@@ -92,6 +95,7 @@ class TrainConfig:
     warmup_steps: int = 50
     weight_decay: float = 1e-2
     clip_norm: float = 1.0
+    optimizer: str = "muon"
     schedule: str = "cosine"
     plateau_patience: int = 10
     plateau_factor: float = 0.3
@@ -123,6 +127,7 @@ class TrainConfig:
             "warmup_steps": self.warmup_steps >= 0,
             "weight_decay": self.weight_decay >= 0,
             "clip_norm": self.clip_norm > 0,
+            "optimizer": self.optimizer in OPTIMIZERS,
             "schedule": self.schedule in SCHEDULES,
             "plateau_patience": self.plateau_patience > 0,
             "plateau_factor": 0 < self.plateau_factor < 1,

@@ -1,7 +1,7 @@
 """The networks of a run and one training step, as Lightning wants them.
 
 One network is trained for each loss, all on the same batches. They share no weights, so the
-sum of the losses has each network's own gradient, and a single AdamW steps them all; only
+sum of the losses has each network's own gradient, and a single optimiser steps them all; only
 clipping and learning rates are each network's own.
 """
 
@@ -22,6 +22,7 @@ from .calibration import gradient_norm, set_input_statistics
 from .config import TrainConfig, TrainingError
 from .data import ClipDataset, clip_indices
 from .losses import Loss, build_loss
+from .muon import Muon
 from .schedule import Clock, Schedule
 from .song import Song
 from .spectra import Batch, blockwise_loss, spectra
@@ -248,14 +249,14 @@ class SeparationModule(lightning.LightningModule):
             logger.log_metrics(content, self.global_step)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One AdamW with a group for each network."""
+        """One optimiser with a group for each network."""
         groups = [{"params": list(net.parameters())} for net in self.networks.values()]
-        config = self.config
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        if self.config.optimizer == "muon":
+            return Muon(groups, rate, weight_decay=decay)
         # On a CPU the default steps parameter by parameter; a GPU's default is as fast.
         fused = True if self.device.type == "cpu" else None
-        return torch.optim.AdamW(
-            groups, config.learning_rate, weight_decay=config.weight_decay, fused=fused
-        )
+        return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=fused)
 
     def configure_gradient_clipping(
         self,

@@ -12,8 +12,9 @@ from .presets import NETWORKS, build_model
 
 # Settings with an option of the same name.
 OPTIONS = (
-    *("max_steps", "max_minutes", "batch_size", "learning_rate", "warmup_steps", "schedule"),
-    *("ema_decay", "precision", "varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+    *("max_steps", "max_minutes", "batch_size", "optimizer", "learning_rate", "warmup_steps"),
+    *("schedule", "ema_decay", "precision", "varispeed", "eq_db", "reverb_share", "seed"),
+    "valid_every",
 )
 
 

@@ -22,7 +22,8 @@ from unetsep.train.augment import (
     source_lengths,
     work_length,
 )
-from unetsep.train.data import SILENCE, ClipDataset, ClipPlanner, PlanDataset, ResidentClips
+from unetsep.train.data import ClipDataset, PlanDataset, ResidentClips
+from unetsep.train.planner import SILENCE, ClipPlanner
 from unetsep.train.song import song_from_arrays
 
 from .synthetic import noise, songs, tiny
@@ -146,7 +147,13 @@ def test_excerpts_are_read_from_within_the_recording() -> None:
                 assert 0 <= start <= planner.tracks[track][0].samples - length
 
 
-@pytest.mark.parametrize("on", [ON, {"varispeed": 0.1}, {"eq_db": 6.0}, {"reverb_share": 1.0}])
+@pytest.mark.parametrize(
+    "on",
+    [
+        *(ON, {"varispeed": 0.1}, {"eq_db": 6.0}, {"reverb_share": 1.0}),
+        ON | {"second_share": {"other": 0.8}},
+    ],
+)
 def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> None:
     short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
     plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, seed=5, **on))

@@ -12,15 +12,14 @@ import torch
 from unetsep.config import STEMS
 from unetsep.train.config import TrainingError
 from unetsep.train.data import (
-    SILENCE,
     ClipBatches,
     ClipDataset,
-    ClipPlanner,
     PlanDataset,
     ResidentClips,
     clip_indices,
 )
 from unetsep.train.loading import NO_NUMBER, ValidSongs
+from unetsep.train.planner import SILENCE, ClipPlanner
 from unetsep.train.song import hold_out, song_from_arrays
 
 from .synthetic import noise, song, songs, tiny
@@ -120,9 +119,43 @@ def test_songs_and_pools_get_their_share() -> None:
     assert 0.15 < origins.count("pools") / 400 < 0.35
 
 
-def test_resident_clips_equal_those_read_from_the_cache() -> None:
+def test_second_recordings_join_random_mixtures_alone() -> None:
+    shares = {"vocals": 0.5, "other": 1.0}
+    alone = planner(coherent_share=0.5)
+    joined = planner(coherent_share=0.5, second_share=shares)
+    count, seconds = len(STEMS), []
+    for index in range(200):
+        first, both = alone.plan(index), joined.plan(index)
+        assert torch.equal(first.tracks, both.tracks[:count])
+        assert torch.equal(first.gains, both.gains[:count])
+        second = both.tracks[count:]
+        assert {STEMS[row] for row in range(count) if second[row] != SILENCE} <= set(shares)
+        assert all(second[first.tracks == SILENCE] == SILENCE)
+        if len({alone.tracks[t][0].name for t in first.tracks.tolist() if t != SILENCE}) > 1:
+            seconds.append(second != SILENCE)
+    heard = torch.stack(seconds).float().mean(dim=0)
+    assert 0.3 < float(heard[0]) < 0.6
+    assert 0.85 < float(heard[3]) <= 1.0  # but for those that are dropped
+
+
+def test_a_second_recording_is_added_to_the_stem() -> None:
+    shared = tiny(coherent_share=0.0, drop_share=0.0, seed=3, second_share={"drums": 1.0})
+    plans = ClipPlanner(songs()[0], shared)
+    plan, clip = plans.plan(0), ClipDataset(plans)[0]
+    expected = torch.zeros(2, shared.clip_samples)
+    for row in (1, 1 + len(STEMS)):
+        recording, stem = plans.tracks[int(plan.tracks[row])]
+        start = int(plan.starts[row])
+        part = torch.from_numpy(recording.stem(stem)[start : start + shared.clip_samples].T.copy())
+        part = part.flip(0) if plan.swapped[row] else part
+        expected += part * plan.gains[row] / 32768
+    torch.testing.assert_close(clip[1], expected)
+
+
+@pytest.mark.parametrize("second", [{}, {"other": 0.5, "drums": 1.0}])
+def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]) -> None:
     short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
-    plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3))
+    plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, second_share=second))
     resident = ResidentClips(plans, torch.device("cpu"))
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
     expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])

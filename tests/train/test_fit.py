@@ -227,7 +227,8 @@ def test_early_stopping_ends_a_run(tmp_path: Path) -> None:
 
 
 def test_losses_start_with_equal_gradient_norms() -> None:
-    from unetsep.train.data import ClipDataset, ClipPlanner
+    from unetsep.train.data import ClipDataset
+    from unetsep.train.planner import ClipPlanner
     from unetsep.train.spectra import blockwise_loss
 
     config = tiny(losses=tuple(losses.LOSSES))

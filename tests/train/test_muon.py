@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unetsep.train.muon import STEP, Muon, orthogonalise
+from unetsep.train.muon import Muon, orthogonalise
 
 
 def parameter(*shape: int, seed: int = 0) -> nn.Parameter:
@@ -35,14 +37,15 @@ def test_a_gradient_of_zeros_gives_zeros() -> None:
     assert not orthogonalise(torch.zeros(3, 5)).any()
 
 
+@pytest.mark.parametrize("size", [0.2, 0.8])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
-def test_the_length_of_a_step_does_not_depend_on_the_gradient(scale: float) -> None:
+def test_the_length_of_a_step_does_not_depend_on_the_gradient(scale: float, size: float) -> None:
     weights = parameter(16, 8, 5, 5)
     before = weights.detach().clone()
     weights.grad = scale * gradients(weights, 1)[0]
-    Muon([weights], 0.01).step()
+    Muon([weights], 0.01, size=size).step()
     step = (weights.detach() - before).square().mean().sqrt()
-    assert step == pytest.approx(STEP * 0.01, rel=0.2)
+    assert step == pytest.approx(size * 0.01, rel=0.2)
 
 
 def test_norms_and_biases_are_stepped_as_by_adamw() -> None:
@@ -60,9 +63,7 @@ def test_norms_and_biases_are_stepped_as_by_adamw() -> None:
 def test_matrices_are_stepped_as_by_torchs_muon_but_for_its_rounding() -> None:
     ours, theirs = parameter(48, 200), parameter(48, 200)
     muon = Muon([ours], 1e-2, weight_decay=0.1)
-    other = torch.optim.Muon(
-        [theirs], 1e-2 * STEP / 0.2, weight_decay=0.1 * 0.2 / STEP, adjust_lr_fn="match_rms_adamw"
-    )
+    other = torch.optim.Muon([theirs], 1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for gradient in gradients(ours, 5):
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
         muon.step()
@@ -98,10 +99,10 @@ def test_fewer_steps_than_adamw_for_a_badly_scaled_problem() -> None:
     inputs = torch.randn(512, 32) * torch.logspace(0, -2, 32)
     wanted = inputs @ torch.randn(32, 16)
 
-    def left(optimizer: type[torch.optim.Optimizer]) -> float:
+    def left(optimizer: Callable[[nn.Linear], torch.optim.Optimizer]) -> float:
         torch.manual_seed(1)
         net = nn.Linear(32, 16, bias=False)
-        stepping = optimizer(net.parameters(), lr=0.01)  # type: ignore[call-arg]
+        stepping = optimizer(net)
         for _ in range(200):
             loss = (net(inputs) - wanted).square().mean()
             stepping.zero_grad()
@@ -109,4 +110,5 @@ def test_fewer_steps_than_adamw_for_a_badly_scaled_problem() -> None:
             stepping.step()
         return loss.item()
 
-    assert left(Muon) < left(torch.optim.AdamW) / 2
+    muon = left(lambda net: Muon(net.parameters(), 0.01, size=0.8))
+    assert muon < left(lambda net: torch.optim.AdamW(net.parameters(), 0.01)) / 2

@@ -27,6 +27,8 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {},
         {"losses": ("mse", "l1"), "max_steps": 500, "seed": 3, "learning_rate": 2e-3},
         {"batch_size": 2, "varispeed": 0.1, "eq_db": 3.0, "ema_decay": 0.9, "max_minutes": 9.0},
+        {"optimizer": "adamw"},
+        {"muon_size": 0.2},
     ],
 )
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
@@ -38,6 +40,8 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
     for name in ("max_steps", "seed", "precision"):
         assert found[name] == getattr(config, name)
     for name in ("learning_rate", "batch_size", "varispeed", "eq_db", "ema_decay", "max_minutes"):
+        assert found[name] == changed.get(name)
+    for name in ("optimizer", "muon_size"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 
@@ -56,3 +60,8 @@ def test_networks_are_called_by_their_names(network: str, targets: list[str] | N
 def test_a_network_that_is_no_preset_is_no_choice() -> None:
     config = TrainConfig(model=ModelConfig(filters=(4, 4)))
     assert "--network custom" in train_command(config, {"musdb": None})
+
+
+def test_the_command_names_the_checkpoint_that_the_run_began_with() -> None:
+    command = train_command(TrainConfig(), DATA | {"init_from": "/runs/long/best-mse.safetensors"})
+    assert "--init-from best-mse.safetensors" in command

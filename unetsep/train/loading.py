@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .config import TrainConfig
-from .data import ClipBatches, ClipDataset, ClipPlanner, Plan, PlanDataset, ResidentClips
+from .data import ClipBatches, ClipDataset, PlanDataset, ResidentClips
+from .planner import ClipPlanner, Plan
 from .song import Song
 
 NO_NUMBER = -1

@@ -253,7 +253,7 @@ class SeparationModule(lightning.LightningModule):
         groups = [{"params": list(net.parameters())} for net in self.networks.values()]
         rate, decay = self.config.learning_rate, self.config.weight_decay
         if self.config.optimizer == "muon":
-            return Muon(groups, rate, weight_decay=decay)
+            return Muon(groups, rate, size=self.config.muon_size, weight_decay=decay)
         # On a CPU the default steps parameter by parameter; a GPU's default is as fast.
         fused = True if self.device.type == "cpu" else None
         return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=fused)

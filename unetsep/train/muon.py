@@ -8,10 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Root mean square of what a step adds to a convolution's weights, with learning rate 1. At
-# AdamW's usual rates 0.2 makes steps as long as AdamW's (Liu et al. 2025); four times that
-# was reached further after 100 to 400 steps here, and ten times was no better.
-STEP = 0.8
 # How far momentum looks back; AdamW's two for the rest, and what keeps its division finite.
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.999), 1e-8
 # Of the polynomial that is applied five times: steep at zero, so that small singular values
@@ -36,6 +32,9 @@ class Muon(torch.optim.Optimizer):
         Parameters or groups of them.
     lr
         Learning rate, of AdamW's order of magnitude.
+    size
+        Root mean square of what a step with learning rate 1 adds to a convolution's weights.
+        0.2 makes steps about as long as AdamW's (Liu et al. 2025).
     weight_decay
         Decoupled: each step takes this share times ``lr`` off every weight.
     """
@@ -45,9 +44,10 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         *,
+        size: float = 0.2,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        super().__init__(params, {"lr": lr, "size": size, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
                     continue
                 weights.mul_(1 - rate * group["weight_decay"])
                 if weights.ndim > 1:
-                    direction = STEP * self._orthogonal(weights)
+                    direction = group["size"] * self._orthogonal(weights)
                 else:
                     direction = self._adapted(weights)
                 weights.sub_(direction, alpha=rate)

@@ -12,9 +12,9 @@ from .presets import NETWORKS, build_model
 
 # Settings with an option of the same name.
 OPTIONS = (
-    *("max_steps", "max_minutes", "batch_size", "optimizer", "learning_rate", "warmup_steps"),
-    *("schedule", "ema_decay", "precision", "varispeed", "eq_db", "reverb_share", "seed"),
-    "valid_every",
+    *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
+    *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed", "eq_db"),
+    *("reverb_share", "seed", "valid_every"),
 )
 
 
@@ -44,13 +44,17 @@ def train_command(config: TrainConfig, data: Mapping[str, str | Sequence[str] | 
     for option in ("songs", "pools"):
         words += [f"--{option} {Path(root).name}" for root in data.get(option) or ()]
     words += _network(config)
+    if data.get("init_from"):
+        words.append(f"--init-from {Path(str(data['init_from'])).name}")
     for name in OPTIONS:
         value = getattr(config, name)
         if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
             words.append(f"--{name.replace('_', '-')} {value}")
-    shares = [f"{stem}={share:g}" for stem, share in config.extra_share.items()]
-    if dict(config.extra_share) != dict(default.extra_share):
-        words.append(f"--extra-share {','.join(shares)}")
+    for name in ("extra_share", "second_share"):
+        shares = dict(getattr(config, name))
+        if shares != dict(getattr(default, name)):
+            listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
+            words.append(f"--{name.replace('_', '-')} {listed}")
     if config.freeze_norm:
         words.append("--freeze-norm")
     return " ".join(words)

@@ -34,12 +34,15 @@ class Data:
         Folders; see `unetsep.train.sources`.
     cache
         Folder of the decoded stems.
+    init_from
+        Checkpoint whose weights are the start.
     """
 
     musdb: str | None
     songs: tuple[str, ...]
     pools: tuple[str, ...]
     cache: str
+    init_from: str | None = None
 
 
 def find_data(
@@ -91,6 +94,7 @@ def run_train(
     network: str | None,
     targets: str | None,
     extra_share: str | None,
+    second_share: str | None,
     run: Path | None,
     resume: bool,
     init_from: str | None,
@@ -131,6 +135,8 @@ def run_train(
         chosen["precision"] = pick_precision(precision, accelerator)
     if extra_share:
         chosen["extra_share"] = EXTRA_SHARE | parse_shares(extra_share)
+    if second_share:
+        chosen["second_share"] = parse_shares(second_share)
     folder = run or Path("runs") / "-".join(names or TrainConfig().losses)
     if resume:
         if network or targets or init_from:
@@ -138,7 +144,8 @@ def run_train(
         config, data = _saved(folder)
         config = dataclasses.replace(config, **chosen)
         if musdb_root or songs or pools or cache_dir:
-            data = find_data(musdb_root, songs, pools, cache_dir)
+            found = find_data(musdb_root, songs, pools, cache_dir)
+            data = dataclasses.replace(found, init_from=data.init_from)
     else:
         if is_main_process():
             refuse_used(folder)
@@ -146,6 +153,7 @@ def run_train(
         chosen["model"] = _model(network, targets, init_from)
         config = TrainConfig(**chosen)
         data = find_data(musdb_root, songs, pools, cache_dir)
+        data = dataclasses.replace(data, init_from=init_from)
     with _logging(console):
         train, valid = load_data(data, console)
         minutes = sum(song.samples for song in train) / 44_100 / 60

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 # What gloo, NCCL and torch's store say when the other side is gone.
 LOST = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
 
+# Seconds between looks at the other processes.
+EVERY = 0.05
+
 
 def is_lost_process(error: BaseException) -> bool:
     """Whether an error means that another process of the run does not answer."""
@@ -27,8 +30,8 @@ def is_lost_process(error: BaseException) -> bool:
 class ChildWatch(Callback):
     """Says which process ended; Lightning ends the others, but without a word.
 
-    Lightning kills the whole run a few seconds after one of the processes that it started
-    has died. This watches more often and writes why to the log first.
+    Lightning looks every few seconds for dead ones among the processes that it started, and
+    then kills the whole run. This looks so often that it writes why to the log first.
 
     Parameters
     ----------
@@ -47,7 +50,7 @@ class ChildWatch(Callback):
             threading.Thread(target=self._watch, args=(children,), daemon=True).start()
 
     def _watch(self, children: list[Any]) -> None:
-        while not self._over.wait(0.5):
+        while not self._over.wait(EVERY):
             for rank, child in enumerate(children, start=1):
                 if child.poll():
                     logger.error(

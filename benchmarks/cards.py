@@ -67,7 +67,8 @@ def card(entry: Checkpoint, default: str) -> str:
         f"- Training: loss `{entry.loss}`, step {training['steps']} of {settings['max_steps']} "
         f"(the best on the validation songs), {settings['batch_size']} clips of 6 s a step, "
         f"learning rate {settings['learning_rate']:g}, seed {settings['seed']}, "
-        f"{settings['precision']}.",
+        f"{settings['precision']}"
+        + (f"; begun with {training['begun_with']}." if "begun_with" in training else "."),
         f"- Data: {len(training['songs'])} songs and recordings, each named in "
         f"`weights_manifest.json`: {training['data']}.",
         f"- Licence of the weights: {entry.licence}.",

@@ -252,6 +252,14 @@ def test_arrays_without_samples_or_of_other_shapes_are_refused(
         separator.separate(audio, 44_100)
 
 
+def test_arrays_the_wrong_way_round_are_refused_with_advice(separator: Separator) -> None:
+    frames_first = np.zeros((44_100, 2), np.float32)
+    with pytest.raises(ValueError, match=r"44100 channels.*pass its transpose, audio\.T"):
+        separator.separate(frames_first, 44_100)
+    with pytest.raises(ValueError, match="44100 channels"):
+        next(separator.stream([frames_first], 44_100))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_arrays_that_are_not_finite_are_refused(separator: Separator, bad: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):

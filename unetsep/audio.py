@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from .config import MAX_CHANNELS
 from .decoders import (
     SOUNDFILE_SUFFIXES,
     AudioInfo,
@@ -231,7 +232,7 @@ def _check_header(path: Path, info: AudioInfo) -> None:
         raise AudioError(
             f"{path} claims a sample rate of {info.sample_rate} Hz: expected 1000 to 1000000"
         )
-    if not 1 <= info.channels <= 64:
-        raise AudioError(f"{path} claims {info.channels} channels: expected 1 to 64")
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError(f"{path} claims {info.channels} channels: expected 1 to {MAX_CHANNELS}")
     if info.frames == 0:
         raise AudioError(f"{path} holds no audio samples (length zero)")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .config import common_config
+from .config import MAX_CHANNELS, common_config
 from .devices import check_choice, choose_device, choose_precision
 from .inference import InferenceUNet
 from .spectrogram import magnitudes
@@ -162,7 +162,7 @@ class Separator:
         Raises
         ------
         ValueError
-            If the array has no samples, another shape, or is not finite.
+            If the array has no samples, another shape, over 64 channels, or is not finite.
         CancelledError
             If ``progress`` returned False.
         """
@@ -210,6 +210,8 @@ class Separator:
 
         Raises
         ------
+        ValueError
+            If the blocks have over 64 channels.
         CancelledError
             If ``progress`` returned False.
         """
@@ -230,6 +232,11 @@ class Separator:
         progress: Progress | None,
         total: float | None,
     ) -> Iterator[Signal]:
+        if channels > MAX_CHANNELS:
+            raise ValueError(
+                f"audio has {channels} channels: expected (channels, samples) with at most "
+                f"{MAX_CHANNELS}; if it is (samples, channels), pass its transpose, audio.T"
+            )
         song = self.open_song(sample_rate, channels, selection)
         for (out,) in push_all([song], blocks, sample_rate, total, progress):
             if out.shape[-1]:

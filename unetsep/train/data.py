@@ -109,8 +109,8 @@ class ResidentClips:
         swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
         clips = clips * (gains / 32768)[..., None, None]
-        # A row for each stem, or two.
-        return clips.reshape(len(clips), -1, len(STEMS), 2, self.samples).sum(dim=1)
+        first, second = clips[:, : len(STEMS)], clips[:, len(STEMS) :]
+        return first + second if second.shape[1] else first
 
 
 class ClipBatches(Sampler[list[int]]):

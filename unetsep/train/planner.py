@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,16 +123,23 @@ class ClipPlanner:
         dropped[int(rng.integers(count))] = False
         tracks = np.where(dropped, SILENCE, tracks)
         changes = self.changes.draw(index, coherent)
-        first = self._plan(tracks, starts, gains, swapped, changes)
-        if not any(config.second_share.values()):
-            return first
-        more = self._second(index, (tracks == SILENCE) | coherent)
-        rows = [torch.cat(parts) for parts in zip(first[:4], more[:4], strict=True)]
-        changes = Changes(*map(torch.cat, zip(first.changes, more.changes, strict=True)))
-        return Plan(rows[0], rows[1], rows[2], rows[3], changes)
+        if any(config.second_share.values()):
+            *more, others = self._second(index, (tracks == SILENCE) | coherent)
+            rows = zip((tracks, starts, gains, swapped), more, strict=True)
+            tracks, starts, gains, swapped = map(np.concatenate, rows)
+            changes = Changes(*map(torch.cat, zip(changes, others, strict=True)))
+        if augments(config):
+            starts = self._moved(tracks, starts, changes.lengths.numpy())
+        return Plan(
+            torch.from_numpy(tracks),
+            torch.from_numpy(starts),
+            torch.from_numpy(gains.astype(np.float32)),
+            torch.from_numpy(swapped),
+            changes,
+        )
 
-    def _second(self, index: int, without: npt.NDArray[np.bool_]) -> Plan:
-        """Second recordings of some stems; of those in ``without`` there is none."""
+    def _second(self, index: int, without: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
+        """Second recordings of some stems, as `Plan` has them; of those in ``without`` none."""
         rng, count = np.random.default_rng([self.config.seed, index, SECOND]), len(STEMS)
         shares = [self.config.second_share.get(stem, 0.0) for stem in STEMS]
         chosen = (rng.random(count) < shares) & ~without
@@ -144,25 +151,7 @@ class ClipPlanner:
         gains = 10 ** (rng.uniform(*SECOND_DB, count) / 20) * rng.choice((-1.0, 1.0), count)
         swapped = rng.random(count) < 0.5
         changes = self.changes.draw(index + SECOND, coherent=False)
-        return self._plan(tracks, starts, gains, swapped, changes)
-
-    def _plan(
-        self,
-        tracks: _Integers,
-        starts: _Integers,
-        gains: npt.NDArray[np.float64],
-        swapped: npt.NDArray[np.bool_],
-        changes: Changes,
-    ) -> Plan:
-        if augments(self.config):
-            starts = self._moved(tracks, starts, changes.lengths.numpy())
-        return Plan(
-            torch.from_numpy(tracks),
-            torch.from_numpy(starts),
-            torch.from_numpy(gains.astype(np.float32)),
-            torch.from_numpy(swapped),
-            changes,
-        )
+        return tracks, starts, gains, swapped, changes
 
     def _moved(
         self, tracks: _Integers, starts: _Integers, lengths: _Integers

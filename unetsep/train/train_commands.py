@@ -26,7 +26,7 @@ HELD_OUT, HELD_SECONDS = 10, 10
 
 @dataclass(frozen=True)
 class Data:
-    """Where a run's songs come from; saved with it as ``data.json``.
+    """Where a run's songs and first weights come from; saved with it as ``data.json``.
 
     Parameters
     ----------
@@ -46,7 +46,11 @@ class Data:
 
 
 def find_data(
-    musdb_root: Path | None, songs: Sequence[Path], pools: Sequence[Path], folder: Path | None
+    musdb_root: Path | None,
+    songs: Sequence[Path],
+    pools: Sequence[Path],
+    folder: Path | None,
+    init_from: str | None = None,
 ) -> Data:
     """Folders as given, MUSDB18 from ``MUSDB_PATH`` if it is not named."""
     musdb: Path | None = None
@@ -60,6 +64,7 @@ def find_data(
         songs=tuple(str(root.resolve()) for root in songs),
         pools=tuple(str(root.resolve()) for root in pools),
         cache=str((folder or home / "unetsep" / "stems").resolve()),
+        init_from=init_from,
     )
 
 
@@ -144,16 +149,14 @@ def run_train(
         config, data = _saved(folder)
         config = dataclasses.replace(config, **chosen)
         if musdb_root or songs or pools or cache_dir:
-            found = find_data(musdb_root, songs, pools, cache_dir)
-            data = dataclasses.replace(found, init_from=data.init_from)
+            data = find_data(musdb_root, songs, pools, cache_dir, data.init_from)
     else:
         if is_main_process():
             refuse_used(folder)
         chosen.setdefault("precision", pick_precision("auto", accelerator))
         chosen["model"] = _model(network, targets, init_from)
         config = TrainConfig(**chosen)
-        data = find_data(musdb_root, songs, pools, cache_dir)
-        data = dataclasses.replace(data, init_from=init_from)
+        data = find_data(musdb_root, songs, pools, cache_dir, init_from)
     with _logging(console):
         train, valid = load_data(data, console)
         minutes = sum(song.samples for song in train) / 44_100 / 60

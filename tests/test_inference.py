@@ -23,6 +23,8 @@ SPLEETER = dataclasses.replace(
 )
 CONFIGS = {
     "small": SMALL,
+    "mixing": dataclasses.replace(SMALL, bin_units=8),
+    "raw mixing": dataclasses.replace(SMALL, bin_units=8, skips="raw"),
     "elu": dataclasses.replace(SMALL, activation="elu"),
     "kernel 3": dataclasses.replace(SMALL, kernel_size=3),
     "kernel 7": dataclasses.replace(SMALL, kernel_size=7),
@@ -45,6 +47,8 @@ def network(config: ModelConfig) -> UNet:
             value.uniform_(0.5, 2)
         elif "running_mean" in name or "bias" in name:
             value.normal_()
+        elif "expand" in name:
+            value.normal_(std=0.1)
     return net.eval()
 
 

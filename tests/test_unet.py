@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from unetsep.config import ModelConfig
+from unetsep.layers import BinMixing
 from unetsep.unet import UNet, compress
 
 SMALL = ModelConfig(bins=128, filters=(4, 6, 8), segment_frames=64)
@@ -76,3 +79,25 @@ def test_time_shift_by_the_frame_multiple_shifts_the_masks() -> None:
     moved = torch.roll(x, config.frame_multiple * 4, dims=-1)
     there = net(x)[..., 100:140]
     assert torch.allclose(net(moved)[..., 116:156], there, atol=1e-5)
+
+
+MIXING = dataclasses.replace(SMALL, bin_units=8)
+
+
+def test_mixing_bins_starts_as_the_identity() -> None:
+    plain, mixed = network(), network(MIXING)
+    mixed.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(mixed(magnitude()), plain(magnitude()))
+
+
+@torch.no_grad()
+def test_mixing_bins_carries_the_lowest_bin_to_the_highest_in_the_same_frame() -> None:
+    block = BinMixing(bins=32, channels=3, units=4)
+    block.expand.normal_()
+    hidden = torch.rand(1, 3, 5, 32)
+    changed = hidden.clone()
+    changed[0, 1, 2, 0] += 1
+    difference = (block(changed) - block(hidden)).abs()
+    assert difference[0, 1, 2, -1] > 1e-3
+    difference[0, 1, 2] = 0
+    assert difference.max() == 0

@@ -59,6 +59,9 @@ class ModelConfig:
         fastest with multiples of 16, as many numbers as a vector unit takes at once.
     kernel_size
         Side of the square convolution kernels.
+    bin_units
+        Size of the fully connected layer along frequency that follows each level, see
+        `unetsep.layers.BinMixing`; 0 for none.
     mask
         ``"softmax"``: the stems of one network share each bin and their masks sum to
         one. ``"sigmoid"``: each stem has a mask of its own.
@@ -112,6 +115,7 @@ class ModelConfig:
     bins: int = 1024
     filters: tuple[int, ...] = (16, 32, 64, 80, 112, 128)
     kernel_size: int = 5
+    bin_units: int = 0
     mask: str = "softmax"
     log_floor: float = 1e-4
     segment_frames: int = 512
@@ -143,6 +147,7 @@ class ModelConfig:
             and 0 < min(self.filters) <= max(self.filters) <= MAX_FILTERS,
             "bins": 0 < self.bins <= self.n_fft // 2 + 1 and self.bins % stride == 0,
             "kernel_size": self.kernel_size % 2 == 1 and 3 <= self.kernel_size <= 31,
+            "bin_units": 0 <= self.bin_units <= MAX_FILTERS,
             "log_floor": self.log_floor > 0,
             "segment_frames": 0 < self.segment_frames <= MAX_SEGMENT
             and self.segment_frames % stride == 0,

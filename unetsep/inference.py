@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .layers import BinMixing
 from .unet import UNet, compress
 
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
@@ -215,12 +216,41 @@ class Doubling(nn.Module):
         return target
 
 
+class Mixing(nn.Module):
+    """A `BinMixing` that can write its output where it is needed."""
+
+    def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.squeeze, self.expand = (
+            nn.Parameter(weight.to(dtype)) for weight in (block.squeeze, block.expand)
+        )
+        self.squeeze_bias = nn.Parameter(block.squeeze_bias.to(dtype)[:, None])
+        self.expand_bias = nn.Parameter(block.expand_bias.to(dtype).view(block.shape))
+
+    def forward(self, spectrum: Tensor, target: Tensor) -> Tensor:
+        """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same."""
+        shape, spectra = spectrum.shape, spectrum.flatten(0, 1)
+        count, bins, channels = spectra.shape
+        units = len(self.squeeze)
+        squeezed = torch.baddbmm(
+            self.squeeze_bias.expand(count, units, channels),
+            self.squeeze.expand(count, units, bins),
+            spectra,
+        ).relu_()
+        change = torch.baddbmm(
+            self.expand_bias.expand(count, bins, channels),
+            self.expand.expand(count, bins, units),
+            squeezed,
+        )
+        return torch.add(spectrum, change.view(shape), out=target)
+
+
 class _Encoder(nn.Module):
     """One level of the encoder; gives what the next level sees, and the skip."""
 
     def __init__(self, block: nn.Module, dtype: torch.dtype, *, raw: bool) -> None:
         super().__init__()
-        convolution, self.rest = _parts(block)
+        convolution, self.rest, self.mixing = _parts(block, dtype)
         self.convolution = convolution.to(dtype).to(memory_format=torch.channels_last)
         self.raw = raw
 
@@ -228,6 +258,10 @@ class _Encoder(nn.Module):
         """``(batch, channels, frames, bins)`` to half the frames and bins."""
         raw: Tensor = self.convolution(hidden)
         out: Tensor = self.rest(raw)
+        if self.mixing is not None:
+            spectrum = out.permute(0, 2, 3, 1)
+            target = torch.empty_like(spectrum) if self.raw else spectrum
+            out = self.mixing(spectrum, target).permute(0, 3, 1, 2)
         return out, raw if self.raw else out
 
 
@@ -236,7 +270,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        convolution, self.rest = _parts(block)
+        convolution, self.rest, self.mixing = _parts(block, dtype)
         self.doubling = Doubling(convolution, dtype)
         self.rectify = all(isinstance(part, nn.ReLU) for part in self.rest)
 
@@ -247,26 +281,35 @@ class _Decoder(nn.Module):
         channels = own + (0 if skip is None else skip.shape[1])
         whole = hidden.new_empty(batch, 2 * frames, 2 * bins, channels)
         target = whole[..., :own]
-        if self.rectify:
+        if self.rectify and self.mixing is None:
             self.doubling(hidden, target)
         else:
-            target.copy_(self.rest(self.doubling(hidden).permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+            if self.rectify:
+                spectrum = self.doubling(hidden, torch.empty_like(target))
+            else:
+                spectrum = self.rest(self.doubling(hidden).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            if self.mixing is None:
+                target.copy_(spectrum)
+            else:
+                self.mixing(spectrum, target)
         if skip is not None:
             whole[..., own:] = skip.permute(0, 2, 3, 1)
         return whole.permute(0, 3, 1, 2)
 
 
-def _parts(block: nn.Module) -> tuple[Any, nn.Sequential]:
-    """Convolution, and what follows it pointwise, activations in place."""
+def _parts(block: nn.Module, dtype: torch.dtype) -> tuple[Any, nn.Sequential, Mixing | None]:
+    """Convolution, what follows it pointwise (activations in place), and the mixing of bins."""
     assert isinstance(block, nn.Sequential)
     convolution, *others = block
-    rest = nn.Sequential()
+    rest, mixing = nn.Sequential(), None
     for part in others:
-        if not isinstance(part, nn.Identity):
+        if isinstance(part, BinMixing):
+            mixing = Mixing(part, dtype)
+        elif not isinstance(part, nn.Identity):
             if isinstance(part, nn.ReLU | nn.LeakyReLU | nn.ELU):
                 part.inplace = True
             rest.append(part)
-    return convolution, rest
+    return convolution, rest, mixing
 
 
 def _fold_norm(block: nn.Module) -> None:

@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class BinMixing(nn.Module):
+    """Residual block along frequency: ``x + W2 relu(W1 x + b1) + b2`` in each frame.
+
+    Convolutions treat all frequencies alike and see their neighbours only; this one sees a
+    whole frame and knows its bins apart, as the time-distributed fully connected layers of
+    Choi et al. (ISMIR 2020) do. All channels share the weights, but each has a bias ``b2``
+    of its own in each bin. It starts as the identity.
+
+    Parameters
+    ----------
+    bins, channels
+        Of the hidden spectrum.
+    units
+        Size of the layer between, at most ``bins``.
+    """
+
+    def __init__(self, bins: int, channels: int, units: int) -> None:
+        super().__init__()
+        units = min(units, bins)
+        self.squeeze = nn.Parameter(torch.empty(units, bins).normal_(std=bins**-0.5))
+        self.squeeze_bias = nn.Parameter(torch.zeros(units))
+        self.expand = nn.Parameter(torch.zeros(bins, units))
+        # One-dimensional, as optimisers know biases by that.
+        self.expand_bias = nn.Parameter(torch.zeros(bins * channels))
+        self.shape = (bins, channels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
+        spectrum = hidden.permute(0, 2, 3, 1)  # (batch, frames, bins, channels)
+        squeezed = (self.squeeze @ spectrum + self.squeeze_bias[:, None]).relu()
+        mixed = spectrum + (self.expand @ squeezed + self.expand_bias.view(self.shape))
+        return mixed.permute(0, 3, 1, 2)
 
 
 class SameConv2d(nn.Conv2d):

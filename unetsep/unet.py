@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .layers import SameConv2d, SameConvTranspose2d
+from .layers import BinMixing, SameConv2d, SameConvTranspose2d
 
 
 class UNet(nn.Module):
@@ -50,6 +50,13 @@ class UNet(nn.Module):
             _decoder_level(before if level == 0 else 2 * before, after, config)
             for level, (before, after) in enumerate(itertools.pairwise(widths))
         )
+        if config.bin_units:
+            for blocks in (self.encoder, reversed(self.decoder)):
+                for level, (block, width) in enumerate(
+                    zip(blocks, config.filters, strict=False), start=1
+                ):
+                    assert isinstance(block, nn.Sequential)
+                    block.append(BinMixing(config.bins >> level, width, config.bin_units))
         masks = len(config.stems) * config.channels
         self.head: nn.Module
         if config.head == "dilated":

@@ -347,6 +347,24 @@ def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(tmp_path: Path, who
         run(tmp_path / "other", tiny(model=other), init_from=start)
 
 
+def test_a_checkpoint_can_be_given_layers_that_mix_bins(tmp_path: Path, whole: Path) -> None:
+    start = export_run(whole, loss="l1")[0]
+    changes: list[float] = []
+    magnitude = torch.rand(1, 2, MODEL.bins, 64)
+
+    @torch.no_grad()
+    def look(module: SeparationModule) -> None:
+        network = module.network("mse").eval()
+        changes.append((network(magnitude) - load_network(start)(magnitude)).abs().max().item())
+        network.train()
+
+    model = dataclasses.replace(MODEL, bin_units=4)
+    config = tiny(losses=("mse",), model=model, max_steps=2)
+    run(tmp_path, config, init_from=start, callbacks=[At(0, look)])
+    assert changes == [0]
+    assert load_network(tmp_path / "best-mse.safetensors").encoder[0][3].expand.abs().max() > 0
+
+
 def test_a_single_target_gets_a_sigmoid_network(tmp_path: Path) -> None:
     model = dataclasses.replace(MODEL, stems=("bass",), mask="sigmoid")
     lines = run(tmp_path, tiny(model=model, losses=("mag_l1",)))
@@ -368,6 +386,7 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
 
 COUNTS = {
     "small": 1_973_480,
+    "mixing": 2_169_912,
     "large": 5_116_648,
     "wide": 9_827_816,
     # Of each of Spleeter's networks TensorFlow counts 1024 more: it normalises the deepest

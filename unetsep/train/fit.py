@@ -202,16 +202,21 @@ def build_trainer(
 def _first_network(config: TrainConfig, init_from: str | Path | None) -> UNet | None:
     if init_from is None:
         return None
-    network = load_network(init_from)
-    names = [field.name for field in fields(config.model)]
-    differ = [n for n in names if getattr(network.config, n) != getattr(config.model, n)]
-    differ = [n for n in differ if n not in ("segment_frames", "overlap")]
-    if differ:
-        name = differ[0]
-        raise TrainingError(
-            f"{init_from} does not fit this run: its {name} is "
-            f"{getattr(network.config, name)!r}, the run's {getattr(config.model, name)!r}"
-        )
+    found = load_network(init_from)
+    # Layers that mix bins start as the identity: a network without them can be given some.
+    added = found.config.bin_units == 0 < config.model.bin_units
+    free = ("segment_frames", "overlap", *(("bin_units",) if added else ()))
+    for name in (field.name for field in fields(config.model) if field.name not in free):
+        if getattr(found.config, name) != getattr(config.model, name):
+            raise TrainingError(
+                f"{init_from} does not fit this run: its {name} is "
+                f"{getattr(found.config, name)!r}, the run's {getattr(config.model, name)!r}"
+            )
+    if not added:
+        return found
+    torch.manual_seed(config.seed)
+    network = UNet(config.model)
+    network.load_state_dict(found.state_dict(), strict=False)
     return network
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 # Keys of `unetsep.train.presets.NETWORKS`, which is not imported for a help text.
-NETWORKS = ("small", "large", "wide", "spleeter", "spleeter-relu")
+NETWORKS = ("small", "mixing", "large", "wide", "spleeter", "spleeter-relu")
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .train_cli import export, publish, train
+from .train_cli import average, export, publish, train
 
 
 @click.command("eval")
@@ -112,4 +112,6 @@ def compare(**options: Any) -> None:
     run_compare(**options)
 
 
-COMMANDS = {str(command.name): command for command in (train, evaluate, compare, export, publish)}
+COMMANDS = {
+    str(command.name): command for command in (train, average, evaluate, compare, export, publish)
+}

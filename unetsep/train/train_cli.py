@@ -77,6 +77,20 @@ def export(**options: Any) -> None:
 
 
 @click.command()
+@click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New file.")
+def average(**options: Any) -> None:
+    """Write the mean of the weights of several checkpoints, in full precision.
+
+    For networks that were trained from the same weights (--init-from), each with a seed of
+    its own, for a few hundred steps: their mean is usually better than any of them.
+    """
+    from .train_commands import run_average
+
+    run_average(**options)
+
+
+@click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--repo-id", required=True, metavar="ORG/NAME", help="Repository on the hub.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")

@@ -239,6 +239,22 @@ def run_export(*, run: Path, loss: str | None, check: bool, **described: Any) ->
             console.print(f"Wrote {path}", markup=False)
 
 
+def run_average(*, models: Sequence[str], output: Path) -> None:
+    """The ``average`` command."""
+    from ..weights import serialize
+    from .average import average_weights
+    from .callbacks import write_atomically
+
+    if output.suffix != ".safetensors":
+        raise ValueError(f"--output {output}: expected a name that ends in .safetensors")
+    if output.exists():
+        raise ValueError(f"{output} exists: choose another name, or delete it first")
+    content = serialize(average_weights(models), half=False)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, content)
+    Console(stderr=True).print(f"Wrote {output}", markup=False)
+
+
 def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None) -> None:
     """The ``publish`` command."""
     from .publish import publish

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import torch
 
+from ..config import ModelConfig
 from ..unet import UNet
 from ..weights import load_network
 from .config import TrainingError
-
-# What a network was not trained for: how long its segments are when it separates.
-FREE = {"segment_frames": 512, "overlap": 0.0}
 
 
 @torch.no_grad()
@@ -45,10 +43,15 @@ def average_weights(models: Sequence[str | Path]) -> UNet:
     networks = [load_network(model) for model in models]
     mean, *others = networks
     for model, network in zip(models[1:], others, strict=True):
-        if dataclasses.replace(network.config, **FREE) != dataclasses.replace(mean.config, **FREE):
+        if _trained(network.config) != _trained(mean.config):
             raise TrainingError(f"{models[0]} and {model} are not the same network")
     for name, total in mean.state_dict().items():
         if total.is_floating_point():  # others count batches
             each = torch.stack([network.state_dict()[name].double() for network in networks])
             total.copy_(each.mean(dim=0))
     return mean
+
+
+def _trained(config: ModelConfig) -> ModelConfig:
+    """The config without what a network is not trained for: how it is cut when it separates."""
+    return dataclasses.replace(config, segment_frames=512, overlap=0.0)

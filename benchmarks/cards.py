@@ -59,14 +59,17 @@ def card(entry: Checkpoint, default: str) -> str:
     shown = (f"{v:.2f} [{a:.2f}, {b:.2f}]" for v, (a, b) in zip(cells, spans, strict=True))
     rows.append(f"| test, 95% interval | {' | '.join(shown)} |")
     rows.append("| validation | " + " | ".join(f"{valid[p]:.2f}" for p in (*STEMS, "mean")) + " |")
+    made = f"step {training['steps']} of {settings['max_steps']} (the best on the validation songs)"
+    seed = f"seed {settings['seed']}"
+    if "mean_of" in training:
+        made, seed = f"mean of the weights of {training['mean_of']}", "a seed for each"
     facts = [
         f"{entry.description}",
         "",
         f"- Network: {parameters / 1e6:.2f} million parameters, {entry.bytes / 1e6:.1f} MB in half "
         "precision; signal path of `ModelConfig`'s defaults.",
-        f"- Training: loss `{entry.loss}`, step {training['steps']} of {settings['max_steps']} "
-        f"(the best on the validation songs), {settings['batch_size']} clips of 6 s a step, "
-        f"learning rate {settings['learning_rate']:g}, seed {settings['seed']}, "
+        f"- Training: loss `{entry.loss}`, {made}, {settings['batch_size']} clips of 6 s a step, "
+        f"learning rate {settings['learning_rate']:g}, {seed}, "
         f"{settings['precision']}"
         + (f"; begun with {training['begun_with']}." if "begun_with" in training else "."),
         f"- Data: {len(training['songs'])} songs and recordings, each named in "

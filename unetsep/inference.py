@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from .layers import BinMixing
+from .layers import BinMixing, Mixing
 from .unet import UNet, compress
 
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
@@ -214,35 +214,6 @@ class Doubling(nn.Module):
         places = target.view(batch, frames, 2, bins, 2, self.channels)
         torch.clamp_min(ordered, 0, out=places)
         return target
-
-
-class Mixing(nn.Module):
-    """A `BinMixing` that can write its output where it is needed."""
-
-    def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.squeeze, self.expand = (
-            nn.Parameter(weight.to(dtype)) for weight in (block.squeeze, block.expand)
-        )
-        self.squeeze_bias = nn.Parameter(block.squeeze_bias.to(dtype)[:, None])
-        self.expand_bias = nn.Parameter(block.expand_bias.to(dtype).view(block.shape))
-
-    def forward(self, spectrum: Tensor, target: Tensor) -> Tensor:
-        """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same."""
-        shape, spectra = spectrum.shape, spectrum.flatten(0, 1)
-        count, bins, channels = spectra.shape
-        units = len(self.squeeze)
-        squeezed = torch.baddbmm(
-            self.squeeze_bias.expand(count, units, channels),
-            self.squeeze.expand(count, units, bins),
-            spectra,
-        ).relu_()
-        change = torch.baddbmm(
-            self.expand_bias.expand(count, bins, channels),
-            self.expand.expand(count, bins, units),
-            squeezed,
-        )
-        return torch.add(spectrum, change.view(shape), out=target)
 
 
 class _Encoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Layers that torch does not have."""
+"""Layers that torch does not have, for training and, where that is faster, for separating."""
 
 from __future__ import annotations
 
@@ -39,6 +39,35 @@ class BinMixing(nn.Module):
         squeezed = (self.squeeze @ spectrum + self.squeeze_bias[:, None]).relu()
         mixed = spectrum + (self.expand @ squeezed + self.expand_bias.view(self.shape))
         return mixed.permute(0, 3, 1, 2)
+
+
+class Mixing(nn.Module):
+    """A `BinMixing` that can write its output where it is needed."""
+
+    def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.squeeze, self.expand = (
+            nn.Parameter(weight.to(dtype)) for weight in (block.squeeze, block.expand)
+        )
+        self.squeeze_bias = nn.Parameter(block.squeeze_bias.to(dtype)[:, None])
+        self.expand_bias = nn.Parameter(block.expand_bias.to(dtype).view(block.shape))
+
+    def forward(self, spectrum: Tensor, target: Tensor) -> Tensor:
+        """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same."""
+        shape, spectra = spectrum.shape, spectrum.flatten(0, 1)
+        count, bins, channels = spectra.shape
+        units = len(self.squeeze)
+        squeezed = torch.baddbmm(
+            self.squeeze_bias.expand(count, units, channels),
+            self.squeeze.expand(count, units, bins),
+            spectra,
+        ).relu_()
+        change = torch.baddbmm(
+            self.expand_bias.expand(count, bins, channels),
+            self.expand.expand(count, bins, units),
+            squeezed,
+        )
+        return torch.add(spectrum, change.view(shape), out=target)
 
 
 class SameConv2d(nn.Conv2d):

@@ -412,7 +412,7 @@ def test_targets_choose_the_mask() -> None:
     with torch.device("meta"):
         network = UNet(build_model("wide", ["vocals"]))
     assert network(torch.zeros(1, 2, 1024, 64, device="meta")).shape == (1, 1, 2, 1024, 64)
-    with pytest.raises(ValueError, match="no network 'huge': expected small, large, wide"):
+    with pytest.raises(ValueError, match="no network 'huge': expected small, mixing, large"):
         build_model("huge")
 
 

@@ -6,7 +6,7 @@
 # Begins with the bundled mse-long, whose own commands are in docs/models.md. It gets layers that
 # mix bins; then, in each round, two networks go their own ways from the same weights, and the
 # mean of both is where the next round begins. The two of a round run side by side, each on one
-# core: an hour and a half in all. What FOLDER holds already is not trained again, so a script
+# core: an hour and a quarter in all. What FOLDER holds already is not trained again, so a script
 # that broke off can be started once more; delete the folder of the run that broke off.
 set -eu
 [ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }

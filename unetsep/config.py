@@ -187,6 +187,15 @@ class ModelConfig:
         joint = self.mask == "softmax" and self.networks == "joint"
         return self.ratio_exponent != 0 or (joint and len(self.stems) > 1)
 
+    @property
+    def as_trained(self) -> ModelConfig:
+        """The config without what training does not see: how a song is cut into segments.
+
+        Networks can take each other's weights if these are equal.
+        """
+        # The longest segment is valid for any number of levels.
+        return dataclasses.replace(self, segment_frames=MAX_SEGMENT, overlap=0.0)
+
     def to_json(self) -> str:
         """The config as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))

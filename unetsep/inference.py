@@ -252,17 +252,14 @@ class _Decoder(nn.Module):
         channels = own + (0 if skip is None else skip.shape[1])
         whole = hidden.new_empty(batch, 2 * frames, 2 * bins, channels)
         target = whole[..., :own]
-        if self.rectify and self.mixing is None:
-            self.doubling(hidden, target)
+        spectrum = target if self.mixing is None else torch.empty_like(target)
+        if self.rectify:
+            self.doubling(hidden, spectrum)
         else:
-            if self.rectify:
-                spectrum = self.doubling(hidden, torch.empty_like(target))
-            else:
-                spectrum = self.rest(self.doubling(hidden).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            if self.mixing is None:
-                target.copy_(spectrum)
-            else:
-                self.mixing(spectrum, target)
+            plain = self.doubling(hidden).permute(0, 3, 1, 2)
+            spectrum.copy_(self.rest(plain).permute(0, 2, 3, 1))
+        if self.mixing is not None:
+            self.mixing(spectrum, target)
         if skip is not None:
             whole[..., own:] = skip.permute(0, 2, 3, 1)
         return whole.permute(0, 3, 1, 2)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ..config import ModelConfig
 from ..unet import UNet
 from ..weights import load_network
 from .config import TrainingError
@@ -43,15 +41,10 @@ def average_weights(models: Sequence[str | Path]) -> UNet:
     networks = [load_network(model) for model in models]
     mean, *others = networks
     for model, network in zip(models[1:], others, strict=True):
-        if _trained(network.config) != _trained(mean.config):
+        if network.config.as_trained != mean.config.as_trained:
             raise TrainingError(f"{models[0]} and {model} are not the same network")
     for name, total in mean.state_dict().items():
         if total.is_floating_point():  # others count batches
             each = torch.stack([network.state_dict()[name].double() for network in networks])
             total.copy_(each.mean(dim=0))
     return mean
-
-
-def _trained(config: ModelConfig) -> ModelConfig:
-    """The config without what a network is not trained for: how it is cut when it separates."""
-    return dataclasses.replace(config, segment_frames=512, overlap=0.0)

@@ -9,7 +9,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -203,14 +203,16 @@ def _first_network(config: TrainConfig, init_from: str | Path | None) -> UNet | 
     if init_from is None:
         return None
     found = load_network(init_from)
+    theirs, ours = found.config.as_trained, config.model.as_trained
     # Layers that mix bins start as the identity: a network without them can be given some.
-    added = found.config.bin_units == 0 < config.model.bin_units
-    free = ("segment_frames", "overlap", *(("bin_units",) if added else ()))
-    for name in (field.name for field in fields(config.model) if field.name not in free):
-        if getattr(found.config, name) != getattr(config.model, name):
+    added = theirs.bin_units == 0 < ours.bin_units
+    if added:
+        theirs = replace(theirs, bin_units=ours.bin_units)
+    for name in (field.name for field in fields(ours)):
+        if getattr(theirs, name) != getattr(ours, name):
             raise TrainingError(
                 f"{init_from} does not fit this run: its {name} is "
-                f"{getattr(found.config, name)!r}, the run's {getattr(config.model, name)!r}"
+                f"{getattr(theirs, name)!r}, the run's {getattr(ours, name)!r}"
             )
     if not added:
         return found

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..config import ModelConfig
 from .config import TrainConfig
 from .presets import NETWORKS, build_model
 
@@ -61,14 +59,10 @@ def train_command(config: TrainConfig, data: Mapping[str, str | Sequence[str] | 
 
 
 def _network(config: TrainConfig) -> list[str]:
-    """``--network`` and ``--targets``; segments and overlap do not matter for training."""
-
-    def trained(model: ModelConfig) -> ModelConfig:
-        return dataclasses.replace(model, segment_frames=512, overlap=0.0)
-
+    """``--network`` and ``--targets``."""
     stems = config.model.stems
     for name, whole in NETWORKS.items():
-        if trained(build_model(name, stems)) == trained(config.model):
+        if build_model(name, stems).as_trained == config.model.as_trained:
             network = [] if name == "small" else [f"--network {name}"]
             alone = len(stems) < len(whole.stems)
             return network + ([f"--targets {','.join(stems)}"] if alone else [])

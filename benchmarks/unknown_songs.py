@@ -20,9 +20,9 @@ from rich.console import Console
 from unetsep.train.config import TrainConfig
 from unetsep.train.data import ClipDataset
 from unetsep.train.planner import ClipPlanner
+from unetsep.train.recordings import find_data, load_data
 from unetsep.train.song import Song
 from unetsep.train.spectra import spectra
-from unetsep.train.train_commands import find_data, load_data
 from unetsep.unet import UNet
 from unetsep.weights import load_network
 

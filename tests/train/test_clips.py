@@ -20,6 +20,7 @@ from unetsep.train.data import (
 )
 from unetsep.train.loading import NO_NUMBER, ValidSongs
 from unetsep.train.planner import SILENCE, ClipPlanner
+from unetsep.train.recordings import without
 from unetsep.train.song import hold_out, song_from_arrays
 
 from .synthetic import noise, song, songs, tiny
@@ -177,6 +178,23 @@ def test_data_without_a_target_or_without_sound_is_refused() -> None:
         ClipPlanner([song_from_arrays("silent", silent)], tiny())
     with pytest.raises(TrainingError, match="no training data for vocals"):
         ClipPlanner([song_from_arrays("drums", {"drums": noise(1)})], tiny())
+
+
+def test_stems_that_are_left_out_are_unknown() -> None:
+    songs = [song(1), song(2), song(3)]
+    kept = without(songs, ["song1=vocals", "song1=bass, other", "song2"])
+    assert [each.name for each in kept] == ["song1", "song3"]
+    assert [stem for stem in STEMS if kept[0].knows([stem])] == ["drums"]
+    assert np.array_equal(kept[0].stem("drums"), songs[0].stem("drums"))
+    assert kept[1] is songs[2]
+    planner = ClipPlanner(kept, tiny(coherent_share=0.5))
+    drawn = [
+        planner.tracks[t] for i in range(40) for t in planner.plan(i).tracks.tolist() if t >= 0
+    ]
+    assert {stem for each, stem in drawn if each is kept[0]} == {"drums"}
+    for wrong in ("song4", "song1=piano", "song1=vocals,piano"):
+        with pytest.raises(TrainingError, match=f"--leave-out {wrong}: there is no such"):
+            without(songs, [wrong])
 
 
 def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:

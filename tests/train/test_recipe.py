@@ -46,6 +46,15 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 
 
+def test_the_command_names_what_was_left_out() -> None:
+    left = ["A, B - It's C", "x=vocals,other"]
+    words = shlex.split(train_command(TrainConfig(), DATA | {"held_out": 0, "leave_out": left}))
+    found = train.make_context("train", words[2:]).params
+    assert (found["held_out"], list(found["leave_out"])) == (0, left)
+    found = train.make_context("train", shlex.split(train_command(TrainConfig(), DATA))[2:]).params
+    assert (found["held_out"], found["leave_out"]) == (None, ())
+
+
 @pytest.mark.parametrize("network", ["small", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:

@@ -85,7 +85,8 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ("train", "--musdb-root", tmp_path): "there is no MUSDB18 in",
         ("train", "--loss", "sdr"): "there is no loss 'sdr': expected mse",
         ("train", "--resume", "--run", tmp_path): "there is no run to resume in",
-        ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "leave out the others",
+        ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "cannot be combined with",
+        ("train", "--resume", "--run", tmp_path, "--held-out", "0"): "cannot be combined with",
         ("train", "--songs", tmp_path / "test"): "is a test set",
         ("train", "--targets", "piano", "--musdb-root", tmp_path): "no target 'piano'",
         ("export", tmp_path): "does not say where its data is",
@@ -103,6 +104,26 @@ def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:
     told = call("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
     assert told.exit_code == 1
     assert "there is nothing to validate on" in told.output
+
+
+def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C, D = E", "Leaf - Summerghost"))
+    run = tmp_path / "run"
+    data = ("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    start = (*data, "--loss", "l1", "--run", run, "--workers", 0)
+    settings = ("--batch-size", 1, "--max-steps", 1, "--precision", "fp32", "--held-out", 0)
+    told = call(*start, *settings, "--leave-out", "C, D = E", "--leave-out", "A - B=bass,other")
+    assert told.exit_code == 1
+    assert "no training data for bass" in told.output
+    assert not (run / "last.ckpt").exists()
+    told = call(*start, *settings, "--leave-out", "C, D = E")
+    assert told.exit_code == 0, told.output
+    assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
+    content = json.loads((run / "data.json").read_text())
+    assert (content["held_out"], content["leave_out"]) == (0, ["C, D = E"])
+    told = call(*start[:-4], "--leave-out", "A - B=piano")
+    assert told.exit_code == 1
+    assert "--leave-out A - B=piano: there is no such recording" in told.output
 
 
 def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .config import TrainConfig
 from .presets import NETWORKS, build_model
+from .recordings import HELD_OUT
 
 # Settings with an option of the same name.
 OPTIONS = (
@@ -16,7 +19,7 @@ OPTIONS = (
 )
 
 
-def train_command(config: TrainConfig, data: Mapping[str, str | Sequence[str] | None]) -> str:
+def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     """The options of ``unetsep train`` that differ from its defaults, and the data.
 
     Settings that no option reaches (they are `TrainConfig`'s) are left out.
@@ -41,6 +44,9 @@ def train_command(config: TrainConfig, data: Mapping[str, str | Sequence[str] | 
         words.append(f"--musdb-root {Path(str(data['musdb'])).name}")
     for option in ("songs", "pools"):
         words += [f"--{option} {Path(root).name}" for root in data.get(option) or ()]
+    if data.get("held_out", HELD_OUT) != HELD_OUT:
+        words.append(f"--held-out {data['held_out']}")
+    words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
     words += _network(config)
     if data.get("init_from"):
         words.append(f"--init-from {Path(str(data['init_from'])).name}")

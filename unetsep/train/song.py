@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# Name of what is in a song, but not to be used.
+UNKNOWN = "unknown"
 # Samples over which levels are noted: a quarter of a second.
 LEVEL_BLOCK = 11_025
 # Below this RMS (-54 dB full scale, in int16 units) an excerpt counts as silent.
@@ -74,6 +76,15 @@ class Song:
     def part(self, start: int, stop: int) -> Song:
         """The samples from ``start`` to ``stop`` as a song of its own."""
         return dataclasses.replace(self, start=self.start + start, stop=self.start + stop)
+
+    def without(self, stems: Collection[str]) -> Song:
+        """The song as if nothing were known of some stems."""
+        kept = [i for i, name in enumerate(self.names) if name not in stems]
+        if len(kept) == len(self.names):
+            return self
+        names = tuple(name if i in kept else UNKNOWN for i, name in enumerate(self.names))
+        silent = tuple(stem for stem in self.silent if stem not in stems)
+        return dataclasses.replace(self, names=names, silent=silent)
 
     def __getstate__(self) -> dict[str, Any]:
         # Pickling a memory map would copy the audio.

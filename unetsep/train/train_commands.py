@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,76 +14,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from ..config import STEMS
-from . import cache, sources
 from .config import EXTRA_SHARE, TrainConfig, TrainingError
-from .song import Song, hold_out
-
-# Fixed excerpts set aside from ``songs``: 14 seven-second clips alone are noise.
-HELD_OUT, HELD_SECONDS = 10, 10
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where a run's songs and first weights come from; saved with it as ``data.json``.
-
-    Parameters
-    ----------
-    musdb, songs, pools
-        Folders; see `unetsep.train.sources`.
-    cache
-        Folder of the decoded stems.
-    init_from
-        Checkpoint whose weights are the start.
-    """
-
-    musdb: str | None
-    songs: tuple[str, ...]
-    pools: tuple[str, ...]
-    cache: str
-    init_from: str | None = None
-
-
-def find_data(
-    musdb_root: Path | None,
-    songs: Sequence[Path],
-    pools: Sequence[Path],
-    folder: Path | None,
-    init_from: str | None = None,
-) -> Data:
-    """Folders as given, MUSDB18 from ``MUSDB_PATH`` if it is not named."""
-    musdb: Path | None = None
-    if musdb_root or os.environ.get("MUSDB_PATH") or not (songs or pools):
-        musdb = sources.musdb_root(musdb_root)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for root in (*songs, *pools):
-        sources.refuse_test(root)
-    return Data(
-        musdb=str(musdb.resolve()) if musdb else None,
-        songs=tuple(str(root.resolve()) for root in songs),
-        pools=tuple(str(root.resolve()) for root in pools),
-        cache=str((folder or home / "unetsep" / "stems").resolve()),
-        init_from=init_from,
-    )
-
-
-def load_data(data: Data, console: Console) -> tuple[list[Song], list[Song]]:
-    """Training and validation songs, decoded if need be."""
-    from .progress import decoding
-
-    found = sources.find_musdb(data.musdb) if data.musdb else []
-    found += [source for root in data.songs for source in sources.find_songs(root)]
-    found += [source for root in data.pools for source in sources.find_pools(root)]
-    with decoding(console) as report:
-        songs = cache.load(found, data.cache, progress=report)
-    valid = [song for song in songs if song.split == "valid"]
-    rest = [song for song in songs if song.split == "train"]
-    train, held = hold_out(rest, STEMS, HELD_OUT, HELD_SECONDS * 44_100)
-    if not valid + held:
-        raise TrainingError(
-            "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
-            f"{2 * HELD_SECONDS} s in which all of {', '.join(STEMS)} are heard at once"
-        )
-    return train, valid + held
+from .recordings import HELD_OUT, Data, find_data, load_data, read_data, song_lists
 
 
 def run_train(
@@ -96,6 +26,8 @@ def run_train(
     songs: Sequence[Path],
     pools: Sequence[Path],
     cache_dir: Path | None,
+    held_out: int | None,
+    leave_out: Sequence[str],
     network: str | None,
     targets: str | None,
     extra_share: str | None,
@@ -144,19 +76,28 @@ def run_train(
         chosen["second_share"] = parse_shares(second_share)
     folder = run or Path("runs") / "-".join(names or TrainConfig().losses)
     if resume:
-        if network or targets or init_from:
-            raise ValueError("--resume goes on with the run's own network: leave out the others")
+        if network or targets or init_from or leave_out or held_out is not None:
+            raise ValueError(
+                "--resume goes on with the run's own network and recordings: it cannot be "
+                "combined with --network, --targets, --init-from, --held-out or --leave-out"
+            )
         config, data = _saved(folder)
         config = dataclasses.replace(config, **chosen)
         if musdb_root or songs or pools or cache_dir:
-            data = find_data(musdb_root, songs, pools, cache_dir, data.init_from)
+            kept = {name: getattr(data, name) for name in ("init_from", "held_out", "leave_out")}
+            data = find_data(musdb_root, songs, pools, cache_dir, **kept)
     else:
         if is_main_process():
             refuse_used(folder)
         chosen.setdefault("precision", pick_precision("auto", accelerator))
         chosen["model"] = _model(network, targets, init_from)
         config = TrainConfig(**chosen)
-        data = find_data(musdb_root, songs, pools, cache_dir, init_from)
+        data = find_data(
+            *(musdb_root, songs, pools, cache_dir),
+            init_from=init_from,
+            held_out=HELD_OUT if held_out is None else held_out,
+            leave_out=tuple(leave_out),
+        )
     with _logging(console):
         train, valid = load_data(data, console)
         minutes = sum(song.samples for song in train) / 44_100 / 60
@@ -179,18 +120,6 @@ def run_train(
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
-
-
-def song_lists(train: Sequence[Song], valid: Sequence[Song]) -> dict[str, list[str]]:
-    """What a run learns from and is selected on, as ``origin/split/name``.
-
-    A song of which an excerpt is held out is in both lists.
-    """
-
-    def names(songs: Sequence[Song]) -> list[str]:
-        return list(dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in songs))
-
-    return {"songs": names(train), "valid_songs": names(valid)}
 
 
 def parse_shares(text: str) -> dict[str, float]:
@@ -234,7 +163,7 @@ def run_export(*, run: Path, loss: str | None, check: bool, **described: Any) ->
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with _logging(console):
-        valid = load_data(_data(run), console)[1] if check else None
+        valid = load_data(read_data(run), console)[1] if check else None
         for path in export_run(run, loss=loss, valid=valid, **described):
             console.print(f"Wrote {path}", markup=False)
 
@@ -291,17 +220,7 @@ def _saved(run: Path) -> tuple[TrainConfig, Data]:
         config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"there is no run to resume in {run}: {error}") from error
-    return config, _data(run)
-
-
-def _data(run: Path) -> Data:
-    try:
-        values = json.loads((run / "data.json").read_text(encoding="utf-8"))
-        return Data(
-            values["musdb"], tuple(values["songs"]), tuple(values["pools"]), values["cache"]
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{run} does not say where its data is: {error}") from error
+    return config, read_data(run)
 
 
 @contextmanager

@@ -136,6 +136,19 @@ def test_stems_of_coherent_clips_keep_one_speed_and_place() -> None:
     assert max(len(set(mixed.plan(i).changes.lengths.tolist())) for i in range(30)) > 2
 
 
+def test_coherent_clips_can_vary_more_than_random_mixtures() -> None:
+    config = tiny(seed=3, clip_frames=232, varispeed=0.05, coherent_varispeed=0.2)
+    planner, work = ChangePlanner(config), work_length(config.clip_samples)
+    for coherent, bound in ((False, 0.05), (True, 0.2)):
+        drawn = torch.stack([planner.draw(i, coherent).lengths for i in range(300)]) / work - 1
+        # The nearest length of a fast transform may be a little beyond.
+        assert float(drawn.abs().max()) == pytest.approx(bound, abs=0.01)
+    alone = tiny(coherent_share=1.0, coherent_varispeed=0.1)
+    clips = ClipDataset(ClipPlanner(songs()[0], alone))
+    assert clips[0].shape == (4, 2, alone.clip_samples)
+    assert len({int(clips.planner.plan(i).changes.lengths[0]) for i in range(20)}) > 5
+
+
 def test_excerpts_are_read_from_within_the_recording() -> None:
     planner = ClipPlanner(songs()[0], tiny(clip_frames=200, **ON))
     for index in range(50):
@@ -176,7 +189,8 @@ def test_lengths_are_smooth_and_complete() -> None:
 
 
 def test_bounds_are_checked() -> None:
-    for name, value in (("varispeed", 0.4), ("eq_db", -1.0), ("reverb_share", 1.5)):
+    wrong = {"varispeed": 0.4, "coherent_varispeed": -0.1, "eq_db": -1.0, "reverb_share": 1.5}
+    for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             tiny(**{name: value})
 

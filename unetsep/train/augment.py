@@ -55,7 +55,13 @@ class Changes(NamedTuple):
 
 def augments(config: TrainConfig) -> bool:
     """Whether clips are changed at all."""
-    return bool(config.varispeed or config.eq_db or config.reverb_share)
+    return bool(max(speed_ranges(config)) or config.eq_db or config.reverb_share)
+
+
+def speed_ranges(config: TrainConfig) -> tuple[float, float]:
+    """By how much speeds vary in random mixtures, and in coherent clips."""
+    coherent = config.coherent_varispeed
+    return config.varispeed, config.varispeed if coherent is None else coherent
 
 
 def smooth_lengths(low: float, high: float) -> list[int]:
@@ -83,7 +89,8 @@ def work_length(samples: int) -> int:
 def source_lengths(config: TrainConfig) -> list[int]:
     """How many samples may be read for a clip; more of them make it faster and higher."""
     work = work_length(config.clip_samples)
-    return smooth_lengths(work * (1 - config.varispeed), work * (1 + config.varispeed))
+    widest = max(speed_ranges(config))
+    return smooth_lengths(work * (1 - widest), work * (1 + widest))
 
 
 class ChangePlanner:
@@ -106,7 +113,7 @@ class ChangePlanner:
             lengths = torch.full((count,), config.clip_samples)
             return Changes(lengths, torch.zeros(count, EQ_TERMS), torch.zeros(count, 3))
         rng = np.random.default_rng([config.seed, index, STREAM])
-        speeds = 1 + config.varispeed * rng.uniform(-1, 1, count)
+        speeds = 1 + speed_ranges(config)[coherent] * rng.uniform(-1, 1, count)
         speeds = np.full(count, speeds[0]) if coherent else speeds
         wanted = speeds * work_length(config.clip_samples)
         nearest = np.abs(self.lengths - wanted[:, None]).argmin(axis=1)

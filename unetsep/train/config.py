@@ -70,7 +70,9 @@ class TrainConfig:
         Probability with which a stem of a clip is silenced; one always remains.
     varispeed
         Each stem is played faster or slower, pitch and tempo together, by a factor drawn
-        from 1 plus or minus this; the same one for all stems of a coherent clip. 0: off.
+        from 1 plus or minus this. 0: off.
+    coherent_varispeed
+        The same for coherent clips, all stems of which have one speed.
     eq_db
         Each stem gets a smooth random equaliser: a tilt of up to plus or minus this many
         decibels at the ends of the spectrum, and lesser waves on top. 0: off.
@@ -114,6 +116,7 @@ class TrainConfig:
     gain_db: float = 6.0
     drop_share: float = 0.05
     varispeed: float = 0.0
+    coherent_varispeed: float | None = None
     eq_db: float = 0.0
     reverb_share: float = 0.0
     seed: int = 0
@@ -147,6 +150,7 @@ class TrainConfig:
             "drop_share": 0 <= self.drop_share < 1,
             "gain_db": self.gain_db >= 0,
             "varispeed": 0 <= self.varispeed <= 0.3,
+            "coherent_varispeed": 0 <= (self.coherent_varispeed or 0) <= 0.3,
             "eq_db": 0 <= self.eq_db <= 24,
             "reverb_share": 0 <= self.reverb_share <= 1,
             "seed": self.seed >= 0,

@@ -14,8 +14,8 @@ from .recordings import HELD_OUT
 # Settings with an option of the same name.
 OPTIONS = (
     *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
-    *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed", "eq_db"),
-    *("reverb_share", "seed", "valid_every"),
+    *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
+    *("coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
 )
 
 

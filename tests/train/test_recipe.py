@@ -29,7 +29,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {"batch_size": 2, "varispeed": 0.1, "eq_db": 3.0, "ema_decay": 0.9, "max_minutes": 9.0},
         {"optimizer": "adamw"},
         {"muon_size": 0.2},
-        {"varispeed": 0.1, "coherent_varispeed": 0.2},
+        {"varispeed": 0.1, "coherent_varispeed": 0.2, "coherent_share": 0.5},
     ],
 )
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
@@ -42,7 +42,7 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
         assert found[name] == getattr(config, name)
     for name in ("learning_rate", "batch_size", "varispeed", "eq_db", "ema_decay", "max_minutes"):
         assert found[name] == changed.get(name)
-    for name in ("optimizer", "muon_size", "coherent_varispeed"):
+    for name in ("optimizer", "muon_size", "coherent_varispeed", "coherent_share"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 

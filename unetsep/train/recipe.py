@@ -15,7 +15,7 @@ from .recordings import HELD_OUT
 OPTIONS = (
     *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
     *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
-    *("coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+    *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
 )
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from unetsep.config import STEMS
 from unetsep.separator import Separator
-from unetsep.train.recordings import find_data, load_data
+from unetsep.train.recordings import decode, find_data
 from unetsep.train.song import AUDIBLE, Song
 
 SECONDS, RATE = 10, 44_100
@@ -71,8 +71,8 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="name or path")
     parser.add_argument("--below", type=float, default=6.0, help="SDR in dB of what is printed")
     options = parser.parse_args()
-    data = find_data(options.musdb_root, options.songs, options.pools, options.cache, held_out=0)
-    songs, _ = load_data(data, Console(stderr=True))
+    data = find_data(options.musdb_root, options.songs, options.pools, options.cache)
+    songs = [song for song in decode(data, Console(stderr=True)) if song.split == "train"]
     separator = Separator(options.model)
     findings = [
         finding

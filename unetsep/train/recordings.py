@@ -103,6 +103,17 @@ def read_data(run: Path) -> Data:
         raise TrainingError(f"{run} does not say where its data is: {error}") from error
 
 
+def decode(data: Data, console: Console) -> list[Song]:
+    """All songs and recordings, from the cache or decoded into it."""
+    from .progress import decoding
+
+    found = sources.find_musdb(data.musdb) if data.musdb else []
+    found += [source for root in data.songs for source in sources.find_songs(root)]
+    found += [source for root in data.pools for source in sources.find_pools(root)]
+    with decoding(console) as report:
+        return cache.load(found, data.cache, progress=report)
+
+
 def load_data(data: Data, console: Console) -> tuple[list[Song], list[Song]]:
     """Training and validation songs, decoded if need be.
 
@@ -111,13 +122,7 @@ def load_data(data: Data, console: Console) -> tuple[list[Song], list[Song]]:
     TrainingError
         If there is nothing to validate on, or nothing to leave out of a given name.
     """
-    from .progress import decoding
-
-    found = sources.find_musdb(data.musdb) if data.musdb else []
-    found += [source for root in data.songs for source in sources.find_songs(root)]
-    found += [source for root in data.pools for source in sources.find_pools(root)]
-    with decoding(console) as report:
-        songs = cache.load(found, data.cache, progress=report)
+    songs = decode(data, console)
     valid = [song for song in songs if song.split == "valid"]
     rest = without([song for song in songs if song.split == "train"], data.leave_out)
     train, held = hold_out(rest, STEMS, data.held_out, HELD_SECONDS * 44_100)

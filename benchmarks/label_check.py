@@ -47,7 +47,8 @@ def examine(separator: Separator, song: Song, stem: str) -> Finding | None:
         sound = song.stem(stem)[start : start + length].T.astype(np.float32) / 32768
         found = separator.separate(sound, RATE)
         lost = np.square(sound - found[stem]).sum()
-        pieces.append((start, np.square(sound).sum(), lost, *_energies(found)))
+        energies = [np.square(found[name]).sum() for name in STEMS]
+        pieces.append((start, np.square(sound).sum(), lost, *energies))
     if not pieces:
         return None
     starts, energy, lost, *others = np.array(pieces, np.float64).T
@@ -55,10 +56,6 @@ def examine(separator: Separator, song: Song, stem: str) -> Finding | None:
     sdr = 10 * float(np.log10(whole / max(lost.sum(), 1e-12 * whole)))
     shares = tuple(float(other.sum() / whole) for other in others)
     return Finding(song.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // RATE))
-
-
-def _energies(found: dict[str, np.ndarray]) -> list[float]:
-    return [float(np.square(found[stem]).sum()) for stem in STEMS]
 
 
 def main() -> None:

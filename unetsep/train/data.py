@@ -102,9 +102,12 @@ class ResidentClips:
             clips = self.pcm[at + torch.arange(self.samples, device=device)]
             clips = clips.transpose(-1, -2).float()  # (batch, stems, 2, samples)
         else:
-            changes = Changes(*(part.flatten(0, 1) for part in plan.changes))
-            where = zip(first.flatten().tolist(), changes.lengths.tolist(), strict=True)
-            clips = self.augmenter([self.pcm[at : at + n] for at, n in where], changes)
+            heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
+            changes = Changes(*(part.flatten(0, 1)[heard] for part in plan.changes))
+            where = zip(first.flatten()[heard].tolist(), changes.lengths.tolist(), strict=True)
+            changed = self.augmenter([self.pcm[at : at + n] for at, n in where], changes)
+            clips = changed.new_zeros(plan.tracks.numel(), 2, self.samples)
+            clips.index_copy_(0, heard.to(device, non_blocking=True), changed)
             clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
         swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)

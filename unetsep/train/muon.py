@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,70 +51,109 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step for all parameters that have a gradient."""
+        """One step for all parameters that have a gradient.
+
+        Those of several networks are stepped together: on an accelerator every operation
+        costs a launch, whatever it works on.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        matrices, vectors = _Stepped([], [], []), _Stepped([], [], [])
         for group in self.param_groups:
             rate = group["lr"]
             for weights in group["params"]:
                 if weights.grad is None:
                     continue
-                weights.mul_(1 - rate * group["weight_decay"])
-                if weights.ndim > 1:
-                    direction = group["size"] * self._orthogonal(weights)
-                else:
-                    direction = self._adapted(weights)
-                weights.sub_(direction, alpha=rate)
+                chosen = matrices if weights.ndim > 1 else vectors
+                chosen.weights.append(weights)
+                chosen.rates.append(rate * (group["size"] if weights.ndim > 1 else 1))
+                chosen.kept.append(1 - rate * group["weight_decay"])
+        for chosen, direction in ((matrices, self._orthogonal), (vectors, self._adapted)):
+            if chosen.weights:
+                steps = direction(chosen.weights)
+                torch._foreach_mul_(steps, chosen.rates)
+                torch._foreach_mul_(chosen.weights, chosen.kept)
+                torch._foreach_sub_(chosen.weights, steps)
         return loss
 
-    def _orthogonal(self, weights: Tensor) -> Tensor:
-        """Step of a convolution with root mean square 1."""
-        state, gradient = self.state[weights], weights.grad
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(weights)
-        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = gradient.lerp(state["momentum"], MOMENTUM)  # Nesterov's
-        matrix = orthogonalise(ahead.flatten(1))
-        length: float = max(matrix.shape) ** 0.5
-        return matrix.mul(length).reshape(weights.shape)
+    def _orthogonal(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Steps of convolutions with root mean square 1."""
+        gradients = [_gradient(weights) for weights in parameters]
+        for weights in parameters:
+            if not self.state[weights]:
+                self.state[weights]["momentum"] = torch.zeros_like(weights)
+        momenta = [self.state[weights]["momentum"] for weights in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        alike: dict[torch.Size, list[int]] = {}
+        for index, weights in enumerate(parameters):
+            alike.setdefault(weights.shape, []).append(index)
+        steps: list[Tensor] = [weights for weights in parameters]
+        for shape, places in alike.items():
+            stacked = torch.stack([ahead[index].flatten(1) for index in places])
+            length: float = max(stacked.shape[1:]) ** 0.5
+            for index, matrix in zip(places, orthogonalise(stacked).mul_(length), strict=True):
+                steps[index] = matrix.reshape(shape)
+        return steps
 
-    def _adapted(self, weights: Tensor) -> Tensor:
-        """Step of Adam."""
-        state, gradient = self.state[weights], weights.grad
-        assert gradient is not None
-        if not state:
-            state |= {name: torch.zeros_like(weights) for name in ("mean", "square")}
-            state["step"] = torch.tensor(0.0)  # of this name torch leaves on the CPU
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - BETAS[0])
-        state["square"].lerp_(gradient.square(), 1 - BETAS[1])
-        first, second = (1 - beta ** float(state["step"]) for beta in BETAS)
-        step: Tensor = (state["mean"] / first) / ((state["square"] / second).sqrt() + EPSILON)
-        return step
+    def _adapted(self, parameters: list[Tensor]) -> list[Tensor]:
+        """Steps of Adam."""
+        gradients = [_gradient(weights) for weights in parameters]
+        states = [self.state[weights] for weights in parameters]
+        for state, weights in zip(states, parameters, strict=True):
+            if not state:
+                state |= {name: torch.zeros_like(weights) for name in ("mean", "square")}
+                state["step"] = torch.tensor(0.0)  # of this name torch leaves on the CPU
+            state["step"] += 1
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - BETAS[1])
+        counts = [float(state["step"]) for state in states]
+        steps = torch._foreach_div(means, [1 - BETAS[0] ** count for count in counts])
+        roots = torch._foreach_div(squares, [1 - BETAS[1] ** count for count in counts])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, EPSILON)
+        torch._foreach_div_(steps, roots)
+        return list(steps)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix nearest to a matrix, roughly.
+class _Stepped(NamedTuple):
+    """Parameters that are stepped together."""
+
+    weights: list[Tensor]
+    rates: list[float]  # factors of the steps
+    kept: list[float]  # by weight decay
+
+
+def _gradient(weights: Tensor) -> Tensor:
+    assert weights.grad is not None
+    return weights.grad
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The orthogonal matrix nearest to each matrix, roughly.
 
     Parameters
     ----------
-    matrix
-        ``(rows, columns)``, of any scale.
+    matrices
+        ``(..., rows, columns)``, of any scale.
 
     Returns
     -------
     Tensor
-        ``(rows, columns)`` with the singular vectors of ``matrix`` and singular values
+        ``(..., rows, columns)`` with the singular vectors of ``matrices`` and singular values
         around one; zeros stay zeros.
     """
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp(min=torch.finfo(wide.dtype).tiny)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    wide = matrices.mT if tall else matrices
+    wide = wide.reshape(-1, *wide.shape[-2:])
+    norm = torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True)
+    wide = wide / norm.clamp(min=torch.finfo(wide.dtype).tiny)
     first, third, fifth = POLYNOMIAL
     for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        factor = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
-        wide = torch.addmm(wide, factor, wide, beta=first)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = wide @ wide.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+        wide = torch.baddbmm(wide, factor, wide, beta=first)
+    return (wide.mT if tall else wide).reshape(matrices.shape)

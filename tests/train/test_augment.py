@@ -185,7 +185,7 @@ def test_lengths_are_smooth_and_complete() -> None:
         return number == 1
 
     expected = [n for n in range(10_000, 18_002, 2) if smooth(n)]
-    assert smooth_lengths(10_000, 18_000) == expected
+    assert list(smooth_lengths(10_000, 18_000)) == expected
 
 
 def test_bounds_are_checked() -> None:

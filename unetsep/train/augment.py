@@ -9,6 +9,7 @@ is switched on, and is the same code on CPUs and accelerators.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -64,7 +65,8 @@ def speed_ranges(config: TrainConfig) -> tuple[float, float]:
     return config.varispeed, config.varispeed if coherent is None else coherent
 
 
-def smooth_lengths(low: float, high: float) -> list[int]:
+@functools.lru_cache(maxsize=8)
+def smooth_lengths(low: float, high: float) -> tuple[int, ...]:
     """Even numbers without a prime factor over 7, of which transforms are fast.
 
     From ``low`` to ``high``, which is less than twice as much.
@@ -77,7 +79,7 @@ def smooth_lengths(low: float, high: float) -> list[int]:
                 twos = max(1, math.ceil(math.log2(low / odd)))
                 if low <= odd * 2**twos <= high:
                     found.append(odd * 2**twos)
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def work_length(samples: int) -> int:
@@ -86,7 +88,7 @@ def work_length(samples: int) -> int:
     return smooth_lengths(least, 2 * least)[0]
 
 
-def source_lengths(config: TrainConfig) -> list[int]:
+def source_lengths(config: TrainConfig) -> tuple[int, ...]:
     """How many samples may be read for a clip; more of them make it faster and higher."""
     work = work_length(config.clip_samples)
     widest = max(speed_ranges(config))

@@ -90,7 +90,7 @@ class Muon(torch.optim.Optimizer):
         alike: dict[torch.Size, list[int]] = {}
         for index, weights in enumerate(parameters):
             alike.setdefault(weights.shape, []).append(index)
-        steps: list[Tensor] = [weights for weights in parameters]
+        steps: list[Tensor] = list(parameters)
         for shape, places in alike.items():
             stacked = torch.stack([ahead[index].flatten(1) for index in places])
             length: float = max(stacked.shape[1:]) ** 0.5

@@ -48,7 +48,7 @@ class InferenceUNet(nn.Module):
             members = [member for member in network.members if isinstance(member, UNet)]
             self.members = nn.ModuleList(InferenceUNet(member, dtype) for member in members)
             return
-        network = copy.deepcopy(network).eval()
+        network = copy.deepcopy(network).cpu().eval()
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 _fold_norm(block)

@@ -56,12 +56,12 @@ def test_the_command_names_what_was_left_out() -> None:
     assert (found["held_out"], found["leave_out"]) == (None, ())
 
 
-@pytest.mark.parametrize("network", ["small", "large", "wide", "spleeter"])
+@pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:
     config = TrainConfig(model=build_model(network, targets), extra_share={"bass": 0.5})
     found = parsed(config)
-    named = str(found["network"] or "small")
+    named = str(found["network"] or "mixing")
     chosen = str(found["targets"]).split(",") if found["targets"] else None
     assert build_model(named, chosen) == config.model
     assert found["extra_share"] == "bass=0.5"

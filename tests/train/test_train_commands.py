@@ -21,7 +21,7 @@ from .synthetic import MODEL, write_musdb
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and clips of a size for tests; no MUSDB18 in the environment."""
-    monkeypatch.setitem(presets.NETWORKS, "small", MODEL)
+    monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
     make = train_commands.TrainConfig
 
     def shorter(**values: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config import STEMS, ModelConfig
 from ..errors import UnetsepError
+from .presets import DEFAULT, NETWORKS
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "plateau")
@@ -93,7 +94,7 @@ class TrainConfig:
     """
 
     losses: tuple[str, ...] = ("l1",)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=lambda: NETWORKS[DEFAULT])
     max_steps: int = 20_000
     max_minutes: float = 0.0
     batch_size: int = 4

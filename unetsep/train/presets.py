@@ -10,10 +10,12 @@ from ..spleeter import spleeter_config
 
 # The levels of Jansson et al. (ISMIR 2017) and Spleeter.
 WIDE = (16, 32, 64, 128, 256, 512)
+DEFAULT = "mixing"
 NETWORKS: dict[str, ModelConfig] = {
-    # One network for all stems, that of the comparison of losses: 2.0 million parameters.
+    # One network for all stems: 2.0 million parameters.
     "small": ModelConfig(),
-    # The same with layers in which each bin can see all others: 2.2 million.
+    # The same with layers in which each bin can see all others, that of all bundled
+    # checkpoints: 2.2 million.
     "mixing": ModelConfig(bin_units=32),
     # Two and a half times the parameters, where they cost little: deep down.
     "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .presets import NETWORKS, build_model
+from .presets import DEFAULT, NETWORKS, build_model
 from .recordings import HELD_OUT
 
 # Settings with an option of the same name.
@@ -69,7 +69,7 @@ def _network(config: TrainConfig) -> list[str]:
     stems = config.model.stems
     for name, whole in NETWORKS.items():
         if build_model(name, stems).as_trained == config.model.as_trained:
-            network = [] if name == "small" else [f"--network {name}"]
+            network = [] if name == DEFAULT else [f"--network {name}"]
             alone = len(stems) < len(whole.stems)
             return network + ([f"--targets {','.join(stems)}"] if alone else [])
     return ["--network custom"]

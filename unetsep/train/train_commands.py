@@ -207,12 +207,12 @@ def pick_precision(precision: str, accelerator: str) -> str:
 
 def _model(network: str | None, targets: str | None, init_from: str | None) -> Any:
     from ..weights import load_network
-    from .presets import build_model
+    from .presets import DEFAULT, build_model
 
     if init_from and not (network or targets):
         return load_network(init_from).config
     names = [name.strip() for name in targets.split(",")] if targets else None
-    return build_model(network or "small", names)
+    return build_model(network or DEFAULT, names)
 
 
 def _saved(run: Path) -> tuple[TrainConfig, Data]:

@@ -384,6 +384,16 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_trains_on_resident_clips_and_validates(tmp_path: Path, precision: str) -> None:
+    gpu = Machine("gpu", workers=0, resident=True)
+    config = tiny(max_steps=4, valid_every=2, precision=precision, losses=("mse", "perceptual"))
+    lines = run(tmp_path / "run", config, machine=gpu)
+    assert [line["step"] for line in lines if "valid/mse/mean" in line] == [2, 4]
+    assert (tmp_path / "run" / "best-mse.safetensors").exists()
+
+
 COUNTS = {
     "small": 1_973_480,
     "mixing": 2_169_912,

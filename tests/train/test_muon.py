@@ -112,3 +112,22 @@ def test_fewer_steps_than_adamw_for_a_badly_scaled_problem() -> None:
 
     muon = left(lambda net: Muon(net.parameters(), 0.01, size=0.8))
     assert muon < left(lambda net: torch.optim.AdamW(net.parameters(), 0.01)) / 2
+
+
+def test_networks_with_rates_of_their_own_are_stepped_as_if_each_were_alone() -> None:
+    def parameters() -> list[nn.Parameter]:
+        return [parameter(8, 3, 5, 5, seed=seed) for seed in (0, 1)] + [parameter(8), parameter(4)]
+
+    together, alone = parameters(), parameters()
+    rates = (1e-2, 3e-3, 1e-2, 3e-3)
+    groups = [{"params": [each], "lr": rate} for each, rate in zip(together, rates, strict=True)]
+    muons = [Muon(groups, 1.0, weight_decay=0.1)]
+    muons += [Muon([each], rate, weight_decay=0.1) for each, rate in zip(alone, rates, strict=True)]
+    for step in range(3):
+        for index, pair in enumerate(zip(together, alone, strict=True)):
+            for each in pair:
+                each.grad = gradients(each, 3)[step] * 10.0**index
+        for muon in muons:
+            muon.step()
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs)

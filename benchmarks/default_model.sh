@@ -9,7 +9,8 @@
 # 3. Most of the training: sixteen clips a step, even more varied, without doubtful recordings.
 # 4. Three networks go on from there with the loss on magnitudes; the mean of all four.
 #
-# 1, 2 and 4 take four hours of two CPU cores, 3 takes eight minutes of a large GPU. What FOLDER
+# 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of a
+# large one. What FOLDER
 # holds already is not trained again, so a script that broke off can be started once more; delete
 # the folder of the run that broke off.
 set -eu
@@ -17,7 +18,7 @@ set -eu
 musdb=$1 songs=$2 pools=$3 folder=$4
 mild="--varispeed 0.08 --eq-db 2 --second-share vocals=0.2,drums=0.1,other=0.4"
 strong="--varispeed 0.12 --eq-db 4 --second-share vocals=0.3,drums=0.1,other=0.5"
-cpu="--threads 1 --workers 0"
+cpu="--accelerator cpu --threads 1 --workers 0"
 
 train() { # RUN OPTIONS...
     run=$folder/$1
@@ -51,7 +52,7 @@ varied() { # RUN LOSS FIRST-WEIGHTS SEED OPTIONS...
 }
 
 train first --loss mse --network small --optimizer adamw --seed 0 --max-steps 5000 \
-    --valid-every 200 --ema-decay 0.998 --threads 1
+    --valid-every 200 --ema-decay 0.998 $cpu
 branch varied "$folder/first/best-mse.safetensors" 6 1600 200 --network small $mild
 branch start "$folder/varied/best-mse.safetensors" 11 800 100 --network mixing $mild
 weights=$folder/start/best-mse.safetensors
@@ -65,7 +66,7 @@ for round in 1 2 3 4; do
         "$folder/mild-$round/best-mse.safetensors" "$folder/strong-$round/best-mse.safetensors"
 done
 
-varied long mse "$weights" 100 --batch-size 16 --resident --max-steps 8019 --valid-every 500 \
+varied long mse "$weights" 100 --accelerator gpu --batch-size 16 --resident --max-steps 8019 --valid-every 500 \
     --ema-decay 0.999 --muon-size 0.4
 long=$folder/long/best-mse.safetensors
 for seed in 202 203 204; do

@@ -166,7 +166,7 @@ def perceptual(
 
 
 @functools.lru_cache(maxsize=8)
-def mel_filters(config: ModelConfig, device: torch.device) -> Tensor:
+def mel_filters(config: ModelConfig, device: torch.device, mels: int = MELS) -> Tensor:
     """Mel filters over the network's bins, ``(mels, bins)``, by torchaudio."""
     from torchaudio.functional import melscale_fbanks
 
@@ -178,7 +178,7 @@ def mel_filters(config: ModelConfig, device: torch.device) -> Tensor:
             n_freqs=config.n_fft // 2 + 1,
             f_min=0.0,
             f_max=top,
-            n_mels=min(MELS, config.bins // 8),
+            n_mels=min(mels, config.bins // 8),
             sample_rate=config.sample_rate,
         )
     out: Tensor = filters[: config.bins].T.contiguous().to(device)
@@ -204,8 +204,8 @@ class LossEntry:
     arrays: Callable[[ModelConfig, torch.device], dict[str, Tensor]] | None = None
 
 
-def _mel_arrays(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
-    return {"filters": mel_filters(config, device)}
+def _mel_arrays(config: ModelConfig, device: torch.device, mels: int = MELS) -> dict[str, Tensor]:
+    return {"filters": mel_filters(config, device, mels)}
 
 
 def _hearing_arrays(config: ModelConfig, device: torch.device) -> dict[str, Tensor]:
@@ -216,6 +216,9 @@ LOSSES: dict[str, LossEntry] = {
     "mse": LossEntry(mse, "complex spectrogram MSE (Eq. 2)"),
     "mag_mse": LossEntry(mag_mse, "magnitude MSE (Eq. 3), as Open-Unmix"),
     "mel_mse": LossEntry(mel_mse, "mel magnitude MSE (Eq. 4)", _mel_arrays),
+    "mel_mse_32": LossEntry(
+        mel_mse, "the same in 32 instead of 128 bands", functools.partial(_mel_arrays, mels=32)
+    ),
     "l1": LossEntry(l1, "complex spectrogram L1 (Eq. 5)"),
     "log_mse": LossEntry(log_mse, "log-scale magnitude MSE"),
     "log_mse_120": LossEntry(

@@ -9,10 +9,9 @@
 # 3. Most of the training: sixteen clips a step, even more varied, without doubtful recordings.
 # 4. Three networks go on from there with the loss on magnitudes; the mean of all four.
 #
-# 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of a
-# large one. What FOLDER
-# holds already is not trained again, so a script that broke off can be started once more; delete
-# the folder of the run that broke off.
+# 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
+# a large one. What FOLDER holds already is not trained again, so a script that broke off can be
+# started once more; delete the folder of the run that broke off.
 set -eu
 [ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }
 musdb=$1 songs=$2 pools=$3 folder=$4
@@ -53,8 +52,8 @@ varied() { # RUN LOSS FIRST-WEIGHTS SEED OPTIONS...
 
 train first --loss mse --network small --optimizer adamw --seed 0 --max-steps 5000 \
     --valid-every 200 --ema-decay 0.998 $cpu
-branch varied "$folder/first/best-mse.safetensors" 6 1600 200 --network small $mild
-branch start "$folder/varied/best-mse.safetensors" 11 800 100 --network mixing $mild
+branch second "$folder/first/best-mse.safetensors" 6 1600 200 --network small $mild
+branch start "$folder/second/best-mse.safetensors" 11 800 100 --network mixing $mild
 weights=$folder/start/best-mse.safetensors
 for round in 1 2 3 4; do
     branch "mild-$round" "$weights" $((29 + 2 * round)) 400 400 $mild &
@@ -66,8 +65,8 @@ for round in 1 2 3 4; do
         "$folder/mild-$round/best-mse.safetensors" "$folder/strong-$round/best-mse.safetensors"
 done
 
-varied long mse "$weights" 100 --accelerator gpu --batch-size 16 --resident --max-steps 8019 --valid-every 500 \
-    --ema-decay 0.999 --muon-size 0.4
+varied long mse "$weights" 100 --max-steps 8019 --valid-every 500 --ema-decay 0.999 \
+    --muon-size 0.4 --batch-size 16 --accelerator gpu --resident
 long=$folder/long/best-mse.safetensors
 for seed in 202 203 204; do
     varied "magnitude-$seed" mag_mse "$long" $seed --max-steps 400 --valid-every 400 \

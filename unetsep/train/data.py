@@ -82,8 +82,8 @@ class ResidentClips:
         self.samples = config.clip_samples
         self.augmenter = Augmenter(self.samples, device) if augments(config) else None
         longest = max(source_lengths(config)) if self.augmenter else self.samples
-        # Silence first, so that a silent stem is cut like any other.
-        lengths = [longest, *(max(song.samples, longest) for song, _ in planner.tracks)]
+        # Silence first, so that without an augmenter a silent stem is cut like any other.
+        lengths = [self.samples, *(max(song.samples, longest) for song, _ in planner.tracks)]
         self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()])
         self.pcm = torch.zeros(sum(lengths), 2, dtype=torch.int16, device=device)
         for offset, (song, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):

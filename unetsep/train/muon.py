@@ -66,9 +66,10 @@ class Muon(torch.optim.Optimizer):
             for weights in group["params"]:
                 if weights.grad is None:
                     continue
-                chosen = matrices if weights.ndim > 1 else vectors
+                is_matrix = weights.ndim > 1
+                chosen = matrices if is_matrix else vectors
                 chosen.weights.append(weights)
-                chosen.rates.append(rate * (group["size"] if weights.ndim > 1 else 1))
+                chosen.rates.append(rate * group["size"] if is_matrix else rate)
                 chosen.kept.append(1 - rate * group["weight_decay"])
         for chosen, direction in ((matrices, self._orthogonal), (vectors, self._adapted)):
             if chosen.weights:

@@ -18,10 +18,10 @@ import soxr
 import torch
 
 from unetsep.config import STEMS
-from unetsep.train.baselines import oracle_mask
-from unetsep.train.metrics import Array
-from unetsep.train.scoring import METRICS, MODES, score
-from unetsep.train.tracks import Recording, Track, read_audio, read_track
+from unetsep.train.evaluation.baselines import oracle_mask
+from unetsep.train.evaluation.scoring import METRICS, MODES, score
+from unetsep.train.evaluation.sdr import Array
+from unetsep.train.evaluation.tracks import Recording, Track, read_audio, read_track
 
 SAMPLE_RATE = 44_100
 

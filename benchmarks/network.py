@@ -21,12 +21,12 @@ import torch
 from record import save
 from torch.utils.flop_counter import FlopCounterMode
 
-from unetsep.allocator import keep_freed_memory
 from unetsep.config import ModelConfig
-from unetsep.devices import choose_precision
-from unetsep.inference import InferenceUNet
-from unetsep.unet import UNet
-from unetsep.weights import load_network, model_name
+from unetsep.network.devices import choose_precision, keep_freed_memory
+from unetsep.network.inference import InferenceUNet
+from unetsep.network.unet import UNet
+from unetsep.weights.load import load_network
+from unetsep.weights.manifest import model_name
 
 SIZE = 2048
 FRAMES = 512

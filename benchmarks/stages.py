@@ -81,7 +81,7 @@ def wrap() -> None:
 def load_torch() -> None:
     """Import torch as the command does."""
     try:
-        from unetsep.startup import import_torch
+        from unetsep.cli.startup import import_torch
     except ImportError:  # an older checkout
         import torch  # noqa: F401
     else:
@@ -90,7 +90,7 @@ def load_torch() -> None:
 
 def load_others() -> None:
     """Import all else that separating needs."""
-    import unetsep.console  # noqa: F401
+    import unetsep.cli.separate  # noqa: F401
 
 
 def child(arguments: list[str]) -> None:

@@ -16,12 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unetsep.allocator import keep_freed_memory
+from unetsep.network.devices import keep_freed_memory, pick_precision
 from unetsep.train.config import TrainConfig
-from unetsep.train.losses import build_loss
+from unetsep.train.losses.functions import build_loss
+from unetsep.train.losses.spectra import blockwise_loss, spectra
 from unetsep.train.module import SeparationModule
-from unetsep.train.spectra import blockwise_loss, spectra
-from unetsep.train.train_commands import pick_precision
 
 
 def autocast(precision: str) -> torch.autocast:

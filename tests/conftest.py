@@ -6,18 +6,16 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 
+from tests.signals import RATE, music
+from unetsep.audio.ffmpeg import find_ffmpeg
 from unetsep.config import ModelConfig
-from unetsep.ffmpeg import find_ffmpeg
+from unetsep.network.unet import UNet
 from unetsep.separator import Separator
-from unetsep.unet import UNet
-from unetsep.weights import serialize
-
-RATE = 44_100
+from unetsep.weights.checkpoint import serialize
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,19 +62,6 @@ def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [ffmpeg, "-v", "error", "-i", stempeg.example_stem_path(), "-map", "0:a:0"]
     subprocess.run([*command, "-c:a", "pcm_f32le", str(path)], check=True)
     return path
-
-
-def music(seconds: float, rate: int = RATE, channels: int = 2, seed: int = 0) -> np.ndarray:
-    """Chords, beats and noise, ``(samples, channels)`` float32, peak 0.5."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(max(1, round(seconds * rate))) / rate
-    tones = sum(np.sin(2 * np.pi * f * time + f) for f in (110.0, 220.0, 277.2, 329.6))
-    beats = rng.standard_normal(len(time)) * np.exp(-(time % 0.5) * 30)
-    pan = np.linspace(0.4, 1.0, channels)
-    wave = (tones / 8 + beats / 4)[:, None] * pan + 0.01 * rng.standard_normal(
-        (len(time), channels)
-    )
-    return (0.5 * wave / np.abs(wave).max()).astype(np.float32)
 
 
 @pytest.fixture

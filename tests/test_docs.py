@@ -11,7 +11,7 @@ import click
 import pytest
 
 from unetsep.cli import main
-from unetsep.weights import list_models
+from unetsep.weights.manifest import list_models
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

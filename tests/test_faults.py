@@ -22,7 +22,7 @@ INTERRUPTS = int(os.environ.get("UNETSEP_INTERRUPTS", "3"))
 # Loads torch once, then runs each command in a fork and sends it a signal.
 SERVER = """
 import json, os, random, resource, signal, sys, time
-import unetsep.console
+import unetsep.cli.separate
 import torch
 from unetsep.cli import main
 torch.set_num_threads(1)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from conftest import RATE
 
 import unetsep
+from tests.signals import RATE
 from unetsep.errors import AudioError, CancelledError
 from unetsep.files import FileOptions, Report, separate_file
 

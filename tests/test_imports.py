@@ -88,17 +88,17 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_separating_imports_no_training_package() -> None:
-    code = "import unetsep.console, unetsep.files"
+    code = "import unetsep.cli.separate, unetsep.files"
     training = {"librosa", "musdb", "museval", "lightning", "torchaudio", "matplotlib", "pandas"}
     assert not imported_by(code) & training
 
 
 def test_the_command_line_postpones_parts_of_torch_which_still_work_when_used() -> None:
     code = (
-        "import sys; from unetsep.startup import POSTPONED, import_torch; import_torch()\n"
+        "import sys; from unetsep.cli.startup import POSTPONED, import_torch; import_torch()\n"
         "parts = [type(sys.modules[name]).__name__ for name in POSTPONED]\n"
         "assert set(parts) == {'_Postponed'}, parts\n"
-        "import unetsep.console\n"
+        "import unetsep.cli.separate\n"
         "parts = [type(sys.modules[name]).__name__ for name in POSTPONED]\n"
         "assert set(parts) == {'_Postponed'}, parts\n"
         "import torch\n"

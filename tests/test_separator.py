@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from unetsep.config import ModelConfig
-from unetsep.devices import choose_device, choose_precision
 from unetsep.errors import UnetsepError
+from unetsep.network.devices import choose_device, choose_precision
+from unetsep.network.unet import UNet
 from unetsep.separator import Separator
-from unetsep.unet import UNet
 
 # Two levels of 4 filters: small enough for tests, and masks that vary everywhere.
 SMALL = ModelConfig(filters=(4, 4), segment_frames=64)

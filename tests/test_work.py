@@ -16,8 +16,8 @@ from unetsep import separator as separator_module
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.files import FileOptions, separate_file
+from unetsep.network.unet import UNet
 from unetsep.separator import Separator
-from unetsep.unet import UNet
 
 CONFIG = ModelConfig(filters=(4, 4), segment_frames=64)
 HOP = CONFIG.hop_length

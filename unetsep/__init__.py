@@ -8,20 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .api import Separation, separate, separate_to_files
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
     from .separator import Separator
-    from .weights import list_models
-
-__version__ = "0.1.0"
+    from .weights.manifest import list_models
 
 _HOMES = {
     "separate": "api",
     "separate_to_files": "api",
     "Separation": "api",
     "Separator": "separator",
-    "list_models": "weights",
+    "list_models": "weights.manifest",
     "UnetsepError": "errors",
     "AudioError": "errors",
     "WeightsError": "errors",

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import AudioReader
+from .audio.background import Behind
+from .audio.formats import choose_format
+from .audio.reader import AudioReader
+from .audio.stem_files import StemFiles
+from .dsp.segments import segment_pool
+from .dsp.song_stream import Progress, Signal
 from .files import FileOptions, Report, push_reader, separate_file
-from .formats import choose_format
-from .output import StemFiles
-from .plan import TEMPLATE, refuse_existing, target_path
+from .paths import TEMPLATE, refuse_existing, target_path
 from .separator import Separator
-from .stream import Progress, Signal
-from .threads import Behind, segment_pool
 
 
 @dataclass(frozen=True)

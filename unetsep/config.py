@@ -53,7 +53,7 @@ class ModelConfig:
         the squared Hann windows add up to the constant 1.5.
     bins
         The lowest STFT bins, which the network sees (1024 bins: 0 to 11 025 Hz). Above
-        them the mask is extended, see `unetsep.spectrogram.extend_mask`.
+        them the mask is extended, see `unetsep.dsp.spectrogram.extend_mask`.
     filters
         Output channels of the encoder's levels; each level halves bins and frames. CPUs are
         fastest with multiples of 16, as many numbers as a vector unit takes at once.
@@ -61,7 +61,7 @@ class ModelConfig:
         Side of the square convolution kernels.
     bin_units
         Size of the fully connected layer along frequency that follows each level, see
-        `unetsep.layers.BinMixing`; 0 for none.
+        `unetsep.network.layers.BinMixing`; 0 for none.
     mask
         ``"softmax"``: the stems of one network share each bin and their masks sum to
         one. ``"sigmoid"``: each stem has a mask of its own.

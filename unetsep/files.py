@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .audio import AudioReader
-from .formats import choose_format
-from .output import StemFiles
+from .audio.background import Behind, ReadAhead
+from .audio.formats import choose_format
+from .audio.reader import AudioReader
+from .audio.stem_files import StemFiles
+from .dsp.segments import segment_pool
+from .dsp.song_stream import Progress, Signal, SongStream, push_all
 from .separator import Separator
-from .stream import Progress, Signal, SongStream, push_all
-from .threads import Behind, ReadAhead, segment_pool
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class FileOptions:
     stems, two_stems
         See `Separator.select`.
     container, bit_depth
-        See `unetsep.formats.choose_format`.
+        See `unetsep.audio.formats.choose_format`.
     start, duration
         Excerpt in seconds.
     overwrite

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from .config import MAX_CHANNELS, common_config
-from .devices import check_choice, choose_device, choose_precision
-from .inference import InferenceUNet
-from .spectrogram import magnitudes
-from .stream import Progress, Selection, SongStream, push_all
-from .threads import SegmentPool
-from .unet import UNet, ratio_masks
-from .weights import load_network, model_name
+from .dsp.segments import SegmentPool
+from .dsp.song_stream import Progress, Selection, SongStream, push_all
+from .dsp.spectrogram import magnitudes
+from .network.devices import check_choice, choose_device, choose_precision
+from .network.inference import InferenceUNet
+from .network.unet import UNet, ratio_masks
+from .weights.load import load_network
+from .weights.manifest import model_name
 
 Signal = npt.NDArray[np.float32]
 

@@ -27,11 +27,12 @@ import torch
 from torch.nn import functional
 
 from unetsep import Separator
-from unetsep.bundle_files import read_bundle
-from unetsep.inference import InferenceUNet
-from unetsep.spectrogram import stft
-from unetsep.spleeter import INSTRUMENTS, build
-from unetsep.unet import UNet
+from unetsep.dsp.spectrogram import stft
+from unetsep.network.inference import InferenceUNet
+from unetsep.network.presets import INSTRUMENTS
+from unetsep.network.unet import UNet
+from unetsep.spleeter.bundle_files import read_bundle
+from unetsep.spleeter.convert import build
 
 HERE = Path(__file__).parent
 FIXTURE = HERE.parent / "fixtures" / "spleeter"

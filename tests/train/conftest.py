@@ -11,12 +11,11 @@ import pytest
 import soundfile
 import torch
 
+from tests.train.signals import RATE, noise
 from unetsep.config import STEMS, ModelConfig
-from unetsep.train.tracks import Recording, Track, read_track
-from unetsep.unet import UNet
-from unetsep.weights import serialize
-
-from .signals import RATE, noise
+from unetsep.network.unet import UNet
+from unetsep.train.evaluation.tracks import Recording, Track, read_track
+from unetsep.weights.checkpoint import serialize
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from lightning import Callback
 
+from tests.train.synthetic import songs, tiny
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine, fit
-
-from .synthetic import songs, tiny
 
 DIES_AT = 4
 

@@ -11,7 +11,7 @@ import soundfile
 
 from unetsep.config import STEMS, ModelConfig
 from unetsep.train.config import TrainConfig
-from unetsep.train.song import Song, song_from_arrays
+from unetsep.train.data.recording import Song, song_from_arrays
 
 RATE = 44_100
 MODEL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)

@@ -17,23 +17,23 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
+from tests.train.synthetic import MODEL, songs, tiny
+from unetsep.cli import options as train_cli
+from unetsep.dsp.spectrogram import stft
+from unetsep.network.presets import NETWORKS, build_model, spleeter_config
+from unetsep.network.unet import UNet
 from unetsep.separator import Separator
-from unetsep.spectrogram import stft
-from unetsep.spleeter import spleeter_config
-from unetsep.train import losses, train_cli
 from unetsep.train.calibration import gradient_norm, set_input_statistics
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.export import export_run, read_manifest, sdr_change
 from unetsep.train.fit import Machine, fit
 from unetsep.train.logs import draw_curves, read_log
+from unetsep.train.losses import functions as losses
+from unetsep.train.losses.spectra import spectra
 from unetsep.train.module import SeparationModule
-from unetsep.train.presets import NETWORKS, build_model
+from unetsep.train.release.export import export_run, sdr_change
 from unetsep.train.schedule import Clock, Schedule
-from unetsep.train.spectra import spectra
-from unetsep.unet import UNet
-from unetsep.weights import load_network
-
-from .synthetic import MODEL, songs, tiny
+from unetsep.weights.load import load_network
+from unetsep.weights.manifest import read_manifest
 
 CPU = Machine("cpu", workers=0)
 
@@ -227,9 +227,9 @@ def test_early_stopping_ends_a_run(tmp_path: Path) -> None:
 
 
 def test_losses_start_with_equal_gradient_norms() -> None:
-    from unetsep.train.data import ClipDataset
-    from unetsep.train.planner import ClipPlanner
-    from unetsep.train.spectra import blockwise_loss
+    from unetsep.train.data.clip_plans import ClipPlanner
+    from unetsep.train.data.clips import ClipDataset
+    from unetsep.train.losses.spectra import blockwise_loss
 
     config = tiny(losses=tuple(losses.LOSSES))
     module = SeparationModule(config)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.train.synthetic import songs, tiny
+from unetsep.cli.train import decoding
 from unetsep.train import progress
 from unetsep.train.fit import Machine, fit
-from unetsep.train.progress import ProgressBar, decoding
-
-from .synthetic import songs, tiny
+from unetsep.train.progress import ProgressBar
 
 
 def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(

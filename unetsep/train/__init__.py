@@ -1,1 +1,18 @@
-"""Training and evaluation; needs ``pip install unetsep[train]``."""
+"""Training and evaluation; needs the extra ``train``.
+
+fit            a run, from recordings to checkpoints
+config         TrainConfig: the one description of a run
+module         the networks of a run and one training step
+calibration    input statistics and the losses' scales, before the first step
+schedule       learning rates, and when a run ends
+muon           the optimiser
+callbacks      averages, checkpoints, interruptions
+validation     SDR of the networks in training
+distributed    many processes
+logs           log lines and curves
+progress       the progress bar
+data/          from files to clips
+losses/        what is minimised
+evaluation/    scores, reports, figures
+release/       from a run to published checkpoints
+"""

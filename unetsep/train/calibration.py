@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..unet import UNet, compress
+from ..network.unet import UNet, compress
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:

@@ -14,8 +14,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
-from ..unet import UNet
-from ..weights import serialize
+from ..network.unet import UNet
+from ..storage import write_atomically
+from ..weights.checkpoint import serialize
 from .config import TrainingError
 from .module import SeparationModule
 
@@ -157,10 +158,3 @@ class Keeper(Callback):
             raise TrainingError(
                 f"cannot save step {trainer.global_step} to {self.run}: {error.strerror}"
             ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: what has the name is complete."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import STEMS, ModelConfig
 from ..errors import UnetsepError
-from .presets import DEFAULT, NETWORKS
+from ..network.presets import DEFAULT, NETWORKS
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "plateau")
@@ -32,7 +32,7 @@ class TrainConfig:
     Parameters
     ----------
     losses
-        Names from `unetsep.train.losses.LOSSES`; one network is trained for each, all on
+        Names from `unetsep.train.losses.functions.LOSSES`; one network is trained for each, all on
         the same batches and from the same initial weights.
     model
         Network and signal path.

@@ -21,18 +21,18 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from .. import __version__
-from ..allocator import keep_freed_memory
-from ..unet import UNet
-from ..weights import load_network
+from ..network.devices import keep_freed_memory
+from ..network.unet import UNet
+from ..version import __version__
+from ..weights.load import load_network
 from .callbacks import LAST, Ema, InterruptedRunError, Keeper
 from .config import TrainConfig, TrainingError
-from .data import ClipDataset
-from .loading import ClipModule
+from .data.clips import ClipDataset
+from .data.loaders import ClipModule
+from .data.recording import Song
+from .distributed import ChildWatch, is_lost_process
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule
-from .song import Song
-from .watch import ChildWatch, is_lost_process
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def fit(
     config
         What to train.
     train, valid
-        Songs; see `unetsep.train.cache` and `unetsep.train.song.hold_out`.
+        Songs; see `unetsep.train.data.cache` and `unetsep.train.data.recording.hold_out`.
     run
         Folder of the run; an existing one only with ``resume``.
     machine

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from ..config import STEMS
-from ..unet import UNet
+from ..network.unet import UNet
 from .calibration import gradient_norm, set_input_statistics
 from .config import TrainConfig, TrainingError
-from .data import ClipDataset, clip_indices
-from .losses import Loss, build_loss
+from .data.clips import ClipDataset, clip_indices
+from .data.recording import Song
+from .losses.functions import Loss, build_loss
+from .losses.spectra import Batch, blockwise_loss, spectra
 from .muon import Muon
 from .schedule import Clock, Schedule
-from .song import Song
-from .spectra import Batch, blockwise_loss, spectra
 from .validation import Separators, combine
 
 # Clips from which input statistics and gradient norms are taken, far from those of any run.

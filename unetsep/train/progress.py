@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
-from .cache import Progress as Report
 from .module import SeparationModule
 
 # Seconds between updates; reading a loss makes an accelerator wait.
@@ -82,22 +79,3 @@ def stop(bar: Progress) -> None:
     """Take a bar away that may never have been shown; rich would print an empty line."""
     if bar.live.is_started:
         bar.stop()
-
-
-@contextmanager
-def decoding(console: Console) -> Iterator[Report]:
-    """A bar for `unetsep.train.cache.load`, shown only if there is something to decode."""
-    bar = Progress(
-        TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    )
-    task = bar.add_task("decoding", total=None)
-
-    def report(done: int, total: int) -> None:
-        if done < total and console.is_terminal and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        stop(bar)

@@ -1,7 +1,7 @@
 """Exact SDR of the networks in training on the validation songs.
 
 A song's score is the median of its frames, the set's score the median of its songs, both as
-museval computes them; see `unetsep.train.metrics`. Frames are scored with the stems that the
+museval computes them; see `unetsep.train.evaluation.sdr`. Frames are scored with the stems that the
 network estimates.
 """
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ..config import STEMS
+from ..network.unet import UNet
 from ..separator import Separator
-from ..unet import UNet
-from .metrics import frame_sdr, median
-from .song import Song
+from .data.recording import Song
+from .evaluation.sdr import frame_sdr, median
 
 
 class Separators:

@@ -1,0 +1,206 @@
+"""Feed damaged audio files to the reader and the command until the time is up.
+
+    python benchmarks/fuzz_audio.py --minutes 30 --model tiny.safetensors
+
+Every input must end in samples or in one of unetsep's own errors: no other exception, no
+crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. Inputs run in a child
+process; those that break a rule are kept in the folder given by --keep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import multiprocessing
+import os
+import random
+import resource
+import struct
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+LIMIT_SECONDS = 20
+LIMIT_BYTES = 2 << 30
+FORMATS = [
+    ("wav", "WAV", "PCM_16"),
+    ("wav", "WAV", "PCM_24"),
+    ("wav", "WAV", "FLOAT"),
+    ("wav", "WAV", "IMA_ADPCM"),
+    ("wav", "RF64", "PCM_16"),
+    ("w64", "W64", "PCM_16"),
+    ("aiff", "AIFF", "PCM_24"),
+    ("au", "AU", "PCM_16"),
+    ("caf", "CAF", "ALAC_16"),
+    ("flac", "FLAC", "PCM_16"),
+    ("ogg", "OGG", "VORBIS"),
+    ("opus", "OGG", "OPUS"),
+    ("mp3", "MP3", "MPEG_LAYER_III"),
+]
+INTERESTING = [
+    0,
+    1,
+    2,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+]
+
+
+def seeds() -> list[tuple[str, bytes]]:
+    """Small valid files of every format."""
+    rng = np.random.default_rng(0)
+    found = []
+    for suffix, container, subtype in FORMATS:
+        for channels in (1, 2):
+            audio = (0.2 * rng.standard_normal((6000, channels))).astype(np.float32)
+            file = io.BytesIO()
+            soundfile.write(file, audio, 48_000, subtype=subtype, format=container)
+            found.append((suffix, file.getvalue()))
+    mp3 = found[-1][1]
+    found.append(("mp3", b"ID3\x03\0\0\0\0\x10\0APIC\0\0\x08\0" + bytes(2042) + mp3))
+    found.append(("mp3", mp3.replace(b"Info", b"None") * 3))
+    found.append(("mp3", mp3 * 2))
+    return found
+
+
+def mutate(rng: random.Random, content: bytes, other: bytes) -> bytes:
+    """A few changes of the kinds that damage, carelessness and malice make."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        near = min(len(data), rng.choice((16, 64, 256, len(data))))
+        at = rng.randrange(max(near, 1))
+        kind = rng.randrange(8)
+        if kind == 0 and data:
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            data[at : at + 4] = struct.pack(rng.choice("<>") + "I", rng.choice(INTERESTING))
+        elif kind == 2:
+            data[at : at + 2] = struct.pack(rng.choice("<>") + "H", rng.choice(INTERESTING) & 65535)
+        elif kind == 3:
+            del data[rng.randrange(len(data) + 1) :]
+        elif kind == 4:
+            del data[at : at + rng.randrange(1, 400)]
+        elif kind == 5:
+            data[at:at] = rng.randbytes(rng.randrange(1, 400))
+        elif kind == 6:
+            data[at:at] = data[at : at + rng.randrange(1, 2000)]
+        else:
+            begin = rng.randrange(len(other))
+            data[at : at + 200] = other[begin : begin + 200]
+    return bytes(data)
+
+
+def work(number: int, model: str, connection: multiprocessing.connection.Connection) -> None:
+    """Try inputs for ever; report each before and after."""
+    import torch
+    from click.testing import CliRunner
+
+    import unetsep.audio.reader
+    from unetsep.audio.reader import AudioReader
+    from unetsep.cli import main
+    from unetsep.errors import UnetsepError
+
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
+    rng, start = random.Random(number), seeds()
+    find_ffmpeg = unetsep.audio.reader.find_ffmpeg
+    folder = Path(tempfile.mkdtemp())
+    while True:
+        suffix, content = rng.choice(start)
+        data = mutate(rng, content, rng.choice(start)[1])
+        path = folder / f"a.{suffix}"
+        path.write_bytes(data)
+        chance = rng.random()
+        unetsep.audio.reader.find_ffmpeg = find_ffmpeg if chance < 0.02 else lambda: None
+        connection.send(("begin", suffix, data))
+        outcome = "read"
+        try:
+            if chance > 0.95:
+                command = ["separate", "-q", "-m", model, "--overwrite", "-d", "cpu"]
+                command += ["-o", str(folder / "o"), "--duration", "5", str(path)]
+                result = CliRunner().invoke(main, command)
+                bad = result.exception is not None and not isinstance(result.exception, SystemExit)
+                outcome = "command" if not bad else repr(result.exception)
+            else:
+                with AudioReader(path) as reader:
+                    total = sum(block.size for block in reader.blocks())
+                    outcome = "read" if total < 2e8 else f"{total} samples"
+        except UnetsepError:
+            outcome = "refused"
+        except BaseException as error:
+            outcome = repr(error)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        connection.send(("end", outcome if peak < LIMIT_BYTES else f"{peak} bytes", b""))
+
+
+def main() -> None:
+    """Run until the time is up, then print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--keep", type=Path, default=Path("fuzz"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.keep.mkdir(exist_ok=True)
+    end, counts, number = time.monotonic() + 60 * options.minutes, {}, options.seed
+    context = multiprocessing.get_context("spawn")
+    while time.monotonic() < end:
+        mine, theirs = context.Pipe()
+        child = context.Process(target=work, args=(number, options.model, theirs), daemon=True)
+        child.start()
+        theirs.close()
+        number, current, outcome = number + 1, None, "exited"
+        begun = time.monotonic()
+        while time.monotonic() < end and time.monotonic() < begun + 300:
+            try:
+                if not mine.poll(LIMIT_SECONDS + (40 if current is None else 0)):
+                    outcome = "hang"
+                    break
+                kind, text, data = mine.recv()
+            except EOFError:
+                child.join()
+                outcome = f"exit code {child.exitcode}"
+                break
+            if kind == "begin":
+                current, outcome = (text, data), "exited"
+                continue
+            counts[text if text in ("read", "refused", "command") else "broken"] = (
+                counts.get(text if text in ("read", "refused", "command") else "broken", 0) + 1
+            )
+            if text not in ("read", "refused", "command"):
+                keep(options.keep, current, text)
+        else:
+            outcome = "done"
+        if outcome != "done":
+            counts[outcome] = counts.get(outcome, 0) + 1
+            keep(options.keep, current, outcome)
+        child.kill()
+        child.join()
+        print(f"{(end - time.monotonic()) / 60:.1f} min left: {counts}", flush=True)
+
+
+def keep(folder: Path, current: tuple[str, bytes] | None, outcome: str) -> None:
+    """Save an input that broke a rule."""
+    if current is None:
+        return
+    suffix, data = current
+    name = hashlib.sha256(data).hexdigest()[:12]
+    (folder / f"{name}.{suffix}").write_bytes(data)
+    with (folder / "outcomes.txt").open("a") as file:
+        file.write(f"{name}.{suffix} {outcome}{os.linesep}")
+    print(name, suffix, outcome, flush=True)
+
+
+if __name__ == "__main__":
+    main()

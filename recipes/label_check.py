@@ -1,0 +1,91 @@
+"""Training recordings in which something else than their stem is heard.
+
+    python benchmarks/label_check.py --musdb-root MUSDB18 --songs SONGS --pools POOLS
+
+Separates every recording of a single stem by itself. What a model hears as other stems is often
+an error of the model, but recordings of which it is much (instruments that bleed into a singer's
+microphone, samples of whole bands, stems that are mixed up) deserve a listen: a wrong label
+teaches the wrong thing, and its large errors outweigh those of many good clips. Prints a table,
+worst first, with where to listen; `unetsep train --leave-out` leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from unetsep.config import STEMS
+from unetsep.separator import Separator
+from unetsep.train.data.recording import AUDIBLE, Song
+from unetsep.train.data.run_data import decode, find_data
+
+SECONDS, RATE = 10, 44_100
+
+
+class Finding(NamedTuple):
+    """What became of one recording; energies are shares of its own."""
+
+    name: str
+    stem: str
+    sdr: float
+    shares: tuple[float, ...]
+    worst: int
+
+
+def examine(separator: Separator, song: Song, stem: str) -> Finding | None:
+    """Separate a recording in pieces; None for one that is silent."""
+    size = SECONDS * RATE
+    pieces = []
+    for start in range(0, max(1, song.samples - size // 2), size):
+        length = min(size, song.samples - start)
+        if song.level(stem, start, length) < AUDIBLE:
+            continue
+        sound = song.stem(stem)[start : start + length].T.astype(np.float32) / 32768
+        found = separator.separate(sound, RATE)
+        lost = np.square(sound - found[stem]).sum()
+        energies = [np.square(found[name]).sum() for name in STEMS]
+        pieces.append((start, np.square(sound).sum(), lost, *energies))
+    if not pieces:
+        return None
+    starts, energy, lost, *others = np.array(pieces, np.float64).T
+    whole = energy.sum()
+    sdr = 10 * float(np.log10(whole / max(lost.sum(), 1e-12 * whole)))
+    shares = tuple(float(other.sum() / whole) for other in others)
+    return Finding(song.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // RATE))
+
+
+def main() -> None:
+    """Examine and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--musdb-root", type=Path)
+    parser.add_argument("--songs", type=Path, action="append", default=[])
+    parser.add_argument("--pools", type=Path, action="append", default=[])
+    parser.add_argument("--cache", type=Path, help="as of unetsep train")
+    parser.add_argument("--model", default="default", help="name or path")
+    parser.add_argument("--below", type=float, default=6.0, help="SDR in dB of what is printed")
+    options = parser.parse_args()
+    data = find_data(options.musdb_root, options.songs, options.pools, options.cache)
+    songs = [song for song in decode(data, Console(stderr=True)) if song.split == "train"]
+    separator = Separator(options.model)
+    findings = [
+        finding
+        for song in songs
+        for stem in song.names
+        if stem in STEMS and (finding := examine(separator, song, stem)) is not None
+    ]
+    print(f"| recording | stem | SDR | {' | '.join(f'heard as {s}' for s in STEMS)} | worst from |")
+    print("|---|---|---|---|---|---|---|---|")
+    for found in sorted(findings, key=lambda finding: finding.sdr):
+        if found.sdr < options.below:
+            shares = " | ".join(f"{share:.0%}" for share in found.shares)
+            print(
+                f"| {found.name} | {found.stem} | {found.sdr:.1f} dB | {shares} | {found.worst} s |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import unetsep.audio.ffmpeg
+import unetsep.audio.reader
+from tests.audio.test_reader import read
+from tests.signals import RATE
+from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.audio.reader import AudioReader
+from unetsep.errors import AudioError
+
+
+def convert(ffmpeg: str, source: Path, name: str, *options: str) -> Path:
+    path = source.with_name(name)
+    command = [ffmpeg, "-v", "error", "-y", "-i", str(source), *options, str(path)]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _need(need_ffmpeg):
+    pass
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mp4", "a.mka", "a.webm"])
+def test_other_containers_are_read_with_ffmpeg(song, need_ffmpeg, name):
+    codec = [] if name != "a.webm" else ["-c:a", "libopus"]
+    source = song("a.wav", seconds=2)
+    path = convert(need_ffmpeg, source, name, *codec)
+    with AudioReader(path) as reader:
+        assert reader.info.bit_depth == "24"
+        rate = reader.info.sample_rate
+        audio = np.concatenate(list(reader.blocks()), axis=1)
+        assert reader.warnings == []
+    assert audio.shape[0] == 2
+    assert audio.shape[1] == pytest.approx(2 * rate, abs=4096)
+
+
+@pytest.mark.parametrize(("codec", "depth"), [("alac", "16"), ("pcm_f32le", "32f")])
+def test_lossless_codecs_keep_their_bit_depth(song, need_ffmpeg, codec, depth):
+    source = song("a.wav", subtype="PCM_16")
+    path = convert(need_ffmpeg, source, "a.mov", "-c:a", codec)
+    with AudioReader(path) as reader:
+        assert reader.info.bit_depth == depth
+    np.testing.assert_allclose(read(path), read(source), atol=1e-6)
+
+
+def test_excerpt_by_ffmpeg_is_exact(song, need_ffmpeg):
+    path = convert(need_ffmpeg, song("a.wav", seconds=3), "a.m4a")
+    whole = read(path)
+    part = read(path, start=1.2345, duration=0.5)
+    begin = round(1.2345 * RATE)
+    np.testing.assert_array_equal(part, whole[:, begin : begin + RATE // 2])
+
+
+def test_without_ffmpeg_the_message_names_file_format_and_remedy(song, need_ffmpeg, monkeypatch):
+    path = convert(need_ffmpeg, song("a.wav"), "a.m4a")
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    with pytest.raises(
+        AudioError, match=r"a\.m4a.*\.m4a needs ffmpeg.*pip install unetsep\[ffmpeg\]"
+    ):
+        AudioReader(path)
+
+
+def test_without_ffmpeg_a_damaged_wav_is_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(b"RIFFoops")
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    with pytest.raises(AudioError, match=r"cannot be read as wav audio .* damaged"):
+        AudioReader(tmp_path / "a.wav")
+
+
+def test_the_ffmpeg_of_a_wheel_serves_where_none_is_on_path(song, need_ffmpeg, monkeypatch):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    path = convert(need_ffmpeg, song("a.wav"), "a.m4a")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert find_ffmpeg() == imageio_ffmpeg.get_ffmpeg_exe()
+    assert read(path).shape[0] == 2
+
+
+def test_no_ffmpeg_anywhere_is_none(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    assert find_ffmpeg() is None
+
+
+def test_video_without_sound_says_so(tmp_path, need_ffmpeg):
+    path = tmp_path / "silent.mp4"
+    command = [need_ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:d=0.2", str(path)]
+    subprocess.run(command, check=True)
+    with pytest.raises(AudioError, match="it has no audio track"):
+        AudioReader(path)
+
+
+def test_misnamed_file_is_read_with_a_warning(song, need_ffmpeg):
+    path = convert(need_ffmpeg, song("b.wav"), "a.m4a").rename(song("b.wav").with_name("a.wav"))
+    with AudioReader(path) as reader:
+        assert "may be damaged or misnamed" in reader.warnings[0]
+
+
+def test_playlists_fetch_nothing(tmp_path):
+    (tmp_path / "a.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+    )
+    begun = time.monotonic()
+    with pytest.raises(AudioError):
+        AudioReader(tmp_path / "a.m3u8")
+    assert time.monotonic() - begun < 20
+
+
+def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ffmpeg):
+    path = convert(need_ffmpeg, song("a.wav", seconds=4), "a.m4a", "-movflags", "+faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with AudioReader(path) as reader:
+        samples = sum(block.shape[1] for block in reader.blocks())
+        assert any("may be cut short" in text for text in reader.warnings)
+    assert 0 < samples < 3 * RATE
+
+
+def script(folder: Path, text: str) -> str:
+    if os.name == "nt":
+        pytest.skip("needs a shell")
+    path = folder / "ffmpeg"
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("text", ["exec sleep 60", 'case "$*" in *pipe:1*) exec sleep 60;; esac'])
+def test_an_ffmpeg_that_hangs_is_given_up(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, text))
+    monkeypatch.setattr(unetsep.audio.ffmpeg, "PATIENCE", 0.3)
+    (tmp_path / "a.m4a").write_bytes(bytes(100))
+    with pytest.raises(AudioError, match=r"gave no audio within 0\.3 s"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+def test_an_ffmpeg_that_is_none_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, "seq 1000"))
+    (tmp_path / "a.m4a").write_bytes(bytes(100))
+    with pytest.raises(AudioError, match="is it ffmpeg"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+def test_an_ffmpeg_that_cannot_start_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: str(tmp_path / "nothing"))
+    (tmp_path / "a.m4a").write_bytes(bytes(100))
+    with pytest.raises(AudioError, match="nothing cannot be started"):
+        AudioReader(tmp_path / "a.m4a")
+
+
+def test_many_complaints_do_not_stop_ffmpeg(song, tmp_path, need_ffmpeg, monkeypatch):
+    path = convert(need_ffmpeg, song("a.wav"), "a.m4a")
+    noisy = script(tmp_path, f'seq 100000 >&2\nexec {need_ffmpeg} "$@"')
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: noisy)
+    with AudioReader(path) as reader:
+        assert sum(block.shape[1] for block in reader.blocks()) >= RATE
+        assert "damaged in places; ffmpeg says: 1" in reader.warnings[0]
+
+
+def test_no_process_outlives_its_reader(song, need_ffmpeg):
+    path = convert(need_ffmpeg, song("a.wav", seconds=12), "a.m4a")
+    with AudioReader(path) as reader:
+        next(reader.blocks(1000))
+        process = reader._source._process
+    assert process.returncode is not None

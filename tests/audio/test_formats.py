@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.signals import music
+from unetsep.audio.decoder import AudioInfo
+from unetsep.audio.formats import MP3_RATES, OutputFormat, choose_format, quantize
+from unetsep.audio.writers import open_writer
+from unetsep.errors import AudioError
+
+RATES = (1000, 8000, 11_025, 16_000, 24_000, 44_100, 48_000, 65_535, 65_537, 88_200, 96_000)
+HIGH_RATES = (192_000, 199_999, 200_000, 200_001, 655_350, 655_360, 1_000_000)
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", RATES + HIGH_RATES)
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 9])
+def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
+    tmp_path, container, rate, channels
+):
+    info = AudioInfo(rate, channels, None, "16")
+    try:
+        output = choose_format(container, "auto", info)
+    except AudioError as error:
+        other = str(error).rsplit("--format ", 1)[1]
+        output = choose_format(other, "auto", info)
+    audio = music(0.01, rate, channels)
+    path = tmp_path / "a"
+    writer = open_writer(path, output, info)
+    writer.write(quantize(audio, output))
+    writer.close()
+    found = soundfile.info(path)
+    assert (found.samplerate, found.channels, found.frames) == (rate, channels, len(audio))
+
+
+@pytest.mark.parametrize(
+    ("container", "rate", "channels", "message"),
+    [
+        ("mp3", 96_000, 2, r"mp3 cannot hold 2 channels at 96000 Hz .* use --format flac"),
+        ("mp3", 44_100, 6, r"mp3 cannot hold 6 channels at 44100 Hz .* use --format flac"),
+        ("mp3", 44_100, 9, "use --format wav"),
+        ("flac", 199_999, 2, r"in steps of 10 Hz .* use --format wav"),
+        ("flac", 44_100, 9, r"at most 8 channels .* use --format wav"),
+        ("ogg", 384_000, 2, r"at most 8 channels and 200000 Hz.* use --format flac"),
+    ],
+)
+def test_refusal_says_what_holds_and_what_to_use(container, rate, channels, message):
+    with pytest.raises(AudioError, match=message):
+        choose_format(container, "auto", AudioInfo(rate, channels, None, "24"))
+
+
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
+    info = AudioInfo(44_100, 2, None, depth)
+    assert choose_format("wav", "auto", info).bit_depth == depth
+    assert choose_format("flac", "auto", info).bit_depth == ("24" if depth == "32f" else depth)
+    assert choose_format("ogg", "auto", info).bit_depth is None
+
+
+@pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "8")])
+def test_unknown_choices_are_value_errors(container, depth):
+    with pytest.raises(ValueError, match="expected wav, flac, ogg, mp3 and auto, 16, 24, 32f"):
+        choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
+
+
+def frames_of_mp3(content: bytes) -> list[tuple[int, int]]:
+    """Bit rate in kbit/s and length in bytes of each layer III frame."""
+    fast = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+    slow = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+    found, at = [], 0
+    while at + 4 <= len(content):
+        bits = int.from_bytes(content[at : at + 4], "big")
+        assert bits >> 21 == 0x7FF
+        version = bits >> 19 & 3
+        rate = (44_100, 48_000, 32_000)[bits >> 10 & 3] >> {3: 0, 2: 1, 0: 2}[version]
+        kbits = (fast if version == 3 else slow)[bits >> 12 & 15]
+        size = (144_000 if version == 3 else 72_000) * kbits // rate + (bits >> 9 & 1)
+        found.append((kbits, size))
+        at += size
+    assert at == len(content)
+    return found
+
+
+@pytest.mark.parametrize("rate", MP3_RATES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mp3_has_the_highest_constant_bit_rate_of_its_sample_rate(tmp_path, rate, channels):
+    info = AudioInfo(rate, channels, None, "16")
+    for name, audio in {
+        "music": music(1, rate, channels),
+        "silence": np.zeros((rate, channels)),
+    }.items():
+        writer = open_writer(tmp_path / name, OutputFormat("mp3", None), info)
+        writer.write(audio.astype(np.float32))
+        writer.close()
+        kbits = {kbits for kbits, _ in frames_of_mp3((tmp_path / name).read_bytes())}
+        assert kbits == {320 if rate >= 32_000 else 160 if rate >= 16_000 else 64}
+
+
+@pytest.mark.parametrize(("depth", "bits"), [("16", 16), ("24", 24)])
+def test_integer_samples_come_back_exactly(depth, bits):
+    full = 2.0 ** (bits - 1)
+    codes = np.array([-full, -full + 1, -1, 0, 1, full - 2, full - 1])
+    stored = quantize((codes / full).astype(np.float32), OutputFormat("wav", depth))
+    assert (stored.astype(np.int64) == codes * (1 if bits == 16 else 256)).all()
+
+
+def test_samples_beyond_full_scale_are_clipped_not_wrapped():
+    wild = np.array([-9.0, -1.0001, 1.0, 9.0], np.float32)
+    assert quantize(wild, OutputFormat("wav", "16")).tolist() == [-32768, -32768, 32767, 32767]
+    assert quantize(wild, OutputFormat("wav", "32f")) is wild

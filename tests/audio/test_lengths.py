@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.audio.test_reader import read
+from tests.signals import RATE, music
+from unetsep.audio.lengths import missing_share, mp3_claim, ogg_is_open
+from unetsep.audio.reader import AudioReader
+from unetsep.errors import AudioError
+
+COUNTED = [
+    ("a.wav", "WAV", "PCM_16"),
+    ("f.wav", "WAV", "FLOAT"),
+    ("x.wav", "WAVEX", "PCM_24"),
+    ("a.rf64", "RF64", "PCM_16"),
+    ("a.w64", "W64", "PCM_16"),
+    ("a.aiff", "AIFF", "PCM_24"),
+    ("a.au", "AU", "PCM_16"),
+    ("a.flac", "FLAC", "PCM_16"),
+    ("a.mp3", "MP3", "MPEG_LAYER_III"),
+]
+
+
+def cut(path: Path, share: float) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+@pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)
+@pytest.mark.parametrize("share", [0.95, 0.6])
+def test_a_counted_file_that_is_cut_is_refused(song, name, container, subtype, share):
+    path = cut(song(name, seconds=3, container=container, subtype=subtype), share)
+    with pytest.raises(AudioError, match=r"cut short|damaged|cannot be read"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)
+def test_what_is_there_of_a_cut_file_can_be_taken(song, name, container, subtype):
+    path = song(name, seconds=3, container=container, subtype=subtype)
+    whole = read(path, duration=1)
+    assert np.array_equal(read(cut(path, 0.95), duration=1), whole)
+
+
+@pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)
+def test_a_whole_file_misses_nothing(song, name, container, subtype):
+    path = song(name, container=container, subtype=subtype)
+    assert missing_share(path, container) == 0
+
+
+@pytest.mark.parametrize(("name", "container", "subtype"), COUNTED[:-2])
+def test_bytes_behind_the_samples_are_no_samples(song, name, container, subtype):
+    path = song(name, container=container, subtype=subtype)
+    path.write_bytes(path.read_bytes() + b"anything " * 100)
+    assert read(path).shape[1] >= RATE
+
+
+@pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_F000, 0])
+def test_a_wav_file_from_a_pipe_has_no_length_to_break(song, size):
+    path = song("a.wav", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = struct.pack("<I", size)
+    path.write_bytes(content)
+    if size:
+        assert read(path).shape[1] == RATE
+    assert missing_share(path, "WAV") == 0
+
+
+def test_a_cut_caf_file_is_refused_or_read_with_a_warning(song):
+    path = song("a.caf", seconds=3)
+    assert missing_share(path, "CAF") == 0
+    assert missing_share(cut(path, 0.6), "CAF") == pytest.approx(0.4, abs=0.01)
+    try:
+        with AudioReader(path) as reader:
+            assert reader.warnings
+    except AudioError as error:
+        assert "damaged" in str(error)  # noqa: PT017 (or no error at all)
+
+
+def test_an_ogg_stream_without_an_end_is_read_with_a_warning(song):
+    path = song("a.ogg", seconds=4)
+    assert not ogg_is_open(path)
+    with AudioReader(cut(path, 0.7)) as reader:
+        samples = sum(block.shape[1] for block in reader.blocks())
+        assert reader.warnings == [
+            f"{path} has no end mark, as if it was cut off; {samples / RATE:.2f} s are there"
+        ]
+    assert RATE < samples < 4 * RATE
+
+
+@pytest.mark.parametrize("options", [["-b:a", "32k"], ["-b:a", "320k"], ["-q:a", "9"]])
+def test_an_mp3_is_the_same_in_small_and_large_blocks(song, need_ffmpeg, options):
+    # Low bit rates borrow bits from up to nine earlier frames, which a seek would miss.
+    path = encode(need_ffmpeg, song("a.wav", seconds=4), "b.mp3", *options)
+    whole = soundfile.read(path, dtype="float32")[0].T
+    assert np.array_equal(read(path), whole)
+    excerpt = read(path, start=2, duration=1)
+    np.testing.assert_allclose(excerpt, whole[:, 2 * RATE : 3 * RATE], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("a.ogg", "VORBIS"), ("a.opus", "OPUS")])
+def test_ogg_is_the_same_in_small_and_large_blocks(tmp_path, name, subtype):
+    path = tmp_path / name
+    soundfile.write(path, music(4, 48_000), 48_000, format="OGG", subtype=subtype)
+    whole = soundfile.read(path, dtype="float32")[0].T
+    np.testing.assert_allclose(read(path), whole, atol=1e-6)
+    excerpt = read(path, start=2, duration=1)
+    np.testing.assert_allclose(excerpt, whole[:, 96_000:144_000], atol=1e-4)
+
+
+def encode(ffmpeg: str, source: Path, name: str, *options: str) -> Path:
+    path = source.with_name(name)
+    subprocess.run([ffmpeg, "-v", "error", "-i", str(source), *options, str(path)], check=True)
+    return path
+
+
+def test_an_uncounted_mp3_of_variable_bit_rate_is_read_to_its_end(song, need_ffmpeg):
+    # libsndfile alone stops where the bit rate of the first frame would have it end.
+    source = song("a.wav", seconds=4)
+    loud = encode(
+        need_ffmpeg, source, "b.mp3", "-b:a", "320k", "-write_xing", "0", "-id3v2_version", "0"
+    )
+    soft = encode(
+        need_ffmpeg, source, "c.mp3", "-b:a", "32k", "-write_xing", "0", "-id3v2_version", "0"
+    )
+    joined = source.with_name("joined.mp3")
+    joined.write_bytes(loud.read_bytes() + soft.read_bytes())
+    assert soundfile.info(joined).frames < 6 * RATE
+    assert not mp3_claim(joined).counted
+    assert 8 * RATE <= read(joined).shape[1] <= 8 * RATE + 6 * 1152
+    np.testing.assert_allclose(
+        read(joined, start=5, duration=1), read(joined)[:, 5 * RATE : 6 * RATE], atol=1e-6
+    )
+
+
+def test_mp3_files_joined_by_copying_are_read_to_the_end_with_a_warning(song):
+    path = song("a.mp3", seconds=2)
+    path.write_bytes(path.read_bytes() * 2)
+    with AudioReader(path) as reader:
+        samples = sum(block.shape[1] for block in reader.blocks())
+        assert "several mp3 files joined" in reader.warnings[0]
+    assert 4 * RATE <= samples <= 4 * RATE + 6 * 1152
+
+
+def test_tags_behind_an_mp3_are_not_taken_for_audio(song):
+    path = song("a.mp3")
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    assert mp3_claim(path).goes_on_at is None
+    assert read(path).shape[1] == RATE
+
+
+def test_a_tag_with_a_picture_before_an_mp3_changes_nothing(song):
+    path = song("a.mp3")
+    whole = read(path)
+    picture = b"APIC" + struct.pack(">IH", 300_000, 0) + bytes(range(256)) * 1171 + bytes(224)
+    size = len(picture)
+    safe = bytes((size >> shift) & 127 for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + safe + picture + path.read_bytes())
+    assert mp3_claim(path).counted
+    np.testing.assert_array_equal(read(path), whole)
+
+
+def test_an_mp3_that_stops_making_sense_is_refused(song, need_ffmpeg):
+    source = song("a.wav", seconds=4)
+    path = encode(need_ffmpeg, source, "b.mp3", "-write_xing", "0")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 4
+    content[middle:] = np.random.default_rng(0).bytes(10 * len(content))
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="is damaged at"):
+        read(path)
+
+
+def test_headers_cut_anywhere_are_no_crash(tmp_path):
+    for name, container, subtype in COUNTED:
+        soundfile.write(tmp_path / name, music(0.1), RATE, subtype=subtype, format=container)
+        content = (tmp_path / name).read_bytes()
+        for size in range(1, 120, 3):
+            (tmp_path / name).write_bytes(content[:size])
+            assert 0 <= missing_share(tmp_path / name, container) <= 1
+            mp3_claim(tmp_path / name)
+            ogg_is_open(tmp_path / name)

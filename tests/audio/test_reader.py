@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.signals import RATE, music
+from unetsep.audio.reader import AudioReader
+from unetsep.errors import AudioError
+
+
+def read(path: Path, **options: float) -> np.ndarray:
+    with AudioReader(path, **options) as reader:
+        return np.concatenate(list(reader.blocks(1000)), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "bit_depth"),
+    [
+        ("a.wav", "PCM_16", "16"),
+        ("a.wav", "PCM_24", "24"),
+        ("a.wav", "PCM_32", "24"),
+        ("a.wav", "FLOAT", "32f"),
+        ("a.wav", "DOUBLE", "32f"),
+        ("a.wav", "ULAW", "16"),
+        ("a.flac", "PCM_16", "16"),
+        ("a.flac", "PCM_24", "24"),
+        ("a.ogg", "VORBIS", "24"),
+        ("a.aiff", "PCM_24", "24"),
+        ("a.caf", "FLOAT", "32f"),
+        ("a.w64", "PCM_16", "16"),
+        ("a.au", "PCM_16", "16"),
+        ("a.mp3", "MPEG_LAYER_III", "24"),
+    ],
+)
+def test_format_is_read_to_the_sample_with_the_bits_it_needs(song, name, subtype, bit_depth):
+    path = song(name, subtype=subtype)
+    with AudioReader(path) as reader:
+        assert reader.info.bit_depth == bit_depth
+        assert reader.frames == RATE
+        assert reader.warnings == []
+    assert read(path).shape == (2, RATE)
+
+
+def test_opus_is_read_at_48_khz(tmp_path):
+    soundfile.write(tmp_path / "a.opus", music(1, 48_000), 48_000, format="OGG", subtype="OPUS")
+    assert read(tmp_path / "a.opus").shape == (2, 48_000)
+
+
+def test_blocks_are_contiguous_and_concatenate_to_the_file(song):
+    path = song("a.wav", subtype="FLOAT")
+    with AudioReader(path) as reader:
+        blocks = list(reader.blocks(1000))
+    assert [b.shape[1] for b in blocks] == [1000] * 44 + [100]
+    assert all(block.flags.c_contiguous for block in blocks)
+    np.testing.assert_array_equal(np.concatenate(blocks, axis=1).T, soundfile.read(path)[0])
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+def test_excerpt_is_the_same_samples_as_the_whole(song, name):
+    path = song(name, seconds=3)
+    part = read(path, start=0.7, duration=1.1)
+    whole = read(path)[:, round(0.7 * RATE) :][:, : round(1.1 * RATE)]
+    assert part.shape == whole.shape
+    # mp3 decoders start afresh, a few frames earlier: equal to rounding, not to the bit.
+    np.testing.assert_allclose(part, whole, atol=1e-4)
+
+
+def test_excerpt_may_run_over_the_end(song):
+    assert read(song(), start=0.75, duration=9).shape == (2, RATE - round(0.75 * RATE))
+
+
+def test_shortest_duration_is_one_sample(song):
+    assert read(song(), duration=1e-9).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"start": -1},
+        {"start": float("nan")},
+        {"start": float("inf")},
+        {"duration": 0},
+        {"duration": -1},
+        {"duration": float("nan")},
+        {"duration": float("inf")},
+    ],
+)
+def test_impossible_excerpts_are_value_errors(song, options):
+    with pytest.raises(ValueError, match="must be"):
+        AudioReader(song(), **options)
+
+
+def test_start_beyond_the_end_says_how_long_the_file_is(song):
+    with pytest.raises(AudioError, match=r"lasts 1\.00 s: an excerpt cannot start at 7\.00 s"):
+        AudioReader(song(), start=7)
+
+
+def no_file(folder: Path) -> Path:
+    return folder / "none.wav"
+
+
+def empty_file(folder: Path) -> Path:
+    (folder / "empty.wav").touch()
+    return folder / "empty.wav"
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "text.wav").write_text("These are not samples.\n" * 100)
+    return folder / "text.wav"
+
+
+def fifo(folder: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names here")
+    os.mkfifo(folder / "pipe.wav")
+    return folder / "pipe.wav"
+
+
+def no_samples(folder: Path) -> Path:
+    soundfile.write(folder / "zero.wav", np.zeros((0, 2)), RATE)
+    return folder / "zero.wav"
+
+
+def many_channels(folder: Path) -> Path:
+    soundfile.write(folder / "many.wav", np.zeros((5, 1000)), RATE)
+    return folder / "many.wav"
+
+
+def wild_rate(folder: Path) -> Path:
+    soundfile.write(folder / "rate.wav", np.zeros((5, 2)), 1_000_000_000)
+    return folder / "rate.wav"
+
+
+def zero_rate(folder: Path) -> Path:
+    soundfile.write(folder / "rate.wav", np.zeros((5, 2)), RATE)
+    content = bytearray((folder / "rate.wav").read_bytes())
+    content[24:28] = bytes(4)
+    (folder / "rate.wav").write_bytes(content)
+    return folder / "rate.wav"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_file, "does not exist"),
+        (lambda folder: folder, "is a folder where an audio file was expected"),
+        (lambda folder: folder / ("x" * 300), "cannot be opened: File name too long"),
+        (empty_file, r"is empty \(0 bytes\)"),
+        (text_file, "text.wav"),
+        (fifo, "is not a regular file"),
+        (no_samples, r"no audio samples"),
+        (many_channels, "claims 1000 channels: expected 1 to 64"),
+        (wild_rate, "claims a sample rate of 1000000000 Hz: expected 1000 to 1000000"),
+        (zero_rate, "rate.wav"),
+    ],
+)
+def test_what_is_no_usable_audio_is_refused_in_one_sentence(tmp_path, make, message):
+    path = make(tmp_path)
+    with pytest.raises(AudioError, match=message) as caught:
+        AudioReader(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused_with_their_place(tmp_path, bad):
+    audio = music(1)
+    audio[22_050, 1] = bad
+    soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"NaN or infinite samples, the first at 0\.500 s"):
+        read(tmp_path / "a.wav")
+
+
+def test_samples_whose_sum_overflows_no_float64_are_fine(tmp_path):
+    audio = np.full((1000, 2), 3e38, np.float32)
+    soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    assert np.isfinite(read(tmp_path / "a.wav")).all()
+
+
+def test_file_that_shrinks_while_being_read_is_an_error(song):
+    path = song("a.wav", seconds=4)
+    with AudioReader(path) as reader:
+        blocks = reader.blocks(1000)
+        next(blocks)
+        os.truncate(path, 1000)
+        with pytest.raises(AudioError, match=r"is cut short: its header promises 4\.00 s"):
+            list(blocks)
+
+
+def test_file_that_vanishes_while_being_read_is_read_to_the_end_or_an_error(song):
+    path: Path = song("a.wav", seconds=2)
+    with AudioReader(path) as reader:
+        blocks = reader.blocks(1000)
+        next(blocks)
+        try:
+            path.unlink()
+        except PermissionError:
+            pytest.skip("open files cannot be removed here")
+        assert sum(block.shape[1] for block in blocks) == 2 * RATE - 1000
+
+
+def test_no_file_stays_open(song: Callable[..., Path]):
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("counts open files in /proc")
+    paths = [song("a.wav"), song("a.mp3"), song("a.flac")]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for path in paths * 5:
+        read(path)
+        with pytest.raises(AudioError):
+            AudioReader(path, start=99)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,170 @@
+# ruff: noqa: PT012, SIM117 (the order in which the managers end is what is tested)
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import unetsep.audio.stem_files
+from tests.signals import RATE, music
+from unetsep.audio.decoder import AudioInfo
+from unetsep.audio.formats import OutputFormat
+from unetsep.audio.stem_files import StemFiles
+from unetsep.errors import AudioError
+
+INFO = AudioInfo(RATE, 2, None, "16")
+FORMATS = [("wav", "32f"), ("wav", "16"), ("flac", "24"), ("ogg", None), ("mp3", None)]
+
+
+def stems(seconds: float = 0.5, gain: float = 1.0) -> np.ndarray:
+    return gain * np.stack([music(seconds, seed=seed).T for seed in (1, 2)])
+
+
+def targets(folder: Path, ext: str = "wav") -> list[Path]:
+    return [folder / f"song/{name}.{ext}" for name in ("one", "two")]
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(("container", "depth"), FORMATS)
+def test_targets_appear_together_at_the_commit(tmp_path, container, depth):
+    paths = targets(tmp_path, container)
+    with StemFiles(paths, OutputFormat(container, depth), INFO) as files:
+        for at in range(0, RATE // 2, 5000):
+            files.write(stems()[..., at : at + 5000])
+        assert not any(path.exists() for path in paths)
+        assert files.commit() == 1.0
+        assert all(path.exists() for path in paths)
+    assert everything(tmp_path) == ["song", f"song/one.{container}", f"song/two.{container}"]
+    for path, stem in zip(paths, stems(), strict=True):
+        error = soundfile.read(path)[0].T - stem
+        assert np.sqrt(np.mean(error**2)) < (0.02 if depth is None else 1e-4)
+
+
+@pytest.mark.parametrize(("container", "depth"), FORMATS)
+def test_an_exception_leaves_nothing_not_even_folders(tmp_path, container, depth):
+    with pytest.raises(KeyboardInterrupt):
+        with StemFiles(targets(tmp_path / "a/b"), OutputFormat(container, depth), INFO) as files:
+            files.write(stems())
+            raise KeyboardInterrupt
+    assert everything(tmp_path) == []
+
+
+def test_leaving_without_a_commit_leaves_nothing(tmp_path):
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
+        files.write(stems())
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize("depth", ["16", "24"])
+def test_one_gain_for_all_stems_only_if_one_would_clip(tmp_path, depth):
+    loud = stems(gain=3.0)
+    with StemFiles(targets(tmp_path), OutputFormat("wav", depth), INFO) as files:
+        files.write(loud)
+        gain = files.commit()
+    assert gain == pytest.approx(1 / np.abs(loud).max(), rel=1e-4)
+    for path, stem in zip(targets(tmp_path), loud, strict=True):
+        found = soundfile.read(path)[0].T
+        np.testing.assert_allclose(found, gain * stem, atol=1e-4)
+        assert np.abs(found).max() < 1
+
+
+def test_float_output_keeps_what_exceeds_full_scale(tmp_path):
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "32f"), INFO) as files:
+        files.write(stems(gain=30))
+        assert files.commit() == 1.0
+    np.testing.assert_array_equal(
+        soundfile.read(targets(tmp_path)[0], dtype="float32")[0].T, stems(gain=30)[0]
+    )
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
+    with pytest.raises(AudioError, match=r"two\.wav appeared while its song was being separated"):
+        with StemFiles(
+            targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False
+        ) as files:
+            files.write(stems())
+            targets(tmp_path)[1].write_bytes(b"precious")
+            files.commit()
+    assert everything(tmp_path) == ["song", "song/two.wav"]
+    assert targets(tmp_path)[1].read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_without_overwriting_new_files_get_their_names(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "")))
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False) as files:
+        files.write(stems())
+        files.commit()
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+def test_overwriting_replaces(tmp_path):
+    targets(tmp_path)[0].parent.mkdir()
+    targets(tmp_path)[0].write_bytes(b"old")
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
+        files.write(stems())
+        files.commit()
+    assert soundfile.info(targets(tmp_path)[0]).frames == RATE // 2
+
+
+def test_a_file_where_a_folder_is_needed_is_one_sentence(tmp_path):
+    (tmp_path / "song").write_text("a file")
+    with pytest.raises(AudioError, match=r"writing to .*song failed"):
+        with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO):
+            pass
+    assert everything(tmp_path) == ["song"]
+
+
+@pytest.mark.parametrize(("container", "depth"), FORMATS)
+def test_an_output_folder_that_is_removed_is_an_error(tmp_path, container, depth):
+    if os.name == "nt":
+        pytest.skip("folders with open files cannot be removed here")
+    with pytest.raises(AudioError, match=r"writing to .*song failed"):
+        with StemFiles(targets(tmp_path), OutputFormat(container, depth), INFO) as files:
+            files.write(stems())
+            shutil.rmtree(tmp_path / "song")
+            files.commit()
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize(("code", "remedy"), sorted(unetsep.audio.stem_files.REMEDIES.items()))
+def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, remedy):
+    files = StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO)
+
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files, "_begin", fail)
+    with pytest.raises(AudioError) as caught, files:
+        pass
+    assert str(caught.value).endswith(remedy)
+    assert os.strerror(code) in str(caught.value)
+
+
+def test_an_interrupt_does_not_wait_for_long_conversions(tmp_path, monkeypatch):
+    blocks = []
+
+    def quantize(block: np.ndarray, _: object) -> np.ndarray:
+        blocks.append(len(block))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unetsep.audio.stem_files, "quantize", quantize)
+    monkeypatch.setattr(unetsep.audio.stem_files, "CONVERT_FRAMES", 100)
+    with pytest.raises(KeyboardInterrupt):
+        with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
+            files.write(stems())
+            files.commit()
+    assert len(blocks) <= 4
+    assert everything(tmp_path) == []

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, BENCHMARKS / name, *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu_too(tmp_path: Path, tiny_model: Path) -> None:
+    sizes = ["--seconds", 1, "--songs", 1, "--song-seconds", 1, "--segments", 1]
+    results = ["--json", tmp_path / "gpu.json", "--png", tmp_path / "gpu.png"]
+    run("gpu.py", "--device", "cpu", "--model", tiny_model, *sizes, *results)
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    rows = content["results"]["rows"]
+    assert [row["precision"] for row in rows] == ["fp32", "tf32", "bf16"]
+    assert all(row[key] > 0 for row in rows for key in ("network", "long", "folder"))
+    assert content["machine"]["date"]
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_stages_add_up_to_the_process(tmp_path: Path, tiny_model: Path) -> None:
+    soundfile.write(tmp_path / "song.wav", np.zeros((100_000, 2)), 44_100)
+    results = ["--json", tmp_path / "stages.json", "--png", tmp_path / "stages.png"]
+    run("stages.py", tmp_path / "song.wav", "--model", tiny_model, "--rounds", 1, *results)
+    (result,) = json.loads((tmp_path / "stages.json").read_text())["results"]
+    stages = result["stages"]
+    for stage in ("import torch", "weights", "STFT", "network", "inverse STFT", "encode and write"):
+        assert stages[stage] > 0, stage
+    assert stages["rest"] >= 0
+
+
+def test_a_measured_process_is_charged_for_its_time_and_memory() -> None:
+    from record import measure
+
+    code = "b = bytearray(200 << 20); b[::4096] = bytes(len(b[::4096])); sum(range(10**6))"
+    used = measure([sys.executable, "-c", code])
+    assert used.peak_mib > 200
+    assert used.cpu > 0
+    assert used.wall > 0
+
+
+def test_a_failing_process_shows_what_it_said() -> None:
+    from record import measure
+
+    with pytest.raises(SystemExit, match="no such thing"):
+        measure([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_songs_have_their_length_and_16_bits(tmp_path: Path) -> None:
+    from record import excerpt, synthesise
+
+    synthesise(tmp_path / "a.wav", 1.5)
+    excerpt(tmp_path / "a.wav", tmp_path / "b.wav", 4)
+    for name, seconds in (("a.wav", 1.5), ("b.wav", 4)):
+        info = soundfile.info(tmp_path / name)
+        assert (info.duration, info.channels, info.subtype) == (seconds, 2, "PCM_16")
+
+
+def test_ratios_are_those_of_one_round() -> None:
+    from peers import summary
+    from record import Use
+
+    ours = [Use(1.0, 1.0, 10.0), Use(2.0, 2.0, 11.0), Use(1.0, 1.0, 12.0)]
+    theirs = [Use(8.0, 8.0, 50.0), Use(18.0, 9.0, 60.0), Use(10.0, 9.0, 55.0)]
+    rows = summary({"unetsep": ours, "other": theirs}, 180.0)
+    assert (rows[1]["times_as_long"], rows[1]["least"], rows[1]["most"]) == (9.0, 8.0, 10.0)
+    assert rows[1]["peak_mib"] == 60.0
+    assert rows[0]["times_real_time"] == 180.0
+
+
+def test_a_line_through_times_gives_start_and_slope() -> None:
+    from scaling import fit
+
+    rows = [{"seconds": s, "threads": 2, "wall": 1.5 + 0.02 * s} for s in (10, 60, 600, 7200)]
+    line = fit([*rows, {"seconds": 10, "threads": 1, "wall": 99.0}], 2)
+    assert line["start"] == pytest.approx(1.5)
+    assert line["slope"] == pytest.approx(0.02)
+    assert line["largest_error"] < 1e-9
+
+
+def test_every_tool_of_the_comparison_is_pinned() -> None:
+    from environments import REQUIREMENTS, TOOLS
+
+    assert set(TOOLS) >= {"unetsep", *REQUIREMENTS}
+    for name, requirements in REQUIREMENTS.items():
+        assert any(word.startswith(f"{name}==") for word in requirements)

@@ -1,0 +1,25 @@
+"""``benchmarks/unknown_songs.py``, which needs a MUSDB18."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.train.synthetic import write_musdb
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality" / "unknown_songs.py"
+
+
+def test_songs_that_were_trained_on_are_told_from_unknown_ones(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
+    command = [sys.executable, SCRIPT, *folders, "--models", tiny_model, "--clips", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    name, *scores = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert name == str(tiny_model)
+    assert len(scores) == 4
+    assert all(-60 < float(score) < 60 for score in scores)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from unetsep.cli import main
+from unetsep.train.evaluation.tracks import find_tracks
+
+CHEAP = ("--baselines", "mixture,mixture-4")
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_eval_writes_a_report_and_compare_reads_the_folders(
+    root: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ["--musdb-root", root, "-o", tmp_path / "out", "-m", checkpoint, *CHEAP]
+    first = run("eval", *options, "--duration", "2")
+    assert first.exit_code == 0, first.output
+    assert "mixture / 4" in first.stdout
+    assert "vocals in 1 tracks" in first.stdout
+    assert "9 scores computed, 0 reused" in first.stderr
+    for name in ("report.md", "report.csv", "tracks.csv", "report.json", "figure2.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    report = (tmp_path / "out" / "report.md").read_bytes()
+    again = run("eval", *options, "--duration", "2", "--json")
+    assert "0 scores computed, 9 reused" in again.stderr
+    assert (tmp_path / "out" / "report.md").read_bytes() == report
+    content = json.loads(again.stdout)
+    assert [m["name"] for m in content["methods"]] == ["tiny", "mixture", "mixture-4"]
+    assert content["data"].startswith("3 test tracks of musdb")
+    both = run("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
+    assert both.exit_code == 0, both.output
+    assert "B - A" in both.stdout
+    found = json.loads(
+        run(
+            "compare", tmp_path / "out" / "mixture", tmp_path / "out" / "mixture-4", "--json"
+        ).stdout
+    )
+    assert [stem["verdict"] for stem in found["stems"]] == ["B"] * 4
+
+
+def test_estimates_of_other_tools_stand_in_the_same_table(root: Path, tmp_path: Path) -> None:
+    for track in find_tracks(root, "test"):
+        shutil.copytree(track.path, tmp_path / "perfect" / track.name)
+    result = run(
+        *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--no-figures"),
+        *("--estimates", tmp_path / "perfect", *CHEAP),
+    )
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "out" / "figure2.png").exists()
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [m["kind"] for m in content["methods"]] == ["estimates", "baseline", "baseline"]
+
+
+def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_path: Path) -> None:
+    first = find_tracks(root, "test")[0]
+    shutil.copytree(first.path, tmp_path / "some" / first.name)
+    result = run(
+        *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--no-figures"),
+        *("--estimates", tmp_path / "some", "--baselines", "none"),
+    )
+    assert result.exit_code == 1
+    assert "2 of 3 scores failed" in result.stderr
+    assert "Cy - Instrumental" in result.stderr
+
+
+def test_an_empty_root_is_an_error_not_an_empty_table(tmp_path: Path) -> None:
+    result = run("eval", "--musdb-root", tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Error:" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_root_the_message_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    result = run("eval")
+    assert result.exit_code == 1
+    assert "MUSDB_PATH" in result.stderr
+
+
+def test_the_root_may_come_from_the_environment(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(root))
+    options = ("-o", tmp_path, "--subset", "valid", "-m", checkpoint, "--no-figures", "-q", *CHEAP)
+    result = run("eval", *options)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "tiny" / "train" / "Actions - One Minute Smile.json").is_file()
+    assert "Published" not in result.stdout
+
+
+def test_a_missing_package_of_the_extra_is_one_sentence(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    result = run(
+        *("eval", "--musdb-root", root, "-o", tmp_path, "--tracks", "1", "--no-figures"),
+        *("--estimates", root / "test", "--baselines", "repet-hpss"),
+    )
+    assert result.exit_code == 1
+    assert "pip install 'unetsep[train]'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--duration", "0"], "--duration must be more than 0"),
+        (["--baselines", "magic"], "no baseline 'magic'"),
+        (["-m", "nonsense"], "there is no model 'nonsense'"),
+        (["--estimates", "nowhere"], "no folder of estimates"),
+        (["--tracks", "Zoe"], "no track is called 'Zoe'"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    root: Path, tmp_path: Path, checkpoint: Path, options: list[str], message: str
+) -> None:
+    model = [] if "-m" in options else ["-m", str(checkpoint)]
+    result = run("eval", "--musdb-root", root, "-o", tmp_path, *model, *options)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_an_unknown_metric_to_compare_is_refused(tmp_path: Path) -> None:
+    result = run("compare", tmp_path, tmp_path, "--metric", "uSDR")
+    assert result.exit_code == 1
+    assert "--metric must be one of" in result.stderr
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    code = (
+        "import sys, unetsep, unetsep.cli.options\n"
+        "heavy = {'torch', 'numpy', 'musdb', 'museval', 'librosa', 'matplotlib', 'rich'}\n"
+        "loaded = {name for name in sys.modules if name.startswith('unetsep.train')}\n"
+        "sys.exit(', '.join(sorted(loaded | heavy & set(sys.modules))) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from unetsep.cli import main
+from unetsep.cli.options import models as manage
+from unetsep.errors import WeightsError
+from unetsep.weights import hub
+from unetsep.weights import load as weights
+
+
+@pytest.fixture
+def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A published model that is not bundled, and the path it has in the hub's cache."""
+    path = tmp_path / "remote.safetensors"
+    digest = hashlib.sha256(b"weights").hexdigest()
+    entry = weights.Checkpoint("remote", "mse", "", path.name, "org/name", "v1", digest, 7, {}, "x")
+    monkeypatch.setattr(manage, "list_models", lambda: [*weights.list_models(), entry])
+    monkeypatch.setattr(hub, "cached_file", lambda _: path if path.is_file() else None)
+
+    def fetch(_: weights.Checkpoint) -> Path:
+        path.write_bytes(b"weights")
+        return path
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    return path
+
+
+def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
+    lines = list(manage.download([], everything=True))
+    assert lines[-1] == f"remote: {remote}"
+    assert remote.read_bytes() == b"weights"
+    assert len(lines) == len(weights.list_models()) + 1
+
+
+def test_download_needs_names_or_all() -> None:
+    with pytest.raises(ValueError, match="--all"):
+        list(manage.download([]))
+    with pytest.raises(ValueError, match="--all"):
+        list(manage.download(["mse"], everything=True))
+
+
+def test_download_refuses_unknown_names() -> None:
+    with pytest.raises(WeightsError, match="no model 'x'"):
+        list(manage.download(["x"]))
+
+
+def test_verify_finds_bundled_models_intact_and_says_what_is_not_there(remote: Path) -> None:
+    lines, intact = manage.verify()
+    assert intact
+    assert lines[-1] == "remote: not downloaded"
+    assert all(line.endswith("intact") for line in lines[:-1])
+
+
+def test_verify_deletes_a_damaged_download(remote: Path) -> None:
+    remote.write_bytes(b"wights")
+    lines, intact = manage.verify()
+    assert not intact
+    assert lines[-1] == "remote: damaged, deleted from the cache"
+    assert not remote.exists()
+
+
+def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(weights.list_models()[0], sha256="0" * 64)
+    monkeypatch.setattr(manage, "list_models", lambda: [entry])
+    (line,), intact = manage.verify()
+    assert not intact
+    assert "install unetsep again" in line
+    assert entry.path.is_file()
+
+
+def test_the_commands_print_what_they_did(remote: Path) -> None:
+    runner = CliRunner()
+    assert "remote: " in runner.invoke(main, ["models", "download", "remote"]).output
+    assert "remote: intact" in runner.invoke(main, ["models", "verify"]).output
+    remote.write_bytes(b"x")
+    assert runner.invoke(main, ["models", "verify"]).exit_code == 1
+    assert str(hub.cache_folder()) in runner.invoke(main, ["models", "--cache-dir"]).output
+
+
+def test_a_published_model_that_is_not_bundled_comes_from_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (first, *_) = weights.list_models()
+    moved = tmp_path / first.file
+    moved.write_bytes(first.path.read_bytes())
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "nothing here")
+    monkeypatch.setattr(hub, "cached_file", lambda entry: tmp_path / entry.file)
+    assert weights.load_network(first.name).config == weights.load_network(moved).config

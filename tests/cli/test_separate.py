@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from tests.signals import RATE, music
+from unetsep.cli import main
+
+STEMS = ("vocals", "drums", "bass", "other")
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path):
+    """Run ``unetsep separate`` in this process, with the tiny model, into ``out``."""
+
+    def separate(*arguments: object, out: str = "out", model: object = tiny_model) -> Result:
+        fixed = ["separate", "-m", model, "-d", "cpu", "-o", tmp_path / out]
+        result = CliRunner().invoke(main, [str(a) for a in (*fixed, *arguments)])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "Traceback" not in result.stderr
+        return result
+
+    return separate
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def of_song(track: str, ext: str = "wav") -> list[str]:
+    return sorted(f"{track}/{stem}.{ext}" for stem in STEMS)
+
+
+def test_a_song_becomes_four_stems_that_sum_to_it(run, song, tmp_path):
+    path = song("my song.wav", seconds=2, subtype="FLOAT")
+    result = run(path)
+    assert result.exit_code == 0
+    assert names(tmp_path / "out") == of_song("my song")
+    stems = [soundfile.read(tmp_path / "out" / name)[0] for name in of_song("my song")]
+    np.testing.assert_allclose(np.sum(stems, axis=0), soundfile.read(path)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "subtype"),
+    [
+        ("PCM_16", ["-f", "wav"], "PCM_16"),
+        ("PCM_24", ["-f", "wav"], "PCM_24"),
+        ("FLOAT", ["-f", "wav"], "FLOAT"),
+        ("FLOAT", ["--bit-depth", "16"], "PCM_16"),
+        ("PCM_16", ["-f", "flac"], "PCM_16"),
+        ("FLOAT", ["-f", "flac"], "PCM_24"),
+        ("PCM_16", ["-f", "ogg"], "VORBIS"),
+        ("PCM_16", ["-f", "mp3"], "MPEG_LAYER_III"),
+    ],
+)
+def test_formats_and_bit_depths(run, song, tmp_path, source, options, subtype):
+    assert run(song(subtype=source), *options).exit_code == 0
+    files = sorted((tmp_path / "out/song").iterdir())
+    assert len(files) == 4
+    for path in files:
+        info = soundfile.info(path)
+        assert (info.subtype, info.frames, info.samplerate) == (subtype, RATE, RATE)
+        assert info.channels == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels"), [(8000, 1), (22_050, 2), (48_000, 6), (96_000, 1), (192_000, 2)]
+)
+def test_what_comes_in_goes_out(run, song, tmp_path, rate, channels):
+    path = song(rate=rate, channels=channels, seconds=0.5, subtype="FLOAT")
+    assert run(path).exit_code == 0
+    parts = [soundfile.read(tmp_path / "out" / name) for name in of_song("song")]
+    assert {part[1] for part in parts} == {rate}
+    whole = soundfile.read(path)[0]
+    np.testing.assert_allclose(np.sum([p[0] for p in parts], axis=0), whole, atol=1e-5)
+
+
+def test_folders_are_mirrored_and_other_files_left_alone(run, song, tmp_path):
+    for name in ("in/a.wav", "in/disc 1/b.flac", "in/.hidden.wav"):
+        song(name, seconds=0.2)
+    (tmp_path / "in/notes.txt").write_text("no audio")
+    assert run(tmp_path / "in").exit_code == 0
+    assert names(tmp_path / "out") == sorted(of_song("a") + of_song("disc 1/b"))
+
+
+def test_output_inside_the_input_folder_is_not_separated_again(run, song, tmp_path):
+    song("in/a.wav", seconds=0.2)
+    for _ in range(2):
+        assert run(tmp_path / "in", "--overwrite", out="in/out").exit_code == 0
+    assert names(tmp_path / "in/out") == of_song("a")
+
+
+def test_chosen_stems_and_two_stems(run, song, tmp_path):
+    path = song(seconds=0.3, subtype="FLOAT")
+    assert run(path, "--stems", "drums,vocals").exit_code == 0
+    assert names(tmp_path / "out") == ["song/drums.wav", "song/vocals.wav"]
+    assert run(path, "--two-stems", "bass", out="two").exit_code == 0
+    assert names(tmp_path / "two") == ["song/bass.wav", "song/no_bass.wav"]
+    pair = [soundfile.read(tmp_path / "two" / name)[0] for name in names(tmp_path / "two")]
+    np.testing.assert_allclose(sum(pair), soundfile.read(path)[0], atol=1e-5)
+
+
+def test_several_models_write_a_folder_each_and_decode_once(run, song, tmp_path, tiny_model):
+    second = tmp_path / "second.safetensors"
+    second.write_bytes(tiny_model.read_bytes())
+    result = run(song(seconds=0.3), "--json", model=f"{tiny_model},{second}")
+    assert result.exit_code == 0
+    assert names(tmp_path / "out") == sorted(of_song("tiny/song") + of_song("second/song"))
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [report["model"] for report in reports] == ["tiny", "second"]
+
+
+def test_an_error_is_shown_once_however_many_models_there_are(run, tmp_path, tiny_model):
+    second = tmp_path / "second.safetensors"
+    second.write_bytes(tiny_model.read_bytes())
+    result = run(tmp_path / "none.wav", model=f"{tiny_model},{second}")
+    assert result.exit_code == 1
+    assert result.stderr.count("does not exist") == 1
+
+
+def test_one_bad_file_does_not_stop_the_others(run, song, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio at all")
+    result = run(tmp_path / "bad.wav", song("good.wav", seconds=0.2), tmp_path / "gone.wav")
+    assert result.exit_code == 1
+    assert names(tmp_path / "out") == of_song("good")
+    assert "2 of 3 failed" in result.stderr
+
+
+def test_report_says_what_was_done(run, song):
+    result = run(song(rate=22_050, channels=1), "--json", "--quiet")
+    (report,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert report["status"] == "ok"
+    assert (report["sample_rate"], report["channels"], report["seconds"]) == (22_050, 1, 1.0)
+    assert list(report["stems"]) == list(STEMS)
+    assert all(Path(path).is_file() for path in report["stems"].values())
+    assert report["warnings"] == []
+    assert result.stderr == ""
+
+
+def test_warnings_are_shown_and_reported(run, song):
+    path = song("a.ogg", seconds=3)
+    path.write_bytes(path.read_bytes()[:-3000])
+    result = run(path, "--json")
+    assert result.exit_code == 0
+    assert result.stderr.count("Warning: ") == 1
+    assert "no end mark" in json.loads(result.stdout)["warnings"][0]
+
+
+def test_existing_stems_are_never_replaced_unasked(run, song, tmp_path):
+    path = song(seconds=0.2)
+    assert run(path).exit_code == 0
+    before = (tmp_path / "out/song/bass.wav").read_bytes()
+    (tmp_path / "out/song/bass.wav").write_bytes(b"precious")
+    result = run(path)
+    assert result.exit_code == 1
+    assert "exists already: use --overwrite or --skip-existing" in result.stderr
+    assert (tmp_path / "out/song/bass.wav").read_bytes() == b"precious"
+    assert run(path, "--skip-existing", "--json").stdout.count('"skipped"') == 1
+    assert run(path, "--overwrite").exit_code == 0
+    assert (tmp_path / "out/song/bass.wav").read_bytes() == before
+
+
+def test_skip_existing_completes_what_is_missing_with_the_same_bytes(run, song, tmp_path):
+    paths = [song("a.wav", seconds=0.2, subtype="FLOAT"), song("b.wav", seconds=0.2)]
+    assert run(*paths, out="whole").exit_code == 0
+    assert run(*paths).exit_code == 0
+    (tmp_path / "out/a/drums.wav").unlink()
+    result = run(*paths, "--skip-existing", "--json")
+    assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "skipped"]
+    for name in names(tmp_path / "whole"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3"])
+def test_two_runs_give_the_same_bytes(run, song, tmp_path, container):
+    path = song(seconds=0.5, subtype="FLOAT")
+    assert run(path, "-f", container, out="one").exit_code == 0
+    assert run(path, "-f", container, out="two").exit_code == 0
+    for name in of_song("song", container):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_stem_that_would_clip_lowers_all_stems_alike(run, tmp_path):
+    soundfile.write(tmp_path / "loud.wav", 3.2 * music(2), RATE, subtype="FLOAT")
+    assert run(tmp_path / "loud.wav", out="float").exit_code == 0
+    result = run(tmp_path / "loud.wav", "--bit-depth", "24", "--json", "--two-stems", "vocals")
+    report = json.loads(result.stdout)
+    sums = [soundfile.read(path)[0] for path in report["stems"].values()]
+    parts = [soundfile.read(tmp_path / "float" / n)[0] for n in of_song("loud")]
+    gain = 10 ** (report["gain_db"] / 20)
+    np.testing.assert_allclose(sum(sums), gain * np.sum(parts, axis=0), atol=1e-3)
+    assert all(np.abs(stem).max() <= 1 for stem in sums)
+    assert (report["gain_db"] < 0) == ("were lowered by" in result.stderr)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "naïve 歌 🎵.wav",
+        " leading and trailing .wav",
+        "-dash.wav",
+        "v1.2.final.mix.wav",
+        "dots....wav",
+        "..wav",
+        "[brackets] {braces} %s.wav",
+        'it\'s "quoted" & $HOME `ls`.wav',
+        "UPPER.WAV",
+        "line\nbreak.wav",
+        "x" * 200 + ".wav",
+    ],
+)
+def test_any_file_name_works(run, song, tmp_path, name):
+    path = song("in/" + name, seconds=0.1, container="WAV")
+    result = run(path, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["source"] == str(path)
+    assert all(Path(p).parent.parent == tmp_path / "out" for p in report["stems"].values())
+
+
+def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
+    if sys.platform in ("win32", "darwin"):
+        pytest.skip("file names are unicode here")
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    song(seconds=0.1).rename(path)
+    command = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-o", tmp_path / "o"]
+    done = subprocess.run([*command, path, "--json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["source"] == path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stems", "guitar"], "has no stem 'guitar': expected vocals, drums, bass, other"),
+        (["--two-stems", "no"], "has no stem 'no'"),
+        (["--stems", "bass", "--two-stems", "bass"], "either stems or two_stems"),
+        (["--overwrite", "--skip-existing"], "either --skip-existing or --overwrite"),
+        (["--overlap", "0.9"], "overlap must be between 0 and 0.5"),
+        (["--start", "-1"], "start must be 0 or more"),
+        (["--start", "nan"], "start must be 0 or more"),
+        (["--duration", "0"], "duration must be more than 0"),
+        (["--start", "99"], "an excerpt cannot start at 99.00 s"),
+        (["--filename", "{track}/{what}.wav"], "expected nothing but {track}"),
+        (["--filename", "../{stem}"], "must stay inside the output folder"),
+        (["--filename", "/{stem}"], "must stay inside the output folder"),
+        (["--filename", "{track}.wav"], "name {stem} in --filename"),
+        (["--filename", "{stem"], "filename template"),
+        (["--filename", "{stem:>9999999999999}"], "expected nothing but {track}"),
+        (["--filename", "x" * 300 + "/{stem}.wav"], "File name too long"),
+        (["-f", "mp3", "--bit-depth", "16"], "mp3 has no bit depth"),
+        (["-f", "flac", "--bit-depth", "32f"], "use --format wav"),
+        (["-m", "nothing"], "there is no model 'nothing'"),
+        (["-m", "none.safetensors"], "model file none.safetensors does not exist"),
+        (["-m", ","], "expected different names"),
+    ],
+)
+def test_wrong_options_are_one_sentence(run, song, tmp_path, arguments, message):
+    result = run(song(seconds=0.2), *arguments)
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file_is_refused(run, song, tmp_path):
+    (tmp_path / "out").write_text("here")
+    result = run(song())
+    assert result.exit_code == 1
+    assert "is a file: name a folder with -o" in result.stderr
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "99999", "many"])
+def test_impossible_numbers_of_threads_are_refused_before_they_start(run, song, threads):
+    result = run(song(seconds=0.1), "--threads", threads)
+    assert result.exit_code == 2
+    assert "Invalid value for '--threads'" in result.stderr
+
+
+def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
+    good = song(seconds=0.1)
+    result = run(tmp_path / ("x" * 300 + ".wav"), good)
+    assert result.exit_code == 1
+    assert "cannot be opened: File name too long" in result.stderr
+    assert names(tmp_path / "out") == of_song("song")
+    result = run(good, out="y" * 300)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: File name too long (")
+
+
+def test_folder_without_audio_is_an_error(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    result = run(tmp_path / "in")
+    assert result.exit_code == 1
+    assert "is a folder without audio files" in result.stderr
+
+
+def test_verbose_shows_the_traceback(tiny_model, tmp_path):
+    arguments = ["separate", "-v", "-m", str(tiny_model), str(tmp_path / "none.wav")]
+    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out")])
+    assert "Traceback" in result.stderr
+    assert "Loaded tiny" in result.stderr
+
+
+def test_decoder_chatter_stays_off_the_terminal(song, tmp_path, tiny_model):
+    path = song("a.mp3", seconds=3)
+    content = bytearray(path.read_bytes())
+    content[20_000:20_400] = bytes(400)
+    content[-4000:] = bytes(4000)
+    path.write_bytes(content)
+    command = [sys.executable, "-m", "unetsep", "separate", "-q", "-m", tiny_model]
+    done = subprocess.run([*command, "-o", tmp_path / "o", path], capture_output=True, check=False)
+    lines = done.stderr.decode().splitlines()
+    assert all(line.startswith("Error: ") for line in lines), lines
+
+
+def test_help_and_version_do_not_import_torch():
+    code = "import sys; from unetsep.cli import main\ntry: main(['--help'])\n"
+    code += "except SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,173 @@
+"""The commands ``train``, ``export`` and ``publish``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.train.synthetic import MODEL, write_musdb
+from unetsep.cli import main
+from unetsep.cli.options import train as train_commands
+from unetsep.network import presets
+from unetsep.train.losses.functions import LOSSES
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks and clips of a size for tests; no MUSDB18 in the environment."""
+    monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
+    make = train_commands.TrainConfig
+
+    def shorter(**values: Any) -> Any:
+        return make(**{"clip_frames": 64} | values)
+
+    shorter.from_json = make.from_json  # type: ignore[attr-defined]
+    monkeypatch.setattr(train_commands, "TrainConfig", shorter)
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
+    run = tmp_path / "run"
+    start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
+    settings = ("--batch-size", 2, "--valid-every", 2, "--precision", "fp32")
+    told = call(
+        *start, "--losses", "l1,mse", "--cache", tmp_path / "cache", *settings, "--max-steps", 2
+    )
+    assert told.exit_code == 0, told.output
+    assert "Training l1, mse on 2 songs" in told.output
+    assert "step 2 l1: SDR in dB vocals" in told.output
+    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    lists = {
+        "songs": ["musdb/train/A - B", "musdb/train/C - D"],
+        "valid_songs": ["musdb/valid/Leaf - Summerghost"],
+    }
+    assert json.loads((run / "songs.json").read_text()) == lists
+    monkeypatch.delenv("MUSDB_PATH")
+    again = call(*start, "--resume", "--max-steps", 4)
+    assert again.exit_code == 0, again.output
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
+    other = call(*start, "--resume", "--seed", 9)
+    assert other.exit_code == 1
+    assert "its seed is 0, this run's 9" in other.output
+    exported = call("export", run, "--loss", "l1", "--manifest", tmp_path / "manifest.json")
+    assert exported.exit_code == 0, exported.output
+    entry = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"][0]
+    assert entry["training"]["data"] == ["musdb"]
+    assert entry["training"].items() >= lists.items()
+    assert entry["scores"]["change_by_half_precision"] < 0.01
+
+
+def test_the_losses_are_listed() -> None:
+    told = call("train", "--list-losses")
+    assert told.exit_code == 0
+    for name, entry in LOSSES.items():
+        assert name in told.output
+        assert entry.summary in told.output
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    cases = {
+        ("train",): "name --musdb-root or set MUSDB_PATH; get MUSDB18 from",
+        ("train", "--musdb-root", tmp_path): "there is no MUSDB18 in",
+        ("train", "--loss", "sdr"): "there is no loss 'sdr': expected mse",
+        ("train", "--resume", "--run", tmp_path): "there is no run to resume in",
+        ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "cannot be combined with",
+        ("train", "--resume", "--run", tmp_path, "--held-out", "0"): "cannot be combined with",
+        ("train", "--songs", tmp_path / "test"): "is a test set",
+        ("train", "--targets", "piano", "--musdb-root", tmp_path): "no target 'piano'",
+        ("export", tmp_path): "does not say where its data is",
+        ("publish", tmp_path, "--repo-id", "a/b"): "nothing to publish",
+    }
+    for arguments, message in cases.items():
+        told = call(*arguments)
+        assert told.exit_code == 1, arguments
+        assert message in told.output
+        assert told.output.strip().count("\n") == 0
+
+
+def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B",))
+    told = call("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    assert told.exit_code == 1
+    assert "there is nothing to validate on" in told.output
+
+
+def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C, D = E", "Leaf - Summerghost"))
+    run = tmp_path / "run"
+    data = ("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    start = (*data, "--loss", "l1", "--run", run, "--workers", 0)
+    settings = ("--batch-size", 1, "--max-steps", 1, "--precision", "fp32", "--held-out", 0)
+    told = call(*start, *settings, "--leave-out", "C, D = E", "--leave-out", "A - B=bass,other")
+    assert told.exit_code == 1
+    assert "no training data for bass" in told.output
+    assert not (run / "last.ckpt").exists()
+    told = call(*start, *settings, "--leave-out", "C, D = E")
+    assert told.exit_code == 0, told.output
+    assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
+    content = json.loads((run / "data.json").read_text())
+    assert (content["held_out"], content["leave_out"]) == (0, ["C, D = E"])
+    told = call(*start[:-4], "--leave-out", "A - B=piano")
+    assert told.exit_code == 1
+    assert "--leave-out A - B=piano: there is no such recording" in told.output
+
+
+def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None:
+    from unetsep.network.unet import UNet
+    from unetsep.weights.checkpoint import serialize
+
+    wide = dataclasses.replace(MODEL, filters=(6, 8))
+    (tmp_path / "net.safetensors").write_bytes(serialize(UNet(wide)))
+    assert train_commands._model(None, None, str(tmp_path / "net.safetensors")) == wide
+
+
+def test_precision_is_chosen_for_the_device() -> None:
+    assert train_commands.pick_precision("fp16", "cpu") == "fp16"
+    assert train_commands.pick_precision("auto", "cpu") in ("bf16", "fp32")
+    assert train_commands.pick_precision("auto", "mps") == "fp32"
+
+
+def test_shares_of_extra_recordings_are_read_and_checked() -> None:
+    assert train_commands.parse_shares("bass=0.3, drums=1") == {"bass": 0.3, "drums": 1.0}
+    for wrong in ("bass", "bass=much", "piano=0.3", "bass=0.3,"):
+        with pytest.raises(ValueError, match="expected a share from 0 to 1 for some of vocals"):
+            train_commands.parse_shares(wrong)
+    told = call("train", "--extra-share", "bass=1.5", "--pools", "nowhere")
+    assert told.exit_code == 1
+    assert "extra_share={" in told.output
+
+
+def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.jsonl").write_text("")
+    (run / "data.json").write_text("{}")
+    settings = ("--batch-size", 1, "--max-steps", 1, "--precision", "fp32", "--workers", 0)
+    told = call("train", "--run", run, "--cache", tmp_path / "cache", "--loss", "l1", *settings)
+    assert told.exit_code == 0, told.output
+    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
+
+
+def test_the_command_line_offers_the_networks_there_are() -> None:
+    from unetsep.cli import options as train_cli
+
+    assert set(train_cli.NETWORKS) == set(presets.NETWORKS)

@@ -1,0 +1,160 @@
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from unetsep import Separator
+from unetsep.cli import main
+from unetsep.config import ModelConfig
+from unetsep.dsp.wiener import ABSOLUTE, RELATIVE, WienerFilter
+from unetsep.network.unet import UNet
+from unetsep.weights.checkpoint import serialize
+
+
+def noise(*shape, seed=0):
+    random = np.random.default_rng(seed)
+    parts = random.normal(size=(2, *shape)).astype(np.float32)
+    return torch.complex(*torch.from_numpy(parts))
+
+
+def ratio(stems, *shape, seed=1):
+    random = np.random.default_rng(seed)
+    masks = torch.from_numpy(random.uniform(0.05, 1, (stems, *shape)).astype(np.float32))
+    return masks / masks.sum(dim=0)
+
+
+def by_the_book(masks, mixture, iterations):
+    """Expectation maximisation with matrices, in double precision."""
+    masks, mixture = masks.double(), mixture.to(torch.complex128)
+    level = mixture.abs().square().mean().sqrt()
+    mixture = mixture / level
+    stems = masks * mixture
+    for _ in range(iterations):
+        power = stems.abs().square().mean(dim=1)
+        panning = torch.einsum("scft,sdft->sfcd", stems, stems.conj())
+        panning = panning / power.sum(dim=-1)[..., None, None]
+        covariance = torch.einsum("sft,sfcd->ftcd", power.to(panning.dtype), panning)
+        floor = RELATIVE * covariance.diagonal(dim1=-2, dim2=-1).sum(-1).real + ABSOLUTE
+        covariance = covariance + floor[..., None, None] * torch.eye(2)
+        solved = torch.linalg.solve(covariance, mixture.permute(1, 2, 0)[..., None])[..., 0]
+        stems = torch.einsum("sft,sfcd,ftd->scft", power.to(panning.dtype), panning, solved)
+        stems = stems + masks * (mixture - stems.sum(dim=0))
+    return stems * level
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_a_block_is_filtered_as_the_matrices_say(iterations):
+    masks, mixture = ratio(3, 2, 20, 30), noise(2, 20, 30)
+    found = WienerFilter(iterations)(masks, mixture)
+    expected = by_the_book(masks, mixture, iterations)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_stems_add_up_to_the_mixture(channels):
+    masks, mixture = ratio(4, channels, 20, 50), noise(channels, 20, 50)
+    stems = WienerFilter(2)(masks, mixture)
+    assert stems.shape == masks.shape
+    np.testing.assert_allclose(stems.sum(dim=0), mixture, atol=1e-5)
+
+
+def test_masks_that_do_not_sum_to_one_are_taken_as_shares():
+    masks, mixture = ratio(2, 2, 20, 50), noise(2, 20, 50)
+    np.testing.assert_allclose(
+        WienerFilter(1)(0.3 * masks, mixture), WienerFilter(1)(masks, mixture), atol=1e-5
+    )
+
+
+def error(found, true):
+    return float((found - true).abs().square().sum() / true.abs().square().sum())
+
+
+def panned(frames, seed=0):
+    """Two stems, left and right of the middle, and rough masks for them."""
+    sources = noise(2, 1, 40, frames, seed=seed)
+    gains = torch.tensor([[1.0, 0.2], [0.2, 1.0]])[:, :, None, None]
+    stems = sources * gains
+    power = stems.abs().mean(dim=1, keepdim=True).expand(2, 2, 40, frames) ** 2
+    return power / power.sum(dim=0), stems
+
+
+def test_stems_at_different_places_are_told_apart():
+    masks, stems = panned(200)
+    mixture = stems.sum(dim=0)
+    before = error(masks * mixture, stems)
+    after = error(WienerFilter(2)(masks, mixture), stems)
+    assert after < 0.7 * before
+
+
+def test_a_short_block_profits_from_the_ones_before():
+    filter_ = WienerFilter(1)
+    masks, stems = panned(200)
+    filter_(masks, stems.sum(dim=0))
+    masks, stems = panned(1, seed=5)
+    blurred = 0.5 * masks + 0.25
+    fresh = error(WienerFilter(1)(blurred, stems.sum(dim=0)), stems)
+    assert error(filter_(blurred, stems.sum(dim=0)), stems) < fresh / 2
+
+
+@pytest.mark.parametrize("level", [1e-12, 1e-4, 1e4])
+def test_the_level_does_not_matter(level):
+    masks, mixture = ratio(3, 2, 20, 30), noise(2, 20, 30)
+    expected = WienerFilter(2)(masks, mixture)
+    np.testing.assert_allclose(WienerFilter(2)(masks, mixture * level) / level, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_silence_stays_silent(channels):
+    filter_ = WienerFilter(2)
+    masks, mixture = ratio(3, channels, 20, 30), noise(channels, 20, 30)
+    mixture[..., :15] = 0
+    stems = filter_(masks, mixture)
+    assert stems.isfinite().all()
+    assert not stems[..., :15].any()
+    assert not filter_(masks, torch.zeros_like(mixture)).any()
+    assert filter_(torch.zeros_like(masks), mixture).isfinite().all()
+
+
+def test_one_iteration_is_the_least():
+    with pytest.raises(ValueError, match="at least 1"):
+        WienerFilter(0)
+    with pytest.raises(ValueError, match="0 or more"):
+        Separator(network(), wiener=-1)
+
+
+def network():
+    torch.manual_seed(0)
+    config = ModelConfig(filters=(2, 2), bins=256, segment_frames=64, n_fft=1024, hop_length=256)
+    return UNet(config).eval()
+
+
+def test_a_song_is_filtered_block_by_block_and_still_nulls():
+    song = np.random.default_rng(0).normal(0, 0.1, (2, 50_000)).astype(np.float32)
+    filtered = Separator(network(), precision="fp32", wiener=1)
+    plain = Separator(network(), precision="fp32")
+    stems = filtered.separate(song, 44100)
+    np.testing.assert_allclose(sum(stems.values()), song, atol=1e-5)
+    assert np.abs(stems["bass"] - plain.separate(song, 44100)["bass"]).max() > 1e-3
+    only = filtered.separate(song, 44100, stems=["bass"])
+    np.testing.assert_allclose(only["bass"], stems["bass"], atol=1e-6)
+    two = filtered.separate(song, 44100, two_stems="bass")
+    np.testing.assert_allclose(two["bass"] + two["no_bass"], song, atol=1e-5)
+
+
+def test_the_command_takes_iterations(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(serialize(network()))
+    song = np.random.default_rng(0).normal(0, 0.05, (30_000, 2))
+    soundfile.write(tmp_path / "song.wav", song, 44100, subtype="FLOAT")
+    command = ["separate", str(tmp_path / "song.wav"), "-m", str(tmp_path / "model.safetensors")]
+    stems = []
+    for iterations in ("0", "2"):
+        out = ["-o", str(tmp_path / iterations), "--wiener", iterations, "--json", "-q"]
+        result = CliRunner().invoke(main, command + out)
+        assert result.exit_code == 0, result.output
+        files = json.loads(result.stdout)["stems"]
+        stems.append({name: soundfile.read(path)[0] for name, path in files.items()})
+    np.testing.assert_allclose(sum(stems[1].values()), song, atol=1e-5)
+    assert np.abs(stems[0]["drums"] - stems[1]["drums"]).max() > 1e-3

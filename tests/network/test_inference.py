@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from unetsep.config import ModelConfig
+from unetsep.network.inference import Doubling, InferenceUNet
+from unetsep.network.unet import UNet
+
+SMALL = ModelConfig(bins=128, filters=(4, 6, 8), segment_frames=64)
+SPLEETER = dataclasses.replace(
+    SMALL,
+    networks="per_stem",
+    mask="sigmoid",
+    input="linear",
+    padding="same",
+    activation="elu",
+    skips="raw",
+    head="dilated",
+)
+CONFIGS = {
+    "small": SMALL,
+    "mixing": dataclasses.replace(SMALL, bin_units=8),
+    "raw mixing": dataclasses.replace(SMALL, bin_units=8, skips="raw"),
+    "elu": dataclasses.replace(SMALL, activation="elu"),
+    "kernel 3": dataclasses.replace(SMALL, kernel_size=3),
+    "kernel 7": dataclasses.replace(SMALL, kernel_size=7),
+    "same": dataclasses.replace(SMALL, padding="same"),
+    "16 filters": dataclasses.replace(SMALL, filters=(16, 16, 32)),
+    "one level": dataclasses.replace(SMALL, filters=(4,)),
+    "mono": dataclasses.replace(SMALL, channels=1),
+    "sigmoid": dataclasses.replace(SMALL, mask="sigmoid"),
+    "per stem": dataclasses.replace(SMALL, networks="per_stem"),
+    "spleeter": SPLEETER,
+}
+
+
+def network(config: ModelConfig) -> UNet:
+    """A network whose weights and BatchNorm statistics are far from their defaults."""
+    torch.manual_seed(0)
+    net = UNet(config)
+    for name, value in net.state_dict().items():
+        if "running_var" in name or "1.weight" in name:
+            value.uniform_(0.5, 2)
+        elif "running_mean" in name or "bias" in name:
+            value.normal_()
+        elif "expand" in name:
+            value.normal_(std=0.1)
+    return net.eval()
+
+
+def magnitude(config: ModelConfig, frames: int = 64, batch: int = 2) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.rand(batch, config.channels, frames, config.bins, generator=random).mT
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_masks_are_those_of_the_trained_network(name: str) -> None:
+    net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
+    masks = InferenceUNet(net)(x)
+    assert masks.shape == net(x).shape
+    assert torch.allclose(masks, net(x), atol=1e-5)
+    assert masks.mT.is_contiguous()  # as the spectrum that they multiply
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bf16_gives_fp32_masks_within_a_hundredth(name: str) -> None:
+    net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
+    masks, true = InferenceUNet(net, torch.bfloat16)(x), net(x)
+    assert masks.dtype == torch.float32
+    assert (masks - true).square().mean().sqrt() < 0.01
+    if CONFIGS[name].mask == "softmax":
+        assert (masks.sum(dim=1) - 1).abs().max() < 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [8, 24, 104])
+def test_frames_that_fill_no_piece_are_masked_too(frames: int) -> None:
+    net, x = network(SMALL), magnitude(SMALL, frames)
+    assert torch.allclose(InferenceUNet(net)(x), net(x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_stems_that_do_not_matter_are_not_computed() -> None:
+    net, x = network(dataclasses.replace(SPLEETER, mask_exponent=0.0)), magnitude(SPLEETER)
+    masks = InferenceUNet(net)(x, wanted=[1])
+    assert torch.allclose(masks[:, 1], net(x)[:, 1], atol=1e-5)
+    assert not masks[:, [0, 2, 3]].any()
+
+
+@torch.no_grad()
+def test_the_trained_network_is_left_alone() -> None:
+    net, x = network(SMALL), magnitude(SMALL)
+    before = net(x)
+    InferenceUNet(net, torch.bfloat16)
+    assert torch.equal(net(x), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> None:
+    layer = nn.ConvTranspose2d(3, 5, kernel, 2, kernel // 2, output_padding=1)
+    doubling = Doubling(layer, torch.float32)
+    x = torch.randn(2, 3, 6, 8).contiguous(memory_format=torch.channels_last)
+    assert doubling.weight.shape[-1] == (kernel + 1) // 2
+    assert torch.allclose(doubling(x).permute(0, 3, 1, 2), layer(x), atol=1e-5)

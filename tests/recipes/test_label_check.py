@@ -1,0 +1,29 @@
+"""``benchmarks/label_check.py``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.train.synthetic import write_musdb
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "label_check.py"
+
+
+def test_recordings_are_listed_with_what_is_heard_in_them(tmp_path: Path, tiny_model: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
+    command = [sys.executable, SCRIPT, *folders, "--model", tiny_model, "--below", "99"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [row.strip("| ").split(" | ") for row in done.stdout.splitlines()[2:]]
+    assert {(row[0], row[1]) for row in rows} == {
+        (song, stem) for song in ("A - B", "C - D") for stem in ("vocals", "drums", "bass", "other")
+    }
+    decibels = [float(row[2].removesuffix(" dB")) for row in rows]
+    assert decibels == sorted(decibels)
+    for row in rows:
+        # Masks of a softmax add up to one, so no stem gets more than there is.
+        assert all(0 <= int(share.removesuffix("%")) <= 100 for share in row[3:7])
+        assert row[7] == "0 s"

@@ -1,0 +1,126 @@
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from unetsep.errors import WeightsError
+from unetsep.spleeter import bundle_files
+from unetsep.spleeter.bundle_files import read_bundle
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "spleeter" / "2stems"
+FILES = {
+    name: (FIXTURE / name).read_bytes()
+    for name in ("checkpoint", "model.index", "model.data-00000-of-00001")
+}
+
+
+def archive(path, members, mode="w:gz"):
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                info.type, info.linkname = content
+                tar.addfile(info)
+            else:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "4stems/"])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_and_a_folder_give_the_same(tmp_path, prefix, mode):
+    members = {prefix + name: content for name, content in FILES.items()}
+    # macOS adds such companions, TensorFlow the graph.
+    members |= {f"{prefix}._model.index": b"junk", f"{prefix}model.meta": b"graph"}
+    assert read_bundle(archive(tmp_path / "a.tar", members, mode)) == read_bundle(FIXTURE)
+
+
+def test_the_checkpoint_file_says_which_of_several_to_take(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name.replace("model", "model.ckpt-2000")).write_bytes(content)
+    latest = b'model_checkpoint_path: "/home/someone/run/model.ckpt-2000"\n'
+    (tmp_path / "checkpoint").write_bytes(latest)
+    assert read_bundle(tmp_path).prefix == "model.ckpt-2000"
+    (tmp_path / "checkpoint").unlink()
+    with pytest.raises(WeightsError, match="several checkpoints"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"../../evil": b"x"},
+        {"/etc/evil": b"x"},
+        {"a\\..\\evil": b"x"},
+        {"C:evil": b"x"},
+        {"link": (tarfile.SYMTYPE, "/etc/passwd")},
+        {"model.data-00000-of-00002": (tarfile.LNKTYPE, "model.index")},
+        {"pipe": (tarfile.FIFOTYPE, "")},
+        {"disk": (tarfile.BLKTYPE, "")},
+    ],
+)
+def test_an_archive_that_leads_elsewhere_is_not_trusted(tmp_path, extra):
+    path = archive(tmp_path / "a.tar.gz", FILES | extra)
+    with pytest.raises(WeightsError, match="not to be trusted"):
+        read_bundle(path)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    path = archive(tmp_path / "a.tar.gz", FILES | {"again/model.index": b""})
+    with pytest.raises(WeightsError, match="two files named"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("missing", ["model.index", "model.data-00000-of-00001"])
+def test_a_part_that_is_missing_is_named(tmp_path, missing):
+    members = {name: content for name, content in FILES.items() if name != missing}
+    with pytest.raises(WeightsError, match=missing.split("-")[0]):
+        read_bundle(archive(tmp_path / "a.tar.gz", members))
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, 20_000])
+def test_a_truncated_archive_is_one_sentence(tmp_path, kept):
+    path = archive(tmp_path / "a.tar.gz", FILES)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsError, match="truncated"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"no archive")])
+def test_other_files_are_no_archive(tmp_path, content):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="no tar archive"):
+        read_bundle(path)
+
+
+def test_a_damaged_stream_is_one_sentence(tmp_path):
+    path = archive(tmp_path / "a.tar.gz", FILES)
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"truncated|damaged"):
+        read_bundle(path)
+
+
+def test_nothing_larger_than_a_checkpoint_is_read(tmp_path, monkeypatch):
+    path = archive(tmp_path / "a.tar.gz", FILES)
+    monkeypatch.setattr(bundle_files, "MAX_BYTES", 20_000)
+    with pytest.raises(WeightsError, match="holds more"):
+        read_bundle(path)
+    with pytest.raises(WeightsError, match="holds more"):
+        read_bundle(FIXTURE)
+    monkeypatch.setattr(bundle_files, "MAX_INDEX_BYTES", 100)
+    with pytest.raises(WeightsError, match="index is larger"):
+        read_bundle(FIXTURE)
+
+
+def test_what_is_not_there_or_holds_nothing_is_said(tmp_path):
+    with pytest.raises(WeightsError, match="does not exist"):
+        read_bundle(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):
+        read_bundle(tmp_path)

@@ -1,0 +1,205 @@
+"""Augmentation changes what it says, nothing else, and nothing at all when it is off."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.train.synthetic import noise, songs, tiny
+from unetsep.config import STEMS
+from unetsep.train.data.augment import (
+    EQ_TERMS,
+    RATE,
+    Augmenter,
+    ChangePlanner,
+    Changes,
+    smooth_lengths,
+    source_lengths,
+    work_length,
+)
+from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
+from unetsep.train.data.clips import ClipDataset, PlanDataset, ResidentClips
+from unetsep.train.data.recording import song_from_arrays
+
+SAMPLES = 30_000
+ON: dict[str, Any] = {"varispeed": 0.12, "eq_db": 4.0, "reverb_share": 0.5}
+
+
+def changes(length: int, eq: tuple[float, ...] = (), reverb: tuple[float, ...] = ()) -> Changes:
+    """Changes of one stem."""
+    rows = (*eq, *(0.0,) * (EQ_TERMS - len(eq))), (*reverb, *(0.0,) * (3 - len(reverb)))
+    return Changes(torch.tensor([length]), torch.tensor([rows[0]]), torch.tensor([rows[1]]))
+
+
+def tone(frequency: float, samples: int) -> Tensor:
+    """Stereo sine of amplitude 1000 and 500, ``(samples, 2)``."""
+    wave = torch.sin(2 * np.pi * frequency * torch.arange(samples, dtype=torch.float64) / RATE)
+    return torch.stack([1000 * wave, 500 * wave], dim=1).float()
+
+
+def augment(excerpt: Tensor, change: Changes) -> Tensor:
+    """One changed stem, ``(2, SAMPLES)``."""
+    return Augmenter(SAMPLES, torch.device("cpu"))([excerpt], change)[0]
+
+
+def test_nothing_changes_when_all_is_off() -> None:
+    # Checksums of plans and clips from before there was augmentation.
+    planner = ClipPlanner(songs()[0], tiny(seed=3))
+    clips, plans, read = ClipDataset(planner), 0, 0
+    for index in range(20):
+        for part in planner.plan(index)[:4]:
+            plans = zlib.crc32(part.numpy().tobytes(), plans)
+        read = zlib.crc32(clips[index].numpy().tobytes(), read)
+    assert (plans, read) == (0xBC49E832, 0x2B627288)
+
+
+def test_the_same_places_are_drawn_when_it_is_on() -> None:
+    off, on = (ClipPlanner(songs()[0], tiny(seed=3, **more)) for more in ({}, ON))
+    for index in range(20):
+        for name in ("tracks", "gains", "swapped"):
+            assert torch.equal(getattr(off.plan(index), name), getattr(on.plan(index), name))
+
+
+def test_without_changes_the_excerpt_comes_through() -> None:
+    excerpt = torch.from_numpy(noise(1, work_length(SAMPLES)))
+    out = augment(excerpt, changes(work_length(SAMPLES)))
+    torch.testing.assert_close(out, excerpt[512 : 512 + SAMPLES].T.float(), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("speed", [0.88, 0.97, 1.05, 1.12])
+def test_speed_moves_a_tone_and_keeps_its_amplitude(speed: float) -> None:
+    work = work_length(SAMPLES)
+    length = min(
+        source_lengths(tiny(clip_frames=232, varispeed=0.12)), key=lambda n: abs(n / work - speed)
+    )
+    frequency = 1000 * RATE / 44_100
+    out = augment(tone(frequency, length), changes(length))[:, 2000:-2000]
+    expected = frequency * length / work
+    spectrum = torch.fft.rfft(out[0].double() * torch.hann_window(out.shape[1]).double())
+    bin_width = RATE / out.shape[1]
+    assert abs(int(spectrum.abs().argmax()) * bin_width - expected) <= bin_width
+    assert float(out[0].square().mean().sqrt()) == pytest.approx(1000 / 2**0.5, rel=2e-3)
+    torch.testing.assert_close(out[1], out[0] / 2, rtol=0, atol=0.5)
+
+
+def test_the_equaliser_has_the_gain_it_says() -> None:
+    work = work_length(SAMPLES)
+    for frequency, expected in ((60.0, 6.0), (16_000.0, -6.0), (50 * 320**0.5, 0.0)):
+        out = augment(tone(frequency, work), changes(work, eq=(6.0,)))[0, 3000:-3000]
+        level = 20 * np.log10(float(out.square().mean().sqrt()) / (1000 / 2**0.5))
+        assert level == pytest.approx(expected, abs=0.35)
+
+
+def test_reverb_follows_a_sound_and_decays() -> None:
+    click = torch.zeros(work_length(SAMPLES), 2)
+    click[2000, 0] = 10_000
+    out = augment(click, changes(len(click), reverb=(3, 0.2, 0.5)))
+    assert int(out[0].abs().argmax()) == 2000 - 512
+    energy = out[:, 1500:].square().sum(dim=0)  # after the click
+    early, late = float(energy[:2000].sum()), float(energy[8820 : 8820 + 2000].sum())
+    assert late == pytest.approx(early * 1e-6, rel=9)  # 60 dB down after 0.2 s
+    assert 0.2 < float(energy.sum()) / 10_000**2 / 0.5**2 < 1.0  # damped above 4 kHz
+    assert float(out[1].abs().max()) > 10  # heard in the other channel
+    assert float(out[:, 200:1400].abs().max()) < 10  # not before the click
+
+
+def test_changes_depend_on_seed_and_index_alone_and_stay_in_their_bounds() -> None:
+    config = tiny(seed=3, clip_frames=232, **ON)
+    planner, again = ChangePlanner(config), ChangePlanner(config)
+    drawn = [planner.draw(i, False) for i in range(300)]
+    for left, right in zip(again.draw(7, False), drawn[7], strict=True):
+        assert torch.equal(left, right)
+    speeds = torch.stack([c.lengths for c in drawn]) / work_length(config.clip_samples)
+    assert 0.88 <= float(speeds.min()) < 0.91
+    assert 1.09 < float(speeds.max()) <= 1.12
+    eq = torch.stack([c.eq for c in drawn])
+    bounds = 4.0 / torch.arange(1, EQ_TERMS + 1)
+    assert bool((eq.abs().amax(dim=(0, 1)) <= bounds).all())
+    assert bool((eq.abs().amax(dim=(0, 1)) > 0.9 * bounds).all())
+    reverb = torch.stack([c.reverb for c in drawn])
+    assert 0.4 < float((reverb[..., 2] > 0).float().mean()) < 0.6
+
+
+def test_stems_of_coherent_clips_keep_one_speed_and_place() -> None:
+    aligned = ClipPlanner(songs()[0], tiny(coherent_share=1.0, drop_share=0.0, **ON))
+    plans = [aligned.plan(i) for i in range(30)]
+    assert all(len(set(p.changes.lengths.tolist())) == 1 for p in plans)
+    assert all(len(set(p.starts.tolist())) == 1 for p in plans)
+    mixed = ClipPlanner(songs()[0], tiny(coherent_share=0.0, **ON))
+    assert max(len(set(mixed.plan(i).changes.lengths.tolist())) for i in range(30)) > 2
+
+
+def test_coherent_clips_can_vary_more_than_random_mixtures() -> None:
+    config = tiny(seed=3, clip_frames=232, varispeed=0.05, coherent_varispeed=0.2)
+    planner, work = ChangePlanner(config), work_length(config.clip_samples)
+    for coherent, bound in ((False, 0.05), (True, 0.2)):
+        drawn = torch.stack([planner.draw(i, coherent).lengths for i in range(300)]) / work - 1
+        # The nearest length of a fast transform may be a little beyond.
+        assert float(drawn.abs().max()) == pytest.approx(bound, abs=0.01)
+    alone = tiny(coherent_share=1.0, coherent_varispeed=0.1)
+    clips = ClipDataset(ClipPlanner(songs()[0], alone))
+    assert clips[0].shape == (4, 2, alone.clip_samples)
+    assert len({int(clips.planner.plan(i).changes.lengths[0]) for i in range(20)}) > 5
+
+
+def test_excerpts_are_read_from_within_the_recording() -> None:
+    planner = ClipPlanner(songs()[0], tiny(clip_frames=200, **ON))
+    for index in range(50):
+        plan = planner.plan(index)
+        for track, start, length in zip(
+            plan.tracks, plan.starts, plan.changes.lengths, strict=True
+        ):
+            if track != SILENCE:
+                assert 0 <= start <= planner.tracks[track][0].samples - length
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        *(ON, {"varispeed": 0.1}, {"eq_db": 6.0}, {"reverb_share": 1.0}),
+        ON | {"second_share": {"other": 0.8}},
+    ],
+)
+def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> None:
+    short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
+    plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, seed=5, **on))
+    resident = ResidentClips(plans, torch.device("cpu"))
+    batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
+    expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
+    assert expected.shape == (30, len(STEMS), 2, plans.config.clip_samples)
+    torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_lengths_are_smooth_and_complete() -> None:
+    def smooth(number: int) -> bool:
+        for prime in (2, 3, 5, 7):
+            while number % prime == 0:
+                number //= prime
+        return number == 1
+
+    expected = [n for n in range(10_000, 18_002, 2) if smooth(n)]
+    assert list(smooth_lengths(10_000, 18_000)) == expected
+
+
+def test_bounds_are_checked() -> None:
+    wrong = {"varispeed": 0.4, "coherent_varispeed": -0.1, "eq_db": -1.0, "reverb_share": 1.5}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            tiny(**{name: value})
+
+
+def test_a_six_second_clip_takes_little_time() -> None:
+    long = [song_from_arrays("a", {s: noise(i, 7 * RATE) for i, s in enumerate(STEMS)})]
+    clips = ClipDataset(ClipPlanner(long, tiny(clip_frames=2000, drop_share=0.0, **ON)))
+    seconds = []
+    for index in range(3):
+        begun = time.process_time()
+        clips[index]
+        seconds.append(time.process_time() - begun)
+    assert min(seconds) < 1.0  # a twentieth of that when nothing else runs

@@ -1,0 +1,262 @@
+"""Sources are found, decoded once, and told from what is broken."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.synthetic import noise, write, write_musdb
+from unetsep.config import STEMS
+from unetsep.errors import AudioError
+from unetsep.train.data import cache, decode, sources
+
+
+def test_musdb_in_wav_layout_has_its_validation_songs(tmp_path: Path) -> None:
+    write_musdb(tmp_path, ("A - B", "Leaf - Summerghost"))
+    write(tmp_path / "test" / "C - D" / "vocals", 0)
+    found = sources.find_musdb(tmp_path)
+    assert [(s.name, s.split) for s in found] == [
+        ("A - B", "train"),
+        ("Leaf - Summerghost", "valid"),
+    ]
+    assert len(sources.MUSDB_VALID) == 14
+    loaded = cache.load(found, tmp_path / "cache")
+    assert np.array_equal(loaded[0].stem("mixture"), noise(0, 22_050))
+    assert np.array_equal(loaded[0].stem("drums"), noise(2, 22_050))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the writer's pipes
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_musdb_stem_files_are_decoded_in_their_order(tmp_path: Path) -> None:
+    stempeg = pytest.importorskip("stempeg")
+    time = np.arange(44_100) / 44_100
+    tones = [0.3 * np.sin(2 * np.pi * hertz * time) for hertz in (200, 400, 600, 800)]
+    audio = np.stack([np.stack([x, x], axis=-1) for x in (sum(tones), *tones)])
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "train" / "A - B.stem.mp4"
+    stempeg.write_stems(str(path), audio, sample_rate=44_100, writer=stempeg.StreamsWriter())
+    (loaded,) = cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")
+    for stem, hertz in zip(("drums", "bass", "other", "vocals"), (200, 400, 600, 800), strict=True):
+        spectrum = np.abs(np.fft.rfft(loaded.stem(stem)[:44_100, 0]))
+        assert int(spectrum.argmax()) == pytest.approx(hertz, abs=2)
+
+
+def test_musdb_root_is_named_or_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSDB_PATH", "/somewhere")
+    assert sources.musdb_root(None) == Path("/somewhere")
+    assert sources.musdb_root(tmp_path) == tmp_path
+    monkeypatch.delenv("MUSDB_PATH")
+    with pytest.raises(AudioError, match=r"MUSDB_PATH; get MUSDB18 from .* 7-second excerpts"):
+        sources.musdb_root(None)
+
+
+def test_folders_without_music_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"there is no MUSDB18 in .*: expected .*train"):
+        sources.find_musdb(tmp_path)
+    with pytest.raises(AudioError, match=r"there are no songs in .*: expected .*vocals"):
+        sources.find_songs(tmp_path)
+    with pytest.raises(AudioError, match="there are no recordings in"):
+        sources.find_pools(tmp_path)
+    write(tmp_path / "train" / "A - B" / "vocals", 0)
+    with pytest.raises(AudioError, match=r"A - B is no MUSDB18 song: it lacks mixture.wav, drums"):
+        sources.find_musdb(tmp_path)
+
+
+def test_a_stem_that_is_neither_there_nor_silent_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "one" / "drums", 0, suffix=".flac")
+    write(tmp_path / "train" / "one" / "bass", 1)
+    (tmp_path / "train" / "one" / "song.json").write_text('{"silent": ["vocals"]}')
+    (loaded,) = cache.load(sources.find_songs(tmp_path), tmp_path / "cache")
+    assert set(loaded.names) == {"drums", "bass"}
+    assert loaded.knows(("vocals", "drums", "bass"))
+    assert not loaded.knows(STEMS)
+
+
+@pytest.mark.parametrize("text", ['{"silent": ["singing"]}', "{", "[1]"])
+def test_a_song_json_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "train" / "one" / "drums", 0)
+    (tmp_path / "train" / "one" / "song.json").write_text(text)
+    with pytest.raises(AudioError, match=r"one/song.json"):
+        sources.find_songs(tmp_path)
+
+
+def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
+    for place in ("vocals/a", "vocals/test/b", "drums/Test/deep/c"):
+        write(tmp_path / place, 0)
+    assert [source.name for source in sources.find_pools(tmp_path)] == ["vocals/a"]
+    write(tmp_path / "test" / "song" / "vocals", 0)
+    with pytest.raises(AudioError, match="there are no songs"):
+        sources.find_songs(tmp_path)
+    with pytest.raises(AudioError, match="is a test set"):
+        sources.refuse_test(tmp_path / "test")
+
+
+def pool(root: Path, count: int = 3) -> list[sources.Source]:
+    for i in range(count):
+        write(root / "bass" / f"take{i}", i, 4000)
+    return sources.find_pools(root)
+
+
+def test_everything_is_decoded_once_and_progress_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pool(tmp_path / "pools")
+    steps: list[tuple[int, int]] = []
+    first = cache.load(found, tmp_path / "cache", progress=lambda *step: steps.append(step))
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    monkeypatch.setattr(decode, "decode", lambda source: pytest.fail("decoded again"))
+    again = cache.load(found, tmp_path / "cache")
+    assert [s.samples for s in again] == [s.samples for s in first] == [4000] * 3
+
+
+def test_changed_content_is_decoded_again_and_a_moved_file_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.load(pool(tmp_path / "pools"), tmp_path / "cache")
+    write(tmp_path / "pools" / "bass" / "take1", 77, 5000)
+    loaded = cache.load(sources.find_pools(tmp_path / "pools"), tmp_path / "cache")
+    assert [s.samples for s in loaded] == [4000, 5000, 4000]
+    (tmp_path / "pools").rename(tmp_path / "moved")
+    monkeypatch.setattr(decode, "decode", lambda source: pytest.fail("decoded again"))
+    cache.load(sources.find_pools(tmp_path / "moved"), tmp_path / "cache")
+
+
+def test_two_loaders_at_once_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pool(tmp_path / "pools", 6)
+    real, count, lock = decode.decode, [0], threading.Lock()
+
+    def counted(source: sources.Source) -> Any:
+        with lock:
+            count[0] += 1
+        return real(source)
+
+    monkeypatch.setattr(decode, "decode", counted)
+    results: list[int] = []
+
+    def work() -> None:
+        results.append(len(cache.load(found, tmp_path / "cache", jobs=2)))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [6, 6]
+    assert count[0] == 6
+
+
+def test_a_full_disk_leaves_what_was_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, real, written = pool(tmp_path / "pools"), cache.save_array, []
+
+    def save(file: Any, array: Any) -> None:
+        written.append(1)
+        if len(written) == 2:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file, array)
+
+    monkeypatch.setattr(cache, "save_array", save)
+    with pytest.raises(AudioError, match=r"is full after 1 of 3 songs, which remain.*--cache"):
+        cache.load(found, tmp_path / "cache", jobs=1)
+    assert not list((tmp_path / "cache").glob("*.part"))
+    monkeypatch.undo()
+    monkeypatch.setattr(decode, "decode", counted := _Counted())
+    assert len(cache.load(found, tmp_path / "cache", jobs=1)) == 3
+    assert counted.calls < 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_arrays_are_saved_like_numpy_but_a_full_disk_is_told(tmp_path: Path) -> None:
+    pcm = noise(1)[None]
+    with (tmp_path / "ours.npy").open("wb") as file:
+        cache.save_array(file, pcm)
+    np.save(tmp_path / "theirs.npy", pcm)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="space") as told,
+    ):
+        cache.save_array(full, pcm)
+    assert told.value.errno == errno.ENOSPC
+
+
+class _Counted:
+    def __init__(self) -> None:
+        self.calls, self.real = 0, decode.decode
+
+    def __call__(self, source: sources.Source) -> Any:
+        self.calls += 1
+        return self.real(source)
+
+
+def test_corrupt_stems_are_named_after_everything_else_is_decoded(tmp_path: Path) -> None:
+    found = pool(tmp_path / "pools")
+    found[1].files["bass"].write_bytes(b"RIFF nonsense")
+    with pytest.raises(AudioError, match=r"1 of 3 songs cannot be decoded.*take1\.wav"):
+        cache.load(found, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "train" / "one" / "drums", 0, 20_000)
+    write(tmp_path / "train" / "one" / "bass", 1, 30_000)
+    (loaded,) = cache.load(sources.find_songs(tmp_path), tmp_path / "cache")
+    assert loaded.samples == 30_000
+    assert not loaded.stem("drums")[20_000:].any()
+    assert "one: stems differ in length" in caplog.text
+
+
+def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+    found = pool(tmp_path / "pools", 1)
+    cache.load(found, tmp_path / "cache")
+    next((tmp_path / "cache").glob("*.npy")).write_bytes(b"")
+    with pytest.raises(AudioError, match=r"cache of bass/take0 is damaged: remove .* start again"):
+        cache.load(found, tmp_path / "cache")
+
+
+def test_training_from_the_cache_imports_no_decoder(tmp_path: Path) -> None:
+    write_musdb(tmp_path, ("A - B",))
+    cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")
+    code = (
+        "import sys\nfrom unetsep.train.data import cache, clips, sources\n"
+        f"songs = cache.load(sources.find_musdb({str(tmp_path)!r}), {str(tmp_path / 'cache')!r})\n"
+        "assert songs[0].stem('bass').any()\nprint(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert not loaded & {"soundfile", "soxr", "musdb", "stempeg", "ffmpeg", "librosa"}
+
+
+def test_levels_are_those_of_the_audio(tmp_path: Path) -> None:
+    (loaded,) = cache.load(pool(tmp_path / "pools", 1), tmp_path / "cache")
+    true = float(np.sqrt(np.mean(np.square(loaded.stem("bass").astype(np.float64)))))
+    assert loaded.level("bass", 0, 4000) == pytest.approx(true, rel=1e-3)
+    described = json.loads(next((tmp_path / "cache").glob("*.json")).read_text())
+    assert described["stems"] == ["bass"]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_truncated_stem_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("stempeg")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "A - B.stem.mp4").write_bytes(b"\0\0\0\x20ftypM4A nonsense")
+    with pytest.raises(AudioError, match=r"A - B: .*A - B.stem.mp4 cannot be read"):
+        cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")

@@ -1,0 +1,227 @@
+"""Clips depend on (seed, index) alone, differ, and are the same in memory of any kind."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.synthetic import noise, song, songs, tiny
+from unetsep.config import STEMS
+from unetsep.train.config import TrainingError
+from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
+from unetsep.train.data.clips import (
+    ClipBatches,
+    ClipDataset,
+    PlanDataset,
+    ResidentClips,
+    clip_indices,
+)
+from unetsep.train.data.loaders import NO_NUMBER, ValidSongs
+from unetsep.train.data.recording import hold_out, song_from_arrays
+from unetsep.train.data.run_data import without
+
+CONFIG = tiny(seed=3)
+
+
+def planner(**changed: object) -> ClipPlanner:
+    return ClipPlanner(songs()[0], tiny(seed=3, **changed))
+
+
+def test_a_clip_depends_on_seed_and_index_alone() -> None:
+    first, again = ClipDataset(planner()), ClipDataset(planner())
+    first[5]  # what was drawn before does not matter
+    assert torch.equal(first[11], again[11])
+    other = ClipDataset(ClipPlanner(songs()[0], tiny(seed=4)))
+    assert not torch.equal(first[11], other[11])
+
+
+def test_new_crops_are_drawn_all_the_time() -> None:
+    drawn = planner()
+    plans = [drawn.plan(i) for i in range(200)]
+    for stem in range(len(STEMS)):
+        places = {(int(p.tracks[stem]), int(p.starts[stem])) for p in plans}
+        assert len(places) > 180
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+def test_loader_workers_do_not_change_the_clips() -> None:
+    dataset = ClipDataset(planner())
+    batches = ClipBatches(batch_size=2, first_step=4)
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, num_workers=2)
+    for step, batch in zip(range(4, 7), loader, strict=False):
+        assert torch.equal(batch, torch.stack([dataset[i] for i in clip_indices(step, 2)]))
+
+
+def test_ranks_share_no_clip_and_together_see_what_one_process_sees() -> None:
+    seen = [clip_indices(step, 3, rank, 4) for step in range(5) for rank in range(4)]
+    flat = [index for batch in seen for index in batch]
+    assert flat == list(range(60))
+    assert clip_indices(2, 12) == [index for batch in seen[8:12] for index in batch]
+
+
+def test_validation_songs_are_shared_out_and_no_process_is_without() -> None:
+    two = songs()[1]
+    assert [len(ValidSongs(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
+    assert [ValidSongs(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
+    assert [number for number, _ in ValidSongs([*two, two[0]], 0, 2)] == [0, 2]
+
+
+def test_coherent_clips_come_from_one_place_in_one_song() -> None:
+    aligned = planner(coherent_share=1.0, drop_share=0.0)
+    for index in range(20):
+        plan = aligned.plan(index)
+        assert len(set(plan.starts.tolist())) == 1
+        assert len({aligned.tracks[track][0].name for track in plan.tracks.tolist()}) == 1
+
+
+def test_random_mixtures_come_from_several_songs() -> None:
+    mixed = planner(coherent_share=0.0, drop_share=0.0)
+    names = [
+        len({mixed.tracks[t][0].name for t in mixed.plan(i).tracks.tolist()}) for i in range(20)
+    ]
+    assert max(names) == 4
+
+
+def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
+    drawn = planner(drop_share=0.5, gain_db=6.0)
+    plans = [drawn.plan(i) for i in range(200)]
+    gains = torch.stack([p.gains for p in plans])
+    assert float(gains.abs().max()) <= 10 ** (6 / 20) + 1e-6
+    assert float(gains.abs().min()) >= 10 ** (-6 / 20) - 1e-6
+    assert 0.4 < float((gains < 0).float().mean()) < 0.6
+    assert 0.4 < float(torch.stack([p.swapped for p in plans]).float().mean()) < 0.6
+    silent = torch.stack([p.tracks == SILENCE for p in plans]).sum(dim=1)
+    assert int(silent.max()) == 3  # one stem always remains
+
+
+def test_unknown_stems_are_never_part_of_a_mixture() -> None:
+    loud = noise(1)
+    unknown = song_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")
+    known = song_from_arrays(
+        "known", {"drums": loud, "other": loud}, origin="songs", silent=("vocals", "bass")
+    )
+    both = ClipPlanner([unknown, known, song(5)], tiny(coherent_share=1.0, drop_share=0.0))
+    names = set()
+    for index in range(60):
+        tracks = both.plan(index).tracks.tolist()
+        names |= {both.tracks[track][0].name for track in tracks if track != SILENCE}
+    assert names == {"known", "song5"}
+
+
+def test_songs_and_pools_get_their_share() -> None:
+    pools = [song_from_arrays(f"pool{i}", {"bass": noise(50 + i)}, origin="pools") for i in (0, 1)]
+    mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
+    origins = [mixed.tracks[int(mixed.plan(i).tracks[2])][0].origin for i in range(400)]
+    assert 0.15 < origins.count("pools") / 400 < 0.35
+
+
+def test_second_recordings_join_random_mixtures_alone() -> None:
+    shares = {"vocals": 0.5, "other": 1.0}
+    alone = planner(coherent_share=0.5)
+    joined = planner(coherent_share=0.5, second_share=shares)
+    count, seconds = len(STEMS), []
+    for index in range(200):
+        first, both = alone.plan(index), joined.plan(index)
+        assert torch.equal(first.tracks, both.tracks[:count])
+        assert torch.equal(first.gains, both.gains[:count])
+        second = both.tracks[count:]
+        assert {STEMS[row] for row in range(count) if second[row] != SILENCE} <= set(shares)
+        assert all(second[first.tracks == SILENCE] == SILENCE)
+        if len({alone.tracks[t][0].name for t in first.tracks.tolist() if t != SILENCE}) > 1:
+            seconds.append(second != SILENCE)
+    heard = torch.stack(seconds).float().mean(dim=0)
+    assert 0.3 < float(heard[0]) < 0.6
+    assert 0.85 < float(heard[3]) <= 1.0  # but for those that are dropped
+
+
+def test_a_second_recording_is_added_to_the_stem() -> None:
+    shared = tiny(coherent_share=0.0, drop_share=0.0, seed=3, second_share={"drums": 1.0})
+    plans = ClipPlanner(songs()[0], shared)
+    plan, clip = plans.plan(0), ClipDataset(plans)[0]
+    expected = torch.zeros(2, shared.clip_samples)
+    for row in (1, 1 + len(STEMS)):
+        recording, stem = plans.tracks[int(plan.tracks[row])]
+        start = int(plan.starts[row])
+        part = torch.from_numpy(recording.stem(stem)[start : start + shared.clip_samples].T.copy())
+        part = part.flip(0) if plan.swapped[row] else part
+        expected += part * plan.gains[row] / 32768
+    torch.testing.assert_close(clip[1], expected)
+
+
+@pytest.mark.parametrize("second", [{}, {"other": 0.5, "drums": 1.0}])
+def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]) -> None:
+    short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
+    plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, second_share=second))
+    resident = ResidentClips(plans, torch.device("cpu"))
+    batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
+    expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
+    torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_silent_passages_are_avoided_where_there_is_sound() -> None:
+    mostly_silent = np.zeros((20 * 44_100, 2), np.int16)
+    mostly_silent[: 5 * 44_100] = noise(2, 5 * 44_100)
+    stems = {"vocals": mostly_silent, **{s: noise(3, 20 * 44_100) for s in STEMS[1:]}}
+    one = ClipPlanner([song_from_arrays("one", stems)], tiny(coherent_share=0.0))
+    starts = [int(one.plan(i).starts[0]) for i in range(200)]
+    assert sum(start < 5 * 44_100 for start in starts) > 140
+
+
+def test_data_without_a_target_or_without_sound_is_refused() -> None:
+    silent = {stem: np.zeros((44_100, 2), np.int16) for stem in STEMS}
+    with pytest.raises(TrainingError, match="no training data for vocals"):
+        ClipPlanner([song_from_arrays("silent", silent)], tiny())
+    with pytest.raises(TrainingError, match="no training data for vocals"):
+        ClipPlanner([song_from_arrays("drums", {"drums": noise(1)})], tiny())
+
+
+def test_stems_that_are_left_out_are_unknown() -> None:
+    songs = [song(1), song(2), song(3)]
+    kept = without(songs, ["song1=vocals", "song1=bass, other", "song2"])
+    assert [each.name for each in kept] == ["song1", "song3"]
+    assert [stem for stem in STEMS if kept[0].knows([stem])] == ["drums"]
+    assert np.array_equal(kept[0].stem("drums"), songs[0].stem("drums"))
+    assert kept[1] is songs[2]
+    planner = ClipPlanner(kept, tiny(coherent_share=0.5))
+    drawn = [
+        planner.tracks[t] for i in range(40) for t in planner.plan(i).tracks.tolist() if t >= 0
+    ]
+    assert {stem for each, stem in drawn if each is kept[0]} == {"drums"}
+    for wrong in ("song4", "song1=piano", "song1=vocals,piano"):
+        with pytest.raises(TrainingError, match=f"--leave-out {wrong}: there is no such"):
+            without(songs, [wrong])
+
+
+def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:
+    second = 44_100
+    long = [song(i, samples=30 * second, origin="songs") for i in range(3)]
+    short, base = song(7, samples=5 * second, origin="songs"), song(8, samples=30 * second)
+    train, valid = hold_out([*long, short, base], STEMS, 2, 10 * second)
+    again = hold_out([*long, short, base], STEMS, 2, 10 * second)[1]
+    assert [(v.name, v.start) for v in valid] == [(v.name, v.start) for v in again]
+    assert len(valid) == 2
+    assert all(v.samples == 10 * second and v.split == "valid" for v in valid)
+    for held in valid:
+        parts = [s for s in train if s.name == held.name]
+        assert sum(part.samples for part in parts) == 20 * second
+        assert held.stop is not None
+        for part in parts:
+            assert part.stop is not None
+            assert part.stop <= held.start or part.start >= held.stop
+    assert {"song7", "song8"} <= {s.name for s in train}
+
+
+def test_songs_travel_to_other_processes_without_their_audio(tmp_path: Path) -> None:
+    original = song(1)
+    np.save(tmp_path / "pcm.npy", original.pcm)
+    mapped = np.load(tmp_path / "pcm.npy", mmap_mode="r")
+    state = original.__getstate__() | {"pcm": mapped, "path": tmp_path / "pcm.npy"}
+    original.__setstate__(state)
+    content = pickle.dumps(original.part(100, 2000))
+    assert len(content) < 10_000
+    copy = pickle.loads(content)
+    assert np.array_equal(copy.stem("bass"), original.stem("bass")[100:2000])

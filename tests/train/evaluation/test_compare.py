@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetsep.config import STEMS
+from unetsep.errors import UnetsepError
+from unetsep.train.evaluation import results
+from unetsep.train.evaluation.compare import compare
+from unetsep.train.evaluation.scoring import METRICS, TrackScores
+from unetsep.train.evaluation.tracks import Track
+
+
+def write(
+    folder: Path,
+    sdr: np.ndarray,
+    *,
+    stems: tuple[str, ...] = STEMS,
+    duration: float | None = None,
+    silent: dict[int, tuple[str, ...]] | None = None,
+) -> Path:
+    """Results with SDR ``(tracks, stems)``."""
+    for index, row in enumerate(sdr):
+        values = {m: np.full((len(stems), 2), math.nan) for m in METRICS}
+        values["SDR"][:] = row[:, None]
+        scores = TrackScores(stems, values, (silent or {}).get(index, ()))
+        track = Track(f"song {index}", "test", folder)
+        origin = results.Origin({"kind": "test"}, [["song", 1]], duration)
+        results.write(results.path_of(folder.parent, folder.name, track), scores, origin, "sdr")
+    return folder
+
+
+@pytest.fixture
+def base() -> np.ndarray:
+    return np.random.default_rng(0).normal(5, 3, (20, 4))
+
+
+def test_a_small_gain_on_every_track_is_found(base: np.ndarray, tmp_path: Path) -> None:
+    # Songs differ by several dB, the methods by 0.2: only pairing can tell.
+    gain = 0.2 + 0.05 * np.random.default_rng(1).standard_normal(base.shape)
+    found = compare(write(tmp_path / "a", base), write(tmp_path / "b", base + gain))
+    assert [each.stem for each in found] == list(STEMS)
+    for index, each in enumerate(found):
+        assert each.gain.value == pytest.approx(np.median(gain[:, index]), abs=1e-4)
+        assert each.gain.high - each.gain.low < 0.1
+        assert each.verdict == "B"
+        assert each.better == 20
+        assert each.a == pytest.approx(np.median(base[:, index]), abs=1e-4)
+
+
+def test_the_other_way_round_a_is_better(base: np.ndarray, tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", base), write(tmp_path / "b", base + 1)
+    assert {each.verdict for each in compare(b, a)} == {"A"}
+
+
+def test_noise_is_undecided(base: np.ndarray, tmp_path: Path) -> None:
+    noise = np.tile([[1.0], [-1.0]], (10, 4))
+    found = compare(write(tmp_path / "a", base), write(tmp_path / "b", base + noise))
+    assert {each.verdict for each in found} == {"undecided"}
+
+
+def test_only_common_tracks_with_scores_count(base: np.ndarray, tmp_path: Path) -> None:
+    other = base[:15].copy()
+    other[3, 0] = math.nan
+    found = compare(write(tmp_path / "a", base), write(tmp_path / "b", other))
+    assert [each.gain.tracks for each in found] == [14, 15, 15, 15]
+
+
+def test_tracks_whose_set_differs_by_silence_are_left_out(base: np.ndarray, tmp_path: Path) -> None:
+    a = write(tmp_path / "a", base)
+    b = write(tmp_path / "b", base, silent={2: ("vocals",)})
+    assert [each.gain.tracks for each in compare(a, b)] == [19] * 4
+
+
+def test_different_audio_is_refused(base: np.ndarray, tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", base), write(tmp_path / "b", base, duration=120.0)
+    with pytest.raises(UnetsepError, match=r"duration None, B on 120\.0"):
+        compare(a, b)
+
+
+def test_different_sets_are_refused(base: np.ndarray, tmp_path: Path) -> None:
+    a = write(tmp_path / "a", base)
+    b = write(tmp_path / "b", base[:, :2], stems=("vocals", "accompaniment"))
+    with pytest.raises(UnetsepError, match="depend on the set"):
+        compare(a, b)
+
+
+def test_metrics_that_were_not_computed_are_named(base: np.ndarray, tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", base), write(tmp_path / "b", base)
+    with pytest.raises(UnetsepError, match="share no SAR scores"):
+        compare(a, b, "SAR")
+
+
+def test_folders_without_scores_or_common_tracks_are_errors(
+    base: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(UnetsepError, match="holds no scores"):
+        compare(tmp_path / "none", tmp_path / "none")
+    a, b = write(tmp_path / "a", base[:1]), write(tmp_path / "b", base[:2])
+    (b / "test" / "song 0.json").unlink()
+    with pytest.raises(UnetsepError, match="no track in common"):
+        compare(a, b)

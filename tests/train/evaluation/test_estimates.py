@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.train.signals import RATE, noise
+from unetsep.config import STEMS, ModelConfig
+from unetsep.errors import AudioError, WeightsError
+from unetsep.network.unet import UNet
+from unetsep.separator import Separator
+from unetsep.train.evaluation.estimates import (
+    ACCOMPANIMENT,
+    ModelMethod,
+    baseline_methods,
+    folder_method,
+    model_method,
+    references,
+)
+from unetsep.train.evaluation.tracks import Track, find_tracks, read_track
+from unetsep.weights.checkpoint import serialize
+
+
+@pytest.fixture
+def track(root: Path) -> Track:
+    return find_tracks(root, "test")[0]
+
+
+def write(folder: Path, *stems: str, rate: int = RATE, samples: int = 3 * RATE) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, stem in enumerate(stems):
+        soundfile.write(folder / f"{stem}.wav", noise(index, samples).T / 8, rate)
+
+
+def test_a_model_is_computed_in_fp32(checkpoint: Path, track: Track) -> None:
+    recording = read_track(track, 1.0)
+    found = model_method([str(checkpoint)]).estimate(track, recording)
+    separator = Separator(checkpoint, precision="fp32")
+    expected = separator.separate(recording.mixture, recording.sample_rate)
+    assert tuple(found) == STEMS
+    for stem in STEMS:
+        np.testing.assert_array_equal(found[stem], expected[stem])
+
+
+def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    first, second = model_method([str(checkpoint)]), model_method([str(copy)])
+    assert (first.name, second.name) == ("tiny", "copy")
+    assert first.origin(track) == second.origin(track)
+
+
+def test_a_model_that_is_not_there_fails_before_work_starts() -> None:
+    with pytest.raises(WeightsError, match="there is no model"):
+        model_method(["nonsense"])
+
+
+def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: Path) -> None:
+    for stem, rest in (("vocals", ACCOMPANIMENT), ("drums", "no_drums")):
+        config = ModelConfig(stems=(stem,), filters=(2,) * 6, mask="sigmoid", segment_frames=64)
+        path = tmp_path / f"{stem}.safetensors"
+        path.write_bytes(serialize(UNet(config)))
+        recording = read_track(track, 1.0)
+        found = model_method([str(path)]).estimate(track, recording)
+        assert tuple(found) == (stem, rest)
+        np.testing.assert_allclose(found[stem] + found[rest], recording.mixture, atol=1e-5)
+        assert set(references(recording, found)) == {*STEMS, rest}
+
+
+def test_stems_that_musdb_does_not_know_belong_to_other(track: Track, tmp_path: Path) -> None:
+    config = ModelConfig(stems=(*STEMS, "piano"), filters=(2,) * 6, segment_frames=64)
+    path = tmp_path / "five.safetensors"
+    path.write_bytes(serialize(UNet(config)))
+    recording = read_track(track, 1.0)
+    found = model_method([str(path)]).estimate(track, recording)
+    assert tuple(found) == STEMS
+    np.testing.assert_allclose(sum(found.values()), recording.mixture, atol=1e-5)
+
+
+def test_the_accompaniment_is_all_but_vocals(track: Track) -> None:
+    recording = read_track(track)
+    true = references(recording, [ACCOMPANIMENT])
+    expected = sum(recording.references[stem] for stem in STEMS[1:])
+    np.testing.assert_allclose(true[ACCOMPANIMENT], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["{name}", "test/{name}", "{name}.stem", "{name}/mixture", "test/{name}/mixture"],
+)
+def test_estimates_are_found_where_tools_put_them(place: str, track: Track, tmp_path: Path) -> None:
+    write(tmp_path / place.format(name=track.name), *STEMS)
+    method = folder_method(tmp_path)
+    assert tuple(method.find(track)) == STEMS
+    found = method.estimate(track, read_track(track))
+    assert {stem: x.shape for stem, x in found.items()} == dict.fromkeys(STEMS, (2, 3 * RATE))
+
+
+@pytest.mark.parametrize("rest", ["accompaniment", "no_vocals", "instrumental"])
+def test_two_stem_tools_are_scored_in_the_set_of_two(
+    rest: str, track: Track, tmp_path: Path
+) -> None:
+    write(tmp_path / track.name, "vocals", rest)
+    assert tuple(folder_method(tmp_path).find(track)) == ("vocals", ACCOMPANIMENT)
+
+
+def test_four_stems_win_over_an_accompaniment_beside_them(track: Track, tmp_path: Path) -> None:
+    write(tmp_path / track.name, "accompaniment", *STEMS)
+    assert tuple(folder_method(tmp_path).find(track)) == STEMS
+
+
+def test_one_stem_alone_is_an_error(track: Track, tmp_path: Path) -> None:
+    write(tmp_path / track.name, "vocals")
+    with pytest.raises(AudioError, match="no estimates of 'Ana - One'"):
+        folder_method(tmp_path).find(track)
+
+
+def test_estimates_of_another_rate_are_refused(track: Track, tmp_path: Path) -> None:
+    write(tmp_path / track.name, *STEMS, rate=48_000)
+    with pytest.raises(AudioError, match="48000 Hz"):
+        folder_method(tmp_path).estimate(track, read_track(track))
+
+
+def test_changed_estimates_have_another_origin(track: Track, tmp_path: Path) -> None:
+    write(tmp_path / track.name, *STEMS)
+    method = folder_method(tmp_path)
+    before = method.origin(track)
+    assert method.origin(track) == before
+    os.utime(tmp_path / track.name / "bass.wav", (1, 1))
+    assert method.origin(track) != before
+
+
+def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no folder of estimates"):
+        folder_method(tmp_path / "nothing")
+
+
+def test_baselines_are_chosen_by_name() -> None:
+    assert baseline_methods("none") == []
+    assert len(baseline_methods("all")) == 5
+    assert [m.name for m in baseline_methods("oracle-2, mixture")] == ["oracle-2", "mixture"]
+    with pytest.raises(ValueError, match="no baseline 'magic'"):
+        baseline_methods("magic")
+
+
+def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
+    import pickle
+
+    method = model_method([str(checkpoint)])
+    assert pickle.loads(pickle.dumps(method)) == method
+    assert isinstance(method, ModelMethod)

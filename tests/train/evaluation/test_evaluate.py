@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetsep.config import STEMS
+from unetsep.errors import UnetsepError
+from unetsep.train.evaluation import results
+from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
+from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
+from unetsep.train.evaluation.tracks import find_tracks
+
+MIXTURES = "mixture,mixture-4"
+
+
+def run(root: Path, output: Path, baselines: str = MIXTURES, **options: object) -> list[Outcome]:
+    settings = Settings(output, **options)  # type: ignore[arg-type]
+    return evaluate(find_tracks(root, "test"), baseline_methods(baselines), settings)
+
+
+def test_every_method_is_scored_on_every_track(root: Path, tmp_path: Path) -> None:
+    seen: list[Outcome] = []
+    tracks, methods = find_tracks(root, "test"), baseline_methods(MIXTURES)
+    found = evaluate(tracks, methods, Settings(tmp_path), progress=seen.append)
+    assert [(o.method, o.track) for o in found] == [
+        (m.name, t.name) for m in methods for t in tracks
+    ]
+    assert len(seen) == 6
+    for outcome in found:
+        assert outcome.scores is not None
+        assert not outcome.reused
+        assert outcome.scores.values["SDR"].shape == (4, 3)
+
+
+def test_what_is_there_is_not_computed_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(root, tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing had to be decoded")
+
+    monkeypatch.setattr("unetsep.train.evaluation.evaluate.read_track", refuse)
+    second = run(root, tmp_path)
+    assert all(outcome.reused for outcome in second)
+    for a, b in zip(first, second, strict=True):
+        assert a.scores is not None
+        assert b.scores is not None
+        np.testing.assert_array_equal(a.scores.values["SDR"], b.scores.values["SDR"])
+
+
+def test_an_interrupted_evaluation_computes_the_rest(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path)
+    (tmp_path / "mixture" / "test" / "Ana - One.json").unlink()
+    (tmp_path / "mixture-4" / "test" / "Cy - Instrumental.json").write_text('{"targ')
+    again = [(o.method, o.track) for o in run(root, tmp_path) if not o.reused]
+    assert again == [("mixture", "Ana - One"), ("mixture-4", "Cy - Instrumental")]
+
+
+def test_another_duration_is_computed_again(root: Path, tmp_path: Path) -> None:
+    run(root, tmp_path)
+    assert not any(outcome.reused for outcome in run(root, tmp_path, duration=2.0))
+
+
+def test_a_model_with_other_weights_is_computed_again(
+    root: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    tracks = find_tracks(root, "test", ["1"])
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(checkpoint.read_bytes())
+    settings = Settings(tmp_path / "out", duration=1.0)
+    assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
+    assert evaluate(tracks, [model_method([str(path)])], settings)[0].reused
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
+
+
+def test_full_metrics_serve_for_sdr_but_not_the_other_way(root: Path, tmp_path: Path) -> None:
+    tracks = find_tracks(root, "test", ["Cy"])
+    methods = baseline_methods("mixture-4")
+    sdr, full = Settings(tmp_path, "sdr", 1.0), Settings(tmp_path, "bsseval", 1.0)
+    assert not evaluate(tracks, methods, sdr)[0].reused
+    assert not evaluate(tracks, methods, full)[0].reused
+    assert evaluate(tracks, methods, sdr)[0].reused
+    assert evaluate(tracks, methods, full)[0].reused
+
+
+def test_a_song_with_a_silent_stem_is_scored_without_it(root: Path, tmp_path: Path) -> None:
+    outcome = run(root, tmp_path, "mixture-4")[2]
+    assert outcome.scores is not None
+    assert outcome.scores.silent == ("vocals",)
+    assert math.isnan(outcome.scores.median("vocals"))
+    assert math.isfinite(outcome.scores.median("drums"))
+
+
+def test_missing_estimates_fail_by_name_and_stop_nothing(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "estimates").mkdir()
+    methods = [folder_method(tmp_path / "estimates"), *baseline_methods("mixture")]
+    found = evaluate(find_tracks(root, "test"), methods, Settings(tmp_path / "out"))
+    assert ["no estimates of" in outcome.error for outcome in found] == [True] * 3 + [False] * 3
+
+
+def test_processes_give_the_scores_of_one(root: Path, tmp_path: Path) -> None:
+    tracks, methods = find_tracks(root, "test", ["2"]), baseline_methods("mixture-4,oracle-2")
+    one = evaluate(tracks, methods, Settings(tmp_path / "one"))
+    two = evaluate(tracks, methods, Settings(tmp_path / "two"), jobs=2)
+    assert [(o.method, o.track, o.error) for o in one] == [
+        (o.method, o.track, o.error) for o in two
+    ]
+    for a, b in zip(one, two, strict=True):
+        assert a.scores is not None
+        assert b.scores is not None
+        np.testing.assert_allclose(a.scores.values["SDR"], b.scores.values["SDR"], atol=1e-4)
+
+
+def test_names_that_would_mix_are_refused(root: Path, tmp_path: Path) -> None:
+    tracks, methods = find_tracks(root, "test"), baseline_methods("mixture")
+    with pytest.raises(ValueError, match="two methods are called 'mixture'"):
+        evaluate(tracks, methods * 2, Settings(tmp_path))
+    with pytest.raises(ValueError, match="jobs must be at least 1"):
+        evaluate(tracks, methods, Settings(tmp_path), jobs=0)
+
+
+def test_museval_reads_the_folder(root: Path, tmp_path: Path) -> None:
+    museval = pytest.importorskip("museval")
+    found = run(root, tmp_path)
+    store = museval.EvalStore()
+    store.add_eval_dir(tmp_path / "mixture-4")
+    scores = store.agg_frames_tracks_scores().unstack()
+    for stem in STEMS:
+        mine = [o.scores.median(stem) for o in found[3:] if o.scores]
+        assert scores["SDR"][stem] == pytest.approx(np.nanmedian(mine), abs=1e-4)
+    assert scores["SAR"].isna().all()
+
+
+def test_files_pass_musevals_schema(root: Path, tmp_path: Path) -> None:
+    museval = pytest.importorskip("museval")
+    run(root, tmp_path, "mixture")
+    content = json.loads((tmp_path / "mixture" / "test" / "Ana - One.json").read_text())
+    store = museval.TrackStore("Ana - One")
+    store.scores = content
+    store.validate()
+    assert [target["name"] for target in content["targets"]] == list(STEMS)
+    assert [frame["time"] for frame in content["targets"][0]["frames"]] == [0, 1, 2]
+
+
+def test_files_of_museval_are_read(tmp_path: Path) -> None:
+    museval = pytest.importorskip("museval")
+    store = museval.TrackStore("Song")
+    frames = {m: [1.0, math.nan, math.inf] for m in ("SDR", "ISR", "SIR", "SAR")}
+    store.add_target("vocals", frames)
+    store.save(str(tmp_path / "song.json"))
+    scores, about = results.read(tmp_path / "song.json")
+    np.testing.assert_array_equal(scores.values["SDR"], [[1, math.nan, math.nan]])
+    assert about == {}
+
+
+def test_a_file_of_something_else_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[1, 2]")
+    with pytest.raises(UnetsepError, match="no scores in museval's layout"):
+        results.read(tmp_path / "x.json")
+
+
+def test_results_that_cannot_be_written_are_one_sentence(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixture").write_text("a file where a folder must be")
+    with pytest.raises(UnetsepError, match="cannot be written"):
+        run(root, tmp_path, "mixture")

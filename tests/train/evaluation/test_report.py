@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetsep.config import STEMS
+from unetsep.train.evaluation import report as reports
+from unetsep.train.evaluation.estimates import BaselineMethod, FolderMethod
+from unetsep.train.evaluation.evaluate import Outcome
+from unetsep.train.evaluation.published import PUBLISHED
+from unetsep.train.evaluation.scoring import METRICS, TrackScores
+
+METHODS = [FolderMethod(Path("ours"), "ours"), BaselineMethod("mixture-4")]
+
+
+def scores(sdr: list[float], silent: tuple[str, ...] = ()) -> TrackScores:
+    values = {m: np.full((4, 1), math.nan) for m in METRICS}
+    values["SDR"] = np.array(sdr, dtype=np.float64)[:, None]
+    return TrackScores(STEMS, values, silent)
+
+
+@pytest.fixture
+def report() -> reports.Report:
+    nan = math.nan
+    outcomes = [
+        Outcome("ours", "a", scores([5, 4, 3, 2])),
+        Outcome("ours", "b", scores([7, 6, 5, 4])),
+        Outcome("ours", "c", scores([nan, 5, 4, 3], ("vocals",))),
+        Outcome("mixture-4", "a", scores([1, 1, 1, 1])),
+        Outcome("mixture-4", "b", scores([2, 1, 0, 1])),
+        Outcome("mixture-4", "c", error="c: broken"),
+    ]
+    return reports.collect(METHODS, outcomes, "3 test tracks", "sdr")
+
+
+def test_medians_are_over_tracks(report: reports.Report) -> None:
+    ours = report.rows[0]
+    assert [ours.interval(stem).value for stem in STEMS] == [6, 5, 4, 3]
+    assert ours.mean().value == 4.5
+    assert ours.interval("vocals").tracks == 2
+
+
+def test_silent_and_failed_tracks_are_counted(report: reports.Report) -> None:
+    assert report.rows[0].silent == {"vocals": 1}
+    assert report.rows[1].failed == ("c",)
+    assert len(report.notes) == 2
+    assert "vocals in 1 tracks" in report.notes[0]
+    assert "1 tracks failed" in report.notes[1]
+
+
+def test_published_rows_stand_apart_with_their_test_set(report: reports.Report) -> None:
+    text = reports.to_markdown(report)
+    measured, published = text.split("## Published elsewhere")
+    assert "| ours |" in measured
+    assert "mixture / 4" in measured
+    assert "not comparable" in published
+    for entry in PUBLISHED:
+        assert entry.name not in measured
+        assert entry.name in published
+        assert entry.test
+
+
+def test_published_means_are_those_of_their_stems() -> None:
+    umx = next(entry for entry in PUBLISHED if entry.name == "Open-Unmix UMX")
+    assert umx.mean == pytest.approx(5.325)
+
+
+def test_csv_holds_value_interval_and_count(report: reports.Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(reports.to_csv(report))))
+    row = next(r for r in rows if (r["method"], r["stem"]) == ("ours", "drums"))
+    assert float(row["median"]) == 5
+    assert float(row["low"]) <= 5 <= float(row["high"])
+    assert row["tracks"] == "3"
+    tracks = list(csv.DictReader(io.StringIO(reports.tracks_csv(report))))
+    assert len(tracks) == 5 * 4
+    assert [r["median"] for r in tracks if r["track"] == "c"] == [
+        "",
+        "5.00000",
+        "4.00000",
+        "3.00000",
+    ]
+
+
+def test_json_is_strict_and_complete(report: reports.Report) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    content = json.loads(reports.to_json(report), parse_constant=refuse)
+    ours = content["methods"][0]
+    assert ours["scores"]["SDR"]["bass"]["value"] == 4
+    assert ours["tracks"]["c"]["SDR"]["vocals"] is None
+    assert content["bootstrap"] == {"draws": 5000, "seed": 0, "coverage": 0.95}
+
+
+def test_a_set_of_two_stems_is_named_and_has_a_column() -> None:
+    values = {m: np.full((2, 3), 7.0) for m in METRICS}
+    outcome = Outcome("ours", "a", TrackScores(("vocals", "accompaniment"), values))
+    report = reports.collect(METHODS[:1], [outcome], "1 test track", "bsseval")
+    assert report.stems == (*STEMS, "accompaniment")
+    assert report.notes == ["ours: scored in the set vocals, accompaniment"]
+    head, row = reports.measured_table(report, "SAR")
+    assert dict(zip(head, row, strict=True)) == {
+        "method": "ours",
+        "vocals": "7.00",
+        "drums": "-",
+        "bass": "-",
+        "other": "-",
+        "accompaniment": "7.00",
+        "mean": "-",
+        "tracks": "1",
+    }
+    assert reports.to_markdown(report).count("## S") == 3
+
+
+def test_the_report_says_how_much_of_the_tracks_was_scored() -> None:
+    outcomes = [Outcome("ours", "a", scores([1, 2, 3, 4])), Outcome("ours", "b", error="x")]
+    assert reports.lengths(outcomes) == "1 to 1 s scored of each (median 1)"
+    assert reports.lengths(outcomes[1:]) == "nothing scored"
+
+
+def test_a_report_without_any_score_can_be_written() -> None:
+    report = reports.collect(METHODS, [Outcome("ours", "a", error="x")], "1 track", "sdr")
+    assert "| ours | - |" in reports.to_markdown(report)
+    json.loads(reports.to_json(report))
+
+
+def test_pictures_are_drawn(report: reports.Report, tmp_path: Path) -> None:
+    figures = pytest.importorskip("unetsep.train.evaluation.figures")
+    pytest.importorskip("matplotlib")
+    paths = figures.write_figures(report, tmp_path)
+    assert [path.name for path in paths] == ["figure2.png", "table1.png", "tracks.png"]
+    for path in paths:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.Report) -> None:
+    pytest.importorskip("matplotlib")
+    from unetsep.train.evaluation.figures import box_plot
+
+    (axes,) = box_plot(report).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["ours", "mixture / 4"]
+    lines = [line for line in axes.lines if line.get_color() == "black"]
+    medians = [line.get_ydata()[0] for line in lines if len(line.get_ydata())]
+    assert {6.0, 1.5} <= set(medians)

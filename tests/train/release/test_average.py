@@ -1,0 +1,66 @@
+"""The mean of several networks' weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.train.synthetic import MODEL
+from unetsep.cli import main
+from unetsep.network.unet import UNet
+from unetsep.train.config import TrainingError
+from unetsep.train.release.average import average_weights
+from unetsep.weights.checkpoint import serialize
+from unetsep.weights.load import load_network
+
+
+def saved(path: Path, seed: int, **changes: object) -> Path:
+    torch.manual_seed(seed)
+    network = UNet(dataclasses.replace(MODEL, **changes))  # type: ignore[arg-type]
+    network.encoder[0][1].running_mean.normal_()  # type: ignore[index]
+    path.write_bytes(serialize(network, half=False))
+    return path
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
+    told = call("average", *paths, "-o", tmp_path / "new" / "mean.safetensors")
+    assert told.exit_code == 0, told.output
+    found = load_network(tmp_path / "new" / "mean.safetensors")
+    each = [load_network(path).state_dict() for path in paths]
+    for name, value in found.state_dict().items():
+        expected = torch.stack([state[name].double() for state in each]).mean(dim=0)
+        torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-7)
+    assert found.config == MODEL
+
+
+def test_a_mean_is_written_once_and_to_a_name_that_says_what_it_is(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    before = paths[0].read_bytes()
+    told = call("average", *paths, "-o", paths[0])
+    assert told.exit_code != 0
+    assert "exists: choose another name" in told.output
+    assert paths[0].read_bytes() == before
+    told = call("average", *paths, "-o", tmp_path / "mean.pt")
+    assert told.exit_code != 0
+    assert "ends in .safetensors" in told.output
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_only_networks_of_one_kind_have_a_mean(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one.safetensors", 0)
+    longer = saved(tmp_path / "longer.safetensors", 1, segment_frames=128)
+    wider = saved(tmp_path / "wider.safetensors", 1, filters=(4, 8))
+    assert average_weights([one, longer]).config.segment_frames == MODEL.segment_frames
+    with pytest.raises(TrainingError, match=r"wider\.safetensors are not the same network"):
+        average_weights([one, wider])
+    with pytest.raises(TrainingError, match="two checkpoints or more"):
+        average_weights([one])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+import pytest
+
+from unetsep.cli.options import train
+from unetsep.config import ModelConfig
+from unetsep.network.presets import build_model
+from unetsep.train.config import TrainConfig
+from unetsep.train.release.command import train_command
+
+DATA = {"musdb": "/data/musdb18-7", "songs": ["/data/songs"], "pools": ["/a/x", "/b/y"]}
+
+
+def parsed(config: TrainConfig) -> dict[str, object]:
+    """The command's options as click understands them."""
+    words = shlex.split(train_command(config, DATA))
+    assert words[:2] == ["unetsep", "train"]
+    return train.make_context("train", words[2:]).params
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"losses": ("mse", "l1"), "max_steps": 500, "seed": 3, "learning_rate": 2e-3},
+        {"batch_size": 2, "varispeed": 0.1, "eq_db": 3.0, "ema_decay": 0.9, "max_minutes": 9.0},
+        {"optimizer": "adamw"},
+        {"muon_size": 0.2},
+        {"varispeed": 0.1, "coherent_varispeed": 0.2, "coherent_share": 0.5},
+    ],
+)
+def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
+    config = dataclasses.replace(TrainConfig(), **changed)
+    found = parsed(config)
+    assert found["losses"] == ",".join(config.losses)
+    assert [str(found["musdb_root"]), *map(str, found["songs"])] == ["musdb18-7", "songs"]
+    assert [*map(str, found["pools"])] == ["x", "y"]
+    for name in ("max_steps", "seed", "precision"):
+        assert found[name] == getattr(config, name)
+    for name in ("learning_rate", "batch_size", "varispeed", "eq_db", "ema_decay", "max_minutes"):
+        assert found[name] == changed.get(name)
+    for name in ("optimizer", "muon_size", "coherent_varispeed", "coherent_share"):
+        assert found[name] == changed.get(name)
+    assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
+
+
+def test_the_command_names_what_was_left_out() -> None:
+    left = ["A, B - It's C", "x=vocals,other"]
+    words = shlex.split(train_command(TrainConfig(), DATA | {"held_out": 0, "leave_out": left}))
+    found = train.make_context("train", words[2:]).params
+    assert (found["held_out"], list(found["leave_out"])) == (0, left)
+    found = train.make_context("train", shlex.split(train_command(TrainConfig(), DATA))[2:]).params
+    assert (found["held_out"], found["leave_out"]) == (None, ())
+
+
+@pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
+@pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
+def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:
+    config = TrainConfig(model=build_model(network, targets), extra_share={"bass": 0.5})
+    found = parsed(config)
+    named = str(found["network"] or "mixing")
+    chosen = str(found["targets"]).split(",") if found["targets"] else None
+    assert build_model(named, chosen) == config.model
+    assert found["extra_share"] == "bass=0.5"
+
+
+def test_a_network_that_is_no_preset_is_no_choice() -> None:
+    config = TrainConfig(model=ModelConfig(filters=(4, 4)))
+    assert "--network custom" in train_command(config, {"musdb": None})
+
+
+def test_the_command_names_the_checkpoint_that_the_run_began_with() -> None:
+    command = train_command(TrainConfig(), DATA | {"init_from": "/runs/long/best-mse.safetensors"})
+    assert "--init-from best-mse.safetensors" in command

@@ -1,0 +1,164 @@
+"""Publishing, against a hub on loopback."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.synthetic import MODEL
+from unetsep.errors import WeightsError
+from unetsep.network.unet import UNet
+from unetsep.train.config import TrainingError
+from unetsep.train.release.export import export
+from unetsep.train.release.publish import publish
+from unetsep.weights.manifest import read_manifest
+
+COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's API as one upload needs; large files go through LFS."""
+
+    files: dict[str, bytes]
+    stored: dict[str, bytes]
+    refuse: bool
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/vnd.git-lfs+json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self.answer({"id": "org/net", "sha": COMMIT, "siblings": []})
+
+    def do_PUT(self) -> None:
+        content = self.body()
+        self.stored[hashlib.sha256(content).hexdigest()] = content
+        self.answer({})
+
+    def do_POST(self) -> None:
+        base = f"http://127.0.0.1:{self.server.server_address[1]}"
+        lines = [json.loads(line) for line in self.body().splitlines() if line]
+        if self.refuse:
+            self.answer({"error": "You don't have the rights"}, 403)
+        elif self.path.endswith("/repos/create"):
+            self.answer({"url": f"{base}/org/net"})
+        elif "/preupload/" in self.path:
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in lines[0]["files"]
+            ]
+            self.answer({"files": modes})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**each, "actions": {"upload": {"href": f"{base}/lfs/{each['oid']}"}}}
+                for each in lines[0]["objects"]
+            ]
+            self.answer({"transfer": "basic", "objects": objects})
+        elif "/commit/" in self.path:
+            for line in lines:
+                value = line["value"]
+                if line["key"] == "file":
+                    self.files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    self.files[value["path"]] = self.stored[value["oid"]]
+            url = f"{base}/org/net/commit/{COMMIT}"
+            self.answer({"commitUrl": url, "commitOid": COMMIT, "pullRequestUrl": None})
+        else:
+            self.answer({})
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    handler = type("Handler", (Hub,), {"files": {}, "stored": {}, "refuse": False})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    yield handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path / "run" / "export"
+    folder.mkdir(parents=True)
+    about = dict.fromkeys(("loss", "description", "repo_id", "revision"), "l1")
+    scores = {"sdr": {"vocals": 1.0, "mean": 1.0}, "definition": "median"}
+    entry = export(
+        UNet(MODEL),
+        folder / "net.safetensors",
+        name="net",
+        licence="CC BY-NC-SA 4.0",
+        scores=scores,
+        **about,
+    )
+    (folder / "net.json").write_text(json.dumps(entry.__dict__))
+    return tmp_path / "run"
+
+
+# The hub's client hands its HTTP library a file.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_publishing_uploads_the_files_and_pins_their_revision(
+    hub: type[Hub], run: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "manifest.json"
+    assert publish(run, "org/net", manifest=manifest) == COMMIT
+    assert hub.files["net.safetensors"] == (run / "export" / "net.safetensors").read_bytes()
+    card = hub.files["README.md"].decode()
+    assert "license: cc-by-nc-sa-4.0" in card
+    assert "vocals 1.00" in card
+    entry = json.loads((run / "export" / "net.json").read_text())
+    assert (entry["repo_id"], entry["revision"]) == ("org/net", COMMIT)
+    assert read_manifest(manifest)[1][0].revision == COMMIT
+
+
+def test_a_refused_upload_is_one_sentence_and_changes_nothing(
+    hub: type[Hub], run: Path, tmp_path: Path
+) -> None:
+    hub.refuse = True
+    before = (run / "export" / "net.json").read_text()
+    with pytest.raises(WeightsError, match=r"^org/net could not be published: [^\n]+$"):
+        publish(run, "org/net", manifest=tmp_path / "manifest.json")
+    assert (run / "export" / "net.json").read_text() == before
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to publish: run unetsep export"):
+        publish(tmp_path, "org/net")

@@ -1,0 +1,61 @@
+"""Two processes on one machine are one run; when one dies, the run ends and says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.ddp_run import Notes
+from tests.train.synthetic import songs, tiny
+from unetsep.train.distributed import is_lost_process
+from unetsep.train.fit import Machine, check_resumable, fit
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+    """Folder, messages and seconds of a run in two processes, one of which was killed."""
+    folder = tmp_path_factory.mktemp("two")
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "tests.train.ddp_run", str(folder)]
+    root = Path(__file__).parent.parent.parent
+    ran = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode != 0
+    return folder, ran.stderr, time.monotonic() - begun
+
+
+def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
+    ended: tuple[Path, str, float], tmp_path: Path
+) -> None:
+    notes = Notes(tmp_path)
+    config = tiny(freeze_norm=True, batch_size=4, max_steps=1, losses=("l1", "mse"))
+    fit(config, *songs(), tmp_path / "run", machine=Machine("cpu", workers=0), callbacks=[notes])
+    one = torch.load(tmp_path / "rank0.pt", weights_only=True)
+    two = [torch.load(ended[0] / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert two[0]["clips"] + two[1]["clips"] == one["clips"]
+    assert len(set(one["clips"])) == 4
+    for name, gradient in one["gradients"].items():
+        for each in two:
+            torch.testing.assert_close(each["gradients"][name], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
+    ended: tuple[Path, str, float],
+) -> None:
+    folder, messages, seconds = ended
+    assert seconds < 60 + 60  # the group's timeout, and starting on a busy machine
+    assert "process 1 of this run ended" in messages or "another process of this run" in messages
+    config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
+    assert check_resumable(folder / "run" / "last.ckpt", config) == 3
+
+
+def test_errors_of_lost_processes_are_told_from_others() -> None:
+    assert is_lost_process(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234"))
+    assert is_lost_process(RuntimeError("Timed out waiting 60000ms for recv operation"))
+    assert not is_lost_process(RuntimeError("The size of tensor a must match"))

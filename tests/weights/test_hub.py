@@ -1,0 +1,149 @@
+"""The real client against a server on loopback; in subprocesses, as it reads its settings once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import hub
+
+CONTENT = bytes(range(256)) * 800
+SCRIPT = """
+import json, sys, time
+from unetsep.weights import hub
+from unetsep.errors import WeightsError
+from unetsep.weights.load import Checkpoint
+hub.STALL = 2.0
+entry = Checkpoint("m", "mse", "", "m.safetensors", "org/name", "v1", sys.argv[1], 1, {}, "x")
+begun = time.monotonic()
+try:
+    result = {"path": str(hub.fetch(entry))}
+except WeightsError as error:
+    result = {"error": str(error)}
+cached = hub.cached_file(entry)
+print(json.dumps(result | {"cached": cached and str(cached), "took": time.monotonic() - begun}))
+sys.stdout.flush()
+"""
+
+
+def fetch(home: Path, endpoint: str, **environment: str) -> dict[str, object]:
+    """Fetch CONTENT in a fresh process; its standard error must hold no log lines."""
+    settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, hashlib.sha256(CONTENT).hexdigest()],
+        env=os.environ | settings | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "Retry" not in run.stderr
+    assert "Traceback" not in run.stderr
+    return dict(json.loads(run.stdout))
+
+
+@contextmanager
+def server(behaviour: str) -> Iterator[tuple[str, list[str]]]:
+    """Address of a running server, and the list of its requests."""
+    running = hub.serve(CONTENT, behaviour)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}", running.requests  # type: ignore[attr-defined]
+    finally:
+        running.shutdown()
+        running.server_close()
+
+
+def test_a_good_download_is_kept_and_used_without_network_afterwards(tmp_path: Path) -> None:
+    with server("good") as (address, requests):
+        first = fetch(tmp_path, address)
+        assert Path(str(first["path"])).read_bytes() == CONTENT
+        asked = len(requests)
+        assert asked <= 4
+        again = fetch(tmp_path, address)
+        assert again["path"] == first["path"]
+        assert len(requests) == asked
+    assert fetch(tmp_path, address)["path"] == first["path"]  # the server is gone
+    assert fetch(tmp_path, address, HF_HUB_OFFLINE="1")["path"] == first["path"]
+
+
+def test_a_slow_download_arrives(tmp_path: Path) -> None:
+    with server("slow") as (address, _):
+        assert "path" in fetch(tmp_path, address)
+
+
+def test_a_body_with_another_hash_is_deleted_from_the_cache(tmp_path: Path) -> None:
+    with server("corrupt") as (address, _):
+        result = fetch(tmp_path, address)
+    assert "damaged or replaced" in str(result["error"])
+    assert result["cached"] is None
+    large = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size >= len(CONTENT)]
+    assert large == []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("404", "HTTP status 404 (not found there)"),
+        ("403", "HTTP status 403 (access denied)"),
+        ("500", "HTTP status 500"),
+        ("cut", "no data for 2 s"),
+        ("hang", "no data for 2 s"),
+    ],
+)
+def test_failures_are_one_sentence_with_what_where_and_what_to_do(
+    behaviour: str, said: str, tmp_path: Path
+) -> None:
+    with server(behaviour) as (address, _):
+        result = fetch(tmp_path, address)
+    message = str(result["error"])
+    assert said in message
+    assert "m.safetensors" in message
+    assert f"{address}/org/name (revision v1)" in message
+    assert "--model PATH" in message
+    assert "\n" not in message
+    assert result["cached"] is None
+    assert float(str(result["took"])) < 15
+
+
+def test_a_refused_connection_is_found_out_at_once(tmp_path: Path) -> None:
+    result = fetch(tmp_path, "http://127.0.0.1:9")
+    assert "Connection refused" in str(result["error"])
+    assert float(str(result["took"])) < 5
+
+
+def test_offline_says_so_without_asking_the_network(tmp_path: Path) -> None:
+    with server("good") as (address, requests):
+        result = fetch(tmp_path, address, HF_HUB_OFFLINE="1")
+        assert "HF_HUB_OFFLINE is set" in str(result["error"])
+        assert requests == []
+
+
+def test_a_damaged_cache_is_noticed_and_cleared(tmp_path: Path) -> None:
+    with server("good") as (address, _):
+        path = Path(str(fetch(tmp_path, address)["path"]))
+        path.write_bytes(CONTENT[:-1])
+        assert "damaged" in str(fetch(tmp_path, address)["error"])
+        assert Path(str(fetch(tmp_path, address)["path"])).read_bytes() == CONTENT
+
+
+def test_the_server_of_these_tests_hangs_when_told_to() -> None:
+    """Guards the tests above: a server that answered would prove nothing."""
+    with server("hang") as (address, _):
+        import urllib.request
+
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            urllib.request.urlopen(address, timeout=0.5)
+        assert time.monotonic() - begun >= 0.5

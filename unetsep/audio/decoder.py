@@ -1,0 +1,74 @@
+"""What a decoder of audio files is, and which files there are decoders for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Block = npt.NDArray[np.float32]
+
+
+# Containers that libsndfile knows: a file so named that it cannot read is damaged or misnamed.
+SOUNDFILE_SUFFIXES = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .snd .w64 .rf64 .bwf".split()  # noqa: SIM905
+)
+
+
+# What a folder is searched for; single files may have any name.
+OTHER_SUFFIXES = (
+    ".m4a .mp4 .m4b .aac .ac3 .alac .wma .webm .mkv .mka .mov .ape .wv .mpc .amr .dsf .tta .avi .ts"
+)
+
+
+AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | frozenset(OTHER_SUFFIXES.split())
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file says about itself.
+
+    Parameters
+    ----------
+    sample_rate
+        In Hz.
+    channels
+        Number of channels.
+    frames
+        Length in samples of one channel; None where only decoding would tell.
+    bit_depth
+        ``"16"``, ``"24"`` or ``"32f"``: what holds the decoded samples without loss.
+    """
+
+    sample_rate: int
+    channels: int
+    frames: int | None
+    bit_depth: str
+
+
+class Source(Protocol):
+    """An open audio file.
+
+    ``slack`` is how many samples fewer than ``info.frames`` may come without the file being
+    cut short, None where the length is an estimate. ``available`` is how many are there,
+    where that is known beforehand. ``warnings`` are sentences for the user.
+    """
+
+    info: AudioInfo
+    slack: int | None
+    available: int | None
+    warnings: list[str]
+
+    def read(self, frames: int) -> Block:
+        """Up to ``frames`` samples, ``(frames, channels)``; empty at the end."""
+
+    def seek(self, frame: int) -> None:
+        """Move to a sample, before anything was read."""
+
+    def at_end(self) -> bool:
+        """Whether decoding ended where the file ends, as far as that can be told."""
+
+    def close(self) -> None:
+        """Release the file."""

@@ -1,0 +1,233 @@
+"""Reading audio as a stream of blocks.
+
+soundfile reads wav, flac, ogg, opus, mp3, aiff and caf with nothing else installed; for
+the rest (m4a, mp4, webm, ...) an ``ffmpeg`` program decodes to a pipe.
+
+A file that ends before the length its header promises is refused where that length is
+counted (wav, aiff, au, caf, w64, flac, and mp3 with a count of frames), and read with a
+warning where it is an estimate (ogg, opus, other mp3, whatever ffmpeg decodes).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..config import MAX_CHANNELS
+from ..errors import AudioError
+from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Source
+from .ffmpeg import FfmpegSource, find_ffmpeg
+from .libsndfile import SoundFileSource
+
+READ_FRAMES = 65_536
+
+
+class AudioReader:
+    """An audio file, or an excerpt of it, as blocks of float32.
+
+    Parameters
+    ----------
+    path
+        Any file that libsndfile or, where there is one, ffmpeg can decode.
+    start, duration
+        Excerpt in seconds; the default is the whole file.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, is no audio, is empty, or has a header nobody could mean.
+    ValueError
+        If ``start`` is negative or ``duration`` is not positive.
+
+    Examples
+    --------
+    >>> with AudioReader("song.flac") as reader:  # doctest: +SKIP
+    ...     for block in reader.blocks(): print(block.shape)  # (channels, samples)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, start: float = 0.0, duration: float | None = None
+    ) -> None:
+        if not 0 <= start < math.inf:
+            raise ValueError(f"start must be 0 or more seconds, got {start}")
+        if duration is not None and not 0 < duration < math.inf:
+            raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+        self.path = Path(path)
+        self._source = _open(self.path)
+        try:
+            self.info = self._source.info
+            _check_header(self.path, self.info)
+            rate = self.info.sample_rate
+            self._start = round(start * rate)
+            self._limit = None if duration is None else max(1, round(duration * rate))
+            self._check_start(start)
+            self._check_available()
+            if self._start:
+                self._source.seek(self._start)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def _check_start(self, start: float) -> None:
+        if self.info.frames is not None and self._start >= self.info.frames:
+            raise AudioError(
+                f"{self.path} lasts {self.info.frames / self.info.sample_rate:.2f} s: "
+                f"an excerpt cannot start at {start:.2f} s"
+            )
+
+    def _check_available(self) -> None:
+        there, wanted = self._source.available, self.frames
+        if there is None or wanted is None or self._source.slack is None:
+            return
+        if there + self._source.slack < self._start + wanted:
+            raise self._cut_short(there)
+
+    def _cut_short(self, there: int) -> AudioError:
+        assert self.info.frames is not None
+        rate = self.info.sample_rate
+        return AudioError(
+            f"{self.path} is cut short: its header promises {self.info.frames / rate:.2f} s, "
+            f"{there / rate:.2f} s could be decoded; get a complete copy, or take the part that "
+            "is there with --start and --duration"
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what may be wrong with the file, complete after reading it."""
+        return list(self._source.warnings)
+
+    @property
+    def frames(self) -> int | None:
+        """Samples per channel that will be read; None if unknown, approximate for ffmpeg."""
+        if self.info.frames is None:
+            return self._limit
+        left = self.info.frames - self._start
+        return left if self._limit is None else min(left, self._limit)
+
+    def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
+        """Yield ``(channels, samples)`` blocks, contiguous, all but the last of one size.
+
+        Raises
+        ------
+        AudioError
+            If samples are NaN or infinite, nothing could be decoded, or the file ends
+            before the length its header promises.
+        """
+        done = 0
+        while self._limit is None or done < self._limit:
+            wanted = block_frames if self._limit is None else min(block_frames, self._limit - done)
+            try:
+                block = self._source.read(wanted)
+            except (soundfile.LibsndfileError, OSError) as error:
+                at = (self._start + done) / self.info.sample_rate
+                raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
+            if len(block) == 0:
+                break
+            self._check_finite(block, done)
+            done += len(block)
+            yield np.ascontiguousarray(block.T)
+        self._check_complete(done)
+
+    def _check_finite(self, block: Block, done: int) -> None:
+        # One sum is NaN or infinite if any sample is, and costs less than a full test.
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            if np.isfinite(block.sum(dtype=np.float64)):
+                return
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            at = (self._start + done + int(bad[0])) / self.info.sample_rate
+            raise AudioError(
+                f"{self.path} holds NaN or infinite samples, the first at {at:.3f} s: "
+                "export it again from the program that wrote it"
+            )
+
+    def _check_complete(self, done: int) -> None:
+        if done == 0:
+            raise AudioError(
+                f"{self.path} holds no audio samples from second "
+                f"{self._start / self.info.sample_rate:g} on"
+            )
+        rate, expected, slack = self.info.sample_rate, self.frames, self._source.slack
+        if not self._source.at_end() and (self._limit is None or done < self._limit):
+            raise AudioError(
+                f"{self.path} is damaged at {(self._start + done) / rate:.2f} s: nothing behind "
+                "that could be decoded; get another copy"
+            )
+        if expected is None or self.info.frames is None or done >= expected:
+            return
+        if slack is not None and done + slack < expected:
+            raise self._cut_short(self._start + done)
+        # A container's duration may be off by the padding of its codec.
+        if slack is None and done < 0.98 * expected - 0.2 * rate:
+            self._source.warnings.append(
+                f"{self.path} may be cut short: {done / rate:.2f} s could be decoded where about "
+                f"{expected / rate:.2f} s were expected"
+            )
+
+    def close(self) -> None:
+        """Release the file."""
+        self._source.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open(path: Path) -> Source:
+    try:
+        there = path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise AudioError(f"{path} cannot be opened: {error.strerror}") from error
+    if not there:
+        raise AudioError(f"{path} does not exist")
+    if path.is_dir():
+        raise AudioError(f"{path} is a folder where an audio file was expected")
+    if not path.is_file():
+        raise AudioError(f"{path} is not a regular file (a pipe or device?): copy it to a file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path} is empty (0 bytes)")
+    try:
+        return SoundFileSource(path)
+    except OSError as error:
+        raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
+    except soundfile.LibsndfileError as error:
+        if not os.access(path, os.R_OK):
+            raise AudioError(f"{path} cannot be opened: permission denied") from error
+        reason = str(error.error_string).rstrip(".")
+        known = path.suffix.lower() in SOUNDFILE_SUFFIXES
+        if (ffmpeg := find_ffmpeg()) is not None:
+            source = FfmpegSource(path, ffmpeg, reason)
+            if known:
+                source.warnings.append(
+                    f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
+                    "ffmpeg could"
+                )
+            return source
+        if known:
+            raise AudioError(
+                f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
+                "it is damaged, or something else with that name"
+            ) from error
+        raise AudioError(
+            f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
+            "not installed: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert "
+            "the file to wav, flac or mp3"
+        ) from error
+
+
+def _check_header(path: Path, info: AudioInfo) -> None:
+    if not 1000 <= info.sample_rate <= 1_000_000:
+        raise AudioError(
+            f"{path} claims a sample rate of {info.sample_rate} Hz: expected 1000 to 1000000"
+        )
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError(f"{path} claims {info.channels} channels: expected 1 to {MAX_CHANNELS}")
+    if info.frames == 0:
+        raise AudioError(f"{path} holds no audio samples (length zero)")

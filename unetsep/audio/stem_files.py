@@ -1,0 +1,237 @@
+"""Writing stems: one gain against clipping, and nothing half-written.
+
+Stems are streamed to temporary files beside their targets and get their names only when
+all of them are complete. Integer and lossy formats are streamed as float first and
+converted in a second pass: only then is it known whether a stem exceeds full scale, and
+whether one common gain must be applied to all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..errors import AudioError
+from .decoder import AudioInfo, Block
+from .formats import OutputFormat, quantize
+from .staging import Staging
+from .writers import WavWriter, Writer, open_writer
+
+CONVERT_FRAMES = 1 << 18
+# What a spool holds; its header is not needed, but a damaged run can be listened to.
+SPOOL = OutputFormat("wav", "32f")
+
+
+class StemFiles:
+    """The output files of one song: written as a stream, named only when all are complete.
+
+    Use as a context manager; leaving it without `commit` removes every trace.
+
+    Parameters
+    ----------
+    targets
+        Where each stem goes, in the order of the stems.
+    output
+        Format of all of them.
+    info
+        Sample rate and channels.
+    overwrite
+        Whether files that exist when the stems are complete are replaced.
+
+    Raises
+    ------
+    AudioError
+        From any method, if the system would not write; the message says why and where.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Path],
+        output: OutputFormat,
+        info: AudioInfo,
+        *,
+        overwrite: bool = True,
+    ) -> None:
+        self._targets, self._output, self._info = list(targets), output, info
+        self._overwrite, self._peak = overwrite, 0.0
+        self._staging: Staging | None = None
+        self._parts: list[Path] = []
+        self._spools: list[Path] = []
+        self._writers: list[Writer] = []
+        self._made: list[Path] = []
+        self._committed, self._stop = False, threading.Event()
+
+    def __enter__(self) -> StemFiles:
+        try:
+            with _explain(self._targets[0].parent):
+                self._begin()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        folders = [target.parent for target in self._targets]
+        for folder in folders:
+            self._make_folder(folder)
+        staging = self._staging = Staging(folders)
+        for index, target in enumerate(self._targets):
+            self._parts.append(staging.name(target, index, ".part"))
+            if self._output.is_float:
+                self._writers.append(open_writer(self._parts[-1], self._output, self._info))
+            else:
+                self._spools.append(staging.name(target, index, ".spool"))
+                self._writers.append(WavWriter(self._spools[-1], SPOOL, self._info))
+
+    def _make_folder(self, folder: Path) -> None:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._made += missing  # before making them: it may fail half-way
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, block: Block) -> None:
+        """Append ``(stems, channels, samples)``."""
+        with _explain(self._targets[0].parent):
+            for writer, stem in zip(self._writers, block, strict=True):
+                writer.write(stem.T)
+        if block.size:
+            self._peak = max(self._peak, float(block.max()), -float(block.min()))
+
+    def commit(self) -> float:
+        """Complete all files and give them their names.
+
+        Returns
+        -------
+        float
+            The gain that was applied to all stems, 1.0 unless one exceeded full scale.
+
+        Raises
+        ------
+        AudioError
+            If something could not be written, or a target exists by now and must not be
+            replaced; no target is left then.
+        """
+        gain = 1.0
+        with _explain(self._targets[0].parent):
+            self._close()
+            if not self._output.is_float:
+                if self._peak > 1.0:
+                    gain = (1 - 2.0**-15) / self._peak
+                convert = functools.partial(self._convert, gain=gain)
+                with ThreadPoolExecutor(max_workers=2) as pool:
+                    try:
+                        list(pool.map(convert, self._spools, self._parts))
+                    except BaseException:  # Ctrl-C must not wait for hours of mp3
+                        self._stop.set()
+                        raise
+            self._publish()
+        self._committed = True
+        return gain
+
+    def _convert(self, spool: Path, part: Path, *, gain: float) -> None:
+        channels = self._info.channels
+        writer = open_writer(part, self._output, self._info)
+        try:
+            with spool.open("rb") as raw:
+                raw.seek(WavWriter.HEADER.size)
+                while not self._stop.is_set() and (data := raw.read(CONVERT_FRAMES * channels * 4)):
+                    block = np.frombuffer(data, "<f4").reshape(-1, channels)
+                    writer.write(quantize(block * np.float32(gain), self._output))
+        finally:
+            writer.close()
+        spool.unlink()
+
+    def _publish(self) -> None:
+        """Give all files their names, or none."""
+        done: list[Path] = []
+        try:
+            for part, target in zip(self._parts, self._targets, strict=True):
+                if self._overwrite:
+                    part.replace(target)
+                else:
+                    _rename_new(part, target)
+                    done.append(target)
+        except BaseException as error:
+            for path in done:
+                path.unlink()
+            if isinstance(error, FileExistsError):
+                raise AudioError(
+                    f"{target} appeared while its song was being separated, written by another "
+                    "program: nothing was replaced; use --overwrite or --skip-existing"
+                ) from error
+            raise
+
+    def _close(self) -> None:
+        while self._writers:
+            self._writers.pop().close()
+
+    def _discard(self) -> None:
+        while self._writers:
+            with contextlib.suppress(OSError, soundfile.SoundFileError, AudioError):
+                self._writers.pop().close()
+        for path in (*self._parts, *self._spools):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if self._staging is not None:
+            self._staging.release()
+        if not self._committed:
+            for folder in sorted(set(self._made), reverse=True):
+                with contextlib.suppress(OSError):  # not empty: others write there too
+                    folder.rmdir()
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()  # after a commit nothing but the locks is left to remove
+
+
+def _rename_new(part: Path, target: Path) -> None:
+    """Rename without ever replacing a file that came into being meanwhile."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here: a tiny gap between looking and renaming remains
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+REMEDIES = {
+    errno.ENOSPC: "make room or choose another folder with -o",
+    errno.EDQUOT: "make room or choose another folder with -o",
+    errno.EFBIG: "this file system or account allows no larger files: choose another with -o",
+    errno.EROFS: "choose another folder with -o",
+    errno.EACCES: "choose a folder that you may write to with -o",
+    errno.EPERM: "choose a folder that you may write to with -o",
+    errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
+    errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
+    errno.ENAMETOOLONG: "give shorter names with --filename",
+    errno.EIO: "the disk or network drive fails: choose another folder with -o",
+}
+
+
+@contextlib.contextmanager
+def _explain(folder: Path) -> Iterator[None]:
+    """Turn operating-system errors while writing into one clear sentence."""
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"writing to {folder} failed: libsndfile says {str(error.error_string).rstrip('.')!r}; "
+            "is the disk full or read-only?"
+        ) from error
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0)
+        raise AudioError(
+            f"writing to {folder} failed: {error.strerror or error}"
+            + (f"; {remedy}" if remedy else "")
+        ) from error

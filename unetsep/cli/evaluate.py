@@ -1,0 +1,230 @@
+"""What the ``eval`` and ``compare`` commands do, and how they show it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import UnetsepError
+from ..train.data.musdb import NO_ROOT
+from ..train.evaluation import report as reports
+from ..train.evaluation.compare import Difference
+from ..train.evaluation.compare import compare as compare_folders
+from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
+from ..train.evaluation.evaluate import Outcome, Settings, evaluate
+from ..train.evaluation.scoring import METRICS
+from ..train.evaluation.tracks import find_tracks
+from ..weights.manifest import list_models
+
+
+def run_eval(
+    *,
+    musdb_root: Path | None,
+    output: Path,
+    models: Sequence[str],
+    average: bool,
+    all_losses: bool,
+    estimates: Sequence[Path],
+    baselines: str,
+    subset: str,
+    only: Sequence[str],
+    duration: float | None,
+    metrics: str,
+    jobs: int,
+    device: str,
+    figures: bool,
+    as_json: bool,
+    quiet: bool,
+) -> bool:
+    """The ``eval`` command; its options are described in `unetsep.cli.options`.
+
+    Returns
+    -------
+    bool
+        Whether every track could be scored.
+    """
+    if duration is not None and not duration > 0:
+        raise ValueError(f"--duration must be more than 0 seconds, got {duration}")
+    root = musdb_root or os.environ.get("MUSDB_PATH")
+    if not root:
+        raise UnetsepError(NO_ROOT)
+    shown = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    with needs_extra():
+        tracks = find_tracks(root, subset, only)
+        methods = _methods(models, average, all_losses, estimates, baselines, device)
+        settings = Settings(output, metrics, duration)
+        with _bar(shown, len(tracks) * len(methods)) as progress:
+            outcomes = evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
+        data = f"{len(tracks)} {subset} tracks of {Path(root).resolve().name}, "
+        data += reports.lengths(outcomes)
+        report = reports.collect(methods, outcomes, data, metrics)
+        written = _write(report, output, figures and any(row.tracks for row in report.rows))
+    if as_json:
+        sys.stdout.write(reports.to_json(report))
+    else:
+        print_report(report, quiet)
+    reused = sum(outcome.reused for outcome in outcomes)
+    shown.print(
+        f"{len(outcomes) - reused} scores computed, {reused} reused; wrote "
+        f"{', '.join(path.name for path in written)} to {output}",
+        markup=False,
+    )
+    return _show_errors(outcomes)
+
+
+@contextlib.contextmanager
+def needs_extra() -> Iterator[None]:
+    """Say what to install when a package of the ``train`` extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UnetsepError(
+            f"evaluation needs {error.name}, which is not installed: "
+            "run pip install 'unetsep[train]'"
+        ) from error
+
+
+def _methods(
+    models: Sequence[str],
+    average: bool,
+    all_losses: bool,
+    estimates: Sequence[Path],
+    baselines: str,
+    device: str,
+) -> list[Method]:
+    """Models first, then others' estimates, then baselines."""
+    wanted = [name.strip() for text in models for name in text.split(",") if name.strip()]
+    if all_losses:
+        wanted += [entry.name for entry in list_models() if entry.bundled]
+    if not wanted and not estimates:
+        wanted = ["default"]
+    unique = list(dict.fromkeys(wanted))
+    groups = [unique] if average and unique else [[model] for model in unique]
+    found: list[Method] = [model_method(models, device) for models in groups]
+    return [*found, *(folder_method(path) for path in estimates), *baseline_methods(baselines)]
+
+
+@contextlib.contextmanager
+def _bar(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
+    """A progress bar on stderr, absent where that is no terminal."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal or console.quiet
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        task = bars.add_task("scoring", total=total)
+
+        def advance(outcome: Outcome) -> None:
+            bars.update(task, advance=1, description=outcome.track[:32])
+
+        yield advance
+
+
+def _write(report: reports.Report, output: Path, figures: bool) -> list[Path]:
+    texts = {
+        "report.md": reports.to_markdown(report),
+        "report.csv": reports.to_csv(report),
+        "tracks.csv": reports.tracks_csv(report),
+        "report.json": reports.to_json(report),
+    }
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (output / name).write_text(text, encoding="utf-8")
+        paths = [output / name for name in texts]
+        if figures:
+            from ..train.evaluation.figures import write_figures
+
+            paths += write_figures(report, output)
+    except OSError as error:
+        raise UnetsepError(f"{output} cannot be written: {error.strerror}") from error
+    return paths
+
+
+def print_report(report: reports.Report, quiet: bool = False) -> None:
+    """Print measured tables, notes and, apart from them, published scores."""
+    out = _stdout()
+    for metric in report.shown:
+        out.print(_rich(reports.measured_table(report, metric), f"{metric} (dB)"))
+    out.print(reports.definition(report), markup=False, style="dim")
+    for note in report.notes:
+        out.print(f"Note: {note}", markup=False)
+    if not quiet:
+        published = _rich([row[:-1] for row in reports.published_table(report)], "")
+        out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
+        out.print(published)
+
+
+def _stdout() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def _rich(rows: list[list[str]], title: str) -> Table:
+    head, *body = rows
+    shown = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for index, name in enumerate(head):
+        numeric = index and name not in ("test set", "trained on")
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for cells in body:
+        shown.add_row(*(cell.replace("[", r"\[") for cell in cells))
+    return shown
+
+
+def _show_errors(outcomes: Sequence[Outcome]) -> bool:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if failed:
+        lines = [f"  {outcome.method}: {outcome.error}" for outcome in failed]
+        Console(stderr=True, soft_wrap=True, highlight=False).print(
+            f"{len(failed)} of {len(outcomes)} scores failed:\n" + "\n".join(lines), markup=False
+        )
+    return not failed
+
+
+def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
+    """The ``compare`` command; its options are described in `unetsep.cli.options`."""
+    if metric not in METRICS:
+        raise ValueError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    with needs_extra():
+        left, right = (path if path.is_dir() else output / path for path in (a, b))
+        found = compare_folders(left, right, metric)
+    if as_json:
+        content = [asdict(each) | {"verdict": each.verdict} for each in found]
+        sys.stdout.write(
+            json.dumps(
+                {"metric": metric, "a": str(left), "b": str(right)} | {"stems": content}, indent=1
+            )
+            + "\n"
+        )
+        return
+    out = _stdout()
+    head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
+    out.print(_rich([head, *map(_difference, found)], f"{metric} (dB)"))
+    out.print(
+        "B - A: median of the differences track by track, with its bootstrap interval; "
+        "undecided where that holds zero. Training seeds differ, too: it cannot tell how much.",
+        markup=False,
+        style="dim",
+    )
+
+
+def _difference(each: Difference) -> list[str]:
+    return [
+        each.stem,
+        f"{each.a:.2f}",
+        f"{each.b:.2f}",
+        str(each.gain),
+        f"{each.better} of {each.gain.tracks}",
+        each.verdict,
+    ]

@@ -1,0 +1,8 @@
+"""From samples to spectra and back, block by block.
+
+spectrogram  streaming STFT and its exact inverse; masks above the network's band
+resample     streaming resampling
+segments     segments of frames, masks cross-faded between them, several at once
+wiener       multichannel Wiener filter over the stems
+song_stream  the whole path of one song: blocks in, stems out
+"""

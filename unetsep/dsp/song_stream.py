@@ -1,0 +1,262 @@
+"""The signal path of one song, as a stream of blocks.
+
+Resample to the network's rate, STFT, masks from overlapping segments, mask times mixture
+spectrum, inverse STFT, resample back, and each stem's share of what the resampler cut off.
+Every step takes blocks and gives blocks, so memory does not grow with the song.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+from ..errors import CancelledError
+from .resample import Queue, Residual, StreamResampler
+from .segments import Estimate, SegmentedMasks, SegmentPool
+from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+from .wiener import WienerFilter
+
+Signal = npt.NDArray[np.float32]
+# Called with (seconds done, seconds in total or None); False cancels.
+Progress = Callable[[float, float | None], bool | None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which stems come out, in which order.
+
+    Parameters
+    ----------
+    names
+        Names of the output stems.
+    indices
+        For each, the network's stem; negative numbers ``-1 - i`` mean all but stem ``i``.
+    """
+
+    names: tuple[str, ...]
+    indices: tuple[int, ...]
+
+    @property
+    def stems(self) -> tuple[int, ...]:
+        """The network's stems that are needed."""
+        return tuple(sorted({i if i >= 0 else -1 - i for i in self.indices}))
+
+    def adds_up(self, stems: int, *, complete: bool) -> bool:
+        """Whether the outputs add up to the mixture.
+
+        Parameters
+        ----------
+        stems
+            How many the network has.
+        complete
+            Whether those add up to the mixture.
+        """
+        if len(self.indices) == 2 and self.indices[0] == -1 - self.indices[1]:
+            return True
+        return complete and sorted(self.indices) == list(range(stems))
+
+    def without_last(self) -> Selection:
+        """The same outputs but the last."""
+        return Selection(self.names[:-1], self.indices[:-1])
+
+    def apply(self, stems: Tensor, whole: Tensor | float = 1.0) -> Tensor:
+        """Masks, or spectra, of the selected stems.
+
+        Parameters
+        ----------
+        stems
+            ``(stems, channels, bins, frames)``, all the network's.
+        whole
+            What all stems make together: the mixture's spectrum, if these are spectra.
+
+        Returns
+        -------
+        Tensor
+            ``(selected, channels, bins, frames)``.
+        """
+        if self.indices == tuple(range(len(stems))):
+            return stems
+        return torch.stack([stems[i] if i >= 0 else whole - stems[-1 - i] for i in self.indices])
+
+
+def push_all(
+    songs: Sequence[SongStream],
+    blocks: Iterable[Signal],
+    sample_rate: int,
+    total: float | None,
+    progress: Progress | None,
+    label: str = "",
+) -> Iterator[list[Signal]]:
+    """Push blocks through one or more models at once and finish.
+
+    Parameters
+    ----------
+    songs
+        The same song on its way through each model.
+    blocks
+        ``(channels, samples)`` at ``sample_rate`` Hz.
+    total
+        Length in seconds, if known; only passed on to ``progress``.
+    progress
+        Called after each block.
+    label
+        What the message of a cancelled run begins with.
+
+    Yields
+    ------
+    list of ndarray
+        For each of ``songs``, ``(stems, channels, samples)``, maybe of no samples.
+
+    Raises
+    ------
+    CancelledError
+        If ``progress`` returned False.
+    """
+    done = 0
+    for block in blocks:
+        yield [song.push(block) for song in songs]
+        done += block.shape[-1]
+        if progress is not None and progress(done / sample_rate, total) is False:
+            raise CancelledError(f"{label}separation was cancelled")
+    yield [song.finish() for song in songs]
+
+
+class SongStream:
+    """One song on its way through a model; push blocks, then finish.
+
+    Parameters
+    ----------
+    config, estimate
+        Signal path and network of the model.
+    sample_rate, channels
+        Of the song.
+    selection
+        Stems to compute.
+    overlap
+        Share of a segment that neighbours have in common.
+    extend
+        Whether masks are extended above the network's top bin, or are zero there.
+    rest
+        Whether the last output is what the others leave of the song, instead of being
+        transformed back by itself; for outputs that add up to the mixture.
+    wiener
+        Iterations of the multichannel Wiener filter in the network's bins; 0 for none.
+    pool
+        Threads for several segments at once; then stems lag further behind.
+    device
+        Where spectra are kept.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        estimate: Estimate,
+        *,
+        sample_rate: int,
+        channels: int,
+        selection: Selection,
+        overlap: float,
+        extend: bool,
+        rest: bool = False,
+        wiener: int = 0,
+        pool: SegmentPool | None = None,
+        device: torch.device,
+    ) -> None:
+        self._selection = selection.without_last() if rest else selection
+        self._song = Queue() if rest else None
+        self._extend, self._device, self._channels = extend, device, channels
+        self._outputs, self._computed = len(selection.names), len(self._selection.names)
+        self._up = StreamResampler(sample_rate, config.sample_rate, channels)
+        self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
+        self._residual = None
+        if sample_rate != config.sample_rate and extend:
+            self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
+        self._stft = StreamingSTFT(config.n_fft, config.hop_length)
+        self._istft = StreamingISTFT(config.n_fft, config.hop_length)
+        self.masks = SegmentedMasks(
+            estimate,
+            config.bins,
+            config.segment_frames,
+            round(overlap * config.segment_frames),
+            config.frame_multiple,
+            lead=config.lead_frames,
+            fill=config.pad_segments,
+            pool=pool,
+        )
+        self._wiener = WienerFilter(wiener) if wiener else None
+        self._out = Queue()
+        self._taken = self._given = self._inner_taken = 0
+
+    @torch.inference_mode()
+    def push(self, block: Signal) -> Signal:
+        """Take ``(channels, samples)``, return ``(stems, channels, samples)``, maybe none."""
+        if block.ndim != 2 or block.shape[0] != self._channels:
+            raise ValueError(f"expected blocks ({self._channels}, samples), got {block.shape}")
+        self._taken += block.shape[-1]
+        if self._song is not None:
+            self._song.put(block)
+        inner = self._up.push(block)
+        self._inner_taken += inner.shape[-1]
+        if self._residual is not None:
+            self._residual.push(block, inner)
+        return self._advance(inner, last=False)
+
+    @torch.inference_mode()
+    def finish(self) -> Signal:
+        """The rest of the stems; in total they are as long as what was pushed."""
+        empty = np.zeros((self._channels, 0), np.float32)
+        if self._taken == 0:
+            return np.zeros((self._outputs, self._channels, 0), np.float32)
+        inner = self._up.push(empty, last=True)
+        if self._inner_taken + inner.shape[-1] == 0:  # a sample or two at a high rate
+            inner = np.zeros((self._channels, 1), np.float32)
+        if self._residual is not None:
+            self._residual.push(empty, inner, last=True)
+        return self._advance(inner, last=True)
+
+    def _advance(self, inner: Signal, *, last: bool) -> Signal:
+        if inner.shape[-1]:
+            block = torch.from_numpy(np.ascontiguousarray(inner)).to(self._device)
+            self._mask(self.masks.push(self._stft.push(block)))
+        if last:
+            self._mask(self.masks.push(self._stft.flush()))
+            self._mask(self.masks.flush())
+            rows = self._computed * self._channels
+            self._out.put(self._down.push(np.zeros((rows, 0), np.float32), last=True))
+        # The inverse STFT and the resampler end after the song: never give what was not taken.
+        ready = min(self._out.samples, self._taken - self._given)
+        if self._residual is not None:
+            ready = min(ready, self._residual.ready)
+        if ready == 0:
+            return np.zeros((self._outputs, self._channels, 0), np.float32)
+        self._given += ready
+        stems = self._out.take(ready).reshape(self._computed, self._channels, ready)
+        if self._residual is not None:
+            stems = stems + self._residual.take(ready)
+        if self._song is not None:
+            last_stem = self._song.take(ready) - stems.sum(axis=0)
+            stems = np.concatenate([stems, last_stem[None]])
+        return stems
+
+    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
+        for masks, spectrum in pairs:
+            chosen = self._selection.apply(masks)
+            above = extension_weights(chosen)
+            if not self._extend:
+                above = torch.zeros_like(above)
+            if self._residual is not None:
+                self._residual.push_shares(above.cpu().numpy())
+            stems = apply_mask(chosen, above, spectrum)
+            if self._wiener is not None:
+                bins = masks.shape[-2]
+                mixture = spectrum[:, :bins]
+                refined = self._wiener(masks, mixture)
+                stems[..., :bins, :] = self._selection.apply(refined, mixture)
+            wave = self._istft.push(stems)
+            self._out.put(self._down.push(wave.flatten(0, 1).cpu().numpy()))

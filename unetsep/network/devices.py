@@ -1,0 +1,101 @@
+"""Where the network runs, and in which precision."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..errors import UnetsepError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+# Instructions for products of bf16, as torch names them. Without them, and on Apple's
+# processors, whose torch has no kernels for it, bf16 is several times slower than fp32.
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
+
+
+def choose_device(device: str) -> torch.device:
+    """The device for a name of `DEVICES`; an explicit one that is not there is an error."""
+    check_choice("device", device, DEVICES)
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name, found in there.items() if found))
+    if not there[device]:
+        raise UnetsepError(
+            f"device {device} was asked for but torch {torch.__version__} finds none: "
+            "use --device auto or cpu, or install a torch build for it"
+        )
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; ``auto`` takes bf16 where the CPU has instructions for it."""
+    check_choice("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    if device.type != "cpu":
+        return "fp32"
+    find: Any = getattr(torch.cpu, "get_capabilities", dict)
+    found = find()
+    return "bf16" if any(found.get(name) for name in NATIVE_BF16) else "fp32"
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `ValueError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+# Parameters of mallopt(3): see malloc.h of the GNU C library.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
+LARGE = 2**31 - 1
+# The heap grows by this much at once; memory that is not touched costs nothing.
+GROWTH = 1 << 26
+
+
+def keep_freed_memory() -> bool:
+    """Reuse large buffers instead of returning them to the system each time.
+
+    Spectra and masks of a segment are buffers of many megabytes. glibc maps such buffers
+    afresh for every operation, and the page faults cost more than the arithmetic: an
+    inverse FFT of a segment's stems takes a third of the time without them. All threads
+    share one heap, since those that glibc makes for threads end at 64 MB. It concerns the
+    whole process, so only the command line and training call this, never the library.
+
+    Returns
+    -------
+    bool
+        Whether the allocator understood; elsewhere than on glibc nothing is done.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = (
+        (M_MMAP_THRESHOLD, LARGE),
+        (M_TRIM_THRESHOLD, LARGE),
+        (M_TOP_PAD, GROWTH),
+        (M_ARENA_MAX, 1),
+    )
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def pick_precision(precision: str, accelerator: str) -> str:
+    """``auto`` is bf16 wherever the device computes in it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return choose_precision("auto", torch.device("cpu")) if accelerator != "mps" else "fp32"

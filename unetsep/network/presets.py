@@ -1,0 +1,94 @@
+"""Networks to choose by name; all are one class, `unetsep.network.unet.UNet`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..config import ModelConfig
+
+# The order of Spleeter's instrument lists is the order in which its graph is built.
+INSTRUMENTS = {
+    2: ("vocals", "accompaniment"),
+    4: ("vocals", "drums", "bass", "other"),
+    5: ("vocals", "piano", "drums", "bass", "other"),
+}
+
+
+def spleeter_config(stems: int, filters: Sequence[int], bins: int = 1024) -> ModelConfig:
+    """Spleeter's network and signal path, from its code and configurations (version 2.4).
+
+    Parameters
+    ----------
+    stems
+        2, 4 or 5.
+    filters
+        Of the six levels; published: 16, 32, 64, 128, 256, 512.
+    bins
+        1024, or 1536 for the 16 kHz variants.
+    """
+    return ModelConfig(
+        stems=INSTRUMENTS[stems],
+        bins=bins,
+        filters=tuple(filters),
+        mask="softmax" if stems == 5 else "sigmoid",
+        segment_frames=512,
+        overlap=0.5,
+        # Its STFT begins a whole window before the song, ours a hop later.
+        lead_frames=1,
+        pad_segments=True,
+        networks="per_stem",
+        input="linear",
+        padding="same",
+        activation="relu" if stems == 2 else "elu",
+        skips="raw",
+        head="dilated",
+        norm_epsilon=1e-3,
+        mask_exponent=2.0,
+        mask_epsilon=1e-10,
+    )
+
+
+# The levels of Jansson et al. (ISMIR 2017) and Spleeter.
+WIDE = (16, 32, 64, 128, 256, 512)
+DEFAULT = "mixing"
+NETWORKS: dict[str, ModelConfig] = {
+    # One network for all stems: 2.0 million parameters.
+    "small": ModelConfig(),
+    # The same with layers in which each bin can see all others, that of all bundled
+    # checkpoints: 2.2 million.
+    "mixing": ModelConfig(bin_units=32),
+    # Two and a half times the parameters, where they cost little: deep down.
+    "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256)),
+    # Theirs, for a single target: 9.8 million.
+    "wide": ModelConfig(filters=WIDE),
+    # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its
+    # training had, is left out. It sees magnitudes at the clip's own level.
+    "spleeter": spleeter_config(4, WIDE),
+    # The same with the activations of Spleeter's two-stem model: LeakyReLU and ReLU.
+    "spleeter-relu": dataclasses.replace(spleeter_config(4, WIDE), activation="relu"),
+}
+
+
+def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConfig:
+    """The model config of a named network.
+
+    Parameters
+    ----------
+    network
+        A key of `NETWORKS`.
+    targets
+        Stems to estimate; default: all. A single one, or some, get sigmoid masks that stay
+        as they are: masks that sum to one need every stem of the mixture.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"there is no network {network!r}: expected {', '.join(NETWORKS)}")
+    model = NETWORKS[network]
+    if targets is None or set(targets) == set(model.stems):
+        return model
+    return dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)

@@ -1,0 +1,216 @@
+"""The spectrogram U-Net: magnitudes of the mixture in, one mask per stem out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .layers import BinMixing, SameConv2d, SameConvTranspose2d
+
+
+class UNet(nn.Module):
+    """U-Net of Jansson et al. (ISMIR 2017), for all stems at once or one for each.
+
+    Each encoder level halves bins and frames by a strided convolution, each decoder level
+    doubles them by a transposed one and receives the encoder's output of the same size.
+    Usually one encoder-decoder serves all stems, as in Kadandale et al. (2020); with
+    ``config.networks == "per_stem"`` the network is a bag of them, one for each stem, as in
+    Spleeter (Hennequin et al. 2020).
+
+    Parameters
+    ----------
+    config
+        Sizes, stems and the kind of mask.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.networks == "per_stem":
+            alone = dataclasses.replace(config, networks="joint")
+            self.members = nn.ModuleList(
+                UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
+            )
+            return
+        widths = (config.channels, *config.filters)
+        self.encoder = nn.ModuleList(
+            _encoder_level(before, after, config, deepest=level == len(config.filters))
+            for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
+        )
+        widths = (*reversed(config.filters), *((1,) if config.head == "dilated" else ()))
+        self.decoder = nn.ModuleList(
+            # All but the deepest level also receive the skip, hence twice the channels.
+            _decoder_level(before if level == 0 else 2 * before, after, config)
+            for level, (before, after) in enumerate(itertools.pairwise(widths))
+        )
+        if config.bin_units:
+            for blocks in (self.encoder, reversed(self.decoder)):
+                for level, (block, width) in enumerate(
+                    zip(blocks, config.filters, strict=False), start=1
+                ):
+                    assert isinstance(block, nn.Sequential)
+                    block.append(BinMixing(config.bins >> level, width, config.bin_units))
+        masks = len(config.stems) * config.channels
+        self.head: nn.Module
+        if config.head == "dilated":
+            # Four taps two apart span seven elements: three on either side keep the size.
+            self.head = nn.Conv2d(1, masks, 4, dilation=2, padding=3)
+        else:
+            before = config.filters[0] * (1 if len(config.filters) == 1 else 2)
+            self.head = _doubling(before, masks, config, bias=True)
+        if config.input == "log":
+            # Mean and deviation of the log magnitude in each bin over the training mixtures.
+            self.register_buffer("input_mean", torch.zeros(config.bins))
+            self.register_buffer("input_std", torch.ones(config.bins))
+
+    def logits(self, magnitude: Tensor) -> Tensor:
+        """Network output before the mask's non-linearity, fp32.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, bins, frames)``.
+        """
+        if self.config.networks == "per_stem":
+            return torch.cat([member.logits(magnitude) for member in self._members()], dim=1)
+        hidden = magnitude
+        if self.config.input == "log":
+            mean, std = self.input_mean[..., None], self.input_std[..., None]
+            hidden = (compress(magnitude, self.config) - mean) / std
+        # Frames before bins inside the network: rfft writes bins side by side.
+        hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+        skips = []
+        for block in self.encoder:
+            assert isinstance(block, nn.Sequential)
+            raw = block[0](hidden)
+            hidden = block[1:](raw)
+            skips.append(raw if self.config.skips == "raw" else hidden)
+        hidden = skips.pop()
+        for block in self.decoder:
+            hidden = block(hidden)
+            if skips:
+                hidden = torch.cat([hidden, skips.pop()], dim=1)
+        out: Tensor = self.head(hidden).float().transpose(2, 3)
+        stems = len(self.config.stems)
+        return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)``, any level; see
+            `unetsep.dsp.spectrogram.magnitudes`.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, bins, frames)``, fp32 whatever the autocast; with
+            ``config.mask == "softmax"`` they sum to one over the stems.
+        """
+        return self.masks(self.logits(magnitude))
+
+    def masks(self, logits: Tensor) -> Tensor:
+        """Masks in [0, 1] from logits, both ``(batch, stems, channels, bins, frames)``."""
+        # Frames before bins in memory, as in the spectrum that the masks will multiply.
+        ordered = logits.transpose(-1, -2).contiguous()
+        masks = ordered.softmax(dim=1) if self.config.mask == "softmax" else ordered.sigmoid()
+        return masks.transpose(-1, -2)
+
+    def _members(self) -> list[UNet]:
+        return [member for member in self.members if isinstance(member, UNet)]
+
+
+def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
+    """Log magnitude relative to the clip's level, so that the level does not matter.
+
+    The level is the RMS over all frames that are not digital silence; silence gives
+    the constant ``log(log_floor)``.
+
+    Parameters
+    ----------
+    magnitude
+        ``(batch, channels, bins, frames)``, >= 0.
+    config
+        ``log_floor``.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, channels, bins, frames)``, not yet normalised per bin.
+    """
+    power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
+    active = (power > 0).sum(dim=1).clamp(min=1)
+    level = (power.sum(dim=1) / active).sqrt()
+    scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
+    return (magnitude * scale[:, None, None, None] + config.log_floor).log()
+
+
+def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
+    """Masks that sum to one from one estimate for each stem.
+
+    ``(e_i^p + epsilon / stems) / (sum of e_j^p + epsilon)``: equal shares in silence.
+
+    Parameters
+    ----------
+    estimates
+        ``(stems, ...)``, >= 0: magnitudes or masks.
+    exponent, epsilon
+        ``p`` > 0 and what keeps the division finite.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of ``estimates``.
+    """
+    power = estimates.square() if exponent == 2 else estimates.pow(exponent)
+    power = power + epsilon / len(estimates)
+    return power / power.sum(dim=0)
+
+
+def _doubling(before: int, after: int, config: ModelConfig, *, bias: bool) -> nn.ConvTranspose2d:
+    """Transposed convolution that doubles bins and frames."""
+    kernel = config.kernel_size
+    if config.padding == "same":
+        return SameConvTranspose2d(before, after, kernel, 2, (kernel - 2) // 2, bias=bias)
+    return nn.ConvTranspose2d(before, after, kernel, 2, kernel // 2, output_padding=1, bias=bias)
+
+
+def _encoder_level(before: int, after: int, config: ModelConfig, *, deepest: bool) -> nn.Sequential:
+    raw, kernel = config.skips == "raw", config.kernel_size
+    convolution: nn.Conv2d
+    if config.padding == "same":
+        convolution = SameConv2d(before, after, kernel, 2, bias=raw)
+    else:
+        convolution = nn.Conv2d(before, after, kernel, 2, kernel // 2, bias=raw)
+    if raw and deepest:  # what would follow is seen by nobody
+        return nn.Sequential(convolution)
+    norm = nn.BatchNorm2d(after, eps=config.norm_epsilon)
+    return nn.Sequential(convolution, norm, _activation(config, 0.2))
+
+
+def _decoder_level(before: int, after: int, config: ModelConfig) -> nn.Sequential:
+    raw = config.skips == "raw"
+    convolution = _doubling(before, after, config, bias=raw)
+    norm = nn.BatchNorm2d(after, eps=config.norm_epsilon)
+    activation = _activation(config, 0.0)
+    return nn.Sequential(convolution, *((activation, norm) if raw else (norm, activation)))
+
+
+def _activation(config: ModelConfig, slope: float) -> nn.Module:
+    if config.activation == "elu":
+        return nn.ELU()
+    return nn.LeakyReLU(slope) if slope else nn.ReLU()

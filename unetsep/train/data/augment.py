@@ -1,0 +1,203 @@
+"""Varispeed, equaliser and reverb of training clips, in one pass through the frequency domain.
+
+A stem's left and right channels are the real and imaginary part of one signal, whose whole
+excerpt is transformed once. There, resampling is cutting or padding the spectrum (exactly
+band-limited), equalising a product with a real curve, reverb one with the transform of a
+noise burst; a second transform leads back. That costs two transforms for each stem, whatever
+is switched on, and is the same code on CPUs and accelerators.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...config import STEMS
+from ..config import TrainConfig
+
+# Transforms are circular: so many samples at each end, where an excerpt meets itself, are
+# thrown away. Tails of reverb may wrap around, they sound like those of what came before.
+MARGIN = 512
+# Equaliser: cosines over the logarithm of frequency between these two; the first is a tilt.
+EQ_TERMS, EQ_LOW, EQ_HIGH = 4, 50.0, 16_000.0
+# Reverb: seconds until it is 60 dB down, level below the dry sound in dB, noise bursts to
+# choose from, and the frequency above which rooms absorb.
+DECAY, WET_DB, BURSTS, DAMPING = (0.2, 0.8), (-24.0, -6.0), 16, 4000.0
+RATE = 44_100
+# Distinguishes the random numbers drawn here from those of `ClipPlanner`, which stay the same
+# whether or not clips are augmented.
+STREAM = 0x617567
+
+
+class Changes(NamedTuple):
+    """How the stems of a clip are changed; each array has a row for each of `STEMS`.
+
+    Parameters
+    ----------
+    lengths
+        Samples that are read and become those of the clip; int64 ``(stems,)``.
+    eq
+        Amplitudes in dB of the equaliser's cosines; float32 ``(stems, EQ_TERMS)``.
+    reverb
+        Number of the noise burst, seconds of decay, and gain, 0 for none; float32
+        ``(stems, 3)``.
+    """
+
+    lengths: Tensor
+    eq: Tensor
+    reverb: Tensor
+
+
+def augments(config: TrainConfig) -> bool:
+    """Whether clips are changed at all."""
+    return bool(max(speed_ranges(config)) or config.eq_db or config.reverb_share)
+
+
+def speed_ranges(config: TrainConfig) -> tuple[float, float]:
+    """By how much speeds vary in random mixtures, and in coherent clips."""
+    coherent = config.coherent_varispeed
+    return config.varispeed, config.varispeed if coherent is None else coherent
+
+
+@functools.lru_cache(maxsize=8)
+def smooth_lengths(low: float, high: float) -> tuple[int, ...]:
+    """Even numbers without a prime factor over 7, of which transforms are fast.
+
+    From ``low`` to ``high``, which is less than twice as much.
+    """
+    found = []
+    for sevens in range(8):
+        for fives in range(9):
+            for threes in range(13):
+                odd = 7**sevens * 5**fives * 3**threes
+                twos = max(1, math.ceil(math.log2(low / odd)))
+                if low <= odd * 2**twos <= high:
+                    found.append(odd * 2**twos)
+    return tuple(sorted(found))
+
+
+def work_length(samples: int) -> int:
+    """Samples of a clip while it is worked on: margins, and a length that transforms fast."""
+    least = samples + 2 * MARGIN
+    return smooth_lengths(least, 2 * least)[0]
+
+
+def source_lengths(config: TrainConfig) -> tuple[int, ...]:
+    """How many samples may be read for a clip; more of them make it faster and higher."""
+    work = work_length(config.clip_samples)
+    widest = max(speed_ranges(config))
+    return smooth_lengths(work * (1 - widest), work * (1 + widest))
+
+
+class ChangePlanner:
+    """Draws what becomes of the stems of a clip, from seed and clip index alone.
+
+    Parameters
+    ----------
+    config
+        Clip length, seed and strength of each change.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.lengths = np.array(source_lengths(config))
+
+    def draw(self, index: int, coherent: bool) -> Changes:
+        """Changes of clip ``index``; ``coherent`` stems keep one speed."""
+        config, count = self.config, len(STEMS)
+        if not augments(config):
+            lengths = torch.full((count,), config.clip_samples)
+            return Changes(lengths, torch.zeros(count, EQ_TERMS), torch.zeros(count, 3))
+        rng = np.random.default_rng([config.seed, index, STREAM])
+        speeds = 1 + speed_ranges(config)[coherent] * rng.uniform(-1, 1, count)
+        speeds = np.full(count, speeds[0]) if coherent else speeds
+        wanted = speeds * work_length(config.clip_samples)
+        nearest = np.abs(self.lengths - wanted[:, None]).argmin(axis=1)
+        eq = rng.uniform(-config.eq_db, config.eq_db, (count, EQ_TERMS))
+        eq /= np.arange(1, EQ_TERMS + 1)
+        wet = 10 ** (rng.uniform(*WET_DB, count) / 20) * (rng.random(count) < config.reverb_share)
+        reverb = [rng.integers(BURSTS, size=count), rng.uniform(*DECAY, count), wet]
+        return Changes(
+            torch.from_numpy(self.lengths[nearest]),
+            torch.from_numpy(eq.astype(np.float32)),
+            torch.from_numpy(np.stack(reverb, axis=1).astype(np.float32)),
+        )
+
+
+class Augmenter:
+    """Carries out `Changes` on a device.
+
+    Parameters
+    ----------
+    samples
+        Of a clip.
+    device
+        Where the excerpts are.
+    """
+
+    def __init__(self, samples: int, device: torch.device) -> None:
+        self.samples, self.work = samples, work_length(samples)
+        frequencies = torch.arange(self.work // 2 + 1) * (RATE / self.work)
+        octaves = torch.log2(frequencies.clamp(EQ_LOW, EQ_HIGH) / EQ_LOW)
+        along = octaves * (math.pi / math.log2(EQ_HIGH / EQ_LOW))
+        terms = torch.arange(1, EQ_TERMS + 1)[:, None]
+        # (terms, bins); e to the power of it is a gain.
+        self.curves = (torch.cos(terms * along) * (math.log(10) / 20)).to(device)
+        both = torch.fft.fftfreq(self.work, 1 / RATE)
+        self.damping = (1 + (both / DAMPING).square()).rsqrt().to(device)
+        rng = np.random.default_rng(STREAM)
+        noise = rng.normal(0, 1, (BURSTS, int(DECAY[1] * RATE), 2)).astype(np.float32)
+        self.bursts = torch.view_as_complex(torch.from_numpy(noise)).to(device)
+        self.seconds = (torch.arange(self.bursts.shape[1]) / RATE).to(device)
+
+    def __call__(self, excerpts: Sequence[Tensor], changes: Changes) -> Tensor:
+        """Changed stems.
+
+        Parameters
+        ----------
+        excerpts
+            int16 or float ``(samples, 2)`` each, on the device; silence follows those that
+            are shorter than their row of ``changes.lengths``.
+        changes
+            A row for each excerpt, in the memory of the CPU.
+
+        Returns
+        -------
+        Tensor
+            float32 ``(excerpts, 2, samples)``.
+        """
+        device = self.curves.device
+        gains = torch.exp(changes.eq.to(device) @ self.curves)  # (excerpts, bins)
+        shape = len(excerpts), self.work
+        spectra = torch.zeros(shape, dtype=torch.complex64, device=device)
+        for row, (excerpt, length) in enumerate(
+            zip(excerpts, changes.lengths.tolist(), strict=True)
+        ):
+            stereo = torch.view_as_complex(excerpt.float())
+            spectrum = torch.fft.fft(stereo, n=length, norm="forward")
+            kept = min(length, self.work) // 2
+            gain = gains[row, : kept + 1]
+            torch.mul(spectrum[:kept], gain[:-1], out=spectra[row, :kept])
+            torch.mul(spectrum[-kept:], gain[1:].flip(0), out=spectra[row, -kept:])
+        for row, (burst, decay, wet) in enumerate(changes.reverb.tolist()):
+            if wet:
+                spectra[row] *= 1 + wet * self._room(int(burst), decay)
+        changed = torch.view_as_real(torch.fft.ifft(spectra, norm="forward"))
+        return changed[:, MARGIN : MARGIN + self.samples].transpose(1, 2)
+
+    def _room(self, burst: int, decay: float) -> Tensor:
+        """Transform of a decaying noise burst of energy 1.
+
+        It is complex, so that a channel's reverb is heard in the other one too, and that of
+        a mono recording is stereo.
+        """
+        response = self.bursts[burst] * torch.exp(self.seconds * (-math.log(1000) / decay))
+        room: Tensor = torch.fft.fft(response, n=self.work)
+        room *= self.damping / torch.linalg.vector_norm(response)
+        return room

@@ -1,0 +1,191 @@
+"""Stems decoded once into memory-mapped int16 files.
+
+A song becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
+the stems' names and levels. The key is a hash of the files' content and of
+`CACHE_VERSION`. A file appears under its name only when it is complete and each song has a
+lock of its own, so decoding can be interrupted, repeated, or shared by several processes.
+Reading from a complete cache imports no decoder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from ...errors import AudioError
+from .recording import LEVEL_BLOCK, Song, block_levels
+from .sources import Source
+
+CACHE_VERSION = 2
+Progress = Callable[[int, int], None]
+
+
+def load(
+    sources: Sequence[Source],
+    cache: str | Path,
+    *,
+    progress: Progress | None = None,
+    jobs: int | None = None,
+) -> list[Song]:
+    """Songs of all sources, decoding those that the cache does not have.
+
+    Parameters
+    ----------
+    sources
+        See `unetsep.train.data.sources`.
+    cache
+        Folder for the decoded stems; about 10 MB for each stem and minute.
+    progress
+        Called with how many songs are there and how many there will be.
+    jobs
+        Songs decoded at once; by default one for each core, at most four.
+
+    Raises
+    ------
+    AudioError
+        If files cannot be decoded (everything else is decoded first), or the disk is full.
+    """
+    folder = Path(cache)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = [_key(source, folder) for source in sources]
+    except OSError as error:
+        raise AudioError(f"cannot prepare the cache {folder}: {error}") from error
+    missing = [i for i, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
+    done, failures = len(sources) - len(missing), []
+    if progress:
+        progress(done, len(sources))
+    # The second round waits for what another process was decoding during the first.
+    for wait in (False, True):
+        with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1)) as pool:
+            futures = {pool.submit(_add, sources[i], folder, keys[i], wait): i for i in missing}
+            missing = []
+            for future in as_completed(futures):
+                try:
+                    missing += [] if future.result() else [futures[future]]
+                except AudioError as error:  # noqa: PERF203
+                    failures.append(f"{sources[futures[future]].name}: {error}")
+                except OSError as error:
+                    pool.shutdown(cancel_futures=True)
+                    raise AudioError(_disk(error, folder, done, len(sources))) from error
+                else:
+                    done += futures[future] not in missing
+                    if progress:
+                        progress(done, len(sources))
+    if failures:
+        raise AudioError(
+            f"{len(failures)} of {len(sources)} songs cannot be decoded, repair or remove them "
+            f"(the others are in the cache): {'; '.join(sorted(failures)[:5])}"
+        )
+    return [_open(source, folder, key) for source, key in zip(sources, keys, strict=True)]
+
+
+def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
+    if error.errno == errno.ENOSPC:
+        return (
+            f"the disk of {folder} is full after {done} of {total} songs, which remain there: "
+            "free some space or choose another --cache, and start again"
+        )
+    return f"cannot write to the cache {folder}: {error}"
+
+
+def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
+    """Decode a song unless it is there; False if another process is at it."""
+    text = folder / f"{key}.json"
+    try:
+        with FileLock(folder / f"{key}.lock", blocking=wait):
+            if not text.exists():
+                from .decode import decode
+
+                names, pcm = decode(source)
+                _write(folder / f"{key}.npy", lambda file: save_array(file, pcm))
+                levels = block_levels(pcm).tolist()
+                content = json.dumps({"stems": names, "block": LEVEL_BLOCK, "levels": levels})
+                _write(text, lambda file: file.write(content.encode()))
+    except Timeout:
+        return False
+    (folder / f"{key}.lock").unlink(missing_ok=True)
+    return True
+
+
+def save_array(file: BinaryIO, pcm: npt.NDArray[np.int16]) -> None:
+    """Write a C-ordered array as `numpy.save` does, which hides why a disk refuses it."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pcm))
+    file.write(pcm.data)
+
+
+def _open(source: Source, folder: Path, key: str) -> Song:
+    try:
+        info = json.loads((folder / f"{key}.json").read_text())
+        pcm = np.load(folder / f"{key}.npy", mmap_mode="r")
+        levels = np.asarray(info["levels"], np.float32)
+        names = tuple(info["stems"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise AudioError(
+            f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"
+        ) from error
+    return Song(
+        name=source.name,
+        origin=source.origin,
+        split=source.split,
+        names=names,
+        pcm=pcm,
+        levels=levels,
+        silent=source.silent,
+        path=folder / f"{key}.npy",
+    )
+
+
+def _key(source: Source, folder: Path) -> str:
+    digest = hashlib.sha256(json.dumps([CACHE_VERSION, LEVEL_BLOCK]).encode())
+    for stem, path in sorted(source.files.items()):
+        digest.update(f"{stem}={_content_hash(path, folder)};".encode())
+    return digest.hexdigest()[:24]
+
+
+def _content_hash(path: Path, folder: Path) -> str:
+    """SHA-256 of a file; computed again only when its size or time has changed."""
+    status = path.stat()
+    state = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
+    note = folder / "hashes" / name
+    if note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
+    _write(note, lambda out: out.write(found.encode()))
+    return found
+
+
+_HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11 and later
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _write(path: Path, fill: Callable[[Any], Any]) -> None:
+    """Write beside the target, then rename: what has the name is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

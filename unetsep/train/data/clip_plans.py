@@ -1,0 +1,187 @@
+"""What training clips are made of: it depends on (seed, clip index) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ...config import STEMS
+from ..config import TrainConfig, TrainingError
+from .augment import ChangePlanner, Changes, augments
+from .recording import AUDIBLE, Song
+
+# Attempts to find an audible excerpt before a silent one is taken.
+ATTEMPTS = 5
+_Integers = npt.NDArray[np.int64]
+# Track number of a silent stem.
+SILENCE = -1
+# Second recordings of a stem: their level against the first one in dB, and what sets their
+# random numbers apart from those of the first.
+SECOND_DB, SECOND = (-10.0, 2.0), 10**15
+
+
+class Plan(NamedTuple):
+    """What a clip is made of; each array has a row for each recording.
+
+    The first rows are those of `STEMS`. If the config has a ``second_share`` as many follow,
+    of which each is added to the stem that has the same place.
+
+    Parameters
+    ----------
+    tracks
+        Number of the recording in `ClipPlanner.tracks`, or `SILENCE`; int64 ``(rows,)``.
+    starts
+        First sample in it; int64 ``(rows,)``.
+    gains
+        Factors, polarity included; float32 ``(rows,)``.
+    swapped
+        Whether left and right change places; bool ``(rows,)``.
+    changes
+        What else becomes of each recording.
+    """
+
+    tracks: Tensor
+    starts: Tensor
+    gains: Tensor
+    swapped: Tensor
+    changes: Changes
+
+
+class _Choice:
+    """Tracks of one kind, longer ones drawn more often, but not in proportion: they repeat."""
+
+    def __init__(self, tracks: Sequence[tuple[int, Song]]) -> None:
+        self.tracks = list(tracks)
+        weights = np.sqrt([float(song.samples) for _, song in self.tracks])
+        self.sums = np.cumsum(weights / weights.sum()) if len(weights) else weights
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, Song]:
+        at = int(np.searchsorted(self.sums, rng.random(), side="right"))
+        return self.tracks[min(at, len(self.tracks) - 1)]
+
+
+class ClipPlanner:
+    """Draws clips: coherent ones from one place in one song, and random mixtures.
+
+    Parameters
+    ----------
+    songs
+        Training songs and pools; a song is used for the stems it has, and for coherent
+        clips if all its stems are known.
+    config
+        Clip length, shares, gains, seed.
+
+    Raises
+    ------
+    TrainingError
+        If no song has one of the targets, or nothing in the data is audible.
+    """
+
+    def __init__(self, songs: Sequence[Song], config: TrainConfig) -> None:
+        self.config = config
+        self.changes = ChangePlanner(config)
+        self.tracks = [(song, stem) for song in songs for stem in song.names if stem in STEMS]
+        number = {(id(song), stem): i for i, (song, stem) in enumerate(self.tracks)}
+        self.number = number
+        long = [song for song in songs if song.samples >= config.clip_samples]
+        self.whole = _Choice([(-1, song) for song in long if song.knows(STEMS)])
+
+        def having(stem: str, musdb: bool) -> _Choice:
+            found = [s for s in songs if stem in s.names and (s.origin == "musdb") == musdb]
+            return _Choice([(number[id(song), stem], song) for song in found])
+
+        self.base = {stem: having(stem, True) for stem in STEMS}
+        self.extra = {stem: having(stem, False) for stem in STEMS}
+        for stem in config.model.stems:
+            audible = [
+                song
+                for song, name in self.tracks
+                if name == stem and song.level(stem, 0, song.samples) > 0
+            ]
+            if not audible:
+                raise TrainingError(
+                    f"no training data for {stem}: there is no recording of it, or all are silent"
+                )
+
+    def plan(self, index: int) -> Plan:
+        """What clip ``index`` is made of; equal for equal seeds, wherever it is asked."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, index])
+        coherent = rng.random() < config.coherent_share and bool(self.whole.tracks)
+        draws = self._coherent(rng) if coherent else [self._single(rng, stem) for stem in STEMS]
+        tracks, starts = np.array(draws, np.int64).T
+        count = len(STEMS)
+        gains = 10 ** (rng.uniform(-config.gain_db, config.gain_db, count) / 20)
+        gains *= rng.choice((-1.0, 1.0), count)
+        swapped = rng.random(count) < 0.5
+        dropped = rng.random(count) < config.drop_share
+        dropped[int(rng.integers(count))] = False
+        tracks = np.where(dropped, SILENCE, tracks)
+        changes = self.changes.draw(index, coherent)
+        if any(config.second_share.values()):
+            *more, others = self._second(index, (tracks == SILENCE) | coherent)
+            rows = zip((tracks, starts, gains, swapped), more, strict=True)
+            tracks, starts, gains, swapped = map(np.concatenate, rows)
+            changes = Changes(*map(torch.cat, zip(changes, others, strict=True)))
+        if augments(config):
+            starts = self._moved(tracks, starts, changes.lengths.numpy())
+        return Plan(
+            torch.from_numpy(tracks),
+            torch.from_numpy(starts),
+            torch.from_numpy(gains.astype(np.float32)),
+            torch.from_numpy(swapped),
+            changes,
+        )
+
+    def _second(self, index: int, without: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
+        """Second recordings of some stems, as `Plan` has them; of those in ``without`` none."""
+        rng, count = np.random.default_rng([self.config.seed, index, SECOND]), len(STEMS)
+        shares = [self.config.second_share.get(stem, 0.0) for stem in STEMS]
+        chosen = (rng.random(count) < shares) & ~without
+        draws = [
+            self._single(rng, stem) if some else (SILENCE, 0)
+            for stem, some in zip(STEMS, chosen, strict=True)
+        ]
+        tracks, starts = np.array(draws, np.int64).T
+        gains = 10 ** (rng.uniform(*SECOND_DB, count) / 20) * rng.choice((-1.0, 1.0), count)
+        swapped = rng.random(count) < 0.5
+        changes = self.changes.draw(index + SECOND, coherent=False)
+        return tracks, starts, gains, swapped, changes
+
+    def _moved(
+        self, tracks: _Integers, starts: _Integers, lengths: _Integers
+    ) -> npt.NDArray[np.int64]:
+        """Starts from which ``lengths`` samples, not those of a clip, are there to be read."""
+        moved = np.zeros_like(starts)
+        for row, track in enumerate(tracks):
+            samples = self.tracks[track][0].samples if track != SILENCE else 0
+            room = samples - self.config.clip_samples
+            if room > 0:
+                moved[row] = starts[row] * max(0, samples - int(lengths[row])) // room
+        return moved
+
+    def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        _, song = self.whole.draw(rng)
+        start = self._start(rng, song)
+        return [(self.number.get((id(song), stem), SILENCE), start) for stem in STEMS]
+
+    def _single(self, rng: np.random.Generator, stem: str) -> tuple[int, int]:
+        base, extra = self.base[stem], self.extra[stem]
+        use_extra = rng.random() < self.config.extra_share.get(stem, 0.0)
+        if not base.tracks and not extra.tracks:
+            return SILENCE, 0
+        choice = extra if extra.tracks and (use_extra or not base.tracks) else base
+        for _ in range(ATTEMPTS):
+            track, song = choice.draw(rng)
+            start = self._start(rng, song)
+            if song.level(stem, start, self.config.clip_samples) > AUDIBLE:
+                break
+        return track, start
+
+    def _start(self, rng: np.random.Generator, song: Song) -> int:
+        return int(rng.integers(max(1, song.samples - self.config.clip_samples + 1)))

@@ -1,0 +1,150 @@
+"""Training clips from memory of either kind.
+
+`ClipDataset` reads what `unetsep.train.data.clip_plans` has drawn from the cache,
+`ResidentClips` from a copy of the whole data set in the accelerator's memory. Both give the
+same clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ...config import STEMS
+from .augment import Augmenter, Changes, augments, source_lengths
+from .clip_plans import SILENCE, ClipPlanner, Plan
+
+
+class ClipDataset(Dataset[Tensor]):
+    """Clips read from the cache; item ``i`` is clip ``i``, float32 ``(stems, 2, samples)``.
+
+    The mixture is the sum over stems, which are always all of `STEMS`.
+    """
+
+    def __init__(self, planner: ClipPlanner) -> None:
+        self.planner = planner
+        config = planner.config
+        cpu = torch.device("cpu")
+        self.augmenter = Augmenter(config.clip_samples, cpu) if augments(config) else None
+
+    def __getitem__(self, index: int) -> Tensor:
+        planner, samples = self.planner, self.planner.config.clip_samples
+        plan = planner.plan(index)
+        clip = np.zeros((len(STEMS), 2, samples), np.float32)
+        whence = zip(*map(Tensor.tolist, (*plan[:2], plan.changes.lengths)), strict=True)
+        for row, (track, start, length) in enumerate(whence):
+            if track == SILENCE:
+                continue
+            song, name = planner.tracks[track]
+            excerpt: npt.NDArray[Any] = song.stem(name)[start : start + length].T
+            if self.augmenter is not None:
+                changes = Changes(*(part[row : row + 1] for part in plan.changes))
+                excerpt = self.augmenter([torch.tensor(excerpt.T)], changes)[0].numpy()
+            excerpt = excerpt[::-1] if plan.swapped[row] else excerpt
+            factor = np.float32(plan.gains[row]) / np.float32(32768)
+            stem = clip[row % len(STEMS), :, : excerpt.shape[1]]
+            if row < len(STEMS):
+                np.multiply(excerpt, factor, out=stem)
+            else:
+                stem += excerpt * factor
+        return torch.from_numpy(clip)
+
+
+class PlanDataset(Dataset[Plan]):
+    """Plans of clips, for `ResidentClips`; item ``i`` is that of clip ``i``."""
+
+    def __init__(self, planner: ClipPlanner) -> None:
+        self.planner = planner
+
+    def __getitem__(self, index: int) -> Plan:
+        return self.planner.plan(index)
+
+
+class ResidentClips:
+    """All training audio in a device's memory, from which clips are cut there.
+
+    Parameters
+    ----------
+    planner
+        Knows the tracks.
+    device
+        Where the int16 samples go: four bytes for each stereo sample, so the whole of
+        MUSDB18 takes about 15 GB, and an hour of one stem 0.6 GB.
+    """
+
+    def __init__(self, planner: ClipPlanner, device: torch.device) -> None:
+        config = planner.config
+        self.samples = config.clip_samples
+        self.augmenter = Augmenter(self.samples, device) if augments(config) else None
+        longest = max(source_lengths(config)) if self.augmenter else self.samples
+        # Silence first, so that without an augmenter a silent stem is cut like any other.
+        lengths = [self.samples, *(max(song.samples, longest) for song, _ in planner.tracks)]
+        self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()])
+        self.pcm = torch.zeros(sum(lengths), 2, dtype=torch.int16, device=device)
+        for offset, (song, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):
+            pcm = torch.from_numpy(np.array(song.stem(stem)))
+            self.pcm[offset : offset + len(pcm)] = pcm.to(device)
+
+    def cut(self, plan: Plan) -> Tensor:
+        """Clips of a batch of plans, ``(batch, stems, 2, samples)`` on the device.
+
+        Plans stay in the memory of the CPU, which need not wait for the device to cut.
+        """
+        device = self.pcm.device
+        first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
+        if self.augmenter is None:
+            at = first.to(device, non_blocking=True)[..., None]
+            clips = self.pcm[at + torch.arange(self.samples, device=device)]
+            clips = clips.transpose(-1, -2).float()  # (batch, stems, 2, samples)
+        else:
+            heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
+            changes = Changes(*(part.flatten(0, 1)[heard] for part in plan.changes))
+            where = zip(first.flatten()[heard].tolist(), changes.lengths.tolist(), strict=True)
+            changed = self.augmenter([self.pcm[at : at + n] for at, n in where], changes)
+            clips = changed.new_zeros(plan.tracks.numel(), 2, self.samples)
+            clips.index_copy_(0, heard.to(device, non_blocking=True), changed)
+            clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
+        swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
+        clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
+        clips = clips * (gains / 32768)[..., None, None]
+        first, second = clips[:, : len(STEMS)], clips[:, len(STEMS) :]
+        return first + second if second.shape[1] else first
+
+
+class ClipBatches(Sampler[list[int]]):
+    """Global clip indices of one process's batches, without end.
+
+    Step ``s`` of process ``r`` of ``w`` takes the clips from ``(s * w + r) * batch_size``
+    on: no two processes or steps share a clip, and all together take the same clips as one
+    process with a batch ``w`` times as large.
+
+    Parameters
+    ----------
+    batch_size
+        Clips in a batch of one process.
+    first_step
+        Where to start; that is all a resumed run needs.
+    rank, world
+        This process, and how many there are.
+    """
+
+    def __init__(self, batch_size: int, first_step: int, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.step, self.rank, self.world = batch_size, first_step, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.step
+        while True:
+            yield clip_indices(step, self.batch_size, self.rank, self.world)
+            step += 1
+
+
+def clip_indices(step: int, batch_size: int, rank: int = 0, world: int = 1) -> list[int]:
+    """Global indices of the clips that a process sees at a step."""
+    first = (step * world + rank) * batch_size
+    return list(range(first, first + batch_size))

@@ -1,0 +1,97 @@
+"""Audio files to int16 arrays at 44.1 kHz stereo; only the cache calls this."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import AudioError
+from .musdb import MUSDB_ORDER
+from .sources import Source
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE = 44_100
+# Stems whose lengths differ by more than this many samples are worth a word.
+TOLERANCE = SAMPLE_RATE // 10
+
+Pcm = npt.NDArray[np.int16]
+
+
+def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
+    """Stems of a source.
+
+    Stems start together; shorter ones are filled up with silence at the end.
+
+    Returns
+    -------
+    names
+        Of the stems; MUSDB18 also has the ``mixture``.
+    pcm
+        int16, ``(stems, samples, 2)``.
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read or is empty.
+    """
+    if "" in source.files:
+        stems = _read_musdb(source.files[""])
+    else:
+        stems = {name: _read(path) for name, path in source.files.items()}
+    lengths = {name: len(stem) for name, stem in stems.items()}
+    longest, shortest = max(lengths.values()), min(lengths.values())
+    if longest - shortest > TOLERANCE:
+        logger.warning(
+            "%s: stems differ in length (%s s); the shorter ones are filled up with silence",
+            source.name,
+            ", ".join(f"{name} {samples / SAMPLE_RATE:.1f}" for name, samples in lengths.items()),
+        )
+    pcm = np.zeros((len(stems), longest, 2), np.int16)
+    for row, stem in zip(pcm, stems.values(), strict=True):
+        row[: len(stem)] = stem
+    return tuple(stems), pcm
+
+
+def _read(path: Path) -> Pcm:
+    import soundfile
+    import soxr
+
+    try:
+        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path} cannot be read: {error}") from error
+    if len(audio) == 0:
+        raise AudioError(f"{path} holds no audio")
+    if rate != SAMPLE_RATE:
+        audio = soxr.resample(audio, rate, SAMPLE_RATE)
+    return _to_int16(audio[:, :2] if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1))
+
+
+def _read_musdb(path: Path) -> dict[str, Pcm]:
+    try:
+        import stempeg
+    except (ImportError, RuntimeError) as error:
+        raise AudioError(
+            f"{path} needs stempeg and the ffmpeg and ffprobe programs: pip install "
+            "'unetsep[train]', and install ffmpeg"
+        ) from error
+    try:
+        audio, _ = stempeg.read_stems(str(path), dtype=np.float32, sample_rate=SAMPLE_RATE)
+    # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning
+    # (AttributeError) where streams differ in length.
+    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
+        raise AudioError(f"{path} cannot be read: {error}") from error
+    if audio.ndim != 3 or len(audio) != len(MUSDB_ORDER):
+        raise AudioError(f"{path} is no MUSDB18 file: expected {len(MUSDB_ORDER)} streams")
+    return {name: _to_int16(stem) for name, stem in zip(MUSDB_ORDER, audio, strict=True)}
+
+
+def _to_int16(audio: npt.NDArray[Any]) -> Pcm:
+    if not np.isfinite(audio).all():
+        raise AudioError("the audio holds NaN or infinite samples")
+    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)

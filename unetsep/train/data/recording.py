@@ -1,0 +1,171 @@
+"""A decoded song: int16 stems in memory or on disk, their levels, and parts of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Name of what is in a song, but not to be used.
+UNKNOWN = "unknown"
+# Samples over which levels are noted: a quarter of a second.
+LEVEL_BLOCK = 11_025
+# Below this RMS (-54 dB full scale, in int16 units) an excerpt counts as silent.
+AUDIBLE = 2e-3 * 32768
+
+
+@dataclass(frozen=True)
+class Song:
+    """One decoded song or single-source recording, or a part of one.
+
+    Parameters
+    ----------
+    name, origin, split
+        See `unetsep.train.data.sources.Source`.
+    names
+        Stems (and perhaps ``mixture``) in the order of ``pcm``; others are unknown.
+    pcm
+        int16, ``(stems, samples, 2)``, usually memory-mapped.
+    levels
+        RMS in int16 units of each block of `LEVEL_BLOCK` samples, ``(stems, blocks)``.
+    silent
+        Stems that are known to be silent and not in ``names``.
+    start, stop
+        The part of ``pcm`` that belongs to this song, in samples; ``None`` is the end.
+    path
+        File of ``pcm``, from which it is mapped again in another process.
+    """
+
+    name: str
+    origin: str
+    split: str
+    names: tuple[str, ...]
+    pcm: npt.NDArray[np.int16]
+    levels: npt.NDArray[np.float32]
+    silent: tuple[str, ...] = ()
+    start: int = 0
+    stop: int | None = None
+    path: Path | None = None
+
+    @property
+    def samples(self) -> int:
+        """Length in samples."""
+        return (self.pcm.shape[1] if self.stop is None else self.stop) - self.start
+
+    def stem(self, name: str) -> npt.NDArray[np.int16]:
+        """One stem, int16 ``(samples, 2)``."""
+        pcm: npt.NDArray[np.int16] = self.pcm[self.names.index(name), self.start : self.stop]
+        return pcm
+
+    def knows(self, stems: Sequence[str]) -> bool:
+        """Whether each of these stems is there or known to be silent."""
+        return all(stem in self.names or stem in self.silent for stem in stems)
+
+    def level(self, name: str, start: int, samples: int) -> float:
+        """RMS of an excerpt in int16 units, to the accuracy of the blocks."""
+        first = (self.start + start) // LEVEL_BLOCK
+        last = max(first + 1, (self.start + start + samples) // LEVEL_BLOCK)
+        blocks = self.levels[self.names.index(name), first:last]
+        return float(np.sqrt(np.mean(np.square(blocks)))) if blocks.size else 0.0
+
+    def part(self, start: int, stop: int) -> Song:
+        """The samples from ``start`` to ``stop`` as a song of its own."""
+        return dataclasses.replace(self, start=self.start + start, stop=self.start + stop)
+
+    def without(self, stems: Collection[str]) -> Song:
+        """The song as if nothing were known of some stems."""
+        kept = [i for i, name in enumerate(self.names) if name not in stems]
+        if len(kept) == len(self.names):
+            return self
+        names = tuple(name if i in kept else UNKNOWN for i, name in enumerate(self.names))
+        silent = tuple(stem for stem in self.silent if stem not in stems)
+        return dataclasses.replace(self, names=names, silent=silent)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickling a memory map would copy the audio.
+        return {**self.__dict__, "pcm": self.pcm if self.path is None else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["pcm"] is None:
+            state["pcm"] = np.load(state["path"], mmap_mode="r")
+        self.__dict__.update(state)
+
+
+def block_levels(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
+    """RMS of each block of each stem, rounded, ``(stems, blocks)``."""
+    stems, samples, _ = pcm.shape
+    count = -(-samples // LEVEL_BLOCK)
+    levels = np.zeros((stems, count), np.int32)
+    for block in range(count):
+        piece = pcm[:, block * LEVEL_BLOCK : (block + 1) * LEVEL_BLOCK].astype(np.float32)
+        levels[:, block] = np.rint(np.sqrt(np.square(piece).mean(axis=(1, 2))))
+    return levels
+
+
+def song_from_arrays(
+    name: str,
+    stems: dict[str, npt.NDArray[np.int16]],
+    *,
+    origin: str = "musdb",
+    split: str = "train",
+    silent: tuple[str, ...] = (),
+) -> Song:
+    """A song from int16 arrays ``(samples, 2)`` in memory."""
+    pcm = np.stack(list(stems.values()))
+    levels = block_levels(pcm).astype(np.float32)
+    return Song(name, origin, split, tuple(stems), pcm, levels, silent)
+
+
+def hold_out(
+    songs: Sequence[Song], stems: Sequence[str], count: int, samples: int
+) -> tuple[list[Song], list[Song]]:
+    """Set aside fixed excerpts for validation, one from each of some songs.
+
+    Excerpts are taken where the softest stem is loudest, so that SDR is defined there, from
+    the songs in which that level is highest. Training keeps what comes before and after.
+
+    Parameters
+    ----------
+    songs
+        Candidates are those of origin ``songs`` that are at least twice as long.
+    stems
+        Which must all be audible in an excerpt.
+    count, samples
+        How many excerpts, and how long.
+
+    Returns
+    -------
+    train, valid
+        All songs, in parts where excerpts were taken; and at most ``count`` excerpts.
+    """
+    found = []
+    for index, song in enumerate(songs):
+        if song.origin == "songs" and all(s in song.names for s in stems):
+            best = _loudest(song, stems, samples) if song.samples >= 2 * samples else None
+            if best is not None:
+                found.append((best[0], song.name, index, best[1]))
+    taken = {index: start for _, _, index, start in sorted(found, reverse=True)[:count]}
+    train, valid = [], []
+    for index, song in enumerate(songs):
+        if index not in taken:
+            train.append(song)
+            continue
+        start = taken[index]
+        valid.append(dataclasses.replace(song.part(start, start + samples), split="valid"))
+        pieces = (song.part(0, start), song.part(start + samples, song.samples))
+        train += [piece for piece in pieces if piece.samples > 0]
+    return train, valid
+
+
+def _loudest(song: Song, stems: Sequence[str], samples: int) -> tuple[float, int] | None:
+    """Level of the softest stem and start of the excerpt where that level is highest."""
+    starts = range(0, song.samples - samples + 1, 4 * LEVEL_BLOCK)
+    level, start = max(
+        (min(song.level(stem, start, samples) for stem in stems), start) for start in starts
+    )
+    return (level, start) if level > AUDIBLE else None

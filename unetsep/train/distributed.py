@@ -1,0 +1,110 @@
+"""How many processes a run has: as many as torchrun or SLURM's srun started, or as asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from .config import TrainingError
+
+
+def launched() -> tuple[str, int, int] | None:
+    """Launcher, its processes on each machine, and machines; None if there is no launcher."""
+    if TorchElasticEnvironment.detect():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return "torchrun", local, int(os.environ["WORLD_SIZE"]) // local
+    if SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        return "srun", int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return None
+
+
+def processes(devices: int | None, nodes: int | None) -> tuple[int, int]:
+    """Processes on each machine, and machines.
+
+    Parameters
+    ----------
+    devices, nodes
+        What the user said; None takes the launcher's numbers, without a launcher 1.
+
+    Raises
+    ------
+    TrainingError
+        If a launcher has started another number of processes. Each of them would otherwise
+        train by itself, or wait for some that never come.
+    """
+    found = launched()
+    if found is None:
+        return devices or 1, nodes or 1
+    launcher, per_node, count = found
+    if (devices or per_node, nodes or count) != (per_node, count):
+        raise TrainingError(
+            f"{launcher} started {per_node} processes on each of {count} machines: leave out "
+            f"--devices and --nodes, or have it start {devices or per_node} on {nodes or count}"
+        )
+    return per_node, count
+
+
+logger = logging.getLogger(__name__)
+
+# What gloo, NCCL and torch's store say when the other side is gone.
+LOST = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
+
+# Seconds between looks at the other processes.
+EVERY = 0.05
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error means that another process of the run does not answer."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).lower()
+    return bool(kinds & {"DistBackendError", "DistNetworkError", "DistStoreError"}) or any(
+        words in text for words in LOST
+    )
+
+
+class ChildWatch(Callback):
+    """Says which process ended; Lightning ends the others, but without a word.
+
+    Lightning looks every few seconds for dead ones among the processes that it started, and
+    then kills the whole run. This looks so often that it writes why to the log first.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._over = threading.Event()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch, in the process that started the others."""
+        children: list[Any] = list(getattr(trainer.strategy.launcher, "procs", None) or [])
+        if children:
+            threading.Thread(target=self._watch, args=(children,), daemon=True).start()
+
+    def _watch(self, children: list[Any]) -> None:
+        while not self._over.wait(EVERY):
+            for rank, child in enumerate(children, start=1):
+                if child.poll():
+                    logger.error(
+                        "process %d of this run ended with code %d; the run stops, go on with "
+                        "unetsep train --run %s --resume",
+                        rank,
+                        child.returncode,
+                        self.run,
+                    )
+                    return
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop watching."""
+        self._over.set()

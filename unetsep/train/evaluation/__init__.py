@@ -1,0 +1,17 @@
+"""Scores that can be compared with those of the field.
+
+evaluate     tracks times methods -> scores, reused where they are there
+tracks       the songs of an evaluation and their stems
+estimates    methods: models, folders of stems, baselines
+baselines    mixture, oracle masks, REPET with HPSS
+scoring      all metrics of one track
+sdr          exact SDR
+bss_eval     BSS Eval v4: ISR, SIR, SAR
+toeplitz     its linear systems
+results      scores on disk
+statistics   medians and intervals
+compare      paired differences of two methods
+report       tables
+figures      pictures
+published    scores of others
+"""

@@ -1,0 +1,130 @@
+"""The paired difference of two methods that were scored on the same tracks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import UnetsepError
+from . import results
+from .scoring import TrackScores
+from .statistics import Interval, track_median
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better B is than A on one stem.
+
+    Parameters
+    ----------
+    stem
+        Its name.
+    gain
+        Median over tracks of B's minus A's score, with its interval.
+    a, b
+        Each method's median over the tracks that both scored.
+    better
+        Tracks on which B is better.
+    """
+
+    stem: str
+    gain: Interval
+    a: float
+    b: float
+    better: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says: ``A``, ``B`` or ``undecided``."""
+        if math.isnan(self.gain.low) or self.gain.low <= 0 <= self.gain.high:
+            return "undecided"
+        return "B" if self.gain.low > 0 else "A"
+
+
+def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
+    """Scores in a method's folder of results, ours or museval's, by folder and track.
+
+    Raises
+    ------
+    UnetsepError
+        If there are none.
+    """
+    files = sorted(folder.glob("*/*.json")) if folder.is_dir() else []
+    if not files:
+        raise UnetsepError(
+            f"{folder} holds no scores: expected a folder with test/<track>.json, as "
+            "'unetsep eval' and museval write it"
+        )
+    return {f"{path.parent.name}/{path.stem}": results.read(path) for path in files}
+
+
+def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
+    """Paired differences of all stems that both methods scored.
+
+    Pairing removes what makes songs easy or hard for both methods, so the interval is much
+    narrower than those of the two medians.
+
+    Parameters
+    ----------
+    a, b
+        Folders of results.
+    metric
+        One of SDR, ISR, SIR, SAR.
+
+    Raises
+    ------
+    UnetsepError
+        If there are no common tracks or scores, or they were scored on different audio or
+        in different sets of stems.
+    """
+    left, right = load(a), load(b)
+    common = [track for track in left if track in right]
+    if not common:
+        raise UnetsepError(f"{a} and {b} have no track in common")
+    for track in common:
+        _check_pair(track, left[track], right[track])
+    first = left[common[0]][0]
+    differences = []
+    for stem in first.stems:
+        pairs = [
+            (left[track][0].median(stem, metric), right[track][0].median(stem, metric))
+            for track in common
+            # A stem that is silent for one method only changes the set on this track.
+            if set(left[track][0].silent) == set(right[track][0].silent)
+        ]
+        pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+        if pairs:
+            differences.append(_difference(stem, pairs))
+    if not differences:
+        raise UnetsepError(
+            f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval?"
+        )
+    return differences
+
+
+def _difference(stem: str, pairs: list[tuple[float, float]]) -> Difference:
+    gains = [b - a for a, b in pairs]
+    medians = [track_median(column).value for column in zip(*pairs, strict=True)]
+    better = sum(gain > 0 for gain in gains)
+    return Difference(stem, track_median(gains), medians[0], medians[1], better)
+
+
+def _check_pair(
+    track: str, left: tuple[TrackScores, dict[str, Any]], right: tuple[TrackScores, dict[str, Any]]
+) -> None:
+    (a, about_a), (b, about_b) = left, right
+    if set(a.stems) != set(b.stems):
+        sets = [", ".join(scores.stems) for scores in (a, b)]
+        raise UnetsepError(
+            f"{track} was scored in the sets {sets[0]} and {sets[1]}: scores depend on the set, "
+            "so these cannot be compared"
+        )
+    for key in ("track", "duration"):
+        values = [about.get("origin", {}).get(key, ...) for about in (about_a, about_b)]
+        if ... not in values and values[0] != values[1]:
+            raise UnetsepError(
+                f"{track}: A was scored on {key} {values[0]}, B on {values[1]}: score both on "
+                "the same audio"
+            )

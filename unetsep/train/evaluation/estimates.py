@@ -1,0 +1,260 @@
+"""What can be scored: models, baselines, and folders of stems that any tool wrote."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...config import STEMS, common_config
+from ...errors import AudioError
+from ...separator import Separator
+from ...version import __version__
+from ...weights.load import load_network
+from ...weights.manifest import all_models, is_path, model_name
+from ..data.musdb import STEM_SUFFIX
+from .baselines import BASELINES, LABELS
+from .tracks import Recording, Signal, Track, read_audio
+
+ACCOMPANIMENT = "accompaniment"
+# What tools call the sum of all stems but the vocals.
+ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
+
+
+class Method(Protocol):
+    """Anything that gives estimates of a track's stems."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder of results."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``model``, ``baseline`` or ``estimates``."""
+        ...
+
+    def origin(self, track: Track) -> dict[str, Any]:
+        """What the estimates of a track depend on, besides the track."""
+        ...
+
+    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:
+        """Estimates, each ``(channels, samples)``; their keys are the scored set."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelMethod:
+    """A model, or the mean of several models' masks, always computed in fp32.
+
+    Parameters
+    ----------
+    models
+        Names from the manifest or paths of checkpoints.
+    name
+        Name in reports.
+    sha256
+        Of the checkpoints, joined by ``+``.
+    device
+        Where to compute.
+    """
+
+    models: tuple[str, ...]
+    name: str
+    sha256: str
+    device: str = "auto"
+    kind: str = "model"
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return self.name
+
+    def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
+        """The checkpoint's hash, and the version that ran it."""
+        return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
+
+    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:  # noqa: ARG002
+        """The model's stems; of a single-stem model its stem and the rest.
+
+        Stems that MUSDB18 does not know (piano) are part of its other.
+        """
+        separator = _separator(self.models, self.device)
+        if len(separator.stems) > 1:
+            stems = separator.separate(recording.mixture, recording.sample_rate)
+            known = {stem: stems[stem] for stem in STEMS if stem in stems}
+            extra = [signal for stem, signal in stems.items() if stem not in STEMS]
+            if extra and "other" in known:
+                known["other"] = np.sum([known["other"], *extra], axis=0)
+            return known
+        (stem,) = separator.stems
+        pair = separator.separate(recording.mixture, recording.sample_rate, two_stems=stem)
+        return {stem: pair[stem], rest_of(stem): pair[f"no_{stem}"]}
+
+
+@functools.lru_cache(maxsize=8)
+def _separator(models: tuple[str, ...], device: str) -> Separator:
+    return Separator(models, device=device, precision="fp32")
+
+
+@dataclass(frozen=True)
+class BaselineMethod:
+    """One of `unetsep.train.evaluation.baselines`."""
+
+    name: str
+    kind: str = "baseline"
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return LABELS[self.name]
+
+    def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
+        """The baseline's name, and the version that ran it."""
+        return {"kind": self.kind, "name": self.name, "unetsep": __version__}
+
+    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:  # noqa: ARG002
+        """Estimates of the four stems."""
+        return BASELINES[self.name](recording)
+
+
+@dataclass(frozen=True)
+class FolderMethod:
+    """Stems that lie in a folder, one folder per track.
+
+    A track's stems are looked for in ``<path>/<track>``, ``<path>/<test or train>/<track>``
+    and, since other tools name folders after files, ``<track>.stem`` and
+    ``<track>/mixture``.
+    """
+
+    path: Path
+    name: str
+    kind: str = "estimates"
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return self.name
+
+    def origin(self, track: Track) -> dict[str, Any]:
+        """Names, sizes and times of the track's stems."""
+        stats = [(path, path.stat()) for path in self.find(track).values()]
+        files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
+        return {"kind": self.kind, "files": files}
+
+    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:
+        """Read the stems; a longer file is read no further than the recording."""
+        rate = recording.sample_rate
+        stems = {}
+        for stem, path in self.find(track).items():
+            seconds = (recording.mixture.shape[1] + 1) / rate
+            stems[stem], found = read_audio(path, seconds)
+            if found != rate:
+                raise AudioError(
+                    f"{path} has {found} Hz, its reference {rate} Hz: scores need samples "
+                    "that stand at the same times, resample it first"
+                )
+        return stems
+
+    def find(self, track: Track) -> dict[str, Path]:
+        """Stem name to file: the four stems (or those there), else vocals and accompaniment.
+
+        Raises
+        ------
+        AudioError
+            If there are fewer than two.
+        """
+        full = f"{track.name}{STEM_SUFFIX.removesuffix('.mp4')}"
+        for base in (self.path, self.path / track.folder):
+            for folder in (base / track.name, base / full, base / track.name / "mixture"):
+                files = {path.stem: path for path in _audio(folder)}
+                found = {stem: files[stem] for stem in STEMS if stem in files}
+                if len(found) >= 2:
+                    return found
+                rest = next((files[name] for name in ACCOMPANIMENT_NAMES if name in files), None)
+                if rest is not None and "vocals" in found:
+                    return {"vocals": found["vocals"], ACCOMPANIMENT: rest}
+        raise AudioError(
+            f"{self.path} has no estimates of {track.name!r}: expected {track.name}/ with two "
+            f"or more of {', '.join(STEMS)}, or vocals and {' or '.join(ACCOMPANIMENT_NAMES)}"
+        )
+
+
+def _audio(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def rest_of(stem: str) -> str:
+    """What to call the sum of all stems but one."""
+    return ACCOMPANIMENT if stem == "vocals" else f"no_{stem}"
+
+
+def references(recording: Recording, stems: Iterable[str]) -> dict[str, Signal]:
+    """True signals for estimated stems, sums of stems included.
+
+    Parameters
+    ----------
+    recording
+        A decoded track.
+    stems
+        Names of estimates; unknown ones are left out.
+    """
+    true = dict(recording.references)
+    for stem in STEMS:
+        if rest_of(stem) in stems:
+            others = [signal for name, signal in recording.references.items() if name != stem]
+            true[rest_of(stem)] = np.stack(others).sum(axis=0, dtype=np.float64).astype(np.float32)
+    return true
+
+
+def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
+    """One or more models, loaded once, so that a wrong name fails before work starts.
+
+    Raises
+    ------
+    WeightsError
+        If a model cannot be loaded.
+    ValueError
+        If their masks cannot be averaged.
+    """
+    name = "+".join(model_name(model) for model in models)
+    common_config([load_network(model).config for model in models], name)
+    digest = "+".join(_digest(model) for model in models)
+    return ModelMethod(tuple(map(str, models)), name, digest, device)
+
+
+def _digest(model: str) -> str:
+    if is_path(model):
+        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return all_models().checkpoints[model_name(model)].sha256
+
+
+def baseline_methods(names: str) -> list[BaselineMethod]:
+    """Baselines by name, separated by commas; also ``all`` or ``none``."""
+    if names == "none":
+        return []
+    wanted = list(BASELINES) if names == "all" else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in BASELINES:
+            raise ValueError(f"no baseline {name!r}: expected all, none, {', '.join(BASELINES)}")
+    return [BaselineMethod(name) for name in dict.fromkeys(wanted)]
+
+
+def folder_method(path: Path) -> FolderMethod:
+    """A folder of estimates, named after the folder."""
+    if not path.is_dir():
+        raise AudioError(f"{path} is no folder of estimates")
+    return FolderMethod(path, path.resolve().name)

@@ -1,0 +1,151 @@
+"""Pictures of a report: the paper's Figure 2 and Table 1, and the scores of every track."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...config import STEMS
+from .report import Report, Row, definition
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
+GREY = "#9a9a9a"
+BASELINE_MARKERS = ("_", "x", "1", "2", "+")
+DPI = 150
+
+
+def write_figures(report: Report, folder: Path) -> list[Path]:
+    """Write ``figure2.png``, ``table1.png`` and ``tracks.png``.
+
+    Parameters
+    ----------
+    report
+        With at least one scored track.
+    folder
+        Must exist.
+    """
+    figures = {"figure2": box_plot(report), "table1": table(report), "tracks": scatter(report)}
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=DPI)
+    return paths
+
+
+def box_plot(report: Report, stem: str = "vocals") -> Figure:
+    """SDR of one stem over tracks, one box per method; baselines in grey.
+
+    Boxes span the quartiles, whiskers the data within 1.5 times that range.
+
+    Parameters
+    ----------
+    report
+        Measured rows.
+    stem
+        The paper's Figure 2 shows vocals.
+    """
+    rows = [row for row in report.rows if _finite(row, stem)]
+    figure = _figure(2 + 0.8 * max(len(rows), 3), 4.5)
+    axes = figure.subplots()
+    axes.set_ylabel(f"SDR of {stem} (dB)")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    if rows:
+        scores = [_finite(row, stem) for row in rows]
+        boxes = axes.boxplot(scores, widths=0.6, patch_artist=True, flierprops={"markersize": 3})
+        for patch, row, colour in zip(boxes["boxes"], rows, _colours(rows), strict=True):
+            patch.set(facecolor=colour, alpha=0.35 if row.kind == "baseline" else 0.75)
+        for line in boxes["medians"]:
+            line.set(color="black")
+        _name_rows(axes, rows)
+    axes.set_title(definition(report).split(". In brackets")[0], fontsize=6, wrap=True)
+    return figure
+
+
+def table(report: Report) -> Figure:
+    """Median SDR of the four stems with intervals, as a picture of a table."""
+    head = ["method", *STEMS, "mean"]
+    cells = [
+        [row.label, *(_cell(row, stem) for stem in STEMS), str(row.mean()).replace(" [", "\n[")]
+        for row in report.rows
+    ]
+    figure = _figure(9.5, 1.0 + 0.42 * (len(cells) + 1))
+    axes = figure.subplots()
+    axes.axis("off")
+    widths = [0.25, *[0.15] * (len(head) - 1)]
+    drawn = axes.table(cells, colLabels=head, colWidths=widths, loc="center", cellLoc="center")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(8)
+    drawn.scale(1, 2)
+    for (line, column), cell in drawn.get_celld().items():
+        cell.set_edgecolor("#cccccc")
+        if line == 0:
+            cell.set_text_props(weight="bold")
+        if column == 0:
+            cell.set_text_props(ha="left")
+    axes.set_title(definition(report), fontsize=6, wrap=True)
+    return figure
+
+
+def _cell(row: Row, stem: str) -> str:
+    return str(row.interval(stem)).replace(" [", "\n[") if stem in row.stems else "-"
+
+
+def scatter(report: Report) -> Figure:
+    """SDR of every track, one panel per stem, tracks sorted by the first method's SDR."""
+    figure = _figure(10, 7)
+    panels = figure.subplots(2, 2).flat
+    for axes, stem in zip(panels, STEMS, strict=True):
+        rows = [row for row in report.rows if _finite(row, stem)]
+        order = _order(rows[0], stem) if rows else []
+        baselines = [row.name for row in rows if row.kind == "baseline"]
+        for row, colour in zip(rows, _colours(rows), strict=True):
+            marker = "o"
+            if row.name in baselines:
+                marker = BASELINE_MARKERS[baselines.index(row.name) % len(BASELINE_MARKERS)]
+            scores = [row.tracks[t].median(stem) if t in row.tracks else math.nan for t in order]
+            places = range(len(order))
+            axes.scatter(places, scores, s=12, marker=marker, color=colour, label=row.label)
+        axes.set_title(stem, fontsize=10)
+        axes.set_xlabel("track, sorted", fontsize=8)
+        axes.set_ylabel("SDR (dB)", fontsize=8)
+        axes.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _order(row: Row, stem: str) -> list[str]:
+    scores = {name: found.median(stem) for name, found in row.tracks.items()}
+    return sorted(scores, key=lambda name: (math.isnan(scores[name]), scores[name]))
+
+
+def _finite(row: Row, stem: str) -> list[float]:
+    return [score for score in row.by_track(stem) if math.isfinite(score)]
+
+
+def _colours(rows: list[Row]) -> list[str]:
+    scored = [row.name for row in rows if row.kind != "baseline"]
+    return [
+        COLOURS[scored.index(row.name) % len(COLOURS)] if row.name in scored else GREY
+        for row in rows
+    ]
+
+
+def _name_rows(axes: Axes, rows: list[Row]) -> None:
+    axes.set_xticks(range(1, len(rows) + 1), [row.label for row in rows], rotation=25, ha="right")
+    axes.tick_params(axis="x", labelsize=8)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot: it keeps every figure alive and may open a window system.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

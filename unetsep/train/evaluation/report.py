@@ -1,0 +1,277 @@
+"""Measured rows of a report, and their rendering as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ...config import STEMS
+from ...version import __version__
+from .estimates import ACCOMPANIMENT, Method
+from .evaluate import Outcome
+from .published import PUBLISHED, Published
+from .scoring import METRICS, TrackScores
+from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's scores on all tracks.
+
+    Parameters
+    ----------
+    name, label, kind
+        Of the method.
+    tracks
+        Track name to scores.
+    failed
+        Tracks without scores because of an error.
+    """
+
+    name: str
+    label: str
+    kind: str
+    tracks: dict[str, TrackScores]
+    failed: tuple[str, ...]
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """All stems that were scored, in the usual order."""
+        found = {stem for scores in self.tracks.values() for stem in scores.stems}
+        usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in found]
+        return (*usual, *sorted(found - set(usual)))
+
+    @property
+    def silent(self) -> dict[str, int]:
+        """For each stem the number of tracks in which it is silent throughout."""
+        stems = [stem for scores in self.tracks.values() for stem in scores.silent]
+        return {stem: stems.count(stem) for stem in self.stems if stem in stems}
+
+    def by_track(self, stem: str, metric: str = "SDR") -> list[float]:
+        """A stem's median over frames for each track, NaN where it has no score."""
+        return [scores.median(stem, metric) for scores in self.tracks.values()]
+
+    def interval(self, stem: str, metric: str = "SDR") -> Interval:
+        """A stem's median over tracks."""
+        return track_median(self.by_track(stem, metric))
+
+    def mean(self, metric: str = "SDR") -> Interval:
+        """Mean of the four stems' medians; NaN for methods with other stems."""
+        columns = [self.by_track(stem, metric) for stem in STEMS]
+        return mean_of_medians(np.array(columns, dtype=np.float64).T.reshape(-1, len(STEMS)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows, and what they were measured on.
+
+    Parameters
+    ----------
+    rows
+        Measured methods.
+    data
+        What was scored, in words: root, subset, number of tracks, duration.
+    metrics
+        The mode of `unetsep.train.evaluation.scoring`.
+    """
+
+    rows: tuple[Row, ...]
+    data: str
+    metrics: str
+    published: tuple[Published, ...] = PUBLISHED
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Metrics that were computed."""
+        return METRICS[:1] if self.metrics == "sdr" else METRICS
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Columns: the four stems, and any others that were scored."""
+        others = dict.fromkeys(stem for row in self.rows for stem in row.stems)
+        return (*STEMS, *(stem for stem in others if stem not in STEMS))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about missing scores."""
+        notes = []
+        for row in self.rows:
+            counted = ", ".join(f"{stem} in {n}" for stem, n in row.silent.items())
+            if counted:
+                notes.append(f"{row.label}: silent throughout and not scored: {counted} tracks")
+            if row.failed:
+                notes.append(f"{row.label}: {len(row.failed)} tracks failed")
+            if row.stems and not set(STEMS) <= set(row.stems):
+                notes.append(f"{row.label}: scored in the set {', '.join(row.stems)}")
+        return notes
+
+
+def collect(
+    methods: Sequence[Method], outcomes: Iterable[Outcome], data: str, metrics: str
+) -> Report:
+    """Rows from the outcomes of `unetsep.train.evaluation.evaluate.evaluate`."""
+    found = list(outcomes)
+    rows = []
+    for method in methods:
+        mine = [outcome for outcome in found if outcome.method == method.name]
+        tracks = {o.track: o.scores for o in mine if o.scores is not None}
+        failed = tuple(o.track for o in mine if o.scores is None)
+        rows.append(Row(method.name, method.label, method.kind, tracks, failed))
+    return Report(tuple(rows), data, metrics)
+
+
+def lengths(outcomes: Iterable[Outcome]) -> str:
+    """How much of the tracks was scored, in words: excerpts must not pass for songs."""
+    seconds = [
+        outcome.scores.values["SDR"].shape[1] * outcome.scores.duration
+        for outcome in outcomes
+        if outcome.scores is not None
+    ]
+    if not seconds:
+        return "nothing scored"
+    return f"{min(seconds):g} to {max(seconds):g} s scored of each (median {np.median(seconds):g})"
+
+
+def definition(report: Report) -> str:
+    """One sentence that says what the numbers are."""
+    return (
+        f"{', '.join(report.shown)} of BSS Eval v4 in dB: 1 s frames, median of frames, median "
+        f"of tracks; {report.data}. In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
+    )
+
+
+def measured_table(report: Report, metric: str) -> list[list[str]]:
+    """Header and rows of one metric's table, as text."""
+    head = ["method", *report.stems, "mean", "tracks"]
+    body = [
+        [
+            row.label,
+            *(str(row.interval(stem, metric)) for stem in report.stems),
+            str(row.mean(metric)),
+            str(len(row.tracks)),
+        ]
+        for row in report.rows
+    ]
+    return [head, *body]
+
+
+def published_table(report: Report) -> list[list[str]]:
+    """Header and rows of the published scores, as text."""
+    head = ["published", *STEMS, "mean", "test set", "trained on", "source"]
+    body = [
+        [p.name, *map(_plain, p.sdr), _plain(p.mean), p.test, p.train, p.source]
+        for p in report.published
+    ]
+    return [head, *body]
+
+
+def _plain(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report."""
+    lines = ["# Evaluation", "", definition(report), ""]
+    for metric in report.shown:
+        lines += [f"## {metric}", "", *_markdown(measured_table(report, metric)), ""]
+    lines += [f"- {note}" for note in report.notes]
+    lines += ["", "## Published elsewhere", ""]
+    lines += ["SDR on other data: not comparable with the measured rows above.", ""]
+    lines += _markdown(published_table(report))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(table: list[list[str]]) -> list[str]:
+    head, *body = table
+    numeric = [
+        cell not in ("method", "published", "test set", "trained on", "source") for cell in head
+    ]
+    rule = ["---:" if right else "---" for right in numeric]
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]
+
+
+def to_csv(report: Report) -> str:
+    """One line per method, stem and metric: median over tracks and its interval."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "kind", "stem", "metric", "median", "low", "high", "tracks"])
+    for row in report.rows:
+        for metric in report.shown:
+            for stem in (*row.stems, "mean"):
+                found = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
+                numbers = [_csv(found.value), _csv(found.low), _csv(found.high)]
+                writer.writerow([row.name, row.kind, stem, metric, *numbers, found.tracks])
+    return text.getvalue()
+
+
+def tracks_csv(report: Report) -> str:
+    """One line per method, track, stem and metric: median over frames."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "track", "stem", "metric", "median"])
+    for row in report.rows:
+        for track, scores in row.tracks.items():
+            for stem in scores.stems:
+                for metric in report.shown:
+                    value = scores.median(stem, metric)
+                    writer.writerow([row.name, track, stem, metric, _csv(value)])
+    return text.getvalue()
+
+
+def _csv(value: float) -> str:
+    return f"{value:.5f}" if math.isfinite(value) else ""
+
+
+def to_json(report: Report) -> str:
+    """Everything, as strict JSON: missing scores are null."""
+    content = {
+        "unetsep": __version__,
+        "definition": definition(report),
+        "data": report.data,
+        "metrics": report.metrics,
+        "bootstrap": {"draws": DRAWS, "seed": SEED, "coverage": COVERAGE},
+        "methods": [_row(report, row) for row in report.rows],
+        "published": [asdict(entry) for entry in report.published],
+        "notes": report.notes,
+    }
+    return json.dumps(_strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(report: Report, row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "label": row.label,
+        "kind": row.kind,
+        "stems": row.stems,
+        "silent": row.silent,
+        "failed": row.failed,
+        "scores": {
+            metric: {stem: asdict(row.interval(stem, metric)) for stem in row.stems}
+            | {"mean": asdict(row.mean(metric))}
+            for metric in report.shown
+        },
+        "tracks": {
+            name: {
+                metric: {s: scores.median(s, metric) for s in scores.stems}
+                for metric in report.shown
+            }
+            for name, scores in row.tracks.items()
+        },
+    }
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value

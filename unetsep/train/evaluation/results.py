@@ -1,0 +1,157 @@
+"""One JSON file per method and track, in museval's layout, and when it may be reused.
+
+``<output>/<method>/<train or test>/<track>.json`` holds what museval writes, and in the
+key ``unetsep``, which museval's tools ignore, how the scores came about. As in museval's
+own files infinities are written as NaN and NaN as the bare word, which Python, pandas and
+simplejson read but strict JSON parsers do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnetsepError
+from ...version import __version__
+from .scoring import METRICS, TrackScores
+from .tracks import Track
+
+# Raise this when scores change for the same audio.
+SCORER_VERSION = 1
+# museval rounds to this many decimals.
+DECIMALS = 5
+MUSEVAL_LAYOUT = "0.4.1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What scores depend on; equal origins have equal scores.
+
+    Parameters
+    ----------
+    method
+        What made the estimates: a model's hash and settings, a baseline's name, or names,
+        sizes and times of the estimates' files.
+    track
+        Names and sizes of the track's files.
+    duration
+        Seconds that were scored, None for all.
+    """
+
+    method: dict[str, Any]
+    track: list[Any]
+    duration: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "scorer": SCORER_VERSION,
+            "method": self.method,
+            "track": self.track,
+            "duration": self.duration,
+        }
+
+
+def track_origin(track: Track) -> list[Any]:
+    """Names and sizes of a track's files, so that other audio under the name is noticed."""
+    return [[path.name, path.stat().st_size] for path in track.files]
+
+
+def path_of(output: Path, method: str, track: Track) -> Path:
+    """Where the scores of a method on a track are."""
+    return output / method / track.folder / f"{track.name}.json"
+
+
+def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
+    """Write scores beside their place, then rename: what has the name is complete."""
+    content = {
+        "targets": [
+            {"name": stem, "frames": _frames(scores, index)}
+            for index, stem in enumerate(scores.stems)
+        ],
+        "museval_version": MUSEVAL_LAYOUT,
+        "unetsep": {
+            "version": __version__,
+            "metrics": mode,
+            "stems": list(scores.stems),
+            "silent": list(scores.silent),
+            "origin": origin.to_dict(),
+        },
+    }
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise UnetsepError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _frames(scores: TrackScores, stem: int) -> list[dict[str, Any]]:
+    frames = scores.values["SDR"].shape[1]
+    return [
+        {
+            "time": frame * scores.duration,
+            "duration": scores.duration,
+            "metrics": {m: _rounded(scores.values[m][stem, frame]) for m in METRICS},
+        }
+        for frame in range(frames)
+    ]
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), DECIMALS) if math.isfinite(value) else math.nan
+
+
+def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
+    """Scores from a file of ours or museval's, and how they came about (if ours).
+
+    Raises
+    ------
+    UnetsepError
+        If it is neither.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        targets = content["targets"]
+        stems = tuple(target["name"] for target in targets)
+        columns = {
+            metric: [[_number(f["metrics"].get(metric)) for f in t["frames"]] for t in targets]
+            for metric in METRICS
+        }
+        shape = (len(stems), -1)
+        values = {m: np.array(c, dtype=np.float64).reshape(shape) for m, c in columns.items()}
+        about = content.get("unetsep", {})
+        first: dict[str, Any] = next(
+            (frame for target in targets for frame in target["frames"]), {}
+        )
+        duration = float(first.get("duration", 1.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnetsepError(f"{path} holds no scores in museval's layout: {error}") from error
+    return TrackScores(stems, values, tuple(about.get("silent", ())), duration), about
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def reusable(path: Path, origin: Origin, mode: str) -> TrackScores | None:
+    """Scores that are there already, of the same origin and with the metrics asked for."""
+    if not path.is_file():
+        return None
+    try:
+        scores, about = read(path)
+    except UnetsepError:
+        return None  # half a file of another program: score again and replace it
+    have = about.get("metrics")
+    enough = have == mode or (mode == "sdr" and have in ("bsseval", "museval"))
+    return scores if enough and about.get("origin") == origin.to_dict() else None

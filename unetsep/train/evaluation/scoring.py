@@ -1,0 +1,153 @@
+"""Scores of one track: which stems form the scored set, and which code computes them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .sdr import Array, Signals, frame_sdr, match_length, median, silent_stems
+
+METRICS = ("SDR", "ISR", "SIR", "SAR")
+# What ``--metrics`` accepts; only the first leaves ISR, SIR and SAR out.
+MODES = ("sdr", "bsseval", "museval")
+
+
+@dataclass(frozen=True)
+class TrackScores:
+    """Frame-wise scores of one method on one track.
+
+    Parameters
+    ----------
+    stems
+        Names, in the order of the values' first axis.
+    values
+        For each metric ``(stems, frames)`` in dB; all NaN for metrics that were not asked
+        for and for silent stems.
+    silent
+        Stems whose reference or estimate is silent throughout, which form no part of the
+        scored set.
+    duration
+        Length of a frame in seconds.
+    """
+
+    stems: tuple[str, ...]
+    values: dict[str, Array]
+    silent: tuple[str, ...] = field(default=())
+    duration: float = 1.0
+
+    def median(self, stem: str, metric: str = "SDR") -> float:
+        """A stem's median over frames; NaN where it has no score."""
+        if stem not in self.stems:
+            return float("nan")
+        return float(median(self.values[metric][self.stems.index(stem)]))
+
+
+def score(
+    references: Mapping[str, Signals],
+    estimates: Mapping[str, Signals],
+    sample_rate: int,
+    *,
+    mode: str = "sdr",
+) -> TrackScores:
+    """Score estimates of one track.
+
+    museval refuses a track if any stem is silent throughout. Here such a stem, be it the
+    reference or the estimate, has no score (NaN) and the others are scored without it.
+
+    Parameters
+    ----------
+    references, estimates
+        Stem name to ``(channels, samples)``; the set is that of the estimates. Estimates
+        of another length are cut, or padded with zeros.
+    sample_rate
+        In Hz; a frame lasts one second.
+    mode
+        One of `MODES`.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two stems are given, one has no reference, or the number of channels
+        differs.
+    """
+    if mode not in MODES:
+        raise ValueError(f"metrics must be one of {', '.join(MODES)}, got {mode!r}")
+    stems = tuple(estimates)
+    unknown = [stem for stem in stems if stem not in references]
+    if len(stems) < 2 or unknown:
+        raise ValueError(
+            f"expected estimates of two or more of {', '.join(references)}, got "
+            f"{', '.join(stems) or 'none'}: scores depend on the set of stems"
+        )
+    true = np.stack([references[stem] for stem in stems])
+    wrong = [stem for stem in stems if len(estimates[stem]) != true.shape[1]]
+    if wrong:
+        raise ValueError(
+            f"the estimate of {wrong[0]} has {len(estimates[wrong[0]])} channels, the "
+            f"reference {true.shape[1]}"
+        )
+    guess = np.stack([match_length(estimates[stem], true.shape[2]) for stem in stems])
+    silent = silent_stems(true) | silent_stems(guess)
+    window = sample_rate
+    frames = max(1, true.shape[2] // window)
+    values = {metric: np.full((len(stems), frames), np.nan) for metric in METRICS}
+    heard = np.flatnonzero(~silent)
+    if len(heard):
+        for metric, found in _compute(true[heard], guess[heard], window, mode).items():
+            values[metric][heard] = found
+    return TrackScores(
+        stems, values, tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
+    )
+
+
+def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str, Array]:
+    if mode == "sdr":
+        return {"SDR": frame_sdr(true, guess, window=window)}
+    if mode == "museval":
+        return museval_scores(true, guess, window)
+    from .bss_eval import bss_eval
+
+    found = bss_eval(true, guess, window=window)
+    return {"SDR": found.sdr, "ISR": found.isr, "SIR": found.sir, "SAR": found.sar}
+
+
+def museval_scores(true: Signals, guess: Signals, window: int) -> dict[str, Array]:
+    """Scores by museval itself.
+
+    Parameters
+    ----------
+    true, guess
+        ``(stems, channels, samples)``.
+    window
+        Samples in a frame.
+    """
+    from museval.metrics import bss_eval
+
+    # museval's axes are (stems, samples, channels).
+    turned = [np.ascontiguousarray(np.moveaxis(x, 1, 2), dtype=np.float64) for x in (true, guess)]
+    with _linalg_alias():
+        *found, _ = bss_eval(*turned, window=window, hop=window)
+    arrays: list[npt.NDArray[np.float64]] = found
+    return dict(zip(METRICS, arrays, strict=True))
+
+
+@contextlib.contextmanager
+def _linalg_alias() -> Iterator[None]:
+    """The name that museval 0.4.1 catches singular systems by, absent since numpy 2.4.
+
+    Without it a mono stem, whose system is singular, ends in an `AttributeError` instead
+    of museval's own least-squares solution.
+    """
+    module = vars(np.linalg)
+    missing = "linalg" not in module
+    if missing:
+        module["linalg"] = np.linalg
+    try:
+        yield
+    finally:
+        if missing:
+            del module["linalg"]

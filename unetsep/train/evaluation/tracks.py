@@ -1,0 +1,192 @@
+"""Tracks of a MUSDB18 folder, ``.stem.mp4`` or wav, read one at a time for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ...audio.reader import AudioReader
+from ...config import STEMS
+from ...errors import AudioError, UnetsepError
+from ..data.musdb import HOW_TO_GET, MUSDB_VALID, STEM_SUFFIX, STREAMS, SUBSETS
+
+Signal = npt.NDArray[np.float32]
+
+WAV_SUFFIXES = (".wav", ".flac")
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where one song is; nothing is read yet.
+
+    Parameters
+    ----------
+    name
+        As museval calls it: the file's name without ``.stem.mp4``, or the folder's.
+    folder
+        ``train`` or ``test``, the folder it lies in (validation songs lie in ``train``).
+    path
+        The ``.stem.mp4`` file, or the folder with ``mixture.wav`` and its stems.
+    """
+
+    name: str
+    folder: str
+    path: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read for this track."""
+        if self.path.is_file():
+            return [self.path]
+        return sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded track.
+
+    Parameters
+    ----------
+    mixture
+        ``(channels, samples)``, float32.
+    references
+        The four true stems, each ``(channels, samples)``.
+    sample_rate
+        In Hz.
+    """
+
+    mixture: Signal
+    references: dict[str, Signal]
+    sample_rate: int
+
+
+def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
+    """Tracks of one subset, sorted by name.
+
+    Parameters
+    ----------
+    root
+        Folder that holds ``train/`` and ``test/``.
+    subset
+        ``train`` (without the 14 songs that musdb sets apart), ``valid`` (those) or ``test``.
+    only
+        Names, or parts of names, of the tracks to keep; or one number, to keep the first so
+        many. Default: all.
+
+    Raises
+    ------
+    AudioError
+        If there is no such track.
+    ValueError
+        If ``subset`` is unknown.
+    """
+    if subset not in SUBSETS:
+        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
+    folder = "test" if subset == "test" else "train"
+    place = Path(root) / folder
+    if not place.is_dir():
+        raise AudioError(f"{root} has no folder {folder}/: expected a MUSDB18 root; {HOW_TO_GET}")
+    tracks = [
+        Track(_name(path), folder, path) for path in sorted(place.iterdir()) if _is_track(path)
+    ]
+    if subset != "test":
+        valid = subset == "valid"
+        tracks = [track for track in tracks if (track.name in MUSDB_VALID) == valid]
+    if not tracks:
+        raise AudioError(
+            f"{root} holds no {subset} tracks: expected *{STEM_SUFFIX} files, or folders with "
+            f"mixture.wav and {', '.join(f'{stem}.wav' for stem in STEMS)}, in {folder}/; "
+            f"{HOW_TO_GET}"
+        )
+    return _keep(tracks, only)
+
+
+def _is_track(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / f"mixture{suffix}").is_file() for suffix in WAV_SUFFIXES)
+    return path.name.endswith(STEM_SUFFIX)
+
+
+def _name(path: Path) -> str:
+    return path.name if path.is_dir() else path.name.removesuffix(STEM_SUFFIX)
+
+
+def _keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
+    if not only:
+        return tracks
+    if len(only) == 1 and only[0].isdecimal() and int(only[0]) > 0:
+        return tracks[: int(only[0])]
+    kept: set[Track] = set()
+    for wanted in only:
+        found = [track for track in tracks if wanted.casefold() in track.name.casefold()]
+        if not found:
+            raise AudioError(f"no track is called {wanted!r}: the first is {tracks[0].name!r}")
+        kept.update(found)
+    return [track for track in tracks if track in kept]
+
+
+def read_track(track: Track, duration: float | None = None) -> Recording:
+    """Decode a track, or its beginning.
+
+    Parameters
+    ----------
+    track
+        From `find_tracks`.
+    duration
+        Seconds to read; default: the whole song.
+
+    Raises
+    ------
+    AudioError
+        If a stem is missing or cannot be decoded, or rates or channels differ.
+    """
+    if track.path.is_file():
+        return _read_stem_file(track.path, duration)
+    files = {path.stem: path for path in track.files}
+    missing = [name for name in ("mixture", *STEMS) if name not in files]
+    if missing:
+        raise AudioError(f"{track.path} lacks {', '.join(missing)}: expected five wav files")
+    signals, rates = {}, set()
+    for name in ("mixture", *STEMS):
+        signals[name], rate = read_audio(files[name], duration)
+        rates.add(rate)
+    if len(rates) > 1 or len({len(signal) for signal in signals.values()}) > 1:
+        raise AudioError(f"{track.path}: the files differ in sample rate or channels")
+    return _recording(signals, rates.pop())
+
+
+def _recording(signals: dict[str, Signal], rate: int) -> Recording:
+    samples = min(signal.shape[1] for signal in signals.values())
+    cut = {name: signal[:, :samples] for name, signal in signals.items()}
+    return Recording(cut["mixture"], {stem: cut[stem] for stem in STEMS}, rate)
+
+
+def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
+    """An audio file as ``(channels, samples)`` and its rate in Hz."""
+    with AudioReader(path, duration=duration) as reader:
+        return np.concatenate(list(reader.blocks()), axis=1), reader.info.sample_rate
+
+
+def _read_stem_file(path: Path, duration: float | None) -> Recording:
+    """Decode as musdb does: by ffmpeg to 16 bits, which float32 holds exactly."""
+    try:
+        import stempeg
+    except RuntimeError as error:  # stempeg looks for ffmpeg when it is imported
+        raise UnetsepError(
+            f"{path}: reading {STEM_SUFFIX} files needs ffmpeg and ffprobe on PATH: install "
+            "ffmpeg, or use the wav version of MUSDB18"
+        ) from error
+    try:
+        # (streams, samples, channels); stempeg trips over its own warning (AttributeError)
+        # where streams differ in length, and raises Warning where ffprobe finds none.
+        audio, rate = stempeg.read_stems(str(path), duration=duration, ffmpeg_format="s16le")
+    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
+        raise AudioError(f"{path} cannot be decoded: is it complete? ({error})") from error
+    if audio.ndim != 3 or len(audio) != len(STREAMS) or audio.shape[1] == 0:
+        raise AudioError(f"{path} holds {audio.shape}, expected 5 streams with sound")
+    streams = audio.transpose(0, 2, 1).astype(np.float32)
+    return _recording(dict(zip(STREAMS, streams, strict=True)), round(rate))

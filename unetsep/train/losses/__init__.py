@@ -1,0 +1,11 @@
+"""What is minimised.
+
+functions    the losses and their registry, LOSSES
+hearing      the model of hearing behind the perceptual loss
+spectra      from clips to what the losses take
+blocks       pieces that fit the cache, on several threads
+"""
+
+from .functions import LOSSES
+
+__all__ = ["LOSSES"]

@@ -1,0 +1,171 @@
+"""From clips to what the losses take, and losses evaluated in blocks that fit a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...config import ModelConfig
+from ...dsp.spectrogram import stft
+from ...network.unet import UNet
+from .blocks import Block, divide, work_on
+from .functions import Loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Spectra of a batch, turned back by the mixture's phase; see `unetsep.train.losses.functions`.
+
+    Parameters
+    ----------
+    mixture
+        Magnitudes, ``(batch, channels, bins, frames)``, as the network sees them, of unit
+        power in each clip.
+    in_phase, quadrature
+        True stems, ``(batch, stems, channels, bins, frames)``, of the clips' own level.
+    scale
+        Factors that give the stems the level of ``mixture``, ``(batch, 1, 1, 1, 1)``; they
+        are applied where a block is in the cache anyway.
+    """
+
+    mixture: Tensor
+    in_phase: Tensor
+    quadrature: Tensor
+    scale: Tensor
+
+    def seen(self, config: ModelConfig) -> Tensor:
+        """What the network is given, ``(batch, channels, bins, frames)``.
+
+        A network whose input is ``"linear"`` gets the clips' own level, which it gets when
+        it separates too; others do away with the level themselves.
+        """
+        return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
+
+    def references(self, at: Any = ...) -> tuple[Tensor, Tensor]:
+        """In-phase and quadrature part of the scaled stems, of all clips or of a block.
+
+        Parameters
+        ----------
+        at
+            Index whose first element selects clips.
+        """
+        scale = self.scale[at[0]] if isinstance(at, tuple) else self.scale
+        return self.in_phase[at] * scale, self.quadrature[at] * scale
+
+
+def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = None) -> Batch:
+    """Spectra of the network's bins, each clip scaled to a mixture of unit power.
+
+    On the CPU in blocks of frames, because the full complex spectra do not fit its cache.
+
+    Parameters
+    ----------
+    stems
+        ``(batch, stems, channels, samples)``, which add up to the mixture.
+    config
+        STFT and bins.
+    targets
+        Which stems the network estimates; default: all.
+    """
+    if config.channels == 1:
+        stems = stems.mean(dim=-2, keepdim=True)
+    wanted = list(range(stems.shape[1]) if targets is None else targets)
+    frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
+    shape = (len(stems), config.channels, frames, config.bins)
+    mixture = stems.new_empty(shape)
+    in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
+    quadrature = torch.empty_like(in_phase)
+
+    def turn(block: Block) -> None:
+        clip, at = block
+        stop = (at.stop - 1) * config.hop_length + config.n_fft
+        _turned(
+            stems[clip, ..., at.start * config.hop_length : stop],
+            config,
+            wanted,
+            mixture[clip, ..., at, :],
+            in_phase[clip, ..., at, :],
+            quadrature[clip, ..., at, :],
+        )
+
+    work_on(divide(len(stems), frames, stems.device), turn)
+    scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
+    mixture, in_phase, quadrature = (
+        each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
+    )
+    return Batch(mixture, in_phase, quadrature, scale[:, None])
+
+
+def _turned(
+    stems: Tensor,
+    config: ModelConfig,
+    wanted: list[int],
+    mixture: Tensor,
+    in_phase: Tensor,
+    quadrature: Tensor,
+) -> None:
+    """Fill arrays of `Batch`, frames before bins, not yet scaled."""
+    spectrum = stft(stems, config.n_fft, config.hop_length)
+    parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
+    real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
+    cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
+    torch.mul(cos, cos, out=mixture).addcmul_(sin, sin).sqrt_()
+    turn = mixture.clamp(min=1e-12).reciprocal_()
+    cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
+    if len(wanted) < stems.shape[1]:
+        real, imag = real[:, wanted], imag[:, wanted]
+    # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
+    torch.mul(real, cos, out=in_phase).addcmul_(imag, sin)
+    torch.mul(imag, cos, out=quadrature).addcmul_(real, sin, value=-1)
+
+
+class BlockwiseLoss(torch.autograd.Function):
+    """Masks and loss from logits, in blocks of frames that fit a CPU's cache.
+
+    The same value and gradient as the loss of ``masks * mixture`` over the whole batch, in
+    a quarter of the time: the full-size intermediate arrays are never written to memory.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float
+    ) -> Tensor:
+        """Weighted loss of a batch, ``logits`` as `UNet.logits` gives them."""
+        gradient = torch.empty_like(logits)
+
+        def part(block: Block) -> Tensor:
+            at = (block[0], ..., block[1])
+            with torch.enable_grad():
+                ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
+                ordered.requires_grad_()
+                mixture = batch.mixture[at][:, None, : ordered.shape[2]]
+                estimate = network.masks(ordered) * mixture
+                value = loss(estimate, *batch.references(at))
+                value = value * (weight * ordered.numel() / logits.numel())
+                (gradient[at],) = torch.autograd.grad(value, ordered)
+            return value.detach()
+
+        blocks = divide(len(logits), logits.shape[-1], logits.device)
+        total = torch.stack(work_on(blocks, part)).sum()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Gradient with respect to the logits."""
+        (gradient,) = ctx.saved_tensors
+        # A pass over the whole gradient is worth avoiding where looking at `output` is free.
+        plain = output.device.type == "cpu" and float(output) == 1.0
+        return gradient if plain else gradient * output, None, None, None, None
+
+
+def blockwise_loss(
+    logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float = 1.0
+) -> Tensor:
+    """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
+    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight)  # type: ignore[no-untyped-call]
+    return value

@@ -1,0 +1,75 @@
+"""The command that trains the networks of a run once more, from the run's own description."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...network.presets import DEFAULT, NETWORKS, build_model
+from ..config import TrainConfig
+from ..data.run_data import HELD_OUT
+
+# Settings with an option of the same name.
+OPTIONS = (
+    *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
+    *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
+    *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+)
+
+
+def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
+    """The options of ``unetsep train`` that differ from its defaults, and the data.
+
+    Settings that no option reaches (they are `TrainConfig`'s) are left out.
+
+    Parameters
+    ----------
+    config
+        Of the run.
+    data
+        Its ``data.json``. Folders are called by their names alone: where they lie on one
+        machine says nothing elsewhere.
+
+    Returns
+    -------
+    str
+        A line for the shell. A network that is no preset is ``--network custom``, which is
+        refused: such a run was started from Python.
+    """
+    default = TrainConfig()
+    words = ["unetsep train", f"--losses {','.join(config.losses)}"]
+    if data.get("musdb"):
+        words.append(f"--musdb-root {Path(str(data['musdb'])).name}")
+    for option in ("songs", "pools"):
+        words += [f"--{option} {Path(root).name}" for root in data.get(option) or ()]
+    if data.get("held_out", HELD_OUT) != HELD_OUT:
+        words.append(f"--held-out {data['held_out']}")
+    words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
+    words += _network(config)
+    if data.get("init_from"):
+        words.append(f"--init-from {Path(str(data['init_from'])).name}")
+    for name in OPTIONS:
+        value = getattr(config, name)
+        if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
+            words.append(f"--{name.replace('_', '-')} {value}")
+    for name in ("extra_share", "second_share"):
+        shares = dict(getattr(config, name))
+        if shares != dict(getattr(default, name)):
+            listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
+            words.append(f"--{name.replace('_', '-')} {listed}")
+    if config.freeze_norm:
+        words.append("--freeze-norm")
+    return " ".join(words)
+
+
+def _network(config: TrainConfig) -> list[str]:
+    """``--network`` and ``--targets``."""
+    stems = config.model.stems
+    for name, whole in NETWORKS.items():
+        if build_model(name, stems).as_trained == config.model.as_trained:
+            network = [] if name == DEFAULT else [f"--network {name}"]
+            alone = len(stems) < len(whole.stems)
+            return network + ([f"--targets {','.join(stems)}"] if alone else [])
+    return ["--network custom"]

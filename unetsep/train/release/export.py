@@ -1,0 +1,182 @@
+"""From a training run to a checkpoint file and its manifest entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...network.unet import UNet
+from ...separator import Separator
+from ...storage import write_atomically
+from ...weights.checkpoint import build_network, serialize
+from ...weights.load import load_network
+from ...weights.manifest import Checkpoint, add_to_manifest
+from ..config import TrainConfig, TrainingError
+from ..data.recording import Song
+from ..logs import read_log
+from ..validation import combine, song_sdr
+from .command import train_command
+
+EXPORTS = "export"
+# Half precision may not change the SDR on the validation songs by more, in dB.
+TOLERANCE = 0.01
+DEFINITION = (
+    "SDR in dB as museval: median of 1 s frames, then median of songs; mean over stems; on the "
+    "validation songs of the run"
+)
+LICENCE = "CC BY-NC-SA 4.0"
+
+
+def export(network: UNet, file: Path, **described: Any) -> Checkpoint:
+    """Write a network as a half-precision checkpoint.
+
+    Parameters
+    ----------
+    network
+        The averaged network of a run.
+    file
+        Where to write it; its name becomes the entry's.
+    **described
+        The other fields of `Checkpoint`.
+
+    Returns
+    -------
+    Checkpoint
+        The manifest entry, with hash, size and config of what was written.
+    """
+    content = serialize(network)
+    write_atomically(file, content)
+    return Checkpoint(
+        file=file.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        config=json.loads(network.config.to_json()),
+        **described,
+    )
+
+
+def export_run(
+    run: str | Path,
+    *,
+    loss: str | None = None,
+    name: str | None = None,
+    licence: str = LICENCE,
+    valid: Sequence[Song] | None = None,
+    manifest: str | Path | None = None,
+) -> list[Path]:
+    """Export the best networks of a run into ``<run>/export``.
+
+    Each becomes ``<name>.safetensors`` and ``<name>.json``, its manifest entry.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    loss
+        Only this network; default: all.
+    name
+        What to call it; default: the loss.
+    licence
+        Of the weights.
+    valid
+        Songs on which to check that half precision changes nothing that matters.
+    manifest
+        A manifest to add the entries to, replacing those of the same name.
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing to export, or half precision changes the SDR by 0.01 dB or more.
+    """
+    run = Path(run)
+    found = sorted(run.glob("best-*.safetensors"))
+    if loss is not None:
+        found = [path for path in found if path.stem == f"best-{loss}"]
+    if not found:
+        raise TrainingError(f"{run} holds no best-{loss or '<loss>'}.safetensors to export")
+    if name is not None and len(found) > 1:
+        raise ValueError(f"{run} holds {len(found)} networks: choose one with --loss to name it")
+    (run / EXPORTS).mkdir(exist_ok=True)
+    written = []
+    for path in found:
+        trained = path.stem.removeprefix("best-")
+        called = name or trained
+        network = load_network(path)
+        half = build_network(serialize(network), called)
+        change = sdr_change(network, half, valid) if valid else None
+        if change is not None and not change < TOLERANCE:
+            raise TrainingError(
+                f"half precision changes the SDR of {path} by {change:.3f} dB: not exported"
+            )
+        file = run / EXPORTS / f"{called}.safetensors"
+        entry = export(network, file, **_described(run, trained, called, licence, change))
+        text = json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n"
+        write_atomically(file.with_suffix(".json"), text.encode())
+        if manifest is not None:
+            add_to_manifest(Path(manifest), entry)
+        written.append(file)
+    return written
+
+
+def sdr_change(one: UNet, other: UNet, songs: Sequence[Song]) -> float:
+    """Largest difference of any stem's SDR over a set of songs, in dB."""
+    stems = one.config.stems
+    separators = [Separator(each, precision="fp32") for each in (one, other)]
+    table = np.stack([np.stack([song_sdr(each, song) for each in separators]) for song in songs])
+    scores = combine(table, ("one", "other"), stems)
+    changes = [abs(scores["one"][stem] - scores["other"][stem]) for stem in stems]
+    return max((change for change in changes if math.isfinite(change)), default=0.0)
+
+
+def _described(
+    run: Path, loss: str, name: str, licence: str, change: float | None
+) -> dict[str, Any]:
+    """Fields of the manifest entry that come from the run folder."""
+    config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
+    settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
+    training: dict[str, Any] = {
+        "splits": ["train"],
+        "settings": settings,
+        "trained_with": list(config.losses),
+    }
+    for part in ("data", "versions"):
+        if (run / f"{part}.json").exists():
+            training[part] = json.loads((run / f"{part}.json").read_text(encoding="utf-8"))
+    if (run / "songs.json").exists():
+        training |= json.loads((run / "songs.json").read_text(encoding="utf-8"))
+    training.get("versions", {}).pop("command", None)
+    if "data" in training:  # folders of this machine say nothing elsewhere
+        data = training["data"]
+        training["command"] = train_command(config, data)
+        training["data"] = [
+            Path(root).name
+            for root in ([data["musdb"]] if data["musdb"] else []) + data["songs"] + data["pools"]
+        ]
+    scores: dict[str, Any] = {}
+    key = f"valid/{loss}/mean"
+    lines = [line for line in read_log(run / "log.jsonl") if line.get(key) is not None]
+    if lines:
+        best = max(lines, key=lambda line: float(line[key]))
+        stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
+        training["steps"] = best["step"]
+        training["valid_sdr"] = {stem: round(value, 3) for stem, value in stems.items()}
+        scores = {"sdr": stems, "definition": DEFINITION}
+        if change is not None:
+            scores["change_by_half_precision"] = round(change, 5)
+    return {
+        "name": name,
+        "loss": loss,
+        "description": f"U-Net for {', '.join(config.model.stems)}, trained with {loss}",
+        "repo_id": "",
+        "revision": "",
+        "licence": licence,
+        "training": training,
+        "scores": scores,
+    }

@@ -1,0 +1,105 @@
+"""Upload of exported checkpoints to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ...errors import WeightsError
+from ...storage import write_atomically
+from ...weights.manifest import Checkpoint, add_to_manifest
+from ..config import TrainingError
+from .export import EXPORTS
+
+
+def publish(
+    run: str | Path, repo_id: str, *, private: bool = False, manifest: str | Path | None = None
+) -> str:
+    """Upload what ``unetsep export`` wrote, and pin its revision.
+
+    The entries in ``<run>/export/*.json``, and in ``manifest`` if it is given, then name the
+    repository and the commit that holds the files.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    repo_id
+        ``organisation/name`` on the hub; it is made if need be.
+    private
+        Whether a new repository is private.
+    manifest
+        A manifest to add the entries to.
+
+    Returns
+    -------
+    str
+        The commit.
+
+    Raises
+    ------
+    TrainingError
+        If nothing was exported.
+    WeightsError
+        If the upload fails; the entries are then as before.
+    """
+    folder = Path(run) / EXPORTS
+    entries = [
+        Checkpoint(**json.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.glob("*.json"))
+    ]
+    if not entries:
+        raise TrainingError(f"{folder} holds nothing to publish: run unetsep export {run} first")
+    entries = [dataclasses.replace(entry, repo_id=repo_id) for entry in entries]
+    revision = _upload(folder, entries, repo_id, private)
+    for entry in entries:
+        pinned = dataclasses.replace(entry, revision=revision)
+        text = json.dumps(dataclasses.asdict(pinned), indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / f"{Path(entry.file).stem}.json", text.encode())
+        if manifest is not None:
+            add_to_manifest(Path(manifest), pinned)
+    return revision
+
+
+def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool) -> str:
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as staged:
+        for entry in entries:
+            shutil.copyfile(folder / entry.file, Path(staged) / entry.file)
+        (Path(staged) / "README.md").write_text(model_card(entries), encoding="utf-8")
+        try:
+            api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            names = ", ".join(entry.name for entry in entries)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=staged, commit_message=f"Add {names}"
+            )
+        except Exception as error:  # the hub client lets foreign errors through
+            texts = [str(each).strip() for each in (error, error.__cause__) if each]
+            reason = " ".join(text.splitlines()[0] for text in texts if text)
+            raise WeightsError(
+                f"{repo_id} could not be published: {reason or type(error).__name__}"
+            ) from error
+    return str(commit.oid)
+
+
+def model_card(entries: list[Checkpoint]) -> str:
+    """README of a repository: what the files are, their scores, data and licence."""
+    licence = entries[0].licence.lower().replace(" ", "-")
+    lines = ["---", f"license: {licence}", "library_name: unetsep", "---", ""]
+    lines += ["Music source separation with [unetsep](https://pypi.org/project/unetsep/).", ""]
+    for entry in entries:
+        lines += [f"## {entry.name}", "", entry.description + ".", ""]
+        lines += ["```", f"unetsep separate song.wav --model {entry.file}", "```", ""]
+        lines += [f"SHA-256 `{entry.sha256}`, licence of the weights {entry.licence}.", ""]
+        if "sdr" in entry.scores:
+            values = [f"{stem} {value:.2f}" for stem, value in entry.scores["sdr"].items()]
+            lines += [f"{', '.join(values)}: {entry.scores.get('definition', 'SDR in dB')}.", ""]
+        if "data" in entry.training:
+            lines += [f"Trained on {', '.join(entry.training['data'])}.", ""]
+    return "\n".join(lines)

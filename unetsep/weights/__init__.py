@@ -1,0 +1,11 @@
+"""Checkpoints: what is published, where the bytes come from, what becomes of them.
+
+load         a name or path -> a network, with every check made
+manifest     what is published, and what the user imported
+checkpoint   bytes <-> network
+hub          downloads and their cache
+"""
+
+from .load import load_network
+
+__all__ = ["load_network"]

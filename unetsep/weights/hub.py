@@ -1,0 +1,172 @@
+"""Checkpoints from the hub: the cache, downloads, and the one boundary to its client.
+
+huggingface_hub honours ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and proxies. Its
+client lets transport errors of other libraries through and retries refused connections for
+half a minute with a line of log each, so here, and only here, every exception is caught,
+a single cheap request goes first, and a download that stalls is given up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import WeightsError
+
+if TYPE_CHECKING:
+    from .manifest import Checkpoint
+
+
+# Seconds to wait for the hub's first answer, and for further bytes of a download.
+ANSWER, STALL = 10.0, 30.0
+
+
+def cached_file(entry: Checkpoint) -> Path | None:
+    """The checkpoint in the hub's cache, whether or not it is intact, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def cache_folder() -> Path:
+    """Where the hub's client keeps what it downloads."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def fetch(entry: Checkpoint) -> Path:
+    """Path of a checkpoint in the hub's cache, downloaded if it is not there.
+
+    Parameters
+    ----------
+    entry
+        What to get; its SHA-256 is compared before the path is returned, and files that
+        differ are deleted from the cache.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be had; the message says what, from where, and what to do.
+    """
+    return _fetch(entry)[0]
+
+
+def read(entry: Checkpoint) -> bytes:
+    """The content of a checkpoint, from the cache or the hub: the very bytes that were checked.
+
+    Like `fetch`, with the same errors.
+    """
+    return _fetch(entry)[1]
+
+
+def _fetch(entry: Checkpoint) -> tuple[Path, bytes]:
+    path = cached_file(entry)
+    if path is None:
+        path = _download(entry)
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        remove(path)
+        raise WeightsError(
+            f"{entry.file} from {_where(entry)} was damaged or replaced: its SHA-256 is "
+            f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it was deleted, try again "
+            f"later or {_by_hand(entry)}"
+        )
+    return path, content
+
+
+def remove(path: Path) -> None:
+    """Delete a cached file: the blob and the snapshot's link to it."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _download(entry: Checkpoint) -> Path:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise WeightsError(
+            f"{entry.file} of {entry.repo_id} is not in {cache_folder()} and HF_HUB_OFFLINE is "
+            f"set: unset it, or {_by_hand(entry)}"
+        )
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its retries are not the user's concern
+    try:
+        return _bounded(entry)
+    except Exception as error:  # the boundary: anything may come out of the client
+        raise WeightsError(
+            f"{entry.file} could not be downloaded from {_where(entry)}: {_reason(error)}; check "
+            f"the connection (HTTPS_PROXY, HF_ENDPOINT), or {_by_hand(entry)}"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _bounded(entry: Checkpoint) -> Path:
+    """Download in a thread that is left behind when no bytes arrive any more."""
+    import huggingface_hub
+
+    result: list[Path | Exception] = []
+    moved = [time.monotonic()]
+
+    base: Any = huggingface_hub.utils.tqdm  # type: ignore[attr-defined]
+
+    class Bar(base):  # type: ignore[misc]
+        def update(self, n: float | None = 1) -> bool | None:
+            moved[0] = time.monotonic()
+            shown: bool | None = super().update(n)
+            return shown
+
+    def work() -> None:
+        try:
+            url = huggingface_hub.hf_hub_url(entry.repo_id, entry.file, revision=entry.revision)
+            # One request without retries: a hub that is away is found out at once.
+            huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER)
+            moved[0] = time.monotonic()
+            result.append(
+                Path(
+                    huggingface_hub.hf_hub_download(
+                        entry.repo_id, entry.file, revision=entry.revision, tqdm_class=Bar
+                    )
+                )
+            )
+        except Exception as error:
+            result.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.1)
+        if time.monotonic() - moved[0] > STALL:
+            raise TimeoutError(f"no data for {STALL:.0f} s")
+    if isinstance(result[0], Exception):
+        raise result[0]
+    return result[0]
+
+
+def _reason(error: Exception) -> str:
+    """One line about an error of unknown origin."""
+    response: Any = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if status is not None:
+        meaning = {401: "access denied", 403: "access denied", 404: "not found there"}
+        return f"HTTP status {status}" + (f" ({meaning[status]})" if status in meaning else "")
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def _where(entry: Checkpoint) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{entry.repo_id} (revision {entry.revision})"
+
+
+def _by_hand(entry: Checkpoint) -> str:
+    return f"download {entry.file} by hand and name its path: --model PATH"

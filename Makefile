@@ -12,7 +12,7 @@ APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -q
 .PHONY: demo test check ffmpeg clean
 
 demo: $(VENV)/demo.stamp
-	$(VENV)/bin/python benchmarks/demo.py --output demo
+	$(VENV)/bin/python recipes/demo.py --output demo
 
 test: $(VENV)/dev.stamp ffmpeg
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)

@@ -1,7 +1,7 @@
 """Scores of an evaluation into the manifest, and a card for each checkpoint.
 
     unetsep eval --musdb-root MUSDB18-7 --all-losses -o evaluation
-    python benchmarks/cards.py evaluation/report.json
+    python recipes/cards.py evaluation/report.json
 
 writes the scores of the bundled models, with their intervals, into weights_manifest.json, and
 what the manifest says about each checkpoint between the two marks in docs/models.md. Without

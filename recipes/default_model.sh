@@ -1,7 +1,7 @@
 #!/bin/sh
 # Train the default model, mse-long, once more:
 #
-#     sh benchmarks/default_model.sh MUSDB18-7 SONGS POOLS FOLDER
+#     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER
 #
 # 1. The network without layers that mix bins, then the same with more varied clips.
 # 2. Layers that mix bins, and four rounds: in each, two networks go their own ways from the same

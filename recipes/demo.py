@@ -1,6 +1,6 @@
 """Separate the real music excerpt of the stempeg package, and score it.
 
-    python benchmarks/demo.py --output demo
+    python recipes/demo.py --output demo
 
 The excerpt (The Easton Ellises - Falcon 69) is part of a song of MUSDB18's test set: it is
 shown here and never used to choose anything.

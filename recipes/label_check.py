@@ -1,6 +1,6 @@
 """Training recordings in which something else than their stem is heard.
 
-    python benchmarks/label_check.py --musdb-root MUSDB18 --songs SONGS --pools POOLS
+    python recipes/label_check.py --musdb-root MUSDB18 --songs SONGS --pools POOLS
 
 Separates every recording of a single stem by itself. What a model hears as other stems is often
 an error of the model, but recordings of which it is much (instruments that bleed into a singer's

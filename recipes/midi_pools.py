@@ -1,6 +1,6 @@
 """Render the bass, drums and other instruments of MIDI files into pools of recordings to train on.
 
-    python benchmarks/midi_pools.py MIDI_FOLDER POOLS --soundfont A.sf2 --soundfont B.sf3 \
+    python recipes/midi_pools.py MIDI_FOLDER POOLS --soundfont A.sf2 --soundfont B.sf3 \
         --drum-kit KIT.sf2 --minutes 60 40 40 --seed 0
 
 Needs fluidsynth on the PATH and mido (``pip install mido``). The result is for

@@ -6,13 +6,16 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
+from tests.musdb import write_song
 from tests.signals import RATE, music
+from tests.train.signals import noise
 from unetsep.audio.ffmpeg import find_ffmpeg
-from unetsep.config import ModelConfig
+from unetsep.config import STEMS, ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.weights.checkpoint import serialize
@@ -93,3 +96,28 @@ def need_ffmpeg() -> str:
     if ffmpeg is None:
         pytest.skip("needs ffmpeg")
     return ffmpeg
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three test songs of three seconds, the last without vocals, and two training songs."""
+    base = tmp_path_factory.mktemp("musdb")
+    for song, name in enumerate(["Ana - One", "Béla & Co. - Two's", "Cy - Instrumental"]):
+        stems = {s: noise(10 * song + i, 3 * RATE) / 4 for i, s in enumerate(STEMS)}
+        if song == 2:
+            stems["vocals"] = np.zeros_like(stems["vocals"])
+        write_song(base / "test" / name, stems)
+    for song, name in enumerate(["Dee - Train", "Actions - One Minute Smile"]):
+        stems = {s: noise(100 + 10 * song + i, RATE) / 4 for i, s in enumerate(STEMS)}
+        write_song(base / "train" / name, stems)
+    return base
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with random weights."""
+    torch.manual_seed(0)
+    config = ModelConfig(filters=(2, 2, 2, 2, 2, 2), segment_frames=64)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    path.write_bytes(serialize(UNet(config)))
+    return path

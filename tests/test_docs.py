@@ -62,7 +62,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def test_files_named_in_the_method_exist() -> None:
-    for name in re.findall(r"`([a-z_]+\.py)`", (ROOT / "docs" / "method.md").read_text()):
+    for name in re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs" / "method.md").read_text()):
         assert (ROOT / "unetsep" / name).is_file(), name
 
 
@@ -72,8 +72,3 @@ def test_every_published_model_is_in_the_readme() -> None:
         assert f"`{entry.name}`" in text
         for score in entry.scores["sdr"].values():
             assert f"{score:.2f}" in text
-
-
-def test_no_source_file_outgrows_one_screenful_of_thought() -> None:
-    for path in (ROOT / "unetsep").rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 320, path

@@ -5,67 +5,121 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "unetsep"
-# Each module imports only from those of earlier lines.
-LAYERS = [
-    {"errors", "config", "lengths", "staging", "crc32c", "folders", "startup", "threads"},
-    {
-        "allocator",
-        "decoders",
-        "devices",
-        "hub",
-        "resample",
-        "spectrogram",
-        "layers",
-        "unet",
-        "overlap",
-        "tensor_bundle",
-        "wiener",
-    },
-    {"ffmpeg", "formats", "bundle_files", "inference"},
-    {"audio", "encoders", "output", "plan", "weights", "stream"},
-    {"separator", "manage", "spleeter"},
+# Rooms of the package, folders and files at its top; each imports only from earlier lines.
+FLOORS = [
+    {"errors", "config", "storage", "version"},
+    {"audio", "dsp", "network"},
+    {"weights"},
+    {"separator", "spleeter", "paths"},
     {"files"},
-    {"api", "console"},
-    {"cli"},
-    {"__main__", "__init__"},
+    {"train"},
+    {"api", "cli"},
+    {"__init__", "__main__"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Rooms of training, in the same way.
+TRAIN_FLOORS = [
+    {"config", "muon", "logs", "distributed"},
+    {"data", "losses", "evaluation"},
+    {"calibration", "schedule"},
+    {"validation"},
+    {"module"},
+    {"callbacks", "progress"},
+    {"fit", "release"},
+    {"__init__"},
+]
+TRAIN_FLOOR = {room: floor for floor, rooms in enumerate(TRAIN_FLOORS) for room in rooms}
 
 
-def relative_imports(path: Path) -> set[str]:
-    """Names of sibling modules imported at the top of a module, not only for type checkers."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            found.add(node.module)
-    return found
+def module_name(path: Path) -> str:
+    """``unetsep.audio.reader`` for its file, ``unetsep.audio`` for the folder's."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("name", sorted(LEVEL))
-def test_modules_import_only_from_earlier_ones(name: str) -> None:
-    for imported in relative_imports(PACKAGE / f"{name}.py"):
-        assert LEVEL[imported] < LEVEL[name] or (LEVEL[imported] == LEVEL[name] and imported < name)
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
-def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LEVEL)
+def imports(name: str) -> Iterator[tuple[ast.ImportFrom, str]]:
+    """Relative imports of a module, wherever they stand, and the modules they lead to."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            target = ".".join([*base, node.module] if node.module else base)
+            for alias in node.names:
+                inner = f"{target}.{alias.name}"
+                yield node, inner if inner in MODULES else target
 
 
-def test_the_core_imports_training_only_inside_functions_of_the_command_line() -> None:
-    for path in PACKAGE.glob("*.py"):
-        tree = ast.parse(path.read_text())
-        imports = [
-            node
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("train")
-        ]
-        assert not imports or path.name == "cli.py", path
-        assert not any(node in tree.body for node in imports), path
+def room(name: str, depth: int = 1) -> str:
+    """The folder or file at the top of the package that a module is, or lies in."""
+    parts = name.split(".")
+    return parts[depth] if len(parts) > depth else "__init__"
+
+
+def test_every_file_is_walked_and_every_room_has_its_floor() -> None:
+    assert len(MODULES) >= 95
+    assert {room(name) for name in MODULES} == set(FLOOR)
+    assert {room(n, 2) for n in MODULES if n.startswith("unetsep.train")} == set(TRAIN_FLOOR)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_run_one_way(name: str) -> None:
+    for _, target in imports(name):
+        if room(name) != room(target):
+            assert FLOOR[room(target)] < FLOOR[room(name)], f"{name} imports {target}"
+        elif name.startswith("unetsep.train") and room(name, 2) != room(target, 2):
+            assert TRAIN_FLOOR[room(target, 2)] < TRAIN_FLOOR[room(name, 2)], target
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    arrows = {name: {target for _, target in imports(name)} - {name} for name in MODULES}
+    while free := {name for name, targets in arrows.items() if not targets & set(arrows)}:
+        for name in free:
+            del arrows[name]
+    assert not arrows
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_inside_the_package_imports_name_files_not_faces(name: str) -> None:
+    faces = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    # `__main__` runs the command.
+    assert name == "unetsep.__main__" or not {t for _, t in imports(name)} & faces
+
+
+def test_only_commands_and_the_public_functions_know_training_when_they_are_called() -> None:
+    for name, path in MODULES.items():
+        if room(name) == "train":
+            continue
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, target in imports(name):
+            if room(target) == "train":
+                assert room(name) == "cli", name
+                assert node not in body or name in COMMANDS_OF_TRAINING, name
+
+
+# What carries these commands out is imported only when one of them is called.
+COMMANDS_OF_TRAINING = ("unetsep.cli.train", "unetsep.cli.evaluate")
+
+
+def test_each_folder_has_a_map_of_its_files() -> None:
+    folders = sorted(path.parent for path in PACKAGE.glob("*/**/__init__.py"))
+    assert len(folders) >= 11
+    for folder in folders:
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert text, folder
+        rooms = {line.split()[0].rstrip("/") for line in text.splitlines()[2:] if line}
+        files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        inner = {path.parent.name for path in folder.glob("*/__init__.py")}
+        assert rooms == files | inner, folder
 
 
 def imported_by(code: str) -> set[str]:

@@ -1,6 +1,6 @@
 """Segment length and overlap: validation SDR, network work, and change at borders.
 
-    python benchmarks/segments.py --musdb-root ROOT
+    python benchmarks/quality/segments.py --musdb-root ROOT
 
 The songs of musdb's ``valid`` split are joined to one piece, which is separated twice, the
 second time with all segment borders moved by 128 frames. Prints, for each setting, the

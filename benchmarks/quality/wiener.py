@@ -1,6 +1,6 @@
 """Effect of the Wiener filter, and of bfloat16, on musdb's validation songs.
 
-    python benchmarks/wiener.py --musdb-root MUSDB18-7 --models mse l1 --iterations 0 1 2
+    python benchmarks/quality/wiener.py --musdb-root MUSDB18-7 --models mse l1 --iterations 0 1 2
 
 Prints the SDR of each stem (median of 1 s frames, median of songs) and their mean, and by
 how much bfloat16 changes the stems over all songs.

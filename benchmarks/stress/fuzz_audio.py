@@ -1,6 +1,6 @@
 """Feed damaged audio files to the reader and the command until the time is up.
 
-    python benchmarks/fuzz_audio.py --minutes 30 --model tiny.safetensors
+    python benchmarks/stress/fuzz_audio.py --minutes 30 --model tiny.safetensors
 
 Every input must end in samples or in one of unetsep's own errors: no other exception, no
 crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. Inputs run in a child

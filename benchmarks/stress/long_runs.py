@@ -1,6 +1,6 @@
 """Memory, threads and file handles over many songs in one process.
 
-    python benchmarks/long_runs.py --files 300 --calls 500
+    python benchmarks/stress/long_runs.py --files 300 --calls 500
 
 Separates short files of several formats through the command, then arrays through
 `Separator.separate`, and prints a table. All columns should stay flat.

@@ -1,6 +1,6 @@
 """Time for odd but valid signals, relative to music-like noise of the same length.
 
-    python benchmarks/odd_signals.py
+    python benchmarks/stress/odd_signals.py
 
 Arithmetic on denormal numbers costs a hundred times more on some processors.
 """

@@ -1,6 +1,6 @@
 """Damaged files of every format: samples or one of our errors, never anything else.
 
-``benchmarks/fuzz_audio.py`` is the long version of the first test; the inputs of the others
+``benchmarks/stress/fuzz_audio.py`` is the long version of the first test; the inputs of the others
 are of the kinds that showed something while the reader was written.
 """
 

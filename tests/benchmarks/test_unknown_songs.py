@@ -1,4 +1,4 @@
-"""``benchmarks/unknown_songs.py``, which needs a MUSDB18."""
+"""``benchmarks/quality/unknown_songs.py``, which needs a MUSDB18."""
 
 from __future__ import annotations
 

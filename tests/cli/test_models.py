@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from unetsep.cli import main
-from unetsep.cli.options import models as manage
+from unetsep.cli import models as manage
 from unetsep.errors import WeightsError
 from unetsep.weights import hub
 from unetsep.weights import load as weights

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.train.synthetic import MODEL, write_musdb
 from unetsep.cli import main
-from unetsep.cli.options import train as train_commands
+from unetsep.cli import train as train_commands
 from unetsep.network import presets
 from unetsep.train.losses.functions import LOSSES
 

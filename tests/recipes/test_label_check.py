@@ -1,4 +1,4 @@
-"""``benchmarks/label_check.py``."""
+"""``recipes/label_check.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``benchmarks/midi_pools.py``: which notes go into which stem, and what becomes of the sound.
+"""``recipes/midi_pools.py``: which notes go into which stem, and what becomes of the sound.
 
 Nothing here needs fluidsynth: a sine stands in for it.
 """

@@ -2,68 +2,247 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
+from typing import NamedTuple
 
 import click
 import pytest
 
+import unetsep
 from unetsep.cli import main
 from unetsep.weights.manifest import list_models
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# How many commands of unetsep, make and python each page shows at least; none may go unread.
+COMMANDS = {
+    "README.md": 16,
+    "development.md": 4,
+    "evaluation.md": 13,
+    "from-spleeter.md": 13,
+    "method.md": 1,
+    "models.md": 19,
+    "performance.md": 11,
+    "training.md": 22,
+    "troubleshooting.md": 1,
+}
+SOURCES = [
+    path
+    for folder in ("unetsep", "benchmarks", "recipes")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".sh")
+]
+TEXTS = [*SOURCES, *PAGES, ROOT / "CHANGELOG.md"]
+LANGUAGES = {"bash", "python", "text"}
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-def commands(page: Path) -> Iterator[str]:
-    """Lines of shell blocks, continued lines joined."""
-    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), flags=re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield line.split(" #")[0].strip()
+class Fence(NamedTuple):
+    """A block of a page between two lines of three backticks."""
+
+    language: str
+    text: str
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_unetsep_commands_in_the_documentation_exist(page: Path) -> None:
-    for line in commands(page):
-        words = shlex.split(line)
-        if not words or words[0] != "unetsep":
-            continue
-        command: click.Command = main
-        rest = words[1:]
-        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-            found = command.get_command(click.Context(command), rest.pop(0))
-            assert found is not None, line
-            command = found
-        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
-        known |= {"--help", "-h"}
-        for word in rest:
-            if word.startswith("-") and not re.fullmatch(r"-[\d.]+|--", word):
-                assert word.split("=")[0] in known, f"{page.name}: {line}: {word}"
+def fences(page: Path) -> list[Fence]:
+    """All blocks; a fence that is never closed is an error."""
+    parts = re.split(r"^ *```(.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(parts) % 4 == 1, f"{page.name}: a fence is not closed"
+    return [Fence(*parts[i : i + 2]) for i in range(1, len(parts), 4)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_make_targets_and_scripts_in_the_documentation_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    for line in commands(page):
-        words = shlex.split(line)
+def command_lines(page: Path) -> Iterator[str]:
+    """Lines of shell blocks, continued lines joined, and commands in running text."""
+    for fence in fences(page):
+        if fence.language == "bash":
+            for line in fence.text.replace("\\\n", " ").splitlines():
+                yield line.split(" #")[0].strip()
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`([^`]+)`", text):
+        if re.match(r"(unetsep|make|python|sh) \w", span):
+            yield " ".join(span.split())
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Words of each command; what a page says once as ``NAME="words"`` is put in for $NAME."""
+    values: dict[str, str] = {}
+    for line in command_lines(page):
+        values |= dict(re.findall(r'^(\w+)="(.*)"$', line))
+        yield shlex.split(Template(line).safe_substitute(values))
+
+
+def check_unetsep(words: list[str]) -> None:
+    """Subcommand, options, and their values where they are choices."""
+    command: click.Command = main
+    context = click.Context(command)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None
+        command, context = found, click.Context(found, parent=context)
+    values, _, order = command.make_parser(context).parse_args(list(words))
+    for parameter in order:
+        value = values.get(parameter.name)
+        if isinstance(parameter.type, click.Choice) and isinstance(value, str):
+            parameter.type.convert(value, parameter, context)
+
+
+def make_targets() -> list[str]:
+    """Names at the beginnings of the Makefile's rules."""
+    return re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def check_script(words: list[str]) -> None:
+    """The script is there, and it or one beside it declares each option."""
+    script = ROOT / words[0]
+    assert script.is_file()
+    if script.suffix == ".py":
+        source = "".join(path.read_text("utf-8") for path in script.parent.glob("*.py"))
+        for word in words[1:]:
+            assert not word.startswith("--") or f'"{word.split("=")[0]}"' in source, word
+
+
+def check(words: list[str]) -> bool:
+    """Whether a command is one that can be checked; then it is right."""
+    try:
         if words[:1] == ["make"]:
-            assert words[1] in targets, line
-        if words[:1] == ["python"] and words[1].endswith(".py"):
-            assert (ROOT / words[1]).is_file(), line
+            assert words[1] in make_targets()
+        elif words[:1] in (["python"], ["sh"]) and words[1].endswith((".py", ".sh")):
+            check_script(words[1:])
+        elif "unetsep" in words and words[0] != "pip":  # also behind torchrun, srun and eval
+            check_unetsep(words[words.index("unetsep") + 1 :])
+        else:
+            return False
+    except (AssertionError, click.ClickException) as error:
+        raise AssertionError(f"{shlex.join(words)}: {error!r}") from error
+    return True
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_has_its_least_count_of_commands() -> None:
+    assert {page.name for page in PAGES} == set(COMMANDS)
+
+
+@each_page
+def test_commands_in_the_documentation_exist(page: Path) -> None:
+    checked = [words for words in commands(page) if check(words)]
+    assert len(checked) >= COMMANDS[page.name]
+
+
+def test_a_command_that_is_wrong_is_noticed() -> None:
+    for words in ("unetsep nothing", "unetsep eval --nothing", "unetsep eval --metrics nothing"):
+        with pytest.raises(AssertionError):
+            check(words.split())
+    for words in ("make nothing", "python benchmarks/nothing.py", "python benchmarks/gpu.py --no"):
+        with pytest.raises(AssertionError):
+            check(words.split())
+
+
+@each_page
+def test_every_fence_names_its_language(page: Path) -> None:
+    for fence in fences(page):
+        assert fence.language in LANGUAGES, fence.text
+
+
+def imported(source: str) -> Iterator[tuple[str, str | None]]:
+    """Modules that a program imports, and the names it takes from them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def test_python_in_the_documentation_compiles_and_imports_what_there_is() -> None:
+    count = 0
+    for page in PAGES:
+        for fence in fences(page):
+            if fence.language != "python":
+                continue
+            compile(fence.text, page.name, "exec")
+            for module, name in imported(fence.text):
+                if module.partition(".")[0] == "unetsep":
+                    found = importlib.import_module(module)
+                    assert name is None or hasattr(found, name), f"{page.name}: {module}.{name}"
+                    count += 1
+    assert count >= 7
+
+
+@each_page
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_files_named_in_the_method_exist() -> None:
-    for name in re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs" / "method.md").read_text()):
-        assert (ROOT / "unetsep" / name).is_file(), name
+def test_extras_named_in_the_documentation_exist() -> None:
+    table = (ROOT / "pyproject.toml").read_text("utf-8")
+    extras = [
+        extra
+        for page in PAGES
+        for extra in re.findall(r"unetsep\[(\w+)\]", page.read_text("utf-8"))
+    ]
+    assert len(extras) >= 4
+    for extra in extras:
+        assert f"\n{extra} = [" in table, extra
+
+
+def resolve(name: str) -> object:
+    """The module, or the object in a module, that a dotted name means."""
+    found: object = unetsep
+    done = "unetsep"
+    for part in name.split(".")[1:]:
+        done += f".{part}"
+        if not hasattr(found, part):
+            importlib.import_module(done)
+        found = getattr(found, part)
+    return found
+
+
+def test_dotted_names_in_sources_and_pages_lead_to_something() -> None:
+    names, dead = set(), []
+    for path in TEXTS:
+        for name in re.findall(r"(?<![\w./])unetsep(?:\.[A-Za-z_]\w*)+", path.read_text("utf-8")):
+            names.add(name)
+            try:
+                resolve(name)
+            except (ImportError, AttributeError):
+                dead.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not dead
+    assert len(names) >= 50
+
+
+def test_files_named_in_sources_and_pages_exist() -> None:
+    named = r"(?<![\w./~-])(?:unetsep|benchmarks|recipes|tests|docs)/[\w./-]*\w"
+    pairs = [(path, name) for path in TEXTS for name in re.findall(named, path.read_text("utf-8"))]
+    assert len(pairs) >= 60
+    dead = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, name in pairs
+        # development.md names tests from their own folder on.
+        if not (ROOT / name).exists() and not (ROOT / "tests" / name).exists()
+    ]
+    assert not dead
+
+
+@each_page
+def test_code_named_in_a_page_exists(page: Path) -> None:
+    names = re.findall(r"`([\w/]+\.(?:py|sh))`", page.read_text("utf-8"))
+    assert page.name != "method.md" or len(names) >= 8
+    for name in names:
+        homes = (ROOT / name, ROOT / "unetsep" / name, ROOT / "tests" / name)
+        assert any(home.is_file() for home in homes), name
+
+
+def test_all_bundled_models_mix_bins_as_the_method_says() -> None:
+    assert "All eight bundled models have these layers" in (ROOT / "docs/method.md").read_text()
+    bundled = [entry for entry in list_models() if entry.bundled]
+    assert len(bundled) == 8
+    assert all(entry.config["bin_units"] == 32 for entry in bundled)
 
 
 def test_every_published_model_is_in_the_readme() -> None:

@@ -53,7 +53,7 @@ class ModelConfig:
         the squared Hann windows add up to the constant 1.5.
     bins
         The lowest STFT bins, which the network sees (1024 bins: 0 to 11 025 Hz). Above
-        them the mask is extended, see `unetsep.dsp.spectrogram.extend_mask`.
+        them the mask is extended, see `unetsep.dsp.spectrogram.extension_weights`.
     filters
         Output channels of the encoder's levels; each level halves bins and frames. CPUs are
         fastest with multiples of 16, as many numbers as a vector unit takes at once.

@@ -68,7 +68,7 @@ class Keeper(Callback):
 
     After each validation ``last.ckpt`` is replaced, from which the run can be resumed, and
     ``best-<loss>.safetensors`` for each network whose validation SDR is its best so far: its
-    averaged weights in fp32, which `unetsep.load_network` reads.
+    averaged weights in fp32, which `unetsep.weights.load.load_network` reads.
 
     Parameters
     ----------

@@ -26,18 +26,21 @@ from typing import Any
 # Stage: the functions whose time it is, less that of other stages which they call.
 STAGES = {
     "weights": [
-        "weights:load_network",
+        "weights.load:load_network",
         "separator:load_network",
-        "inference:InferenceUNet.__init__",
+        "network.inference:InferenceUNet.__init__",
     ],
-    "decode": ["decoders:SoundFileSource.read", "decoders:SoundFileSource.__init__"],
-    "resample": ["resample:StreamResampler.push", "resample:Residual.push"],
-    "STFT": ["spectrogram:StreamingSTFT.push", "spectrogram:StreamingSTFT.flush"],
+    "decode": [
+        "audio.libsndfile:LibsndfileDecoder.read",
+        "audio.libsndfile:LibsndfileDecoder.__init__",
+    ],
+    "resample": ["dsp.resample:StreamResampler.push", "dsp.resample:Residual.push"],
+    "STFT": ["dsp.spectrogram:StreamingSTFT.push", "dsp.spectrogram:StreamingSTFT.flush"],
     "network": ["separator:Separator.estimate"],
-    "masks": ["stream:SongStream._advance"],
-    "inverse STFT": ["spectrogram:StreamingISTFT.push"],
-    "encode and write": ["output:StemFiles.write", "output:StemFiles._convert"],
-    "publish": ["output:StemFiles.commit"],
+    "masks": ["dsp.song_stream:SongStream._advance"],
+    "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
+    "encode and write": ["audio.stem_files:StemFiles.write", "audio.stem_files:StemFiles._convert"],
+    "publish": ["audio.stem_files:StemFiles.commit"],
 }
 spent: dict[str, float] = defaultdict(float)
 local = threading.local()

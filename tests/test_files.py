@@ -7,7 +7,7 @@ import soundfile
 import unetsep
 from tests.signals import RATE
 from unetsep.errors import AudioError, CancelledError
-from unetsep.files import FileOptions, Report, separate_file
+from unetsep.files import FileOptions, SeparationReport, separate_file
 
 
 def test_separate_gives_arrays_with_the_sample_rate(song, tiny_separator):
@@ -63,7 +63,7 @@ def test_report_has_plain_values(song, tiny_separator, tmp_path):
     targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
     (report,) = separate_file(path, [tiny_separator], [targets], FileOptions(duration=0.25))
     assert report.to_dict()["seconds"] == pytest.approx(0.25, abs=1e-3)
-    assert report.to_dict() == Report(**report.to_dict()).to_dict()
+    assert report.to_dict() == SeparationReport(**report.to_dict()).to_dict()
     assert soundfile.info(targets[0]).frames == round(0.25 * RATE)
 
 

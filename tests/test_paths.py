@@ -9,9 +9,9 @@ import unetsep.paths
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.paths import (
     TEMPLATE,
-    Song,
+    Input,
     check_template,
-    find_songs,
+    find_inputs,
     plan,
     refuse_existing,
     target_path,
@@ -34,19 +34,19 @@ def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path)
     names = ["b.wav", "a.mp3", "sub/c.FLAC", "sub/deep/d.m4a"]
     passed_over = [".h.wav", ".git/x.wav", "notes.txt", "out/a/vocals.wav", "cover.jpg"]
     touch(*(tmp_path / name for name in names + passed_over))
-    songs = find_songs([tmp_path], tmp_path / "out")
+    songs = find_inputs([tmp_path], tmp_path / "out")
     assert [song.track for song in songs] == ["a", "b", "sub/c", "sub/deep/d"]
     assert not any(song.error for song in songs)
 
 
 def test_a_file_that_is_named_twice_is_separated_once(tmp_path):
     touch(tmp_path / "a.wav")
-    assert len(find_songs([tmp_path / "a.wav", tmp_path, tmp_path / "a.wav"], tmp_path / "o")) == 1
+    assert len(find_inputs([tmp_path / "a.wav", tmp_path, tmp_path / "a.wav"], tmp_path / "o")) == 1
 
 
 def test_what_is_not_there_becomes_a_song_with_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
-    songs = find_songs([tmp_path / "gone.wav", tmp_path / "empty"], tmp_path / "out")
+    songs = find_inputs([tmp_path / "gone.wav", tmp_path / "empty"], tmp_path / "out")
     assert "does not exist" in songs[0].error
     assert "is a folder without audio files" in songs[1].error
 
@@ -57,7 +57,7 @@ def test_folders_that_link_to_themselves_end(tmp_path):
         (tmp_path / "in/loop").symlink_to(tmp_path / "in")
     except OSError:
         pytest.skip("no links here")
-    assert len(find_songs([tmp_path / "in"], tmp_path / "out")) == 1
+    assert len(find_inputs([tmp_path / "in"], tmp_path / "out")) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_templates_that_cannot_work_are_value_errors(template):
 
 
 def test_songs_of_one_name_collide_before_any_work(tmp_path):
-    songs = [Song(tmp_path / "a/x.wav", "x"), Song(tmp_path / "b/x.flac", "x")]
+    songs = [Input(tmp_path / "a/x.wav", "x"), Input(tmp_path / "b/x.flac", "x")]
     with pytest.raises(UnetsepError, match=r"x\.wav and .*x\.flac would both be written"):
         one(songs, tmp_path / "out")
     assert len(one(songs, tmp_path / "out", "{track}-{suffix}/{stem}.{ext}")) == 2
@@ -128,7 +128,7 @@ def test_names_that_differ_in_case_collide_where_the_file_system_thinks_so(
     tmp_path, monkeypatch, platform, collide
 ):
     monkeypatch.setattr(sys, "platform", platform)
-    songs = [Song(tmp_path / "a/Été.wav", "Été"), Song(tmp_path / "b/e.wav", "e\u0301te\u0301")]
+    songs = [Input(tmp_path / "a/Été.wav", "Été"), Input(tmp_path / "b/e.wav", "e\u0301te\u0301")]
     if collide:
         with pytest.raises(UnetsepError, match="would both be written"):
             one(songs, tmp_path / "out")
@@ -137,20 +137,20 @@ def test_names_that_differ_in_case_collide_where_the_file_system_thinks_so(
 
 
 def test_a_song_with_an_error_collides_with_nothing(tmp_path):
-    songs = [Song(tmp_path / "x.wav", "x"), Song(tmp_path / "b/x.wav", "x", "does not exist")]
+    songs = [Input(tmp_path / "x.wav", "x"), Input(tmp_path / "b/x.wav", "x", "does not exist")]
     assert len(one(songs, tmp_path / "out")) == 2
 
 
 def test_stems_must_have_different_names(tmp_path):
     with pytest.raises(UnetsepError, match=r"several stems .* name \{stem\} in --filename"):
-        one([Song(tmp_path / "x.wav", "x")], tmp_path / "out", "{track}.{ext}")
+        one([Input(tmp_path / "x.wav", "x")], tmp_path / "out", "{track}.{ext}")
 
 
 def test_an_input_is_never_an_output(tmp_path):
     touch(tmp_path / "x.wav")
     with pytest.raises(UnetsepError, match="would be written over an input"):
         one(
-            [Song(tmp_path / "x.wav", "x")],
+            [Input(tmp_path / "x.wav", "x")],
             tmp_path / "sub" / "..",
             "{track}.{ext}",
             (("mse", ("vocals",)),),
@@ -158,7 +158,7 @@ def test_an_input_is_never_an_output(tmp_path):
 
 
 def test_several_models_get_folders_unless_the_template_names_them(tmp_path):
-    songs, models = [Song(tmp_path / "x.wav", "x")], [("mse", ["bass"]), ("l1", ["bass"])]
+    songs, models = [Input(tmp_path / "x.wav", "x")], [("mse", ["bass"]), ("l1", ["bass"])]
     out = tmp_path / "out"
     assert plan(songs, models, out, TEMPLATE, "wav") == [
         [[out / "mse/x/bass.wav"], [out / "l1/x/bass.wav"]]

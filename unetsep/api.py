@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio.background import Behind
+from .audio.background import BackgroundWriter
 from .audio.formats import choose_format
 from .audio.reader import AudioReader
 from .audio.stem_files import StemFiles
 from .dsp.segments import segment_pool
 from .dsp.song_stream import Progress, Signal
-from .files import FileOptions, Report, push_reader, separate_file
+from .files import FileOptions, SeparationReport, push_reader, separate_file
 from .paths import TEMPLATE, refuse_existing, target_path
 from .separator import Separator
 
@@ -122,11 +122,11 @@ def separate(
         song = separator.open_song(rate, reader.info.channels, selection, pool)
         blocks = push_reader(reader, [song], separator.block_samples(rate), progress)
         parts = []
-        with Behind() as behind:
+        with BackgroundWriter() as writer:
             for (block,) in blocks:
                 parts.append(block)
                 if sink is not None:
-                    behind.call(sink.write, block)
+                    writer.call(sink.write, block)
         if sink is not None:
             sink.commit()
         for sentence in reader.warnings:
@@ -146,7 +146,7 @@ def separate_to_files(
     model: str | Path | Sequence[str | Path] | Separator = "default",
     options: FileOptions | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> SeparationReport:
     """Separate a song file into ``<output_dir>/<song>/<stem>.<container>``.
 
     Memory does not grow with the song. For several models at once, with one decode, see
@@ -169,7 +169,7 @@ def separate_to_files(
 
     Returns
     -------
-    Report
+    SeparationReport
         Paths, gain, speed.
 
     Raises

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio.background import Behind, ReadAhead
+from .audio.background import BackgroundWriter, ReadAhead
 from .audio.formats import choose_format
 from .audio.reader import AudioReader
 from .audio.stem_files import StemFiles
@@ -46,7 +46,7 @@ class FileOptions:
 
 
 @dataclass(frozen=True)
-class Report:
+class SeparationReport:
     """What one model did with one file, for people and for ``--json``.
 
     Parameters
@@ -98,7 +98,7 @@ def separate_file(
     targets: Sequence[Sequence[Path]],
     options: FileOptions,
     progress: Progress | None = None,
-) -> list[Report]:
+) -> list[SeparationReport]:
     """Separate one file with one or more models; it is decoded once.
 
     Parameters
@@ -116,7 +116,7 @@ def separate_file(
 
     Returns
     -------
-    list of Report
+    list of SeparationReport
         One for each model.
 
     Raises
@@ -145,15 +145,15 @@ def separate_file(
         ]
         done = 0
         block_samples = max(s.block_samples(rate) for s in separators)
-        with Behind() as behind:
+        with BackgroundWriter() as writer:
             for blocks in push_reader(reader, songs, block_samples, progress):
                 for file, block in zip(files, blocks, strict=True):
-                    behind.call(file.write, block)
+                    writer.call(file.write, block)
                 done += blocks[0].shape[-1]
         gains = [file.commit() for file in files]
     elapsed = time.perf_counter() - begun
     return [
-        Report(
+        SeparationReport(
             source=str(source),
             model=separator.name,
             status="ok",

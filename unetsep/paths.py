@@ -21,12 +21,12 @@ FIELDS = ("track", "stem", "ext", "model", "suffix")
 
 
 @dataclass(frozen=True)
-class Song:
-    """One input file.
+class Input:
+    """A file to separate.
 
     Parameters
     ----------
-    source
+    path
         The file.
     track
         What the output is called: the file's name without suffix, after its folders
@@ -35,30 +35,30 @@ class Song:
         Why it cannot be separated, if that is known already.
     """
 
-    source: Path
+    path: Path
     track: str
     error: str | None = None
 
 
-def find_songs(inputs: Iterable[Path], output_dir: Path) -> list[Song]:
+def find_inputs(paths: Iterable[Path], output_dir: Path) -> list[Input]:
     """Files as they are given, folders searched recursively.
 
-    Hidden files and what lies under ``output_dir`` are passed over in folders. Inputs that
-    do not exist, and folders without audio, become songs with an error: they must not stop
+    Hidden files and what lies under ``output_dir`` are passed over in folders. Paths that
+    do not exist, and folders without audio, become inputs with an error: they must not stop
     the others.
     """
-    songs: dict[tuple[Path, str], Song] = {}
-    for given in inputs:
-        if _problem(given) is None and given.is_dir():
-            found = [Song(p, _track(p.relative_to(given))) for p in _search(given, output_dir)]
+    inputs: dict[tuple[Path, str], Input] = {}
+    for path in paths:
+        if _problem(path) is None and path.is_dir():
+            files = [Input(p, _track(p.relative_to(path))) for p in _search(path, output_dir)]
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
-            message = f"{given} is a folder without audio files ({suffixes})"
-            found = found or [Song(given, given.name, message)]
+            message = f"{path} is a folder without audio files ({suffixes})"
+            files = files or [Input(path, path.name, message)]
         else:
-            found = [Song(given, _track(Path(given.name)), _problem(given))]
-        for song in found:
-            songs.setdefault((song.source.resolve(), song.track), song)
-    return list(songs.values())
+            files = [Input(path, _track(Path(path.name)), _problem(path))]
+        for file in files:
+            inputs.setdefault((file.path.resolve(), file.track), file)
+    return list(inputs.values())
 
 
 def _problem(path: Path) -> str | None:
@@ -133,18 +133,18 @@ def _same_file_key(path: Path) -> str:
 
 
 def plan(
-    songs: Sequence[Song],
+    inputs: Sequence[Input],
     models: Sequence[tuple[str, Sequence[str]]],
     output_dir: Path,
     template: str,
     ext: str,
 ) -> list[list[list[Path]]]:
-    """Targets of every song, model and stem.
+    """Targets of every input, model and stem.
 
     Parameters
     ----------
-    songs
-        See `find_songs`.
+    inputs
+        See `find_inputs`.
     models
         Name and output stems of each model. With more than one, each gets a folder of its
         own unless the template names ``{model}``.
@@ -154,7 +154,7 @@ def plan(
     Returns
     -------
     list
-        For each song, for each model, the paths of its stems.
+        For each input, for each model, the paths of its stems.
 
     Raises
     ------
@@ -168,48 +168,48 @@ def plan(
     if len(models) > 1 and "{model}" not in template:
         template = "{model}/" + template
     owner: dict[str, Path] = {}
-    sources = {_same_file_key(song.source.resolve()) for song in songs}
+    originals = {_same_file_key(file.path.resolve()) for file in inputs}
     targets = []
-    for song in songs:
-        suffix = song.source.suffix[1:]
+    for file in inputs:
+        suffix = file.path.suffix[1:]
         per_model = [
             [
-                output_dir / target_path(template, song.track, stem, ext, name, suffix)
+                output_dir / target_path(template, file.track, stem, ext, name, suffix)
                 for stem in stems
             ]
             for name, stems in models
         ]
         targets.append(per_model)
-        if song.error:
+        if file.error:
             continue
         for path in (path for paths in per_model for path in paths):
-            _claim(path, song.source, owner, sources)
+            _claim(path, file.path, owner, originals)
     return targets
 
 
-def _claim(path: Path, source: Path, owner: dict[str, Path], sources: set[str]) -> None:
+def _claim(path: Path, input_path: Path, owner: dict[str, Path], originals: set[str]) -> None:
     """Enter a target's owner; refuse a second one, and writing over an input."""
     key = _same_file_key(path)
-    if key in sources or _same_file_key(path.resolve()) in sources:
+    if key in originals or _same_file_key(path.resolve()) in originals:
         raise UnetsepError(f"{path} would be written over an input: choose another folder with -o")
-    if owner.get(key) == source:
+    if owner.get(key) == input_path:
         raise UnetsepError(
-            f"several stems of {source} would be written to {path}: name {{stem}} in --filename"
+            f"several stems of {input_path} would be written to {path}: name {{stem}} in --filename"
         )
     if key in owner:
         raise UnetsepError(
-            f"{owner[key]} and {source} would both be written to {path}: give "
+            f"{owner[key]} and {input_path} would both be written to {path}: give "
             "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
         )
-    owner[key] = source
+    owner[key] = input_path
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
     """Raise if any of the files exists: nothing is ever overwritten without being asked."""
-    there = [path for path in paths if path.exists()]
-    if there:
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise AudioError(
-            f"{there[0]}{more} exists already: use --overwrite or --skip-existing, "
+            f"{existing[0]}{more} exists already: use --overwrite or --skip-existing, "
             "or another output folder"
         )

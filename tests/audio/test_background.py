@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from unetsep.audio.background import WAITING, Behind, ReadAhead
+from unetsep.audio.background import WAITING, BackgroundWriter, ReadAhead
 from unetsep.dsp.segments import segment_pool
 
 CPU = torch.device("cpu")
@@ -58,9 +58,9 @@ def test_no_more_is_read_than_may_wait_and_nothing_after_leaving() -> None:
 
 def test_calls_are_made_in_order_and_all_of_them() -> None:
     made: list[int] = []
-    with Behind() as behind:
+    with BackgroundWriter() as writer:
         for number in range(50):
-            behind.call(made.append, number)
+            writer.call(made.append, number)
     assert made == list(range(50))
 
 
@@ -71,10 +71,10 @@ def test_what_a_call_raises_reaches_the_caller() -> None:
         raise OSError("disk full")
 
     def write() -> None:
-        with Behind() as behind:
-            behind.call(fail)
+        with BackgroundWriter() as writer:
+            writer.call(fail)
             for number in range(50):
-                behind.call(made.append, number)
+                writer.call(made.append, number)
 
     with pytest.raises(OSError, match="disk full"):
         write()
@@ -90,9 +90,9 @@ def test_after_an_error_of_the_caller_waiting_calls_are_dropped() -> None:
         go_on.wait()
 
     def write() -> None:
-        with Behind() as behind:
-            behind.call(wait)
-            behind.call(made.append, 1)
+        with BackgroundWriter() as writer:
+            writer.call(wait)
+            writer.call(made.append, 1)
             begun.wait()
             threading.Timer(0.05, go_on.set).start()
             raise KeyError
@@ -100,7 +100,7 @@ def test_after_an_error_of_the_caller_waiting_calls_are_dropped() -> None:
     with pytest.raises(KeyError):
         write()
     assert made == []
-    assert not any(thread.name == "write behind" for thread in threading.enumerate())
+    assert not any(thread.name == "background writer" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(("threads", "size", "share"), [(2, 2, 1), (3, 3, 1), (16, 4, 4)])

@@ -170,5 +170,5 @@ def test_no_process_outlives_its_reader(song, need_ffmpeg):
     path = convert(need_ffmpeg, song("a.wav", seconds=12), "a.m4a")
     with AudioReader(path) as reader:
         next(reader.blocks(1000))
-        process = reader._source._process
+        process = reader._decoder._process
     assert process.returncode is not None

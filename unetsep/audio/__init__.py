@@ -9,7 +9,7 @@ formats      which output format holds what, samples in the type that it stores
 writers      the writers of wav, flac, ogg, mp3
 stem_files   the stems of one song, written together, one gain for all
 staging      files under other names until they are complete
-background   reading ahead and writing behind
+background   reading ahead and writing in the background
 """
 
 from .reader import AudioReader

@@ -65,7 +65,7 @@ class ReadAhead(Generic[T]):
         self._thread.join()
 
 
-class Behind:
+class BackgroundWriter:
     """Calls made one after the other by a thread, while the caller goes on.
 
     Use as a context manager: when it is left without an error all calls are made, else those
@@ -77,7 +77,7 @@ class Behind:
         self._calls: queue.Queue[tuple[Callable[..., object], tuple[Any, ...]] | None]
         self._calls = queue.Queue(WAITING)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="write behind", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="background writer", daemon=True)
 
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
@@ -94,7 +94,7 @@ class Behind:
             raise self._error
         self._calls.put((run, arguments))
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWriter:
         self._thread.start()
         return self
 

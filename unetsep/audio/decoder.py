@@ -48,7 +48,7 @@ class AudioInfo:
     bit_depth: str
 
 
-class Source(Protocol):
+class Decoder(Protocol):
     """An open audio file.
 
     ``slack`` is how many samples fewer than ``info.frames`` may come without the file being

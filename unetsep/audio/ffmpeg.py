@@ -25,9 +25,9 @@ LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
 def find_ffmpeg() -> str | None:
     """The ffmpeg program on PATH, or the one of the ``imageio-ffmpeg`` package, or None."""
-    found = shutil.which("ffmpeg")
-    if found:
-        return found
+    program = shutil.which("ffmpeg")
+    if program:
+        return program
     try:
         import imageio_ffmpeg
 
@@ -36,7 +36,7 @@ def find_ffmpeg() -> str | None:
         return None
 
 
-class FfmpegSource:
+class FfmpegDecoder:
     """A file that ffmpeg decodes to a pipe, as float AU: a header of known size, no length.
 
     Parameters
@@ -77,14 +77,14 @@ class FfmpegSource:
     def _probe(self) -> tuple[float | None, str]:
         """Duration in seconds as the container states it, and the bits that hold its samples."""
         try:
-            found = subprocess.run(
+            probe = subprocess.run(
                 self._command(), capture_output=True, check=False, timeout=PATIENCE
             )
         except subprocess.TimeoutExpired as error:
             raise self._stalled() from error
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
-        text = found.stderr.decode(errors="replace")
+        text = probe.stderr.decode(errors="replace")
         depth = "24"
         if codec := re.search(rf"Audio: (?:{LOSSLESS})\b([^\n]*)", text):
             if re.search(r"\b(flt|dbl)p?\b", codec[1]):

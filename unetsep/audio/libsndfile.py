@@ -37,7 +37,7 @@ class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-class SoundFileSource:
+class LibsndfileDecoder:
     """A file that libsndfile decodes."""
 
     def __init__(self, path: Path) -> None:

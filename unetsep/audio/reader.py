@@ -20,9 +20,9 @@ import soundfile
 
 from ..config import MAX_CHANNELS
 from ..errors import AudioError
-from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Source
-from .ffmpeg import FfmpegSource, find_ffmpeg
-from .libsndfile import SoundFileSource
+from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
+from .ffmpeg import FfmpegDecoder, find_ffmpeg
+from .libsndfile import LibsndfileDecoder
 
 READ_FRAMES = 65_536
 
@@ -58,9 +58,9 @@ class AudioReader:
         if duration is not None and not 0 < duration < math.inf:
             raise ValueError(f"duration must be more than 0 seconds, got {duration}")
         self.path = Path(path)
-        self._source = _open(self.path)
+        self._decoder = _open(self.path)
         try:
-            self.info = self._source.info
+            self.info = self._decoder.info
             _check_header(self.path, self.info)
             rate = self.info.sample_rate
             self._start = round(start * rate)
@@ -68,9 +68,9 @@ class AudioReader:
             self._check_start(start)
             self._check_available()
             if self._start:
-                self._source.seek(self._start)
+                self._decoder.seek(self._start)
         except BaseException:
-            self._source.close()
+            self._decoder.close()
             raise
 
     def _check_start(self, start: float) -> None:
@@ -81,25 +81,25 @@ class AudioReader:
             )
 
     def _check_available(self) -> None:
-        there, wanted = self._source.available, self.frames
-        if there is None or wanted is None or self._source.slack is None:
+        available, wanted = self._decoder.available, self.frames
+        if available is None or wanted is None or self._decoder.slack is None:
             return
-        if there + self._source.slack < self._start + wanted:
-            raise self._cut_short(there)
+        if available + self._decoder.slack < self._start + wanted:
+            raise self._cut_short(available)
 
-    def _cut_short(self, there: int) -> AudioError:
+    def _cut_short(self, available: int) -> AudioError:
         assert self.info.frames is not None
         rate = self.info.sample_rate
         return AudioError(
             f"{self.path} is cut short: its header promises {self.info.frames / rate:.2f} s, "
-            f"{there / rate:.2f} s could be decoded; get a complete copy, or take the part that "
-            "is there with --start and --duration"
+            f"{available / rate:.2f} s could be decoded; get a complete copy, or take the part "
+            "that is there with --start and --duration"
         )
 
     @property
     def warnings(self) -> list[str]:
         """Sentences about what may be wrong with the file, complete after reading it."""
-        return list(self._source.warnings)
+        return list(self._decoder.warnings)
 
     @property
     def frames(self) -> int | None:
@@ -122,7 +122,7 @@ class AudioReader:
         while self._limit is None or done < self._limit:
             wanted = block_frames if self._limit is None else min(block_frames, self._limit - done)
             try:
-                block = self._source.read(wanted)
+                block = self._decoder.read(wanted)
             except (soundfile.LibsndfileError, OSError) as error:
                 at = (self._start + done) / self.info.sample_rate
                 raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
@@ -152,8 +152,8 @@ class AudioReader:
                 f"{self.path} holds no audio samples from second "
                 f"{self._start / self.info.sample_rate:g} on"
             )
-        rate, expected, slack = self.info.sample_rate, self.frames, self._source.slack
-        if not self._source.at_end() and (self._limit is None or done < self._limit):
+        rate, expected, slack = self.info.sample_rate, self.frames, self._decoder.slack
+        if not self._decoder.at_end() and (self._limit is None or done < self._limit):
             raise AudioError(
                 f"{self.path} is damaged at {(self._start + done) / rate:.2f} s: nothing behind "
                 "that could be decoded; get another copy"
@@ -164,14 +164,14 @@ class AudioReader:
             raise self._cut_short(self._start + done)
         # A container's duration may be off by the padding of its codec.
         if slack is None and done < 0.98 * expected - 0.2 * rate:
-            self._source.warnings.append(
+            self._decoder.warnings.append(
                 f"{self.path} may be cut short: {done / rate:.2f} s could be decoded where about "
                 f"{expected / rate:.2f} s were expected"
             )
 
     def close(self) -> None:
         """Release the file."""
-        self._source.close()
+        self._decoder.close()
 
     def __enter__(self) -> AudioReader:
         return self
@@ -180,12 +180,12 @@ class AudioReader:
         self.close()
 
 
-def _open(path: Path) -> Source:
+def _open(path: Path) -> Decoder:
     try:
-        there = path.exists()
+        exists = path.exists()
     except OSError as error:  # a name too long, a folder that may not be entered
         raise AudioError(f"{path} cannot be opened: {error.strerror}") from error
-    if not there:
+    if not exists:
         raise AudioError(f"{path} does not exist")
     if path.is_dir():
         raise AudioError(f"{path} is a folder where an audio file was expected")
@@ -194,7 +194,7 @@ def _open(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise AudioError(f"{path} is empty (0 bytes)")
     try:
-        return SoundFileSource(path)
+        return LibsndfileDecoder(path)
     except OSError as error:
         raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
@@ -203,13 +203,13 @@ def _open(path: Path) -> Source:
         reason = str(error.error_string).rstrip(".")
         known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
-            source = FfmpegSource(path, ffmpeg, reason)
+            decoder = FfmpegDecoder(path, ffmpeg, reason)
             if known:
-                source.warnings.append(
+                decoder.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
                     "ffmpeg could"
                 )
-            return source
+            return decoder
         if known:
             raise AudioError(
                 f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "

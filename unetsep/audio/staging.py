@@ -107,8 +107,8 @@ def remove_leftovers(folder: Path) -> None:
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(PREFIX)]
         tokens = {name[len(PREFIX) :].split("-")[0].split(".")[0] for name in names}
         for token in sorted(tokens):
-            mine = [folder / name for name in names if name.startswith(f"{PREFIX}{token}-")]
-            _remove_run(folder / f"{PREFIX}{token}.lock", mine)
+            files = [folder / name for name in names if name.startswith(f"{PREFIX}{token}-")]
+            _remove_run(folder / f"{PREFIX}{token}.lock", files)
 
 
 def _remove_run(lock: Path, files: list[Path]) -> None:

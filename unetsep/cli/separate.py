@@ -26,9 +26,9 @@ from rich.text import Text
 
 from ..dsp.song_stream import Progress as ProgressCallback
 from ..errors import UnetsepError
-from ..files import FileOptions, Report, separate_file
+from ..files import FileOptions, SeparationReport, separate_file
 from ..network.devices import keep_freed_memory
-from ..paths import Song, find_songs, plan, refuse_existing
+from ..paths import Input, find_inputs, plan, refuse_existing
 from ..separator import Separator
 from ..weights.manifest import Manifest, list_models, model_name
 
@@ -102,7 +102,7 @@ def run_separate(
         # Of stems that are not all there, --skip-existing replaces those that are.
         overwrite=overwrite or skip_existing,
     )
-    found = find_songs(songs, output_dir)
+    found = find_inputs(songs, output_dir)
     named = [(s.name, s.select(options.stems, options.two_stems).names) for s in separators]
     targets = plan(found, named, output_dir, template, container)
     if not (overwrite or skip_existing):
@@ -117,7 +117,7 @@ def run_separate(
     with _bar(shown) as progress:
         for song, paths in zip(found, targets, strict=True):
             reports = _one(
-                song, separators, paths, options, skip_existing, verbose, progress(song.source.name)
+                song, separators, paths, options, skip_existing, verbose, progress(song.path.name)
             )
             for report in reports:
                 _show(report, shown, as_json)
@@ -144,14 +144,14 @@ def _models(models: str, all_losses: bool, average: bool) -> Sequence[str | list
 
 
 def _one(
-    song: Song,
+    song: Input,
     separators: Sequence[Separator],
     targets: Sequence[Sequence[Path]],
     options: FileOptions,
     skip_existing: bool,
     verbose: bool,
     progress: ProgressCallback,
-) -> list[Report]:
+) -> list[SeparationReport]:
     """Separate one song with all models; an error becomes a report."""
     todo = list(zip(separators, targets, strict=True))
     reports = []
@@ -161,22 +161,22 @@ def _one(
         for separator, paths in there:
             names = separator.select(options.stems, options.two_stems).names
             written = dict(zip(names, map(str, paths), strict=True))
-            reports.append(Report(str(song.source), separator.name, "skipped", written))
+            reports.append(SeparationReport(str(song.path), separator.name, "skipped", written))
     if not todo:
         return reports
     try:
         if song.error:
             raise UnetsepError(song.error)
         return reports + separate_file(
-            song.source, [s for s, _ in todo], [t for _, t in todo], options, progress
+            song.path, [s for s, _ in todo], [t for _, t in todo], options, progress
         )
     except (UnetsepError, ValueError, MemoryError, torch.cuda.OutOfMemoryError) as error:
         if verbose:
             traceback.print_exc()
         sentence = str(error)
         if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-            sentence = f"{song.source}: out of memory; close other programs or use --device cpu"
-        failure = Report(str(song.source), "", "error", error=sentence)
+            sentence = f"{song.path}: out of memory; close other programs or use --device cpu"
+        failure = SeparationReport(str(song.path), "", "error", error=sentence)
         return reports + [replace(failure, model=separator.name) for separator, _ in todo]
 
 
@@ -213,7 +213,7 @@ def _bar(console: Console) -> Iterator[Callable[[str], ProgressCallback]]:
         yield begin
 
 
-def _show(report: Report, shown: Console, as_json: bool) -> None:
+def _show(report: SeparationReport, shown: Console, as_json: bool) -> None:
     if as_json:
         # ASCII: file names may hold bytes, and terminals have encodings, that fit no other.
         sys.stdout.write(json.dumps(report.to_dict()) + "\n")
@@ -236,7 +236,7 @@ def _show(report: Report, shown: Console, as_json: bool) -> None:
         )
 
 
-def _show_trouble(reports: Sequence[Report], shown: Console) -> None:
+def _show_trouble(reports: Sequence[SeparationReport], shown: Console) -> None:
     """What went wrong with a song, once, not once for every model."""
     loud = Console(stderr=True, soft_wrap=True, highlight=False)
     for sentence in dict.fromkeys(report.error for report in reports if report.error):

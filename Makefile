@@ -7,6 +7,15 @@ VENV ?= .venv
 # Extra arguments for pip, such as another index: make demo PIP_ARGS="--extra-index-url URL"
 PIP_ARGS ?=
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt $(PIP_ARGS)
+# Plain torch on Linux brings gigabytes of CUDA along. Without an NVIDIA GPU its CPU build is taken,
+# if the index that has it answers in time, and what pip finds elsewhere if not.
+CPU_INDEX = https://download.pytorch.org/whl/cpu
+PROBE_SECONDS ?= 10
+ASK = import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=5)
+CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-smi >/dev/null 2>&1 && \
+  timeout $(PROBE_SECONDS) $(PYTHON) -c "$(ASK)" $(CPU_INDEX)/torch/ >/dev/null 2>&1; \
+  then $(PIP) --index-url $(CPU_INDEX)
+OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ffmpeg
 
 .PHONY: demo test check ffmpeg clean
@@ -39,11 +48,13 @@ $(VENV)/bin/python:
 
 $(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing unetsep (torch is large: this takes a minute or more) ..."
+	@$(CPU_TORCH) torch $(OR_NOT)
 	$(PIP) -e ".[ffmpeg]" stempeg
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing unetsep and what its tests need ..."
+	@$(CPU_TORCH) torch torchaudio $(OR_NOT)
 	$(PIP) -e ".[dev]"
 	@touch $@
 

@@ -5,38 +5,82 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+import unetsep
+from unetsep.audio.decoder import AUDIO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
+PAPER = "Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(folder)]
+    return build("wheel", tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("sdist", tmp_path_factory.mktemp("dist"))
+
+
+def build(kind: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "-o", str(folder)]
     subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
+    (path,) = folder.iterdir()
     return path
+
+
+def sources(*folders: str) -> set[str]:
+    """Files of folders, from the root on, without what running Python leaves behind."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def metadata(wheel: Path) -> list[str]:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    return archive.read(name).decode().splitlines()
 
 
 def test_the_wheel_is_pure_python_and_holds_checkpoints_manifest_and_types(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for path in (ROOT / "unetsep").rglob("*"):
-        if path.suffix in (".py", ".safetensors") or path.name == "py.typed":
-            assert path.relative_to(ROOT).as_posix() in names
+    ours = sources("unetsep")
+    assert len(ours) >= 105
+    assert "unetsep/py.typed" in ours
+    assert ours <= names
     assert "unetsep/weights_manifest.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"unetsep"}
+    assert not [name for name in names if name.endswith(tuple(AUDIO_SUFFIXES))]
+
+
+def test_the_source_archive_holds_all_that_the_repository_does_but_audio(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    # examples/ may not be there yet.
+    ours = sources("unetsep", "tests", "docs", "benchmarks", "recipes", "examples")
+    assert len(ours) >= 240
+    assert ours <= names
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names
+    assert {"pyproject.toml", "constraints.txt", "weights_manifest.json"} <= names
+    assert not [name for name in names if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
+    assert not [name for name in names if name.startswith((".venv", ".ci", "runs", "demo"))]
 
 
 def test_separating_needs_only_the_core_packages(wheel: Path) -> None:
-    archive = zipfile.ZipFile(wheel)
-    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    lines = archive.read(metadata).decode().splitlines()
+    lines = metadata(wheel)
     needs = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Requires-Dist")]
     core = {need.split(">=")[0] for need in needs if "extra ==" not in need}
     assert core == {
@@ -66,8 +110,58 @@ def test_the_installed_wheel_finds_and_checks_its_models(wheel: Path, tmp_path: 
     assert stems == "vocals drums bass other"
 
 
-def test_version_is_the_same_everywhere(wheel: Path) -> None:
-    import unetsep
+def test_the_metadata_name_pythons_and_where_to_find_more(wheel: Path) -> None:
+    lines = metadata(wheel)
+    for minor in range(10, 14):
+        assert f"Classifier: Programming Language :: Python :: 3.{minor}" in lines
+    urls = [line for line in lines if line.startswith("Project-URL: ")]
+    assert {url.split(": ")[1].split(",")[0] for url in urls} == {
+        "Homepage", "Documentation", "Changelog", "Issues"
+    }  # fmt: skip
+    assert all("https://github.com/unetsep/unetsep" in url for url in urls)
 
+
+def test_version_is_the_same_everywhere(wheel: Path) -> None:
     assert wheel.name.startswith(f"unetsep-{unetsep.__version__}-")
     assert f"## {unetsep.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation()["version"] == unetsep.__version__
+
+
+def citation() -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content
+
+
+def test_the_citation_follows_the_citation_file_format() -> None:
+    found = citation()
+    assert found["cff-version"] == "1.2.0"
+    assert found["type"] == "software"
+    # What the format's schema demands, and of what it allows only what is used here.
+    assert {"cff-version", "message", "title", "authors"} <= set(found)
+    assert set(found) <= {
+        "cff-version", "message", "type", "title", "version", "authors", "license",
+        "repository-code", "abstract", "keywords", "references",
+    }  # fmt: skip
+    assert all(isinstance(found[key], str) for key in ("message", "title", "version", "abstract"))
+    (reference,) = found["references"]
+    assert {"type", "title", "authors"} <= set(reference)
+    assert reference["title"] == PAPER
+    assert reference["authors"] == [{"family-names": "Tang", "given-names": "Y."}]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "docs/evaluation.md",
+        "docs/models.md",
+        "docs/method.md",
+        "unetsep/train/losses/functions.py",
+        "unetsep/train/evaluation/published.py",
+    ],
+)
+def test_the_paper_is_named_where_it_is_spoken_of(file: str) -> None:
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").split())
+    assert PAPER in text
+    assert "Tang" in text

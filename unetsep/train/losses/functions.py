@@ -12,7 +12,9 @@ their mixture has unit power in each bin on average. Shapes are ``(..., bins, fr
 any leading axes (batch, stems, channels), the result a scalar. Every loss is a mean over
 frames of something that depends on one frame, so it can be evaluated block by block.
 
-Equation numbers are those of the comparison of losses that unetsep reproduces.
+Equation numbers are those of the comparison of losses that unetsep reproduces: Y. Tang,
+"Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System",
+Georgia Tech.
 """
 
 from __future__ import annotations

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import ast
+import builtins
+import inspect
+import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +13,6 @@ import pytest
 import soundfile
 
 import unetsep
-from unetsep.files import FileOptions
 from unetsep.separator import Separator
 
 
@@ -23,7 +28,7 @@ def test_files_hold_the_same_stems_as_arrays(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     report = unetsep.separate_to_files(
-        song, tmp_path / "out", model=tiny_separator, options=FileOptions(bit_depth="32f")
+        song, tmp_path / "out", model=tiny_separator, bit_depth="32f"
     )
     stems = unetsep.separate(song, model=tiny_separator)
     assert stems.sample_rate == 44_100
@@ -40,11 +45,8 @@ def test_existing_files_are_replaced_only_when_asked(
     unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
     with pytest.raises(unetsep.AudioError, match="exists already"):
         unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
-    options = FileOptions(overwrite=True)
-    assert (
-        unetsep.separate_to_files(song, tmp_path, model=tiny_separator, options=options).status
-        == "ok"
-    )
+    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, overwrite=True)
+    assert report.status == "ok"
 
 
 def test_files_are_not_left_behind_by_a_cancelled_run(
@@ -73,3 +75,120 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
     assert seen[-1] == (seconds, None)
     with pytest.raises(unetsep.CancelledError):
         list(tiny_separator.stream(blocks, 44_100, progress=lambda *_: False))
+
+
+KEYWORDS = [
+    *("model", "stems", "two_stems", "container", "bit_depth", "filename"),
+    *("start", "duration", "overwrite", "progress"),
+]
+
+
+@pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])
+def test_both_functions_take_the_same_keywords(function: object) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == KEYWORDS
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["path", "output_dir"]
+
+
+def test_both_functions_make_the_same_report(
+    song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    options = {"model": tiny_separator, "stems": ["bass", "drums"], "duration": 0.5}
+    options |= {"filename": "{model}/{track} - {stem}.{ext}", "overwrite": True}
+    one = unetsep.separate(song, tmp_path, **options).report
+    two = unetsep.separate_to_files(song, tmp_path, **options)
+    timeless = {"elapsed": None, "speed": None}
+    assert one.to_dict() | timeless == two.to_dict() | timeless
+    assert two.source == song
+    names = ("bass", "drums")
+    assert two.stems == {stem: tmp_path / f"tiny/song - {stem}.wav" for stem in names}
+    assert two.to_dict()["stems"]["bass"] == str(two.stems["bass"])
+
+
+def test_without_a_folder_the_report_names_no_files(song: Path, tiny_separator: Separator) -> None:
+    report = unetsep.separate(song, model=tiny_separator).report
+    assert (report.stems, report.status, report.channels) == ({}, "ok", 2)
+
+
+@pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])
+def test_stems_are_never_written_over_the_input(
+    song: Path, tiny_separator: Separator, separate: typing.Callable[..., object]
+) -> None:
+    before = song.read_bytes()
+    options = {"model": tiny_separator, "filename": "song.wav", "stems": ["bass"]}
+    with pytest.raises(unetsep.UnetsepError, match="would be written over an input"):
+        separate(song, song.parent, overwrite=True, **options)
+    assert song.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"container": "aac"}, "unknown format 'aac'"),
+        ({"bit_depth": "8"}, "bit depth '8'"),
+        ({"filename": "{artist}.wav"}, "filename template"),
+        ({"stems": ["piano"]}, "no stem 'piano'"),
+    ],
+)
+@pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])
+def test_impossible_choices_are_value_errors(
+    song: Path,
+    tmp_path: Path,
+    tiny_separator: Separator,
+    separate: typing.Callable[..., object],
+    options: dict[str, typing.Any],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        separate(song, tmp_path / "out", model=tiny_separator, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def annotated(public: object) -> Iterator[typing.Any]:
+    """A function; or a class, its public methods and ``__init__``."""
+    yield public
+    if isinstance(public, type):
+        for name, member in vars(public).items():
+            if not name.startswith("_") or name == "__init__":
+                member = member.fget if isinstance(member, property) else member
+                yield getattr(member, "__func__", member)
+
+
+def names_needed(public: object) -> Iterator[tuple[str, object]]:
+    """Names of this package in the annotations of a function, class or alias."""
+    for part in annotated(public):
+        if not str(getattr(part, "__module__", "")).startswith("unetsep"):
+            continue
+        annotations = getattr(part, "__annotations__", {}).values()
+        # What is no text was made by `dataclass`, from the fields.
+        for annotation in (each for each in annotations if isinstance(each, str)):
+            for node in ast.walk(ast.parse(annotation, mode="eval")):
+                if isinstance(node, ast.Name) and not hasattr(builtins, node.id):
+                    yield node.id, vars(sys.modules[part.__module__])[node.id]
+    for part in typing.get_args(public):  # of an alias
+        if isinstance(part, type) and typing.get_origin(part) is None:
+            yield part.__name__, part
+
+
+def is_foreign(name: str, value: object) -> bool:
+    """Whether a name comes from the standard library or another package."""
+    if isinstance(value, type):
+        return not value.__module__.startswith("unetsep")
+    return inspect.ismodule(value) or getattr(typing, name, None) is value
+
+
+def test_every_name_that_a_public_signature_needs_is_public() -> None:
+    needed = {
+        (name, value)
+        for public in map(unetsep.__getattr__, unetsep._HOMES)
+        for name, value in names_needed(public)
+        if not is_foreign(name, value)
+    }
+    assert len(needed) >= 12
+    for name, value in needed:
+        assert name in unetsep.__all__, name
+        assert getattr(unetsep, name) is value, name
+
+
+def test_every_public_name_has_its_home() -> None:
+    assert {*unetsep._HOMES, "__version__"} == set(unetsep.__all__)

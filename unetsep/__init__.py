@@ -12,16 +12,35 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .api import Separation, separate, separate_to_files
+    from .config import ModelConfig
+    from .dsp.segments import Estimate, SegmentPool
+    from .dsp.song_stream import Progress, Selection, Signal, SongStream
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
-    from .separator import Separator
-    from .weights.manifest import list_models
+    from .files import FileOptions, SeparationReport, separate_file
+    from .network.unet import UNet
+    from .separator import Model, Separator
+    from .weights.manifest import Checkpoint, list_models
 
+# Functions and classes, and every name that their signatures need.
 _HOMES = {
     "separate": "api",
     "separate_to_files": "api",
     "Separation": "api",
+    "separate_file": "files",
+    "FileOptions": "files",
+    "SeparationReport": "files",
     "Separator": "separator",
+    "Model": "separator",
+    "Progress": "dsp.song_stream",
+    "Selection": "dsp.song_stream",
+    "Signal": "dsp.song_stream",
+    "SongStream": "dsp.song_stream",
+    "Estimate": "dsp.segments",
+    "SegmentPool": "dsp.segments",
+    "UNet": "network.unet",
+    "ModelConfig": "config",
     "list_models": "weights.manifest",
+    "Checkpoint": "weights.manifest",
     "UnetsepError": "errors",
     "AudioError": "errors",
     "WeightsError": "errors",
@@ -31,13 +50,26 @@ _HOMES = {
 __all__ = [
     "AudioError",
     "CancelledError",
+    "Checkpoint",
+    "Estimate",
+    "FileOptions",
+    "Model",
+    "ModelConfig",
+    "Progress",
+    "SegmentPool",
+    "Selection",
     "Separation",
+    "SeparationReport",
     "Separator",
+    "Signal",
+    "SongStream",
+    "UNet",
     "UnetsepError",
     "WeightsError",
     "__version__",
     "list_models",
     "separate",
+    "separate_file",
     "separate_to_files",
 ]
 

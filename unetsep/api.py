@@ -1,23 +1,15 @@
-"""What Python code calls to separate song files: arrays, files, or both."""
+"""What Python code calls to separate audio files: arrays, files, or both."""
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from .audio.background import BackgroundWriter
-from .audio.formats import choose_format
-from .audio.reader import AudioReader
-from .audio.stem_files import StemFiles
-from .dsp.segments import segment_pool
 from .dsp.song_stream import Progress, Signal
-from .files import FileOptions, SeparationReport, push_reader, separate_file
-from .paths import TEMPLATE, refuse_existing, target_path
+from .files import FileOptions, SeparationReport, separate_file, separate_to_arrays
+from .paths import TEMPLATE, Input, plan, refuse_existing
 from .separator import Separator
 
 
@@ -31,13 +23,18 @@ class Separation(Mapping[str, Signal]):
         The arrays.
     sample_rate
         In Hz, that of the input.
-    files
-        Stem name to path, if files were written.
+    report
+        What `separate_to_files` returns, too: files, gain, speed, warnings.
     """
 
     stems: dict[str, Signal]
     sample_rate: int
-    files: dict[str, Path] = field(default_factory=dict)
+    report: SeparationReport
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Stem name to path, if files were written."""
+        return self.report.stems
 
     def __getitem__(self, stem: str) -> Signal:
         return self.stems[stem]
@@ -58,22 +55,23 @@ def separate(
     two_stems: str | None = None,
     container: str = "wav",
     bit_depth: str = "auto",
+    filename: str = TEMPLATE,
     start: float = 0.0,
     duration: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Separation:
-    """Separate a song file into arrays, and into files if ``output_dir`` is given.
+    """Separate an audio file into arrays, and into files if ``output_dir`` is given.
 
     The arrays take memory in proportion to the song; `separate_to_files` needs the same for
-    any length.
+    any length. What may be wrong with the input is warned of.
 
     Parameters
     ----------
     path
         Audio file.
     output_dir
-        Where to write ``<song>/<stem>.<container>``.
+        Folder for ``<song>/<stem>.<container>``; made if there is none.
     model
         Name or path of a checkpoint, a list of these (whose masks are averaged), or a
         `Separator` to reuse.
@@ -81,6 +79,9 @@ def separate(
         See `Separator.select`.
     container, bit_depth
         ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto``, ``16``, ``24`` or ``32f``.
+    filename
+        How to name files in ``output_dir``, with ``{track}`` (the input's name),
+        ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).
     start, duration
         Excerpt in seconds.
     overwrite
@@ -92,14 +93,18 @@ def separate(
     Returns
     -------
     Separation
-        Mapping from stem to array, with ``sample_rate`` and ``files``.
+        Mapping from stem to array, with ``sample_rate``, ``files`` and ``report``.
 
     Raises
     ------
     AudioError, WeightsError
         If the song cannot be read, the stems not written, the model not loaded.
+    UnetsepError
+        If two stems would have the same path, or one that of the input.
     CancelledError
-        If ``progress`` returned False.
+        If ``progress`` returned False; no file is left.
+    ValueError
+        For stems, formats, templates and excerpts that cannot be.
 
     Examples
     --------
@@ -107,36 +112,22 @@ def separate(
     >>> stems["vocals"].shape, stems.sample_rate  # doctest: +SKIP
     ((2, 7938000), 44100)
     """
-    separator = model if isinstance(model, Separator) else Separator(model)
-    selection = separator.select(stems, two_stems)
-    with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(path, start=start, duration=duration))
-        output = choose_format(container, bit_depth, reader.info)
-        sink = None
-        targets: list[Path] = []
-        if output_dir is not None:
-            targets = _targets(reader.path, Path(output_dir), selection.names, container, overwrite)
-            sink = stack.enter_context(StemFiles(targets, output, reader.info, overwrite=overwrite))
-        rate = reader.info.sample_rate
-        pool = stack.enter_context(segment_pool(separator.device))
-        song = separator.open_song(rate, reader.info.channels, selection, pool)
-        blocks = push_reader(reader, [song], separator.block_samples(rate), progress)
-        parts = []
-        with BackgroundWriter() as writer:
-            for (block,) in blocks:
-                parts.append(block)
-                if sink is not None:
-                    writer.call(sink.write, block)
-        if sink is not None:
-            sink.commit()
-        for sentence in reader.warnings:
-            warnings.warn(sentence, RuntimeWarning, stacklevel=2)
-    whole = np.concatenate(parts, axis=-1)
-    return Separation(
-        dict(zip(selection.names, whole, strict=True)),
-        rate,
-        dict(zip(selection.names, targets, strict=False)),
+    options = FileOptions(
+        stems=None if stems is None else tuple(stems),
+        two_stems=two_stems,
+        container=container,
+        bit_depth=bit_depth,
+        filename=filename,
+        start=start,
+        duration=duration,
+        overwrite=overwrite,
     )
+    separator = model if isinstance(model, Separator) else Separator(model)
+    targets = [] if output_dir is None else _targets(path, output_dir, separator, options)
+    arrays, report = separate_to_arrays(Path(path), separator, targets, options, progress)
+    _warn(report)
+    assert report.sample_rate is not None
+    return Separation(arrays, report.sample_rate, report)
 
 
 def separate_to_files(
@@ -144,59 +135,62 @@ def separate_to_files(
     output_dir: str | Path,
     *,
     model: str | Path | Sequence[str | Path] | Separator = "default",
-    options: FileOptions | None = None,
+    stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
+    container: str = "wav",
+    bit_depth: str = "auto",
+    filename: str = TEMPLATE,
+    start: float = 0.0,
+    duration: float | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparationReport:
-    """Separate a song file into ``<output_dir>/<song>/<stem>.<container>``.
+    """Separate an audio file into files; memory does not grow with the song.
 
-    Memory does not grow with the song. For several models at once, with one decode, see
-    `unetsep.files.separate_file`.
-
-    Parameters
-    ----------
-    path
-        Audio file.
-    output_dir
-        Folder; made if it is not there.
-    model
-        Name or path of a checkpoint, a list of these (whose masks are averaged), or a
-        `Separator` to reuse.
-    options
-        Stems, format, excerpt, and whether existing files are replaced.
-    progress
-        Called with the seconds done and the seconds in total (or None); return False to
-        cancel.
+    Parameters and errors are those of `separate`. For several models at once, with one
+    decode, see `separate_file`.
 
     Returns
     -------
     SeparationReport
-        Paths, gain, speed.
-
-    Raises
-    ------
-    AudioError, WeightsError
-        If the song cannot be read, the stems not written, the model not loaded.
-    CancelledError
-        If ``progress`` returned False; no file is left.
+        Paths, gain, speed, warnings.
 
     Examples
     --------
     >>> report = separate_to_files("song.wav", "out")  # doctest: +SKIP
     >>> report.stems["vocals"]  # doctest: +SKIP
-    'out/song/vocals.wav'
+    PosixPath('out/song/vocals.wav')
     """
+    options = FileOptions(
+        stems=None if stems is None else tuple(stems),
+        two_stems=two_stems,
+        container=container,
+        bit_depth=bit_depth,
+        filename=filename,
+        start=start,
+        duration=duration,
+        overwrite=overwrite,
+    )
     separator = model if isinstance(model, Separator) else Separator(model)
-    options = options or FileOptions()
-    names = separator.select(options.stems, options.two_stems).names
-    targets = _targets(Path(path), Path(output_dir), names, options.container, options.overwrite)
+    targets = _targets(path, output_dir, separator, options)
     (report,) = separate_file(Path(path), [separator], [targets], options, progress)
+    _warn(report)
     return report
 
 
 def _targets(
-    source: Path, output_dir: Path, names: Sequence[str], container: str, overwrite: bool
+    path: str | Path, output_dir: str | Path, separator: Separator, options: FileOptions
 ) -> list[Path]:
-    paths = [output_dir / target_path(TEMPLATE, source.stem, name, container, "") for name in names]
-    if not overwrite:
-        refuse_existing(paths)
-    return paths
+    """Paths of the stems of one file, which must not exist unless they may be replaced."""
+    names = separator.select(options.stems, options.two_stems).names
+    file = Input(Path(path), Path(path).stem)
+    models = [(separator.name, names)]
+    ((targets,),) = plan([file], models, Path(output_dir), options.filename, options.container)
+    if not options.overwrite:
+        refuse_existing(targets)
+    return targets
+
+
+def _warn(report: SeparationReport) -> None:
+    for sentence in report.warnings:
+        warnings.warn(sentence, RuntimeWarning, stacklevel=3)

@@ -1,28 +1,31 @@
-"""Song file in, stem files out: one decode, any number of models, constant memory."""
+"""Audio file in, stems out: one decode, any number of models, constant memory."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .audio.background import BackgroundWriter, ReadAhead
-from .audio.formats import choose_format
+from .audio.decoder import AudioInfo
+from .audio.formats import OutputFormat, check_choices, choose_format
 from .audio.reader import AudioReader
 from .audio.stem_files import StemFiles
 from .dsp.segments import segment_pool
-from .dsp.song_stream import Progress, Signal, SongStream, push_all
+from .dsp.song_stream import Progress, Selection, Signal, push_all
+from .paths import TEMPLATE, check_template
 from .separator import Separator
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What to take from a song file and how to write its stems.
+    """What to take from an audio file and how to write its stems.
 
     Parameters
     ----------
@@ -30,19 +33,31 @@ class FileOptions:
         See `Separator.select`.
     container, bit_depth
         See `unetsep.audio.formats.choose_format`.
+    filename
+        Template of the paths of stems; see `unetsep.paths.target_path`.
     start, duration
         Excerpt in seconds.
     overwrite
         Replace files that exist when the stems are complete; otherwise that is an error.
+
+    Raises
+    ------
+    ValueError
+        If there is no such container or bit depth, or the template has other fields.
     """
 
     stems: tuple[str, ...] | None = None
     two_stems: str | None = None
     container: str = "wav"
     bit_depth: str = "auto"
+    filename: str = TEMPLATE
     start: float = 0.0
     duration: float | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self.container, self.bit_depth)
+        check_template(self.filename)
 
 
 @dataclass(frozen=True)
@@ -56,13 +71,13 @@ class SeparationReport:
     status
         ``"ok"``, ``"skipped"`` or ``"error"``.
     stems
-        Stem name to the path written.
+        Stem name to the path written; empty if no files were asked for.
     error
         One sentence, when the status is ``"error"``.
     sample_rate, channels, seconds
         Of the input and so of the stems.
     gain_db
-        Gain that all stems got so that none clips; 0 if none would have.
+        Gain that the stems in files got so that none clips; 0 if none would have.
     elapsed, speed
         Seconds from opening the input to the last rename, for all models that share the
         decode, and how many times real time that is.
@@ -72,10 +87,10 @@ class SeparationReport:
         Sentences about what may be wrong with the input.
     """
 
-    source: str
+    source: Path
     model: str
     status: str
-    stems: dict[str, str] = field(default_factory=dict)
+    stems: dict[str, Path] = field(default_factory=dict)
     error: str | None = None
     sample_rate: int | None = None
     channels: int | None = None
@@ -88,23 +103,82 @@ class SeparationReport:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON."""
-        return asdict(self)
+        """The report as plain values for JSON; paths become strings."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        stems = {stem: str(path) for stem, path in self.stems.items()}
+        return values | {"source": str(self.source), "stems": stems}
+
+
+class Sink(Protocol):
+    """Where the stems that one model makes of one file go; use as a context manager."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The files, in the order of the stems; empty if there are none."""
+
+    def __enter__(self) -> Sink: ...
+
+    def write(self, block: Signal) -> None:
+        """Append ``(stems, channels, samples)``."""
+
+    def commit(self) -> float:
+        """Complete the stems; the gain that all of them got."""
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+# Opens a sink once the input's format and that of its stems are known.
+OpenSink = Callable[[OutputFormat, AudioInfo], Sink]
+
+
+class StemArrays:
+    """Stems in memory, and in files too if there are any: a `Sink`.
+
+    Parameters
+    ----------
+    blocks
+        What is written is appended to this list.
+    files
+        Gets the same.
+    """
+
+    def __init__(self, blocks: list[Signal], files: StemFiles | None = None) -> None:
+        self._blocks, self._files = blocks, files
+        self.paths: Sequence[Path] = files.paths if files else ()
+
+    def __enter__(self) -> StemArrays:
+        if self._files:
+            self._files.__enter__()
+        return self
+
+    def write(self, block: Signal) -> None:
+        """Append ``(stems, channels, samples)``."""
+        self._blocks.append(block)
+        if self._files:
+            self._files.write(block)
+
+    def commit(self) -> float:
+        """Complete the files; the gain that they got, which the arrays do not."""
+        return self._files.commit() if self._files else 1.0
+
+    def __exit__(self, *error: object) -> None:
+        if self._files:
+            self._files.__exit__(*error)
 
 
 def separate_file(
-    source: Path,
+    path: Path,
     separators: Sequence[Separator],
     targets: Sequence[Sequence[Path]],
     options: FileOptions,
     progress: Progress | None = None,
 ) -> list[SeparationReport]:
-    """Separate one file with one or more models; it is decoded once.
+    """Separate one file with one or more models into files; it is decoded once.
 
     Parameters
     ----------
-    source
-        The song.
+    path
+        The audio file.
     separators
         Models.
     targets
@@ -126,62 +200,105 @@ def separate_file(
     CancelledError
         If ``progress`` returned False; no file is left.
     """
+    sinks = [functools.partial(StemFiles, paths, overwrite=options.overwrite) for paths in targets]
+    return separate_into(path, separators, sinks, options, progress)
+
+
+def separate_to_arrays(
+    path: Path,
+    separator: Separator,
+    targets: Sequence[Path],
+    options: FileOptions,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Signal], SeparationReport]:
+    """Separate one file with one model into arrays, and into files if ``targets`` names any.
+
+    Parameters and errors are those of `separate_file`.
+
+    Returns
+    -------
+    dict, SeparationReport
+        Stem name to ``(channels, samples)``, float32, at the input's rate.
+    """
+    blocks: list[Signal] = []
+
+    def open_sink(output: OutputFormat, info: AudioInfo) -> Sink:
+        files = StemFiles(targets, output, info, overwrite=options.overwrite) if targets else None
+        return StemArrays(blocks, files)
+
+    (report,) = separate_into(path, [separator], [open_sink], options, progress)
+    names = separator.select(options.stems, options.two_stems).names
+    return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True)), report
+
+
+def separate_into(
+    path: Path,
+    separators: Sequence[Separator],
+    sinks: Sequence[OpenSink],
+    options: FileOptions,
+    progress: Progress | None = None,
+) -> list[SeparationReport]:
+    """Separate one file with each model into its sink; the rest is as in `separate_file`."""
     begun = time.perf_counter()
+    selections = [s.select(options.stems, options.two_stems) for s in separators]
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
-            AudioReader(source, start=options.start, duration=options.duration)
+            AudioReader(path, start=options.start, duration=options.duration)
         )
         output = choose_format(options.container, options.bit_depth, reader.info)
-        selections = [s.select(options.stems, options.two_stems) for s in separators]
-        files = [
-            stack.enter_context(StemFiles(paths, output, reader.info, overwrite=options.overwrite))
-            for paths in targets
-        ]
-        rate = reader.info.sample_rate
-        pool = stack.enter_context(segment_pool(separators[0].device))
-        songs = [
-            separator.open_song(rate, reader.info.channels, selection, pool)
-            for separator, selection in zip(separators, selections, strict=True)
-        ]
-        done = 0
-        block_samples = max(s.block_samples(rate) for s in separators)
-        with BackgroundWriter() as writer:
-            for blocks in push_reader(reader, songs, block_samples, progress):
-                for file, block in zip(files, blocks, strict=True):
-                    writer.call(file.write, block)
-                done += blocks[0].shape[-1]
-        gains = [file.commit() for file in files]
+        opened = [stack.enter_context(open_sink(output, reader.info)) for open_sink in sinks]
+        samples = _push(reader, list(zip(separators, selections, opened, strict=True)), progress)
+        gains = [sink.commit() for sink in opened]
     elapsed = time.perf_counter() - begun
+    rate = reader.info.sample_rate
+    shared = SeparationReport(
+        source=path,
+        model="",
+        status="ok",
+        sample_rate=rate,
+        channels=reader.info.channels,
+        seconds=round(samples / rate, 3),
+        elapsed=round(elapsed, 3),
+        speed=round(samples / rate / elapsed, 2),
+        warnings=tuple(reader.warnings),
+    )
     return [
-        SeparationReport(
-            source=str(source),
+        replace(
+            shared,
             model=separator.name,
-            status="ok",
-            stems={n: str(p) for n, p in zip(selection.names, paths, strict=True)},
-            sample_rate=rate,
-            channels=reader.info.channels,
-            seconds=round(done / rate, 3),
+            stems=dict(zip(selection.names, sink.paths, strict=True)) if sink.paths else {},
             gain_db=round(float(20 * np.log10(gain)), 3),
-            elapsed=round(elapsed, 3),
-            speed=round(done / rate / elapsed, 2),
             device=separator.device.type,
             precision=separator.precision,
-            warnings=tuple(reader.warnings),
         )
-        for separator, selection, paths, gain in zip(
-            separators, selections, targets, gains, strict=True
+        for separator, selection, sink, gain in zip(
+            separators, selections, opened, gains, strict=True
         )
     ]
 
 
-def push_reader(
+def _push(
     reader: AudioReader,
-    songs: Sequence[SongStream],
-    block_samples: int,
+    models: Sequence[tuple[Separator, Selection, Sink]],
     progress: Progress | None,
-) -> Iterator[list[Signal]]:
-    """Blocks of stems from each of the models that a file streams through."""
-    rate = reader.info.sample_rate
+) -> int:
+    """Stream a file through all models into their sinks; the samples written to each."""
+    rate, channels = reader.info.sample_rate, reader.info.channels
     total = None if reader.frames is None else reader.frames / rate
-    with ReadAhead(reader.blocks(block_samples)) as blocks:
-        yield from push_all(songs, blocks, rate, total, progress, label=f"{reader.path}: ")
+    samples = 0
+    block_samples = max(separator.block_samples(rate) for separator, _, _ in models)
+    with segment_pool(models[0][0].device) as pool:
+        songs = [
+            separator.open_song(rate, channels, selection, pool)
+            for separator, selection, _ in models
+        ]
+        with (
+            BackgroundWriter() as writer,
+            ReadAhead(reader.blocks(block_samples)) as blocks,
+        ):
+            label = f"{reader.path}: "
+            for stems in push_all(songs, blocks, rate, total, progress, label=label):
+                for (_, _, sink), block in zip(models, stems, strict=True):
+                    writer.call(sink.write, block)
+                samples += stems[0].shape[-1]
+    return samples

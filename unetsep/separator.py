@@ -14,15 +14,13 @@ from torch import Tensor
 
 from .config import MAX_CHANNELS, common_config
 from .dsp.segments import SegmentPool
-from .dsp.song_stream import Progress, Selection, SongStream, push_all
+from .dsp.song_stream import Progress, Selection, Signal, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .network.devices import check_choice, choose_device, choose_precision
 from .network.inference import InferenceUNet
 from .network.unet import UNet, ratio_masks
 from .weights.load import load_network
 from .weights.manifest import model_name
-
-Signal = npt.NDArray[np.float32]
 
 MASK_EXTENSIONS = ("top", "zeros")
 Model = str | Path | UNet

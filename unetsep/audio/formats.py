@@ -45,6 +45,15 @@ class OutputFormat:
         return self.bit_depth == "32f"
 
 
+def check_choices(container: str, bit_depth: str) -> None:
+    """Refuse what is no container or bit depth, whatever the input may be."""
+    if container not in FORMATS or bit_depth not in BIT_DEPTHS:
+        raise ValueError(
+            f"unknown format {container!r} or bit depth {bit_depth!r}: "
+            f"expected {', '.join(FORMATS)} and {', '.join(BIT_DEPTHS)}"
+        )
+
+
 def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputFormat:
     """The output format for an input, or a refusal before any work starts.
 
@@ -63,11 +72,7 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
         If the container cannot hold this bit depth, rate or number of channels; the
         message names one that can.
     """
-    if container not in FORMATS or bit_depth not in BIT_DEPTHS:
-        raise ValueError(
-            f"unknown format {container!r} or bit depth {bit_depth!r}: "
-            f"expected {', '.join(FORMATS)} and {', '.join(BIT_DEPTHS)}"
-        )
+    check_choices(container, bit_depth)
     if container in ("ogg", "mp3") and bit_depth != "auto":
         raise AudioError(
             f"{container} has no bit depth: leave --bit-depth at auto, or use --format wav or flac"

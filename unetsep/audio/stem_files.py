@@ -61,7 +61,7 @@ class StemFiles:
         *,
         overwrite: bool = True,
     ) -> None:
-        self._targets, self._output, self._info = list(targets), output, info
+        self.paths, self._output, self._info = tuple(targets), output, info
         self._overwrite, self._peak = overwrite, 0.0
         self._staging: Staging | None = None
         self._parts: list[Path] = []
@@ -72,7 +72,7 @@ class StemFiles:
 
     def __enter__(self) -> StemFiles:
         try:
-            with _explain(self._targets[0].parent):
+            with _explain(self.paths[0].parent):
                 self._begin()
         except BaseException:
             self._discard()
@@ -80,11 +80,11 @@ class StemFiles:
         return self
 
     def _begin(self) -> None:
-        folders = [target.parent for target in self._targets]
+        folders = [target.parent for target in self.paths]
         for folder in folders:
             self._make_folder(folder)
         staging = self._staging = Staging(folders)
-        for index, target in enumerate(self._targets):
+        for index, target in enumerate(self.paths):
             self._parts.append(staging.name(target, index, ".part"))
             if self._output.is_float:
                 self._writers.append(open_writer(self._parts[-1], self._output, self._info))
@@ -99,7 +99,7 @@ class StemFiles:
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
-        with _explain(self._targets[0].parent):
+        with _explain(self.paths[0].parent):
             for writer, stem in zip(self._writers, block, strict=True):
                 writer.write(stem.T)
         if block.size:
@@ -120,7 +120,7 @@ class StemFiles:
             replaced; no target is left then.
         """
         gain = 1.0
-        with _explain(self._targets[0].parent):
+        with _explain(self.paths[0].parent):
             self._close()
             if not self._output.is_float:
                 if self._peak > 1.0:
@@ -153,7 +153,7 @@ class StemFiles:
         """Give all files their names, or none."""
         done: list[Path] = []
         try:
-            for part, target in zip(self._parts, self._targets, strict=True):
+            for part, target in zip(self._parts, self.paths, strict=True):
                 if self._overwrite:
                     part.replace(target)
                 else:

@@ -84,14 +84,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, nargs="?")
     options = parser.parse_args()
-    default, entries = read_manifest(MANIFEST)
+    manifest = read_manifest(MANIFEST)
     if options.report is not None:
         report = json.loads(options.report.read_text(encoding="utf-8"))
-        entries = [scored(entry, report) for entry in entries]
-        write_manifest(MANIFEST, default, entries)
+        for entry in manifest.checkpoints.values():
+            manifest = manifest.including(scored(entry, report))
+        write_manifest(MANIFEST, manifest)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    cards = "\n".join(card(entry, default) for entry in entries)
+    cards = "\n".join(card(entry, manifest.default) for entry in manifest.checkpoints.values())
     PAGE.write_text(f"{before}{BEGIN}\n{cards}\n{END}{after}", encoding="utf-8")
 
 

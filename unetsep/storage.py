@@ -1,10 +1,14 @@
-"""Where the user's own models live."""
+"""Where the user's own models live, and files that appear only when they are complete."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def user_folder() -> Path:
@@ -27,8 +31,41 @@ def user_folder() -> Path:
     return data / "unetsep"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: what has the name is complete."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
-    partial.replace(path)
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to fill that gets its name only when the block ends without an error.
+
+    It lies beside its target, so that it can be renamed, and under a name of its own, so that
+    several threads and processes may write the same target. After an error nothing of it is
+    left, and what had the name before is as it was.
+
+    Parameters
+    ----------
+    path
+        The target; its folder exists.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+
+    Examples
+    --------
+    >>> with open_atomically(Path("numbers.bin")) as file:
+    ...     written = file.write(bytes(8))
+    """
+    partial = path.with_name(f"{secrets.token_hex(8)}.part")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a whole file, text as UTF-8; see `open_atomically`."""
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from unetsep.cli import main
 from unetsep.cli import models as manage
 from unetsep.errors import WeightsError
 from unetsep.weights import hub
-from unetsep.weights import load as weights
+from unetsep.weights import manifest as manifests
+from unetsep.weights.load import load_network
+from unetsep.weights.manifest import Checkpoint
 
 
 @pytest.fixture
@@ -19,11 +22,11 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A published model that is not bundled, and the path it has in the hub's cache."""
     path = tmp_path / "remote.safetensors"
     digest = hashlib.sha256(b"weights").hexdigest()
-    entry = weights.Checkpoint("remote", "mse", "", path.name, "org/name", "v1", digest, 7, {}, "x")
-    monkeypatch.setattr(manage, "list_models", lambda: [*weights.list_models(), entry])
+    entry = Checkpoint("remote", "mse", "", path.name, "org/name", "v1", digest, 7, {}, "x")
+    monkeypatch.setattr(manage, "list_models", lambda: [*manifests.list_models(), entry])
     monkeypatch.setattr(hub, "cached_file", lambda _: path if path.is_file() else None)
 
-    def fetch(_: weights.Checkpoint) -> Path:
+    def fetch(_: Checkpoint) -> Path:
         path.write_bytes(b"weights")
         return path
 
@@ -35,7 +38,7 @@ def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
     lines = list(manage.download([], everything=True))
     assert lines[-1] == f"remote: {remote}"
     assert remote.read_bytes() == b"weights"
-    assert len(lines) == len(weights.list_models()) + 1
+    assert len(lines) == len(manifests.list_models()) + 1
 
 
 def test_download_needs_names_or_all() -> None:
@@ -66,7 +69,7 @@ def test_verify_deletes_a_damaged_download(remote: Path) -> None:
 
 
 def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dataclasses.replace(weights.list_models()[0], sha256="0" * 64)
+    entry = dataclasses.replace(manifests.list_models()[0], sha256="0" * 64)
     monkeypatch.setattr(manage, "list_models", lambda: [entry])
     (line,), intact = manage.verify()
     assert not intact
@@ -86,9 +89,18 @@ def test_the_commands_print_what_they_did(remote: Path) -> None:
 def test_a_published_model_that_is_not_bundled_comes_from_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (first, *_) = weights.list_models()
+    (first, *_) = manifests.list_models()
     moved = tmp_path / first.file
     moved.write_bytes(first.path.read_bytes())
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "nothing here")
+    monkeypatch.setattr(manifests, "BUNDLED", tmp_path / "nothing here")
     monkeypatch.setattr(hub, "cached_file", lambda entry: tmp_path / entry.file)
-    assert weights.load_network(first.name).config == weights.load_network(moved).config
+    assert load_network(first.name).config == load_network(moved).config
+
+
+def test_json_lists_each_data_set_once() -> None:
+    content = json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)
+    (default,) = (each for each in content["models"] if each["name"] == content["default"])
+    assert default["bundled"]
+    songs = default["training"]["songs"]
+    assert len(songs) >= 3
+    assert sum(len(content["datasets"][name]["songs"]) for name in songs) >= 100

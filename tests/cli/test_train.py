@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,21 +15,23 @@ from click.testing import CliRunner, Result
 from tests.train.synthetic import MODEL, write_musdb
 from unetsep.cli import main
 from unetsep.cli import train as train_commands
+from unetsep.config import STEMS
 from unetsep.network import presets
+from unetsep.train.config import TrainConfig
 from unetsep.train.losses.functions import LOSSES
+from unetsep.weights.manifest import read_manifest
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and clips of a size for tests; no MUSDB18 in the environment."""
     monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
-    make = train_commands.TrainConfig
 
-    def shorter(**values: Any) -> Any:
-        return make(**{"clip_frames": 64} | values)
+    @dataclasses.dataclass(frozen=True)
+    class ShortClips(TrainConfig):
+        clip_frames: int = 64
 
-    shorter.from_json = make.from_json  # type: ignore[attr-defined]
-    monkeypatch.setattr(train_commands, "TrainConfig", shorter)
+    monkeypatch.setattr(train_commands, "TrainConfig", ShortClips)
     monkeypatch.delenv("MUSDB_PATH", raising=False)
 
 
@@ -48,9 +51,11 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
         *start, "--losses", "l1,mse", "--cache", tmp_path / "cache", *settings, "--max-steps", 2
     )
     assert told.exit_code == 0, told.output
-    assert "Training l1, mse on 2 songs" in told.output
+    assert "Training l1, mse on 2 recordings" in told.output
     assert "step 2 l1: SDR in dB vocals" in told.output
-    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    assert json.loads((run / "data.json").read_text())["roots"] == {
+        "musdb": [str(tmp_path / "musdb")]
+    }
     lists = {
         "songs": ["musdb/train/A - B", "musdb/train/C - D"],
         "valid_songs": ["musdb/valid/Leaf - Summerghost"],
@@ -65,10 +70,10 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert "its seed is 0, this run's 9" in other.output
     exported = call("export", run, "--loss", "l1", "--manifest", tmp_path / "manifest.json")
     assert exported.exit_code == 0, exported.output
-    entry = json.loads((tmp_path / "manifest.json").read_text())["checkpoints"][0]
-    assert entry["training"]["data"] == ["musdb"]
-    assert entry["training"].items() >= lists.items()
-    assert entry["scores"]["change_by_half_precision"] < 0.01
+    (entry,) = read_manifest(tmp_path / "manifest.json").checkpoints.values()
+    assert entry.training["data"] == ["musdb"]
+    assert entry.training.items() >= lists.items()
+    assert entry.scores["change_by_half_precision"] < 0.01
 
 
 def test_the_losses_are_listed() -> None:
@@ -132,23 +137,32 @@ def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None
 
     wide = dataclasses.replace(MODEL, filters=(6, 8))
     (tmp_path / "net.safetensors").write_bytes(serialize(UNet(wide)))
-    assert train_commands._model(None, None, str(tmp_path / "net.safetensors")) == wide
+    assert train_commands._model(None, None, str(tmp_path / "net.safetensors"), STEMS) == wide
 
 
-def test_precision_is_chosen_for_the_device() -> None:
-    assert train_commands.pick_precision("fp16", "cpu") == "fp16"
-    assert train_commands.pick_precision("auto", "cpu") in ("bf16", "fp32")
-    assert train_commands.pick_precision("auto", "mps") == "fp32"
+def test_shares_are_read() -> None:
+    read = train_commands.parse_shares("--extra-share", "bass=0.3, drums=1", STEMS)
+    assert read == {"bass": 0.3, "drums": 1.0}
+    assert train_commands.parse_shares("--extra-share", "piano=0", ("piano",)) == {"piano": 0.0}
 
 
-def test_shares_of_extra_recordings_are_read_and_checked() -> None:
-    assert train_commands.parse_shares("bass=0.3, drums=1") == {"bass": 0.3, "drums": 1.0}
-    for wrong in ("bass", "bass=much", "piano=0.3", "bass=0.3,"):
-        with pytest.raises(ValueError, match="expected a share from 0 to 1 for some of vocals"):
-            train_commands.parse_shares(wrong)
-    told = call("train", "--extra-share", "bass=1.5", "--pools", "nowhere")
+@pytest.mark.parametrize("option", ["--extra-share", "--second-share"])
+@pytest.mark.parametrize(
+    "wrong", ["bass", "bass=much", "piano=0.3", "bass=0.3,", "bass=1.5", "drums=-0.1", "bass=nan"]
+)
+def test_shares_that_are_none_are_refused_by_the_name_of_their_option(
+    option: str, wrong: str
+) -> None:
+    told = call("train", option, wrong, "--pools", "nowhere")
     assert told.exit_code == 1
-    assert "extra_share={" in told.output
+    expected = "expected a share from 0 to 1 for some of vocals, drums, bass, other, such as"
+    assert f"Error: {option} {wrong!r}: {expected}" in told.output
+    assert told.output.strip().count("\n") == 0
+
+
+def test_shares_are_those_of_the_stems_of_the_run() -> None:
+    told = call("train", "--stems", "piano,rest", "--second-share", "bass=0.3", "--pools", "none")
+    assert "for some of piano, rest, such as piano=0.3,rest=0.5" in told.output
 
 
 def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
@@ -163,11 +177,45 @@ def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
     settings = ("--batch-size", 1, "--max-steps", 1, "--precision", "fp32", "--workers", 0)
     told = call("train", "--run", run, "--cache", tmp_path / "cache", "--loss", "l1", *settings)
     assert told.exit_code == 0, told.output
-    assert json.loads((run / "data.json").read_text())["musdb"] == str(tmp_path / "musdb")
+    assert json.loads((run / "data.json").read_text())["roots"] == {
+        "musdb": [str(tmp_path / "musdb")]
+    }
     assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
 
 
-def test_the_command_line_offers_the_networks_there_are() -> None:
-    from unetsep.cli import options as train_cli
+def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    told = call("export", tmp_path / "none")
+    assert told.exit_code == 1
+    sentence = f"there is no run {tmp_path / 'none'}: expected a folder that unetsep train wrote"
+    assert told.output == f"Error: {sentence}\n"
+    told = call("train", "--resume", "--run", tmp_path / "none")
+    assert "there is no run to resume in" in told.output
+    assert "Errno" not in told.output
 
-    assert set(train_cli.NETWORKS) == set(presets.NETWORKS)
+
+# Runs commands as if the packages of the extra were not installed.
+BARE = """
+import sys
+from importlib.metadata import requires
+from click.testing import CliRunner
+from unetsep.cli import main
+for line in requires("unetsep"):
+    if "extra == 'train'" in line.replace('"', "'"):
+        sys.modules[line.split(">")[0].replace("-", "_")] = None
+for words in (
+    "train --list-losses", "average a -o b.safetensors", "export run", "publish run --repo-id a/b"
+):
+    told = CliRunner().invoke(main, words.split())
+    print(told.exit_code, told.output, sep="|", end="")
+"""
+
+
+def test_without_the_extra_the_message_says_what_to_install() -> None:
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    for line, command in zip(lines, ("train", "average", "export", "publish"), strict=True):
+        assert line.startswith(f"1|Error: unetsep {command} needs ")
+        assert line.endswith(
+            ", which is not installed: run pip install 'unetsep[train]' or, in a checkout, "
+            "pip install -e '.[train]'"
+        )

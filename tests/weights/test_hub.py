@@ -22,7 +22,7 @@ SCRIPT = """
 import json, sys, time
 from unetsep.weights import hub
 from unetsep.errors import WeightsError
-from unetsep.weights.load import Checkpoint
+from unetsep.weights.manifest import Checkpoint
 hub.STALL = 2.0
 entry = Checkpoint("m", "mse", "", "m.safetensors", "org/name", "v1", sys.argv[1], 1, {}, "x")
 begun = time.monotonic()

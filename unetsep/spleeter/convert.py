@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
+from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
-from ..weights.manifest import SUFFIX, Checkpoint, all_models
+from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, all_models
 from .bundle_files import BundleFiles, read_bundle
 from .tensor_bundle import Entry, read_index, read_tensor
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..network.unet import UNet
-from ..network.presets import INSTRUMENTS, spleeter_config
-from ..weights.manifest import _add
 
 LEVELS = 6
 # Layers of each kind in one instrument's network.
@@ -96,7 +95,7 @@ def import_spleeter(
         licence="see its publisher",
         source={"kind": "spleeter", "from": path.name, "sha256": files.hashes()},
     )
-    _add(entry, content)
+    add_user_model(entry, content)
     return entry
 
 

@@ -3,6 +3,7 @@
 load         a name or path -> a network, with every check made
 manifest     what is published, and what the user imported
 checkpoint   bytes <-> network
+datasets     what they were trained on, listed once in the manifest
 hub          downloads and their cache
 """
 

@@ -13,13 +13,10 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import WeightsError
-
-if TYPE_CHECKING:
-    from .manifest import Checkpoint
-
+from .manifest import Checkpoint
 
 # Seconds to wait for the hub's first answer, and for further bytes of a download.
 ANSWER, STALL = 10.0, 30.0

@@ -1,8 +1,7 @@
-"""Checkpoints: the manifest of what is published, and loading with every check made.
+"""From the name or path of a model to its network, with every check made.
 
-A checkpoint is a safetensors file whose metadata holds the `ModelConfig` as JSON under
-``"config"``. Nothing is ever unpickled; a file that the manifest names is compared with
-the manifest's SHA-256 before anything in it is used.
+A file that the manifest names is compared with the manifest's SHA-256 before anything in it
+is used.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
+from . import hub
+from .checkpoint import MAX_BYTES, build_network
+from .manifest import Checkpoint, find_checkpoint, is_path, model_name
 
 if TYPE_CHECKING:
     from ..network.unet import UNet
-from .checkpoint import MAX_BYTES, build_network
-from .manifest import SUFFIX, all_models, is_path, manifest, model_name
 
 
 def load_network(model: str | Path) -> UNet:
@@ -37,27 +37,15 @@ def load_network(model: str | Path) -> UNet:
     WeightsError
         If there is no such model, or the file is damaged or not what it should be.
     """
-    return build_network(*_locate(model))
-
-
-def _locate(model: str | Path) -> tuple[bytes, str]:
-    """Content of a checkpoint, already compared with the manifest, and what it is called."""
     if is_path(model):
-        return _read(Path(model)), str(model)
-    name = model_name(model)
-    known = manifest().checkpoints
-    if name not in known:
-        known = all_models().checkpoints
-    if name not in known:
-        raise WeightsError(
-            f"there is no model {name!r}: expected {', '.join(known)}, "
-            f"or the path of a {SUFFIX} file"
-        )
-    entry = known[name]
-    if not entry.source and not entry.bundled:
-        from .hub import read
+        return build_network(_read(Path(model)), str(model))
+    entry = find_checkpoint(model_name(model))
+    local = entry.source or entry.bundled
+    return build_network(_verified(entry) if local else hub.read(entry), entry.name)
 
-        return read(entry), name
+
+def _verified(entry: Checkpoint) -> bytes:
+    """The content of a bundled or imported checkpoint, with the hash that it should have."""
     content = _read(entry.path)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
@@ -66,7 +54,7 @@ def _locate(model: str | Path) -> tuple[bytes, str]:
             f"{entry.path} is damaged: its SHA-256 is {found[:12]}..., the manifest "
             f"says {entry.sha256[:12]}...; {cure}"
         )
-    return content, name
+    return content
 
 
 def _read(path: Path) -> bytes:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from ..storage import user_folder, write_atomically
+from ..storage import open_atomically, user_folder, write_atomically
+from .datasets import DataSet, collect_datasets, refer, resolve
 
 PACKAGE = Path(__file__).parent.parent
-
-
 BUNDLED = PACKAGE / "checkpoints"
-
-
 # In an installed wheel the manifest lies inside the package, in a checkout beside it.
 MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manifest.json")
-
-
 SUFFIX = ".safetensors"
-
-
 # Same form, in the user's folder: models imported from elsewhere.
 USER_MANIFEST = "models.json"
+# Columns of a manifest's text; what fits into a line is written in one.
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -79,10 +73,56 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is published, in order, and which checkpoint is the default."""
+    """Checkpoints by name, in order.
 
-    default: str
-    checkpoints: dict[str, Checkpoint]
+    Parameters
+    ----------
+    default
+        Name of the checkpoint that is taken when none is asked for; empty if there is none.
+    checkpoints
+        Each with the whole list of the songs it was trained on.
+    datasets
+        Those songs by data set, with licence and note; see `unetsep.weights.datasets`.
+    """
+
+    default: str = ""
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    datasets: Mapping[str, DataSet] = field(default_factory=dict)
+
+    def including(self, entry: Checkpoint) -> Manifest:
+        """The same with one more checkpoint, which takes the place of one of its name."""
+        return replace(self, checkpoints={**self.checkpoints, entry.name: entry})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the file has it: each data set listed once, and checkpoints that refer to it."""
+        entries = [asdict(entry) for entry in self.checkpoints.values()]
+        datasets = collect_datasets((entry["training"] for entry in entries), self.datasets)
+        return {
+            "default": self.default,
+            "datasets": {name: asdict(dataset) for name, dataset in datasets.items()},
+            "checkpoints": [
+                entry | {"training": refer(entry["training"], datasets)} for entry in entries
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Manifest:
+        """The inverse of `to_dict`.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            If it is something else.
+        """
+        datasets = {
+            name: DataSet(**(dataset | {"songs": tuple(dataset["songs"])}))
+            for name, dataset in content.get("datasets", {}).items()
+        }
+        checkpoints = {}
+        for entry in content["checkpoints"]:
+            training = resolve(entry.get("training", {}), datasets)
+            checkpoints[entry["name"]] = Checkpoint(**(entry | {"training": training}))
+        return cls(content["default"], checkpoints, datasets)
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,10 +136,22 @@ def manifest() -> Manifest:
     """
     for path in MANIFESTS:
         if path.is_file():
-            return _parse_manifest(path, "install unetsep again")
+            return read_manifest(path, cure="install unetsep again")
     raise WeightsError(
         f"{MANIFESTS[0].name} is missing from this installation: install unetsep again"
     )
+
+
+def user_models() -> Manifest:
+    """The models that the user imported.
+
+    Raises
+    ------
+    WeightsError
+        If their manifest cannot be understood.
+    """
+    path = user_folder() / USER_MANIFEST
+    return read_manifest(path, cure="delete it and import its models again")
 
 
 def all_models() -> Manifest:
@@ -110,31 +162,37 @@ def all_models() -> Manifest:
     WeightsError
         If either cannot be understood.
     """
-    path = user_folder() / USER_MANIFEST
-    published = manifest()
-    if not path.is_file():
-        return published
-    imported = _parse_manifest(path, "delete it and import its models again")
-    return Manifest(published.default, published.checkpoints | imported.checkpoints)
-
-
-def _parse_manifest(path: Path, cure: str) -> Manifest:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = [Checkpoint(**entry) for entry in content["checkpoints"]]
-        default = content["default"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
-    for entry in entries:
-        # File names are joined to folders, so they must not lead anywhere else.
-        if Path(entry.file).name != entry.file or not entry.file.endswith(SUFFIX):
-            raise WeightsError(f"{path}: {entry.name} names {entry.file!r}, not a plain file name")
-    return Manifest(default, {entry.name: entry for entry in entries})
+    published, imported = manifest(), user_models()
+    return Manifest(
+        published.default,
+        {**published.checkpoints, **imported.checkpoints},
+        {**published.datasets, **imported.datasets},
+    )
 
 
 def list_models() -> list[Checkpoint]:
     """All published checkpoints, in the manifest's order, then those the user imported."""
     return list(all_models().checkpoints.values())
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The published or imported checkpoint of a name.
+
+    Raises
+    ------
+    WeightsError
+        If there is none; the message lists the names.
+    """
+    # A published one is found even where the user's manifest is damaged.
+    known = manifest().checkpoints
+    if name not in known:
+        known = all_models().checkpoints
+    if name not in known:
+        raise WeightsError(
+            f"there is no model {name!r}: expected {', '.join(known)}, "
+            f"or the path of a {SUFFIX} file"
+        )
+    return known[name]
 
 
 def model_name(model: str | Path) -> str:
@@ -150,57 +208,89 @@ def is_path(model: str | Path) -> bool:
     return isinstance(model, Path) or text.endswith(SUFFIX) or "/" in text or "\\" in text
 
 
-def read_manifest(path: Path) -> tuple[str, list[Checkpoint]]:
-    """Default and entries of a manifest file; an empty one if there is none yet.
+def read_manifest(path: Path, *, cure: str = "repair it, or name another file") -> Manifest:
+    """A manifest from its file; an empty one if there is none yet.
+
+    Parameters
+    ----------
+    path
+        The file, which is left as it is.
+    cure
+        What to do if it is damaged, for the message.
 
     Raises
     ------
     WeightsError
-        If the file cannot be understood; it is left as it is.
+        If it cannot be understood, or names files that lie elsewhere.
     """
     if not path.exists():
-        return "", []
+        return Manifest()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content["default"], [Checkpoint(**entry) for entry in content["checkpoints"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no manifest of unetsep: {error}") from error
+        content = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
+    for entry in content.checkpoints.values():
+        # File names are joined to folders, so they must not lead anywhere else.
+        if Path(entry.file).name != entry.file or not entry.file.endswith(SUFFIX):
+            raise WeightsError(f"{path}: {entry.name} names {entry.file!r}, not a plain file name")
+    return content
+
+
+def write_manifest(path: Path, content: Manifest) -> None:
+    """Write a manifest, or replace the one that is there."""
+    write_atomically(path, format_json(content.to_dict()) + "\n")
 
 
 def add_to_manifest(path: Path, entry: Checkpoint) -> None:
-    """Add an entry to a manifest file, in place of one of the same name."""
-    default, entries = read_manifest(path)
-    names = [each.name for each in entries]
-    if entry.name in names:
-        entries[names.index(entry.name)] = entry
-    else:
-        entries.append(entry)
-    write_manifest(path, default or entry.name, entries)
+    """Add an entry to a manifest file, in place of one of the same name.
+
+    The first entry of a new manifest becomes its default.
+    """
+    content = read_manifest(path).including(entry)
+    write_manifest(path, replace(content, default=content.default or entry.name))
 
 
-def write_manifest(path: Path, default: str, checkpoints: Sequence[Checkpoint]) -> None:
-    """Write the manifest of all published checkpoints."""
-    entries = [asdict(checkpoint) for checkpoint in checkpoints]
-    text = json.dumps({"default": default, "checkpoints": entries}, indent=2, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+def add_user_model(entry: Checkpoint, content: bytes) -> None:
+    """Write a checkpoint to the user's folder and name it in the manifest there.
 
+    Parameters
+    ----------
+    entry
+        With a ``source``; it takes the place of one of its name.
+    content
+        Of the file.
 
-def _add(entry: Checkpoint, content: bytes) -> None:
-    """Write a checkpoint and name it in the user's manifest, both or neither."""
-    known = {n: e for n, e in all_models().checkpoints.items() if e.source}
-    entries = [asdict(e) for e in (known | {entry.name: entry}).values()]
-    manifest = json.dumps({"default": "", "checkpoints": entries}, indent=1, ensure_ascii=False)
+    Raises
+    ------
+    WeightsError
+        If the folder cannot be written to; all is then as before.
+    """
     folder = user_folder()
-    parts = [folder / f"{entry.file}.part", folder / f"{USER_MANIFEST}.part"]
+    text = format_json(user_models().including(entry).to_dict()) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        parts[0].write_bytes(content)
-        parts[1].write_text(manifest, encoding="utf-8")
-        parts[0].replace(entry.path)
-        parts[1].replace(folder / USER_MANIFEST)
+        # Both files are complete before the first gets its name, which is the checkpoint.
+        with (
+            open_atomically(folder / USER_MANIFEST) as listing,
+            open_atomically(entry.path) as checkpoint,
+        ):
+            listing.write(text.encode())
+            listing.flush()
+            checkpoint.write(content)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+
+
+def format_json(value: Any, indent: str = "") -> str:
+    """JSON in which a list or an object that fits into a line is not broken up."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not value or not isinstance(value, dict | list | tuple) or len(indent + line) <= WIDTH:
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value]
+        parts, (first, last) = list(value.values()), "{}"
+    else:
+        keys, parts, (first, last) = [""] * len(value), list(value), "[]"
+    lines = [key + format_json(part, inner) for key, part in zip(keys, parts, strict=True)]
+    return f"{first}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{last}"

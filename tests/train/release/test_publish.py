@@ -145,7 +145,7 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
     assert "vocals 1.00" in card
     entry = json.loads((run / "export" / "net.json").read_text())
     assert (entry["repo_id"], entry["revision"]) == ("org/net", COMMIT)
-    assert read_manifest(manifest)[1][0].revision == COMMIT
+    assert read_manifest(manifest).checkpoints["net"].revision == COMMIT
 
 
 def test_a_refused_upload_is_one_sentence_and_changes_nothing(

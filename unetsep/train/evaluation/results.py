@@ -8,10 +8,8 @@ simplejson read but strict JSON parsers do not.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnetsepError
+from ...storage import write_atomically
 from ...version import __version__
 from .scoring import METRICS, TrackScores
 from .tracks import Track
@@ -70,7 +69,7 @@ def path_of(output: Path, method: str, track: Track) -> Path:
 
 
 def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
-    """Write scores beside their place, then rename: what has the name is complete."""
+    """Write scores; what has the name is complete."""
     content = {
         "targets": [
             {"name": stem, "frames": _frames(scores, index)}
@@ -85,14 +84,10 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
             "origin": origin.to_dict(),
         },
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(path)
+        write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise UnetsepError(f"{path} cannot be written: {error.strerror}") from error
 
 

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from tests.weights.conftest import SMALL
+from unetsep.errors import WeightsError
+from unetsep.network.unet import UNet
+from unetsep.weights.checkpoint import build_network, serialize
+from unetsep.weights.load import load_network
+
+
+def altered(file: Path, **changes: torch.Tensor | None) -> bytes:
+    """The content of a checkpoint with tensors replaced, added or (None) removed."""
+    tensors = load(file.read_bytes()) | {n.replace("__", "."): t for n, t in changes.items()}
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return save(kept, metadata={"config": SMALL.to_json()})
+
+
+@torch.no_grad()
+def test_a_checkpoint_gives_the_network_back(network: UNet, file: Path) -> None:
+    loaded = load_network(file)
+    x = torch.rand(1, 2, 1024, 64)
+    assert (loaded(x) - network(x)).abs().max() < 2e-3  # half precision
+    assert loaded.config == SMALL
+    assert not loaded.training
+
+
+def test_only_convolutions_are_stored_in_half_precision(file: Path) -> None:
+    stored: dict[torch.dtype, set[str]] = {}
+    for name, tensor in load(file.read_bytes()).items():
+        stored.setdefault(tensor.dtype, set()).add(name)
+    expected = UNet(SMALL).state_dict()
+    convolutions = {name for name, value in expected.items() if value.dim() == 4}
+    counts = {name for name in expected if name.endswith("num_batches_tracked")}
+    assert len(convolutions) == 4
+    assert stored == {
+        torch.float16: convolutions,
+        torch.int64: counts,
+        torch.float32: set(expected) - convolutions - counts,
+    }
+
+
+def test_large_running_variances_survive(network: UNet, tmp_path: Path) -> None:
+    network.state_dict()["encoder.0.1.running_var"].fill_(1e6)
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(serialize(network))
+    assert (load_network(file).state_dict()["encoder.0.1.running_var"] == 1e6).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"head__weight": torch.zeros(1)}, "head.weight"),
+        ({"head__weight": None}, "head.weight"),
+        ({"surprise": torch.zeros(1)}, "surprise"),
+    ],
+    ids=["wrong shape", "missing", "extra"],
+)
+def test_tensors_that_do_not_fit_the_config_are_refused(
+    file: Path, changes: dict[str, torch.Tensor | None], named: str
+) -> None:
+    with pytest.raises(WeightsError, match=f"does not fit its own config.*'{named}'"):
+        build_network(altered(file, **changes), "x")
+
+
+def test_an_absurd_config_costs_no_memory(file: Path) -> None:
+    absurd = dataclasses.replace(SMALL, filters=(4096, 4096)).to_json()
+    content = save(load(file.read_bytes()), metadata={"config": absurd})
+    with pytest.raises(WeightsError, match="does not fit"):
+        build_network(content, "x")
+
+
+def test_a_header_that_claims_to_be_huge_is_refused(file: Path) -> None:
+    content = (2**62).to_bytes(8, "little") + file.read_bytes()[8:]
+    with pytest.raises(WeightsError, match=r"not a unetsep checkpoint|damaged"):
+        build_network(content, "x")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"stems": [f"s{i}" for i in range(10**5)], "networks": "per_stem"},
+        {"filters": [4] * 10**5},
+        {"filters": [10**9, 4]},
+        {"segment_frames": 2**40},
+        {"n_fft": 2**40, "hop_length": 2**38},
+        {"stems": ["../../evil"]},
+    ],
+    ids=["stems", "levels", "filters", "segment", "window", "path as a stem"],
+)
+def test_configs_that_ask_for_absurd_networks_or_buffers_are_refused(
+    file: Path, config: dict[str, object]
+) -> None:
+    text = json.dumps(json.loads(SMALL.to_json()) | config)
+    content = save(load(file.read_bytes()), metadata={"config": text})
+    with pytest.raises(WeightsError, match="cannot be used: model config"):
+        build_network(content, "x")
+
+
+@pytest.mark.parametrize("config", ['{"nonsense": 1}', '{"bins": -5}', '{"filters": "a"}', "[]"])
+def test_a_config_that_makes_no_sense_is_refused(file: Path, config: str) -> None:
+    content = save(load(file.read_bytes()), metadata={"config": config})
+    with pytest.raises(WeightsError):
+        build_network(content, "x")

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unetsep.config import ModelConfig
+from unetsep.errors import WeightsError
+from unetsep.weights import manifest as manifests
+from unetsep.weights.datasets import DataSet
+from unetsep.weights.load import load_network
+from unetsep.weights.manifest import (
+    Checkpoint,
+    add_to_manifest,
+    add_user_model,
+    list_models,
+    read_manifest,
+    write_manifest,
+)
+
+
+def entry(name: str, songs: list[str], **fields: str) -> Checkpoint:
+    training = {"songs": songs, "valid_songs": ["musdb/valid/V"], "steps": 1}
+    about = dict.fromkeys(("loss", "description", "repo_id", "revision"), "") | fields
+    file = f"{name}.safetensors"
+    return Checkpoint(name, file=file, sha256="", bytes=1, config={}, licence="x",
+                      training=training, **about)  # fmt: skip
+
+
+def test_published_checkpoints_are_what_the_manifest_says() -> None:
+    entries = list_models()
+    assert manifests.manifest().default in {entry.name for entry in entries}
+    for entry in entries:
+        content = (manifests.BUNDLED / entry.file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry.sha256
+        assert len(content) == entry.bytes
+        network = load_network(entry.name)
+        assert network.config == ModelConfig.from_dict(entry.config)
+        assert entry.licence
+        assert entry.training
+        assert set(entry.scores["sdr"]) >= set(network.config.stems)
+
+
+def test_bundled_checkpoints_stay_small_and_nothing_else_is_bundled() -> None:
+    files = {path.name: path.stat().st_size for path in manifests.BUNDLED.glob("*.safetensors")}
+    assert set(files) == {entry.file for entry in list_models()}
+    assert sum(files.values()) <= 40e6
+
+
+def test_no_checkpoint_was_trained_on_a_test_song() -> None:
+    for entry in list_models():
+        assert entry.training["splits"] == ["train"]
+        assert len(entry.training["songs"]) >= 100
+        assert not any("test/" in song for song in entry.training["songs"])
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.pt"]
+)
+def test_manifest_file_names_that_lead_elsewhere_are_refused(
+    name: str, publish: Callable[..., None]
+) -> None:
+    publish(file=name)
+    with pytest.raises(WeightsError, match="not a plain file name"):
+        load_network("small")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"default": 1, "checkpoints": [{"a": 1}]}'])
+def test_a_damaged_manifest_says_so(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights_manifest.json"
+    path.write_text(text)
+    monkeypatch.setattr(manifests, "MANIFESTS", (path,))
+    manifests.manifest.cache_clear()
+    with pytest.raises(WeightsError, match="damaged"):
+        manifests.manifest()
+
+
+def test_a_missing_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "MANIFESTS", (tmp_path / "x",))
+    manifests.manifest.cache_clear()
+    with pytest.raises(WeightsError, match="missing from this installation"):
+        manifests.manifest()
+
+
+def test_songs_are_listed_once_in_the_file_and_for_each_checkpoint_in_memory(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "manifest.json"
+    entries = [
+        entry("all", ["musdb/train/A - B/C", "musdb/train/D", "pools/train/bass/E"]),
+        entry("some", ["musdb/train/D", "pools/train/bass/E"]),
+        entry("disordered", ["musdb/train/D", "musdb/train/A - B/C"]),
+        entry("plain", ["a song"]),
+    ]
+    for each in entries:
+        add_to_manifest(path, each)
+    content = json.loads(path.read_text())
+    assert list(content["datasets"]["musdb/train"]["songs"]) == ["A - B/C", "D"]
+    written = [each["training"]["songs"] for each in content["checkpoints"]]
+    assert written == [
+        {"musdb/train": {}, "pools/train": {}},
+        {"musdb/train": {"left_out": ["A - B/C"]}, "pools/train": {}},
+        ["musdb/train/D", "musdb/train/A - B/C"],
+        ["a song"],
+    ]
+    found = read_manifest(path)
+    assert found.default == "all"
+    assert list(found.checkpoints.values()) == entries
+
+
+def test_adding_a_checkpoint_keeps_what_is_said_of_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    add_to_manifest(path, entry("one", ["musdb/train/A"]))
+    content = json.loads(path.read_text())
+    content["datasets"]["musdb/train"] |= {"licence": "CC0", "note": "A song."}
+    path.write_text(json.dumps(content))
+    add_to_manifest(path, entry("one", ["musdb/train/B"], description="better"))
+    add_to_manifest(path, entry("two", ["musdb/train/A", "musdb/train/B"]))
+    found = read_manifest(path)
+    assert found.datasets["musdb/train"] == DataSet("CC0", "A song.", ("B", "A"))
+    assert list(found.checkpoints) == ["one", "two"]
+    assert found.checkpoints["one"].description == "better"
+
+
+def test_a_reference_to_data_that_is_not_listed_is_damage(publish: Callable[..., None]) -> None:
+    publish(training={"songs": {"nowhere/train": {}}})
+    with pytest.raises(WeightsError, match=r"damaged .*nowhere/train"):
+        manifests.manifest()
+
+
+def test_the_published_manifest_is_as_it_would_be_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "manifest.json", manifests.manifest())
+    (path,) = (path for path in manifests.MANIFESTS if path.is_file())
+    assert (tmp_path / "manifest.json").read_text() == path.read_text()
+    for dataset in manifests.manifest().datasets.values():
+        assert dataset.licence
+        assert dataset.note
+
+
+@pytest.mark.parametrize("width", [1, 40, 1000])
+def test_the_text_of_a_manifest_is_json(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "WIDTH", width)
+    value = {"a": [1, 2.5, None, True], "b": {"é": [], "d": {}}, "c": [[1], {"e": "\n"}]}
+    text = manifests.format_json(value)
+    assert json.loads(text) == value
+    assert "é" in text
+
+
+def test_a_model_of_the_users_is_added_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    mine = dataclasses.replace(entry("mine", []), source={"kind": "test"})
+    add_user_model(mine, b"one")
+    add_user_model(dataclasses.replace(mine, name="other", file="other.safetensors"), b"two")
+    assert list(manifests.user_models().checkpoints) == ["mine", "other"]
+    assert manifests.all_models().default == manifests.manifest().default
+    assert mine.path.read_bytes() == b"one"
+    before = sorted(tmp_path.iterdir())
+    (tmp_path / "third.safetensors").mkdir()  # in the way
+    third = dataclasses.replace(mine, name="third", file="third.safetensors")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        add_user_model(third, b"three")
+    (tmp_path / "third.safetensors").rmdir()
+    assert sorted(tmp_path.iterdir()) == before
+    assert list(manifests.user_models().checkpoints) == ["mine", "other"]

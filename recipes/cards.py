@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from unetsep.config import STEMS, ModelConfig
-from unetsep.network.unet import UNet
+from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 MANIFEST, PAGE = ROOT / "weights_manifest.json", ROOT / "docs" / "models.md"
+# The seven of the comparison come from one long command, which is a script.
+LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual"
+SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
 BEGIN, END = "<!-- cards: begin -->\n", "<!-- cards: end -->\n"
 
 
@@ -50,7 +53,7 @@ def card(entry: Checkpoint, default: str) -> str:
     """One checkpoint in Markdown, from its manifest entry alone."""
     training, scores = entry.training, entry.scores
     settings, valid = training["settings"], training["valid_sdr"]
-    parameters = sum(p.numel() for p in UNet(ModelConfig.from_dict(entry.config)).parameters())
+    parameters = sum(p.numel() for p in build(ModelConfig.from_dict(entry.config)).parameters())
     title = f"### `{entry.name}`" + (" (default)" if entry.name == default else "")
     rows = ["| SDR in dB | " + " | ".join(STEMS) + " | mean |", "|---|---|---|---|---|---|"]
     cells = [*(scores["sdr"][stem] for stem in STEMS), scores["mean"]]
@@ -62,6 +65,7 @@ def card(entry: Checkpoint, default: str) -> str:
     seed = f"seed {settings['seed']}"
     if "mean_of" in training:
         made, seed = f"mean of the weights of {training['mean_of']}", "a seed for each"
+    command = SCRIPT if training["command"].startswith(LOSSES) else training["command"]
     facts = [
         f"{entry.description}",
         "",
@@ -74,7 +78,7 @@ def card(entry: Checkpoint, default: str) -> str:
         f"- Data: {len(training['songs'])} songs and recordings, each named in "
         f"`weights_manifest.json`: {training['data']}.",
         f"- Licence of the weights: {entry.licence}.",
-        f"- Command: `{training['command']}`",
+        f"- Command: `{command}`",
     ]
     return "\n".join([title, "", *facts, "", *rows, ""])
 

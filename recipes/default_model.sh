@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train the default model, mse-long, once more:
+# Train the default model, mse-long:
 #
 #     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER
 #
@@ -7,11 +7,11 @@
 # 2. Layers that mix bins, and four rounds: in each, two networks go their own ways from the same
 #    weights, and the mean of both is where the next round begins.
 # 3. Most of the training: sixteen clips a step, even more varied, without doubtful recordings.
-# 4. Three networks go on from there with the loss on magnitudes; the mean of all four.
+# 4. Three networks are trained further with the loss on magnitudes; the mean of all four.
 #
 # 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
 # a large one. What FOLDER holds already is not trained again, so a script that broke off can be
-# started once more; delete the folder of the run that broke off.
+# started again; delete the folder of the run that broke off.
 set -eu
 [ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }
 musdb=$1 songs=$2 pools=$3 folder=$4

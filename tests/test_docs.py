@@ -98,11 +98,12 @@ def make_targets() -> list[str]:
 
 
 def check_script(words: list[str]) -> None:
-    """The script is there, and it or one beside it declares each option."""
+    """The script is there, and it, one beside it or a kind of data set declares each option."""
     script = ROOT / words[0]
     assert script.is_file()
     if script.suffix == ".py":
-        source = "".join(path.read_text("utf-8") for path in script.parent.glob("*.py"))
+        files = [*script.parent.glob("*.py"), *(ROOT / "unetsep/train/data").glob("*.py")]
+        source = "".join(path.read_text("utf-8") for path in files)
         for word in words[1:]:
             assert not word.startswith("--") or f'"{word.split("=")[0]}"' in source, word
 

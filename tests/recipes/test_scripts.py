@@ -1,0 +1,60 @@
+"""The scripts that train the published models, with a stub in place of ``unetsep``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.test_docs import check_unetsep
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+# Writes its arguments down, one a line, and makes the folder that a run would leave.
+STUB = """#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word" >> {log}.$$; done
+while [ $# -gt 1 ]; do [ "$1" = --run ] && mkdir -p "$2"; shift; done
+exit 0
+"""
+
+pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
+
+
+def commands(folder: Path, script: str, *arguments: str) -> list[list[str]]:
+    """The words of each call of ``unetsep``."""
+    stub, log = folder / "bin" / "unetsep", folder / "call"
+    stub.parent.mkdir()
+    stub.write_text(STUB.format(log=shlex.quote(str(log))))
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["sh", str(RECIPES / script), *arguments], env=env, check=True, timeout=60)
+    return [path.read_text().splitlines() for path in folder.glob("call.*")]
+
+
+def test_the_losses_are_trained_by_options_that_exist(tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    (words,) = commands(tmp_path, "losses.sh", "M", "S", "P", run, "--losses", "mse,l1")
+    check_unetsep(list(words))
+    assert words[words.index("--leave-out", words.index("P")) + 1].endswith("=vocals,other")
+    assert words[-2:] == ["--losses", "mse,l1"]  # the last one counts
+
+
+def test_the_default_model_is_trained_by_options_that_exist(tmp_path: Path) -> None:
+    calls = commands(tmp_path, "default_model.sh", "M", "S", "P", str(tmp_path / "runs"))
+    for words in calls:
+        check_unetsep(list(words))
+    # Three runs, four rounds of two, the long one, three with the loss on magnitudes.
+    assert sum(words[0] == "train" for words in calls) == 3 + 4 * 2 + 1 + 3
+    assert sum(words[0] == "average" for words in calls) == 4 + 1
+
+
+@pytest.mark.parametrize("script", ["losses.sh", "default_model.sh"])
+def test_too_few_arguments_are_refused(script: str) -> None:
+    run = subprocess.run(
+        ["sh", str(RECIPES / script), "M"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert "usage:" in run.stderr

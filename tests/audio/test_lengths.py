@@ -10,7 +10,14 @@ import soundfile
 
 from tests.audio.test_reader import read
 from tests.signals import RATE, music
-from unetsep.audio.lengths import missing_share, mp3_claim, ogg_is_open
+from unetsep.audio.lengths import (
+    MP3_SLACK,
+    LengthClaim,
+    claim_length,
+    missing_share,
+    mp3_claim,
+    ogg_is_open,
+)
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -187,3 +194,26 @@ def test_headers_cut_anywhere_are_no_crash(tmp_path):
             assert 0 <= missing_share(tmp_path / name, container) <= 1
             mp3_claim(tmp_path / name)
             ogg_is_open(tmp_path / name)
+
+
+def test_one_claim_says_what_is_promised_and_what_is_held(song):
+    path = song("a.wav", seconds=2, subtype="PCM_16")
+    whole = claim_length(path, "WAV", 2 * RATE, RATE)
+    assert whole == LengthClaim(2 * RATE, available=2 * RATE, slack=0)
+    half = claim_length(cut(path, 0.5), "WAV", RATE, RATE)
+    assert half.frames == pytest.approx(2 * RATE, rel=0.001)
+    assert (half.available, half.slack) == (RATE, 0)
+    assert claim_length(path, "WAV", None, RATE).frames is None
+
+
+def test_the_claim_of_an_mp3_says_where_to_read_on(song):
+    path = song("a.mp3", seconds=2)
+    counted = claim_length(path, "MP3", 2 * RATE, RATE)
+    assert counted == LengthClaim(2 * RATE, available=2 * RATE, slack=MP3_SLACK)
+    path.write_bytes(path.read_bytes() * 2)
+    joined = claim_length(path, "MP3", 2 * RATE, RATE)
+    assert (joined.frames, joined.available, joined.slack) == (None, None, None)
+    assert 0 < joined.read_from < 2000
+    assert len(joined.warnings) == 1
+    path.write_bytes(path.read_bytes()[joined.read_from :])
+    assert claim_length(path, "MP3", 2 * RATE, RATE) == LengthClaim(None, read_from=0)

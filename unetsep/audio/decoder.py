@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .lengths import LengthClaim
+
 Block = npt.NDArray[np.float32]
 
 
@@ -51,14 +53,11 @@ class AudioInfo:
 class Decoder(Protocol):
     """An open audio file.
 
-    ``slack`` is how many samples fewer than ``info.frames`` may come without the file being
-    cut short, None where the length is an estimate. ``available`` is how many are there,
-    where that is known beforehand. ``warnings`` are sentences for the user.
+    ``warnings`` are sentences for the user, those of the claim and what turns up in decoding.
     """
 
     info: AudioInfo
-    slack: int | None
-    available: int | None
+    length: LengthClaim
     warnings: list[str]
 
     def read(self, frames: int) -> Block:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import AudioError
 from .decoder import AudioInfo, Block
+from .lengths import LengthClaim
 
 # Seconds without a single block of audio after which ffmpeg is given up; seeking decodes
 # everything before the place, at far more than this many times real time.
@@ -57,8 +58,6 @@ class FfmpegDecoder:
         # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._rate, self._channels, self._gave_up = 0, 0, False
-        self.slack: int | None = None
-        self.available: int | None = None
         self.warnings: list[str] = []
         try:
             duration, bit_depth = self._probe()
@@ -67,6 +66,7 @@ class FfmpegDecoder:
             self.close()
             raise
         frames = None if duration is None else round(duration * self._rate)
+        self.length = LengthClaim(frames)
         self.info = AudioInfo(self._rate, self._channels, frames, bit_depth)
 
     def _command(self, *options: str) -> list[str]:

@@ -18,6 +18,77 @@ from typing import BinaryIO
 # at a little less than 2^31 or 2^32.
 OPEN_ENDED = 0x7FFF_0000
 LAST_PAGE_BYTES = 1 << 17
+MP3_FORMATS = ("MP3", "MPEG")
+# Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
+MP3_SLACK = 4 * 1152
+
+
+@dataclass(frozen=True)
+class LengthClaim:
+    """How long a file says it is, and how much of that it holds.
+
+    Parameters
+    ----------
+    frames
+        Samples per channel that it promises; None where only decoding would tell.
+    available
+        How many of these it holds; None where that is not known beforehand.
+    slack
+        How many samples fewer than ``frames`` may come without the file being cut short;
+        None where ``frames`` is an estimate.
+    read_from
+        Byte from which to decode all there is, whatever length the decoder has in mind;
+        None where the decoder knows the end.
+    warnings
+        Sentences for the user.
+    """
+
+    frames: int | None
+    available: int | None = None
+    slack: int | None = None
+    read_from: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def claim_length(path: Path, container: str, frames: int | None, sample_rate: int) -> LengthClaim:
+    """What a file that libsndfile decodes claims of its length.
+
+    Parameters
+    ----------
+    path
+        A file that libsndfile could open.
+    container
+        Its format, as libsndfile calls it.
+    frames
+        Its length as libsndfile sees it, None where it sees none.
+    sample_rate
+        In Hz, for messages.
+    """
+    if container in MP3_FORMATS:
+        return _claim_mp3(path, frames)
+    if frames is None:
+        return LengthClaim(None, slack=0)
+    promised = round(frames / (1 - min(missing_share(path, container), 0.999)))
+    warnings: tuple[str, ...] = ()
+    if container == "OGG" and ogg_is_open(path):
+        warnings = (
+            f"{path} has no end mark, as if it was cut off; {frames / sample_rate:.2f} s are there",
+        )
+    return LengthClaim(promised, available=frames, slack=0, warnings=warnings)
+
+
+def _claim_mp3(path: Path, frames: int | None) -> LengthClaim:
+    first = mp3_claim(path)
+    if first.counted and first.goes_on_at is None:
+        available = None if frames is None else frames - int(frames * first.missing)
+        return LengthClaim(frames, available=available, slack=MP3_SLACK)
+    if first.goes_on_at is None:
+        return LengthClaim(None, read_from=0)
+    warning = (
+        f"{path} is several mp3 files joined into one: its own count of frames leaves out "
+        "the end, which is separated too"
+    )
+    return LengthClaim(None, read_from=first.goes_on_at, warnings=(warning,))
 
 
 def missing_share(path: Path, container: str) -> float:
@@ -48,14 +119,14 @@ def missing_share(path: Path, container: str) -> float:
         return 0.0
     with path.open("rb") as file:
         try:
-            found = find(file)
+            samples = find(file)
         except struct.error:  # the header itself is cut: libsndfile's business
             return 0.0
-        if found is None:
+        if samples is None:
             return 0.0
-        begin, claimed = found
-        there = file.seek(0, os.SEEK_END) - begin
-    return min(1.0, max(0.0, 1 - there / claimed)) if claimed > 0 else 0.0
+        begin, claimed = samples
+        held = file.seek(0, os.SEEK_END) - begin
+    return min(1.0, max(0.0, 1 - held / claimed)) if claimed > 0 else 0.0
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
@@ -159,21 +230,22 @@ def mp3_claim(path: Path) -> Mp3Claim:
         begin = _after_tags(file)
         file.seek(begin)
         frame = file.read(1 << 16)
-        found = min((at for at in (frame.find(b"Xing"), frame.find(b"Info")) if at > 0), default=-1)
-        sync = frame.rfind(b"\xff", 0, max(found, 0))
+        marks = (frame.find(b"Xing"), frame.find(b"Info"))
+        mark = min((at for at in marks if at > 0), default=-1)
+        sync = frame.rfind(b"\xff", 0, max(mark, 0))
         # Header and side information come before it: 13 to 40 bytes.
-        if found < 0 or sync < 0 or not 12 <= found - sync <= 40 or len(frame) < found + 16:
+        if mark < 0 or sync < 0 or not 12 <= mark - sync <= 40 or len(frame) < mark + 16:
             return Mp3Claim()
-        flags, _, size = struct.unpack_from(">III", frame, found + 4)
+        flags, _, size = struct.unpack_from(">III", frame, mark + 4)
         if flags & 3 != 3 or size == 0:
             return Mp3Claim(counted=bool(flags & 1))
         begin += sync
-        there = file.seek(0, os.SEEK_END) - begin
+        held = file.seek(0, os.SEEK_END) - begin
         file.seek(begin + size)
-        behind = file.read(3)
-        goes_on = behind == b"ID3" or (len(behind) == 3 and behind[0] == 255 and behind[1] >= 0xE0)
+        after = file.read(3)
+        goes_on = after == b"ID3" or (len(after) == 3 and after[0] == 255 and after[1] >= 0xE0)
         first = begin + _frame_bytes(frame[sync : sync + 4])
-    return Mp3Claim(True, max(0.0, 1 - there / size), first if goes_on else None)
+    return Mp3Claim(True, max(0.0, 1 - held / size), first if goes_on else None)
 
 
 def _after_tags(file: BinaryIO) -> int:

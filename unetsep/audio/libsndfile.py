@@ -13,11 +13,8 @@ from pathlib import Path
 import soundfile
 
 from .decoder import AudioInfo, Block
-from .lengths import missing_share, mp3_claim, ogg_is_open
+from .lengths import MP3_FORMATS, claim_length
 
-MP3_FORMATS = ("MP3", "MPEG")
-# Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
-MP3_SLACK = 4 * 1152
 # libmpg123 takes the length of an uncounted stream to be its size over the bytes of its
 # first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
 ENDLESS_FACTOR = 64
@@ -41,54 +38,30 @@ class LibsndfileDecoder:
     """A file that libsndfile decodes."""
 
     def __init__(self, path: Path) -> None:
-        self.warnings: list[str] = []
-        self.slack: int | None = 0
         self._endless: EndlessFile | None = None
         with no_decoder_chatter():
             self._file = ForwardFile(native_name(path))
         try:
-            self._measure(path)
+            file = self._file
+            # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
+            frames = file.frames if 0 <= file.frames < 2**62 else None
+            self.length = claim_length(path, file.format, frames, file.samplerate)
+            if self.length.read_from is not None:
+                file = self._reopen(path, self.length.read_from)
+            depth = _bit_depth(file.subtype)
+            self.info = AudioInfo(file.samplerate, file.channels, self.length.frames, depth)
+            self.warnings = list(self.length.warnings)
         except BaseException:
             self.close()
             raise
 
-    def _measure(self, path: Path) -> None:
-        file = self._file
-        # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
-        self.available: int | None = file.frames if 0 <= file.frames < 2**62 else None
-        promised = self.available
-        if file.format in MP3_FORMATS:
-            promised = self._measure_mp3(path)
-        elif self.available is not None:
-            promised = round(self.available / (1 - min(missing_share(path, file.format), 0.999)))
-            if file.format == "OGG" and ogg_is_open(path):
-                self.warnings.append(
-                    f"{path} has no end mark, as if it was cut off; "
-                    f"{self.available / file.samplerate:.2f} s are there"
-                )
-        info = self._file
-        self.info = AudioInfo(info.samplerate, info.channels, promised, _bit_depth(info.subtype))
-
-    def _measure_mp3(self, path: Path) -> int | None:
-        """Promised length; None, and a way of reading that needs none, if it is not counted."""
-        claim = mp3_claim(path)
-        if claim.counted and claim.goes_on_at is None:
-            self.slack = MP3_SLACK
-            promised = self.available
-            if promised is not None:
-                self.available = promised - int(promised * claim.missing)
-            return promised
-        if claim.goes_on_at is not None:
-            self.warnings.append(
-                f"{path} is several mp3 files joined into one: its own count of frames leaves out "
-                "the end, which is separated too"
-            )
+    def _reopen(self, path: Path, begin: int) -> ForwardFile:
+        """The same file in a way that needs no length."""
         self._file.close()
-        self._endless = EndlessFile(path, claim.goes_on_at or 0)
+        self._endless = EndlessFile(path, begin)
         with no_decoder_chatter():
             self._file = ForwardFile(self._endless)
-        self.available, self.slack = None, None
-        return None
+        return self._file
 
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``."""

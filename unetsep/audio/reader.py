@@ -81,11 +81,11 @@ class AudioReader:
             )
 
     def _check_available(self) -> None:
-        available, wanted = self._decoder.available, self.frames
-        if available is None or wanted is None or self._decoder.slack is None:
+        length, wanted = self._decoder.length, self.frames
+        if length.available is None or wanted is None or length.slack is None:
             return
-        if available + self._decoder.slack < self._start + wanted:
-            raise self._cut_short(available)
+        if length.available + length.slack < self._start + wanted:
+            raise self._cut_short(length.available)
 
     def _cut_short(self, available: int) -> AudioError:
         assert self.info.frames is not None
@@ -152,7 +152,7 @@ class AudioReader:
                 f"{self.path} holds no audio samples from second "
                 f"{self._start / self.info.sample_rate:g} on"
             )
-        rate, expected, slack = self.info.sample_rate, self.frames, self._decoder.slack
+        rate, expected, slack = self.info.sample_rate, self.frames, self._decoder.length.slack
         if not self._decoder.at_end() and (self._limit is None or done < self._limit):
             raise AudioError(
                 f"{self.path} is damaged at {(self._start + done) / rate:.2f} s: nothing behind "

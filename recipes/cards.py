@@ -18,7 +18,7 @@ from typing import Any
 
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
-from unetsep.weights.manifest import Checkpoint, read_manifest, write_manifest
+from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 MANIFEST, PAGE = ROOT / "weights_manifest.json", ROOT / "docs" / "models.md"
@@ -83,6 +83,12 @@ def card(entry: Checkpoint, default: str) -> str:
     return "\n".join([title, "", *facts, "", *rows, ""])
 
 
+def section(manifest: Manifest) -> str:
+    """The cards of all checkpoints between their marks."""
+    cards = "\n".join(card(entry, manifest.default) for entry in manifest.checkpoints.values())
+    return f"{BEGIN}\n{cards}\n{END}"
+
+
 def main() -> None:
     """Update manifest and page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -96,8 +102,7 @@ def main() -> None:
         write_manifest(MANIFEST, manifest)
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    cards = "\n".join(card(entry, manifest.default) for entry in manifest.checkpoints.values())
-    PAGE.write_text(f"{before}{BEGIN}\n{cards}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{section(manifest)}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def test_the_core_starts_no_processes_but_ffmpeg():
 
 
 def test_messages_in_the_troubleshooting_page_are_those_of_the_program():
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "unetsep").rglob("*.py"))
+    files = list((ROOT / "unetsep").rglob("*.py"))
+    assert len(files) >= 95
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
     flat = re.sub(r'"\s*\n\s*f?"', "", sources)
     page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     for message in (

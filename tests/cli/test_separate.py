@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.signals import RATE, music
 from unetsep.cli import main
+from unetsep.cli.options import evaluate, separate
 
 STEMS = ("vocals", "drums", "bass", "other")
 
@@ -294,6 +295,64 @@ def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
     result = run(good, out="y" * 300)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: File name too long (")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("0.5", 0.5), ("1:30", 90), ("1:02:03", 3723), ("90:00.25", 5400.25), ("0:07", 7)],
+)
+def test_times_are_seconds_or_clocks(text, seconds):
+    words = ["song.wav", "--start", text, "--duration", text]
+    found = separate.make_context("separate", words).params
+    assert (found["start"], found["duration"]) == (seconds, seconds)
+    assert evaluate.make_context("eval", ["--duration", text]).params["duration"] == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "1:75", "1:60:00", "1:2:3:4", ":30", "1:", "-1:30", ""])
+def test_nonsense_for_a_time_is_one_sentence(run, song, text):
+    result = run(song(seconds=0.1), "--duration", text)
+    assert result.exit_code == 2
+    expected = f"{text!r} is no time: expected seconds, 1:30 or 1:02:03"
+    assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--duration': {expected}"
+
+
+def test_an_excerpt_may_be_given_as_clock_times(run, song, tmp_path):
+    path = song(seconds=3, subtype="FLOAT")
+    assert run(path, "--start", "0:01", "--duration", "0:01.5").exit_code == 0
+    assert run(path, "--start", "1", "--duration", "1.5", out="same").exit_code == 0
+    for name in of_song("song"):
+        assert soundfile.info(tmp_path / "out" / name).frames == 1.5 * RATE
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+@pytest.mark.parametrize("words", [["separate"], []])
+def test_a_url_is_called_by_its_name(words):
+    url = "https://www.example.org//songs/a.mp3"
+    result = CliRunner().invoke(main, [*words, url])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith(f"{url} is a URL: download it first")
+
+
+@pytest.mark.parametrize("name", ["gone.mp3", "a song.wav", "here.xyz", "folder"])
+def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    song("a song.wav", seconds=0.1)
+    (tmp_path / "here.xyz").write_text("")
+    (tmp_path / "folder").mkdir()
+    result = CliRunner().invoke(main, [name, "--two-stems", "vocals"])
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()[-1]
+    quoted = f"'{name}'" if " " in name else name
+    advice = f"did you mean: unetsep separate {quoted} --two-stems vocals?"
+    assert told == f"Error: {name} is no command; {advice}"
+
+
+@pytest.mark.parametrize("word", ["nonsense", "x" * 300])
+def test_another_word_is_no_command(word):
+    result = CliRunner().invoke(main, [word])
+    assert result.exit_code == 2
+    assert "No such command" in result.stderr
+    assert "did you mean" not in result.stderr
 
 
 def test_folder_without_audio_is_an_error(run, tmp_path):

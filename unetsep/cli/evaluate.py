@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..errors import UnetsepError
-from ..train.data.musdb import NO_ROOT
+from ..train.data.musdb import musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation.compare import Difference
 from ..train.evaluation.compare import compare as compare_folders
@@ -23,94 +22,90 @@ from ..train.evaluation.estimates import Method, baseline_methods, folder_method
 from ..train.evaluation.evaluate import Outcome, Settings, evaluate
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.tracks import find_tracks
-from ..weights.manifest import list_models
+from .models import ModelChoice
 
 
-def run_eval(
-    *,
-    musdb_root: Path | None,
-    output: Path,
-    models: Sequence[str],
-    average: bool,
-    all_losses: bool,
-    estimates: Sequence[Path],
-    baselines: str,
-    subset: str,
-    only: Sequence[str],
-    duration: float | None,
-    metrics: str,
-    jobs: int,
-    device: str,
-    figures: bool,
-    as_json: bool,
-    quiet: bool,
-) -> bool:
-    """The ``eval`` command; its options are described in `unetsep.cli.options`.
+@dataclass(frozen=True)
+class MethodOptions:
+    """What is scored: models, others' estimates, and baselines."""
+
+    choice: ModelChoice
+    estimates: tuple[Path, ...]
+    baselines: str
+    device: str
+
+    def methods(self) -> list[Method]:
+        """Models first, then others' estimates, then baselines."""
+        groups = self.choice.groups(default=not self.estimates)
+        models: list[Method] = [model_method(models, self.device) for models in groups]
+        folders = [folder_method(path) for path in self.estimates]
+        return [*models, *folders, *baseline_methods(self.baselines)]
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Options of the ``eval`` command.
+
+    Parameters
+    ----------
+    musdb_root, subset, tracks
+        See `unetsep.train.evaluation.tracks.find_tracks`; without a root `MUSDB_PATH` is it.
+    what
+        What is scored.
+    settings
+        How it is scored, and where results go.
+    jobs
+        Processes.
+    figures
+        Write pictures, too.
+    as_json, quiet
+        What is shown.
+    """
+
+    musdb_root: Path | None
+    subset: str
+    tracks: tuple[str, ...]
+    what: MethodOptions
+    settings: Settings
+    jobs: int
+    figures: bool
+    as_json: bool
+    quiet: bool
+
+
+def run_eval(options: EvalOptions) -> bool:
+    """The ``eval`` command.
 
     Returns
     -------
     bool
         Whether every track could be scored.
     """
-    if duration is not None and not duration > 0:
-        raise ValueError(f"--duration must be more than 0 seconds, got {duration}")
-    root = musdb_root or os.environ.get("MUSDB_PATH")
-    if not root:
-        raise UnetsepError(NO_ROOT)
-    shown = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-    with needs_extra():
-        tracks = find_tracks(root, subset, only)
-        methods = _methods(models, average, all_losses, estimates, baselines, device)
-        settings = Settings(output, metrics, duration)
-        with _bar(shown, len(tracks) * len(methods)) as progress:
-            outcomes = evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
-        data = f"{len(tracks)} {subset} tracks of {Path(root).resolve().name}, "
-        data += reports.lengths(outcomes)
-        report = reports.collect(methods, outcomes, data, metrics)
-        written = _write(report, output, figures and any(row.tracks for row in report.rows))
-    if as_json:
+    settings = options.settings
+    if settings.duration is not None and not settings.duration > 0:
+        raise ValueError(f"--duration must be more than 0 seconds, got {settings.duration}")
+    root = musdb_root(options.musdb_root)
+    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    tracks = find_tracks(root, options.subset, options.tracks)
+    methods = options.what.methods()
+    with _bar(console, len(tracks) * len(methods)) as progress:
+        outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
+    data = f"{len(tracks)} {options.subset} tracks of {root.resolve().name}, "
+    data += reports.lengths(outcomes)
+    report = reports.collect(methods, outcomes, data, settings.metrics)
+    figures = options.figures and any(row.tracks for row in report.rows)
+    paths = _write(report, settings.output, figures)
+    if options.as_json:
         sys.stdout.write(reports.to_json(report))
     else:
-        print_report(report, quiet)
+        print_report(report, options.quiet)
     reused = sum(outcome.reused for outcome in outcomes)
-    shown.print(
+    console.print(
         f"{len(outcomes) - reused} scores computed, {reused} reused; wrote "
-        f"{', '.join(path.name for path in written)} to {output}",
+        f"{', '.join(path.name for path in paths)} to {settings.output}",
         markup=False,
     )
     return _show_errors(outcomes)
-
-
-@contextlib.contextmanager
-def needs_extra() -> Iterator[None]:
-    """Say what to install when a package of the ``train`` extra is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UnetsepError(
-            f"evaluation needs {error.name}, which is not installed: "
-            "run pip install 'unetsep[train]'"
-        ) from error
-
-
-def _methods(
-    models: Sequence[str],
-    average: bool,
-    all_losses: bool,
-    estimates: Sequence[Path],
-    baselines: str,
-    device: str,
-) -> list[Method]:
-    """Models first, then others' estimates, then baselines."""
-    wanted = [name.strip() for text in models for name in text.split(",") if name.strip()]
-    if all_losses:
-        wanted += [entry.name for entry in list_models() if entry.bundled]
-    if not wanted and not estimates:
-        wanted = ["default"]
-    unique = list(dict.fromkeys(wanted))
-    groups = [unique] if average and unique else [[model] for model in unique]
-    found: list[Method] = [model_method(models, device) for models in groups]
-    return [*found, *(folder_method(path) for path in estimates), *baseline_methods(baselines)]
 
 
 @contextlib.contextmanager
@@ -132,7 +127,7 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
         yield advance
 
 
-def _write(report: reports.Report, output: Path, figures: bool) -> list[Path]:
+def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> list[Path]:
     texts = {
         "report.md": reports.to_markdown(report),
         "report.csv": reports.to_csv(report),
@@ -153,7 +148,7 @@ def _write(report: reports.Report, output: Path, figures: bool) -> list[Path]:
     return paths
 
 
-def print_report(report: reports.Report, quiet: bool = False) -> None:
+def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
     """Print measured tables, notes and, apart from them, published scores."""
     out = _stdout()
     for metric in report.shown:
@@ -193,24 +188,19 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
 
 
 def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
-    """The ``compare`` command; its options are described in `unetsep.cli.options`."""
+    """The ``compare`` command."""
     if metric not in METRICS:
         raise ValueError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    with needs_extra():
-        left, right = (path if path.is_dir() else output / path for path in (a, b))
-        found = compare_folders(left, right, metric)
+    left, right = (path if path.is_dir() else output / path for path in (a, b))
+    differences = compare_folders(left, right, metric)
     if as_json:
-        content = [asdict(each) | {"verdict": each.verdict} for each in found]
-        sys.stdout.write(
-            json.dumps(
-                {"metric": metric, "a": str(left), "b": str(right)} | {"stems": content}, indent=1
-            )
-            + "\n"
-        )
+        stems = [asdict(each) | {"verdict": each.verdict} for each in differences]
+        content = {"metric": metric, "a": str(left), "b": str(right), "stems": stems}
+        sys.stdout.write(json.dumps(content, indent=1) + "\n")
         return
     out = _stdout()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
-    out.print(_rich([head, *map(_difference, found)], f"{metric} (dB)"))
+    out.print(_rich([head, *map(_difference, differences)], f"{metric} (dB)"))
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
         "undecided where that holds zero. Training seeds differ, too: it cannot tell how much.",

@@ -1,13 +1,111 @@
-"""Downloading and verifying the published models."""
+"""What the ``models`` commands do and print, and which models a command takes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
 
 from ..errors import WeightsError
 from ..weights import hub
-from ..weights.manifest import Checkpoint, list_models
+from ..weights.manifest import Checkpoint, Manifest, all_models, list_models, model_name
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The models that a command is to use.
+
+    Parameters
+    ----------
+    models
+        Names and paths; each text may hold several, separated by commas.
+    average
+        The mean of their masks, as one model.
+    all_losses
+        All bundled models, too.
+    """
+
+    models: tuple[str, ...] = ()
+    average: bool = False
+    all_losses: bool = False
+
+    def groups(self, *, default: bool = True) -> list[list[str]]:
+        """Models whose masks belong together: all with ``average``, else each by itself.
+
+        Parameters
+        ----------
+        default
+            Take the default model where none is named.
+
+        Raises
+        ------
+        ValueError
+            If two models have one name, or a text has none.
+        """
+        names = self._names()
+        if not names and default:
+            names = ["default"]
+        return [names] if self.average and names else [[name] for name in names]
+
+    def _names(self) -> list[str]:
+        parts = [part.strip() for text in self.models for part in text.split(",")]
+        names = list(dict.fromkeys(part for part in parts if part))
+        called = {model_name(name) for name in names}
+        if len(called) < len(names) or not all(text.strip(", ") for text in self.models):
+            raise ValueError(
+                f"--model {','.join(self.models)!r}: expected different names, separated by commas"
+            )
+        if self.all_losses:
+            bundled = (entry.name for entry in list_models() if entry.bundled)
+            names += [name for name in bundled if name not in called]
+        return names
+
+
+def run_models(*, as_json: bool, cache_dir: bool) -> None:
+    """The ``models`` command without a subcommand."""
+    if cache_dir:
+        click.echo(hub.cache_folder())
+        return
+    known = all_models()
+    if as_json:
+        content = known.to_dict()
+        entries = zip(content.pop("checkpoints"), known.checkpoints.values(), strict=True)
+        content["models"] = [each | {"bundled": entry.bundled} for each, entry in entries]
+        click.echo(json.dumps(content, indent=1))
+        return
+    print_models(known)
+
+
+def print_models(known: Manifest) -> None:
+    """Print the table of models."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "loss", "size", "SDR (v/d/b/o)", "licence", "where", "description"):
+        table.add_column(title, overflow="fold")
+    for entry in known.checkpoints.values():
+        scores = entry.scores.get("sdr", {})
+        table.add_row(
+            entry.name + (" (default)" if entry.name == known.default else ""),
+            entry.loss,
+            f"{entry.bytes / 1e6:.1f} MB",
+            "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores),
+            entry.licence,
+            "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
+            entry.description,
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def run_download(*, names: Sequence[str], everything: bool) -> None:
+    """The ``models download`` command."""
+    for line in download(names, everything=everything):
+        click.echo(line)
 
 
 def download(names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
@@ -40,6 +138,13 @@ def download(names: Sequence[str], *, everything: bool = False) -> Iterator[str]
             yield f"{entry.name}: {hub.fetch(entry)}"
 
 
+def run_verify() -> bool:
+    """The ``models verify`` command; returns whether no model is damaged."""
+    lines, intact = verify()
+    click.echo("\n".join(lines))
+    return intact
+
+
 def verify() -> tuple[list[str], bool]:
     """Compare all models that are here with their SHA-256.
 
@@ -68,3 +173,11 @@ def _verify(entry: Checkpoint) -> tuple[str, bool]:
         return f"{entry.name}: damaged, {path}: {cure}", False
     hub.remove(path)
     return f"{entry.name}: damaged, deleted from the cache", False
+
+
+def run_import(*, source: Path, name: str | None, band: str, overwrite: bool) -> None:
+    """The ``models import-spleeter`` command."""
+    from ..spleeter.convert import import_spleeter
+
+    entry = import_spleeter(source, name=name, band=band, overwrite=overwrite)
+    click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")

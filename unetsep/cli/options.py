@@ -1,39 +1,85 @@
-"""The ``unetsep`` command; each subcommand imports what it needs when it runs."""
+"""Every command of ``unetsep`` and all its options; each imports what it needs when it runs.
+
+Choices stand here as words, since what decides them imports numpy or torch, which a help text
+can do without; tests/cli/test_options.py holds them equal to their registries.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..network.presets import DEFAULT, NETWORKS
+from .errors import TrainingCommand
+from .parsing import build, names, seconds, song_path
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+WHOLE = click.IntRange(min=0)
+
+
+def group(*options: Decorator) -> Decorator:
+    """Options that several commands have, as one decorator."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_choice = group(
+    click.option(
+        "-m",
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME|PATH",
+        help="Any number, repeated or separated by commas; see 'unetsep models'."
+        "  [default: the default model]",
+    ),
+    click.option("--average", is_flag=True, help="One result: the mean of the models' masks."),
+    click.option("--all-losses", is_flag=True, help="Every bundled model."),
+)
+device = click.option(
+    "-d",
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+)
+musdb_root = click.option(
+    "--musdb-root",
+    type=PATH,
+    metavar="ROOT",
+    help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
+)
+manifest = click.option("--manifest", type=PATH, help="Add the entries to this file.")
+threads = click.option(
+    "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+# What runs the command looks for it among the words: only `separate` has more to tell.
+tracebacks = click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+
+
+def output(default: str, text: str) -> Decorator:
+    """``-o``, a folder."""
+    return click.option("-o", "--output", default=default, show_default=True, type=PATH, help=text)
+
 
 @click.command()
-@click.argument(
-    "songs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SONG..."
-)
-@click.option(
-    "-o",
-    "--output",
-    "output_dir",
-    default="separated",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Output folder.",
-)
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    default="default",
-    show_default=True,
-    metavar="NAME|PATH",
-    help="Model, or several separated by commas; see 'unetsep models'.",
-)
-@click.option("--average", is_flag=True, help="One result: the mean of the models' masks.")
-@click.option("--all-losses", is_flag=True, help="Every bundled model, each in its own folder.")
-@click.option("--stems", metavar="A,B", help="Write only these stems.")
+@click.argument("songs", nargs=-1, required=True, type=song_path, metavar="SONG...")
+@output("separated", "Output folder.")
+@model_choice
+@click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM and no_STEM, the rest.")
 @click.option(
     "-f",
@@ -53,20 +99,15 @@ import click
 )
 @click.option(
     "--filename",
-    "template",
     default="{track}/{stem}.{ext}",
     show_default=True,
     help="Also {model} and {suffix} (the input's).",
 )
-@click.option("--start", default=0.0, metavar="SECONDS", help="Skip this much.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Then take only this much.")
 @click.option(
-    "-d",
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    "--start", default=0.0, type=seconds, metavar="TIME", help="Skip this much: 90 or 1:30."
 )
+@click.option("--duration", type=seconds, metavar="TIME", help="Then take only this much.")
+@device
 @click.option(
     "--precision",
     default="auto",
@@ -91,29 +132,30 @@ import click
     "--wiener",
     default=0,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=WHOLE,
     metavar="ITERATIONS",
     help="Refine stems by their place in the stereo image.",
 )
-@click.option("--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]")
+@threads
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@quiet
 @click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
 def separate(**options: Any) -> None:
     """Separate SONGs, audio files or folders, into stems.
 
     Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
     length and bit depth. Folders are searched recursively and mirrored. For names that
-    begin with a dash write ./-name or put -- before them.
+    begin with a dash write ./-name or put -- before them. With several models each gets a
+    folder of its own.
     """
     from .startup import import_torch
 
     import_torch()
-    from .separate import run_separate
+    from .separate import SeparateOptions, run_separate
 
-    if not run_separate(**options):
+    if not run_separate(build(SeparateOptions, options)):
         raise SystemExit(1)
 
 
@@ -121,54 +163,35 @@ def separate(**options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Everything the manifest says, as JSON.")
 @click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
 @click.pass_context
-def models(ctx: click.Context, as_json: bool, cache_dir: bool) -> None:
+def models(ctx: click.Context, /, **options: Any) -> None:
     """List the models, get or verify them, or import others'."""
-    if ctx.invoked_subcommand is not None:
-        return
-    if cache_dir:
-        from ..weights.hub import cache_folder
+    if ctx.invoked_subcommand is None:
+        from .models import run_models
 
-        click.echo(cache_folder())
-        return
-    from dataclasses import asdict
-
-    from ..weights.manifest import all_models
-
-    known = all_models()
-    entries = list(known.checkpoints.values())
-    if as_json:
-        content = [asdict(e) | {"bundled": e.bundled} for e in entries]
-        click.echo(json.dumps({"default": known.default, "models": content}, indent=1))
-        return
-    from .separate import print_models
-
-    print_models(known)
+        run_models(**options)
 
 
 @models.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="Every published model.")
-def download(names: tuple[str, ...], everything: bool) -> None:
+def download(**options: Any) -> None:
     """Get models from the hub now, to be offline later; bundled ones are there already."""
-    from .models import download as run
+    from .models import run_download
 
-    for line in run(names, everything=everything):
-        click.echo(line)
+    run_download(**options)
 
 
 @models.command()
 def verify() -> None:
     """Compare every model that is here with its SHA-256; damaged downloads are deleted."""
-    from .models import verify as run
+    from .models import run_verify
 
-    lines, intact = run()
-    click.echo("\n".join(lines))
-    if not intact:
+    if not run_verify():
         raise SystemExit(1)
 
 
 @models.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="FOLDER|TAR.GZ")
+@click.argument("source", type=PATH, metavar="FOLDER|TAR.GZ")
 @click.option("--name", help="What to call the model.  [default: spleeter-4stems and so on]")
 @click.option(
     "--band",
@@ -178,47 +201,25 @@ def verify() -> None:
     help="What the network sees, as in Spleeter's configurations.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
-def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) -> None:
+def import_spleeter(**options: Any) -> None:
     """Import a checkpoint of Spleeter, without TensorFlow.
 
     Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems) and keeps
     its networks as a model in the user's own folder.
     """
-    from ..spleeter.convert import import_spleeter as run
+    from .models import run_import
 
-    entry = run(source, name=name, band=band, overwrite=overwrite)
-    click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
+    run_import(**options)
 
 
-@click.command("eval")
-@click.option(
-    "--musdb-root",
-    type=click.Path(path_type=Path),
-    metavar="ROOT",
-    help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
-)
-@click.option(
-    "-o",
-    "--output",
-    default="evaluation",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for scores and report; what is there and still valid is reused.",
-)
-@click.option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME|PATH",
-    help="Any number, repeated or separated by commas.  [default: the default model]",
-)
-@click.option("--average", is_flag=True, help="One method: the mean of the models' masks.")
-@click.option("--all-losses", is_flag=True, help="Every bundled model.")
+@click.command("eval", cls=TrainingCommand)
+@musdb_root
+@output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
+@model_choice
 @click.option(
     "--estimates",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Stems that any tool wrote: DIR/<track>/vocals.wav and so on; repeatable.",
 )
@@ -234,12 +235,11 @@ def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) 
 )
 @click.option(
     "--tracks",
-    "only",
     multiple=True,
     metavar="NAME|N",
     help="Tracks whose names hold NAME (repeatable), or the first N.",
 )
-@click.option("--duration", type=float, metavar="SECONDS", help="Cut songs to this length.")
+@click.option("--duration", type=seconds, metavar="TIME", help="Cut songs to this length.")
 @click.option(
     "--metrics",
     default="sdr",
@@ -247,44 +247,31 @@ def import_spleeter(source: Path, name: str | None, band: str, overwrite: bool) 
     type=click.Choice(["sdr", "bsseval", "museval"]),
     help="bsseval adds ISR, SIR and SAR; museval computes the same by museval, slowly.",
 )
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option(
-    "-d",
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-)
+@click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes.")
+@device
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Pictures, too.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the measured table.")
-@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@tracebacks
 def evaluate(**options: Any) -> None:
     """Score models and other estimates on MUSDB18, as museval does.
 
     Median SDR of 1 s frames, median of tracks, with bootstrap intervals. The network runs
     in fp32. Needs 'pip install unetsep[train]'.
     """
-    from .evaluate import run_eval
+    from .evaluate import EvalOptions, run_eval
 
-    if not run_eval(**options):
+    if not run_eval(build(EvalOptions, options)):
         raise SystemExit(1)
 
 
-@click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.command(cls=TrainingCommand)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @click.option("--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR")
-@click.option(
-    "-o",
-    "--output",
-    default="evaluation",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where A and B are looked for if they are names.",
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
-@click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@output("evaluation", "Where A and B are looked for if they are names.")
+@as_json
+@tracebacks
 def compare(**options: Any) -> None:
     """Paired difference of A and B, two folders that 'unetsep eval' wrote."""
     from .evaluate import run_compare
@@ -292,27 +279,24 @@ def compare(**options: Any) -> None:
     run_compare(**options)
 
 
-# Keys of `unetsep.network.presets.NETWORKS`, which is not imported for a help text.
-NETWORKS = ("small", "mixing", "large", "wide", "spleeter", "spleeter-relu")
-
-
-@click.command()
-@click.option("--loss", "--losses", "losses", metavar="A,B", help="One network for each.")
+@click.command(cls=TrainingCommand)
+@click.option("--loss", "--losses", "losses", type=names, metavar="A,B", help="One network each.")
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
-@click.option("--musdb-root", type=click.Path(path_type=Path), help="[default: $MUSDB_PATH]")
-@click.option("--songs", multiple=True, type=click.Path(path_type=Path), help="Songs with stems.")
-@click.option("--pools", multiple=True, type=click.Path(path_type=Path), help="Single stems.")
-@click.option("--cache", "cache_dir", type=click.Path(path_type=Path), help="For decoded stems.")
-@click.option("--held-out", type=click.IntRange(min=0), help="Of --songs.  [default: 10 excerpts]")
+@musdb_root
+@click.option("--songs", multiple=True, type=PATH, help="Songs with stems.")
+@click.option("--pools", multiple=True, type=PATH, help="Single stems.")
+@click.option("--stems", type=names, metavar="A,B", help="Of the songs.  [default: four]")
+@click.option("--cache", "cache_dir", type=PATH, help="For decoded stems.")
+@click.option("--held-out", type=WHOLE, help="Of --songs.  [default: 10 excerpts]")
 @click.option("--leave-out", multiple=True, metavar="NAME[=STEM,...]", help="Not trained on.")
-@click.option("--network", type=click.Choice(NETWORKS), help="[default: mixing]")
-@click.option("--targets", metavar="A,B", help="Estimate only these stems.")
-@click.option("--run", type=click.Path(path_type=Path), help="Folder.  [default: runs/LOSS]")
+@click.option("--network", type=click.Choice(list(NETWORKS)), help=f"[default: {DEFAULT}]")
+@click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
+@click.option("--run", type=PATH, help="Folder.  [default: runs/LOSS]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
-@click.option("--max-steps", type=click.IntRange(min=1))
+@click.option("--max-steps", type=COUNT)
 @click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Clips, for each device.")
+@click.option("--batch-size", type=COUNT, help="Clips, for each device.")
 @click.option("--varispeed", type=float, help="Pitch and tempo, 0.1: up to 10%.  [default: off]")
 @click.option("--coherent-varispeed", type=float, help="Of clips from one song.  [default: same]")
 @click.option("--eq-db", type=float, help="Random equalisers, up to this.  [default: off]")
@@ -320,7 +304,7 @@ NETWORKS = ("small", "mixing", "large", "wide", "spleeter", "spleeter-relu")
 @click.option("--optimizer", type=click.Choice(["muon", "adamw"]), help="[default: muon]")
 @click.option("--muon-size", type=float, help="Of its steps.  [default: 0.8]")
 @click.option("--learning-rate", type=float)
-@click.option("--warmup-steps", type=click.IntRange(min=0))
+@click.option("--warmup-steps", type=WHOLE)
 @click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
 @click.option("--ema-decay", type=float)
 @click.option("--freeze-norm", is_flag=True, default=None, help="Keep BatchNorm's statistics.")
@@ -328,35 +312,33 @@ NETWORKS = ("small", "mixing", "large", "wide", "spleeter", "spleeter-relu")
 @click.option("--coherent-share", type=float, help="Clips from one song.  [default: 0.3]")
 @click.option("--extra-share", metavar="STEM=SHARE,...", help="Taken from songs and pools.")
 @click.option("--second-share", metavar="STEM=SHARE,...", help="Two recordings.  [default: none]")
-@click.option("--seed", type=click.IntRange(min=0))
-@click.option("--valid-every", type=click.IntRange(min=1), help="Steps.")
-@click.option("--early-stop", type=click.IntRange(min=0), help="Validations without progress.")
+@click.option("--seed", type=WHOLE)
+@click.option("--valid-every", type=COUNT, help="Steps.")
+@click.option("--early-stop", type=WHOLE, help="Validations without progress.")
 @click.option("--accelerator", default="auto", type=click.Choice(["auto", "cpu", "gpu", "mps"]))
-@click.option(
-    "--devices", type=click.IntRange(min=1), help="Per machine.  [default: 1, or the launcher's]"
-)
-@click.option("--nodes", type=click.IntRange(min=1), help="Machines.  [default: as --devices]")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that cut clips.")
+@click.option("--devices", type=COUNT, help="Per machine.  [default: 1, or the launcher's]")
+@click.option("--nodes", type=COUNT, help="Machines.  [default: as --devices]")
+@click.option("--workers", type=WHOLE, help="Processes that cut clips.")
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+@threads
+@quiet
 def train(**options: Any) -> None:
     """Train networks, one for each loss, all on the same batches.
 
     Takes MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems,
     and writes a run folder with checkpoints, log and curves. See docs/training.md.
     """
-    from .train import run_train
+    from .train import TrainOptions, run_train
 
-    run_train(**options)
+    run_train(TrainOptions.from_values(options))
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(cls=TrainingCommand)
+@click.argument("run", type=PATH)
 @click.option("--loss", help="Only this network.  [default: all]")
 @click.option("--name", help="What to call it.  [default: the loss]")
 @click.option("--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Of the weights.")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Add the entries to this file.")
+@manifest
 @click.option("--check/--no-check", default=True, help="Compare SDR with full precision.")
 def export(**options: Any) -> None:
     """Turn a training RUN's best networks into checkpoints, in RUN/export."""
@@ -365,9 +347,9 @@ def export(**options: Any) -> None:
     run_export(**options)
 
 
-@click.command()
+@click.command(cls=TrainingCommand)
 @click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="New file.")
+@click.option("-o", "--output", type=PATH, required=True, help="New file.")
 def average(**options: Any) -> None:
     """Write the mean of the weights of several checkpoints, in full precision.
 
@@ -379,11 +361,11 @@ def average(**options: Any) -> None:
     run_average(**options)
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(cls=TrainingCommand)
+@click.argument("run", type=PATH)
 @click.option("--repo-id", required=True, metavar="ORG/NAME", help="Repository on the hub.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("--manifest", type=click.Path(path_type=Path), help="Add the entries to this file.")
+@manifest
 def publish(**options: Any) -> None:
     """Upload a RUN's exported checkpoints to the Hugging Face hub."""
     from .train import run_publish

@@ -1,112 +1,157 @@
-"""What the ``train``, ``export`` and ``publish`` commands do."""
+"""What the ``train``, ``average``, ``export`` and ``publish`` commands do, and show."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
 
-from ..config import STEMS
+from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
-from ..train.config import EXTRA_SHARE, TrainConfig, TrainingError
-from ..train.data.cache import Progress as Report
+from ..network.presets import DEFAULT, build_model
+from ..storage import write_atomically
+from ..train.config import TrainConfig, TrainingError, extra_shares
+from ..train.data.cache import Progress as DecodingProgress
+from ..train.data.datasets import DATASETS
+from ..train.data.recording import Recording
 from ..train.data.run_data import HELD_OUT, Data, find_data, load_data, read_data, song_lists
-from ..train.progress import stop
+from ..train.distributed import processes
+from ..train.fit import Machine, fit, refuse_used
+from ..train.logs import is_main_process
+from ..train.losses.functions import LOSSES, check_name
+from ..train.progress import ProgressBar, stop
+from ..train.release.average import average_weights
+from ..train.release.export import export_run
+from ..train.release.publish import publish
+from ..weights.checkpoint import serialize
+from ..weights.load import load_network
+from .parsing import build
+
+SHARES = ("extra_share", "second_share")
 
 
-def run_train(
-    *,
-    losses: str | None,
-    list_losses: bool,
-    musdb_root: Path | None,
-    songs: Sequence[Path],
-    pools: Sequence[Path],
-    cache_dir: Path | None,
-    held_out: int | None,
-    leave_out: Sequence[str],
-    network: str | None,
-    targets: str | None,
-    extra_share: str | None,
-    second_share: str | None,
-    run: Path | None,
-    resume: bool,
-    init_from: str | None,
-    precision: str | None,
-    accelerator: str,
-    devices: int | None,
-    nodes: int | None,
-    workers: int | None,
-    resident: bool,
-    threads: int | None,
-    quiet: bool,
-    **settings: Any,
-) -> None:
-    """The ``train`` command; its options are described in `unetsep.cli.options`."""
-    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-    if list_losses:
+@dataclass(frozen=True)
+class DataOptions:
+    """Where recordings and first weights come from.
+
+    Parameters
+    ----------
+    roots
+        Folders of each kind of data set, by its name.
+    cache_dir, stems, init_from, held_out, leave_out
+        See `unetsep.train.data.run_data.Data`; None takes the default.
+    """
+
+    roots: Mapping[str, Sequence[Path]]
+    cache_dir: Path | None
+    stems: tuple[str, ...] | None
+    init_from: str | None
+    held_out: int | None
+    leave_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """On what the run takes place: `unetsep.train.fit.Machine`; None takes what there is."""
+
+    accelerator: str
+    devices: int | None
+    nodes: int | None
+    workers: int | None
+    resident: bool
+
+    def machine(self) -> Machine:
+        """The same with numbers of processes and machines."""
+        devices, nodes = processes(self.devices, self.nodes)
+        return Machine(self.accelerator, devices, nodes, self.workers, self.resident)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of the ``train`` command.
+
+    Parameters
+    ----------
+    settings
+        What differs from the defaults of `TrainConfig`, shares and precision as words.
+    data, machine
+        On what recordings, and on what machine.
+    network, targets
+        See `unetsep.network.presets.build_model`.
+    run
+        Folder; None is ``runs/`` and the losses.
+    resume
+        Go on with the run in that folder.
+    threads
+        Of the CPU; None takes all cores.
+    list_losses, quiet
+        What is shown.
+    """
+
+    settings: Mapping[str, Any]
+    data: DataOptions
+    machine: MachineOptions
+    network: str | None
+    targets: tuple[str, ...] | None
+    run: Path | None
+    resume: bool
+    threads: int | None
+    list_losses: bool
+    quiet: bool
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> TrainOptions:
+        """From options by name, as click gives them."""
+        names = {field.name for field in dataclasses.fields(TrainConfig)}
+        settings = {n: value for n, value in values.items() if n in names and value is not None}
+        return build(cls, {**values, "settings": settings, "roots": _roots(values)})
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        losses = self.settings.get("losses") or TrainConfig().losses
+        return self.run or Path("runs") / "-".join(losses)
+
+
+def _roots(values: Mapping[str, Any]) -> dict[str, Sequence[Path]]:
+    """Folders of each kind of data set from the option that the kind names."""
+    roots = {}
+    for name, kind in DATASETS.items():
+        value = values[kind.option.removeprefix("--").replace("-", "_")]
+        roots[name] = value if kind.repeated else [value] if value else []
+    return roots
+
+
+def run_train(options: TrainOptions) -> None:
+    """The ``train`` command."""
+    if options.list_losses:
         print_losses()
         return
-    import torch
-
-    from ..train.distributed import processes
-    from ..train.fit import Machine, fit, refuse_used
-    from ..train.logs import is_main_process
-    from ..train.losses.functions import check_name
-    from ..train.progress import ProgressBar
-
-    console.quiet = quiet or not is_main_process()
-    each, machines = processes(devices, nodes)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    names = tuple(name.strip() for name in losses.split(",")) if losses else None
-    for name in names or ():
+    quiet = options.quiet or not is_main_process()
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    machine = options.machine.machine()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    for name in options.settings.get("losses", ()):
         check_name(name)
-    chosen = {key: value for key, value in settings.items() if value is not None}
-    if names:
-        chosen["losses"] = names
-    if precision:
-        chosen["precision"] = pick_precision(precision, accelerator)
-    if extra_share:
-        chosen["extra_share"] = EXTRA_SHARE | parse_shares(extra_share)
-    if second_share:
-        chosen["second_share"] = parse_shares(second_share)
-    folder = run or Path("runs") / "-".join(names or TrainConfig().losses)
-    if resume:
-        if network or targets or init_from or leave_out or held_out is not None:
-            raise ValueError(
-                "--resume goes on with the run's own network and recordings: it cannot be "
-                "combined with --network, --targets, --init-from, --held-out or --leave-out"
-            )
-        config, data = _saved(folder)
-        config = dataclasses.replace(config, **chosen)
-        if musdb_root or songs or pools or cache_dir:
-            kept = {name: getattr(data, name) for name in ("init_from", "held_out", "leave_out")}
-            data = find_data(musdb_root, songs, pools, cache_dir, **kept)
-    else:
-        if is_main_process():
-            refuse_used(folder)
-        chosen.setdefault("precision", pick_precision("auto", accelerator))
-        chosen["model"] = _model(network, targets, init_from)
-        config = TrainConfig(**chosen)
-        data = find_data(
-            *(musdb_root, songs, pools, cache_dir),
-            init_from=init_from,
-            held_out=HELD_OUT if held_out is None else held_out,
-            leave_out=tuple(leave_out),
-        )
+    config, data = _resumed_run(options) if options.resume else _new_run(options)
+    folder = options.folder
     with _logging(console):
-        train, valid = load_data(data, console)
-        minutes = sum(song.samples for song in train) / 44_100 / 60
+        train, valid = _load(data, console)
+        minutes = sum(recording.samples for recording in train) / 44_100 / 60
         console.print(
-            f"Training {', '.join(config.losses)} on {len(train)} songs and recordings "
+            f"Training {', '.join(config.losses)} on {len(train)} recordings "
             f"({minutes:.0f} min), validating on {len(valid)}; writing to {folder}"
         )
         if is_main_process():
@@ -118,16 +163,75 @@ def run_train(
             train,
             valid,
             folder,
-            machine=Machine(accelerator, each, machines, workers, resident),
-            resume=resume,
-            init_from=init_from,
+            machine=machine,
+            resume=options.resume,
+            init_from=options.data.init_from,
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
 
 
-def parse_shares(text: str) -> dict[str, float]:
+def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+    """What a run that begins trains, and on what."""
+    if is_main_process():
+        refuse_used(options.folder)
+    given = options.data
+    stems = given.stems or STEMS
+    settings = {"precision": "auto"} | dict(options.settings)
+    model = _model(options.network, options.targets, given.init_from, stems)
+    config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
+    data = find_data(
+        given.roots,
+        given.cache_dir,
+        stems=stems,
+        init_from=given.init_from,
+        held_out=HELD_OUT if given.held_out is None else given.held_out,
+        leave_out=given.leave_out,
+    )
+    return config, data
+
+
+def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+    """What an interrupted run trained and on what, with what may be changed changed."""
+    given = options.data
+    fixed = (options.network, options.targets, given.stems, given.init_from, given.held_out)
+    if given.leave_out or any(value is not None for value in fixed):
+        raise ValueError(
+            "--resume goes on with the run's own network and recordings: it cannot be combined "
+            "with --network, --targets, --stems, --init-from, --held-out or --leave-out"
+        )
+    config, data = _saved(options.folder)
+    settings = _parsed(options.settings, options.machine.accelerator, data.stems)
+    if given.cache_dir or any(given.roots.values()):
+        same = {name: getattr(data, name) for name in ("init_from", "held_out", "leave_out")}
+        data = find_data(given.roots, given.cache_dir, stems=data.stems, **same)
+    return dataclasses.replace(config, **settings), data
+
+
+def _parsed(settings: Mapping[str, Any], accelerator: str, stems: Sequence[str]) -> dict[str, Any]:
+    """Settings with shares as mappings, and the precision for the accelerator."""
+    values = dict(settings)
+    if "precision" in values:
+        values["precision"] = pick_precision(values["precision"], accelerator)
+    for name in SHARES:
+        if name in values:
+            values[name] = parse_shares(f"--{name.replace('_', '-')}", values[name], stems)
+    if "extra_share" in values:
+        values["extra_share"] = extra_shares(stems) | values["extra_share"]
+    return values
+
+
+def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, float]:
     """``bass=0.3,drums=0.5`` as a mapping.
+
+    Parameters
+    ----------
+    option
+        Where the text stands, for the message.
+    text
+        A share from 0 to 1 for some stems.
+    stems
+        Of the run.
 
     Raises
     ------
@@ -141,43 +245,64 @@ def parse_shares(text: str) -> dict[str, float]:
             shares[stem] = float(share)
         except ValueError:
             stem = ""
-        if stem not in STEMS:
+        if stem not in stems or not 0 <= shares[stem] <= 1:
             raise ValueError(
-                f"--extra-share {text!r}: expected a share from 0 to 1 for some of "
-                f"{', '.join(STEMS)}, such as bass=0.3,drums=0.5"
+                f"{option} {text!r}: expected a share from 0 to 1 for some of "
+                f"{', '.join(stems)}, such as {stems[0]}=0.3,{stems[-1]}=0.5"
             )
     return shares
 
 
+def _model(
+    network: str | None, targets: Sequence[str] | None, init_from: str | None, stems: Sequence[str]
+) -> ModelConfig:
+    if init_from and not (network or targets):
+        return load_network(init_from).config
+    return build_model(network or DEFAULT, targets, stems=stems)
+
+
+def _saved(run: Path) -> tuple[TrainConfig, Data]:
+    try:
+        config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError(f"there is no run to resume in {run}: it has no config.json") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"there is no run to resume in {run}: {error}") from error
+    return config, read_data(run)
+
+
 def print_losses() -> None:
     """The registry as a table on stdout."""
-    from rich.table import Table
-
-    from ..train.losses.functions import LOSSES
-
     table = Table("loss", "what it measures", box=None)
     for name, entry in LOSSES.items():
         table.add_row(name, entry.summary)
     Console().print(table)
 
 
-def run_export(*, run: Path, loss: str | None, check: bool, **described: Any) -> None:
+def run_export(
+    *,
+    run: Path,
+    check: bool,
+    loss: str | None,
+    name: str | None,
+    licence: str,
+    manifest: Path | None,
+) -> None:
     """The ``export`` command."""
-    from ..train.release.export import export_run
-
+    if not run.is_dir():
+        raise TrainingError(f"there is no run {run}: expected a folder that unetsep train wrote")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with _logging(console):
-        valid = load_data(read_data(run), console)[1] if check else None
-        for path in export_run(run, loss=loss, valid=valid, **described):
+        valid = _load(read_data(run), console)[1] if check else None
+        paths = export_run(
+            run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
+        )
+        for path in paths:
             console.print(f"Wrote {path}", markup=False)
 
 
 def run_average(*, models: Sequence[str], output: Path) -> None:
     """The ``average`` command."""
-    from ..storage import write_atomically
-    from ..train.release.average import average_weights
-    from ..weights.checkpoint import serialize
-
     if output.suffix != ".safetensors":
         raise ValueError(f"--output {output}: expected a name that ends in .safetensors")
     if output.exists():
@@ -190,28 +315,8 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
 
 def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None) -> None:
     """The ``publish`` command."""
-    from ..train.release.publish import publish
-
     revision = publish(run, repo_id, private=private, manifest=manifest)
     Console(stderr=True).print(f"Published {repo_id} at revision {revision}", markup=False)
-
-
-def _model(network: str | None, targets: str | None, init_from: str | None) -> Any:
-    from ..network.presets import DEFAULT, build_model
-    from ..weights.load import load_network
-
-    if init_from and not (network or targets):
-        return load_network(init_from).config
-    names = [name.strip() for name in targets.split(",")] if targets else None
-    return build_model(network or DEFAULT, names)
-
-
-def _saved(run: Path) -> tuple[TrainConfig, Data]:
-    try:
-        config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"there is no run to resume in {run}: {error}") from error
-    return config, read_data(run)
 
 
 @contextmanager
@@ -226,20 +331,26 @@ def _logging(console: Console) -> Iterator[None]:
         log.removeHandler(handler)
 
 
+def _load(data: Data, console: Console) -> tuple[list[Recording], list[Recording]]:
+    """Training and validation recordings, with a bar if some are to be decoded."""
+    with decoding(console) as progress:
+        return load_data(data, progress=progress)
+
+
 @contextmanager
-def decoding(console: Console) -> Iterator[Report]:
-    """A bar for `unetsep.train.data.cache.load`, shown only if there is something to decode."""
+def decoding(console: Console) -> Iterator[DecodingProgress]:
+    """A bar for decoding, shown only if there is something to decode."""
     bar = Progress(
         TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
     )
     task = bar.add_task("decoding", total=None)
 
-    def report(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         if done < total and console.is_terminal and not bar.live.is_started:
             bar.start()
         bar.update(task, completed=done, total=total)
 
     try:
-        yield report
+        yield advance
     finally:
         stop(bar)

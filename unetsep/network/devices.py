@@ -48,6 +48,23 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return "bf16" if any(found.get(name) for name in NATIVE_BF16) else "fp32"
 
 
+def pick_precision(precision: str, accelerator: str) -> str:
+    """The precision of training; ``auto`` is bf16 where the accelerator computes in it natively.
+
+    Parameters
+    ----------
+    precision
+        ``auto``, or what is taken as it is.
+    accelerator
+        ``auto``, ``cpu``, ``gpu`` or ``mps``, as Lightning calls them.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return choose_precision("auto", torch.device("mps" if accelerator == "mps" else "cpu"))
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise `ValueError` unless ``value`` is one of ``choices``."""
     if value not in choices:
@@ -88,14 +105,3 @@ def keep_freed_memory() -> bool:
         (M_ARENA_MAX, 1),
     )
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
-
-
-def pick_precision(precision: str, accelerator: str) -> str:
-    """``auto`` is bf16 wherever the device computes in it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    import torch
-
-    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return choose_precision("auto", torch.device("cpu")) if accelerator != "mps" else "fp32"

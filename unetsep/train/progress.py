@@ -1,4 +1,4 @@
-"""A progress bar for runs, and one for decoding."""
+"""A progress bar for runs."""
 
 from __future__ import annotations
 

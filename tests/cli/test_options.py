@@ -1,0 +1,149 @@
+"""The page of options agrees with what the options are for."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+import pytest
+
+from unetsep.audio.formats import BIT_DEPTHS, FORMATS
+from unetsep.cli import options
+from unetsep.cli.evaluate import EvalOptions
+from unetsep.cli.parsing import build
+from unetsep.cli.separate import SeparateOptions
+from unetsep.cli.train import TrainOptions
+from unetsep.network.devices import DEVICES, PRECISIONS
+from unetsep.network.presets import NETWORKS
+from unetsep.paths import TEMPLATE
+from unetsep.separator import MASK_EXTENSIONS
+from unetsep.spleeter.convert import BINS
+from unetsep.train import config as training
+from unetsep.train.config import TrainConfig
+from unetsep.train.data.datasets import DATASETS
+from unetsep.train.data.musdb import SUBSETS
+from unetsep.train.data.run_data import HELD_OUT
+from unetsep.train.evaluation.baselines import BASELINES
+from unetsep.train.evaluation.scoring import METRICS, MODES
+from unetsep.train.release.export import LICENCE
+
+
+def parameter(command: click.Command, name: str) -> click.Parameter:
+    return next(each for each in command.params if each.name == name)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "registry"),
+    [
+        (options.separate, "container", FORMATS),
+        (options.separate, "bit_depth", BIT_DEPTHS),
+        (options.separate, "device", DEVICES),
+        (options.separate, "precision", PRECISIONS),
+        (options.separate, "mask_extension", MASK_EXTENSIONS),
+        (options.import_spleeter, "band", BINS),
+        (options.evaluate, "device", DEVICES),
+        (options.evaluate, "subset", SUBSETS),
+        (options.evaluate, "metrics", MODES),
+        (options.train, "network", NETWORKS),
+        (options.train, "optimizer", training.OPTIMIZERS),
+        (options.train, "schedule", training.SCHEDULES),
+        (options.train, "precision", ("auto", *training.PRECISIONS)),
+    ],
+)
+def test_choices_are_those_of_the_registry(
+    command: click.Command, name: str, registry: Iterable[str]
+) -> None:
+    kind = parameter(command, name).type
+    assert isinstance(kind, click.Choice)
+    assert sorted(kind.choices) == sorted(registry)
+
+
+def test_each_kind_of_data_set_has_its_option() -> None:
+    for kind in DATASETS.values():
+        option = next(each for each in options.train.params if kind.option in each.opts)
+        assert isinstance(option, click.Option)
+        assert option.multiple == kind.repeated
+
+
+def test_texts_name_the_defaults_and_names_there_are() -> None:
+    config = TrainConfig()
+    shown = {
+        "optimizer": config.optimizer,
+        "muon_size": config.muon_size,
+        "coherent_share": config.coherent_share,
+        "held_out": f"{HELD_OUT} excerpts",
+    }
+    for name, default in shown.items():
+        option = parameter(options.train, name)
+        assert isinstance(option, click.Option)
+        assert f"[default: {default}]" in str(option.help)
+    assert parameter(options.separate, "filename").default == TEMPLATE
+    assert parameter(options.export, "licence").default == LICENCE
+    assert parameter(options.compare, "metric").metavar == "|".join(METRICS)
+    baselines = parameter(options.evaluate, "baselines")
+    assert isinstance(baselines, click.Option)
+    assert baselines.help == f"{', '.join(BASELINES)}; or none."
+
+
+def field_names(kind: type) -> Iterator[str]:
+    """Of a dataclass, and of the dataclasses that are its fields."""
+    for name, hint in get_type_hints(kind).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from field_names(hint)
+        else:
+            yield name
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "more"),
+    [
+        (options.separate, SeparateOptions, set()),
+        (options.evaluate, EvalOptions, set()),
+        (
+            options.train,
+            TrainOptions,
+            {field.name for field in dataclasses.fields(TrainConfig)}
+            | {kind.option.strip("-").replace("-", "_") for kind in DATASETS.values()},
+        ),
+    ],
+)
+def test_no_option_is_lost_on_its_way_to_the_dataclass(
+    command: click.Command, kind: type, more: set[str]
+) -> None:
+    names = {parameter.name for parameter in command.params if parameter.expose_value}
+    assert len(names) >= 15
+    assert names <= {*field_names(kind), *more}
+
+
+def test_options_are_put_where_their_names_are() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        a: int
+        both: str
+
+    globals()["Inner"] = Inner  # type hints are looked up there
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner
+        both: str
+        b: float = 2.0
+
+    values: dict[str, Any] = {"a": 1, "both": "x", "unknown": None}
+    assert build(Outer, values) == Outer(Inner(1, "x"), "x")
+
+
+def test_functions_of_the_command_line_are_short_and_take_few_parameters() -> None:
+    paths = sorted(Path(str(options.__file__)).parent.glob("*.py"))
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    assert len(functions) >= 60
+    for function in functions:
+        given = function.args
+        count = len(given.posonlyargs + given.args + given.kwonlyargs)
+        assert count <= 6, function.name
+        assert (function.end_lineno or 0) - function.lineno < 50, function.name

@@ -1,0 +1,81 @@
+"""Errors as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .parsing import is_url
+
+
+class Group(click.Group):
+    """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """All names, those for users first."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; a song there lacks the word ``separate``."""
+        word = args[0]
+        if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
+            if is_url(word):
+                ctx.fail(f"{word} is a URL: download it first")
+            if _is_song(word):
+                ctx.fail(
+                    f"{word} is no command; did you mean: unetsep separate {shlex.join(args)}?"
+                )
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn known errors into messages and exit codes."""
+        from ..errors import UnetsepError
+
+        try:
+            return super().invoke(ctx)
+        except (UnetsepError, ValueError) as error:
+            if "--verbose" in sys.argv or "-v" in sys.argv:
+                traceback.print_exc()
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) or error.strerror is None:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(f"{error.strerror}{place}") from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted; unfinished files were removed.", err=True)
+            ctx.exit(130)
+
+
+def _is_song(word: str) -> bool:
+    """Whether a word is something to separate: a file or folder, or named like a song."""
+    from ..audio.decoder import AUDIO_SUFFIXES
+
+    path = Path(word)
+    try:
+        return path.suffix.lower() in AUDIO_SUFFIXES or path.exists()
+    except OSError:  # a name too long
+        return False
+
+
+class TrainingCommand(click.Command):
+    """A command that needs the packages of the ``train`` extra, and says so without them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; a package that is missing becomes what to install."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+                raise  # a mistake of ours
+            raise click.ClickException(
+                f"unetsep {ctx.info_name} needs {error.name}, which is not installed: run "
+                "pip install 'unetsep[train]' or, in a checkout, pip install -e '.[train]'"
+            ) from error

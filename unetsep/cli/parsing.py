@@ -1,0 +1,81 @@
+"""Words of the command line as values, and values as the dataclasses that the library takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import click
+
+Options = TypeVar("Options")
+
+# Of two letters at least: C:/song.wav is no URL.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """``vocals, drums`` as a tuple of names."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def seconds(text: str | float) -> float:
+    """Seconds from ``90``, ``1:30`` or ``1:02:03``; their range is for others to check.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is something else.
+    """
+    clock = CLOCK.fullmatch(str(text))
+    try:
+        if clock is None:
+            return float(text)
+        hours, minutes, rest = int(clock[1] or 0), int(clock[2]), float(clock[3])
+        # Only the first part may go beyond 59.
+        if rest < 60 and (minutes < 60 or clock[1] is None):
+            return 3600 * hours + 60 * minutes + rest
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{text!r} is no time: expected seconds, 1:30 or 1:02:03")
+
+
+def song_path(text: str) -> Path:
+    """A path to separate.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is a URL, which would lose a slash as a path.
+    """
+    if is_url(text):
+        raise click.BadParameter(f"{text} is a URL: download it first")
+    return Path(text)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text begins as URLs do."""
+    return URL.match(text) is not None
+
+
+def build(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """A dataclass from options of the same names; fields that are dataclasses are built alike.
+
+    Parameters
+    ----------
+    kind
+        The dataclass.
+    values
+        Options by name, as click gives them. What ``kind`` has no field for is left out.
+    """
+    hints = get_type_hints(kind)
+    parts = {
+        name: build(hint, values)
+        for name, hint in hints.items()
+        if isinstance(hint, type) and is_dataclass(hint)
+    }
+    own = {name: values[name] for name in hints.keys() & values.keys() - parts.keys()}
+    return kind(**own, **parts)

@@ -21,12 +21,12 @@ from unetsep.config import STEMS
 from unetsep.train.evaluation.baselines import oracle_mask
 from unetsep.train.evaluation.scoring import METRICS, MODES, score
 from unetsep.train.evaluation.sdr import Array
-from unetsep.train.evaluation.tracks import Recording, Track, read_audio, read_track
+from unetsep.train.evaluation.tracks import Track, TrackAudio, read_audio, read_track
 
 SAMPLE_RATE = 44_100
 
 
-def excerpt() -> Recording:
+def excerpt() -> TrackAudio:
     """The excerpt in stempeg."""
     import stempeg
 
@@ -34,7 +34,7 @@ def excerpt() -> Recording:
     return read_track(Track(path.name, "test", path))
 
 
-def folder(path: Path, seconds: float | None) -> Recording:
+def folder(path: Path, seconds: float | None) -> TrackAudio:
     """A folder of stems, at the rate of MUSDB18; their sum is the mixture."""
     stems = {}
     for stem in STEMS:
@@ -46,7 +46,7 @@ def folder(path: Path, seconds: float | None) -> Recording:
         stems[stem] = np.repeat(signal, 2, axis=0) if len(signal) == 1 else signal
     samples = min(signal.shape[1] for signal in stems.values())
     stems = {stem: signal[:, :samples] for stem, signal in stems.items()}
-    return Recording(np.sum(list(stems.values()), axis=0), stems, SAMPLE_RATE)
+    return TrackAudio(np.sum(list(stems.values()), axis=0), stems, SAMPLE_RATE)
 
 
 @click.command()

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 
-from unetsep.config import STEMS
 from unetsep.separator import Separator
-from unetsep.train.data.recording import AUDIBLE, Song
-from unetsep.train.data.run_data import decode, find_data
+from unetsep.train.data.datasets import DATASETS
+from unetsep.train.data.recording import AUDIBLE, Recording
+from unetsep.train.data.run_data import find_data, load_recordings
 
 SECONDS, RATE = 10, 44_100
 
@@ -36,18 +35,18 @@ class Finding(NamedTuple):
     worst: int
 
 
-def examine(separator: Separator, song: Song, stem: str) -> Finding | None:
+def examine(separator: Separator, recording: Recording, stem: str) -> Finding | None:
     """Separate a recording in pieces; None for one that is silent."""
     size = SECONDS * RATE
     pieces = []
-    for start in range(0, max(1, song.samples - size // 2), size):
-        length = min(size, song.samples - start)
-        if song.level(stem, start, length) < AUDIBLE:
+    for start in range(0, max(1, recording.samples - size // 2), size):
+        length = min(size, recording.samples - start)
+        if recording.level(stem, start, length) < AUDIBLE:
             continue
-        sound = song.stem(stem)[start : start + length].T.astype(np.float32) / 32768
+        sound = recording.stem(stem)[start : start + length].T.astype(np.float32) / 32768
         found = separator.separate(sound, RATE)
         lost = np.square(sound - found[stem]).sum()
-        energies = [np.square(found[name]).sum() for name in STEMS]
+        energies = [np.square(found[name]).sum() for name in separator.stems]
         pieces.append((start, np.square(sound).sum(), lost, *energies))
     if not pieces:
         return None
@@ -55,30 +54,31 @@ def examine(separator: Separator, song: Song, stem: str) -> Finding | None:
     whole = energy.sum()
     sdr = 10 * float(np.log10(whole / max(lost.sum(), 1e-12 * whole)))
     shares = tuple(float(other.sum() / whole) for other in others)
-    return Finding(song.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // RATE))
+    return Finding(recording.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // RATE))
 
 
 def main() -> None:
     """Examine and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--musdb-root", type=Path)
-    parser.add_argument("--songs", type=Path, action="append", default=[])
-    parser.add_argument("--pools", type=Path, action="append", default=[])
+    for kind in DATASETS.values():
+        parser.add_argument(kind.option, dest=kind.name, type=Path, action="append", default=[])
     parser.add_argument("--cache", type=Path, help="as of unetsep train")
     parser.add_argument("--model", default="default", help="name or path")
     parser.add_argument("--below", type=float, default=6.0, help="SDR in dB of what is printed")
     options = parser.parse_args()
-    data = find_data(options.musdb_root, options.songs, options.pools, options.cache)
-    songs = [song for song in decode(data, Console(stderr=True)) if song.split == "train"]
     separator = Separator(options.model)
+    stems = separator.stems
+    roots = {name: getattr(options, name) for name in DATASETS}
+    data = find_data(roots, options.cache, stems=stems)
     findings = [
         finding
-        for song in songs
-        for stem in song.names
-        if stem in STEMS and (finding := examine(separator, song, stem)) is not None
+        for recording in load_recordings(data)
+        if recording.split == "train"
+        for stem in recording.names
+        if stem in stems and (finding := examine(separator, recording, stem)) is not None
     ]
-    print(f"| recording | stem | SDR | {' | '.join(f'heard as {s}' for s in STEMS)} | worst from |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| recording | stem | SDR | {' | '.join(f'heard as {s}' for s in stems)} | worst from |")
+    print(f"|---|---|---|{'---|' * len(stems)}---|")
     for found in sorted(findings, key=lambda finding: finding.sdr):
         if found.sdr < options.below:
             shares = " | ".join(f"{share:.0%}" for share in found.shares)

@@ -25,11 +25,11 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms of training, in the same way.
 TRAIN_FLOORS = [
-    {"config", "muon", "logs", "distributed"},
-    {"data", "losses", "evaluation"},
-    {"calibration", "schedule"},
+    {"config", "muon", "logs"},
+    {"data", "losses", "schedule", "distributed"},
+    {"evaluation", "calibration"},
     {"validation"},
-    {"module"},
+    {"module", "datamodule"},
     {"callbacks", "progress"},
     {"fit", "release"},
     {"__init__"},

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from unetsep.network.unet import UNet
+from unetsep.network.masks import MaskNetwork
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.clip_plans import ClipPlanner
 from unetsep.train.data.clips import ClipDataset
-from unetsep.train.data.recording import Song
+from unetsep.train.data.recording import Recording
 from unetsep.train.data.run_data import find_data, load_data
 from unetsep.train.losses.spectra import spectra
 from unetsep.weights.load import load_network
@@ -31,7 +30,7 @@ SEED = 77
 HEARD = 1e-3
 
 
-def clips(songs: Sequence[Song], *, one_song: bool) -> ClipDataset:
+def clips(recordings: Sequence[Recording], *, one_song: bool) -> ClipDataset:
     """Clips of whole songs, or of stems that do not belong together."""
     config = TrainConfig(
         coherent_share=float(one_song),
@@ -39,11 +38,11 @@ def clips(songs: Sequence[Song], *, one_song: bool) -> ClipDataset:
         drop_share=0.0,
         seed=SEED,
     )
-    return ClipDataset(ClipPlanner(songs, config))
+    return ClipDataset(ClipPlanner(recordings, config))
 
 
 @torch.no_grad()
-def mean_sdr(networks: Sequence[UNet], dataset: ClipDataset, count: int) -> list[float]:
+def mean_sdr(networks: Sequence[MaskNetwork], dataset: ClipDataset, count: int) -> list[float]:
     """Mean SDR of each network in dB."""
     ratios: list[list[torch.Tensor]] = [[] for _ in networks]
     for index in range(count):
@@ -66,13 +65,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["default"], help="names or paths")
     parser.add_argument("--clips", type=int, default=96, help="of each kind")
     options = parser.parse_args()
-    data = find_data(options.musdb_root, (), (), options.cache)
-    train, valid = load_data(data, Console(stderr=True))
+    data = find_data({"musdb": [options.musdb_root]}, options.cache)
+    train, valid = load_data(data)
     networks = [load_network(model) for model in options.models]
     columns = [
-        mean_sdr(networks, clips(songs, one_song=one_song), options.clips)
+        mean_sdr(networks, clips(recordings, one_song=one_song), options.clips)
         for one_song in (False, True)
-        for songs in (train, valid)
+        for recordings in (train, valid)
     ]
     print(
         "| model | mixed, trained on | mixed, unknown | one song, trained on | one song, unknown |"

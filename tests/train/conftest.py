@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from unetsep.train.evaluation.tracks import Recording, Track, read_track
+from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
 
 
 @pytest.fixture(scope="session")
-def music() -> Recording:
+def music() -> TrackAudio:
     """The excerpt that stempeg ships, six seconds of a real song."""
     if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
         pytest.skip("needs ffmpeg and ffprobe")
@@ -23,7 +23,7 @@ def music() -> Recording:
 
 
 @pytest.fixture(scope="session")
-def estimates(music: Recording) -> dict[str, npt.NDArray[np.float32]]:
+def estimates(music: TrackAudio) -> dict[str, npt.NDArray[np.float32]]:
     """Each stem with a quarter of the others, filtered and with one channel softer."""
     found = {}
     for stem, signal in music.references.items():

@@ -11,7 +11,7 @@ import soundfile
 
 from unetsep.config import STEMS, ModelConfig
 from unetsep.train.config import TrainConfig
-from unetsep.train.data.recording import Song, song_from_arrays
+from unetsep.train.data.recording import Recording, recording_from_arrays
 
 RATE = 44_100
 MODEL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
@@ -38,13 +38,13 @@ def noise(seed: int, samples: int = RATE) -> npt.NDArray[np.int16]:
     return (tone[:, None] + rng.normal(0, 400, (samples, 2))).astype(np.int16)
 
 
-def song(number: int, *, samples: int = RATE, **about: Any) -> Song:
+def song(number: int, *, samples: int = RATE, **about: Any) -> Recording:
     """A song in memory whose four stems differ."""
     stems = {stem: noise(10 * number + i, samples) for i, stem in enumerate(STEMS)}
-    return song_from_arrays(f"song{number}", stems, **about)
+    return recording_from_arrays(f"song{number}", stems, **about)
 
 
-def songs() -> tuple[list[Song], list[Song]]:
+def songs() -> tuple[list[Recording], list[Recording]]:
     """Training and validation songs."""
     return [song(i) for i in range(4)], [song(8, split="valid"), song(9, split="valid")]
 

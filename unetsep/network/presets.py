@@ -1,11 +1,11 @@
-"""Networks to choose by name; all are one class, `unetsep.network.unet.UNet`."""
+"""Networks to choose by name; `unetsep.network.build` makes them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-from ..config import ModelConfig
+from ..config import STEMS, ModelConfig
 
 # The order of Spleeter's instrument lists is the order in which its graph is built.
 INSTRUMENTS = {
@@ -70,7 +70,9 @@ NETWORKS: dict[str, ModelConfig] = {
 }
 
 
-def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConfig:
+def build_model(
+    network: str, targets: Sequence[str] | None = None, *, stems: Sequence[str] = STEMS
+) -> ModelConfig:
     """The model config of a named network.
 
     Parameters
@@ -80,6 +82,8 @@ def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConf
     targets
         Stems to estimate; default: all. A single one, or some, get sigmoid masks that stay
         as they are: masks that sum to one need every stem of the mixture.
+    stems
+        What mixtures are made of.
 
     Raises
     ------
@@ -89,6 +93,8 @@ def build_model(network: str, targets: Sequence[str] | None = None) -> ModelConf
     if network not in NETWORKS:
         raise ValueError(f"there is no network {network!r}: expected {', '.join(NETWORKS)}")
     model = NETWORKS[network]
+    if set(stems) != set(model.stems):
+        model = dataclasses.replace(model, stems=tuple(stems))
     if targets is None or set(targets) == set(model.stems):
         return model
     return dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)

@@ -16,16 +16,15 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     Parameters
     ----------
     network
-        A `UNet`, or a bag of them; one whose input is not normalised is left alone.
+        Each `UNet` in it is set; one whose input is not normalised is left alone.
     mixtures
         Magnitudes, each ``(batch, channels, bins, frames)``.
     """
-    assert isinstance(network, UNet)
     parts = [part for part in network.modules() if isinstance(part, UNet)]
-    parts = [part for part in parts if hasattr(part, "input_mean")]
+    parts = [part for part in parts if part.config.input == "log"]
     if not parts:
         return
-    logs = [compress(mixture, network.config) for mixture in mixtures]
+    logs = [compress(mixture, parts[0].config) for mixture in mixtures]
     others = (0, 1, 3)
     mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
     square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)

@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
-from ..network.unet import UNet
+from ..network.masks import MaskNetwork
 from ..storage import write_atomically
 from ..weights.checkpoint import serialize
 from .config import TrainingError
@@ -55,7 +55,7 @@ class Ema(EMAWeightAveraging):
 
         self._kwargs = {"multi_avg_fn": average}
 
-    def network(self, name: str) -> UNet:
+    def network(self, name: str) -> MaskNetwork:
         """The averaged network of a loss."""
         assert self._average_model is not None
         module = self._average_model.module

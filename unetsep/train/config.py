@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,24 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("cosine", "plateau")
 OPTIMIZERS = ("muon", "adamw")
 
-# Share of stems drawn from ``songs`` and ``pools`` instead of MUSDB18. Extra bass lowers
-# the validation SDR: the extra recordings hold little of it, all synthetic.
-EXTRA_SHARE = {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
+# Share of a stem that is drawn from ``songs`` and ``pools`` instead of MUSDB18. Extra bass
+# lowers the validation SDR: the extra recordings hold little of it, all synthetic.
+EXTRA_SHARE, EXTRA_BASS = 0.4, 0.15
+# Names that recordings have for something else than a stem.
+RESERVED = ("mixture", "unknown", "mean")
+
+
+def extra_shares(stems: Sequence[str]) -> dict[str, float]:
+    """The default of `TrainConfig.extra_share`."""
+    return {stem: EXTRA_BASS if stem == "bass" else EXTRA_SHARE for stem in stems}
 
 
 class TrainingError(UnetsepError):
     """A training run that cannot start or go on."""
+
+
+# Stands for shares that depend on the stems.
+_DEFAULT_SHARES: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,10 @@ class TrainConfig:
     losses
         Names from `unetsep.train.losses.functions.LOSSES`; one network is trained for each, all on
         the same batches and from the same initial weights.
+    stems
+        What songs are made of: the sum of a clip's stems is its mixture.
     model
-        Network and signal path.
+        Network and signal path; it estimates all stems or some.
     max_steps, max_minutes
         The run ends at whichever comes first, with the learning rate annealed. The minutes
         count from the first step and include validation; 0 means no limit.
@@ -62,7 +75,8 @@ class TrainConfig:
     coherent_share
         Share of clips whose stems all come from one place in one song.
     extra_share
-        For each stem, the probability that a random mix takes it from ``songs``/``pools``.
+        For each stem, the probability that a random mix takes it from ``songs``/``pools``;
+        by default `extra_shares`.
     second_share
         For each stem, the probability that a random mix has two recordings of it at once.
     gain_db
@@ -94,6 +108,7 @@ class TrainConfig:
     """
 
     losses: tuple[str, ...] = ("l1",)
+    stems: tuple[str, ...] = STEMS
     model: ModelConfig = field(default_factory=lambda: NETWORKS[DEFAULT])
     max_steps: int = 20_000
     max_minutes: float = 0.0
@@ -112,7 +127,7 @@ class TrainConfig:
     precision: str = "fp32"
     freeze_norm: bool = False
     coherent_share: float = 0.3
-    extra_share: Mapping[str, float] = field(default_factory=lambda: dict(EXTRA_SHARE))
+    extra_share: Mapping[str, float] = field(default_factory=lambda: _DEFAULT_SHARES)
     second_share: Mapping[str, float] = field(default_factory=dict)
     gain_db: float = 6.0
     drop_share: float = 0.05
@@ -127,9 +142,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", tuple(self.losses))
+        object.__setattr__(self, "stems", tuple(self.stems))
+        if self.extra_share is _DEFAULT_SHARES:
+            object.__setattr__(self, "extra_share", extra_shares(self.stems))
         unit = self.clip_frames % self.model.frame_multiple == 0
         checks = {
             "losses": bool(self.losses) and len(set(self.losses)) == len(self.losses),
+            "stems": 2 <= len(set(self.stems)) == len(self.stems)
+            and all(stem.isidentifier() and stem not in RESERVED for stem in self.stems),
             "max_steps": self.max_steps > 0,
             "max_minutes": self.max_minutes >= 0,
             "batch_size": self.batch_size > 0,
@@ -146,8 +166,8 @@ class TrainConfig:
             "ema_decay": 0 <= self.ema_decay < 1,
             "precision": self.precision in PRECISIONS,
             "coherent_share": 0 <= self.coherent_share <= 1,
-            "extra_share": all(0 <= share <= 1 for share in self.extra_share.values()),
-            "second_share": all(0 <= share <= 1 for share in self.second_share.values()),
+            "extra_share": self._are_shares(self.extra_share),
+            "second_share": self._are_shares(self.second_share),
             "drop_share": 0 <= self.drop_share < 1,
             "gain_db": self.gain_db >= 0,
             "varispeed": 0 <= self.varispeed <= 0.3,
@@ -163,8 +183,11 @@ class TrainConfig:
             if not holds:
                 raise ValueError(f"training config: {name}={getattr(self, name)!r} is not usable")
         for stem in self.model.stems:
-            if stem not in STEMS:
-                raise ValueError(f"there is no target {stem!r}: expected {', '.join(STEMS)}")
+            if stem not in self.stems:
+                raise ValueError(f"there is no target {stem!r}: expected {', '.join(self.stems)}")
+
+    def _are_shares(self, shares: Mapping[str, float]) -> bool:
+        return set(shares) <= set(self.stems) and all(0 <= s <= 1 for s in shares.values())
 
     @property
     def clip_samples(self) -> int:

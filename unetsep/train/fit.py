@@ -1,4 +1,4 @@
-"""A training run from songs to checkpoints, on one CPU or many GPUs."""
+"""A training run from recordings to checkpoints, on one CPU or many GPUs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from ..network.build import build
 from ..network.devices import keep_freed_memory
-from ..network.unet import UNet
+from ..network.masks import MaskNetwork
 from ..version import __version__
 from ..weights.load import load_network
 from .callbacks import LAST, Ema, InterruptedRunError, Keeper
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
-from .data.loaders import ClipModule
-from .data.recording import Song
+from .data.recording import Recording
+from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule
@@ -72,8 +73,8 @@ class Machine:
 
 def fit(
     config: TrainConfig,
-    train: Sequence[Song],
-    valid: Sequence[Song],
+    train: Sequence[Recording],
+    valid: Sequence[Recording],
     run: str | Path,
     *,
     machine: Machine | None = None,
@@ -91,7 +92,7 @@ def fit(
     config
         What to train.
     train, valid
-        Songs; see `unetsep.train.data.cache` and `unetsep.train.data.recording.hold_out`.
+        Recordings; see `unetsep.train.data.cache` and `unetsep.train.data.recording.hold_out`.
     run
         Folder of the run; an existing one only with ``resume``.
     machine
@@ -199,7 +200,7 @@ def build_trainer(
         raise TrainingError(f"cannot train on {machine.devices} {accelerator}: {error}") from error
 
 
-def _first_network(config: TrainConfig, init_from: str | Path | None) -> UNet | None:
+def _first_network(config: TrainConfig, init_from: str | Path | None) -> MaskNetwork | None:
     if init_from is None:
         return None
     found = load_network(init_from)
@@ -217,7 +218,7 @@ def _first_network(config: TrainConfig, init_from: str | Path | None) -> UNet | 
     if not added:
         return found
     torch.manual_seed(config.seed)
-    network = UNet(config.model)
+    network = build(config.model)
     network.load_state_dict(found.state_dict(), strict=False)
     return network
 

@@ -16,12 +16,12 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from ..config import STEMS
-from ..network.unet import UNet
+from ..network.build import build
+from ..network.masks import MaskNetwork
 from .calibration import gradient_norm, set_input_statistics
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
-from .data.recording import Song
+from .data.recording import Recording
 from .losses.functions import Loss, build_loss
 from .losses.spectra import Batch, blockwise_loss, spectra
 from .muon import Muon
@@ -50,13 +50,13 @@ class SeparationModule(lightning.LightningModule):
 
     scales: Tensor
 
-    def __init__(self, config: TrainConfig, first: UNet | None = None) -> None:
+    def __init__(self, config: TrainConfig, first: MaskNetwork | None = None) -> None:
         super().__init__()
         self.config = config
         if first is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
-                first = UNet(config.model)
+                first = build(config.model)
         for part in (first, *first.modules()):
             part.requires_grad_(True)
         first.train()
@@ -69,7 +69,7 @@ class SeparationModule(lightning.LightningModule):
                 part.register_forward_hook(_dense_gradient)
         # Factors that give every loss a gradient of norm 1 at the start.
         self.register_buffer("scales", torch.ones(len(config.losses)))
-        self.targets = [STEMS.index(stem) for stem in config.model.stems]
+        self.targets = [config.stems.index(stem) for stem in config.model.stems]
         self.clock = Clock(config, time.monotonic)
         self.schedule = Schedule(config, config.losses)
         self.rates: dict[str, float] = {}
@@ -81,10 +81,10 @@ class SeparationModule(lightning.LightningModule):
         self._losses: dict[str, Loss] = {}
         self._weights: list[float] = []
 
-    def network(self, name: str) -> UNet:
+    def network(self, name: str) -> MaskNetwork:
         """The network of a loss."""
         network = self.networks[name]
-        assert isinstance(network, UNet)
+        assert isinstance(network, MaskNetwork)
         return network
 
     def losses(self) -> dict[str, Loss]:
@@ -228,14 +228,14 @@ class SeparationModule(lightning.LightningModule):
                 torch.distributed.broadcast(buffer, 0)
         self._separators = Separators(dict(self.networks.items()), self.device)
 
-    def validation_step(self, batch: tuple[int, Song], batch_idx: int) -> None:
-        """SDR of one song."""
+    def validation_step(self, batch: tuple[int, Recording], batch_idx: int) -> None:
+        """SDR of one recording."""
         assert self._separators is not None
         if batch[0] >= 0:
             self._separators.score(*batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Median SDR over all songs of all processes."""
+        """Median SDR over all recordings of all processes."""
         assert self._separators is not None
         table = self._separators.table(len(self.trainer.datamodule.valid))  # type: ignore[attr-defined]
         table = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")

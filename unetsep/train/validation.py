@@ -1,8 +1,8 @@
-"""Exact SDR of the networks in training on the validation songs.
+"""Exact SDR of the networks in training on the validation recordings.
 
-A song's score is the median of its frames, the set's score the median of its songs, both as
-museval computes them; see `unetsep.train.evaluation.sdr`. Frames are scored with the stems that the
-network estimates.
+A recording's score is the median of its frames, the set's score the median of its recordings,
+both as museval computes them; see `unetsep.train.evaluation.sdr`. Frames are scored with the
+stems that the network estimates.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..config import STEMS
-from ..network.unet import UNet
+from ..network.masks import MaskNetwork
 from ..separator import Separator
-from .data.recording import Song
+from .data.recording import UNKNOWN, Recording
 from .evaluation.sdr import frame_sdr, median
 
 
 class Separators:
-    """Scores songs with several networks.
+    """Scores recordings with several networks.
 
     Parameters
     ----------
@@ -36,42 +35,41 @@ class Separators:
     def __init__(self, networks: Mapping[str, nn.Module], device: torch.device) -> None:
         self.separators = []
         for network in networks.values():
-            assert isinstance(network, UNet)
+            assert isinstance(network, MaskNetwork)
             self.separators.append(Separator(network, device=device.type))
         self.rows: dict[int, npt.NDArray[np.float64]] = {}
 
-    def score(self, index: int, song: Song) -> None:
-        """Note the SDR of song number ``index``."""
-        self.rows[index] = np.stack([song_sdr(each, song) for each in self.separators])
+    def score(self, index: int, recording: Recording) -> None:
+        """Note the SDR of recording number ``index``."""
+        self.rows[index] = np.stack([recording_sdr(each, recording) for each in self.separators])
 
-    def table(self, songs: int) -> Tensor:
-        """SDR in dB, ``(songs, networks, stems)``; zero for songs that were not scored."""
+    def table(self, recordings: int) -> Tensor:
+        """SDR in dB, ``(recordings, networks, stems)``; zero for those that were not scored."""
         stems = len(self.separators[0].stems)
-        table = torch.zeros(songs, len(self.separators), stems)
+        table = torch.zeros(recordings, len(self.separators), stems)
         for index, row in self.rows.items():
             table[index] = torch.from_numpy(row)
         return table
 
 
-def song_sdr(separator: Separator, song: Song) -> npt.NDArray[np.float64]:
-    """Median-of-frames SDR of each stem of a song in dB, NaN where it is undefined.
+def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.float64]:
+    """Median-of-frames SDR of each stem of a recording in dB, NaN where it is undefined.
 
-    The mixture is the song's own, or else the sum of its stems.
+    The mixture is the recording's own, or else the sum of its stems.
     """
-    references = {
-        stem: song.stem(stem).T.astype(np.float32) / 32768
-        if stem in song.names
-        else np.zeros((2, song.samples), np.float32)
-        for stem in STEMS
+    signals = {
+        name: recording.stem(name).T.astype(np.float32) / 32768
+        for name in recording.names
+        if name != UNKNOWN
     }
-    if "mixture" in song.names:
-        mixture = song.stem("mixture").T.astype(np.float32) / 32768
-    else:
-        mixture = np.sum(list(references.values()), axis=0)
+    mixture = signals.pop("mixture", None)
+    if mixture is None:
+        mixture = np.sum(list(signals.values()), axis=0)
+    silence = np.zeros_like(mixture)
     estimates = separator.separate(mixture, separator.config.sample_rate)
     return median(
         frame_sdr(
-            np.stack([references[stem] for stem in separator.stems]),
+            np.stack([signals.get(stem, silence) for stem in separator.stems]),
             np.stack([estimates[stem] for stem in separator.stems]),
         )
     )
@@ -80,12 +78,12 @@ def song_sdr(separator: Separator, song: Song) -> npt.NDArray[np.float64]:
 def combine(
     table: npt.NDArray[Any], losses: Sequence[str], stems: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Median over songs for each loss: dB for each stem, and their mean.
+    """Median over recordings for each loss: dB for each stem, and their mean.
 
     Parameters
     ----------
     table
-        SDR, ``(songs, networks, stems)``.
+        SDR, ``(recordings, networks, stems)``.
     losses, stems
         Names of the last two axes.
     """

@@ -25,7 +25,7 @@ from unetsep.train.data.augment import (
 )
 from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
 from unetsep.train.data.clips import ClipDataset, PlanDataset, ResidentClips
-from unetsep.train.data.recording import song_from_arrays
+from unetsep.train.data.recording import recording_from_arrays
 
 SAMPLES = 30_000
 ON: dict[str, Any] = {"varispeed": 0.12, "eq_db": 4.0, "reverb_share": 0.5}
@@ -167,7 +167,7 @@ def test_excerpts_are_read_from_within_the_recording() -> None:
     ],
 )
 def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> None:
-    short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
+    short = recording_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools", extra=True)
     plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, seed=5, **on))
     resident = ResidentClips(plans, torch.device("cpu"))
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
@@ -195,7 +195,7 @@ def test_bounds_are_checked() -> None:
 
 
 def test_a_six_second_clip_takes_little_time() -> None:
-    long = [song_from_arrays("a", {s: noise(i, 7 * RATE) for i, s in enumerate(STEMS)})]
+    long = [recording_from_arrays("a", {s: noise(i, 7 * RATE) for i, s in enumerate(STEMS)})]
     clips = ClipDataset(ClipPlanner(long, tiny(clip_frames=2000, drop_share=0.0, **ON)))
     seconds = []
     for index in range(3):

@@ -18,18 +18,22 @@ import pytest
 from tests.train.synthetic import noise, write, write_musdb
 from unetsep.config import STEMS
 from unetsep.errors import AudioError
-from unetsep.train.data import cache, decode, sources
+from unetsep.train.data import cache, decode
+from unetsep.train.data.musdb import VALID_SONGS, Musdb, musdb_root
+from unetsep.train.data.pools import Pools
+from unetsep.train.data.song_folders import SongFolders
+from unetsep.train.data.sources import Source, refuse_test
 
 
 def test_musdb_in_wav_layout_has_its_validation_songs(tmp_path: Path) -> None:
     write_musdb(tmp_path, ("A - B", "Leaf - Summerghost"))
     write(tmp_path / "test" / "C - D" / "vocals", 0)
-    found = sources.find_musdb(tmp_path)
+    found = Musdb().find(tmp_path, STEMS)
     assert [(s.name, s.split) for s in found] == [
         ("A - B", "train"),
         ("Leaf - Summerghost", "valid"),
     ]
-    assert len(sources.MUSDB_VALID) == 14
+    assert len(VALID_SONGS) == 14
     loaded = cache.load(found, tmp_path / "cache")
     assert np.array_equal(loaded[0].stem("mixture"), noise(0, 22_050))
     assert np.array_equal(loaded[0].stem("drums"), noise(2, 22_050))
@@ -45,7 +49,7 @@ def test_musdb_stem_files_are_decoded_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "A - B.stem.mp4"
     stempeg.write_stems(str(path), audio, sample_rate=44_100, writer=stempeg.StreamsWriter())
-    (loaded,) = cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")
+    (loaded,) = cache.load(Musdb().find(tmp_path, STEMS), tmp_path / "cache")
     for stem, hertz in zip(("drums", "bass", "other", "vocals"), (200, 400, 600, 800), strict=True):
         spectrum = np.abs(np.fft.rfft(loaded.stem(stem)[:44_100, 0]))
         assert int(spectrum.argmax()) == pytest.approx(hertz, abs=2)
@@ -55,30 +59,30 @@ def test_musdb_root_is_named_or_comes_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", "/somewhere")
-    assert sources.musdb_root(None) == Path("/somewhere")
-    assert sources.musdb_root(tmp_path) == tmp_path
+    assert musdb_root(None) == Path("/somewhere")
+    assert musdb_root(tmp_path) == tmp_path
     monkeypatch.delenv("MUSDB_PATH")
     with pytest.raises(AudioError, match=r"MUSDB_PATH; get MUSDB18 from .* 7-second excerpts"):
-        sources.musdb_root(None)
+        musdb_root(None)
 
 
 def test_folders_without_music_are_explained(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"there is no MUSDB18 in .*: expected .*train"):
-        sources.find_musdb(tmp_path)
+        Musdb().find(tmp_path, STEMS)
     with pytest.raises(AudioError, match=r"there are no songs in .*: expected .*vocals"):
-        sources.find_songs(tmp_path)
+        SongFolders().find(tmp_path, STEMS)
     with pytest.raises(AudioError, match="there are no recordings in"):
-        sources.find_pools(tmp_path)
+        Pools().find(tmp_path, STEMS)
     write(tmp_path / "train" / "A - B" / "vocals", 0)
     with pytest.raises(AudioError, match=r"A - B is no MUSDB18 song: it lacks mixture.wav, drums"):
-        sources.find_musdb(tmp_path)
+        Musdb().find(tmp_path, STEMS)
 
 
 def test_a_stem_that_is_neither_there_nor_silent_is_unknown(tmp_path: Path) -> None:
     write(tmp_path / "train" / "one" / "drums", 0, suffix=".flac")
     write(tmp_path / "train" / "one" / "bass", 1)
     (tmp_path / "train" / "one" / "song.json").write_text('{"silent": ["vocals"]}')
-    (loaded,) = cache.load(sources.find_songs(tmp_path), tmp_path / "cache")
+    (loaded,) = cache.load(SongFolders().find(tmp_path, STEMS), tmp_path / "cache")
     assert set(loaded.names) == {"drums", "bass"}
     assert loaded.knows(("vocals", "drums", "bass"))
     assert not loaded.knows(STEMS)
@@ -89,24 +93,24 @@ def test_a_song_json_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> 
     write(tmp_path / "train" / "one" / "drums", 0)
     (tmp_path / "train" / "one" / "song.json").write_text(text)
     with pytest.raises(AudioError, match=r"one/song.json"):
-        sources.find_songs(tmp_path)
+        SongFolders().find(tmp_path, STEMS)
 
 
 def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
     for place in ("vocals/a", "vocals/test/b", "drums/Test/deep/c"):
         write(tmp_path / place, 0)
-    assert [source.name for source in sources.find_pools(tmp_path)] == ["vocals/a"]
+    assert [source.name for source in Pools().find(tmp_path, STEMS)] == ["vocals/a"]
     write(tmp_path / "test" / "song" / "vocals", 0)
     with pytest.raises(AudioError, match="there are no songs"):
-        sources.find_songs(tmp_path)
+        SongFolders().find(tmp_path, STEMS)
     with pytest.raises(AudioError, match="is a test set"):
-        sources.refuse_test(tmp_path / "test")
+        refuse_test(tmp_path / "test")
 
 
-def pool(root: Path, count: int = 3) -> list[sources.Source]:
+def pool(root: Path, count: int = 3) -> list[Source]:
     for i in range(count):
         write(root / "bass" / f"take{i}", i, 4000)
-    return sources.find_pools(root)
+    return Pools().find(root, STEMS)
 
 
 def test_everything_is_decoded_once_and_progress_is_reported(
@@ -126,11 +130,11 @@ def test_changed_content_is_decoded_again_and_a_moved_file_is_not(
 ) -> None:
     cache.load(pool(tmp_path / "pools"), tmp_path / "cache")
     write(tmp_path / "pools" / "bass" / "take1", 77, 5000)
-    loaded = cache.load(sources.find_pools(tmp_path / "pools"), tmp_path / "cache")
+    loaded = cache.load(Pools().find(tmp_path / "pools", STEMS), tmp_path / "cache")
     assert [s.samples for s in loaded] == [4000, 5000, 4000]
     (tmp_path / "pools").rename(tmp_path / "moved")
     monkeypatch.setattr(decode, "decode", lambda source: pytest.fail("decoded again"))
-    cache.load(sources.find_pools(tmp_path / "moved"), tmp_path / "cache")
+    cache.load(Pools().find(tmp_path / "moved", STEMS), tmp_path / "cache")
 
 
 def test_two_loaders_at_once_share_the_work(
@@ -139,7 +143,7 @@ def test_two_loaders_at_once_share_the_work(
     found = pool(tmp_path / "pools", 6)
     real, count, lock = decode.decode, [0], threading.Lock()
 
-    def counted(source: sources.Source) -> Any:
+    def counted(source: Source) -> Any:
         with lock:
             count[0] += 1
         return real(source)
@@ -172,7 +176,7 @@ def test_a_full_disk_leaves_what_was_decoded(
         real(file, array)
 
     monkeypatch.setattr(cache, "save_array", save)
-    with pytest.raises(AudioError, match=r"is full after 1 of 3 songs, which remain.*--cache"):
+    with pytest.raises(AudioError, match=r"is full after 1 of 3 recordings, which remain.*--cache"):
         cache.load(found, tmp_path / "cache", jobs=1)
     assert not list((tmp_path / "cache").glob("*.part"))
     monkeypatch.undo()
@@ -200,7 +204,7 @@ class _Counted:
     def __init__(self) -> None:
         self.calls, self.real = 0, decode.decode
 
-    def __call__(self, source: sources.Source) -> Any:
+    def __call__(self, source: Source) -> Any:
         self.calls += 1
         return self.real(source)
 
@@ -208,7 +212,7 @@ class _Counted:
 def test_corrupt_stems_are_named_after_everything_else_is_decoded(tmp_path: Path) -> None:
     found = pool(tmp_path / "pools")
     found[1].files["bass"].write_bytes(b"RIFF nonsense")
-    with pytest.raises(AudioError, match=r"1 of 3 songs cannot be decoded.*take1\.wav"):
+    with pytest.raises(AudioError, match=r"1 of 3 recordings cannot be decoded.*take1\.wav"):
         cache.load(found, tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
@@ -218,7 +222,7 @@ def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
 ) -> None:
     write(tmp_path / "train" / "one" / "drums", 0, 20_000)
     write(tmp_path / "train" / "one" / "bass", 1, 30_000)
-    (loaded,) = cache.load(sources.find_songs(tmp_path), tmp_path / "cache")
+    (loaded,) = cache.load(SongFolders().find(tmp_path, STEMS), tmp_path / "cache")
     assert loaded.samples == 30_000
     assert not loaded.stem("drums")[20_000:].any()
     assert "one: stems differ in length" in caplog.text
@@ -234,10 +238,11 @@ def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
 
 def test_training_from_the_cache_imports_no_decoder(tmp_path: Path) -> None:
     write_musdb(tmp_path, ("A - B",))
-    cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")
+    cache.load(Musdb().find(tmp_path, STEMS), tmp_path / "cache")
     code = (
-        "import sys\nfrom unetsep.train.data import cache, clips, sources\n"
-        f"songs = cache.load(sources.find_musdb({str(tmp_path)!r}), {str(tmp_path / 'cache')!r})\n"
+        "import sys\nfrom pathlib import Path\nfrom unetsep.train.data import cache, clips, musdb\n"
+        f"sources = musdb.Musdb().find(Path({str(tmp_path)!r}), musdb.STEMS)\n"
+        f"songs = cache.load(sources, {str(tmp_path / 'cache')!r})\n"
         "assert songs[0].stem('bass').any()\nprint(*sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -259,4 +264,4 @@ def test_a_truncated_stem_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "A - B.stem.mp4").write_bytes(b"\0\0\0\x20ftypM4A nonsense")
     with pytest.raises(AudioError, match=r"A - B: .*A - B.stem.mp4 cannot be read"):
-        cache.load(sources.find_musdb(tmp_path), tmp_path / "cache")
+        cache.load(Musdb().find(tmp_path, STEMS), tmp_path / "cache")

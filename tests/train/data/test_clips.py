@@ -20,8 +20,8 @@ from unetsep.train.data.clips import (
     ResidentClips,
     clip_indices,
 )
-from unetsep.train.data.loaders import NO_NUMBER, ValidSongs
-from unetsep.train.data.recording import hold_out, song_from_arrays
+from unetsep.train.data.loaders import NO_NUMBER, ValidRecordings
+from unetsep.train.data.recording import hold_out, recording_from_arrays
 from unetsep.train.data.run_data import without
 
 CONFIG = tiny(seed=3)
@@ -65,9 +65,9 @@ def test_ranks_share_no_clip_and_together_see_what_one_process_sees() -> None:
 
 def test_validation_songs_are_shared_out_and_no_process_is_without() -> None:
     two = songs()[1]
-    assert [len(ValidSongs(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
-    assert [ValidSongs(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
-    assert [number for number, _ in ValidSongs([*two, two[0]], 0, 2)] == [0, 2]
+    assert [len(ValidRecordings(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
+    assert [ValidRecordings(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
+    assert [number for number, _ in ValidRecordings([*two, two[0]], 0, 2)] == [0, 2]
 
 
 def test_coherent_clips_come_from_one_place_in_one_song() -> None:
@@ -100,8 +100,8 @@ def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
 
 def test_unknown_stems_are_never_part_of_a_mixture() -> None:
     loud = noise(1)
-    unknown = song_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")
-    known = song_from_arrays(
+    unknown = recording_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")
+    known = recording_from_arrays(
         "known", {"drums": loud, "other": loud}, origin="songs", silent=("vocals", "bass")
     )
     both = ClipPlanner([unknown, known, song(5)], tiny(coherent_share=1.0, drop_share=0.0))
@@ -113,7 +113,10 @@ def test_unknown_stems_are_never_part_of_a_mixture() -> None:
 
 
 def test_songs_and_pools_get_their_share() -> None:
-    pools = [song_from_arrays(f"pool{i}", {"bass": noise(50 + i)}, origin="pools") for i in (0, 1)]
+    pools = [
+        recording_from_arrays(f"pool{i}", {"bass": noise(50 + i)}, origin="pools", extra=True)
+        for i in (0, 1)
+    ]
     mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
     origins = [mixed.tracks[int(mixed.plan(i).tracks[2])][0].origin for i in range(400)]
     assert 0.15 < origins.count("pools") / 400 < 0.35
@@ -154,7 +157,7 @@ def test_a_second_recording_is_added_to_the_stem() -> None:
 
 @pytest.mark.parametrize("second", [{}, {"other": 0.5, "drums": 1.0}])
 def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]) -> None:
-    short = song_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools")
+    short = recording_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools", extra=True)
     plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, second_share=second))
     resident = ResidentClips(plans, torch.device("cpu"))
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
@@ -166,7 +169,7 @@ def test_silent_passages_are_avoided_where_there_is_sound() -> None:
     mostly_silent = np.zeros((20 * 44_100, 2), np.int16)
     mostly_silent[: 5 * 44_100] = noise(2, 5 * 44_100)
     stems = {"vocals": mostly_silent, **{s: noise(3, 20 * 44_100) for s in STEMS[1:]}}
-    one = ClipPlanner([song_from_arrays("one", stems)], tiny(coherent_share=0.0))
+    one = ClipPlanner([recording_from_arrays("one", stems)], tiny(coherent_share=0.0))
     starts = [int(one.plan(i).starts[0]) for i in range(200)]
     assert sum(start < 5 * 44_100 for start in starts) > 140
 
@@ -174,14 +177,14 @@ def test_silent_passages_are_avoided_where_there_is_sound() -> None:
 def test_data_without_a_target_or_without_sound_is_refused() -> None:
     silent = {stem: np.zeros((44_100, 2), np.int16) for stem in STEMS}
     with pytest.raises(TrainingError, match="no training data for vocals"):
-        ClipPlanner([song_from_arrays("silent", silent)], tiny())
+        ClipPlanner([recording_from_arrays("silent", silent)], tiny())
     with pytest.raises(TrainingError, match="no training data for vocals"):
-        ClipPlanner([song_from_arrays("drums", {"drums": noise(1)})], tiny())
+        ClipPlanner([recording_from_arrays("drums", {"drums": noise(1)})], tiny())
 
 
 def test_stems_that_are_left_out_are_unknown() -> None:
     songs = [song(1), song(2), song(3)]
-    kept = without(songs, ["song1=vocals", "song1=bass, other", "song2"])
+    kept = without(songs, ["song1=vocals", "song1=bass, other", "song2"], STEMS)
     assert [each.name for each in kept] == ["song1", "song3"]
     assert [stem for stem in STEMS if kept[0].knows([stem])] == ["drums"]
     assert np.array_equal(kept[0].stem("drums"), songs[0].stem("drums"))
@@ -193,15 +196,15 @@ def test_stems_that_are_left_out_are_unknown() -> None:
     assert {stem for each, stem in drawn if each is kept[0]} == {"drums"}
     for wrong in ("song4", "song1=piano", "song1=vocals,piano"):
         with pytest.raises(TrainingError, match=f"--leave-out {wrong}: there is no such"):
-            without(songs, [wrong])
+            without(songs, [wrong], STEMS)
 
 
 def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:
     second = 44_100
     long = [song(i, samples=30 * second, origin="songs") for i in range(3)]
     short, base = song(7, samples=5 * second, origin="songs"), song(8, samples=30 * second)
-    train, valid = hold_out([*long, short, base], STEMS, 2, 10 * second)
-    again = hold_out([*long, short, base], STEMS, 2, 10 * second)[1]
+    train, valid = hold_out([*long, short, base], STEMS, 2, 10 * second, origins=["songs"])
+    again = hold_out([*long, short, base], STEMS, 2, 10 * second, origins=["songs"])[1]
     assert [(v.name, v.start) for v in valid] == [(v.name, v.start) for v in again]
     assert len(valid) == 2
     assert all(v.samples == 10 * second and v.split == "valid" for v in valid)

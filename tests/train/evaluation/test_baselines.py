@@ -7,24 +7,24 @@ from tests.train.signals import RATE, noise
 from unetsep.config import STEMS
 from unetsep.train.evaluation.baselines import BASELINES, LABELS, mixture_share, oracle_mask
 from unetsep.train.evaluation.scoring import score
-from unetsep.train.evaluation.tracks import Recording
+from unetsep.train.evaluation.tracks import TrackAudio
 
 
-def tones(seconds: float = 3.0) -> Recording:
+def tones(seconds: float = 3.0) -> TrackAudio:
     """Four stems far apart in frequency."""
     time = np.arange(round(seconds * RATE)) / RATE
     stems = {}
     for stem, pitch in zip(STEMS, (880, 3500, 90, 9000), strict=True):
         tone = 0.1 * np.sin(2 * np.pi * pitch * time)
         stems[stem] = np.stack([tone, 0.5 * tone]).astype(np.float32)
-    return Recording(np.sum(list(stems.values()), axis=0), stems, RATE)
+    return TrackAudio(np.sum(list(stems.values()), axis=0), stems, RATE)
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
 @pytest.mark.parametrize("samples", [1, 5000, 270_001])
 def test_estimates_have_the_shape_of_the_recording(name: str, samples: int) -> None:
     stems = {s: noise(i, samples).astype(np.float32) for i, s in enumerate(STEMS)}
-    recording = Recording(np.sum(list(stems.values()), axis=0), stems, RATE)
+    recording = TrackAudio(np.sum(list(stems.values()), axis=0), stems, RATE)
     found = BASELINES[name](recording)
     assert tuple(found) == STEMS
     for estimate in found.values():
@@ -35,7 +35,7 @@ def test_estimates_have_the_shape_of_the_recording(name: str, samples: int) -> N
 @pytest.mark.parametrize("name", ["mixture-4", "oracle-1", "oracle-2", "repet-hpss"])
 def test_stems_add_up_to_the_mixture(name: str) -> None:
     stems = {s: noise(i, 200_000).astype(np.float32) for i, s in enumerate(STEMS)}
-    recording = Recording(np.sum(list(stems.values()), axis=0), stems, RATE)
+    recording = TrackAudio(np.sum(list(stems.values()), axis=0), stems, RATE)
     total = np.sum(list(BASELINES[name](recording).values()), axis=0)
     np.testing.assert_allclose(total, recording.mixture, atol=2e-6)
 
@@ -62,7 +62,7 @@ def test_power_two_separates_better_than_power_one() -> None:
 
 def test_silence_stays_silent() -> None:
     silence = np.zeros((2, 100_000), np.float32)
-    recording = Recording(silence, dict.fromkeys(STEMS, silence), RATE)
+    recording = TrackAudio(silence, dict.fromkeys(STEMS, silence), RATE)
     for name, baseline in BASELINES.items():
         assert not any(estimate.any() for estimate in baseline(recording).values()), name
 
@@ -75,7 +75,7 @@ def test_the_classical_baseline_finds_clicks_and_low_tones() -> None:
     stems = {s: np.zeros((2, len(time)), np.float32) for s in STEMS}
     stems["bass"] = np.stack([bass] * 2).astype(np.float32)
     stems["drums"] = np.stack([drums] * 2).astype(np.float32)
-    recording = Recording(stems["bass"] + stems["drums"], stems, RATE)
+    recording = TrackAudio(stems["bass"] + stems["drums"], stems, RATE)
     found = BASELINES["repet-hpss"](recording)
     mixed = BASELINES["mixture-4"](recording)
     for stem in ("bass", "drums"):

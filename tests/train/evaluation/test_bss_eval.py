@@ -17,7 +17,7 @@ from unetsep.train.evaluation.bss_eval import (
 )
 from unetsep.train.evaluation.scoring import METRICS, museval_scores
 from unetsep.train.evaluation.sdr import frame_sdr
-from unetsep.train.evaluation.tracks import Recording, find_tracks, read_track
+from unetsep.train.evaluation.tracks import TrackAudio, find_tracks, read_track
 
 pytest.importorskip("museval")
 
@@ -48,7 +48,7 @@ def stack(signals: dict[str, Array], names: tuple[str, ...]) -> Array:
     [(("vocals", "drums", "bass", "other"), 1), (("vocals", "other"), 2)],
 )
 def test_music_scores_as_in_museval(
-    music: Recording, estimates: dict[str, Array], stems: tuple[str, ...], channels: int
+    music: TrackAudio, estimates: dict[str, Array], stems: tuple[str, ...], channels: int
 ) -> None:
     true, guess = stack(music.references, stems), stack(estimates, stems)
     assert_like_museval(true[:, :channels], guess[:, :channels])
@@ -61,7 +61,7 @@ def test_a_musdb_track_scores_as_in_museval() -> None:
     assert_like_museval(true, true + 0.3 * (track.mixture - true))
 
 
-def test_silent_frames_count_for_no_stem(music: Recording, estimates: dict[str, Array]) -> None:
+def test_silent_frames_count_for_no_stem(music: TrackAudio, estimates: dict[str, Array]) -> None:
     stems = ("vocals", "drums")
     true, guess = stack(music.references, stems)[..., : 4 * RATE], stack(estimates, stems)
     guess = guess[..., : 4 * RATE].copy()
@@ -77,7 +77,7 @@ def test_tracks_of_any_length_score_as_in_museval(samples: int) -> None:
     assert_like_museval(true, true + 0.3 * true[::-1], window=1000)
 
 
-def test_a_mono_stem_is_no_problem(music: Recording, estimates: dict[str, Array]) -> None:
+def test_a_mono_stem_is_no_problem(music: TrackAudio, estimates: dict[str, Array]) -> None:
     # Two equal channels make the system singular; the scores are those of one channel.
     stems = ("vocals", "bass")
     true = stack(music.references, stems)[:, :1, : 3 * RATE]

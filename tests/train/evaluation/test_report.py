@@ -26,7 +26,7 @@ def scores(sdr: list[float], silent: tuple[str, ...] = ()) -> TrackScores:
 
 
 @pytest.fixture
-def report() -> reports.Report:
+def report() -> reports.EvaluationReport:
     nan = math.nan
     outcomes = [
         Outcome("ours", "a", scores([5, 4, 3, 2])),
@@ -39,14 +39,14 @@ def report() -> reports.Report:
     return reports.collect(METHODS, outcomes, "3 test tracks", "sdr")
 
 
-def test_medians_are_over_tracks(report: reports.Report) -> None:
+def test_medians_are_over_tracks(report: reports.EvaluationReport) -> None:
     ours = report.rows[0]
     assert [ours.interval(stem).value for stem in STEMS] == [6, 5, 4, 3]
     assert ours.mean().value == 4.5
     assert ours.interval("vocals").tracks == 2
 
 
-def test_silent_and_failed_tracks_are_counted(report: reports.Report) -> None:
+def test_silent_and_failed_tracks_are_counted(report: reports.EvaluationReport) -> None:
     assert report.rows[0].silent == {"vocals": 1}
     assert report.rows[1].failed == ("c",)
     assert len(report.notes) == 2
@@ -54,7 +54,7 @@ def test_silent_and_failed_tracks_are_counted(report: reports.Report) -> None:
     assert "1 tracks failed" in report.notes[1]
 
 
-def test_published_rows_stand_apart_with_their_test_set(report: reports.Report) -> None:
+def test_published_rows_stand_apart_with_their_test_set(report: reports.EvaluationReport) -> None:
     text = reports.to_markdown(report)
     measured, published = text.split("## Published elsewhere")
     assert "| ours |" in measured
@@ -71,7 +71,7 @@ def test_published_means_are_those_of_their_stems() -> None:
     assert umx.mean == pytest.approx(5.325)
 
 
-def test_csv_holds_value_interval_and_count(report: reports.Report) -> None:
+def test_csv_holds_value_interval_and_count(report: reports.EvaluationReport) -> None:
     rows = list(csv.DictReader(io.StringIO(reports.to_csv(report))))
     row = next(r for r in rows if (r["method"], r["stem"]) == ("ours", "drums"))
     assert float(row["median"]) == 5
@@ -87,7 +87,7 @@ def test_csv_holds_value_interval_and_count(report: reports.Report) -> None:
     ]
 
 
-def test_json_is_strict_and_complete(report: reports.Report) -> None:
+def test_json_is_strict_and_complete(report: reports.EvaluationReport) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(name)
 
@@ -130,7 +130,7 @@ def test_a_report_without_any_score_can_be_written() -> None:
     json.loads(reports.to_json(report))
 
 
-def test_pictures_are_drawn(report: reports.Report, tmp_path: Path) -> None:
+def test_pictures_are_drawn(report: reports.EvaluationReport, tmp_path: Path) -> None:
     figures = pytest.importorskip("unetsep.train.evaluation.figures")
     pytest.importorskip("matplotlib")
     paths = figures.write_figures(report, tmp_path)
@@ -139,7 +139,7 @@ def test_pictures_are_drawn(report: reports.Report, tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.Report) -> None:
+def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.EvaluationReport) -> None:
     pytest.importorskip("matplotlib")
     from unetsep.train.evaluation.figures import box_plot
 

@@ -9,7 +9,7 @@ import pytest
 from tests.train.signals import noise
 from unetsep.train.evaluation.scoring import museval_scores
 from unetsep.train.evaluation.sdr import frame_sdr, match_length, median, silent_stems
-from unetsep.train.evaluation.tracks import Recording
+from unetsep.train.evaluation.tracks import TrackAudio
 
 WINDOW = 1000
 museval = pytest.importorskip("museval")
@@ -61,7 +61,7 @@ def test_any_number_of_channels_is_scored_as_museval_does(channels: int) -> None
 
 
 def test_music_scores_as_in_museval(
-    music: Recording, estimates: dict[str, npt.NDArray[np.float32]]
+    music: TrackAudio, estimates: dict[str, npt.NDArray[np.float32]]
 ) -> None:
     true = np.stack(list(music.references.values()))
     guess = np.stack([estimates[stem] for stem in music.references])

@@ -13,8 +13,8 @@ import yaml
 from tests.train.signals import RATE, noise
 from unetsep.config import STEMS
 from unetsep.errors import AudioError, UnetsepError
-from unetsep.train.data.musdb import MUSDB_VALID
-from unetsep.train.evaluation.tracks import Recording, Track, find_tracks, read_track
+from unetsep.train.data.musdb import VALID_SONGS
+from unetsep.train.evaluation.tracks import Track, TrackAudio, find_tracks, read_track
 
 
 def test_wav_tracks_are_found_by_subset(root: Path) -> None:
@@ -32,8 +32,8 @@ def test_validation_songs_are_those_of_musdb_without_importing_it() -> None:
     assert found is not None
     assert found.submodule_search_locations
     listed = Path(found.submodule_search_locations[0]) / "configs" / "mus.yaml"
-    assert len(MUSDB_VALID) == 14
-    assert set(MUSDB_VALID) == set(yaml.safe_load(listed.read_text())["validation_tracks"])
+    assert len(VALID_SONGS) == 14
+    assert set(VALID_SONGS) == set(yaml.safe_load(listed.read_text())["validation_tracks"])
     assert "musdb" not in sys.modules
 
 
@@ -90,7 +90,7 @@ def test_files_of_different_rates_are_an_error(tmp_path: Path) -> None:
         read_track(track)
 
 
-def test_a_stem_file_is_decoded_as_musdb_does(music: Recording, tmp_path: Path) -> None:
+def test_a_stem_file_is_decoded_as_musdb_does(music: TrackAudio, tmp_path: Path) -> None:
     stempeg = pytest.importorskip("stempeg")
     musdb = pytest.importorskip("musdb")
     (tmp_path / "test").mkdir()
@@ -105,7 +105,7 @@ def test_a_stem_file_is_decoded_as_musdb_does(music: Recording, tmp_path: Path) 
     np.testing.assert_array_equal(found.mixture, music.mixture[:, : found.mixture.shape[1]])
 
 
-def test_a_damaged_stem_file_is_one_sentence(music: Recording, tmp_path: Path) -> None:
+def test_a_damaged_stem_file_is_one_sentence(music: TrackAudio, tmp_path: Path) -> None:
     path = tmp_path / "Bad.stem.mp4"
     path.write_bytes(b"no audio" * 100)
     with pytest.raises(AudioError, match=r"Bad\.stem\.mp4"):

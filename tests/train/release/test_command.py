@@ -11,7 +11,8 @@ from unetsep.network.presets import build_model
 from unetsep.train.config import TrainConfig
 from unetsep.train.release.command import train_command
 
-DATA = {"musdb": "/data/musdb18-7", "songs": ["/data/songs"], "pools": ["/a/x", "/b/y"]}
+ROOTS = {"musdb": ["/data/musdb18-7"], "songs": ["/data/songs"], "pools": ["/a/x", "/b/y"]}
+DATA = {"roots": ROOTS}
 
 
 def parsed(config: TrainConfig) -> dict[str, object]:
@@ -35,7 +36,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
     config = dataclasses.replace(TrainConfig(), **changed)
     found = parsed(config)
-    assert found["losses"] == ",".join(config.losses)
+    assert found["losses"] == config.losses
     assert [str(found["musdb_root"]), *map(str, found["songs"])] == ["musdb18-7", "songs"]
     assert [*map(str, found["pools"])] == ["x", "y"]
     for name in ("max_steps", "seed", "precision"):
@@ -62,14 +63,14 @@ def test_networks_are_called_by_their_names(network: str, targets: list[str] | N
     config = TrainConfig(model=build_model(network, targets), extra_share={"bass": 0.5})
     found = parsed(config)
     named = str(found["network"] or "mixing")
-    chosen = str(found["targets"]).split(",") if found["targets"] else None
+    chosen = found["targets"]
     assert build_model(named, chosen) == config.model
     assert found["extra_share"] == "bass=0.5"
 
 
 def test_a_network_that_is_no_preset_is_no_choice() -> None:
     config = TrainConfig(model=ModelConfig(filters=(4, 4)))
-    assert "--network custom" in train_command(config, {"musdb": None})
+    assert "--network custom" in train_command(config, {"roots": {}})
 
 
 def test_the_command_names_the_checkpoint_that_the_run_began_with() -> None:

@@ -1,13 +1,16 @@
 """From files to batches of clips.
 
-musdb        MUSDB18: where it lies, its songs and streams
-sources      where recordings come from
-decode       a source's files as int16 samples
-cache        recordings decoded once, memory-mapped
-recording    a decoded recording, or a part of one
-run_data     the data of a run, as it is stored with it
-clip_plans   what a clip is made of, by its number
-augment      what becomes of a recording on its way into a clip
-clips        clips as tensors
-loaders      batches for one process of many
+sources       where recordings come from, and what a kind of data set is
+musdb         MUSDB18: where it lies, its songs and streams
+song_folders  songs of one's own
+pools         single stems
+datasets      all kinds of data sets
+decode        a source's files as int16 samples
+cache         recordings decoded once, memory-mapped
+recording     a decoded recording, or a part of one
+run_data      the data of a run, as it is stored with it
+clip_plans    what a clip is made of, by its number
+augment       what becomes of a recording on its way into a clip
+clips         clips as tensors
+loaders       batches for one process of many
 """

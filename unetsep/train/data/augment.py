@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config import STEMS
 from ..config import TrainConfig
 
 # Transforms are circular: so many samples at each end, where an excerpt meets itself, are
@@ -36,7 +35,7 @@ STREAM = 0x617567
 
 
 class Changes(NamedTuple):
-    """How the stems of a clip are changed; each array has a row for each of `STEMS`.
+    """How the stems of a clip are changed; each array has a row for each stem.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ class ChangePlanner:
     Parameters
     ----------
     config
-        Clip length, seed and strength of each change.
+        Stems, clip length, seed and strength of each change.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -110,7 +109,7 @@ class ChangePlanner:
 
     def draw(self, index: int, coherent: bool) -> Changes:
         """Changes of clip ``index``; ``coherent`` stems keep one speed."""
-        config, count = self.config, len(STEMS)
+        config, count = self.config, len(self.config.stems)
         if not augments(config):
             lengths = torch.full((count,), config.clip_samples)
             return Changes(lengths, torch.zeros(count, EQ_TERMS), torch.zeros(count, 3))

@@ -1,9 +1,9 @@
 """Stems decoded once into memory-mapped int16 files.
 
-A song becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
+A recording becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
 the stems' names and levels. The key is a hash of the files' content and of
-`CACHE_VERSION`. A file appears under its name only when it is complete and each song has a
-lock of its own, so decoding can be interrupted, repeated, or shared by several processes.
+`CACHE_VERSION`. A file appears under its name only when it is complete and each recording has
+a lock of its own, so decoding can be interrupted, repeated, or shared by several processes.
 Reading from a complete cache imports no decoder.
 """
 
@@ -13,7 +13,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from ...errors import AudioError
-from .recording import LEVEL_BLOCK, Song, block_levels
+from ...storage import open_atomically, write_atomically
+from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source
 
 CACHE_VERSION = 2
@@ -37,8 +37,8 @@ def load(
     *,
     progress: Progress | None = None,
     jobs: int | None = None,
-) -> list[Song]:
-    """Songs of all sources, decoding those that the cache does not have.
+) -> list[Recording]:
+    """Recordings of all sources, decoding those that the cache does not have.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def load(
     cache
         Folder for the decoded stems; about 10 MB for each stem and minute.
     progress
-        Called with how many songs are there and how many there will be.
+        Called with how many recordings are decoded and how many there are.
     jobs
-        Songs decoded at once; by default one for each core, at most four.
+        Sources decoded at once; by default one for each core, at most four.
 
     Raises
     ------
@@ -85,8 +85,8 @@ def load(
                         progress(done, len(sources))
     if failures:
         raise AudioError(
-            f"{len(failures)} of {len(sources)} songs cannot be decoded, repair or remove them "
-            f"(the others are in the cache): {'; '.join(sorted(failures)[:5])}"
+            f"{len(failures)} of {len(sources)} recordings cannot be decoded, repair or remove "
+            f"them (the others are in the cache): {'; '.join(sorted(failures)[:5])}"
         )
     return [_open(source, folder, key) for source, key in zip(sources, keys, strict=True)]
 
@@ -94,14 +94,14 @@ def load(
 def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
     if error.errno == errno.ENOSPC:
         return (
-            f"the disk of {folder} is full after {done} of {total} songs, which remain there: "
+            f"the disk of {folder} is full after {done} of {total} recordings, which remain there: "
             "free some space or choose another --cache, and start again"
         )
     return f"cannot write to the cache {folder}: {error}"
 
 
 def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
-    """Decode a song unless it is there; False if another process is at it."""
+    """Decode a source unless that is done; False if another process is at it."""
     text = folder / f"{key}.json"
     try:
         with FileLock(folder / f"{key}.lock", blocking=wait):
@@ -109,10 +109,11 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
                 from .decode import decode
 
                 names, pcm = decode(source)
-                _write(folder / f"{key}.npy", lambda file: save_array(file, pcm))
+                with open_atomically(folder / f"{key}.npy") as file:
+                    save_array(file, pcm)
                 levels = block_levels(pcm).tolist()
                 content = json.dumps({"stems": names, "block": LEVEL_BLOCK, "levels": levels})
-                _write(text, lambda file: file.write(content.encode()))
+                write_atomically(text, content)
     except Timeout:
         return False
     (folder / f"{key}.lock").unlink(missing_ok=True)
@@ -125,7 +126,7 @@ def save_array(file: BinaryIO, pcm: npt.NDArray[np.int16]) -> None:
     file.write(pcm.data)
 
 
-def _open(source: Source, folder: Path, key: str) -> Song:
+def _open(source: Source, folder: Path, key: str) -> Recording:
     try:
         info = json.loads((folder / f"{key}.json").read_text())
         pcm = np.load(folder / f"{key}.npy", mmap_mode="r")
@@ -135,7 +136,7 @@ def _open(source: Source, folder: Path, key: str) -> Song:
         raise AudioError(
             f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"
         ) from error
-    return Song(
+    return Recording(
         name=source.name,
         origin=source.origin,
         split=source.split,
@@ -143,6 +144,7 @@ def _open(source: Source, folder: Path, key: str) -> Song:
         pcm=pcm,
         levels=levels,
         silent=source.silent,
+        extra=source.extra,
         path=folder / f"{key}.npy",
     )
 
@@ -164,7 +166,8 @@ def _content_hash(path: Path, folder: Path) -> str:
         return note.read_text()
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
-    _write(note, lambda out: out.write(found.encode()))
+    note.parent.mkdir(exist_ok=True)
+    write_atomically(note, found)
     return found
 
 
@@ -176,16 +179,3 @@ def _digest(file: Any) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _write(path: Path, fill: Callable[[Any], Any]) -> None:
-    """Write beside the target, then rename: what has the name is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -10,10 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...config import STEMS
 from ..config import TrainConfig, TrainingError
 from .augment import ChangePlanner, Changes, augments
-from .recording import AUDIBLE, Song
+from .recording import AUDIBLE, Recording
 
 # Attempts to find an audible excerpt before a silent one is taken.
 ATTEMPTS = 5
@@ -28,8 +27,8 @@ SECOND_DB, SECOND = (-10.0, 2.0), 10**15
 class Plan(NamedTuple):
     """What a clip is made of; each array has a row for each recording.
 
-    The first rows are those of `STEMS`. If the config has a ``second_share`` as many follow,
-    of which each is added to the stem that has the same place.
+    The first rows are those of the config's stems. If it has a ``second_share`` as many
+    follow, of which each is added to the stem that has the same place.
 
     Parameters
     ----------
@@ -55,53 +54,57 @@ class Plan(NamedTuple):
 class _Choice:
     """Tracks of one kind, longer ones drawn more often, but not in proportion: they repeat."""
 
-    def __init__(self, tracks: Sequence[tuple[int, Song]]) -> None:
+    def __init__(self, tracks: Sequence[tuple[int, Recording]]) -> None:
         self.tracks = list(tracks)
-        weights = np.sqrt([float(song.samples) for _, song in self.tracks])
+        weights = np.sqrt([float(recording.samples) for _, recording in self.tracks])
         self.sums = np.cumsum(weights / weights.sum()) if len(weights) else weights
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, Song]:
+    def draw(self, rng: np.random.Generator) -> tuple[int, Recording]:
         at = int(np.searchsorted(self.sums, rng.random(), side="right"))
         return self.tracks[min(at, len(self.tracks) - 1)]
 
 
 class ClipPlanner:
-    """Draws clips: coherent ones from one place in one song, and random mixtures.
+    """Draws clips: coherent ones from one place in one recording, and random mixtures.
 
     Parameters
     ----------
-    songs
-        Training songs and pools; a song is used for the stems it has, and for coherent
-        clips if all its stems are known.
+    recordings
+        One is used for the stems it has, and for coherent clips if all stems are known.
     config
-        Clip length, shares, gains, seed.
+        Stems, clip length, shares, gains, seed.
 
     Raises
     ------
     TrainingError
-        If no song has one of the targets, or nothing in the data is audible.
+        If no recording has one of the targets, or nothing in the data is audible.
     """
 
-    def __init__(self, songs: Sequence[Song], config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, recordings: Sequence[Recording], config: TrainConfig) -> None:
+        self.config, self.stems = config, config.stems
         self.changes = ChangePlanner(config)
-        self.tracks = [(song, stem) for song in songs for stem in song.names if stem in STEMS]
-        number = {(id(song), stem): i for i, (song, stem) in enumerate(self.tracks)}
+        self.tracks = [
+            (recording, stem)
+            for recording in recordings
+            for stem in recording.names
+            if stem in self.stems
+        ]
+        number = {(id(recording), stem): i for i, (recording, stem) in enumerate(self.tracks)}
         self.number = number
-        long = [song for song in songs if song.samples >= config.clip_samples]
-        self.whole = _Choice([(-1, song) for song in long if song.knows(STEMS)])
+        long = [each for each in recordings if each.samples >= config.clip_samples]
+        self.whole = _Choice([(-1, each) for each in long if each.knows(self.stems)])
 
-        def having(stem: str, musdb: bool) -> _Choice:
-            found = [s for s in songs if stem in s.names and (s.origin == "musdb") == musdb]
-            return _Choice([(number[id(song), stem], song) for song in found])
+        def having(stem: str, extra: bool) -> _Choice:
+            some = [each for each in recordings if stem in each.names and each.extra == extra]
+            return _Choice([(number[id(each), stem], each) for each in some])
 
-        self.base = {stem: having(stem, True) for stem in STEMS}
-        self.extra = {stem: having(stem, False) for stem in STEMS}
+        self.base = {stem: having(stem, False) for stem in self.stems}
+        self.extra = {stem: having(stem, True) for stem in self.stems}
         for stem in config.model.stems:
             audible = [
-                song
-                for song, name in self.tracks
-                if name == stem and song.level(stem, 0, song.samples) > 0
+                recording
+                for recording, name in self.tracks
+                if name == stem and recording.level(stem, 0, recording.samples) > 0
             ]
             if not audible:
                 raise TrainingError(
@@ -113,9 +116,11 @@ class ClipPlanner:
         config = self.config
         rng = np.random.default_rng([config.seed, index])
         coherent = rng.random() < config.coherent_share and bool(self.whole.tracks)
-        draws = self._coherent(rng) if coherent else [self._single(rng, stem) for stem in STEMS]
+        draws = (
+            self._coherent(rng) if coherent else [self._single(rng, stem) for stem in self.stems]
+        )
         tracks, starts = np.array(draws, np.int64).T
-        count = len(STEMS)
+        count = len(self.stems)
         gains = 10 ** (rng.uniform(-config.gain_db, config.gain_db, count) / 20)
         gains *= rng.choice((-1.0, 1.0), count)
         swapped = rng.random(count) < 0.5
@@ -140,12 +145,12 @@ class ClipPlanner:
 
     def _second(self, index: int, without: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
         """Second recordings of some stems, as `Plan` has them; of those in ``without`` none."""
-        rng, count = np.random.default_rng([self.config.seed, index, SECOND]), len(STEMS)
-        shares = [self.config.second_share.get(stem, 0.0) for stem in STEMS]
+        rng, count = np.random.default_rng([self.config.seed, index, SECOND]), len(self.stems)
+        shares = [self.config.second_share.get(stem, 0.0) for stem in self.stems]
         chosen = (rng.random(count) < shares) & ~without
         draws = [
             self._single(rng, stem) if some else (SILENCE, 0)
-            for stem, some in zip(STEMS, chosen, strict=True)
+            for stem, some in zip(self.stems, chosen, strict=True)
         ]
         tracks, starts = np.array(draws, np.int64).T
         gains = 10 ** (rng.uniform(*SECOND_DB, count) / 20) * rng.choice((-1.0, 1.0), count)
@@ -166,9 +171,9 @@ class ClipPlanner:
         return moved
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        _, song = self.whole.draw(rng)
-        start = self._start(rng, song)
-        return [(self.number.get((id(song), stem), SILENCE), start) for stem in STEMS]
+        _, recording = self.whole.draw(rng)
+        start = self._start(rng, recording)
+        return [(self.number.get((id(recording), stem), SILENCE), start) for stem in self.stems]
 
     def _single(self, rng: np.random.Generator, stem: str) -> tuple[int, int]:
         base, extra = self.base[stem], self.extra[stem]
@@ -177,11 +182,11 @@ class ClipPlanner:
             return SILENCE, 0
         choice = extra if extra.tracks and (use_extra or not base.tracks) else base
         for _ in range(ATTEMPTS):
-            track, song = choice.draw(rng)
-            start = self._start(rng, song)
-            if song.level(stem, start, self.config.clip_samples) > AUDIBLE:
+            track, recording = choice.draw(rng)
+            start = self._start(rng, recording)
+            if recording.level(stem, start, self.config.clip_samples) > AUDIBLE:
                 break
         return track, start
 
-    def _start(self, rng: np.random.Generator, song: Song) -> int:
-        return int(rng.integers(max(1, song.samples - self.config.clip_samples + 1)))
+    def _start(self, rng: np.random.Generator, recording: Recording) -> int:
+        return int(rng.integers(max(1, recording.samples - self.config.clip_samples + 1)))

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ...config import STEMS
 from .augment import Augmenter, Changes, augments, source_lengths
 from .clip_plans import SILENCE, ClipPlanner, Plan
 
@@ -24,7 +23,7 @@ from .clip_plans import SILENCE, ClipPlanner, Plan
 class ClipDataset(Dataset[Tensor]):
     """Clips read from the cache; item ``i`` is clip ``i``, float32 ``(stems, 2, samples)``.
 
-    The mixture is the sum over stems, which are always all of `STEMS`.
+    The mixture is the sum over stems, which are always all of the config's.
     """
 
     def __init__(self, planner: ClipPlanner) -> None:
@@ -35,21 +34,21 @@ class ClipDataset(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         planner, samples = self.planner, self.planner.config.clip_samples
-        plan = planner.plan(index)
-        clip = np.zeros((len(STEMS), 2, samples), np.float32)
+        plan, stems = planner.plan(index), len(planner.stems)
+        clip = np.zeros((stems, 2, samples), np.float32)
         whence = zip(*map(Tensor.tolist, (*plan[:2], plan.changes.lengths)), strict=True)
         for row, (track, start, length) in enumerate(whence):
             if track == SILENCE:
                 continue
-            song, name = planner.tracks[track]
-            excerpt: npt.NDArray[Any] = song.stem(name)[start : start + length].T
+            recording, name = planner.tracks[track]
+            excerpt: npt.NDArray[Any] = recording.stem(name)[start : start + length].T
             if self.augmenter is not None:
                 changes = Changes(*(part[row : row + 1] for part in plan.changes))
                 excerpt = self.augmenter([torch.tensor(excerpt.T)], changes)[0].numpy()
             excerpt = excerpt[::-1] if plan.swapped[row] else excerpt
             factor = np.float32(plan.gains[row]) / np.float32(32768)
-            stem = clip[row % len(STEMS), :, : excerpt.shape[1]]
-            if row < len(STEMS):
+            stem = clip[row % stems, :, : excerpt.shape[1]]
+            if row < stems:
                 np.multiply(excerpt, factor, out=stem)
             else:
                 stem += excerpt * factor
@@ -80,15 +79,15 @@ class ResidentClips:
 
     def __init__(self, planner: ClipPlanner, device: torch.device) -> None:
         config = planner.config
-        self.samples = config.clip_samples
+        self.samples, self.stems = config.clip_samples, len(planner.stems)
         self.augmenter = Augmenter(self.samples, device) if augments(config) else None
         longest = max(source_lengths(config)) if self.augmenter else self.samples
         # Silence first, so that without an augmenter a silent stem is cut like any other.
-        lengths = [self.samples, *(max(song.samples, longest) for song, _ in planner.tracks)]
+        lengths = [self.samples, *(max(each.samples, longest) for each, _ in planner.tracks)]
         self.offsets = torch.tensor([0, *np.cumsum(lengths)[:-1].tolist()])
         self.pcm = torch.zeros(sum(lengths), 2, dtype=torch.int16, device=device)
-        for offset, (song, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):
-            pcm = torch.from_numpy(np.array(song.stem(stem)))
+        for offset, (each, stem) in zip(self.offsets.tolist()[1:], planner.tracks, strict=True):
+            pcm = torch.from_numpy(np.array(each.stem(stem)))
             self.pcm[offset : offset + len(pcm)] = pcm.to(device)
 
     def cut(self, plan: Plan) -> Tensor:
@@ -113,7 +112,7 @@ class ResidentClips:
         swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
         clips = clips * (gains / 32768)[..., None, None]
-        first, second = clips[:, : len(STEMS)], clips[:, len(STEMS) :]
+        first, second = clips[:, : self.stems], clips[:, self.stems :]
         return first + second if second.shape[1] else first
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
-from .musdb import MUSDB_ORDER
+from .musdb import read_stem_file
 from .sources import Source
 
 logger = logging.getLogger(__name__)
@@ -73,22 +73,8 @@ def _read(path: Path) -> Pcm:
 
 
 def _read_musdb(path: Path) -> dict[str, Pcm]:
-    try:
-        import stempeg
-    except (ImportError, RuntimeError) as error:
-        raise AudioError(
-            f"{path} needs stempeg and the ffmpeg and ffprobe programs: pip install "
-            "'unetsep[train]', and install ffmpeg"
-        ) from error
-    try:
-        audio, _ = stempeg.read_stems(str(path), dtype=np.float32, sample_rate=SAMPLE_RATE)
-    # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning
-    # (AttributeError) where streams differ in length.
-    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
-        raise AudioError(f"{path} cannot be read: {error}") from error
-    if audio.ndim != 3 or len(audio) != len(MUSDB_ORDER):
-        raise AudioError(f"{path} is no MUSDB18 file: expected {len(MUSDB_ORDER)} streams")
-    return {name: _to_int16(stem) for name, stem in zip(MUSDB_ORDER, audio, strict=True)}
+    streams, _ = read_stem_file(path, dtype=np.float32, sample_rate=SAMPLE_RATE)
+    return {name: _to_int16(stream) for name, stream in streams.items()}
 
 
 def _to_int16(audio: npt.NDArray[Any]) -> Pcm:

@@ -1,4 +1,4 @@
-"""Loaders of clips and validation songs, for one process of a run."""
+"""Loaders of clips and of validation recordings, for one process of a run."""
 
 from __future__ import annotations
 
@@ -7,112 +7,78 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-import lightning
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import TrainConfig
-from .clip_plans import ClipPlanner, Plan
-from .clips import ClipBatches, ClipDataset, PlanDataset, ResidentClips
-from .recording import Song
+from .clip_plans import ClipPlanner
+from .clips import ClipBatches, ClipDataset, PlanDataset
+from .recording import Recording
 
 NO_NUMBER = -1
 
 
-class ValidSongs(Dataset[tuple[int, Song]]):
-    """The validation songs of one process, with their numbers.
+class ValidRecordings(Dataset[tuple[int, Recording]]):
+    """The validation recordings of one process, with their numbers.
 
-    Lightning wants something for every process: one without a song gets a song without a
+    Lightning wants something for every process: one without a recording gets one without a
     number, which is not scored.
     """
 
-    def __init__(self, songs: Sequence[Song], rank: int, world: int) -> None:
-        self.songs: list[tuple[int, Song]] = list(enumerate(songs))[rank::world]
-        self.songs = self.songs or [(NO_NUMBER, songs[0])]
+    def __init__(self, recordings: Sequence[Recording], rank: int, world: int) -> None:
+        self.recordings: list[tuple[int, Recording]] = list(enumerate(recordings))[rank::world]
+        self.recordings = self.recordings or [(NO_NUMBER, recordings[0])]
 
     def __len__(self) -> int:
-        return len(self.songs)
+        return len(self.recordings)
 
-    def __getitem__(self, index: int) -> tuple[int, Song]:
-        if index >= len(self.songs):
+    def __getitem__(self, index: int) -> tuple[int, Recording]:
+        if index >= len(self.recordings):
             raise IndexError(index)
-        return self.songs[index]
+        return self.recordings[index]
 
 
-class ClipModule(lightning.LightningDataModule):
-    """Training clips and validation songs.
+def clip_loader(
+    planner: ClipPlanner,
+    batches: ClipBatches,
+    device: torch.device,
+    *,
+    workers: int | None = None,
+    resident: bool = False,
+) -> DataLoader[Any]:
+    """Batches of clips, or of plans for `unetsep.train.data.clips.ResidentClips`.
 
     Parameters
     ----------
-    config
-        Batch size and what clips are made of.
-    train, valid
-        Songs; see `unetsep.train.data.cache`.
+    planner
+        Knows what is in a clip.
+    batches
+        Numbers of this process's clips.
+    device
+        Of the training.
     workers
         Processes that cut clips; 0 cuts them in the training process. By default one on a
         CPU, where every core is wanted, up to eight otherwise.
     resident
-        Keep all audio in the accelerator's memory and cut clips there.
+        Plans instead of clips.
     """
+    on_cpu = device.type == "cpu"
+    if workers is None:
+        workers = 1 if on_cpu else min(8, os.cpu_count() or 1)
+    dataset: Dataset[Any] = PlanDataset(planner) if resident else ClipDataset(planner)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_leave_signals,
+        prefetch_factor=4 if workers else None,
+        pin_memory=not on_cpu,
+    )
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        train: Sequence[Song],
-        valid: Sequence[Song],
-        *,
-        workers: int | None = None,
-        resident: bool = False,
-    ) -> None:
-        super().__init__()
-        self.config, self.valid = config, list(valid)
-        self.planner = ClipPlanner(train, config)
-        self.workers, self.resident = workers, resident
-        self._audio: ResidentClips | None = None
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the step on at which the run stands."""
-        trainer = self.trainer
-        assert trainer is not None
-        on_cpu = trainer.strategy.root_device.type == "cpu"
-        workers = self.workers
-        if workers is None:
-            workers = 1 if on_cpu else min(8, os.cpu_count() or 1)
-        batches = ClipBatches(
-            self.config.batch_size, trainer.global_step, trainer.global_rank, trainer.world_size
-        )
-        dataset = PlanDataset(self.planner) if self.resident else ClipDataset(self.planner)
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            worker_init_fn=_leave_signals,
-            prefetch_factor=4 if workers else None,
-            pin_memory=not on_cpu,
-        )
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """The process's share of the validation songs."""
-        trainer = self.trainer
-        assert trainer is not None
-        songs = ValidSongs(self.valid, trainer.global_rank, trainer.world_size)
-        return DataLoader(songs, batch_size=None, collate_fn=_same)
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move clips; leave songs and plans where they are."""
-        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Cut resident clips."""
-        if not isinstance(batch, Plan):
-            return batch
-        if self._audio is None:
-            assert self.trainer is not None
-            self._audio = ResidentClips(self.planner, self.trainer.strategy.root_device)
-        return self._audio.cut(batch)
+def valid_loader(recordings: Sequence[Recording], rank: int, world: int) -> DataLoader[Any]:
+    """A process's share of the validation recordings."""
+    share = ValidRecordings(recordings, rank, world)
+    return DataLoader(share, batch_size=None, collate_fn=_same)
 
 
 def _leave_signals(_: int) -> None:

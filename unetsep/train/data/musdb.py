@@ -1,39 +1,30 @@
-"""MUSDB18 (Rafii et al. 2017): where it lies, its songs and its streams."""
+"""MUSDB18 (Rafii et al. 2017): where it lies, its songs, and what their files hold.
+
+The one place that knows: training takes its songs from here, evaluation its tracks.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ...config import STEMS
 from ...errors import AudioError
-from .sources import Source
+from .sources import DatasetKind, Source
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+STEMS = ("vocals", "drums", "bass", "other")
 SUBSETS = ("train", "valid", "test")
-
-
 STEM_SUFFIX = ".stem.mp4"
-
-
+WAV_SUFFIXES = (".wav", ".flac")
 # Order of the streams in a .stem.mp4 file.
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
-
-
-HOW_TO_GET = (
-    "see https://sigsep.github.io/datasets/musdb.html, or let the musdb package fetch 7-second "
-    "excerpts with musdb.DB(root=..., download=True)"
-)
-
-
-NO_ROOT = (
-    "no MUSDB18 root: name one with --musdb-root or in the environment variable MUSDB_PATH; "
-    "see https://sigsep.github.io/datasets/musdb.html, or let the musdb package fetch 7-second "
-    "excerpts with musdb.DB(root=..., download=True)"
-)
-
-
 # The songs that musdb sets aside for validation (`validation_tracks` in its mus.yaml).
-MUSDB_VALID = (
+VALID_SONGS = (
     "ANiMAL - Rockshow",
     "Actions - One Minute Smile",
     "Alexander Ross - Goodbye Bolero",
@@ -49,12 +40,51 @@ MUSDB_VALID = (
     "Triviul - Angelsaint",
     "Young Griffo - Pennies",
 )
-
-
-MUSDB_HELP = (
+HOW_TO_GET = (
     "get MUSDB18 from https://sigsep.github.io/datasets/musdb.html, or let musdb fetch its "
     "7-second excerpts: python -c \"import musdb; musdb.DB(root='musdb18-7', download=True)\""
 )
+VARIABLE = "MUSDB_PATH"
+
+
+class Musdb(DatasetKind):
+    """MUSDB18 or MUSDB18-HQ: ``train/`` with ``*.stem.mp4`` files or folders of wav files.
+
+    Its validation songs are those that musdb sets aside.
+    """
+
+    name = "musdb"
+    option = "--musdb-root"
+    help = f"[default: ${VARIABLE}]"
+    repeated = False
+    extra = False
+
+    def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
+        """Training and validation songs; see `DatasetKind.find`."""
+        if not set(STEMS) <= set(stems):
+            raise AudioError(
+                f"MUSDB18 has the stems {', '.join(STEMS)}, whose sum its mixtures are: it cannot "
+                f"be used for {', '.join(stems)} alone"
+            )
+        sources = []
+        for path in song_paths(root / "train"):
+            files = song_files(path)
+            missing = [f"{stem}.wav" for stem in ("mixture", *STEMS) if stem not in files]
+            if missing and "" not in files:
+                raise AudioError(f"{path} is no MUSDB18 song: it lacks {', '.join(missing)}")
+            split = "valid" if song_name(path) in VALID_SONGS else "train"
+            sources.append(Source(song_name(path), self.name, split, files, extra=self.extra))
+        if not sources:
+            raise AudioError(
+                f"there is no MUSDB18 in {root}: expected {root / 'train'} with *{STEM_SUFFIX} "
+                f"files or a folder of wav files for each song; {HOW_TO_GET}"
+            )
+        return sources
+
+    def default_root(self, stems: Sequence[str]) -> Path | None:
+        """The folder in the environment variable, if its stems are among those of the run."""
+        root = os.environ.get(VARIABLE)
+        return Path(root) if root and set(STEMS) <= set(stems) else None
 
 
 def musdb_root(root: str | Path | None) -> Path:
@@ -65,49 +95,76 @@ def musdb_root(root: str | Path | None) -> Path:
     AudioError
         If there is neither; the message says how to get MUSDB18.
     """
-    found = root or os.environ.get("MUSDB_PATH")
-    if not found:
-        raise AudioError(f"no training data: name --musdb-root or set MUSDB_PATH; {MUSDB_HELP}")
-    return Path(found)
+    named = root or os.environ.get(VARIABLE)
+    if not named:
+        raise AudioError(f"no MUSDB18: name --musdb-root or set {VARIABLE}; {HOW_TO_GET}")
+    return Path(named)
 
 
-def find_musdb(root: str | Path) -> list[Source]:
-    """Training and validation songs of MUSDB18 or MUSDB18-HQ.
+def song_paths(folder: Path) -> list[Path]:
+    """Songs in ``train/`` or ``test/``, sorted: ``.stem.mp4`` files, and folders with stems."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if song_files(path)]
+
+
+def song_name(path: Path) -> str:
+    """As musdb calls a song: the file's name without ``.stem.mp4``, or the folder's."""
+    return path.name if path.is_dir() else path.name.removesuffix(STEM_SUFFIX)
+
+
+def song_files(path: Path) -> dict[str, Path]:
+    """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
+    if not path.is_dir():
+        return {"": path} if path.name.endswith(STEM_SUFFIX) else {}
+    places = {
+        stem: [file for suffix in WAV_SUFFIXES if (file := path / f"{stem}{suffix}").is_file()]
+        for stem in ("mixture", *STEMS)
+    }
+    return {stem: files[0] for stem, files in places.items() if files}
+
+
+def read_stem_file(
+    path: Path, **options: Any
+) -> tuple[dict[str, npt.NDArray[np.floating[Any]]], int]:
+    """Mixture and stems of a ``.stem.mp4`` file, and their rate in Hz.
 
     Parameters
     ----------
-    root
-        The folder that holds ``train/``, with ``*.stem.mp4`` files or a folder of
-        wav files for each song.
+    path
+        The file.
+    options
+        Of ``stempeg.read_stems``, such as ``duration`` and ``sample_rate``.
+
+    Returns
+    -------
+    streams
+        Float, each ``(samples, channels)``, in the order of `STREAMS`.
+    sample_rate
+        In Hz.
 
     Raises
     ------
     AudioError
-        If there is no song, or one lacks a stem.
+        If it cannot be read, or there is no ffmpeg to read it.
     """
-    folder = Path(root) / "train"
-    sources = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.endswith(STEM_SUFFIX):
-            name, files = path.name.removesuffix(STEM_SUFFIX), {"": path}
-        elif path.is_dir():
-            name, files = path.name, {s: path / f"{s}.wav" for s in ("mixture", *STEMS)}
-            missing = [file.name for file in files.values() if not file.is_file()]
-            if len(missing) == len(files):
-                continue
-            if missing:
-                raise AudioError(f"{path} is no MUSDB18 song: it lacks {', '.join(missing)}")
-        else:
-            continue
-        split = "valid" if name in MUSDB_VALID else "train"
-        sources.append(Source(name, "musdb", split, files))
-    if not sources:
+    try:
+        import stempeg
+    except RuntimeError as error:  # stempeg looks for ffmpeg when it is imported
         raise AudioError(
-            f"there is no MUSDB18 in {root}: expected {folder} with *{STEM_SUFFIX} files or a "
-            f"folder of wav files for each song; {MUSDB_HELP}"
+            f"{path}: reading {STEM_SUFFIX} files needs ffmpeg and ffprobe on PATH: install "
+            "ffmpeg, or use the wav version of MUSDB18"
+        ) from error
+    except ImportError as error:
+        raise AudioError(f"{path} needs stempeg: pip install 'unetsep[train]'") from error
+    try:
+        audio, rate = stempeg.read_stems(str(path), **options)
+    # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning
+    # (AttributeError) where streams differ in length.
+    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
+        raise AudioError(f"{path} cannot be read: is it complete? ({error})") from error
+    if audio.ndim != 3 or len(audio) != len(STREAMS) or audio.shape[1] == 0:
+        raise AudioError(
+            f"{path} is no MUSDB18 file: it holds {audio.shape}, expected {len(STREAMS)} streams "
+            "with sound"
         )
-    return sources
-
-
-# The order of the streams in a MUSDB18 file.
-MUSDB_ORDER = ("mixture", "drums", "bass", "other", "vocals")
+    return dict(zip(STREAMS, audio, strict=True)), round(rate)

@@ -1,4 +1,4 @@
-"""A decoded song: int16 stems in memory or on disk, their levels, and parts of it."""
+"""Decoded training audio: int16 stems in memory or on disk, their levels, and parts of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Name of what is in a song, but not to be used.
+# Name of what is in a recording, but not to be used.
 UNKNOWN = "unknown"
 # Samples over which levels are noted: a quarter of a second.
 LEVEL_BLOCK = 11_025
@@ -20,8 +20,8 @@ AUDIBLE = 2e-3 * 32768
 
 
 @dataclass(frozen=True)
-class Song:
-    """One decoded song or single-source recording, or a part of one.
+class Recording:
+    """A decoded song with stems or a single stem, or a part of one.
 
     Parameters
     ----------
@@ -35,8 +35,10 @@ class Song:
         RMS in int16 units of each block of `LEVEL_BLOCK` samples, ``(stems, blocks)``.
     silent
         Stems that are known to be silent and not in ``names``.
+    extra
+        Whether random mixtures take it by ``extra_share``, beside what is no extra.
     start, stop
-        The part of ``pcm`` that belongs to this song, in samples; ``None`` is the end.
+        The part of ``pcm`` that belongs to this recording, in samples; ``None`` is the end.
     path
         File of ``pcm``, from which it is mapped again in another process.
     """
@@ -48,6 +50,7 @@ class Song:
     pcm: npt.NDArray[np.int16]
     levels: npt.NDArray[np.float32]
     silent: tuple[str, ...] = ()
+    extra: bool = False
     start: int = 0
     stop: int | None = None
     path: Path | None = None
@@ -73,12 +76,12 @@ class Song:
         blocks = self.levels[self.names.index(name), first:last]
         return float(np.sqrt(np.mean(np.square(blocks)))) if blocks.size else 0.0
 
-    def part(self, start: int, stop: int) -> Song:
-        """The samples from ``start`` to ``stop`` as a song of its own."""
+    def part(self, start: int, stop: int) -> Recording:
+        """The samples from ``start`` to ``stop`` as a recording of its own."""
         return dataclasses.replace(self, start=self.start + start, stop=self.start + stop)
 
-    def without(self, stems: Collection[str]) -> Song:
-        """The song as if nothing were known of some stems."""
+    def without(self, stems: Collection[str]) -> Recording:
+        """The recording as if nothing were known of some stems."""
         kept = [i for i, name in enumerate(self.names) if name not in stems]
         if len(kept) == len(self.names):
             return self
@@ -107,65 +110,74 @@ def block_levels(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.int32]:
     return levels
 
 
-def song_from_arrays(
+def recording_from_arrays(
     name: str,
     stems: dict[str, npt.NDArray[np.int16]],
     *,
     origin: str = "musdb",
     split: str = "train",
     silent: tuple[str, ...] = (),
-) -> Song:
-    """A song from int16 arrays ``(samples, 2)`` in memory."""
+    extra: bool = False,
+) -> Recording:
+    """A recording from int16 arrays ``(samples, 2)`` in memory."""
     pcm = np.stack(list(stems.values()))
     levels = block_levels(pcm).astype(np.float32)
-    return Song(name, origin, split, tuple(stems), pcm, levels, silent)
+    return Recording(name, origin, split, tuple(stems), pcm, levels, silent, extra)
 
 
 def hold_out(
-    songs: Sequence[Song], stems: Sequence[str], count: int, samples: int
-) -> tuple[list[Song], list[Song]]:
-    """Set aside fixed excerpts for validation, one from each of some songs.
+    recordings: Sequence[Recording],
+    stems: Sequence[str],
+    count: int,
+    samples: int,
+    *,
+    origins: Collection[str],
+) -> tuple[list[Recording], list[Recording]]:
+    """Set aside fixed excerpts for validation, one from each of some recordings.
 
     Excerpts are taken where the softest stem is loudest, so that SDR is defined there, from
-    the songs in which that level is highest. Training keeps what comes before and after.
+    the recordings in which that level is highest. Training keeps what comes before and after.
 
     Parameters
     ----------
-    songs
-        Candidates are those of origin ``songs`` that are at least twice as long.
+    recordings
+        Candidates are those of one of the ``origins`` that are at least twice as long.
     stems
         Which must all be audible in an excerpt.
     count, samples
         How many excerpts, and how long.
+    origins
+        Kinds of data sets from which excerpts are held out.
 
     Returns
     -------
     train, valid
-        All songs, in parts where excerpts were taken; and at most ``count`` excerpts.
+        All recordings, in parts where excerpts were taken; and at most ``count`` excerpts.
     """
-    found = []
-    for index, song in enumerate(songs):
-        if song.origin == "songs" and all(s in song.names for s in stems):
-            best = _loudest(song, stems, samples) if song.samples >= 2 * samples else None
+    candidates = []
+    for index, recording in enumerate(recordings):
+        if recording.origin in origins and all(s in recording.names for s in stems):
+            long = recording.samples >= 2 * samples
+            best = _loudest(recording, stems, samples) if long else None
             if best is not None:
-                found.append((best[0], song.name, index, best[1]))
-    taken = {index: start for _, _, index, start in sorted(found, reverse=True)[:count]}
+                candidates.append((best[0], recording.name, index, best[1]))
+    taken = {index: start for _, _, index, start in sorted(candidates, reverse=True)[:count]}
     train, valid = [], []
-    for index, song in enumerate(songs):
+    for index, recording in enumerate(recordings):
         if index not in taken:
-            train.append(song)
+            train.append(recording)
             continue
-        start = taken[index]
-        valid.append(dataclasses.replace(song.part(start, start + samples), split="valid"))
-        pieces = (song.part(0, start), song.part(start + samples, song.samples))
+        start, stop = taken[index], taken[index] + samples
+        valid.append(dataclasses.replace(recording.part(start, stop), split="valid"))
+        pieces = (recording.part(0, start), recording.part(stop, recording.samples))
         train += [piece for piece in pieces if piece.samples > 0]
     return train, valid
 
 
-def _loudest(song: Song, stems: Sequence[str], samples: int) -> tuple[float, int] | None:
+def _loudest(recording: Recording, stems: Sequence[str], samples: int) -> tuple[float, int] | None:
     """Level of the softest stem and start of the excerpt where that level is highest."""
-    starts = range(0, song.samples - samples + 1, 4 * LEVEL_BLOCK)
+    starts = range(0, recording.samples - samples + 1, 4 * LEVEL_BLOCK)
     level, start = max(
-        (min(song.level(stem, start, samples) for stem in stems), start) for start in starts
+        (min(recording.level(stem, start, samples) for stem in stems), start) for start in starts
     )
     return (level, start) if level > AUDIBLE else None

@@ -4,66 +4,69 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ...config import STEMS
 from ..config import TrainingError
-from . import cache, sources
-from . import musdb as musdb_module
-from .recording import Song, hold_out
+from . import cache
+from .datasets import DATASETS
+from .musdb import musdb_root
+from .recording import Recording, hold_out
+from .sources import refuse_test
 
-# Length of the excerpts set aside from ``songs``, and how many of them by default: 14
-# seven-second clips alone are noise.
+# Length of the excerpts set aside from songs of one's own, and how many of them by default:
+# 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where a run's songs and first weights come from; saved with it as ``data.json``.
+    """Where a run's recordings and first weights come from; saved with it as ``data.json``.
 
     Parameters
     ----------
-    musdb, songs, pools
-        Folders; see `unetsep.train.data.sources`.
+    roots
+        Folders of each kind of data set; see `unetsep.train.data.datasets.DATASETS`.
     cache
         Folder of the decoded stems.
+    stems
+        What the songs are made of: the sum of these stems is the mixture.
     init_from
         Checkpoint whose weights are the start.
     held_out
-        How many excerpts of ``songs`` are set aside for validation.
+        How many excerpts of songs of one's own are set aside for validation.
     leave_out
         Recordings that are not trained on, ``NAME`` or ``NAME=STEM,...``.
     """
 
-    musdb: str | None
-    songs: tuple[str, ...]
-    pools: tuple[str, ...]
+    roots: dict[str, tuple[str, ...]]
     cache: str
+    stems: tuple[str, ...] = STEMS
     init_from: str | None = None
     held_out: int = HELD_OUT
     leave_out: tuple[str, ...] = ()
 
 
 def find_data(
-    musdb_root: Path | None,
-    songs: Sequence[Path],
-    pools: Sequence[Path],
-    folder: Path | None,
+    roots: Mapping[str, Sequence[Path]],
+    folder: Path | None = None,
+    *,
+    stems: Sequence[str] = STEMS,
     **more: Any,
 ) -> Data:
     """Folders as given, MUSDB18 from ``MUSDB_PATH`` if it is not named.
 
     Parameters
     ----------
-    musdb_root, songs, pools
-        Folders; see `unetsep.train.data.sources`.
+    roots
+        Folders of each kind of data set, by its name.
     folder
         Of the decoded stems; default: in the user's cache.
+    stems
+        Of the songs.
     more
         Other fields of `Data`.
 
@@ -72,17 +75,24 @@ def find_data(
     AudioError
         If a folder is of a test set, or none is named.
     """
-    musdb: Path | None = None
-    if musdb_root or os.environ.get("MUSDB_PATH") or not (songs or pools):
-        musdb = musdb_module.musdb_root(musdb_root)
+    named = {name: list(roots.get(name, ())) for name in DATASETS}
+    for name, kind in DATASETS.items():
+        default = kind.default_root(stems)
+        if default is not None and not named[name]:
+            named[name] = [default]
+    if not any(named.values()):
+        musdb_root(None)  # says what to name, and how to get it
+    for root in (each for folders in named.values() for each in folders):
+        refuse_test(root)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for root in (*songs, *pools):
-        sources.refuse_test(root)
     return Data(
-        musdb=str(musdb.resolve()) if musdb else None,
-        songs=tuple(str(root.resolve()) for root in songs),
-        pools=tuple(str(root.resolve()) for root in pools),
+        roots={
+            name: tuple(str(root.resolve()) for root in folders)
+            for name, folders in named.items()
+            if folders
+        },
         cache=str((folder or home / "unetsep" / "stems").resolve()),
+        stems=tuple(stems),
         **more,
     )
 
@@ -97,81 +107,120 @@ def read_data(run: Path) -> Data:
     """
     try:
         values = json.loads((run / "data.json").read_text(encoding="utf-8"))
-        for name in ("songs", "pools", "leave_out"):
-            values[name] = tuple(values.get(name, ()))
-        return Data(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        values["roots"] = {name: tuple(folders) for name, folders in values["roots"].items()}
+        for name in ("stems", "leave_out"):
+            values[name] = tuple(values[name])
+        data = Data(**values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrainingError(f"{run} does not say where its data is: {error}") from error
+    for name in data.roots:
+        if name not in DATASETS:
+            raise TrainingError(
+                f"{run} has data of the kind {name!r}: expected {', '.join(DATASETS)}"
+            )
+    return data
 
 
-def decode(data: Data, console: Console) -> list[Song]:
-    """All songs and recordings, from the cache or decoded into it."""
-    from ...cli.train import decoding
+def load_recordings(
+    data: Data, *, progress: Callable[[int, int], None] | None = None
+) -> list[Recording]:
+    """All recordings, from the cache or decoded into it.
 
-    found = musdb_module.find_musdb(data.musdb) if data.musdb else []
-    found += [source for root in data.songs for source in sources.find_songs(root)]
-    found += [source for root in data.pools for source in sources.find_pools(root)]
-    with decoding(console) as report:
-        return cache.load(found, data.cache, progress=report)
+    Parameters
+    ----------
+    data
+        Folders and stems.
+    progress
+        Called with how many recordings are decoded and how many there are.
+
+    Raises
+    ------
+    AudioError
+        If there are none in a folder, or some cannot be decoded.
+    """
+    sources = [
+        source
+        for name, kind in DATASETS.items()
+        for root in data.roots.get(name, ())
+        for source in kind.find(Path(root), data.stems)
+    ]
+    return cache.load(sources, data.cache, progress=progress)
 
 
-def load_data(data: Data, console: Console) -> tuple[list[Song], list[Song]]:
-    """Training and validation songs, decoded if need be.
+def load_data(
+    data: Data, *, progress: Callable[[int, int], None] | None = None
+) -> tuple[list[Recording], list[Recording]]:
+    """Training and validation recordings, decoded if need be.
+
+    Parameters
+    ----------
+    data, progress
+        See `load_recordings`.
 
     Raises
     ------
     TrainingError
         If there is nothing to validate on, or nothing to leave out of a given name.
     """
-    songs = decode(data, console)
-    valid = [song for song in songs if song.split == "valid"]
-    rest = without([song for song in songs if song.split == "train"], data.leave_out)
-    train, held = hold_out(rest, STEMS, data.held_out, HELD_SECONDS * 44_100)
+    recordings = load_recordings(data, progress=progress)
+    valid = [each for each in recordings if each.split == "valid"]
+    rest = [each for each in recordings if each.split == "train"]
+    train, held = hold_out(
+        without(rest, data.leave_out, data.stems),
+        data.stems,
+        data.held_out,
+        HELD_SECONDS * 44_100,
+        origins=[name for name, kind in DATASETS.items() if kind.held_out],
+    )
     if not valid + held:
         raise TrainingError(
             "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
-            f"{2 * HELD_SECONDS} s in which all of {', '.join(STEMS)} are heard at once"
+            f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once"
         )
     return train, valid + held
 
 
-def without(songs: Sequence[Song], leave_out: Sequence[str]) -> list[Song]:
-    """Songs without some recordings, or without some stems of them, which become unknown.
+def without(
+    recordings: Sequence[Recording], leave_out: Sequence[str], stems: Sequence[str]
+) -> list[Recording]:
+    """Recordings without some, or without some stems of them, which become unknown.
 
     Parameters
     ----------
-    songs
-        Training songs and pools.
+    recordings
+        Training data.
     leave_out
         ``NAME`` or ``NAME=STEM,...`` each.
+    stems
+        Of the run.
 
     Raises
     ------
     TrainingError
-        If a name is no song's, or a stem is not in it.
+        If a name is no recording's, or a stem is not in it.
     """
     left: dict[str, set[str]] = {}
-    names = {song.name: song.names for song in songs}
+    names = {each.name: each.names for each in recordings}
     for text in leave_out:
         name, _, listed = text.rpartition("=") if text not in names else (text, "", "")
-        stems = {stem.strip() for stem in listed.split(",")} if listed else set(STEMS)
-        if name not in names or (listed and not stems <= set(names[name])):
+        some = {stem.strip() for stem in listed.split(",")} if listed else set(stems)
+        if name not in names or (listed and not some <= set(names[name])):
             raise TrainingError(
                 f"--leave-out {text}: there is no such recording to train on, expected a name "
                 "as in the songs.json of a run, or NAME=STEM,... with stems that it has"
             )
-        left[name] = left.get(name, set()) | stems
-    kept = [song.without(left.get(song.name, ())) for song in songs]
-    return [song for song in kept if any(stem in STEMS for stem in song.names)]
+        left[name] = left.get(name, set()) | some
+    rest = [each.without(left.get(each.name, ())) for each in recordings]
+    return [each for each in rest if any(stem in stems for stem in each.names)]
 
 
-def song_lists(train: Sequence[Song], valid: Sequence[Song]) -> dict[str, list[str]]:
+def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
     """What a run learns from and is selected on, as ``origin/split/name``.
 
-    A song of which an excerpt is held out is in both lists.
+    A recording of which an excerpt is held out is in both lists.
     """
 
-    def names(songs: Sequence[Song]) -> list[str]:
-        return list(dict.fromkeys(f"{song.origin}/{song.split}/{song.name}" for song in songs))
+    def names(recordings: Sequence[Recording]) -> list[str]:
+        return list(dict.fromkeys(f"{r.origin}/{r.split}/{r.name}" for r in recordings))
 
     return {"songs": names(train), "valid_songs": names(valid)}

@@ -1,4 +1,4 @@
-"""Where training data comes from: MUSDB18, folders of songs, pools of single stems.
+"""What recordings come from: sources, and the kinds of data sets that have them.
 
 Only names are read here; `unetsep.train.data.decode` reads the audio. Nothing under a folder
 called ``test`` is ever listed: those songs are for reporting alone.
@@ -6,32 +6,32 @@ called ``test`` is ever listed: those songs are for reporting alone.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from ...config import STEMS
 from ...errors import AudioError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-STEM_SUFFIX = ".stem.mp4"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A song or single-source recording that can be decoded.
+    """A song or single stem that can be decoded into a recording.
 
     Parameters
     ----------
     name, origin
-        What it is called and which kind it is: ``musdb``, ``songs`` or ``pools``.
+        What it is called, and the name of the kind of data set that it is from.
     split
         ``train`` or ``valid``.
     files
         Stem to file; a ``.stem.mp4`` holds all stems and stands under ``""``.
     silent
         Stems known to be silent; stems that are nowhere are unknown.
+    extra
+        See `DatasetKind`.
     """
 
     name: str
@@ -39,68 +39,59 @@ class Source:
     split: str
     files: dict[str, Path]
     silent: tuple[str, ...] = ()
+    extra: bool = True
 
 
-def find_songs(root: str | Path) -> list[Source]:
-    """Songs ``<root>/train/<song>/<stem>.<suffix>``, with an optional ``song.json``.
+class DatasetKind:
+    """A kind of data set, of which ``unetsep train`` can be given folders.
 
-    A stem that is neither there nor listed under ``"silent"`` in ``song.json`` is unknown.
+    To add one, write a class like `unetsep.train.data.pools.Pools` and put an instance of it
+    into `unetsep.train.data.datasets.DATASETS`.
 
-    Raises
-    ------
-    AudioError
-        If there is no song, or a ``song.json`` cannot be understood.
+    Attributes
+    ----------
+    name
+        In ``data.json`` and ``songs.json``.
+    option
+        Of ``unetsep train``, and whether it can be ``repeated``.
+    help
+        One line about the folder.
+    extra
+        Whether random mixtures take it by ``extra_share``, beside what is no extra.
+    held_out
+        Whether excerpts are held out of it for validation.
     """
-    folder = Path(root) / "train"
-    sources = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        files = {file.stem: file for file in _audio_files(path) if file.stem in STEMS}
-        if files:
-            silent = tuple(stem for stem in _silent(path / "song.json") if stem not in files)
-            sources.append(Source(path.name, "songs", "train", files, silent))
-    if not sources:
-        raise AudioError(
-            f"there are no songs in {root}: expected {folder}/<song>/ with "
-            f"{{{','.join(STEMS)}}}{{{','.join(AUDIO_SUFFIXES)}}}"
-        )
-    return sources
+
+    name: ClassVar[str]
+    option: ClassVar[str]
+    help: ClassVar[str]
+    repeated: ClassVar[bool] = True
+    extra: ClassVar[bool] = True
+    held_out: ClassVar[bool] = False
+
+    def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
+        """Sources in a folder.
+
+        Parameters
+        ----------
+        root
+            As the user named it.
+        stems
+            Of the run; what is of no stem is left alone.
+
+        Raises
+        ------
+        AudioError
+            If there are none, or something is wrong with them; it says what was expected.
+        """
+        raise NotImplementedError
+
+    def default_root(self, stems: Sequence[str]) -> Path | None:  # noqa: ARG002
+        """A folder that is used without being named, if there is one for these stems."""
+        return None
 
 
-def find_pools(root: str | Path) -> list[Source]:
-    """Single-source recordings ``<root>/<stem>/**``; all are training data.
-
-    Raises
-    ------
-    AudioError
-        If there is no recording.
-    """
-    sources = [
-        Source(str(path.relative_to(root).with_suffix("")), "pools", "train", {stem: path})
-        for stem in STEMS
-        for path in _audio_files(Path(root) / stem)
-    ]
-    if not sources:
-        raise AudioError(
-            f"there are no recordings in {root}: expected {root}/<stem>/** with audio files, "
-            f"<stem> one of {', '.join(STEMS)}"
-        )
-    return sources
-
-
-def _silent(described: Path) -> list[str]:
-    if not described.exists():
-        return []
-    try:
-        silent = json.loads(described.read_text(encoding="utf-8")).get("silent", [])
-        wrong = [stem for stem in silent if stem not in STEMS]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise AudioError(f"{described} cannot be understood: {error}") from error
-    if wrong:
-        raise AudioError(f"{described}: {wrong[0]!r} is no stem: expected {', '.join(STEMS)}")
-    return list(silent)
-
-
-def _audio_files(folder: Path) -> Iterator[Path]:
+def audio_files(folder: Path) -> Iterator[Path]:
     """Audio files below a folder, without those in folders called ``test``."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts[:-1]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...config import STEMS, ModelConfig
+from ...config import ModelConfig
 from ...dsp.spectrogram import StreamingISTFT, StreamingSTFT
-from .tracks import Recording, Signal
+from ..data.musdb import STEMS
+from .tracks import Signal, TrackAudio
 
 Masks = npt.NDArray[np.float32]
 
@@ -29,17 +30,18 @@ VOICE_MARGIN = 2.0
 BASS_BELOW = 200.0
 
 
-def mixture(recording: Recording) -> dict[str, Signal]:
+def mixture(audio: TrackAudio) -> dict[str, Signal]:
     """The mixture itself as every stem."""
-    return dict.fromkeys(STEMS, recording.mixture)
+    return dict.fromkeys(audio.references, audio.mixture)
 
 
-def mixture_share(recording: Recording) -> dict[str, Signal]:
-    """A quarter of the mixture as every stem: what SiSEC published as MIX."""
-    return dict.fromkeys(STEMS, recording.mixture / np.float32(len(STEMS)))
+def mixture_share(audio: TrackAudio) -> dict[str, Signal]:
+    """An equal share of the mixture as every stem: a quarter is SiSEC's MIX."""
+    share = audio.mixture / np.float32(len(audio.references))
+    return dict.fromkeys(audio.references, share)
 
 
-def oracle_mask(recording: Recording, power: int) -> dict[str, Signal]:
+def oracle_mask(audio: TrackAudio, power: int) -> dict[str, Signal]:
     """Ratio masks from the true stems, an upper bound for masks with the mixture's phase.
 
     Stem ``j`` is ``X |S_j|^p / sum_k |S_k|^p`` in each bin and channel; the published
@@ -47,23 +49,23 @@ def oracle_mask(recording: Recording, power: int) -> dict[str, Signal]:
 
     Parameters
     ----------
-    recording
+    audio
         A decoded track.
     power
         The exponent ``p``.
     """
-    channels = len(recording.mixture)
-    signals = [recording.mixture, *(recording.references[stem] for stem in STEMS)]
-    inverse = _Inverse(recording)
+    channels = len(audio.mixture)
+    signals = [audio.mixture, *audio.references.values()]
+    inverse = _Inverse(audio)
     for spectra in _spectra(np.concatenate(signals)):
         parts = spectra.reshape(len(signals), channels, *spectra.shape[1:])
         weights = parts[1:].abs().pow(power)
-        masks = (weights + EPSILON / len(STEMS)) / (weights.sum(dim=0) + EPSILON)
+        masks = (weights + EPSILON / len(audio.references)) / (weights.sum(dim=0) + EPSILON)
         inverse.push(masks * parts[0])
     return inverse.stems()
 
 
-def repet_hpss(recording: Recording) -> dict[str, Signal]:
+def repet_hpss(audio: TrackAudio) -> dict[str, Signal]:
     """A classical separator from librosa's building blocks, without any training.
 
     What repeats elsewhere in the song is background, what does not is voice (REPET-SIM,
@@ -73,13 +75,21 @@ def repet_hpss(recording: Recording) -> dict[str, Signal]:
 
     Parameters
     ----------
-    recording
-        A decoded track.
+    audio
+        A decoded track of MUSDB18.
+
+    Raises
+    ------
+    ValueError
+        If it has other stems.
     """
-    blocks = list(_spectra(recording.mixture))
+    if set(audio.references) != set(STEMS):
+        raise ValueError(f"repet-hpss gives {', '.join(STEMS)}, not {', '.join(audio.references)}")
+    blocks = list(_spectra(audio.mixture))
     magnitude = torch.cat(blocks, dim=-1).abs().mean(dim=0).numpy()  # (bins, frames)
-    masks = _classical_masks(magnitude, recording.sample_rate)
-    inverse, at = _Inverse(recording), 0
+    by_stem = _classical_masks(magnitude, audio.sample_rate)
+    masks = np.stack([by_stem[stem] for stem in audio.references]).astype(np.float32)
+    inverse, at = _Inverse(audio), 0
     for spectra in blocks:
         some = torch.from_numpy(masks[..., at : at + spectra.shape[-1]])
         inverse.push(some[:, None] * spectra)
@@ -87,8 +97,8 @@ def repet_hpss(recording: Recording) -> dict[str, Signal]:
     return inverse.stems()
 
 
-def _classical_masks(magnitude: Masks, sample_rate: int) -> Masks:
-    """``(stems, bins, frames)`` in the order of `STEMS`."""
+def _classical_masks(magnitude: Masks, sample_rate: int) -> dict[str, Masks]:
+    """A mask ``(bins, frames)`` for each of MUSDB18's stems."""
     import librosa
 
     bins, frames = magnitude.shape
@@ -107,13 +117,12 @@ def _classical_masks(magnitude: Masks, sample_rate: int) -> Masks:
     drums = softmask(percussive, harmonic, power=2, split_zeros=True)
     low = np.arange(bins)[:, None] * sample_rate / ModelConfig.n_fft < BASS_BELOW
     rest, tonal = 1 - voice, 1 - drums
-    by_stem = {
+    return {
         "vocals": voice,
         "drums": rest * drums,
         "bass": rest * tonal * low,
         "other": rest * tonal * ~low,
     }
-    return np.stack([by_stem[stem] for stem in STEMS]).astype(np.float32)
 
 
 def _spectra(signals: Signal) -> Iterator[Tensor]:
@@ -126,11 +135,11 @@ def _spectra(signals: Signal) -> Iterator[Tensor]:
 
 
 class _Inverse:
-    """Collects the stems' spectra and gives their waveforms, as long as the recording."""
+    """Collects the stems' spectra and gives their waveforms, as long as the audio."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, audio: TrackAudio) -> None:
         self._istft = StreamingISTFT(ModelConfig.n_fft, ModelConfig.hop_length)
-        self._samples = recording.mixture.shape[1]
+        self._names, self._samples = tuple(audio.references), audio.mixture.shape[1]
         self._waves: list[Tensor] = []
 
     def push(self, spectra: Tensor) -> None:
@@ -141,14 +150,14 @@ class _Inverse:
     def stems(self) -> dict[str, Signal]:
         """Each stem, ``(channels, samples)``."""
         wave = torch.cat(self._waves, dim=-1)[..., : self._samples].numpy()
-        return dict(zip(STEMS, wave, strict=True))
+        return dict(zip(self._names, wave, strict=True))
 
 
-BASELINES: dict[str, Callable[[Recording], dict[str, Signal]]] = {
+BASELINES: dict[str, Callable[[TrackAudio], dict[str, Signal]]] = {
     "mixture": mixture,
     "mixture-4": mixture_share,
-    "oracle-1": lambda recording: oracle_mask(recording, 1),
-    "oracle-2": lambda recording: oracle_mask(recording, 2),
+    "oracle-1": lambda audio: oracle_mask(audio, 1),
+    "oracle-2": lambda audio: oracle_mask(audio, 2),
     "repet-hpss": repet_hpss,
 }
 # How reports call them.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...config import STEMS, common_config
+from ...config import common_config
 from ...errors import AudioError
 from ...separator import Separator
 from ...version import __version__
@@ -19,7 +19,7 @@ from ...weights.load import load_network
 from ...weights.manifest import all_models, is_path, model_name
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
-from .tracks import Recording, Signal, Track, read_audio
+from .tracks import Signal, Track, TrackAudio, read_audio
 
 ACCOMPANIMENT = "accompaniment"
 # What tools call the sum of all stems but the vocals.
@@ -49,7 +49,7 @@ class Method(Protocol):
         """What the estimates of a track depend on, besides the track."""
         ...
 
-    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:
+    def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Estimates, each ``(channels, samples)``; their keys are the scored set."""
         ...
 
@@ -85,21 +85,21 @@ class ModelMethod:
         """The checkpoint's hash, and the version that ran it."""
         return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
 
-    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:  # noqa: ARG002
+    def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
         """The model's stems; of a single-stem model its stem and the rest.
 
-        Stems that MUSDB18 does not know (piano) are part of its other.
+        Stems that the track does not have (piano) are part of its other.
         """
         separator = _separator(self.models, self.device)
         if len(separator.stems) > 1:
-            stems = separator.separate(recording.mixture, recording.sample_rate)
-            known = {stem: stems[stem] for stem in STEMS if stem in stems}
-            extra = [signal for stem, signal in stems.items() if stem not in STEMS]
+            stems = separator.separate(audio.mixture, audio.sample_rate)
+            known = {stem: stems[stem] for stem in audio.references if stem in stems}
+            extra = [signal for stem, signal in stems.items() if stem not in audio.references]
             if extra and "other" in known:
                 known["other"] = np.sum([known["other"], *extra], axis=0)
             return known
         (stem,) = separator.stems
-        pair = separator.separate(recording.mixture, recording.sample_rate, two_stems=stem)
+        pair = separator.separate(audio.mixture, audio.sample_rate, two_stems=stem)
         return {stem: pair[stem], rest_of(stem): pair[f"no_{stem}"]}
 
 
@@ -124,9 +124,9 @@ class BaselineMethod:
         """The baseline's name, and the version that ran it."""
         return {"kind": self.kind, "name": self.name, "unetsep": __version__}
 
-    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:  # noqa: ARG002
-        """Estimates of the four stems."""
-        return BASELINES[self.name](recording)
+    def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
+        """Estimates of all stems."""
+        return BASELINES[self.name](audio)
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class FolderMethod:
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
         return {"kind": self.kind, "files": files}
 
-    def estimate(self, track: Track, recording: Recording) -> dict[str, Signal]:
-        """Read the stems; a longer file is read no further than the recording."""
-        rate = recording.sample_rate
+    def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
+        """Read the stems; a longer file is read no further than the track."""
+        rate = audio.sample_rate
         stems = {}
         for stem, path in self.find(track).items():
-            seconds = (recording.mixture.shape[1] + 1) / rate
+            seconds = (audio.mixture.shape[1] + 1) / rate
             stems[stem], found = read_audio(path, seconds)
             if found != rate:
                 raise AudioError(
@@ -168,7 +168,7 @@ class FolderMethod:
         return stems
 
     def find(self, track: Track) -> dict[str, Path]:
-        """Stem name to file: the four stems (or those there), else vocals and accompaniment.
+        """Stem name to file: the track's stems, or some, else vocals and accompaniment.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class FolderMethod:
         for base in (self.path, self.path / track.folder):
             for folder in (base / track.name, base / full, base / track.name / "mixture"):
                 files = {path.stem: path for path in _audio(folder)}
-                found = {stem: files[stem] for stem in STEMS if stem in files}
+                found = {stem: files[stem] for stem in track.stems if stem in files}
                 if len(found) >= 2:
                     return found
                 rest = next((files[name] for name in ACCOMPANIMENT_NAMES if name in files), None)
@@ -187,7 +187,7 @@ class FolderMethod:
                     return {"vocals": found["vocals"], ACCOMPANIMENT: rest}
         raise AudioError(
             f"{self.path} has no estimates of {track.name!r}: expected {track.name}/ with two "
-            f"or more of {', '.join(STEMS)}, or vocals and {' or '.join(ACCOMPANIMENT_NAMES)}"
+            f"or more of {', '.join(track.stems)}, or vocals and {' or '.join(ACCOMPANIMENT_NAMES)}"
         )
 
 
@@ -202,20 +202,20 @@ def rest_of(stem: str) -> str:
     return ACCOMPANIMENT if stem == "vocals" else f"no_{stem}"
 
 
-def references(recording: Recording, stems: Iterable[str]) -> dict[str, Signal]:
+def references(audio: TrackAudio, stems: Iterable[str]) -> dict[str, Signal]:
     """True signals for estimated stems, sums of stems included.
 
     Parameters
     ----------
-    recording
+    audio
         A decoded track.
     stems
         Names of estimates; unknown ones are left out.
     """
-    true = dict(recording.references)
-    for stem in STEMS:
+    true = dict(audio.references)
+    for stem in audio.references:
         if rest_of(stem) in stems:
-            others = [signal for name, signal in recording.references.items() if name != stem]
+            others = [signal for name, signal in audio.references.items() if name != stem]
             true[rest_of(stem)] = np.stack(others).sum(axis=0, dtype=np.float64).astype(np.float32)
     return true
 

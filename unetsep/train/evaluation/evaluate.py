@@ -159,7 +159,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
     except OSError as error:
         return [Outcome(m.name, track.name, error=f"{track.path}: {error}") for m in methods]
     outcomes = []
-    recording = None
+    audio = None
     for method in methods:
         try:
             origin = results.Origin(method.origin(track), about, settings.duration)
@@ -168,11 +168,11 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             if there is not None:
                 outcomes.append(Outcome(method.name, track.name, there, reused=True))
                 continue
-            if recording is None:
-                recording = read_track(track, settings.duration)
-            estimates = method.estimate(track, recording)
-            true = references(recording, estimates)
-            scores = score(true, estimates, recording.sample_rate, mode=settings.metrics)
+            if audio is None:
+                audio = read_track(track, settings.duration)
+            estimates = method.estimate(track, audio)
+            true = references(audio, estimates)
+            scores = score(true, estimates, audio.sample_rate, mode=settings.metrics)
         except (UnetsepError, ValueError) as error:
             outcomes.append(Outcome(method.name, track.name, error=f"{track.name}: {error}"))
             continue

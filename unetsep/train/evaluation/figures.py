@@ -1,4 +1,4 @@
-"""Pictures of a report: the paper's Figure 2 and Table 1, and the scores of every track."""
+"""Pictures of a report: Tang's Figure 2 and Table 1 (see `published`), and every track's scores."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...config import STEMS
-from .report import Report, Row, definition
+from ..data.musdb import STEMS
+from .report import EvaluationReport, Row, definition
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ BASELINE_MARKERS = ("_", "x", "1", "2", "+")
 DPI = 150
 
 
-def write_figures(report: Report, folder: Path) -> list[Path]:
+def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     """Write ``figure2.png``, ``table1.png`` and ``tracks.png``.
 
     Parameters
@@ -38,7 +38,7 @@ def write_figures(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def box_plot(report: Report, stem: str = "vocals") -> Figure:
+def box_plot(report: EvaluationReport, stem: str = "vocals") -> Figure:
     """SDR of one stem over tracks, one box per method; baselines in grey.
 
     Boxes span the quartiles, whiskers the data within 1.5 times that range.
@@ -48,7 +48,7 @@ def box_plot(report: Report, stem: str = "vocals") -> Figure:
     report
         Measured rows.
     stem
-        The paper's Figure 2 shows vocals.
+        Tang's Figure 2 shows vocals.
     """
     rows = [row for row in report.rows if _finite(row, stem)]
     figure = _figure(2 + 0.8 * max(len(rows), 3), 4.5)
@@ -68,7 +68,7 @@ def box_plot(report: Report, stem: str = "vocals") -> Figure:
     return figure
 
 
-def table(report: Report) -> Figure:
+def table(report: EvaluationReport) -> Figure:
     """Median SDR of the four stems with intervals, as a picture of a table."""
     head = ["method", *STEMS, "mean"]
     cells = [
@@ -97,7 +97,7 @@ def _cell(row: Row, stem: str) -> str:
     return str(row.interval(stem)).replace(" [", "\n[") if stem in row.stems else "-"
 
 
-def scatter(report: Report) -> Figure:
+def scatter(report: EvaluationReport) -> Figure:
     """SDR of every track, one panel per stem, tracks sorted by the first method's SDR."""
     figure = _figure(10, 7)
     panels = figure.subplots(2, 2).flat

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...config import STEMS
 from ...version import __version__
+from ..data.musdb import STEMS
 from .estimates import ACCOMPANIMENT, Method
 from .evaluate import Outcome
 from .published import PUBLISHED, Published
@@ -69,7 +69,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """All rows, and what they were measured on.
 
     Parameters
@@ -115,7 +115,7 @@ class Report:
 
 def collect(
     methods: Sequence[Method], outcomes: Iterable[Outcome], data: str, metrics: str
-) -> Report:
+) -> EvaluationReport:
     """Rows from the outcomes of `unetsep.train.evaluation.evaluate.evaluate`."""
     found = list(outcomes)
     rows = []
@@ -124,7 +124,7 @@ def collect(
         tracks = {o.track: o.scores for o in mine if o.scores is not None}
         failed = tuple(o.track for o in mine if o.scores is None)
         rows.append(Row(method.name, method.label, method.kind, tracks, failed))
-    return Report(tuple(rows), data, metrics)
+    return EvaluationReport(tuple(rows), data, metrics)
 
 
 def lengths(outcomes: Iterable[Outcome]) -> str:
@@ -139,7 +139,7 @@ def lengths(outcomes: Iterable[Outcome]) -> str:
     return f"{min(seconds):g} to {max(seconds):g} s scored of each (median {np.median(seconds):g})"
 
 
-def definition(report: Report) -> str:
+def definition(report: EvaluationReport) -> str:
     """One sentence that says what the numbers are."""
     return (
         f"{', '.join(report.shown)} of BSS Eval v4 in dB: 1 s frames, median of frames, median "
@@ -147,7 +147,7 @@ def definition(report: Report) -> str:
     )
 
 
-def measured_table(report: Report, metric: str) -> list[list[str]]:
+def measured_table(report: EvaluationReport, metric: str) -> list[list[str]]:
     """Header and rows of one metric's table, as text."""
     head = ["method", *report.stems, "mean", "tracks"]
     body = [
@@ -162,7 +162,7 @@ def measured_table(report: Report, metric: str) -> list[list[str]]:
     return [head, *body]
 
 
-def published_table(report: Report) -> list[list[str]]:
+def published_table(report: EvaluationReport) -> list[list[str]]:
     """Header and rows of the published scores, as text."""
     head = ["published", *STEMS, "mean", "test set", "trained on", "source"]
     body = [
@@ -176,7 +176,7 @@ def _plain(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def to_markdown(report: Report) -> str:
+def to_markdown(report: EvaluationReport) -> str:
     """The whole report."""
     lines = ["# Evaluation", "", definition(report), ""]
     for metric in report.shown:
@@ -197,7 +197,7 @@ def _markdown(table: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: EvaluationReport) -> str:
     """One line per method, stem and metric: median over tracks and its interval."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -211,7 +211,7 @@ def to_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def tracks_csv(report: Report) -> str:
+def tracks_csv(report: EvaluationReport) -> str:
     """One line per method, track, stem and metric: median over frames."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -229,7 +229,7 @@ def _csv(value: float) -> str:
     return f"{value:.5f}" if math.isfinite(value) else ""
 
 
-def to_json(report: Report) -> str:
+def to_json(report: EvaluationReport) -> str:
     """Everything, as strict JSON: missing scores are null."""
     content = {
         "unetsep": __version__,
@@ -244,7 +244,7 @@ def to_json(report: Report) -> str:
     return json.dumps(_strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _row(report: Report, row: Row) -> dict[str, Any]:
+def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
     return {
         "name": row.name,
         "label": row.label,

@@ -10,18 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ...audio.reader import AudioReader
-from ...config import STEMS
-from ...errors import AudioError, UnetsepError
-from ..data.musdb import HOW_TO_GET, MUSDB_VALID, STEM_SUFFIX, STREAMS, SUBSETS
+from ...errors import AudioError
+from ..data.musdb import (
+    HOW_TO_GET,
+    STEM_SUFFIX,
+    STEMS,
+    SUBSETS,
+    VALID_SONGS,
+    WAV_SUFFIXES,
+    read_stem_file,
+    song_files,
+    song_name,
+    song_paths,
+)
 
 Signal = npt.NDArray[np.float32]
-
-WAV_SUFFIXES = (".wav", ".flac")
 
 
 @dataclass(frozen=True)
 class Track:
-    """Where one song is; nothing is read yet.
+    """Where one song of an evaluation is; nothing is read yet.
 
     Parameters
     ----------
@@ -31,11 +39,14 @@ class Track:
         ``train`` or ``test``, the folder it lies in (validation songs lie in ``train``).
     path
         The ``.stem.mp4`` file, or the folder with ``mixture.wav`` and its stems.
+    stems
+        Whose sum the mixture is.
     """
 
     name: str
     folder: str
     path: Path
+    stems: tuple[str, ...] = STEMS
 
     @property
     def files(self) -> list[Path]:
@@ -46,7 +57,7 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Recording:
+class TrackAudio:
     """A decoded track.
 
     Parameters
@@ -54,7 +65,7 @@ class Recording:
     mixture
         ``(channels, samples)``, float32.
     references
-        The four true stems, each ``(channels, samples)``.
+        The true stems, each ``(channels, samples)``.
     sample_rate
         In Hz.
     """
@@ -90,12 +101,10 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     place = Path(root) / folder
     if not place.is_dir():
         raise AudioError(f"{root} has no folder {folder}/: expected a MUSDB18 root; {HOW_TO_GET}")
-    tracks = [
-        Track(_name(path), folder, path) for path in sorted(place.iterdir()) if _is_track(path)
-    ]
+    tracks = [Track(song_name(path), folder, path) for path in song_paths(place) if _whole(path)]
     if subset != "test":
         valid = subset == "valid"
-        tracks = [track for track in tracks if (track.name in MUSDB_VALID) == valid]
+        tracks = [track for track in tracks if (track.name in VALID_SONGS) == valid]
     if not tracks:
         raise AudioError(
             f"{root} holds no {subset} tracks: expected *{STEM_SUFFIX} files, or folders with "
@@ -105,14 +114,9 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     return _keep(tracks, only)
 
 
-def _is_track(path: Path) -> bool:
-    if path.is_dir():
-        return any((path / f"mixture{suffix}").is_file() for suffix in WAV_SUFFIXES)
-    return path.name.endswith(STEM_SUFFIX)
-
-
-def _name(path: Path) -> str:
-    return path.name if path.is_dir() else path.name.removesuffix(STEM_SUFFIX)
+def _whole(path: Path) -> bool:
+    """Whether there is a mixture to separate."""
+    return bool({"", "mixture"} & song_files(path).keys())
 
 
 def _keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
@@ -129,7 +133,7 @@ def _keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
     return [track for track in tracks if track in kept]
 
 
-def read_track(track: Track, duration: float | None = None) -> Recording:
+def read_track(track: Track, duration: float | None = None) -> TrackAudio:
     """Decode a track, or its beginning.
 
     Parameters
@@ -145,24 +149,27 @@ def read_track(track: Track, duration: float | None = None) -> Recording:
         If a stem is missing or cannot be decoded, or rates or channels differ.
     """
     if track.path.is_file():
-        return _read_stem_file(track.path, duration)
+        return _read_stem_file(track, duration)
     files = {path.stem: path for path in track.files}
-    missing = [name for name in ("mixture", *STEMS) if name not in files]
+    names = ("mixture", *track.stems)
+    missing = [name for name in names if name not in files]
     if missing:
-        raise AudioError(f"{track.path} lacks {', '.join(missing)}: expected five wav files")
+        raise AudioError(
+            f"{track.path} lacks {', '.join(missing)}: expected {len(names)} wav files"
+        )
     signals, rates = {}, set()
-    for name in ("mixture", *STEMS):
+    for name in names:
         signals[name], rate = read_audio(files[name], duration)
         rates.add(rate)
     if len(rates) > 1 or len({len(signal) for signal in signals.values()}) > 1:
         raise AudioError(f"{track.path}: the files differ in sample rate or channels")
-    return _recording(signals, rates.pop())
+    return _audio(track, signals, rates.pop())
 
 
-def _recording(signals: dict[str, Signal], rate: int) -> Recording:
+def _audio(track: Track, signals: dict[str, Signal], rate: int) -> TrackAudio:
     samples = min(signal.shape[1] for signal in signals.values())
     cut = {name: signal[:, :samples] for name, signal in signals.items()}
-    return Recording(cut["mixture"], {stem: cut[stem] for stem in STEMS}, rate)
+    return TrackAudio(cut["mixture"], {stem: cut[stem] for stem in track.stems}, rate)
 
 
 def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
@@ -171,22 +178,9 @@ def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
         return np.concatenate(list(reader.blocks()), axis=1), reader.info.sample_rate
 
 
-def _read_stem_file(path: Path, duration: float | None) -> Recording:
+def _read_stem_file(track: Track, duration: float | None) -> TrackAudio:
     """Decode as musdb does: by ffmpeg to 16 bits, which float32 holds exactly."""
-    try:
-        import stempeg
-    except RuntimeError as error:  # stempeg looks for ffmpeg when it is imported
-        raise UnetsepError(
-            f"{path}: reading {STEM_SUFFIX} files needs ffmpeg and ffprobe on PATH: install "
-            "ffmpeg, or use the wav version of MUSDB18"
-        ) from error
-    try:
-        # (streams, samples, channels); stempeg trips over its own warning (AttributeError)
-        # where streams differ in length, and raises Warning where ffprobe finds none.
-        audio, rate = stempeg.read_stems(str(path), duration=duration, ffmpeg_format="s16le")
-    except (Warning, RuntimeError, ValueError, AttributeError, OSError) as error:
-        raise AudioError(f"{path} cannot be decoded: is it complete? ({error})") from error
-    if audio.ndim != 3 or len(audio) != len(STREAMS) or audio.shape[1] == 0:
-        raise AudioError(f"{path} holds {audio.shape}, expected 5 streams with sound")
-    streams = audio.transpose(0, 2, 1).astype(np.float32)
-    return _recording(dict(zip(STREAMS, streams, strict=True)), round(rate))
+    streams, rate = read_stem_file(track.path, duration=duration, ffmpeg_format="s16le")
+    # stempeg's axes are (samples, channels).
+    signals = {name: stream.T.astype(np.float32) for name, stream in streams.items()}
+    return _audio(track, signals, rate)

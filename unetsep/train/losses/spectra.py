@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ...dsp.spectrogram import stft
-from ...network.unet import UNet
+from ...network.masks import MaskNetwork
 from .blocks import Block, divide, work_on
 from .functions import Loss
 
@@ -132,9 +132,9 @@ class BlockwiseLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float
+        ctx: Any, logits: Tensor, network: MaskNetwork, batch: Batch, loss: Loss, weight: float
     ) -> Tensor:
-        """Weighted loss of a batch, ``logits`` as `UNet.logits` gives them."""
+        """Weighted loss of a batch, ``logits`` as `MaskNetwork.logits` gives them."""
         gradient = torch.empty_like(logits)
 
         def part(block: Block) -> Tensor:
@@ -164,7 +164,7 @@ class BlockwiseLoss(torch.autograd.Function):
 
 
 def blockwise_loss(
-    logits: Tensor, network: UNet, batch: Batch, loss: Loss, weight: float = 1.0
+    logits: Tensor, network: MaskNetwork, batch: Batch, loss: Loss, weight: float = 1.0
 ) -> Tensor:
     """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
     value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight)  # type: ignore[no-untyped-call]

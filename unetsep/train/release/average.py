@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from ...network.unet import UNet
+from ...network.masks import MaskNetwork
 from ...weights.load import load_network
 from ..config import TrainingError
 
 
 @torch.no_grad()
-def average_weights(models: Sequence[str | Path]) -> UNet:
+def average_weights(models: Sequence[str | Path]) -> MaskNetwork:
     """Mean of the weights of networks that were trained from the same ones.
 
     Networks that went different ways for a few hundred steps, from a start that was good
@@ -28,7 +28,7 @@ def average_weights(models: Sequence[str | Path]) -> UNet:
 
     Returns
     -------
-    UNet
+    MaskNetwork
         fp32, in evaluation mode. Statistics of BatchNorm are averaged like the weights.
 
     Raises

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...config import STEMS
 from ...network.presets import DEFAULT, NETWORKS, build_model
 from ..config import TrainConfig
+from ..data.datasets import DATASETS
 from ..data.run_data import HELD_OUT
 
 # Settings with an option of the same name.
@@ -38,12 +40,12 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         A line for the shell. A network that is no preset is ``--network custom``, which is
         refused: such a run was started from Python.
     """
-    default = TrainConfig()
+    default = TrainConfig(stems=config.stems, model=config.model)
     words = ["unetsep train", f"--losses {','.join(config.losses)}"]
-    if data.get("musdb"):
-        words.append(f"--musdb-root {Path(str(data['musdb'])).name}")
-    for option in ("songs", "pools"):
-        words += [f"--{option} {Path(root).name}" for root in data.get(option) or ()]
+    for kind, roots in data["roots"].items():
+        words += [f"{DATASETS[kind].option} {Path(root).name}" for root in roots]
+    if config.stems != STEMS:
+        words.append(f"--stems {','.join(config.stems)}")
     if data.get("held_out", HELD_OUT) != HELD_OUT:
         words.append(f"--held-out {data['held_out']}")
     words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
@@ -67,9 +69,9 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
 def _network(config: TrainConfig) -> list[str]:
     """``--network`` and ``--targets``."""
     stems = config.model.stems
-    for name, whole in NETWORKS.items():
-        if build_model(name, stems).as_trained == config.model.as_trained:
+    for name in NETWORKS:
+        if build_model(name, stems, stems=config.stems).as_trained == config.model.as_trained:
             network = [] if name == DEFAULT else [f"--network {name}"]
-            alone = len(stems) < len(whole.stems)
+            alone = len(stems) < len(config.stems)
             return network + ([f"--targets {','.join(stems)}"] if alone else [])
     return ["--network custom"]

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ...network.unet import UNet
+from ...network.masks import MaskNetwork
 from ...separator import Separator
 from ...storage import write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import load_network
 from ...weights.manifest import Checkpoint, add_to_manifest
 from ..config import TrainConfig, TrainingError
-from ..data.recording import Song
+from ..data.recording import Recording
 from ..logs import read_log
-from ..validation import combine, song_sdr
+from ..validation import combine, recording_sdr
 from .command import train_command
 
 EXPORTS = "export"
@@ -34,7 +34,7 @@ DEFINITION = (
 LICENCE = "CC BY-NC-SA 4.0"
 
 
-def export(network: UNet, file: Path, **described: Any) -> Checkpoint:
+def export(network: MaskNetwork, file: Path, **described: Any) -> Checkpoint:
     """Write a network as a half-precision checkpoint.
 
     Parameters
@@ -68,7 +68,7 @@ def export_run(
     loss: str | None = None,
     name: str | None = None,
     licence: str = LICENCE,
-    valid: Sequence[Song] | None = None,
+    valid: Sequence[Recording] | None = None,
     manifest: str | Path | None = None,
 ) -> list[Path]:
     """Export the best networks of a run into ``<run>/export``.
@@ -86,7 +86,7 @@ def export_run(
     licence
         Of the weights.
     valid
-        Songs on which to check that half precision changes nothing that matters.
+        Recordings on which to check that half precision changes nothing that matters.
     manifest
         A manifest to add the entries to, replacing those of the same name.
 
@@ -125,11 +125,16 @@ def export_run(
     return written
 
 
-def sdr_change(one: UNet, other: UNet, songs: Sequence[Song]) -> float:
-    """Largest difference of any stem's SDR over a set of songs, in dB."""
+def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Recording]) -> float:
+    """Largest difference of any stem's SDR over a set of recordings, in dB."""
     stems = one.config.stems
     separators = [Separator(each, precision="fp32") for each in (one, other)]
-    table = np.stack([np.stack([song_sdr(each, song) for each in separators]) for song in songs])
+    table = np.stack(
+        [
+            np.stack([recording_sdr(each, recording) for each in separators])
+            for recording in recordings
+        ]
+    )
     scores = combine(table, ("one", "other"), stems)
     changes = [abs(scores["one"][stem] - scores["other"][stem]) for stem in stems]
     return max((change for change in changes if math.isfinite(change)), default=0.0)
@@ -155,10 +160,8 @@ def _described(
     if "data" in training:  # folders of this machine say nothing elsewhere
         data = training["data"]
         training["command"] = train_command(config, data)
-        training["data"] = [
-            Path(root).name
-            for root in ([data["musdb"]] if data["musdb"] else []) + data["songs"] + data["pools"]
-        ]
+        roots = [root for folders in data["roots"].values() for root in folders]
+        training["data"] = [Path(root).name for root in roots]
     scores: dict[str, Any] = {}
     key = f"valid/{loss}/mean"
     lines = [line for line in read_log(run / "log.jsonl") if line.get(key) is not None]

@@ -1,0 +1,31 @@
+"""Pools: recordings of one stem alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import AudioError
+from .sources import DatasetKind, Source, audio_files
+
+
+class Pools(DatasetKind):
+    """Single stems ``<root>/<stem>/**``; all are training data."""
+
+    name = "pools"
+    option = "--pools"
+    help = "Single stems."
+
+    def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
+        """Recordings of all stems; see `DatasetKind.find`."""
+        sources = [
+            Source(str(path.relative_to(root).with_suffix("")), self.name, "train", {stem: path})
+            for stem in stems
+            for path in audio_files(root / stem)
+        ]
+        if not sources:
+            raise AudioError(
+                f"there are no recordings in {root}: expected {root}/<stem>/** with audio files, "
+                f"<stem> one of {', '.join(stems)}"
+            )
+        return sources

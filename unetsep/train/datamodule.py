@@ -1,0 +1,81 @@
+"""The data of a run, as Lightning wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .config import TrainConfig
+from .data.clip_plans import ClipPlanner, Plan
+from .data.clips import ClipBatches, ResidentClips
+from .data.loaders import clip_loader, valid_loader
+from .data.recording import Recording
+
+
+class ClipModule(lightning.LightningDataModule):
+    """Training clips and validation recordings.
+
+    Parameters
+    ----------
+    config
+        Batch size and what clips are made of.
+    train, valid
+        Recordings; see `unetsep.train.data.cache`.
+    workers
+        See `unetsep.train.data.loaders.clip_loader`.
+    resident
+        Keep all audio in the accelerator's memory and cut clips there.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: Sequence[Recording],
+        valid: Sequence[Recording],
+        *,
+        workers: int | None = None,
+        resident: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config, self.valid = config, list(valid)
+        self.planner = ClipPlanner(train, config)
+        self.workers, self.resident = workers, resident
+        self._audio: ResidentClips | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the step on at which the run stands."""
+        trainer = self.trainer
+        assert trainer is not None
+        batches = ClipBatches(
+            self.config.batch_size, trainer.global_step, trainer.global_rank, trainer.world_size
+        )
+        device = trainer.strategy.root_device
+        return clip_loader(
+            self.planner, batches, device, workers=self.workers, resident=self.resident
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The process's share of the validation recordings."""
+        trainer = self.trainer
+        assert trainer is not None
+        return valid_loader(self.valid, trainer.global_rank, trainer.world_size)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move clips; leave recordings and plans where they are."""
+        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Cut resident clips."""
+        if not isinstance(batch, Plan):
+            return batch
+        if self._audio is None:
+            assert self.trainer is not None
+            self._audio = ResidentClips(self.planner, self.trainer.strategy.root_device)
+        return self._audio.cut(batch)

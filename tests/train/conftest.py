@@ -1,4 +1,4 @@
-"""Music and synthetic MUSDB18 folders for the tests of evaluation."""
+"""Music for the tests of evaluation, a run for those of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.train.runs import run
+from tests.train.synthetic import tiny
 from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
 
 
@@ -31,3 +33,11 @@ def estimates(music: TrackAudio) -> dict[str, npt.NDArray[np.float32]]:
         coloured = signal + 0.2 * np.roll(signal, 7, axis=1)
         found[stem] = ((coloured + leak) * np.array([[1.0], [0.9]])).astype(np.float32)
     return found
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of two losses."""
+    path = tmp_path_factory.mktemp("whole")
+    run(path, tiny(losses=("l1", "mel_mse"), max_steps=8))
+    return path

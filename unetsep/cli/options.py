@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import TrainingCommand
 from .parsing import build, names, seconds, song_path
@@ -75,6 +76,17 @@ def output(default: str, text: str) -> Decorator:
     return click.option("-o", "--output", default=default, show_default=True, type=PATH, help=text)
 
 
+def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each kind of data set; reading what they are imports nothing heavy."""
+    from ..train.data.datasets import DATASETS
+
+    options = [
+        click.option(kind.option, multiple=kind.repeated, type=PATH, help=kind.help)
+        for kind in DATASETS.values()
+    ]
+    return group(*options)(command)
+
+
 @click.command()
 @click.argument("songs", nargs=-1, required=True, type=song_path, metavar="SONG...")
 @output("separated", "Output folder.")
@@ -87,14 +99,16 @@ def output(default: str, text: str) -> Decorator:
     "container",
     default="wav",
     show_default=True,
-    type=click.Choice(["wav", "flac", "ogg", "mp3"]),
-    help="Output format.",
+    type=click.Choice([*CONTAINERS]),
+    help="Output format: "
+    + ", ".join(f"{name} ({row.help})" for name, row in CONTAINERS.items())
+    + ".",
 )
 @click.option(
     "--bit-depth",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "16", "24", "32f"]),
+    type=click.Choice(BIT_DEPTHS),
     help="auto keeps the input's.",
 )
 @click.option(
@@ -282,9 +296,7 @@ def compare(**options: Any) -> None:
 @click.command(cls=TrainingCommand)
 @click.option("--loss", "--losses", "losses", type=names, metavar="A,B", help="One network each.")
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
-@musdb_root
-@click.option("--songs", multiple=True, type=PATH, help="Songs with stems.")
-@click.option("--pools", multiple=True, type=PATH, help="Single stems.")
+@datasets
 @click.option("--stems", type=names, metavar="A,B", help="Of the songs.  [default: four]")
 @click.option("--cache", "cache_dir", type=PATH, help="For decoded stems.")
 @click.option("--held-out", type=WHOLE, help="Of --songs.  [default: 10 excerpts]")

@@ -2,12 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..network.masks import MaskNetwork
 from ..network.unet import UNet, compress
+from .config import TrainingError
+from .data.clips import ClipDataset
+from .losses.functions import Loss
+from .losses.spectra import Batch, blockwise_loss, spectra
+
+# Clips that are looked at, far from those of any run.
+FIRST_CLIP = 10**12
+# Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
+PROBE = 4
+
+
+def audible_batches(clips: ClipDataset, count: int) -> list[Batch]:
+    """Batches of one clip each, without those that are digital silence.
+
+    Parameters
+    ----------
+    clips
+        Training clips.
+    count
+        Number of clips to look at.
+
+    Raises
+    ------
+    TrainingError
+        If all of them are silent.
+    """
+    config = clips.planner.config
+    looked_at = (clips[FIRST_CLIP + i][None] for i in range(count))
+    batches = [spectra(clip, config.model, config.targets) for clip in looked_at]
+    batches = [batch for batch in batches if bool(batch.mixture.any())]
+    if not batches:
+        raise TrainingError(f"all of {count} training clips are digital silence")
+    return batches
+
+
+def loss_scale(network: MaskNetwork, loss: Loss, batches: Sequence[Batch]) -> float:
+    """The factor that gives a loss a gradient of norm 1; 1 where there is no gradient.
+
+    Clipping and Adam's epsilon otherwise act differently on each loss.
+
+    Parameters
+    ----------
+    network
+        Whose gradient is taken, and stays.
+    loss
+        On the network's device.
+    batches
+        The first `PROBE` are looked at.
+    """
+    probe = batches[:PROBE]
+    joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
+    logits = network.logits(joined.seen(network.config))
+    blockwise_loss(logits, network, joined, loss).backward()  # type: ignore[no-untyped-call]
+    norm = gradient_norm(list(network.parameters()))
+    return 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
 
 
 def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:

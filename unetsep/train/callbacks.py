@@ -55,6 +55,11 @@ class Ema(EMAWeightAveraging):
 
         self._kwargs = {"multi_avg_fn": average}
 
+    @property
+    def state_key(self) -> str:
+        """Name of its state in ``last.ckpt``, which stays when the class moves."""
+        return "ema"
+
     def network(self, name: str) -> MaskNetwork:
         """The averaged network of a loss."""
         assert self._average_model is not None

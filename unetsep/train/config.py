@@ -190,6 +190,11 @@ class TrainConfig:
         return set(shares) <= set(self.stems) and all(0 <= s <= 1 for s in shares.values())
 
     @property
+    def targets(self) -> list[int]:
+        """Places in ``stems`` of those that the model estimates, in its order."""
+        return [self.stems.index(stem) for stem in self.model.stems]
+
+    @property
     def clip_samples(self) -> int:
         """Samples of a clip: exactly ``clip_frames`` uncentred frames."""
         return self.model.n_fft + (self.clip_frames - 1) * self.model.hop_length

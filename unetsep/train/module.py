@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..network.build import build
 from ..network.masks import MaskNetwork
-from .calibration import gradient_norm, set_input_statistics
+from .calibration import audible_batches, loss_scale, set_input_statistics
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
 from .data.recording import Recording
@@ -28,13 +28,9 @@ from .muon import Muon
 from .schedule import Clock, Schedule
 from .validation import Separators, combine
 
-# Clips from which input statistics and gradient norms are taken, far from those of any run.
-CALIBRATION = 10**12
 LAYOUT = torch.channels_last
 # Steps between looks at the losses on an accelerator, where each look waits for it.
 LOOK_EVERY = 20
-# Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
-PROBE = 4
 
 
 class SeparationModule(lightning.LightningModule):
@@ -69,7 +65,6 @@ class SeparationModule(lightning.LightningModule):
                 part.register_forward_hook(_dense_gradient)
         # Factors that give every loss a gradient of norm 1 at the start.
         self.register_buffer("scales", torch.ones(len(config.losses)))
-        self.targets = [config.stems.index(stem) for stem in config.model.stems]
         self.clock = Clock(config, time.monotonic)
         self.schedule = Schedule(config, config.losses)
         self.rates: dict[str, float] = {}
@@ -97,8 +92,7 @@ class SeparationModule(lightning.LightningModule):
     def calibrate(self, clips: ClipDataset, *, statistics: bool = True, count: int = 64) -> None:
         """Set the input statistics and rescale the losses, before the first step.
 
-        Losses are divided by the norm of their gradient, averaged over clips: clipping and
-        Adam's epsilon otherwise act differently on each.
+        See `unetsep.train.calibration`.
 
         Parameters
         ----------
@@ -114,26 +108,17 @@ class SeparationModule(lightning.LightningModule):
         TrainingError
             If all of them are silent.
         """
-        start = CALIBRATION
-        batches = [self._spectra(clips[start + i][None]) for i in range(count)]
-        batches = [batch for batch in batches if bool(batch.mixture.any())]
-        if not batches:
-            raise TrainingError(f"all of {count} training clips are digital silence")
+        batches = audible_batches(clips, count)
         if statistics:
             for network in self.networks.values():
                 set_input_statistics(network, [batch.mixture for batch in batches])
-        probe = batches[:PROBE]
-        joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
         for index, (name, loss) in enumerate(self.losses().items()):
-            network = copy.deepcopy(self.network(name))
-            self._mode(network)
-            logits = network.logits(joined.seen(self.config.model))
-            blockwise_loss(logits, network, joined, loss).backward()  # type: ignore[no-untyped-call]
-            norm = gradient_norm(list(network.parameters()))
-            self.scales[index] = 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
+            copied = copy.deepcopy(self.network(name))
+            self._mode(copied)
+            self.scales[index] = loss_scale(copied, loss, batches)
 
     def _spectra(self, clips: Tensor) -> Batch:
-        return spectra(clips, self.config.model, self.targets)
+        return spectra(clips, self.config.model, self.config.targets)
 
     def _mode(self, network: nn.Module) -> None:
         network.train()

@@ -55,7 +55,7 @@ class Musdb(DatasetKind):
 
     name = "musdb"
     option = "--musdb-root"
-    help = f"[default: ${VARIABLE}]"
+    help = f"Folder with train/, of .stem.mp4 files or wav folders.  [default: ${VARIABLE}]"
     repeated = False
     extra = False
 

@@ -1,0 +1,142 @@
+"""What happens around the steps of a run: averages, checkpoints, interruptions."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import pickletools
+import re
+import signal
+import time
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+
+from tests.train.runs import At, interrupt, log, run
+from tests.train.synthetic import tiny
+from unetsep.train.config import TrainingError
+from unetsep.train.fit import Machine
+from unetsep.weights.load import load_network
+
+
+@pytest.mark.parametrize("step", [3, 4], ids=["after validation", "between validations"])
+def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: int) -> None:
+    config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingError, match=f"interrupted after step {step}.*--resume"):
+        run(tmp_path, config, callbacks=[At(step - 1, interrupt)])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert run(tmp_path, config, resume=True) == log(whole)
+    for name in ("best-l1", "best-mel_mse"):
+        ours = load_network(tmp_path / f"{name}.safetensors").state_dict()
+        for key, value in load_network(whole / f"{name}.safetensors").state_dict().items():
+            assert torch.equal(ours[key], value), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
+    def stop(_: Any) -> None:
+        children = multiprocessing.active_children()
+        assert children
+        for process in children:
+            assert process.pid is not None
+            os.kill(process.pid, number)
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    with pytest.raises(TrainingError, match="interrupted after step 2"):
+        run(tmp_path, tiny(), callbacks=[At(1, stop)], machine=Machine("cpu", workers=1))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_a_checkpoint_holds_averaged_and_current_weights(whole: Path) -> None:
+    content = torch.load(whole / "last.ckpt", weights_only=True)
+    averaged, current = content["state_dict"], content["current_model_state"]
+    for key in ("networks.l1.head.weight", "networks.l1.encoder.0.1.running_mean"):
+        assert not torch.equal(averaged[key], current[key])
+
+
+def test_the_best_checkpoint_holds_averaged_weights(tmp_path: Path) -> None:
+    run(tmp_path, tiny(max_steps=4, valid_every=4))  # one validation: the best is the last
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    best = load_network(tmp_path / "best-l1.safetensors").state_dict()
+    assert len(best) >= 10
+    for key, value in best.items():
+        assert torch.equal(value, content["state_dict"][f"networks.l1.{key}"]), key
+
+
+def walk(value: Any) -> Iterator[Any]:
+    """A value and all that is in it."""
+    yield value
+    if isinstance(value, dict):
+        for pair in value.items():
+            yield from walk(pair)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from walk(each)
+
+
+def test_resume_state_is_tensors_and_plain_values_and_names_no_class(whole: Path) -> None:
+    content = torch.load(whole / "last.ckpt", weights_only=True)
+    plain = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
+    values = list(walk(content))
+    assert len(values) > 200
+    assert {type(value) for value in values} <= plain
+    assert not [v for v in values if isinstance(v, str) and re.match(r"(unetsep|tests)\.", v)]
+    assert set(content["callbacks"]) == {"ema"}
+    with zipfile.ZipFile(whole / "last.ckpt") as archive:
+        (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        operations = list(pickletools.genops(archive.read(pickled)))
+    classes = {str(argument) for code, argument, _ in operations if code.name == "GLOBAL"}
+    assert classes
+    assert {re.split("[. ]", name)[0] for name in classes} <= {"torch", "collections"}
+
+
+def test_the_average_follows_its_formula(tmp_path: Path) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            seen.append({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+    run(tmp_path, tiny(max_steps=4, ema_decay=0.3), callbacks=[Watch()])
+    averaged = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    expected = seen[0]
+    for n, state in enumerate(seen[1:], start=1):
+        decay = min(0.3, (1 + n) / (10 + n))
+        expected = {
+            k: torch.lerp(v, state[k], 1 - decay) if v.is_floating_point() else state[k]
+            for k, v in expected.items()
+        }
+    for key, value in expected.items():
+        torch.testing.assert_close(averaged[key], value, rtol=1e-5, atol=1e-7)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer.save_checkpoint
+
+    def save(self: Trainer, path: Path) -> None:
+        if self.global_step == 6:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, path)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    with pytest.raises(TrainingError, match=r"cannot save step 6 .*: No space left.*last\.ckpt"):
+        run(tmp_path, tiny())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_early_stopping_ends_a_run(tmp_path: Path) -> None:
+    config = tiny(max_steps=100, valid_every=1, early_stop=1, learning_rate=1e-12, ema_decay=0.0)
+    assert run(tmp_path, config)[-1]["step"] < 100

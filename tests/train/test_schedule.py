@@ -1,0 +1,52 @@
+"""Learning rates, and when a run ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import At, run
+from tests.train.synthetic import tiny
+from unetsep.train.logs import read_log
+from unetsep.train.schedule import Clock, Schedule
+
+
+def test_a_limit_in_minutes_ends_on_time_with_the_rate_annealed(tmp_path: Path) -> None:
+    limit = 5.0
+    begun: list[float] = []
+    config = tiny(max_steps=10**6, max_minutes=limit / 60, valid_every=10**5, warmup_steps=0)
+    lines = run(tmp_path, config, callbacks=[At(0, lambda _: begun.append(time.monotonic()))])
+    spent = read_log(tmp_path / "log.jsonl")[-1]["minutes"] * 60
+    assert 0.5 * limit < spent < 1.2 * limit
+    assert "valid/l1/mean" in lines[-1]
+    rates = [line["lr/l1"] for line in lines if "lr/l1" in line]
+    assert rates[-1] < 0.03 * rates[0]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_clock_counts_steps_minutes_and_earlier_parts() -> None:
+    now = [100.0]
+    clock = Clock(tiny(max_steps=10, max_minutes=1.0), lambda: now[0])
+    clock.earlier, clock.validation = 20.0, 10.0
+    assert clock.done(1) == pytest.approx(20 / 50)
+    now[0] += 15
+    assert clock.done(1) == pytest.approx(35 / 50)
+    assert clock.done(9) == pytest.approx(0.9)
+    assert Clock(tiny(max_steps=10), lambda: now[0]).done(20) == 1.0
+
+
+def test_plateau_and_early_stopping_count_validations_without_progress() -> None:
+    config = tiny(schedule="plateau", plateau_patience=2, early_stop=4, learning_rate=1.0)
+    schedule = Schedule(config, ["l1"])
+    assert [schedule.scored("l1", s) for s in (1.0, 2.0, 1.5, float("nan"))] == [True, True, 0, 0]
+    assert schedule.rate("l1", 100, 0.5) == pytest.approx(config.plateau_factor)
+    assert schedule.rate("l1", 100, 1.0) == 0.0
+    assert schedule.rate("l1", 0, 0.0) == pytest.approx(0.5 * config.plateau_factor)
+    assert not schedule.exhausted()
+    other = Schedule(config, ["l1"])
+    other.load_state_dict(schedule.state_dict())
+    for _ in range(2):
+        other.scored("l1", 0.0)
+    assert other.exhausted()

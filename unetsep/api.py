@@ -185,7 +185,7 @@ def _targets(
     names = separator.select(options.stems, options.two_stems).names
     file = Input(Path(path), Path(path).stem)
     models = [(separator.name, names)]
-    ((targets,),) = plan([file], models, Path(output_dir), options.filename, options.container)
+    ((targets,),) = plan([file], models, Path(output_dir), options.filename, options.suffix)
     if not options.overwrite:
         refuse_existing(targets)
     return targets

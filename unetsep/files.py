@@ -14,7 +14,7 @@ import numpy as np
 
 from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
-from .audio.formats import OutputFormat, check_choices, choose_format
+from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format
 from .audio.reader import AudioReader
 from .audio.stem_files import StemFiles
 from .dsp.segments import segment_pool
@@ -58,6 +58,11 @@ class FileOptions:
     def __post_init__(self) -> None:
         check_choices(self.container, self.bit_depth)
         check_template(self.filename)
+
+    @property
+    def suffix(self) -> str:
+        """What the names of stems end with, without a dot."""
+        return CONTAINERS[self.container].suffix
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,28 @@ import numpy as np
 import pytest
 import soundfile
 
+import unetsep
 from tests.signals import music
 from unetsep.audio.decoder import AudioInfo
-from unetsep.audio.formats import MP3_RATES, OutputFormat, choose_format, quantize
-from unetsep.audio.writers import open_writer
+from unetsep.audio.formats import (
+    ALTERNATIVES,
+    BIT_DEPTHS,
+    CONTAINERS,
+    MP3_RATES,
+    Container,
+    OutputFormat,
+    by_libsndfile,
+    choose_format,
+    open_writer,
+)
+from unetsep.audio.writers import quantize
 from unetsep.errors import AudioError
 
 RATES = (1000, 8000, 11_025, 16_000, 24_000, 44_100, 48_000, 65_535, 65_537, 88_200, 96_000)
 HIGH_RATES = (192_000, 199_999, 200_000, 200_001, 655_350, 655_360, 1_000_000)
 
 
-@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("rate", RATES + HIGH_RATES)
 @pytest.mark.parametrize("channels", [1, 2, 6, 8, 9])
 def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
@@ -29,7 +40,7 @@ def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
     audio = music(0.01, rate, channels)
     path = tmp_path / "a"
     writer = open_writer(path, output, info)
-    writer.write(quantize(audio, output))
+    writer.write(quantize(audio, output.bit_depth))
     writer.close()
     found = soundfile.info(path)
     assert (found.samplerate, found.channels, found.frames) == (rate, channels, len(audio))
@@ -102,11 +113,53 @@ def test_mp3_has_the_highest_constant_bit_rate_of_its_sample_rate(tmp_path, rate
 def test_integer_samples_come_back_exactly(depth, bits):
     full = 2.0 ** (bits - 1)
     codes = np.array([-full, -full + 1, -1, 0, 1, full - 2, full - 1])
-    stored = quantize((codes / full).astype(np.float32), OutputFormat("wav", depth))
+    stored = quantize((codes / full).astype(np.float32), depth)
     assert (stored.astype(np.int64) == codes * (1 if bits == 16 else 256)).all()
 
 
 def test_samples_beyond_full_scale_are_clipped_not_wrapped():
     wild = np.array([-9.0, -1.0001, 1.0, 9.0], np.float32)
-    assert quantize(wild, OutputFormat("wav", "16")).tolist() == [-32768, -32768, 32767, 32767]
-    assert quantize(wild, OutputFormat("wav", "32f")) is wild
+    assert quantize(wild, "16").tolist() == [-32768, -32768, 32767, 32767]
+    assert quantize(wild, "32f") is wild
+
+
+def test_the_table_holds_bit_depths_that_can_be_asked_for():
+    assert [*CONTAINERS] == ["wav", "flac", "ogg", "mp3"]
+    assert {depth for row in CONTAINERS.values() for depth in row.bit_depths} < {*BIT_DEPTHS}
+    assert [name for name, row in CONTAINERS.items() if row.lossy] == ["ogg", "mp3"]
+    assert all(not row.lossy for row in map(CONTAINERS.get, ALTERNATIVES))
+
+
+def test_a_new_format_is_one_row(song, tmp_path, tiny_separator, monkeypatch):
+    row = Container(
+        suffix="aif",
+        help="lossless",
+        open=by_libsndfile("AIFF"),
+        bit_depths=("16", "24"),
+        max_channels=2,
+        limits="1 or 2 channels",
+    )
+    monkeypatch.setitem(CONTAINERS, "aiff", row)
+    options = {"model": tiny_separator, "container": "aiff"}
+    report = unetsep.separate_to_files(song(subtype="PCM_24"), tmp_path / "out", **options)
+    for stem, path in report.stems.items():
+        assert path == tmp_path / "out/song" / f"{stem}.aif"
+        written = soundfile.info(path)
+        assert (written.format, written.subtype, written.frames) == ("AIFF", "PCM_24", 44_100)
+    with pytest.raises(AudioError, match="aiff holds 16 or 24 bits, not 32f: use --format wav"):
+        unetsep.separate_to_files(song("b.wav"), tmp_path / "out", bit_depth="32f", **options)
+    with pytest.raises(AudioError, match=r"aiff cannot hold 6 .*\(1 or 2 channels\): use --format"):
+        unetsep.separate_to_files(song("6.wav", channels=6), tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize(
+    ("container", "depth", "message"),
+    [
+        ("ogg", "24", r"ogg has no bit depth: leave .* or use --format wav or flac$"),
+        ("mp3", "32f", r"mp3 has no bit depth: leave .* or use --format wav$"),
+        ("flac", "32f", r"flac holds 16 or 24 bits, not 32f: use --format wav$"),
+    ],
+)
+def test_a_bit_depth_that_a_container_lacks_is_refused(container, depth, message):
+    with pytest.raises(AudioError, match=message):
+        choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))

@@ -11,9 +11,9 @@ import soundfile
 import unetsep.audio.writers
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
-from unetsep.audio.formats import OutputFormat, quantize
+from unetsep.audio.formats import OutputFormat, open_writer
 from unetsep.audio.reader import AudioReader
-from unetsep.audio.writers import open_writer, set_ogg_serial
+from unetsep.audio.writers import quantize, set_ogg_serial
 from unetsep.errors import AudioError
 
 INFO = AudioInfo(RATE, 2, None, "24")
@@ -24,7 +24,7 @@ def write(path: Path, audio: np.ndarray, container: str = "wav", depth: str | No
     info = AudioInfo(RATE, audio.shape[1], None, "24")
     writer = open_writer(path, output, info)
     for at in range(0, len(audio), 777):
-        writer.write(quantize(audio[at : at + 777], output))
+        writer.write(quantize(audio[at : at + 777], depth))
     writer.close()
     writer.close()
 
@@ -143,9 +143,7 @@ def test_an_incomplete_file_is_found_out(tmp_path, container):
     writer = open_writer(
         tmp_path / "a", OutputFormat(container, "16" if container == "flac" else None), INFO
     )
-    writer.write(
-        quantize(music(2), OutputFormat("flac", "16")) if container == "flac" else music(2)
-    )
+    writer.write(quantize(music(2), "16") if container == "flac" else music(2))
     writer._written += 5000
     with pytest.raises(AudioError, match="could not write the whole"):
         writer.close()

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import click
 import pytest
 
-from unetsep.audio.formats import BIT_DEPTHS, FORMATS
+from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
 from unetsep.cli import options
 from unetsep.cli.evaluate import EvalOptions
 from unetsep.cli.parsing import build
@@ -39,7 +39,7 @@ def parameter(command: click.Command, name: str) -> click.Parameter:
 @pytest.mark.parametrize(
     ("command", "name", "registry"),
     [
-        (options.separate, "container", FORMATS),
+        (options.separate, "container", CONTAINERS),
         (options.separate, "bit_depth", BIT_DEPTHS),
         (options.separate, "device", DEVICES),
         (options.separate, "precision", PRECISIONS),

@@ -5,13 +5,27 @@ decoder      what a decoder is, what a file says of itself, which suffixes there
 libsndfile   the decoder of wav, flac, ogg, opus, mp3, aiff, caf
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
 lengths      how long a file is, by its own bytes
-formats      which output format holds what, samples in the type that it stores
-writers      the writers of wav, flac, ogg, mp3
+formats      the table of output formats: what each holds, what writes it
+writers      the writers of wav and of what libsndfile encodes, samples as they are stored
 stem_files   the stems of one song, written together, one gain for all
 staging      files under other names until they are complete
 background   reading ahead and writing in the background
 """
 
-from .reader import AudioReader
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .reader import AudioReader
 
 __all__ = ["AudioReader"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is used: the formats are listed by ``--help``, which needs no numpy.
+    if name != "AudioReader":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .reader import AudioReader
+
+    return AudioReader

@@ -1,18 +1,22 @@
-"""What each output format can hold, and samples in the type that it stores."""
+"""Which output formats there are and what each can hold; light, so that ``--help`` can list them.
+
+A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a writer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ..config import MAX_CHANNELS
 from ..errors import AudioError
-from .decoder import AudioInfo, Block
 
-Integers = npt.NDArray[np.integer]
+if TYPE_CHECKING:
+    from .decoder import AudioInfo
+    from .writers import Writer
 
-FORMATS = ("wav", "flac", "ogg", "mp3")
 BIT_DEPTHS = ("auto", "16", "24", "32f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 # Above this rate libvorbis has no settings, and libsndfile crashes instead of saying so.
@@ -20,6 +24,116 @@ OGG_RATE = 200_000
 FLAC_RATE = 655_350
 # Higher FLAC rates are stored in units of 10 Hz.
 FLAC_FINE_RATE = 65_535
+# Containers to propose for what another cannot hold; the last holds everything.
+ALTERNATIVES = ("flac", "wav")
+
+# From path, bit depth (None for lossy containers) and input to a file that is being written.
+OpenFile = Callable[[Path, str | None, "AudioInfo"], "Writer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """One output format: what it holds, and what writes it.
+
+    Parameters
+    ----------
+    suffix
+        Of its files, without a dot.
+    help
+        A few words for those who choose.
+    open
+        Makes a writer.
+    bit_depths
+        Those that it can store, rising; none for lossy containers.
+    max_channels
+        The most that it holds.
+    holds_rate
+        Whether it can hold a sample rate in Hz.
+    limits
+        The last two in words, for messages.
+    """
+
+    suffix: str
+    help: str
+    open: OpenFile
+    bit_depths: tuple[str, ...] = ()
+    max_channels: int = MAX_CHANNELS
+    holds_rate: Callable[[int], bool] = lambda _: True
+    limits: str = "any number of channels at any rate"
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it has no bit depth to choose, because samples are not kept as they are."""
+        return not self.bit_depths
+
+    def holds(self, info: AudioInfo) -> bool:
+        """Whether it can hold the channels and the sample rate of an input."""
+        return info.channels <= self.max_channels and self.holds_rate(info.sample_rate)
+
+
+def open_wav(path: Path, bit_depth: str | None, info: AudioInfo) -> Writer:
+    """A new wav file; see `unetsep.audio.writers.WavWriter`."""
+    from .writers import WavWriter
+
+    return WavWriter(path, bit_depth, info)
+
+
+def by_libsndfile(form: str, subtype: str | None = None, **encoding: Any) -> OpenFile:
+    """What opens new files that libsndfile encodes.
+
+    Parameters
+    ----------
+    form, subtype
+        Format and encoding as libsndfile calls them; the default is PCM of the bit depth.
+    encoding
+        Further keywords of `soundfile.SoundFile`.
+    """
+
+    def open_file(path: Path, bit_depth: str | None, info: AudioInfo) -> Writer:
+        from .writers import LibsndfileWriter
+
+        return LibsndfileWriter(path, info, form, subtype or f"PCM_{bit_depth}", **encoding)
+
+    return open_file
+
+
+CONTAINERS = {
+    "wav": Container(
+        suffix="wav",
+        help="lossless, any length",
+        open=open_wav,
+        bit_depths=("16", "24", "32f"),
+    ),
+    # Lossless at any level of compression.
+    "flac": Container(
+        suffix="flac",
+        help="lossless, 16 or 24 bits",
+        open=by_libsndfile("FLAC"),
+        bit_depths=("16", "24"),
+        max_channels=8,
+        holds_rate=lambda rate: rate <= FLAC_RATE and (rate <= FLAC_FINE_RATE or rate % 10 == 0),
+        limits=f"at most 8 channels and {FLAC_RATE} Hz, in steps of 10 Hz from 65540 Hz on",
+    ),
+    # Vorbis at quality 8 of 10.
+    "ogg": Container(
+        suffix="ogg",
+        help="about 256 kbit/s",
+        open=by_libsndfile("OGG", "VORBIS", compression_level=0.2),
+        max_channels=8,
+        holds_rate=lambda rate: rate <= OGG_RATE,
+        limits=f"at most 8 channels and {OGG_RATE} Hz",
+    ),
+    # The best quality; the most that the rate allows is 320 kbit/s from 32 kHz on, 160 from
+    # 16 kHz on, 64 below.
+    "mp3": Container(
+        suffix="mp3",
+        help="320 kbit/s",
+        open=by_libsndfile("MP3", "MPEG_LAYER_III", compression_level=0.0, bitrate_mode="CONSTANT"),
+        max_channels=2,
+        holds_rate=lambda rate: rate in MP3_RATES,
+        limits=f"1 or 2 channels at {', '.join(map(str, MP3_RATES))} Hz",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -29,9 +143,7 @@ class OutputFormat:
     Parameters
     ----------
     container
-        ``wav``, ``flac``, ``ogg`` (Vorbis at quality 8, about 256 kbit/s for stereo) or
-        ``mp3`` (constant, the most that the rate allows: 320 kbit/s from 32 kHz on, 160
-        from 16 kHz on, 64 below).
+        A name in `CONTAINERS`.
     bit_depth
         ``16``, ``24`` or ``32f``; None for the lossy containers.
     """
@@ -45,12 +157,23 @@ class OutputFormat:
         return self.bit_depth == "32f"
 
 
+def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
+    """A new file of a format that `choose_format` allowed."""
+    return CONTAINERS[output.container].open(path, output.bit_depth, info)
+
+
 def check_choices(container: str, bit_depth: str) -> None:
-    """Refuse what is no container or bit depth, whatever the input may be."""
-    if container not in FORMATS or bit_depth not in BIT_DEPTHS:
+    """Refuse what is no container or bit depth, whatever the input may be.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown.
+    """
+    if container not in CONTAINERS or bit_depth not in BIT_DEPTHS:
         raise ValueError(
             f"unknown format {container!r} or bit depth {bit_depth!r}: "
-            f"expected {', '.join(FORMATS)} and {', '.join(BIT_DEPTHS)}"
+            f"expected {', '.join(CONTAINERS)} and {', '.join(BIT_DEPTHS)}"
         )
 
 
@@ -60,71 +183,44 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
     Parameters
     ----------
     container
-        One of `FORMATS`.
+        A name in `CONTAINERS`.
     bit_depth
-        One of `BIT_DEPTHS`; ``auto`` takes what the input has (24 bits for lossy input).
+        One of `BIT_DEPTHS`; ``auto`` takes what the input has (24 bits for lossy input), or
+        the most that the container can store.
     info
         The input.
 
     Raises
     ------
+    ValueError
+        If there is no such container or bit depth.
     AudioError
         If the container cannot hold this bit depth, rate or number of channels; the
         message names one that can.
     """
     check_choices(container, bit_depth)
-    if container in ("ogg", "mp3") and bit_depth != "auto":
-        raise AudioError(
-            f"{container} has no bit depth: leave --bit-depth at auto, or use --format wav or flac"
-        )
-    if container == "flac" and bit_depth == "32f":
-        raise AudioError("flac holds 16 or 24 bits, not 32f: use --format wav")
-    if not _holds(container, info):
-        other = next(name for name in ("flac", "wav") if _holds(name, info))
+    row = CONTAINERS[container]
+    if bit_depth != "auto" and bit_depth not in row.bit_depths:
+        raise _wrong_bit_depth(container, bit_depth)
+    if not row.holds(info):
+        other = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
         raise AudioError(
             f"{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
-            f"({_limits(container)}): use --format {other}"
+            f"({row.limits}): use --format {other}"
         )
-    if container in ("ogg", "mp3"):
+    if row.lossy:
         return OutputFormat(container, None)
     depth = info.bit_depth if bit_depth == "auto" else bit_depth
-    return OutputFormat(container, "24" if container == "flac" and depth == "32f" else depth)
+    return OutputFormat(container, depth if depth in row.bit_depths else row.bit_depths[-1])
 
 
-def _holds(container: str, info: AudioInfo) -> bool:
-    rate, channels = info.sample_rate, info.channels
-    if container == "mp3":
-        return channels <= 2 and rate in MP3_RATES
-    if container == "ogg":
-        return channels <= 8 and rate <= OGG_RATE
-    if container == "flac":
-        whole = rate <= FLAC_FINE_RATE or rate % 10 == 0
-        return channels <= 8 and rate <= FLAC_RATE and whole
-    return True
-
-
-def _limits(container: str) -> str:
-    return {
-        "mp3": f"1 or 2 channels at {', '.join(map(str, MP3_RATES))} Hz",
-        "ogg": f"at most 8 channels and {OGG_RATE} Hz",
-        "flac": f"at most 8 channels and {FLAC_RATE} Hz, in steps of 10 Hz from 65540 Hz on",
-    }[container]
-
-
-def quantize(block: Block, output: OutputFormat) -> Block | Integers:
-    """Samples in the type that is stored without scaling them again.
-
-    Full scale is 2^15 and 2^23, as in reading, so that integer input comes back exactly;
-    libsndfile's own conversion multiplies by 2^15 - 1. 24 bits fill the upper three bytes
-    of 32.
-    """
-    if output.bit_depth == "16":
-        scaled = block * np.float32(32768)
-        np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
-        narrow: Integers = scaled.astype(np.int16)
-        return narrow
-    if output.bit_depth == "24":
-        full = 2.0**23
-        wide: Integers = np.clip(np.rint(block * full), -full, full - 1).astype(np.int32) << 8
-        return wide
-    return block
+def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
+    depths = CONTAINERS[container].bit_depths
+    others = " or ".join(name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths)
+    if not depths:
+        return AudioError(
+            f"{container} has no bit depth: leave --bit-depth at auto, or use --format {others}"
+        )
+    return AudioError(
+        f"{container} holds {' or '.join(depths)} bits, not {bit_depth}: use --format {others}"
+    )

@@ -22,13 +22,11 @@ import soundfile
 
 from ..errors import AudioError
 from .decoder import AudioInfo, Block
-from .formats import OutputFormat, quantize
+from .formats import OutputFormat, open_writer
 from .staging import Staging
-from .writers import WavWriter, Writer, open_writer
+from .writers import WavWriter, Writer, quantize
 
 CONVERT_FRAMES = 1 << 18
-# What a spool holds; its header is not needed, but a damaged run can be listened to.
-SPOOL = OutputFormat("wav", "32f")
 
 
 class StemFiles:
@@ -90,7 +88,8 @@ class StemFiles:
                 self._writers.append(open_writer(self._parts[-1], self._output, self._info))
             else:
                 self._spools.append(staging.name(target, index, ".spool"))
-                self._writers.append(WavWriter(self._spools[-1], SPOOL, self._info))
+                # The header is not needed, but a damaged run can be listened to.
+                self._writers.append(WavWriter(self._spools[-1], "32f", self._info))
 
     def _make_folder(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -144,7 +143,7 @@ class StemFiles:
                 raw.seek(WavWriter.HEADER.size)
                 while not self._stop.is_set() and (data := raw.read(CONVERT_FRAMES * channels * 4)):
                     block = np.frombuffer(data, "<f4").reshape(-1, channels)
-                    writer.write(quantize(block * np.float32(gain), self._output))
+                    writer.write(quantize(block * np.float32(gain), self._output.bit_depth))
         finally:
             writer.close()
         spool.unlink()

@@ -11,15 +11,18 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from ..errors import AudioError
 from .decoder import AudioInfo, Block
-from .formats import Integers, OutputFormat
+from .lengths import MP3_FORMATS
 from .libsndfile import native_name, no_decoder_chatter
+
+Integers = npt.NDArray[np.integer]
 
 # RIFF counts bytes in 32 bits; larger files become RF64 (EBU Tech 3306).
 RIFF_BYTES = 2**32 - 1
@@ -32,28 +35,50 @@ class Writer(Protocol):
     """An audio file that is being written."""
 
     def write(self, block: Block | Integers) -> None:
-        """Append ``(samples, channels)``, as `unetsep.audio.formats.quantize` gives them."""
+        """Append ``(samples, channels)``, as `quantize` gives them."""
 
     def close(self) -> None:
         """Complete the file; calling it again does nothing."""
 
 
-def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
-    """A new file of a format that `unetsep.audio.formats.choose_format` allowed."""
-    if output.container == "wav":
-        return WavWriter(path, output, info)
-    return SoundFileWriter(path, output, info)
+def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
+    """Samples in the type that is stored without scaling them again.
+
+    Full scale is 2^15 and 2^23, as in reading, so that integer input comes back exactly;
+    libsndfile's own conversion multiplies by 2^15 - 1. 24 bits fill the upper three bytes
+    of 32.
+    """
+    if bit_depth == "16":
+        scaled = block * np.float32(32768)
+        np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
+        narrow: Integers = scaled.astype(np.int16)
+        return narrow
+    if bit_depth == "24":
+        full = 2.0**23
+        wide: Integers = np.clip(np.rint(block * full), -full, full - 1).astype(np.int32) << 8
+        return wide
+    return block
 
 
 class WavWriter:
-    """A wav file, which becomes RF64 when it outgrows 4 GiB."""
+    """A wav file, which becomes RF64 when it outgrows 4 GiB.
+
+    Parameters
+    ----------
+    path
+        The file.
+    bit_depth
+        ``16``, ``24`` or ``32f``.
+    info
+        Sample rate and channels.
+    """
 
     # RIFF header, room for a ds64 chunk, fmt, fact (samples), data.
     HEADER = struct.Struct("<4sI4s 4sI28s 4sIHHIIHH 4sII 4sI")
 
-    def __init__(self, path: Path, output: OutputFormat, info: AudioInfo) -> None:
-        self._is_float, self._info = output.is_float, info
-        self._width = 4 if output.is_float else int(output.bit_depth or 0) // 8
+    def __init__(self, path: Path, bit_depth: str | None, info: AudioInfo) -> None:
+        self._is_float, self._info = bit_depth == "32f", info
+        self._width = 4 if self._is_float else int(bit_depth or 0) // 8
         self._bytes = 0
         self._file = path.open("wb")
         self._file.write(self._header())
@@ -108,23 +133,28 @@ class WavWriter:
             self._file.close()
 
 
-class SoundFileWriter:
-    """A flac, ogg or mp3 file."""
+class LibsndfileWriter:
+    """A file that libsndfile encodes.
 
-    def __init__(self, path: Path, output: OutputFormat, info: AudioInfo) -> None:
-        self._path, self._container, self._written = path, output.container, 0
-        subtype = {"ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}.get(output.container)
-        # The best quality for mp3, 8 of 10 for Vorbis; FLAC is lossless at any level.
-        level = {"ogg": 0.2, "mp3": 0.0}.get(output.container)
+    Parameters
+    ----------
+    path
+        The file.
+    info
+        Sample rate and channels.
+    form, subtype
+        Format and encoding, as libsndfile calls them.
+    encoding
+        Further keywords of `soundfile.SoundFile`.
+    """
+
+    def __init__(
+        self, path: Path, info: AudioInfo, form: str, subtype: str, **encoding: Any
+    ) -> None:
+        self._path, self._format, self._written = path, form, 0
+        rate, channels = info.sample_rate, info.channels
         self._file = soundfile.SoundFile(
-            native_name(path),
-            "w",
-            info.sample_rate,
-            info.channels,
-            subtype or f"PCM_{output.bit_depth}",
-            format=output.container.upper(),
-            compression_level=level,
-            bitrate_mode="CONSTANT" if output.container == "mp3" else None,
+            native_name(path), "w", rate, channels, subtype, format=form, **encoding
         )
 
     def write(self, block: Block | Integers) -> None:
@@ -142,14 +172,14 @@ class SoundFileWriter:
         if self._file.closed:
             return
         self._file.close()
-        if self._container == "ogg":
+        if self._format == "OGG":
             set_ogg_serial(self._path, zlib.crc32(b"unetsep"))
         self._verify()
 
     def _verify(self) -> None:
         try:
             with (
-                no_decoder_chatter(self._container == "mp3"),
+                no_decoder_chatter(self._format in MP3_FORMATS),
                 soundfile.SoundFile(native_name(self._path)) as file,
             ):
                 file.seek(max(0, self._written - ENCODE_FRAMES))
@@ -164,8 +194,8 @@ class SoundFileWriter:
     def _incomplete(self) -> AudioError:
         return AudioError(
             f"writing to {self._path.parent} failed: libsndfile could not write the whole "
-            f"{self._container} file, most likely because the disk is full; make room or choose "
-            "another folder with -o"
+            f"{self._format.lower()} file, most likely because the disk is full; make room or "
+            "choose another folder with -o"
         )
 
 

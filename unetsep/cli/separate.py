@@ -134,7 +134,7 @@ def _plan(options: SeparateOptions, separators: Sequence[Separator]) -> list[Job
     file = options.file
     songs = find_inputs(options.songs, options.output)
     models = [(s.name, s.select(file.stems, file.two_stems).names) for s in separators]
-    targets = plan(songs, models, options.output, file.filename, file.container)
+    targets = plan(songs, models, options.output, file.filename, file.suffix)
     jobs = list(zip(songs, targets, strict=True))
     if not (file.overwrite or options.skip_existing):
         refuse_existing(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -63,3 +65,41 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_program():
     ):
         assert message in page, message
         assert message in flat, message
+
+
+def test_no_two_classes_have_one_name():
+    classes = [
+        (node.name, path.relative_to(ROOT).as_posix())
+        for path in sorted((ROOT / "unetsep").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(classes) > 90
+    names = [name for name, _ in classes]
+    assert not [(name, file) for name, file in classes if names.count(name) > 1]
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name leads to a module, or something in one."""
+    module, *rest = dotted.split(".")
+    found = importlib.import_module(module)
+    for part in rest:
+        module = f"{module}.{part}"
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(module)
+            except ImportError:
+                return False
+        found = getattr(found, part)
+    return True
+
+
+def test_names_of_the_package_in_comments_and_docstrings_exist():
+    named = {
+        (name, path.relative_to(ROOT).as_posix())
+        for folder in ("unetsep", "recipes", "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"`(unetsep(?:\.\w+)+)`", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 40
+    assert not sorted((name, file) for name, file in named if not exists(name))

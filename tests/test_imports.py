@@ -170,3 +170,12 @@ def test_public_names_are_all_there() -> None:
         assert getattr(unetsep, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unetsep.nothing  # type: ignore[attr-defined]
+
+
+def test_the_data_of_training_and_evaluation_know_no_console_and_no_trainer() -> None:
+    rooms = ("unetsep.train.data", "unetsep.train.losses", "unetsep.train.evaluation")
+    names = [name for name in MODULES if name.startswith(rooms)]
+    assert len(names) >= 30
+    assert not imported_by(f"import {', '.join(names)}") & {"lightning", "rich", "click"}
+    for name in names:
+        assert not {target for _, target in imports(name) if room(target) == "cli"}

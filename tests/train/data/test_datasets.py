@@ -1,0 +1,81 @@
+"""A kind of data set is one class: with it a run finds, trains on and names recordings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import CPU
+from tests.train.synthetic import RATE, tiny, write
+from unetsep.config import STEMS
+from unetsep.errors import AudioError
+from unetsep.train.config import TrainConfig, TrainingError
+from unetsep.train.data.datasets import DATASETS
+from unetsep.train.data.musdb import Musdb
+from unetsep.train.data.run_data import find_data, load_data, read_data, song_lists
+from unetsep.train.data.sources import DatasetKind, Source, audio_files
+from unetsep.train.fit import fit
+from unetsep.train.logs import read_log
+from unetsep.train.release.command import train_command
+
+
+class Takes(DatasetKind):
+    """Files ``<root>/<song>-<stem>.wav``."""
+
+    name = "takes"
+    option = "--takes"
+    help = "Songs by the names of their files."
+    extra = False
+    held_out = True
+
+    def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
+        songs: dict[str, dict[str, Path]] = {}
+        for path in audio_files(root):
+            song, _, stem = path.stem.rpartition("-")
+            if stem in stems:
+                songs.setdefault(song, {})[stem] = path
+        return [Source(song, self.name, "train", files) for song, files in songs.items()]
+
+
+def test_a_run_trains_on_a_kind_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "takes", Takes())
+    for number, song in enumerate(("one", "two", "three")):
+        for i, stem in enumerate((*STEMS, "talk")):
+            write(tmp_path / "takes" / f"{song}-{stem}", 10 * number + i, 21 * RATE)
+    data = find_data({"takes": [tmp_path / "takes"]}, tmp_path / "cache", held_out=1)
+    assert data.roots == {"takes": (str(tmp_path / "takes"),)}
+    train, valid = load_data(data)
+    assert [len(valid), len({each.name for each in train})] == [1, 3]
+    config = tiny(max_steps=10, valid_every=10)
+    fit(config, train, valid, tmp_path / "run", machine=CPU)
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 10
+    (tmp_path / "run" / "data.json").write_text(json.dumps(dataclasses.asdict(data)))
+    assert read_data(tmp_path / "run") == data
+    assert "takes/train/one" in song_lists(train, valid)["songs"]
+    assert "--takes takes " in train_command(config, dataclasses.asdict(data)) + " "
+    monkeypatch.undo()
+    with pytest.raises(TrainingError, match="data of the kind 'takes': expected musdb, songs"):
+        read_data(tmp_path / "run")
+
+
+def test_musdb_is_no_data_for_other_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path))
+    assert find_data({}).roots == {"musdb": (str(tmp_path.resolve()),)}
+    with pytest.raises(AudioError, match="name --musdb-root or set MUSDB_PATH"):
+        find_data({}, stems=("piano", "strings"))
+    with pytest.raises(AudioError, match="whose sum its mixtures are: it cannot be used for piano"):
+        Musdb().find(tmp_path, ("piano", "strings"))
+
+
+def test_shares_and_targets_are_of_the_stems_of_the_run() -> None:
+    for wrong in ({"extra_share": {"piano": 0.5}}, {"second_share": {"piano": 0.5}}):
+        with pytest.raises(ValueError, match="_share="):
+            tiny(**wrong)
+    for stems in (("vocals",), ("vocals", "vocals"), ("vocals", "mixture"), ("vocals", "a b")):
+        with pytest.raises(ValueError, match="stems="):
+            tiny(stems=stems)
+    assert TrainConfig().extra_share == {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}

@@ -22,8 +22,9 @@ from record import save
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetsep.config import ModelConfig
+from unetsep.network.build import for_inference
 from unetsep.network.devices import choose_precision, keep_freed_memory
-from unetsep.network.inference import InferenceUNet
+from unetsep.network.masks import MaskNetwork
 from unetsep.network.unet import UNet
 from unetsep.weights.load import load_network
 from unetsep.weights.manifest import model_name
@@ -41,7 +42,7 @@ def clock(run: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def operations(network: UNet, magnitude: torch.Tensor) -> int:
+def operations(network: MaskNetwork, magnitude: torch.Tensor) -> int:
     """Operations for the masks of one segment."""
     with FlopCounterMode(display=False) as counter:
         network(magnitude)
@@ -49,7 +50,7 @@ def operations(network: UNet, magnitude: torch.Tensor) -> int:
 
 
 @torch.inference_mode()
-def compare(networks: dict[str, UNet], rounds: int) -> list[dict[str, Any]]:
+def compare(networks: dict[str, MaskNetwork], rounds: int) -> list[dict[str, Any]]:
     """A row for each network and precision."""
     inputs = {
         name: torch.rand(1, network.config.channels, FRAMES, network.config.bins).mT
@@ -62,7 +63,7 @@ def compare(networks: dict[str, UNet], rounds: int) -> list[dict[str, Any]]:
         product = functools.partial(torch.mm, square, square, out=torch.empty_like(square))
         runs: dict[str, Callable[[], object]] = {"": product}
         for name, network in networks.items():
-            runs[name] = functools.partial(InferenceUNet(network, dtype), inputs[name])
+            runs[name] = functools.partial(for_inference(network, dtype), inputs[name])
         least = {name: min(clock(run), clock(run)) for name, run in runs.items()}
         for _ in range(rounds):
             for name, run in runs.items():

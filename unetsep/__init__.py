@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .dsp.song_stream import Progress, Selection, Signal, SongStream
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
     from .files import FileOptions, SeparationReport, separate_file
-    from .network.unet import UNet
+    from .network.masks import MaskNetwork
     from .separator import Model, Separator
     from .weights.manifest import Checkpoint, list_models
 
@@ -37,7 +37,7 @@ _HOMES = {
     "SongStream": "dsp.song_stream",
     "Estimate": "dsp.segments",
     "SegmentPool": "dsp.segments",
-    "UNet": "network.unet",
+    "MaskNetwork": "network.masks",
     "ModelConfig": "config",
     "list_models": "weights.manifest",
     "Checkpoint": "weights.manifest",
@@ -63,7 +63,7 @@ __all__ = [
     "Separator",
     "Signal",
     "SongStream",
-    "UNet",
+    "MaskNetwork",
     "UnetsepError",
     "WeightsError",
     "__version__",

@@ -16,14 +16,14 @@ from .config import MAX_CHANNELS, common_config
 from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, Signal, SongStream, push_all
 from .dsp.spectrogram import magnitudes
+from .network.build import for_inference
 from .network.devices import check_choice, choose_device, choose_precision
-from .network.inference import InferenceUNet
-from .network.unet import UNet, ratio_masks
+from .network.masks import MaskNetwork, ratio_masks
 from .weights.load import load_network
 from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
-Model = str | Path | UNet
+Model = str | Path | MaskNetwork
 
 
 class Separator:
@@ -80,9 +80,11 @@ class Separator:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         models = [model] if isinstance(model, Model) else list(model)
-        networks = [each if isinstance(each, UNet) else load_network(each) for each in models]
+        networks = [
+            each if isinstance(each, MaskNetwork) else load_network(each) for each in models
+        ]
         self.name = "+".join(
-            "unnamed" if isinstance(each, UNet) else model_name(each) for each in models
+            "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
         )
         self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else overlap
@@ -92,7 +94,7 @@ class Separator:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._networks = [InferenceUNet(each, dtype).to(self.device) for each in networks]
+        self._networks = [for_inference(each, dtype).to(self.device) for each in networks]
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -288,7 +290,7 @@ class Separator:
         spectrum
             Complex, ``(channels, bins, frames)``.
         wanted
-            Indices of the stems that matter; see `InferenceUNet.forward`.
+            Indices of the stems that matter; see `InferenceNetwork.forward`.
 
         Returns
         -------

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from unetsep.config import ModelConfig
-from unetsep.network.inference import Doubling, InferenceUNet
-from unetsep.network.unet import UNet
+from unetsep.network.build import build, for_inference
+from unetsep.network.inference import Doubling
+from unetsep.network.masks import MaskNetwork
 
 SMALL = ModelConfig(bins=128, filters=(4, 6, 8), segment_frames=64)
 SPLEETER = dataclasses.replace(
@@ -38,10 +39,10 @@ CONFIGS = {
 }
 
 
-def network(config: ModelConfig) -> UNet:
+def network(config: ModelConfig) -> MaskNetwork:
     """A network whose weights and BatchNorm statistics are far from their defaults."""
     torch.manual_seed(0)
-    net = UNet(config)
+    net = build(config)
     for name, value in net.state_dict().items():
         if "running_var" in name or "1.weight" in name:
             value.uniform_(0.5, 2)
@@ -61,7 +62,7 @@ def magnitude(config: ModelConfig, frames: int = 64, batch: int = 2) -> torch.Te
 @pytest.mark.parametrize("name", CONFIGS)
 def test_masks_are_those_of_the_trained_network(name: str) -> None:
     net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
-    masks = InferenceUNet(net)(x)
+    masks = for_inference(net)(x)
     assert masks.shape == net(x).shape
     assert torch.allclose(masks, net(x), atol=1e-5)
     assert masks.mT.is_contiguous()  # as the spectrum that they multiply
@@ -71,7 +72,7 @@ def test_masks_are_those_of_the_trained_network(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bf16_gives_fp32_masks_within_a_hundredth(name: str) -> None:
     net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
-    masks, true = InferenceUNet(net, torch.bfloat16)(x), net(x)
+    masks, true = for_inference(net, torch.bfloat16)(x), net(x)
     assert masks.dtype == torch.float32
     assert (masks - true).square().mean().sqrt() < 0.01
     if CONFIGS[name].mask == "softmax":
@@ -82,13 +83,13 @@ def test_bf16_gives_fp32_masks_within_a_hundredth(name: str) -> None:
 @pytest.mark.parametrize("frames", [8, 24, 104])
 def test_frames_that_fill_no_piece_are_masked_too(frames: int) -> None:
     net, x = network(SMALL), magnitude(SMALL, frames)
-    assert torch.allclose(InferenceUNet(net)(x), net(x), atol=1e-5)
+    assert torch.allclose(for_inference(net)(x), net(x), atol=1e-5)
 
 
 @torch.no_grad()
 def test_stems_that_do_not_matter_are_not_computed() -> None:
     net, x = network(dataclasses.replace(SPLEETER, mask_exponent=0.0)), magnitude(SPLEETER)
-    masks = InferenceUNet(net)(x, wanted=[1])
+    masks = for_inference(net)(x, wanted=[1])
     assert torch.allclose(masks[:, 1], net(x)[:, 1], atol=1e-5)
     assert not masks[:, [0, 2, 3]].any()
 
@@ -97,7 +98,7 @@ def test_stems_that_do_not_matter_are_not_computed() -> None:
 def test_the_trained_network_is_left_alone() -> None:
     net, x = network(SMALL), magnitude(SMALL)
     before = net(x)
-    InferenceUNet(net, torch.bfloat16)
+    for_inference(net, torch.bfloat16)
     assert torch.equal(net(x), before)
 
 
@@ -107,5 +108,5 @@ def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> 
     layer = nn.ConvTranspose2d(3, 5, kernel, 2, kernel // 2, output_padding=1)
     doubling = Doubling(layer, torch.float32)
     x = torch.randn(2, 3, 6, 8).contiguous(memory_format=torch.channels_last)
-    assert doubling.weight.shape[-1] == (kernel + 1) // 2
+    assert doubling.form.weight.shape[-1] == (kernel + 1) // 2
     assert torch.allclose(doubling(x).permute(0, 3, 1, 2), layer(x), atol=1e-5)

@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from unetsep import Separator
 from unetsep.dsp.spectrogram import stft
-from unetsep.network.inference import InferenceUNet
+from unetsep.network.build import for_inference
+from unetsep.network.per_stem import PerStem
 from unetsep.network.presets import INSTRUMENTS
-from unetsep.network.unet import UNet
 from unetsep.spleeter.bundle_files import read_bundle
 from unetsep.spleeter.convert import build
 
@@ -93,7 +93,7 @@ def compare(network, audio, out):
     magnitude = spectrum[:, : config.bins, :frames].abs()
     magnitude = functional.pad(magnitude, (0, total - frames))
     separator = Separator(network, precision="fp32", overlap=0, mask_extension="zeros")
-    fast = InferenceUNet(network)
+    fast = for_inference(network)
     outputs, masks = [], []
     with torch.inference_mode():
         for block in magnitude.split(config.segment_frames, dim=-1):
@@ -164,7 +164,7 @@ def write_fixture(python, work):
         (folder / ".probe").unlink()
         (folder / "checkpoint").write_text('model_checkpoint_path: "model"\n')
         network = build(read_bundle(folder), SIZE)
-        narrow = UNet(replace(network.config, segment_frames=SIZE))
+        narrow = PerStem(replace(network.config, segment_frames=SIZE))
         narrow.load_state_dict(network.state_dict())
         print(f"{stems} stems, narrow")
         list(compare(narrow.eval(), np.load(work / "audio.npy"), work / "out.npz"))

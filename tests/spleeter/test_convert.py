@@ -14,9 +14,9 @@ from unetsep import Separator, WeightsError, list_models
 from unetsep.cli import main
 from unetsep.dsp.segments import SegmentedMasks
 from unetsep.dsp.spectrogram import stft
-from unetsep.network.inference import InferenceUNet
+from unetsep.network.build import for_inference
+from unetsep.network.per_stem import PerStem
 from unetsep.network.presets import INSTRUMENTS, spleeter_config
-from unetsep.network.unet import UNet
 from unetsep.spleeter import convert as spleeter
 from unetsep.spleeter.bundle_files import BundleFiles, read_bundle
 from unetsep.spleeter.convert import build, import_spleeter
@@ -49,7 +49,7 @@ def chirps(samples):
 def narrow(stems):
     """The fixture's network on the tiny segments that Spleeter ran it on."""
     network = build(read_bundle(FIXTURE / f"{stems}stems"), SIZE)
-    small = UNet(dataclasses.replace(network.config, segment_frames=SIZE))
+    small = PerStem(dataclasses.replace(network.config, segment_frames=SIZE))
     small.load_state_dict(network.state_dict())
     return small.eval()
 
@@ -66,7 +66,7 @@ def test_each_instruments_network_computes_what_spleeters_does(stems, folded):
     spectrum = stft(torch.from_numpy(np.pad(audio, ((0, 0), (4096, 4096)))), 4096, 1024)
     magnitude = spectrum[:, :SIZE, :SIZE].abs()
     network = narrow(stems)
-    run = InferenceUNet(network) if folded else network
+    run = for_inference(network) if folded else network
     with torch.inference_mode():
         outputs = (run(magnitude[None])[0] * magnitude).permute(0, 3, 2, 1).numpy()
     for index, name in enumerate(INSTRUMENTS[stems]):
@@ -124,7 +124,7 @@ def test_the_first_segment_begins_early_and_the_last_is_filled_up():
 
 def test_the_published_network_has_deezers_size():
     with torch.device("meta"):
-        network = UNet(spleeter_config(4, (16, 32, 64, 128, 256, 512)))
+        network = PerStem(spleeter_config(4, (16, 32, 64, 128, 256, 512)))
     # 9.82 million for each instrument.
     count = sum(p.numel() for p in network.parameters())
     assert count // 4 == pytest.approx(9.82e6, rel=2e-3)
@@ -139,12 +139,12 @@ def test_the_16_khz_variant_is_the_same_weights_on_more_bins():
 
 def test_stems_that_nobody_wants_are_not_computed_where_masks_allow_it():
     network = narrow(4)
-    free = UNet(dataclasses.replace(network.config, mask_exponent=0.0)).eval()
+    free = PerStem(dataclasses.replace(network.config, mask_exponent=0.0)).eval()
     free.load_state_dict(network.state_dict())
     assert free.config.independent
     assert not network.config.independent
     calls = []
-    quick = InferenceUNet(free)
+    quick = for_inference(free)
     for index, member in enumerate(quick.members):
         member.register_forward_hook(lambda *_, index=index: calls.append(index))
     magnitude = torch.rand(1, 2, SIZE, SIZE)

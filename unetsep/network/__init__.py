@@ -1,7 +1,10 @@
 """From magnitudes to masks.
 
+build        the classes that a config stands for
+masks        what all networks have in common; ratio masks
 unet         the spectrogram U-Net, as it is trained
-layers       its layers
+per_stem     a U-Net for each stem, as Spleeter has them
+layers       their layers
 inference    the same masks in fewer operations, as it separates
 presets      networks to choose by name
 devices      where it runs, in which precision, and the allocator

@@ -9,26 +9,78 @@ spectrum, and made into masks, in pieces that fit into the cache.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..config import ModelConfig
 from .layers import BinMixing, Mixing
+from .masks import activate
 from .unet import UNet, compress
 
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
 # in fp32 with multiples of it only, and slow in bf16 always.
 LANES = 16
-# Frames of the head's output that become masks at once: 0.5 MB, to stay in the cache.
+# Frames of the head's output that become masks at once, an even number: 0.5 MB, to stay in
+# the cache.
 MASK_FRAMES = 16
 
+# What a network found, to be taken a few frames at a time: given the first frame and the one
+# after the last, both even, the logits ``(batch, stems, channels, frames, bins)``, fp32.
+Logits = Callable[[int, int], Tensor]
 
-class InferenceUNet(nn.Module):
-    """The masks of a `UNet`, for evaluation only.
+
+class InferenceNetwork(nn.Module):
+    """The masks of a `MaskNetwork`, for evaluation only; each kind has one of its own.
+
+    Parameters
+    ----------
+    config
+        Of the trained network.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def logits(self, magnitude: Tensor) -> Logits:
+        """Logits for magnitudes ``(batch, channels, bins, frames)``."""
+        raise NotImplementedError
+
+    # A network for all stems has them all at once, whoever wants them.
+    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002
+        """Masks as `MaskNetwork.forward` gives them, frames before bins in memory.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)``.
+        wanted
+            Stems whose masks matter. Others are zero, and not computed, where the config
+            makes stems independent of each other; by default all matter.
+        """
+        logits = self.logits(magnitude)
+        masks = self._blank(magnitude)
+        frames = magnitude.shape[-1]
+        step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
+        for at in range(0, frames, step):
+            part = logits(at, min(at + step, frames))
+            masks[..., at : at + step, :] = activate(part, self.config)
+        return masks.mT
+
+    def _blank(self, magnitude: Tensor) -> Tensor:
+        """Room for masks, ``(batch, stems, channels, frames, bins)``."""
+        batch, channels, bins, frames = magnitude.shape
+        shape = (batch, len(self.config.stems), channels, frames, bins)
+        return torch.zeros(shape, dtype=torch.float32, device=magnitude.device)
+
+
+class InferenceUNet(InferenceNetwork):
+    """The masks of a `UNet`.
 
     Parameters
     ----------
@@ -42,12 +94,8 @@ class InferenceUNet(nn.Module):
     std: Tensor
 
     def __init__(self, network: UNet, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.config, self.dtype = network.config, dtype
-        if self.config.networks == "per_stem":
-            members = [member for member in network.members if isinstance(member, UNet)]
-            self.members = nn.ModuleList(InferenceUNet(member, dtype) for member in members)
-            return
+        super().__init__(network.config)
+        self.dtype = dtype
         network = copy.deepcopy(network).cpu().eval()
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
@@ -55,42 +103,26 @@ class InferenceUNet(nn.Module):
         raw = self.config.skips == "raw"
         self.encoder = nn.ModuleList(_Encoder(block, dtype, raw=raw) for block in network.encoder)
         self.decoder = nn.ModuleList(_Decoder(block, dtype) for block in network.decoder)
-        self.head: nn.Module
+        self.head: DoublingHead | DilatedHead
         if isinstance(network.head, nn.ConvTranspose2d):
-            self.head = Doubling(network.head, dtype, bins_in_pairs=True)
+            self.head = DoublingHead(network.head, dtype)
         else:
-            self.head = network.head.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.head = DilatedHead(network.head, dtype)
         if self.config.input == "log":
             self.register_buffer("mean", network.input_mean[..., None])
             self.register_buffer("std", network.input_std[..., None])
         self.requires_grad_(False)
 
-    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
-        """Masks as `UNet.forward` gives them, frames before bins in memory.
+    def logits(self, magnitude: Tensor) -> Logits:
+        """See `InferenceNetwork.logits`."""
+        output = self.head(self._hidden(magnitude))
+        axes = (len(self.config.stems), self.config.channels)
 
-        Parameters
-        ----------
-        magnitude
-            ``(batch, channels, bins, frames)``.
-        wanted
-            Stems whose masks matter. Others are zero, and not computed, where the config
-            makes stems independent of each other; by default all matter.
-        """
-        if self.config.networks == "joint":
-            return self._activate(self._logits(magnitude))
-        if wanted is None or not self.config.independent:
-            if self.config.mask == "softmax":
-                heads = [member._logits(magnitude) for member in self._members()]
-                return self._activate(torch.cat(heads, dim=1))
-            return torch.cat([member(magnitude).mT for member in self._members()], dim=1).mT
-        stems, channels = len(self.config.stems), self.config.channels
-        masks = magnitude.new_zeros(len(magnitude), stems, channels, *magnitude.mT.shape[2:])
-        for index in set(wanted):
-            masks[:, index] = self._members()[index](magnitude)[:, 0].mT
-        return masks.mT
+        def frames(start: int, stop: int) -> Tensor:
+            part = self.head.ordered(output, start, stop)
+            return part.view(len(part), *axes, *part.shape[2:])
 
-    def _members(self) -> list[InferenceUNet]:
-        return [member for member in self.members if isinstance(member, InferenceUNet)]
+        return frames
 
     def _hidden(self, magnitude: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
@@ -108,33 +140,9 @@ class InferenceUNet(nn.Module):
             hidden = decoder(hidden, skips.pop() if skips else None)
         return hidden
 
-    def _logits(self, magnitude: Tensor) -> Tensor:
-        """Output of the head, ``(batch, masks, frames, bins)`` or as `Doubling` pairs bins."""
-        out: Tensor = self.head(self._hidden(magnitude))
-        return out
 
-    def _activate(self, logits: Tensor) -> Tensor:
-        """Masks from `_logits`, a few frames at a time."""
-        paired = logits.dtype == torch.float64
-        count, channels = len(self.config.stems), self.config.channels
-        frames = logits.shape[2] * (2 if paired else 1)
-        bins = logits.shape[-1] * (2 if paired else 1)
-        shape = (len(logits), count, channels, frames, bins)
-        masks = torch.empty(shape, dtype=torch.float32, device=logits.device)
-        softmax = self.config.mask == "softmax"
-        step = MASK_FRAMES if logits.device.type == "cpu" else frames
-        for at in range(0, frames, step):
-            if paired:
-                part = logits[:, :, at // 2 : (at + step) // 2].contiguous().view(torch.float32)
-            else:
-                part = logits[:, :, at : at + step].float().contiguous()
-            part = part.reshape(len(logits), count, channels, -1, bins)
-            masks[..., at : at + step, :] = part.softmax(dim=1) if softmax else part.sigmoid()
-        return masks.transpose(-1, -2)
-
-
-class Doubling(nn.Module):
-    """A transposed convolution that doubles both axes, in the faster of two forms.
+class Subpixels(nn.Module):
+    """A transposed convolution that doubles both axes, as a plain one with more channels.
 
     Along one axis tap ``k`` adds input ``i`` to output ``2 i + k - padding``. So output
     ``2 j + r`` is a sum over inputs ``j + d`` with tap ``k = r + padding - 2 d``: a plain
@@ -146,20 +154,14 @@ class Doubling(nn.Module):
         The transposed convolution, stride 2.
     dtype
         Of weights and input.
-    bins_in_pairs
-        Give fp32 output as ``(batch, channels, frames / 2, 2, bins / 2)`` numbers of 64 bits,
-        each two neighbouring bins, still to be put in order: moving pairs is half the work.
+    bins_last
+        Put the two bins of an output behind its channels instead of before.
     """
 
     def __init__(
-        self, layer: nn.ConvTranspose2d, dtype: torch.dtype, *, bins_in_pairs: bool = False
+        self, layer: nn.ConvTranspose2d, dtype: torch.dtype, *, bins_last: bool = False
     ) -> None:
         super().__init__()
-        self.channels, self.pairs = layer.out_channels, bins_in_pairs
-        self.transposed: Any = None
-        if dtype == torch.float32 and self.channels % LANES == 0 and not bins_in_pairs:
-            self.transposed = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            return
         kernel, padding = layer.kernel_size[0], int(layer.padding[0])
         seen = {
             (r, k): (r + padding - k) // 2
@@ -169,16 +171,59 @@ class Doubling(nn.Module):
         }
         self.first = min(seen.values())  # input that the first tap sees, relative to j
         self.margin = max(-self.first, max(seen.values()))
-        taps = torch.zeros(2, max(seen.values()) - self.first + 1, kernel)
+        # Which tap each remainder puts where; the one after the last is zero.
+        taps = torch.full((2, max(seen.values()) - self.first + 1), kernel)
         for (r, k), d in seen.items():
-            taps[r, d - self.first, k] = 1
-        weight = torch.einsum("iokl,rdk,sel->rsoide", layer.weight, taps, taps)
-        bias = torch.zeros(self.channels) if layer.bias is None else layer.bias.detach()
+            taps[r, d - self.first] = k
+        weight = functional.pad(layer.weight, (0, 1, 0, 1))[:, :, taps[:, :, None, None], taps]
+        # (in, out, r, d, s, e) for frames and bins to (r, s, out, in, d, e)
+        weight = weight.permute(2, 4, 1, 0, 3, 5)
+        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
         bias = bias.repeat(2, 2, 1)  # (frame of two, bin of two, channels)
-        if bins_in_pairs:
+        if bins_last:
             weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
         weight = weight.flatten(0, 2).to(dtype).contiguous(memory_format=torch.channels_last)
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias.flatten().to(dtype))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The four outputs of each input, still to be put in order.
+
+        Parameters
+        ----------
+        hidden
+            ``(batch, channels, frames, bins)``, channels last in memory.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, frames, bins, 4 channels)``: frame of two, bin of two, channel, or
+            frame of two, channel, bin of two.
+        """
+        frames, bins = hidden.shape[2:]
+        out = functional.conv2d(hidden, self.weight, self.bias, padding=self.margin)
+        skip = self.margin + self.first
+        return out[..., skip : skip + frames, skip : skip + bins].permute(0, 2, 3, 1)
+
+
+class Doubling(nn.Module):
+    """A level's transposed convolution, in the faster of two forms.
+
+    Parameters
+    ----------
+    layer
+        The transposed convolution, stride 2.
+    dtype
+        Of weights and input.
+    """
+
+    def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.channels = layer.out_channels
+        self.form: nn.Module
+        if dtype == torch.float32 and self.channels % LANES == 0:
+            self.form = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            self.form = Subpixels(layer, dtype)
 
     def forward(self, hidden: Tensor, target: Tensor | None = None) -> Tensor:
         """Double, rectify into ``target`` if there is one, else leave as it is.
@@ -193,27 +238,79 @@ class Doubling(nn.Module):
         Returns
         -------
         Tensor
-            ``(batch, 2 frames, 2 bins, channels)``, or as ``bins_in_pairs`` says.
+            ``(batch, 2 frames, 2 bins, channels)``.
         """
-        if self.transposed is not None:
-            out: Tensor = self.transposed(hidden).permute(0, 2, 3, 1)
+        out: Tensor = self.form(hidden)
+        if not isinstance(self.form, Subpixels):
+            out = out.permute(0, 2, 3, 1)
             return out if target is None else torch.clamp_min(out, 0, out=target)
         batch, _, frames, bins = hidden.shape
-        out = functional.conv2d(hidden, self.weight, self.bias, padding=self.margin)
-        skip = self.margin + self.first
-        out = out[..., skip : skip + frames, skip : skip + bins].permute(0, 2, 3, 1)
-        if self.pairs:
-            pairs = out.float().contiguous().view(torch.float64)
-            pairs = pairs.view(batch, frames, bins, 2, self.channels)
-            return pairs.permute(0, 4, 1, 3, 2)
         # (batch, frames, frame of two, bins, bin of two, channels)
-        apart = out.view(batch, frames, bins, 2, 2, self.channels)
-        ordered = apart.permute(0, 1, 3, 2, 4, 5)
+        ordered = out.view(batch, frames, bins, 2, 2, self.channels).permute(0, 1, 3, 2, 4, 5)
         if target is None:
             return ordered.reshape(batch, 2 * frames, 2 * bins, self.channels)
         places = target.view(batch, frames, 2, bins, 2, self.channels)
         torch.clamp_min(ordered, 0, out=places)
         return target
+
+
+class DoublingHead(nn.Module):
+    """The last transposed convolution, whose output is put in order piece by piece.
+
+    Two neighbouring bins are moved as one number of 64 bits, which is half the work.
+
+    Parameters
+    ----------
+    layer
+        The transposed convolution, stride 2.
+    dtype
+        Of weights and input.
+    """
+
+    def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.channels = layer.out_channels
+        self.subpixels = Subpixels(layer, dtype, bins_last=True)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, channels, frames, bins)`` to what `ordered` understands.
+
+        That is ``(batch, channels, frames, 2, bins)``: twice the frames, and pairs of bins.
+        """
+        batch, _, frames, bins = hidden.shape
+        pairs: Tensor = self.subpixels(hidden).float().contiguous().view(torch.float64)
+        return pairs.view(batch, frames, bins, 2, self.channels).permute(0, 4, 1, 3, 2)
+
+    def ordered(self, output: Tensor, start: int, stop: int) -> Tensor:
+        """Some frames of the output, ``(batch, channels, frames, bins)``, fp32.
+
+        Parameters
+        ----------
+        output
+            Of `forward`.
+        start, stop
+            The first frame and the one after the last, both even.
+        """
+        pairs = output[:, :, start // 2 : stop // 2].contiguous()
+        return pairs.view(torch.float32).flatten(2, 3)
+
+
+class DilatedHead(nn.Module):
+    """The dilated convolution that makes masks from the last level, see `ModelConfig.head`."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer = layer.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, 1, frames, bins)`` to ``(batch, channels, frames, bins)``."""
+        out: Tensor = self.layer(hidden)
+        return out
+
+    def ordered(self, output: Tensor, start: int, stop: int) -> Tensor:
+        """Some frames of the output, as `DoublingHead.ordered` gives them."""
+        part: Tensor = output[:, :, start:stop]
+        return part.float().contiguous()
 
 
 class _Encoder(nn.Module):
@@ -285,6 +382,14 @@ def _fold_norm(block: nn.Module) -> None:
     assert isinstance(block, nn.Sequential)
     convolution: Any = block[0]
     norm: Any = block[1]
-    transposed = isinstance(convolution, nn.ConvTranspose2d)
-    block[0] = fuse_conv_bn_eval(convolution, norm, transposed)
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(convolution, nn.ConvTranspose2d),
+    )
     block[1] = nn.Identity()

@@ -26,7 +26,9 @@ class BinMixing(nn.Module):
     def __init__(self, bins: int, channels: int, units: int) -> None:
         super().__init__()
         units = min(units, bins)
-        self.squeeze = nn.Parameter(torch.empty(units, bins).normal_(std=bins**-0.5))
+        self.squeeze = nn.Parameter(torch.empty(units, bins))
+        if not self.squeeze.is_meta:  # where there is nothing to fill torch imports a compiler
+            nn.init.normal_(self.squeeze, std=bins**-0.5)
         self.squeeze_bias = nn.Parameter(torch.zeros(units))
         self.expand = nn.Parameter(torch.zeros(bins, units))
         # One-dimensional, as optimisers know biases by that.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import torch
@@ -10,16 +9,15 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .layers import BinMixing, SameConv2d, SameConvTranspose2d
+from .masks import MaskNetwork
 
 
-class UNet(nn.Module):
-    """U-Net of Jansson et al. (ISMIR 2017), for all stems at once or one for each.
+class UNet(MaskNetwork):
+    """U-Net of Jansson et al. (ISMIR 2017).
 
     Each encoder level halves bins and frames by a strided convolution, each decoder level
     doubles them by a transposed one and receives the encoder's output of the same size.
-    Usually one encoder-decoder serves all stems, as in Kadandale et al. (2020); with
-    ``config.networks == "per_stem"`` the network is a bag of them, one for each stem, as in
-    Spleeter (Hennequin et al. 2020).
+    One encoder-decoder serves all stems, as in Kadandale et al. (2020).
 
     Parameters
     ----------
@@ -31,14 +29,8 @@ class UNet(nn.Module):
     input_std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        if config.networks == "per_stem":
-            alone = dataclasses.replace(config, networks="joint")
-            self.members = nn.ModuleList(
-                UNet(dataclasses.replace(alone, stems=(stem,))) for stem in config.stems
-            )
-            return
+        super().__init__(config)
+        assert config.networks == "joint", "see unetsep.network.build"
         widths = (config.channels, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
@@ -71,20 +63,7 @@ class UNet(nn.Module):
             self.register_buffer("input_std", torch.ones(config.bins))
 
     def logits(self, magnitude: Tensor) -> Tensor:
-        """Network output before the mask's non-linearity, fp32.
-
-        Parameters
-        ----------
-        magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, stems, channels, bins, frames)``.
-        """
-        if self.config.networks == "per_stem":
-            return torch.cat([member.logits(magnitude) for member in self._members()], dim=1)
+        """See `MaskNetwork.logits`."""
         hidden = magnitude
         if self.config.input == "log":
             mean, std = self.input_mean[..., None], self.input_std[..., None]
@@ -105,33 +84,6 @@ class UNet(nn.Module):
         out: Tensor = self.head(hidden).float().transpose(2, 3)
         stems = len(self.config.stems)
         return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
-
-    def forward(self, magnitude: Tensor) -> Tensor:
-        """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
-
-        Parameters
-        ----------
-        magnitude
-            ``(batch, channels, bins, frames)``, any level; see
-            `unetsep.dsp.spectrogram.magnitudes`.
-
-        Returns
-        -------
-        Tensor
-            ``(batch, stems, channels, bins, frames)``, fp32 whatever the autocast; with
-            ``config.mask == "softmax"`` they sum to one over the stems.
-        """
-        return self.masks(self.logits(magnitude))
-
-    def masks(self, logits: Tensor) -> Tensor:
-        """Masks in [0, 1] from logits, both ``(batch, stems, channels, bins, frames)``."""
-        # Frames before bins in memory, as in the spectrum that the masks will multiply.
-        ordered = logits.transpose(-1, -2).contiguous()
-        masks = ordered.softmax(dim=1) if self.config.mask == "softmax" else ordered.sigmoid()
-        return masks.transpose(-1, -2)
-
-    def _members(self) -> list[UNet]:
-        return [member for member in self.members if isinstance(member, UNet)]
 
 
 def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
@@ -157,28 +109,6 @@ def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
     level = (power.sum(dim=1) / active).sqrt()
     scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
     return (magnitude * scale[:, None, None, None] + config.log_floor).log()
-
-
-def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
-    """Masks that sum to one from one estimate for each stem.
-
-    ``(e_i^p + epsilon / stems) / (sum of e_j^p + epsilon)``: equal shares in silence.
-
-    Parameters
-    ----------
-    estimates
-        ``(stems, ...)``, >= 0: magnitudes or masks.
-    exponent, epsilon
-        ``p`` > 0 and what keeps the division finite.
-
-    Returns
-    -------
-    Tensor
-        Of the shape of ``estimates``.
-    """
-    power = estimates.square() if exponent == 2 else estimates.pow(exponent)
-    power = power + epsilon / len(estimates)
-    return power / power.sum(dim=0)
 
 
 def _doubling(before: int, after: int, config: ModelConfig, *, bias: bool) -> nn.ConvTranspose2d:

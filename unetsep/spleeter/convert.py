@@ -24,7 +24,7 @@ from .tensor_bundle import Entry, read_index, read_tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..network.unet import UNet
+    from ..network.per_stem import PerStem
 
 LEVELS = 6
 # Layers of each kind in one instrument's network.
@@ -99,7 +99,7 @@ def import_spleeter(
     return entry
 
 
-def build(files: BundleFiles, bins: int = 1024) -> UNet:
+def build(files: BundleFiles, bins: int = 1024) -> PerStem:
     """The network of a Spleeter checkpoint.
 
     Parameters
@@ -116,13 +116,13 @@ def build(files: BundleFiles, bins: int = 1024) -> UNet:
     """
     import torch
 
-    from ..network.unet import UNet
+    from ..network.per_stem import PerStem
 
     _, entries = read_index(files.index)
     layers = _layers(entries)
     config = spleeter_config(len(layers), _filters(entries, layers[0]), bins)
     with torch.device("meta"):
-        network = UNet(config)
+        network = PerStem(config)
     state: dict[str, Tensor] = {}
     for target, expected in network.state_dict().items():
         if target.endswith("num_batches_tracked"):

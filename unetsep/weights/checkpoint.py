@@ -14,14 +14,14 @@ from ..config import ModelConfig
 from ..errors import WeightsError
 
 if TYPE_CHECKING:
-    from ..network.unet import UNet
+    from ..network.masks import MaskNetwork
 
 
 # Spleeter's five networks have 0.2 GB; nothing larger than this is read into memory.
 MAX_BYTES = 2 * 10**9
 
 
-def build_network(content: bytes, label: str) -> UNet:
+def build_network(content: bytes, label: str) -> MaskNetwork:
     """Network from the bytes of a checkpoint.
 
     The network is laid out without memory first and filled only after every tensor's shape
@@ -43,7 +43,7 @@ def build_network(content: bytes, label: str) -> UNet:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..network.unet import UNet
+    from ..network.build import build
 
     config = _config(content, label)
     try:
@@ -51,7 +51,7 @@ def build_network(content: bytes, label: str) -> UNet:
     except SafetensorError as error:
         raise WeightsError(f"{label} is damaged or no safetensors file: {error}") from error
     with torch.device("meta"):
-        network = UNet(config)
+        network = build(config)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:
@@ -85,13 +85,13 @@ def _config(content: bytes, label: str) -> ModelConfig:
         raise WeightsError(f"{label} cannot be used: {error}") from error
 
 
-def serialize(network: UNet, *, half: bool = True) -> bytes:
+def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
     """A network as the content of a checkpoint file.
 
     Parameters
     ----------
     network
-        Any `UNet`.
+        Any network.
     half
         Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
         input statistics) stay fp32: running variances overflow fp16.

@@ -16,10 +16,10 @@ from .checkpoint import MAX_BYTES, build_network
 from .manifest import Checkpoint, find_checkpoint, is_path, model_name
 
 if TYPE_CHECKING:
-    from ..network.unet import UNet
+    from ..network.masks import MaskNetwork
 
 
-def load_network(model: str | Path) -> UNet:
+def load_network(model: str | Path) -> MaskNetwork:
     """The network of a published checkpoint, or of a safetensors file, ready to separate.
 
     Parameters
@@ -29,7 +29,7 @@ def load_network(model: str | Path) -> UNet:
 
     Returns
     -------
-    UNet
+    MaskNetwork
         In evaluation mode, fp32, on the CPU.
 
     Raises

@@ -1,0 +1,50 @@
+"""Which classes a config stands for: the network as it is trained, and as it separates.
+
+A further kind of network is a word for `ModelConfig.networks`, a file with its two classes, and
+a line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from ..config import ModelConfig
+from .inference import InferenceNetwork, InferenceUNet
+from .masks import MaskNetwork
+from .per_stem import InferencePerStem, PerStem
+from .unet import UNet
+
+
+class Kind(NamedTuple):
+    """The classes of a kind of network: what is trained, and its twin that separates."""
+
+    network: Callable[[ModelConfig], MaskNetwork]
+    inference: Callable[[Any, torch.dtype], InferenceNetwork]
+
+
+# By `ModelConfig.networks`.
+KINDS = {
+    "joint": Kind(UNet, InferenceUNet),
+    "per_stem": Kind(PerStem, InferencePerStem),
+}
+
+
+def build(config: ModelConfig) -> MaskNetwork:
+    """The network that a config describes, with random weights."""
+    return KINDS[config.networks].network(config)
+
+
+def for_inference(network: MaskNetwork, dtype: torch.dtype = torch.float32) -> InferenceNetwork:
+    """The masks of a trained network in fewer operations.
+
+    Parameters
+    ----------
+    network
+        Is left as it is.
+    dtype
+        Of the convolutions; masks are fp32.
+    """
+    return KINDS[network.config.networks].inference(network, dtype)

@@ -1,0 +1,80 @@
+"""A network for each stem, as Spleeter has them (Hennequin et al. 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .inference import InferenceNetwork, InferenceUNet, Logits
+from .masks import MaskNetwork
+from .unet import UNet
+
+
+class PerStem(MaskNetwork):
+    """Independent `UNet`s, each of which sees the whole mixture and estimates one stem.
+
+    Parameters
+    ----------
+    config
+        Of all of them together, with ``networks="per_stem"``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.members = nn.ModuleList(
+            UNet(dataclasses.replace(config, networks="joint", stems=(stem,)))
+            for stem in config.stems
+        )
+
+    @property
+    def networks(self) -> list[UNet]:
+        """The stems' networks, in their order."""
+        return cast(list[UNet], list(self.members))
+
+    def logits(self, magnitude: Tensor) -> Tensor:
+        """See `MaskNetwork.logits`."""
+        return torch.cat([network.logits(magnitude) for network in self.networks], dim=1)
+
+
+class InferencePerStem(InferenceNetwork):
+    """The masks of a `PerStem`, for evaluation only.
+
+    Parameters
+    ----------
+    network, dtype
+        As for `InferenceUNet`.
+    """
+
+    def __init__(self, network: PerStem, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(network.config)
+        self.members = nn.ModuleList(InferenceUNet(each, dtype) for each in network.networks)
+
+    @property
+    def networks(self) -> list[InferenceUNet]:
+        """The stems' networks, in their order."""
+        return cast(list[InferenceUNet], list(self.members))
+
+    def logits(self, magnitude: Tensor) -> Logits:
+        """See `InferenceNetwork.logits`."""
+        parts = [network.logits(magnitude) for network in self.networks]
+
+        def frames(start: int, stop: int) -> Tensor:
+            return torch.cat([part(start, stop) for part in parts], dim=1)
+
+        return frames
+
+    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+        """See `InferenceNetwork.forward`."""
+        if self.config.mask == "softmax":
+            return super().forward(magnitude)
+        # One after the other, so that the logits of one network at a time are in memory.
+        masks = self._blank(magnitude)
+        for index, network in enumerate(self.networks):
+            if wanted is None or index in wanted or not self.config.independent:
+                masks[:, index] = network(magnitude)[:, 0].mT
+        return masks.mT

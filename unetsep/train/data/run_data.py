@@ -72,7 +72,7 @@ def find_data(
 
     Raises
     ------
-    AudioError
+    AudioError, TrainingError
         If a folder is of a test set, or none is named.
     """
     named = {name: list(roots.get(name, ())) for name in DATASETS}
@@ -81,6 +81,9 @@ def find_data(
         if default is not None and not named[name]:
             named[name] = [default]
     if not any(named.values()):
+        if tuple(stems) != STEMS:
+            options = ", ".join(kind.option for kind in DATASETS.values() if kind.repeated)
+            raise TrainingError(f"no training data for {', '.join(stems)}: name {options}")
         musdb_root(None)  # says what to name, and how to get it
     for root in (each for folders in named.values() for each in folders):
         refuse_test(root)
@@ -111,6 +114,8 @@ def read_data(run: Path) -> Data:
         for name in ("stems", "leave_out"):
             values[name] = tuple(values[name])
         data = Data(**values)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{run} does not say where its data is: no data.json") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrainingError(f"{run} does not say where its data is: {error}") from error
     for name in data.roots:

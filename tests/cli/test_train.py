@@ -189,8 +189,10 @@ def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     sentence = f"there is no run {tmp_path / 'none'}: expected a folder that unetsep train wrote"
     assert told.output == f"Error: {sentence}\n"
     told = call("train", "--resume", "--run", tmp_path / "none")
-    assert "there is no run to resume in" in told.output
-    assert "Errno" not in told.output
+    sentence = f"there is no run to resume in {tmp_path / 'none'}: it has no config.json"
+    assert told.output == f"Error: {sentence}\n"
+    told = call("export", tmp_path)
+    assert told.output == f"Error: {tmp_path} does not say where its data is: no data.json\n"
 
 
 # Runs commands as if the packages of the extra were not installed.

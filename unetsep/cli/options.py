@@ -1,7 +1,7 @@
 """Every command of ``unetsep`` and all its options; each imports what it needs when it runs.
 
-Choices stand here as words, since what decides them imports numpy or torch, which a help text
-can do without; tests/cli/test_options.py holds them equal to their registries.
+Choices whose registry imports numpy or torch, which a help text can do without, stand here as
+words; tests/cli/test_options.py holds them equal.
 """
 
 from __future__ import annotations
@@ -55,17 +55,10 @@ device = click.option(
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
 )
-musdb_root = click.option(
-    "--musdb-root",
-    type=PATH,
-    metavar="ROOT",
-    help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
-)
 manifest = click.option("--manifest", type=PATH, help="Add the entries to this file.")
 threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors.")
 # What runs the command looks for it among the words: only `separate` has more to tell.
 tracebacks = click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
@@ -227,7 +220,12 @@ def import_spleeter(**options: Any) -> None:
 
 
 @click.command("eval", cls=TrainingCommand)
-@musdb_root
+@click.option(
+    "--musdb-root",
+    type=PATH,
+    metavar="ROOT",
+    help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
+)
 @output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
 @model_choice
 @click.option(
@@ -284,7 +282,7 @@ def evaluate(**options: Any) -> None:
 @click.argument("b", type=PATH)
 @click.option("--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR")
 @output("evaluation", "Where A and B are looked for if they are names.")
-@as_json
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @tracebacks
 def compare(**options: Any) -> None:
     """Paired difference of A and B, two folders that 'unetsep eval' wrote."""

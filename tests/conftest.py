@@ -12,8 +12,7 @@ import soundfile
 import torch
 
 from tests.musdb import write_song
-from tests.signals import RATE, music
-from tests.train.signals import noise
+from tests.signals import RATE, music, noise
 from unetsep.audio.ffmpeg import find_ffmpeg
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.unet import UNet
@@ -83,7 +82,7 @@ def song(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        audio = music(seconds, rate, channels, seed)
+        audio = music(seconds, rate, channels, seed).T
         soundfile.write(str(path), audio, rate, subtype=subtype, format=container)
         return path
 

@@ -37,7 +37,7 @@ def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
     except AudioError as error:
         other = str(error).rsplit("--format ", 1)[1]
         output = choose_format(other, "auto", info)
-    audio = music(0.01, rate, channels)
+    audio = music(0.01, rate, channels).T
     path = tmp_path / "a"
     writer = open_writer(path, output, info)
     writer.write(quantize(audio, output.bit_depth))
@@ -99,7 +99,7 @@ def frames_of_mp3(content: bytes) -> list[tuple[int, int]]:
 def test_mp3_has_the_highest_constant_bit_rate_of_its_sample_rate(tmp_path, rate, channels):
     info = AudioInfo(rate, channels, None, "16")
     for name, audio in {
-        "music": music(1, rate, channels),
+        "music": music(1, rate, channels).T,
         "silence": np.zeros((rate, channels)),
     }.items():
         writer = open_writer(tmp_path / name, OutputFormat("mp3", None), info)

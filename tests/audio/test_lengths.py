@@ -115,7 +115,7 @@ def test_an_mp3_is_the_same_in_small_and_large_blocks(song, need_ffmpeg, options
 @pytest.mark.parametrize(("name", "subtype"), [("a.ogg", "VORBIS"), ("a.opus", "OPUS")])
 def test_ogg_is_the_same_in_small_and_large_blocks(tmp_path, name, subtype):
     path = tmp_path / name
-    soundfile.write(path, music(4, 48_000), 48_000, format="OGG", subtype=subtype)
+    soundfile.write(path, music(4, 48_000).T, 48_000, format="OGG", subtype=subtype)
     whole = soundfile.read(path, dtype="float32")[0].T
     np.testing.assert_allclose(read(path), whole, atol=1e-6)
     excerpt = read(path, start=2, duration=1)
@@ -187,7 +187,7 @@ def test_an_mp3_that_stops_making_sense_is_refused(song, need_ffmpeg):
 
 def test_headers_cut_anywhere_are_no_crash(tmp_path):
     for name, container, subtype in COUNTED:
-        soundfile.write(tmp_path / name, music(0.1), RATE, subtype=subtype, format=container)
+        soundfile.write(tmp_path / name, music(0.1).T, RATE, subtype=subtype, format=container)
         content = (tmp_path / name).read_bytes()
         for size in range(1, 120, 3):
             (tmp_path / name).write_bytes(content[:size])

@@ -47,7 +47,7 @@ def test_format_is_read_to_the_sample_with_the_bits_it_needs(song, name, subtype
 
 
 def test_opus_is_read_at_48_khz(tmp_path):
-    soundfile.write(tmp_path / "a.opus", music(1, 48_000), 48_000, format="OGG", subtype="OPUS")
+    soundfile.write(tmp_path / "a.opus", music(1, 48_000).T, 48_000, format="OGG", subtype="OPUS")
     assert read(tmp_path / "a.opus").shape == (2, 48_000)
 
 
@@ -169,7 +169,7 @@ def test_what_is_no_usable_audio_is_refused_in_one_sentence(tmp_path, make, mess
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers_are_refused_with_their_place(tmp_path, bad):
-    audio = music(1)
+    audio = music(1).T
     audio[22_050, 1] = bad
     soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"NaN or infinite samples, the first at 0\.500 s"):

@@ -22,7 +22,7 @@ FORMATS = [("wav", "32f"), ("wav", "16"), ("flac", "24"), ("ogg", None), ("mp3",
 
 
 def stems(seconds: float = 0.5, gain: float = 1.0) -> np.ndarray:
-    return gain * np.stack([music(seconds, seed=seed).T for seed in (1, 2)])
+    return gain * np.stack([music(seconds, seed=seed) for seed in (1, 2)])
 
 
 def targets(folder: Path, ext: str = "wav") -> list[Path]:

@@ -33,7 +33,7 @@ def write(path: Path, audio: np.ndarray, container: str = "wav", depth: str | No
 @pytest.mark.parametrize("channels", [1, 2, 3, 6])
 @pytest.mark.parametrize("samples", [1, 2, 1001])
 def test_wav_comes_back_as_it_went_in(tmp_path, depth, channels, samples):
-    audio = music(samples / RATE, channels=channels)
+    audio = music(samples / RATE, channels=channels).T
     write(tmp_path / "a.wav", audio, depth=depth)
     found, rate = soundfile.read(tmp_path / "a.wav", dtype="float32", always_2d=True)
     step = {"16": 2.0**-16, "24": 2.0**-24, "32f": 0}[depth]
@@ -43,7 +43,7 @@ def test_wav_comes_back_as_it_went_in(tmp_path, depth, channels, samples):
 
 
 def test_wav_beyond_the_riff_limit_is_rf64(tmp_path, monkeypatch):
-    audio = music(1)
+    audio = music(1).T
     write(tmp_path / "a.wav", audio)
     assert soundfile.info(tmp_path / "a.wav").format == "WAV"
     monkeypatch.setattr(
@@ -89,7 +89,7 @@ def test_rf64_is_read_back(tmp_path):
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path):
-    audio = music(1)
+    audio = music(1).T
     formats = [("wav", "32f"), ("wav", "16"), ("flac", "24"), ("ogg", None), ("mp3", None)]
     for run in ("first", "second"):
         for container, depth in formats:
@@ -104,7 +104,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
 def test_an_ogg_file_with_another_serial_number_is_a_valid_stream(tmp_path, need_ffmpeg):
     import subprocess
 
-    audio = music(3)
+    audio = music(3).T
     soundfile.write(tmp_path / "a.ogg", audio, RATE, format="OGG", subtype="VORBIS")
     before = soundfile.read(tmp_path / "a.ogg")[0]
     serial = (tmp_path / "a.ogg").read_bytes()[14:18]
@@ -122,7 +122,7 @@ def test_ogg_is_encoded_in_threads_with_small_stacks(tmp_path):
     # libvorbis takes memory on the stack in proportion to the block it is given.
     old = threading.stack_size(512 * 1024)
     try:
-        audio = music(6, channels=6)
+        audio = music(6, channels=6).T
         output, info = OutputFormat("ogg", None), AudioInfo(RATE, 6, None, "24")
 
         def encode() -> None:
@@ -143,7 +143,7 @@ def test_an_incomplete_file_is_found_out(tmp_path, container):
     writer = open_writer(
         tmp_path / "a", OutputFormat(container, "16" if container == "flac" else None), INFO
     )
-    writer.write(quantize(music(2), "16") if container == "flac" else music(2))
+    writer.write(quantize(music(2).T, "16") if container == "flac" else music(2).T)
     writer._written += 5000
     with pytest.raises(AudioError, match="could not write the whole"):
         writer.close()

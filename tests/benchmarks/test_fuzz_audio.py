@@ -39,7 +39,7 @@ FORMATS = [
 
 def encode(container: str, subtype: str, seconds: float = 0.05, channels: int = 2) -> bytes:
     file = io.BytesIO()
-    audio = music(seconds, 48_000, channels)
+    audio = music(seconds, 48_000, channels).T
     soundfile.write(file, audio, 48_000, subtype=subtype, format=container)
     return file.getvalue()
 

@@ -50,7 +50,7 @@ def test_files_leave_no_memory_threads_or_handles_behind(tiny_separator, song, t
 
 
 def test_separating_arrays_leaves_no_memory_behind(tiny_separator: Separator):
-    mixture = music(1).T
+    mixture = music(1)
     for _ in range(10):
         tiny_separator.separate(mixture, RATE)
     before = resident_bytes()
@@ -67,14 +67,14 @@ def test_a_separator_remembers_no_earlier_song(tiny_separator: Separator, tiny_m
             [(1, 44_100, 2), (0.3, 48_000, 1), (1, 44_100, 2), (2, 8000, 2)]
         )
     ]
-    together = [tiny_separator.separate(audio.T, rate) for audio, rate in songs]
+    together = [tiny_separator.separate(audio, rate) for audio, rate in songs]
     for (audio, rate), found in list(zip(songs, together, strict=True))[::-1]:
-        alone = Separator(tiny_model, device="cpu", precision="fp32").separate(audio.T, rate)
+        alone = Separator(tiny_model, device="cpu", precision="fp32").separate(audio, rate)
         assert all(np.array_equal(found[stem], alone[stem]) for stem in alone)
 
 
 def test_songs_at_the_same_time_do_not_mix(tiny_separator: Separator):
-    first, second = music(2, seed=1).T, music(2, seed=2).T
+    first, second = music(2, seed=1), music(2, seed=2)
     expected = [tiny_separator.separate(audio, RATE) for audio in (first, second)]
     pieces = [
         [audio[:, at : at + 10_000] for at in range(0, 2 * RATE, 10_000)]

@@ -60,7 +60,7 @@ def test_stems_are_finite_as_long_as_the_mixture_and_sum_to_it(
 @pytest.mark.parametrize("rate", [8000, 44_100, 48_000, 192_000])
 @pytest.mark.parametrize("samples", [1, 2, 100])
 def test_next_to_nothing_is_separated_too(tiny_separator: Separator, rate, samples):
-    mixture = music(samples / rate, rate).T
+    mixture = music(samples / rate, rate)
     stems = tiny_separator.separate(mixture, rate)
     assert all(stem.shape == mixture.shape for stem in stems.values())
     total = np.sum(list(stems.values()), axis=0)

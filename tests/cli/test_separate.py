@@ -190,7 +190,7 @@ def test_two_runs_give_the_same_bytes(run, song, tmp_path, container):
 
 
 def test_a_stem_that_would_clip_lowers_all_stems_alike(run, tmp_path):
-    soundfile.write(tmp_path / "loud.wav", 3.2 * music(2), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", 3.2 * music(2).T, RATE, subtype="FLOAT")
     assert run(tmp_path / "loud.wav", out="float").exit_code == 0
     result = run(tmp_path / "loud.wav", "--bit-depth", "24", "--json", "--two-stems", "vocals")
     report = json.loads(result.stdout)

@@ -3,27 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.signals import white_noise
 from unetsep.dsp.resample import Queue, Residual, StreamResampler
 
 
-def noise(samples: int, channels: int = 2, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((channels, samples)).astype(np.float32)
-
-
-def resampled(signal: np.ndarray, there: int, block: int, *, rate: int = 44_100) -> np.ndarray:
-    stream = StreamResampler(rate, there, len(signal))
+def resampled(signal: np.ndarray, to_rate: int, block: int, *, rate: int = 44_100) -> np.ndarray:
+    stream = StreamResampler(rate, to_rate, len(signal))
     parts = [stream.push(signal[:, i : i + block]) for i in range(0, signal.shape[1], block)]
     return np.concatenate([*parts, stream.push(signal[:, :0], last=True)], axis=1)
 
 
 @pytest.mark.parametrize("rate", [8000, 48_000, 96_000])
 def test_division_into_blocks_does_not_matter(rate: int) -> None:
-    signal = noise(20_000)
+    signal = white_noise(20_000)
     assert np.allclose(resampled(signal, rate, 333), resampled(signal, rate, 20_000), atol=1e-6)
 
 
 def test_equal_rates_pass_through() -> None:
-    signal = noise(1000)
+    signal = white_noise(1000)
     assert np.array_equal(resampled(signal, 44_100, 100), signal)
 
 
@@ -31,12 +28,12 @@ def test_equal_rates_pass_through() -> None:
 def test_a_pulse_stays_in_its_place(rate: int) -> None:
     signal = np.zeros((1, 44_100), np.float32)
     signal[0, 22_050] = 1
-    there = resampled(signal, rate, 4096)
-    assert abs(int(np.abs(there[0]).argmax()) - rate / 2) <= 1
+    pulse = resampled(signal, rate, 4096)
+    assert abs(int(np.abs(pulse[0]).argmax()) - rate / 2) <= 1
 
 
 def test_queue_gives_back_what_was_put_in_any_pieces() -> None:
-    signal, queue = noise(100), Queue()
+    signal, queue = white_noise(100), Queue()
     for part in np.split(signal, [10, 11, 50], axis=1):
         queue.put(part)
     taken = [queue.take(n) for n in (1, 10, 60, 29)]
@@ -46,7 +43,7 @@ def test_queue_gives_back_what_was_put_in_any_pieces() -> None:
 
 def test_residual_is_what_the_round_trip_loses_shared_out() -> None:
     rate, inner_rate, hop = 48_000, 44_100, 1024
-    signal = noise(30_000)
+    signal = white_noise(30_000)
     up = StreamResampler(rate, inner_rate, 2)
     inner = np.concatenate(
         [up.push(signal), up.push(np.zeros((2, 0), np.float32), last=True)], axis=1

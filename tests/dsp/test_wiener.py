@@ -14,7 +14,7 @@ from unetsep.network.unet import UNet
 from unetsep.weights.checkpoint import serialize
 
 
-def noise(*shape, seed=0):
+def spectra(*shape, seed=0):
     random = np.random.default_rng(seed)
     parts = random.normal(size=(2, *shape)).astype(np.float32)
     return torch.complex(*torch.from_numpy(parts))
@@ -47,7 +47,7 @@ def by_the_book(masks, mixture, iterations):
 
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 def test_a_block_is_filtered_as_the_matrices_say(iterations):
-    masks, mixture = ratio(3, 2, 20, 30), noise(2, 20, 30)
+    masks, mixture = ratio(3, 2, 20, 30), spectra(2, 20, 30)
     found = WienerFilter(iterations)(masks, mixture)
     expected = by_the_book(masks, mixture, iterations)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -55,14 +55,14 @@ def test_a_block_is_filtered_as_the_matrices_say(iterations):
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_stems_add_up_to_the_mixture(channels):
-    masks, mixture = ratio(4, channels, 20, 50), noise(channels, 20, 50)
+    masks, mixture = ratio(4, channels, 20, 50), spectra(channels, 20, 50)
     stems = WienerFilter(2)(masks, mixture)
     assert stems.shape == masks.shape
     np.testing.assert_allclose(stems.sum(dim=0), mixture, atol=1e-5)
 
 
 def test_masks_that_do_not_sum_to_one_are_taken_as_shares():
-    masks, mixture = ratio(2, 2, 20, 50), noise(2, 20, 50)
+    masks, mixture = ratio(2, 2, 20, 50), spectra(2, 20, 50)
     np.testing.assert_allclose(
         WienerFilter(1)(0.3 * masks, mixture), WienerFilter(1)(masks, mixture), atol=1e-5
     )
@@ -74,7 +74,7 @@ def error(found, true):
 
 def panned(frames, seed=0):
     """Two stems, left and right of the middle, and rough masks for them."""
-    sources = noise(2, 1, 40, frames, seed=seed)
+    sources = spectra(2, 1, 40, frames, seed=seed)
     gains = torch.tensor([[1.0, 0.2], [0.2, 1.0]])[:, :, None, None]
     stems = sources * gains
     power = stems.abs().mean(dim=1, keepdim=True).expand(2, 2, 40, frames) ** 2
@@ -101,7 +101,7 @@ def test_a_short_block_profits_from_the_ones_before():
 
 @pytest.mark.parametrize("level", [1e-12, 1e-4, 1e4])
 def test_the_level_does_not_matter(level):
-    masks, mixture = ratio(3, 2, 20, 30), noise(2, 20, 30)
+    masks, mixture = ratio(3, 2, 20, 30), spectra(2, 20, 30)
     expected = WienerFilter(2)(masks, mixture)
     np.testing.assert_allclose(WienerFilter(2)(masks, mixture * level) / level, expected, atol=1e-4)
 
@@ -109,7 +109,7 @@ def test_the_level_does_not_matter(level):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_silence_stays_silent(channels):
     filter_ = WienerFilter(2)
-    masks, mixture = ratio(3, channels, 20, 30), noise(channels, 20, 30)
+    masks, mixture = ratio(3, channels, 20, 30), spectra(channels, 20, 30)
     mixture[..., :15] = 0
     stems = filter_(masks, mixture)
     assert stems.isfinite().all()

@@ -15,7 +15,7 @@ from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
 
 
 @pytest.fixture(scope="session")
-def music() -> TrackAudio:
+def real_song() -> TrackAudio:
     """The excerpt that stempeg ships, six seconds of a real song."""
     if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
         pytest.skip("needs ffmpeg and ffprobe")
@@ -25,11 +25,11 @@ def music() -> TrackAudio:
 
 
 @pytest.fixture(scope="session")
-def estimates(music: TrackAudio) -> dict[str, npt.NDArray[np.float32]]:
+def estimates(real_song: TrackAudio) -> dict[str, npt.NDArray[np.float32]]:
     """Each stem with a quarter of the others, filtered and with one channel softer."""
     found = {}
-    for stem, signal in music.references.items():
-        leak = (music.mixture - signal) / 4
+    for stem, signal in real_song.references.items():
+        leak = (real_song.mixture - signal) / 4
         coloured = signal + 0.2 * np.roll(signal, 7, axis=1)
         found[stem] = ((coloured + leak) * np.array([[1.0], [0.9]])).astype(np.float32)
     return found

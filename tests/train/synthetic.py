@@ -31,8 +31,8 @@ def tiny(**changed: Any) -> TrainConfig:
     return TrainConfig(**values | changed)
 
 
-def noise(seed: int, samples: int = RATE) -> npt.NDArray[np.int16]:
-    """Stereo noise with a tone, ``(samples, 2)``."""
+def pcm(seed: int, samples: int = RATE) -> npt.NDArray[np.int16]:
+    """Noise with a tone, ``(samples, channels)`` in stereo: the axes that recordings have."""
     rng = np.random.default_rng(seed)
     tone = 4000 * np.sin(2 * np.pi * (100 + 37 * seed) * np.arange(samples) / RATE)
     return (tone[:, None] + rng.normal(0, 400, (samples, 2))).astype(np.int16)
@@ -40,7 +40,7 @@ def noise(seed: int, samples: int = RATE) -> npt.NDArray[np.int16]:
 
 def song(number: int, *, samples: int = RATE, **about: Any) -> Recording:
     """A song in memory whose four stems differ."""
-    stems = {stem: noise(10 * number + i, samples) for i, stem in enumerate(STEMS)}
+    stems = {stem: pcm(10 * number + i, samples) for i, stem in enumerate(STEMS)}
     return recording_from_arrays(f"song{number}", stems, **about)
 
 
@@ -53,7 +53,7 @@ def write(path: Path, seed: int, samples: int = RATE // 2, suffix: str = ".wav")
     """A stem as an audio file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(path.name + suffix)
-    soundfile.write(file, noise(seed, samples), RATE)
+    soundfile.write(file, pcm(seed, samples), RATE)
     return file
 
 

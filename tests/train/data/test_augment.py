@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.train.synthetic import noise, songs, tiny
+from tests.train.synthetic import pcm, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.data.augment import (
     EQ_TERMS,
@@ -67,7 +67,7 @@ def test_the_same_places_are_drawn_when_it_is_on() -> None:
 
 
 def test_without_changes_the_excerpt_comes_through() -> None:
-    excerpt = torch.from_numpy(noise(1, work_length(SAMPLES)))
+    excerpt = torch.from_numpy(pcm(1, work_length(SAMPLES)))
     out = augment(excerpt, changes(work_length(SAMPLES)))
     torch.testing.assert_close(out, excerpt[512 : 512 + SAMPLES].T.float(), rtol=0, atol=0.1)
 
@@ -167,7 +167,7 @@ def test_excerpts_are_read_from_within_the_recording() -> None:
     ],
 )
 def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> None:
-    short = recording_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools", extra=True)
+    short = recording_from_arrays("short", {"bass": pcm(4, 2000)}, origin="pools", extra=True)
     plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, seed=5, **on))
     resident = ResidentClips(plans, torch.device("cpu"))
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
@@ -195,7 +195,7 @@ def test_bounds_are_checked() -> None:
 
 
 def test_a_six_second_clip_takes_little_time() -> None:
-    long = [recording_from_arrays("a", {s: noise(i, 7 * RATE) for i, s in enumerate(STEMS)})]
+    long = [recording_from_arrays("a", {s: pcm(i, 7 * RATE) for i, s in enumerate(STEMS)})]
     clips = ClipDataset(ClipPlanner(long, tiny(clip_frames=2000, drop_share=0.0, **ON)))
     seconds = []
     for index in range(3):

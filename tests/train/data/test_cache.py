@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.synthetic import noise, write, write_musdb
+from tests.train.synthetic import pcm, write, write_musdb
 from unetsep.config import STEMS
 from unetsep.errors import AudioError
 from unetsep.train.data import cache, decode
@@ -35,8 +35,8 @@ def test_musdb_in_wav_layout_has_its_validation_songs(tmp_path: Path) -> None:
     ]
     assert len(VALID_SONGS) == 14
     loaded = cache.load(found, tmp_path / "cache")
-    assert np.array_equal(loaded[0].stem("mixture"), noise(0, 22_050))
-    assert np.array_equal(loaded[0].stem("drums"), noise(2, 22_050))
+    assert np.array_equal(loaded[0].stem("mixture"), pcm(0, 22_050))
+    assert np.array_equal(loaded[0].stem("drums"), pcm(2, 22_050))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the writer's pipes
@@ -187,16 +187,16 @@ def test_a_full_disk_leaves_what_was_decoded(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
 def test_arrays_are_saved_like_numpy_but_a_full_disk_is_told(tmp_path: Path) -> None:
-    pcm = noise(1)[None]
+    array = pcm(1)[None]
     with (tmp_path / "ours.npy").open("wb") as file:
-        cache.save_array(file, pcm)
-    np.save(tmp_path / "theirs.npy", pcm)
+        cache.save_array(file, array)
+    np.save(tmp_path / "theirs.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
     with (
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(OSError, match="space") as told,
     ):
-        cache.save_array(full, pcm)
+        cache.save_array(full, array)
     assert told.value.errno == errno.ENOSPC
 
 

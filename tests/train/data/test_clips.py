@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.synthetic import noise, song, songs, tiny
+from tests.train.synthetic import pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.config import TrainingError
 from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
@@ -99,7 +99,7 @@ def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
 
 
 def test_unknown_stems_are_never_part_of_a_mixture() -> None:
-    loud = noise(1)
+    loud = pcm(1)
     unknown = recording_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")
     known = recording_from_arrays(
         "known", {"drums": loud, "other": loud}, origin="songs", silent=("vocals", "bass")
@@ -114,7 +114,7 @@ def test_unknown_stems_are_never_part_of_a_mixture() -> None:
 
 def test_songs_and_pools_get_their_share() -> None:
     pools = [
-        recording_from_arrays(f"pool{i}", {"bass": noise(50 + i)}, origin="pools", extra=True)
+        recording_from_arrays(f"pool{i}", {"bass": pcm(50 + i)}, origin="pools", extra=True)
         for i in (0, 1)
     ]
     mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
@@ -157,7 +157,7 @@ def test_a_second_recording_is_added_to_the_stem() -> None:
 
 @pytest.mark.parametrize("second", [{}, {"other": 0.5, "drums": 1.0}])
 def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]) -> None:
-    short = recording_from_arrays("short", {"bass": noise(4, 2000)}, origin="pools", extra=True)
+    short = recording_from_arrays("short", {"bass": pcm(4, 2000)}, origin="pools", extra=True)
     plans = ClipPlanner([*songs()[0], short], tiny(drop_share=0.3, second_share=second))
     resident = ResidentClips(plans, torch.device("cpu"))
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
@@ -167,8 +167,8 @@ def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]
 
 def test_silent_passages_are_avoided_where_there_is_sound() -> None:
     mostly_silent = np.zeros((20 * 44_100, 2), np.int16)
-    mostly_silent[: 5 * 44_100] = noise(2, 5 * 44_100)
-    stems = {"vocals": mostly_silent, **{s: noise(3, 20 * 44_100) for s in STEMS[1:]}}
+    mostly_silent[: 5 * 44_100] = pcm(2, 5 * 44_100)
+    stems = {"vocals": mostly_silent, **{s: pcm(3, 20 * 44_100) for s in STEMS[1:]}}
     one = ClipPlanner([recording_from_arrays("one", stems)], tiny(coherent_share=0.0))
     starts = [int(one.plan(i).starts[0]) for i in range(200)]
     assert sum(start < 5 * 44_100 for start in starts) > 140
@@ -179,7 +179,7 @@ def test_data_without_a_target_or_without_sound_is_refused() -> None:
     with pytest.raises(TrainingError, match="no training data for vocals"):
         ClipPlanner([recording_from_arrays("silent", silent)], tiny())
     with pytest.raises(TrainingError, match="no training data for vocals"):
-        ClipPlanner([recording_from_arrays("drums", {"drums": noise(1)})], tiny())
+        ClipPlanner([recording_from_arrays("drums", {"drums": pcm(1)})], tiny())
 
 
 def test_stems_that_are_left_out_are_unknown() -> None:

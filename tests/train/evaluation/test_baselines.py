@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.train.signals import RATE, noise
+from tests.signals import RATE, noise
 from unetsep.config import STEMS
 from unetsep.train.evaluation.baselines import BASELINES, LABELS, mixture_share, oracle_mask
 from unetsep.train.evaluation.scoring import score

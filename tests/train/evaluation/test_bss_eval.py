@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.train.signals import RATE, noise
+from tests.signals import RATE, noise
 from unetsep.train.evaluation.bss_eval import (
     BLOCK,
     BLOCKS_AT_ONCE,
@@ -48,9 +48,9 @@ def stack(signals: dict[str, Array], names: tuple[str, ...]) -> Array:
     [(("vocals", "drums", "bass", "other"), 1), (("vocals", "other"), 2)],
 )
 def test_music_scores_as_in_museval(
-    music: TrackAudio, estimates: dict[str, Array], stems: tuple[str, ...], channels: int
+    real_song: TrackAudio, estimates: dict[str, Array], stems: tuple[str, ...], channels: int
 ) -> None:
-    true, guess = stack(music.references, stems), stack(estimates, stems)
+    true, guess = stack(real_song.references, stems), stack(estimates, stems)
     assert_like_museval(true[:, :channels], guess[:, :channels])
 
 
@@ -61,9 +61,11 @@ def test_a_musdb_track_scores_as_in_museval() -> None:
     assert_like_museval(true, true + 0.3 * (track.mixture - true))
 
 
-def test_silent_frames_count_for_no_stem(music: TrackAudio, estimates: dict[str, Array]) -> None:
+def test_silent_frames_count_for_no_stem(
+    real_song: TrackAudio, estimates: dict[str, Array]
+) -> None:
     stems = ("vocals", "drums")
-    true, guess = stack(music.references, stems)[..., : 4 * RATE], stack(estimates, stems)
+    true, guess = stack(real_song.references, stems)[..., : 4 * RATE], stack(estimates, stems)
     guess = guess[..., : 4 * RATE].copy()
     true, guess[1, :, RATE : 2 * RATE] = true.copy(), 0
     true[0, :, 3 * RATE :] = 0
@@ -77,10 +79,10 @@ def test_tracks_of_any_length_score_as_in_museval(samples: int) -> None:
     assert_like_museval(true, true + 0.3 * true[::-1], window=1000)
 
 
-def test_a_mono_stem_is_no_problem(music: TrackAudio, estimates: dict[str, Array]) -> None:
+def test_a_mono_stem_is_no_problem(real_song: TrackAudio, estimates: dict[str, Array]) -> None:
     # Two equal channels make the system singular; the scores are those of one channel.
     stems = ("vocals", "bass")
-    true = stack(music.references, stems)[:, :1, : 3 * RATE]
+    true = stack(real_song.references, stems)[:, :1, : 3 * RATE]
     guess = stack(estimates, stems)[:, :1, : 3 * RATE]
     once = bss_eval(true, guess)
     twice = bss_eval(np.repeat(true, 2, axis=1), np.repeat(guess, 2, axis=1))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.train.signals import RATE, noise
+from tests.signals import RATE, noise
 from unetsep.config import STEMS, ModelConfig
 from unetsep.errors import AudioError, WeightsError
 from unetsep.network.unet import UNet

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.train.signals import noise
+from tests.signals import noise
 from unetsep.config import STEMS
 from unetsep.train.evaluation.scoring import METRICS, score
 from unetsep.train.evaluation.sdr import frame_sdr

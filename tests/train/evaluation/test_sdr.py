@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.train.signals import noise
+from tests.signals import noise
 from unetsep.train.evaluation.scoring import museval_scores
 from unetsep.train.evaluation.sdr import frame_sdr, match_length, median, silent_stems
 from unetsep.train.evaluation.tracks import TrackAudio
@@ -61,12 +61,12 @@ def test_any_number_of_channels_is_scored_as_museval_does(channels: int) -> None
 
 
 def test_music_scores_as_in_museval(
-    music: TrackAudio, estimates: dict[str, npt.NDArray[np.float32]]
+    real_song: TrackAudio, estimates: dict[str, npt.NDArray[np.float32]]
 ) -> None:
-    true = np.stack(list(music.references.values()))
-    guess = np.stack([estimates[stem] for stem in music.references])
-    samples = 4 * music.sample_rate - 100
-    found = assert_same(true[..., :samples], guess[..., :samples], window=music.sample_rate)
+    true = np.stack(list(real_song.references.values()))
+    guess = np.stack([estimates[stem] for stem in real_song.references])
+    samples = 4 * real_song.sample_rate - 100
+    found = assert_same(true[..., :samples], guess[..., :samples], window=real_song.sample_rate)
     assert found.shape == (4, 3)
 
 

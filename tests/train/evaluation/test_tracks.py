@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import yaml
 
-from tests.train.signals import RATE, noise
+from tests.signals import RATE, noise
 from unetsep.config import STEMS
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.train.data.musdb import VALID_SONGS
@@ -90,7 +90,7 @@ def test_files_of_different_rates_are_an_error(tmp_path: Path) -> None:
         read_track(track)
 
 
-def test_a_stem_file_is_decoded_as_musdb_does(music: TrackAudio, tmp_path: Path) -> None:
+def test_a_stem_file_is_decoded_as_musdb_does(real_song: TrackAudio, tmp_path: Path) -> None:
     stempeg = pytest.importorskip("stempeg")
     musdb = pytest.importorskip("musdb")
     (tmp_path / "test").mkdir()
@@ -102,10 +102,10 @@ def test_a_stem_file_is_decoded_as_musdb_does(music: TrackAudio, tmp_path: Path)
     expected.chunk_duration = 2.0
     np.testing.assert_array_equal(found.mixture, expected.audio.T)
     np.testing.assert_array_equal(found.references["drums"], expected.targets["drums"].audio.T)
-    np.testing.assert_array_equal(found.mixture, music.mixture[:, : found.mixture.shape[1]])
+    np.testing.assert_array_equal(found.mixture, real_song.mixture[:, : found.mixture.shape[1]])
 
 
-def test_a_damaged_stem_file_is_one_sentence(music: TrackAudio, tmp_path: Path) -> None:
+def test_a_damaged_stem_file_is_one_sentence(real_song: TrackAudio, tmp_path: Path) -> None:
     path = tmp_path / "Bad.stem.mp4"
     path.write_bytes(b"no audio" * 100)
     with pytest.raises(AudioError, match=r"Bad\.stem\.mp4"):

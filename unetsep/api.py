@@ -113,7 +113,7 @@ def separate(
     ((2, 7938000), 44100)
     """
     options = FileOptions(
-        stems=None if stems is None else tuple(stems),
+        stems=stems,
         two_stems=two_stems,
         container=container,
         bit_depth=bit_depth,
@@ -162,7 +162,7 @@ def separate_to_files(
     PosixPath('out/song/vocals.wav')
     """
     options = FileOptions(
-        stems=None if stems is None else tuple(stems),
+        stems=stems,
         two_stems=two_stems,
         container=container,
         bit_depth=bit_depth,

@@ -46,7 +46,7 @@ class FileOptions:
         If there is no such container or bit depth, or the template has other fields.
     """
 
-    stems: tuple[str, ...] | None = None
+    stems: Sequence[str] | None = None
     two_stems: str | None = None
     container: str = "wav"
     bit_depth: str = "auto"

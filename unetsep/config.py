@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_5
 # What each word may be; the first is the network that unetsep trains, the last Spleeter's.
 CHOICES = {
     "mask": ("softmax", "sigmoid"),
-    "networks": ("joint", "per_stem"),
+    "networks": ("joint", "per_stem", "guided"),
     "input": ("log", "linear"),
     "padding": ("torch", "same"),
     "activation": ("relu", "elu"),
@@ -78,6 +79,12 @@ class ModelConfig:
         blocks begin one frame early and are filled up.
     networks
         ``"joint"``: one network for all stems. ``"per_stem"``: a network for each stem.
+        ``"guided"``: one network for all stems and a guide, see `unetsep.network.guided`.
+    guide
+        SHA-256 of the checkpoint of the guide, a network that several models may share; empty
+        for other kinds of networks.
+    guide_weight
+        Share of the guide in the vote on the vocals, 0 to 1.
     input
         ``"log"``: compressed magnitudes relative to the segment's level, normalised per
         bin. ``"linear"``: magnitudes as they are.
@@ -131,6 +138,8 @@ class ModelConfig:
     norm_epsilon: float = 1e-5
     mask_exponent: float | None = None
     mask_epsilon: float = 1e-10
+    guide: str = ""
+    guide_weight: float = 0.7
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stems", tuple(self.stems))
@@ -156,6 +165,10 @@ class ModelConfig:
             "norm_epsilon": self.norm_epsilon > 0,
             "mask_exponent": self.mask_exponent is None or self.mask_exponent >= 0,
             "mask_epsilon": self.mask_epsilon > 0,
+            "guide": bool(re.fullmatch("[0-9a-f]{64}", self.guide)) and self._guidable
+            if self.networks == "guided"
+            else not self.guide,
+            "guide_weight": 0 <= self.guide_weight <= 1,
         } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
             if not holds:
@@ -167,6 +180,12 @@ class ModelConfig:
     def frame_multiple(self) -> int:
         """Bins and frames given to the network must be multiples of this."""
         return int(2 ** len(self.filters))
+
+    @property
+    def _guidable(self) -> bool:
+        """Whether masks and input are such that a guide can join them."""
+        softmax = self.mask == "softmax" and self.ratio_exponent == 0
+        return softmax and self.input == "log" and "vocals" in self.stems and len(self.stems) > 1
 
     @property
     def ratio_exponent(self) -> float:
@@ -184,7 +203,7 @@ class ModelConfig:
     @property
     def complete(self) -> bool:
         """Whether the masks of all stems sum to one."""
-        joint = self.mask == "softmax" and self.networks == "joint"
+        joint = self.mask == "softmax" and self.networks != "per_stem"
         return self.ratio_exponent != 0 or (joint and len(self.stems) > 1)
 
     @property

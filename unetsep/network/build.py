@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..config import ModelConfig
+from .guided import Guided, InferenceGuided
 from .inference import InferenceNetwork, InferenceUNet
 from .masks import MaskNetwork
 from .per_stem import InferencePerStem, PerStem
@@ -29,6 +30,7 @@ class Kind(NamedTuple):
 KINDS = {
     "joint": Kind(UNet, InferenceUNet),
     "per_stem": Kind(PerStem, InferencePerStem),
+    "guided": Kind(Guided, InferenceGuided),
 }
 
 

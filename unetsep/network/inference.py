@@ -115,7 +115,17 @@ class InferenceUNet(InferenceNetwork):
 
     def logits(self, magnitude: Tensor) -> Logits:
         """See `InferenceNetwork.logits`."""
-        output = self.head(self._hidden(magnitude))
+        return self.output(self.normalised(magnitude))
+
+    def normalised(self, magnitude: Tensor, level: Tensor | None = None) -> Tensor:
+        """See `UNet.normalised`."""
+        if self.config.input == "linear":
+            return magnitude
+        return compress(magnitude, self.config, level).sub_(self.mean).div_(self.std)
+
+    def output(self, normalised: Tensor) -> Logits:
+        """See `UNet.output`."""
+        output = self.head(self._hidden(normalised))
         axes = (len(self.config.stems), self.config.channels)
 
         def frames(start: int, stop: int) -> Tensor:
@@ -124,12 +134,9 @@ class InferenceUNet(InferenceNetwork):
 
         return frames
 
-    def _hidden(self, magnitude: Tensor) -> Tensor:
+    def _hidden(self, normalised: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
-        hidden = magnitude
-        if self.config.input == "log":
-            hidden = compress(magnitude, self.config).sub_(self.mean).div_(self.std)
-        hidden = hidden.transpose(2, 3).to(self.dtype)
+        hidden = normalised.transpose(2, 3).to(self.dtype)
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for encoder in self.encoder:

@@ -23,15 +23,17 @@ class UNet(MaskNetwork):
     ----------
     config
         Sizes, stems and the kind of mask.
+    spectra
+        How many spectra of ``config.channels`` each it sees beside each other.
     """
 
     input_mean: Tensor
     input_std: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, spectra: int = 1) -> None:
         super().__init__(config)
         assert config.networks == "joint", "see unetsep.network.build"
-        widths = (config.channels, *config.filters)
+        widths = (spectra * config.channels, *config.filters)
         self.encoder = nn.ModuleList(
             _encoder_level(before, after, config, deepest=level == len(config.filters))
             for level, (before, after) in enumerate(itertools.pairwise(widths), start=1)
@@ -64,10 +66,25 @@ class UNet(MaskNetwork):
 
     def logits(self, magnitude: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
-        hidden = magnitude
-        if self.config.input == "log":
-            mean, std = self.input_mean[..., None], self.input_std[..., None]
-            hidden = (compress(magnitude, self.config) - mean) / std
+        return self.output(self.normalised(magnitude))
+
+    def normalised(self, magnitude: Tensor, level: Tensor | None = None) -> Tensor:
+        """Magnitudes as the first level sees them, of the same shape.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)``.
+        level
+            See `compress`.
+        """
+        if self.config.input == "linear":
+            return magnitude
+        mean, std = self.input_mean[..., None], self.input_std[..., None]
+        return (compress(magnitude, self.config, level) - mean) / std
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """Logits of normalised spectra ``(batch, spectra * channels, bins, frames)``."""
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips = []
@@ -86,11 +103,23 @@ class UNet(MaskNetwork):
         return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
 
 
-def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
+def rms_level(magnitude: Tensor) -> Tensor:
+    """RMS of each clip over all frames that are not digital silence, ``(batch, 1, 1, 1)``.
+
+    Parameters
+    ----------
+    magnitude
+        ``(batch, channels, bins, frames)``, >= 0.
+    """
+    power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
+    active = (power > 0).sum(dim=1).clamp(min=1)
+    return (power.sum(dim=1) / active).sqrt()[:, None, None, None]
+
+
+def compress(magnitude: Tensor, config: ModelConfig, level: Tensor | None = None) -> Tensor:
     """Log magnitude relative to the clip's level, so that the level does not matter.
 
-    The level is the RMS over all frames that are not digital silence; silence gives
-    the constant ``log(log_floor)``.
+    Silence gives the constant ``log(log_floor)``.
 
     Parameters
     ----------
@@ -98,17 +127,17 @@ def compress(magnitude: Tensor, config: ModelConfig) -> Tensor:
         ``(batch, channels, bins, frames)``, >= 0.
     config
         ``log_floor``.
+    level
+        ``(batch, 1, 1, 1)``; by default that of ``magnitude`` by `rms_level`.
 
     Returns
     -------
     Tensor
         ``(batch, channels, bins, frames)``, not yet normalised per bin.
     """
-    power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
-    active = (power > 0).sum(dim=1).clamp(min=1)
-    level = (power.sum(dim=1) / active).sqrt()
+    level = rms_level(magnitude) if level is None else level
     scale = 1 / level.clamp(min=torch.finfo(magnitude.dtype).tiny)
-    return (magnitude * scale[:, None, None, None] + config.log_floor).log()
+    return (magnitude * scale + config.log_floor).log()
 
 
 def _doubling(before: int, after: int, config: ModelConfig, *, bias: bool) -> nn.ConvTranspose2d:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import WeightsError
 from . import hub
 from .checkpoint import MAX_BYTES, build_network
-from .manifest import Checkpoint, find_checkpoint, is_path, model_name
+from .manifest import Checkpoint, find_checkpoint, is_path, list_models, model_name
 
 if TYPE_CHECKING:
     from ..network.masks import MaskNetwork
@@ -38,10 +38,35 @@ def load_network(model: str | Path) -> MaskNetwork:
         If there is no such model, or the file is damaged or not what it should be.
     """
     if is_path(model):
-        return build_network(_read(Path(model)), str(model))
-    entry = find_checkpoint(model_name(model))
+        network = build_network(_read(Path(model)), str(model))
+    else:
+        network = _published(find_checkpoint(model_name(model)))
+    if network.config.guide:
+        _attach_guide(network, str(model))
+    return network
+
+
+def _published(entry: Checkpoint) -> MaskNetwork:
     local = entry.source or entry.bundled
     return build_network(_verified(entry) if local else hub.read(entry), entry.name)
+
+
+def _attach_guide(network: MaskNetwork, label: str) -> None:
+    """Give a guided network its guide, which is a model of its own: several share one."""
+    from ..network.guided import Guided
+
+    assert isinstance(network, Guided)
+    sha256 = network.config.guide
+    entry = next((each for each in list_models() if each.sha256 == sha256), None)
+    if entry is None:
+        raise WeightsError(
+            f"{label} is guided by a model that is not here (SHA-256 {sha256[:12]}...): install "
+            "the version of unetsep that has it, or import it"
+        )
+    try:
+        network.attach(_published(entry))
+    except ValueError as error:
+        raise WeightsError(f"{label} cannot be guided by {entry.name}: {error}") from error
 
 
 def _verified(entry: Checkpoint) -> bytes:

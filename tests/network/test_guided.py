@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from unetsep.config import ModelConfig
+from unetsep.network.build import for_inference
+from unetsep.network.guided import LEVEL, Guided, guided_logits, with_guide
+from unetsep.network.presets import spleeter_config
+from unetsep.network.unet import UNet, rms_level
+
+SMALL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
+VOCALS = dataclasses.replace(
+    spleeter_config(2, (4, 6)),
+    stems=("vocals",),
+    networks="joint",
+    mask_exponent=0.0,
+    n_fft=512,
+    hop_length=128,
+    bins=64,
+    segment_frames=64,
+)
+
+
+def network() -> Guided:
+    """A guided network whose second spectrum matters."""
+    torch.manual_seed(1)
+    guided = with_guide(UNet(SMALL).eval(), UNet(VOCALS).eval(), "0" * 64)
+    with torch.no_grad():
+        weight = guided.rest.encoder[0][0].weight  # type: ignore[index]
+        weight[:, 2:] = weight[:, :2].flip(0)
+    return guided
+
+
+def magnitude(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, 2, 64, 32, generator=generator) ** 4 * 30
+
+
+def test_masks_are_the_vote_and_shares_of_what_it_leaves() -> None:
+    torch.manual_seed(0)
+    own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
+    masks = guided_logits(own, guide, 0.7, 0).softmax(dim=1)
+    rest = own[:, 1:]
+    alone = (own[:, :1] - rest.logsumexp(dim=1, keepdim=True)).sigmoid()
+    vote = (0.7 * guide + 0.3 * alone.logit()).sigmoid()
+    expected = torch.cat([vote, (1 - vote) * rest.softmax(dim=1)], dim=1)
+    assert (masks - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("vocals", range(4))
+def test_the_vocals_may_have_any_place_among_the_stems(vocals: int) -> None:
+    own, guide = torch.randn(1, 4, 3), torch.randn(1, 1, 3)
+    order = [1, 2, 3]
+    order.insert(vocals, 0)
+    moved = guided_logits(own[:, order], guide, 0.5, vocals)
+    assert torch.allclose(moved, guided_logits(own, guide, 0.5, 0)[:, order])
+
+
+def test_without_weight_the_guide_changes_nothing() -> None:
+    own = torch.randn(1, 4, 2, 5, 6)
+    masks = guided_logits(own, torch.randn(1, 1, 2, 5, 6), 0.0, 0).softmax(dim=1)
+    assert (masks - own.softmax(dim=1)).abs().max() < 1e-6
+
+
+def test_a_network_that_was_just_given_a_guide_divides_the_rest_as_before() -> None:
+    torch.manual_seed(0)
+    plain, guide = UNet(SMALL).eval(), UNet(VOCALS).eval()
+    guided = with_guide(plain, guide, "0" * 64)
+    seen = magnitude()
+    with torch.no_grad():
+        expected, found = plain(seen)[:, 1:], guided(seen)[:, 1:]
+        shares = expected / expected.sum(dim=1, keepdim=True)
+        assert (found / found.sum(dim=1, keepdim=True) - shares).abs().max() < 1e-5
+        # The guide sees the mixture at its own level.
+        vote = guide.logits(seen * LEVEL / rms_level(seen))
+        assert (guided.vote(seen) - vote).abs().max() < 1e-4
+
+
+def test_the_twin_for_inference_gives_the_same_masks() -> None:
+    guided, seen = network(), magnitude()
+    with torch.inference_mode():
+        masks = guided(seen)
+        assert (for_inference(guided)(seen) - masks).abs().max() < 1e-5
+        rough = for_inference(guided, torch.bfloat16)(seen)
+        assert (rough - masks).abs().max() < 0.1
+    assert (masks.sum(dim=1) - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e3])
+def test_the_level_does_not_matter(factor: float) -> None:
+    guided, seen = network(), magnitude()
+    with torch.no_grad():
+        assert (guided(seen) - guided(seen * factor)).abs().max() < 1e-4
+
+
+def test_silence_gives_finite_masks() -> None:
+    guided = network()
+    with torch.no_grad():
+        for seen in (torch.zeros(1, 2, 64, 32), torch.full((1, 2, 64, 32), 1e-30)):
+            assert guided(seen).isfinite().all()
+            assert for_inference(guided)(seen).isfinite().all()
+
+
+def test_the_guide_is_no_part_of_the_weights_and_stays_as_it_is() -> None:
+    guided = network().train()
+    assert all(name.startswith("rest.") for name in guided.state_dict())
+    before = copy.deepcopy(guided.guide.state_dict())
+    optimizer = torch.optim.SGD(guided.parameters(), 0.1)
+    guided(magnitude()).square().mean().backward()
+    optimizer.step()
+    assert not guided.guide.training
+    for name, value in guided.guide.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_network_without_its_guide_says_so() -> None:
+    config = dataclasses.replace(SMALL, networks="guided", guide="a" * 64)
+    with pytest.raises(ValueError, match=r"aaaaaaaaaaaa\.\.\. was not attached"):
+        Guided(config)(magnitude())
+
+
+@pytest.mark.parametrize(
+    "changed", [{"stems": ("bass",)}, {"bins": 32}, {"input": "log", "mask": "sigmoid"}]
+)
+def test_other_networks_are_no_guides(changed: dict[str, object]) -> None:
+    other = UNet(dataclasses.replace(VOCALS, **changed))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a guide must be one network for vocals alone"):
+        network().attach(other)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"guide": ""},
+        {"guide": "xyz"},
+        {"stems": ("drums", "bass")},
+        {"mask": "sigmoid"},
+        {"input": "linear"},
+        {"guide_weight": 1.5},
+    ],
+)
+def test_configs_that_cannot_be_guided_are_refused(changed: dict[str, object]) -> None:
+    values = {"networks": "guided", "guide": "a" * 64} | changed
+    with pytest.raises(ValueError, match="is not usable"):
+        dataclasses.replace(SMALL, **values)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ import pytest
 import soundfile
 from midi_parts import Control, Note, Part, excerpt, for_kit, read, split, vary, write
 
-from unetsep.train.data.sources import find_pools
+from unetsep.train.data.musdb import STEMS
+from unetsep.train.data.pools import Pools
 
 PIANO, ROCK_GUITAR, BASS, PICKED_BASS, STRINGS, CHOIR = 0, 30, 33, 34, 48, 52
 
@@ -226,7 +227,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_command_writes_pools_that_training_finds(pools, capsys) -> None:
     folder = pools("pools")
     assert "left out: mido cannot read" in capsys.readouterr().out
-    found = find_pools(folder)
+    found = Pools().find(folder, STEMS)
     minutes = dict.fromkeys(("bass", "drums", "other"), 0.0)
     for source in found:
         (stem, path), *_ = source.files.items()

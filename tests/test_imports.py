@@ -16,7 +16,7 @@ FLOORS = [
     {"errors", "config", "storage", "version"},
     {"audio", "dsp", "network"},
     {"weights"},
-    {"separator", "spleeter", "paths"},
+    {"separator", "spleeter", "paths", "listen"},
     {"files"},
     {"train"},
     {"api", "cli"},

@@ -1,0 +1,88 @@
+"""A headless Chromium that opens pages from the disk, and what it heard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--window-size=1280,900 "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--autoplay-policy=no-user-gesture-required"
+)
+# Records everything that is heard, with the context's own count of samples.
+RECORDER = """
+const [done] = arguments;
+(async () => {
+  const engine = unetsepPlayer.engine;
+  engine.open();
+  const code = `registerProcessor("tap", class extends AudioWorkletProcessor {
+    process([input]) {
+      // On a busy machine currentFrame stands still for some calls.
+      this.at = Math.max(currentFrame, (this.at ?? -128) + 128);
+      if (input.length) this.port.postMessage([this.at, input[0].slice(), input[1]?.slice()]);
+      return true;
+    }
+  });`;
+  await engine.context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(code)}`);
+  const tap = new AudioWorkletNode(engine.context, "tap", { numberOfOutputs: 0 });
+  engine.master.connect(tap);
+  window.heard = [];
+  tap.port.onmessage = ({ data }) => window.heard.push(data);
+  // Which deck was heard from when on: it says which sample belongs to which moment.
+  window.decks = [];
+  const takeOver = engine.takeOver.bind(engine);
+  engine.takeOver = async (...values) => {
+    const result = takeOver(...values);
+    window.decks.push(engine.deck);
+    return result;
+  };
+  done();
+})();
+"""
+
+
+@contextmanager
+def chromium(folder: Path, *, network: bool = True) -> Iterator[Any]:
+    """A driver; skips without Chromium, unless the tests must be complete."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not browser or not driver:
+        if os.environ.get("CI"):
+            pytest.fail("the player's tests need chromium and chromium-driver")
+        pytest.skip("chromium or chromium-driver is missing")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in [*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"]:
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    logs = {"browser": "ALL", **({"performance": "ALL"} if network else {})}
+    options.set_capability("goog:loggingPrefs", logs)
+    with webdriver.Chrome(options=options, service=Service(driver)) as chrome:
+        chrome.set_script_timeout(100)
+        yield chrome
+
+
+def requests(driver: Any) -> list[str]:
+    """Addresses of everything that was loaded since the last call."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def complaints(driver: Any) -> list[str]:
+    """Whatever the console showed since the last call."""
+    return [entry["message"] for entry in driver.get_log("browser")]

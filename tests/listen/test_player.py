@@ -1,0 +1,479 @@
+"""The page in a real browser, opened from the disk."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.listen.browser import RECORDER, chromium, complaints, requests
+from unetsep.listen import pieces
+from unetsep.listen.page import write_page
+from unetsep.listen.songs import Song, find_songs
+
+RATE = 44_100
+STEMS = ("vocals", "drums", "bass", "other")
+FORMATS = {
+    "vocals": ("wav", "PCM_16"),
+    "drums": ("wav", "PCM_24"),
+    "bass": ("wav", "FLOAT"),
+    "other": ("flac", "PCM_16"),
+}
+PIECE = 2  # s: joins come often
+# Chromium decodes positive samples of 16 bits to x / 32767.
+EXACT = 4 * 1.01 / 32767
+FADE = 1000  # samples: longer than from one deck to the next
+SECONDS = 9.0
+
+
+def stem(seed: int, seconds: float = SECONDS) -> np.ndarray:
+    """Noise and a tone, ``(samples, 2)``, on the grid of 16 bits."""
+    rng = np.random.default_rng(seed)
+    time_ = np.arange(round(seconds * RATE)) / RATE
+    wave = 0.1 * np.sin(2 * np.pi * 110 * (seed + 1) * time_)[:, None]
+    wave = wave + 0.05 * rng.standard_normal((len(time_), 2))
+    return np.round(np.clip(wave, -0.9, 0.9) * 32768) / 32768
+
+
+def write_stems(folder: Path, waves: dict[str, np.ndarray]) -> None:
+    folder.mkdir(parents=True)
+    for name, wave in waves.items():
+        suffix, subtype = FORMATS.get(name, ("wav", "PCM_16"))
+        soundfile.write(folder / f"{name}.{suffix}", wave, RATE, subtype=subtype)
+
+
+@pytest.fixture(scope="module")
+def waves() -> dict[str, dict[str, np.ndarray]]:
+    one = {name: stem(index) for index, name in enumerate(STEMS)}
+    # The second model gives each stem a little of the next: the sum stays the same.
+    names = [*STEMS[1:], STEMS[0]]
+    shares = {name: np.round(one[name] * 8192) / 32768 for name in STEMS}
+    two = {n: one[n] - shares[n] + shares[m] for n, m in zip(STEMS, names, strict=True)}
+    return {"l1": one, "mse": two}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, waves: dict[str, dict[str, np.ndarray]]) -> Path:
+    folder = tmp_path_factory.mktemp("out & about ü")
+    for model, stems in waves.items():
+        write_stems(folder / model / "song", stems)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "PIECE_SECONDS", PIECE)
+        return write_page(folder, find_songs(folder))
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("browser")) as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def player(driver: Any, page: Path) -> Iterator[Any]:
+    """The driver with a fresh page; nothing may have been complained about or asked for."""
+    requests(driver)  # of Chromium's own start page
+    open_page(driver, page)
+    yield driver
+    assert complaints(driver) == []
+    addresses = requests(driver)
+    assert len(addresses) >= 2
+    assert [a for a in addresses if not re.match("file:|blob:|data:", a)] == []
+
+
+def open_page(driver: Any, page: Path) -> None:
+    driver.get(page.as_uri())
+    wait(driver, "window.unetsepPlayer?.engine && document.querySelectorAll('.lane').length > 0")
+
+
+def wait(driver: Any, condition: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not driver.execute_script(f"return Boolean({condition})"):
+        assert time.monotonic() < end, condition
+        time.sleep(0.02)
+
+
+def run(driver: Any, code: str) -> Any:
+    return driver.execute_script("const {engine, mixer} = unetsepPlayer;" + code)
+
+
+def press(driver: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).send_keys(*keys).perform()
+
+
+def click(driver: Any, selector: str) -> None:
+    driver.find_element("css selector", selector).click()
+
+
+def frame(driver: Any) -> float:
+    return float(run(driver, "return engine.frame"))
+
+
+def heard(driver: Any) -> np.ndarray:
+    """What was recorded, ``(samples, 2)``, from the context's first sample on."""
+    text = driver.execute_script(
+        """
+        const out = new Float32Array(2 * (window.heard.at(-1)[0] + 128));
+        for (const [at, left, right = left] of window.heard)
+          left.forEach((x, i) => {
+            out[2 * (at + i)] = x;
+            out[2 * (at + i) + 1] = right[i];
+          });
+        const bytes = new Uint8Array(out.buffer), parts = [];
+        for (let i = 0; i < bytes.length; i += 32768)
+          parts.push(String.fromCharCode(...bytes.subarray(i, i + 32768)));
+        return btoa(parts.join(""));
+        """
+    )
+    return np.frombuffer(base64.b64decode(text), "<f4").reshape(-1, 2)
+
+
+def last_decks(driver: Any) -> list[dict[str, int]]:
+    """Of the last two: the sample at which they were heard first, and the frame it was.
+
+    On a slow machine there are more: a deck that came too late was replaced.
+    """
+    decks = run(driver, "return decks.slice(-2).map((d) => [d.heard, d.from])")
+    return [{"place": round(heard * RATE), "from": start} for heard, start in decks]
+
+
+def record(driver: Any) -> None:
+    driver.execute_async_script(RECORDER)
+
+
+def mix(waves: dict[str, np.ndarray], *names: str) -> np.ndarray:
+    return np.sum([waves[name] for name in names or STEMS], axis=0)
+
+
+def test_what_is_heard_is_the_stems_to_the_sample_across_joins_loops_and_seeks(
+    player: Any, waves: dict[str, dict[str, np.ndarray]]
+) -> None:
+    record(player)
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {4.3 * RATE}")  # two joins
+    run(player, f"engine.change({{loop: {{start: {RATE}, end: {RATE + 20_000}}}}}, {RATE})")
+    time.sleep(1.5)
+    run(player, "engine.pause()")
+    before, after = last_decks(player)
+    song = mix(waves["l1"])
+    assert after["from"] == RATE
+    assert after["place"] - before["place"] > 2 * PIECE * RATE
+    sound = heard(player)
+    played = slice(before["place"] + FADE, after["place"])
+    start = before["from"] + FADE
+    expected = song[start : start + played.stop - played.start]
+    np.testing.assert_allclose(sound[played], expected, atol=EXACT)
+    looped = song[RATE + np.arange(RATE) % 20_000]
+    found = sound[after["place"] :][FADE:RATE]
+    np.testing.assert_allclose(found, looped[FADE:], atol=EXACT)
+
+
+def test_the_model_changes_at_the_same_place_while_playing(
+    player: Any, waves: dict[str, dict[str, np.ndarray]]
+) -> None:
+    record(player)
+    run(player, "mixer.stem('vocals').solo = true; engine.play()")
+    wait(player, f"unetsepPlayer.engine.frame > {0.8 * RATE}")
+    click(player, "#models label:nth-child(2)")
+    wait(player, "unetsepPlayer.engine.deck?.model === 1")
+    time.sleep(0.8)
+    run(player, "engine.pause()")
+    before, after = last_decks(player)
+    sound = heard(player)
+    played = after["place"] - before["place"]
+    assert played > 0.3 * RATE
+    assert after["from"] == before["from"] + played
+    part = slice(before["place"] + FADE, after["place"])
+    expected = waves["l1"]["vocals"][before["from"] + FADE : after["from"]]
+    np.testing.assert_allclose(sound[part], expected, atol=EXACT)
+    later = slice(after["from"] + FADE, after["from"] + RATE // 2)
+    found = sound[after["place"] + FADE : after["place"] + RATE // 2]
+    np.testing.assert_allclose(found, waves["mse"]["vocals"][later], atol=EXACT)
+
+
+def test_mute_solo_volume_pan_and_presets_change_what_is_heard(player: Any) -> None:
+    def gains() -> list[float]:
+        return [run(player, f"return mixer.gain('{name}')") for name in STEMS]
+
+    click(player, ".lane:nth-child(2) .mute")
+    assert gains() == [1, 0, 1, 1]
+    click(player, ".lane:nth-child(1) .solo")
+    assert gains() == [1, 0, 0, 0]
+    click(player, "#presets button:nth-child(2)")
+    assert player.find_element("css selector", "#presets button:nth-child(2)").text == "Karaoke"
+    assert gains() == [0, 1, 1, 1]
+    assert (
+        player.find_element("css selector", ".lane .mute").get_attribute("aria-pressed") == "true"
+    )
+    run(player, "engine.play()")
+    wait(player, "unetsepPlayer.engine.deck")
+    for selector, value in (
+        (".lane:nth-child(3) label:first-child input", 0.5),
+        (".lane:nth-child(3) label:last-child input", -1),
+    ):
+        driver_set(player, selector, value)
+    time.sleep(0.1)
+    strip = run(
+        player,
+        "const {gain, panner} = engine.deck.strips.strips[2];"
+        "return [gain.gain.value, panner.pan.value]",
+    )
+    assert strip == pytest.approx([0.5, -1], abs=1e-3)
+    driver_set(player, "#volume", 25)
+    time.sleep(0.1)
+    assert run(player, "return engine.master.gain.value") == pytest.approx(0.25, abs=1e-3)
+
+
+def driver_set(driver: Any, selector: str, value: float) -> None:
+    driver.execute_script(
+        "const input = document.querySelector(arguments[0]); input.value = arguments[1];"
+        "input.dispatchEvent(new Event('input', { bubbles: true }))",
+        selector,
+        value,
+    )
+
+
+def test_a_click_on_a_waveform_seeks_and_a_drag_loops(player: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    view = player.find_element("css selector", ".lane:nth-child(2) .view")
+    width = view.size["width"]
+    length = SECONDS * RATE
+    ActionChains(player).move_to_element_with_offset(view, 0, 0).click().perform()
+    assert frame(player) == pytest.approx(length / 2, abs=2 * length / width)
+    drag = ActionChains(player).move_to_element_with_offset(view, -width // 4, 0).click_and_hold()
+    drag.move_by_offset(width // 8, 0).release().perform()
+    loop = run(player, "return engine.loop")
+    assert loop["start"] == pytest.approx(length / 4, abs=2 * length / width)
+    assert loop["end"] == pytest.approx(length * 3 / 8, abs=2 * length / width)
+    assert frame(player) == loop["start"]
+    assert run(player, "return engine.playing") is False
+
+
+def test_every_key_does_what_the_page_says(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    press(player, Keys.SPACE)
+    wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
+    press(player, Keys.ARROW_RIGHT)
+    wait(player, f"unetsepPlayer.engine.frame > {5 * RATE}")
+    press(player, Keys.ARROW_LEFT)
+    wait(player, f"unetsepPlayer.engine.frame < {3 * RATE}")
+    press(player, Keys.SPACE)
+    assert run(player, "return engine.playing") is False
+    place = frame(player)
+    time.sleep(0.2)
+    assert frame(player) == place
+    press(player, "3")
+    assert run(player, "return mixer.gain('bass')") == 1
+    assert run(player, "return mixer.gain('vocals')") == 0
+    press(player, "3", "m")
+    assert run(player, "return engine.volume") == 0
+    press(player, "m", Keys.ARROW_DOWN)
+    assert run(player, "return engine.volume") == pytest.approx(0.95)
+    press(player, "l")
+    assert run(player, "return engine.loop.start") == pytest.approx(place, abs=1)
+    press(player, "l")
+    assert run(player, "return engine.looping") is False
+    press(player, "c")
+    assert run(player, "return engine.model") == 1
+
+
+def test_the_mix_is_saved_as_it_is_heard(
+    player: Any, waves: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    player.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    click(player, ".lane:nth-child(1) .mute")
+    click(player, "#save")
+    target = tmp_path / "song (mix).wav"
+    end = time.monotonic() + 20
+    while not target.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    saved, rate = soundfile.read(target)
+    assert rate == RATE
+    np.testing.assert_allclose(saved, mix(waves["l1"], *STEMS[1:]), atol=1.01 / 32768)
+
+
+def test_controls_have_names_for_screen_readers(player: Any) -> None:
+    unnamed = run(
+        player,
+        """
+        return [...document.querySelectorAll("button, input")]
+          .filter((control) => !(control.getAttribute("aria-label") || control.textContent.trim() ||
+            control.closest("label")?.textContent.trim()))
+          .map((control) => control.outerHTML);
+        """,
+    )
+    assert unnamed == []
+    assert run(player, "return document.querySelectorAll('.lane[aria-label]').length") == 4
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_screen_and_every_stem_has_its_pictures(
+    player: Any, width: int
+) -> None:
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    player.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        time.sleep(0.3)
+        assert run(player, "return document.documentElement.scrollWidth") == width
+        outside = run(
+            player,
+            "return [...document.querySelectorAll('.transport button, .transport input, .view')]"
+            ".filter((e) => e.getBoundingClientRect().right > innerWidth + 1).length",
+        )
+        assert outside == 0
+        pictures = run(player, "return [...document.images].map((image) => image.naturalWidth)")
+        assert len(pictures) == 4
+        assert min(pictures) > 500
+        drawn = run(
+            player,
+            "return unetsepPlayer.lanes.map((lane) => "
+            "lane.surfer.getWrapper().querySelectorAll('canvas').length)",
+        )
+        assert min(drawn) >= 1
+    finally:
+        player.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_an_album_lists_its_songs_and_mp3_and_mono_play(driver: Any, tmp_path: Path) -> None:
+    for index, name in enumerate(("One", "Two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        soundfile.write(folder / "vocals.mp3", stem(5 + index, 3 + index)[:, 0], 22_050)
+    page = write_page(tmp_path, find_songs(tmp_path))
+    open_page(driver, page)
+    buttons = driver.find_elements("css selector", "#songs button")
+    assert [button.text for button in buttons] == ["One", "Two"]
+    run(driver, "engine.play()")
+    buttons[1].click()
+    wait(driver, "document.title === 'Two' && unetsepPlayer.engine.frame > 2000")
+    assert run(driver, "return engine.context.sampleRate") == 22_050
+    run(driver, "engine.pause()")
+    assert complaints(driver) == []
+
+
+CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute of clicks: every two seconds one of each stem."""
+    folder = tmp_path_factory.mktemp("clicks") / "song"
+    waves = {}
+    for name, first in CLICKS.items():
+        waves[name] = np.zeros((62 * RATE, 2))
+        waves[name][round(first * RATE) :: 2 * RATE] = 0.8
+    write_stems(folder, waves)
+    return write_page(folder, [Song("clicks", {"": {n: find(folder, n) for n in STEMS}})])
+
+
+def find(folder: Path, name: str) -> Path:
+    (path,) = folder.glob(f"{name}.*")
+    return path
+
+
+def test_clicks_stay_in_place_for_a_minute_of_seeks_and_speeds(driver: Any, clicks: Path) -> None:
+    open_page(driver, clicks)
+    record(driver)
+    run(driver, "engine.play()")
+    for settings, place, seconds in (
+        ("{}", "null", 12),
+        ("{}", 30.123 * RATE, 6),
+        ("{speed: 0.5}", "null", 12),
+        ("{}", 7.7 * RATE, 5),
+        ("{speed: 1.5}", "null", 10),
+        ("{semitones: 3}", 20 * RATE, 5),
+        ("{speed: 1, semitones: 0}", "null", 8),
+        ("{}", 50 * RATE, 5),
+    ):
+        run(driver, f"engine.change({settings}, {place})")
+        time.sleep(seconds)
+    run(driver, "engine.pause()")
+    sound = heard(driver)
+    peaks = find_peaks(np.abs(sound).max(axis=1))
+    frames = driver.execute_script(
+        """
+        return arguments[0].map((peak) => {
+          const time = peak / 44100;
+          const deck = window.decks.findLast((deck) => deck.heard + 0.05 < time);
+          return deck ? [deck.frameAt(time), deck.speed] : null;
+        });
+        """,
+        peaks,
+    )
+    errors = []
+    for place, speed in filter(None, frames):
+        ideal = round(place / RATE / 0.5 - 2) * 0.5 + 1.0
+        errors.append((place / RATE - ideal) / speed)
+    assert len(errors) >= 90
+    assert max(map(abs, errors)) < 0.001
+
+
+def find_peaks(level: np.ndarray) -> list[int]:
+    """The loudest sample of each burst; bursts are 0.3 s apart."""
+    peaks, begin = [], 0
+    loud = np.flatnonzero(level > 0.1)
+    for end in [*(np.flatnonzero(np.diff(loud) > 0.15 * RATE) + 1), len(loud)]:
+        inside = loud[begin:end]
+        peaks.append(int(inside[np.argmax(level[inside])]))
+        begin = end
+    return peaks
+
+
+def test_two_hours_open_at_once_and_stay_small(tmp_path: Path) -> None:
+    page = two_hours(tmp_path)
+    # A log of the network would keep everything that was ever loaded.
+    with chromium(tmp_path / "browser", network=False) as driver:
+        open_page(driver, page)
+        loading = run(driver, "return performance.getEntriesByType('navigation')[0].duration")
+        assert loading < 3000
+        assert run(driver, "return engine.duration") == 7200
+        run(driver, "engine.play()")
+        for minute in range(3, 120, 10):
+            run(driver, f"engine.seek({minute * 60 * RATE})")
+            wait(driver, f"unetsepPlayer.engine.deck?.from === {minute * 60 * RATE}")
+            time.sleep(0.8)
+            assert memory(driver) < 300e6
+        decoded = run(driver, "return engine.pieces.kept.size * engine.pieces.bytes(0)")
+        assert 0 < decoded <= 100e6
+        assert complaints(driver) == []
+
+
+def two_hours(folder: Path) -> Path:
+    """Twenty seconds of which the first ten are repeated: writing it all would take minutes."""
+    waves = {name: 0.1 * stem(index, 20.0) for index, name in enumerate(STEMS)}
+    write_stems(folder / "song", waves)
+    page = write_page(folder / "song", find_songs(folder / "song"))
+    (data,) = (page.parent / "player-data").iterdir()
+    script = (data / "0" / "0.js").read_text()
+    for number in range(1, 720):
+        (data / "0" / f"{number}.js").write_text(script.replace("/0/0", f"/0/{number}", 1))
+    song = data / "song.js"
+    song.write_text(song.read_text().replace(f'"length": {20 * RATE}', f'"length": {7200 * RATE}'))
+    return page
+
+
+def memory(driver: Any) -> int:
+    """Bytes of its own that the page's process holds."""
+    folder = driver.capabilities["chrome"]["userDataDir"]
+    sizes = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            command = status.with_name("cmdline").read_text()
+            held = re.search(r"RssAnon:\s+(\d+)", status.read_text())
+            if "--type=renderer" in command and folder in command and held:
+                sizes.append(1024 * int(held[1]))
+    return max(sizes)

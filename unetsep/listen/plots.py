@@ -1,0 +1,154 @@
+"""One picture per song: mixture, stems and their masks as spectrograms, and all levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UnetsepError
+from ..storage import write_atomically
+from .overview import HIGHEST, LOWEST, RANGE, ROWS, Overview
+from .pieces import PIECE_SECONDS, StemReader, aligned, colours, common_format
+from .songs import Song
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DPI = 110
+TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+FLOOR = -60.0  # dB, of the level curves
+
+Power = npt.NDArray[np.float32]
+
+
+def require_matplotlib() -> None:
+    """Raise unless pictures can be drawn.
+
+    Raises
+    ------
+    UnetsepError
+        If matplotlib is missing.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UnetsepError(
+            "pictures need matplotlib: pip install 'unetsep[plots]', or leave out --plots"
+        ) from error
+
+
+def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
+    """Draw a song's stems, in constant memory; their sum is the mixture.
+
+    Parameters
+    ----------
+    stems
+        Stem name to file.
+    path
+        The PNG.
+    title
+        Above the picture.
+
+    Raises
+    ------
+    UnetsepError
+        If matplotlib is missing.
+    AudioError
+        If a stem cannot be read.
+    """
+    require_matplotlib()
+    import io
+
+    from matplotlib.figure import Figure
+
+    powers, seconds, top = measure(stems)
+    figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
+    axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
+    figure.suptitle(title, fontsize=13)
+    loudest = float(powers[0].max()) or 1.0
+    frame = _Frame(seconds, np.geomspace(LOWEST, top, ROWS + 1))
+    drawn = frame.spectrogram(axes[0, 0], powers[0], loudest)
+    axes[0, 0].set_title("mixture", loc="left", fontsize=10)
+    _levels(axes[0, 1], stems, powers, seconds)
+    masks = ratio_masks(powers[1:])
+    for row, name in enumerate(stems, start=1):
+        frame.spectrogram(axes[row, 0], powers[row], loudest)
+        axes[row, 0].set_title(name, loc="left", fontsize=10)
+        mask = frame.mesh(axes[row, 1], masks[row - 1], cmap="Greys", vmin=0, vmax=1)
+        axes[row, 1].set_title(f"mask of {name}", loc="left", fontsize=10)
+    for column in (0, 1):
+        axes[-1, column].set_xlabel("seconds")
+    figure.colorbar(drawn, ax=axes[:, 0], label="dB below the loudest place", aspect=60, pad=0.01)
+    figure.colorbar(mask, ax=axes[1:, 1], label="share of the mixture", aspect=48, pad=0.01)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI, format="png")
+    write_atomically(path, buffer.getvalue())
+
+
+def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
+    """Band powers ``(rows, columns)`` of mixture and stems; seconds; the highest frequency."""
+    sample_rate, channels, expected = common_format(Song("", {"": stems}))
+    overviews = [Overview(sample_rate, expected) for _ in range(len(stems) + 1)]
+    samples = 0
+    with ExitStack() as stack:
+        readers = [StemReader(path, sample_rate, channels) for path in stems.values()]
+        for reader in readers:
+            stack.callback(reader.close)
+        for blocks in aligned(readers, PIECE_SECONDS * sample_rate):
+            mixture = np.sum(blocks, axis=0)
+            for overview, block in zip(overviews, [mixture, *blocks], strict=True):
+                overview.push(block)
+            samples += mixture.shape[-1]
+    for overview in overviews:
+        overview.finish()
+    powers = [overview.power for overview in overviews]
+    return powers, samples / sample_rate, min(HIGHEST, sample_rate / 2.1)
+
+
+def ratio_masks(powers: Sequence[Power]) -> list[Power]:
+    """Magnitudes as shares of their sum, ``(rows, columns)`` each, 0 to 1."""
+    magnitudes = np.sqrt(np.stack(powers))
+    return list(magnitudes / np.maximum(magnitudes.sum(axis=0), 1e-12))
+
+
+class _Frame:
+    """Axes of time and logarithmic frequency."""
+
+    def __init__(self, seconds: float, edges: npt.NDArray[np.float64]) -> None:
+        self._seconds, self._edges = seconds, edges
+
+    def mesh(self, axes: Axes, values: Power, **options: Any) -> Any:
+        times = np.linspace(0, self._seconds, values.shape[1] + 1)
+        drawn = axes.pcolormesh(times, self._edges, values, rasterized=True, **options)
+        axes.set_yscale("log")
+        ticks = [tick for tick in TICKS if tick < self._edges[-1]]
+        axes.set_yticks(ticks, [f"{t // 1000} kHz" if t >= 1000 else f"{t} Hz" for t in ticks])
+        axes.minorticks_off()
+        axes.tick_params(labelsize=7)
+        return drawn
+
+    def spectrogram(self, axes: Axes, power: Power, loudest: float) -> Any:
+        level = 10 * np.log10(np.maximum(power / loudest, 1e-20))
+        return self.mesh(axes, level, cmap="magma", vmin=-RANGE, vmax=0)
+
+
+def _levels(axes: Axes, names: Mapping[str, Path], powers: Sequence[Power], seconds: float) -> None:
+    """Level curves of all stems over the mixture's."""
+    loudest = float(powers[0].sum(axis=0).max()) or 1.0
+    rgb = [(0.6, 0.6, 0.6), *(tuple(c / 255 for c in colour) for colour in colours(names))]
+    for name, power, colour in zip(["mixture", *names], powers, rgb, strict=True):
+        level = 10 * np.log10(np.maximum(power.sum(axis=0) / loudest, 1e-12))
+        times = (np.arange(len(level)) + 0.5) * seconds / max(len(level), 1)
+        axes.plot(times, level, color=colour, label=name, linewidth=1)
+    axes.set_ylim(FLOOR, 3)
+    axes.set_xlim(0, seconds)
+    axes.set_ylabel("dB", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25)
+    axes.set_title("levels", loc="left", fontsize=10)
+    axes.legend(ncols=len(powers), fontsize=7, loc="lower right", framealpha=0.8)

@@ -1,0 +1,202 @@
+"""The songs of a folder: whose stems lie where, and by which model."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio.decoder import AUDIO_SUFFIXES
+from ..audio.reader import AudioReader
+from ..config import STEMS
+from ..errors import UnetsepError
+
+DATA = "player-data"
+# python-audio-separator writes all stems into one folder: song_(Vocals)_model.wav
+SEPARATOR_NAME = re.compile(r"(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
+# mp3 files of one song may differ by a frame or two (26 ms each).
+SAME_LENGTH = 0.1
+# Mixtures that two models' stems add up to correlate above 0.95, those of different songs
+# below 0.2 (MUSDB18's test set, 5 s from the middle).
+SAME_SONG = 0.7
+EXCERPT = 5.0
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song of a page.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    models
+        Model name to its stems, stem name to file. The name may be empty if it is the only one.
+    """
+
+    name: str
+    models: Mapping[str, Mapping[str, Path]]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of stems."""
+        return [path for stems in self.models.values() for path in stems.values()]
+
+
+@dataclass(frozen=True)
+class StemFolder:
+    """Stems that belong together, and the names that lead to them.
+
+    Parameters
+    ----------
+    names
+        Folders below the one that is searched; one of them may name the model.
+    stems
+        Stem name to file.
+    """
+
+    names: tuple[str, ...]
+    stems: dict[str, Path]
+
+
+def find_songs(folder: Path) -> list[Song]:
+    """Songs of a folder of stems, searched recursively; any tool may have written them.
+
+    Folders whose stems are equally long and add up to the same mixture are one song by
+    several models, wherever they lie: ``out/mse/song`` and ``out/l1/song`` as well as
+    ``out/song/mse`` and ``out/song/l1``.
+
+    Parameters
+    ----------
+    folder
+        ``out/song`` for one song, ``out`` for an album.
+
+    Raises
+    ------
+    UnetsepError
+        If there is no such folder, or no audio in it.
+    """
+    if not folder.is_dir():
+        raise UnetsepError(f"{folder} is no folder: name one that holds stems, such as out/song")
+    groups = _group(list(_stem_folders(folder)))
+    if not groups:
+        raise UnetsepError(f"{folder} holds no stems: no audio files (wav, flac, mp3, ...) in it")
+    title = folder.resolve().name
+    return sorted((_song(group, title) for group in groups), key=lambda song: song.name.casefold())
+
+
+def order_stems(stems: Mapping[str, Path]) -> dict[str, Path]:
+    """Vocals, drums, bass and other first, then by name."""
+    rank = {name: place for place, name in enumerate(STEMS)}
+    names = sorted(stems, key=lambda name: (rank.get(name.lower(), len(rank)), name.casefold()))
+    return {name: stems[name] for name in names}
+
+
+def _stem_folders(folder: Path) -> Iterator[StemFolder]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n != DATA)
+        here = Path(root)
+        # A file beside a folder of its own name is the song that was separated.
+        files = [
+            here / name
+            for name in sorted(names)
+            if Path(name).suffix.lower() in AUDIO_SUFFIXES
+            and not name.startswith(".")
+            and Path(name).stem not in folders
+        ]
+        yield from _split(here.relative_to(folder).parts, files)
+
+
+def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder]:
+    """The stems of a folder; several songs if their names say so."""
+    plain: dict[str, Path] = {}
+    flat: dict[tuple[str, ...], dict[str, Path]] = {}
+    for path in files:
+        match = SEPARATOR_NAME.fullmatch(path.stem)
+        if match:
+            inner = (*names, match["model"] or "", match["song"])
+            flat.setdefault(inner, {})[match["stem"].lower()] = path
+        elif path.stem not in plain:
+            plain[path.stem] = path
+        else:  # vocals.wav and vocals.mp3
+            plain[path.name] = path
+    for inner, stems in flat.items():
+        yield StemFolder(inner, order_stems(stems))
+    if plain:
+        yield StemFolder(names, order_stems(plain))
+
+
+def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
+    """Stem folders of one song each."""
+    lengths = [_length(next(iter(folder.stems.values()))) for folder in folders]
+    mixtures: dict[int, npt.NDArray[np.float32]] = {}
+
+    def mixture(index: int) -> npt.NDArray[np.float32]:
+        if index not in mixtures:
+            mixtures[index] = _mixture(folders[index], lengths[index][1])
+        return mixtures[index]
+
+    groups: list[list[int]] = []
+    for index, (rate, seconds) in enumerate(lengths):
+        for group in groups:
+            first_rate, first_seconds = lengths[group[0]]
+            if (
+                rate == first_rate
+                and abs(seconds - first_seconds) < SAME_LENGTH
+                and _correlation(mixture(index), mixture(group[0])) > SAME_SONG
+            ):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return [[folders[index] for index in group] for group in groups]
+
+
+def _length(path: Path) -> tuple[int, float]:
+    """Sample rate, and seconds; 0 where only decoding would tell."""
+    with AudioReader(path) as reader:
+        return reader.info.sample_rate, (reader.frames or 0) / reader.info.sample_rate
+
+
+def _mixture(folder: StemFolder, seconds: float) -> npt.NDArray[np.float32]:
+    """The sum of the stems in the middle of the song, mono."""
+    start = max(0.0, (seconds - EXCERPT) / 2)
+    total = np.zeros(0, np.float32)
+    for path in folder.stems.values():
+        with AudioReader(path, start=start, duration=EXCERPT) as reader:
+            mono = np.concatenate([block.mean(axis=0) for block in reader.blocks()])
+        length = min(len(mono), len(total)) or len(mono)
+        total = mono if not len(total) else total[:length] + mono[:length]
+    return total
+
+
+def _correlation(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+    length = min(len(one), len(other))
+    one, other = one[:length], other[:length]
+    power = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))
+    return float(np.dot(one, other)) / power if power else 0.0
+
+
+def _song(group: Sequence[StemFolder], title: str) -> Song:
+    """Tell the song's name from the models'."""
+    paths = [folder.names for folder in group]
+    if len(group) == 1:
+        return Song("/".join(name for name in paths[0] if name) or title, {"": group[0].stems})
+    places = _differing(paths)
+    if len(places) == 1:
+        (place,) = places
+        name = "/".join(paths[0][:place] + paths[0][place + 1 :]) or title
+        return Song(name, {folder.names[place]: folder.stems for folder in group})
+    return Song(paths[0][-1] if paths[0] else title, {"/".join(f.names): f.stems for f in group})
+
+
+def _differing(paths: Sequence[tuple[str, ...]]) -> list[int]:
+    """Places at which paths of one length differ; none if their lengths do."""
+    if len({len(path) for path in paths}) > 1:
+        return []
+    return [place for place, names in enumerate(zip(*paths, strict=True)) if len(set(names)) > 1]

@@ -1,0 +1,164 @@
+"use strict";
+// A lane shows one stem and holds its controls.
+
+/** Make an element: make("button", { class: "mute", text: "M" }, child, ...). */
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") element.textContent = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
+function panText(pan) {
+  const share = Math.round(100 * Math.abs(pan));
+  return share === 0 ? "centre" : `${share} % ${pan < 0 ? "left" : "right"}`;
+}
+
+/** A slider shows how far it is by a line that grows from its left end. */
+function setRange(input, value) {
+  input.value = value;
+  const [min, max] = [Number(input.min), Number(input.max)];
+  input.style.setProperty("--share", (input.value - min) / (max - min));
+}
+
+const DARK = matchMedia("(prefers-color-scheme: dark)");
+
+/** A paler version of a colour, opaque: wavesurfer draws the part that was played over it. */
+function pale(colour) {
+  const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
+  const mixed = paper.map((p, i) => {
+    const c = parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
+    return Math.round(0.4 * c + 0.6 * p);
+  });
+  return `rgb(${mixed.join(" ")})`;
+}
+
+class Lane {
+  /**
+   * @param {string} name of the stem
+   * @param {number} number its key
+   * @param {Mixer} mixer what the controls change
+   * @param {object} actions mixed(), seek(share), loop(share, share)
+   */
+  constructor(name, number, mixer, actions) {
+    Object.assign(this, { name, mixer, actions });
+    this.element = make("section", { class: "lane", "aria-label": name });
+    this.mute = this.button("mute", "M", `Mute ${name}`, "muted");
+    this.solo = this.button("solo", "S", `Solo ${name} (key ${number})`, "solo");
+    this.volume = this.slider("volume", `Volume of ${name}`, 0, 1.5, percent);
+    this.pan = this.slider("pan", `Pan of ${name}`, -1, 1, panText);
+    this.view = make("div", { class: "view", "aria-hidden": "true" });
+    this.wave = make("div", { class: "wave" });
+    this.picture = make("img", { class: "spectrogram", alt: "", draggable: "false" });
+    this.view.append(this.wave, this.picture, make("div", { class: "looped" }));
+    this.head = make("div", { class: "head" });
+    this.view.append(this.head);
+    const title = make("h2", {}, make("i", { class: "dot" }), name);
+    const key = number <= 9 ? [make("kbd", { text: number })] : [];
+    const buttons = make("div", { class: "buttons" }, this.mute, this.solo, ...key);
+    const dials = make("div", { class: "dials" }, this.volume.label, this.pan.label);
+    this.element.append(make("div", { class: "strip" }, title, buttons, dials), this.view);
+    this.listen();
+  }
+
+  button(kind, text, label, setting) {
+    const button = make("button", { class: kind, text, "aria-label": label, title: label });
+    button.addEventListener("click", () => this.toggle(setting));
+    return button;
+  }
+
+  toggle(setting) {
+    const stem = this.mixer.stem(this.name);
+    stem[setting] = !stem[setting];
+    this.actions.mixed();
+  }
+
+  slider(setting, label, min, max, say) {
+    const input = make("input", { type: "range", "aria-label": label, min, max, step: 0.01 });
+    input.title = `${label}; double click: back`;
+    const set = (value) => {
+      this.mixer.stem(this.name)[setting] = value;
+      this.actions.mixed();
+    };
+    // The middle of the pan is hard to hit.
+    input.addEventListener("input", () => {
+      const value = Number(input.value);
+      set(setting === "pan" && Math.abs(value) < 0.06 ? 0 : value);
+    });
+    input.addEventListener("dblclick", () => set(setting === "pan" ? 0 : 1));
+    const word = make("span", { text: setting === "pan" ? "Pan" : "Vol" });
+    return { input, say, label: make("label", {}, word, input) };
+  }
+
+  /** A click seeks, a drag makes a loop. */
+  listen() {
+    const share = (event) => {
+      const { left, width } = this.view.getBoundingClientRect();
+      return Math.min(1, Math.max(0, (event.clientX - left) / width));
+    };
+    let from = null;
+    this.view.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      from = { x: event.clientX, share: share(event), dragged: false };
+      this.view.setPointerCapture(event.pointerId);
+    });
+    this.view.addEventListener("pointermove", (event) => {
+      if (from === null) return;
+      from.dragged ||= Math.abs(event.clientX - from.x) > 6;
+      if (from.dragged) this.actions.drag(from.share, share(event));
+    });
+    this.view.addEventListener("pointerup", (event) => {
+      if (from === null) return;
+      if (from.dragged) this.actions.loop(from.share, share(event));
+      else this.actions.seek(share(event));
+      from = null;
+    });
+    this.view.addEventListener("pointercancel", () => (from = null));
+  }
+
+  /** Show a model's version of the stem. */
+  show(stem, path, duration) {
+    this.element.style.setProperty("--stem", stem.colour);
+    this.picture.src = `${path}/${stem.picture}`;
+    const peaks = Float32Array.from(bytesOf(stem.peaks), (byte) => byte / 255);
+    this.surfer ??= WaveSurfer.create({
+      container: this.wave,
+      height: "auto",
+      interact: false,
+      cursorWidth: 0,
+      barWidth: 2,
+      barGap: 1,
+      barRadius: 1,
+    });
+    const colours = { waveColor: pale(stem.colour), progressColor: stem.colour };
+    this.surfer.setOptions({ ...colours, maxPeak: 1 });
+    this.surfer.load("", [peaks], duration).catch(() => {}); // a later load took its place
+  }
+
+  /** Follow the mixer. */
+  update() {
+    const stem = this.mixer.stem(this.name);
+    this.mute.setAttribute("aria-pressed", stem.muted);
+    this.solo.setAttribute("aria-pressed", stem.solo);
+    this.element.classList.toggle("silent", this.mixer.gain(this.name) === 0);
+    for (const [setting, { input, say }] of Object.entries({
+      volume: this.volume,
+      pan: this.pan,
+    })) {
+      setRange(input, stem[setting]);
+      input.setAttribute("aria-valuetext", say(stem[setting]));
+    }
+  }
+
+  moveTo(seconds, share) {
+    this.head.style.transform = `translateX(${100 * share}%)`;
+    this.surfer?.setTime(seconds);
+  }
+}

@@ -1,0 +1,348 @@
+"use strict";
+// The page: builds the controls, keeps them in step with the engine, listens to the keys.
+
+const PLAY = "M8 5.5v13l11-6.5z";
+const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (n) => String(n).padStart(2, "0");
+  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
+class Page {
+  constructor() {
+    this.mixer = new Mixer();
+    this.lanes = [];
+    this.model = null; // what the lanes show
+    this.engine = null;
+    this.focused = null;
+    this.listSongs();
+    this.bind();
+    this.choose("views", ["Both", "Waveforms", "Spectrograms"], (i) => this.setView(i));
+    this.setView(0);
+    requestAnimationFrame(() => this.draw());
+  }
+
+  listSongs() {
+    const several = album.songs.length > 1;
+    $("songs").hidden = !several;
+    document.body.classList.toggle("album", several);
+    if (!several) return;
+    $("songs").append(make("h2", { text: album.title }));
+    const list = make("ol");
+    album.songs.forEach((song, i) => {
+      const button = make("button", { text: song.name });
+      button.addEventListener("click", () => this.open(i));
+      list.append(make("li", {}, button));
+    });
+    $("songs").append(list);
+  }
+
+  /** Show a song; the sound of the one before stops. */
+  async open(index) {
+    const { name, key } = album.songs[index];
+    try {
+      const song = await loadData(key, `${album.folder}/${key}/song.js`);
+      const playing = this.engine?.playing ?? false;
+      await this.engine?.close();
+      this.path = `${album.folder}/${key}`;
+      this.engine = new Engine(new Pieces(album.folder, key, song), this.mixer);
+      this.engine.addEventListener("change", () => this.update());
+      this.engine.addEventListener("failure", (event) => this.say(event.detail.message));
+      this.show(index, name, song);
+      this.setDials();
+      if (playing) await this.engine.play();
+    } catch (error) {
+      this.say(error.message);
+    }
+  }
+
+  show(index, name, song) {
+    this.say("");
+    this.model = null;
+    this.song = song;
+    $("title").textContent = name;
+    document.title = name;
+    $("position").max = song.length / song.sampleRate;
+    document.querySelectorAll("#songs button").forEach((button, i) => {
+      if (i === index) button.setAttribute("aria-current", "true");
+      else button.removeAttribute("aria-current");
+    });
+    const names = song.models.map((model) => model.name || "stems");
+    $("models").hidden = names.length < 2;
+    this.choose("models", names, (model) => this.engine.change({ model }));
+    this.update();
+  }
+
+  /** A row of choices of which one holds. */
+  choose(id, names, chosen) {
+    const row = make("div", { class: "row" });
+    names.forEach((name, i) => {
+      const input = make("input", { type: "radio", name: id, value: i });
+      input.checked = i === 0;
+      input.addEventListener("change", () => chosen(i));
+      row.append(make("label", {}, input, make("span", { text: name })));
+    });
+    $(id).querySelector(".row")?.remove();
+    $(id).append(row);
+  }
+
+  setView(index) {
+    $("lanes").className = ["both", "waveforms", "spectrograms"][index];
+  }
+
+  /** Lanes and presets for the stems of the model that is heard. */
+  showModel() {
+    const { stems } = this.song.models[this.engine.model];
+    const names = stems.map((stem) => stem.name);
+    const old = this.lanes.map((lane) => lane.name);
+    if (names.join("\n") !== old.join("\n")) this.makeLanes(names);
+    stems.forEach((stem, i) => this.lanes[i].show(stem, this.path, this.engine.duration));
+    this.model = this.engine.model;
+    const khz = this.song.sampleRate / 1000;
+    $("facts").textContent = `${stems.length} stems · ${clock(this.engine.duration)} · ${khz} kHz`;
+  }
+
+  makeLanes(names) {
+    this.mixer.show(names);
+    this.lanes.forEach((lane) => lane.surfer?.destroy());
+    const actions = {
+      mixed: () => this.engine.mixed(),
+      seek: (share) => this.engine.seek(share * this.song.length),
+      drag: (one, other) => this.drawLoop(this.span(one, other)),
+      loop: (one, other) => this.setLoop(this.span(one, other)),
+    };
+    this.lanes = names.map((name, i) => new Lane(name, i + 1, this.mixer, actions));
+    $("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
+    this.makePresets(names);
+  }
+
+  makePresets(names) {
+    const vocals = names.filter(
+      (name) => /vocal|voice/i.test(name) && !/^no_|instrument/i.test(name),
+    );
+    const presets = [["All", []]];
+    if (vocals.length && names.length > 1) presets.push(["Karaoke", vocals]);
+    for (const name of names.length > 2 ? names : [])
+      if (!vocals.includes(name)) presets.push([`No ${name}`, [name]]);
+    if (vocals.length && names.length > 2)
+      presets.push(["Vocals only", names.filter((name) => !vocals.includes(name))]);
+    const row = make("div", { class: "row" });
+    this.presets = presets.map(([title, muted]) => {
+      const button = make("button", { text: title });
+      button.addEventListener("click", () => {
+        for (const name of names)
+          Object.assign(this.mixer.stem(name), { muted: muted.includes(name), solo: false });
+        this.engine.mixed();
+      });
+      row.append(button);
+      return { button, heard: names.filter((name) => !muted.includes(name)).join("\n") };
+    });
+    $("presets").querySelector(".row")?.remove();
+    $("presets").append(row);
+  }
+
+  span(one, other) {
+    const { length } = this.song;
+    const [start, end] = [Math.min(one, other), Math.max(one, other)];
+    return { start: Math.round(start * length), end: Math.round(end * length) };
+  }
+
+  /** Loop a span; the sound goes there unless it is there already. */
+  setLoop(loop) {
+    const shortest = Math.round(0.1 * this.song.sampleRate);
+    if (loop.end - loop.start < shortest) return this.update();
+    const { frame } = this.engine;
+    const outside = frame < loop.start || frame >= loop.end;
+    return this.engine.change({ loop, looping: true }, outside ? loop.start : null);
+  }
+
+  toggleLoop() {
+    const { engine, song } = this;
+    if (engine.loop) return engine.change({ looping: !engine.looping });
+    const start = Math.min(Math.round(engine.frame), song.length - song.sampleRate);
+    const end = Math.min(song.length, start + 8 * song.sampleRate);
+    return this.setLoop({ start: Math.max(0, start), end });
+  }
+
+  /** Begin or end the loop at the place that is heard. */
+  edgeLoop(edge) {
+    const place = Math.round(this.engine.frame);
+    const loop = { start: 0, end: this.song.length, ...this.engine.loop, [edge]: place };
+    if (loop.start >= loop.end)
+      loop[edge === "start" ? "end" : "start"] = edge === "start" ? this.song.length : 0;
+    return this.setLoop(loop);
+  }
+
+  drawLoop(loop) {
+    const style = document.documentElement.style;
+    style.setProperty("--loop-start", loop ? loop.start / this.song.length : 0);
+    style.setProperty("--loop-end", loop ? loop.end / this.song.length : 0);
+  }
+
+  /** Follow the engine and the mixer. */
+  update() {
+    const { engine } = this;
+    if (this.model !== engine.model) this.showModel();
+    this.lanes.forEach((lane) => lane.update());
+    const heard = this.lanes
+      .filter(({ name }) => this.mixer.gain(name) > 0)
+      .map(({ name }) => name);
+    for (const preset of this.presets)
+      preset.button.setAttribute("aria-pressed", preset.heard === heard.join("\n"));
+    const radios = document.querySelectorAll("#models input");
+    radios.forEach((radio, i) => (radio.checked = i === engine.model));
+    $("play").setAttribute("aria-pressed", engine.playing);
+    $("play").setAttribute("aria-label", engine.playing ? "Pause" : "Play");
+    $("play")
+      .querySelector("path")
+      .setAttribute("d", engine.playing ? PAUSE : PLAY);
+    $("loop").setAttribute("aria-pressed", engine.loop !== null && engine.looping);
+    $("save").querySelector("span").textContent =
+      engine.loop && engine.looping ? "Save loop" : "Save mix";
+    document.body.classList.toggle("looping", engine.looping);
+    this.drawLoop(engine.loop);
+    this.sayDials();
+  }
+
+  sayDials() {
+    const { speed, semitones, volume } = this.engine;
+    $("speed-value").textContent = percent(speed);
+    $("pitch-value").textContent =
+      semitones > 0 ? `+${semitones}` : `${semitones}`.replace("-", "−");
+    $("volume-value").textContent = percent(volume);
+    setRange($("speed"), 100 * speed);
+    setRange($("pitch"), semitones);
+    setRange($("volume"), 100 * volume);
+    $("pitch").setAttribute("aria-valuetext", `${semitones} semitones`);
+    for (const id of ["speed", "volume"])
+      $(id).setAttribute("aria-valuetext", $(`${id}-value`).value);
+  }
+
+  /** Once per picture of the screen: the place. Changing styles of the root would cost more. */
+  draw() {
+    requestAnimationFrame(() => this.draw());
+    if (!this.engine) return;
+    const seconds = this.engine.frame / this.song.sampleRate;
+    const same = this.engine.song === this.drawnSong;
+    if (same && seconds === this.drawn) return;
+    [this.drawn, this.drawnSong] = [seconds, this.engine.song];
+    this.lanes.forEach((lane) => lane.moveTo(seconds, seconds / this.engine.duration));
+    const tenths = Math.floor(10 * seconds);
+    if (same && tenths === this.tenths) return;
+    this.tenths = tenths;
+    setRange($("position"), seconds);
+    $("position").setAttribute("aria-valuetext", clock(seconds));
+    $("clock").textContent = `${clock(seconds)} / ${clock(this.engine.duration)}`;
+  }
+
+  bind() {
+    $("play").addEventListener("click", () => this.togglePlay());
+    $("loop").addEventListener("click", () => this.toggleLoop());
+    $("save").addEventListener("click", () => this.save());
+    $("position").addEventListener("input", () =>
+      this.engine.seek($("position").value * this.song.sampleRate),
+    );
+    $("volume").addEventListener("input", () => this.engine.setVolume($("volume").value / 100));
+    for (const id of ["speed", "pitch"]) {
+      $(id).addEventListener("input", () => this.setDials());
+      $(id).addEventListener("dblclick", () => {
+        $(id).value = id === "speed" ? 100 : 0;
+        this.setDials();
+      });
+    }
+    DARK.addEventListener("change", () => this.engine && this.showModel());
+    document.addEventListener("keydown", (event) => this.key(event));
+    // Space must play after a click on a button; who uses the tab key keeps the focus.
+    document.addEventListener("pointerup", (event) => {
+      const control = event.target.closest?.("button, input");
+      setTimeout(() => control?.blur(), 0);
+    });
+    document.addEventListener("focusin", (event) => {
+      const lane = event.target.closest?.(".lane");
+      this.focused = this.lanes.find(({ element }) => element === lane) ?? null;
+    });
+  }
+
+  /** Speed and pitch from their sliders; while one is dragged, at most ten times a second. */
+  setDials() {
+    const settings = { speed: $("speed").value / 100, semitones: Number($("pitch").value) };
+    Object.assign(this.engine, settings);
+    this.sayDials();
+    clearTimeout(this.dialing);
+    this.dialing = setTimeout(() => this.engine.change(settings), 100);
+  }
+
+  togglePlay() {
+    return this.engine.playing ? this.engine.pause() : this.engine.play();
+  }
+
+  key(event) {
+    if (!this.engine || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { target } = event;
+    const onButton = target.matches("button, summary, a");
+    const onInput = target.matches("input");
+    const action = this.action(event);
+    if (!action || (onButton && event.key === " ") || (onInput && event.key.startsWith("Arrow")))
+      return;
+    event.preventDefault();
+    action();
+  }
+
+  /** What a key does, or undefined. */
+  action({ key, code, shiftKey }) {
+    const { engine } = this;
+    const step = (shiftKey ? 1 : 5) * this.song.sampleRate;
+    const louder = (by) => engine.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
+    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(code);
+    if (digit) return () => this.lanes[digit[1] - 1]?.toggle(shiftKey ? "muted" : "solo");
+    return {
+      " ": () => this.togglePlay(),
+      ArrowLeft: () => engine.seek(engine.frame - step),
+      ArrowRight: () => engine.seek(engine.frame + step),
+      ArrowUp: () => louder(0.05),
+      ArrowDown: () => louder(-0.05),
+      m: () => this.mute(),
+      l: () => this.toggleLoop(),
+      "[": () => this.edgeLoop("start"),
+      "]": () => this.edgeLoop("end"),
+      c: () => engine.change({ model: (engine.model + 1) % this.song.models.length }),
+    }[key.length === 1 ? key.toLowerCase() : key];
+  }
+
+  mute() {
+    if (this.focused) return this.focused.toggle("muted");
+    if (this.engine.volume > 0) this.volume = this.engine.volume;
+    return this.engine.setVolume(this.engine.volume > 0 ? 0 : (this.volume ?? 1));
+  }
+
+  async save() {
+    $("save").disabled = true;
+    try {
+      const wav = await renderMix(this.engine, (share) =>
+        this.say(`Saving the mix: ${percent(share)}`),
+      );
+      const link = make("a", {
+        download: `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`,
+      });
+      link.href = URL.createObjectURL(wav);
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+      this.say("");
+    } catch (error) {
+      this.say(error.message);
+    } finally {
+      $("save").disabled = false;
+    }
+  }
+
+  say(text) {
+    $("message").textContent = text;
+  }
+}
+
+const page = new Page();
+window.unetsepPlayer = page; // for tests, and for the curious
+page.open(0);

@@ -1,0 +1,98 @@
+"use strict";
+// Sound and pictures lie beside the page as scripts: a page opened from a disk may run those,
+// but not read files. Each of them calls unetsepData once.
+
+const $ = (id) => document.getElementById(id);
+const BUDGET = 60e6; // bytes of decoded sound that are kept
+const waiting = new Map(); // name -> what to do with its value
+
+function unetsepData(name, value) {
+  waiting.get(name)?.(value);
+  waiting.delete(name);
+}
+
+/** Run a data script and return the value that it hands over. */
+function loadData(name, url) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    waiting.set(name, resolve);
+    script.onload = () => script.remove();
+    script.onerror = () => {
+      script.remove();
+      waiting.delete(name);
+      reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));
+    };
+    script.src = url;
+    document.head.append(script);
+  });
+}
+
+function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+/** Free the memory of a buffer now: a garbage collector would let hundreds of MB pile up. */
+function release(buffer) {
+  for (let c = 0; c < buffer.numberOfChannels; c++) buffer.getChannelData(c).buffer.transfer?.(0);
+}
+
+/** The pieces of a song, decoded on demand; those used last are kept within BUDGET. */
+class Pieces {
+  constructor(folder, key, song) {
+    this.path = `${folder}/${key}`;
+    this.key = key;
+    this.song = song;
+    this.kept = new Map(); // name -> promise of one AudioBuffer for each stem
+    // At the song's own rate nothing is resampled, and pieces join to the sample.
+    this.decoder = new OfflineAudioContext(1, 1, song.sampleRate);
+  }
+
+  bytes(model) {
+    const { piece, channels, models } = this.song;
+    return piece * channels * 4 * models[model].stems.length;
+  }
+
+  /** AudioBuffers of all stems of a model, for one piece. */
+  get(model, piece) {
+    const name = `${this.key}/${model}/${piece}`;
+    const buffers = this.kept.get(name) ?? this.load(name, `${this.path}/${model}/${piece}.js`);
+    this.kept.delete(name); // the newest stands last
+    this.kept.set(name, buffers);
+    this.forget(Math.max(4, Math.floor(BUDGET / this.bytes(model))));
+    return buffers;
+  }
+
+  forget(most) {
+    for (const [name, buffers] of this.kept) {
+      if (this.kept.size <= most) return;
+      this.kept.delete(name);
+      buffers.then(
+        (stems) => stems.forEach(release),
+        () => {},
+      );
+    }
+  }
+
+  async load(name, url) {
+    try {
+      const stems = await loadData(name, url);
+      return await Promise.all(stems.map((stem) => this.decode(...stem)));
+    } catch (error) {
+      this.kept.delete(name);
+      throw error;
+    }
+  }
+
+  async decode(base64, scale) {
+    const buffer = await this.decoder.decodeAudioData(bytesOf(base64).buffer);
+    for (let c = 0; scale !== 1 && c < buffer.numberOfChannels; c++) {
+      const samples = buffer.getChannelData(c);
+      for (let i = 0; i < samples.length; i++) samples[i] *= scale;
+    }
+    return buffer;
+  }
+}

@@ -14,18 +14,20 @@ Block = npt.NDArray[np.float32]
 
 
 # Containers that libsndfile knows: a file so named that it cannot read is damaged or misnamed.
+# Not .raw, whose samples nothing describes, and .mat, which are mostly other data.
 SOUNDFILE_SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .au .snd .w64 .rf64 .bwf".split()  # noqa: SIM905
+    ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .caf .au .snd "  # noqa: SIM905
+    ".voc .avr .iff .svx .8svx .paf .fap .pvf .sds .sf .ircam .nist .sph .htk .wve .xi".split()
 )
-
-
+# What ffmpeg reads beside them.
+FFMPEG_SUFFIXES = frozenset(
+    ".m4a .m4b .m4r .mp4 .m4v .mov .qt .3gp .3gpp .3g2 .f4a .f4v .flv .aac .ac3 .eac3 .ec3 .dts "  # noqa: SIM905
+    ".dtshd .thd .mlp .alac .wma .wmv .asf .webm .mkv .mka .avi .divx .ogv .ogm .ogx .spx .ts .mts "
+    ".m2ts .mpg .mpeg .vob .mpa .m2a .ape .wv .mpc .mp+ .tak .tta .shn .dsf .dff .amr .awb .gsm "
+    ".ra .rm .rmvb .dv .mxf .nut .oma .aa3 .at3 .aea .vqf".split()
+)
 # What a folder is searched for; single files may have any name.
-OTHER_SUFFIXES = (
-    ".m4a .mp4 .m4b .aac .ac3 .alac .wma .webm .mkv .mka .mov .ape .wv .mpc .amr .dsf .tta .avi .ts"
-)
-
-
-AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | frozenset(OTHER_SUFFIXES.split())
+AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 
 
 @dataclass(frozen=True)

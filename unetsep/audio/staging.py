@@ -34,15 +34,30 @@ except ImportError:  # Windows
         vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_NBLCK"], 1)
 
 
-def _try_lock(descriptor: int, patience: float = 0.0) -> bool:
-    """Take a lock that ends with the process; False if it is taken, or locks do not work."""
+def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:
+    """Take a lock that ends with the process.
+
+    Parameters
+    ----------
+    descriptor
+        An open file.
+    patience
+        Seconds to wait for another owner.
+
+    Returns
+    -------
+    bool or None
+        False if another has it, None if this file system knows no locks.
+    """
     end = time.monotonic() + patience
     while True:
         try:
             _lock_now(descriptor)
         except OSError as error:  # noqa: PERF203 (it waits here anyway)
             busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-            if not busy or time.monotonic() >= end:
+            if not busy:
+                return None
+            if time.monotonic() >= end:
                 return False
             time.sleep(0.01)
         else:
@@ -79,7 +94,7 @@ class Staging:
             self._locks[path] = descriptor
             # Between these lines the lock looks like that of a dead run. Where locks do not
             # work at all, nobody can take it, and the files are as safe.
-            _try_lock(descriptor, patience=1.0)
+            try_lock(descriptor, patience=1.0)
             if not path.exists():
                 self.release()
                 return
@@ -131,9 +146,9 @@ def _taken(lock: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        taken = _try_lock(descriptor)
+        taken = bool(try_lock(descriptor))
         os.lseek(descriptor, 0, os.SEEK_SET)
-        host = os.read(descriptor, 256).decode(errors="replace")
+        host = os.read(descriptor, 256).decode(errors="replace").partition("\n")[0]
         age = time.time() - os.fstat(descriptor).st_mtime
         # Without a name it is a lock whose owner died, or is about to look whether it exists.
         yield taken and (host in ("", socket.gethostname()) or age > FOREIGN_AGE)

@@ -13,7 +13,7 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class StemFiles:
         Sample rate and channels.
     overwrite
         Whether files that exist when the stems are complete are replaced.
+    before_naming
+        Called with the complete files before they get their names; an error there stops it.
 
     Raises
     ------
@@ -58,8 +60,10 @@ class StemFiles:
         info: AudioInfo,
         *,
         overwrite: bool = True,
+        before_naming: Callable[[Sequence[Path]], None] | None = None,
     ) -> None:
         self.paths, self._output, self._info = tuple(targets), output, info
+        self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
         self._staging: Staging | None = None
         self._parts: list[Path] = []
@@ -70,7 +74,7 @@ class StemFiles:
 
     def __enter__(self) -> StemFiles:
         try:
-            with _explain(self.paths[0].parent):
+            with explain_writing(self.paths[0].parent):
                 self._begin()
         except BaseException:
             self._discard()
@@ -98,7 +102,7 @@ class StemFiles:
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
-        with _explain(self.paths[0].parent):
+        with explain_writing(self.paths[0].parent):
             for writer, stem in zip(self._writers, block, strict=True):
                 writer.write(stem.T)
         if block.size:
@@ -119,7 +123,7 @@ class StemFiles:
             replaced; no target is left then.
         """
         gain = 1.0
-        with _explain(self.paths[0].parent):
+        with explain_writing(self.paths[0].parent):
             self._close()
             if not self._output.is_float:
                 if self._peak > 1.0:
@@ -131,6 +135,8 @@ class StemFiles:
                     except BaseException:  # Ctrl-C must not wait for hours of mp3
                         self._stop.set()
                         raise
+            if self._before_naming:
+                self._before_naming(self._parts)
             self._publish()
         self._committed = True
         return gain
@@ -219,7 +225,7 @@ REMEDIES = {
 
 
 @contextlib.contextmanager
-def _explain(folder: Path) -> Iterator[None]:
+def explain_writing(folder: Path) -> Iterator[None]:
     """Turn operating-system errors while writing into one clear sentence."""
     try:
         yield

@@ -146,6 +146,8 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 @threads
 @click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("--player", is_flag=True, help="Then write a page to hear the stems.")
+@click.option("--plots", is_flag=True, help="Then draw spectrograms, masks and levels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
@@ -164,6 +166,22 @@ def separate(**options: Any) -> None:
 
     if not run_separate(build(SeparateOptions, options)):
         raise SystemExit(1)
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--plots", is_flag=True, help="Draw spectrograms, masks and levels, too.")
+@quiet
+@tracebacks
+def listen(**options: Any) -> None:
+    """Write a page to hear the stems in FOLDER, a song's or an album's.
+
+    FOLDER/index.html plays them without a server or network; any tool may have separated
+    them. Several models' stems of one song can be switched while they play.
+    """
+    from .listen import run_listen
+
+    run_listen(**options)
 
 
 @click.group(invoke_without_command=True)
@@ -385,5 +403,5 @@ def publish(**options: Any) -> None:
 
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
-    for command in (separate, models, train, average, evaluate, compare, export, publish)
+    for command in (separate, listen, models, train, average, evaluate, compare, export, publish)
 }

@@ -26,9 +26,11 @@ from rich.text import Text
 from ..dsp.song_stream import Progress as ProgressCallback
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport, separate_file
+from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import Input, find_inputs, plan, refuse_existing
 from ..separator import Separator
+from .listen import show_separated
 from .models import ModelChoice
 
 
@@ -61,6 +63,8 @@ class SeparateOptions:
         Of the CPU; None takes all cores.
     skip_existing
         Leave songs whose stems are all there.
+    player, plots
+        Write a page to hear the stems, pictures of them.
     as_json, quiet, verbose
         What is shown.
     """
@@ -72,6 +76,8 @@ class SeparateOptions:
     file: FileOptions
     threads: int | None
     skip_existing: bool
+    player: bool
+    plots: bool
     as_json: bool
     quiet: bool
     verbose: bool
@@ -94,10 +100,12 @@ def run_separate(options: SeparateOptions) -> bool:
     keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.plots:
+        require_matplotlib()
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
     separators = _load(options, console)
     jobs = _plan(options, separators)
-    failed = []
+    done, failed = [], []
     with _bar(console) as progress:
         for song, targets in jobs:
             reports = _separate(song, separators, targets, options, progress(song.path.name))
@@ -105,6 +113,8 @@ def run_separate(options: SeparateOptions) -> bool:
                 _show(report, console, options.as_json)
             _show_trouble(reports, console)
             failed += [report.source for report in reports if report.status == "error"]
+            done.append((song, reports))
+    show_separated(done, console, player=options.player, plots=options.plots)
     if failed and len(jobs) > 1:
         sources = list(dict.fromkeys(failed))
         Console(stderr=True, soft_wrap=True, highlight=False).print(

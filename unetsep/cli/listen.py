@@ -1,0 +1,90 @@
+"""What ``listen`` does, and ``separate --player`` and ``--plots`` after separating."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from ..files import SeparationReport
+from ..listen.page import write_page
+from ..listen.plots import plot_song, require_matplotlib
+from ..listen.songs import Song, find_songs, order_stems
+from ..paths import Input
+
+
+def run_listen(*, folder: Path, plots: bool, quiet: bool) -> None:
+    """The ``listen`` command."""
+    if plots:
+        require_matplotlib()
+    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    songs = find_songs(folder)
+    show_page(songs, folder, console)
+    if plots:
+        show_plots(songs, console)
+
+
+def show_page(songs: Sequence[Song], folder: Path, console: Console) -> None:
+    """Write the page of some songs, and say where it is."""
+    shown = console.is_terminal and not console.quiet
+    with Progress(console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task("page", total=len(songs))
+
+        def progress(song: Song, share: float) -> None:
+            bar.update(task, description=song.name, completed=songs.index(song) + share)
+
+        page = write_page(folder, songs, progress)
+    console.print(f"{page}: open it in a browser", markup=False)
+
+
+def show_plots(songs: Iterable[Song], console: Console) -> None:
+    """Draw each song, once for each model, beside its stems."""
+    drawn: set[Path] = set()
+    for song in songs:
+        for model, stems in song.models.items():
+            name = song.name.split("/")[-1]
+            folder = next(iter(stems.values())).parent
+            path = folder / f"{name}-spectrograms.png"
+            if path in drawn:  # several models write into one folder
+                path = folder / f"{name}-{model.replace('/', '-')}-spectrograms.png"
+            plot_song(stems, path, f"{song.name}, {model}" if model else song.name)
+            drawn.add(path)
+            console.print(f"{path}: pictures of {', '.join(stems)}", markup=False)
+
+
+def show_separated(
+    done: Iterable[tuple[Input, Sequence[SeparationReport]]],
+    console: Console,
+    *,
+    player: bool,
+    plots: bool,
+) -> None:
+    """The page and the pictures of songs that were separated now or before.
+
+    Parameters
+    ----------
+    done
+        Inputs and what became of them, with each model.
+    console
+        Where paths are told.
+    player, plots
+        What is wanted.
+    """
+    songs = [song for song in (_song(*each) for each in done) if song.models]
+    if songs and player:
+        show_page(songs, common_folder(songs), console)
+    if songs and plots:
+        show_plots(songs, console)
+
+
+def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
+    stems = {r.model: order_stems(r.stems) for r in reports if r.status != "error"}
+    return Song(song.track, stems)
+
+
+def common_folder(songs: Iterable[Song]) -> Path:
+    """The innermost folder that holds all stems: that of the song if there is but one."""
+    return Path(os.path.commonpath({path.parent for song in songs for path in song.files}))

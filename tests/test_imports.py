@@ -173,7 +173,7 @@ def test_public_names_are_all_there() -> None:
 
 
 def test_the_data_of_training_and_evaluation_know_no_console_and_no_trainer() -> None:
-    rooms = ("unetsep.train.data", "unetsep.train.losses", "unetsep.train.evaluation")
+    rooms = ("unetsep.train.data.", "unetsep.train.losses.", "unetsep.train.evaluation.")
     names = [name for name in MODULES if name.startswith(rooms)]
     assert len(names) >= 30
     assert not imported_by(f"import {', '.join(names)}") & {"lightning", "rich", "click"}

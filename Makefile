@@ -16,29 +16,41 @@ CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-s
   timeout $(PROBE_SECONDS) $(PYTHON) -c "$(ASK)" $(CPU_INDEX)/torch/ >/dev/null 2>&1; \
   then $(PIP) --index-url $(CPU_INDEX)
 OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
-APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ffmpeg
+APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
+WEB = unetsep/listen/web
 
-.PHONY: demo test check ffmpeg clean
+.PHONY: demo test check ffmpeg chromium clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python recipes/demo.py --output demo
 
-test: $(VENV)/dev.stamp ffmpeg
+test: $(VENV)/dev.stamp ffmpeg chromium
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@if command -v npx >/dev/null; then \
+	  npx --yes prettier@3.10.1 --check "$(WEB)/*.js" "$(WEB)/*.css" eslint.config.mjs && \
+	  npx --yes eslint@10.15.0 $(WEB); \
+	else echo "Without Node the player's scripts are not checked."; fi
 
 # musdb and stempeg call ffmpeg and ffprobe; the package itself can do without them.
 ffmpeg:
 	@if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing ffmpeg ..."; $(APT) >/dev/null; \
+	  echo "Installing ffmpeg ..."; $(APT) ffmpeg >/dev/null; \
 	else \
 	  echo "The tests need ffmpeg and ffprobe. Run: sudo apt-get install -y ffmpeg"; exit 1; \
 	fi
+
+# The player's tests open it in a browser; without one they are skipped, except where CI is set.
+chromium:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium ..."; $(APT) chromium chromium-driver >/dev/null; \
+	else echo "Without chromium and chromium-driver the player is not tested."; fi
 
 # Debian's python3 may come without ensurepip; virtualenv then does what venv cannot.
 $(VENV)/bin/python:

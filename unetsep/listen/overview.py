@@ -114,7 +114,7 @@ def spectrogram_png(power: Signal, loudest: float, colour: tuple[int, int, int])
     """
     level = 10 * np.log10(np.maximum(power, 1e-20) / max(loudest, 1e-20))
     share = np.clip(1 + level / RANGE, 0, 1)
-    pixels = np.round(255 * share**1.4)[::-1].astype(np.uint8)  # quiet places fade early
+    pixels = np.round(255 * share**1.7)[::-1].astype(np.uint8)  # quiet places fade early
     return _png(pixels, bytes(colour) * 256, bytes(range(256)))
 
 

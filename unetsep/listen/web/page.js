@@ -330,7 +330,8 @@ class Page {
       link.href = URL.createObjectURL(wav);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-      this.say("");
+      const plain = this.engine.speed === 1 && this.engine.semitones === 0;
+      this.say(plain ? "" : "Saved at the song's own speed and pitch.");
     } catch (error) {
       this.say(error.message);
     } finally {

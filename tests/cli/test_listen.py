@@ -1,0 +1,63 @@
+"""``unetsep listen``, and what ``separate --player`` and ``--plots`` leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.cli.test_separate import STEMS
+from unetsep.cli import main
+
+
+def run(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture
+def separate(tiny_model: Path, tmp_path: Path):
+    fixed = ("separate", "-d", "cpu", "-o", tmp_path / "out", "-m", tiny_model)
+    return lambda *arguments: run(*fixed, *arguments)
+
+
+def test_one_song_gets_its_page_and_picture_beside_its_stems(separate, song, tmp_path):
+    result = separate(song("my song.wav", seconds=2), "--player", "--plots")
+    assert result.exit_code == 0
+    folder = tmp_path / "out/my song"
+    names = {path.name for path in folder.iterdir()}
+    stems = {f"{stem}.wav" for stem in STEMS}
+    assert names == stems | {"index.html", "player-data", "my song-spectrograms.png"}
+    assert "index.html: open it in a browser" in result.stderr
+
+
+def test_several_songs_get_one_page_and_skipped_ones_are_on_it(separate, song, tmp_path):
+    first, second = song("a.wav", seconds=1), song("b.wav", seconds=1)
+    assert separate(first).exit_code == 0
+    assert separate(first, second, "--skip-existing", "--player").exit_code == 0
+    text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert '"name": "a"' in text
+    assert '"name": "b"' in text
+
+
+def test_listen_writes_the_page_of_stems_that_are_there(separate, song, tmp_path):
+    separate(song("a.wav", seconds=1))
+    result = run("listen", tmp_path / "out/a", "--plots")
+    assert result.exit_code == 0
+    assert (tmp_path / "out/a/index.html").exists()
+    assert (tmp_path / "out/a/a-spectrograms.png").exists()
+
+
+def test_a_folder_without_stems_is_one_sentence(tmp_path):
+    result = run("listen", tmp_path)
+    assert result.exit_code == 1
+    assert "holds no stems" in result.stderr
+
+
+def test_a_song_that_failed_does_not_keep_the_others_from_the_page(separate, song, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    result = separate(tmp_path / "bad.wav", song("a.wav", seconds=1), "--player")
+    assert result.exit_code == 1
+    assert (tmp_path / "out/a/index.html").exists()

@@ -1,0 +1,75 @@
+"""index.html and the folder beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from unetsep.errors import AudioError, UnetsepError
+from unetsep.listen.page import LIBRARIES, SCRIPTS, read, write_page
+from unetsep.listen.songs import Song
+
+ADDRESS = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
+
+
+def song(folder: Path, name: str = "song", level: float = 0.1) -> Song:
+    folder.mkdir(exist_ok=True)
+    path = folder / "vocals.wav"
+    soundfile.write(path, level * np.ones((2000, 2)), 8000)
+    return Song(name, {"": {"vocals": path}})
+
+
+def test_the_page_refers_to_no_host_and_holds_all_scripts_and_licences(tmp_path: Path) -> None:
+    page = write_page(tmp_path, [song(tmp_path / "s", "</script><b>&Öl")])
+    text = page.read_text(encoding="utf-8")
+    assert not ADDRESS.search(text)
+    assert text.count("<script") == text.count("</script>") == 1 + len(LIBRARIES) + len(SCRIPTS)
+    assert "&lt;/script&gt;&lt;b&gt;&amp;Öl" in text
+    assert "{{" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert "BSD 3-Clause" in text
+    assert "Geraint Luff / Signalsmith Audio Ltd." in text
+
+
+def test_data_is_used_again_until_a_stem_changes_and_then_removed(tmp_path: Path) -> None:
+    first = song(tmp_path / "s")
+    write_page(tmp_path, [first])
+    (data,) = (tmp_path / "player-data").iterdir()
+    stamp = (data / "song.js").stat().st_mtime_ns
+    write_page(tmp_path, [first])
+    assert (data / "song.js").stat().st_mtime_ns == stamp
+    write_page(tmp_path, [song(tmp_path / "s", level=0.25), song(tmp_path / "t", "t")])
+    folders = list((tmp_path / "player-data").iterdir())
+    assert len(folders) == 2
+    assert data not in folders
+
+
+def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UnetsepError, match="no page of unetsep"):
+        write_page(tmp_path, [song(tmp_path / "s")])
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_bad_stem_leaves_nothing_behind(tmp_path: Path) -> None:
+    bad = song(tmp_path / "s")
+    bad.models[""]["vocals"].write_bytes(b"no audio")
+    with pytest.raises(AudioError):
+        write_page(tmp_path, [bad])
+    assert not (tmp_path / "index.html").exists()
+    assert list((tmp_path / "player-data").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    made = song(tmp_path / "s")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnetsepError, match=r"writing to .* failed"):
+        write_page(tmp_path / "file", [made])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_end_no_script_element(name: str) -> None:
+    assert "</script" not in read(name)

@@ -1,0 +1,62 @@
+"""The picture of a song."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from unetsep.errors import UnetsepError
+from unetsep.listen.plots import measure, plot_song, ratio_masks
+
+RATE = 44_100
+
+
+@pytest.fixture
+def stems(tmp_path: Path) -> dict[str, Path]:
+    time = np.arange(RATE) / RATE
+    paths = {}
+    for name, frequency in (("vocals", 1000.0), ("bass", 100.0)):
+        paths[name] = tmp_path / f"{name}.wav"
+        soundfile.write(paths[name], 0.5 * np.sin(2 * np.pi * frequency * time), RATE)
+    return paths
+
+
+def test_the_mixture_is_the_sum_and_masks_sum_to_one(stems: dict[str, Path]) -> None:
+    powers, seconds, top = measure(stems)
+    assert (len(powers), seconds, top) == (3, 1.0, 16_000.0)
+    mixture, vocals, bass = (power.sum(axis=1) for power in powers)
+    assert mixture.sum() == pytest.approx((vocals + bass).sum(), rel=0.01)
+    masks = ratio_masks(powers[1:])
+    np.testing.assert_allclose(np.sum(masks, axis=0), 1.0, atol=1e-3)
+    assert masks[0][vocals.argmax()].min() > 0.9
+    assert masks[1][bass.argmax()].min() > 0.9
+
+
+def test_a_picture_is_drawn_even_of_silence(tmp_path: Path, stems: dict[str, Path]) -> None:
+    soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
+    for case in (stems, {"vocals": tmp_path / "vocals.wav"}):
+        plot_song(case, tmp_path / "plot.png", "title")
+        picture = matplotlib.image.imread(tmp_path / "plot.png")
+        assert picture.shape[1] == 1320
+        assert picture.std() > 0.05
+
+
+def test_without_matplotlib_the_sentence_says_what_to_install(
+    tmp_path: Path, stems: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments: Any, **keywords: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(UnetsepError, match=r"pip install 'unetsep\[plots\]'"):
+        plot_song(stems, tmp_path / "plot.png", "title")

@@ -29,7 +29,7 @@ class ModelChoice:
     average
         The mean of their masks, as one model.
     all_losses
-        All bundled models, too.
+        All bundled models, too, but those that are there to guide others.
     """
 
     models: tuple[str, ...] = ()
@@ -63,8 +63,9 @@ class ModelChoice:
                 f"--model {','.join(self.models)!r}: expected different names, separated by commas"
             )
         if self.all_losses:
-            bundled = (entry.name for entry in list_models() if entry.bundled)
-            names += [name for name in bundled if name not in called]
+            known = all_models()
+            bundled = (e.name for e in known.checkpoints.values() if e.bundled)
+            names += [name for name in bundled if name not in called | known.guides]
         return names
 
 

@@ -44,6 +44,8 @@ class Checkpoint:
         Licence of the weights (the code is MIT).
     source
         For a model that the user imported: what it was made from, with hashes.
+    aliases
+        Other names that it answers to.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @property
     def bundled(self) -> bool:
@@ -88,6 +91,18 @@ class Manifest:
     default: str = ""
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     datasets: Mapping[str, DataSet] = field(default_factory=dict)
+
+    @property
+    def guides(self) -> frozenset[str]:
+        """Names of the checkpoints that guide others; see `unetsep.network.guided`."""
+        hashes = {entry.config.get("guide") for entry in self.checkpoints.values()}
+        return frozenset(e.name for e in self.checkpoints.values() if e.sha256 in hashes)
+
+    def find(self, name: str) -> Checkpoint | None:
+        """The checkpoint that has or answers to a name."""
+        if name in self.checkpoints:
+            return self.checkpoints[name]
+        return next((e for e in self.checkpoints.values() if name in e.aliases), None)
 
     def including(self, entry: Checkpoint) -> Manifest:
         """The same with one more checkpoint, which takes the place of one of its name."""
@@ -121,7 +136,9 @@ class Manifest:
         checkpoints = {}
         for entry in content["checkpoints"]:
             training = resolve(entry.get("training", {}), datasets)
-            checkpoints[entry["name"]] = Checkpoint(**(entry | {"training": training}))
+            aliases = tuple(entry.get("aliases", ()))
+            entry = entry | {"training": training, "aliases": aliases}
+            checkpoints[entry["name"]] = Checkpoint(**entry)
         return cls(content["default"], checkpoints, datasets)
 
 
@@ -184,22 +201,23 @@ def find_checkpoint(name: str) -> Checkpoint:
         If there is none; the message lists the names.
     """
     # A published one is found even where the user's manifest is damaged.
-    known = manifest().checkpoints
-    if name not in known:
-        known = all_models().checkpoints
-    if name not in known:
+    entry = manifest().find(name) or all_models().find(name)
+    if entry is None:
         raise WeightsError(
-            f"there is no model {name!r}: expected {', '.join(known)}, "
+            f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "
             f"or the path of a {SUFFIX} file"
         )
-    return known[name]
+    return entry
 
 
 def model_name(model: str | Path) -> str:
-    """What to call a model in reports and folder names; the default by its real name."""
+    """What to call a model in reports and folder names: by its real name, not an alias."""
     if str(model) == "default":
         return manifest().default
-    return Path(model).stem if is_path(model) else str(model)
+    if is_path(model):
+        return Path(model).stem
+    entry = manifest().find(str(model))
+    return str(model) if entry is None else entry.name
 
 
 def is_path(model: str | Path) -> bool:

@@ -8,6 +8,7 @@ scoring      all metrics of one track
 sdr          exact SDR
 bss_eval     BSS Eval v4: ISR, SIR, SAR
 toeplitz     its linear systems
+leakage      what is heard of a stem where it is silent
 results      scores on disk
 statistics   medians and intervals
 compare      paired differences of two methods

@@ -172,7 +172,13 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 audio = read_track(track, settings.duration)
             estimates = method.estimate(track, audio)
             true = references(audio, estimates)
-            scores = score(true, estimates, audio.sample_rate, mode=settings.metrics)
+            scores = score(
+                true,
+                estimates,
+                audio.sample_rate,
+                mode=settings.metrics,
+                mixture=audio.mixture,
+            )
         except (UnetsepError, ValueError) as error:
             outcomes.append(Outcome(method.name, track.name, error=f"{track.name}: {error}"))
             continue

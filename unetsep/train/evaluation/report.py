@@ -16,9 +16,16 @@ from ...version import __version__
 from ..data.musdb import STEMS
 from .estimates import ACCOMPANIMENT, Method
 from .evaluate import Outcome
+from .leakage import pooled_median
 from .published import PUBLISHED, Published
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
+
+LEAKAGE = (
+    "Energy of the estimate over that of the mixture in dB, the lower the better: median over "
+    "all seconds in which the stem lies at least 50 dB below the mixture, and the mixture above "
+    "-60 dBFS."
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,15 @@ class Row:
     def interval(self, stem: str, metric: str = "SDR") -> Interval:
         """A stem's median over tracks."""
         return track_median(self.by_track(stem, metric))
+
+    def leakage(self, stem: str) -> tuple[float, int]:
+        """Median over all seconds without a stem, in dB, and how many these are."""
+        found = [
+            scores.leakage[scores.stems.index(stem)]
+            for scores in self.tracks.values()
+            if scores.leakage is not None and stem in scores.stems
+        ]
+        return pooled_median(found)
 
     def mean(self, metric: str = "SDR") -> Interval:
         """Mean of the four stems' medians; NaN for methods with other stems."""
@@ -162,6 +178,21 @@ def measured_table(report: EvaluationReport, metric: str) -> list[list[str]]:
     return [head, *body]
 
 
+def leakage_table(report: EvaluationReport) -> list[list[str]]:
+    """Header and rows of the leakage into each stem, with the seconds it is the median of."""
+    rows = [(row, [row.leakage(stem) for stem in report.stems]) for row in report.rows]
+    return [
+        ["method", *report.stems],
+        *(
+            [
+                row.label,
+                *(f"{value:.1f} ({seconds} s)" if seconds else "-" for value, seconds in found),
+            ]
+            for row, found in rows
+        ),
+    ]
+
+
 def published_table(report: EvaluationReport) -> list[list[str]]:
     """Header and rows of the published scores, as text."""
     head = ["published", *STEMS, "mean", "test set", "trained on", "source"]
@@ -181,6 +212,7 @@ def to_markdown(report: EvaluationReport) -> str:
     lines = ["# Evaluation", "", definition(report), ""]
     for metric in report.shown:
         lines += [f"## {metric}", "", *_markdown(measured_table(report, metric)), ""]
+    lines += ["## Leakage", "", LEAKAGE, "", *_markdown(leakage_table(report)), ""]
     lines += [f"- {note}" for note in report.notes]
     lines += ["", "## Published elsewhere", ""]
     lines += ["SDR on other data: not comparable with the measured rows above.", ""]
@@ -208,6 +240,10 @@ def to_csv(report: EvaluationReport) -> str:
                 found = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
                 numbers = [_csv(found.value), _csv(found.low), _csv(found.high)]
                 writer.writerow([row.name, row.kind, stem, metric, *numbers, found.tracks])
+        for stem in row.stems:
+            value, seconds = row.leakage(stem)
+            if seconds:
+                writer.writerow([row.name, row.kind, stem, "leakage", _csv(value), "", "", ""])
     return text.getvalue()
 
 
@@ -256,6 +292,10 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
             metric: {stem: asdict(row.interval(stem, metric)) for stem in row.stems}
             | {"mean": asdict(row.mean(metric))}
             for metric in report.shown
+        },
+        "leakage": {
+            stem: dict(zip(("median", "seconds"), row.leakage(stem), strict=True))
+            for stem in row.stems
         },
         "tracks": {
             name: {

@@ -23,7 +23,7 @@ from .scoring import METRICS, TrackScores
 from .tracks import Track
 
 # Raise this when scores change for the same audio.
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 # museval rounds to this many decimals.
 DECIMALS = 5
 MUSEVAL_LAYOUT = "0.4.1"
@@ -81,6 +81,7 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
             "metrics": mode,
             "stems": list(scores.stems),
             "silent": list(scores.silent),
+            "leakage": _leakage(scores),
             "origin": origin.to_dict(),
         },
     }
@@ -101,6 +102,14 @@ def _frames(scores: TrackScores, stem: int) -> list[dict[str, Any]]:
         }
         for frame in range(frames)
     ]
+
+
+def _leakage(scores: TrackScores) -> dict[str, list[float]] | None:
+    """Frames of each stem, for which museval's layout has no place."""
+    if scores.leakage is None:
+        return None
+    rows = zip(scores.stems, scores.leakage, strict=True)
+    return {stem: [_rounded(value) for value in row] for stem, row in rows}
 
 
 def _rounded(value: float) -> float:
@@ -130,9 +139,12 @@ def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
             (frame for target in targets for frame in target["frames"]), {}
         )
         duration = float(first.get("duration", 1.0))
+        leaks = about.get("leakage")
+        leakage = None if leaks is None else np.array([leaks[s] for s in stems], dtype=np.float64)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnetsepError(f"{path} holds no scores in museval's layout: {error}") from error
-    return TrackScores(stems, values, tuple(about.get("silent", ())), duration), about
+    silent = tuple(about.get("silent", ()))
+    return TrackScores(stems, values, silent, duration, leakage), about
 
 
 def _number(value: Any) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .leakage import frame_leakage
 from .sdr import Array, Signals, frame_sdr, match_length, median, silent_stems
 
 METRICS = ("SDR", "ISR", "SIR", "SAR")
@@ -32,12 +33,16 @@ class TrackScores:
         scored set.
     duration
         Length of a frame in seconds.
+    leakage
+        ``(stems, frames)`` in dB, NaN where a stem is heard; see
+        `unetsep.train.evaluation.leakage`. None where the mixture is not known.
     """
 
     stems: tuple[str, ...]
     values: dict[str, Array]
     silent: tuple[str, ...] = field(default=())
     duration: float = 1.0
+    leakage: Array | None = None
 
     def median(self, stem: str, metric: str = "SDR") -> float:
         """A stem's median over frames; NaN where it has no score."""
@@ -52,6 +57,7 @@ def score(
     sample_rate: int,
     *,
     mode: str = "sdr",
+    mixture: Signals | None = None,
 ) -> TrackScores:
     """Score estimates of one track.
 
@@ -67,6 +73,8 @@ def score(
         In Hz; a frame lasts one second.
     mode
         One of `MODES`.
+    mixture
+        ``(channels, samples)``, for the leakage; without it there is none.
 
     Raises
     ------
@@ -99,9 +107,9 @@ def score(
     if len(heard):
         for metric, found in _compute(true[heard], guess[heard], window, mode).items():
             values[metric][heard] = found
-    return TrackScores(
-        stems, values, tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
-    )
+    leakage = None if mixture is None else frame_leakage(true, guess, mixture, window=window)
+    silent_names = tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
+    return TrackScores(stems, values, silent_names, leakage=leakage)
 
 
 def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str, Array]:

@@ -111,7 +111,8 @@ class Case:
 
     @staticmethod
     def contents(folder: Path) -> dict[str, bytes]:
-        files = (path for path in folder.rglob("*") if path.is_file())
+        records = set(folder.rglob(".unetsep.*.json"))
+        files = (path for path in folder.rglob("*") if path.is_file() and path not in records)
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     def finished(self) -> dict[str, bytes]:

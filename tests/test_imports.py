@@ -18,6 +18,7 @@ FLOORS = [
     {"weights"},
     {"separator", "spleeter", "paths", "listen"},
     {"files"},
+    {"library"},
     {"train"},
     {"api", "cli"},
     {"__init__", "__main__"},

@@ -79,6 +79,8 @@ class SeparationReport:
         Stem name to the path written; empty if no files were asked for.
     error
         One sentence, when the status is ``"error"``.
+    reason
+        Why nothing was done, when the status is ``"skipped"``.
     sample_rate, channels, seconds
         Of the input and so of the stems.
     gain_db
@@ -97,6 +99,7 @@ class SeparationReport:
     status: str
     stems: dict[str, Path] = field(default_factory=dict)
     error: str | None = None
+    reason: str | None = None
     sample_rate: int | None = None
     channels: int | None = None
     seconds: float | None = None

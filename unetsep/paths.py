@@ -7,7 +7,8 @@ import re
 import string
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,25 +41,45 @@ class Input:
     error: str | None = None
 
 
-def find_inputs(paths: Iterable[Path], output_dir: Path) -> list[Input]:
+def find_inputs(
+    paths: Iterable[Path],
+    output_dir: Path,
+    left_out: Callable[[Path], None] | None = None,
+) -> list[Input]:
     """Files as they are given, folders searched recursively.
 
-    Hidden files and what lies under ``output_dir`` are passed over in folders. Paths that
-    do not exist, and folders without audio, become inputs with an error: they must not stop
-    the others.
+    Hidden files and what lies under ``output_dir`` are passed over in folders, and so is what
+    has no suffix of audio. Folders that are linked are searched once, under the link's name
+    unless they lie in the folder themselves. Paths that do not exist, folders that cannot be
+    read and folders without audio become inputs with an error: they must not stop the others.
+
+    Parameters
+    ----------
+    paths
+        Files and folders.
+    output_dir
+        Where the stems go.
+    left_out
+        Called with every path in the folders that was passed over, but for ``output_dir``.
     """
     inputs: dict[tuple[Path, str], Input] = {}
     for path in paths:
-        if _problem(path) is None and path.is_dir():
-            files = [Input(p, _track(p.relative_to(path))) for p in _search(path, output_dir)]
+        problem = _problem(path)
+        if problem is None and path.is_dir():
+            found = _Search(path, _real(output_dir), left_out).inputs()
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
-            files = files or [Input(path, path.name, message)]
+            found = found or [Input(path, path.name, message)]
         else:
-            files = [Input(path, _track(Path(path.name)), _problem(path))]
-        for file in files:
-            inputs.setdefault((file.path.resolve(), file.track), file)
+            found = [Input(path, _track(Path(path.name)), problem)]
+        for file in found:
+            inputs.setdefault((_real(file.path), file.track), file)
     return list(inputs.values())
+
+
+def _real(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve` it takes links that lead in circles."""
+    return Path(os.path.realpath(path))
 
 
 def _problem(path: Path) -> str | None:
@@ -69,18 +90,85 @@ def _problem(path: Path) -> str | None:
         return f"{path} cannot be opened: {error.strerror}"
 
 
-def _search(folder: Path, output_dir: Path) -> Iterator[Path]:
-    inside = output_dir.resolve()
-    for root, folders, names in os.walk(folder):
-        here = Path(root)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (here / name).resolve() != inside
-        )
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield here / name
+class _Search:
+    """The audio files in a folder and the folders in it.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    output_dir
+        A folder that is passed over, without links in its path.
+    left_out
+        See `find_inputs`.
+    """
+
+    def __init__(
+        self, root: Path, output_dir: Path, left_out: Callable[[Path], None] | None
+    ) -> None:
+        self._root, self._output_dir = root, output_dir
+        self._left_out = left_out or (lambda _: None)
+        self._searched: set[Path] = set()
+        self._links: list[Path] = []
+
+    def inputs(self) -> list[Input]:
+        """All of them in order: what lies there first, then what is linked."""
+        inputs = self._folder(self._root)
+        while self._links:
+            link = self._links.pop(0)
+            if _real(self._root).is_relative_to(_real(link)):
+                self._left_out(link)  # the folder itself, or one that it lies in
+            else:
+                inputs += self._folder(link)
+        return inputs
+
+    def _folder(self, folder: Path) -> list[Input]:
+        real = _real(folder)
+        if real in self._searched or (real == self._output_dir and folder != self._root):
+            return []
+        self._searched.add(real)
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            track = folder.relative_to(self._root).as_posix()
+            return [Input(folder, track, f"{folder} cannot be read: {error.strerror}")]
+        files = [entry for entry in entries if not os.path.isdir(entry)]  # noqa: PTH112 (no errors)
+        inputs = [self._input(folder / entry.name) for entry in files if self._is_audio(entry)]
+        for entry in entries:
+            path = folder / entry.name
+            if entry in files:
+                continue
+            if entry.name.startswith("."):
+                self._left_out(path)
+            elif entry.is_symlink():
+                self._links.append(path)
+            else:
+                inputs += self._folder(path)
+        return inputs
+
+    def _is_audio(self, entry: os.DirEntry[str]) -> bool:
+        suffix = Path(entry.name).suffix.lower()
+        audio = not entry.name.startswith(".") and suffix in AUDIO_SUFFIXES
+        if not audio:
+            self._left_out(Path(entry.path))
+        return audio
+
+    def _input(self, path: Path) -> Input:
+        return Input(path, _track(path.relative_to(self._root)))
+
+
+def count_kinds(paths: Iterable[Path]) -> str:
+    """What some files are by their names, such as ``12 .jpg, 3 hidden, 2 folders``."""
+    kinds = Counter(
+        "hidden"
+        if path.name.startswith(".")
+        else "folders"
+        if path.is_dir()
+        else path.suffix.lower() or "without suffix"
+        for path in paths
+    )
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def _track(relative: Path) -> str:
@@ -139,6 +227,30 @@ def plan(
     template: str,
     ext: str,
 ) -> list[list[list[Path]]]:
+    """Targets of every input, model and stem, all different and none an input.
+
+    Parameters and result are those of `name_targets`.
+
+    Raises
+    ------
+    UnetsepError
+        If two outputs would have the same name, an output would be written over an input,
+        or the output folder is a file.
+    """
+    targets = name_targets(inputs, models, output_dir, template, ext)
+    for file, clash in zip(inputs, find_clashes(inputs, targets), strict=True):
+        if clash and not file.error:
+            raise UnetsepError(clash)
+    return targets
+
+
+def name_targets(
+    inputs: Sequence[Input],
+    models: Sequence[tuple[str, Sequence[str]]],
+    output_dir: Path,
+    template: str,
+    ext: str,
+) -> list[list[list[Path]]]:
     """Targets of every input, model and stem.
 
     Parameters
@@ -159,16 +271,12 @@ def plan(
     Raises
     ------
     UnetsepError
-        If two outputs would have the same name, an output would be written over an input,
-        or the output folder is a file.
+        If several stems of a song would have the same name, or the output folder is a file.
     """
     check_template(template)
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
-    if len(models) > 1 and "{model}" not in template:
-        template = "{model}/" + template
-    owner: dict[str, Path] = {}
-    originals = {_same_file_key(file.path.resolve()) for file in inputs}
+    template = template_for(template, len(models))
     targets = []
     for file in inputs:
         suffix = file.path.suffix[1:]
@@ -180,28 +288,53 @@ def plan(
             for name, stems in models
         ]
         targets.append(per_model)
-        if file.error:
-            continue
-        for path in (path for paths in per_model for path in paths):
-            _claim(path, file.path, owner, originals)
+        _refuse_equal(file, [path for paths in per_model for path in paths])
     return targets
 
 
-def _claim(path: Path, input_path: Path, owner: dict[str, Path], originals: set[str]) -> None:
-    """Enter a target's owner; refuse a second one, and writing over an input."""
-    key = _same_file_key(path)
-    if key in originals or _same_file_key(path.resolve()) in originals:
-        raise UnetsepError(f"{path} would be written over an input: choose another folder with -o")
-    if owner.get(key) == input_path:
+def template_for(template: str, models: int) -> str:
+    """The template, with a folder for each of several models unless it names them."""
+    return template if models == 1 or "{model}" in template else "{model}/" + template
+
+
+def _refuse_equal(file: Input, paths: Sequence[Path]) -> None:
+    """Raise if stems of one song have the same name: so will those of any other."""
+    keys = [_same_file_key(path) for path in paths]
+    if len(set(keys)) < len(keys):
+        path = next(path for path, key in zip(paths, keys, strict=True) if keys.count(key) > 1)
         raise UnetsepError(
-            f"several stems of {input_path} would be written to {path}: name {{stem}} in --filename"
+            f"several stems of {file.path} would be written to {path}: name {{stem}} in --filename"
         )
-    if key in owner:
-        raise UnetsepError(
-            f"{owner[key]} and {input_path} would both be written to {path}: give "
-            "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
-        )
-    owner[key] = input_path
+
+
+def find_clashes(
+    inputs: Sequence[Input], targets: Sequence[Sequence[Sequence[Path]]]
+) -> list[str | None]:
+    """For each input, why its stems cannot have their names, if they cannot.
+
+    Of two songs that would write the same file both have a clash: neither has the better
+    right to it.
+    """
+    originals = {_same_file_key(_real(file.path)) for file in inputs}
+    owners: dict[str, list[int]] = {}
+    clashes: list[str | None] = [file.error for file in inputs]
+    for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):
+        for path in (path for paths in per_model for path in paths):
+            if file.error:
+                continue
+            key = _same_file_key(path)
+            if key in originals or _same_file_key(_real(path)) in originals:
+                clashes[index] = (
+                    f"{path} would be written over an input: choose another folder with -o"
+                )
+            owners.setdefault(key, []).append(index)
+            first = owners[key][0]
+            if first != index:
+                clashes[first] = clashes[index] = (
+                    f"{inputs[first].path} and {file.path} would both be written to {path}: give "
+                    "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+                )
+    return clashes
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ models       what ``models`` and its subcommands do; which models a command take
 train        what ``train``, ``average``, ``export`` and ``publish`` do
 evaluate     what ``eval`` and ``compare`` do
 parsing      words as values, values as the dataclasses that the library takes
+terminal     what is printed, even where nobody listens any more
 errors       errors as one sentence and an exit code
 startup      starting fast, and ending fast
 """
@@ -21,6 +22,7 @@ import click
 from ..version import __version__
 from .errors import Group
 from .options import COMMANDS
+from .startup import leave, reopen_closed
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -35,11 +37,10 @@ def main() -> None:
 
 def run() -> None:
     """The command as a process of its own."""
+    reopen_closed()
     try:
         main()
     except SystemExit as end:
         if sys.argv[1:2] == ["separate"] and isinstance(end.code, int):
-            from .startup import leave
-
             leave(end.code)
         raise

@@ -81,7 +81,7 @@ def show_separated(
 
 
 def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
-    stems = {r.model: order_stems(r.stems) for r in reports if r.status != "error"}
+    stems = {r.model: order_stems(r.stems) for r in reports if r.stems and r.status != "error"}
     return Song(song.track, stems)
 
 

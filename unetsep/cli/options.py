@@ -144,8 +144,17 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Refine stems by their place in the stereo image.",
 )
 @threads
-@click.option("--skip-existing", is_flag=True, help="Leave songs whose stems are all there.")
-@click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave songs whose stems are just what this command makes; stems that were made "
+    "otherwise are left alone, too, and listed.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing files; with --skip-existing only those that were made otherwise.",
+)
 @click.option("--player", is_flag=True, help="Then write a page to hear the stems.")
 @click.option("--plots", is_flag=True, help="Then draw spectrograms, masks and levels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
@@ -155,7 +164,8 @@ def separate(**options: Any) -> None:
     """Separate SONGs, audio files or folders, into stems.
 
     Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
-    length and bit depth. Folders are searched recursively and mirrored. For names that
+    length and bit depth. Folders are searched recursively and mirrored. Two commands may
+    share a folder: no song is done twice, nothing is overwritten unasked. For names that
     begin with a dash write ./-name or put -- before them. With several models each gets a
     folder of its own.
     """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -24,14 +23,25 @@ from rich.progress import (
 from rich.text import Text
 
 from ..dsp.song_stream import Progress as ProgressCallback
-from ..errors import UnetsepError
-from ..files import FileOptions, SeparationReport, separate_file
+from ..files import FileOptions, SeparationReport
+from ..library.records import Recipe, Record, record_path
+from ..library.songs import EXIST, Job, Part, separate_song
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
-from ..paths import Input, find_inputs, plan, refuse_existing
+from ..paths import (
+    Input,
+    count_kinds,
+    find_clashes,
+    find_inputs,
+    name_targets,
+    template_for,
+)
 from ..separator import Separator
+from ..version import __version__
+from ..weights.manifest import find_checkpoint, is_path, model_name
 from .listen import show_separated
 from .models import ModelChoice
+from .terminal import Lines, Messages
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,8 @@ class SeparateOptions:
     threads
         Of the CPU; None takes all cores.
     skip_existing
-        Leave songs whose stems are all there.
+        Leave songs whose stems are there and what would be made, and those whose stems are
+        something else; with ``overwrite`` only the former.
     player, plots
         Write a page to hear the stems, pictures of them.
     as_json, quiet, verbose
@@ -83,48 +94,34 @@ class SeparateOptions:
     verbose: bool
 
 
-# An input, and for each model the paths of its stems.
-Job = tuple[Input, list[list[Path]]]
-
-
 def run_separate(options: SeparateOptions) -> bool:
     """The ``separate`` command.
 
     Returns
     -------
     bool
-        Whether every song worked.
+        Whether every song worked, or needed no work.
     """
-    if options.skip_existing and options.file.overwrite:
-        raise ValueError("choose either --skip-existing or --overwrite, not both")
     keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.plots:
         require_matplotlib()
-    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
-    separators = _load(options, console)
-    jobs = _plan(options, separators)
-    done, failed = [], []
-    with _bar(console) as progress:
-        for song, targets in jobs:
-            reports = _separate(song, separators, targets, options, progress(song.path.name))
-            for report in reports:
-                _show(report, console, options.as_json)
-            _show_trouble(reports, console)
-            failed += [report.source for report in reports if report.status == "error"]
-            done.append((song, reports))
-    show_separated(done, console, player=options.player, plots=options.plots)
-    if failed and len(jobs) > 1:
-        sources = list(dict.fromkeys(failed))
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"{len(sources)} of {len(jobs)} failed:\n  " + "\n  ".join(map(str, sources)),
-            markup=False,
-        )
-    return not failed
+    shown = _Shown(options)
+    separators = _load(options, shown.console)
+    jobs = _plan(options, separators, shown.console)
+    done = []
+    with _bar(shown.console) as progress:
+        for job in jobs:
+            bar = progress(job.song.path.name)
+            reports = separate_song(job, options.file, bar, shown.traceback)
+            shown.song(reports)
+            done.append((job.song, reports))
+    show_separated(done, shown.console, player=options.player, plots=options.plots)
+    return shown.end()
 
 
-def _load(options: SeparateOptions, console: Console) -> list[Separator]:
+def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
     """Load the models; ``--verbose`` tells how long it took."""
     begun = time.perf_counter()
     computation = asdict(options.computation)
@@ -139,64 +136,90 @@ def _load(options: SeparateOptions, console: Console) -> list[Separator]:
     return separators
 
 
-def _plan(options: SeparateOptions, separators: Sequence[Separator]) -> list[Job]:
-    """All songs and where their stems go, or a refusal before any work starts."""
+def _plan(
+    options: SeparateOptions, separators: Sequence[Separator], console: Messages
+) -> list[Job]:
+    """All songs and what to make of them; what is known to be wrong is known before any work."""
     file = options.file
-    songs = find_inputs(options.songs, options.output)
-    models = [(s.name, s.select(file.stems, file.two_stems).names) for s in separators]
-    targets = plan(songs, models, options.output, file.filename, file.suffix)
-    jobs = list(zip(songs, targets, strict=True))
-    if not (file.overwrite or options.skip_existing):
-        refuse_existing(
-            path
-            for song, of_song in jobs
-            if not song.error
-            for of_model in of_song
-            for path in of_model
+    left_out: list[Path] = []
+    songs = find_inputs(options.songs, options.output, left_out.append)
+    if left_out:
+        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
+    selections = [separator.select(file.stems, file.two_stems) for separator in separators]
+    models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
+    targets = name_targets(songs, models, options.output, file.filename, file.suffix)
+    songs = [
+        replace(song, error=clash)
+        for song, clash in zip(songs, find_clashes(songs, targets), strict=True)
+    ]
+    recipes = [
+        _recipe(separator, models, names, options)
+        for separator, models, (_, names) in zip(
+            separators, options.choice.groups(), models, strict=True
         )
-    return jobs
+    ]
+    template = template_for(file.filename, len(separators))
+    return [
+        Job(
+            song,
+            [
+                _part(separator, recipe, paths, song, template, options)
+                for separator, recipe, paths in zip(separators, recipes, of_song, strict=True)
+            ],
+            options.skip_existing,
+        )
+        for song, of_song in zip(songs, targets, strict=True)
+    ]
 
 
-def _separate(
+def _part(
+    separator: Separator,
+    recipe: Recipe,
+    paths: Sequence[Path],
     song: Input,
-    separators: Sequence[Separator],
-    targets: Sequence[Sequence[Path]],
+    template: str,
     options: SeparateOptions,
-    progress: ProgressCallback,
-) -> list[SeparationReport]:
-    """Separate one song with all models; an error becomes a report."""
-    todo = list(zip(separators, targets, strict=True))
-    reports = []
-    if options.skip_existing and not song.error:
-        complete = [(s, t) for s, t in todo if all(path.exists() for path in t)]
-        todo = [pair for pair in todo if pair not in complete]
-        reports = [_skipped(song, s, t, options.file) for s, t in complete]
-    if not todo:
-        return reports
-    # Of stems that are not all there, --skip-existing replaces those that are.
-    file = replace(options.file, overwrite=options.file.overwrite or options.skip_existing)
-    try:
-        if song.error:
-            raise UnetsepError(song.error)
-        return reports + separate_file(
-            song.path, [s for s, _ in todo], [t for _, t in todo], file, progress
+) -> Part:
+    """What one model is to make of one song."""
+    names = separator.select(options.file.stems, options.file.two_stems).names
+    record = Record(
+        record_path(
+            options.output,
+            template,
+            track=song.track,
+            ext=options.file.suffix,
+            model=separator.name,
+            suffix=song.path.suffix[1:],
         )
-    except (UnetsepError, ValueError, MemoryError, torch.cuda.OutOfMemoryError) as error:
-        if options.verbose:
-            traceback.print_exc()
-        sentence = str(error)
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-            sentence = f"{song.path}: out of memory; close other programs or use --device cpu"
-        failure = SeparationReport(song.path, "", "error", error=sentence)
-        return reports + [replace(failure, model=separator.name) for separator, _ in todo]
+    )
+    stems = dict(zip(names, paths, strict=True))
+    return Part(separator, recipe, stems, record, record.signature)
 
 
-def _skipped(
-    song: Input, separator: Separator, targets: Sequence[Path], file: FileOptions
-) -> SeparationReport:
-    names = separator.select(file.stems, file.two_stems).names
-    stems = dict(zip(names, targets, strict=True))
-    return SeparationReport(song.path, separator.name, "skipped", stems)
+def _recipe(
+    separator: Separator, models: Sequence[str], stems: Sequence[str], options: SeparateOptions
+) -> Recipe:
+    """What decides the bytes of a model's stems; ``auto`` as what it means here."""
+    values = {
+        "stems": sorted(stems),
+        "container": options.file.container,
+        "bit_depth": options.file.bit_depth,
+        "start": float(options.file.start),
+        "duration": options.file.duration,
+        "overlap": separator.overlap,
+        "mask_extension": separator.mask_extension,
+        "wiener": separator.wiener,
+        "precision": separator.precision,
+        "device": separator.device.type,
+    }
+    hashes = [(model_name(model), _model_hash(model)) for model in models]
+    return Recipe(hashes, values, __version__)
+
+
+def _model_hash(model: str) -> str:
+    if is_path(model):
+        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return find_checkpoint(model_name(model)).sha256
 
 
 class _Speed(ProgressColumn):
@@ -207,7 +230,7 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _bar(console: Console) -> Iterator[Callable[[str], ProgressCallback]]:
+def _bar(console: Messages) -> Iterator[Callable[[str], ProgressCallback]]:
     """A progress bar on stderr, absent where that is no terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -232,13 +255,70 @@ def _bar(console: Console) -> Iterator[Callable[[str], ProgressCallback]]:
         yield begin
 
 
-def _show(report: SeparationReport, console: Console, as_json: bool) -> None:
-    if as_json:
-        # ASCII: file names may hold bytes, and terminals have encodings, that fit no other.
-        sys.stdout.write(json.dumps(report.to_dict()) + "\n")
-        sys.stdout.flush()
-    if report.status == "skipped":
-        console.print(f"{report.source}: skipped, its stems exist", markup=False)
+class _Shown:
+    """What the user gets to see of the songs, on stderr and, as JSON, on stdout.
+
+    Parameters
+    ----------
+    options
+        Say what is to be shown.
+    """
+
+    def __init__(self, options: SeparateOptions) -> None:
+        self.console = Messages(quiet=options.quiet)
+        self._loud = Messages()
+        self._lines = Lines() if options.as_json else None
+        self._verbose = options.verbose
+        self._told: set[str] = set()
+        self._songs, self._existing = 0, 0
+        self._failed: list[Path] = []
+
+    def traceback(self, error: Exception) -> None:
+        """With ``--verbose``, where an error comes from."""
+        if self._verbose:
+            text = "".join(traceback.format_exception(error))
+            self._loud.print(text.rstrip(), markup=False)
+
+    def song(self, reports: Sequence[SeparationReport]) -> None:
+        """What became of one song, with each model."""
+        self._songs += 1
+        if all(report.reason == EXIST for report in reports):
+            self._existing += 1
+        for report in reports:
+            if self._lines:
+                # ASCII: file names may hold bytes, and terminals have encodings, that fit no
+                # other.
+                self._lines.write(json.dumps(report.to_dict()))
+            _show(report, self.console, verbose=self._verbose)
+        self._failed += dict.fromkeys(r.source for r in reports if r.status == "error")
+        # What went wrong with a song, once, not once for every model or for both of two songs.
+        for sentence in dict.fromkeys(report.error for report in reports if report.error):
+            if sentence not in self._told:
+                self._loud.print(f"Error: {sentence}", markup=False)
+            self._told.add(sentence)
+        for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
+            self.console.print(f"Warning: {sentence}", markup=False)
+
+    def end(self) -> bool:
+        """Sum up; whether nothing failed."""
+        if self._existing:
+            self.console.print(
+                f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
+            )
+        if self._failed and self._songs > 1:
+            names = "\n  ".join(map(str, self._failed))
+            self._loud.print(
+                f"{len(self._failed)} of {self._songs} failed:\n  {names}", markup=False
+            )
+        unheard = self._lines.failure if self._lines else None
+        if unheard:
+            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
+        return not self._failed and not unheard
+
+
+def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:
+    if report.status == "skipped" and (verbose or report.reason != EXIST):
+        console.print(f"{report.source}: skipped, {report.reason}", markup=False)
     elif report.status == "ok":
         folder = next(iter(report.stems.values())).parent
         console.print(
@@ -253,12 +333,3 @@ def _show(report: SeparationReport, console: Console, as_json: bool) -> None:
             "(--bit-depth 32f keeps levels).",
             markup=False,
         )
-
-
-def _show_trouble(reports: Sequence[SeparationReport], console: Console) -> None:
-    """What went wrong with a song, once, not once for every model."""
-    loud = Console(stderr=True, soft_wrap=True, highlight=False)
-    for sentence in dict.fromkeys(report.error for report in reports if report.error):
-        loud.print(f"Error: {sentence}", markup=False)
-    for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
-        console.print(f"Warning: {sentence}", markup=False)

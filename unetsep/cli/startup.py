@@ -88,6 +88,19 @@ def import_torch() -> None:
         gc.enable()
 
 
+def reopen_closed() -> None:
+    """Open standard streams that were closed when the process began, as the null device.
+
+    Otherwise the first file that is opened would take their place, and get what libraries
+    print. Python has no object for such a stream then; `print` and rich know that.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # noqa: PERF203 (the lowest free number is this one)
+            os.open(os.devnull, os.O_RDWR)
+
+
 def leave(code: int) -> None:
     """End the process without taking Python and torch apart piece by piece.
 

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import unetsep.library.claims
+from unetsep.audio.staging import remove_leftovers
+from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from unetsep.library.claims import Claim
+claim = Claim([Path(sys.argv[1])])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def lock(tmp_path):
+    return claim_path(tmp_path / "song", "0123456789ab")
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that knows no locks."""
+    monkeypatch.setattr(unetsep.library.claims, "try_lock", lambda *_: None)
+
+
+def hold(lock: Path) -> subprocess.Popen[str]:
+    """A process that claims a song and does not end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def foreign(lock: Path, age: float) -> None:
+    """A claim that another machine signed some seconds ago."""
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("elsewhere\nother-boot 12@ abc\n")
+    os.utime(lock, (time.time() - age,) * 2)
+
+
+def test_a_claim_is_held_by_one_run_and_leaves_no_trace(lock, tmp_path):
+    with Claim([lock]) as claim:
+        assert claim.held
+        with pytest.raises(ClaimedError, match=f"another run .*process {os.getpid()} on "):
+            Claim([lock])
+    assert list(tmp_path.iterdir()) == []
+    assert not claim.held
+
+
+def test_of_several_locks_all_are_taken_or_none(tmp_path):
+    first, second = (claim_path(tmp_path / name, "ab") for name in "ab")
+    with Claim([second]), pytest.raises(ClaimedError):
+        Claim([first, second])
+    assert not first.parent.exists()
+    with Claim([second, first, first]) as claim:
+        assert claim.held
+        assert first.exists()
+
+
+def test_folders_with_content_stay(lock):
+    with Claim([lock]):
+        (lock.parent / "vocals.wav").touch()
+    assert [path.name for path in lock.parent.iterdir()] == ["vocals.wav"]
+
+
+def test_a_claim_dies_with_its_process(lock):
+    process = hold(lock)
+    with pytest.raises(ClaimedError, match=f"process {process.pid} on "):
+        Claim([lock])
+    process.kill()
+    process.communicate()
+    assert lock.exists()
+    with Claim([lock]) as claim:
+        assert claim.held
+
+
+def test_a_dead_claim_is_among_the_leftovers_and_a_living_one_is_not(lock):
+    process = hold(lock)
+    remove_leftovers(lock.parent)
+    assert lock.exists()
+    process.kill()
+    process.communicate()
+    remove_leftovers(lock.parent)
+    assert not lock.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks always work there")
+def test_without_locks_a_process_that_is_gone_has_no_claim(lock, no_locks):
+    process = hold(lock)
+    with pytest.raises(ClaimedError):
+        Claim([lock])
+    process.kill()
+    process.communicate()
+    with Claim([lock]) as claim:
+        assert claim.held
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_claim_of_another_machine_lives_while_it_is_heard_of(lock, locks, request):
+    if not locks:
+        request.getfixturevalue("no_locks")
+    foreign(lock, STALE - 20)
+    with pytest.raises(ClaimedError, match=r"process 12 on elsewhere"):
+        Claim([lock])
+    assert lock.read_text().startswith("elsewhere")
+    foreign(lock, STALE + 20)
+    with Claim([lock]) as claim:
+        assert claim.held
+    assert not lock.parent.exists() or list(lock.parent.iterdir()) == []
+
+
+def test_a_claim_shows_that_it_lives(lock, monkeypatch):
+    monkeypatch.setattr(unetsep.library.claims, "BEAT", 0.01)
+    with Claim([lock]):
+        os.utime(lock, (1, 1))
+        end = time.monotonic() + 5
+        while lock.stat().st_mtime == 1 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert lock.stat().st_mtime > time.time() - 60
+
+
+def test_a_claim_that_was_taken_over_is_no_longer_held_and_not_removed(lock):
+    with Claim([lock]) as claim:
+        lock.unlink()
+        foreign(lock, 0)
+        assert not claim.held
+    assert lock.exists()
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_of_many_that_want_a_dead_claim_one_gets_it(lock, locks, request):
+    if not locks:
+        request.getfixturevalue("no_locks")
+    for _ in range(10):
+        foreign(lock, STALE + 20)
+        claims, start = [], threading.Barrier(6)
+
+        def take(claims=claims, start=start) -> None:
+            start.wait()
+            try:
+                claims.append(Claim([lock]))
+            except ClaimedError:
+                claims.append(None)
+
+        threads = [threading.Thread(target=take) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(claims) == 6
+        held = [claim for claim in claims if claim and claim.held]
+        assert len(held) == 1
+        for claim in claims:
+            if claim:
+                claim.release()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        Claim([claim_path(tmp_path / "file" / "song", "ab")])

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unetsep.library.records import SCHEMA, Recipe, Record, SourceFile, record_path
+
+RECIPE = Recipe([("mse", "aa")], {"stems": ["bass", "drums"], "start": 0.0}, "1.0")
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "song.wav"
+    path.write_bytes(b"music")
+    return path
+
+
+@pytest.fixture
+def targets(tmp_path):
+    paths = [tmp_path / "out" / f"{stem}.wav" for stem in ("drums", "bass")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(path.stem.encode())
+    return paths
+
+
+@pytest.fixture
+def record(tmp_path, targets, source):
+    record = Record(tmp_path / "out/.unetsep.wav.json")
+    record.write(entry(source))
+    return record
+
+
+def entry(source: Path, *, complete: bool = True, **outputs: int) -> dict[str, object]:
+    file = SourceFile(source)
+    return {
+        "complete": complete,
+        "input": {**file.facts, "sha256": file.sha256},
+        **RECIPE.to_dict(),
+        "outputs": outputs or {"drums.wav": 5, "bass.wav": 4},
+    }
+
+
+def test_stems_are_the_same_if_all_is_as_recorded(record, targets, source):
+    assert record.compare(SourceFile(source), targets, RECIPE).state == "same"
+    assert record.compare(SourceFile(source), targets[::-1], RECIPE).state == "same"
+
+
+def test_stems_that_are_not_there_are_missing_or_incomplete(record, targets, source):
+    targets[0].unlink()
+    assert record.compare(SourceFile(source), targets, RECIPE).state == "incomplete"
+    targets[1].unlink()
+    assert record.compare(SourceFile(source), targets, RECIPE).state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"models": [("l1", "bb")]}, "was made by mse"),
+        ({"models": [("mse", "aa"), ("l1", "bb")]}, "was made by mse"),
+        ({"options": {"stems": ["bass"], "start": 0.0}}, "was made with stems bass, drums"),
+        ({"options": {"stems": ["bass", "drums"], "start": 1.0}}, "was made with start 0.0"),
+        ({"options": {**RECIPE.options, "new": 1}}, "was made with new not given"),
+        ({"version": "1.1"}, "was made by unetsep 1.0"),
+    ],
+)
+def test_another_recipe_is_named(record, targets, source, change, reason):
+    finding = record.compare(SourceFile(source), targets, replace(RECIPE, **change))
+    assert finding.state == "otherwise"
+    assert reason in finding.reason
+
+
+def test_the_same_model_under_another_name_is_the_same(record, targets, source):
+    recipe = replace(RECIPE, models=[("copy", "aa")])
+    assert record.compare(SourceFile(source), targets, recipe).state == "same"
+
+
+def test_the_song_counts_by_its_content(record, targets, source, tmp_path):
+    moved = source.rename(tmp_path / "moved.wav")
+    os.utime(moved, (5, 5))
+    assert record.compare(SourceFile(moved), targets, RECIPE).state == "same"
+    moved.write_bytes(b"MUSIC")
+    finding = record.compare(SourceFile(moved), targets, RECIPE)
+    assert finding.state == "otherwise"
+    assert "another version of the song" in finding.reason
+
+
+def test_a_song_of_known_size_and_time_is_not_read(record, targets, source, monkeypatch):
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("unetsep.library.records.hashlib.sha256", fail)
+    assert record.compare(SourceFile(source), targets, RECIPE).state == "same"
+
+
+def test_stems_of_another_size_or_time_were_changed(record, targets, source):
+    for change in (b"other", b"longer than it was"):
+        targets[0].write_bytes(change)
+        os.utime(targets[0], (2**32,) * 2 if len(change) == 5 else None)
+        finding = record.compare(SourceFile(source), targets, RECIPE)
+        assert finding.state == "otherwise"
+        assert finding.reason == f"{targets[0]} was changed after it was made"
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "{", "[]", '{"schema": 99, "entries": []}', '{"schema": 1, "entries": [{}]}']
+)
+def test_stems_without_a_readable_record_were_made_otherwise(record, targets, source, text):
+    record.restore(text)
+    finding = record.compare(SourceFile(source), targets, RECIPE)
+    assert finding.state == "otherwise"
+    assert finding.reason == f"no record says what made {targets[0]}"
+
+
+def test_an_incomplete_entry_is_no_claim_to_be_the_same(record, targets, source):
+    record.write(entry(source, complete=False))
+    assert record.compare(SourceFile(source), targets, RECIPE).state == "incomplete"
+
+
+def test_entries_of_other_stems_stay_and_of_the_same_are_replaced(record, source):
+    record.write(entry(source, **{"vocals.wav": 9}))
+    assert len(record.entries()) == 2
+    record.write(entry(source, **{"vocals.wav": 8, "drums.wav": 7}))
+    assert [each["outputs"] for each in record.entries()] == [{"vocals.wav": 8, "drums.wav": 7}]
+    assert json.loads(record.path.read_text())["schema"] == SCHEMA
+
+
+def test_the_signature_changes_with_the_record(record, source):
+    before = record.signature
+    record.write(entry(source))
+    assert record.signature not in (before, None)
+    record.restore(None)
+    assert record.signature is None
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{track}/{stem}.{ext}", "out/disc/song/.unetsep.wav.json"),
+        ("{model}/{track}/{stem}.{ext}", "out/mse/disc/song/.unetsep.wav.json"),
+        ("{stem}.{ext}", "out/.unetsep.wav.json"),
+        ("{track}/{stem}-{model}.{ext}", r"out/disc/song/.unetsep.\w{12}.json"),
+        ("{track}-{stem}.{ext}", r"out/disc/.unetsep.\w{12}.json"),
+        ("{stem}/{track}.{ext}", r"out/.unetsep.\w{12}.json"),
+        ("{track}.{ext}", r"out/disc/.unetsep.\w{12}.json"),
+    ],
+)
+def test_records_lie_where_all_stems_of_a_song_begin(template, expected):
+    values = {"ext": "wav", "model": "mse", "suffix": "mp3"}
+    path = record_path(Path("out"), template, track="disc/song", **values)
+    assert re.fullmatch(expected, path.as_posix())
+    other = record_path(Path("out"), template, track="disc 2/song", **values)
+    assert (other == path) == ("{track}" not in template)

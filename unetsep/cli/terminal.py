@@ -1,0 +1,64 @@
+"""What the commands print, even where nobody listens any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+
+
+class Messages(Console):
+    """A console on stderr for lines of plain text that goes silent when stderr is closed.
+
+    Parameters
+    ----------
+    quiet
+        Print nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does; whoever closed stderr must not end the work."""
+        try:
+            super().print(*objects, **options)
+        except (OSError, ValueError):
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more, where rich would end the process."""
+        self.quiet = True
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO | None) -> None:
+    """Lead a stream whose reader is gone to the null device, so that its end is no error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())  # type: ignore[union-attr]
+        os.close(null)
+
+
+class Lines:
+    """Lines on stdout for other programs, which may close it."""
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+
+    def write(self, line: str) -> None:
+        """Write one; the first failure is kept, and nothing written after it."""
+        if self.failure:
+            return
+        try:
+            if sys.stdout is None:
+                self.failure = "it is closed"
+                return
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError) as error:
+            self.failure = getattr(error, "strerror", None) or str(error)
+            silence(sys.stdout)

@@ -1,0 +1,245 @@
+"""Locks that die with their process, so that two runs never work on one song.
+
+A claim is a hidden file that says who made it. On one machine the system's lock on it decides,
+which ends with its process, however that ends. Between machines that share a disk locks may
+not be seen: there a claim is alive as long as its owner sets the file's time again and again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..audio.staging import PREFIX, try_lock
+from ..errors import UnetsepError
+
+# Seconds between signs of life, and after how many without one an owner counts as dead:
+# several may come late on a network drive.
+BEAT = 10.0
+STALE = 60.0
+# Seconds to wait for a lock that somebody holds: whoever only looks does so for less.
+PATIENCE = 0.2
+
+
+class ClaimedError(UnetsepError):
+    """A song that another run is working on."""
+
+
+class Claim:
+    """What this run alone may write, until it releases it or dies; use as a context manager.
+
+    Parameters
+    ----------
+    locks
+        Paths of the claims' files, see `claim_path`. Folders that are missing are made, and
+        removed at the end if they are empty.
+
+    Raises
+    ------
+    ClaimedError
+        If a living run has one of them; then none is held.
+    OSError
+        If the folder cannot be written to.
+    """
+
+    def __init__(self, locks: Iterable[Path]) -> None:
+        self._sign = f"{socket.gethostname()}\n{_machine()} {_process()} {secrets.token_hex(8)}\n"
+        self._held: dict[Path, int] = {}
+        self._made: list[Path] = []
+        self._end = threading.Event()
+        try:
+            # All runs take them in the same order; none waits for another while it holds one.
+            for lock in sorted(set(locks)):
+                self._make_folder(lock.parent)
+                self._held[lock] = self._take(lock)
+        except BaseException:
+            self.release()
+            raise
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _make_folder(self, folder: Path) -> None:
+        self._made += [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _take(self, lock: Path) -> int:
+        """The open file of a claim that is now ours."""
+        while True:
+            try:
+                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+                new = True
+            except FileExistsError:
+                try:
+                    descriptor, new = os.open(lock, os.O_RDWR), False
+                except FileNotFoundError:  # released between the two lines
+                    continue
+            except FileNotFoundError:  # another run made this folder, too, and removed it
+                self._make_folder(lock.parent)
+                continue
+            try:
+                if self._settle(lock, descriptor, new=new):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _settle(self, lock: Path, descriptor: int, *, new: bool) -> bool:
+        """Sign a claim that we made; False to try again, after removing one that is dead."""
+        locked = try_lock(descriptor, PATIENCE)
+        if not _is_named(lock, descriptor):  # removed or replaced meanwhile
+            return False
+        if locked is False:
+            raise ClaimedError(_sentence(_read(descriptor)))
+        if new:
+            os.write(descriptor, self._sign.encode())
+            return True
+        owner = _read(descriptor)
+        if _lives(owner, lock, descriptor, locked=bool(locked)):
+            raise ClaimedError(_sentence(owner))
+        _remove(lock, descriptor)
+        return False
+
+    @property
+    def held(self) -> bool:
+        """Whether all is still ours: a machine that slept may have been taken for dead."""
+        if self._end.is_set():
+            return False
+        try:
+            return all(lock.read_bytes() == self._sign.encode() for lock in self._held)
+        except OSError:
+            return False
+
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT):
+            for lock in list(self._held):
+                with contextlib.suppress(OSError):
+                    os.utime(lock)
+
+    def release(self) -> None:
+        """Give everything up and leave no trace."""
+        self._end.set()
+        while self._held:
+            lock, descriptor = self._held.popitem()
+            ours = _is_named(lock, descriptor)
+            if os.name == "nt":  # which removes no open file
+                os.close(descriptor)
+            with contextlib.suppress(OSError):
+                if ours:
+                    lock.unlink()
+            if os.name != "nt":
+                os.close(descriptor)
+        for folder in sorted(set(self._made), reverse=True):
+            with contextlib.suppress(OSError):  # not empty: there are stems in it now
+                folder.rmdir()
+
+
+def claim_path(folder: Path, token: str) -> Path:
+    """Where a claim lies; `unetsep.audio.staging` removes it, too, when its owner is dead.
+
+    Parameters
+    ----------
+    folder
+        Of the stems.
+    token
+        Letters and digits, the same for all runs that would write the same files.
+    """
+    return folder / f"{PREFIX}{token}.lock"
+
+
+def _lives(owner: str, lock: Path, descriptor: int, *, locked: bool) -> bool:
+    """Whether the owner of a claim works on, as far as that can be known from here."""
+    _, machine, process, *_ = [*owner.split(), "", "", ""]
+    if machine == _machine():
+        if locked:  # its lock would not have been to be had
+            return False
+        if _is_gone(process):
+            return False
+    return _now(lock) - os.fstat(descriptor).st_mtime < STALE
+
+
+def _now(lock: Path) -> float:
+    """The time by the clock that sets the times of files there, which may be a server's."""
+    probe = lock.with_name(f"{PREFIX}{secrets.token_hex(6)}-clock.part")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _remove(lock: Path, descriptor: int) -> None:
+    """Remove a dead claim, and never one that another run has made in its place."""
+    inode = os.fstat(descriptor).st_ino
+    if os.name == "nt":  # nobody renames what we hold open
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        return
+    aside = lock.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
+    with contextlib.suppress(FileNotFoundError):
+        lock.rename(aside)
+        if aside.stat().st_ino != inode:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, lock)
+        aside.unlink()
+
+
+def _is_named(path: Path, descriptor: int) -> bool:
+    """Whether a path still leads to an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _read(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return os.read(descriptor, 1024).decode(errors="replace")
+
+
+def _sentence(owner: str) -> str:
+    host, _, process, *_ = [*owner.split(), "", "", ""]
+    who = f" (process {process.partition('@')[0]} on {host})" if process else ""
+    return f"another run is working on it{who}"
+
+
+def _machine() -> str:
+    """One word for the running system, in which locks are seen by all processes."""
+    try:  # containers of one machine have different host names
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _process() -> str:
+    """The number of this process, and the name space in which its number counts."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it leads to no file)
+    except OSError:
+        space = ""
+    return f"{os.getpid()}@{space}"
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; False where that cannot be known."""
+    number, _, space = process.partition("@")
+    if os.name == "nt" or not number.isdigit() or space != _process().partition("@")[2]:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

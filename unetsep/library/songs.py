@@ -1,0 +1,216 @@
+"""One song of many: claimed, compared with what is there, separated, recorded."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..audio.stem_files import explain_writing
+from ..dsp.song_stream import Progress
+from ..errors import AudioError, UnetsepError
+from ..files import FileOptions, OpenSink, SeparationReport, separate_into
+from ..paths import Input, refuse_existing
+from ..separator import Separator
+from .claims import Claim, ClaimedError
+from .records import Finding, Recipe, Record, RecordedStems, SourceFile
+
+# Why a song is skipped whose stems are what would be made.
+EXIST = "its stems exist"
+AGAIN = "--skip-existing --overwrite separates such songs again"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model is to make of a song.
+
+    Parameters
+    ----------
+    separator
+        The model.
+    recipe
+        What decides the bytes.
+    stems
+        Stem names to paths.
+    record
+        What says how they were made.
+    seen
+        The record's signature before the first song was begun.
+    """
+
+    separator: Separator
+    recipe: Recipe
+    stems: dict[str, Path]
+    record: Record
+    seen: tuple[int, int] | None
+
+    @property
+    def targets(self) -> list[Path]:
+        """Paths of the stems."""
+        return list(self.stems.values())
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song and what is to be made of it.
+
+    Parameters
+    ----------
+    song
+        The input.
+    parts
+        One for each model.
+    skip_existing
+        Leave stems that are what would be made; otherwise any stem that exists is an error.
+    """
+
+    song: Input
+    parts: Sequence[Part]
+    skip_existing: bool
+
+
+def separate_song(
+    job: Job,
+    options: FileOptions,
+    progress: Progress | None = None,
+    on_error: Callable[[Exception], None] | None = None,
+) -> list[SeparationReport]:
+    """Separate one song with all models, if that is to be done and no other run does it.
+
+    Nothing that is wrong with one song gets out of here: all that others need is a report.
+
+    Parameters
+    ----------
+    job
+        See `Job`.
+    options
+        With ``overwrite``, stems that were made otherwise are replaced.
+    progress
+        See `unetsep.files.separate_file`.
+    on_error
+        Called with what became an error report.
+
+    Returns
+    -------
+    list of SeparationReport
+        One for each model.
+    """
+    try:
+        if job.song.error:
+            raise UnetsepError(job.song.error)
+        return _settle(job, options) or _separate_claimed(job, options, progress)
+    except ClaimedError as busy:
+        return _reports(job, job.parts, "skipped", str(busy))
+    except Exception as error:
+        if on_error:
+            on_error(error)
+        return _reports(job, job.parts, "error", sentence(error, job.song.path))
+
+
+def _separate_claimed(
+    job: Job, options: FileOptions, progress: Progress | None
+) -> list[SeparationReport]:
+    """Claim a song, look again, and separate it."""
+    with explain_writing(job.parts[0].targets[0].parent):
+        claim = Claim(part.record.claim for part in job.parts)
+    with claim:
+        source = SourceFile(job.song.path)
+        findings = [_find(part, source) for part in job.parts]
+        done = _decide(job, findings, options)
+        skipped = [report for report in done if report]
+        if len(skipped) == len(job.parts):
+            return skipped
+        todo = [
+            (part, finding)
+            for part, finding, report in zip(job.parts, findings, done, strict=True)
+            if not report
+        ]
+        sinks: list[OpenSink] = [
+            functools.partial(
+                RecordedStems,
+                part.targets,
+                overwrite=options.overwrite or finding.state == "incomplete",
+                record=part.record,
+                recipe=part.recipe,
+                source=source,
+                claim=claim,
+            )
+            for part, finding in todo
+        ]
+        models = [part.separator for part, _ in todo]
+        return skipped + separate_into(job.song.path, models, sinks, options, progress)
+
+
+def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:
+    """The reports of a song that is not to be worked on; none if it is."""
+    source = SourceFile(job.song.path)
+    done = _decide(job, [_find(part, source) for part in job.parts], options)
+    reports = [report for report in done if report]
+    return reports if len(reports) == len(job.parts) else []
+
+
+def _find(part: Part, source: SourceFile) -> Finding:
+    return part.record.compare(source, part.targets, part.recipe)
+
+
+def _decide(
+    job: Job, findings: Sequence[Finding], options: FileOptions
+) -> list[SeparationReport | None]:
+    """For each model a report, or None if it is to separate the song.
+
+    Raises
+    ------
+    AudioError
+        If stems are in the way: then no model separates it.
+    """
+    reports: list[SeparationReport | None] = []
+    in_the_way: list[Path] = []
+    for part, finding in zip(job.parts, findings, strict=True):
+        # What another run has made since this one began is not made again, whatever was asked.
+        new = part.record.signature != part.seen
+        if finding.state == "same" and (job.skip_existing or new):
+            (report,) = _reports(job, [part], "skipped", EXIST)
+            reports.append(report)
+            continue
+        reports.append(None)
+        if options.overwrite:
+            continue
+        if job.skip_existing and finding.state == "otherwise":
+            raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {AGAIN}")
+        if not job.skip_existing:
+            in_the_way += part.targets
+    refuse_existing(in_the_way)
+    return reports
+
+
+def _reports(job: Job, parts: Sequence[Part], status: str, reason: str) -> list[SeparationReport]:
+    """The same about several models; songs that are not separated have no other facts."""
+    report = SeparationReport(job.song.path, "", status)
+    if status == "error":
+        return [replace(report, model=part.separator.name, error=reason) for part in parts]
+    return [
+        replace(
+            report,
+            model=part.separator.name,
+            stems=part.stems if reason == EXIST else {},
+            reason=reason,
+        )
+        for part in parts
+    ]
+
+
+def sentence(error: Exception, path: Path) -> str:
+    """What to tell of an error, in one sentence."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return f"{path}: out of memory; close other programs or use --device cpu"
+    if isinstance(error, (UnetsepError, ValueError)):
+        return str(error)
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{path}: {error.strerror or error}{place}"
+    words = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"{path}: unexpected {name}: {words}; please report it, with what --verbose shows"

@@ -101,3 +101,16 @@ def test_mixing_bins_carries_the_lowest_bin_to_the_highest_in_the_same_frame() -
     assert difference[0, 1, 2, -1] > 1e-3
     difference[0, 1, 2] = 0
     assert difference.max() == 0
+
+
+def test_mixing_of_bins_stays_in_half_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    block = BinMixing(16, 3, 8)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(std=0.2)
+    hidden = torch.randn(2, 3, 5, 16).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = block(hidden.bfloat16())
+    assert mixed.dtype == torch.bfloat16
+    assert (mixed - block(hidden)).abs().max() < 0.1

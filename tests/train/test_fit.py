@@ -124,6 +124,18 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+def test_next_to_nothing_is_nothing_while_a_run_lasts(tmp_path: Path) -> None:
+    def half() -> float:
+        return float(torch.tensor([1e-38]) / 100)
+
+    if not torch.set_flush_denormal(False) or half() == 0:
+        pytest.skip("this CPU cannot")
+    seen: list[float] = []
+    run(tmp_path, tiny(max_steps=1), callbacks=[At(0, lambda _: seen.append(half()))])
+    assert seen == [0]
+    assert half() > 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_trains_on_resident_clips_and_validates(tmp_path: Path, precision: str) -> None:

@@ -38,8 +38,11 @@ class BinMixing(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
         spectrum = hidden.permute(0, 2, 3, 1)  # (batch, frames, bins, channels)
-        squeezed = (self.squeeze @ spectrum + self.squeeze_bias[:, None]).relu()
-        mixed = spectrum + (self.expand @ squeezed + self.expand_bias.view(self.shape))
+        squeezed = self.squeeze @ spectrum
+        # Under autocast biases of fp32 would make everything from here on fp32.
+        squeezed = (squeezed + self.squeeze_bias[:, None].to(squeezed.dtype)).relu()
+        change = self.expand @ squeezed
+        mixed = spectrum + (change + self.expand_bias.view(self.shape).to(change.dtype))
         return mixed.permute(0, 3, 1, 2)
 
 

@@ -43,6 +43,16 @@ def test_losses_have_the_values_computed_by_hand(name: str) -> None:
     assert float(loss) == pytest.approx(BY_HAND[name], rel=1e-5)
 
 
+def test_mse_has_the_gradient_that_autograd_finds() -> None:
+    estimate, real, imag = (each.double() for each in stems())
+    estimate.requires_grad_()
+    value = build_loss("mse", MODEL)(estimate, real, imag)
+    expected = ((real - estimate).square() + imag.square()).mean()
+    torch.testing.assert_close(value, expected)
+    (found,) = torch.autograd.grad(3 * value, estimate)
+    torch.testing.assert_close(found, torch.autograd.grad(3 * expected, estimate)[0])
+
+
 def test_mel_loss_is_the_squared_difference_of_mel_magnitudes() -> None:
     estimate, real, imag = stems()
     filters = mel_filters(MODEL, torch.device("cpu"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
     from .files import FileOptions, SeparationReport, separate_file
     from .network.masks import MaskNetwork
-    from .separator import Model, Separator
+    from .separator import Audio, Model, Separator
     from .weights.manifest import Checkpoint, list_models
 
 # Functions and classes, and every name that their signatures need.
@@ -31,6 +31,7 @@ _HOMES = {
     "SeparationReport": "files",
     "Separator": "separator",
     "Model": "separator",
+    "Audio": "separator",
     "Progress": "dsp.song_stream",
     "Selection": "dsp.song_stream",
     "Signal": "dsp.song_stream",
@@ -48,6 +49,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audio",
     "AudioError",
     "CancelledError",
     "Checkpoint",

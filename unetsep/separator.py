@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .config import MAX_CHANNELS, common_config
+from .config import common_config
+from .dsp.arrays import as_signal, check_finite, check_rate, regroup
 from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, Signal, SongStream, push_all
 from .dsp.spectrogram import magnitudes
+from .dsp.threads import OwnThread
 from .network.build import for_inference
 from .network.devices import check_choice, choose_device, choose_precision
 from .network.masks import MaskNetwork, ratio_masks
@@ -24,6 +26,9 @@ from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
 Model = str | Path | MaskNetwork
+Audio = npt.ArrayLike | Tensor
+# Blocks of a stream are gathered to this: operations on a few samples cost as much as on many.
+GATHERED_SECONDS = 0.5
 
 
 class Separator:
@@ -80,9 +85,13 @@ class Separator:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         models = [model] if isinstance(model, Model) else list(model)
-        networks = [
-            each if isinstance(each, MaskNetwork) else load_network(each) for each in models
-        ]
+        if not models:
+            raise ValueError("expected a model or a list of models, got none")
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        # In so little work threads cost more than they save, and a fork would lack them.
+        with OwnThread(1, "loading") as thread:
+            networks = [thread.call(_network, each) for each in models]
+            ready = [thread.call(for_inference, each, dtype) for each in networks]
         self.name = "+".join(
             "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
         )
@@ -93,8 +102,7 @@ class Separator:
         if wiener < 0:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self._networks = [for_inference(each, dtype).to(self.device) for each in networks]
+        self._networks = [each.to(self.device) for each in ready]
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -107,7 +115,7 @@ class Separator:
         Parameters
         ----------
         stems
-            Names, in any order; default: all.
+            Names, in any order, or one name; default: all.
         two_stems
             One stem; the other output, ``no_<stem>``, is the rest of the mixture.
 
@@ -118,7 +126,8 @@ class Separator:
         """
         if stems is not None and two_stems is not None:
             raise ValueError("choose either stems or two_stems, not both")
-        wanted = [two_stems] if two_stems is not None else list(stems or self.stems)
+        names = (stems,) if isinstance(stems, str) else stems
+        wanted = [two_stems] if two_stems is not None else list(names or self.stems)
         for stem in wanted:
             if stem not in self.stems:
                 raise ValueError(
@@ -132,8 +141,8 @@ class Separator:
 
     def separate(
         self,
-        audio: npt.ArrayLike,
-        sample_rate: int,
+        audio: Audio,
+        sample_rate: float,
         *,
         stems: Sequence[str] | None = None,
         two_stems: str | None = None,
@@ -146,9 +155,10 @@ class Separator:
         Parameters
         ----------
         audio
-            ``(channels, samples)`` or ``(samples,)``, floating point, any level.
+            ``(channels, samples)`` or ``(samples,)``: an array, or a tensor of any type on any
+            device, at any level.
         sample_rate
-            In Hz.
+            In Hz, a whole number from 1000 to 1000000.
         stems, two_stems
             See `select`.
         progress
@@ -163,85 +173,91 @@ class Separator:
         Raises
         ------
         ValueError
-            If the array has no samples, another shape, over 64 channels, or is not finite.
+            If the array has no samples, another shape, over 64 channels, or is not finite, or
+            the rate is none.
         CancelledError
             If ``progress`` returned False.
         """
-        signal = np.asarray(audio, dtype=np.float32)
-        if signal.ndim not in (1, 2) or signal.size == 0:
+        selection, rate = self.select(stems, two_stems), check_rate(sample_rate)
+        signal = as_signal(audio)
+        if signal.size == 0:
             raise ValueError(f"audio must be (channels, samples) or (samples,), got {signal.shape}")
-        if not np.isfinite(signal).all():
-            raise ValueError("audio holds NaN or infinite samples")
+        check_finite(signal, rate)
         channels = np.atleast_2d(signal)
-        selection = self.select(stems, two_stems)
-        size = self.block_samples(sample_rate)
+        size = self.block_samples(rate)
         pieces = (channels[:, at : at + size] for at in range(0, channels.shape[1], size))
-        total = channels.shape[1] / sample_rate
-        parts = list(self._run(pieces, sample_rate, len(channels), selection, progress, total))
-        whole = np.concatenate(parts, axis=-1)
-        whole = whole[:, 0] if signal.ndim == 1 else whole
-        return dict(zip(selection.names, whole, strict=True))
+        song = self.open_song(rate, len(channels), selection)
+        total = channels.shape[1] / rate
+        parts = [part for (part,) in push_all([song], pieces, rate, total, progress)]
+        return selection.named(np.concatenate(parts, axis=-1), mono=signal.ndim == 1)
 
     def stream(
         self,
-        blocks: Iterable[npt.ArrayLike],
-        sample_rate: int,
+        blocks: Iterable[Audio],
+        sample_rate: float,
         *,
         stems: Sequence[str] | None = None,
         two_stems: str | None = None,
         progress: Progress | None = None,
-    ) -> Iterator[Signal]:
+    ) -> Iterator[dict[str, Signal]]:
         """Separate a stream of blocks with constant memory.
 
         Parameters
         ----------
         blocks
-            ``(channels, samples)`` arrays, any sizes; stems lag up to a segment behind.
+            ``(channels, samples)`` or ``(samples,)``, all with the same channels, of any sizes;
+            small ones are gathered to half a second. Stems lag up to a segment and these
+            behind.
         sample_rate
-            In Hz.
+            In Hz, a whole number from 1000 to 1000000.
         stems, two_stems
-            See `select`; their order is that of the outputs.
+            See `select`.
         progress
-            Called after each block with the seconds done and None; return False to cancel.
+            Called after each block, or those that were gathered, with the seconds done and
+            None; return False to cancel.
 
         Yields
         ------
-        ndarray
-            ``(stems, channels, samples)``, float32; in total as many samples as came in.
+        dict
+            Stem name to float32 array with as many axes as the blocks have; in total as many
+            samples as came in.
 
         Raises
         ------
         ValueError
-            If the blocks have over 64 channels.
+            If a block has over 64 channels, other channels than the first, or is not finite,
+            or the rate is none.
         CancelledError
             If ``progress`` returned False.
         """
-        selection = self.select(stems, two_stems)
-        arrays: Iterator[Signal] = (np.asarray(block, dtype=np.float32) for block in blocks)
-        first = next(arrays, None)
+        selection, rate = self.select(stems, two_stems), check_rate(sample_rate)
+        signals = self._checked(blocks, rate)
+        first = next(signals, None)
         if first is None:
             return
-        everything: Iterable[Signal] = itertools.chain((first,), arrays)
-        yield from self._run(everything, sample_rate, first.shape[0], selection, progress, None)
-
-    def _run(
-        self,
-        blocks: Iterable[Signal],
-        sample_rate: int,
-        channels: int,
-        selection: Selection,
-        progress: Progress | None,
-        total: float | None,
-    ) -> Iterator[Signal]:
-        if channels > MAX_CHANNELS:
-            raise ValueError(
-                f"audio has {channels} channels: expected (channels, samples) with at most "
-                f"{MAX_CHANNELS}; if it is (samples, channels), pass its transpose, audio.T"
-            )
-        song = self.open_song(sample_rate, channels, selection)
-        for (out,) in push_all([song], blocks, sample_rate, total, progress):
+        mono = first.ndim == 1
+        channels = 1 if mono else len(first)
+        size = max(1, round(GATHERED_SECONDS * rate))
+        pieces = (np.atleast_2d(each) for each in itertools.chain((first,), signals))
+        gathered = regroup(pieces, size, max(size, self.block_samples(rate)))
+        song = self.open_song(rate, channels, selection)
+        for (out,) in push_all([song], gathered, rate, None, progress):
             if out.shape[-1]:
-                yield out
+                yield selection.named(out, mono=mono)
+
+    @staticmethod
+    def _checked(blocks: Iterable[Audio], rate: int) -> Iterator[Signal]:
+        """Blocks of a stream, as soon as they come."""
+        shape: tuple[int, ...] | None = None
+        samples = 0
+        for block in blocks:
+            signal = as_signal(block)
+            shape = signal.shape[:-1] if shape is None else shape
+            if signal.shape[:-1] != shape:
+                raise ValueError(f"expected blocks {(*shape, 'samples')}, got {signal.shape}")
+            check_finite(signal, rate, samples)
+            samples += signal.shape[-1]
+            yield signal
 
     def open_song(
         self,
@@ -313,3 +329,7 @@ class Separator:
             total = masks if total is None else total + masks
         assert total is not None
         return total / len(self._networks) if len(self._networks) > 1 else total
+
+
+def _network(model: Model) -> MaskNetwork:
+    return model if isinstance(model, MaskNetwork) else load_network(model)

@@ -104,7 +104,7 @@ def test_after_an_error_of_the_caller_waiting_calls_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(("threads", "size", "share"), [(2, 2, 1), (3, 3, 1), (16, 4, 4)])
-def test_a_pool_divides_the_threads_and_gives_them_back(
+def test_a_pool_divides_the_threads_and_leaves_the_caller_his(
     threads: int, size: int, share: int
 ) -> None:
     before = torch.get_num_threads()
@@ -114,7 +114,7 @@ def test_a_pool_divides_the_threads_and_gives_them_back(
             assert pool is not None
             assert pool.size == size
             assert pool.submit(torch.get_num_threads).result() == share
-            assert torch.get_num_threads() == share
+            assert torch.get_num_threads() == threads
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

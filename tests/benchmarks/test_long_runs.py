@@ -81,10 +81,11 @@ def test_songs_at_the_same_time_do_not_mix(tiny_separator: Separator):
         for audio in (first, second)
     ]
     streams = [tiny_separator.stream(iter(blocks), RATE) for blocks in pieces]
-    found: list[list[np.ndarray]] = [[], []]
+    found: list[list[dict[str, np.ndarray]]] = [[], []]
     for pair in zip(*streams, strict=True):
         for parts, block in zip(found, pair, strict=True):
             parts.append(block)
     for parts, stems in zip(found, expected, strict=True):
-        whole = np.concatenate(parts, axis=-1)
-        np.testing.assert_allclose(whole, np.stack(list(stems.values())), atol=1e-6)
+        for name, stem in stems.items():
+            whole = np.concatenate([part[name] for part in parts], axis=-1)
+            np.testing.assert_allclose(whole, stem, atol=1e-6)

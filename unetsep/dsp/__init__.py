@@ -1,8 +1,10 @@
 """From samples to spectra and back, block by block.
 
+arrays       what callers hand over, checked
 spectrogram  streaming STFT and its exact inverse; masks above the network's band
 resample     streaming resampling
 segments     segments of frames, masks cross-faded between them, several at once
 wiener       multichannel Wiener filter over the stems
+threads      threads of our own, which leave the host's settings of torch alone
 song_stream  the whole path of one song: blocks in, stems out
 """

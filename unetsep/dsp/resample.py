@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Signal = npt.NDArray[np.float32]
+from .arrays import Signal
 
 
 class StreamResampler:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .threads import use_threads
 
 # Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32,
 # which belong to the caller.
@@ -68,10 +70,12 @@ class SegmentedMasks:
         self._lead, self._fill = lead, fill
         self._pool, self._ahead = pool, 0 if pool is None else pool.size
         self._pieces: deque[Tensor] = deque()  # (channels, all bins, frames) not yet masked
-        self._seen: Tensor | None = None  # the network's bins of those that are in no segment
+        self._seen: list[Tensor] = []  # the network's bins of those that are in no segment
+        self._frames = 0  # in all of `_seen`
         self._context: Tensor | None = None  # and of the frames before those
         self._waiting: deque[tuple[Callable[[], Tensor], int, int]] = deque()
         self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
+        self._ended = False
         self.calls = 0
 
     def push(self, spectrum: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -88,35 +92,38 @@ class SegmentedMasks:
             Masks ``(stems, channels, bins, frames)`` and the mixture's spectrum
             ``(channels, all bins, frames)`` of the same frames.
         """
-        if self._seen is None:
-            silence = spectrum.new_zeros(*spectrum.shape[:-1], self._lead)
-            self._pieces.append(silence)
-            self._seen = silence[:, : self._bins]
-        self._pieces.append(spectrum)
-        self._seen = join(self._seen, spectrum[:, : self._bins])
+        if not self._seen:
+            self._append(spectrum.new_zeros(*spectrum.shape[:-1], self._lead))
+        self._append(spectrum)
         keep = self._segment - self._overlap
         # More than a segment must be there: only then is it not the last one.
-        while self._seen.shape[-1] > self._segment:
-            self._begin(self._seen[..., : self._segment], keep)
-            self._context = self._seen[..., :keep]
-            self._seen = self._seen[..., keep:]
+        while self._frames > self._segment:
+            seen = join(self._seen)
+            self._begin(seen[..., : self._segment], keep)
+            self._context = seen[..., :keep]
+            self._seen, self._frames = [seen[..., keep:]], self._frames - keep
             while len(self._waiting) > self._ahead:
                 yield from self._give_first()
 
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the pairs for all frames that are left."""
-        seen, self._seen = self._seen, None
-        if seen is not None and seen.shape[-1] > self._lead:
-            count = seen.shape[-1]
+        count, self._ended = self._frames, True
+        if count > self._lead:
+            seen, self._seen = join(self._seen), []
             if self._fill:
                 self._begin(functional.pad(seen, (0, self._segment - count)), count)
             elif self._context is not None and count < self._segment:
                 before = self._context[..., count - self._segment :]
-                self._begin(join(before, seen), count, skip=self._segment - count)
+                self._begin(join([before, seen]), count, skip=self._segment - count)
             else:
                 self._begin(functional.pad(seen, (0, -count % self._multiple)), count)
         while self._waiting:
             yield from self._give_first()
+
+    def _append(self, spectrum: Tensor) -> None:
+        self._pieces.append(spectrum)
+        self._seen.append(spectrum[:, : self._bins])
+        self._frames += spectrum.shape[-1]
 
     def _begin(self, segment: Tensor, count: int, skip: int = 0) -> None:
         """Have a segment's masks computed, of which ``count`` frames after ``skip`` matter."""
@@ -137,7 +144,7 @@ class SegmentedMasks:
             masks[..., :overlap] *= fade
             masks[..., :overlap] += self._tail
         # The last segment ends with the song, or with silence that nobody needs.
-        last = not self._waiting and self._seen is None
+        last = not self._waiting and self._ended
         self._tail = masks[..., count : count + overlap] * (1 - fade) if not last else None
         done = 0
         while done < count:
@@ -152,9 +159,9 @@ class SegmentedMasks:
             done += frames
 
 
-def join(before: Tensor, after: Tensor) -> Tensor:
+def join(parts: Sequence[Tensor]) -> Tensor:
     """Frames one after the other, ``(..., bins, frames)``, still frames before bins in memory."""
-    return torch.cat([before.mT, after.mT], dim=-2).mT
+    return parts[0] if len(parts) == 1 else torch.cat([part.mT for part in parts], dim=-2).mT
 
 
 # Each segment on its way through the network takes some 0.15 GB.
@@ -173,8 +180,8 @@ class SegmentPool(ThreadPoolExecutor):
     """
 
     def __init__(self, size: int, share: int) -> None:
-        super().__init__(size, "segment", torch.set_num_threads, (share,))
-        self.size = size
+        super().__init__(size, "segment", use_threads, (share,))
+        self.size, self.share = size, share
 
 
 @contextlib.contextmanager
@@ -183,19 +190,15 @@ def segment_pool(device: torch.device) -> Iterator[SegmentPool | None]:
 
     Threads that work on segments of their own never wait for each other, as those that share
     one operation do after each. None is given where there is nothing to divide: with one
-    thread, or on a GPU.
+    thread, or on a GPU. The calling thread keeps its number.
     """
     total = torch.get_num_threads()
     if device.type != "cpu" or total == 1:
         yield None
         return
     workers = min(total, MAX_WORKERS)
-    share = total // workers
-    pool = SegmentPool(workers, share)
-    # What is done between segments also takes its share only, until the pool is gone.
-    torch.set_num_threads(share)
+    pool = SegmentPool(workers, total // workers)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(total)

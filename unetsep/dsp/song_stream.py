@@ -7,22 +7,23 @@ Every step takes blocks and gives blocks, so memory does not grow with the song.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
 from ..errors import CancelledError
+from .arrays import Signal
 from .resample import Queue, Residual, StreamResampler
 from .segments import Estimate, SegmentedMasks, SegmentPool
 from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+from .threads import OwnThread
 from .wiener import WienerFilter
 
-Signal = npt.NDArray[np.float32]
 # Called with (seconds done, seconds in total or None); False cancels.
 Progress = Callable[[float, float | None], bool | None]
 
@@ -61,6 +62,18 @@ class Selection:
             return True
         return complete and sorted(self.indices) == list(range(stems))
 
+    def named(self, stems: Signal, *, mono: bool = False) -> dict[str, Signal]:
+        """Outputs by name.
+
+        Parameters
+        ----------
+        stems
+            ``(selected, channels, samples)``.
+        mono
+            Leave out the axis of the channels, of which there is one.
+        """
+        return dict(zip(self.names, stems[:, 0] if mono else stems, strict=True))
+
     def without_last(self) -> Selection:
         """The same outputs but the last."""
         return Selection(self.names[:-1], self.indices[:-1])
@@ -95,6 +108,9 @@ def push_all(
 ) -> Iterator[list[Signal]]:
     """Push blocks through one or more models at once and finish.
 
+    On a CPU this is computed in a thread of our own; blocks are taken and progress is told in
+    the caller's.
+
     Parameters
     ----------
     songs
@@ -119,12 +135,28 @@ def push_all(
         If ``progress`` returned False.
     """
     done = 0
-    for block in blocks:
-        yield [song.push(block) for song in songs]
-        done += block.shape[-1]
-        if progress is not None and progress(done / sample_rate, total) is False:
-            raise CancelledError(f"{label}separation was cancelled")
-    yield [song.finish() for song in songs]
+    with _computing(songs) as call:
+        for block in blocks:
+            yield call(lambda: [song.push(block) for song in songs])  # noqa: B023
+            done += block.shape[-1]
+            if progress is not None and progress(done / sample_rate, total) is False:
+                raise CancelledError(f"{label}separation was cancelled")
+        yield call(lambda: [song.finish() for song in songs])
+
+
+Stems = list[Signal]
+
+
+@contextlib.contextmanager
+def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], Stems]], Stems]]:
+    """What computes songs: a thread of our own, or on a GPU, which threads choose, the caller."""
+    if any(song.device.type == "cuda" for song in songs):
+        yield lambda compute: compute()
+        return
+    # What is done between segments takes no more than its share, too.
+    threads = min((song.threads for song in songs), default=1)
+    with OwnThread(threads, "song") as thread:
+        yield thread.call
 
 
 class SongStream:
@@ -170,7 +202,10 @@ class SongStream:
     ) -> None:
         self._selection = selection.without_last() if rest else selection
         self._song = Queue() if rest else None
-        self._extend, self._device, self._channels = extend, device, channels
+        self._extend, self._channels = extend, channels
+        self.device = device
+        # Of torch, for what is done between segments.
+        self.threads = torch.get_num_threads() if pool is None else pool.share
         self._outputs, self._computed = len(selection.names), len(self._selection.names)
         self._up = StreamResampler(sample_rate, config.sample_rate, channels)
         self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
@@ -222,7 +257,7 @@ class SongStream:
 
     def _advance(self, inner: Signal, *, last: bool) -> Signal:
         if inner.shape[-1]:
-            block = torch.from_numpy(np.ascontiguousarray(inner)).to(self._device)
+            block = torch.from_numpy(np.ascontiguousarray(inner)).to(self.device)
             self._mask(self.masks.push(self._stft.push(block)))
         if last:
             self._mask(self.masks.push(self._stft.flush()))

@@ -93,7 +93,7 @@ def magnitudes(spectrum: Tensor) -> Tensor:
         ``(batch, channels, bins, frames)``, frames before bins in memory.
     """
     batch, channels, bins, frames = spectrum.shape
-    out = torch.empty(batch, channels, frames, bins, device=spectrum.device)
+    out = spectrum.real.new_empty(batch, channels, frames, bins)
     step = CACHED_FRAMES if spectrum.device.type == "cpu" else max(1, frames)
     for at in range(0, frames, step):
         part, target = spectrum.mT[:, :, at : at + step], out[:, :, at : at + step]

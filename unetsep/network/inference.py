@@ -96,7 +96,7 @@ class InferenceUNet(InferenceNetwork):
     def __init__(self, network: UNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(network.config)
         self.dtype = dtype
-        network = copy.deepcopy(network).cpu().eval()
+        network = copy.deepcopy(network).cpu().float().eval()
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 _fold_norm(block)
@@ -185,8 +185,8 @@ class Subpixels(nn.Module):
         weight = functional.pad(layer.weight, (0, 1, 0, 1))[:, :, taps[:, :, None, None], taps]
         # (in, out, r, d, s, e) for frames and bins to (r, s, out, in, d, e)
         weight = weight.permute(2, 4, 1, 0, 3, 5)
-        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
-        bias = bias.repeat(2, 2, 1)  # (frame of two, bin of two, channels)
+        bias = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
+        bias = bias.detach().repeat(2, 2, 1)  # (frame of two, bin of two, channels)
         if bins_last:
             weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
         weight = weight.flatten(0, 2).to(dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,137 @@
+"""What callers hand over: arrays and sample rates, checked, and blocks of a useful size."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..config import MAX_CHANNELS, MAX_RATE
+
+Signal = npt.NDArray[np.float32]
+MIN_RATE = 1000
+
+
+def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
+    """Audio as float32, of the shape that it has.
+
+    Parameters
+    ----------
+    audio
+        ``(channels, samples)`` or ``(samples,)``: an array, a list, or a tensor of any type
+        on any device.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else than real numbers, has another shape, or over 64 channels.
+    """
+    if isinstance(audio, torch.Tensor):
+        audio = _numpy(audio)
+    try:
+        signal = np.asarray(audio)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"audio must be (channels, samples) or (samples,): {error}") from error
+    if signal.dtype.kind not in "fiu":
+        raise ValueError(f"audio must hold real numbers, got an array of {signal.dtype}")
+    if signal.ndim not in (1, 2):
+        raise ValueError(f"audio must be (channels, samples) or (samples,), got {signal.shape}")
+    if signal.ndim == 2 and not 1 <= signal.shape[0] <= MAX_CHANNELS:
+        raise ValueError(
+            f"audio has {signal.shape[0]} channels: expected (channels, samples) with 1 to "
+            f"{MAX_CHANNELS}; if it is (samples, channels), pass its transpose, audio.T"
+        )
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+        return signal.astype(np.float32, copy=False)
+
+
+def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
+    if tensor.is_meta:
+        raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
+    tensor = tensor.detach().cpu()
+    array: npt.NDArray[np.generic] = (
+        (tensor.float() if tensor.is_floating_point() else tensor).resolve_conj().numpy()
+    )
+    return array
+
+
+def check_finite(signal: Signal, sample_rate: int, before: int = 0) -> None:
+    """Refuse NaN and infinite samples, which would spread over all stems.
+
+    Parameters
+    ----------
+    signal
+        ``(..., samples)``.
+    sample_rate
+        In Hz.
+    before
+        Samples that came before these.
+
+    Raises
+    ------
+    ValueError
+        With the time of the first one.
+    """
+    finite = np.isfinite(signal)
+    if not finite.all():
+        first = int(np.flatnonzero(~finite.reshape(-1, signal.shape[-1]).all(axis=0))[0])
+        raise ValueError(
+            "audio holds NaN or infinite samples, the first at "
+            f"{(before + first) / sample_rate:.3f} s"
+        )
+
+
+def check_rate(sample_rate: float) -> int:
+    """A sample rate in Hz as an integer.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number, or one that no audio has.
+    """
+    try:
+        rate = operator.index(sample_rate)  # type: ignore[arg-type]
+    except TypeError:
+        whole = isinstance(sample_rate, (float, np.floating)) and float(sample_rate).is_integer()
+        if not whole:
+            raise ValueError(
+                f"sample_rate must be a whole number of Hz, got {sample_rate!r}"
+            ) from None
+        rate = int(sample_rate)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        meant = f"; {rate} kHz are {rate * 1000}" if 8 <= rate < MIN_RATE else ""
+        raise ValueError(f"sample_rate must be {MIN_RATE} to {MAX_RATE} Hz, got {rate}{meant}")
+    return rate
+
+
+def regroup(blocks: Iterable[Signal], smallest: int, largest: int) -> Iterator[Signal]:
+    """The same samples in fewer, or more, blocks.
+
+    Parameters
+    ----------
+    blocks
+        ``(channels, samples)``.
+    smallest
+        Samples that blocks are gathered to; only the last may have fewer.
+    largest
+        Blocks with more samples are divided, so that progress is told and Ctrl-C is heard.
+    """
+    waiting: list[Signal] = []
+    samples = 0
+    for block in blocks:
+        waiting.append(block)
+        samples += block.shape[-1]
+        if samples >= smallest:
+            yield from _divided(waiting, largest)
+            waiting, samples = [], 0
+    if samples:
+        yield from _divided(waiting, largest)
+
+
+def _divided(blocks: list[Signal], largest: int) -> Iterator[Signal]:
+    whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
+    for at in range(0, whole.shape[-1], largest):
+        yield whole[:, at : at + largest]

@@ -75,6 +75,8 @@ def test_texts_name_the_defaults_and_names_there_are() -> None:
         "optimizer": config.optimizer,
         "muon_size": config.muon_size,
         "coherent_share": config.coherent_share,
+        "gain_db": f"{config.gain_db:g}",
+        "watched": config.watched,
         "held_out": f"{HELD_OUT} excerpts",
     }
     for name, default in shown.items():

@@ -81,6 +81,8 @@ class TrainConfig:
         For each stem, the probability that a random mix has two recordings of it at once.
     gain_db
         Each stem's gain is drawn uniformly from plus or minus this many decibels.
+    coherent_gain_db
+        The same for coherent clips; None: as for the others.
     drop_share
         Probability with which a stem of a clip is silenced; one always remains.
     varispeed
@@ -98,6 +100,8 @@ class TrainConfig:
     valid_every, log_every
         Steps between validations (and saved checkpoints), and between lines of the log, the
         first of which is that of step 1.
+    watched
+        So many training recordings are scored at each validation, too, for comparison.
     early_stop
         End after this many validations without a better SDR in any network; 0: never.
 
@@ -130,6 +134,7 @@ class TrainConfig:
     extra_share: Mapping[str, float] = field(default_factory=lambda: _DEFAULT_SHARES)
     second_share: Mapping[str, float] = field(default_factory=dict)
     gain_db: float = 6.0
+    coherent_gain_db: float | None = None
     drop_share: float = 0.05
     varispeed: float = 0.0
     coherent_varispeed: float | None = None
@@ -138,6 +143,7 @@ class TrainConfig:
     seed: int = 0
     valid_every: int = 200
     log_every: int = 20
+    watched: int = 0
     early_stop: int = 0
 
     def __post_init__(self) -> None:
@@ -170,6 +176,7 @@ class TrainConfig:
             "second_share": self._are_shares(self.second_share),
             "drop_share": 0 <= self.drop_share < 1,
             "gain_db": self.gain_db >= 0,
+            "coherent_gain_db": (self.coherent_gain_db or 0) >= 0,
             "varispeed": 0 <= self.varispeed <= 0.3,
             "coherent_varispeed": 0 <= (self.coherent_varispeed or 0) <= 0.3,
             "eq_db": 0 <= self.eq_db <= 24,
@@ -177,6 +184,7 @@ class TrainConfig:
             "seed": self.seed >= 0,
             "valid_every": self.valid_every > 0,
             "log_every": self.log_every > 0,
+            "watched": self.watched >= 0,
             "early_stop": self.early_stop >= 0,
         }
         for name, holds in checks.items():

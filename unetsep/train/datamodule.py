@@ -25,7 +25,8 @@ class ClipModule(lightning.LightningDataModule):
     config
         Batch size and what clips are made of.
     train, valid
-        Recordings; see `unetsep.train.data.cache`.
+        Recordings; see `unetsep.train.data.cache`. Of the former ``config.watched`` are
+        ``watched``: scored beside the latter, see `watched_recordings`.
     workers
         See `unetsep.train.data.loaders.clip_loader`.
     resident
@@ -43,6 +44,7 @@ class ClipModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.config, self.valid = config, list(valid)
+        self.watched = watched_recordings(train, config.stems, config.watched)
         self.planner = ClipPlanner(train, config)
         self.workers, self.resident = workers, resident
         self._audio: ResidentClips | None = None
@@ -60,10 +62,10 @@ class ClipModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The process's share of the validation recordings."""
+        """The process's share of the validation recordings, and of those watched after them."""
         trainer = self.trainer
         assert trainer is not None
-        return valid_loader(self.valid, trainer.global_rank, trainer.world_size)
+        return valid_loader([*self.valid, *self.watched], trainer.global_rank, trainer.world_size)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -79,3 +81,24 @@ class ClipModule(lightning.LightningDataModule):
             assert self.trainer is not None
             self._audio = ResidentClips(self.planner, self.trainer.strategy.root_device)
         return self._audio.cut(batch)
+
+
+def watched_recordings(
+    train: Sequence[Recording], stems: Sequence[str], count: int
+) -> list[Recording]:
+    """Some training recordings, whose scores tell how far a network overfits.
+
+    Parameters
+    ----------
+    train
+        Those in which all stems are known count, and of these the extra ones only if there is
+        nothing else: validation songs are no extra ones either.
+    stems
+        Of the run.
+    count
+        How many, spread evenly.
+    """
+    known = [each for each in train if each.knows(stems)]
+    known = [each for each in known if not each.extra] or known
+    count = min(count, len(known))
+    return [known[number * len(known) // count] for number in range(count)]

@@ -45,7 +45,7 @@ LIGHTNING_PRECISION: dict[str, Any] = {
 # How long a process waits for the others before it gives the run up.
 GROUP_TIMEOUT = timedelta(seconds=60)
 # What may differ between a run and its resumption without changing what is trained.
-RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "early_stop")
+RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", "early_stop")
 
 
 @dataclass(frozen=True)

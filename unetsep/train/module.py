@@ -131,7 +131,8 @@ class SeparationModule(lightning.LightningModule):
         """Start the clock; with a limit in minutes find out what a validation will take."""
         self.clock.start()
         self._losses = {}  # calibration may have built them for another device
-        songs = self.trainer.datamodule.valid  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
             Separators(dict(self.networks.items()), self.device).score(0, songs[0])
             seconds = self.clock.now() - self.clock.begun
@@ -220,16 +221,21 @@ class SeparationModule(lightning.LightningModule):
             self._separators.score(*batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Median SDR over all recordings of all processes."""
+        """Mean SDR over all recordings of all processes."""
         assert self._separators is not None
-        table = self._separators.table(len(self.trainer.datamodule.valid))  # type: ignore[attr-defined]
-        table = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        count = len(data.valid)
+        table = self._separators.table(count + len(data.watched))
+        reduced = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
         self._separators = None
-        self.scores = combine(table.cpu().numpy(), self.config.losses, self.config.model.stems)
+        table, names = reduced.cpu().numpy(), (self.config.losses, self.config.model.stems)
+        self.scores = combine(table[:count], *names)
+        seen = combine(table[count:], *names) if data.watched else {}
         self.improved = [n for n, s in self.scores.items() if self.schedule.scored(n, s["mean"])]
         content = {"minutes": self.clock.seconds() / 60}
-        for name, scores in self.scores.items():
-            content |= {f"valid/{name}/{stem}": value for stem, value in scores.items()}
+        for kind, by_loss in (("valid", self.scores), ("seen", seen)):
+            for name, scores in by_loss.items():
+                content |= {f"{kind}/{name}/{stem}": value for stem, value in scores.items()}
         for logger in self.loggers:
             logger.log_metrics(content, self.global_step)
 

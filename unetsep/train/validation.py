@@ -1,8 +1,8 @@
 """Exact SDR of the networks in training on the validation recordings.
 
-A recording's score is the median of its frames, the set's score the median of its recordings,
-both as museval computes them; see `unetsep.train.evaluation.sdr`. Frames are scored with the
-stems that the network estimates.
+A recording's score is the median of its frames as museval computes it, see
+`unetsep.train.evaluation.sdr`, and the set's score the mean of its recordings: their median would
+depend on two of fourteen. Frames are scored with the stems that the network estimates.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.
 def combine(
     table: npt.NDArray[Any], losses: Sequence[str], stems: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Median over recordings for each loss: dB for each stem, and their mean.
+    """Mean over recordings for each loss: dB for each stem, and their mean.
+
+    A recording in which a stem's SDR is undefined does not count for that stem.
 
     Parameters
     ----------
@@ -89,7 +91,15 @@ def combine(
     """
     scores = {}
     for loss, by_song in zip(losses, table.transpose(1, 2, 0), strict=True):
-        values = median(by_song)
+        values = _finite_mean(by_song)
         scores[loss] = dict(zip(stems, values.tolist(), strict=True))
         scores[loss]["mean"] = float(values.mean())
     return scores
+
+
+def _finite_mean(by_song: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Mean of ``(stems, recordings)`` over finite values; NaN where there is none."""
+    defined = np.isfinite(by_song)
+    count = defined.sum(axis=1)
+    total = np.where(defined, by_song, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

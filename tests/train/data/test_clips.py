@@ -98,6 +98,23 @@ def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
     assert int(silent.max()) == 3  # one stem always remains
 
 
+def test_coherent_clips_can_have_gains_of_their_own() -> None:
+    coherent = {"coherent_share": 1.0, "gain_db": 6.0, "drop_share": 0.0}
+    same, narrow = planner(**coherent), planner(**coherent, coherent_gain_db=2.0)
+    for index in range(20):
+        before, after = same.plan(index), narrow.plan(index)
+        assert torch.equal(before.tracks, after.tracks)
+        assert torch.equal(before.gains.sign(), after.gains.sign())
+        drawn = [20 * plan.gains.abs().log10() for plan in (before, after)]
+        torch.testing.assert_close(drawn[1] * 3, drawn[0], rtol=1e-3, atol=1e-3)
+    mixed = {"coherent_share": 0.0, "gain_db": 6.0}
+    assert torch.equal(
+        planner(**mixed, coherent_gain_db=2.0).plan(5).gains, planner(**mixed).plan(5).gains
+    )
+    with pytest.raises(ValueError, match="coherent_gain_db=-1"):
+        tiny(coherent_gain_db=-1.0)
+
+
 def test_unknown_stems_are_never_part_of_a_mixture() -> None:
     loud = pcm(1)
     unknown = recording_from_arrays("unknown", {"vocals": loud, "drums": loud}, origin="songs")

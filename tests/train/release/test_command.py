@@ -31,6 +31,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {"optimizer": "adamw"},
         {"muon_size": 0.2},
         {"varispeed": 0.1, "coherent_varispeed": 0.2, "coherent_share": 0.5},
+        {"gain_db": 3.0, "coherent_gain_db": 2.0},
     ],
 )
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
@@ -44,6 +45,8 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
     for name in ("learning_rate", "batch_size", "varispeed", "eq_db", "ema_decay", "max_minutes"):
         assert found[name] == changed.get(name)
     for name in ("optimizer", "muon_size", "coherent_varispeed", "coherent_share"):
+        assert found[name] == changed.get(name)
+    for name in ("gain_db", "coherent_gain_db"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 

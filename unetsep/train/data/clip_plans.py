@@ -121,7 +121,10 @@ class ClipPlanner:
         )
         tracks, starts = np.array(draws, np.int64).T
         count = len(self.stems)
-        gains = 10 ** (rng.uniform(-config.gain_db, config.gain_db, count) / 20)
+        spread = config.gain_db
+        if coherent and config.coherent_gain_db is not None:
+            spread = config.coherent_gain_db
+        gains = 10 ** (rng.uniform(-spread, spread, count) / 20)
         gains *= rng.choice((-1.0, 1.0), count)
         swapped = rng.random(count) < 0.5
         dropped = rng.random(count) < config.drop_share

@@ -18,6 +18,7 @@ OPTIONS = (
     *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
     *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
     *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+    *("gain_db", "coherent_gain_db"),
 )
 
 

@@ -28,7 +28,7 @@ EXPORTS = "export"
 # Half precision may not change the SDR on the validation songs by more, in dB.
 TOLERANCE = 0.01
 DEFINITION = (
-    "SDR in dB as museval: median of 1 s frames, then median of songs; mean over stems; on the "
+    "SDR in dB as museval: median of 1 s frames, then mean of songs; mean over stems; on the "
     "validation songs of the run"
 )
 LICENCE = "CC BY-NC-SA 4.0"

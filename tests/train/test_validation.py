@@ -1,0 +1,54 @@
+"""SDR of the networks in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.runs import log, run
+from tests.train.synthetic import song, songs, tiny
+from unetsep.config import STEMS
+from unetsep.separator import Separator
+from unetsep.train.datamodule import watched_recordings
+from unetsep.train.validation import combine, recording_sdr
+
+
+def test_a_set_has_the_mean_of_its_recordings_without_those_that_have_no_sdr() -> None:
+    table = np.array([[[1.0, np.nan, np.nan]], [[2.0, 4.0, np.nan]], [[9.0, -np.inf, np.nan]]])
+    scores = combine(table, ["mse"], ["bass", "drums", "other"])["mse"]
+    assert (scores["bass"], scores["drums"]) == (4.0, 4.0)
+    assert np.isnan(scores["other"])
+    assert np.isnan(scores["mean"])
+
+
+def test_watched_recordings_are_whole_ones_of_the_base_spread_evenly() -> None:
+    base, extra = [song(i) for i in range(5)], [song(i, extra=True) for i in (5, 6)]
+    part = song(7).without(["bass"])
+    assert [r.name for r in watched_recordings([*base, part, *extra], STEMS, 2)] == [
+        "song0", "song2"
+    ]  # fmt: skip
+    assert watched_recordings([*base, *extra], STEMS, 9) == base
+    assert watched_recordings([part, *extra], STEMS, 1) == extra[:1]
+    assert watched_recordings([part], STEMS, 3) == []
+    assert watched_recordings(base, STEMS, 0) == []
+
+
+def test_training_recordings_are_scored_beside_and_change_nothing(
+    tmp_path: Path, whole: Path
+) -> None:
+    lines = run(tmp_path, tiny(losses=("l1", "mel_mse"), max_steps=8, watched=2))
+    (last,) = (line for line in lines if line["step"] == 8 and "valid/l1/mean" in line)
+    seen = {key: last.pop(key) for key in list(last) if key.startswith("seen/")}
+    assert set(seen) == {f"seen/{x}/{stem}" for x in ("l1", "mel_mse") for stem in (*STEMS, "mean")}
+    assert last == log(whole)[-1]
+    network = Separator(tmp_path / "best-l1.safetensors", precision="fp32")
+    best = max(
+        (line for line in lines if "valid/l1/mean" in line), key=lambda x: x["valid/l1/mean"]
+    )
+    train, valid = songs()
+    for kind, recordings in (("valid", valid), ("seen", train[::2])):
+        expected = np.mean([recording_sdr(network, each) for each in recordings], axis=0)
+        found = [best[f"{kind}/l1/{stem}"] for stem in STEMS]
+        assert found == pytest.approx(expected.tolist(), abs=0.02)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from tests.audio.test_reader import read
+from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.lengths import (
     MP3_SLACK,
@@ -31,6 +32,14 @@ COUNTED = [
     ("a.au", "AU", "PCM_16"),
     ("a.flac", "FLAC", "PCM_16"),
     ("a.mp3", "MP3", "MPEG_LAYER_III"),
+]
+
+
+OPEN_HEADERS = [
+    ("w.wav", None, "<I"),
+    ("x.wav", None, "<I"),
+    ("r.wav", 28, "<Q"),
+    ("a.au", 8, ">I"),
 ]
 
 
@@ -75,9 +84,109 @@ def test_a_wav_file_from_a_pipe_has_no_length_to_break(song, size):
     at = content.index(b"data") + 4
     content[at : at + 4] = struct.pack("<I", size)
     path.write_bytes(content)
-    if size:
-        assert read(path).shape[1] == RATE
+    assert read(path).shape[1] == RATE
     assert missing_share(path, "WAV") == 0
+
+
+def with_size(path: Path, at: int, layout: str, size: int) -> Path:
+    content = bytearray(path.read_bytes())
+    struct.pack_into(layout, content, at, size)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("name", "at", "layout"), OPEN_HEADERS)
+def test_a_size_that_was_left_at_zero_means_all_that_follows(song, name, at, layout):
+    container = {"w": "WAV", "r": "RF64", "a": "AU", "x": "WAVEX"}[name[0]]
+    path = song(name, subtype="PCM_16", container=container)
+    whole = read(path)
+    with_size(path, path.read_bytes().index(b"data") + 4 if at is None else at, layout, 0)
+    np.testing.assert_array_equal(read(path), whole)
+    np.testing.assert_array_equal(read(path, start=0.5), whole[:, RATE // 2 :])
+    with AudioReader(path) as reader:
+        assert reader.frames == RATE
+
+
+@pytest.mark.parametrize("size", [1_000_000_000, 2_000_000_000])
+def test_a_round_size_of_a_wav_file_is_no_promise(song, size):
+    path = song("a.wav", subtype="PCM_16")
+    with_size(path, path.read_bytes().index(b"data") + 4, "<I", size)
+    assert read(path).shape[1] == RATE
+
+
+def test_an_empty_wav_file_with_a_chunk_behind_is_empty(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE, subtype="PCM_16")
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    with pytest.raises(AudioError, match="holds no audio samples"):
+        read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("lost", [1, 150, 400])
+def test_an_uncounted_mp3_that_lacks_the_end_of_its_last_frame_is_read_to_it(song, lost):
+    wav = song("a.wav", seconds=3, subtype="PCM_16")
+    path = wav.with_name("b.mp3")
+    execute("lame", "-S", "-t", wav, path)
+    whole = read(path)
+    assert whole.shape[1] == 116 * 1152
+    path.write_bytes(path.read_bytes()[:-lost])
+    with AudioReader(path) as reader:
+        samples = np.concatenate(list(reader.blocks()), axis=1)
+        assert reader.warnings == [
+            f"{path} breaks off within its last frame; 3.00 s could be decoded"
+        ]
+    np.testing.assert_array_equal(samples, whole[:, : 115 * 1152])
+
+
+@pytest.mark.parametrize("seconds", [1, 3.2])
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), b"APETAGEX" + bytes(200), b"\0" * 70_000])
+def test_what_stands_behind_a_flac_stream_is_no_damage(song, seconds, tail):
+    path = song("a.flac", seconds=seconds)
+    whole = read(path)
+    execute("flac", "-s", "-d", "-f", path, "-o", path.with_name("b.wav"))
+    np.testing.assert_array_equal(whole, read(path.with_name("b.wav")))
+    path.write_bytes(path.read_bytes() + tail)
+    np.testing.assert_array_equal(read(path), whole)
+    with AudioReader(path) as reader:
+        assert sum(block.shape[1] for block in reader.blocks()) == whole.shape[1]
+        assert reader.warnings == []
+
+
+@pytest.mark.parametrize("block", [1000, 65_536, 1 << 20])
+def test_damage_is_placed_where_it_is_not_where_the_block_began(song, block):
+    path = song("a.flac", seconds=8)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20_000] = bytes(20_000)
+    path.write_bytes(content)
+    with AudioReader(path) as reader:
+        with pytest.raises(AudioError, match=r"is damaged at (3\.[89]|4\.[01])\d s"):
+            list(reader.blocks(block))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("options", [["-b:a", "128k"], ["-q:a", "2"]])
+def test_an_mp3_stream_within_a_wav_file_is_read_whole(tmp_path, order, options):
+    loud = music(3)
+    audio = np.concatenate([loud, 0 * loud], axis=1)[:, ::order]
+    soundfile.write(tmp_path / "a.wav", audio.T, RATE)
+    source, path = tmp_path / "a.wav", tmp_path / "b.wav"
+    execute("ffmpeg", "-y", "-i", source, "-c:a", "libmp3lame", *options, path)
+    execute("ffmpeg", "-y", "-i", path, "-c:a", "pcm_f32le", tmp_path / "c.wav")
+    expected = read(tmp_path / "c.wav")
+    np.testing.assert_allclose(read(path), expected, atol=1e-4)
+    with pytest.raises(AudioError, match="is cut short"):
+        read(cut(path, 0.5))
+
+
+@pytest.mark.parametrize("frames", [23_900, 24_000, 24_001, 320])
+@pytest.mark.parametrize("container", ["WAV", "W64"])
+def test_gsm_ends_with_its_last_block(tmp_path, frames, container):
+    audio = music(4, 8000, channels=1).T[:frames]
+    path = tmp_path / "a.wav"
+    soundfile.write(path, audio, 8000, subtype="GSM610", format=container)
+    raw = execute("ffmpeg", "-v", "error", "-i", path, "-f", "s16le", "-")
+    assert read(path).shape[1] == len(raw) // 2 == -(-frames // 320) * 320
 
 
 def test_a_cut_caf_file_is_refused_or_read_with_a_warning(song):

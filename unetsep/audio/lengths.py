@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-# Programs that write to a pipe cannot know the size: they leave it at one of these, or
-# at a little less than 2^31 or 2^32.
+# Programs that write to a pipe cannot know the size: they leave it at zero, at a little less
+# than 2^31 or 2^32, or at a round number.
 OPEN_ENDED = 0x7FFF_0000
+ROUND_SIZE = 10**9
+# GSM 06.10 is stored in blocks of so many bytes, for so many samples.
+GSM_BLOCKS = {"WAV": (65, 320), "WAVEX": (65, 320), "RF64": (65, 320), "W64": (65, 320)}
 LAST_PAGE_BYTES = 1 << 17
 MP3_FORMATS = ("MP3", "MPEG")
 # Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
@@ -39,6 +42,11 @@ class LengthClaim:
     read_from
         Byte from which to decode all there is, whatever length the decoder has in mind;
         None where the decoder knows the end.
+    read_to
+        Byte at which that ends; None for the end of the file.
+    patch
+        Byte in the header, and what the decoder shall see there instead: a size that was
+        left at zero.
     warnings
         Sentences for the user.
     """
@@ -47,10 +55,14 @@ class LengthClaim:
     available: int | None = None
     slack: int | None = None
     read_from: int | None = None
+    read_to: int | None = None
+    patch: tuple[int, bytes] | None = None
     warnings: tuple[str, ...] = ()
 
 
-def claim_length(path: Path, container: str, frames: int | None, sample_rate: int) -> LengthClaim:
+def claim_length(
+    path: Path, container: str, frames: int | None, sample_rate: int, subtype: str = ""
+) -> LengthClaim:
     """What a file that libsndfile decodes claims of its length.
 
     Parameters
@@ -63,11 +75,19 @@ def claim_length(path: Path, container: str, frames: int | None, sample_rate: in
         Its length as libsndfile sees it, None where it sees none.
     sample_rate
         In Hz, for messages.
+    subtype
+        The encoding of its samples, as libsndfile calls it.
     """
     if container in MP3_FORMATS:
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
+    if frames == 0 and (patch := _size_of_the_rest(path, container)):
+        return LengthClaim(None, slack=0, patch=patch)
+    if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, container)):
+        return _claim_mp3_within(path, data, frames)
+    if subtype == "GSM610" and container in GSM_BLOCKS:
+        frames = min(frames, _gsm_frames(path, container, frames))
     promised = round(frames / (1 - min(missing_share(path, container), 0.999)))
     warnings: tuple[str, ...] = ()
     if container == "OGG" and ogg_is_open(path):
@@ -91,6 +111,79 @@ def _claim_mp3(path: Path, frames: int | None) -> LengthClaim:
     return LengthClaim(None, read_from=first.goes_on_at, warnings=(warning,))
 
 
+def _claim_mp3_within(path: Path, data: tuple[int, int], frames: int) -> LengthClaim:
+    """An mp3 stream in another container, of which libsndfile guesses the length."""
+    begin, size = data
+    held = path.stat().st_size - begin
+    if is_open_ended("WAV", size):
+        return LengthClaim(None, read_from=begin)
+    if held < size:
+        return LengthClaim(frames * size // held, frames, MP3_SLACK, begin)
+    return LengthClaim(None, read_from=begin, read_to=begin + size)
+
+
+def _gsm_frames(path: Path, container: str, frames: int) -> int:
+    """Samples in whole blocks: libsndfile takes the byte that pads a chunk for a block."""
+    data = _sample_data(path, container)
+    if data is None:
+        return frames
+    begin, claimed = data
+    block_bytes, block_frames = GSM_BLOCKS[container]
+    held = path.stat().st_size - begin
+    size = held if is_open_ended(container, claimed) else min(held, claimed)
+    return size // block_bytes * block_frames
+
+
+def is_open_ended(container: str, size: int) -> bool:
+    """Whether a size is what programs leave that could not go back to state it.
+
+    Parameters
+    ----------
+    container
+        Its format, as libsndfile calls it.
+    size
+        Of the sample data in bytes, as the header states it.
+    """
+    if size <= 0 or (container == "AIFF" and size == 8):
+        return True
+    if container in ("WAV", "WAVEX"):
+        near = size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
+        return near or size % ROUND_SIZE == 0
+    return container in ("AIFF", "AU") and size >= OPEN_ENDED
+
+
+def _size_of_the_rest(path: Path, container: str) -> tuple[int, bytes] | None:
+    """Place and bytes of the size of all that follows a header of size zero.
+
+    None where nothing follows, or nothing but other chunks.
+    """
+    data = _sample_data(path, container)
+    if data is None or data[1] != 0 or container not in ("WAV", "WAVEX", "RF64", "AU"):
+        return None
+    begin, length = data[0], path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(begin)
+        big = head[:4] in (b"RIFX", b".snd")
+        if begin >= length or (container != "AU" and _chunks_only(file, length, big)):
+            return None
+    if head[12:16] == b"ds64":
+        return 28, struct.pack("<Q", length - begin)
+    size = struct.pack(">I" if big else "<I", min(length - begin, 0xFFFF_FFFF))
+    return (8 if container == "AU" else begin - 4), size
+
+
+def _chunks_only(file: BinaryIO, length: int, big: bool) -> bool:
+    """Whether a RIFF file goes on in chunks, which end where it ends."""
+    while (at := file.tell()) < length:
+        name, size = file.read(4), file.read(4)
+        if len(size) < 4 or not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        (long,) = struct.unpack(">I" if big else "<I", size)
+        file.seek(at + 8 + long + long % 2)
+    return file.tell() - length in (0, 1)
+
+
 def missing_share(path: Path, container: str) -> float:
     """Share of the sample data that a header promises and the file does not hold.
 
@@ -106,6 +199,15 @@ def missing_share(path: Path, container: str) -> float:
     float
         0 if nothing is missing or the container says nothing; 0.5 if half is missing.
     """
+    data = _sample_data(path, container)
+    if data is None or is_open_ended(container, data[1]):
+        return 0.0
+    begin, claimed = data
+    return min(1.0, max(0.0, 1 - (path.stat().st_size - begin) / claimed))
+
+
+def _sample_data(path: Path, container: str) -> tuple[int, int] | None:
+    """Position of the sample data and its size as the header states it, both in bytes."""
     find = {
         "WAV": _riff,
         "WAVEX": _riff,
@@ -116,17 +218,12 @@ def missing_share(path: Path, container: str) -> float:
         "CAF": _caf,
     }.get(container)
     if find is None:
-        return 0.0
+        return None
     with path.open("rb") as file:
         try:
-            samples = find(file)
+            return find(file)
         except struct.error:  # the header itself is cut: libsndfile's business
-            return 0.0
-        if samples is None:
-            return 0.0
-        begin, claimed = samples
-        held = file.seek(0, os.SEEK_END) - begin
-    return min(1.0, max(0.0, 1 - held / claimed)) if claimed > 0 else 0.0
+            return None
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
@@ -137,15 +234,13 @@ def _riff(file: BinaryIO) -> tuple[int, int] | None:
     """Position and claimed size of the sample data in wav, RF64 and their big-endian kin."""
     order = ">" if file.read(4) == b"RIFX" else "<"
     file.seek(12)
-    long_size = 0
+    long_size = -1
     while len(name := file.read(4)) == 4:
         (size,) = _unpack(file, order + "I")
         if name == b"data":
             begin = file.tell()
-            if size == 0xFFFF_FFFF and 0 < long_size < 2**62:
-                return begin, long_size
-            open_ended = size == 0 or size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
-            return None if open_ended else (begin, size)
+            long = size == 0xFFFF_FFFF and 0 <= long_size < 2**62
+            return begin, long_size if long else size
         here = file.tell()
         if name == b"ds64":
             _, long_size = _unpack(file, "<QQ")
@@ -158,7 +253,7 @@ def _aiff(file: BinaryIO) -> tuple[int, int] | None:
     while len(name := file.read(4)) == 4:
         (size,) = _unpack(file, ">I")
         if name == b"SSND":
-            return None if size in (0, 8) or size >= OPEN_ENDED else (file.tell(), size)
+            return file.tell(), size
         file.seek(size + size % 2, os.SEEK_CUR)
     return None
 
@@ -166,7 +261,7 @@ def _aiff(file: BinaryIO) -> tuple[int, int] | None:
 def _au(file: BinaryIO) -> tuple[int, int] | None:
     order = ">" if file.read(4) == b".snd" else "<"
     begin, size = _unpack(file, order + "II")
-    return None if size == 0 or size >= OPEN_ENDED else (begin, size)
+    return begin, size
 
 
 def _w64(file: BinaryIO) -> tuple[int, int] | None:

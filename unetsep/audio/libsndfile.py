@@ -8,8 +8,10 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from .decoder import AudioInfo, Block
@@ -19,6 +21,8 @@ from .lengths import MP3_FORMATS, claim_length
 # first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
 ENDLESS_FACTOR = 64
 ID3V1_BYTES = 128
+# A step of reading towards a fault: small, and a divisor of the frames of mp3 and FLAC.
+FAULT_FRAMES = 64
 CHATTER = re.compile(rb"\s*$|\[[^]]*mpg123[^]]*\]|Note: |Warning: ")
 
 
@@ -38,16 +42,22 @@ class LibsndfileDecoder:
     """A file that libsndfile decodes."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._endless: EndlessFile | None = None
+        self._view: PatchedFile | None = None
+        self._position = 0
+        self._fault: soundfile.LibsndfileError | None = None
         with no_decoder_chatter():
             self._file = ForwardFile(native_name(path))
         try:
             file = self._file
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
-            self.length = claim_length(path, file.format, frames, file.samplerate)
-            if self.length.read_from is not None:
-                file = self._reopen(path, self.length.read_from)
+            self.length = claim_length(path, file.format, frames, file.samplerate, file.subtype)
+            if self.length.read_from is not None or self.length.patch is not None:
+                file = self._reopen()
+            if self.length.patch is not None:
+                self.length = replace(self.length, frames=file.frames, available=file.frames)
             depth = _bit_depth(file.subtype)
             self.info = AudioInfo(file.samplerate, file.channels, self.length.frames, depth)
             self.warnings = list(self.length.warnings)
@@ -55,42 +65,81 @@ class LibsndfileDecoder:
             self.close()
             raise
 
-    def _reopen(self, path: Path, begin: int) -> ForwardFile:
-        """The same file in a way that needs no length."""
-        self._file.close()
-        self._endless = EndlessFile(path, begin)
+    def _reopen(self) -> ForwardFile:
+        """The same file from the front, in the way that its length asks for."""
+        self.close()
+        source: EndlessFile | PatchedFile | str | bytes = native_name(self._path)
+        if self.length.read_from is not None:
+            source = EndlessFile(self._path, self.length.read_from, self.length.read_to)
+            self._endless = source
+        elif self.length.patch is not None:
+            source = self._view = PatchedFile(self._path, *self.length.patch)
         with no_decoder_chatter():
-            self._file = ForwardFile(self._endless)
+            self._file = ForwardFile(source)
+        self._position = 0
         return self._file
 
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``."""
+        if self._fault is not None:
+            raise self._fault
+        try:
+            return self._read(frames)
+        except soundfile.LibsndfileError:
+            return self._read_to_the_fault(frames)
+
+    def _read(self, frames: int) -> Block:
         with no_decoder_chatter(self._file.format in MP3_FORMATS):
             block: Block = self._file.read(frames, dtype="float32", always_2d=True)
+        self._position += len(block)
         return block
+
+    def _read_to_the_fault(self, frames: int) -> Block:
+        """Samples before a fault: libsndfile fails as a whole where it fails in the end."""
+        position = self._position
+        self._reopen()
+        self._skip_to(position, FAULT_FRAMES)
+        parts: list[Block] = []
+        try:
+            while frames > 0 and len(part := self._read(min(frames, FAULT_FRAMES))):
+                parts.append(part)
+                frames -= len(part)
+        except soundfile.LibsndfileError as error:
+            self._fault = error
+            if not parts:
+                raise
+        return np.concatenate(parts) if parts else np.empty((0, self.info.channels), np.float32)
 
     def seek(self, frame: int) -> None:
         """Move to a sample, before anything was read.
 
         Decoders need a run-up to give the samples they give when they come from the front.
         """
-        run_up = frame
+        self._skip_to(frame, 1 << 16)
+
+    def _skip_to(self, frame: int, step: int) -> None:
         if self._endless is None:
             with no_decoder_chatter(self._file.format in MP3_FORMATS):
-                self._file.seek(max(0, frame - self.info.sample_rate))
-            run_up = min(frame, self.info.sample_rate)
-        while run_up > 0 and (got := len(self.read(min(run_up, 1 << 16)))):
+                self._position = self._file.seek(max(0, frame - self.info.sample_rate))
+        run_up = frame - self._position
+        while run_up > 0 and (got := len(self._read(min(run_up, step)))):
             run_up -= got
 
     def at_end(self) -> bool:
         """Whether the decoder came to the end of the file, not just to a halt."""
-        return self._endless is None or self._endless.is_near_end()
+        if self._endless is not None:
+            return self._endless.is_near_end()
+        frames, slack = self.length.frames, self.length.slack
+        if self._fault is None:
+            return True
+        return frames is not None and slack is not None and self._position + slack >= frames
 
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-        if self._endless is not None:
-            self._endless.close()
+        for view in (self._endless, self._view):
+            if view is not None:
+                view.close()
 
 
 class EndlessFile:
@@ -102,11 +151,13 @@ class EndlessFile:
         The file.
     begin
         Bytes at its front to leave out.
+    end
+        Byte at which it really ends; the default is the end of the file.
     """
 
-    def __init__(self, path: Path, begin: int) -> None:
+    def __init__(self, path: Path, begin: int, end: int | None = None) -> None:
         self._file, self._begin = path.open("rb"), begin
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._size = os.fstat(self._file.fileno()).st_size if end is None else end
         self._read_to = 0
         self._file.seek(begin)
 
@@ -114,7 +165,8 @@ class EndlessFile:
         """Up to ``size`` bytes; zeros at the claimed end, where a tag is looked for."""
         if self._file.tell() >= self._begin + self._size * ENDLESS_FACTOR - ID3V1_BYTES:
             return bytes(max(size, 0))
-        data = self._file.read(size)
+        left = max(0, self._size - self._file.tell())
+        data = self._file.read(left if size < 0 else min(size, left))
         self._read_to = max(self._read_to, self._file.tell() if data else 0)
         return data
 
@@ -135,6 +187,37 @@ class EndlessFile:
     def is_near_end(self) -> bool:
         """Whether reading came within a buffer's length of the real end."""
         return self._read_to >= self._size - (1 << 16)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+
+class PatchedFile:
+    """A file of which a few bytes look different.
+
+    Parameters
+    ----------
+    path
+        The file.
+    at
+        First byte that looks different.
+    patch
+        What stands there instead.
+    """
+
+    def __init__(self, path: Path, at: int, patch: bytes) -> None:
+        self._file, self._at, self._patch = path.open("rb"), at, patch
+        self.seek, self.tell = self._file.seek, self._file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes."""
+        begin = self._file.tell()
+        data = bytearray(self._file.read(size))
+        for at, byte in enumerate(self._patch, self._at - begin):
+            if 0 <= at < len(data):
+                data[at] = byte
+        return bytes(data)
 
     def close(self) -> None:
         """Release the file."""

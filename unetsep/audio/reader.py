@@ -119,19 +119,30 @@ class AudioReader:
             before the length its header promises.
         """
         done = 0
-        while self._limit is None or done < self._limit:
-            wanted = block_frames if self._limit is None else min(block_frames, self._limit - done)
-            try:
-                block = self._decoder.read(wanted)
-            except (soundfile.LibsndfileError, OSError) as error:
-                at = (self._start + done) / self.info.sample_rate
-                raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
+        # What follows a counted length is no audio: a tag, or a byte of padding.
+        limit = self.frames if self._decoder.length.slack == 0 else self._limit
+        while limit is None or done < limit:
+            wanted = block_frames if limit is None else min(block_frames, limit - done)
+            block = self._read(wanted, done)
             if len(block) == 0:
                 break
             self._check_finite(block, done)
             done += len(block)
             yield np.ascontiguousarray(block.T)
         self._check_complete(done)
+
+    def _read(self, frames: int, done: int) -> Block:
+        """The next block; empty at the end, and at a fault in the last frame of an mp3."""
+        try:
+            return self._decoder.read(frames)
+        except (soundfile.LibsndfileError, OSError) as error:
+            at = (self._start + done) / self.info.sample_rate
+            if done == 0 or not self._decoder.at_end():
+                raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
+            self._decoder.warnings.append(
+                f"{self.path} breaks off within its last frame; {at:.2f} s could be decoded"
+            )
+            return np.empty((0, self.info.channels), np.float32)
 
     def _check_finite(self, block: Block, done: int) -> None:
         # One sum is NaN or infinite if any sample is, and costs less than a full test.

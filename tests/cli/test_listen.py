@@ -27,7 +27,7 @@ def test_one_song_gets_its_page_and_picture_beside_its_stems(separate, song, tmp
     result = separate(song("my song.wav", seconds=2), "--player", "--plots")
     assert result.exit_code == 0
     folder = tmp_path / "out/my song"
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     stems = {f"{stem}.wav" for stem in STEMS}
     assert names == stems | {"index.html", "player-data", "my song-spectrograms.png"}
     assert "index.html: open it in a browser" in result.stderr

@@ -125,6 +125,7 @@ class Lane {
 
   /** Show a model's version of the stem. */
   show(stem, path, duration) {
+    this.step = null;
     this.element.style.setProperty("--stem", stem.colour);
     this.picture.src = `${path}/${stem.picture}`;
     const peaks = Float32Array.from(bytesOf(stem.peaks), (byte) => byte / 255);
@@ -158,6 +159,9 @@ class Lane {
   }
 
   moveTo(seconds, share) {
+    const step = Math.round(3000 * share); // half a pixel: drawing more often is only garbage
+    if (step === this.step) return;
+    this.step = step;
     this.head.style.transform = `translateX(${100 * share}%)`;
     this.surfer?.setTime(seconds);
   }

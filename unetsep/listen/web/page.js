@@ -101,6 +101,7 @@ class Page {
     if (names.join("\n") !== old.join("\n")) this.makeLanes(names);
     stems.forEach((stem, i) => this.lanes[i].show(stem, this.path, this.engine.duration));
     this.model = this.engine.model;
+    this.drawn = null; // the place is drawn anew
     const khz = this.song.sampleRate / 1000;
     $("facts").textContent = `${stems.length} stems · ${clock(this.engine.duration)} · ${khz} kHz`;
   }

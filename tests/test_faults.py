@@ -230,3 +230,76 @@ def test_a_full_disk_is_one_sentence(server, song, tmp_path, tiny_model, contain
     text = (tmp_path / "stderr").read_text()
     assert "make room or choose another folder with -o" in text
     assert text.count("\n") == 1
+
+
+COMMAND = [sys.executable, "-W", "ignore", "-m", "unetsep", "separate", "--json", "-d", "cpu"]
+FOUR = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def four_songs(song, tmp_path):
+    for seed, name in enumerate(FOUR):
+        song(f"in/{name}.wav", seconds=4, seed=seed)
+    return tmp_path / "in"
+
+
+def reports(process: subprocess.Popen[str]) -> list[tuple[str, str]]:
+    out, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors
+    assert process.returncode == 0, errors
+    lines = [json.loads(line) for line in out.splitlines()]
+    return [(Path(line["source"]).stem, line["status"]) for line in lines]
+
+
+def test_two_processes_on_one_folder_do_no_song_twice(four_songs, tmp_path, tiny_model):
+    command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*map(str, command)], **pipes) for _ in range(2)]
+    told = [line for process in both for line in reports(process)]
+    assert sorted(name for name, status in told if status == "ok") == list(FOUR)
+    assert sorted(name for name, status in told if status == "skipped") == list(FOUR)
+    assert len(Case.contents(tmp_path / "out")) == 16
+
+
+def test_after_a_kill_a_second_run_does_only_what_is_left(four_songs, tmp_path, tiny_model):
+    command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    killed = subprocess.Popen([*map(str, command)], **pipes)
+    first = json.loads(killed.stdout.readline())
+    killed.kill()
+    killed.communicate()
+    made = {path: path.stat().st_ino for path in (tmp_path / "out/a").glob("[!.]*")}
+    told = reports(subprocess.Popen([*map(str, command)], **pipes))
+    assert (Path(first["source"]).stem, told[0]) == ("a", ("a", "skipped"))
+    assert {path: path.stat().st_ino for path in made} == made
+    assert told[-1] == ("d", "ok")
+    assert len(made) == 4
+    assert len(Case.contents(tmp_path / "out")) == 16
+
+
+@pytest.mark.parametrize("closing", ["2>&-", "2>/dev/full", "2>&- 1>&- 0<&-"])
+def test_a_closed_stderr_changes_nothing(song, tmp_path, tiny_model, closing):
+    command = [*COMMAND[:-3], "-m", tiny_model, "-o", tmp_path / "out", song(seconds=0.2)]
+    line = " ".join(map(str, command)).replace("-W ignore", "-Wignore")
+    done = subprocess.run(["sh", "-c", f"exec {line} {closing}"], check=False, capture_output=True)
+    assert done.returncode == 0
+    assert len(Case.contents(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize(
+    ("closing", "message"),
+    [
+        ("1>&-", "stdout took no more reports: it is closed"),
+        ("1>/dev/full", "stdout took no more reports: No space left on device"),
+    ],
+)
+def test_reports_that_nobody_takes_are_told_and_all_songs_tried(
+    four_songs, tmp_path, tiny_model, closing, message
+):
+    command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", four_songs]
+    line = " ".join(map(str, command))
+    done = subprocess.run(["sh", "-c", f"exec {line} {closing}"], check=False, capture_output=True)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert len(Case.contents(tmp_path / "out")) == 16

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 
 import unetsep.paths
+from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
+from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.paths import (
     TEMPLATE,
     Input,
     check_template,
+    count_kinds,
+    find_clashes,
     find_inputs,
+    name_targets,
     plan,
     refuse_existing,
     target_path,
@@ -114,6 +121,135 @@ def test_every_field_of_a_template_is_filled():
 def test_templates_that_cannot_work_are_value_errors(template):
     with pytest.raises(ValueError, match="filename template"):
         check_template(template)
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A folder with a song, and one beside it that links to what the test says."""
+
+    def link(name: str, target: Path) -> None:
+        try:
+            (tmp_path / "in" / name).symlink_to(target)
+        except OSError:
+            pytest.skip("no links here")
+
+    touch(tmp_path / "in/a.wav", tmp_path / "in/sub/c.wav", tmp_path / "elsewhere/b.wav")
+    return link
+
+
+def test_linked_folders_are_searched_once_under_the_names_of_what_lies_there(tmp_path, linked):
+    linked("1 link", tmp_path / "elsewhere")
+    linked("2 same", tmp_path / "elsewhere")
+    linked("3 inner", tmp_path / "in/sub")
+    tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
+    assert tracks == ["a", "sub/c", "1 link/b"]
+
+
+@pytest.mark.parametrize("target", ["in", ".", "in/loop"])
+def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, linked, target):
+    linked("loop", tmp_path / target)
+    left_out: list[Path] = []
+    songs = find_inputs([tmp_path / "in"], tmp_path / "out", left_out.append)
+    assert [song.track for song in songs] == ["a", "sub/c"]
+    assert left_out == [tmp_path / "in/loop"]
+
+
+def test_a_song_that_links_to_itself_stops_nothing(tmp_path, linked):
+    linked("loop.wav", tmp_path / "in/loop.wav")
+    songs = find_inputs([tmp_path / "in"], tmp_path / "out")
+    assert [song.track for song in songs] == ["a", "loop", "sub/c"]
+    assert len(one(songs, tmp_path / "out")) == 3
+
+
+def test_what_a_search_leaves_out_is_named(tmp_path):
+    touch(*(tmp_path / name for name in ("a.wav", "b.jpg", "c.JPG", "NOTES", "sub/d.txt")))
+    touch(tmp_path / ".h.wav", tmp_path / ".git/e.wav", tmp_path / "out/f/vocals.wav")
+    left_out: list[Path] = []
+    songs = find_inputs([tmp_path], tmp_path / "out", left_out.append)
+    assert [song.track for song in songs] == ["a"]
+    names = ["out", ".git", ".h.wav", "NOTES", "b.jpg", "c.JPG", "d.txt"]
+    assert sorted(path.name for path in left_out) == sorted(names[1:])
+    assert count_kinds(left_out) == "2 hidden, 2 .jpg, 1 without suffix, 1 .txt"
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
+    touch(tmp_path / "a.wav", tmp_path / "closed/b.wav", tmp_path / "d/c.wav")
+    scandir = unetsep.paths.os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(unetsep.paths.os, "scandir", refuse)
+    songs = find_inputs([tmp_path], tmp_path / "out")
+    assert [song.track for song in songs] == ["a", "closed", "d/c"]
+    assert songs[1].error == f"{tmp_path / 'closed'} cannot be read: Permission denied"
+    (song,) = find_inputs([tmp_path / "closed"], tmp_path / "out")
+    assert "cannot be read: Permission denied" in song.error
+
+
+@pytest.mark.parametrize("place", [".", "out"])
+def test_the_output_folder_itself_can_be_searched_when_it_is_named(tmp_path, place):
+    touch(tmp_path / "a.wav", tmp_path / "out/b.wav")
+    folder = tmp_path / place
+    assert find_inputs([folder], folder)[0].path.parent == folder
+
+
+# Names under which ffmpeg writes something, and how.
+WRITTEN = {
+    ".mp2": [],
+    ".3gp": ["-c:a", "aac"],
+    ".m4v": ["-f", "mp4", "-c:a", "aac"],
+    ".flv": ["-c:a", "aac"],
+    ".eac3": [],
+    ".dts": ["-strict", "-2"],
+    ".mlp": ["-strict", "-2"],
+    ".voc": [],
+    ".wma": [],
+    ".tta": [],
+    ".wv": [],
+    ".mka": [],
+    ".mpg": [],
+    ".m2ts": [],
+    ".nut": [],
+    ".ogv": ["-c:a", "libvorbis"],
+}
+
+
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_what_ffmpeg_writes_is_found_in_folders_and_read(tmp_path, need_ffmpeg, suffix):
+    path = tmp_path / f"a{suffix}"
+    tone = ["-f", "lavfi", "-i", "sine=440:d=1:r=48000"]
+    command = [need_ffmpeg, "-v", "error", *tone, *WRITTEN[suffix], str(path)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("this ffmpeg cannot write it")
+    assert [song.path for song in find_inputs([tmp_path], tmp_path / "out")] == [path]
+    with AudioReader(path) as reader:
+        samples = sum(block.shape[-1] for block in reader.blocks(1 << 16))
+    # Codecs pad to whole frames; two seconds' worth would be another rate.
+    assert abs(samples - 48_000) < 4000
+
+
+def test_what_libsndfile_reads_by_its_name_is_found_in_folders():
+    formats = {"AIFF", "AU", "AVR", "CAF", "FLAC", "HTK", "MP3", "OGG", "PAF", "PVF", "RF64"}
+    formats |= {"SDS", "SVX", "VOC", "W64", "WAV", "WVE", "XI"}
+    assert {f".{name.lower()}" for name in formats & {*soundfile.available_formats()}} <= (
+        SOUNDFILE_SUFFIXES
+    )
+    asked = ".3gp .mp2 .m4v .flv .spx .dff .tak .dts .eac3 .voc"
+    assert {*asked.split()} <= AUDIO_SUFFIXES
+
+
+def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
+    names = ["01 Intro.flac", "01 Intro.mp3", "02 Song.flac"]
+    songs = [Input(tmp_path / name, Path(name).stem) for name in names]
+    clashes = find_clashes(
+        songs, name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
+    )
+    assert clashes[0] == clashes[1]
+    assert "01 Intro.flac and " in clashes[0]
+    assert clashes[2] is None
 
 
 def test_songs_of_one_name_collide_before_any_work(tmp_path):

@@ -12,8 +12,12 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from tests.signals import RATE, music
+from unetsep.audio.reader import AudioReader
 from unetsep.cli import main
 from unetsep.cli.options import evaluate, separate
+from unetsep.config import ModelConfig
+from unetsep.network.unet import UNet
+from unetsep.weights.checkpoint import serialize
 
 STEMS = ("vocals", "drums", "bass", "other")
 
@@ -184,6 +188,65 @@ def test_skip_existing_completes_what_is_missing_with_the_same_bytes(run, song, 
     assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == ["ok", "skipped"]
     for name in names(tmp_path / "whole"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_clash_and_existing_stems_stop_no_other_song(run, song, tmp_path):
+    for name in ("01 Intro.flac", "01 Intro.wav", "02.wav", "03.wav"):
+        song(f"in/{name}", seconds=0.2)
+    (tmp_path / "out/02").mkdir(parents=True)
+    (tmp_path / "out/02/bass.wav").write_text("mine")
+    result = run(tmp_path / "in", "--json")
+    assert result.exit_code == 1
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [report["status"] for report in reports] == ["error", "error", "error", "ok"]
+    assert result.stderr.count("would both be written to") == 1
+    assert result.stderr.count("exists already") == 1
+    assert "3 of 4 failed" in result.stderr
+    assert names(tmp_path / "out") == ["02/bass.wav", *of_song("03")]
+    assert (tmp_path / "out/02/bass.wav").read_text() == "mine"
+
+
+def test_skip_existing_tells_other_models_and_options_from_its_own(run, song, tmp_path):
+    path = song(seconds=0.2)
+    assert run(path).exit_code == 0
+    other = tmp_path / "tiny.safetensors"
+    network = UNet(ModelConfig(filters=(4, 4, 4, 4, 4, 4), segment_frames=64))
+    other.write_bytes(serialize(network))
+    (tmp_path / "out/song/drums.wav").unlink()
+    before = (tmp_path / "out/song/vocals.wav").read_bytes()
+    for options in ({"model": other}, {"more": ["--wiener", "1"]}):
+        more = options.pop("more", [])
+        result = run(path, "--skip-existing", *more, **options)
+        assert result.exit_code == 1
+        assert "left alone, " in result.stderr
+        assert (tmp_path / "out/song/vocals.wav").read_bytes() == before
+    assert run(path, "--skip-existing", "--overwrite", model=other).exit_code == 0
+    assert (tmp_path / "out/song/vocals.wav").read_bytes() != before
+    result = run(path, "--skip-existing", "--overwrite", "--json", model=other)
+    assert json.loads(result.stdout)["status"] == "skipped"
+    assert result.stderr == "1 of 1 skipped, their stems exist\n"
+
+
+def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path):
+    song("in/a.wav", seconds=0.1)
+    for name in ("cover.jpg", "back.jpg", "notes.txt"):
+        (tmp_path / "in" / name).touch()
+    result = run(tmp_path / "in")
+    assert result.exit_code == 0
+    assert result.stderr.count("Not audio by name, passed over: 2 .jpg, 1 .txt\n") == 1
+
+
+def test_a_song_that_breaks_the_decoder_stops_no_other(run, song, tmp_path, monkeypatch):
+    def read(path: Path, **options: float | None) -> AudioReader:
+        if path.name == "bad.wav":
+            raise TypeError("samplerate must be specified")
+        return AudioReader(path, **options)
+
+    monkeypatch.setattr("unetsep.files.AudioReader", read)
+    result = run(song("bad.wav", seconds=0.1), song("good.wav", seconds=0.1))
+    assert result.exit_code == 1
+    assert "bad.wav: unexpected TypeError: samplerate must be specified" in result.stderr
+    assert names(tmp_path / "out") == of_song("good")
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "ogg", "mp3"])

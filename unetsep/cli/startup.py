@@ -108,8 +108,9 @@ def leave(code: int) -> None:
     everything back at once. Files must be closed and threads have ended.
     """
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed when the process began
+                stream.flush()
     except (OSError, ValueError):  # nobody listens any more: let Python say so as it does
         return
     os._exit(code)

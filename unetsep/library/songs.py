@@ -210,7 +210,10 @@ def sentence(error: Exception, path: Path) -> str:
         return str(error)
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""
-        return f"{path}: {error.strerror or error}{place}"
+        text = f"{path}: {error.strerror or error}{place}"
+        if "temporary directory" in text:  # which ffmpeg needs, and not every container has
+            text += "; set TMPDIR to a folder that can be written to"
+        return text
     words = " ".join(str(error).split())
     name = type(error).__name__
     return f"{path}: unexpected {name}: {words}; please report it, with what --verbose shows"

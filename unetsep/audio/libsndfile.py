@@ -237,17 +237,29 @@ def _bit_depth(subtype: str) -> str:
 
 
 _stderr_lock = threading.RLock()
+_hiding = False
+
+
+def hide_decoder_chatter() -> None:
+    """From now on keep libmpg123's remarks off the terminal; for commands, not for guests.
+
+    The library writes them to file descriptor 2, has no setting against it, and the descriptor
+    belongs to the whole process. A command owns its process; a program that we are a guest of
+    may write there meanwhile, or start others that keep it.
+    """
+    global _hiding
+    _hiding = True
 
 
 @contextlib.contextmanager
 def no_decoder_chatter(active: bool = True) -> Iterator[None]:
-    """Keep libmpg123's remarks off the terminal; its errors reach us as exceptions.
+    """Keep libmpg123's remarks off the terminal, if a command asked for it.
 
-    The library writes to file descriptor 2, which belongs to the whole process, so what
-    other threads write there meanwhile is caught too: it is passed on afterwards. The lock
-    keeps two threads from restoring each other's descriptor.
+    Its errors reach us as exceptions. What other threads write to file descriptor 2 meanwhile
+    is caught too: it is passed on afterwards. The lock keeps two threads from restoring each
+    other's descriptor.
     """
-    if not active:
+    if not (active and _hiding):
         yield
         return
     with _stderr_lock, contextlib.ExitStack() as stack:

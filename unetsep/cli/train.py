@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
 from ..network.presets import DEFAULT, build_model
@@ -141,6 +142,7 @@ def run_train(options: TrainOptions) -> None:
     quiet = options.quiet or not is_main_process()
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     machine = options.machine.machine()
+    hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     for name in options.settings.get("losses", ()):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from unetsep.cli import main
+from unetsep.config import ModelConfig
+from unetsep.network.unet import UNet
 from unetsep.train.evaluation.tracks import find_tracks
+from unetsep.weights.checkpoint import serialize
 
 CHEAP = ("--baselines", "mixture,mixture-4")
 
@@ -69,8 +73,30 @@ def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_pa
         *("--estimates", tmp_path / "some", "--baselines", "none"),
     )
     assert result.exit_code == 1
+    assert "some cannot be scored on 2 of 3 tracks, the first:" in result.stderr
     assert "2 of 3 scores failed" in result.stderr
     assert "Cy - Instrumental" in result.stderr
+
+
+def test_what_can_have_no_score_is_said_before_any_work(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("worked before all was known")
+
+    monkeypatch.setattr("unetsep.cli.evaluate.evaluate", refuse)
+    config = ModelConfig(stems=("voice", "band"), filters=(2,) * 6, segment_frames=64)
+    (tmp_path / "two.safetensors").write_bytes(serialize(UNet(config)))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nothing").mkdir()
+    for options, message in (
+        (["-m", tmp_path / "two.safetensors"], "two cannot be scored: the model estimates voice"),
+        (["--estimates", tmp_path / "nothing"], "nothing cannot be scored: .* has no estimates of"),
+        (["--estimates", root / "test", "-o", tmp_path / "file" / "out"], "cannot be written"),
+    ):
+        result = run("eval", "--musdb-root", root, "-o", tmp_path / "out", *options)
+        assert result.exit_code == 1
+        assert re.search(message, result.stderr)
 
 
 def test_an_empty_root_is_an_error_not_an_empty_table(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..audio.libsndfile import hide_decoder_chatter
 from ..errors import UnetsepError
 from ..train.data.musdb import musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation.compare import Difference
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
-from ..train.evaluation.evaluate import Outcome, Settings, evaluate
+from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.tracks import find_tracks
 from .models import ModelChoice
@@ -88,6 +91,10 @@ def run_eval(options: EvalOptions) -> bool:
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
     tracks = find_tracks(root, options.subset, options.tracks)
     methods = options.what.methods()
+    for sentence in check_scores(tracks, methods):
+        console.print(sentence, markup=False)
+    _check_place(settings, options.figures)
+    hide_decoder_chatter()
     with _bar(console, len(tracks) * len(methods)) as progress:
         outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
     data = f"{len(tracks)} {options.subset} tracks of {root.resolve().name}, "
@@ -106,6 +113,26 @@ def run_eval(options: EvalOptions) -> bool:
         markup=False,
     )
     return _show_errors(outcomes)
+
+
+def _check_place(settings: Settings, figures: bool) -> None:
+    """Find out before any work that packages are missing or the report cannot be written."""
+    if settings.metrics == "museval":
+        importlib.import_module("museval.metrics")
+    if figures:
+        importlib.import_module("matplotlib")
+    with _writing(settings.output):
+        settings.output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.output):
+            pass
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnetsepError(f"{output} cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -134,7 +161,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
         "tracks.csv": reports.tracks_csv(report),
         "report.json": reports.to_json(report),
     }
-    try:
+    with _writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (output / name).write_text(text, encoding="utf-8")
@@ -143,8 +170,6 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
             from ..train.evaluation.figures import write_figures
 
             paths += write_figures(report, output)
-    except OSError as error:
-        raise UnetsepError(f"{output} cannot be written: {error.strerror}") from error
     return paths
 
 
@@ -153,6 +178,7 @@ def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
     out = _stdout()
     for metric in report.shown:
         out.print(_rich(reports.measured_table(report, metric), f"{metric} (dB)"))
+    out.print(_rich(reports.leakage_table(report), "leakage (dB, lower is better)"))
     out.print(reports.definition(report), markup=False, style="dim")
     for note in report.notes:
         out.print(f"Note: {note}", markup=False)

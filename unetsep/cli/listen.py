@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from ..audio.libsndfile import hide_decoder_chatter
 from ..files import SeparationReport
 from ..listen.page import write_page
 from ..listen.plots import plot_song, require_matplotlib
@@ -20,6 +21,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> None:
     """The ``listen`` command."""
     if plots:
         require_matplotlib()
+    hide_decoder_chatter()
     console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     songs = find_songs(folder)
     show_page(songs, folder, console)

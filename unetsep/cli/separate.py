@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..audio.libsndfile import hide_decoder_chatter
 from ..dsp.song_stream import Progress as ProgressCallback
 from ..files import FileOptions, SeparationReport
 from ..library.records import Recipe, Record, record_path
@@ -103,6 +104,7 @@ def run_separate(options: SeparateOptions) -> bool:
         Whether every song worked, or needed no work.
     """
     keep_freed_memory()
+    hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.plots:

@@ -9,7 +9,7 @@ import soundfile
 
 from tests.signals import RATE, noise
 from unetsep.config import STEMS, ModelConfig
-from unetsep.errors import AudioError, WeightsError
+from unetsep.errors import AudioError, UnetsepError, WeightsError
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.train.evaluation.estimates import (
@@ -152,3 +152,38 @@ def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
     method = model_method([str(checkpoint)])
     assert pickle.loads(pickle.dumps(method)) == method
     assert isinstance(method, ModelMethod)
+
+
+def model_of(path: Path, *stems: str) -> ModelMethod:
+    config = ModelConfig(stems=stems, filters=(2,) * 6, segment_frames=64)
+    path.write_bytes(serialize(UNet(config)))
+    return model_method([str(path)])
+
+
+def test_a_two_stem_model_is_scored_by_the_stem_that_songs_have(
+    track: Track, tmp_path: Path
+) -> None:
+    method = model_of(tmp_path / "two.safetensors", "vocals", "accompaniment")
+    method.check(track)
+    recording = read_track(track, 1.0)
+    found = method.estimate(track, recording)
+    assert tuple(found) == ("vocals", ACCOMPANIMENT)
+    whole = Separator(tmp_path / "two.safetensors", precision="fp32").separate(
+        recording.mixture, recording.sample_rate
+    )
+    for stem in found:
+        np.testing.assert_allclose(found[stem], whole[stem], atol=1e-5)
+
+
+def test_a_model_of_other_stems_is_refused_before_any_work(track: Track, tmp_path: Path) -> None:
+    method = model_of(tmp_path / "other.safetensors", "voice", "band")
+    with pytest.raises(ValueError, match=r"estimates voice, band, the songs have vocals, drums"):
+        method.check(track)
+
+
+def test_a_device_that_is_not_there_fails_before_work_starts(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UnetsepError, match="device cuda was asked for"):
+        model_method([str(checkpoint)], "cuda")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...config import common_config
 from ...errors import AudioError
+from ...network.devices import choose_device
 from ...separator import Separator
 from ...version import __version__
 from ...weights.load import load_network
@@ -49,6 +50,16 @@ class Method(Protocol):
         """What the estimates of a track depend on, besides the track."""
         ...
 
+    def check(self, track: Track) -> None:
+        """Refuse a track that can have no score, as far as that is known before any work.
+
+        Raises
+        ------
+        UnetsepError, ValueError
+            With the reason.
+        """
+        ...
+
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Estimates, each ``(channels, samples)``; their keys are the scored set."""
         ...
@@ -66,6 +77,8 @@ class ModelMethod:
         Name in reports.
     sha256
         Of the checkpoints, joined by ``+``.
+    stems
+        Of the models.
     device
         Where to compute.
     """
@@ -73,6 +86,7 @@ class ModelMethod:
     models: tuple[str, ...]
     name: str
     sha256: str
+    stems: tuple[str, ...]
     device: str = "auto"
     kind: str = "model"
 
@@ -85,20 +99,29 @@ class ModelMethod:
         """The checkpoint's hash, and the version that ran it."""
         return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
 
+    def check(self, track: Track) -> None:
+        """A model must estimate one of the track's stems at least."""
+        if not set(self.stems) & set(track.stems):
+            raise ValueError(
+                f"the model estimates {', '.join(self.stems)}, the songs have "
+                f"{', '.join(track.stems)}: scores need a stem of both"
+            )
+
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
-        """The model's stems; of a single-stem model its stem and the rest.
+        """The model's stems; where the track has only one of them, that and the rest.
 
         Stems that the track does not have (piano) are part of its other.
         """
         separator = _separator(self.models, self.device)
-        if len(separator.stems) > 1:
+        shared = [stem for stem in separator.stems if stem in audio.references]
+        if len(shared) > 1:
             stems = separator.separate(audio.mixture, audio.sample_rate)
             known = {stem: stems[stem] for stem in audio.references if stem in stems}
             extra = [signal for stem, signal in stems.items() if stem not in audio.references]
             if extra and "other" in known:
                 known["other"] = np.sum([known["other"], *extra], axis=0)
             return known
-        (stem,) = separator.stems
+        (stem,) = shared
         pair = separator.separate(audio.mixture, audio.sample_rate, two_stems=stem)
         return {stem: pair[stem], rest_of(stem): pair[f"no_{stem}"]}
 
@@ -123,6 +146,9 @@ class BaselineMethod:
     def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
         """The baseline's name, and the version that ran it."""
         return {"kind": self.kind, "name": self.name, "unetsep": __version__}
+
+    def check(self, track: Track) -> None:
+        """Baselines know the stems, or say so themselves."""
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
         """Estimates of all stems."""
@@ -152,6 +178,10 @@ class FolderMethod:
         stats = [(path, path.stat()) for path in self.find(track).values()]
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
         return {"kind": self.kind, "files": files}
+
+    def check(self, track: Track) -> None:
+        """The estimates must be there."""
+        self.find(track)
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Read the stems; a longer file is read no further than the track."""
@@ -221,19 +251,22 @@ def references(audio: TrackAudio, stems: Iterable[str]) -> dict[str, Signal]:
 
 
 def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
-    """One or more models, loaded once, so that a wrong name fails before work starts.
+    """One or more models, loaded once, so that a wrong name or device fails before work starts.
 
     Raises
     ------
     WeightsError
         If a model cannot be loaded.
+    UnetsepError
+        If the device is not there.
     ValueError
         If their masks cannot be averaged.
     """
+    choose_device(device)
     name = "+".join(model_name(model) for model in models)
-    common_config([load_network(model).config for model in models], name)
+    config = common_config([load_network(model).config for model in models], name)
     digest = "+".join(_digest(model) for model in models)
-    return ModelMethod(tuple(map(str, models)), name, digest, device)
+    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device)
 
 
 def _digest(model: str) -> str:

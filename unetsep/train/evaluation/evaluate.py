@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...audio.libsndfile import hide_decoder_chatter
 from ...errors import UnetsepError
 from . import results
 from .estimates import Method, references
@@ -113,6 +114,41 @@ def evaluate(
     return [found[method.name, track.name] for method in methods for track in tracks]
 
 
+def check_scores(tracks: Sequence[Track], methods: Sequence[Method]) -> list[str]:
+    """Find out before any work what can have no score.
+
+    Returns
+    -------
+    list of str
+        A sentence for each method that some of the tracks can have no score of.
+
+    Raises
+    ------
+    UnetsepError
+        If there is a method that no track can have a score of.
+    """
+    sentences = []
+    for method in methods:
+        reasons = [reason for track in tracks if (reason := _refusal(method, track))]
+        if len(reasons) == len(tracks):
+            raise UnetsepError(f"{method.label} cannot be scored: {reasons[0]}")
+        if reasons:
+            sentences.append(
+                f"{method.label} cannot be scored on {len(reasons)} of {len(tracks)} tracks, "
+                f"the first: {reasons[0]}"
+            )
+    return sentences
+
+
+def _refusal(method: Method, track: Track) -> str:
+    """Why there can be no score; empty if there can."""
+    try:
+        method.check(track)
+    except (UnetsepError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _check_names(names: list[str], what: str) -> None:
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
@@ -148,7 +184,7 @@ def _start(threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
+    hide_decoder_chatter()
     torch.set_num_threads(threads)
 
 

@@ -23,6 +23,13 @@ ENDLESS_FACTOR = 64
 ID3V1_BYTES = 128
 # A step of reading towards a fault: small, and a divisor of the frames of mp3 and FLAC.
 FAULT_FRAMES = 64
+# By encoding; of others 24 bits hold what is decoded.
+BIT_DEPTHS = {
+    **dict.fromkeys(("PCM_S8", "PCM_U8"), "8"),
+    **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "ALAC_16", "DPCM_8", "DPCM_16"), "16"),
+    **dict.fromkeys(("PCM_32", "ALAC_32"), "32"),
+    **{"FLOAT": "32f", "DOUBLE": "64f"},
+}
 CHATTER = re.compile(rb"\s*$|\[[^]]*mpg123[^]]*\]|Note: |Warning: ")
 
 
@@ -230,10 +237,7 @@ def native_name(path: Path) -> str | bytes:
 
 
 def _bit_depth(subtype: str) -> str:
-    if subtype in ("FLOAT", "DOUBLE"):
-        return "32f"
-    narrow = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_8", "DPCM_16")
-    return "16" if subtype in narrow else "24"
+    return BIT_DEPTHS.get(subtype, "24")
 
 
 _stderr_lock = threading.RLock()

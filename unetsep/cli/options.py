@@ -102,7 +102,8 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="auto",
     show_default=True,
     type=click.Choice(BIT_DEPTHS),
-    help="auto keeps the input's.",
+    help="auto keeps the input's, or the nearest that the format holds: of more than 24 bits "
+    "flac keeps 24. Lossy input counts as 24.",
 )
 @click.option(
     "--filename",

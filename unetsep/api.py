@@ -78,7 +78,8 @@ def separate(
     stems, two_stems
         See `Separator.select`.
     container, bit_depth
-        ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto``, ``16``, ``24`` or ``32f``.
+        ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto`` (as the input, or the next that the
+        container holds), ``8``, ``16``, ``24``, ``32``, ``32f`` or ``64f``.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).

@@ -62,17 +62,21 @@ def test_refusal_says_what_holds_and_what_to_use(container, rate, channels, mess
         choose_format(container, "auto", AudioInfo(rate, channels, None, "24"))
 
 
-@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+@pytest.mark.parametrize("depth", ["8", "16", "24", "32", "32f", "64f"])
 def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
     info = AudioInfo(44_100, 2, None, depth)
     assert choose_format("wav", "auto", info).bit_depth == depth
-    assert choose_format("flac", "auto", info).bit_depth == ("24" if depth == "32f" else depth)
+    assert choose_format("flac", "auto", info).bit_depth == (
+        depth if depth in ("8", "16", "24") else "24"
+    )
     assert choose_format("ogg", "auto", info).bit_depth is None
 
 
-@pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "8")])
+@pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "12")])
 def test_unknown_choices_are_value_errors(container, depth):
-    with pytest.raises(ValueError, match="expected wav, flac, ogg, mp3 and auto, 16, 24, 32f"):
+    with pytest.raises(
+        ValueError, match="expected wav, flac, ogg, mp3 and auto, 8, 16, 24, 32, 32f, 64f"
+    ):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
 
 
@@ -109,7 +113,7 @@ def test_mp3_has_the_highest_constant_bit_rate_of_its_sample_rate(tmp_path, rate
         assert kbits == {320 if rate >= 32_000 else 160 if rate >= 16_000 else 64}
 
 
-@pytest.mark.parametrize(("depth", "bits"), [("16", 16), ("24", 24)])
+@pytest.mark.parametrize(("depth", "bits"), [("8", 8), ("16", 16), ("24", 24)])
 def test_integer_samples_come_back_exactly(depth, bits):
     full = 2.0 ** (bits - 1)
     codes = np.array([-full, -full + 1, -1, 0, 1, full - 2, full - 1])
@@ -120,6 +124,8 @@ def test_integer_samples_come_back_exactly(depth, bits):
 def test_samples_beyond_full_scale_are_clipped_not_wrapped():
     wild = np.array([-9.0, -1.0001, 1.0, 9.0], np.float32)
     assert quantize(wild, "16").tolist() == [-32768, -32768, 32767, 32767]
+    assert quantize(wild, "8").tolist() == [-32768, -32768, 32512, 32512]
+    assert quantize(wild, "32").tolist() == [-(2**31), -(2**31), 2**31 - 1, 2**31 - 1]
     assert quantize(wild, "32f") is wild
 
 
@@ -128,6 +134,37 @@ def test_the_table_holds_bit_depths_that_can_be_asked_for():
     assert {depth for row in CONTAINERS.values() for depth in row.bit_depths} < {*BIT_DEPTHS}
     assert [name for name, row in CONTAINERS.items() if row.lossy] == ["ogg", "mp3"]
     assert all(not row.lossy for row in map(CONTAINERS.get, ALTERNATIVES))
+
+
+def test_what_a_container_lacks_becomes_the_next_that_it_has(monkeypatch):
+    row = Container(suffix="x", help="", open=by_libsndfile("AIFF"), bit_depths=("16", "32"))
+    monkeypatch.setitem(CONTAINERS, "x", row)
+    found = [
+        choose_format("x", "auto", AudioInfo(44_100, 2, None, depth)).bit_depth
+        for depth in BIT_DEPTHS[1:]
+    ]
+    assert found == ["16", "16", "32", "32", "32", "32"]
+
+
+@pytest.mark.parametrize(
+    ("container", "suffix", "subtypes"),
+    [("wav", "wav", ["PCM_U8", "PCM_32", "DOUBLE"]), ("flac", "flac", ["PCM_S8", "PCM_24"])],
+)
+def test_stems_have_the_bit_depth_of_the_song(
+    song, tmp_path, tiny_separator, container, suffix, subtypes
+):
+    for subtype in subtypes:
+        path = song(f"{subtype}.{suffix}", subtype=subtype)
+        report = unetsep.separate_to_files(
+            path, tmp_path / "out", model=tiny_separator, container=container
+        )
+        total = np.zeros((44_100, 2))
+        for stem in report.stems.values():
+            audio, _ = soundfile.read(stem)
+            assert soundfile.info(stem).subtype == subtype
+            total += audio
+        step = 2.0**-7 if subtype.endswith("8") else 2.0**-23
+        np.testing.assert_allclose(total, soundfile.read(path)[0], atol=4 * step + 1e-6)
 
 
 def test_a_new_format_is_one_row(song, tmp_path, tiny_separator, monkeypatch):
@@ -157,7 +194,7 @@ def test_a_new_format_is_one_row(song, tmp_path, tiny_separator, monkeypatch):
     [
         ("ogg", "24", r"ogg has no bit depth: leave .* or use --format wav or flac$"),
         ("mp3", "32f", r"mp3 has no bit depth: leave .* or use --format wav$"),
-        ("flac", "32f", r"flac holds 16 or 24 bits, not 32f: use --format wav$"),
+        ("flac", "32f", r"flac holds 8, 16 or 24 bits, not 32f: use --format wav$"),
     ],
 )
 def test_a_bit_depth_that_a_container_lacks_is_refused(container, depth, message):

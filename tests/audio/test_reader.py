@@ -23,9 +23,11 @@ def read(path: Path, **options: float) -> np.ndarray:
     [
         ("a.wav", "PCM_16", "16"),
         ("a.wav", "PCM_24", "24"),
-        ("a.wav", "PCM_32", "24"),
+        ("a.wav", "PCM_U8", "8"),
+        ("a.aiff", "PCM_S8", "8"),
+        ("a.wav", "PCM_32", "32"),
         ("a.wav", "FLOAT", "32f"),
-        ("a.wav", "DOUBLE", "32f"),
+        ("a.wav", "DOUBLE", "64f"),
         ("a.wav", "ULAW", "16"),
         ("a.flac", "PCM_16", "16"),
         ("a.flac", "PCM_24", "24"),

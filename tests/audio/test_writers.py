@@ -29,14 +29,14 @@ def write(path: Path, audio: np.ndarray, container: str = "wav", depth: str | No
     writer.close()
 
 
-@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+@pytest.mark.parametrize("depth", ["8", "16", "24", "32", "32f", "64f"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 6])
 @pytest.mark.parametrize("samples", [1, 2, 1001])
 def test_wav_comes_back_as_it_went_in(tmp_path, depth, channels, samples):
     audio = music(samples / RATE, channels=channels).T
     write(tmp_path / "a.wav", audio, depth=depth)
     found, rate = soundfile.read(tmp_path / "a.wav", dtype="float32", always_2d=True)
-    step = {"16": 2.0**-16, "24": 2.0**-24, "32f": 0}[depth]
+    step = {"8": 2.0**-8, "16": 2.0**-16, "24": 2.0**-24, "32": 2.0**-32}.get(depth, 0)
     np.testing.assert_allclose(found, audio, atol=step, rtol=0)
     assert rate == RATE
     assert (tmp_path / "a.wav").stat().st_size % 2 == 0

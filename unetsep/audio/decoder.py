@@ -43,7 +43,8 @@ class AudioInfo:
     frames
         Length in samples of one channel; None where only decoding would tell.
     bit_depth
-        ``"16"``, ``"24"`` or ``"32f"``: what holds the decoded samples without loss.
+        ``"8"``, ``"16"``, ``"24"``, ``"32"``, ``"32f"`` or ``"64f"``: that of its samples, or
+        for lossy ones what holds them when they are decoded.
     """
 
     sample_rate: int

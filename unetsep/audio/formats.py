@@ -5,7 +5,7 @@ A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a write
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from .decoder import AudioInfo
     from .writers import Writer
 
-BIT_DEPTHS = ("auto", "16", "24", "32f")
+# Rising, those of integers first.
+BIT_DEPTHS = ("auto", "8", "16", "24", "32", "32f", "64f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 # Above this rate libvorbis has no settings, and libsndfile crashes instead of saying so.
 OGG_RATE = 200_000
@@ -92,7 +93,8 @@ def by_libsndfile(form: str, subtype: str | None = None, **encoding: Any) -> Ope
     def open_file(path: Path, bit_depth: str | None, info: AudioInfo) -> Writer:
         from .writers import LibsndfileWriter
 
-        return LibsndfileWriter(path, info, form, subtype or f"PCM_{bit_depth}", **encoding)
+        pcm = "PCM_S8" if bit_depth == "8" else f"PCM_{bit_depth}"
+        return LibsndfileWriter(path, info, form, subtype or pcm, **encoding)
 
     return open_file
 
@@ -102,14 +104,14 @@ CONTAINERS = {
         suffix="wav",
         help="lossless, any length",
         open=open_wav,
-        bit_depths=("16", "24", "32f"),
+        bit_depths=("8", "16", "24", "32", "32f", "64f"),
     ),
     # Lossless at any level of compression.
     "flac": Container(
         suffix="flac",
-        help="lossless, 16 or 24 bits",
+        help="lossless, up to 24 bits",
         open=by_libsndfile("FLAC"),
-        bit_depths=("16", "24"),
+        bit_depths=("8", "16", "24"),
         max_channels=8,
         holds_rate=lambda rate: rate <= FLAC_RATE and (rate <= FLAC_FINE_RATE or rate % 10 == 0),
         limits=f"at most 8 channels and {FLAC_RATE} Hz, in steps of 10 Hz from 65540 Hz on",
@@ -145,7 +147,7 @@ class OutputFormat:
     container
         A name in `CONTAINERS`.
     bit_depth
-        ``16``, ``24`` or ``32f``; None for the lossy containers.
+        One of `BIT_DEPTHS` but ``auto``; None for the lossy containers.
     """
 
     container: str
@@ -154,7 +156,7 @@ class OutputFormat:
     @property
     def is_float(self) -> bool:
         """Whether samples beyond full scale survive."""
-        return self.bit_depth == "32f"
+        return self.bit_depth in ("32f", "64f")
 
 
 def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
@@ -185,8 +187,8 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
     container
         A name in `CONTAINERS`.
     bit_depth
-        One of `BIT_DEPTHS`; ``auto`` takes what the input has (24 bits for lossy input), or
-        the most that the container can store.
+        One of `BIT_DEPTHS`; ``auto`` takes what the input has (24 bits for lossy input), else
+        the next that the container can store, else the most that it can.
     info
         The input.
 
@@ -210,8 +212,9 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
         )
     if row.lossy:
         return OutputFormat(container, None)
-    depth = info.bit_depth if bit_depth == "auto" else bit_depth
-    return OutputFormat(container, depth if depth in row.bit_depths else row.bit_depths[-1])
+    least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)
+    enough = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
+    return OutputFormat(container, next(enough, row.bit_depths[-1]))
 
 
 def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
@@ -222,5 +225,10 @@ def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
             f"{container} has no bit depth: leave --bit-depth at auto, or use --format {others}"
         )
     return AudioError(
-        f"{container} holds {' or '.join(depths)} bits, not {bit_depth}: use --format {others}"
+        f"{container} holds {_either(depths)} bits, not {bit_depth}: use --format {others}"
     )
+
+
+def _either(words: Sequence[str]) -> str:
+    *before, last = words
+    return f"{', '.join(before)} or {last}" if before else last

@@ -44,10 +44,13 @@ class Writer(Protocol):
 def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
     """Samples in the type that is stored without scaling them again.
 
-    Full scale is 2^15 and 2^23, as in reading, so that integer input comes back exactly;
-    libsndfile's own conversion multiplies by 2^15 - 1. 24 bits fill the upper three bytes
-    of 32.
+    Full scale is 2^7, 2^15, 2^23 and 2^31, as in reading, so that integer input comes back
+    exactly, if of 32 bits only the upper 24, which float32 holds; libsndfile's own conversion
+    multiplies by 2^15 - 1. 8 bits fill the upper byte of 16, 24 the upper three of 32.
     """
+    if bit_depth == "8":
+        coarse: Integers = np.clip(np.rint(block * 2.0**7), -128, 127).astype(np.int16) << 8
+        return coarse
     if bit_depth == "16":
         scaled = block * np.float32(32768)
         np.clip(np.rint(scaled, out=scaled), -32768, 32767, out=scaled)
@@ -57,6 +60,11 @@ def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
         full = 2.0**23
         wide: Integers = np.clip(np.rint(block * full), -full, full - 1).astype(np.int32) << 8
         return wide
+    if bit_depth == "32":
+        full = 2.0**31
+        scaled = np.rint(block.astype(np.float64) * full)
+        whole: Integers = np.clip(scaled, -full, full - 1).astype(np.int32)
+        return whole
     return block
 
 
@@ -68,7 +76,7 @@ class WavWriter:
     path
         The file.
     bit_depth
-        ``16``, ``24`` or ``32f``.
+        ``8``, ``16``, ``24``, ``32``, ``32f`` or ``64f``.
     info
         Sample rate and channels.
     """
@@ -76,9 +84,19 @@ class WavWriter:
     # RIFF header, room for a ds64 chunk, fmt, fact (samples), data.
     HEADER = struct.Struct("<4sI4s 4sI28s 4sIHHIIHH 4sII 4sI")
 
+    # By bit depth, of samples as `quantize` gives them.
+    STORED = {
+        depth: np.dtype(code)
+        for depth, code in (
+            *(("8", "<i2"), ("16", "<i2"), ("24", "<i4"), ("32", "<i4")),
+            *(("32f", "<f4"), ("64f", "<f8")),
+        )
+    }
+
     def __init__(self, path: Path, bit_depth: str | None, info: AudioInfo) -> None:
-        self._is_float, self._info = bit_depth == "32f", info
-        self._width = 4 if self._is_float else int(bit_depth or 0) // 8
+        self._stored, self._info = self.STORED[bit_depth or ""], info
+        self._is_float = self._stored.kind == "f"
+        self._width = int((bit_depth or "").removesuffix("f")) // 8
         self._bytes = 0
         self._file = path.open("wb")
         self._file.write(self._header())
@@ -113,10 +131,11 @@ class WavWriter:
 
     def write(self, block: Block | Integers) -> None:
         """Append ``(samples, channels)``."""
+        packed = block.astype(self._stored, copy=False)
         if self._width == 3:
-            packed = block.astype("<i4").reshape(-1, 1).view(np.uint8)[:, 1:]
-        else:
-            packed = block.astype("<f4" if self._is_float else "<i2", copy=False)
+            packed = packed.reshape(-1, 1).view(np.uint8)[:, 1:]
+        elif self._width == 1:  # whose zero is 128
+            packed = ((packed >> 8) + 128).astype(np.uint8)
         data = interleaved(packed).data
         self._file.write(data)
         self._bytes += data.nbytes

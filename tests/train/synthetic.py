@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,21 @@ import numpy.typing as npt
 import soundfile
 
 from unetsep.config import STEMS, ModelConfig
+from unetsep.network.presets import spleeter_config
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.recording import Recording, recording_from_arrays
 
 RATE = 44_100
 MODEL = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
+
+# A network that can guide one of MODEL.
+GUIDE = dataclasses.replace(
+    spleeter_config(2, (4, 6)),
+    stems=("vocals",),
+    networks="joint",
+    mask_exponent=0.0,
+    **{name: getattr(MODEL, name) for name in ("n_fft", "hop_length", "bins", "segment_frames")},
+)
 
 
 def tiny(**changed: Any) -> TrainConfig:

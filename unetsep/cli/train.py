@@ -36,7 +36,8 @@ from ..train.release.average import average_weights
 from ..train.release.export import export_run
 from ..train.release.publish import publish
 from ..weights.checkpoint import serialize
-from ..weights.load import load_network
+from ..weights.load import carry_guide, checkpoint_hash, load_network
+from ..weights.manifest import is_path
 from .parsing import build
 
 SHARES = ("extra_share", "second_share")
@@ -50,7 +51,7 @@ class DataOptions:
     ----------
     roots
         Folders of each kind of data set, by its name.
-    cache_dir, stems, init_from, held_out, leave_out
+    cache_dir, stems, init_from, guide, held_out, leave_out
         See `unetsep.train.data.run_data.Data`; None takes the default.
     """
 
@@ -58,6 +59,7 @@ class DataOptions:
     cache_dir: Path | None
     stems: tuple[str, ...] | None
     init_from: str | None
+    guide: str | None
     held_out: int | None
     leave_out: tuple[str, ...]
 
@@ -168,6 +170,7 @@ def run_train(options: TrainOptions) -> None:
             machine=machine,
             resume=options.resume,
             init_from=options.data.init_from,
+            guide=options.data.guide,
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
@@ -181,12 +184,16 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     stems = given.stems or STEMS
     settings = {"precision": "auto"} | dict(options.settings)
     model = _model(options.network, options.targets, given.init_from, stems)
+    if given.guide:
+        sha256 = checkpoint_hash(given.guide)
+        model = dataclasses.replace(model, networks="guided", guide=sha256)
     config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
     data = find_data(
         given.roots,
         given.cache_dir,
         stems=stems,
         init_from=given.init_from,
+        guide=given.guide,
         held_out=HELD_OUT if given.held_out is None else given.held_out,
         leave_out=given.leave_out,
     )
@@ -197,15 +204,16 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
     fixed = (options.network, options.targets, given.stems, given.init_from, given.held_out)
-    if given.leave_out or any(value is not None for value in fixed):
+    if given.guide or given.leave_out or any(value is not None for value in fixed):
         raise ValueError(
             "--resume goes on with the run's own network and recordings: it cannot be combined "
-            "with --network, --targets, --stems, --init-from, --held-out or --leave-out"
+            "with --network, --targets, --stems, --init-from, --guide, --held-out or --leave-out"
         )
     config, data = _saved(options.folder)
     settings = _parsed(options.settings, options.machine.accelerator, data.stems)
     if given.cache_dir or any(given.roots.values()):
-        same = {name: getattr(data, name) for name in ("init_from", "held_out", "leave_out")}
+        names = ("init_from", "guide", "held_out", "leave_out")
+        same = {name: getattr(data, name) for name in names}
         data = find_data(given.roots, given.cache_dir, stems=data.stems, **same)
     return dataclasses.replace(config, **settings), data
 
@@ -309,8 +317,11 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
         raise ValueError(f"--output {output}: expected a name that ends in .safetensors")
     if output.exists():
         raise ValueError(f"{output} exists: choose another name, or delete it first")
-    content = serialize(average_weights(models), half=False)
+    network = average_weights(models)
+    content = serialize(network, half=False)
     output.parent.mkdir(parents=True, exist_ok=True)
+    for model in filter(is_path, models):
+        carry_guide(network.config.guide, Path(model).parent, output.parent)
     write_atomically(output, content)
     Console(stderr=True).print(f"Wrote {output}", markup=False)
 

@@ -13,6 +13,7 @@ from ..network.unet import UNet, compress
 from .config import TrainingError
 from .data.clips import ClipDataset
 from .losses.functions import Loss
+from .losses.guidance import Guidance, trained_logits
 from .losses.spectra import Batch, blockwise_loss, spectra
 
 # Clips that are looked at, far from those of any run.
@@ -45,7 +46,9 @@ def audible_batches(clips: ClipDataset, count: int) -> list[Batch]:
     return batches
 
 
-def loss_scale(network: MaskNetwork, loss: Loss, batches: Sequence[Batch]) -> float:
+def loss_scale(
+    network: MaskNetwork, loss: Loss, batches: Sequence[Batch], own_share: float
+) -> float:
     """The factor that gives a loss a gradient of norm 1; 1 where there is no gradient.
 
     Clipping and Adam's epsilon otherwise act differently on each loss.
@@ -58,11 +61,16 @@ def loss_scale(network: MaskNetwork, loss: Loss, batches: Sequence[Batch]) -> fl
         On the network's device.
     batches
         The first `PROBE` are looked at.
+    own_share
+        See `unetsep.train.losses.guidance.Guidance`.
     """
     probe = batches[:PROBE]
     joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
-    logits = network.logits(joined.seen(network.config))
-    blockwise_loss(logits, network, joined, loss).backward()  # type: ignore[no-untyped-call]
+    seen = joined.seen(network.config)
+    guidance = Guidance.of(network, seen, own_share)
+    logits = trained_logits(network, seen, guidance)
+    value = blockwise_loss(logits, network, joined, loss, guidance=guidance)
+    value.backward()  # type: ignore[no-untyped-call]
     norm = gradient_norm(list(network.parameters()))
     return 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
 

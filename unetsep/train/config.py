@@ -95,6 +95,9 @@ class TrainConfig:
         decibels at the ends of the spectrum, and lesser waves on top. 0: off.
     reverb_share
         Probability with which a stem gets artificial reverb. 0: off.
+    own_share
+        With a guide: weight of the loss of the network's own mask of the vocals, relative to
+        that of another stem; see `unetsep.train.losses.guidance`.
     seed
         Of the initial weights and of every clip.
     valid_every, log_every
@@ -140,6 +143,7 @@ class TrainConfig:
     coherent_varispeed: float | None = None
     eq_db: float = 0.0
     reverb_share: float = 0.0
+    own_share: float = 0.25
     seed: int = 0
     valid_every: int = 200
     log_every: int = 20
@@ -181,6 +185,7 @@ class TrainConfig:
             "coherent_varispeed": 0 <= (self.coherent_varispeed or 0) <= 0.3,
             "eq_db": 0 <= self.eq_db <= 24,
             "reverb_share": 0 <= self.reverb_share <= 1,
+            "own_share": self.own_share >= 0,
             "seed": self.seed >= 0,
             "valid_every": self.valid_every > 0,
             "log_every": self.log_every > 0,

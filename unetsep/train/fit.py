@@ -21,11 +21,12 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
-from ..network.build import build
 from ..network.devices import keep_freed_memory
+from ..network.guided import Guided, with_guide
 from ..network.masks import MaskNetwork
 from ..version import __version__
-from ..weights.load import load_network
+from ..weights.load import carry_guide, load_guide, load_network
+from ..weights.manifest import is_path
 from .callbacks import LAST, Ema, InterruptedRunError, Keeper
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
@@ -33,7 +34,7 @@ from .data.recording import Recording
 from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
 from .logs import JsonLinesLogger, draw_curves, is_main_process
-from .module import SeparationModule
+from .module import SeparationModule, fresh_network
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def fit(
     machine: Machine | None = None,
     resume: bool = False,
     init_from: str | Path | None = None,
+    guide: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, dict[str, float]]:
     """Train a network for each loss of the config.
@@ -100,7 +102,12 @@ def fit(
     resume
         Go on from ``last.ckpt``.
     init_from
-        Name or path of a checkpoint whose weights are the start.
+        Name or path of a checkpoint whose weights are the start. One without a guide is given
+        that of the model, if the model has one.
+    guide
+        Name or path of the guide of the config's model, for one that has a guide: where to look
+        for it beside the published models, the folder of ``init_from`` and the run's own. A guide
+        that was not published is copied into the run.
     callbacks
         More of Lightning's callbacks.
 
@@ -120,7 +127,8 @@ def fit(
     if is_main_process():
         _describe(run, config, resume)
     data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
-    module = SeparationModule(config, _first_network(config, init_from))
+    first = _first_network(config, init_from, _guide(config, run, guide, init_from))
+    module = SeparationModule(config, first)
     if not resume:
         module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
     ema = Ema(config.ema_decay)
@@ -200,10 +208,25 @@ def build_trainer(
         raise TrainingError(f"cannot train on {machine.devices} {accelerator}: {error}") from error
 
 
-def _first_network(config: TrainConfig, init_from: str | Path | None) -> MaskNetwork | None:
-    if init_from is None:
+def _guide(config: TrainConfig, run: Path, *models: str | Path | None) -> MaskNetwork | None:
+    """The guide of the config's model, from beside some models if it was not published."""
+    sha256 = config.model.guide
+    if not sha256:
         return None
+    named = [Path(model).parent for model in models if model is not None and is_path(model)]
+    for folder in (run, *named):
+        carry_guide(sha256, folder, run)
+    return load_guide(sha256, run, "the network")
+
+
+def _first_network(
+    config: TrainConfig, init_from: str | Path | None, guide: MaskNetwork | None
+) -> MaskNetwork | None:
+    if init_from is None:
+        return None if guide is None else _guided(fresh_network(config), guide)
     found = load_network(init_from)
+    if guide is not None and found.config.networks == "joint":
+        found = with_guide(found, guide, config.model.guide)
     theirs, ours = found.config.as_trained, config.model.as_trained
     # Layers that mix bins start as the identity: a network without them can be given some.
     added = theirs.bin_units == 0 < ours.bin_units
@@ -217,9 +240,14 @@ def _first_network(config: TrainConfig, init_from: str | Path | None) -> MaskNet
             )
     if not added:
         return found
-    torch.manual_seed(config.seed)
-    network = build(config.model)
+    network = fresh_network(config)
     network.load_state_dict(found.state_dict(), strict=False)
+    return network if guide is None else _guided(network, guide)
+
+
+def _guided(network: MaskNetwork, guide: MaskNetwork) -> MaskNetwork:
+    assert isinstance(network, Guided)
+    network.attach(guide)
     return network
 
 

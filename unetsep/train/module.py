@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from ..network.build import build
+from ..network.guided import Guided
 from ..network.masks import MaskNetwork
 from .calibration import audible_batches, loss_scale, set_input_statistics
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
 from .data.recording import Recording
 from .losses.functions import Loss, build_loss
+from .losses.guidance import Guidance, trained_logits
 from .losses.spectra import Batch, blockwise_loss, spectra
 from .muon import Muon
 from .schedule import Clock, Schedule
@@ -41,7 +43,8 @@ class SeparationModule(lightning.LightningModule):
     config
         Losses, model, optimiser.
     first
-        The network all losses start from; a fresh one by default.
+        The network all losses start from; a fresh one by default. One that has a guide comes
+        with it: the guide stays as it is, and is neither averaged nor saved.
     """
 
     scales: Tensor
@@ -49,10 +52,10 @@ class SeparationModule(lightning.LightningModule):
     def __init__(self, config: TrainConfig, first: MaskNetwork | None = None) -> None:
         super().__init__()
         self.config = config
-        if first is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                first = build(config.model)
+        first = fresh_network(config) if first is None else first
+        if isinstance(first, Guided):
+            half = config.precision != "fp32"
+            first.attach(first.guide, torch.bfloat16 if half else torch.float32)
         for part in (first, *first.modules()):
             part.requires_grad_(True)
         first.train()
@@ -115,7 +118,7 @@ class SeparationModule(lightning.LightningModule):
         for index, (name, loss) in enumerate(self.losses().items()):
             copied = copy.deepcopy(self.network(name))
             self._mode(copied)
-            self.scales[index] = loss_scale(copied, loss, batches)
+            self.scales[index] = loss_scale(copied, loss, batches, self.config.own_share)
 
     def _spectra(self, clips: Tensor) -> Batch:
         return spectra(clips, self.config.model, self.config.targets)
@@ -160,14 +163,17 @@ class SeparationModule(lightning.LightningModule):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             sound = self._spectra(batch)
             seen = sound.seen(self.config.model)
+            # One guide is like the other, whatever the network.
+            any_network = self.network(self.config.losses[0])
+            guidance = Guidance.of(any_network, seen, self.config.own_share)
         values = []
         if not self._weights:
             self._weights = self.scales.tolist()
         for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
             network = self.network(name)
-            logits = network.logits(seen)
+            logits = trained_logits(network, seen, guidance)
             with torch.autocast(self.device.type, enabled=False):
-                values.append(blockwise_loss(logits, network, sound, loss, weight))
+                values.append(blockwise_loss(logits, network, sound, loss, weight, guidance))
         weighted = torch.stack(values)
         stacked = weighted.detach() / self.scales
         self._recent.append((self.global_step, stacked))
@@ -273,6 +279,13 @@ class SeparationModule(lightning.LightningModule):
         state = checkpoint["unetsep"]
         self.schedule.load_state_dict(state["schedule"])
         self.clock.earlier, self.clock.validation = state["seconds"], state["validation"]
+
+
+def fresh_network(config: TrainConfig) -> MaskNetwork:
+    """The network of a config with random weights of its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build(config.model)
 
 
 def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WeightsError
+from ..storage import write_atomically
 from . import hub
 from .checkpoint import MAX_BYTES, build_network
-from .manifest import Checkpoint, find_checkpoint, is_path, list_models, model_name
+from .manifest import SUFFIX, Checkpoint, find_checkpoint, is_path, list_models, model_name
 
 if TYPE_CHECKING:
     from ..network.masks import MaskNetwork
@@ -42,7 +43,7 @@ def load_network(model: str | Path) -> MaskNetwork:
     else:
         network = _published(find_checkpoint(model_name(model)))
     if network.config.guide:
-        _attach_guide(network, str(model))
+        _attach_guide(network, Path(model).parent if is_path(model) else None, str(model))
     return network
 
 
@@ -51,22 +52,92 @@ def _published(entry: Checkpoint) -> MaskNetwork:
     return build_network(_verified(entry) if local else hub.read(entry), entry.name)
 
 
-def _attach_guide(network: MaskNetwork, label: str) -> None:
+def _attach_guide(network: MaskNetwork, folder: Path | None, label: str) -> None:
     """Give a guided network its guide, which is a model of its own: several share one."""
     from ..network.guided import Guided
 
     assert isinstance(network, Guided)
     sha256 = network.config.guide
-    entry = next((each for each in list_models() if each.sha256 == sha256), None)
-    if entry is None:
+    guide = load_guide(sha256, folder, label)
+    try:
+        network.attach(guide)
+    except ValueError as error:
+        found = _find_guide(sha256, folder)
+        name = found.name if found else ""
+        raise WeightsError(f"{label} cannot be guided by {name}: {error}") from error
+
+
+def load_guide(sha256: str, folder: Path | None, label: str) -> MaskNetwork:
+    """The guide of a network: a published or imported model, or one that lies in a folder.
+
+    Parameters
+    ----------
+    sha256
+        Of its checkpoint.
+    folder
+        Where to look for it after the models.
+    label
+        What is guided, for messages.
+
+    Raises
+    ------
+    WeightsError
+        If it is nowhere.
+    """
+    found = _find_guide(sha256, folder)
+    if found is None:
         raise WeightsError(
             f"{label} is guided by a model that is not here (SHA-256 {sha256[:12]}...): install "
-            "the version of unetsep that has it, or import it"
+            "the version of unetsep that has it, import it, or put its file beside the checkpoint"
         )
-    try:
-        network.attach(_published(entry))
-    except ValueError as error:
-        raise WeightsError(f"{label} cannot be guided by {entry.name}: {error}") from error
+    if isinstance(found, Path):
+        return build_network(_read(found), str(found))
+    return _published(found)
+
+
+def _find_guide(sha256: str, folder: Path | None) -> Checkpoint | Path | None:
+    entry = next((each for each in list_models() if each.sha256 == sha256), None)
+    if entry is not None or folder is None:
+        return entry
+    # By its name first: a folder may hold many checkpoints.
+    named = _guide_file(sha256)
+    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
+    return next((path for path in files if checkpoint_hash(path) == sha256), None)
+
+
+def _guide_file(sha256: str) -> str:
+    return f"guide-{sha256[:12]}{SUFFIX}"
+
+
+def carry_guide(sha256: str, source: Path, target: Path) -> None:
+    """Copy a guide that was not published to where a checkpoint that needs it is written.
+
+    Parameters
+    ----------
+    sha256
+        Of its checkpoint; empty for a network without a guide.
+    source, target
+        Folders. Nothing is done if the guide is not in the one, or is in the other.
+    """
+    if not sha256 or _find_guide(sha256, target) is not None:
+        return
+    found = _find_guide(sha256, source)
+    if isinstance(found, Path):
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomically(target / _guide_file(sha256), _read(found))
+
+
+def checkpoint_hash(model: str | Path) -> str:
+    """SHA-256 of a checkpoint: of the file at a path, or as the manifest names it.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such model.
+    """
+    if is_path(model):
+        return hashlib.sha256(_read(Path(model))).hexdigest()
+    return find_checkpoint(model_name(model)).sha256
 
 
 def _verified(entry: Checkpoint) -> bytes:

@@ -77,5 +77,15 @@ def test_a_network_that_is_no_preset_is_no_choice() -> None:
 
 
 def test_the_command_names_the_checkpoint_that_the_run_began_with() -> None:
-    command = train_command(TrainConfig(), DATA | {"init_from": "/runs/long/best-mse.safetensors"})
-    assert "--init-from best-mse.safetensors" in command
+    begin = {"init_from": "/runs/long/best-mse.safetensors", "guide": "/a/vocals.safetensors"}
+    command = train_command(TrainConfig(own_share=0.5), DATA | begin)
+    assert "--init-from best-mse.safetensors --guide vocals.safetensors" in command
+    assert "--own-share 0.5" in command
+
+
+def test_a_network_with_a_guide_is_called_by_the_name_it_has_without() -> None:
+    model = dataclasses.replace(build_model("small", None), networks="guided", guide="a" * 64)
+    named = train_command(TrainConfig(model=model), DATA | {"guide": "vocals.safetensors"})
+    assert "--network small --guide vocals.safetensors" in named
+    resumed = train_command(TrainConfig(model=model), DATA | {"init_from": "guided"})
+    assert "--network" not in resumed

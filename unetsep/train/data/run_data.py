@@ -40,6 +40,8 @@ class Data:
         How many excerpts of songs of one's own are set aside for validation.
     leave_out
         Recordings that are not trained on, ``NAME`` or ``NAME=STEM,...``.
+    guide
+        Name or path of the guide's checkpoint, if it was named.
     """
 
     roots: dict[str, tuple[str, ...]]
@@ -48,6 +50,7 @@ class Data:
     init_from: str | None = None
     held_out: int = HELD_OUT
     leave_out: tuple[str, ...] = ()
+    guide: str | None = None
 
 
 def find_data(

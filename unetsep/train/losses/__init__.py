@@ -3,6 +3,7 @@
 functions    the losses and their registry, LOSSES
 hearing      the model of hearing behind the perceptual loss
 spectra      from clips to what the losses take
+guidance     the same beside a guide, whose vote is fixed
 blocks       pieces that fit the cache, on several threads
 """
 

@@ -14,6 +14,7 @@ from ...dsp.spectrogram import stft
 from ...network.masks import MaskNetwork
 from .blocks import Block, divide, work_on
 from .functions import Loss
+from .guidance import Guidance, guided_loss
 
 
 @dataclass(frozen=True)
@@ -132,20 +133,31 @@ class BlockwiseLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, network: MaskNetwork, batch: Batch, loss: Loss, weight: float
+        ctx: Any,
+        logits: Tensor,
+        network: MaskNetwork,
+        batch: Batch,
+        loss: Loss,
+        weight: float,
+        guidance: Guidance | None,
     ) -> Tensor:
-        """Weighted loss of a batch, ``logits`` as `MaskNetwork.logits` gives them."""
+        """Weighted loss of a batch, ``logits`` as `trained_logits` gives them."""
         gradient = torch.empty_like(logits)
 
         def part(block: Block) -> Tensor:
             at = (block[0], ..., block[1])
+            ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
+            mixture = batch.mixture[at][:, None, : ordered.shape[2]]
+            references = batch.references(at)
+            factor = weight * ordered.numel() / logits.numel()
+            if guidance is not None:
+                beside = guidance.block(at)
+                value, slope = guided_loss(ordered, network, beside, mixture, references, loss)
+                torch.mul(slope, factor, out=gradient[at])
+                return value * factor
             with torch.enable_grad():
-                ordered = logits[at].transpose(-1, -2).contiguous().transpose(-1, -2).detach()
                 ordered.requires_grad_()
-                mixture = batch.mixture[at][:, None, : ordered.shape[2]]
-                estimate = network.masks(ordered) * mixture
-                value = loss(estimate, *batch.references(at))
-                value = value * (weight * ordered.numel() / logits.numel())
+                value = loss(network.masks(ordered) * mixture, *references) * factor
                 (gradient[at],) = torch.autograd.grad(value, ordered)
             return value.detach()
 
@@ -155,17 +167,25 @@ class BlockwiseLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Gradient with respect to the logits."""
         (gradient,) = ctx.saved_tensors
         # A pass over the whole gradient is worth avoiding where looking at `output` is free.
         plain = output.device.type == "cpu" and float(output) == 1.0
-        return gradient if plain else gradient * output, None, None, None, None
+        return gradient if plain else gradient * output, None, None, None, None, None
 
 
 def blockwise_loss(
-    logits: Tensor, network: MaskNetwork, batch: Batch, loss: Loss, weight: float = 1.0
+    logits: Tensor,
+    network: MaskNetwork,
+    batch: Batch,
+    loss: Loss,
+    weight: float = 1.0,
+    guidance: Guidance | None = None,
 ) -> Tensor:
-    """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`."""
-    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight)  # type: ignore[no-untyped-call]
+    """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`.
+
+    Beside a guide it is that of `unetsep.train.losses.guidance`.
+    """
+    value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight, guidance)  # type: ignore[no-untyped-call]
     return value

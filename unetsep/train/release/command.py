@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...config import STEMS
+from ...config import STEMS, ModelConfig
 from ...network.presets import DEFAULT, NETWORKS, build_model
 from ..config import TrainConfig
 from ..data.datasets import DATASETS
@@ -18,7 +19,7 @@ OPTIONS = (
     *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
     *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
     *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
-    *("gain_db", "coherent_gain_db"),
+    *("gain_db", "coherent_gain_db", "own_share"),
 )
 
 
@@ -50,9 +51,14 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     if data.get("held_out", HELD_OUT) != HELD_OUT:
         words.append(f"--held-out {data['held_out']}")
     words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
-    words += _network(config)
+    if config.model.networks != "guided":
+        words += _network(config, config.model)
+    elif data.get("guide"):  # else the checkpoint that it began with has both
+        words += _network(config, replace(config.model, networks="joint", guide=""))
     if data.get("init_from"):
         words.append(f"--init-from {Path(str(data['init_from'])).name}")
+    if data.get("guide"):
+        words.append(f"--guide {Path(str(data['guide'])).name}")
     for name in OPTIONS:
         value = getattr(config, name)
         if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
@@ -67,11 +73,11 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _network(config: TrainConfig) -> list[str]:
-    """``--network`` and ``--targets``."""
-    stems = config.model.stems
+def _network(config: TrainConfig, model: ModelConfig) -> list[str]:
+    """``--network`` and ``--targets`` of a model without a guide."""
+    stems = model.stems
     for name in NETWORKS:
-        if build_model(name, stems, stems=config.stems).as_trained == config.model.as_trained:
+        if build_model(name, stems, stems=config.stems).as_trained == model.as_trained:
             network = [] if name == DEFAULT else [f"--network {name}"]
             alone = len(stems) < len(config.stems)
             return network + ([f"--targets {','.join(stems)}"] if alone else [])

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator
 from ...storage import write_atomically
 from ...weights.checkpoint import build_network, serialize
-from ...weights.load import load_network
+from ...weights.load import carry_guide, load_network
 from ...weights.manifest import Checkpoint, add_to_manifest
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
@@ -73,7 +74,8 @@ def export_run(
 ) -> list[Path]:
     """Export the best networks of a run into ``<run>/export``.
 
-    Each becomes ``<name>.safetensors`` and ``<name>.json``, its manifest entry.
+    Each becomes ``<name>.safetensors`` and ``<name>.json``, its manifest entry. A guide that was
+    not published is copied beside them.
 
     Parameters
     ----------
@@ -110,6 +112,8 @@ def export_run(
         called = name or trained
         network = load_network(path)
         half = build_network(serialize(network), called)
+        if isinstance(network, Guided) and isinstance(half, Guided):
+            half.attach(network.guide)
         change = sdr_change(network, half, valid) if valid else None
         if change is not None and not change < TOLERANCE:
             raise TrainingError(
@@ -117,6 +121,7 @@ def export_run(
             )
         file = run / EXPORTS / f"{called}.safetensors"
         entry = export(network, file, **_described(run, trained, called, licence, change))
+        carry_guide(network.config.guide, run, file.parent)
         text = json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n"
         write_atomically(file.with_suffix(".json"), text.encode())
         if manifest is not None:

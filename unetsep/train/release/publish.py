@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import WeightsError
 from ...storage import write_atomically
+from ...weights.load import carry_guide
 from ...weights.manifest import Checkpoint, add_to_manifest
 from ..config import TrainingError
 from .export import EXPORTS
@@ -71,6 +72,7 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
     with tempfile.TemporaryDirectory() as staged:
         for entry in entries:
             shutil.copyfile(folder / entry.file, Path(staged) / entry.file)
+            carry_guide(entry.config.get("guide", ""), folder, Path(staged))
         (Path(staged) / "README.md").write_text(model_card(entries), encoding="utf-8")
         try:
             api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))

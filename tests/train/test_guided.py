@@ -1,0 +1,164 @@
+"""Runs of networks with a guide, from Python and from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.train.runs import At, run
+from tests.train.synthetic import GUIDE, MODEL, RATE, pcm, tiny, write_musdb
+from unetsep.cli import main
+from unetsep.cli import train as train_commands
+from unetsep.errors import WeightsError
+from unetsep.network import presets
+from unetsep.network.guided import Guided
+from unetsep.network.unet import UNet
+from unetsep.separator import Separator
+from unetsep.train.config import TrainConfig, TrainingError
+from unetsep.train.module import SeparationModule
+from unetsep.weights.checkpoint import serialize
+from unetsep.weights.load import load_network
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of a guide and of a network without one."""
+    folder = tmp_path_factory.mktemp("files")
+    torch.manual_seed(3)
+    networks = {"guide": UNet(GUIDE), "plain": UNet(MODEL)}
+    for name, network in networks.items():
+        (folder / name).mkdir()
+        (folder / name / f"{name}.safetensors").write_bytes(serialize(network, half=False))
+    return {name: folder / name / f"{name}.safetensors" for name in networks}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks and clips of a size for tests."""
+    monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
+
+    @dataclasses.dataclass(frozen=True)
+    class ShortClips(TrainConfig):
+        clip_frames: int = 64
+
+    monkeypatch.setattr(train_commands, "TrainConfig", ShortClips)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_guided_network_is_trained_resumed_exported_and_separates(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    folder = tmp_path / "run"
+    start = ("train", "--run", folder, "--accelerator", "cpu", "--workers", 0)
+    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    begin = ("--init-from", files["plain"], "--guide", files["guide"])
+    steps = ("--batch-size", 2, "--valid-every", 5, "--precision", "bf16", "--watched", 1)
+    told = call(*start, *data, *begin, *steps, "--max-steps", 5)
+    assert told.exit_code == 0, told.output
+    saved = json.loads((folder / "data.json").read_text())
+    assert saved["guide"] == str(files["guide"])
+    (folder / "data.json").write_text(json.dumps(saved | {"guide": "/gone.safetensors"}))
+    told = call(*start, "--resume", "--max-steps", 10)  # the run has a copy of the guide
+    assert told.exit_code == 0, told.output
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 10
+    assert all(".rest." in name for name in state["state_dict"] if name.startswith("networks."))
+
+    told = call("export", folder)
+    assert told.exit_code == 0, told.output
+    entry = json.loads((folder / "export" / "mse.json").read_text())
+    assert entry["config"]["networks"] == "guided"
+    assert entry["config"]["guide"] == sha256(files["guide"])
+    exported = folder / "export" / "mse.safetensors"
+    network, plain = load_network(exported), load_network(files["plain"])
+    assert isinstance(network, Guided)
+    assert all(name.startswith("rest.") for name in network.state_dict())
+    for name, value in network.guide.state_dict().items():
+        assert torch.equal(value, load_network(files["guide"]).state_dict()[name])
+    assert not torch.equal(network.rest.head.weight, plain.head.weight)
+    stems = Separator(exported).separate(pcm(1).T.astype(np.float32) / 32768, RATE)
+    assert {stem: bool(np.isfinite(x).all()) for stem, x in stems.items()} == dict.fromkeys(
+        MODEL.stems, True
+    )
+
+    other = call(*start[:2], tmp_path / "next", *start[3:], *data, "--init-from", exported, *steps,
+                 "--max-steps", 1)  # fmt: skip
+    assert other.exit_code == 0, other.output
+    best = [tmp_path / name / "best-mse.safetensors" for name in ("run", "next")]
+    mean = tmp_path / "means" / "mean.safetensors"
+    told = call("average", *best, "-o", mean)
+    assert told.exit_code == 0, told.output
+    assert load_network(mean).config == network.config
+
+
+def test_the_guide_is_found_beside_the_checkpoint_or_nowhere(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    model = dataclasses.replace(MODEL, networks="guided", guide=sha256(files["guide"]))
+    config = tiny(model=model, losses=("mse",), max_steps=1)
+    run(tmp_path / "run", config, guide=files["guide"])
+    assert isinstance(load_network(tmp_path / "run" / "best-mse.safetensors"), Guided)
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(tmp_path / "run" / "best-mse.safetensors", alone)
+    with pytest.raises(WeightsError, match="put its file beside the checkpoint"):
+        load_network(alone)
+    with pytest.raises(WeightsError, match="the network is guided by a model that is not here"):
+        run(tmp_path / "other", config)
+
+
+def test_a_run_begins_with_what_both_networks_know_and_leaves_the_guide_alone(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    model = dataclasses.replace(MODEL, networks="guided", guide=sha256(files["guide"]))
+    seen: list[torch.Tensor] = []
+    magnitude = torch.rand(1, 2, 64, 64)
+    plain = load_network(files["plain"])
+
+    @torch.no_grad()
+    def look(module: SeparationModule) -> None:
+        network = module.network("mse")
+        assert isinstance(network, Guided)
+        network.eval()
+        rest = network(magnitude)[:, 1:]
+        seen.append(rest / rest.sum(dim=1, keepdim=True))
+        network.train()
+        names = [name for name, _ in module.named_parameters()]
+        assert names
+        assert all(".rest." in name for name in names)
+
+    config = tiny(model=model, losses=("mse", "l1"), max_steps=3)
+    sources = {"init_from": files["plain"], "guide": files["guide"]}
+    lines = run(tmp_path, config, callbacks=[At(0, look)], **sources)
+    expected = plain(magnitude)[:, 1:]
+    torch.testing.assert_close(seen[0], expected / expected.sum(dim=1, keepdim=True))
+    assert "valid/l1/mean" in lines[-1]
+    assert all(np.isfinite(line["train/mse"]) for line in lines if "train/mse" in line)
+
+
+def test_layers_that_mix_bins_can_be_added_beside_a_guide(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    model = dataclasses.replace(MODEL, networks="guided", guide=sha256(files["guide"]), bin_units=4)
+    sources = {"init_from": files["plain"], "guide": files["guide"]}
+    run(tmp_path / "run", tiny(model=model, losses=("mse",), max_steps=1), **sources)
+    assert load_network(tmp_path / "run" / "best-mse.safetensors").config == model
+    wide = dataclasses.replace(model, filters=(8, 8))
+    with pytest.raises(TrainingError, match=r"its filters is \(4, 6\)"):
+        run(tmp_path / "wide", tiny(model=wide, losses=("mse",)), **sources)

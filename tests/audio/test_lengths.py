@@ -159,9 +159,9 @@ def test_damage_is_placed_where_it_is_not_where_the_block_began(song, block):
     middle = len(content) // 2
     content[middle : middle + 20_000] = bytes(20_000)
     path.write_bytes(content)
-    with AudioReader(path) as reader:
-        with pytest.raises(AudioError, match=r"is damaged at (3\.[89]|4\.[01])\d s"):
-            list(reader.blocks(block))
+    message = r"is damaged at (3\.[89]|4\.[01])\d s"
+    with AudioReader(path) as reader, pytest.raises(AudioError, match=message):
+        list(reader.blocks(block))
 
 
 @pytest.mark.parametrize("order", [1, -1])

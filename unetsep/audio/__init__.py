@@ -3,8 +3,12 @@
 reader       AudioReader: a file, or an excerpt of it, as a stream of blocks
 decoder      what a decoder is, what a file says of itself, which suffixes there are
 libsndfile   the decoder of wav, flac, ogg, opus, mp3, aiff, caf
+joined       the decoder of several of these that were copied one behind the other
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
 lengths      how long a file is, by its own bytes
+streams      where streams begin in a file that holds several
+sections     a part of a file as a file in itself
+flac         what the header of a FLAC stream says, and what its last frame says
 formats      the table of output formats: what each holds, what writes it
 writers      the writers of wav and of what libsndfile encodes, samples as they are stored
 stem_files   the stems of one song, written together, one gain for all

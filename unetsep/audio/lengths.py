@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..errors import AudioError
+from .flac import flac_forms, flac_total
+from .sections import Section, count_bytes, open_bytes
+
 # Programs that write to a pipe cannot know the size: they leave it at zero, at a little less
 # than 2^31 or 2^32, or at a round number.
 OPEN_ENDED = 0x7FFF_0000
@@ -61,7 +65,7 @@ class LengthClaim:
 
 
 def claim_length(
-    path: Path, container: str, frames: int | None, sample_rate: int, subtype: str = ""
+    path: Path | Section, container: str, frames: int | None, sample_rate: int, subtype: str = ""
 ) -> LengthClaim:
     """What a file that libsndfile decodes claims of its length.
 
@@ -88,6 +92,8 @@ def claim_length(
         return _claim_mp3_within(path, data, frames)
     if subtype == "GSM610" and container in GSM_BLOCKS:
         frames = min(frames, _gsm_frames(path, container, frames))
+    if container == "FLAC":
+        return _claim_flac(path, frames, sample_rate)
     promised = round(frames / (1 - min(missing_share(path, container), 0.999)))
     warnings: tuple[str, ...] = ()
     if container == "OGG" and ogg_is_open(path):
@@ -97,7 +103,28 @@ def claim_length(
     return LengthClaim(promised, available=frames, slack=0, warnings=warnings)
 
 
-def _claim_mp3(path: Path, frames: int | None) -> LengthClaim:
+def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthClaim:
+    forms = flac_forms(path)
+    if forms is None:
+        return LengthClaim(frames, available=frames, slack=0)
+    begin, header, last = forms
+    if last.differs(header):
+        raise AudioError(
+            f"{path} changes midway: it begins with {header} and ends with {last}; cut it there "
+            "with another program"
+        )
+    if not header.frames or last.frames <= header.frames:
+        return LengthClaim(frames, available=frames, slack=0)
+    warning = (
+        f"{path} is longer than its header says: {last.frames / sample_rate:.2f} s in place of "
+        f"{header.frames / sample_rate:.2f} s"
+    )
+    return LengthClaim(
+        None, slack=0, patch=flac_total(path, begin, last.frames), warnings=(warning,)
+    )
+
+
+def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
     first = mp3_claim(path)
     if first.counted and first.goes_on_at is None:
         available = None if frames is None else frames - int(frames * first.missing)
@@ -105,16 +132,15 @@ def _claim_mp3(path: Path, frames: int | None) -> LengthClaim:
     if first.goes_on_at is None:
         return LengthClaim(None, read_from=0)
     warning = (
-        f"{path} is several mp3 files joined into one: its own count of frames leaves out "
-        "the end, which is separated too"
+        f"{path} is several mp3 files joined into one: its own count of frames leaves out the end"
     )
     return LengthClaim(None, read_from=first.goes_on_at, warnings=(warning,))
 
 
-def _claim_mp3_within(path: Path, data: tuple[int, int], frames: int) -> LengthClaim:
+def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) -> LengthClaim:
     """An mp3 stream in another container, of which libsndfile guesses the length."""
     begin, size = data
-    held = path.stat().st_size - begin
+    held = count_bytes(path) - begin
     if is_open_ended("WAV", size):
         return LengthClaim(None, read_from=begin)
     if held < size:
@@ -122,14 +148,14 @@ def _claim_mp3_within(path: Path, data: tuple[int, int], frames: int) -> LengthC
     return LengthClaim(None, read_from=begin, read_to=begin + size)
 
 
-def _gsm_frames(path: Path, container: str, frames: int) -> int:
+def _gsm_frames(path: Path | Section, container: str, frames: int) -> int:
     """Samples in whole blocks: libsndfile takes the byte that pads a chunk for a block."""
     data = _sample_data(path, container)
     if data is None:
         return frames
     begin, claimed = data
     block_bytes, block_frames = GSM_BLOCKS[container]
-    held = path.stat().st_size - begin
+    held = count_bytes(path) - begin
     size = held if is_open_ended(container, claimed) else min(held, claimed)
     return size // block_bytes * block_frames
 
@@ -152,7 +178,7 @@ def is_open_ended(container: str, size: int) -> bool:
     return container in ("AIFF", "AU") and size >= OPEN_ENDED
 
 
-def _size_of_the_rest(path: Path, container: str) -> tuple[int, bytes] | None:
+def _size_of_the_rest(path: Path | Section, container: str) -> tuple[int, bytes] | None:
     """Place and bytes of the size of all that follows a header of size zero.
 
     None where nothing follows, or nothing but other chunks.
@@ -160,8 +186,8 @@ def _size_of_the_rest(path: Path, container: str) -> tuple[int, bytes] | None:
     data = _sample_data(path, container)
     if data is None or data[1] != 0 or container not in ("WAV", "WAVEX", "RF64", "AU"):
         return None
-    begin, length = data[0], path.stat().st_size
-    with path.open("rb") as file:
+    begin, length = data[0], count_bytes(path)
+    with open_bytes(path) as file:
         head = file.read(16)
         file.seek(begin)
         big = head[:4] in (b"RIFX", b".snd")
@@ -184,7 +210,7 @@ def _chunks_only(file: BinaryIO, length: int, big: bool) -> bool:
     return file.tell() - length in (0, 1)
 
 
-def missing_share(path: Path, container: str) -> float:
+def missing_share(path: Path | Section, container: str) -> float:
     """Share of the sample data that a header promises and the file does not hold.
 
     Parameters
@@ -203,10 +229,10 @@ def missing_share(path: Path, container: str) -> float:
     if data is None or is_open_ended(container, data[1]):
         return 0.0
     begin, claimed = data
-    return min(1.0, max(0.0, 1 - (path.stat().st_size - begin) / claimed))
+    return min(1.0, max(0.0, 1 - (count_bytes(path) - begin) / claimed))
 
 
-def _sample_data(path: Path, container: str) -> tuple[int, int] | None:
+def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None:
     """Position of the sample data and its size as the header states it, both in bytes."""
     find = {
         "WAV": _riff,
@@ -219,7 +245,7 @@ def _sample_data(path: Path, container: str) -> tuple[int, int] | None:
     }.get(container)
     if find is None:
         return None
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         try:
             return find(file)
         except struct.error:  # the header itself is cut: libsndfile's business
@@ -288,9 +314,9 @@ def _caf(file: BinaryIO) -> tuple[int, int] | None:
     return None
 
 
-def ogg_is_open(path: Path) -> bool:
+def ogg_is_open(path: Path | Section) -> bool:
     """Whether the last page of an Ogg stream lacks the mark that ends a complete one."""
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LAST_PAGE_BYTES))
         tail = file.read()
@@ -319,9 +345,9 @@ class Mp3Claim:
     goes_on_at: int | None = None
 
 
-def mp3_claim(path: Path) -> Mp3Claim:
+def mp3_claim(path: Path | Section) -> Mp3Claim:
     """Read the count of frames and bytes that most encoders leave in the first frame."""
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         begin = _after_tags(file)
         file.seek(begin)
         frame = file.read(1 << 16)
@@ -336,11 +362,25 @@ def mp3_claim(path: Path) -> Mp3Claim:
             return Mp3Claim(counted=bool(flags & 1))
         begin += sync
         held = file.seek(0, os.SEEK_END) - begin
-        file.seek(begin + size)
-        after = file.read(3)
-        goes_on = after == b"ID3" or (len(after) == 3 and after[0] == 255 and after[1] >= 0xE0)
-        first = begin + _frame_bytes(frame[sync : sync + 4])
+        file.seek(after_end_tags(file, begin + size))
+        after = file.read(4)
+        goes_on = after[:3] == b"ID3" or mp3_frame(after) is not None
+        counter = mp3_frame(frame[sync : sync + 4])
+        first = begin + (counter.size if counter else 0)
     return Mp3Claim(True, max(0.0, 1 - held / size), first if goes_on else None)
+
+
+def after_end_tags(file: BinaryIO, at: int) -> int:
+    """Position after the ID3v1 and APE tags that end a stream."""
+    while True:
+        file.seek(at)
+        head = file.read(16)
+        if head[:3] == b"TAG":
+            at += 128
+        elif head[:8] == b"APETAGEX" and len(head) == 16:
+            at += 32 + int.from_bytes(head[12:16], "little")
+        else:
+            return at
 
 
 def _after_tags(file: BinaryIO) -> int:
@@ -355,14 +395,38 @@ def _after_tags(file: BinaryIO) -> int:
         at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
 
 
-def _frame_bytes(header: bytes) -> int:
-    """Length of a layer III frame from its four bytes of header."""
-    (bits,) = struct.unpack(">I", header)
+@dataclass(frozen=True)
+class Mp3Frame:
+    """What the header of a layer III frame says.
+
+    Parameters
+    ----------
+    size
+        In bytes.
+    sample_rate
+        In Hz.
+    mono
+        Whether it has one channel.
+    """
+
+    size: int
+    sample_rate: int
+    mono: bool
+
+
+def mp3_frame(header: bytes) -> Mp3Frame | None:
+    """A layer III frame from its four bytes of header; None if it is none."""
+    bits = int.from_bytes(header[:4], "big")
     version = bits >> 19 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+    if len(header) < 4 or bits >> 21 != 0x7FF or version == 1 or bits >> 17 & 3 != 1:
+        return None
     rates = (44_100, 48_000, 32_000, 0)
     rate = rates[bits >> 10 & 3] >> {3: 0, 2: 1}.get(version, 2)
     slow = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
     fast = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
     kbits = (fast if version == 3 else slow)[bits >> 12 & 15]
+    if not rate or not kbits:
+        return None
     samples = 144_000 if version == 3 else 72_000
-    return samples * kbits // rate + (bits >> 9 & 1) if rate else 0
+    size = samples * kbits // rate + (bits >> 9 & 1)
+    return Mp3Frame(size, rate, bits >> 6 & 3 == 3)

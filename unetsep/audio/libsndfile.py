@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 from .decoder import AudioInfo, Block
-from .lengths import MP3_FORMATS, claim_length
+from .lengths import MP3_FORMATS, LengthClaim, claim_length
+from .sections import Section, count_bytes, open_bytes
 
 # libmpg123 takes the length of an uncounted stream to be its size over the bytes of its
 # first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
@@ -28,7 +30,8 @@ BIT_DEPTHS = {
     **dict.fromkeys(("PCM_S8", "PCM_U8"), "8"),
     **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "ALAC_16", "DPCM_8", "DPCM_16"), "16"),
     **dict.fromkeys(("PCM_32", "ALAC_32"), "32"),
-    **{"FLOAT": "32f", "DOUBLE": "64f"},
+    "FLOAT": "32f",
+    "DOUBLE": "64f",
 }
 CHATTER = re.compile(rb"\s*$|\[[^]]*mpg123[^]]*\]|Note: |Warning: ")
 
@@ -48,21 +51,22 @@ class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 class LibsndfileDecoder:
     """A file that libsndfile decodes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | Section) -> None:
         self._path = path
         self._endless: EndlessFile | None = None
-        self._view: PatchedFile | None = None
+        self._view: PatchedFile | BinaryIO | None = None
+        self._file: ForwardFile | None = None
         self._position = 0
         self._fault: soundfile.LibsndfileError | None = None
-        with no_decoder_chatter():
-            self._file = ForwardFile(native_name(path))
+        self.length = LengthClaim(None)
+        file = self._open()
         try:
-            file = self._file
+            self.container = str(file.format)
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
             self.length = claim_length(path, file.format, frames, file.samplerate, file.subtype)
             if self.length.read_from is not None or self.length.patch is not None:
-                file = self._reopen()
+                file = self._open()
             if self.length.patch is not None:
                 self.length = replace(self.length, frames=file.frames, available=file.frames)
             depth = _bit_depth(file.subtype)
@@ -72,15 +76,19 @@ class LibsndfileDecoder:
             self.close()
             raise
 
-    def _reopen(self) -> ForwardFile:
-        """The same file from the front, in the way that its length asks for."""
+    def _open(self) -> ForwardFile:
+        """The file from the front, in the way that its length asks for."""
         self.close()
-        source: EndlessFile | PatchedFile | str | bytes = native_name(self._path)
+        source: EndlessFile | PatchedFile | BinaryIO | str | bytes
         if self.length.read_from is not None:
             source = EndlessFile(self._path, self.length.read_from, self.length.read_to)
             self._endless = source
         elif self.length.patch is not None:
             source = self._view = PatchedFile(self._path, *self.length.patch)
+        elif isinstance(self._path, Section):
+            source = self._view = open_bytes(self._path)
+        else:
+            source = native_name(self._path)
         with no_decoder_chatter():
             self._file = ForwardFile(source)
         self._position = 0
@@ -104,7 +112,7 @@ class LibsndfileDecoder:
     def _read_to_the_fault(self, frames: int) -> Block:
         """Samples before a fault: libsndfile fails as a whole where it fails in the end."""
         position = self._position
-        self._reopen()
+        self._open()
         self._skip_to(position, FAULT_FRAMES)
         parts: list[Block] = []
         try:
@@ -143,8 +151,7 @@ class LibsndfileDecoder:
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
-        for view in (self._endless, self._view):
+        for view in (self._file, self._endless, self._view):
             if view is not None:
                 view.close()
 
@@ -162,9 +169,9 @@ class EndlessFile:
         Byte at which it really ends; the default is the end of the file.
     """
 
-    def __init__(self, path: Path, begin: int, end: int | None = None) -> None:
-        self._file, self._begin = path.open("rb"), begin
-        self._size = os.fstat(self._file.fileno()).st_size if end is None else end
+    def __init__(self, path: Path | Section, begin: int, end: int | None = None) -> None:
+        self._file, self._begin = open_bytes(path), begin
+        self._size = count_bytes(path) if end is None else end
         self._read_to = 0
         self._file.seek(begin)
 
@@ -213,8 +220,8 @@ class PatchedFile:
         What stands there instead.
     """
 
-    def __init__(self, path: Path, at: int, patch: bytes) -> None:
-        self._file, self._at, self._patch = path.open("rb"), at, patch
+    def __init__(self, path: Path | Section, at: int, patch: bytes) -> None:
+        self._file, self._at, self._patch = open_bytes(path), at, patch
         self.seek, self.tell = self._file.seek, self._file.tell
 
     def read(self, size: int = -1) -> bytes:

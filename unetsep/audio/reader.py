@@ -22,7 +22,7 @@ from ..config import MAX_CHANNELS
 from ..errors import AudioError
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
-from .libsndfile import LibsndfileDecoder
+from .joined import open_streams
 
 READ_FRAMES = 65_536
 
@@ -205,7 +205,7 @@ def _open(path: Path) -> Decoder:
     if path.stat().st_size == 0:
         raise AudioError(f"{path} is empty (0 bytes)")
     try:
-        return LibsndfileDecoder(path)
+        return open_streams(path)
     except OSError as error:
         raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.audio.test_reader import read
+from tests.programs import execute
+from tests.signals import RATE, music
+from unetsep.audio.reader import AudioReader
+from unetsep.errors import AudioError
+
+ENCODERS = {
+    "ogg": ["oggenc", "-Q", "-o", "{to}", "{wav}"],
+    "opus": ["opusenc", "--quiet", "{wav}", "{to}"],
+    "mp3": ["lame", "-S", "{wav}", "{to}"],
+    "id3.mp3": ["lame", "-S", "--tt", "a", "--add-id3v2", "{wav}", "{to}"],
+    "bare.mp3": ["lame", "-S", "-t", "{wav}", "{to}"],
+    "flac": ["flac", "-s", "-f", "-o", "{to}", "{wav}"],
+    "piped.wav": ["cp", "{wav}", "{to}"],
+}
+
+
+def encode(
+    folder: Path, suffix: str, seed: int, seconds: float, rate: int = RATE, channels: int = 2
+) -> Path:
+    wav, path = folder / f"source-{seed}.wav", folder / f"part-{seed}.{suffix}"
+    soundfile.write(wav, music(seconds, rate, channels, seed).T, rate, subtype="PCM_16")
+    if suffix in ("wav", "aiff"):
+        soundfile.write(path, soundfile.read(wav)[0], rate, subtype="PCM_16")
+    else:
+        name, *options = ENCODERS[suffix]
+        execute(name, *(option.format(wav=wav, to=path) for option in options))
+    return path
+
+
+def join(parts: list[Path], between: bytes = b"") -> Path:
+    path = parts[0].with_name(f"joined{parts[0].suffix}")
+    path.write_bytes(between.join(part.read_bytes() for part in parts))
+    return path
+
+
+def read_with_warnings(path: Path) -> tuple[np.ndarray, list[str]]:
+    with AudioReader(path) as reader:
+        audio = np.concatenate(list(reader.blocks(5000)), axis=1)
+        return audio, reader.warnings
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "mp3", "id3.mp3", "flac", "wav", "aiff"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_joined_files_are_read_as_each_alone_one_behind_the_other(tmp_path, suffix, count):
+    parts = [encode(tmp_path, suffix, seed, 2.1 - 0.3 * seed) for seed in range(count)]
+    expected = np.concatenate([read(part) for part in parts], axis=1)
+    path = join(parts)
+    audio, warnings = read_with_warnings(path)
+    np.testing.assert_array_equal(audio, expected)
+    assert len(warnings) == 1
+    assert "files joined into one, which are read one behind the other" in warnings[0]
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "id3.mp3", "flac", "wav"])
+@pytest.mark.parametrize("start", [0.5, 1.95, 2.5])
+def test_an_excerpt_of_joined_files_is_counted_from_the_front(tmp_path, suffix, start):
+    path = join([encode(tmp_path, suffix, seed, 2) for seed in range(2)])
+    whole = read(path)
+    rate = 48_000 if suffix == "opus" else RATE
+    begin = round(start * rate)
+    part = read(path, start=start, duration=0.7)
+    np.testing.assert_allclose(part, whole[:, begin : begin + round(0.7 * rate)], atol=1e-4)
+
+
+def test_chained_ogg_has_the_length_that_oggdec_and_opusdec_find(tmp_path):
+    for suffix, decoder, options in (("ogg", "oggdec", ["-Q"]), ("opus", "opusdec", ["--quiet"])):
+        path = join([encode(tmp_path, suffix, seed, 1.5, 48_000) for seed in range(2)])
+        target = ["-o", tmp_path / "out.wav", path] if decoder == "oggdec" else [path, "out.wav"]
+        target = [tmp_path / "out.wav" if name == "out.wav" else name for name in target]
+        execute(decoder, *options, *target)
+        assert read(path).shape[1] == soundfile.info(tmp_path / "out.wav").frames == 2 * 72_000
+
+
+def test_opus_behind_vorbis_is_one_song_where_the_rates_agree(tmp_path):
+    parts = [encode(tmp_path, "ogg", 0, 1, 48_000), encode(tmp_path, "opus", 1, 1, 48_000)]
+    expected = np.concatenate([read(part) for part in parts], axis=1)
+    np.testing.assert_array_equal(read(join(parts)), expected)
+
+
+@pytest.mark.parametrize("tag", [b"TAG" + bytes(125), b"TAG" + b"\xff" * 125])
+@pytest.mark.parametrize("kinds", [("mp3", "id3.mp3"), ("mp3", "bare.mp3")])
+def test_tags_between_joined_mp3_files_are_passed_over(tmp_path, tag, kinds):
+    parts = [encode(tmp_path, kind, seed, 2) for seed, kind in enumerate(kinds)]
+    path = join(parts, tag)
+    audio = read(path)
+    first, second = (read(part) for part in parts)
+    if kinds[1] == "id3.mp3":
+        np.testing.assert_array_equal(audio, np.concatenate([first, second], axis=1))
+    else:  # no count of its own: one stream with what comes before
+        assert 4 * RATE <= audio.shape[1] <= 4 * RATE + 4 * 1152
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "mp3", "bare.mp3", "flac", "wav"])
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (48_000, 2)])
+def test_reading_ends_where_rate_or_channels_change_and_says_so(tmp_path, suffix, rate, channels):
+    first = encode(tmp_path, suffix, 0, 3)
+    second = encode(tmp_path, suffix, 1, 4, rate, channels)
+    audio, warnings = read_with_warnings(join([first, second]))
+    np.testing.assert_array_equal(audio, read(first))
+    assert any(
+        "is only read up to its part 2" in text and f"has {channels} channels at {rate} Hz" in text
+        for text in warnings
+    )
+
+
+def test_an_ordinary_file_is_no_join(tmp_path):
+    for suffix in ("ogg", "opus", "mp3", "id3.mp3", "bare.mp3", "flac", "wav", "aiff"):
+        _, warnings = read_with_warnings(encode(tmp_path, suffix, 0, 1))
+        assert warnings == []
+
+
+def test_a_join_whose_last_part_broke_off_is_no_whole_file(tmp_path):
+    path = join([encode(tmp_path, "flac", seed, 2) for seed in range(2)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(AudioError, match=r"damaged|cut short"):
+        read(path)

@@ -1,0 +1,178 @@
+"""Decoder of files that were joined by copying one behind the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..errors import AudioError
+from .decoder import AudioInfo, Block, Decoder
+from .lengths import LengthClaim
+from .libsndfile import LibsndfileDecoder
+from .sections import Section
+from .streams import find_sections
+
+SKIP_FRAMES = 1 << 16
+
+
+def open_streams(path: Path) -> Decoder:
+    """A decoder of all that libsndfile can decode in a file, even if it is several files.
+
+    Raises
+    ------
+    AudioError
+        If what the file says of itself changes midway.
+    OSError, soundfile.LibsndfileError
+        If it cannot be opened, or is nothing that libsndfile knows.
+    """
+    try:
+        decoder = LibsndfileDecoder(path)
+    except (AudioError, soundfile.LibsndfileError) as error:
+        # A FLAC file that changes midway, or a wav or aiff file with another behind.
+        sections = find_sections(path, "FLAC" if isinstance(error, AudioError) else "WAV")
+        if len(sections) == 1:
+            raise
+        return JoinedDecoder(path, sections)
+    try:
+        sections = find_sections(path, decoder.container)
+    except BaseException:
+        decoder.close()
+        raise
+    if len(sections) == 1:
+        return decoder
+    decoder.close()
+    return JoinedDecoder(path, sections)
+
+
+class JoinedDecoder:
+    """Streams that stand one behind the other in a file, as one.
+
+    Reading ends before the first stream that differs in rate or channels, or that is nothing
+    libsndfile knows; ``warnings`` then say so.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sections
+        Where the streams are.
+    """
+
+    def __init__(self, path: Path, sections: list[Section]) -> None:
+        self._path = path
+        self._parts: list[tuple[Section, LengthClaim]] = []
+        self._current: LibsndfileDecoder | None = None
+        self._halted = False
+        self.warnings = [
+            f"{path} is several {path.suffix[1:] or 'audio'} files joined into one, which are "
+            "read one behind the other"
+        ]
+        depths = []
+        for section in sections:
+            info = self._examine(section)
+            if info is None:
+                break
+            depths.append(info.bit_depth)
+        self.length = self._add_lengths()
+        self.info = replace(
+            self._first, frames=self.length.frames, bit_depth=max(depths, key=_width)
+        )
+        self._next = 0
+        self._left: int | None = 0
+
+    def _examine(self, section: Section) -> AudioInfo | None:
+        """Note the claims of one stream; None if reading has to end before it."""
+        try:
+            decoder = LibsndfileDecoder(section)
+        except (soundfile.LibsndfileError, AudioError) as error:
+            if not self._parts:
+                raise
+            self._end_before(f"cannot be read ({error})")
+            return None
+        info, length = decoder.info, decoder.length
+        decoder.close()
+        if not self._parts:
+            self._first = info
+        form = info.sample_rate, info.channels
+        if form != (self._first.sample_rate, self._first.channels):
+            self._end_before(f"has {info.channels} channels at {info.sample_rate} Hz")
+            return None
+        self._parts.append((section, length))
+        self.warnings += decoder.warnings
+        return info
+
+    def _end_before(self, reason: str) -> None:
+        frames, rate = self._add_lengths().frames, self._first.sample_rate
+        after = f" after {frames / rate:.2f} s" if frames is not None else ""
+        self.warnings.append(
+            f"{self._path} is only read up to its part {len(self._parts) + 1}{after}, which "
+            f"{reason}; the first has {self._first.channels} channels at {rate} Hz"
+        )
+
+    def _add_lengths(self) -> LengthClaim:
+        lengths = [length for _, length in self._parts]
+        return LengthClaim(
+            _total([length.frames for length in lengths]),
+            _total([length.available for length in lengths]),
+            _total([length.slack for length in lengths]),
+        )
+
+    def read(self, frames: int) -> Block:
+        """Up to ``frames`` samples, ``(frames, channels)``; they do not cross a join."""
+        while not self._halted:
+            if self._current is not None and self._left != 0:
+                block = self._current.read(
+                    frames if self._left is None else min(frames, self._left)
+                )
+                if len(block):
+                    self._left = None if self._left is None else self._left - len(block)
+                    return block
+                self._halted = not self._current.at_end()
+            if self._halted or self._next >= len(self._parts):
+                break
+            self._open_next()
+        return np.empty((0, self.info.channels), np.float32)
+
+    def _open_next(self) -> LibsndfileDecoder:
+        section, length = self._parts[self._next]
+        self.close()
+        self._current = LibsndfileDecoder(section)
+        self._left = length.frames if length.slack == 0 else None
+        self._next += 1
+        return self._current
+
+    def seek(self, frame: int) -> None:
+        """Move to a sample, before anything was read; streams without a count are decoded."""
+        while self._next < len(self._parts):
+            _, length = self._parts[self._next]
+            if length.slack != 0 or length.frames is None:
+                break
+            if frame < length.frames:
+                self._open_next().seek(frame)
+                self._left = length.frames - frame
+                return
+            frame -= length.frames
+            self._next += 1
+        while frame > 0 and (got := len(self.read(min(frame, SKIP_FRAMES)))):
+            frame -= got
+
+    def at_end(self) -> bool:
+        """Whether each stream was decoded to where it ends, as far as that can be told."""
+        return not self._halted and (self._current is None or self._current.at_end())
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._current is not None:
+            self._current.close()
+
+
+def _width(bit_depth: str) -> tuple[int, str]:
+    return int(bit_depth.removesuffix("f")), bit_depth
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -1,0 +1,163 @@
+"""Where streams begin in files that were joined by copying one behind the other.
+
+Internet radio in Ogg comes so ("chained"), and so do mp3 and FLAC files that were joined
+without a program. Decoders stop where the first stream does.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .flac import FLAC_MARK
+from .lengths import after_end_tags, mp3_claim, mp3_frame
+from .sections import Section, count_bytes
+
+CHUNK_BYTES = 1 << 20
+
+
+def find_sections(path: Path, container: str) -> list[Section]:
+    """The streams that stand one behind the other in a file; one if it is an ordinary file.
+
+    Parameters
+    ----------
+    path
+        A file that libsndfile could open.
+    container
+        Its format, as libsndfile calls it.
+    """
+    find = {
+        "OGG": _ogg_begins,
+        "FLAC": _flac_begins,
+        "MP3": _mp3_begins,
+        "MPEG": _mp3_begins,
+        "WAV": _riff_begins,
+        "WAVEX": _riff_begins,
+        "AIFF": _riff_begins,
+    }.get(container)
+    size = count_bytes(path)
+    if find is None or (find is _mp3_begins and _is_one_mp3(path)):
+        return [Section(path, 0, size)]
+    with path.open("rb") as file:
+        begins = [0, *find(file, size)]
+    ends = [*begins[1:], size]
+    return [Section(path, begin, end) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _is_one_mp3(path: Path) -> bool:
+    first = mp3_claim(path)
+    return first.counted and first.goes_on_at is None
+
+
+def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
+    """Where a group of pages that begin streams follows pages that do not."""
+    at, beginning = 0, True
+    while at + 27 <= size:
+        file.seek(at)
+        head = file.read(27)
+        if head[:4] != b"OggS":
+            if (at := _find(file, b"OggS", at + 1)) < 0:
+                return
+            continue
+        begins = bool(head[5] & 2)
+        if begins and not beginning:
+            yield at
+        beginning = begins
+        at += 27 + head[26] + sum(file.read(head[26]))
+
+
+def _find(file: BinaryIO, mark: bytes, at: int) -> int:
+    file.seek(at)
+    tail = b""
+    while data := file.read(CHUNK_BYTES):
+        found = (tail + data).find(mark)
+        if found >= 0:
+            return at + found - len(tail)
+        at += len(data)
+        tail = (tail + data)[-len(mark) + 1 :]
+    return -1
+
+
+def _flac_begins(file: BinaryIO, _size: int) -> Iterator[int]:
+    first = True
+    at, tail = 0, b""
+    file.seek(0)
+    while data := file.read(CHUNK_BYTES):
+        for match in FLAC_MARK.finditer(tail + data):
+            if not first:
+                yield at - len(tail) + match.start()
+            first = False
+        at += len(data)
+        tail = data[-7:]
+
+
+def _riff_begins(file: BinaryIO, _size: int) -> Iterator[int]:
+    at = 0
+    while True:
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12 or head[:4] not in (b"RIFF", b"RIFX", b"FORM"):
+            return
+        if at:
+            yield at
+        (length,) = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:8])
+        if length == 0:
+            return
+        at += 8 + length + length % 2
+
+
+def _mp3_begins(file: BinaryIO, size: int) -> Iterator[int]:
+    """Where frames follow that have their own count, or other channels or another rate."""
+    form, tag, began = None, None, False
+    for at, header, marked in _mp3_frames(file, size):
+        if header is None:
+            tag = at if tag is None else tag
+            continue
+        if began and (marked or header != form):
+            yield at if tag is None else tag
+        form, tag, began = header, None, True
+
+
+def _mp3_frames(file: BinaryIO, size: int) -> Iterator[tuple[int, tuple[int, bool] | None, bool]]:
+    """Place, (rate, mono) and whether it counts the others, of each frame; None for tags."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(64)
+        if head[:3] == b"ID3" and len(head) >= 10:
+            a, b, c, d = (byte & 127 for byte in head[6:10])
+            yield at, None, False
+            at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
+            continue
+        if (behind := after_end_tags(file, at)) > at:
+            at = behind
+            continue
+        frame = mp3_frame(head[:4])
+        if frame is None or not _goes_on(file, at + frame.size, size):
+            if (at := _next_frame(file, at + 1, size)) < 0:
+                return
+            continue
+        marked = any(mark in head[4:44] for mark in (b"Xing", b"Info", b"VBRI"))
+        yield at, (frame.sample_rate, frame.mono), marked
+        at += frame.size
+
+
+def _goes_on(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether a frame, a tag or the end of the file follows: else it was a frame by chance."""
+    if at >= size:
+        return True
+    file.seek(at)
+    head = file.read(4)
+    return len(head) < 4 or head[:3] in (b"ID3", b"TAG", b"APE") or mp3_frame(head) is not None
+
+
+def _next_frame(file: BinaryIO, at: int, size: int) -> int:
+    while (at := _find(file, b"\xff", at)) >= 0:
+        file.seek(at)
+        frame = mp3_frame(file.read(4))
+        if frame is not None and _goes_on(file, at + frame.size, size):
+            return at
+        at += 1
+    return -1

@@ -227,6 +227,24 @@ def test_skip_existing_tells_other_models_and_options_from_its_own(run, song, tm
     assert result.stderr == "1 of 1 skipped, their stems exist\n"
 
 
+@pytest.mark.parametrize(
+    "template", ["{stem}/{track}.{ext}", "{track}-{stem}.{ext}", "{track} {stem}"]
+)
+def test_songs_that_share_folders_have_records_of_their_own(run, song, tmp_path, template):
+    for seed, name in enumerate(("in/x/a.wav", "in/y/a.wav", "in/b.wav")):
+        song(name, seconds=0.2, seed=seed)
+    assert run(tmp_path / "in", "--filename", template).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    result = run(tmp_path / "in", "--filename", template, "--skip-existing")
+    assert (result.exit_code, result.stderr) == (0, "3 of 3 skipped, their stems exist\n")
+    song("in/x/a.wav", seconds=0.3, seed=9)
+    result = run(tmp_path / "in", "--filename", template, "--skip-existing")
+    assert result.exit_code == 1
+    assert "was made from another version of the song" in result.stderr
+    assert "2 of 3 skipped" in result.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+
+
 def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path):
     song("in/a.wav", seconds=0.1)
     for name in ("cover.jpg", "back.jpg", "notes.txt"):

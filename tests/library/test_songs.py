@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_stems_of_another_model_are_left_alone_unless_overwriting_is_asked_for(j
     assert run(job(skip_existing=True, model="bb"), overwrite=True)[0] == "ok"
     assert run(job(skip_existing=True, model="bb"), overwrite=True)[0] == "skipped"
     assert len(inodes(tmp_path / "out")) == 4
+
+
+def test_what_a_killed_run_left_beside_complete_stems_is_removed(job, tmp_path):
+    assert run(job())[0] == "ok"
+    before = sorted((tmp_path / "out").iterdir())
+    job().parts[0].record.claim.write_text(f"{socket.gethostname()}\ngone 1@ x\n")
+    assert run(job(skip_existing=True))[0] == "skipped"
+    assert sorted((tmp_path / "out").iterdir()) == before
 
 
 def test_stems_without_a_record_are_left_alone(job, tmp_path):

@@ -102,14 +102,17 @@ class Claim:
             return False
         if locked is False:
             raise ClaimedError(_sentence(_read(descriptor)))
-        if new:
-            os.write(descriptor, self._sign.encode())
-            return True
-        owner = _read(descriptor)
-        if _lives(owner, lock, descriptor, locked=bool(locked)):
+        owner = "" if new else _read(descriptor)
+        if not new and _lives(owner, lock, descriptor, locked=bool(locked)):
             raise ClaimedError(_sentence(owner))
-        _remove(lock, descriptor)
-        return False
+        if not new and os.name != "nt":
+            _remove(lock, descriptor)
+            return False
+        # On Windows, which removes no open file, a dead claim is signed anew under its lock.
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, self._sign.encode())
+        return True
 
     @property
     def held(self) -> bool:
@@ -182,10 +185,6 @@ def _now(lock: Path) -> float:
 def _remove(lock: Path, descriptor: int) -> None:
     """Remove a dead claim, and never one that another run has made in its place."""
     inode = os.fstat(descriptor).st_ino
-    if os.name == "nt":  # nobody renames what we hold open
-        with contextlib.suppress(OSError):
-            lock.unlink()
-        return
     aside = lock.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
     with contextlib.suppress(FileNotFoundError):
         lock.rename(aside)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
 from ..dsp.song_stream import Progress
 from ..errors import AudioError, UnetsepError
@@ -149,7 +150,11 @@ def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:
     source = SourceFile(job.song.path)
     done = _decide(job, [_find(part, source) for part in job.parts], options)
     reports = [report for report in done if report]
-    return reports if len(reports) == len(job.parts) else []
+    if len(reports) < len(job.parts):
+        return []
+    for folder in {p.parent for part in job.parts for p in (*part.targets, part.record.path)}:
+        remove_leftovers(folder)  # of a run that was killed after its last rename
+    return reports
 
 
 def _find(part: Part, source: SourceFile) -> Finding:

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unetsep.config import STEMS, ModelConfig
+from unetsep.config import ModelConfig
 from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
 
@@ -33,10 +33,13 @@ def scored(entry: Checkpoint, report: Any) -> Checkpoint:
     for method in report["methods"]:
         if method["name"] != entry.name or method["kind"] != "model":
             continue
-        found = {part: value for part, value in method["scores"]["SDR"].items() if value}
-        scores = {
-            "sdr": {stem: round(found[stem]["value"], 2) for stem in STEMS},
-            "mean": round(found["mean"]["value"], 2),
+        found = {p: s for p, s in method["scores"]["SDR"].items() if s["value"] is not None}
+        scores: dict[str, Any] = {
+            "sdr": {part: round(found[part]["value"], 2) for part in found if part != "mean"}
+        }
+        if "mean" in found:
+            scores["mean"] = round(found["mean"]["value"], 2)
+        scores |= {
             "interval95": {
                 part: [round(value["low"], 2), round(value["high"], 2)]
                 for part, value in found.items()
@@ -51,36 +54,54 @@ def scored(entry: Checkpoint, report: Any) -> Checkpoint:
 
 def card(entry: Checkpoint, default: str) -> str:
     """One checkpoint in Markdown, from its manifest entry alone."""
-    training, scores = entry.training, entry.scores
-    settings, valid = training["settings"], training["valid_sdr"]
+    training = entry.training
     parameters = sum(p.numel() for p in build(ModelConfig.from_dict(entry.config)).parameters())
     title = f"### `{entry.name}`" + (" (default)" if entry.name == default else "")
-    rows = ["| SDR in dB | " + " | ".join(STEMS) + " | mean |", "|---|---|---|---|---|---|"]
-    cells = [*(scores["sdr"][stem] for stem in STEMS), scores["mean"]]
-    spans = [scores["interval95"][part] for part in (*STEMS, "mean")]
-    shown = (f"{v:.2f} [{a:.2f}, {b:.2f}]" for v, (a, b) in zip(cells, spans, strict=True))
-    rows.append(f"| test, 95% interval | {' | '.join(shown)} |")
-    rows.append("| validation | " + " | ".join(f"{valid[p]:.2f}" for p in (*STEMS, "mean")) + " |")
+    aliases = ", ".join(f"`{name}`" for name in entry.aliases)
+    command = SCRIPT if training["command"].startswith(LOSSES) else training["command"]
+    count = f"{len(training['songs'])} songs and recordings, each named in the manifest: "
+    facts = [
+        f"{entry.description}" + (f" Also called {aliases}." if aliases else ""),
+        "",
+        f"- Network: {parameters / 1e6:.2f} million parameters, {entry.bytes / 1e6:.1f} MB in half "
+        "precision.",
+        *([f"- Guide: {training['guide']}."] if "guide" in training else []),
+        *([f"- Training: {_training(entry)}"] if "settings" in training else []),
+        f"- Data: {count if training['songs'] else ''}{training['data']}.",
+        f"- Licence of the weights: {entry.licence}.",
+        f"- Command: `{command}`",
+    ]
+    return "\n".join([title, "", *facts, "", *_scores(entry), ""])
+
+
+def _training(entry: Checkpoint) -> str:
+    """Loss, steps and settings in one sentence."""
+    training, settings = entry.training, entry.training["settings"]
     made = f"step {training['steps']} of {settings['max_steps']} (the best on the validation songs)"
     seed = f"seed {settings['seed']}"
     if "mean_of" in training:
         made, seed = f"mean of the weights of {training['mean_of']}", "a seed for each"
-    command = SCRIPT if training["command"].startswith(LOSSES) else training["command"]
-    facts = [
-        f"{entry.description}",
-        "",
-        f"- Network: {parameters / 1e6:.2f} million parameters, {entry.bytes / 1e6:.1f} MB in half "
-        "precision; signal path of `ModelConfig`'s defaults.",
-        f"- Training: loss `{entry.loss}`, {made}, {settings['batch_size']} clips of 6 s a step, "
-        f"learning rate {settings['learning_rate']:g}, {seed}, "
-        f"{settings['precision']}"
-        + (f"; begun with {training['begun_with']}." if "begun_with" in training else "."),
-        f"- Data: {len(training['songs'])} songs and recordings, each named in "
-        f"`weights_manifest.json`: {training['data']}.",
-        f"- Licence of the weights: {entry.licence}.",
-        f"- Command: `{command}`",
+    begun = f"; begun with {training['begun_with']}." if "begun_with" in training else "."
+    return (
+        f"loss `{entry.loss}`, {made}, {settings['batch_size']} clips of 6 s a step, learning rate "
+        f"{settings['learning_rate']:g}, {seed}, {settings['precision']}{begun}"
+    )
+
+
+def _scores(entry: Checkpoint) -> list[str]:
+    """Table of the scores, a column for each stem."""
+    scores, valid = entry.scores, entry.training.get("valid_sdr", {})
+    values = scores["sdr"] | ({"mean": scores["mean"]} if "mean" in scores else {})
+    spans = scores["interval95"]
+    shown = [f"{v:.2f} [{spans[p][0]:.2f}, {spans[p][1]:.2f}]" for p, v in values.items()]
+    rows = [
+        f"| SDR in dB | {' | '.join(values)} |",
+        "|---" * (len(values) + 1) + "|",
+        f"| test, 95% interval | {' | '.join(shown)} |",
     ]
-    return "\n".join([title, "", *facts, "", *rows, ""])
+    if valid:
+        rows.append(f"| validation | {' | '.join(f'{valid[part]:.2f}' for part in values)} |")
+    return rows
 
 
 def section(manifest: Manifest) -> str:

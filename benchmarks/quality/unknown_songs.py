@@ -1,6 +1,6 @@
 """How well models separate stems they were trained on and stems they never heard.
 
-    python benchmarks/quality/unknown_songs.py --musdb-root ROOT --models mse mse-long
+    python benchmarks/quality/unknown_songs.py --musdb-root ROOT --models mse fast
 
 Six-second clips of MUSDB18's training songs (without the validation songs) and of its 14
 validation songs, made as in training but without augmentation: all stems from one song, at

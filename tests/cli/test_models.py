@@ -89,7 +89,7 @@ def test_the_commands_print_what_they_did(remote: Path) -> None:
 def test_a_published_model_that_is_not_bundled_comes_from_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (first, *_) = manifests.list_models()
+    first = manifests.find_checkpoint("mse")
     moved = tmp_path / first.file
     moved.write_bytes(first.path.read_bytes())
     monkeypatch.setattr(manifests, "BUNDLED", tmp_path / "nothing here")

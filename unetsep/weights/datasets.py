@@ -44,11 +44,14 @@ def collect_datasets(
     known
         Where licences and notes are taken from.
     """
-    titles: dict[str, dict[str, None]] = {}  # a dict as an ordered set
-    for training in trainings:
-        for song in (song for key in SONG_LISTS for song in training.get(key, ())):
-            dataset, title = _split(song)
-            titles.setdefault(dataset, {})[title] = None
+    listed = [training.get(key, ()) for training in trainings for key in SONG_LISTS]
+    used = dict.fromkeys(song for songs in listed for song in songs)  # an ordered set
+    # In the order that is known, so that a checkpoint that did without some changes nothing.
+    order = [f"{name}/{title}" for name, dataset in known.items() for title in dataset.songs]
+    titles: dict[str, dict[str, None]] = {}
+    for song in [*(song for song in order if song in used), *used]:
+        dataset, title = _split(song)
+        titles.setdefault(dataset, {})[title] = None
     blank = DataSet()
     return {
         name: DataSet(known.get(name, blank).licence, known.get(name, blank).note, tuple(songs))

@@ -98,6 +98,14 @@ class TrainConfig:
     own_share
         With a guide: weight of the loss of the network's own mask of the vocals, relative to
         that of another stem; see `unetsep.train.losses.guidance`.
+    stereo_share
+        Probability with which a stem is turned and widened or narrowed, by a random 2x2 matrix.
+        0: off.
+    drive_share
+        Probability with which a stem is saturated, by tanh. 0: off.
+    artist_weights
+        Draw artists, of whom there may be many recordings, instead of recordings; see
+        `unetsep.train.data.clip_plans.draw_weights`.
     seed
         Of the initial weights and of every clip.
     valid_every, log_every
@@ -144,6 +152,9 @@ class TrainConfig:
     eq_db: float = 0.0
     reverb_share: float = 0.0
     own_share: float = 0.25
+    stereo_share: float = 0.0
+    drive_share: float = 0.0
+    artist_weights: bool = False
     seed: int = 0
     valid_every: int = 200
     log_every: int = 20
@@ -185,6 +196,8 @@ class TrainConfig:
             "coherent_varispeed": 0 <= (self.coherent_varispeed or 0) <= 0.3,
             "eq_db": 0 <= self.eq_db <= 24,
             "reverb_share": 0 <= self.reverb_share <= 1,
+            "stereo_share": 0 <= self.stereo_share <= 1,
+            "drive_share": 0 <= self.drive_share <= 1,
             "own_share": self.own_share >= 0,
             "seed": self.seed >= 0,
             "valid_every": self.valid_every > 0,

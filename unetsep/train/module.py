@@ -234,9 +234,9 @@ class SeparationModule(lightning.LightningModule):
         table = self._separators.table(count + len(data.watched))
         reduced = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
         self._separators = None
-        table, names = reduced.cpu().numpy(), (self.config.losses, self.config.model.stems)
-        self.scores = combine(table[:count], *names)
-        seen = combine(table[count:], *names) if data.watched else {}
+        rows, names = reduced.cpu().numpy(), (self.config.losses, self.config.model.stems)
+        self.scores = combine(rows[:count], *names)
+        seen = combine(rows[count:], *names) if data.watched else {}
         self.improved = [n for n, s in self.scores.items() if self.schedule.scored(n, s["mean"])]
         content = {"minutes": self.clock.seconds() / 60}
         for kind, by_loss in (("valid", self.scores), ("seen", seen)):

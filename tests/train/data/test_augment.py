@@ -21,6 +21,7 @@ from unetsep.train.data.augment import (
     Changes,
     smooth_lengths,
     source_lengths,
+    stereo_matrix,
     work_length,
 )
 from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
@@ -34,7 +35,8 @@ ON: dict[str, Any] = {"varispeed": 0.12, "eq_db": 4.0, "reverb_share": 0.5}
 def changes(length: int, eq: tuple[float, ...] = (), reverb: tuple[float, ...] = ()) -> Changes:
     """Changes of one stem."""
     rows = (*eq, *(0.0,) * (EQ_TERMS - len(eq))), (*reverb, *(0.0,) * (3 - len(reverb)))
-    return Changes(torch.tensor([length]), torch.tensor([rows[0]]), torch.tensor([rows[1]]))
+    eq, reverb = (torch.tensor([row]) for row in rows)
+    return Changes.none(1, length)._replace(eq=eq, reverb=reverb)
 
 
 def tone(frequency: float, samples: int) -> Tensor:
@@ -163,6 +165,7 @@ def test_excerpts_are_read_from_within_the_recording() -> None:
     "on",
     [
         *(ON, {"varispeed": 0.1}, {"eq_db": 6.0}, {"reverb_share": 1.0}),
+        *({"stereo_share": 0.7}, {"drive_share": 0.7}),
         ON | {"second_share": {"other": 0.8}},
     ],
 )
@@ -174,6 +177,47 @@ def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> N
     expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
     assert expected.shape == (30, len(STEMS), 2, plans.config.clip_samples)
     torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stereo_image_is_turned_and_widened() -> None:
+    middle, side = np.array([1.0, 1.0]), np.array([1.0, -1.0])
+    assert stereo_matrix(0.0, 1.0) == pytest.approx(np.eye(2))
+    assert stereo_matrix(0.0, 0.3) @ middle == pytest.approx(middle)
+    assert stereo_matrix(0.0, 0.3) @ side == pytest.approx(0.3 * side)
+    assert stereo_matrix(np.pi / 4, 0.0) @ middle == pytest.approx([0.0, np.sqrt(2)])
+    matrix = torch.from_numpy(stereo_matrix(0.3, 0.5)).float()
+    length = work_length(SAMPLES)
+    excerpt = torch.from_numpy(pcm(1, length)).float()
+    plain = augment(excerpt, changes(length))
+    turned = augment(excerpt, changes(length)._replace(stereo=matrix[None]))
+    torch.testing.assert_close(turned, matrix @ plain)
+
+
+def test_saturation_keeps_the_level_and_flattens_the_peaks() -> None:
+    length = work_length(SAMPLES)
+    excerpt = tone(441.0, length)
+    plain, bent = (
+        augment(excerpt, changes(length)._replace(drive=torch.tensor([drive])))
+        for drive in (0.0, 1.5)
+    )
+    assert float(bent.square().mean()) == pytest.approx(float(plain.square().mean()), rel=1e-4)
+    assert float(bent.abs().max()) < 0.9 * float(plain.abs().max())
+    silent = augment(torch.zeros(length, 2), changes(length)._replace(drive=torch.tensor([1.0])))
+    assert not bool(silent.any())
+
+
+def test_stereo_and_saturation_are_drawn_by_their_shares_and_move_no_other_number() -> None:
+    off = ChangePlanner(tiny(seed=3, **ON))
+    on = ChangePlanner(tiny(seed=3, stereo_share=0.3, drive_share=0.6, **ON))
+    drawn = [on.draw(i, False) for i in range(200)]
+    for index in range(20):
+        for ours, theirs in zip(drawn[index][:3], off.draw(index, False)[:3], strict=True):
+            assert torch.equal(ours, theirs)
+    turned = torch.stack([(c.stereo != torch.eye(2)).any(dim=-1).any(dim=-1) for c in drawn])
+    drive = torch.stack([c.drive for c in drawn])
+    assert float(turned.float().mean()) == pytest.approx(0.3, abs=0.05)
+    assert float((drive > 0).float().mean()) == pytest.approx(0.6, abs=0.05)
+    assert float(drive.max()) <= 1.5
 
 
 def test_lengths_are_smooth_and_complete() -> None:
@@ -189,6 +233,7 @@ def test_lengths_are_smooth_and_complete() -> None:
 
 def test_bounds_are_checked() -> None:
     wrong = {"varispeed": 0.4, "coherent_varispeed": -0.1, "eq_db": -1.0, "reverb_share": 1.5}
+    wrong |= {"stereo_share": 2.0, "drive_share": -0.1}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             tiny(**{name: value})

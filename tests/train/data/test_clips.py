@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from tests.train.synthetic import pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.config import TrainingError
-from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
+from unetsep.train.data.clip_plans import SILENCE, ClipPlanner, draw_weights
 from unetsep.train.data.clips import (
     ClipBatches,
     ClipDataset,
@@ -137,6 +138,33 @@ def test_songs_and_pools_get_their_share() -> None:
     mixed = ClipPlanner([*songs()[0], *pools], tiny(coherent_share=0.0, extra_share={"bass": 0.25}))
     origins = [mixed.tracks[int(mixed.plan(i).tracks[2])][0].origin for i in range(400)]
     assert 0.15 < origins.count("pools") / 400 < 0.35
+
+
+def test_an_artist_is_known_by_the_name_of_a_recording() -> None:
+    names = {
+        "Actions - One Minute Smile": "Actions",
+        "everything-is-free-caesium": "everything-is-free",
+        "vocals/singer-03": "vocals/singer",
+        "lone": "lone",
+        "A-B - C - D": "A-B",
+    }
+    for name, artist in names.items():
+        assert dataclasses.replace(song(1), name=name).artist == artist
+
+
+def test_artists_with_many_recordings_can_be_drawn_less() -> None:
+    lengths = {"A - 1": 4, "A - 2": 4, "A - 3": 1, "B - 1": 9}
+    recordings = [
+        dataclasses.replace(song(1), name=name, stop=1000 * length)
+        for name, length in lengths.items()
+    ]
+    plain = draw_weights(recordings, by_artist=False) / np.sqrt(1000)
+    assert plain.tolist() == pytest.approx([2, 2, 1, 3])
+    fair = draw_weights(recordings, by_artist=True) / np.sqrt(1000)
+    assert fair.tolist() == pytest.approx([3 * 0.4, 3 * 0.4, 3 * 0.2, 3])
+    few = ClipPlanner(recordings, tiny(artist_weights=True, coherent_share=1.0, clip_frames=4))
+    drawn = [few.tracks[int(few.plan(i).tracks.max())][0].artist for i in range(400)]
+    assert drawn.count("A") / 400 == pytest.approx(0.5, abs=0.08)
 
 
 def test_second_recordings_join_random_mixtures_alone() -> None:

@@ -32,6 +32,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {"muon_size": 0.2},
         {"varispeed": 0.1, "coherent_varispeed": 0.2, "coherent_share": 0.5},
         {"gain_db": 3.0, "coherent_gain_db": 2.0},
+        {"stereo_share": 0.2, "drive_share": 0.1, "artist_weights": True},
     ],
 )
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
@@ -46,7 +47,7 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
         assert found[name] == changed.get(name)
     for name in ("optimizer", "muon_size", "coherent_varispeed", "coherent_share"):
         assert found[name] == changed.get(name)
-    for name in ("gain_db", "coherent_gain_db"):
+    for name in ("gain_db", "coherent_gain_db", "stereo_share", "drive_share", "artist_weights"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 

@@ -1,10 +1,11 @@
-"""Varispeed, equaliser and reverb of training clips, in one pass through the frequency domain.
+"""Varispeed, equaliser, reverb, stereo image and saturation of training clips.
 
 A stem's left and right channels are the real and imaginary part of one signal, whose whole
 excerpt is transformed once. There, resampling is cutting or padding the spectrum (exactly
 band-limited), equalising a product with a real curve, reverb one with the transform of a
 noise burst; a second transform leads back. That costs two transforms for each stem, whatever
-is switched on, and is the same code on CPUs and accelerators.
+is switched on, and is the same code on CPUs and accelerators. Then the two channels are mixed
+and saturated.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,9 +31,14 @@ EQ_TERMS, EQ_LOW, EQ_HIGH = 4, 50.0, 16_000.0
 # choose from, and the frequency above which rooms absorb.
 DECAY, WET_DB, BURSTS, DAMPING = (0.2, 0.8), (-24.0, -6.0), 16, 4000.0
 RATE = 44_100
+# Stereo image: angle by which left and right are turned (a quarter of pi makes the centre one
+# side), and gain of the sides against the middle.
+ANGLE, WIDTH = math.pi / 6, (0.0, 1.5)
+# Saturation: tanh of so many times what is at the RMS level.
+DRIVE = (0.2, 1.5)
 # Distinguishes the random numbers drawn here from those of `ClipPlanner`, which stay the same
 # whether or not clips are augmented.
-STREAM = 0x617567
+STREAM, STEREO_STREAM = 0x617567, 0x737472
 
 
 class Changes(NamedTuple):
@@ -46,16 +53,34 @@ class Changes(NamedTuple):
     reverb
         Number of the noise burst, seconds of decay, and gain, 0 for none; float32
         ``(stems, 3)``.
+    stereo
+        By which left and right are multiplied; float32 ``(stems, 2, 2)``.
+    drive
+        What is at the RMS level before tanh, 0 for no saturation; float32 ``(stems,)``.
     """
 
     lengths: Tensor
     eq: Tensor
     reverb: Tensor
+    stereo: Tensor
+    drive: Tensor
+
+    @classmethod
+    def none(cls, stems: int, length: int) -> Changes:
+        """No change of excerpts of a length."""
+        return cls(
+            torch.full((stems,), length),
+            torch.zeros(stems, EQ_TERMS),
+            torch.zeros(stems, 3),
+            torch.eye(2).repeat(stems, 1, 1),
+            torch.zeros(stems),
+        )
 
 
 def augments(config: TrainConfig) -> bool:
     """Whether clips are changed at all."""
-    return bool(max(speed_ranges(config)) or config.eq_db or config.reverb_share)
+    shares = (config.eq_db, config.reverb_share, config.stereo_share, config.drive_share)
+    return bool(max(speed_ranges(config)) or any(shares))
 
 
 def speed_ranges(config: TrainConfig) -> tuple[float, float]:
@@ -111,8 +136,7 @@ class ChangePlanner:
         """Changes of clip ``index``; ``coherent`` stems keep one speed."""
         config, count = self.config, len(self.config.stems)
         if not augments(config):
-            lengths = torch.full((count,), config.clip_samples)
-            return Changes(lengths, torch.zeros(count, EQ_TERMS), torch.zeros(count, 3))
+            return Changes.none(count, config.clip_samples)
         rng = np.random.default_rng([config.seed, index, STREAM])
         speeds = 1 + speed_ranges(config)[coherent] * rng.uniform(-1, 1, count)
         speeds = np.full(count, speeds[0]) if coherent else speeds
@@ -126,7 +150,34 @@ class ChangePlanner:
             torch.from_numpy(self.lengths[nearest]),
             torch.from_numpy(eq.astype(np.float32)),
             torch.from_numpy(np.stack(reverb, axis=1).astype(np.float32)),
+            *self._stereo(index),
         )
+
+    def _stereo(self, index: int) -> tuple[Tensor, Tensor]:
+        """`Changes.stereo` and `Changes.drive`, from random numbers of their own."""
+        config, count = self.config, len(self.config.stems)
+        rng = np.random.default_rng([config.seed, index, STEREO_STREAM])
+        angles, widths = rng.uniform(-ANGLE, ANGLE, count), rng.uniform(*WIDTH, count)
+        turned = rng.random(count) < config.stereo_share
+        matrices = [
+            stereo_matrix(angle, width) if on else np.eye(2)
+            for angle, width, on in zip(angles, widths, turned, strict=True)
+        ]
+        drive = rng.uniform(*DRIVE, count) * (rng.random(count) < config.drive_share)
+        return (
+            torch.from_numpy(np.stack(matrices).astype(np.float32)),
+            torch.from_numpy(drive.astype(np.float32)),
+        )
+
+
+def stereo_matrix(angle: float, width: float) -> npt.NDArray[np.float64]:
+    """What scales the sides by ``width`` and turns left and right by ``angle``, ``(2, 2)``.
+
+    A sound in the middle keeps its power and moves to one side, all the way at a quarter of pi.
+    """
+    cos, sin = math.cos(angle), math.sin(angle)
+    sides = np.array([[1 + width, 1 - width], [1 - width, 1 + width]]) / 2
+    return np.array([[cos, -sin], [sin, cos]]) @ sides
 
 
 class Augmenter:
@@ -188,7 +239,8 @@ class Augmenter:
             if wet:
                 spectra[row] *= 1 + wet * self._room(int(burst), decay)
         changed = torch.view_as_real(torch.fft.ifft(spectra, norm="forward"))
-        return changed[:, MARGIN : MARGIN + self.samples].transpose(1, 2)
+        clips = changed[:, MARGIN : MARGIN + self.samples].transpose(1, 2)
+        return _saturated(_turned(clips, changes.stereo), changes.drive)
 
     def _room(self, burst: int, decay: float) -> Tensor:
         """Transform of a decaying noise burst of energy 1.
@@ -200,3 +252,21 @@ class Augmenter:
         room: Tensor = torch.fft.fft(response, n=self.work)
         room *= self.damping / torch.linalg.vector_norm(response)
         return room
+
+
+def _turned(clips: Tensor, stereo: Tensor) -> Tensor:
+    """Clips ``(excerpts, 2, samples)`` with mixed channels; `Changes.stereo` is on the CPU."""
+    if bool((stereo == torch.eye(2)).all()):
+        return clips
+    return stereo.to(clips.device) @ clips
+
+
+def _saturated(clips: Tensor, drive: Tensor) -> Tensor:
+    """Clips ``(excerpts, 2, samples)`` through tanh, at the level that they had."""
+    for row, amount in enumerate(drive.tolist()):
+        if amount:
+            clip = clips[row]
+            level = clip.square().mean().sqrt().clamp(min=1e-8)
+            bent = torch.tanh(clip * (amount / level))
+            clip.copy_(bent * (level / bent.square().mean().sqrt().clamp(min=1e-8)))
+    return clips

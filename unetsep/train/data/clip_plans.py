@@ -54,14 +54,34 @@ class Plan(NamedTuple):
 class _Choice:
     """Tracks of one kind, longer ones drawn more often, but not in proportion: they repeat."""
 
-    def __init__(self, tracks: Sequence[tuple[int, Recording]]) -> None:
+    def __init__(self, tracks: Sequence[tuple[int, Recording]], by_artist: bool) -> None:
         self.tracks = list(tracks)
-        weights = np.sqrt([float(recording.samples) for _, recording in self.tracks])
+        weights = draw_weights([recording for _, recording in self.tracks], by_artist)
         self.sums = np.cumsum(weights / weights.sum()) if len(weights) else weights
 
     def draw(self, rng: np.random.Generator) -> tuple[int, Recording]:
         at = int(np.searchsorted(self.sums, rng.random(), side="right"))
         return self.tracks[min(at, len(self.tracks) - 1)]
+
+
+def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArray[np.float64]:
+    """How often recordings are drawn, relative to each other.
+
+    Parameters
+    ----------
+    recordings
+        Of one kind.
+    by_artist
+        The square root of the length of all that an artist has, divided among it by the square
+        roots of the lengths; else these alone.
+    """
+    lengths = np.array([float(recording.samples) for recording in recordings])
+    roots: npt.NDArray[np.float64] = np.sqrt(lengths)
+    if not by_artist or not recordings:
+        return roots
+    _, artist = np.unique([recording.artist for recording in recordings], return_inverse=True)
+    share = roots / np.bincount(artist, roots)[artist]
+    return share * np.sqrt(np.bincount(artist, lengths)[artist])
 
 
 class ClipPlanner:
@@ -92,11 +112,12 @@ class ClipPlanner:
         number = {(id(recording), stem): i for i, (recording, stem) in enumerate(self.tracks)}
         self.number = number
         long = [each for each in recordings if each.samples >= config.clip_samples]
-        self.whole = _Choice([(-1, each) for each in long if each.knows(self.stems)])
+        by_artist = config.artist_weights
+        self.whole = _Choice([(-1, each) for each in long if each.knows(self.stems)], by_artist)
 
         def having(stem: str, extra: bool) -> _Choice:
             some = [each for each in recordings if stem in each.names and each.extra == extra]
-            return _Choice([(number[id(each), stem], each) for each in some])
+            return _Choice([(number[id(each), stem], each) for each in some], by_artist)
 
         self.base = {stem: having(stem, False) for stem in self.stems}
         self.extra = {stem: having(stem, True) for stem in self.stems}

@@ -60,6 +60,16 @@ class Recording:
         """Length in samples."""
         return (self.pcm.shape[1] if self.stop is None else self.stop) - self.start
 
+    @property
+    def artist(self) -> str:
+        """Whose it is, by its name: ``Artist - Title`` or ``artist-title``.
+
+        Of the latter what stands before the last hyphen; a name without one is an artist's.
+        """
+        mark = " - " if " - " in self.name else "-"
+        before = self.name.partition(mark)[0] if mark == " - " else self.name.rpartition(mark)[0]
+        return before or self.name
+
     def stem(self, name: str) -> npt.NDArray[np.int16]:
         """One stem, int16 ``(samples, 2)``."""
         pcm: npt.NDArray[np.int16] = self.pcm[self.names.index(name), self.start : self.stop]

@@ -19,7 +19,7 @@ OPTIONS = (
     *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
     *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
     *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
-    *("gain_db", "coherent_gain_db", "own_share"),
+    *("gain_db", "coherent_gain_db", "own_share", "stereo_share", "drive_share"),
 )
 
 
@@ -68,8 +68,9 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         if shares != dict(getattr(default, name)):
             listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
             words.append(f"--{name.replace('_', '-')} {listed}")
-    if config.freeze_norm:
-        words.append("--freeze-norm")
+    for name in ("artist_weights", "freeze_norm"):
+        if getattr(config, name):
+            words.append(f"--{name.replace('_', '-')}")
     return " ".join(words)
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "README.md": 20,
     "development.md": 9,
     "evaluation.md": 13,
+    "from-0.1.md": 1,
     "from-spleeter.md": 13,
     "listen.md": 7,
     "method.md": 2,

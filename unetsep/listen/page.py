@@ -99,7 +99,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _remove_others(data: Path, keys: set[str]) -> None:
-    for entry in os.scandir(data):
+    with os.scandir(data) as listing:
+        entries = list(listing)
+    for entry in entries:
         if entry.is_dir() and entry.name not in keys and (Path(entry.path) / "song.js").exists():
             shutil.rmtree(entry.path)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
+from unetsep.dsp.song_stream import SongStream
 from unetsep.errors import UnetsepError
 from unetsep.network.devices import choose_device, choose_precision
 from unetsep.network.unet import UNet
@@ -337,3 +339,131 @@ def test_networks_take_any_number_of_channels(channels: int) -> None:
         mono = separator.separate(mixture[:1], 44_100)
         for stem in STEMS:
             np.testing.assert_allclose(twice[stem].mean(axis=0), mono[stem][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (0, "must be 1000 to 1000000 Hz, got 0$"),
+        (-44_100, "must be 1000 to 1000000 Hz, got -44100$"),
+        (44, "got 44; 44 kHz are 44000$"),
+        (44.1, r"must be a whole number of Hz, got 44\.1$"),
+        (float("nan"), "must be a whole number of Hz, got nan$"),
+        (2_000_000, "got 2000000$"),
+        ("44100", "must be a whole number of Hz, got '44100'$"),
+        (None, "must be a whole number of Hz, got None$"),
+    ],
+)
+def test_rates_that_no_audio_has_are_refused_in_a_sentence(
+    separator: Separator, rate: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        separator.separate(np.zeros((2, 100), np.float32), rate)
+    with pytest.raises(ValueError, match=message):
+        next(separator.stream([np.zeros((2, 100), np.float32)], rate))
+
+
+@pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100)])
+def test_whole_rates_of_any_type_are_taken(separator: Separator, rate: float) -> None:
+    mixture = music(0.5)
+    stems, expected = separator.separate(mixture, rate), separator.separate(mixture, 44_100)
+    assert all(np.array_equal(stems[name], expected[name]) for name in STEMS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_of_any_type_are_taken(separator: Separator, dtype: torch.dtype) -> None:
+    tensor = torch.from_numpy(music(0.5)).to(dtype).requires_grad_()
+    stems = separator.separate(tensor, 44_100)
+    expected = separator.separate(tensor.detach().float().numpy(), 44_100)
+    assert all(np.array_equal(stems[name], expected[name]) for name in STEMS)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros((2, 9), complex), "must hold real numbers, got an array of complex128"),
+        ([["a", "b"]], "must hold real numbers, got an array of <U1"),
+        ([[0.0, 1.0], [0.0]], r"must be \(channels, samples\) or \(samples,\)"),
+        (None, "must hold real numbers, got an array of object"),
+        (torch.zeros(2, 9, device="meta"), "a tensor on the device meta, which has none"),
+        (np.full((2, 9), 1e300), "NaN or infinite samples, the first at 0.000 s"),
+    ],
+)
+def test_what_is_no_audio_is_refused_in_a_sentence(
+    separator: Separator, audio: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        separator.separate(audio, 44_100)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        list(separator.stream([audio], 44_100))  # type: ignore[list-item]
+
+
+def test_one_stem_may_be_named_without_a_list(separator: Separator) -> None:
+    assert list(separator.separate(music(0.1), 44_100, stems="vocals")) == ["vocals"]
+    with pytest.raises(ValueError, match="no stem 'vocal': expected vocals, drums, bass, other"):
+        separator.select("vocal")
+
+
+def test_no_models_are_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match="expected a model or a list of models, got none"):
+        Separator([])
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_block_of_a_stream_that_is_not_finite_is_refused_with_its_place(
+    separator: Separator, bad: float
+) -> None:
+    blocks = [music(1) for _ in range(3)]
+    blocks[2][1, 22_050] = bad
+    with pytest.raises(ValueError, match=r"NaN or infinite samples, the first at 2\.500 s"):
+        list(separator.stream(blocks, 44_100))
+    with pytest.raises(ValueError, match=r"the first at 2\.500 s"):
+        separator.separate(np.concatenate(blocks, axis=1), 44_100)
+
+
+def test_a_stream_takes_one_axis_and_gives_one(separator: Separator) -> None:
+    mixture = music(1, channels=1)[0]
+    parts = list(separator.stream(np.split(mixture, 5), 44_100))
+    whole = separator.separate(mixture, 44_100)
+    for name in STEMS:
+        stem = np.concatenate([part[name] for part in parts])
+        assert stem.shape == mixture.shape
+        np.testing.assert_allclose(stem, whole[name], atol=1e-5)
+
+
+def test_blocks_of_a_stream_must_have_the_same_channels(separator: Separator) -> None:
+    with pytest.raises(ValueError, match=r"expected blocks \(2, 'samples'\), got \(1, 9\)"):
+        list(separator.stream([music(1), np.zeros((1, 9))], 44_100))
+
+
+@pytest.mark.parametrize("block", [128, 512, 22_050, 200_000])
+def test_small_blocks_of_a_stream_take_no_more_steps_than_large_ones(
+    separator: Separator, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """Work is counted, not timed: how often the signal path is called."""
+    pushed = []
+    push = SongStream.push
+    monkeypatch.setattr(
+        SongStream, "push", lambda self, part: (pushed.append(part.shape[1]), push(self, part))[1]
+    )
+    mixture = music(200_000 / RATE)
+    pieces = (mixture[:, at : at + block] for at in range(0, 200_000, block))
+    parts = list(separator.stream(pieces, 44_100))
+    assert sum(part["bass"].shape[1] for part in parts) == sum(pushed) == 200_000
+    assert len(pushed) <= -(-200_000 // 22_050)
+    assert max(pushed) <= separator.block_samples(44_100)
+
+
+def test_loading_and_separating_leave_torchs_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        separator = Separator(small_network(), precision="fp32")
+        separator.separate(music(0.5), 44_100)
+        fresh: list[int] = []
+        thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert [torch.get_num_threads(), *fresh] == [3, 3]
+    finally:
+        torch.set_num_threads(before)

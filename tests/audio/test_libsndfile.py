@@ -7,10 +7,28 @@ import threading
 
 import pytest
 
+import unetsep.audio.libsndfile
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
-from unetsep.audio.libsndfile import EndlessFile, no_decoder_chatter
+from unetsep.audio.libsndfile import EndlessFile, hide_decoder_chatter, no_decoder_chatter
 
 
+@pytest.fixture
+def hidden(monkeypatch):
+    """As commands have it."""
+    monkeypatch.setattr(unetsep.audio.libsndfile, "_hiding", False)
+    hide_decoder_chatter()
+
+
+def test_in_a_library_file_descriptor_2_stays_the_hosts(capfd, monkeypatch):
+    monkeypatch.setattr(unetsep.audio.libsndfile, "_hiding", False)
+    before = os.fstat(2)
+    with no_decoder_chatter():
+        assert os.fstat(2) == before
+        os.write(2, b"Note: of the host\n")
+    assert capfd.readouterr().err == "Note: of the host\n"
+
+
+@pytest.mark.usefixtures("hidden")
 def test_chatter_of_the_mp3_decoder_is_dropped_and_all_else_passed_on(capfd):
     with no_decoder_chatter():
         os.write(2, b"Note: Illegal Audio-MPEG-Header 0x40298f91 at offset 2134.\n")
@@ -21,6 +39,7 @@ def test_chatter_of_the_mp3_decoder_is_dropped_and_all_else_passed_on(capfd):
     assert capfd.readouterr().err == "something that matters\nafter\n"
 
 
+@pytest.mark.usefixtures("hidden")
 def test_terminal_comes_back_after_an_exception(capfd):
     with pytest.raises(KeyError), no_decoder_chatter():
         raise KeyError
@@ -28,6 +47,7 @@ def test_terminal_comes_back_after_an_exception(capfd):
     assert capfd.readouterr().err == "back\n"
 
 
+@pytest.mark.usefixtures("hidden")
 def test_threads_do_not_restore_each_others_terminal(capfd):
     def hide() -> None:
         for _ in range(200):
@@ -43,6 +63,7 @@ def test_threads_do_not_restore_each_others_terminal(capfd):
     assert capfd.readouterr().err == "back\n"
 
 
+@pytest.mark.usefixtures("hidden")
 def test_hiding_can_be_nested(capfd):
     with no_decoder_chatter(), no_decoder_chatter():
         os.write(2, b"Note: hidden\n")

@@ -1,30 +1,43 @@
 #!/bin/sh
-# Train the default model, mse-long:
+# Train the model fast (1 to 4) and, from it, a guided one (5):
 #
-#     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER
+#     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER [2STEMS]
 #
 # 1. The network without layers that mix bins, then the same with more varied clips.
 # 2. Layers that mix bins, and four rounds: in each, two networks go their own ways from the same
 #    weights, and the mean of both is where the next round begins.
 # 3. Most of the training: sixteen clips a step, even more varied, without doubtful recordings.
-# 4. Three networks are trained further with the loss on magnitudes; the mean of all four.
+# 4. Three networks are trained further with the loss on magnitudes; the mean of all four is fast.
+# 5. fast gets a guide, which knows voices, and learns to divide the rest. The guide is the vocals
+#    network in 2STEMS, the folder or archive that Deezer publishes, or else the published model
+#    spleeter-vocals. What comes out is rest/best-mse.safetensors.
 #
 # 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
-# a large one. What FOLDER holds already is not trained again, so a script that broke off can be
-# started again; delete the folder of the run that broke off.
+# a large one. 5 runs on a CPU, or with ACCELERATOR=gpu on a GPU, for MINUTES (1440) in all, with
+# the learning rate annealed at the end. What FOLDER holds already is not trained again, and a run
+# that broke off is resumed: start the script again.
 set -eu
-[ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }
-musdb=$1 songs=$2 pools=$3 folder=$4
+[ $# -eq 4 ] || [ $# -eq 5 ] || {
+    echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER [2STEMS]" >&2
+    exit 2
+}
+musdb=$1 songs=$2 pools=$3 folder=$4 two_stems=${5-}
+here=$(dirname "$0")
 mild="--varispeed 0.08 --eq-db 2 --second-share vocals=0.2,drums=0.1,other=0.4"
 strong="--varispeed 0.12 --eq-db 4 --second-share vocals=0.3,drums=0.1,other=0.5"
 cpu="--accelerator cpu --threads 1 --workers 0"
+gpu="--accelerator gpu --resident"
 
-train() { # RUN OPTIONS...
-    run=$folder/$1
-    shift
+train() { # RUN MACHINE OPTIONS...
+    run=$folder/$1 machine=$2
+    shift 2
     [ -e "$run/done" ] && return
-    unetsep train --run "$run" --musdb-root "$musdb" --songs "$songs" --pools "$pools" \
-        --schedule plateau --precision fp32 "$@"
+    if [ -e "$run/last.ckpt" ]; then
+        unetsep train --run "$run" --resume $machine
+    else
+        unetsep train --run "$run" --musdb-root "$musdb" --songs "$songs" --pools "$pools" \
+            --schedule plateau $machine "$@"
+    fi
     touch "$run/done"
 }
 
@@ -35,23 +48,23 @@ average() { # OUTPUT WEIGHTS...
 branch() { # RUN FIRST-WEIGHTS SEED STEPS VALID-EVERY OPTIONS...
     run=$1 first=$2 seed=$3 steps=$4 every=$5
     shift 5
-    train "$run" --loss mse --init-from "$first" --seed "$seed" --max-steps "$steps" \
-        --valid-every "$every" --ema-decay 0.998 --muon-size 0.4 $cpu "$@"
+    train "$run" "$cpu" --loss mse --init-from "$first" --seed "$seed" --max-steps "$steps" \
+        --valid-every "$every" --ema-decay 0.998 --muon-size 0.4 --precision fp32 "$@"
 }
 
-varied() { # RUN LOSS FIRST-WEIGHTS SEED OPTIONS...
-    run=$1 loss=$2 first=$3 seed=$4
-    shift 4
-    train "$run" --loss "$loss" --init-from "$first" --seed "$seed" --held-out 0 $strong \
-        --coherent-share 0.5 --coherent-varispeed 0.25 \
+varied() { # RUN MACHINE LOSS FIRST-WEIGHTS SEED OPTIONS...
+    run=$1 machine=$2 loss=$3 first=$4 seed=$5
+    shift 5
+    train "$run" "$machine" --loss "$loss" --init-from "$first" --seed "$seed" --held-out 0 \
+        $strong --coherent-varispeed 0.25 \
         --leave-out everything-is-free-caesium=vocals,other \
         --leave-out big-stone-culture-fragile-thoughts=vocals \
         --leave-out vocals/producerspace-06 \
         --leave-out "St Vitus - Word Gets Around=drums" "$@"
 }
 
-train first --loss mse --network small --optimizer adamw --seed 0 --max-steps 5000 \
-    --valid-every 200 --ema-decay 0.998 $cpu
+train first "$cpu" --loss mse --network small --optimizer adamw --seed 0 --max-steps 5000 \
+    --valid-every 200 --ema-decay 0.998 --precision fp32
 branch second "$folder/first/best-mse.safetensors" 6 1600 200 --network small $mild
 branch start "$folder/second/best-mse.safetensors" 11 800 100 --network mixing $mild
 weights=$folder/start/best-mse.safetensors
@@ -65,12 +78,27 @@ for round in 1 2 3 4; do
         "$folder/mild-$round/best-mse.safetensors" "$folder/strong-$round/best-mse.safetensors"
 done
 
-varied long mse "$weights" 100 --max-steps 8019 --valid-every 500 --ema-decay 0.999 \
-    --muon-size 0.4 --batch-size 16 --accelerator gpu --resident
+varied long "$gpu" mse "$weights" 100 --max-steps 8019 --valid-every 500 --ema-decay 0.999 \
+    --muon-size 0.4 --batch-size 16 --coherent-share 0.5 --precision fp32
 long=$folder/long/best-mse.safetensors
 for seed in 202 203 204; do
-    varied "magnitude-$seed" mag_mse "$long" $seed --max-steps 400 --valid-every 400 \
-        --ema-decay 0.99 --muon-size 0.2 $cpu
+    varied "magnitude-$seed" "$cpu" mag_mse "$long" $seed --max-steps 400 --valid-every 400 \
+        --ema-decay 0.99 --muon-size 0.2 --coherent-share 0.5 --precision fp32
 done
-average "$folder/mse-long.safetensors" "$long" "$folder/magnitude-202/best-mag_mse.safetensors" \
+average "$folder/fast.safetensors" "$long" "$folder/magnitude-202/best-mag_mse.safetensors" \
     "$folder/magnitude-203/best-mag_mse.safetensors" "$folder/magnitude-204/best-mag_mse.safetensors"
+
+guide=spleeter-vocals
+if [ -n "$two_stems" ]; then
+    guide=$folder/spleeter-vocals.safetensors
+    [ -e "$guide" ] || python "$here/guided.py" guide "$two_stems" "$guide"
+fi
+guided=$folder/guided.safetensors
+[ -e "$guided" ] || python "$here/guided.py" join "$folder/fast.safetensors" "$guide" "$guided"
+machine=$cpu
+[ "${ACCELERATOR:-cpu}" = cpu ] || machine=$gpu
+varied rest "$machine" mse "$guided" 300 --max-steps 1000000 --max-minutes "${MINUTES:-1440}" \
+    --valid-every 400 --watched 14 --ema-decay 0.999 --muon-size 0.2 --batch-size 8 \
+    --coherent-share 0.7 --coherent-gain-db 2 --precision auto \
+    --leave-out everything-is-free-potassium \
+    --leave-out how-to-kill-a-conversation-heartonmythumb

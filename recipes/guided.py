@@ -23,7 +23,7 @@ from unetsep.spleeter.bundle_files import read_bundle
 from unetsep.spleeter.convert import build
 from unetsep.storage import write_atomically
 from unetsep.weights.checkpoint import serialize
-from unetsep.weights.load import load_network
+from unetsep.weights.load import checkpoint_hash, load_network
 
 
 def vocals_network(source: Path) -> UNet:
@@ -36,10 +36,10 @@ def vocals_network(source: Path) -> UNet:
     return network
 
 
-def join(network: str, guide: Path) -> bytes:
-    """The checkpoint of a network with a guide."""
-    sha256 = hashlib.sha256(guide.read_bytes()).hexdigest()
-    return serialize(with_guide(load_network(network), load_network(guide), sha256))
+def join(network: str, guide: str) -> bytes:
+    """The checkpoint of a network with a guide, both by name or path."""
+    joined = with_guide(load_network(network), load_network(guide), checkpoint_hash(guide))
+    return serialize(joined)
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     guide.add_argument("source", type=Path)
     joined = commands.add_parser("join")
     joined.add_argument("network")
-    joined.add_argument("guide", type=Path)
+    joined.add_argument("guide")
     for command in (guide, joined):
         command.add_argument("output", type=Path)
     options = parser.parse_args()

@@ -19,17 +19,26 @@ for word in "$@"; do printf '%s\\n' "$word" >> {log}.$$; done
 while [ $# -gt 1 ]; do [ "$1" = --run ] && mkdir -p "$2"; shift; done
 exit 0
 """
+# Writes its arguments down in a line, and the last of them as a file.
+PYTHON = """#!/bin/sh
+echo "$@" >> {log}
+while [ $# -gt 1 ]; do shift; done
+touch "$1"
+"""
 
 pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 
 
-def commands(folder: Path, script: str, *arguments: str) -> list[list[str]]:
+def commands(folder: Path, script: str, *arguments: str, **settings: str) -> list[list[str]]:
     """The words of each call of ``unetsep``."""
     stub, log = folder / "bin" / "unetsep", folder / "call"
-    stub.parent.mkdir()
+    stub.parent.mkdir(parents=True)
     stub.write_text(STUB.format(log=shlex.quote(str(log))))
-    stub.chmod(0o755)
-    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    python = stub.with_name("python")
+    python.write_text(PYTHON.format(log=shlex.quote(str(folder / "python.log"))))
+    for program in (stub, python):
+        program.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", **settings}
     subprocess.run(["sh", str(RECIPES / script), *arguments], env=env, check=True, timeout=60)
     return [path.read_text().splitlines() for path in folder.glob("call.*")]
 
@@ -46,9 +55,35 @@ def test_the_default_model_is_trained_by_options_that_exist(tmp_path: Path) -> N
     calls = commands(tmp_path, "default_model.sh", "M", "S", "P", str(tmp_path / "runs"))
     for words in calls:
         check_unetsep(list(words))
-    # Three runs, four rounds of two, the long one, three with the loss on magnitudes.
-    assert sum(words[0] == "train" for words in calls) == 3 + 4 * 2 + 1 + 3
+    # Three runs, four rounds of two, the long one, three with the loss on magnitudes, the rest.
+    assert sum(words[0] == "train" for words in calls) == 3 + 4 * 2 + 1 + 3 + 1
     assert sum(words[0] == "average" for words in calls) == 4 + 1
+
+
+def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    arguments = ("default_model.sh", "M", "S", "P", str(runs), "2stems")
+    calls = commands(tmp_path / "a", *arguments, MINUTES="30", ACCELERATOR="gpu")
+    (rest,) = (words for words in calls if str(runs / "rest") in words)
+    check_unetsep(list(rest))
+    assert rest[rest.index("--max-minutes") + 1] == "30"
+    assert rest[rest.index("--init-from") + 1] == str(runs / "guided.safetensors")
+    assert "--resident" in rest
+    told = (tmp_path / "a" / "python.log").read_text().splitlines()
+    guide = runs / "spleeter-vocals.safetensors"
+    assert [line.split()[1:] for line in told] == [
+        ["guide", "2stems", str(guide)],
+        ["join", str(runs / "fast.safetensors"), str(guide), str(runs / "guided.safetensors")],
+    ]
+    (runs / "rest" / "done").unlink()
+    (runs / "rest" / "last.ckpt").touch()
+    calls = commands(tmp_path / "b", *arguments)
+    resumed = [words for words in calls if words[0] == "train"]
+    assert [words[:4] for words in resumed] == [["train", "--run", str(runs / "rest"), "--resume"]]
+    check_unetsep(list(resumed[0]))
+    assert not (tmp_path / "b" / "python.log").exists()
 
 
 @pytest.mark.parametrize("script", ["losses.sh", "default_model.sh"])

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .config import common_config
-from .dsp.arrays import as_signal, check_finite, check_rate, regroup
+from .dsp.arrays import Signal, as_signal, check_finite, check_rate, regroup
 from .dsp.segments import SegmentPool
-from .dsp.song_stream import Progress, Selection, Signal, SongStream, push_all
+from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference

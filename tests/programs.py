@@ -17,6 +17,7 @@ PACKAGES = {
     "opusdec": "opus-tools",
     "lame": "lame",
     "ffmpeg": "ffmpeg",
+    "ffprobe": "ffmpeg",
 }
 
 

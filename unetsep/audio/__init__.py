@@ -5,6 +5,7 @@ decoder      what a decoder is, what a file says of itself, which suffixes there
 libsndfile   the decoder of wav, flac, ogg, opus, mp3, aiff, caf
 joined       the decoder of several of these that were copied one behind the other
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
+channels     the order of channels, and for which speakers they are
 lengths      how long a file is, by its own bytes
 streams      where streams begin in a file that holds several
 sections     a part of a file as a file in itself

@@ -45,12 +45,16 @@ class AudioInfo:
     bit_depth
         ``"8"``, ``"16"``, ``"24"``, ``"32"``, ``"32f"`` or ``"64f"``: that of its samples, or
         for lossy ones what holds them when they are decoded.
+    channel_mask
+        Speakers that the channels are for, as in wav files; 0 where nothing is said. The
+        channels stand in the order of its bits.
     """
 
     sample_rate: int
     channels: int
     frames: int | None
     bit_depth: str
+    channel_mask: int = 0
 
 
 class Decoder(Protocol):

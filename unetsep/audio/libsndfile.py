@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from .channels import read_mask, read_order
 from .decoder import AudioInfo, Block
 from .lengths import MP3_FORMATS, LengthClaim, claim_length
 from .sections import Section, count_bytes, open_bytes
@@ -70,7 +71,11 @@ class LibsndfileDecoder:
             if self.length.patch is not None:
                 self.length = replace(self.length, frames=file.frames, available=file.frames)
             depth = _bit_depth(file.subtype)
-            self.info = AudioInfo(file.samplerate, file.channels, self.length.frames, depth)
+            form = self.container, str(file.subtype), file.channels
+            self._order = read_order(path, *form)
+            self.info = AudioInfo(
+                file.samplerate, file.channels, self.length.frames, depth, read_mask(path, *form)
+            )
             self.warnings = list(self.length.warnings)
         except BaseException:
             self.close()
@@ -107,7 +112,7 @@ class LibsndfileDecoder:
         with no_decoder_chatter(self._file.format in MP3_FORMATS):
             block: Block = self._file.read(frames, dtype="float32", always_2d=True)
         self._position += len(block)
-        return block
+        return block if self._order is None else block[:, list(self._order)]
 
     def _read_to_the_fault(self, frames: int) -> Block:
         """Samples before a fault: libsndfile fails as a whole where it fails in the end."""

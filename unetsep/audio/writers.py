@@ -18,6 +18,7 @@ import numpy.typing as npt
 import soundfile
 
 from ..errors import AudioError
+from .channels import is_ordinary, write_order
 from .decoder import AudioInfo, Block
 from .lengths import MP3_FORMATS
 from .libsndfile import native_name, no_decoder_chatter
@@ -26,6 +27,9 @@ Integers = npt.NDArray[np.integer]
 
 # RIFF counts bytes in 32 bits; larger files become RF64 (EBU Tech 3306).
 RIFF_BYTES = 2**32 - 1
+# Where a wav file says for which speakers its channels are (WAVE_FORMAT_EXTENSIBLE).
+EXTENSIBLE = 0xFFFE
+SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 # libvorbis takes memory on the stack in proportion to a block, and threads have small stacks.
 ENCODE_FRAMES = 8192
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -81,8 +85,8 @@ class WavWriter:
         Sample rate and channels.
     """
 
-    # RIFF header, room for a ds64 chunk, fmt, fact (samples), data.
-    HEADER = struct.Struct("<4sI4s 4sI28s 4sIHHIIHH 4sII 4sI")
+    # RIFF header, room for a ds64 chunk; fmt stands between; fact (samples), data.
+    HEADER, TAIL = struct.Struct("<4sI4s 4sI28s"), struct.Struct("<4sII 4sI")
 
     # By bit depth, of samples as `quantize` gives them.
     STORED = {
@@ -102,32 +106,34 @@ class WavWriter:
         self._file.write(self._header())
 
     def _header(self) -> bytes:
-        channels, rate, width = self._info.channels, self._info.sample_rate, self._width
-        samples = self._bytes // (channels * width)
-        riff = self.HEADER.size - 8 + self._bytes + self._bytes % 2
+        samples = self._bytes // (self._info.channels * self._width)
+        form = self._format()
+        ends = self.HEADER.size + len(form) + self.TAIL.size
+        riff = ends - 8 + self._bytes + self._bytes % 2
         long = riff > RIFF_BYTES
         sizes = struct.pack("<QQQI", riff, self._bytes, samples, 0) if long else b""
-        return self.HEADER.pack(
+        header = self.HEADER.pack(
             b"RF64" if long else b"RIFF",
             RIFF_BYTES if long else riff,
             b"WAVE",
             b"ds64" if long else b"JUNK",
             28,
             sizes,
-            b"fmt ",
-            16,
-            3 if self._is_float else 1,
-            channels,
-            rate,
-            rate * channels * width,
-            channels * width,
-            8 * width,
-            b"fact",
-            4,
-            min(samples, RIFF_BYTES),
-            b"data",
-            RIFF_BYTES if long else self._bytes,
         )
+        data = RIFF_BYTES if long else self._bytes
+        fact = self.TAIL.pack(b"fact", 4, min(samples, RIFF_BYTES), b"data", data)
+        return header + form + fact
+
+    def _format(self) -> bytes:
+        """The chunk that describes the samples, with a mask of speakers if it says something."""
+        channels, rate, width = self._info.channels, self._info.sample_rate, self._width
+        tag, mask = 3 if self._is_float else 1, self._info.channel_mask
+        frame = channels * width
+        plain = struct.pack("<HIIHH", channels, rate, rate * frame, frame, 8 * width)
+        if is_ordinary(channels, mask):
+            return struct.pack("<4sIH", b"fmt ", 16, tag) + plain
+        more = struct.pack("<HHIH", 22, 8 * width, mask, tag) + SUBFORMAT
+        return struct.pack("<4sIH", b"fmt ", 18 + 22, EXTENSIBLE) + plain + more
 
     def write(self, block: Block | Integers) -> None:
         """Append ``(samples, channels)``."""
@@ -172,6 +178,7 @@ class LibsndfileWriter:
     ) -> None:
         self._path, self._format, self._written = path, form, 0
         rate, channels = info.sample_rate, info.channels
+        self._order = write_order(channels) if form == "OGG" else None
         self._file = soundfile.SoundFile(
             native_name(path), "w", rate, channels, subtype, format=form, **encoding
         )
@@ -180,6 +187,8 @@ class LibsndfileWriter:
         """Append ``(samples, channels)``."""
         for at in range(0, len(block), ENCODE_FRAMES):
             part = block[at : at + ENCODE_FRAMES]
+            if self._order is not None:
+                part = part[:, list(self._order)]
             try:
                 self._file.write(part)
             except AssertionError as error:  # how soundfile says that less was written

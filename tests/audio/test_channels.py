@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.audio.test_reader import read
+from tests.programs import execute
+from unetsep.audio.channels import MASKS, VORBIS_PLACES, write_order
+from unetsep.audio.decoder import AudioInfo
+from unetsep.audio.formats import OutputFormat, open_writer
+from unetsep.audio.reader import AudioReader
+from unetsep.audio.writers import quantize
+
+RATE = 48_000
+# One tone for each speaker in the order of wav; that of the LFE is low.
+TONES = {
+    1: (300,),
+    2: (300, 500),
+    3: (300, 500, 700),
+    4: (300, 500, 1100, 1300),
+    5: (300, 500, 700, 1100, 1300),
+    6: (300, 500, 700, 60, 1100, 1300),
+    7: (300, 500, 700, 60, 900, 1100, 1300),
+    8: (300, 500, 700, 60, 900, 1100, 1300, 1500),
+}
+ENCODERS = {
+    "a.ogg": ["-c:a", "libvorbis", "-q:a", "8"],
+    "a.opus": [],
+    "a.flac": [],
+    "a.w64": [],
+    "a.mka": ["-c:a", "flac"],
+}
+
+
+def tones(channels: int) -> np.ndarray:
+    time = np.arange(2 * RATE) / RATE
+    waves = [0.3 * np.sin(2 * np.pi * tone * time) for tone in TONES[channels]]
+    return np.stack(waves).astype(np.float32)
+
+
+def assert_order(audio: np.ndarray, channels: int) -> None:
+    spectrum = 2 * np.abs(np.fft.rfft(audio[:, RATE // 2 : RATE // 2 + RATE])) / RATE
+    assert tuple(spectrum.argmax(axis=1)) == TONES[channels]
+    np.testing.assert_allclose(spectrum.max(axis=1), 0.3, rtol=0.25)  # Vorbis is 2 dB off
+
+
+def write(path: Path, channels: int, mask: int, depth: str | None = "16") -> Path:
+    info = AudioInfo(RATE, channels, None, "16", mask)
+    writer = open_writer(path, OutputFormat(path.suffix[1:], depth), info)
+    writer.write(quantize(tones(channels).T, depth))
+    writer.close()
+    return path
+
+
+def by_ffmpeg(path: Path, channels: int) -> np.ndarray:
+    raw = execute("ffmpeg", "-v", "error", "-i", path, "-f", "f32le", "-")
+    return np.frombuffer(raw, "<f4").reshape(-1, channels).T
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("channels", [3, 4, 5, 6, 7, 8])
+def test_channels_are_read_in_the_order_of_wav_with_their_speakers(tmp_path, name, channels):
+    wav, path = write(tmp_path / "tones.wav", channels, MASKS[channels]), tmp_path / name
+    if name == "a.opus":  # ffmpeg swaps channels when it encodes five or seven
+        execute("opusenc", "--quiet", "--bitrate", str(channels * 96), wav, path)
+    else:
+        execute("ffmpeg", "-v", "error", "-i", wav, *ENCODERS[name], path)
+    assert_order(read(path), channels)
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == MASKS[channels]
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+def test_the_encoders_of_xiph_are_read_in_the_order_of_wav(tmp_path, name):
+    wav, path = write(tmp_path / "tones.wav", 6, MASKS[6]), tmp_path / name
+    if name == "a.ogg":
+        execute("oggenc", "-Q", "-q", "8", wav, "-o", path)
+    else:
+        execute("opusenc", "--quiet", "--bitrate", "500", wav, path)
+    assert_order(read(path), 6)
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_channels_are_written_as_other_decoders_expect_them(tmp_path, container, channels):
+    depth = None if container == "ogg" else "16"
+    path = write(tmp_path / f"a.{container}", channels, MASKS[channels], depth)
+    assert_order(by_ffmpeg(path, channels), channels)
+    assert_order(read(path), channels)
+
+
+def test_opus_that_is_no_set_of_speakers_keeps_its_order(tmp_path):
+    wav, path = write(tmp_path / "tones.wav", 6, MASKS[6]), tmp_path / "a.opus"
+    options = ["-c:a", "libopus", "-mapping_family", "255", "-b:a", "500k"]
+    execute("ffmpeg", "-v", "error", "-i", wav, *options, path)
+    assert_order(read(path), 6)
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "mask"),
+    [(1, 0x4), (2, 0x3), (2, 0x30), (3, 0xB), (3, 0x7), (4, 0x33), (4, 0x107), (6, 0x60F), (6, 0)],
+)
+@pytest.mark.parametrize("depth", ["16", "24", "32f"])
+def test_wav_keeps_its_mask(tmp_path, channels, mask, depth):
+    path = write(tmp_path / "a.wav", channels, mask, depth)
+    content = path.read_bytes()
+    form = struct.unpack_from("<IH", content, content.index(b"fmt ") + 4)
+    ordinary = channels <= 2 and mask in (3, 4)
+    assert form == ((16, 3 if depth == "32f" else 1) if ordinary else (40, 0xFFFE))
+    assert struct.unpack_from("<I", content, 4)[0] == len(content) - 8
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == (0 if ordinary else mask)
+    assert soundfile.info(path).frames == 2 * RATE
+    assert_order(read(path), channels)
+
+
+@pytest.mark.parametrize(
+    ("mask", "layout"),
+    [(0x33, "quad"), (0x107, "4.0"), (0x7, "3.0"), (0xB, "2.1"), (0x60F, "5.1(side)")],
+)
+def test_ffprobe_knows_the_speakers_of_what_is_written(tmp_path, mask, layout):
+    path = write(tmp_path / "a.wav", mask.bit_count(), mask)
+    entry = ["-show_entries", "stream=channel_layout", "-of", "csv=p=0"]
+    assert execute("ffprobe", "-v", "error", *entry, path).decode().strip() == layout
+
+
+def test_orders_undo_each_other():
+    for channels, places in VORBIS_PLACES.items():
+        order = write_order(channels)
+        assert [order[at] for at in places] == list(range(channels))
+    assert write_order(2) is None

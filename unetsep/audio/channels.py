@@ -1,0 +1,135 @@
+"""Which speakers the channels of a file are for, and in which order they stand.
+
+Blocks of samples have their channels in the order of wav files, that of the bits of a mask:
+front left, front right, front centre, LFE, back left, back right, ... Vorbis and Opus have an
+order of their own (Vorbis I specification, section 4.3.9; RFC 7845, section 5.1.1.2).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+from .sections import Section, open_bytes
+
+# The places in a Vorbis stream of the channels in the order of wav, by number of channels.
+VORBIS_PLACES = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+# What Vorbis, Opus and FLAC mean by a number of channels, as masks of wav.
+MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+# Layouts by the names that ffmpeg gives them.
+LAYOUTS = {
+    "mono": 0x4,
+    "stereo": 0x3,
+    "2.1": 0xB,
+    "3.0": 0x7,
+    "3.0(back)": 0x103,
+    "4.0": 0x107,
+    "quad": 0x33,
+    "quad(side)": 0x603,
+    "3.1": 0xF,
+    "4.1": 0x10F,
+    "5.0": 0x37,
+    "5.0(side)": 0x607,
+    "5.1": 0x3F,
+    "5.1(side)": 0x60F,
+    "6.0": 0x707,
+    "6.0(front)": 0x6C3,
+    "hexagonal": 0x137,
+    "6.1": 0x70F,
+    "6.1(back)": 0x13F,
+    "6.1(front)": 0x6CB,
+    "7.0": 0x637,
+    "7.0(front)": 0x6C7,
+    "7.1": 0x63F,
+    "7.1(wide)": 0xFF,
+    "7.1(wide-side)": 0x6CF,
+    "octagonal": 0x737,
+}
+HEAD_BYTES = 1 << 16
+FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0[xX]([0-9a-fA-F]{1,8})")
+
+
+def is_ordinary(channels: int, mask: int) -> bool:
+    """Whether a file says as much about its channels if it only tells their number."""
+    return channels <= 2 and mask in (0, MASKS[channels])
+
+
+def read_order(
+    source: Path | Section, container: str, subtype: str, channels: int
+) -> tuple[int, ...] | None:
+    """The places in a stream of its channels in the order of wav; None where they stand so.
+
+    Parameters
+    ----------
+    source
+        A file that libsndfile could open.
+    container, subtype
+        Its format and encoding, as libsndfile calls them.
+    channels
+        Number of channels.
+    """
+    if container != "OGG" or not _has_vorbis_layout(source, subtype):
+        return None
+    return VORBIS_PLACES.get(channels)
+
+
+def write_order(channels: int) -> tuple[int, ...] | None:
+    """The channels of wav in the order of Vorbis; None where they stand so."""
+    places = VORBIS_PLACES.get(channels)
+    return None if places is None else tuple(places.index(at) for at in range(channels))
+
+
+def read_mask(source: Path | Section, container: str, subtype: str, channels: int) -> int:
+    """The speakers that the channels are for, as a mask of wav; 0 where nothing is said.
+
+    Parameters
+    ----------
+    source
+        A file that libsndfile could open.
+    container, subtype
+        Its format and encoding, as libsndfile calls them.
+    channels
+        Number of channels.
+    """
+    if container == "FLAC":
+        with open_bytes(source) as file:
+            match = FLAC_MASK.search(file.read(HEAD_BYTES))
+        return int(match[1], 16) if match else MASKS.get(channels, 0)
+    if container == "OGG" and _has_vorbis_layout(source, subtype):
+        return MASKS.get(channels, 0)
+    if container in ("WAV", "WAVEX", "RF64", "W64"):
+        return _wav_mask(source, channels)
+    return 0
+
+
+def _has_vorbis_layout(source: Path | Section, subtype: str) -> bool:
+    """Whether the channels of an Ogg stream are speakers, not for instance ambisonics."""
+    if subtype != "OPUS":
+        return subtype == "VORBIS"
+    with open_bytes(source) as file:
+        head = file.read(HEAD_BYTES)
+    at = head.find(b"OpusHead")
+    return at >= 0 and head[at + 18 : at + 19] in (b"\0", b"\1")
+
+
+def _wav_mask(source: Path | Section, channels: int) -> int:
+    with open_bytes(source) as file:
+        head = file.read(HEAD_BYTES)
+    order = ">" if head[:4] == b"RIFX" else "<"
+    # In w64 the chunk's name is the beginning of 16 bytes, and its size has 8.
+    at = head.find(b"fmt ")
+    body = at + (24 if head[:4] == b"riff" else 8)
+    if at < 0 or len(head) < body + 24:
+        return 0
+    tag, count = struct.unpack_from(order + "HH", head, body)
+    if tag != 0xFFFE or count != channels:
+        return 0
+    (mask,) = struct.unpack_from(order + "I", head, body + 20)
+    return int(mask)

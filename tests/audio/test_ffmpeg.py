@@ -172,3 +172,90 @@ def test_no_process_outlives_its_reader(song, need_ffmpeg):
         next(reader.blocks(1000))
         process = reader._decoder._process
     assert process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.wma", ["-c:a", "wmav2"]),
+        ("a.webm", ["-c:a", "libopus"]),
+        ("a.mkv", ["-c:a", "aac"]),
+        ("a.flv", ["-c:a", "aac"]),
+        ("a.mka", ["-c:a", "libvorbis"]),
+        ("a.ts", ["-c:a", "aac"]),
+        ("a.m4a", ["-c:a", "aac"]),
+    ],
+)
+@pytest.mark.parametrize("start", [0.0321, 1.2345, 2.5])
+def test_a_start_is_counted_in_samples_whatever_the_time_stamps(
+    song, need_ffmpeg, name, codec, start
+):
+    path = convert(need_ffmpeg, song("a.wav", seconds=3), name, *codec)
+    with AudioReader(path) as reader:
+        rate = reader.info.sample_rate
+    whole = read(path)
+    begin = round(start * rate)
+    part = read(path, start=start, duration=0.3)
+    np.testing.assert_array_equal(part, whole[:, begin : begin + round(0.3 * rate)])
+
+
+def video(ffmpeg: str, path: Path, *sounds: tuple[int, float, float], options: tuple = ()) -> Path:
+    """Pictures for 4 s and sounds, each of a pitch in Hz, a start and a duration in seconds."""
+    command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=s=32x32:d=4"]
+    for pitch, start, duration in sounds:
+        source = f"sine={pitch}:d={duration}:r=48000"
+        command += ["-itsoffset", str(start), "-f", "lavfi", "-i", source]
+    for index in range(len(sounds) + 1):
+        command += ["-map", str(index)]
+    subprocess.run([*command, "-c:a", "aac", *options, str(path)], check=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.mov", "a.ts"])
+@pytest.mark.parametrize(("late", "duration"), [(0.75, 3), (0, 2), (0.75, 1)])
+def test_the_length_is_that_of_the_sound_and_a_late_start_is_told(
+    tmp_path, need_ffmpeg, name, late, duration
+):
+    path = video(need_ffmpeg, tmp_path / name, (440, late, duration))
+    with AudioReader(path) as reader:
+        samples = sum(block.shape[1] for block in reader.blocks())
+        expected = reader.info.frames
+        warnings = reader.warnings
+    assert abs(samples - duration * 48_000) <= 3 * 1024
+    assert abs(expected - samples) <= 3 * 1024
+    assert len(warnings) == (late > 0)
+    if late:
+        assert f"the sound of {path} starts at 0.7" in warnings[0]
+    part = read(path, start=0.5)
+    np.testing.assert_array_equal(part, read(path)[:, 24_000:])
+
+
+@pytest.mark.parametrize(("default", "pitch"), [(0, 440), (1, 880), (2, 1320)])
+def test_the_default_sound_track_is_taken_and_named(tmp_path, need_ffmpeg, default, pitch):
+    flags = []
+    for index in range(3):
+        flags += [f"-disposition:a:{index}", "default" if index == default else "0"]
+        flags += [f"-metadata:s:a:{index}", f"language={('eng', 'deu', 'fra')[index]}"]
+    sounds = [(440, 0, 3), (880, 0, 3), (1320, 0, 3)]
+    path = video(need_ffmpeg, tmp_path / "a.mkv", *sounds, options=tuple(flags))
+    with AudioReader(path) as reader:
+        audio = np.concatenate(list(reader.blocks()), axis=1)
+        language = ("eng", "deu", "fra")[default]
+        assert reader.warnings == [
+            f"{path} has 3 sound tracks: number {default + 1} was taken ({language}), the default"
+        ]
+    spectrum = np.abs(np.fft.rfft(audio[0, 24_000:72_000]))
+    assert spectrum.argmax() == pitch
+
+
+@pytest.mark.parametrize(
+    ("layout", "mask"), [("stereo", 0x3), ("quad", 0x33), ("5.1", 0x3F), ("5.1(side)", 0x60F)]
+)
+def test_speakers_are_those_that_ffmpeg_names(tmp_path, need_ffmpeg, layout, mask):
+    path = tmp_path / "a.mov"
+    source = f"anoisesrc=d=0.3,aformat=channel_layouts={layout}"
+    command = [need_ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-c:a", "pcm_s16le"]
+    subprocess.run([*command, str(path)], check=True)
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == mask
+        assert reader.info.bit_depth == "16"

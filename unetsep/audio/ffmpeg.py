@@ -8,19 +8,25 @@ import struct
 import subprocess
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 import numpy as np
 
 from ..errors import AudioError
+from .channels import LAYOUTS
 from .decoder import AudioInfo, Block
 from .lengths import LengthClaim
 
-# Seconds without a single block of audio after which ffmpeg is given up; seeking decodes
-# everything before the place, at far more than this many times real time.
+# Seconds without a single block of audio after which ffmpeg is given up.
 PATIENCE = 60.0
-SEEK_SPEED = 20.0
+# Seconds for reading through a file without decoding: one of many GB on a slow drive may take
+# longer, and is then of unknown length.
+MEASURE_PATIENCE = 60.0
+SKIP_FRAMES = 1 << 16
+# Seconds by which a track is said to be late; encoders' own delays are some hundredths.
+LATE = 0.1
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
 
@@ -35,6 +41,88 @@ def find_ffmpeg() -> str | None:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):
         return None
+
+
+@dataclass(frozen=True)
+class Track:
+    """A sound track of a file.
+
+    Parameters
+    ----------
+    index
+        Its number among all streams, from 0.
+    language
+        Three letters, empty if unknown.
+    is_default
+        Whether the file says that players should take it.
+    text
+        What ffmpeg says of its encoding.
+    """
+
+    index: int
+    language: str
+    is_default: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What ffmpeg tells of a file.
+
+    Parameters
+    ----------
+    audio
+        The sound tracks.
+    total
+        Number of streams, pictures on the cover not counted.
+    start, duration
+        In seconds, of the whole; ``duration`` is None where the container does not state it.
+    """
+
+    audio: tuple[Track, ...]
+    total: int
+    start: float
+    duration: float | None
+
+    @property
+    def taken(self) -> Track | None:
+        """The first default track, or else the first; None if there is none."""
+        default = (track for track in self.audio if track.is_default)
+        return next(default, self.audio[0] if self.audio else None)
+
+
+def parse_tracks(text: str) -> Tracks:
+    """Tracks and times from what ``ffmpeg -i FILE`` writes."""
+    lines = re.findall(r"^ *Stream #0:(\d+)(?:\[\w+\])?(?:\((\w+)\))?: (\w+): (.*)", text, re.M)
+    audio = tuple(
+        Track(int(index), "" if language == "und" else language, "(default)" in line, line)
+        for index, language, kind, line in lines
+        if kind == "Audio"
+    )
+    total = sum("(attached pic)" not in line for *_, line in lines)
+    duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
+    start = re.search(r"Duration: .*start: (-?[\d.]+)", text)
+    seconds = None
+    if duration is not None:
+        hours, minutes, rest = duration.groups()
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    return Tracks(audio, total, float(start[1]) if start else 0.0, seconds)
+
+
+def channel_mask(text: str) -> int:
+    """The speakers that ffmpeg names for a track, as a mask of wav; 0 for none."""
+    layout = re.search(r"\d Hz, ([^,]+)", text)
+    return LAYOUTS.get(layout[1].strip(), 0) if layout else 0
+
+
+def _bit_depth(text: str) -> str:
+    """The bits that hold a track's samples."""
+    codec = re.match(rf"(?:{LOSSLESS})\b(.*)", text)
+    if codec and re.search(r"\b(flt|dbl)p?\b", codec[1]):
+        return "32f"
+    if codec and re.search(r"\b(s16|u8)p?\b", codec[1]):
+        return "16"
+    return "24"
 
 
 class FfmpegDecoder:
@@ -60,22 +148,50 @@ class FfmpegDecoder:
         self._rate, self._channels, self._gave_up = 0, 0, False
         self.warnings: list[str] = []
         try:
-            duration, bit_depth = self._probe()
-            self._begin(0)
+            tracks = parse_tracks(self._probe())
+            self._stream = "0:a:0" if tracks.taken is None else f"0:{tracks.taken.index}"
+            self._begin()
+            duration = self._duration(tracks)
         except BaseException:
             self.close()
             raise
         frames = None if duration is None else round(duration * self._rate)
         self.length = LengthClaim(frames)
-        self.info = AudioInfo(self._rate, self._channels, frames, bit_depth)
+        depth, mask = "24", 0
+        if tracks.taken is not None:
+            depth, mask = _bit_depth(tracks.taken.text), channel_mask(tracks.taken.text)
+        self.info = AudioInfo(self._rate, self._channels, frames, depth, mask)
+
+    def _duration(self, tracks: Tracks) -> float | None:
+        """Length of the track in seconds: the container's is that of its longest."""
+        taken = tracks.taken
+        if taken is None or tracks.total == 1:
+            return tracks.duration
+        if len(tracks.audio) > 1:
+            number = tracks.audio.index(taken) + 1
+            self.warnings.append(
+                f"{self._path} has {len(tracks.audio)} sound tracks: number {number} was taken"
+                f"{' (' + taken.language + ')' if taken.language else ''}, "
+                f"{'the default' if taken.is_default else 'as none is the default'}"
+            )
+        measured = self._measure(self._stream)
+        if measured is None:
+            return None
+        begin, end = measured
+        if (late := begin - tracks.start) >= LATE:
+            self.warnings.append(
+                f"the sound of {self._path} starts at {late:.2f} s: so much earlier than in the "
+                "picture all is in the stems"
+            )
+        return end - begin
 
     def _command(self, *options: str) -> list[str]:
         # Playlists must not make ffmpeg fetch what they name.
         source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
         return [self._ffmpeg, "-hide_banner", "-nostdin", *options[:2], *source, *options[2:]]
 
-    def _probe(self) -> tuple[float | None, str]:
-        """Duration in seconds as the container states it, and the bits that hold its samples."""
+    def _probe(self) -> str:
+        """What ffmpeg tells of the file."""
         try:
             probe = subprocess.run(
                 self._command(), capture_output=True, check=False, timeout=PATIENCE
@@ -84,23 +200,33 @@ class FfmpegDecoder:
             raise self._stalled() from error
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
-        text = probe.stderr.decode(errors="replace")
-        depth = "24"
-        if codec := re.search(rf"Audio: (?:{LOSSLESS})\b([^\n]*)", text):
-            if re.search(r"\b(flt|dbl)p?\b", codec[1]):
-                depth = "32f"
-            elif re.search(r"\b(s16|u8)p?\b", codec[1]):
-                depth = "16"
-        match = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
-        if match is None:
-            return None, depth
-        hours, minutes, seconds = match.groups()
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds), depth
+        return probe.stderr.decode(errors="replace")
 
-    def _begin(self, frame: int) -> None:
-        # After the input, -ss decodes and drops: exact, where a container's index is not.
-        excerpt = ["-ss", f"{frame / self._rate:.9f}"] if frame else []
-        output = [*excerpt, "-map", "0:a:0", "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
+    def _measure(self, stream: str) -> tuple[float, float] | None:
+        """Time stamps of where a track begins and ends in seconds, without decoding it."""
+        output = ["-map", stream, "-c", "copy", "-copyts", "-f", "framecrc", "pipe:1"]
+        try:
+            done = subprocess.run(
+                self._command("-v", "error", *output),
+                capture_output=True,
+                check=False,
+                timeout=MEASURE_PATIENCE,
+            )
+        except (subprocess.TimeoutExpired, OSError):
+            return None
+        lines = done.stdout.decode(errors="replace").splitlines()
+        unit = next((line.split()[-1] for line in lines if line.startswith("#tb ")), "")
+        packets = [line.split(",") for line in lines if line[:1] not in ("#", "")]
+        try:
+            over, under = map(int, unit.split("/"))
+            begin = min(int(packet[2]) for packet in packets[:32])
+            end = max(int(packet[2]) + int(packet[3]) for packet in packets[-32:])
+        except ValueError:  # no packets, or no time stamps
+            return None
+        return begin * over / under, end * over / under
+
+    def _begin(self) -> None:
+        output = ["-map", self._stream, "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
         self._process = subprocess.Popen(
             self._command("-v", "error", *output),
             stdout=subprocess.PIPE,
@@ -108,17 +234,16 @@ class FfmpegDecoder:
             bufsize=1 << 20,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
-        patience = PATIENCE + frame / max(self._rate, 1) / SEEK_SPEED
-        header = self._take(self.HEADER.size, patience)
+        header = self._take(self.HEADER.size)
         if len(header) < self.HEADER.size:
             self._fail()
         magic, offset, _, encoding, rate, channels = self.HEADER.unpack(header)
         if (magic, encoding) != (b".snd", 6):
             raise AudioError(f"{self._ffmpeg} gave no AU stream for {self._path}: is it ffmpeg?")
-        self._take(offset - self.HEADER.size, PATIENCE)
-        self._rate, self._channels, self._patience = rate, channels, patience
+        self._take(offset - self.HEADER.size)
+        self._rate, self._channels = rate, channels
 
-    def _take(self, size: int, patience: float) -> bytes:
+    def _take(self, size: int) -> bytes:
         """Bytes from ffmpeg; fewer at the end of its output."""
         process = self._process
         assert process is not None
@@ -128,7 +253,7 @@ class FfmpegDecoder:
             self._gave_up = True
             process.kill()
 
-        watch = threading.Timer(patience, give_up)
+        watch = threading.Timer(PATIENCE, give_up)
         watch.daemon = True
         watch.start()
         try:
@@ -165,7 +290,7 @@ class FfmpegDecoder:
         """Up to ``frames`` samples, ``(frames, channels)``."""
         assert self._process is not None
         size = 4 * self._channels
-        data = self._take(frames * size, self._patience)
+        data = self._take(frames * size)
         data = data[: len(data) // size * size]
         if not data:
             if self._process.wait() != 0:
@@ -177,9 +302,9 @@ class FfmpegDecoder:
         return np.frombuffer(data, dtype=">f4").astype(np.float32).reshape(-1, self._channels)
 
     def seek(self, frame: int) -> None:
-        """Decode again from a sample on."""
-        self._stop()
-        self._begin(frame)
+        """Decode and drop what comes before a sample; time stamps are not exact to one."""
+        while frame > 0 and (got := len(self.read(min(frame, SKIP_FRAMES)))):
+            frame -= got
 
     def at_end(self) -> bool:
         """Ffmpeg's complaints are passed on, so there is nothing to add."""

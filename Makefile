@@ -36,11 +36,17 @@ check: $(VENV)/dev.stamp
 	  npx --yes eslint@10.15.0 $(WEB); \
 	else echo "Without Node the player's scripts are not checked."; fi
 
-# musdb and stempeg call ffmpeg and ffprobe; the package itself can do without them.
+# musdb and stempeg call ffmpeg and ffprobe; the other programs say which samples are right. The
+# package itself can do without them.
 ffmpeg:
-	@if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then :; \
+	@if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null && \
+	  command -v flac >/dev/null && command -v oggdec >/dev/null && \
+	  command -v opusdec >/dev/null && command -v lame >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "Installing ffmpeg ..."; $(APT) ffmpeg >/dev/null; \
+	  echo "Installing ffmpeg and other decoders ..."; \
+	  $(APT) ffmpeg flac vorbis-tools opus-tools lame >/dev/null; \
+	elif command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then \
+	  echo "Without flac, vorbis-tools, opus-tools and lame some tests are skipped."; \
 	else \
 	  echo "The tests need ffmpeg and ffprobe. Run: sudo apt-get install -y ffmpeg"; exit 1; \
 	fi

@@ -109,6 +109,7 @@ class LibsndfileDecoder:
             return self._read_to_the_fault(frames)
 
     def _read(self, frames: int) -> Block:
+        assert self._file is not None
         with no_decoder_chatter(self._file.format in MP3_FORMATS):
             block: Block = self._file.read(frames, dtype="float32", always_2d=True)
         self._position += len(block)
@@ -138,6 +139,7 @@ class LibsndfileDecoder:
         self._skip_to(frame, 1 << 16)
 
     def _skip_to(self, frame: int, step: int) -> None:
+        assert self._file is not None
         if self._endless is None:
             with no_decoder_chatter(self._file.format in MP3_FORMATS):
                 self._position = self._file.seek(max(0, frame - self.info.sample_rate))

@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +89,7 @@ class WavWriter:
     HEADER, TAIL = struct.Struct("<4sI4s 4sI28s"), struct.Struct("<4sII 4sI")
 
     # By bit depth, of samples as `quantize` gives them.
-    STORED = {
+    STORED: ClassVar[dict[str, np.dtype[Any]]] = {
         depth: np.dtype(code)
         for depth, code in (
             *(("8", "<i2"), ("16", "<i2"), ("24", "<i4"), ("32", "<i4")),

@@ -125,7 +125,7 @@ def test_stems_are_never_written_over_the_input(
     ("options", "message"),
     [
         ({"container": "aac"}, "unknown format 'aac'"),
-        ({"bit_depth": "8"}, "bit depth '8'"),
+        ({"bit_depth": "12"}, "bit depth '12'"),
         ({"filename": "{artist}.wav"}, "filename template"),
         ({"stems": ["piano"]}, "no stem 'piano'"),
     ],

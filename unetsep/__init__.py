@@ -13,8 +13,9 @@ from .version import __version__
 if TYPE_CHECKING:
     from .api import Separation, separate, separate_to_files
     from .config import ModelConfig
+    from .dsp.arrays import Signal
     from .dsp.segments import Estimate, SegmentPool
-    from .dsp.song_stream import Progress, Selection, Signal, SongStream
+    from .dsp.song_stream import Progress, Selection, SongStream
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
     from .files import FileOptions, SeparationReport, separate_file
     from .network.masks import MaskNetwork
@@ -34,7 +35,7 @@ _HOMES = {
     "Audio": "separator",
     "Progress": "dsp.song_stream",
     "Selection": "dsp.song_stream",
-    "Signal": "dsp.song_stream",
+    "Signal": "dsp.arrays",
     "SongStream": "dsp.song_stream",
     "Estimate": "dsp.segments",
     "SegmentPool": "dsp.segments",

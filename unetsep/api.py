@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .dsp.song_stream import Progress, Signal
+from .dsp.arrays import Signal
+from .dsp.song_stream import Progress
 from .files import FileOptions, SeparationReport, separate_file, separate_to_arrays
 from .paths import TEMPLATE, Input, plan, refuse_existing
 from .separator import Separator

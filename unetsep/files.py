@@ -17,8 +17,9 @@ from .audio.decoder import AudioInfo
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format
 from .audio.reader import AudioReader
 from .audio.stem_files import StemFiles
+from .dsp.arrays import Signal
 from .dsp.segments import segment_pool
-from .dsp.song_stream import Progress, Selection, Signal, push_all
+from .dsp.song_stream import Progress, Selection, push_all
 from .paths import TEMPLATE, check_template
 from .separator import Separator
 

@@ -65,6 +65,7 @@ class StemFiles:
         self.paths, self._output, self._info = tuple(targets), output, info
         self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
+        self._samples_at = 0  # in spools
         self._staging: Staging | None = None
         self._parts: list[Path] = []
         self._spools: list[Path] = []
@@ -93,7 +94,9 @@ class StemFiles:
             else:
                 self._spools.append(staging.name(target, index, ".spool"))
                 # The header is not needed, but a damaged run can be listened to.
-                self._writers.append(WavWriter(self._spools[-1], "32f", self._info))
+                spool = WavWriter(self._spools[-1], "32f", self._info)
+                self._writers.append(spool)
+                self._samples_at = spool.header_bytes
 
     def _make_folder(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -146,7 +149,7 @@ class StemFiles:
         writer = open_writer(part, self._output, self._info)
         try:
             with spool.open("rb") as raw:
-                raw.seek(WavWriter.HEADER.size)
+                raw.seek(self._samples_at)
                 while not self._stop.is_set() and (data := raw.read(CONVERT_FRAMES * channels * 4)):
                     block = np.frombuffer(data, "<f4").reshape(-1, channels)
                     writer.write(quantize(block * np.float32(gain), self._output.bit_depth))

@@ -103,7 +103,9 @@ class WavWriter:
         self._width = int((bit_depth or "").removesuffix("f")) // 8
         self._bytes = 0
         self._file = path.open("wb")
-        self._file.write(self._header())
+        header = self._header()
+        self._file.write(header)
+        self.header_bytes = len(header)  # where samples begin
 
     def _header(self) -> bytes:
         samples = self._bytes // (self._info.channels * self._width)

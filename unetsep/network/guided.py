@@ -112,6 +112,7 @@ class Guided(MaskNetwork):
         self.vocals = config.stems.index("vocals")
         # In a list torch does not see them: they are no parameters, and stay as they are.
         self._guide: list[Any] = []
+        self._guide_dtype = torch.float32
 
     @property
     def guide(self) -> UNet:
@@ -151,7 +152,8 @@ class Guided(MaskNetwork):
                 f"a guide must be one network for vocals alone, with linear input and equal "
                 f"{', '.join(path)}"
             )
-        self._guide = [guide, InferenceUNet(guide, dtype)]
+        # Its twin that computes is made when it is first needed: who only separates has another.
+        self._guide, self._guide_dtype = [guide], dtype
 
     def _apply(self, fn: Any, recurse: bool = True) -> Guided:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -162,7 +164,10 @@ class Guided(MaskNetwork):
     @torch.no_grad()
     def vote(self, magnitude: Tensor) -> Tensor:
         """Logits of the guide, ``(batch, 1, channels, bins, frames)``, fp32."""
-        assert self.guide is not None
+        guide = self.guide
+        if len(self._guide) == 1:
+            twin = InferenceUNet(guide, self._guide_dtype)
+            self._guide.append(twin.to(magnitude.device))
         return guide_logits(self._guide[1], magnitude).mT
 
     def own_logits(self, magnitude: Tensor, guide: Tensor) -> Tensor:

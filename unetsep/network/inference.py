@@ -182,14 +182,16 @@ class Subpixels(nn.Module):
         taps = torch.full((2, max(seen.values()) - self.first + 1), kernel)
         for (r, k), d in seen.items():
             taps[r, d - self.first] = k
-        weight = functional.pad(layer.weight, (0, 1, 0, 1))[:, :, taps[:, :, None, None], taps]
+        weight = functional.pad(layer.weight.to(dtype), (0, 1, 0, 1))[
+            :, :, taps[:, :, None, None], taps
+        ]
         # (in, out, r, d, s, e) for frames and bins to (r, s, out, in, d, e)
         weight = weight.permute(2, 4, 1, 0, 3, 5)
         bias = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
         bias = bias.detach().repeat(2, 2, 1)  # (frame of two, bin of two, channels)
         if bins_last:
             weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
-        weight = weight.flatten(0, 2).to(dtype).contiguous(memory_format=torch.channels_last)
+        weight = weight.flatten(0, 2).contiguous(memory_format=torch.channels_last)
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias.flatten().to(dtype))
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def test_messages_in_the_troubleshooting_page_are_those_of_the_program():
         "may be cut short",
         "is damaged in places; ffmpeg says",
         "may be damaged or misnamed: libsndfile could not read it",
-        "is several mp3 files joined into one",
+        "files joined into one, which are",
         "exists already: use --overwrite or --skip-existing",
         "appeared while its song was being separated",
         "no record says what made",

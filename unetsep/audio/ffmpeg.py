@@ -44,7 +44,7 @@ def find_ffmpeg() -> str | None:
 
 
 @dataclass(frozen=True)
-class Track:
+class SoundTrack:
     """A sound track of a file.
 
     Parameters
@@ -79,13 +79,13 @@ class Tracks:
         In seconds, of the whole; ``duration`` is None where the container does not state it.
     """
 
-    audio: tuple[Track, ...]
+    audio: tuple[SoundTrack, ...]
     total: int
     start: float
     duration: float | None
 
     @property
-    def taken(self) -> Track | None:
+    def taken(self) -> SoundTrack | None:
         """The first default track, or else the first; None if there is none."""
         default = (track for track in self.audio if track.is_default)
         return next(default, self.audio[0] if self.audio else None)
@@ -95,7 +95,7 @@ def parse_tracks(text: str) -> Tracks:
     """Tracks and times from what ``ffmpeg -i FILE`` writes."""
     lines = re.findall(r"^ *Stream #0:(\d+)(?:\[\w+\])?(?:\((\w+)\))?: (\w+): (.*)", text, re.M)
     audio = tuple(
-        Track(int(index), "" if language == "und" else language, "(default)" in line, line)
+        SoundTrack(int(index), "" if language == "und" else language, "(default)" in line, line)
         for index, language, kind, line in lines
         if kind == "Audio"
     )

@@ -94,6 +94,28 @@ def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
     return magnitude * torch.sigmoid(-guide[:, 0]).mT
 
 
+def both_spectra(network: UNet | InferenceUNet, magnitude: Tensor, guide: Tensor) -> Tensor:
+    """What a guided network sees: the mixture and what the guide leaves, at the mixture's level.
+
+    Parameters
+    ----------
+    network
+        Normalises both.
+    magnitude
+        ``(batch, channels, bins, frames)``.
+    guide
+        As `guide_logits` gives it.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, 2 channels, bins, frames)``.
+    """
+    level = rms_level(magnitude)
+    spectra = (magnitude, accompaniment(magnitude, guide))
+    return torch.cat([network.normalised(each, level) for each in spectra], dim=1)
+
+
 class Guided(MaskNetwork):
     """A `UNet` with a guide, which is no part of its weights: see this module.
 
@@ -180,10 +202,7 @@ class Guided(MaskNetwork):
         guide
             As `vote` gives it.
         """
-        level = rms_level(magnitude)
-        left = accompaniment(magnitude, guide.mT)
-        spectra = [self.rest.normalised(each, level) for each in (magnitude, left)]
-        return self.rest.output(torch.cat(spectra, dim=1))
+        return self.rest.output(both_spectra(self.rest, magnitude, guide.mT))
 
     def logits(self, magnitude: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
@@ -210,9 +229,7 @@ class InferenceGuided(InferenceNetwork):
     def logits(self, magnitude: Tensor) -> Logits:
         """See `InferenceNetwork.logits`."""
         guide = guide_logits(self.guide, magnitude)
-        level = rms_level(magnitude)
-        spectra = (magnitude, accompaniment(magnitude, guide))
-        own = self.rest.output(torch.cat([self.rest.normalised(s, level) for s in spectra], dim=1))
+        own = self.rest.output(both_spectra(self.rest, magnitude, guide))
         weight = self.config.guide_weight
 
         def frames(start: int, stop: int) -> Tensor:

@@ -1,6 +1,7 @@
 # make demo   separate a real song excerpt with the bundled model
 # make test   run all tests
 # make check  lint and type-check
+# make docs   the site of the documentation, in site/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +20,7 @@ OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; 
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 WEB = unetsep/listen/web
 
-.PHONY: demo test check ffmpeg chromium clean
+.PHONY: demo test check docs ffmpeg chromium clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python recipes/demo.py --output demo
@@ -35,6 +36,10 @@ check: $(VENV)/dev.stamp
 	  npx --yes prettier@3.10.1 --check "$(WEB)/*.js" "$(WEB)/*.css" eslint.config.mjs && \
 	  npx --yes eslint@10.15.0 $(WEB); \
 	else echo "Without Node the player's scripts are not checked."; fi
+
+# Strict: a dead link, a missing anchor or a name that does not exist is an error.
+docs: $(VENV)/dev.stamp
+	$(VENV)/bin/zensical build --clean --strict
 
 # musdb and stempeg call ffmpeg and ffprobe; the other programs say which samples are right. The
 # package itself can do without them.
@@ -77,4 +82,4 @@ $(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache demo dist build
+	rm -rf $(VENV) .cache demo dist build site

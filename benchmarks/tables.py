@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md from measured JSON: ``python benchmarks/tables.py FOLDER``.
+"""Tables of docs/research/performance.md from JSON: ``python benchmarks/tables.py FOLDER``.
 
 Reads what the other benchmarks wrote with ``--json``: peers.json, stages.json, network.json,
 scaling.json, startup.json, gpu.json, and prints Markdown for those that are there.

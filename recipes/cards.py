@@ -4,7 +4,7 @@
     python recipes/cards.py evaluation/report.json
 
 writes the scores of the bundled models, with their intervals, into weights_manifest.json, and
-what the manifest says about each checkpoint between the two marks in docs/models.md. Without
+what the manifest says about each checkpoint between two marks in docs/research/models.md. Without
 a report the manifest stays as it is.
 """
 
@@ -21,7 +21,7 @@ from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
-MANIFEST, PAGE = ROOT / "weights_manifest.json", ROOT / "docs" / "models.md"
+MANIFEST, PAGE = ROOT / "weights_manifest.json", ROOT / "docs/research/models.md"
 # The seven of the comparison come from one long command, which is a script.
 LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual"
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"

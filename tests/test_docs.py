@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
@@ -23,16 +27,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # How many commands of unetsep, make and python each page shows at least; none may go unread.
 COMMANDS = {
     "README.md": 20,
-    "development.md": 9,
-    "evaluation.md": 13,
-    "from-0.1.md": 1,
-    "from-spleeter.md": 13,
-    "listen.md": 7,
-    "method.md": 2,
-    "models.md": 22,
-    "performance.md": 11,
-    "training.md": 25,
-    "troubleshooting.md": 1,
+    "docs/develop/house.md": 9,
+    "docs/how-to/from-0.1.md": 1,
+    "docs/how-to/from-spleeter.md": 13,
+    "docs/how-to/listen.md": 7,
+    "docs/how-to/train.md": 25,
+    "docs/index.md": 1,
+    "docs/reference/errors.md": 1,
+    "docs/reference/python.md": 0,
+    "docs/research/evaluation.md": 13,
+    "docs/research/models.md": 22,
+    "docs/research/performance.md": 11,
+    "docs/understand/method.md": 2,
 }
 SOURCES = [
     path
@@ -42,7 +48,14 @@ SOURCES = [
 ]
 TEXTS = [*SOURCES, *PAGES, ROOT / "CHANGELOG.md"]
 LANGUAGES = {"bash", "python", "text"}
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def page_name(page: Path) -> str:
+    """A page's path from the root on."""
+    return page.relative_to(ROOT).as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=page_name)
 
 
 class Fence(NamedTuple):
@@ -127,13 +140,13 @@ def check(words: list[str]) -> bool:
 
 
 def test_every_page_has_its_least_count_of_commands() -> None:
-    assert {page.name for page in PAGES} == set(COMMANDS)
+    assert {page_name(page) for page in PAGES} == set(COMMANDS)
 
 
 @each_page
 def test_commands_in_the_documentation_exist(page: Path) -> None:
     checked = [words for words in commands(page) if check(words)]
-    assert len(checked) >= COMMANDS[page.name]
+    assert len(checked) >= COMMANDS[page_name(page)]
 
 
 def test_a_command_that_is_wrong_is_noticed() -> None:
@@ -182,6 +195,44 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r'"([\w./-]+\.md)"', (ROOT / "zensical.toml").read_text("utf-8"))
+    assert {f"docs/{page}" for page in listed} | {"README.md"} == set(COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a dead link, or an anchor that is not there, is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    config = folder / "zensical.toml"
+    text = (ROOT / "zensical.toml").read_text("utf-8")
+    text = text.replace('paths = ["."]', f"paths = [{str(ROOT)!r}]")
+    config.write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(config)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder / "site"
+
+
+def test_the_site_is_complete_and_can_be_searched(site: Path) -> None:
+    assert len(list(site.rglob("index.html"))) == len(COMMANDS) - 1
+    found = json.loads((site / "search.json").read_text("utf-8"))["items"]
+    assert any("separate_to_files" in item["title"] for item in found)
+
+
+def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
+    loaded = []
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        loaded += re.findall(r'<(?:script|img|iframe|source|audio)[^>]* src="([^"]+)"', text)
+        links = re.findall(r"<link[^>]*>", text)
+        loaded += [re.findall(r'href="([^"]+)"', link)[0] for link in links]
+        assert 'data-md-component="source"' not in text  # it would ask GitHub for its stars
+    assert len(loaded) > 50
+    assert not [address for address in loaded if "//" in address]
+
+
 def test_extras_named_in_the_documentation_exist() -> None:
     table = (ROOT / "pyproject.toml").read_text("utf-8")
     extras = [
@@ -226,7 +277,7 @@ def test_files_named_in_sources_and_pages_exist() -> None:
     dead = [
         f"{path.relative_to(ROOT)}: {name}"
         for path, name in pairs
-        # development.md names tests from their own folder on.
+        # The page of the pains names tests from their own folder on.
         if not (ROOT / name).exists() and not (ROOT / "tests" / name).exists()
     ]
     assert not dead
@@ -242,7 +293,8 @@ def test_code_named_in_a_page_exists(page: Path) -> None:
 
 
 def test_all_bundled_models_mix_bins_as_the_method_says() -> None:
-    assert "All our bundled models have these layers" in (ROOT / "docs/method.md").read_text()
+    page = (ROOT / "docs/understand/method.md").read_text("utf-8")
+    assert "All our bundled models have these layers" in page
     guides = manifest().guides
     bundled = [e for e in list_models() if e.bundled and e.name not in guides]
     assert len(bundled) == 9

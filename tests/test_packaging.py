@@ -154,9 +154,9 @@ def test_the_citation_follows_the_citation_file_format() -> None:
     "file",
     [
         "README.md",
-        "docs/evaluation.md",
-        "docs/models.md",
-        "docs/method.md",
+        "docs/research/evaluation.md",
+        "docs/research/models.md",
+        "docs/understand/method.md",
         "unetsep/train/losses/functions.py",
         "unetsep/train/evaluation/published.py",
     ],

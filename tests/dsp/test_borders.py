@@ -50,7 +50,7 @@ def test_errors_at_segment_borders_are_no_larger_than_elsewhere(
     near = np.percentile(relative[inside & (distance < STEP // 2)], 95)
     far = np.percentile(relative[inside & (distance >= STEP // 2)], 95)
     assert near <= far + 3
-    # At an overlap of a quarter, the default; of half it was -27 (docs/method.md).
+    # At an overlap of a quarter, the default; of half it was -27 (docs/understand/method.md).
     assert near < -20
 
 

@@ -373,7 +373,7 @@ def train(**options: Any) -> None:
     """Train networks, one for each loss, all on the same batches.
 
     Takes MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems,
-    and writes a run folder with checkpoints, log and curves. See docs/training.md.
+    and writes a run folder with checkpoints, log and curves. See docs/how-to/train.md.
     """
     from .train import TrainOptions, run_train
 

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from unetsep.config import ModelConfig
 from unetsep.network.build import build, for_inference
+from unetsep.network.guided import Guided
 from unetsep.network.inference import Doubling
 from unetsep.network.masks import MaskNetwork
+from unetsep.weights.load import load_network
 
 SMALL = ModelConfig(bins=128, filters=(4, 6, 8), segment_frames=64)
 SPLEETER = dataclasses.replace(
@@ -100,6 +105,59 @@ def test_the_trained_network_is_left_alone() -> None:
     before = net(x)
     for_inference(net, torch.bfloat16)
     assert torch.equal(net(x), before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_separates_does_not_follow_the_network_in_training(
+    name: str, dtype: torch.dtype
+) -> None:
+    net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
+    ready = for_inference(net, dtype)
+    before = ready(x)
+    for value in net.state_dict().values():
+        value.mul_(3)
+    assert torch.equal(ready(x), before)
+
+
+class AllocatedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all tensors that operations make while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        given = {place(each) for each in tensors((args, kwargs))}
+        made = [each for each in tensors(out) if not each.is_meta and place(each) not in given]
+        self.count += sum(each.untyped_storage().nbytes() for each in made)
+        return out
+
+
+def tensors(values: object) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(values) if isinstance(each, torch.Tensor)]
+
+
+def place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+# Of the default's bytes: its convolutions in fp32 once, in bf16 as a weight and in its order.
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1.3), (torch.bfloat16, 1.7)])
+def test_making_the_default_ready_copies_its_weights_once(dtype: torch.dtype, limit: float) -> None:
+    with AllocatedBytes() as loading:
+        net = load_network("default")
+    assert isinstance(net, Guided)
+    weights = [*net.state_dict().values(), *net.guide.state_dict().values()]
+    size = sum(value.nbytes for value in weights)
+    with AllocatedBytes() as preparing:
+        for_inference(net, dtype)
+    assert 0.9 < loading.count / size < 1.1
+    assert 0.9 < preparing.count / size < limit
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ spectrum, and made into masks, in pieces that fit into the cache.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ LANES = 16
 # the cache.
 MASK_FRAMES = 16
 
+Layer = TypeVar("Layer", bound=nn.Module)
 # What a network found, to be taken a few frames at a time: given the first frame and the one
 # after the last, both even, the logits ``(batch, stems, channels, frames, bins)``, fp32.
 Logits = Callable[[int, int], Tensor]
@@ -96,7 +98,7 @@ class InferenceUNet(InferenceNetwork):
     def __init__(self, network: UNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(network.config)
         self.dtype = dtype
-        network = copy.deepcopy(network).cpu().float().eval()
+        given, network = network, _twin(network).cpu().float().eval()
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 _fold_norm(block)
@@ -112,6 +114,14 @@ class InferenceUNet(InferenceNetwork):
             self.register_buffer("mean", network.input_mean[..., None])
             self.register_buffer("std", network.input_std[..., None])
         self.requires_grad_(False)
+        self._own(given)
+
+    def _own(self, given: nn.Module) -> None:
+        """Copy the numbers that are still those of the network given: it may be trained on."""
+        shared = {tensor.untyped_storage().data_ptr() for tensor in given.state_dict().values()}
+        for tensor in itertools.chain(self.parameters(), self.buffers()):
+            if tensor.untyped_storage().data_ptr() in shared:
+                tensor.data = tensor.data.clone()
 
     def logits(self, magnitude: Tensor) -> Logits:
         """See `InferenceNetwork.logits`."""
@@ -178,20 +188,18 @@ class Subpixels(nn.Module):
         }
         self.first = min(seen.values())  # input that the first tap sees, relative to j
         self.margin = max(-self.first, max(seen.values()))
-        # Which tap each remainder puts where; the one after the last is zero.
-        taps = torch.full((2, max(seen.values()) - self.first + 1), kernel)
+        taps = layer.weight.to(dtype).permute(2, 3, 1, 0).contiguous()  # (tap, tap, out, in)
+        size = max(seen.values()) - self.first + 1
+        # (r, s, out, d, e, in) for frames and bins, where no tap falls zero
+        weight = taps.new_zeros(2, 2, layer.out_channels, size, size, layer.in_channels)
         for (r, k), d in seen.items():
-            taps[r, d - self.first] = k
-        weight = functional.pad(layer.weight.to(dtype), (0, 1, 0, 1))[
-            :, :, taps[:, :, None, None], taps
-        ]
-        # (in, out, r, d, s, e) for frames and bins to (r, s, out, in, d, e)
-        weight = weight.permute(2, 4, 1, 0, 3, 5)
+            for (s, m), e in seen.items():
+                weight[r, s, :, d - self.first, e - self.first] = taps[k, m]
         bias = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
         bias = bias.detach().repeat(2, 2, 1)  # (frame of two, bin of two, channels)
         if bins_last:
             weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
-        weight = weight.flatten(0, 2).contiguous(memory_format=torch.channels_last)
+        weight = weight.flatten(0, 2).permute(0, 3, 1, 2)  # channels last in memory
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias.flatten().to(dtype))
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -369,6 +377,22 @@ class _Decoder(nn.Module):
         if skip is not None:
             whole[..., own:] = skip.permute(0, 2, 3, 1)
         return whole.permute(0, 3, 1, 2)
+
+
+def _twin(network: Layer) -> Layer:
+    """A network whose layers may be changed; nearly all its numbers are copied later anyway."""
+    twin = copy.copy(network)
+    twin._modules = {
+        name: None if part is None else _twin(part) for name, part in network._modules.items()
+    }
+    twin._buffers = {
+        name: None if value is None else value.detach() for name, value in network._buffers.items()
+    }
+    twin._parameters = {
+        name: None if value is None else nn.Parameter(value.detach(), requires_grad=False)
+        for name, value in network._parameters.items()
+    }
+    return twin
 
 
 def _parts(block: nn.Module, dtype: torch.dtype) -> tuple[Any, nn.Sequential, Mixing | None]:

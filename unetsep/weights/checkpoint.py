@@ -14,6 +14,8 @@ from ..config import ModelConfig
 from ..errors import WeightsError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..network.masks import MaskNetwork
 
 
@@ -61,11 +63,14 @@ def build_network(content: bytes, label: str) -> MaskNetwork:
             f"of another shape, the first is {wrong[0]!r} (expected {expected.get(wrong[0])}, "
             f"found {found.get(wrong[0])})"
         )
-    network.load_state_dict(
-        {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()},
-        assign=True,
-    )
+    # One by one: the memory of each serves the next.
+    state = {name: _full(tensors.pop(name)) for name in found}
+    network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _config(content: bytes, label: str) -> ModelConfig:

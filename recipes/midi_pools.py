@@ -2,10 +2,12 @@
 
     python recipes/midi_pools.py MIDI_FOLDER POOLS --soundfont A.sf2 --soundfont B.sf3 \
         --drum-kit KIT.sf2 --minutes 60 40 40 --seed 0
+    python recipes/midi_pools.py MIDI_FOLDER POOLS --sampler SAMPLE_SETS --minutes 60 0 40
 
-Needs fluidsynth on the PATH and mido (``pip install mido``). The result is for
-``unetsep train --pools POOLS``; ``POOLS/sources.csv`` names the MIDI file and the soundfont of
-each recording. The same seed, files and versions give the same recordings.
+Needs mido (``pip install mido``), and fluidsynth on the PATH for soundfonts; for sample sets see
+`sampler`. The result is for ``unetsep train --pools POOLS``; ``POOLS/sources.csv`` names the MIDI
+file and the instrument of each recording. The same seed, files and versions give the same
+recordings.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from midi_parts import Part, excerpt, for_kit, read, split, vary, write
+from sampler import play, sample_sets
 
 RATE = 44_100
 FRAME = RATE // 20
@@ -35,10 +38,10 @@ SHORTEST = 12
 
 @dataclass(frozen=True)
 class Recording:
-    """Sound ``(samples, 2)`` and the soundfont that it was made with."""
+    """Sound ``(samples, 2)`` and the soundfont, or folder of sample sets, that made it."""
 
     audio: np.ndarray
-    soundfont: Path
+    instruments: Path
 
 
 def render(midi: Path, soundfont: Path, folder: Path, effects: tuple[bool, bool]) -> np.ndarray:
@@ -115,8 +118,13 @@ def order(folder: Path, rng: random.Random) -> list[Path]:
 
 
 def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
-    """An excerpt of a part, played, coloured and trimmed, and the soundfont that plays it."""
+    """An excerpt of a part, played, coloured and trimmed, and what plays it."""
     played = vary(excerpt(part, options.seconds, rng), stem, rng)
+    if options.sampler:
+        sets = [each for each in options.sample_sets if each.stem == stem]
+        audio = play(played, sets, np.random.default_rng(rng.getrandbits(32)))
+        audio = audio[: len(audio) // FRAME * FRAME]
+        return Recording(trim(colour(audio, stem, rng)), options.sampler)
     kits = options.drum_kit if stem == "drums" else []
     soundfont = rng.choice([*options.soundfont, *kits])
     if soundfont in kits:
@@ -158,7 +166,7 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
             file = options.output / stem / f"{name}-{take}.flac"
             file.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(file, made.audio, RATE, subtype="PCM_16")
-            yield [f"{stem}/{file.name}", str(path), made.soundfont.name, f"{seconds:.1f}"]
+            yield [f"{stem}/{file.name}", str(path), made.instruments.name, f"{seconds:.1f}"]
         paths, take = again, take + 1
 
 
@@ -167,20 +175,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("midi", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--soundfont", type=Path, action="append", required=True)
+    parser.add_argument("--soundfont", type=Path, action="append", default=[])
     parser.add_argument("--drum-kit", type=Path, action="append", default=[])
+    parser.add_argument("--sampler", type=Path, help="folder of sample sets, instead")
     parser.add_argument(
         "--minutes", type=float, nargs=3, metavar=("BASS", "DRUMS", "OTHER"), default=(60, 40, 40)
     )
     parser.add_argument("--seconds", type=float, default=45, help="of an excerpt, at most")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if not shutil.which("fluidsynth") or not importlib.util.find_spec("mido"):
-        raise SystemExit("run: apt-get install fluidsynth; pip install mido")
+    if bool(options.soundfont) == bool(options.sampler):
+        parser.error("give either --soundfont or --sampler")
+    if not importlib.util.find_spec("mido"):
+        raise SystemExit("run: pip install mido")
+    if options.soundfont and not shutil.which("fluidsynth"):
+        raise SystemExit("run: apt-get install fluidsynth")
+    options.sample_sets = sample_sets(options.sampler) if options.sampler else []
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "sources.csv").open("w", newline="") as listed:
         table = csv.writer(listed)
-        table.writerow(["file", "midi", "soundfont", "seconds"])
+        table.writerow(["file", "midi", "instruments", "seconds"])
         for stem, minutes in zip(("bass", "drums", "other"), options.minutes, strict=True):
             seconds = 0.0
             for row in pool(stem, minutes, options):

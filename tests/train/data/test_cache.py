@@ -88,7 +88,27 @@ def test_a_stem_that_is_neither_there_nor_silent_is_unknown(tmp_path: Path) -> N
     assert not loaded.knows(STEMS)
 
 
-@pytest.mark.parametrize("text", ['{"silent": ["singing"]}', "{", "[1]"])
+def test_a_song_has_a_weight_of_its_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / "train" / name / "drums", 0)
+    (tmp_path / "train" / "two" / "song.json").write_text('{"weight": 0.1}')
+    one, two = cache.load(SongFolders().find(tmp_path, STEMS), tmp_path / "cache")
+    assert (one.weight, two.weight) == (1.0, 0.1)
+    for part in (two.part(0, 1), two.without(["drums"])):
+        assert part.weight == 0.1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"silent": ["singing"]}',
+        "{",
+        "[1]",
+        '{"weight": 0}',
+        '{"weight": "x"}',
+        '{"weight": 1e999}',
+    ],
+)
 def test_a_song_json_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path / "train" / "one" / "drums", 0)
     (tmp_path / "train" / "one" / "song.json").write_text(text)

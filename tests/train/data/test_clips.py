@@ -162,6 +162,11 @@ def test_artists_with_many_recordings_can_be_drawn_less() -> None:
     assert plain.tolist() == pytest.approx([2, 2, 1, 3])
     fair = draw_weights(recordings, by_artist=True) / np.sqrt(1000)
     assert fair.tolist() == pytest.approx([3 * 0.4, 3 * 0.4, 3 * 0.2, 3])
+    recordings[3] = dataclasses.replace(recordings[3], weight=0.1)
+    for by_artist, expected in ((False, [2, 2, 1, 0.3]), (True, [1.2, 1.2, 0.6, 0.3])):
+        weighted = draw_weights(recordings, by_artist=by_artist) / np.sqrt(1000)
+        assert weighted.tolist() == pytest.approx(expected)
+    recordings[3] = dataclasses.replace(recordings[3], weight=1.0)
     few = ClipPlanner(recordings, tiny(artist_weights=True, coherent_share=1.0, clip_frames=4))
     drawn = [few.tracks[int(few.plan(i).tracks.max())][0].artist for i in range(400)]
     assert drawn.count("A") / 400 == pytest.approx(0.5, abs=0.08)

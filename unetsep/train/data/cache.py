@@ -146,6 +146,7 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
         silent=source.silent,
         extra=source.extra,
         path=folder / f"{key}.npy",
+        weight=source.weight,
     )
 
 

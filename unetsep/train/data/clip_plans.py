@@ -73,15 +73,16 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
         Of one kind.
     by_artist
         The square root of the length of all that an artist has, divided among it by the square
-        roots of the lengths; else these alone.
+        roots of the lengths; else these alone. Either is multiplied by a recording's own weight.
     """
     lengths = np.array([float(recording.samples) for recording in recordings])
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)
+    own = np.array([recording.weight for recording in recordings])
     if not by_artist or not recordings:
-        return roots
+        return roots * own
     _, artist = np.unique([recording.artist for recording in recordings], return_inverse=True)
     share = roots / np.bincount(artist, roots)[artist]
-    return share * np.sqrt(np.bincount(artist, lengths)[artist])
+    return share * np.sqrt(np.bincount(artist, lengths)[artist]) * own
 
 
 class ClipPlanner:

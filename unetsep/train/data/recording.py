@@ -41,6 +41,8 @@ class Recording:
         The part of ``pcm`` that belongs to this recording, in samples; ``None`` is the end.
     path
         File of ``pcm``, from which it is mapped again in another process.
+    weight
+        See `unetsep.train.data.sources.Source`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Recording:
     start: int = 0
     stop: int | None = None
     path: Path | None = None
+    weight: float = 1.0
 
     @property
     def samples(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ class SongFolders(DatasetKind):
     """Songs ``<root>/train/<song>/<stem>.<suffix>``, with an optional ``song.json``.
 
     A stem that is neither there nor listed under ``"silent"`` in ``song.json`` is unknown.
+    ``"weight"`` is how often the song is drawn, relative to another one that is as long.
     """
 
     name = "songs"
@@ -28,9 +30,10 @@ class SongFolders(DatasetKind):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             files = {file.stem: file for file in audio_files(path) if file.stem in stems}
             if files:
-                listed = _silent(path / "song.json", stems)
+                listed, weight = _described(path / "song.json", stems)
                 silent = tuple(stem for stem in listed if stem not in files)
-                sources.append(Source(path.name, self.name, "train", files, silent))
+                source = Source(path.name, self.name, "train", files, silent, weight=weight)
+                sources.append(source)
         if not sources:
             raise AudioError(
                 f"there are no songs in {root}: expected {folder}/<song>/ with "
@@ -39,14 +42,18 @@ class SongFolders(DatasetKind):
         return sources
 
 
-def _silent(described: Path, stems: Sequence[str]) -> list[str]:
+def _described(described: Path, stems: Sequence[str]) -> tuple[list[str], float]:
+    """Silent stems and weight of a song."""
     if not described.exists():
-        return []
+        return [], 1.0
     try:
-        silent = json.loads(described.read_text(encoding="utf-8")).get("silent", [])
+        content = json.loads(described.read_text(encoding="utf-8"))
+        silent, weight = content.get("silent", []), float(content.get("weight", 1.0))
         wrong = [stem for stem in silent if stem not in stems]
     except (ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"{described} cannot be understood: {error}") from error
     if wrong:
         raise AudioError(f"{described}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
-    return list(silent)
+    if not 0 < weight < math.inf:
+        raise AudioError(f"{described}: the weight must be above 0, got {weight}")
+    return list(silent), weight

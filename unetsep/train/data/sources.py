@@ -32,6 +32,8 @@ class Source:
         Stems known to be silent; stems that are nowhere are unknown.
     extra
         See `DatasetKind`.
+    weight
+        How often it is drawn, relative to another one that is as long.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Source:
     files: dict[str, Path]
     silent: tuple[str, ...] = ()
     extra: bool = True
+    weight: float = 1.0
 
 
 class DatasetKind:

@@ -79,7 +79,7 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
 
 KEYWORDS = [
     *("model", "stems", "two_stems", "container", "bit_depth", "filename"),
-    *("start", "duration", "overwrite", "progress"),
+    *("start", "duration", "track", "overwrite", "progress"),
 ]
 
 
@@ -108,6 +108,15 @@ def test_both_functions_make_the_same_report(
 def test_without_a_folder_the_report_names_no_files(song: Path, tiny_separator: Separator) -> None:
     report = unetsep.separate(song, model=tiny_separator).report
     assert (report.stems, report.status, report.channels) == ({}, "ok", 2)
+
+
+@pytest.mark.parametrize(("start", "duration"), [("0:00.1", "0:00.1"), (0.1, 0.1)])
+def test_excerpts_may_be_clock_times(
+    song: Path, tiny_separator: Separator, start: float | str, duration: float | str
+) -> None:
+    stems = unetsep.separate(song, model=tiny_separator, start=start, duration=duration)
+    whole = unetsep.separate(song, model=tiny_separator, start=0.1, duration=0.1)
+    np.testing.assert_array_equal(stems["vocals"], whole["vocals"])
 
 
 @pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])

@@ -57,8 +57,9 @@ def separate(
     container: str = "wav",
     bit_depth: str = "auto",
     filename: str = TEMPLATE,
-    start: float = 0.0,
-    duration: float | None = None,
+    start: float | str = 0.0,
+    duration: float | str | None = None,
+    track: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Separation:
@@ -85,7 +86,10 @@ def separate(
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).
     start, duration
-        Excerpt in seconds.
+        Excerpt in seconds, or as ``"1:30"``.
+    track
+        Number of the sound track of a file that has several, from 1; by default the one that
+        the file says is the default, or else the first.
     overwrite
         Replace existing files; otherwise they are an error.
     progress
@@ -122,6 +126,7 @@ def separate(
         filename=filename,
         start=start,
         duration=duration,
+        track=track,
         overwrite=overwrite,
     )
     separator = model if isinstance(model, Separator) else Separator(model)
@@ -142,8 +147,9 @@ def separate_to_files(
     container: str = "wav",
     bit_depth: str = "auto",
     filename: str = TEMPLATE,
-    start: float = 0.0,
-    duration: float | None = None,
+    start: float | str = 0.0,
+    duration: float | str | None = None,
+    track: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparationReport:
@@ -171,6 +177,7 @@ def separate_to_files(
         filename=filename,
         start=start,
         duration=duration,
+        track=track,
         overwrite=overwrite,
     )
     separator = model if isinstance(model, Separator) else Separator(model)

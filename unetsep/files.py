@@ -15,8 +15,9 @@ import numpy as np
 from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format
-from .audio.reader import AudioReader
+from .audio.reader import AudioReader, check_track
 from .audio.stem_files import StemFiles
+from .audio.times import as_seconds
 from .dsp.arrays import Signal
 from .dsp.segments import segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
@@ -37,14 +38,17 @@ class FileOptions:
     filename
         Template of the paths of stems; see `unetsep.paths.target_path`.
     start, duration
-        Excerpt in seconds.
+        Excerpt in seconds, or as ``"1:30"``.
+    track
+        Of a file with several sound tracks; see `AudioReader`.
     overwrite
         Replace files that exist when the stems are complete; otherwise that is an error.
 
     Raises
     ------
     ValueError
-        If there is no such container or bit depth, or the template has other fields.
+        If there is no such container or bit depth, or the template has other fields, or a
+        value is none of its kind.
     """
 
     stems: Sequence[str] | None = None
@@ -52,13 +56,18 @@ class FileOptions:
     container: str = "wav"
     bit_depth: str = "auto"
     filename: str = TEMPLATE
-    start: float = 0.0
-    duration: float | None = None
+    start: float | str = 0.0
+    duration: float | str | None = None
+    track: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self.container, self.bit_depth)
         check_template(self.filename)
+        check_track(self.track)
+        object.__setattr__(self, "start", as_seconds(self.start))
+        if self.duration is not None:
+            object.__setattr__(self, "duration", as_seconds(self.duration))
 
     @property
     def suffix(self) -> str:
@@ -252,7 +261,7 @@ def separate_into(
     selections = [s.select(options.stems, options.two_stems) for s in separators]
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
-            AudioReader(path, start=options.start, duration=options.duration)
+            AudioReader(path, start=options.start, duration=options.duration, track=options.track)
         )
         output = choose_format(options.container, options.bit_depth, reader.info)
         opened = [stack.enter_context(open_sink(output, reader.info)) for open_sink in sinks]

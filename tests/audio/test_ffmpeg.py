@@ -240,12 +240,60 @@ def test_the_default_sound_track_is_taken_and_named(tmp_path, need_ffmpeg, defau
     path = video(need_ffmpeg, tmp_path / "a.mkv", *sounds, options=tuple(flags))
     with AudioReader(path) as reader:
         audio = np.concatenate(list(reader.blocks()), axis=1)
-        language = ("eng", "deu", "fra")[default]
         assert reader.warnings == [
-            f"{path} has 3 sound tracks: number {default + 1} was taken ({language}), the default"
+            f"{path} has 3 sound tracks (1 eng, 2 deu, 3 fra): number {default + 1} was taken, "
+            "the default; --track takes another"
         ]
-    spectrum = np.abs(np.fft.rfft(audio[0, 24_000:72_000]))
-    assert spectrum.argmax() == pitch
+    assert loudest(audio) == pitch
+
+
+def loudest(audio: np.ndarray) -> int:
+    """The pitch of a second of sound in Hz."""
+    return int(np.abs(np.fft.rfft(audio[0, 24_000:72_000])).argmax())
+
+
+@pytest.mark.parametrize(("track", "pitch"), [(1, 440), (2, 880), (3, 1320)])
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_sound_track_may_be_chosen_by_its_number(tmp_path, need_ffmpeg, name, track, pitch):
+    sounds = [(440, 0, 3), (880, 0, 2), (1320, 0, 3)]
+    path = video(need_ffmpeg, tmp_path / name, *sounds)
+    with AudioReader(path, track=track) as reader:
+        audio = np.concatenate(list(reader.blocks()), axis=1)
+        assert reader.warnings == []
+        assert abs(reader.info.frames - audio.shape[1]) <= 3 * 1024
+    assert abs(audio.shape[1] - sounds[track - 1][2] * 48_000) <= 3 * 1024
+    assert loudest(audio) == pitch
+
+
+def test_a_second_track_of_an_ogg_file_is_read_too(tmp_path, need_ffmpeg):
+    path = tmp_path / "a.ogg"
+    command = [need_ffmpeg, "-v", "error"]
+    for pitch in (440, 880):
+        command += ["-f", "lavfi", "-i", f"sine={pitch}:d=3:r=48000"]
+    command += ["-map", "0", "-map", "1", "-c:a", "libvorbis", str(path)]
+    subprocess.run(command, check=True)
+    assert loudest(read(path, track=2)) == 880
+
+
+def test_a_sound_track_that_is_not_there_is_refused_with_those_that_are(
+    tmp_path, song, need_ffmpeg, monkeypatch
+):
+    path = video(need_ffmpeg, tmp_path / "a.mkv", (440, 0, 1), (880, 0, 1))
+    with pytest.raises(AudioError, match=r"no sound track 3: there are 2 \(1, 2\)"):
+        AudioReader(path, track=3)
+    path = song("one.wav", seconds=0.1)
+    assert read(path, track=1).shape[1] == round(0.1 * RATE)
+    with pytest.raises(AudioError, match="no sound track 2: there is one"):
+        AudioReader(path, track=2)
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    with pytest.raises(AudioError, match="no sound track 2 that can be read without ffmpeg"):
+        AudioReader(path, track=2)
+
+
+@pytest.mark.parametrize("track", [0, -1, 1.5, "2", True])
+def test_what_is_no_number_of_a_track_is_a_value_error(song, track):
+    with pytest.raises(ValueError, match="track must be a whole number from 1 on, got"):
+        AudioReader(song(seconds=0.1), track=track)
 
 
 @pytest.mark.parametrize(

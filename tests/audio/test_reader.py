@@ -97,6 +97,13 @@ def test_impossible_excerpts_are_value_errors(song, options):
         AudioReader(song(), **options)
 
 
+def test_an_excerpt_may_be_given_as_clock_times(song):
+    path = song(seconds=3)
+    np.testing.assert_array_equal(
+        read(path, start="0:01", duration="0:01.5"), read(path, start=1, duration=1.5)
+    )
+
+
 def test_start_beyond_the_end_says_how_long_the_file_is(song):
     with pytest.raises(AudioError, match=r"lasts 1\.00 s: an excerpt cannot start at 7\.00 s"):
         AudioReader(song(), start=7)

@@ -10,6 +10,7 @@ lengths      how long a file is, by its own bytes
 streams      where streams begin in a file that holds several
 sections     a part of a file as a file in itself
 flac         what the header of a FLAC stream says, and what its last frame says
+times        seconds from 90, 1:30 or 1:02:03
 formats      the table of output formats: what each holds, what writes it
 writers      the writers of wav and of what libsndfile encodes, samples as they are stored
 stem_files   the stems of one song, written together, one gain for all

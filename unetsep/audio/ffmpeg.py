@@ -84,11 +84,20 @@ class Tracks:
     start: float
     duration: float | None
 
-    @property
-    def taken(self) -> SoundTrack | None:
-        """The first default track, or else the first; None if there is none."""
+    def choose(self, number: int | None) -> SoundTrack | None:
+        """A track by its number from 1, the first default track, or else the first.
+
+        None if there is none.
+        """
+        if number is not None:
+            return self.audio[number - 1] if number <= len(self.audio) else None
         default = (track for track in self.audio if track.is_default)
         return next(default, self.audio[0] if self.audio else None)
+
+    def __str__(self) -> str:
+        """The sound tracks by number and, where it is known, language."""
+        tracks = enumerate(self.audio, start=1)
+        return ", ".join(f"{number} {track.language}".strip() for number, track in tracks)
 
 
 def parse_tracks(text: str) -> Tracks:
@@ -136,11 +145,13 @@ class FfmpegDecoder:
         The program.
     reason
         Why libsndfile would not read it, for messages.
+    track
+        Number of the sound track, from 1; by default the file's default, or else the first.
     """
 
     HEADER = struct.Struct(">4s5I")
 
-    def __init__(self, path: Path, ffmpeg: str, reason: str) -> None:
+    def __init__(self, path: Path, ffmpeg: str, reason: str, track: int | None = None) -> None:
         self._path, self._ffmpeg, self._reason = path, ffmpeg, reason
         self._process: subprocess.Popen[bytes] | None = None
         # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
@@ -149,31 +160,38 @@ class FfmpegDecoder:
         self.warnings: list[str] = []
         try:
             tracks = parse_tracks(self._probe())
-            self._stream = "0:a:0" if tracks.taken is None else f"0:{tracks.taken.index}"
+            taken = tracks.choose(track)
+            if taken is None and tracks.audio:
+                count = len(tracks.audio)
+                there = f"there are {count} ({tracks})" if count > 1 else "there is one"
+                raise AudioError(f"{path} has no sound track {track}: {there}")
+            self._stream = "0:a:0" if taken is None else f"0:{taken.index}"
             self._begin()
-            duration = self._duration(tracks)
+            if track is None and taken is not None and len(tracks.audio) > 1:
+                self._tell_choice(tracks, taken)
+            duration = self._duration(tracks, taken)
         except BaseException:
             self.close()
             raise
         frames = None if duration is None else round(duration * self._rate)
         self.length = LengthClaim(frames)
         depth, mask = "24", 0
-        if tracks.taken is not None:
-            depth, mask = _bit_depth(tracks.taken.text), channel_mask(tracks.taken.text)
+        if taken is not None:
+            depth, mask = _bit_depth(taken.text), channel_mask(taken.text)
         self.info = AudioInfo(self._rate, self._channels, frames, depth, mask)
 
-    def _duration(self, tracks: Tracks) -> float | None:
+    def _tell_choice(self, tracks: Tracks, taken: SoundTrack) -> None:
+        number = tracks.audio.index(taken) + 1
+        self.warnings.append(
+            f"{self._path} has {len(tracks.audio)} sound tracks ({tracks}): number {number} was "
+            f"taken, {'the default' if taken.is_default else 'as none is the default'}; "
+            "--track takes another"
+        )
+
+    def _duration(self, tracks: Tracks, taken: SoundTrack | None) -> float | None:
         """Length of the track in seconds: the container's is that of its longest."""
-        taken = tracks.taken
         if taken is None or tracks.total == 1:
             return tracks.duration
-        if len(tracks.audio) > 1:
-            number = tracks.audio.index(taken) + 1
-            self.warnings.append(
-                f"{self._path} has {len(tracks.audio)} sound tracks: number {number} was taken"
-                f"{' (' + taken.language + ')' if taken.language else ''}, "
-                f"{'the default' if taken.is_default else 'as none is the default'}"
-            )
         measured = self._measure(self._stream)
         if measured is None:
             return None

@@ -23,6 +23,7 @@ from ..errors import AudioError
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
+from .times import as_seconds
 
 READ_FRAMES = 65_536
 
@@ -35,14 +36,19 @@ class AudioReader:
     path
         Any file that libsndfile or, where there is one, ffmpeg can decode.
     start, duration
-        Excerpt in seconds; the default is the whole file.
+        Excerpt in seconds, or as ``"1:30"``; the default is the whole file.
+    track
+        Number of the sound track to read, from 1; by default the one that the file says is
+        the default, or else the first.
 
     Raises
     ------
     AudioError
-        If the file is missing, is no audio, is empty, or has a header nobody could mean.
+        If the file is missing, is no audio, is empty, or has a header nobody could mean, or
+        has no such sound track.
     ValueError
-        If ``start`` is negative or ``duration`` is not positive.
+        If ``start`` is negative, ``duration`` is not positive, or one of them is no time, or
+        ``track`` is no whole number from 1 on.
 
     Examples
     --------
@@ -51,14 +57,22 @@ class AudioReader:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, start: float = 0.0, duration: float | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start: float | str = 0.0,
+        duration: float | str | None = None,
+        track: int | None = None,
     ) -> None:
+        start = as_seconds(start)
+        duration = None if duration is None else as_seconds(duration)
         if not 0 <= start < math.inf:
             raise ValueError(f"start must be 0 or more seconds, got {start}")
         if duration is not None and not 0 < duration < math.inf:
             raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+        check_track(track)
         self.path = Path(path)
-        self._decoder = _open(self.path)
+        self._decoder = _open(self.path, track)
         try:
             self.info = self._decoder.info
             _check_header(self.path, self.info)
@@ -191,7 +205,20 @@ class AudioReader:
         self.close()
 
 
-def _open(path: Path) -> Decoder:
+def check_track(track: int | None) -> None:
+    """Refuse what is no number of a sound track.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 1 on, or None.
+    """
+    whole = isinstance(track, (int, np.integer)) and not isinstance(track, bool)
+    if track is not None and not (whole and track >= 1):
+        raise ValueError(f"track must be a whole number from 1 on, got {track!r}")
+
+
+def _open(path: Path, track: int | None) -> Decoder:
     try:
         exists = path.exists()
     except OSError as error:  # a name too long, a folder that may not be entered
@@ -205,7 +232,8 @@ def _open(path: Path) -> Decoder:
     if path.stat().st_size == 0:
         raise AudioError(f"{path} is empty (0 bytes)")
     try:
-        return open_streams(path)
+        decoder = open_streams(path)
+        return decoder if track in (None, 1) else _open_further(path, decoder, track)
     except OSError as error:
         raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
@@ -214,13 +242,13 @@ def _open(path: Path) -> Decoder:
         reason = str(error.error_string).rstrip(".")
         known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
-            decoder = FfmpegDecoder(path, ffmpeg, reason)
+            foreign = FfmpegDecoder(path, ffmpeg, reason, track)
             if known:
-                decoder.warnings.append(
+                foreign.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
                     "ffmpeg could"
                 )
-            return decoder
+            return foreign
         if known:
             raise AudioError(
                 f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
@@ -231,6 +259,14 @@ def _open(path: Path) -> Decoder:
             "not installed: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert "
             "the file to wav, flac or mp3"
         ) from error
+
+
+def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:
+    """Another sound track than the first of a file that libsndfile reads: Ogg may have several."""
+    first.close()
+    if (ffmpeg := find_ffmpeg()) is not None:
+        return FfmpegDecoder(path, ffmpeg, "only its first sound track", track)
+    raise AudioError(f"{path} has no sound track {track} that can be read without ffmpeg")
 
 
 def _check_header(path: Path, info: AudioInfo) -> None:

@@ -115,6 +115,12 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--start", default=0.0, type=seconds, metavar="TIME", help="Skip this much: 90 or 1:30."
 )
 @click.option("--duration", type=seconds, metavar="TIME", help="Then take only this much.")
+@click.option(
+    "--track",
+    type=COUNT,
+    metavar="N",
+    help="Of a video with several sound tracks.  [default: the file's default]",
+)
 @device
 @click.option(
     "--precision",

@@ -10,11 +10,12 @@ from typing import Any, TypeVar, get_type_hints
 
 import click
 
+from ..audio.times import as_seconds
+
 Options = TypeVar("Options")
 
 # Of two letters at least: C:/song.wav is no URL.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -30,17 +31,10 @@ def seconds(text: str | float) -> float:
     click.BadParameter
         If it is something else.
     """
-    clock = CLOCK.fullmatch(str(text))
     try:
-        if clock is None:
-            return float(text)
-        hours, minutes, rest = int(clock[1] or 0), int(clock[2]), float(clock[3])
-        # Only the first part may go beyond 59.
-        if rest < 60 and (minutes < 60 or clock[1] is None):
-            return 3600 * hours + 60 * minutes + rest
-    except ValueError:
-        pass
-    raise click.BadParameter(f"{text!r} is no time: expected seconds, 1:30 or 1:02:03")
+        return as_seconds(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def song_path(text: str) -> Path:

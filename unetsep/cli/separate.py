@@ -208,6 +208,7 @@ def _recipe(
         "bit_depth": options.file.bit_depth,
         "start": float(options.file.start),
         "duration": options.file.duration,
+        "track": options.file.track,
         "overlap": separator.overlap,
         "mask_extension": separator.mask_extension,
         "wiener": separator.wiener,

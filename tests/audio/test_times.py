@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unetsep.audio.times import as_seconds
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        *((90, 90), (0.5, 0.5), (np.float32(1.5), 1.5), ("90", 90), (" 1:30 ", 90)),
+        *(("1:02:03", 3723), ("90:00.25", 5400.25), ("0:07", 7)),
+    ],
+)
+def test_times_are_numbers_or_clocks(time: float | str, seconds: float) -> None:
+    assert as_seconds(time) == seconds
+
+
+@pytest.mark.parametrize("time", ["soon", "1:75", "1:60:00", "1:2:3:4", "", None, True, [90]])
+def test_what_is_no_time_is_refused_in_a_sentence(time: object) -> None:
+    with pytest.raises(ValueError, match="is no time: expected seconds, 1:30 or 1:02:03"):
+        as_seconds(time)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+"""Times as people write them; light, since the command line reads them, too."""
+
+from __future__ import annotations
+
+import re
+
+CLOCK = re.compile(r"(?:([0-9]+):)?([0-9]+):([0-9]+(?:\.[0-9]*)?)")
+
+
+def as_seconds(time: float | str) -> float:
+    """Seconds from a number, or from ``"90"``, ``"1:30"`` or ``"1:02:03"``.
+
+    Parameters
+    ----------
+    time
+        Its range is for others to check.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+
+    Examples
+    --------
+    >>> as_seconds("1:30")
+    90.0
+    """
+    clock = CLOCK.fullmatch(time.strip()) if isinstance(time, str) else None
+    try:
+        if clock is None and not isinstance(time, bool):
+            return float(time)
+        if clock is not None:
+            hours, minutes, rest = int(clock[1] or 0), int(clock[2]), float(clock[3])
+            # Only the first part may go beyond 59.
+            if rest < 60 and (minutes < 60 or clock[1] is None):
+                return 3600 * hours + 60 * minutes + rest
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{time!r} is no time: expected seconds, 1:30 or 1:02:03")

@@ -111,7 +111,7 @@ class Case:
 
     @staticmethod
     def contents(folder: Path) -> dict[str, bytes]:
-        records = set(folder.rglob(".unetsep.*.json"))
+        records = {*folder.rglob(".unetsep.*.json"), *folder.glob("unetsep-*.jsonl")}
         files = (path for path in folder.rglob("*") if path.is_file() and path not in records)
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -19,7 +19,7 @@ from .audio.reader import AudioReader, check_track
 from .audio.stem_files import StemFiles
 from .audio.times import as_seconds
 from .dsp.arrays import Signal
-from .dsp.segments import segment_pool
+from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
 from .paths import TEMPLATE, check_template
 from .separator import Separator
@@ -255,8 +255,13 @@ def separate_into(
     sinks: Sequence[OpenSink],
     options: FileOptions,
     progress: Progress | None = None,
+    pool: SegmentPool | None = None,
 ) -> list[SeparationReport]:
-    """Separate one file with each model into its sink; the rest is as in `separate_file`."""
+    """Separate one file with each model into its sink; the rest is as in `separate_file`.
+
+    With a pool, several threads may do so at once: the network's work is shared out among
+    the pool's threads, and gives the same bytes.
+    """
     begun = time.perf_counter()
     selections = [s.select(options.stems, options.two_stems) for s in separators]
     with contextlib.ExitStack() as stack:
@@ -265,7 +270,9 @@ def separate_into(
         )
         output = choose_format(options.container, options.bit_depth, reader.info)
         opened = [stack.enter_context(open_sink(output, reader.info)) for open_sink in sinks]
-        samples = _push(reader, list(zip(separators, selections, opened, strict=True)), progress)
+        samples = _push(
+            reader, list(zip(separators, selections, opened, strict=True)), progress, pool
+        )
         gains = [sink.commit() for sink in opened]
     elapsed = time.perf_counter() - begun
     rate = reader.info.sample_rate
@@ -299,13 +306,15 @@ def _push(
     reader: AudioReader,
     models: Sequence[tuple[Separator, Selection, Sink]],
     progress: Progress | None,
+    shared: SegmentPool | None,
 ) -> int:
     """Stream a file through all models into their sinks; the samples written to each."""
     rate, channels = reader.info.sample_rate, reader.info.channels
     total = None if reader.frames is None else reader.frames / rate
     samples = 0
     block_samples = max(separator.block_samples(rate) for separator, _, _ in models)
-    with segment_pool(models[0][0].device) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = shared or stack.enter_context(segment_pool(models[0][0].device))
         songs = [
             separator.open_song(rate, channels, selection, pool)
             for separator, selection, _ in models

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner, Result
 
 from tests.signals import RATE, music
@@ -16,7 +20,9 @@ from unetsep.audio.reader import AudioReader
 from unetsep.cli import main
 from unetsep.cli.options import evaluate, separate
 from unetsep.config import ModelConfig
+from unetsep.library.log import SCHEMA_FILE
 from unetsep.network.unet import UNet
+from unetsep.separator import Separator
 from unetsep.weights.checkpoint import serialize
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -37,9 +43,9 @@ def run(tiny_model, tmp_path):
 
 
 def names(folder: Path) -> list[str]:
-    """All files but the hidden records of how they were made."""
+    """All files but the hidden records of how they were made, and the logs of runs."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    records = set(folder.rglob(".unetsep.*.json"))
+    records = {*folder.rglob(".unetsep.*.json"), *folder.glob("unetsep-*.jsonl")}
     return sorted(str(path.relative_to(folder)) for path in files if path not in records)
 
 
@@ -199,8 +205,9 @@ def test_a_clash_and_existing_stems_stop_no_other_song(run, song, tmp_path):
     assert result.exit_code == 1
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert [report["status"] for report in reports] == ["error", "error", "error", "ok"]
-    assert result.stderr.count("would both be written to") == 1
-    assert result.stderr.count("exists already") == 1
+    # Once when it happens, once at the end.
+    assert result.stderr.count("would both be written to") == 2
+    assert result.stderr.count("exists already") == 2
     assert "3 of 4 failed" in result.stderr
     assert names(tmp_path / "out") == ["02/bass.wav", *of_song("03")]
     assert (tmp_path / "out/02/bass.wav").read_text() == "mine"
@@ -236,13 +243,16 @@ def test_songs_that_share_folders_have_records_of_their_own(run, song, tmp_path,
     assert run(tmp_path / "in", "--filename", template).exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
     result = run(tmp_path / "in", "--filename", template, "--skip-existing")
-    assert (result.exit_code, result.stderr) == (0, "3 of 3 skipped, their stems exist\n")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[0] == "3 of 3 skipped, their stems exist"
     song("in/x/a.wav", seconds=0.3, seed=9)
     result = run(tmp_path / "in", "--filename", template, "--skip-existing")
     assert result.exit_code == 1
     assert "was made from another version of the song" in result.stderr
     assert "2 of 3 skipped" in result.stderr
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    (log,) = (tmp_path / "out").glob("unetsep-*.jsonl")
+    assert before | {log: after[log]} == after
 
 
 def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path):
@@ -471,3 +481,136 @@ def test_help_and_version_do_not_import_torch():
     code = "import sys; from unetsep.cli import main\ntry: main(['--help'])\n"
     code += "except SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def log_lines(folder: Path) -> list[dict[str, object]]:
+    (log,) = folder.glob("unetsep-*.jsonl")
+    return [json.loads(line) for line in log.read_bytes().splitlines()]
+
+
+def test_a_run_over_several_songs_keeps_a_log(run, song, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio at all")
+    good = song("good.wav", seconds=0.2)
+    result = run(good, tmp_path / "bad.wav", "--json")
+    first, second = log_lines(tmp_path / "out")
+    assert (first["source"], first["status"], first["error"]) == (str(good), "ok", None)
+    assert (second["status"], second["track"], second["reports"][0]["outputs"]) == (
+        "error",
+        "bad",
+        {},
+    )
+    assert second["error"].startswith(str(tmp_path / "bad.wav"))
+    assert first["input"]["sha256"] == hashlib.sha256(good.read_bytes()).hexdigest()
+    outputs = first["reports"][0]["outputs"]
+    assert outputs == {str(p): p.stat().st_size for p in (tmp_path / "out/good").glob("*.wav")}
+    assert first["reports"][0]["recipe"]["options"]["container"] == "wav"
+    assert json.loads(result.stdout.splitlines()[0]).items() <= first["reports"][0].items()
+    (log,) = (tmp_path / "out").glob("*.jsonl")
+    lines = result.stderr.splitlines()
+    assert lines[-1] == f"Log: {log}"
+    assert "1 of 2 songs separated: 0 s of audio in " in result.stderr
+    assert lines[lines.index("1 of 2 failed:") + 1] == f"  {second['error']}"
+
+
+def test_the_lines_of_logs_and_reports_are_what_the_schema_says(run, song, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio at all")
+    songs = [song("good.wav", seconds=0.2), tmp_path / "bad.wav", tmp_path / "gone.wav"]
+    results = [run(*songs, "--json"), run(*songs, "--json", "--skip-existing")]
+    schema = json.loads(SCHEMA_FILE.read_text())
+    checks = {
+        name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": schema["$defs"]})
+        for name in ("report", "song")
+    }
+    reports = [json.loads(line) for result in results for line in result.stdout.splitlines()]
+    assert [r["status"] for r in reports] == ["ok", "error", "error", "skipped", "error", "error"]
+    lines = log_lines(tmp_path / "out")
+    assert len(lines) == 6
+    for name, values in (("report", reports), ("song", lines)):
+        for value in values:
+            checks[name].validate(value)
+        # Nothing goes unsaid.
+        assert set(values[0]) == set(schema["$defs"][name]["properties"])
+    with pytest.raises(jsonschema.ValidationError):
+        checks["song"].validate({key: lines[0][key] for key in lines[0] if key != "status"})
+
+
+def test_a_single_song_leaves_no_log_unless_asked(run, song, tmp_path):
+    assert run(tmp_path / "gone.wav").exit_code == 1
+    assert not (tmp_path / "out").exists()
+    assert run(song(seconds=0.1), "--log", tmp_path / "logs/a.jsonl").exit_code == 0
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+    (line,) = (tmp_path / "logs/a.jsonl").read_text().splitlines()
+    assert json.loads(line)["status"] == "ok"
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(run, song, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(song(seconds=0.1), "--log", tmp_path / "file/a.jsonl")
+    assert result.exit_code == 0
+    assert "Warning: the log " in result.stderr
+
+
+def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
+    bad = tmp_path / "in/deep/bad.wav"
+    for name in ("in/good.wav", "in/deep/bad.wav", "in/worse.wav"):
+        song(name, seconds=0.1)
+    whole = bad.read_bytes()
+    for path in (bad, tmp_path / "in/worse.wav"):
+        path.write_text("no audio at all")
+    assert run(tmp_path / "in").exit_code == 1
+    bad.write_bytes(whole)
+    result = run("--retry-failed", "--json")
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(Path(r["source"]).name, r["status"]) for r in reports] == [
+        ("bad.wav", "ok"),
+        ("worse.wav", "error"),
+    ]
+    assert names(tmp_path / "out") == sorted([*of_song("good"), *of_song("deep/bad")])
+    result = run("--retry-failed", "--json")
+    assert [Path(json.loads(li)["source"]).name for li in result.stdout.splitlines()] == [
+        "worse.wav"
+    ]
+    assert run("--retry-failed", tmp_path / "in/good.wav", "--json").stdout == ""
+
+
+def test_nothing_to_separate_is_said(run):
+    result = run()
+    assert result.exit_code == 2
+    assert "Missing argument 'SONG...'" in result.stderr
+    result = run("--retry-failed")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no song failed" in result.stderr
+
+
+def test_songs_at_once_give_the_same_bytes(run, song, tmp_path):
+    lengths = (3.0, 0.2, 1.5, 0.01, 2.0, 0.7)
+    paths = [song(f"in/{i}.wav", seconds=s, seed=i) for i, s in enumerate(lengths)]
+    torch.set_num_threads(2)
+    try:
+        for jobs in (1, 3):
+            options = ["-f", "mp3", "--jobs", jobs]
+            assert run(tmp_path / "in", *options, out=f"out{jobs}").exit_code == 0
+    finally:
+        torch.set_num_threads(1)
+    found = names(tmp_path / "out1")
+    assert len(found) == 4 * len(paths)
+    assert found == names(tmp_path / "out3")
+    for name in found:
+        assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out3" / name).read_bytes()
+
+
+def test_a_time_limit_ends_one_song(run, song, monkeypatch, tmp_path):
+    open_song = Separator.open_song
+
+    def slow(self, rate, *arguments):
+        if rate == 22_050:
+            time.sleep(0.6)
+        return open_song(self, rate, *arguments)
+
+    monkeypatch.setattr(Separator, "open_song", slow)
+    late, good = song("late.wav", rate=22_050, seconds=0.2), song("good.wav", seconds=0.2)
+    result = run(late, good, "--timeout", "0.5")
+    assert result.exit_code == 1
+    assert f"Error: {late}: took longer than 0.5 s and was stopped" in result.stderr
+    assert names(tmp_path / "out") == of_song("good")
+    assert run(good, "--timeout", "0").stderr.count("timeout must be more than 0 seconds") == 1

@@ -255,6 +255,8 @@ def _bit_depth(subtype: str) -> str:
 
 
 _stderr_lock = threading.RLock()
+# Seconds to wait for another thread, whose decoder may hang on a drive that is gone.
+LOCK_PATIENCE = 5.0
 _hiding = False
 
 
@@ -280,7 +282,11 @@ def no_decoder_chatter(active: bool = True) -> Iterator[None]:
     if not (active and _hiding):
         yield
         return
-    with _stderr_lock, contextlib.ExitStack() as stack:
+    if not _stderr_lock.acquire(timeout=LOCK_PATIENCE):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.callback(_stderr_lock.release)
         try:
             caught = stack.enter_context(tempfile.TemporaryFile())
             terminal = os.dup(2)

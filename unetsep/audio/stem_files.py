@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..errors import AudioError
+from ..errors import AudioError, CancelledError
 from .decoder import AudioInfo, Block
 from .formats import OutputFormat, open_writer
 from .staging import Staging
@@ -46,6 +46,8 @@ class StemFiles:
         Whether files that exist when the stems are complete are replaced.
     before_naming
         Called with the complete files before they get their names; an error there stops it.
+    stop
+        Once it is set, `commit` gives up until the files get their names.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class StemFiles:
         *,
         overwrite: bool = True,
         before_naming: Callable[[Sequence[Path]], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.paths, self._output, self._info = tuple(targets), output, info
         self._before_naming = before_naming
@@ -71,7 +74,8 @@ class StemFiles:
         self._spools: list[Path] = []
         self._writers: list[Writer] = []
         self._made: list[Path] = []
-        self._committed, self._stop = False, threading.Event()
+        self._committed, self._failed = False, threading.Event()
+        self._stop = stop or threading.Event()
 
     def __enter__(self) -> StemFiles:
         try:
@@ -124,6 +128,8 @@ class StemFiles:
         AudioError
             If something could not be written, or a target exists by now and must not be
             replaced; no target is left then.
+        CancelledError
+            If that was stopped.
         """
         gain = 1.0
         with explain_writing(self.paths[0].parent):
@@ -136,13 +142,20 @@ class StemFiles:
                     try:
                         list(pool.map(convert, self._spools, self._parts))
                     except BaseException:  # Ctrl-C must not wait for hours of mp3
-                        self._stop.set()
+                        self._failed.set()
                         raise
+            if self._stop.is_set():
+                raise CancelledError(f"{self.paths[0].parent}: writing was cancelled")
             if self._before_naming:
                 self._before_naming(self._parts)
             self._publish()
         self._committed = True
         return gain
+
+    @property
+    def _ends(self) -> bool:
+        """Whether there is no use in going on: another stem failed, or the song is to end."""
+        return self._failed.is_set() or self._stop.is_set()
 
     def _convert(self, spool: Path, part: Path, *, gain: float) -> None:
         channels = self._info.channels
@@ -150,7 +163,7 @@ class StemFiles:
         try:
             with spool.open("rb") as raw:
                 raw.seek(self._samples_at)
-                while not self._stop.is_set() and (data := raw.read(CONVERT_FRAMES * channels * 4)):
+                while not self._ends and (data := raw.read(CONVERT_FRAMES * channels * 4)):
                     block = np.frombuffer(data, "<f4").reshape(-1, channels)
                     writer.write(quantize(block * np.float32(gain), self._output.bit_depth))
         finally:

@@ -2,6 +2,7 @@
 
 options      every command and its options, on one page
 separate     what ``separate`` does, and how it shows it
+progress     bars of songs, under a line about all of them
 listen       what ``listen`` does, and ``separate --player`` and ``--plots``
 models       what ``models`` and its subcommands do; which models a command takes
 train        what ``train``, ``average``, ``export`` and ``publish`` do

@@ -81,7 +81,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("songs", nargs=-1, required=True, type=song_path, metavar="SONG...")
+@click.argument("songs", nargs=-1, type=song_path, metavar="SONG...")
 @output("separated", "Output folder.")
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
@@ -152,6 +152,26 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @threads
 @click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="Songs at a time.  [default: by cores, memory and lengths]",
+)
+@click.option(
+    "--timeout", type=seconds, metavar="TIME", help="Give a song up that takes longer than this."
+)
+@click.option(
+    "--log",
+    type=PATH,
+    metavar="FILE",
+    help="A JSON line for each song.  [default: of several songs, "
+    "OUTPUT/unetsep-<host>-<process>.jsonl]",
+)
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Take the songs that failed last, by the logs in OUTPUT; of SONGs, if there are any.",
+)
+@click.option(
     "--skip-existing",
     is_flag=True,
     help="Leave songs whose stems are just what this command makes; stems that were made "
@@ -178,6 +198,8 @@ def separate(**options: Any) -> None:
     """
     from .startup import import_torch
 
+    if not (options["songs"] or options["retry_failed"]):
+        raise click.UsageError("Missing argument 'SONG...'.")
     import_torch()
     from .separate import SeparateOptions, run_separate
 

@@ -5,28 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..dsp.song_stream import Progress as ProgressCallback
 from ..files import FileOptions, SeparationReport
+from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
+from ..library.log import RunLog, failed_songs, find_logs, log_path, report_line, song_line
 from ..library.records import Recipe, Record, record_path
-from ..library.songs import EXIST, Job, Part, separate_song
+from ..library.songs import EXIST, Job, Part
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import (
@@ -42,6 +35,7 @@ from ..version import __version__
 from ..weights.manifest import find_checkpoint, is_path, model_name
 from .listen import show_separated
 from .models import ModelChoice
+from .progress import Bars, duration
 from .terminal import Lines, Messages
 
 
@@ -72,6 +66,14 @@ class SeparateOptions:
         What is taken from a song and how its stems are written.
     threads
         Of the CPU; None takes all cores.
+    jobs
+        Songs at a time; None chooses.
+    timeout
+        Seconds for one song; None for no limit.
+    log
+        Where the run's log goes; None for the usual place, if there is more than one song.
+    retry_failed
+        Take the songs whose last attempt failed, by the logs.
     skip_existing
         Leave songs whose stems are there and what would be made, and those whose stems are
         something else; with ``overwrite`` only the former.
@@ -87,6 +89,10 @@ class SeparateOptions:
     computation: Computation
     file: FileOptions
     threads: int | None
+    jobs: int | None
+    timeout: float | None
+    log: Path | None
+    retry_failed: bool
     skip_existing: bool
     player: bool
     plots: bool
@@ -112,15 +118,61 @@ def run_separate(options: SeparateOptions) -> bool:
     shown = _Shown(options)
     separators = _load(options, shown.console)
     jobs = _plan(options, separators, shown.console)
-    done = []
-    with _bar(shown.console) as progress:
-        for job in jobs:
-            bar = progress(job.song.path.name)
-            reports = separate_song(job, options.file, bar, shown.traceback)
-            shown.song(reports)
-            done.append((job.song, reports))
-    show_separated(done, shown.console, player=options.player, plots=options.plots)
-    return shown.end()
+    log = _open_log(options, len(jobs))
+    done = {}
+    with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(options, jobs, bars)) as outcomes:
+        for outcome in outcomes:
+            bars.end(outcome)
+            shown.song(outcome.reports)
+            if log:
+                log.write(song_line(outcome.job, outcome.reports, outcome.begun))
+            done[id(outcome.job)] = outcome
+    in_order = [(job.song, done[id(job)].reports) for job in jobs]
+    show_separated(in_order, shown.console, player=options.player, plots=options.plots)
+    return shown.end(log)
+
+
+class _Bars(Bars):
+    """Bars of the songs that are being separated, and tracebacks of what fails."""
+
+    def __init__(self, shown: _Shown, jobs: Sequence[Job]) -> None:
+        super().__init__(shown.console, jobs)
+        self.failed = shown.traceback  # type: ignore[method-assign]
+
+
+def _outcomes(
+    options: SeparateOptions, jobs: Sequence[Job], bars: Bars
+) -> Generator[SongOutcome, None, None]:
+    """Separate the songs."""
+    at_once = options.jobs or choose_songs_at_once(jobs)
+    return separate_songs(
+        jobs, options.file, at_once=at_once, timeout=options.timeout, listener=bars
+    )
+
+
+def _open_log(options: SeparateOptions, songs: int) -> RunLog | None:
+    """The log of a run: of one song only if it was asked for."""
+    if options.log is None and songs < 2:
+        return None
+    return RunLog(options.log or log_path(options.output))
+
+
+def _find_songs(options: SeparateOptions, console: Messages) -> list[Input]:
+    """What is to be separated."""
+    left_out: list[Path] = []
+    songs = find_inputs(options.songs, options.output, left_out.append)
+    if left_out:
+        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
+    if not options.retry_failed:
+        return songs
+    logs = {*find_logs(options.output), *([options.log] if options.log else [])}
+    failed = failed_songs(sorted(path for path in logs if path.is_file()))
+    if not failed:
+        console.print(f"By the logs in {options.output} no song failed", markup=False)
+    if not options.songs:
+        return failed
+    paths = {os.path.abspath(song.path) for song in failed}  # noqa: PTH100 (as in the log)
+    return [song for song in songs if os.path.abspath(song.path) in paths]  # noqa: PTH100
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
@@ -143,10 +195,7 @@ def _plan(
 ) -> list[Job]:
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     file = options.file
-    left_out: list[Path] = []
-    songs = find_inputs(options.songs, options.output, left_out.append)
-    if left_out:
-        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
+    songs = _find_songs(options, console)
     selections = [separator.select(file.stems, file.two_stems) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(songs, models, options.output, file.filename, file.suffix)
@@ -225,39 +274,6 @@ def _model_hash(model: str) -> str:
     return find_checkpoint(model_name(model)).sha256
 
 
-class _Speed(ProgressColumn):
-    """Seconds of audio per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f}x real time" if task.speed else "")
-
-
-@contextlib.contextmanager
-def _bar(console: Messages) -> Iterator[Callable[[str], ProgressCallback]]:
-    """A progress bar on stderr, absent where that is no terminal."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
-    shown = console.is_terminal and not console.quiet
-    with Progress(*columns, console=console, transient=True, disable=not shown) as bars:
-
-        def begin(name: str) -> ProgressCallback:
-            for old in list(bars.task_ids):
-                bars.remove_task(old)
-            task = bars.add_task(name, total=None)
-
-            def advance(done: float, total: float | None) -> None:
-                bars.update(task, completed=done, total=total)
-
-            return advance
-
-        yield begin
-
-
 class _Shown:
     """What the user gets to see of the songs, on stderr and, as JSON, on stdout.
 
@@ -273,8 +289,9 @@ class _Shown:
         self._lines = Lines() if options.as_json else None
         self._verbose = options.verbose
         self._told: set[str] = set()
-        self._songs, self._existing = 0, 0
-        self._failed: list[Path] = []
+        self._begun, self._seconds = time.monotonic(), 0.0
+        self._songs, self._separated, self._existing = 0, 0, 0
+        self._failed: dict[Path, str] = {}
 
     def traceback(self, error: Exception) -> None:
         """With ``--verbose``, where an error comes from."""
@@ -291,9 +308,12 @@ class _Shown:
             if self._lines:
                 # ASCII: file names may hold bytes, and terminals have encodings, that fit no
                 # other.
-                self._lines.write(json.dumps(report.to_dict()))
+                self._lines.write(json.dumps(report_line(report)))
             _show(report, self.console, verbose=self._verbose)
-        self._failed += dict.fromkeys(r.source for r in reports if r.status == "error")
+        if any(report.status == "ok" for report in reports):
+            self._separated += 1
+            self._seconds += max(report.seconds or 0.0 for report in reports)
+        self._failed |= {r.source: r.error or "" for r in reports if r.status == "error"}
         # What went wrong with a song, once, not once for every model or for both of two songs.
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
             if sentence not in self._told:
@@ -302,21 +322,37 @@ class _Shown:
         for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
             self.console.print(f"Warning: {sentence}", markup=False)
 
-    def end(self) -> bool:
+    def end(self, log: RunLog | None) -> bool:
         """Sum up; whether nothing failed."""
+        if self._songs > 1 and self._separated:
+            self.console.print(self._summary(), markup=False)
         if self._existing:
             self.console.print(
                 f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
             )
         if self._failed and self._songs > 1:
-            names = "\n  ".join(map(str, self._failed))
+            reasons = "\n  ".join(dict.fromkeys(self._failed.values()))
             self._loud.print(
-                f"{len(self._failed)} of {self._songs} failed:\n  {names}", markup=False
+                f"{len(self._failed)} of {self._songs} failed:\n  {reasons}", markup=False
             )
+        if log and log.failure:
+            self._loud.print(
+                f"Warning: the log {log.path} could not be written: {log.failure}", markup=False
+            )
+        elif log and log.lines:
+            self.console.print(f"Log: {log.path}", markup=False)
         unheard = self._lines.failure if self._lines else None
         if unheard:
             self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
         return not self._failed and not unheard
+
+    def _summary(self) -> str:
+        """Songs, audio, time and speed."""
+        elapsed = max(time.monotonic() - self._begun, 1e-3)
+        return (
+            f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
+            f"audio in {duration(elapsed)}, {self._seconds / elapsed:.0f}x real time"
+        )
 
 
 def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:

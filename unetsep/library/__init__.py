@@ -1,6 +1,8 @@
-"""Many songs: who works on which, and what made the stems that are there.
+"""Many songs: who works on which, what made the stems that are there, and what became of each.
 
+batch     the songs of a run, several at a time, each with its time limit
 songs     one song of many: claimed, compared, separated, recorded
 claims    locks that die with their process: two runs never do one song
 records   what made a song's stems, in a hidden file beside them
+log       what became of each song of a run, one JSON line for each
 """

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +250,8 @@ class RecordedStems:
         Where to write what.
     claim
         Which allows it.
+    stop
+        See `StemFiles`.
     """
 
     def __init__(
@@ -262,9 +265,10 @@ class RecordedStems:
         recipe: Recipe,
         source: SourceFile,
         claim: Claim,
+        stop: threading.Event | None = None,
     ) -> None:
         self._files = StemFiles(
-            targets, output, info, overwrite=overwrite, before_naming=self._announce
+            targets, output, info, overwrite=overwrite, before_naming=self._announce, stop=stop
         )
         self._record, self._recipe, self._source = record, recipe, source
         self._claim = claim

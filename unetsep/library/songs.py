@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
+from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress
 from ..errors import AudioError, UnetsepError
 from ..files import FileOptions, OpenSink, SeparationReport, separate_into
@@ -73,11 +75,38 @@ class Job:
     skip_existing: bool
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the songs of a run share, and what ends one of them.
+
+    Parameters
+    ----------
+    pool
+        Threads for the segments of all songs; see `unetsep.files.separate_into`.
+    stop
+        Once it is set, the song ends without leaving anything, as if cancelled.
+    """
+
+    pool: SegmentPool | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self, progress: Progress | None) -> Progress:
+        """A progress callback that cancels when the song is to end."""
+
+        def watched(done: float, total: float | None) -> bool | None:
+            if self.stop.is_set():
+                return False
+            return progress(done, total) if progress else None
+
+        return watched
+
+
 def separate_song(
     job: Job,
     options: FileOptions,
     progress: Progress | None = None,
     on_error: Callable[[Exception], None] | None = None,
+    shared: Shared | None = None,
 ) -> list[SeparationReport]:
     """Separate one song with all models, if that is to be done and no other run does it.
 
@@ -93,6 +122,8 @@ def separate_song(
         See `unetsep.files.separate_file`.
     on_error
         Called with what became an error report.
+    shared
+        For songs that are separated at the same time.
 
     Returns
     -------
@@ -102,7 +133,9 @@ def separate_song(
     try:
         if job.song.error:
             raise UnetsepError(job.song.error)
-        return _settle(job, options) or _separate_claimed(job, options, progress)
+        return _settle(job, options) or _separate_claimed(
+            job, options, progress, shared or Shared()
+        )
     except ClaimedError as busy:
         return _reports(job, job.parts, "skipped", str(busy))
     except Exception as error:
@@ -112,7 +145,7 @@ def separate_song(
 
 
 def _separate_claimed(
-    job: Job, options: FileOptions, progress: Progress | None
+    job: Job, options: FileOptions, progress: Progress | None, shared: Shared
 ) -> list[SeparationReport]:
     """Claim a song, look again, and separate it."""
     with explain_writing(job.parts[0].targets[0].parent):
@@ -138,11 +171,13 @@ def _separate_claimed(
                 recipe=part.recipe,
                 source=source,
                 claim=claim,
+                stop=shared.stop,
             )
             for part, finding in todo
         ]
         models = [part.separator for part, _ in todo]
-        return skipped + separate_into(job.song.path, models, sinks, options, progress)
+        watched = shared.watch(progress)
+        return skipped + separate_into(job.song.path, models, sinks, options, watched, shared.pool)
 
 
 def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:
@@ -205,6 +240,11 @@ def _reports(job: Job, parts: Sequence[Part], status: str, reason: str) -> list[
         )
         for part in parts
     ]
+
+
+def stopped_reports(job: Job, why: str) -> list[SeparationReport]:
+    """The reports of a song that was stopped before it ended, and why."""
+    return _reports(job, job.parts, "error", f"{job.song.path}: {why} and was stopped")
 
 
 def sentence(error: Exception, path: Path) -> str:

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unetsep.library.batch as batch
+from unetsep.audio.reader import AudioReader
+from unetsep.files import FileOptions
+from unetsep.library.batch import Listener, choose_songs_at_once, guess_seconds, separate_songs
+from unetsep.library.records import Recipe, Record
+from unetsep.library.songs import Job, Part
+from unetsep.paths import Input
+
+
+@pytest.fixture
+def jobs(song, tmp_path, tiny_separator):
+    """Make jobs of songs with these names."""
+
+    def make(*names: str, seconds: float = 0.2) -> list[Job]:
+        made = []
+        for name in names:
+            folder = tmp_path / "out" / name
+            stems = {stem: folder / f"{stem}.wav" for stem in tiny_separator.stems}
+            record = Record(folder / ".unetsep.w.json")
+            part = Part(tiny_separator, Recipe([("tiny", "aa")], {}, "1"), stems, record, None)
+            made.append(Job(Input(song(f"{name}.wav", seconds=seconds), name), [part], False))
+        return made
+
+    return make
+
+
+class Hanging(AudioReader):
+    """A file on a drive that went away in the middle of a song."""
+
+    gone = threading.Event()
+
+    def blocks(self, block_frames: int = 1) -> Iterator[np.ndarray]:
+        yield np.zeros((2, 1000), np.float32)
+        if "hangs" in self.path.name:
+            self.gone.wait(60)
+        yield np.zeros((2, 1000), np.float32)
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    Hanging.gone.clear()
+    monkeypatch.setattr("unetsep.files.AudioReader", Hanging)
+    yield Hanging.gone
+    Hanging.gone.set()
+
+
+def test_a_decoder_that_hangs_costs_its_song_and_no_other(jobs, hanging, monkeypatch, tmp_path):
+    monkeypatch.setattr(batch, "GRACE", 0.2)
+    outcomes = list(separate_songs(jobs("a", "hangs", "b"), FileOptions(), timeout=1.0))
+    assert [outcome.reports[0].status for outcome in outcomes] == ["ok", "error", "ok"]
+    assert "hangs.wav: took longer than 1 s and was stopped" in str(outcomes[1].reports[0].error)
+    # What wakes up afterwards writes nothing.
+    left = [thread for thread in threading.enumerate() if "hangs.wav" in thread.name]
+    assert len(left) == 1
+    hanging.set()
+    left[0].join(10)
+    assert not left[0].is_alive()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+
+
+def test_an_interrupt_ends_all_songs_and_leaves_nothing(jobs, hanging, tmp_path):
+    songs = jobs("a", "b", "c")
+    begun = threading.Event()
+
+    class Interrupted(Listener):
+        def begin(self, job: Job):
+            def progress(done: float, total: float | None) -> None:
+                begun.set()
+                time.sleep(0.05)
+
+            return progress
+
+    outcomes = separate_songs(songs, FileOptions(), at_once=3, listener=Interrupted())
+    next(outcomes)
+    outcomes.close()  # as a KeyboardInterrupt would
+    assert begun.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("song /")]
+    done = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
+    for folder in done:  # what had ended by then is whole
+        assert len(list(folder.glob("*.wav"))) == 4
+        assert not list(folder.glob(".unetsep-*"))
+
+
+def test_songs_run_at_the_same_time_and_end_as_they_end(jobs, hanging):
+    a, b, c = jobs("hangs", "b", "c")
+    ended = []
+    for outcome in separate_songs([a, b, c], FileOptions(), at_once=2):
+        ended.append(outcome.job.song.track)
+        if len(ended) == 2:
+            hanging.set()
+    assert ended == ["b", "c", "hangs"]
+
+
+def test_what_is_no_error_of_a_song_ends_the_run(jobs, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unetsep.library.songs.separate_into", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(separate_songs(jobs("a"), FileOptions()))
+
+
+def test_no_songs_are_no_work():
+    assert list(separate_songs([], FileOptions())) == []
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_a_time_limit_is_positive(timeout):
+    with pytest.raises(ValueError, match="timeout must be more than 0 seconds"):
+        list(separate_songs([], FileOptions(), timeout=timeout))
+
+
+@pytest.mark.parametrize(
+    ("threads", "count", "size", "memory", "expected"),
+    [
+        (1, 9, 1 << 20, 1 << 40, 1),  # nothing can overlap
+        (2, 1, 1 << 20, 1 << 40, 1),
+        (2, 9, 1 << 20, 1 << 40, 3),  # eight seconds each
+        (16, 9, 1 << 20, 1 << 40, 5),
+        (16, 3, 1 << 20, 1 << 40, 3),
+        (16, 9, 40 << 20, 1 << 40, 2),  # songs of six minutes
+        (16, 9, 1 << 20, 1 << 31, 2),  # as many as there is room for
+        (16, 9, 1 << 20, 1, 1),
+        (16, 9, 1 << 20, None, 5),
+    ],
+)
+def test_songs_at_once_follow_cores_memory_and_lengths(
+    monkeypatch, tmp_path, tiny_separator, threads, count, size, memory, expected
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(batch, "available_memory", lambda: memory)
+    path = tmp_path / "song.wav"
+    with path.open("wb") as file:
+        file.truncate(size)
+    assert choose_songs_at_once([Job(Input(path, "song"), [], False)] * count) == expected
+
+
+def test_lengths_are_guessed_by_size(tmp_path):
+    for name in ("a.flac", "a.mp3"):
+        (tmp_path / name).write_bytes(bytes(2_400_000))
+    assert guess_seconds(tmp_path / "a.flac") == 20
+    assert guess_seconds(tmp_path / "a.mp3") == 100
+    assert guess_seconds(Path("none.mp3")) == 0
+
+
+def test_memory_that_is_left_is_known_on_linux():
+    memory = batch.available_memory()
+    assert memory is None or 1 << 20 < memory < 1 << 50

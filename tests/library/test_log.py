@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unetsep.library.log import RunLog, failed_songs, find_logs, log_path, read_log
+
+
+def line(path: str, status: str, ended: str, stems: dict[str, str] | None = None) -> dict[str, Any]:
+    reports = [{"stems": stems or {}}]
+    return {
+        "schema": 1,
+        "path": path,
+        "source": path.removeprefix("/"),
+        "track": f"t{path}",
+        "status": status,
+        "ended": ended,
+        "reports": reports,
+    }
+
+
+def write(path: Path, *lines: dict[str, Any]) -> Path:
+    log = RunLog(path)
+    for each in lines:
+        log.write(each)
+    assert log.lines == len(lines)
+    return path
+
+
+def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):
+    later = write(tmp_path / "a.jsonl", line("/x", "ok", "3"), line("/y", "error", "4"))
+    write(tmp_path / "b.jsonl", line("/x", "error", "1"), line("/y", "ok", "2"))
+    both = [later, tmp_path / "b.jsonl"]
+    for logs in (both, both[::-1]):
+        assert [(str(song.path), song.track) for song in failed_songs(logs)] == [("y", "t/y")]
+
+
+@pytest.mark.parametrize(("stems", "failed"), [({}, 1), ({"bass": "b.wav"}, 0)])
+def test_a_song_that_another_run_had_in_hand_was_not_tried(tmp_path, stems, failed):
+    log = write(tmp_path / "a", line("/x", "error", "1"), line("/x", "skipped", "2", stems))
+    assert len(failed_songs([log])) == failed
+
+
+def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
+    path = write(tmp_path / "a", line("/x", "error", "1"))
+    with path.open("ab") as file:
+        file.write(b'{"schema": 2, "path": "/z"}\n[1]\n{"schema": 1, "pa')
+    assert [each["path"] for each in read_log(path)] == ["/x"]
+
+
+def test_names_that_are_no_unicode_come_back(tmp_path):
+    path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
+    assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"
+    assert str(failed_songs([path])[0].path) == "caf\udce9"
+
+
+def test_the_first_failure_to_write_is_kept(tmp_path):
+    (tmp_path / "file").touch()
+    log = RunLog(tmp_path / "file/log.jsonl")
+    log.write({})
+    log.write({})
+    assert (log.lines, log.failure) == (0, "File exists")
+
+
+def test_logs_are_found_where_they_are_kept(tmp_path):
+    write(log_path(tmp_path), line("/x", "ok", "1"))
+    (tmp_path / "other.jsonl").touch()
+    assert find_logs(tmp_path) == [log_path(tmp_path)]

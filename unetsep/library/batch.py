@@ -1,0 +1,262 @@
+"""Songs of a run, several at a time: some are decoded or encoded while others are computed.
+
+Each song has a thread of its own, and all share the threads that run the network, so that
+the stems have the same bytes however many songs there are at a time. A song that is to end
+is asked to at its next block; one that does not hear, because its decoder hangs, is left
+behind: its thread can no longer write anything, and the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
+from ..dsp.song_stream import Progress
+from ..files import FileOptions, SeparationReport
+from .log import now
+from .songs import Job, Shared, separate_song, stopped_reports
+
+# Seconds that a song has to end after it was asked to. A block takes a second or two.
+GRACE = 10.0
+# Seconds between looks at clocks, and for Ctrl-C on Windows, where waiting hears nothing.
+TICK = 0.2
+# Bytes that a song takes beside those of the first: segments on their way, blocks that wait.
+SONG_BYTES = 700 << 20
+# Typical bytes of a second of music, for a guess at lengths that opens no file.
+LOSSLESS_RATE, LOSSY_RATE = 120_000, 24_000
+LOSSLESS = frozenset(".wav .wave .bwf .rf64 .w64 .flac .aif .aiff .aifc .caf .au .ape .wv".split())  # noqa: SIM905
+# Songs shorter than this hold few segments, which keep few threads busy.
+SHORT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class SongOutcome:
+    """A song that has ended.
+
+    Parameters
+    ----------
+    job
+        The song.
+    reports
+        What became of it, with each model.
+    begun
+        When its work began, in UTC.
+    """
+
+    job: Job
+    reports: list[SeparationReport]
+    begun: datetime
+
+
+class Listener:
+    """What wants to know of songs while they are separated; methods are called from threads."""
+
+    def begin(self, job: Job) -> Progress | None:  # noqa: ARG002
+        """Work on a song begins; the callback that gets its progress."""
+        return None
+
+    def failed(self, error: Exception) -> None:
+        """What became the error of a report."""
+
+
+def separate_songs(
+    jobs: Sequence[Job],
+    options: FileOptions,
+    *,
+    at_once: int = 1,
+    timeout: float | None = None,
+    listener: Listener | None = None,
+) -> Generator[SongOutcome, None, None]:
+    """Separate songs and yield what became of each as soon as it has ended.
+
+    Close the iterator, or exhaust it: then no thread of a song is left but such as hang.
+
+    Parameters
+    ----------
+    jobs
+        The songs.
+    options
+        See `separate_song`.
+    at_once
+        How many are worked on at the same time. With one, they end in their order.
+    timeout
+        Seconds after which a song is given up, if it has not ended.
+    listener
+        See `Listener`.
+
+    Yields
+    ------
+    SongOutcome
+        One for each song.
+
+    Raises
+    ------
+    ValueError
+        If the time limit is not positive.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, got {timeout:g}")
+    if not jobs:
+        return
+    with segment_pool(jobs[0].parts[0].separator.device) as pool:
+        batch = _Batch(options, pool, timeout, listener or Listener())
+        try:
+            for job in jobs:
+                if len(batch.running) >= at_once:
+                    yield batch.next()
+                batch.begin(job)
+            while batch.running:
+                yield batch.next()
+        finally:
+            batch.end()
+
+
+class _Song:
+    """One song with its thread.
+
+    Parameters
+    ----------
+    job
+        The song.
+    run
+        What separates it, given what the songs share.
+    pool
+        See `Shared`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        run: Callable[[Job, Shared], list[SeparationReport]],
+        pool: SegmentPool | None,
+        ended: queue.Queue[_Song],
+    ) -> None:
+        self.job, self.begun, self.started = job, now(), time.monotonic()
+        self.shared = Shared(pool)
+        self.reports: list[SeparationReport] | None = None
+        self.error: BaseException | None = None
+        self._work, self._ended = run, ended
+        self.thread = threading.Thread(target=self._run, name=f"song {job.song.path}", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.reports = self._work(self.job, self.shared)
+        except BaseException as error:  # to be raised where the run is, whatever it is
+            self.error = error
+        self._ended.put(self)
+
+
+class _Batch:
+    """Songs that are worked on."""
+
+    def __init__(
+        self,
+        options: FileOptions,
+        pool: SegmentPool | None,
+        timeout: float | None,
+        listener: Listener,
+    ) -> None:
+        self._options, self._pool = options, pool
+        self._timeout, self._listener = math.inf if timeout is None else timeout, listener
+        self._ended: queue.Queue[_Song] = queue.Queue()
+        self.running: list[_Song] = []
+
+    def begin(self, job: Job) -> None:
+        """Let a thread work on a song."""
+        self.running.append(_Song(job, self._separate, self._pool, self._ended))
+
+    def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
+        progress = self._listener.begin(job)
+        return separate_song(job, self._options, progress, self._listener.failed, shared)
+
+    def next(self) -> SongOutcome:
+        """Wait for the next song that ends, or whose time is over."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                song = self._ended.get(timeout=TICK)
+                if song in self.running:  # else it was left behind
+                    return self._outcome(song)
+            for song in self.running:
+                over = time.monotonic() - song.started - self._timeout
+                if over > 0:
+                    song.shared.stop.set()
+                if over > GRACE:
+                    return self._outcome(song)
+
+    def _outcome(self, song: _Song) -> SongOutcome:
+        self.running.remove(song)
+        if song.error is not None:
+            raise song.error
+        reports = song.reports
+        # A song that came to its end just in time has stems.
+        if reports is None or (song.shared.stop.is_set() and _failed(reports)):
+            reports = stopped_reports(song.job, f"took longer than {self._timeout:g} s")
+        return SongOutcome(song.job, reports, song.begun)
+
+    def end(self) -> None:
+        """End what is being worked on, without leaving anything."""
+        for song in self.running:
+            song.shared.stop.set()
+        end = time.monotonic() + GRACE
+        for song in self.running:
+            while song.thread.is_alive() and time.monotonic() < end:
+                song.thread.join(TICK)
+
+
+def _failed(reports: Sequence[SeparationReport]) -> bool:
+    return any(report.status == "error" for report in reports)
+
+
+def choose_songs_at_once(jobs: Sequence[Job]) -> int:
+    """How many songs to work on at the same time, by cores, memory and their lengths.
+
+    With one core, nothing can overlap. Two songs are enough to decode and encode one while the
+    other is computed; of short songs, whose few segments leave threads idle, it takes more.
+    """
+    threads, memory = torch.get_num_threads(), available_memory()
+    if len(jobs) < 2 or threads < 2:
+        return 1
+    lengths = sorted(guess_seconds(job.song.path) for job in jobs)
+    short = lengths[len(lengths) // 2] < SHORT_SECONDS
+    wanted = min(threads, MAX_WORKERS) + 1 if short else 2
+    fits = wanted if memory is None else memory // SONG_BYTES
+    return max(1, min(wanted, fits, len(jobs)))
+
+
+def guess_seconds(path: Path) -> float:
+    """About how long a song is, by its size; 0 if it is not there."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return 0.0
+    lossless = path.suffix.lower() in LOSSLESS
+    return size / (LOSSLESS_RATE if lossless else LOSSY_RATE)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take; None where the system does not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        found.append(int(text.partition("MemAvailable:")[2].split()[0]) << 10)
+    with contextlib.suppress(OSError, ValueError):  # that of a container
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        found.append(max(0, limit - used))
+    if not found:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return min(found, default=None)

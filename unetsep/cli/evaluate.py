@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
 from ..train.evaluation.scoring import METRICS
+from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import find_tracks
 from .models import ModelChoice
 
@@ -91,11 +93,14 @@ def run_eval(options: EvalOptions) -> bool:
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
     tracks = find_tracks(root, options.subset, options.tracks)
     methods = options.what.methods()
-    for sentence in check_scores(tracks, methods):
+    for track, sources in itertools.product(tracks, settings.sources):
+        check_set(sources, track.stems)
+    for sentence in check_scores(tracks, methods, settings.sets):
         console.print(sentence, markup=False)
     _check_place(settings, options.figures)
     hide_decoder_chatter()
-    with _bar(console, len(tracks) * len(methods)) as progress:
+    total = len(tracks) * len(methods) * len(settings.sets)
+    with _bar(console, total) as progress:
         outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
     data = f"{len(tracks)} {options.subset} tracks of {root.resolve().name}, "
     data += reports.lengths(outcomes)
@@ -176,9 +181,8 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
 def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
     """Print measured tables, notes and, apart from them, published scores."""
     out = _stdout()
-    for metric in report.shown:
-        out.print(_rich(reports.measured_table(report, metric), f"{metric} (dB)"))
-    out.print(_rich(reports.leakage_table(report), "leakage (dB, lower is better)"))
+    for title, table in reports.titled_tables(report):
+        out.print(_rich(table, title))
     out.print(reports.definition(report), markup=False, style="dim")
     for note in report.notes:
         out.print(f"Note: {note}", markup=False)

@@ -316,6 +316,14 @@ def import_spleeter(**options: Any) -> None:
     type=click.Choice(["sdr", "bsseval", "museval"]),
     help="bsseval adds ISR, SIR and SAR; museval computes the same by museval, slowly.",
 )
+@click.option(
+    "--sources",
+    multiple=True,
+    type=names,
+    metavar="A,B",
+    help="Score in this set, such as vocals,accompaniment (the sum of the rest); repeatable."
+    "  [default: the stems that each method gives]",
+)
 @click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes.")
 @device
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Pictures, too.")

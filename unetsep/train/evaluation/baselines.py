@@ -15,6 +15,7 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...dsp.spectrogram import StreamingISTFT, StreamingSTFT
 from ..data.musdb import STEMS
+from .stem_sets import rest_of
 from .tracks import Signal, TrackAudio
 
 Masks = npt.NDArray[np.float32]
@@ -31,8 +32,9 @@ BASS_BELOW = 200.0
 
 
 def mixture(audio: TrackAudio) -> dict[str, Signal]:
-    """The mixture itself as every stem."""
-    return dict.fromkeys(audio.references, audio.mixture)
+    """The mixture itself as every stem, and as the rest of every stem."""
+    rests = map(rest_of, audio.references)
+    return dict.fromkeys([*audio.references, *rests], audio.mixture)
 
 
 def mixture_share(audio: TrackAudio) -> dict[str, Signal]:

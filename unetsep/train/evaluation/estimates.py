@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +20,9 @@ from ...weights.load import load_network
 from ...weights.manifest import all_models, is_path, model_name
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
+from .stem_sets import ACCOMPANIMENT, rest_of
 from .tracks import Signal, Track, TrackAudio, read_audio
 
-ACCOMPANIMENT = "accompaniment"
 # What tools call the sum of all stems but the vocals.
 ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
@@ -50,8 +50,10 @@ class Method(Protocol):
         """What the estimates of a track depend on, besides the track."""
         ...
 
-    def check(self, track: Track) -> None:
-        """Refuse a track that can have no score, as far as that is known before any work.
+    def gives(self, track: Track) -> tuple[str, ...]:
+        """The set in which a track is scored unless another is asked for.
+
+        It is known before any work, and so is whether a track can have no score.
 
         Raises
         ------
@@ -61,7 +63,7 @@ class Method(Protocol):
         ...
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
-        """Estimates, each ``(channels, samples)``; their keys are the scored set."""
+        """Estimates, each ``(channels, samples)``, of what `gives` names at least."""
         ...
 
 
@@ -99,13 +101,15 @@ class ModelMethod:
         """The checkpoint's hash, and the version that ran it."""
         return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
 
-    def check(self, track: Track) -> None:
-        """A model must estimate one of the track's stems at least."""
-        if not set(self.stems) & set(track.stems):
+    def gives(self, track: Track) -> tuple[str, ...]:
+        """The track's stems that the model has; if it is only one, that and the rest."""
+        shared = tuple(stem for stem in track.stems if stem in self.stems)
+        if not shared:
             raise ValueError(
                 f"the model estimates {', '.join(self.stems)}, the songs have "
                 f"{', '.join(track.stems)}: scores need a stem of both"
             )
+        return shared if len(shared) > 1 else (shared[0], rest_of(shared[0]))
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
         """The model's stems; where the track has only one of them, that and the rest.
@@ -147,8 +151,9 @@ class BaselineMethod:
         """The baseline's name, and the version that ran it."""
         return {"kind": self.kind, "name": self.name, "unetsep": __version__}
 
-    def check(self, track: Track) -> None:
-        """Baselines know the stems, or say so themselves."""
+    def gives(self, track: Track) -> tuple[str, ...]:
+        """All stems; a baseline that cannot give them says so itself."""
+        return track.stems
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
         """Estimates of all stems."""
@@ -179,9 +184,9 @@ class FolderMethod:
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
         return {"kind": self.kind, "files": files}
 
-    def check(self, track: Track) -> None:
-        """The estimates must be there."""
-        self.find(track)
+    def gives(self, track: Track) -> tuple[str, ...]:
+        """The estimates that are there."""
+        return tuple(self.find(track))
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Read the stems; a longer file is read no further than the track."""
@@ -225,29 +230,6 @@ def _audio(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-
-
-def rest_of(stem: str) -> str:
-    """What to call the sum of all stems but one."""
-    return ACCOMPANIMENT if stem == "vocals" else f"no_{stem}"
-
-
-def references(audio: TrackAudio, stems: Iterable[str]) -> dict[str, Signal]:
-    """True signals for estimated stems, sums of stems included.
-
-    Parameters
-    ----------
-    audio
-        A decoded track.
-    stems
-        Names of estimates; unknown ones are left out.
-    """
-    true = dict(audio.references)
-    for stem in audio.references:
-        if rest_of(stem) in stems:
-            others = [signal for name, signal in audio.references.items() if name != stem]
-            true[rest_of(stem)] = np.stack(others).sum(axis=0, dtype=np.float64).astype(np.float32)
-    return true
 
 
 def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -11,13 +12,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...audio.libsndfile import hide_decoder_chatter
 from ...errors import UnetsepError
 from . import results
-from .estimates import Method, references
+from .estimates import Method
 from .scoring import TrackScores, score
-from .tracks import Track, read_track
+from .stem_sets import Sources, absent, references, regroup
+from .tracks import Signal, Track, TrackAudio, read_track
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,25 @@ class Settings:
         One of `unetsep.train.evaluation.scoring.MODES`.
     duration
         Seconds of each track that are read, separated and scored; None for all.
+    sources
+        Sets of stems in which every method is scored, see `unetsep.train.evaluation.stem_sets`;
+        without any each is scored in the set that it gives.
     """
 
     output: Path
     metrics: str = "sdr"
     duration: float | None = None
+    sources: tuple[Sources, ...] = ()
+
+    @property
+    def sets(self) -> tuple[Sources, ...]:
+        """The sets; an empty one stands for what a method gives."""
+        return self.sources or ((),)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One method on one track: scores, or why there are none.
+    """One method on one track in one set: scores, or why there are none.
 
     Parameters
     ----------
@@ -53,6 +65,8 @@ class Outcome:
         Empty unless it failed.
     reused
         Whether the scores were there before.
+    sources
+        The set that was asked for; empty for what the method gives.
     """
 
     method: str
@@ -60,6 +74,7 @@ class Outcome:
     scores: TrackScores | None = None
     error: str = ""
     reused: bool = False
+    sources: Sources = ()
 
 
 def evaluate(
@@ -92,7 +107,7 @@ def evaluate(
     Returns
     -------
     list of Outcome
-        Sorted by method and track, in the order given.
+        Sorted by set, method and track, in the order given.
 
     Raises
     ------
@@ -106,16 +121,30 @@ def evaluate(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     work = functools.partial(score_track, methods=tuple(methods), settings=settings)
-    found: dict[tuple[str, str], Outcome] = {}
+    found: dict[tuple[Sources, str, str], Outcome] = {}
     for outcome in _results(work, tracks, min(jobs, len(tracks))):
-        found[outcome.method, outcome.track] = outcome
+        found[outcome.sources, outcome.method, outcome.track] = outcome
         if progress is not None:
             progress(outcome)
-    return [found[method.name, track.name] for method in methods for track in tracks]
+    return [
+        found[sources, method.name, track.name]
+        for sources in settings.sets
+        for method in methods
+        for track in tracks
+    ]
 
 
-def check_scores(tracks: Sequence[Track], methods: Sequence[Method]) -> list[str]:
+def check_scores(
+    tracks: Sequence[Track], methods: Sequence[Method], sets: Sequence[Sources] = ((),)
+) -> list[str]:
     """Find out before any work what can have no score.
+
+    Parameters
+    ----------
+    tracks, methods
+        Of the evaluation.
+    sets
+        See `Settings.sets`.
 
     Returns
     -------
@@ -128,8 +157,8 @@ def check_scores(tracks: Sequence[Track], methods: Sequence[Method]) -> list[str
         If there is a method that no track can have a score of.
     """
     sentences = []
-    for method in methods:
-        reasons = [reason for track in tracks if (reason := _refusal(method, track))]
+    for method, sources in itertools.product(methods, sets):
+        reasons = [reason for track in tracks if (reason := _refusal(method, track, sources))]
         if len(reasons) == len(tracks):
             raise UnetsepError(f"{method.label} cannot be scored: {reasons[0]}")
         if reasons:
@@ -140,13 +169,28 @@ def check_scores(tracks: Sequence[Track], methods: Sequence[Method]) -> list[str
     return sentences
 
 
-def _refusal(method: Method, track: Track) -> str:
+def _refusal(method: Method, track: Track, sources: Sources) -> str:
     """Why there can be no score; empty if there can."""
     try:
-        method.check(track)
+        _scored_set(method, track, sources)
     except (UnetsepError, ValueError) as error:
         return str(error)
     return ""
+
+
+def _scored_set(method: Method, track: Track, sources: Sources) -> Sources:
+    """The set in which a method is scored on a track.
+
+    Raises
+    ------
+    UnetsepError, ValueError
+        If there can be no score.
+    """
+    given = method.gives(track)
+    missing = absent(sources, given, track.stems)
+    if missing:
+        raise ValueError(f"it gives {', '.join(given)}, from which {missing[0]} cannot be added up")
+    return sources or given
 
 
 def _check_names(names: list[str], what: str) -> None:
@@ -190,35 +234,60 @@ def _start(threads: int) -> None:
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:
     """All methods on one track; errors of the outside world become outcomes."""
-    try:
-        about = results.track_origin(track)
-    except OSError as error:
-        return [Outcome(m.name, track.name, error=f"{track.path}: {error}") for m in methods]
+    song = _Song(track, settings.duration)
     outcomes = []
-    audio = None
     for method in methods:
-        try:
-            origin = results.Origin(method.origin(track), about, settings.duration)
-            path = results.path_of(settings.output, method.name, track)
-            there = results.reusable(path, origin, settings.metrics)
-            if there is not None:
-                outcomes.append(Outcome(method.name, track.name, there, reused=True))
+        estimates: dict[str, Signal] = {}  # of this method, for all sets
+        for sources in settings.sets:
+            outcome = functools.partial(Outcome, method.name, track.name, sources=sources)
+            path = results.path_of(settings.output, method.name, track, sources)
+            try:
+                origin = results.Origin(method.origin(track), song.origin, settings.duration)
+                there = results.reusable(path, origin, settings.metrics)
+                scores = there or _score(song, method, sources, settings.metrics, estimates)
+            except (UnetsepError, ValueError) as error:
+                outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
-            if audio is None:
-                audio = read_track(track, settings.duration)
-            estimates = method.estimate(track, audio)
-            true = references(audio, estimates)
-            scores = score(
-                true,
-                estimates,
-                audio.sample_rate,
-                mode=settings.metrics,
-                mixture=audio.mixture,
-            )
-        except (UnetsepError, ValueError) as error:
-            outcomes.append(Outcome(method.name, track.name, error=f"{track.name}: {error}"))
-            continue
-        results.write(path, scores, origin, settings.metrics)
-        # As they would be read from the file, so that a resumed report is the same.
-        outcomes.append(Outcome(method.name, track.name, results.read(path)[0]))
+            except OSError as error:
+                outcomes.append(outcome(error=f"{track.path}: {error}"))
+                continue
+            if there is None:
+                results.write(path, scores, origin, settings.metrics)
+                # As they would be read from the file, so that a resumed report is the same.
+                scores = results.read(path)[0]
+            outcomes.append(outcome(scores=scores, reused=there is not None))
     return outcomes
+
+
+class _Song:
+    """A track whose audio is decoded when the first method needs it."""
+
+    def __init__(self, track: Track, duration: float | None) -> None:
+        self.track, self.duration = track, duration
+
+    @functools.cached_property
+    def origin(self) -> list[Any]:
+        """See `unetsep.train.evaluation.results.track_origin`."""
+        return results.track_origin(self.track)
+
+    @functools.cached_property
+    def audio(self) -> TrackAudio:
+        """The decoded track."""
+        return read_track(self.track, self.duration)
+
+
+def _score(
+    song: _Song, method: Method, sources: Sources, metrics: str, estimates: dict[str, Signal]
+) -> TrackScores:
+    """Scores in a set; ``estimates`` is filled if it is empty."""
+    scored = _scored_set(method, song.track, sources)
+    audio = song.audio
+    if not estimates:
+        estimates.update(method.estimate(song.track, audio))
+    return score(
+        references(audio, scored),
+        regroup(estimates, scored, song.track.stems),
+        audio.sample_rate,
+        mode=metrics,
+        mixture=audio.mixture,
+    )

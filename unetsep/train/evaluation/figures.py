@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.musdb import STEMS
 from .report import EvaluationReport, Row, definition
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ DPI = 150
 def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     """Write ``figure2.png``, ``table1.png`` and ``tracks.png``.
 
+    Of several sets of stems the first has these names, others ``figure2-vocals-accompaniment.png``
+    and so on: scores of two sets never stand in one picture.
+
     Parameters
     ----------
     report
@@ -30,15 +33,17 @@ def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     folder
         Must exist.
     """
-    figures = {"figure2": box_plot(report), "table1": table(report), "tracks": scatter(report)}
     paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=DPI)
+    for number, (stems, rows) in enumerate(report.sets.items()):
+        part = replace(report, rows=rows)
+        figures = {"figure2": box_plot(part), "table1": table(part), "tracks": scatter(part)}
+        for name, figure in figures.items():
+            paths.append(folder / f"{'-'.join((name, *(stems if number else ())))}.png")
+            figure.savefig(paths[-1], dpi=DPI)
     return paths
 
 
-def box_plot(report: EvaluationReport, stem: str = "vocals") -> Figure:
+def box_plot(report: EvaluationReport, stem: str = "") -> Figure:
     """SDR of one stem over tracks, one box per method; baselines in grey.
 
     Boxes span the quartiles, whiskers the data within 1.5 times that range.
@@ -46,10 +51,11 @@ def box_plot(report: EvaluationReport, stem: str = "vocals") -> Figure:
     Parameters
     ----------
     report
-        Measured rows.
+        Measured rows, of one set.
     stem
-        Tang's Figure 2 shows vocals.
+        By default the first of the set: Tang's Figure 2 shows vocals.
     """
+    stem = stem or _stems(report)[0]
     rows = [row for row in report.rows if _finite(row, stem)]
     figure = _figure(2 + 0.8 * max(len(rows), 3), 4.5)
     axes = figure.subplots()
@@ -69,16 +75,17 @@ def box_plot(report: EvaluationReport, stem: str = "vocals") -> Figure:
 
 
 def table(report: EvaluationReport) -> Figure:
-    """Median SDR of the four stems with intervals, as a picture of a table."""
-    head = ["method", *STEMS, "mean"]
+    """Median SDR of the stems of one set with intervals, as a picture of a table."""
+    stems = _stems(report)
+    head = ["method", *stems, "mean"]
     cells = [
-        [row.label, *(_cell(row, stem) for stem in STEMS), str(row.mean()).replace(" [", "\n[")]
+        [row.label, *(_cell(row, stem) for stem in stems), str(row.mean()).replace(" [", "\n[")]
         for row in report.rows
     ]
     figure = _figure(9.5, 1.0 + 0.42 * (len(cells) + 1))
     axes = figure.subplots()
     axes.axis("off")
-    widths = [0.25, *[0.15] * (len(head) - 1)]
+    widths = [0.25, *[0.75 / (len(head) - 1)] * (len(head) - 1)]
     drawn = axes.table(cells, colLabels=head, colWidths=widths, loc="center", cellLoc="center")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
@@ -99,9 +106,13 @@ def _cell(row: Row, stem: str) -> str:
 
 def scatter(report: EvaluationReport) -> Figure:
     """SDR of every track, one panel per stem, tracks sorted by the first method's SDR."""
-    figure = _figure(10, 7)
-    panels = figure.subplots(2, 2).flat
-    for axes, stem in zip(panels, STEMS, strict=True):
+    stems = _stems(report)
+    lines = math.ceil(len(stems) / 2)
+    figure = _figure(10, 3.5 * lines)
+    panels = figure.subplots(lines, 2, squeeze=False).flat
+    for axes in list(panels)[len(stems) :]:
+        axes.set_axis_off()
+    for axes, stem in zip(panels, stems, strict=False):
         rows = [row for row in report.rows if _finite(row, stem)]
         order = _order(rows[0], stem) if rows else []
         baselines = [row.name for row in rows if row.kind == "baseline"]
@@ -120,6 +131,12 @@ def scatter(report: EvaluationReport) -> Figure:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def _stems(report: EvaluationReport) -> tuple[str, ...]:
+    """The set of a report of one set."""
+    (stems,) = report.sets
+    return stems
 
 
 def _order(row: Row, stem: str) -> list[str]:

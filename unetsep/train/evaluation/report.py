@@ -14,15 +14,16 @@ import numpy as np
 
 from ...version import __version__
 from ..data.musdb import STEMS
-from .estimates import ACCOMPANIMENT, Method
+from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median
 from .published import PUBLISHED, Published
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
+from .stem_sets import ACCOMPANIMENT, Sources
 
 LEAKAGE = (
-    "Energy of the estimate over that of the mixture in dB, the lower the better: median over "
+    "energy of the estimate over that of the mixture in dB, the lower the better: median over "
     "all seconds in which the stem lies at least 50 dB below the mixture, and the mixture above "
     "-60 dBFS."
 )
@@ -30,12 +31,14 @@ LEAKAGE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One method's scores on all tracks.
+    """One method's scores on all tracks that were scored in one set of stems.
 
     Parameters
     ----------
     name, label, kind
         Of the method.
+    stems
+        The set, in the usual order; see `unetsep.train.evaluation.stem_sets`.
     tracks
         Track name to scores.
     failed
@@ -45,15 +48,9 @@ class Row:
     name: str
     label: str
     kind: str
+    stems: Sources
     tracks: dict[str, TrackScores]
     failed: tuple[str, ...]
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """All stems that were scored, in the usual order."""
-        found = {stem for scores in self.tracks.values() for stem in scores.stems}
-        usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in found]
-        return (*usual, *sorted(found - set(usual)))
 
     @property
     def silent(self) -> dict[str, int]:
@@ -79,9 +76,9 @@ class Row:
         return pooled_median(found)
 
     def mean(self, metric: str = "SDR") -> Interval:
-        """Mean of the four stems' medians; NaN for methods with other stems."""
-        columns = [self.by_track(stem, metric) for stem in STEMS]
-        return mean_of_medians(np.array(columns, dtype=np.float64).T.reshape(-1, len(STEMS)))
+        """Mean of the medians of the set's stems."""
+        columns = [self.by_track(stem, metric) for stem in self.stems]
+        return mean_of_medians(np.array(columns, dtype=np.float64).T.reshape(-1, len(columns)))
 
 
 @dataclass(frozen=True)
@@ -109,10 +106,10 @@ class EvaluationReport:
         return METRICS[:1] if self.metrics == "sdr" else METRICS
 
     @property
-    def stems(self) -> tuple[str, ...]:
-        """Columns: the four stems, and any others that were scored."""
-        others = dict.fromkeys(stem for row in self.rows for stem in row.stems)
-        return (*STEMS, *(stem for stem in others if stem not in STEMS))
+    def sets(self) -> dict[Sources, tuple[Row, ...]]:
+        """Rows by the set that they were scored in: each set has tables of its own."""
+        sets = dict.fromkeys(row.stems for row in self.rows)
+        return {each: tuple(row for row in self.rows if row.stems == each) for each in sets}
 
     @property
     def notes(self) -> list[str]:
@@ -124,23 +121,46 @@ class EvaluationReport:
                 notes.append(f"{row.label}: silent throughout and not scored: {counted} tracks")
             if row.failed:
                 notes.append(f"{row.label}: {len(row.failed)} tracks failed")
-            if row.stems and not set(STEMS) <= set(row.stems):
-                notes.append(f"{row.label}: scored in the set {', '.join(row.stems)}")
+        if len(self.sets) > 1:
+            notes.append("scores depend on the set of stems: never compare those of two sets")
         return notes
 
 
 def collect(
     methods: Sequence[Method], outcomes: Iterable[Outcome], data: str, metrics: str
 ) -> EvaluationReport:
-    """Rows from the outcomes of `unetsep.train.evaluation.evaluate.evaluate`."""
+    """Rows from the outcomes of `unetsep.train.evaluation.evaluate.evaluate`.
+
+    A method whose tracks were scored in several sets has a row for each.
+    """
     found = list(outcomes)
     rows = []
     for method in methods:
         mine = [outcome for outcome in found if outcome.method == method.name]
-        tracks = {o.track: o.scores for o in mine if o.scores is not None}
-        failed = tuple(o.track for o in mine if o.scores is None)
-        rows.append(Row(method.name, method.label, method.kind, tracks, failed))
+        for asked in dict.fromkeys(outcome.sources for outcome in mine):
+            rows += _rows(method, [outcome for outcome in mine if outcome.sources == asked])
     return EvaluationReport(tuple(rows), data, metrics)
+
+
+def _rows(method: Method, outcomes: Sequence[Outcome]) -> list[Row]:
+    """Rows of a method from its outcomes in the set that was asked for, or in what it gave."""
+    sets: dict[Sources, dict[str, TrackScores]] = {}
+    for outcome in outcomes:
+        if outcome.scores is not None:
+            sets.setdefault(_ordered(outcome.scores.stems), {})[outcome.track] = outcome.scores
+    failed = tuple(outcome.track for outcome in outcomes if outcome.scores is None)
+    if not sets:
+        sets[_ordered(outcomes[0].sources) or STEMS] = {}
+    return [
+        Row(method.name, method.label, method.kind, stems, tracks, failed)
+        for stems, tracks in sets.items()
+    ]
+
+
+def _ordered(stems: Sources) -> Sources:
+    """Stems in the usual order, the same for all methods that were scored in one set."""
+    usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in stems]
+    return (*usual, *sorted(set(stems) - set(usual)))
 
 
 def lengths(outcomes: Iterable[Outcome]) -> str:
@@ -163,34 +183,47 @@ def definition(report: EvaluationReport) -> str:
     )
 
 
-def measured_table(report: EvaluationReport, metric: str) -> list[list[str]]:
-    """Header and rows of one metric's table, as text."""
-    head = ["method", *report.stems, "mean", "tracks"]
+def measured_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
+    """Header and rows of one metric's table in one set, as text."""
+    stems = rows[0].stems
+    head = ["method", *stems, "mean", "tracks"]
     body = [
         [
             row.label,
-            *(str(row.interval(stem, metric)) for stem in report.stems),
+            *(str(row.interval(stem, metric)) for stem in stems),
             str(row.mean(metric)),
             str(len(row.tracks)),
         ]
-        for row in report.rows
+        for row in rows
     ]
     return [head, *body]
 
 
-def leakage_table(report: EvaluationReport) -> list[list[str]]:
+def leakage_table(rows: Sequence[Row]) -> list[list[str]]:
     """Header and rows of the leakage into each stem, with the seconds it is the median of."""
-    rows = [(row, [row.leakage(stem) for stem in report.stems]) for row in report.rows]
+    stems = rows[0].stems
+    found = [(row, [row.leakage(stem) for stem in stems]) for row in rows]
     return [
-        ["method", *report.stems],
+        ["method", *stems],
         *(
             [
                 row.label,
-                *(f"{value:.1f} ({seconds} s)" if seconds else "-" for value, seconds in found),
+                *(f"{value:.1f} ({seconds} s)" if seconds else "-" for value, seconds in values),
             ]
-            for row, found in rows
+            for row, values in found
         ),
     ]
+
+
+def titled_tables(report: EvaluationReport) -> list[tuple[str, list[list[str]]]]:
+    """Titles and tables, those of one set after those of another."""
+    several = len(report.sets) > 1
+    tables = []
+    for stems, rows in report.sets.items():
+        place = f", set {', '.join(stems)}" if several or stems != STEMS else ""
+        tables += [(f"{each} (dB){place}", measured_table(rows, each)) for each in report.shown]
+        tables.append((f"Leakage (dB, lower is better){place}", leakage_table(rows)))
+    return tables
 
 
 def published_table(report: EvaluationReport) -> list[list[str]]:
@@ -210,17 +243,18 @@ def _plain(value: float) -> str:
 def to_markdown(report: EvaluationReport) -> str:
     """The whole report."""
     lines = ["# Evaluation", "", definition(report), ""]
-    for metric in report.shown:
-        lines += [f"## {metric}", "", *_markdown(measured_table(report, metric)), ""]
-    lines += ["## Leakage", "", LEAKAGE, "", *_markdown(leakage_table(report)), ""]
+    for title, table in titled_tables(report):
+        lines += [f"## {title}", "", *markdown(table), ""]
+    lines += [f"Leakage: {LEAKAGE}", ""]
     lines += [f"- {note}" for note in report.notes]
     lines += ["", "## Published elsewhere", ""]
     lines += ["SDR on other data: not comparable with the measured rows above.", ""]
-    lines += _markdown(published_table(report))
+    lines += markdown(published_table(report))
     return "\n".join(lines) + "\n"
 
 
-def _markdown(table: list[list[str]]) -> list[str]:
+def markdown(table: list[list[str]]) -> list[str]:
+    """Lines of a table whose first row is its header."""
     head, *body = table
     numeric = [
         cell not in ("method", "published", "test set", "trained on", "source") for cell in head
@@ -233,17 +267,20 @@ def to_csv(report: EvaluationReport) -> str:
     """One line per method, stem and metric: median over tracks and its interval."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "kind", "stem", "metric", "median", "low", "high", "tracks"])
+    writer.writerow(
+        ["method", "kind", "set", "stem", "metric", *("median", "low", "high", "tracks")]
+    )
     for row in report.rows:
+        about = [row.name, row.kind, "-".join(row.stems)]
         for metric in report.shown:
             for stem in (*row.stems, "mean"):
                 found = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
                 numbers = [_csv(found.value), _csv(found.low), _csv(found.high)]
-                writer.writerow([row.name, row.kind, stem, metric, *numbers, found.tracks])
+                writer.writerow([*about, stem, metric, *numbers, found.tracks])
         for stem in row.stems:
             value, seconds = row.leakage(stem)
             if seconds:
-                writer.writerow([row.name, row.kind, stem, "leakage", _csv(value), "", "", ""])
+                writer.writerow([*about, stem, "leakage", _csv(value), "", "", ""])
     return text.getvalue()
 
 
@@ -251,13 +288,15 @@ def tracks_csv(report: EvaluationReport) -> str:
     """One line per method, track, stem and metric: median over frames."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "track", "stem", "metric", "median"])
+    writer.writerow(["method", "set", "track", "stem", "metric", "median"])
     for row in report.rows:
         for track, scores in row.tracks.items():
             for stem in scores.stems:
                 for metric in report.shown:
                     value = scores.median(stem, metric)
-                    writer.writerow([row.name, track, stem, metric, _csv(value)])
+                    writer.writerow(
+                        [row.name, "-".join(row.stems), track, stem, metric, _csv(value)]
+                    )
     return text.getvalue()
 
 

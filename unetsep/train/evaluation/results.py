@@ -1,6 +1,7 @@
 """One JSON file per method and track, in museval's layout, and when it may be reused.
 
-``<output>/<method>/<train or test>/<track>.json`` holds what museval writes, and in the
+``<output>/<method>/<train or test>/<track>.json``, below a folder such as
+``vocals-accompaniment`` if that set was asked for, holds what museval writes, and in the
 key ``unetsep``, which museval's tools ignore, how the scores came about. As in museval's
 own files infinities are written as NaN and NaN as the bare word, which Python, pandas and
 simplejson read but strict JSON parsers do not.
@@ -20,6 +21,7 @@ from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
 from .scoring import METRICS, TrackScores
+from .stem_sets import Sources
 from .tracks import Track
 
 # Raise this when scores change for the same audio.
@@ -63,9 +65,9 @@ def track_origin(track: Track) -> list[Any]:
     return [[path.name, path.stat().st_size] for path in track.files]
 
 
-def path_of(output: Path, method: str, track: Track) -> Path:
-    """Where the scores of a method on a track are."""
-    return output / method / track.folder / f"{track.name}.json"
+def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:
+    """Where the scores of a method on a track are; a set that was asked for has its own folder."""
+    return output / "-".join(sources) / method / track.folder / f"{track.name}.json"
 
 
 def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:

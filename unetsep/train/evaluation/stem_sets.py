@@ -1,0 +1,136 @@
+"""The set of stems in which tracks are scored: scores depend on it.
+
+A set holds stems of the songs, or sums of them. SiSEC (Stöter et al. 2018) scores systems for
+two stems in the set of ``vocals`` and ``accompaniment``, the sum of all stems but the vocals. A
+frame in which one stem of the set is silent has no score, so vocals read another value in that
+set than beside drums, bass and other: the two are never to stand in one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .tracks import Signal, TrackAudio
+
+ACCOMPANIMENT = "accompaniment"
+Sources = tuple[str, ...]
+
+
+def rest_of(stem: str) -> str:
+    """What to call the sum of all stems but one."""
+    return ACCOMPANIMENT if stem == "vocals" else f"no_{stem}"
+
+
+def parts_of(source: str, stems: Sequence[str]) -> Sources:
+    """The stems whose sum a source is.
+
+    Parameters
+    ----------
+    source
+        A stem, or the `rest_of` one.
+    stems
+        Whose sum the mixture is.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parts_of("accompaniment", ("vocals", "drums", "bass", "other"))
+    ('drums', 'bass', 'other')
+    """
+    if source in stems:
+        return (source,)
+    for stem in stems:
+        if source == rest_of(stem):
+            return tuple(other for other in stems if other != stem)
+    rests = [rest_of(stem) for stem in stems]
+    raise ValueError(
+        f"--sources: there is no {source!r}, expected some of {', '.join((*stems, *rests))}"
+    )
+
+
+def check_set(sources: Sequence[str], stems: Sequence[str]) -> None:
+    """Refuse a set in which tracks with these stems cannot be scored.
+
+    Raises
+    ------
+    ValueError
+        If it has fewer than two sources, one twice, or one that is not of the songs.
+    """
+    if len(sources) < 2 or len(set(sources)) < len(sources):
+        raise ValueError(
+            f"--sources {','.join(sources)}: expected two or more different names, such as "
+            f"vocals,{ACCOMPANIMENT}"
+        )
+    for source in sources:
+        parts_of(source, stems)
+
+
+def absent(sources: Sequence[str], given: Iterable[str], stems: Sequence[str]) -> list[str]:
+    """Sources that can neither be found among estimates nor be added up from them.
+
+    Parameters
+    ----------
+    sources
+        A set.
+    given
+        Names of the estimates.
+    stems
+        Of the track.
+    """
+    names = set(given)
+    return [s for s in sources if s not in names and not set(parts_of(s, stems)) <= names]
+
+
+def regroup(
+    estimates: Mapping[str, Signal], sources: Sequence[str], stems: Sequence[str]
+) -> dict[str, Signal]:
+    """Estimates in a set: as they are, or added up.
+
+    Parameters
+    ----------
+    estimates
+        Each ``(channels, samples)``.
+    sources
+        A set, no source of which is `absent`.
+    stems
+        Of the track.
+    """
+    return {
+        source: estimates[source]
+        if source in estimates
+        else _total([estimates[part] for part in parts_of(source, stems)])
+        for source in sources
+    }
+
+
+def references(audio: TrackAudio, sources: Iterable[str]) -> dict[str, Signal]:
+    """True signals in a set.
+
+    Parameters
+    ----------
+    audio
+        A decoded track.
+    sources
+        Stems of it, or sums of them.
+
+    Raises
+    ------
+    ValueError
+        If a source is neither.
+    """
+    return regroup(audio.references, tuple(sources), tuple(audio.references))
+
+
+def _total(signals: Sequence[Signal]) -> Signal:
+    """The sum of signals that may differ in length, as estimates of other tools do."""
+    longest = max(signal.shape[-1] for signal in signals)
+    total = np.zeros((len(signals[0]), longest))
+    for signal in signals:
+        total[:, : signal.shape[-1]] += signal
+    return total.astype(np.float32)

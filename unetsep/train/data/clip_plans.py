@@ -78,11 +78,13 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     lengths = np.array([float(recording.samples) for recording in recordings])
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)
     own = np.array([recording.weight for recording in recordings])
+    weights: npt.NDArray[np.float64] = roots * own
     if not by_artist or not recordings:
-        return roots * own
+        return weights
     _, artist = np.unique([recording.artist for recording in recordings], return_inverse=True)
-    share = roots / np.bincount(artist, roots)[artist]
-    return share * np.sqrt(np.bincount(artist, lengths)[artist]) * own
+    weights /= np.bincount(artist, roots)[artist]
+    weights *= np.sqrt(np.bincount(artist, lengths)[artist])
+    return weights
 
 
 class ClipPlanner:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import json
+import subprocess
 import sys
 import typing
 from collections.abc import Iterator
@@ -11,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 import unetsep
+from unetsep.cli import main
+from unetsep.config import ModelConfig
+from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 
 
@@ -77,6 +83,70 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
         list(tiny_separator.stream(blocks, 44_100, progress=lambda *_: False))
 
 
+def test_stems_that_are_there_are_skipped_and_others_left_alone_or_replaced(
+    song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    def again(**options: typing.Any) -> str:
+        return unetsep.separate_to_files(song, tmp_path, model=tiny_separator, **options).status
+
+    assert again(skip_existing=True) == "ok"
+    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, skip_existing=True)
+    assert (report.status, report.reason) == ("skipped", "its stems exist")
+    assert set(report.stems) == set(tiny_separator.stems)
+    with pytest.raises(unetsep.AudioError, match="was made with bit_depth auto"):
+        again(skip_existing=True, bit_depth="24")
+    assert again(skip_existing=True, overwrite=True, bit_depth="24") == "ok"
+    assert again(skip_existing=True, overwrite=True, bit_depth="24") == "skipped"
+    other = Separator(UNet(ModelConfig(filters=(4,), segment_frames=64)), precision="fp32")
+    with pytest.raises(unetsep.AudioError, match="was made by tiny"):
+        unetsep.separate_to_files(song, tmp_path, model=other, skip_existing=True, bit_depth="24")
+
+
+@pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])
+def test_a_song_that_another_process_works_on_is_left_to_it(
+    function: typing.Any, song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    script = """
+import sys, unetsep
+def progress(done, total):
+    print("busy", flush=True)
+    return not sys.stdin.readline()
+try:
+    unetsep.separate_to_files(sys.argv[1], sys.argv[2], model="fast", progress=progress)
+except unetsep.CancelledError:
+    pass
+"""
+    command = [sys.executable, "-c", script, str(song), str(tmp_path / "out")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "busy\n"
+        with pytest.raises(unetsep.ClaimedError, match=f"{song}: another run is working on it"):
+            function(song, tmp_path / "out", model=tiny_separator, overwrite=True)
+        report = unetsep.separate_to_files(
+            song, tmp_path / "out", model=tiny_separator, skip_existing=True
+        )
+        assert (report.status, report.stems) == ("skipped", {})
+        other.communicate("stop\n")
+    assert not (tmp_path / "out").exists()
+    assert function(song, tmp_path / "out", model=tiny_separator)
+    assert (tmp_path / "out" / "song" / ".unetsep.wav.json").exists()
+
+
+def test_files_of_both_functions_and_of_the_command_are_known_to_each_other(
+    song: Path, tmp_path: Path
+) -> None:
+    separator = Separator("fast")
+    stems = unetsep.separate(song, tmp_path, model=separator)
+    assert len(stems.files) == 4
+    report = unetsep.separate_to_files(song, tmp_path, model=separator, skip_existing=True)
+    assert report.status == "skipped"
+    words = [str(song), "-o", str(tmp_path), "-m", "fast", "--skip-existing", "--json"]
+    result = CliRunner().invoke(main, ["separate", *words])
+    assert json.loads(result.stdout)["status"] == "skipped"
+
+
 KEYWORDS = [
     *("model", "stems", "two_stems", "container", "bit_depth", "filename"),
     *("start", "duration", "track", "overwrite", "progress"),
@@ -86,7 +156,9 @@ KEYWORDS = [
 @pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])
 def test_both_functions_take_the_same_keywords(function: object) -> None:
     parameters = inspect.signature(function).parameters.values()
-    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == KEYWORDS
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert [name for name in names if name != "skip_existing"] == KEYWORDS
+    assert ("skip_existing" in names) == (function is unetsep.separate_to_files)
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["path", "output_dir"]
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .dsp.song_stream import Progress, Selection, SongStream
     from .errors import AudioError, CancelledError, UnetsepError, WeightsError
     from .files import FileOptions, SeparationReport, separate_file
+    from .library.claims import ClaimedError
     from .network.masks import MaskNetwork
     from .separator import Audio, Model, Separator
     from .weights.manifest import Checkpoint, list_models
@@ -47,6 +48,7 @@ _HOMES = {
     "AudioError": "errors",
     "WeightsError": "errors",
     "CancelledError": "errors",
+    "ClaimedError": "library.claims",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "AudioError",
     "CancelledError",
     "Checkpoint",
+    "ClaimedError",
     "Estimate",
     "FileOptions",
     "MaskNetwork",

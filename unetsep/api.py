@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .dsp.arrays import Signal
 from .dsp.song_stream import Progress
-from .files import FileOptions, SeparationReport, separate_file, separate_to_arrays
+from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
+from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, Input, plan, refuse_existing
 from .separator import Separator
 
@@ -107,6 +108,8 @@ def separate(
         If the song cannot be read, the stems not written, the model not loaded.
     UnetsepError
         If two stems would have the same path, or one that of the input.
+    ClaimedError
+        If another process is separating the same song into the same files.
     CancelledError
         If ``progress`` returned False; no file is left.
     ValueError
@@ -130,8 +133,10 @@ def separate(
         overwrite=overwrite,
     )
     separator = model if isinstance(model, Separator) else Separator(model)
-    targets = [] if output_dir is None else _targets(path, output_dir, separator, options)
-    arrays, report = separate_to_arrays(Path(path), separator, targets, options, progress)
+    if output_dir is None:
+        arrays, report = separate_to_arrays(Path(path), separator, options, progress)
+    else:
+        arrays, report = _to_both(_job(path, output_dir, separator, options), options, progress)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
@@ -151,17 +156,28 @@ def separate_to_files(
     duration: float | str | None = None,
     track: int | None = None,
     overwrite: bool = False,
+    skip_existing: bool = False,
     progress: Progress | None = None,
 ) -> SeparationReport:
     """Separate an audio file into files; memory does not grow with the song.
 
-    Parameters and errors are those of `separate`. For several models at once, with one
-    decode, see `separate_file`.
+    The other parameters and the errors are those of `separate`. For several models at once,
+    with one decode, see `separate_file`.
+
+    Processes may share an output folder. Each song is claimed while it is worked on, and a
+    small hidden file beside the stems says what made them, as with ``unetsep separate``.
+
+    Parameters
+    ----------
+    skip_existing
+        Report a song as ``"skipped"`` whose stems are just what this call would make, or that
+        another process is working on. Stems that were made otherwise are an `AudioError`, or
+        are replaced with ``overwrite``.
 
     Returns
     -------
     SeparationReport
-        Paths, gain, speed, warnings.
+        Status, paths, gain, speed, warnings.
 
     Examples
     --------
@@ -181,23 +197,38 @@ def separate_to_files(
         overwrite=overwrite,
     )
     separator = model if isinstance(model, Separator) else Separator(model)
-    targets = _targets(path, output_dir, separator, options)
-    (report,) = separate_file(Path(path), [separator], [targets], options, progress)
+    job = _job(path, output_dir, separator, options, skip_existing=skip_existing)
+    (report,) = separate_or_raise(job, options, progress)
     _warn(report)
     return report
 
 
-def _targets(
-    path: str | Path, output_dir: str | Path, separator: Separator, options: FileOptions
-) -> list[Path]:
-    """Paths of the stems of one file, which must not exist unless they may be replaced."""
-    names = separator.select(options.stems, options.two_stems).names
-    file = Input(Path(path), Path(path).stem)
-    models = [(separator.name, names)]
-    ((targets,),) = plan([file], models, Path(output_dir), options.filename, options.suffix)
-    if not options.overwrite:
-        refuse_existing(targets)
-    return targets
+def _job(
+    path: str | Path,
+    output_dir: str | Path,
+    separator: Separator,
+    options: FileOptions,
+    *,
+    skip_existing: bool = False,
+) -> Job:
+    """What is to be made of one file, and where."""
+    file, folder = Input(Path(path), Path(path).stem), Path(output_dir)
+    models = [(separator.name, separator.select(options.stems, options.two_stems).names)]
+    ((targets,),) = plan([file], models, folder, options.filename, options.suffix)
+    part = part_for(separator, file, targets, folder, options.filename, options)
+    return Job(file, [part], skip_existing)
+
+
+def _to_both(
+    job: Job, options: FileOptions, progress: Progress | None
+) -> tuple[dict[str, Signal], SeparationReport]:
+    """Separate one file into files, and into arrays on the way."""
+    blocks: list[Signal] = []
+    (report,) = separate_or_raise(job, options, progress, lambda files: StemArrays(blocks, files))
+    (part,) = job.parts
+    if not blocks:  # another process has just made them
+        refuse_existing(part.targets)
+    return name_stems(part.separator, options, blocks), report
 
 
 def _warn(report: SeparationReport) -> None:

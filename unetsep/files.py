@@ -150,7 +150,7 @@ OpenSink = Callable[[OutputFormat, AudioInfo], Sink]
 
 
 class StemArrays:
-    """Stems in memory, and in files too if there are any: a `Sink`.
+    """Stems in memory, and elsewhere, too, if there is where: a `Sink`.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class StemArrays:
         Gets the same.
     """
 
-    def __init__(self, blocks: list[Signal], files: StemFiles | None = None) -> None:
+    def __init__(self, blocks: list[Signal], files: Sink | None = None) -> None:
         self._blocks, self._files = blocks, files
         self.paths: Sequence[Path] = files.paths if files else ()
 
@@ -223,13 +223,9 @@ def separate_file(
 
 
 def separate_to_arrays(
-    path: Path,
-    separator: Separator,
-    targets: Sequence[Path],
-    options: FileOptions,
-    progress: Progress | None = None,
+    path: Path, separator: Separator, options: FileOptions, progress: Progress | None = None
 ) -> tuple[dict[str, Signal], SeparationReport]:
-    """Separate one file with one model into arrays, and into files if ``targets`` names any.
+    """Separate one file with one model into arrays.
 
     Parameters and errors are those of `separate_file`.
 
@@ -239,14 +235,17 @@ def separate_to_arrays(
         Stem name to ``(channels, samples)``, float32, at the input's rate.
     """
     blocks: list[Signal] = []
+    sinks = [lambda _output, _info: StemArrays(blocks)]
+    (report,) = separate_into(path, [separator], sinks, options, progress)
+    return name_stems(separator, options, blocks), report
 
-    def open_sink(output: OutputFormat, info: AudioInfo) -> Sink:
-        files = StemFiles(targets, output, info, overwrite=options.overwrite) if targets else None
-        return StemArrays(blocks, files)
 
-    (report,) = separate_into(path, [separator], [open_sink], options, progress)
+def name_stems(
+    separator: Separator, options: FileOptions, blocks: Sequence[Signal]
+) -> dict[str, Signal]:
+    """Stem name to array, from what `StemArrays` has gathered."""
     names = separator.select(options.stems, options.two_stems).names
-    return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True)), report
+    return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True))
 
 
 def separate_into(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference
 from .network.devices import check_choice, choose_device, choose_precision
+from .network.inference import InferenceNetwork
 from .network.masks import MaskNetwork, ratio_masks
-from .weights.load import load_network
+from .weights.load import checkpoint_hash, load_network
 from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
@@ -92,6 +94,7 @@ class Separator:
         with OwnThread(1, "loading") as thread:
             networks = [thread.call(_network, each) for each in models]
             ready = [thread.call(for_inference, each, dtype) for each in networks]
+        self._models = models
         self.name = "+".join(
             "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
         )
@@ -103,6 +106,16 @@ class Separator:
             raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
         self.mask_extension, self.wiener = mask_extension, wiener
         self._networks = [each.to(self.device) for each in ready]
+
+    @functools.cached_property
+    def checkpoints(self) -> list[tuple[str, str]]:
+        """Name and SHA-256 of each model: of its checkpoint, or of a network's own numbers."""
+        return [
+            ("unnamed", _fingerprint(ready))
+            if isinstance(model, MaskNetwork)
+            else (model_name(model), checkpoint_hash(model))
+            for model, ready in zip(self._models, self._networks, strict=True)
+        ]
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -329,6 +342,15 @@ class Separator:
             total = masks if total is None else total + masks
         assert total is not None
         return total / len(self._networks) if len(self._networks) > 1 else total
+
+
+def _fingerprint(network: InferenceNetwork) -> str:
+    """SHA-256 of a network's config and numbers."""
+    digest = hashlib.sha256(network.config.to_json().encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _network(model: Model) -> MaskNetwork:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -18,8 +17,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import RunLog, failed_songs, find_logs, log_path, report_line, song_line
-from ..library.records import Recipe, Record, record_path
-from ..library.songs import EXIST, Job, Part
+from ..library.songs import EXIST, Job, part_for
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import (
@@ -31,8 +29,6 @@ from ..paths import (
     template_for,
 )
 from ..separator import Separator
-from ..version import __version__
-from ..weights.manifest import find_checkpoint, is_path, model_name
 from .listen import show_separated
 from .models import ModelChoice
 from .progress import Bars, duration
@@ -203,75 +199,18 @@ def _plan(
         replace(song, error=clash)
         for song, clash in zip(songs, find_clashes(songs, targets), strict=True)
     ]
-    recipes = [
-        _recipe(separator, models, names, options)
-        for separator, models, (_, names) in zip(
-            separators, options.choice.groups(), models, strict=True
-        )
-    ]
     template = template_for(file.filename, len(separators))
     return [
         Job(
             song,
             [
-                _part(separator, recipe, paths, song, template, options)
-                for separator, recipe, paths in zip(separators, recipes, of_song, strict=True)
+                part_for(separator, song, paths, options.output, template, file)
+                for separator, paths in zip(separators, of_song, strict=True)
             ],
             options.skip_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
     ]
-
-
-def _part(
-    separator: Separator,
-    recipe: Recipe,
-    paths: Sequence[Path],
-    song: Input,
-    template: str,
-    options: SeparateOptions,
-) -> Part:
-    """What one model is to make of one song."""
-    names = separator.select(options.file.stems, options.file.two_stems).names
-    record = Record(
-        record_path(
-            options.output,
-            template,
-            track=song.track,
-            ext=options.file.suffix,
-            model=separator.name,
-            suffix=song.path.suffix[1:],
-        )
-    )
-    stems = dict(zip(names, paths, strict=True))
-    return Part(separator, recipe, stems, record, record.signature)
-
-
-def _recipe(
-    separator: Separator, models: Sequence[str], stems: Sequence[str], options: SeparateOptions
-) -> Recipe:
-    """What decides the bytes of a model's stems; ``auto`` as what it means here."""
-    values = {
-        "stems": sorted(stems),
-        "container": options.file.container,
-        "bit_depth": options.file.bit_depth,
-        "start": float(options.file.start),
-        "duration": options.file.duration,
-        "track": options.file.track,
-        "overlap": separator.overlap,
-        "mask_extension": separator.mask_extension,
-        "wiener": separator.wiener,
-        "precision": separator.precision,
-        "device": separator.device.type,
-    }
-    hashes = [(model_name(model), _model_hash(model)) for model in models]
-    return Recipe(hashes, values, __version__)
-
-
-def _model_hash(model: str) -> str:
-    if is_path(model):
-        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    return find_checkpoint(model_name(model)).sha256
 
 
 class _Shown:

@@ -10,16 +10,19 @@ from pathlib import Path
 
 import torch
 
+from ..audio.decoder import AudioInfo
+from ..audio.formats import OutputFormat
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress
 from ..errors import AudioError, UnetsepError
-from ..files import FileOptions, OpenSink, SeparationReport, separate_into
+from ..files import FileOptions, OpenSink, SeparationReport, Sink, separate_into
 from ..paths import Input, refuse_existing
 from ..separator import Separator
+from ..version import __version__
 from .claims import Claim, ClaimedError
-from .records import Finding, Recipe, Record, RecordedStems, SourceFile
+from .records import Finding, Recipe, Record, RecordedStems, SourceFile, record_path
 
 # Why a song is skipped whose stems are what would be made.
 EXIST = "its stems exist"
@@ -101,6 +104,90 @@ class Shared:
         return watched
 
 
+def part_for(
+    separator: Separator,
+    song: Input,
+    targets: Sequence[Path],
+    output_dir: Path,
+    template: str,
+    options: FileOptions,
+) -> Part:
+    """What one model is to make of one song.
+
+    Parameters
+    ----------
+    separator
+        The model.
+    song
+        The input.
+    targets
+        Paths of the stems, in the order of `Separator.select`.
+    output_dir, template
+        What they were named by; see `unetsep.paths.name_targets`.
+    options
+        What is taken from the song and how its stems are written.
+    """
+    names = separator.select(options.stems, options.two_stems).names
+    record = Record(
+        record_path(
+            output_dir,
+            template,
+            track=song.track,
+            ext=options.suffix,
+            model=separator.name,
+            suffix=song.path.suffix[1:],
+        )
+    )
+    stems = dict(zip(names, targets, strict=True))
+    return Part(separator, recipe_for(separator, options), stems, record, record.signature)
+
+
+def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
+    """What decides the bytes of a model's stems; ``auto`` as what it means here."""
+    values = {
+        "stems": sorted(separator.select(options.stems, options.two_stems).names),
+        "container": options.container,
+        "bit_depth": options.bit_depth,
+        "start": options.start,
+        "duration": options.duration,
+        "track": options.track,
+        "overlap": separator.overlap,
+        "mask_extension": separator.mask_extension,
+        "wiener": separator.wiener,
+        "precision": separator.precision,
+        "device": separator.device.type,
+    }
+    return Recipe(separator.checkpoints, values, __version__)
+
+
+def separate_or_raise(
+    job: Job,
+    options: FileOptions,
+    progress: Progress | None = None,
+    around: Callable[[Sink], Sink] | None = None,
+) -> list[SeparationReport]:
+    """Separate one song as `separate_song` does, for callers who want errors as exceptions.
+
+    Parameters
+    ----------
+    job, options, progress
+        See `separate_song`.
+    around
+        Makes of the sink for the files another, such as one that keeps arrays, too.
+
+    Raises
+    ------
+    ClaimedError
+        If another run is working on the song, unless ``job.skip_existing``.
+    """
+    try:
+        return _settle(job, options) or _separate_claimed(job, options, progress, Shared(), around)
+    except ClaimedError as busy:
+        if job.skip_existing:
+            return _reports(job, job.parts, "skipped", str(busy))
+        raise ClaimedError(f"{job.song.path}: {busy}") from busy
+
+
 def separate_song(
     job: Job,
     options: FileOptions,
@@ -145,7 +232,11 @@ def separate_song(
 
 
 def _separate_claimed(
-    job: Job, options: FileOptions, progress: Progress | None, shared: Shared
+    job: Job,
+    options: FileOptions,
+    progress: Progress | None,
+    shared: Shared,
+    around: Callable[[Sink], Sink] | None = None,
 ) -> list[SeparationReport]:
     """Claim a song, look again, and separate it."""
     with explain_writing(job.parts[0].targets[0].parent):
@@ -175,9 +266,17 @@ def _separate_claimed(
             )
             for part, finding in todo
         ]
+        if around:
+            sinks = [functools.partial(_around, around, open_sink) for open_sink in sinks]
         models = [part.separator for part, _ in todo]
         watched = shared.watch(progress)
         return skipped + separate_into(job.song.path, models, sinks, options, watched, shared.pool)
+
+
+def _around(
+    around: Callable[[Sink], Sink], open_sink: OpenSink, output: OutputFormat, info: AudioInfo
+) -> Sink:
+    return around(open_sink(output, info))
 
 
 def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:

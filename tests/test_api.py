@@ -205,8 +205,14 @@ def test_stems_are_never_written_over_the_input(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"container": "aac"}, "unknown format 'aac'"),
-        ({"bit_depth": "12"}, "bit depth '12'"),
+        ({"container": "aac"}, "container must be wav, flac, ogg or mp3, got 'aac'"),
+        ({"bit_depth": "12"}, "bit_depth must be auto, 8, .* or 64f, got '12'"),
+        ({"filename": 5}, "filename must be a template such as"),
+        ({"stems": []}, r"stems must name some of .*, got \[\]; leave it out for all"),
+        ({"stems": 5}, "stems must name some of .*, got 5"),
+        ({"start": "soon"}, "'soon' is no time"),
+        ({"track": 0}, "track must be a whole number from 1 on, got 0"),
+        ({"progress": 5}, "progress must be a function of seconds done and total, got 5"),
         ({"filename": "{artist}.wav"}, "filename template"),
         ({"stems": ["piano"]}, "no stem 'piano'"),
     ],
@@ -223,6 +229,31 @@ def test_impossible_choices_are_value_errors(
     with pytest.raises(ValueError, match=message):
         separate(song, tmp_path / "out", model=tiny_separator, **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "path must be a path, got ''"),
+        (5, "path must be a path, got 5"),
+        (["a.wav"], "path must be a path, got "),
+        ("https://example.org/a.mp3", "^https://example.org/a.mp3 is a URL: download it first$"),
+    ],
+)
+def test_what_is_no_path_is_refused_in_a_sentence(
+    function: typing.Any, path: object, message: str, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(path, tmp_path, model=tiny_separator)
+    with pytest.raises(ValueError, match=message.replace("path must", "output_dir must")):
+        function(tmp_path / "a.wav", path, model=tiny_separator)
+
+
+def test_bit_depths_may_be_numbers(song: Path, tmp_path: Path, tiny_separator: Separator) -> None:
+    options: dict[str, typing.Any] = {"bit_depth": 24}
+    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, **options)
+    assert soundfile.info(report.stems["vocals"]).subtype == "PCM_24"
 
 
 def annotated(public: object) -> Iterator[typing.Any]:

@@ -272,6 +272,15 @@ def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> No
     [
         {"overlap": 0.6},
         {"overlap": -0.1},
+        {"overlap": float("nan")},
+        {"overlap": "0.25"},
+        {"overlap": [0.2]},
+        {"wiener": -1},
+        {"wiener": 1.5},
+        {"wiener": "2"},
+        {"wiener": None},
+        {"device": None},
+        {"precision": torch.bfloat16},
         {"precision": "fp8"},
         {"mask_extension": "x"},
         {"device": "tpu"},
@@ -347,7 +356,7 @@ def test_networks_take_any_number_of_channels(channels: int) -> None:
         (0, "must be 1000 to 1000000 Hz, got 0$"),
         (-44_100, "must be 1000 to 1000000 Hz, got -44100$"),
         (44, "got 44; 44 kHz are 44000$"),
-        (44.1, r"must be a whole number of Hz, got 44\.1$"),
+        (44.1, r"must be a whole number of Hz, got 44\.1; 44\.1 kHz are 44100$"),
         (float("nan"), "must be a whole number of Hz, got nan$"),
         (2_000_000, "got 2000000$"),
         ("44100", "must be a whole number of Hz, got '44100'$"),
@@ -402,6 +411,24 @@ def test_one_stem_may_be_named_without_a_list(separator: Separator) -> None:
     assert list(separator.separate(music(0.1), 44_100, stems="vocals")) == ["vocals"]
     with pytest.raises(ValueError, match="no stem 'vocal': expected vocals, drums, bass, other"):
         separator.select("vocal")
+
+
+def test_sparse_and_quantized_tensors_are_taken(separator: Separator) -> None:
+    sparse = torch.tensor([[0.0, 0.5] * 50]).to_sparse()
+    quantized = torch.quantize_per_tensor(sparse.to_dense(), 1 / 128, 0, torch.qint8)
+    one, other = (separator.separate(each, 44_100) for each in (sparse, quantized))
+    assert np.array_equal(one["vocals"], other["vocals"])
+
+
+@pytest.mark.parametrize("model", [None, 5, b"fast", {"fast": 1}, ["fast", None]])
+def test_what_is_no_model_is_refused_in_a_sentence(model: object) -> None:
+    with pytest.raises(ValueError, match="a model is a name, a path or a network, got"):
+        Separator(model)  # type: ignore[arg-type]
+
+
+def test_blocks_that_do_not_come_one_by_one_are_refused(separator: Separator) -> None:
+    with pytest.raises(ValueError, match="blocks must be arrays that come one by one, got 5"):
+        next(separator.stream(5, 44_100))  # type: ignore[arg-type]
 
 
 def test_no_models_are_refused_in_a_sentence() -> None:

@@ -11,7 +11,7 @@ from .dsp.arrays import Signal
 from .dsp.song_stream import Progress
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
 from .library.songs import Job, part_for, separate_or_raise
-from .paths import TEMPLATE, Input, plan, refuse_existing
+from .paths import TEMPLATE, Input, as_path, plan, refuse_existing
 from .separator import Separator
 
 
@@ -121,6 +121,7 @@ def separate(
     >>> stems["vocals"].shape, stems.sample_rate  # doctest: +SKIP
     ((2, 7938000), 44100)
     """
+    file = as_path(path, "path")
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
@@ -134,9 +135,10 @@ def separate(
     )
     separator = model if isinstance(model, Separator) else Separator(model)
     if output_dir is None:
-        arrays, report = separate_to_arrays(Path(path), separator, options, progress)
+        arrays, report = separate_to_arrays(file, separator, options, progress)
     else:
-        arrays, report = _to_both(_job(path, output_dir, separator, options), options, progress)
+        folder = as_path(output_dir, "output_dir")
+        arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
@@ -185,6 +187,7 @@ def separate_to_files(
     >>> report.stems["vocals"]  # doctest: +SKIP
     PosixPath('out/song/vocals.wav')
     """
+    file, folder = as_path(path, "path"), as_path(output_dir, "output_dir")
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
@@ -197,22 +200,22 @@ def separate_to_files(
         overwrite=overwrite,
     )
     separator = model if isinstance(model, Separator) else Separator(model)
-    job = _job(path, output_dir, separator, options, skip_existing=skip_existing)
+    job = _job(file, folder, separator, options, skip_existing=skip_existing)
     (report,) = separate_or_raise(job, options, progress)
     _warn(report)
     return report
 
 
 def _job(
-    path: str | Path,
-    output_dir: str | Path,
+    path: Path,
+    folder: Path,
     separator: Separator,
     options: FileOptions,
     *,
     skip_existing: bool = False,
 ) -> Job:
     """What is to be made of one file, and where."""
-    file, folder = Input(Path(path), Path(path).stem), Path(output_dir)
+    file = Input(path, path.stem)
     models = [(separator.name, separator.select(options.stems, options.two_stems).names)]
     ((targets,),) = plan([file], models, folder, options.filename, options.suffix)
     part = part_for(separator, file, targets, folder, options.filename, options)

@@ -62,6 +62,8 @@ class FileOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.bit_depth, int):
+            object.__setattr__(self, "bit_depth", str(self.bit_depth))
         check_choices(self.container, self.bit_depth)
         check_template(self.filename)
         check_track(self.track)

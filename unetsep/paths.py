@@ -18,6 +18,8 @@ from .errors import AudioError, UnetsepError
 TEMPLATE = "{track}/{stem}.{ext}"
 # Names that Windows keeps for itself, whatever the suffix.
 DEVICES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
+# Of two letters at least: C:/song.wav is no URL.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 FIELDS = ("track", "stem", "ext", "model", "suffix")
 
 
@@ -158,6 +160,33 @@ class _Search:
         return Input(path, _track(path.relative_to(self._root)))
 
 
+def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:
+    """A path as Python code and command lines give it.
+
+    Parameters
+    ----------
+    value
+        The path.
+    what
+        Of what, for messages.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, a URL, which would lose a slash as a path, or something else.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError(f"{what} must be a path, got {value!r}")
+    if isinstance(value, str) and is_url(value):
+        raise ValueError(f"{value} is a URL: download it first")
+    return Path(value)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text begins as URLs do."""
+    return URL.match(text) is not None
+
+
 def count_kinds(paths: Iterable[Path]) -> str:
     """What some files are by their names, such as ``12 .jpg, 3 hidden, 2 folders``."""
     kinds = Counter(
@@ -195,6 +224,8 @@ def target_path(
 
 def check_template(template: str) -> None:
     """Refuse templates with unknown fields, or that lead out of the output folder."""
+    if not isinstance(template, str):
+        raise ValueError(f"filename must be a template such as {TEMPLATE}, got {template!r}")
     try:
         parsed = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:

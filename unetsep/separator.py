@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import numbers
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,9 +88,7 @@ class Separator:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        models = [model] if isinstance(model, Model) else list(model)
-        if not models:
-            raise ValueError("expected a model or a list of models, got none")
+        models = _as_models(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         # In so little work threads cost more than they save, and a fork would lack them.
         with OwnThread(1, "loading") as thread:
@@ -99,12 +99,8 @@ class Separator:
             "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
         )
         self.config = common_config([network.config for network in networks], self.name)
-        self.overlap = self.config.overlap if overlap is None else overlap
-        if not 0 <= self.overlap <= 0.5:
-            raise ValueError(f"overlap must be between 0 and 0.5, got {overlap}")
-        if wiener < 0:
-            raise ValueError(f"wiener must be 0 or more iterations, got {wiener}")
-        self.mask_extension, self.wiener = mask_extension, wiener
+        self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
+        self.mask_extension, self.wiener = mask_extension, check_wiener(wiener)
         self._networks = [each.to(self.device) for each in ready]
 
     @functools.cached_property
@@ -139,8 +135,13 @@ class Separator:
         """
         if stems is not None and two_stems is not None:
             raise ValueError("choose either stems or two_stems, not both")
-        names = (stems,) if isinstance(stems, str) else stems
-        wanted = [two_stems] if two_stems is not None else list(names or self.stems)
+        names = self.stems if stems is None else (stems,) if isinstance(stems, str) else stems
+        if not isinstance(names, Collection) or not len(names):
+            raise ValueError(
+                f"stems must name some of {', '.join(self.stems)}, got {stems!r}; leave it out "
+                "for all"
+            )
+        wanted = list(names) if two_stems is None else [two_stems]
         for stem in wanted:
             if stem not in self.stems:
                 raise ValueError(
@@ -261,6 +262,8 @@ class Separator:
     @staticmethod
     def _checked(blocks: Iterable[Audio], rate: int) -> Iterator[Signal]:
         """Blocks of a stream, as soon as they come."""
+        if not isinstance(blocks, Iterable):
+            raise ValueError(f"blocks must be arrays that come one by one, got {blocks!r}")
         shape: tuple[int, ...] | None = None
         samples = 0
         for block in blocks:
@@ -342,6 +345,43 @@ class Separator:
             total = masks if total is None else total + masks
         assert total is not None
         return total / len(self._networks) if len(self._networks) > 1 else total
+
+
+def _as_models(model: Model | Sequence[Model]) -> list[Model]:
+    """One model or several as a list."""
+    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
+    if not models:
+        raise ValueError("expected a model or a list of models, got none")
+    for each in models:
+        if not isinstance(each, Model):
+            raise ValueError(f"a model is a name, a path or a network, got {each!r}")
+    return models
+
+
+def check_overlap(overlap: float) -> float:
+    """The share of a segment that neighbours have in common.
+
+    Raises
+    ------
+    ValueError
+        If it is no number from 0 to 0.5.
+    """
+    if not isinstance(overlap, numbers.Real) or not 0 <= overlap <= 0.5:
+        raise ValueError(f"overlap must be a number from 0 to 0.5, got {overlap!r}")
+    return float(overlap)
+
+
+def check_wiener(wiener: int) -> int:
+    """A number of iterations.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 0 on.
+    """
+    if not isinstance(wiener, numbers.Integral) or wiener < 0:
+        raise ValueError(f"wiener must be a whole number of iterations from 0 on, got {wiener!r}")
+    return int(wiener)
 
 
 def _fingerprint(network: InferenceNetwork) -> str:

@@ -341,7 +341,7 @@ def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
         (["--stems", "guitar"], "has no stem 'guitar': expected vocals, drums, bass, other"),
         (["--two-stems", "no"], "has no stem 'no'"),
         (["--stems", "bass", "--two-stems", "bass"], "either stems or two_stems"),
-        (["--overlap", "0.9"], "overlap must be between 0 and 0.5"),
+        (["--overlap", "0.9"], "overlap must be a number from 0 to 0.5, got 0.9"),
         (["--start", "-1"], "start must be 0 or more"),
         (["--start", "nan"], "start must be 0 or more"),
         (["--duration", "0"], "duration must be more than 0"),

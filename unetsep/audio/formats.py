@@ -172,11 +172,10 @@ def check_choices(container: str, bit_depth: str) -> None:
     ValueError
         If one of them is unknown.
     """
-    if container not in CONTAINERS or bit_depth not in BIT_DEPTHS:
-        raise ValueError(
-            f"unknown format {container!r} or bit depth {bit_depth!r}: "
-            f"expected {', '.join(CONTAINERS)} and {', '.join(BIT_DEPTHS)}"
-        )
+    if container not in CONTAINERS:
+        raise ValueError(f"container must be {_either([*CONTAINERS])}, got {container!r}")
+    if bit_depth not in BIT_DEPTHS:
+        raise ValueError(f"bit_depth must be {_either(BIT_DEPTHS)}, got {bit_depth!r}")
 
 
 def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputFormat:

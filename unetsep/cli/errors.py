@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from .parsing import is_url
-
 
 class Group(click.Group):
     """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
@@ -26,6 +24,8 @@ class Group(click.Group):
         """The command that the first word names; a song there lacks the word ``separate``."""
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
+            from ..paths import is_url
+
             if is_url(word):
                 ctx.fail(f"{word} is a URL: download it first")
             if _is_song(word):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ import click
 from ..audio.times import as_seconds
 
 Options = TypeVar("Options")
-
-# Of two letters at least: C:/song.wav is no URL.
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -43,16 +39,14 @@ def song_path(text: str) -> Path:
     Raises
     ------
     click.BadParameter
-        If it is a URL, which would lose a slash as a path.
+        If it is a URL or empty.
     """
-    if is_url(text):
-        raise click.BadParameter(f"{text} is a URL: download it first")
-    return Path(text)
+    from ..paths import as_path  # which imports numpy: help texts do without
 
-
-def is_url(text: str) -> bool:
-    """Whether a text begins as URLs do."""
-    return URL.match(text) is not None
+    try:
+        return as_path(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def build(kind: type[Options], values: Mapping[str, Any]) -> Options:

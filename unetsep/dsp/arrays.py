@@ -52,6 +52,7 @@ def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
     if tensor.is_meta:
         raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
     tensor = tensor.detach().cpu()
+    tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     array: npt.NDArray[np.generic] = (
         (tensor.float() if tensor.is_floating_point() else tensor).resolve_conj().numpy()
     )
@@ -95,16 +96,23 @@ def check_rate(sample_rate: float) -> int:
     try:
         rate = operator.index(sample_rate)  # type: ignore[arg-type]
     except TypeError:
-        whole = isinstance(sample_rate, (float, np.floating)) and float(sample_rate).is_integer()
-        if not whole:
+        real = isinstance(sample_rate, (float, np.floating))
+        if not real or not float(sample_rate).is_integer():
+            meant = _in_hertz(sample_rate) if real else ""
             raise ValueError(
-                f"sample_rate must be a whole number of Hz, got {sample_rate!r}"
+                f"sample_rate must be a whole number of Hz, got {sample_rate!r}{meant}"
             ) from None
         rate = int(sample_rate)
     if not MIN_RATE <= rate <= MAX_RATE:
-        meant = f"; {rate} kHz are {rate * 1000}" if 8 <= rate < MIN_RATE else ""
-        raise ValueError(f"sample_rate must be {MIN_RATE} to {MAX_RATE} Hz, got {rate}{meant}")
+        raise ValueError(
+            f"sample_rate must be {MIN_RATE} to {MAX_RATE} Hz, got {rate}{_in_hertz(rate)}"
+        )
     return rate
+
+
+def _in_hertz(rate: float) -> str:
+    """What a rate was meant to be that was given in kHz."""
+    return f"; {rate:g} kHz are {round(rate * 1000)}" if 8 <= rate < MIN_RATE else ""
 
 
 def regroup(blocks: Iterable[Signal], smallest: int, largest: int) -> Iterator[Signal]:

@@ -98,6 +98,18 @@ class Selection:
         return torch.stack([stems[i] if i >= 0 else whole - stems[-1 - i] for i in self.indices])
 
 
+def check_progress(progress: Progress | None) -> None:
+    """Refuse what cannot be called.
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor callable.
+    """
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress must be a function of seconds done and total, got {progress!r}")
+
+
 def push_all(
     songs: Sequence[SongStream],
     blocks: Iterable[Signal],
@@ -133,7 +145,10 @@ def push_all(
     ------
     CancelledError
         If ``progress`` returned False.
+    ValueError
+        If ``progress`` cannot be called.
     """
+    check_progress(progress)
     done = 0
     with _computing(songs) as call:
         for block in blocks:

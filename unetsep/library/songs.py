@@ -15,7 +15,7 @@ from ..audio.formats import OutputFormat
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
 from ..dsp.segments import SegmentPool
-from ..dsp.song_stream import Progress
+from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError
 from ..files import FileOptions, OpenSink, SeparationReport, Sink, separate_into
 from ..paths import Input, refuse_existing
@@ -95,6 +95,7 @@ class Shared:
 
     def watch(self, progress: Progress | None) -> Progress:
         """A progress callback that cancels when the song is to end."""
+        check_progress(progress)
 
         def watched(done: float, total: float | None) -> bool | None:
             if self.stop.is_set():

@@ -18,7 +18,7 @@ CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-s
   then $(PIP) --index-url $(CPU_INDEX)
 OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
-WEB = unetsep/listen/web
+WEB = unetsep/listen/web unetsep/app/web
 
 .PHONY: demo test check docs ffmpeg chromium clean
 
@@ -33,9 +33,9 @@ check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	@if command -v npx >/dev/null; then \
-	  npx --yes prettier@3.10.1 --check "$(WEB)/*.js" "$(WEB)/*.css" eslint.config.mjs && \
+	  npx --yes prettier@3.10.1 --check $(foreach d,$(WEB),"$d/*.js" "$d/*.css") eslint.config.mjs && \
 	  npx --yes eslint@10.15.0 $(WEB); \
-	else echo "Without Node the player's scripts are not checked."; fi
+	else echo "Without Node the scripts of the pages are not checked."; fi
 
 # Strict: a dead link, a missing anchor or a name that does not exist is an error.
 docs: $(VENV)/dev.stamp

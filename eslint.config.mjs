@@ -7,6 +7,19 @@ const shared = `
   $ album unetsepData loadData bytesOf Pieces FADE Strips spanAt Deck Mixer Engine renderMix make
   percent setRange DARK Lane WaveSurfer SignalsmithStretch`;
 const names = `${browser} ${shared}`.trim().split(/\s+/);
+// The app's page has one script.
+const ofApp = `
+  Error FormData XMLHttpRequest console document fetch localStorage clearTimeout setTimeout window`;
+const rules = {
+  eqeqeq: "error",
+  "no-const-assign": "error",
+  "no-dupe-class-members": "error",
+  "no-undef": "error",
+  "no-unreachable": "error",
+  "no-var": "error",
+  "prefer-const": "error",
+};
+const readonly = (words) => Object.fromEntries(words.map((name) => [name, "readonly"]));
 
 export default [
   { ignores: ["**/vendor/"] },
@@ -14,17 +27,14 @@ export default [
     files: ["unetsep/listen/web/*.js"],
     languageOptions: {
       sourceType: "script",
-      globals: Object.fromEntries(names.map((name) => [name, "readonly"])),
+      globals: readonly(names),
     },
-    rules: {
-      eqeqeq: "error",
-      "no-const-assign": "error",
-      "no-dupe-class-members": "error",
-      "no-undef": "error",
-      "no-unreachable": "error",
-      "no-unused-vars": ["error", { vars: "local" }], // what one script declares, others use
-      "no-var": "error",
-      "prefer-const": "error",
-    },
+    // What one script declares, others use.
+    rules: { ...rules, "no-unused-vars": ["error", { vars: "local" }] },
+  },
+  {
+    files: ["unetsep/app/web/*.js"],
+    languageOptions: { sourceType: "script", globals: readonly(ofApp.trim().split(/\s+/)) },
+    rules: { ...rules, "no-unused-vars": "error" },
   },
 ];

@@ -32,6 +32,7 @@ COMMANDS = {
     "docs/how-to/from-spleeter.md": 13,
     "docs/how-to/listen.md": 7,
     "docs/how-to/train.md": 25,
+    "docs/how-to/web-service.md": 5,
     "docs/index.md": 1,
     "docs/reference/errors.md": 1,
     "docs/reference/python.md": 0,

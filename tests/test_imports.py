@@ -19,6 +19,7 @@ FLOORS = [
     {"separator", "spleeter", "paths", "listen"},
     {"files"},
     {"library"},
+    {"app"},
     {"train"},
     {"api", "cli"},
     {"__init__", "__main__"},

@@ -4,6 +4,7 @@ options      every command and its options, on one page
 separate     what ``separate`` does, and how it shows it
 progress     bars of songs, under a line about all of them
 listen       what ``listen`` does, and ``separate --player`` and ``--plots``
+app          what ``app`` does, and how it says where the app is
 models       what ``models`` and its subcommands do; which models a command takes
 train        what ``train``, ``average``, ``export`` and ``publish`` do
 evaluate     what ``eval`` and ``compare`` do

@@ -65,8 +65,10 @@ def _is_song(word: str) -> bool:
         return False
 
 
-class TrainingCommand(click.Command):
-    """A command that needs the packages of the ``train`` extra, and says so without them."""
+class ExtraCommand(click.Command):
+    """A command that needs the packages of an extra, and says so without them."""
+
+    extra = ""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; a package that is missing becomes what to install."""
@@ -77,5 +79,18 @@ class TrainingCommand(click.Command):
                 raise  # a mistake of ours
             raise click.ClickException(
                 f"unetsep {ctx.info_name} needs {error.name}, which is not installed: run "
-                "pip install 'unetsep[train]' or, in a checkout, pip install -e '.[train]'"
+                f"pip install 'unetsep[{self.extra}]' or, in a checkout, "
+                f"pip install -e '.[{self.extra}]'"
             ) from error
+
+
+class TrainingCommand(ExtraCommand):
+    """A command that needs the packages of the ``train`` extra."""
+
+    extra = "train"
+
+
+class AppCommand(ExtraCommand):
+    """A command that needs the packages of the ``app`` extra."""
+
+    extra = "app"

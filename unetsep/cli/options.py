@@ -14,7 +14,7 @@ import click
 
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..network.presets import DEFAULT, NETWORKS
-from .errors import TrainingCommand
+from .errors import AppCommand, TrainingCommand
 from .parsing import build, names, seconds, song_path
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -22,6 +22,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 WHOLE = click.IntRange(min=0)
+AMOUNT = click.FloatRange(min=0, min_open=True)
 
 
 def group(*options: Decorator) -> Decorator:
@@ -221,6 +222,57 @@ def listen(**options: Any) -> None:
     from .listen import run_listen
 
     run_listen(**options)
+
+
+@click.command(cls=AppCommand)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in, too."
+)
+@click.option("--port", default=8421, show_default=True, type=click.IntRange(0, 65_535))
+@click.option(
+    "--allow-host", "names", multiple=True, metavar="NAME", help="Further name of this machine."
+)
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|PATH",
+    help="Offer this one; repeatable.  [default: the default, the fast and your own]",
+)
+@device
+@threads
+@click.option("--folder", type=PATH, help="For temporary files.  [default: the user's own]")
+@click.option(
+    "--max-upload", default=500.0, show_default=True, type=AMOUNT, metavar="MB", help="Of a song."
+)
+@click.option("--queue", default=20, show_default=True, type=COUNT, help="Songs that may wait.")
+@click.option(
+    "--time-limit", default=60.0, show_default=True, type=AMOUNT, metavar="MIN", help="Of a song."
+)
+@click.option(
+    "--keep",
+    default=24.0,
+    show_default=True,
+    type=AMOUNT,
+    metavar="HOURS",
+    help="Stems, after they were last used.",
+)
+@click.option(
+    "--disk", default=20.0, show_default=True, type=AMOUNT, metavar="GB", help="Of all songs."
+)
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
+@quiet
+@tracebacks
+def app(**options: Any) -> None:
+    """Separate songs in the browser, or over HTTP from other programs.
+
+    Only this machine can reach it unless --host says otherwise. Temporary files are removed
+    at the end. Needs 'pip install unetsep[app]'. See docs/how-to/web-service.md.
+    """
+    from .app import AppOptions, run_app
+
+    run_app(build(AppOptions, options))
 
 
 @click.group(invoke_without_command=True)
@@ -458,5 +510,16 @@ def publish(**options: Any) -> None:
 
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
-    for command in (separate, listen, models, train, average, evaluate, compare, export, publish)
+    for command in (
+        separate,
+        listen,
+        app,
+        models,
+        train,
+        average,
+        evaluate,
+        compare,
+        export,
+        publish,
+    )
 }

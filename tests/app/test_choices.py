@@ -1,0 +1,88 @@
+"""Plain words, fields of a form, and names that any disk takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unetsep.app import choices
+from unetsep.app.choices import JobChoice, ModelOffer, formats, offered_names, safe_name
+from unetsep.audio.formats import CONTAINERS
+from unetsep.errors import WeightsError
+from unetsep.weights.manifest import list_models
+
+OFFERS = {
+    "guided": ModelOffer.named("guided", ["vocals", "drums", "bass", "other"]),
+    "voice": ModelOffer("voice", "Voice", "", ("vocals",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("My Song.mp3", "My Song"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Music\\AC: DC?.flac", "AC_ DC_"),
+        ("/", "song"),
+        ("..", "song"),
+        (".wav", "wav"),
+        ("", "song"),
+        ("a\r\nSet-Cookie: x.mp3", "a__Set-Cookie_ x"),
+        ("nul\0byte.wav", "nul_byte"),
+        ("con.mp3", "con_"),
+        ("Ünïcode - 歌.ogg", "Ünïcode - 歌"),
+        ("gepj\u202e3pm.exe", "gepj3pm"),
+        ("dots. . .mp3", "dots"),
+        ("no suffix", "no suffix"),
+        ("\udcff.mp3", "_"),
+    ],
+)
+def test_a_name_that_was_sent_becomes_one_that_is_safe(sent: str, name: str) -> None:
+    assert safe_name(sent) == name
+
+
+def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
+    name = safe_name("歌" * 500 + ".mp3")
+    assert 100 < len(name.encode()) <= choices.NAME_BYTES
+    (tmp_path / f"{name} - vocals.wav").touch()
+
+
+def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
+    assert JobChoice.from_fields({}, OFFERS) == JobChoice("guided")
+    fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "two_stems": ""}
+    expected = JobChoice("guided", ("drums", "bass"), None, "mp3", "auto", True)
+    assert JobChoice.from_fields(fields, OFFERS) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"model": "x"}, "there is no model 'x': expected guided, voice"),
+        ({"model": "voice", "two_stems": "drums"}, "has no stem 'drums': expected vocals"),
+        ({"stems": "drums,piano"}, "has no stem 'piano'"),
+        ({"stems": "drums", "two_stems": "drums"}, "either stems or two_stems"),
+        ({"format": "exe"}, "there is no format 'exe': expected wav"),
+        ({"bit_depth": "13"}, "there is no bit_depth '13'"),
+        ({"player": "maybe"}, "player 'maybe': expected true or false"),
+        ({"modle": "guided"}, "unknown field 'modle'"),
+    ],
+)
+def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        JobChoice.from_fields(fields, OFFERS)
+
+
+def test_every_usual_model_and_every_format_has_plain_words() -> None:
+    assert offered_names(()) == ["guided", "fast"]
+    assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}
+    assert [row["name"] for row in formats()] == list(CONTAINERS) == list(choices.FORMAT_WORDS)
+    assert ModelOffer.named("l1", ["vocals"]).description == "Complex spectrogram L1."
+
+
+def test_a_model_that_is_not_here_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="nothing"):
+        offered_names(["nothing"])
+    monkeypatch.setattr("unetsep.weights.manifest.BUNDLED", Path("/nowhere"))
+    with pytest.raises(WeightsError, match="run unetsep models download l1 first"):
+        offered_names(["l1"])

@@ -1,0 +1,41 @@
+"""The folder for temporary files outlives no run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unetsep.app.folder import WorkFolder, remove_dead, size_of
+
+
+def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:
+    alive = WorkFolder(tmp_path)
+    (alive.path / "upload").write_bytes(b"x")
+    dead = tmp_path / "run-0123"
+    (dead / "job").mkdir(parents=True)
+    (dead / "job" / "upload").write_bytes(b"x")
+    (tmp_path / "run-0123.lock").touch()
+    (tmp_path / "mine").mkdir()  # nothing of ours
+    other = WorkFolder(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
+        ["mine", alive.path.name, other.path.name]
+    )
+    remove_dead(tmp_path)
+    assert (alive.path / "upload").exists()
+    alive.remove()
+    other.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_only_its_owner_may_look_into_the_folder(tmp_path: Path) -> None:
+    folder = WorkFolder(tmp_path / "app")
+    assert folder.path.stat().st_mode & 0o077 == 0
+    assert folder.path.parent.stat().st_mode & 0o077 == 0
+    folder.remove()
+
+
+def test_the_size_of_a_folder_is_that_of_all_its_files_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(bytes(1000))
+    (tmp_path / "c").write_bytes(bytes(24))
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    assert size_of(tmp_path) == 1024

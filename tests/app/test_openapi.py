@@ -1,0 +1,56 @@
+"""The description of the API is that of what is served."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from starlette.routing import Route
+
+from unetsep.app.openapi import describe, render
+from unetsep.app.server import STATIC, Handlers, read
+
+PAGES = {"/", "/static/{name}", "/api"}
+
+
+def test_every_address_is_described_and_every_described_address_is_there() -> None:
+    routes: list[Route] = Handlers(None, {}).routes()  # type: ignore[arg-type]
+    served = {
+        (route.path.replace("{path:path}", "{path}"), method.lower())
+        for route in routes
+        for method in (route.methods or set()) - {"HEAD"}
+        if route.path not in PAGES
+    }
+    described = {(path, method) for path, each in describe()["paths"].items() for method in each}
+    assert served == described
+    assert len(served) == 10
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        inner = [each for item in value.values() for each in references(item)]
+        return [*inner, *([value["$ref"]] if "$ref" in value else [])]
+    return [each for item in value for each in references(item)] if isinstance(value, list) else []
+
+
+def test_references_lead_somewhere_and_parameters_are_those_of_the_path() -> None:
+    document = describe()
+    names = references(document)
+    assert len(names) > 10
+    for name in names:
+        assert name.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            given = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
+            assert given == re.findall(r"{(\w+)}", path)
+
+
+def test_the_page_tells_all_of_it_and_no_page_loads_anything_from_elsewhere() -> None:
+    page = render(describe())
+    for path in describe()["paths"]:
+        assert html.escape(path) in page
+    assert "<script" not in page
+    texts = [page, *(read(name).decode() for name in ("index.html", *STATIC))]
+    addresses = re.findall(r"""(?:src|href|url\(|import)\W{1,3}(https?:|//)""", "".join(texts))
+    assert addresses == []

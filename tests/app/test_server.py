@@ -1,0 +1,359 @@
+"""The app over HTTP: songs in, stems out, and whatever goes wrong between."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import select
+import signal
+import socket
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from tests.app.serving import Served, form, serving, until
+from tests.signals import music
+from unetsep.app import process
+from unetsep.app.jobs import JobLimits
+from unetsep.app.server import AppSettings
+from unetsep.cli import main
+
+STEMS = ("vocals", "drums", "bass", "other")
+LIMITS = JobLimits(upload_bytes=40_000_000, queue=8)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("app")
+    settings = AppSettings(
+        port=0, models=(str(tiny_model),), device="cpu", threads=1, limits=LIMITS, folder=folder
+    )
+    with serving(settings) as served:
+        yield served
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(app: Served) -> Iterator[None]:
+    """Each test removes its jobs; nothing of them may stay on the disk."""
+    yield
+    app.queue.limits = LIMITS
+    for id_ in list(app.queue._jobs):
+        app.ask("DELETE", f"/jobs/{id_}")
+    until(lambda: not app.queue._jobs)
+    until(lambda: [path.suffix for path in app.files] == [".lock"])
+
+
+@pytest.fixture(scope="module")
+def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "My tune.wav"
+    soundfile.write(path, music(2).T, 44_100)
+    return path
+
+
+@pytest.fixture(scope="module")
+def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half an hour of next to nothing: it takes many seconds."""
+    path = tmp_path_factory.mktemp("songs") / "long.flac"
+    wave = np.tile(music(10, 8000, 1, 3)[0], 180)
+    soundfile.write(path, wave, 8000, subtype="PCM_16")
+    return path
+
+
+def limit(app: Served, **values: Any) -> None:
+    app.queue.limits = dataclasses.replace(LIMITS, **values)
+
+
+def test_stems_are_those_that_the_command_writes(
+    app: Served, tune: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    answer = app.send(tune, format="flac")
+    assert answer.status == 202
+    assert answer.headers["location"] == f"/jobs/{answer.json['id']}"
+    job = app.wait(answer.json["id"])
+    assert (job["state"], job["name"], job["progress"]) == ("done", "My tune", 1)
+    assert job["seconds"] == pytest.approx(2)
+    words = ["separate", tune, "-m", tiny_model, "-d", "cpu", "-f", "flac", "-o", tmp_path, "-q"]
+    assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
+    archive = zipfile.ZipFile(io.BytesIO(app.get(job["zip"]).body))
+    assert archive.namelist() == [f"My tune/{stem}.flac" for stem in STEMS]
+    for stem in STEMS:
+        written = (tmp_path / "My tune" / f"{stem}.flac").read_bytes()
+        answer = app.get(job["stems"][stem])
+        assert answer.body == archive.read(f"My tune/{stem}.flac") == written
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert "My%20tune%20-%20" in answer.headers["content-disposition"]
+
+
+def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:
+    job = app.wait(app.send(tune, two_stems="vocals").json["id"])
+    assert list(job["stems"]) == ["vocals", "no_vocals"]
+    whole = app.get(job["stems"]["vocals"]).body
+    part = app.get(job["stems"]["vocals"], range="bytes=100-199")
+    assert (part.status, part.body) == (206, whole[100:200])
+
+
+def test_one_request_can_wait_for_the_zip_and_nothing_of_it_stays(app: Served, tune: Path) -> None:
+    answer = app.send(tune, wait="true", stems="drums,bass")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/zip")
+    names = zipfile.ZipFile(io.BytesIO(answer.body)).namelist()
+    assert names == ["My tune/drums.wav", "My tune/bass.wav"]
+    until(lambda: not app.queue._jobs)
+
+
+def test_who_waits_and_leaves_cancels(app: Served, long_song: Path) -> None:
+    kind, body = form({"wait": "1"}, "a.flac", long_song.read_bytes())
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        head = f"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: app.queue.count("running"))
+    until(lambda: not app.queue._jobs)
+
+
+def test_of_two_songs_one_is_cancelled_and_the_other_done(
+    app: Served, tune: Path, long_song: Path
+) -> None:
+    first = app.send(long_song).json["id"]
+    second = app.send(tune).json["id"]
+    assert app.job(second)["before"] == 1
+    seen = until(lambda: (job := app.job(first))["seconds_left"] and job)
+    assert 0 < seen["progress"] < 1
+    assert app.get(f"/jobs/{first}/stems.zip").status == 409
+    assert app.ask("DELETE", f"/jobs/{first}").status == 204
+    assert app.get(f"/jobs/{first}").status == 404
+    assert app.wait(second)["state"] == "done"
+    told = app.get(f"/jobs?id={first}&id={second}").json["jobs"]
+    assert [job["id"] for job in told] == [second]
+
+
+def test_a_job_that_waits_can_be_cancelled(app: Served, tune: Path, long_song: Path) -> None:
+    first, second = app.send(long_song).json["id"], app.send(tune).json["id"]
+    assert app.ask("DELETE", f"/jobs/{second}").status == 204
+    assert app.job(first)["state"] in ("queued", "running")
+    assert app.ask("DELETE", f"/jobs/{second}").status == 404
+
+
+def test_the_player_is_served_with_its_data_and_nothing_else_is(app: Served, tune: Path) -> None:
+    job = app.wait(app.send(tune, player="true").json["id"])
+    page = app.get(job["player"])
+    assert b"My tune" in page.body
+    assert "frame-ancestors 'self'" in page.headers["content-security-policy"]
+    home = f"/jobs/{job['id']}"
+    (data,) = [name for name in app.queue.get(job["id"]).files if name.endswith("song.js")]  # type: ignore[union-attr]
+    assert app.get(f"{home}/{data}").body.startswith(b"unetsepData(")
+    for path in (
+        "/upload",
+        "/stems/../upload",
+        "/stems/..%2fupload",
+        "/stems/%2e%2e/upload",
+        "/player/../../../run.lock",
+        "/player/..%5c..%5cupload",
+        "//etc/passwd",
+        "/stems//etc/passwd",
+        "/stems/vocals.wav%00.js",
+        "/stems",
+        "/player",
+        "",
+    )[:-1]:
+        assert app.get(home + path).status == 404, path
+    for path in ("/static/../server.py", "/static/%2e%2e%2fserver.py", "/static/index.html"):
+        assert app.get(path).status == 404, path
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("../../../tmp/evil.wav", "evil"),
+        ("..\\..\\evil.wav", "evil"),
+        ("", "song"),
+        ("<script>alert(1)</script>.wav", "script_"),
+        ('quote" ; filename=b.wav', "quote_ ; filename=b"),
+    ],
+)
+def test_odd_names_are_made_safe_and_lead_nowhere(
+    app: Served, tune: Path, sent: str, name: str
+) -> None:
+    kind, body = form({}, sent, tune.read_bytes())
+    job = app.wait(app.ask("POST", "/separate", body, {"content-type": kind}).json["id"])
+    assert (job["name"], job["state"]) == (name, "done")
+    (member, *_) = zipfile.ZipFile(io.BytesIO(app.get(job["zip"]).body)).namelist()
+    assert member == f"{name}/vocals.wav"
+    assert all(path.is_relative_to(app.folder) for path in app.files)
+
+
+def test_a_file_that_is_no_audio_fails_in_a_sentence_with_its_own_name(
+    app: Served, tmp_path: Path
+) -> None:
+    bad = tmp_path / "holiday.jpg"
+    bad.write_bytes(os.urandom(50_000))
+    job = app.wait(app.send(bad).json["id"])
+    assert job["state"] == "failed"
+    assert "holiday" in job["error"]
+    assert str(app.folder) not in job["error"]
+    assert app.get(f"/jobs/{job['id']}/stems/vocals.wav").status == 409
+    answer = app.send(bad, wait="true")
+    assert (answer.status, answer.json["error"]) == (422, job["error"])
+
+
+def test_a_wrong_field_is_an_error_and_leaves_no_job(app: Served, tune: Path) -> None:
+    answer = app.send(tune, format="exe")
+    assert answer.status == 422
+    assert "expected wav" in answer.json["error"]
+    assert not app.queue._jobs
+
+
+def test_a_full_queue_answers_429_and_says_when_to_come_again(
+    app: Served, tune: Path, long_song: Path
+) -> None:
+    limit(app, queue=2)
+    app.send(long_song)
+    until(lambda: app.queue.count("running"))
+    assert [app.send(tune).status for _ in range(3)] == [202, 202, 429]
+    answer = app.send(tune)
+    assert answer.headers["retry-after"] == "10"
+    assert answer.json["error"] == "2 songs are waiting already: try again later"
+    assert b'unetsep_refused_total{reason="queue"} 2.0' in app.get("/metrics").body
+
+
+def test_a_full_disk_answers_507_and_stems_that_outgrow_it_end_the_job(
+    app: Served, tune: Path, long_song: Path
+) -> None:
+    limit(app, disk_bytes=100_000)
+    assert app.send(tune).status == 507
+    limit(app, disk_bytes=len(long_song.read_bytes()) + 3_000_000)
+    job = app.wait(app.send(long_song).json["id"])
+    assert job["state"] == "failed"
+    assert "more room" in job["error"]
+
+
+def test_a_job_that_takes_too_long_ends(app: Served, tune: Path, long_song: Path) -> None:
+    limit(app, seconds=1.2)
+    job = app.wait(app.send(long_song).json["id"])
+    assert (job["state"], job["error"]) == ("failed", "it took longer than 0.02 minutes")
+    limit(app)
+    assert app.wait(app.send(tune).json["id"])["state"] == "done"
+
+
+def test_jobs_that_nobody_uses_are_removed(app: Served, tune: Path) -> None:
+    id_ = app.send(tune).json["id"]
+    app.wait(id_)
+    limit(app, keep_seconds=0.0)
+    until(lambda: id_ not in app.queue._jobs)
+
+
+def send_head(connection: socket.socket, *lines: str) -> None:
+    head = ["POST /separate HTTP/1.1", "Host: localhost", *lines]
+    head.append("Content-Type: multipart/form-data; boundary=mark")
+    connection.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
+
+
+def test_two_gigabytes_are_refused_before_they_are_sent(app: Served) -> None:
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        send_head(connection, "Content-Length: 2000000000")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_two_gigabytes_of_unknown_length_are_refused_while_they_arrive(app: Served) -> None:
+    limit(app, upload_bytes=3_000_000)
+    block = bytes(1 << 20)
+    piece = b"%x\r\n" % len(block) + block + b"\r\n"
+    begin = form({}, "a.wav", b"")[1].partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        send_head(connection, "Transfer-Encoding: chunked")
+        connection.sendall(b"%x\r\n" % len(begin) + begin + b"\r\n")
+        sent = 0
+        while not select.select([connection], [], [], 0)[0] and sent < 2_000_000_000:
+            connection.sendall(piece)
+            sent += len(block)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+    # What had been sent when the answer came was in the system's buffers or thrown away.
+    assert sent < 500_000_000
+    until(lambda: not app.queue._jobs)
+
+
+def test_a_slow_upload_is_given_up_and_others_go_on_meanwhile(app: Served, tune: Path) -> None:
+    limit(app, silence=1.0)
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        send_head(connection, "Content-Length: 1000000")
+        connection.sendall(form({}, "a.wav", b"")[1][:50])
+        assert app.wait(app.send(tune).json["id"])["state"] == "done"
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+def test_a_broken_upload_leaves_nothing(app: Served) -> None:
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        send_head(connection, "Content-Length: 3000000")
+        connection.sendall(form({}, "a.wav", bytes(2_000_000))[1][:-20])
+        until(lambda: app.queue.waiting)
+    until(lambda: not app.queue._jobs)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain"])
+def test_what_is_no_form_is_refused(app: Served, kind: str) -> None:
+    answer = app.ask("POST", "/separate", b"{}", {"content-type": kind})
+    assert answer.status == 400
+    assert "curl -F file=@song.mp3" in answer.json["error"]
+
+
+def test_a_worker_that_dies_fails_one_job_and_is_started_again(
+    app: Served, tune: Path, long_song: Path
+) -> None:
+    id_ = app.send(long_song).json["id"]
+    until(lambda: app.job(id_)["progress"])
+    os.kill(app.queue._worker.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    job = app.wait(id_)
+    assert job["state"] == "failed"
+    assert "ended unexpectedly" in job["error"]
+    assert app.get("/health").status == 200
+    assert app.wait(app.send(tune).json["id"])["state"] == "done"
+
+
+def test_a_worker_that_hangs_is_killed_when_its_job_is_cancelled(
+    app: Served, tune: Path, long_song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.5)
+    id_ = app.send(long_song).json["id"]
+    until(lambda: app.job(id_)["progress"])
+    os.kill(app.queue._worker.pid, signal.SIGSTOP)  # type: ignore[arg-type]
+    begun = time.monotonic()
+    assert app.ask("DELETE", f"/jobs/{id_}").status == 204
+    assert time.monotonic() - begun < 10
+    assert app.wait(app.send(tune).json["id"])["state"] == "done"
+
+
+def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) -> None:
+    assert app.get("/health").json["status"] == "ok"
+    told = app.get("/choices").json
+    assert [model["name"] for model in told["models"]] == [str(tiny_model)]
+    assert told["models"][0]["stems"] == list(STEMS)
+    assert told["limits"]["upload_bytes"] == LIMITS.upload_bytes
+    kinds: dict[str, Callable[[bytes], object]] = {
+        "/": lambda body: body.index(b"<!doctype html>"),
+        "/static/app.js": lambda body: body.index(b"use strict"),
+        "/static/app.css": lambda body: body.index(b":root"),
+        "/api": lambda body: body.index(b"The HTTP API"),
+        "/openapi.json": lambda body: body.index(b'"openapi":"3.1.0"'),
+        "/metrics": lambda body: body.index(b"unetsep_jobs_waiting 0.0"),
+    }
+    for path, check in kinds.items():
+        answer = app.get(path)
+        assert answer.status == 200
+        check(answer.body)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert app.get("/nothing").json == {"error": "Not Found"}
+
+
+def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> None:
+    kind, body = form({}, "a.wav", tune.read_bytes())
+    foreign = {"content-type": kind, "origin": "https://evil.example"}
+    assert app.ask("POST", "/separate", body, foreign).status == 403
+    assert app.get("/choices", host="evil.example").status == 403
+    assert not app.queue._jobs

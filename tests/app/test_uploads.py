@@ -1,0 +1,57 @@
+"""A form, taken apart while it arrives."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.app.serving import form
+from unetsep.app.jobs import RefusedError
+from unetsep.app.uploads import FIELD_BYTES, FormReader
+
+CONTENT = bytes(range(256)) * 3 + b"\r\n--mar\r\n--mark"
+
+
+def read(body: bytes, piece: int, limit: int = 10_000) -> tuple[FormReader, bytes]:
+    reader = FormReader(b"mark", limit)
+    for at in range(0, len(body), piece):
+        reader.write(body[at : at + piece])
+    return reader, b"".join(reader.pending)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 64, 100_000])
+def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
+    content = CONTENT[:-6]
+    _, body = form({"model": "l1", "stems": "ä,b"}, 'a "quoted" ü.mp3', content)
+    reader, file = read(body, piece)
+    upload = reader.check()
+    assert file == content
+    assert (upload.fields, upload.bytes) == ({"model": "l1", "stems": "ä,b"}, len(content))
+    assert upload.filename == 'a "quoted" ü.mp3'
+
+
+def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
+    _, body = form({}, "a", bytes(1000))
+    assert read(body, 100, limit=1000)[0].check().bytes == 1000
+    with pytest.raises(RefusedError, match="larger than") as caught:
+        read(body[:-60], 1, limit=900)
+    assert caught.value.status == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (form({}, "a", b"x")[1][:-8], "its end is missing"),
+        (form({}, "a", b"")[1], "must hold one file"),
+        (b"--mark\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--mark--\r\n", "one file"),
+        (form({}, "a", b"x")[1].replace(b'name="file"', b'name="data"'), "in the field 'file'"),
+        (form({}, "a", b"x")[1][:-10] + b"\r\n" + form({}, "b", b"y")[1], "one file"),
+        (form({"model": "x" * (FIELD_BYTES + 1)}, "a", b"x")[1], "a field is longer"),
+        (form({f"f{i}": "" for i in range(30)}, "a", b"x")[1], "more than 20 fields"),
+        (form({}, "a" * 9000, b"x")[1], "header|longer"),
+        (b"no form at all", "no form"),
+    ],
+)
+def test_what_is_no_form_is_refused_in_one_sentence(body: bytes, sentence: str) -> None:
+    with pytest.raises(RefusedError, match=sentence) as caught:
+        read(body, 50)[0].check()
+    assert caught.value.status == 400

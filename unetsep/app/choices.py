@@ -1,0 +1,194 @@
+"""What can be chosen for a song, in plain words, and the names under which its stems come back."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..errors import WeightsError
+from ..paths import DEVICES
+from ..weights import hub
+from ..weights.manifest import find_checkpoint, is_path, manifest, user_models
+
+# For people who do not know what a loss is; other models have the manifest's description.
+MODEL_WORDS = {
+    "guided": ("Best quality", "For listening, karaoke and practice. Takes a little longer."),
+    "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
+}
+FORMAT_WORDS = {
+    "wav": ("WAV", "Full quality, opens everywhere. Large files."),
+    "flac": ("FLAC", "Full quality at about half the size of WAV."),
+    "ogg": ("OGG", "Small files, very good quality."),
+    "mp3": ("MP3", "Small files that every player and phone knows."),
+}
+NAME_BYTES = 180  # file systems take 255, and a suffix follows
+FORBIDDEN = set('<>:"|?*\\/')
+YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class ModelOffer:
+    """A model that the app offers.
+
+    Parameters
+    ----------
+    name
+        Of the model, or its path.
+    title, description
+        Plain words: what it is good for.
+    stems
+        Those that it can make.
+    """
+
+    name: str
+    title: str
+    description: str
+    stems: tuple[str, ...]
+
+    @classmethod
+    def named(cls, name: str, stems: Sequence[str]) -> ModelOffer:
+        """An offer with the words that are known for a model."""
+        if name in MODEL_WORDS:
+            title, description = MODEL_WORDS[name]
+        elif is_path(name):
+            title, description = name, "A model of your own."
+        else:
+            title, description = name, find_checkpoint(name).description
+        return cls(name, title, description, tuple(stems))
+
+
+def offered_names(names: Sequence[str]) -> list[str]:
+    """Models to offer: those that are named, else the default, the fast and the user's own.
+
+    Raises
+    ------
+    WeightsError
+        If a model is unknown, or is not on this machine: the app downloads nothing.
+    """
+    published = manifest()
+    usual = [published.default, *(n for n in ("fast",) if n in published.checkpoints)]
+    chosen = list(dict.fromkeys(names or [*usual, *user_models().checkpoints]))
+    for name in chosen:
+        if is_path(name):
+            continue
+        entry = find_checkpoint(name)
+        if not (entry.source or entry.bundled or hub.cached_file(entry)):
+            raise WeightsError(
+                f"{name} is not on this machine, and the app downloads nothing: run "
+                f"unetsep models download {name} first"
+            )
+    return chosen
+
+
+def formats() -> list[dict[str, str]]:
+    """Output formats with their titles and descriptions."""
+    rows = []
+    for name, container in CONTAINERS.items():
+        title, description = FORMAT_WORDS.get(name, (name.upper(), container.help))
+        rows.append({"name": name, "title": title, "description": description})
+    return rows
+
+
+@dataclass(frozen=True)
+class JobChoice:
+    """How one song is to be separated.
+
+    Parameters
+    ----------
+    model
+        Name of an offered model.
+    stems, two_stems
+        See `unetsep.separator.Separator.select`.
+    container, bit_depth
+        See `unetsep.audio.formats.choose_format`.
+    player
+        Make the page to hear the stems, too.
+    """
+
+    model: str
+    stems: tuple[str, ...] | None = None
+    two_stems: str | None = None
+    container: str = "wav"
+    bit_depth: str = "auto"
+    player: bool = False
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str], offers: Mapping[str, ModelOffer]) -> JobChoice:
+        """From the fields of a form.
+
+        Raises
+        ------
+        ValueError
+            If a field or its value is unknown.
+        """
+        unknown = set(fields) - {"model", "stems", "two_stems", "format", "bit_depth", "player"}
+        if unknown:
+            raise ValueError(f"unknown field {sorted(unknown)[0]!r}: see /api")
+        model = fields.get("model") or next(iter(offers))
+        if model not in offers:
+            raise ValueError(f"there is no model {model!r}: expected {', '.join(offers)}")
+        names = tuple(n.strip() for n in fields.get("stems", "").split(",") if n.strip())
+        two_stems = fields.get("two_stems") or None
+        if names and two_stems:
+            raise ValueError("choose either stems or two_stems, not both")
+        for stem in [*names, *([two_stems] if two_stems else [])]:
+            if stem not in offers[model].stems:
+                raise ValueError(
+                    f"model {model} has no stem {stem!r}: expected {', '.join(offers[model].stems)}"
+                )
+        container = _one_of("format", fields.get("format") or "wav", CONTAINERS)
+        bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
+        return cls(model, names or None, two_stems, container, bit_depth, flag(fields, "player"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def _one_of(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    if value not in known:
+        raise ValueError(f"there is no {field} {value!r}: expected {', '.join(known)}")
+    return value
+
+
+def flag(fields: Mapping[str, str], name: str) -> bool:
+    """A field that is yes or no.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    value = fields.get(name, "").lower()
+    if value not in (*YES, *NO):
+        raise ValueError(f"{name} {value!r}: expected true or false")
+    return value in YES
+
+
+def safe_name(filename: str) -> str:
+    """What a song is called, from the name of the file that somebody sent.
+
+    Folders, the suffix, control characters, invisible marks and what any file system refuses
+    are taken out; the result is never empty and short enough for a file name.
+
+    Examples
+    --------
+    >>> safe_name("../../etc/AC: DC.mp3")
+    'AC_ DC'
+    """
+    base = re.split(r"[\\/]", filename)[-1]
+    stem = base.rpartition(".")[0] or base
+    kept = []
+    for character in unicodedata.normalize("NFC", stem):
+        category = unicodedata.category(character)
+        if category == "Cf":  # marks that turn text around, or join nothing
+            continue
+        bad = category.startswith("C") or category in ("Zl", "Zp") or character in FORBIDDEN
+        kept.append("_" if bad else character)
+    text = "".join(kept).strip(" .")
+    text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
+    return f"{text}_" if DEVICES.fullmatch(text.split(".")[0]) else text

@@ -1,0 +1,79 @@
+"""A folder for temporary files that no kill leaves behind for good.
+
+Each run of the app has a folder and, beside it, a file that it holds locked. The system frees
+the lock when the process ends, however it ends. The next start takes the free lock: so it
+knows that the folder is nobody's, and removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from ..audio.staging import try_lock
+
+PREFIX = "run-"
+
+
+class WorkFolder:
+    """The folder of one run; what dead runs left beside it is removed.
+
+    Parameters
+    ----------
+    parent
+        Where it lies, with those of other runs; made if it is missing.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_dead(parent)
+        while True:
+            self.path = parent / f"{PREFIX}{secrets.token_hex(8)}"
+            self._lock = self.path.with_suffix(".lock")
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+            self._descriptor = os.open(self._lock, flags, 0o600)
+            # Between these lines it looks like the lock of a dead run, which may be removed.
+            try_lock(self._descriptor, patience=1.0)
+            if self._lock.exists():
+                break
+            os.close(self._descriptor)
+        self.path.mkdir(mode=0o700)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, and give up the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._descriptor)
+        self._lock.unlink(missing_ok=True)
+
+
+def remove_dead(parent: Path) -> None:
+    """Remove the folders of runs that are dead, and never one of a run that may be alive."""
+    for lock in parent.glob(f"{PREFIX}*.lock"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(lock, os.O_RDWR)
+            try:
+                dead = try_lock(descriptor)
+                if dead:
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            finally:
+                os.close(descriptor)
+            if dead and not lock.with_suffix("").exists():
+                lock.unlink()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder, at any depth; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if not path.is_symlink() and path.is_file():
+                total += path.stat().st_size
+    return total

@@ -1,0 +1,120 @@
+"""Who may ask: requests that a page from elsewhere made a browser send are refused.
+
+A page anywhere on the web can make the browser of its reader send requests to this machine. It
+cannot hide where they come from: the browser says so in ``Origin`` or ``Sec-Fetch-Site``. By DNS
+rebinding it can make its own name lead to this machine; then ``Host`` holds that name. So a
+request must name this app in ``Host``, and must come from a page of this app, or from none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+COMMON_HEADERS = {
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+}
+
+
+def host_name(netloc: str) -> str:
+    """The name or address in ``name:port``, without brackets."""
+    if netloc.startswith("["):
+        return netloc[1:].partition("]")[0].lower()
+    return netloc.partition(":")[0].lower()
+
+
+def _plain(netloc: str) -> str:
+    """Without the port that browsers leave out."""
+    return netloc.lower().removesuffix(":80").removesuffix(":443")
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen at is reached from this machine alone."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+class Guard:
+    """Lets only requests through that are meant for the app and come from nobody else.
+
+    Parameters
+    ----------
+    app
+        What the others reach.
+    host
+        Address that the app listens at.
+    names
+        Further names under which it may be reached.
+    refused
+        Called for each request that is refused.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, names: Iterable[str], refused: Callable[[], object]
+    ) -> None:
+        self._app, self._refused = app, refused
+        self._names = {*LOOPBACK, host.lower(), *(name.lower() for name in names)}
+        # An address cannot be rebound: whoever names one has reached this machine by it.
+        self._any_address = not is_loopback(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it before anything of its body is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        problem = self._problem(scope["method"], Headers(scope=scope))
+        if problem:
+            self._refused()
+            answer = JSONResponse({"error": problem}, 403, headers={"connection": "close"})
+            await answer(scope, receive, _with_headers(send))
+        else:
+            await self._app(scope, receive, _with_headers(send))
+
+    def _problem(self, method: str, headers: Headers) -> str | None:
+        """Why a request is refused, if it is."""
+        netloc = headers.get("host", "")
+        name = host_name(netloc)
+        if name not in self._names and not (self._any_address and is_address(name)):
+            return f"this app is not called {name!r}: see --allow-host"
+        origin = headers.get("origin")
+        if origin is not None and _plain(origin.partition("://")[2]) != _plain(netloc):
+            return f"requests from pages of {origin!r} are refused"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            # A link from elsewhere may lead here, but not embed or post.
+            if method != "GET" or headers.get("sec-fetch-mode") != "navigate":
+                return "requests from pages of other sites are refused"
+            if headers.get("sec-fetch-dest") != "document":
+                return "pages of other sites may not show this one inside theirs"
+        return None
+
+
+def _with_headers(send: Send) -> Send:
+    """Headers that every answer has unless it brings its own."""
+
+    async def send_with(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in COMMON_HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_with

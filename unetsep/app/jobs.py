@@ -1,0 +1,406 @@
+"""The queue of the app: songs that wait, the one that is separated, those that are done.
+
+Everything here runs in one asyncio loop, so nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from ..errors import UnetsepError
+from .choices import JobChoice
+from .folder import size_of
+from .process import WorkerError, WorkerProcess
+
+PERIOD = 5.0  # s between two looks for jobs that are over
+RETRY = 10  # s after which it is worth asking again
+PLAYER_SHARE = 0.1  # of the progress bar
+ENDED = ("done", "failed")
+
+
+class RefusedError(UnetsepError):
+    """A job that is not taken.
+
+    Parameters
+    ----------
+    message
+        Why, for the user.
+    status
+        Of the answer in HTTP.
+    reason
+        One word for the figures.
+    """
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """What the app takes on.
+
+    Parameters
+    ----------
+    upload_bytes
+        Of one upload.
+    queue
+        Songs that are uploaded or wait; more are refused. Two songs for each core are plenty.
+    seconds
+        For separating one song, and for uploading one.
+    keep_seconds
+        From the last use of a finished job to its removal.
+    disk_bytes
+        Of all jobs together.
+    silence
+        Seconds without a byte after which an upload is given up.
+    """
+
+    upload_bytes: int = 500_000_000
+    queue: int = 20
+    seconds: float = 3600.0
+    keep_seconds: float = 86_400.0
+    disk_bytes: int = 20_000_000_000
+    silence: float = 30.0
+
+
+@dataclass
+class SeparationJob:
+    """One song on its way through the app.
+
+    Parameters
+    ----------
+    id
+        A name that nobody can guess: who knows it may see and remove the job.
+    folder
+        Holds all its files and nothing else.
+    state
+        ``uploading``, ``queued``, ``running``, ``done`` or ``failed``.
+    bytes
+        On the disk, or reserved there.
+    files
+        What may be fetched: path in the address to path on the disk.
+    """
+
+    id: str
+    folder: Path
+    name: str = ""
+    choice: JobChoice | None = None
+    state: str = "uploading"
+    stage: str = ""
+    progress: float | None = 0.0
+    bytes: int = 0
+    error: str | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    begun: float = 0.0
+    used: float = field(default_factory=time.monotonic)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def source(self) -> Path:
+        """Where the upload lies; nothing of the name that it was sent under is in it."""
+        return self.folder / "upload"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the speed until now."""
+        if self.state != "running" or not self.progress or self.progress < 0.02:
+            return None
+        return round((time.monotonic() - self.begun) * (1 / self.progress - 1), 1)
+
+    def told(self, stage: str, share: float) -> None:
+        """Take in the worker's progress."""
+        assert self.choice is not None
+        if not self.begun:
+            self.begun = time.monotonic()
+        first = 1 - PLAYER_SHARE if self.choice.player else 1.0
+        whole = first * share if stage == "separating" else first + (1 - first) * share
+        self.stage, self.progress = stage, whole if share >= 0 else None
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Take in the worker's report, and list the files that may be fetched."""
+        self.report = dict(report)
+        self.files = {f"stems/{n}": self.folder / "stems" / n for n in report["stems"].values()}
+        player = self.folder / "player"
+        for path in player.rglob("*"):
+            if path.is_file():
+                self.files[f"player/{path.relative_to(player).as_posix()}"] = path
+        self.progress, self.state = 1.0, "done"
+
+
+class JobFigures:
+    """What happened since the start, for Prometheus; no names of songs are in it."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.registry = CollectorRegistry()
+        options: dict[str, Any] = {"registry": self.registry}
+        self.jobs = Counter("unetsep_jobs", "Jobs that ended.", ["outcome"], **options)
+        self.refused = Counter("unetsep_refused", "Requests refused.", ["reason"], **options)
+        self.uploaded = Counter("unetsep_upload_bytes", "Bytes received.", **options)
+        self.audio = Counter("unetsep_audio_seconds", "Seconds of sound separated.", **options)
+        self.seconds = Histogram(
+            "unetsep_separation_seconds",
+            "Seconds from the start of a separation to its end.",
+            buckets=(1, 3, 10, 30, 100, 300, 1000, 3600),
+            **options,
+        )
+        waiting = Gauge("unetsep_jobs_waiting", "Jobs uploaded or queued.", **options)
+        waiting.set_function(lambda: queue.waiting)
+        running = Gauge("unetsep_jobs_running", "Jobs being separated.", **options)
+        running.set_function(lambda: queue.count("running"))
+        disk = Gauge("unetsep_disk_bytes", "Bytes of all jobs.", **options)
+        disk.set_function(lambda: queue.bytes)
+        for outcome in (*ENDED, "cancelled"):
+            self.jobs.labels(outcome)
+
+
+class JobQueue:
+    """Jobs, taken one after another by a worker.
+
+    Parameters
+    ----------
+    folder
+        For the folders of the jobs.
+    worker
+        What separates.
+    limits
+        What is taken on.
+    """
+
+    def __init__(self, folder: Path, worker: WorkerProcess, limits: JobLimits) -> None:
+        self._folder, self._worker, self.limits = folder, worker, limits
+        self._jobs: dict[str, SeparationJob] = {}
+        self._ready = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: tuple[SeparationJob, asyncio.Task[dict[str, Any]]] | None = None
+        self.figures = JobFigures(self)
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
+
+    async def close(self) -> None:
+        """Drop all jobs and end the worker, within seconds."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._worker.kill()
+
+    # What there is
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs are being taken; a worker that died is started again for the next one."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        """Songs that are uploaded or wait."""
+        return self.count("uploading") + self.count("queued")
+
+    @property
+    def bytes(self) -> int:
+        """On the disk, or reserved there."""
+        return sum(job.bytes for job in self._jobs.values())
+
+    def count(self, state: str) -> int:
+        """Jobs in a state."""
+        return sum(job.state == state for job in self._jobs.values())
+
+    def get(self, id_: str) -> SeparationJob | None:
+        """A job by its name, which keeps it from being removed for a while."""
+        job = self._jobs.get(id_)
+        if job is not None:
+            job.used = time.monotonic()
+        return job
+
+    def place(self, job: SeparationJob) -> int | None:
+        """How many songs are before a job that waits."""
+        if job.state != "queued":
+            return None
+        queued = [other for other in self._jobs.values() if other.state == "queued"]
+        return queued.index(job) + self.count("running")
+
+    # What comes in
+
+    def open(self, bytes_: int) -> SeparationJob:
+        """A job for an upload that begins.
+
+        Parameters
+        ----------
+        bytes_
+            That are reserved on the disk: the size of the upload, or the most it may have.
+
+        Raises
+        ------
+        RefusedError
+            If too much is waiting, or there is no room.
+        """
+        if self.waiting >= self.limits.queue:
+            raise RefusedError(
+                f"{self.waiting} songs are waiting already: try again later", 429, "queue"
+            )
+        self._check_room(bytes_)
+        id_ = secrets.token_urlsafe(16)
+        job = SeparationJob(id_, self._folder / secrets.token_hex(8), bytes=bytes_)
+        job.folder.mkdir()
+        self._jobs[id_] = job
+        return job
+
+    def _check_room(self, bytes_: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if self.bytes + bytes_ > self.limits.disk_bytes or bytes_ > free:
+            raise RefusedError(
+                "there is no room on the disk: remove songs that are done", 507, "disk"
+            )
+
+    def enqueue(self, job: SeparationJob, name: str, choice: JobChoice, bytes_: int) -> None:
+        """Let a job wait whose upload is complete."""
+        # The order is that in which uploads ended: a slow one holds up nobody.
+        del self._jobs[job.id]
+        self._jobs[job.id] = job
+        job.name, job.choice, job.bytes, job.state = name, choice, bytes_, "queued"
+        self.figures.uploaded.inc(bytes_)
+        self._ready.set()
+
+    async def remove(self, job: SeparationJob) -> None:
+        """Cancel a job if it is not done, and remove all of it."""
+        if self._jobs.pop(job.id, None) is None:
+            return
+        if job.state in ("queued", "running"):
+            self.figures.jobs.labels("cancelled").inc()
+        if self._running is not None and self._running[0] is job:
+            await self._worker.cancel(job.id, self._running[1])
+        job.state = "removed"
+        job.ended.set()
+        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+
+    # What goes on
+
+    async def _work(self) -> None:
+        while True:
+            job = next((job for job in self._jobs.values() if job.state == "queued"), None)
+            if job is None:
+                self._ready.clear()
+                await self._ready.wait()
+            else:
+                await self._separate(job)
+
+    async def _separate(self, job: SeparationJob) -> None:
+        assert job.choice is not None
+        job.state = "running"
+        request = job.choice.to_dict() | {
+            "job": job.id,
+            "source": str(job.source),
+            "folder": str(job.folder),
+            "name": job.name,
+        }
+        begun = time.monotonic()
+        task = asyncio.create_task(self._worker.run(request, job.told))
+        watch = asyncio.create_task(self._watch(job, task))
+        self._running = (job, task)
+        try:
+            job.finish(await task)
+        except WorkerError as error:
+            job.error = job.error or str(error)
+            job.state = "failed"
+        finally:
+            self._running = None
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+        await asyncio.to_thread(self._tidy, job)
+        self._ended(job, time.monotonic() - begun)
+
+    def _tidy(self, job: SeparationJob) -> None:
+        """Keep nothing but the results."""
+        if job.state == "failed":
+            shutil.rmtree(job.folder, ignore_errors=True)
+        job.source.unlink(missing_ok=True)
+        job.bytes = size_of(job.folder)
+
+    def _ended(self, job: SeparationJob, seconds: float) -> None:
+        job.used = time.monotonic()
+        job.ended.set()
+        if job.id not in self._jobs:  # removed meanwhile, and counted then
+            return
+        self.figures.jobs.labels(job.state).inc()
+        if job.state == "done":
+            self.figures.seconds.observe(seconds)
+            self.figures.audio.inc(job.report["seconds"])
+
+    async def _watch(self, job: SeparationJob, task: asyncio.Task[dict[str, Any]]) -> None:
+        """End a job that takes too long or too much room."""
+        end = time.monotonic() + self.limits.seconds
+        while True:
+            await asyncio.sleep(min(1.0, max(0.0, end - time.monotonic())))
+            job.bytes = await asyncio.to_thread(size_of, job.folder)
+            if time.monotonic() >= end:
+                job.error = f"it took longer than {self.limits.seconds / 60:g} minutes"
+            elif self.bytes > self.limits.disk_bytes:
+                job.error = "its stems need more room than there is: remove songs that are done"
+            else:
+                continue
+            await self._worker.cancel(job.id, task)
+            return
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(max(0.1, min(PERIOD, self.limits.keep_seconds / 2)))
+            old = time.monotonic() - self.limits.keep_seconds
+            for job in [job for job in self._jobs.values() if job.state in ENDED]:
+                if job.used < old:
+                    await self.remove(job)
+
+    # What comes out
+
+    async def zip(self, job: SeparationJob) -> Path:
+        """A zip of a job's stems, made when it is first asked for.
+
+        Raises
+        ------
+        RefusedError
+            If there is no room.
+        """
+        path = job.folder / "stems.zip"
+        async with job.zipping:
+            if not path.exists():
+                stems = {
+                    f"{job.name}/{file.name}": file
+                    for name, file in job.files.items()
+                    if name.startswith("stems/")
+                }
+                self._check_room(sum(file.stat().st_size for file in stems.values()))
+                await asyncio.to_thread(write_zip, stems, path)
+                job.bytes += path.stat().st_size
+        return path
+
+
+def write_zip(files: Mapping[str, Path], path: Path) -> None:
+    """Files, as they are, in a zip that gets its name when it is complete.
+
+    Parameters
+    ----------
+    files
+        Name in the zip to file.
+    path
+        The zip.
+    """
+    partial = path.with_suffix(".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for name, file in files.items():
+            archive.write(file, name)
+    partial.replace(path)

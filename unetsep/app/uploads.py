@@ -1,0 +1,247 @@
+"""A song from a request to the disk: in pieces, and within limits while it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from .jobs import JobLimits, RefusedError
+
+PIECE = 1 << 20  # bytes that are gathered before they are written
+FIELDS, FIELD_BYTES = 20, 4096
+OVERHEAD = 64 * 1024  # bytes of fields and marks around the file
+
+
+@dataclass
+class Upload:
+    """What one request brought.
+
+    Parameters
+    ----------
+    fields
+        Those of the form but the file.
+    filename
+        As the client sent it: not to be trusted.
+    bytes
+        Of the file.
+    """
+
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str = ""
+    bytes: int = 0
+
+
+def refuse_size(limit: int) -> RefusedError:
+    """What to say of a file that is too large."""
+    return RefusedError(f"the file is larger than {limit / 1e6:g} MB", 413, "size")
+
+
+class FormReader:
+    """Takes a multipart form apart while it arrives.
+
+    Parameters
+    ----------
+    boundary
+        The mark between the parts.
+    limit
+        Most bytes of the file.
+    """
+
+    def __init__(self, boundary: bytes, limit: int) -> None:
+        self.upload = Upload()
+        self.complete = False
+        self.pending: list[bytes] = []  # of the file, not yet written
+        self._limit = limit
+        self._files = 0
+        self._name, self._value = b"", b""
+        self._header: tuple[bytes, bytes] = (b"", b"")
+        self._is_file = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_field,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._headers_finished,
+                "on_part_data": self._data,
+                "on_part_end": self._end,
+                "on_end": self._complete,
+            },
+        )
+
+    def write(self, data: bytes) -> None:
+        """Take in the next bytes of the body.
+
+        Raises
+        ------
+        RefusedError
+            If it is no form, or too much.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise _malformed(str(error)) from error
+
+    def _begin(self) -> None:
+        self._name, self._value, self._is_file = b"", b"", False
+        if len(self.upload.fields) + self._files >= FIELDS:
+            raise _malformed(f"it has more than {FIELDS} fields")
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._grow_header(data[start:end], b"")
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._grow_header(b"", data[start:end])
+
+    def _grow_header(self, name: bytes, value: bytes) -> None:
+        self._header = (self._header[0] + name, self._header[1] + value)
+        if sum(map(len, self._header)) > FIELD_BYTES:
+            raise _malformed(f"a header is longer than {FIELD_BYTES} bytes")
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        self._header = (b"", b"")
+        if name.lower() != b"content-disposition":
+            return
+        _, options = parse_options_header(value)
+        self._name = options.get(b"name", b"")
+        if b"filename" in options:
+            self._is_file = True
+            self.upload.filename = options[b"filename"].decode(errors="replace")
+
+    def _headers_finished(self) -> None:
+        if not self._is_file:
+            return
+        self._files += 1
+        if self._name != b"file" or self._files > 1:
+            raise _malformed("it must hold one file, in the field 'file'")
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._is_file:
+            self.upload.bytes += end - start
+            if self.upload.bytes > self._limit:
+                raise refuse_size(self._limit)
+            self.pending.append(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > FIELD_BYTES:
+            raise _malformed(f"a field is longer than {FIELD_BYTES} bytes")
+
+    def _end(self) -> None:
+        if not self._is_file:
+            name = self._name.decode(errors="replace")
+            self.upload.fields[name] = self._value.decode(errors="replace")
+
+    def _complete(self) -> None:
+        self.complete = True
+
+    def check(self) -> Upload:
+        """What the form held.
+
+        Raises
+        ------
+        RefusedError
+            If its end, or the file, is missing.
+        """
+        if not self.complete:
+            raise _malformed("its end is missing")
+        if not self._files or not self.upload.bytes:
+            raise _malformed("it must hold one file, in the field 'file', that is not empty")
+        return self.upload
+
+
+def _malformed(why: str) -> RefusedError:
+    return RefusedError(
+        f"the upload is no form (multipart/form-data) as expected: {why}", 400, "form"
+    )
+
+
+def announced_bytes(request: Request, limit: int) -> int:
+    """Bytes that an upload says it has; the most that are allowed if it does not say.
+
+    Raises
+    ------
+    RefusedError
+        If it says too many.
+    """
+    text = request.headers.get("content-length", "")
+    announced = int(text) if text.isdigit() else limit
+    if announced > limit + OVERHEAD:
+        raise refuse_size(limit)
+    return min(announced, limit)
+
+
+async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
+    """Write the file of a form to the disk while it arrives.
+
+    Parameters
+    ----------
+    request
+        With a body that nobody has read yet.
+    path
+        A new file.
+    limits
+        Bytes and seconds.
+
+    Raises
+    ------
+    RefusedError
+        If it is too large, too slow, cut off or no form; what was written may be left.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise _malformed("send it like curl -F file=@song.mp3")
+    try:
+        reader = FormReader(options[b"boundary"], limits.upload_bytes)
+    except FormParserError as error:
+        raise _malformed(str(error)) from error
+    try:
+        with path.open("xb") as file:
+            await _copy(request.stream(), reader, file, limits)
+    except ClientDisconnect as error:
+        raise RefusedError("the upload was cut off", 400, "cut") from error
+    except asyncio.TimeoutError as error:
+        raise RefusedError("the upload was too slow, and was given up", 408, "slow") from error
+    except OSError as error:
+        raise RefusedError(
+            f"the upload could not be written: {error.strerror}", 507, "disk"
+        ) from error
+    return reader.check()
+
+
+async def _copy(
+    body: AsyncIterator[bytes], reader: FormReader, file: BinaryIO, limits: JobLimits
+) -> None:
+    """Body to disk; never more than a piece of it in memory."""
+    end = time.monotonic() + limits.seconds
+    total, gathered = 0, 0
+    while True:
+        patience = max(0.0, min(limits.silence, end - time.monotonic()))
+        try:
+            chunk = await asyncio.wait_for(anext(body), patience)
+        except StopAsyncIteration:
+            break
+        total += len(chunk)
+        if total > limits.upload_bytes + OVERHEAD:
+            raise refuse_size(limits.upload_bytes)
+        reader.write(chunk)
+        gathered += len(chunk)
+        if gathered >= PIECE:
+            await _flush(reader, file)
+            gathered = 0
+    await _flush(reader, file)
+
+
+async def _flush(reader: FormReader, file: BinaryIO) -> None:
+    data = b"".join(reader.pending)
+    reader.pending.clear()
+    await asyncio.to_thread(file.write, data)

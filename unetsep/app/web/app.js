@@ -1,0 +1,446 @@
+"use strict";
+// The page: takes songs in, shows how far each is, offers what came of them.
+
+const $ = (id) => document.getElementById(id);
+const KEY = "unetsep-jobs"; // names of this browser's jobs: the server lists them to nobody
+const PERIOD = 1000; // ms between two looks at the jobs
+const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") element.textContent = value;
+    else if (value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** A stem's name in plain words; no_vocals is everything else. */
+function partWords(stem) {
+  const rest = /^no_(.+)/.exec(stem);
+  if (rest) return rest[1] === "vocals" ? "Music without vocals" : `Everything but ${rest[1]}`;
+  return PART_WORDS[stem] ?? stem.charAt(0).toUpperCase() + stem.slice(1);
+}
+
+function timeWords(seconds) {
+  if (seconds < 10) return "a few seconds left";
+  if (seconds < 55) return `about ${10 * Math.round(seconds / 10)} seconds left`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 60) return `about ${minutes} ${minutes === 1 ? "minute" : "minutes"} left`;
+  return `about ${(minutes / 60).toFixed(1)} hours left`;
+}
+
+function spanWords(seconds) {
+  const hours = seconds / 3600;
+  if (hours >= 1) return hours === 1 ? "an hour" : `${Math.round(hours)} hours`;
+  return `${Math.max(1, Math.round(seconds / 60))} minutes`;
+}
+
+const percent = (share) => `${Math.floor(100 * share)} %`;
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
+
+/** Ask the server; errors are sentences. */
+async function ask(url, options = {}) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch {
+    throw new Error("The app does not answer. Is it still running?");
+  }
+  const content = response.status === 204 ? null : await response.json().catch(() => ({}));
+  if (!response.ok) {
+    const error = new Error(sentence(content?.error ?? `The app answered ${response.status}`));
+    error.status = response.status;
+    throw error;
+  }
+  return content;
+}
+
+/** Send a form; fetch would not tell how much has been sent. */
+class Sender {
+  send(form, progress) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      this.request = request;
+      request.open("POST", "separate");
+      request.responseType = "json";
+      request.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 0);
+      request.onload = () => {
+        if (request.status === 202) return resolve(request.response);
+        const error = new Error(sentence(request.response?.error ?? "The upload failed"));
+        error.status = request.status;
+        return reject(error);
+      };
+      request.onerror = () => reject(new Error("The upload was interrupted."));
+      request.onabort = () => reject(new Error("Cancelled."));
+      request.send(form);
+    });
+  }
+
+  abort() {
+    this.request?.abort();
+  }
+}
+
+/** One song in the list: first a file to send, then a job. */
+class SongRow {
+  constructor(page, name) {
+    this.page = page;
+    this.job = null;
+    this.state = "waiting";
+    this.title = make("h3", { text: name });
+    this.status = make("p", { class: "state" });
+    this.bar = make("progress", { max: 1, value: 0, "aria-label": `Progress of ${name}` });
+    this.actions = make("div", { class: "actions" });
+    this.element = make("li", { class: "song" }, this.title, this.actions, this.status, this.bar);
+    this.addAction("Cancel", () => this.remove());
+  }
+
+  get name() {
+    return this.title.textContent;
+  }
+
+  addAction(text, action, kind = null) {
+    const button = make("button", { type: "button", text, class: kind });
+    button.setAttribute("aria-label", `${text}: ${this.name}`);
+    button.addEventListener("click", action);
+    this.actions.append(button);
+    return button;
+  }
+
+  addLink(text, url, kind) {
+    const link = make("a", { text, href: url.slice(1), download: "", class: kind });
+    link.setAttribute("aria-label", `${text}: ${this.name}`);
+    return link;
+  }
+
+  say(text, share) {
+    this.status.textContent = text;
+    if (share === null) this.bar.removeAttribute("value");
+    else this.bar.value = share;
+  }
+
+  fail(text) {
+    this.state = "failed";
+    this.element.classList.add("failed");
+    this.bar.remove();
+    this.status.textContent = text;
+    this.replaceActions();
+    this.addAction("Remove", () => this.remove());
+    this.page.announce(`${this.name}: ${text}`);
+  }
+
+  /** Take in what the server says of the job. */
+  show(job) {
+    this.job = job;
+    if (this.state === "failed" || this.state === "done") return;
+    this.title.textContent = job.name;
+    this.bar.setAttribute("aria-label", `Progress of ${job.name}`);
+    this.state = job.state;
+    if (job.state === "failed") this.fail(sentence(job.error));
+    else if (job.state === "done") this.finish(job);
+    else if (job.state === "queued") this.say(this.waitWords(job.before), 0);
+    else this.say(this.runWords(job), job.progress);
+  }
+
+  waitWords(before) {
+    if (!before) return "Starting";
+    return before === 1 ? "Waiting: one song before it" : `Waiting: ${before} songs before it`;
+  }
+
+  runWords(job) {
+    const doing = job.stage === "preparing" ? "Getting the player ready" : "Taking it apart";
+    if (job.progress === null) return doing;
+    const left = job.seconds_left === null ? "" : `, ${timeWords(job.seconds_left)}`;
+    return `${doing}: ${percent(job.progress)}${left}`;
+  }
+
+  finish(job) {
+    this.bar.remove();
+    this.status.textContent = "Ready";
+    const hadFocus = this.element.contains(document.activeElement);
+    this.replaceActions();
+    if (job.player) this.addAction("Listen", () => this.page.listen(job), "first");
+    this.actions.append(this.addLink("Download all", job.zip, "button"));
+    this.addAction("Remove", () => this.remove());
+    const parts = make("div", { class: "parts" }, make("span", { text: "One by one:" }));
+    for (const [stem, url] of Object.entries(job.stems))
+      parts.append(this.addLink(partWords(stem), url, null));
+    this.element.append(parts);
+    const notes = job.warnings.map(sentence);
+    if (job.gain_db)
+      notes.push(
+        `All parts are ${(-job.gain_db).toFixed(1)} dB softer than in the song, so that none distorts.`,
+      );
+    for (const text of notes) this.element.append(make("p", { class: "notes", text }));
+    if (hadFocus) this.actions.querySelector("button").focus();
+    this.page.announce(`${job.name} is ready.`);
+  }
+
+  replaceActions() {
+    this.actions.replaceChildren();
+  }
+
+  async remove() {
+    const { state } = this;
+    this.state = "removed";
+    this.sender?.abort();
+    this.page.drop(this);
+    const done = state === "done" || state === "failed";
+    this.page.announce(`${this.name} was ${done ? "removed" : "cancelled"}.`);
+    if (!this.job) return;
+    try {
+      await ask(`jobs/${this.job.id}`, { method: "DELETE" });
+    } catch (error) {
+      if (error.status !== 404) this.page.announce(error.message);
+    }
+  }
+}
+
+class App {
+  constructor() {
+    this.rows = [];
+    this.toSend = [];
+    this.sending = false;
+    this.polling = null;
+    this.bind();
+  }
+
+  async start() {
+    try {
+      this.choices = await ask("choices");
+    } catch (error) {
+      return this.announce(error.message);
+    }
+    const { models, formats, limits } = this.choices;
+    this.fill("model", models);
+    this.fill("format", formats);
+    this.fillParts();
+    const size = Math.round(limits.upload_bytes / 1e6);
+    $("limits").textContent = `Songs or videos, up to ${size} MB each`;
+    const keep = spanWords(limits.keep_seconds);
+    $("keep").textContent =
+      `Songs are removed ${keep} after you last used them, and when the app ends.`;
+    return this.restore();
+  }
+
+  /** A list of choices; the words of the one that is chosen stand under it. */
+  fill(id, choices) {
+    const select = $(id);
+    select.replaceChildren(
+      ...choices.map(({ name, title }) => make("option", { value: name, text: title })),
+    );
+    const say = () => {
+      $(`${id}-words`).textContent = choices[select.selectedIndex].description;
+    };
+    select.onchange = () => {
+      say();
+      if (id === "model") this.fillParts();
+    };
+    say();
+  }
+
+  /** What a model can make: everything, or one part and the rest. */
+  fillParts() {
+    const { stems } = this.choices.models[$("model").selectedIndex];
+    const before = $("parts").value;
+    const parts = [];
+    if (stems.length > 1)
+      parts.push({
+        name: "",
+        title: `All ${stems.length} parts`,
+        description: sentence(stems.map(partWords).join(", ").toLowerCase()),
+      });
+    for (const stem of stems)
+      parts.push({
+        name: stem,
+        title: `${partWords(stem)} and the rest`,
+        description:
+          stem === "vocals"
+            ? "Two files: the voices, and the music for karaoke."
+            : `Two files: ${partWords(stem).toLowerCase()}, and everything else to play along with.`,
+      });
+    this.fill("parts", parts);
+    if (parts.some(({ name }) => name === before)) {
+      $("parts").value = before;
+      $("parts").onchange();
+    }
+  }
+
+  bind() {
+    $("choices").addEventListener("submit", (event) => event.preventDefault());
+    $("files").addEventListener("change", () => {
+      this.add($("files").files);
+      $("files").value = "";
+    });
+    for (const kind of ["dragover", "dragleave", "drop"])
+      document.addEventListener(kind, (event) => {
+        event.preventDefault(); // a browser would open the file
+        $("drop").classList.toggle("over", kind === "dragover");
+        if (kind === "drop") this.add(event.dataTransfer.files);
+      });
+    $("close").addEventListener("click", () => $("player").close());
+    $("player").addEventListener("close", () => {
+      $("frame").src = "about:blank";
+      this.listened?.focus();
+    });
+    // Keys that are pressed in the player do not reach this page by themselves.
+    $("frame").addEventListener("load", () => {
+      const inner = $("frame").contentWindow;
+      inner.addEventListener("keydown", (event) => {
+        if (event.key === "Escape") $("player").close();
+      });
+      if ($("player").open) inner.focus();
+    });
+    window.addEventListener("beforeunload", (event) => {
+      if (this.sending) event.preventDefault();
+    });
+  }
+
+  announce(text) {
+    $("message").textContent = text;
+  }
+
+  // Songs
+
+  add(files) {
+    if (!this.choices || !files.length) return;
+    const fields = {
+      model: $("model").value,
+      two_stems: $("parts").value,
+      format: $("format").value,
+      player: "true",
+    };
+    for (const file of files) {
+      const row = this.addRow(file.name);
+      const most = this.choices.limits.upload_bytes;
+      if (file.size > most) row.fail(`Larger than ${Math.round(most / 1e6)} MB.`);
+      else if (!file.size) row.fail("The file is empty, or a folder.");
+      else {
+        row.say("Waiting to be sent", 0);
+        this.toSend.push({ row, file, fields });
+      }
+    }
+    const [count] = [files.length];
+    this.announce(count === 1 ? `${files[0].name} was added.` : `${count} songs were added.`);
+    this.sendAll();
+  }
+
+  addRow(name) {
+    const row = new SongRow(this, name);
+    this.rows.push(row);
+    $("songs").append(row.element);
+    $("queue").hidden = false;
+    return row;
+  }
+
+  /** Take a row away; the focus goes to its neighbour. */
+  drop(row) {
+    const place = this.rows.indexOf(row);
+    this.rows.splice(place, 1);
+    row.element.remove();
+    this.save();
+    const next = this.rows[Math.min(place, this.rows.length - 1)];
+    if (next) next.element.querySelector("button, a").focus();
+    else $("files").focus();
+    $("queue").hidden = !this.rows.length;
+  }
+
+  /** Send songs one after another, in their order. */
+  async sendAll() {
+    if (this.sending) return;
+    this.sending = true;
+    while (this.toSend.length) await this.sendOne(this.toSend.shift());
+    this.sending = false;
+  }
+
+  async sendOne({ row, file, fields }) {
+    if (row.state === "removed") return;
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
+    form.append("file", file);
+    row.sender = new Sender();
+    try {
+      const job = await row.sender.send(form, (share) =>
+        row.say(`Sending: ${percent(share)}`, share),
+      );
+      row.show(job);
+      this.save();
+      this.poll();
+    } catch (error) {
+      if (row.state === "removed") return;
+      if (error.status === 429) {
+        row.say("Waiting: many songs are before it", 0);
+        await new Promise((resolve) => setTimeout(resolve, 3 * PERIOD));
+        this.toSend.unshift({ row, file, fields });
+      } else row.fail(error.message);
+    }
+  }
+
+  // Jobs
+
+  save() {
+    const ids = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
+    try {
+      localStorage.setItem(KEY, JSON.stringify(ids));
+    } catch {
+      // Without storage the list is lost when the page is loaded again.
+    }
+  }
+
+  /** The jobs of this browser, after the page was loaded again. */
+  async restore() {
+    let ids = [];
+    try {
+      ids = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    } catch {
+      // As above.
+    }
+    if (!ids.length) return;
+    for (const job of await this.jobs(ids)) this.addRow(job.name).show(job);
+    this.announce("");
+    this.save();
+    this.poll();
+  }
+
+  async jobs(ids) {
+    const query = ids.map((id) => `id=${encodeURIComponent(id)}`).join("&");
+    return (await ask(`jobs?${query}`)).jobs;
+  }
+
+  /** Look at the jobs that are not over, again and again while there are any. */
+  poll() {
+    this.polling ??= setTimeout(() => this.look(), PERIOD);
+  }
+
+  async look() {
+    const rows = this.rows.filter(({ job, state }) => job && ["queued", "running"].includes(state));
+    try {
+      if (rows.length) {
+        const jobs = new Map();
+        for (const job of await this.jobs(rows.map(({ job }) => job.id))) jobs.set(job.id, job);
+        for (const row of rows) {
+          if (row.state === "removed") continue;
+          if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
+          else row.fail("The app has been started again. Please add the song once more.");
+        }
+      }
+    } catch (error) {
+      this.announce(error.message);
+    }
+    this.polling = null;
+    if (rows.length) this.poll();
+  }
+
+  listen(job) {
+    this.listened = document.activeElement;
+    $("player-title").textContent = job.name;
+    $("frame").src = job.player.slice(1);
+    $("player").showModal();
+  }
+}
+
+const app = new App();
+window.unetsepApp = app; // for tests, and for the curious
+app.start();

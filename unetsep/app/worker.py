@@ -1,0 +1,228 @@
+"""The program that separates songs for the app, one after another.
+
+It is a process of its own. Decoders are C libraries that read files of strangers: if one
+crashes or hangs, or the system kills it for its memory, one job fails and the app goes on.
+And the process that serves HTTP needs no torch.
+
+Both sides send JSON, one value a line: requests come in on stdin, messages go out on what was
+stdout. When stdin ends, the app is gone, and this process ends at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CancelledError, UnetsepError
+
+if TYPE_CHECKING:
+    from ..separator import Separator
+
+MODELS = 2  # that are kept in memory, at most
+PERIOD = 0.25  # s between two messages of progress
+Message = Mapping[str, Any]
+Send = Callable[[Message], None]
+
+
+class Requests:
+    """What the app asks for, read by a thread; `cancelled` is set from outside at any time."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            request = json.loads(line)
+            if "cancel" in request:
+                self._cancelled.add(request["cancel"])
+            else:
+                self._waiting.put(request)
+        os._exit(0)  # the app has ended, perhaps killed
+
+    def take(self) -> dict[str, Any]:
+        """Wait for the next request."""
+        return self._waiting.get()
+
+    def cancelled(self, job: str) -> bool:
+        """Whether a job is to end."""
+        return job in self._cancelled
+
+
+class SeparatorCache:
+    """Separators that were used last.
+
+    Parameters
+    ----------
+    device
+        See `unetsep.separator.Separator`.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._kept: OrderedDict[str, Separator] = OrderedDict()
+
+    def get(self, model: str) -> Separator:
+        """The separator of a model, loaded if it is not kept.
+
+        Raises
+        ------
+        WeightsError
+            If it cannot be loaded.
+        """
+        from ..separator import Separator
+
+        if model not in self._kept:
+            while len(self._kept) >= MODELS:
+                self._kept.popitem(last=False)
+            self._kept[model] = Separator(model, device=self._device)
+        self._kept.move_to_end(model)
+        return self._kept[model]
+
+
+def separate(
+    request: Message, separators: SeparatorCache, told: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Separate one song into ``stems`` of its folder, and write its ``player``.
+
+    Parameters
+    ----------
+    request
+        ``source``, ``folder``, ``name`` and the fields of `JobChoice`.
+    separators
+        The models.
+    told
+        Called with the stage and the share of it that is done, 0 to 1, or -1 if unknown; it
+        raises `CancelledError` to end the job.
+
+    Returns
+    -------
+    dict
+        The report of `unetsep.files.separate_file`, with the file names of the stems.
+
+    Raises
+    ------
+    UnetsepError, ValueError
+        If it cannot be separated.
+    """
+    from ..files import FileOptions, separate_file
+    from ..listen.page import write_page
+    from ..listen.songs import Song, order_stems
+
+    folder = Path(request["folder"])
+    separator = separators.get(request["model"])
+    options = FileOptions(
+        stems=request["stems"],
+        two_stems=request["two_stems"],
+        container=request["container"],
+        bit_depth=request["bit_depth"],
+    )
+    names = separator.select(options.stems, options.two_stems).names
+    (folder / "stems").mkdir()
+    targets = [folder / "stems" / f"{name}.{options.suffix}" for name in names]
+
+    def progress(done: float, total: float | None) -> None:
+        told("separating", min(1.0, done / total) if total else -1.0)
+
+    (report,) = separate_file(Path(request["source"]), [separator], [targets], options, progress)
+    if request["player"]:
+        (folder / "player").mkdir()
+        song = Song(request["name"], {"": order_stems(report.stems)})
+        write_page(folder / "player", [song], lambda _, share: told("preparing", share))
+    return report.to_dict() | {"stems": {n: p.name for n, p in report.stems.items()}}
+
+
+class Teller:
+    """Tells the app of progress, not too often, and ends the job when it is cancelled."""
+
+    def __init__(self, send: Send, requests: Requests, job: str) -> None:
+        self._send, self._requests, self._job = send, requests, job
+        self._last = 0.0
+
+    def __call__(self, stage: str, share: float) -> None:
+        """Tell of a stage and its share; raises `CancelledError` if the job is to end."""
+        if self._requests.cancelled(self._job):
+            raise CancelledError("cancelled")
+        now = time.monotonic()
+        if now - self._last >= PERIOD:
+            self._last = now
+            self._send({"stage": stage, "share": share})
+
+
+def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[str, Any]:
+    """What became of a request, as a message; paths of ours are not told to anybody."""
+    try:
+        return {"done": separate(request, separators, told)}
+    except CancelledError:
+        return {"cancelled": True}
+    except (UnetsepError, ValueError) as error:
+        text = str(error)
+    except OSError as error:
+        text = f"the files could not be written: {error.strerror or error}"
+    except MemoryError:
+        text = "out of memory"
+    text = text.replace(str(request["source"]), request["name"])
+    text = text.replace(str(request["folder"]), "the job's folder")
+    return {"failed": text.replace("use --format", "choose the format")}
+
+
+def open_channel() -> Send:
+    """A way to send messages on what was stdout; what libraries print goes to stderr from now."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def send(message: Message) -> None:
+        try:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
+        except OSError:  # the app is gone
+            os._exit(0)
+
+    return send
+
+
+def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
+    """Load the first model and tell which stems each model has."""
+    import torch
+
+    from ..audio.libsndfile import hide_decoder_chatter
+    from ..network.devices import keep_freed_memory
+    from ..weights.manifest import find_checkpoint, is_path
+
+    keep_freed_memory()
+    hide_decoder_chatter()
+    if settings["threads"] is not None:
+        torch.set_num_threads(settings["threads"])
+    separators = SeparatorCache(settings["device"])
+    stems: dict[str, list[str]] = {}
+    for model in settings["models"]:
+        loaded = is_path(model) or not stems
+        has = separators.get(model).stems if loaded else find_checkpoint(model).config["stems"]
+        stems[model] = list(has)
+    return separators, {"ready": stems}
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app
+    send = open_channel()
+    requests = Requests()
+    try:
+        separators, ready = load(requests.take())
+    except (UnetsepError, ValueError) as error:
+        send({"failed": str(error)})
+        return
+    send(ready)
+    while True:
+        request = requests.take()
+        send(answer(request, separators, Teller(send, requests, request["job"])))

@@ -75,7 +75,7 @@ def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
 @pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "12")])
 def test_unknown_choices_are_value_errors(container, depth):
     with pytest.raises(
-        ValueError, match="must be (wav, flac, ogg or mp3|auto, 8, 16, 24, 32, 32f or 64f), got"
+        ValueError, match=r"must be (wav, flac, ogg or mp3|auto, 8, 16, 24, 32, 32f or 64f), got"
     ):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
 

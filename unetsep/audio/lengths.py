@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
 from .flac import flac_forms, flac_total
+from .ogg import without_pre_skip
 from .sections import Section, count_bytes, open_bytes
 
 # Programs that write to a pipe cannot know the size: they leave it at zero, at a little less
@@ -24,6 +25,7 @@ OPEN_ENDED = 0x7FFF_0000
 ROUND_SIZE = 10**9
 # GSM 06.10 is stored in blocks of so many bytes, for so many samples.
 GSM_BLOCKS = {"WAV": (65, 320), "WAVEX": (65, 320), "RF64": (65, 320), "W64": (65, 320)}
+OPUS_RATE = 48_000  # in which Opus counts, whatever rate it is decoded at
 LAST_PAGE_BYTES = 1 << 17
 MP3_FORMATS = ("MP3", "MPEG")
 # Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
@@ -50,7 +52,9 @@ class LengthClaim:
         Byte at which that ends; None for the end of the file.
     patch
         Byte in the header, and what the decoder shall see there instead: a size that was
-        left at zero.
+        left at zero, for instance.
+    skip
+        Samples at the front that the decoder then gives and that are no part of the song.
     warnings
         Sentences for the user.
     """
@@ -61,6 +65,7 @@ class LengthClaim:
     read_from: int | None = None
     read_to: int | None = None
     patch: tuple[int, bytes] | None = None
+    skip: int = 0
     warnings: tuple[str, ...] = ()
 
 
@@ -100,7 +105,11 @@ def claim_length(
         warnings = (
             f"{path} has no end mark, as if it was cut off; {frames / sample_rate:.2f} s are there",
         )
-    return LengthClaim(promised, available=frames, slack=0, warnings=warnings)
+    claim = LengthClaim(promised, available=frames, slack=0, warnings=warnings)
+    if subtype == "OPUS" and (head := without_pre_skip(path)):
+        skip, page = head
+        return replace(claim, patch=(0, page), skip=skip * sample_rate // OPUS_RATE)
+    return claim
 
 
 def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthClaim:

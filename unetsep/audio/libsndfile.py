@@ -69,7 +69,8 @@ class LibsndfileDecoder:
             if self.length.read_from is not None or self.length.patch is not None:
                 file = self._open()
             if self.length.patch is not None:
-                self.length = replace(self.length, frames=file.frames, available=file.frames)
+                frames = max(0, file.frames - self.length.skip)
+                self.length = replace(self.length, frames=frames, available=frames)
             depth = _bit_depth(file.subtype)
             form = self.container, str(file.subtype), file.channels
             self._order = read_order(path, *form)
@@ -96,6 +97,8 @@ class LibsndfileDecoder:
             source = native_name(self._path)
         with no_decoder_chatter():
             self._file = ForwardFile(source)
+        if self.length.skip:
+            self._file.read(self.length.skip, dtype="float32", always_2d=True)
         self._position = 0
         return self._file
 
@@ -142,7 +145,8 @@ class LibsndfileDecoder:
         assert self._file is not None
         if self._endless is None:
             with no_decoder_chatter(self._file.format in MP3_FORMATS):
-                self._position = self._file.seek(max(0, frame - self.info.sample_rate))
+                run_up = max(0, frame - self.info.sample_rate)
+                self._position = self._file.seek(run_up + self.length.skip) - self.length.skip
         run_up = frame - self._position
         while run_up > 0 and (got := len(self._read(min(run_up, step)))):
             run_up -= got

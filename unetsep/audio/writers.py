@@ -22,6 +22,7 @@ from .channels import is_ordinary, write_order
 from .decoder import AudioInfo, Block
 from .lengths import MP3_FORMATS
 from .libsndfile import native_name, no_decoder_chatter
+from .ogg import with_checksum
 
 Integers = npt.NDArray[np.integer]
 
@@ -32,7 +33,6 @@ EXTENSIBLE = 0xFFFE
 SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 # libvorbis takes memory on the stack in proportion to a block, and threads have small stacks.
 ENCODE_FRAMES = 8192
-REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Writer(Protocol):
@@ -232,8 +232,7 @@ class LibsndfileWriter:
 def set_ogg_serial(path: Path, serial: int) -> None:
     """Give an Ogg stream a fixed serial number instead of the random one of libsndfile.
 
-    The number stands in every page, and so does a checksum of the page: the same CRC-32 as
-    zlib's, but starting from zero, and with the bits of each byte in the opposite order.
+    The number stands in every page, and so does a checksum of the page.
     """
     with path.open("r+b") as file:
         while True:
@@ -243,12 +242,9 @@ def set_ogg_serial(path: Path, serial: int) -> None:
                 return
             lengths = file.read(head[26])
             body = lengths + file.read(sum(lengths))
-            head = head[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + head[18:22]
-            head += bytes(4) + bytes([len(lengths)])
-            raw = zlib.crc32((head + body).translate(REVERSED_BITS), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
-            checksum = int(f"{raw:032b}"[::-1], 2)
+            head = head[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + head[18:]
             file.seek(begin)
-            file.write(head[:22] + struct.pack("<I", checksum) + head[26:])
+            file.write(with_checksum(head + body)[: len(head)])
             file.seek(len(body), os.SEEK_CUR)
 
 

@@ -1,0 +1,51 @@
+"""Pages of Ogg files, and the head of an Opus stream in them (RFC 3533, RFC 7845)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+from .sections import Section, open_bytes
+
+PAGE_HEAD = 27
+REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def with_checksum(page: bytes) -> bytes:
+    """A page with the checksum that it should have.
+
+    It is the CRC-32 of zlib, but starting from zero, and with the bits of each byte in the
+    opposite order.
+    """
+    blank = page[:22] + bytes(4) + page[26:]
+    raw = zlib.crc32(blank.translate(REVERSED_BITS), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return page[:22] + struct.pack("<I", int(f"{raw:032b}"[::-1], 2)) + page[26:]
+
+
+def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
+    """How much an Opus stream asks decoders to skip, and its first page asking for nothing.
+
+    libsndfile skips too little where the first sample's position is not zero, as in streams
+    that were recorded from their middle on.
+
+    Parameters
+    ----------
+    source
+        An Ogg file.
+
+    Returns
+    -------
+    int, bytes
+        Samples at 48 kHz, and the page; None if the file does not begin so.
+    """
+    with open_bytes(source) as file:
+        head = file.read(PAGE_HEAD)
+        if len(head) < PAGE_HEAD or head[:4] != b"OggS":
+            return None
+        lengths = file.read(head[26])
+        body = file.read(sum(lengths))
+    if body[:8] != b"OpusHead" or len(body) < 19:
+        return None
+    (skip,) = struct.unpack_from("<H", body, 10)
+    return skip, with_checksum(head + lengths + body[:10] + bytes(2) + body[12:])

@@ -1,11 +1,12 @@
-"""Scores of an evaluation into the manifest, and a card for each checkpoint.
+"""Scores of an evaluation into the manifest, and what the pages say about each checkpoint.
 
     unetsep eval --musdb-root MUSDB18-7 --all-losses -o evaluation
     python recipes/cards.py evaluation/report.json
 
-writes the scores of the bundled models, with their intervals, into weights_manifest.json, and
-what the manifest says about each checkpoint between two marks in docs/research/models.md. Without
-a report the manifest stays as it is.
+writes the scores of the bundled models, with their intervals, into weights_manifest.json. From
+the manifest it writes a page for each model, the tables of models in README.md and
+docs/start/which-model.md, and the models' lines in the navigation of zensical.toml. Without a
+report the manifest stays as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,59 @@ from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
-MANIFEST, PAGE = ROOT / "weights_manifest.json", ROOT / "docs/research/models.md"
+MANIFEST, FOLDER = ROOT / "weights_manifest.json", ROOT / "docs/reference/models"
+README, CHOICE, SITE = (
+    ROOT / name for name in ("README.md", "docs/start/which-model.md", "zensical.toml")
+)
 # The seven of the comparison come from one long command, which is a script.
 LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual"
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
-BEGIN, END = "<!-- cards: begin -->\n", "<!-- cards: end -->\n"
+BEGIN, END = "models: begin", "models: end"
+STEMS = ("vocals", "drums", "bass", "other")
+# Who should take which model: what no manifest can know. "Take it ..."
+TAKE = {
+    "guided": "for the best stems: it is what you get when you name no model",
+    "fast": "for long archives, old computers and phones: the most speed for nearly the same stems",
+    "mse": "as the reference when you compare losses: the plainest of them",
+    "mag_mse": "to hear the loss of Open-Unmix",
+    "mel_mse": "to hear a loss that counts bands as hearing does",
+    "l1": "to hear what prefers silence to a soft wrong sound",
+    "log_mse": "to hear what happens when soft sounds count as much as loud ones",
+    "mag_l1": "to hear the loss of Spleeter; among the seven losses it has the best vocals",
+    "perceptual": "to hear a loss that models hearing",
+    "spleeter-vocals": "if you need vocals alone, under the MIT licence",
+}
+PAGE = """# `{name}`{default}
+
+**Take it** {take}.
+
+{description}
+
+{facts}
+
+## Hear it
+
+```bash
+unetsep separate song.wav --model {name} --player -o out/
+```
+
+`make sounds` does so for every bundled model with the song of the demo, and writes what each gets
+wrong beside it ([what losses do](../../understand/losses.md)).
+
+## Scores
+
+{scores}
+
+SDR is that of BSS Eval v4: frames of 1 s, median of frames, median of songs. The test songs are
+the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sdr.md)).
+
+## Made by
+
+```bash
+{command}
+```
+{settings}
+"""
 
 
 def scored(entry: Checkpoint, report: Any) -> Checkpoint:
@@ -52,66 +102,167 @@ def scored(entry: Checkpoint, report: Any) -> Checkpoint:
     return entry
 
 
-def card(entry: Checkpoint, default: str) -> str:
-    """One checkpoint in Markdown, from its manifest entry alone."""
+def page(entry: Checkpoint, manifest: Manifest) -> str:
+    """The page of one checkpoint, from its manifest entry alone."""
+    training = entry.training
+    settings = (
+        markdown_table(("setting", "value"), _settings(entry)) if "settings" in training else []
+    )
+    text = PAGE.format(
+        name=entry.name,
+        default=" (default)" if entry.name == manifest.default else "",
+        take=TAKE[entry.name],
+        description=entry.description,
+        facts="\n".join(markdown_table(("what", "this model"), _facts(entry))),
+        scores="\n".join(
+            markdown_table(
+                ("stem", "SDR in dB, test", "95% interval", "validation"), _scores(entry)
+            )
+        ),
+        command=SCRIPT if training["command"].startswith(LOSSES) else training["command"],
+        settings="\n".join(["", *settings]),
+    )
+    return text.rstrip() + "\n"
+
+
+def markdown_table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
+    """A table of Markdown; columns in which nothing stands are left out."""
+    cells = list(rows)
+    columns = [i for i in range(len(head)) if any(row[i] for row in cells)]
+    lines = [[row[i] for i in columns] for row in (head, *cells)]
+    lines.insert(1, ["---"] * len(columns))
+    return [
+        "|" + "|".join(line) + "|" if line[0] == "---" else f"| {' | '.join(line)} |"
+        for line in lines
+    ]
+
+
+def _facts(entry: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Licence, size and data."""
     training = entry.training
     parameters = sum(p.numel() for p in build(ModelConfig.from_dict(entry.config)).parameters())
-    title = f"### `{entry.name}`" + (" (default)" if entry.name == default else "")
-    aliases = ", ".join(f"`{name}`" for name in entry.aliases)
-    command = SCRIPT if training["command"].startswith(LOSSES) else training["command"]
-    count = f"{len(training['songs'])} songs and recordings, each named in the manifest: "
-    facts = [
-        f"{entry.description}" + (f" Also called {aliases}." if aliases else ""),
-        "",
-        f"- Network: {parameters / 1e6:.2f} million parameters, {entry.bytes / 1e6:.1f} MB in half "
-        "precision.",
-        *([f"- Guide: {training['guide']}."] if "guide" in training else []),
-        *([f"- Training: {_training(entry)}"] if "settings" in training else []),
-        f"- Data: {count if training['songs'] else ''}{training['data']}.",
-        f"- Licence of the weights: {entry.licence}.",
-        f"- Command: `{command}`",
-    ]
-    return "\n".join([title, "", *facts, "", *_scores(entry), ""])
+    yield "licence of the weights", entry.licence
+    yield (
+        "size",
+        f"{entry.bytes / 1e6:.1f} MB in half precision, {parameters / 1e6:.2f} million parameters",
+    )
+    if entry.aliases:
+        yield "also called", ", ".join(f"`{name}`" for name in entry.aliases)
+    if "guide" in training:
+        yield "guide", training["guide"]
+    if training["songs"]:
+        named = "each named by `unetsep models --json`"
+        yield "trained on", f"{len(training['songs'])} songs and recordings, {named}"
+    yield "data", training["data"].replace("; see songs", "")
 
 
-def _training(entry: Checkpoint) -> str:
-    """Loss, steps and settings in one sentence."""
+def _settings(entry: Checkpoint) -> Iterator[tuple[str, str]]:
+    """How it was trained."""
     training, settings = entry.training, entry.training["settings"]
-    made = f"step {training['steps']} of {settings['max_steps']} (the best on the validation songs)"
-    seed = f"seed {settings['seed']}"
+    yield "loss", f"`{entry.loss}`"
     if "mean_of" in training:
-        made, seed = f"mean of the weights of {training['mean_of']}", "a seed for each"
-    begun = f"; begun with {training['begun_with']}." if "begun_with" in training else "."
+        yield "weights", f"the mean of those of {training['mean_of']}"
+        yield "seed", "one for each"
+    else:
+        yield (
+            "steps",
+            f"{training['steps']} of {settings['max_steps']} (the best on the validation songs)",
+        )
+        yield "seed", f"{settings['seed']}"
+    if "begun_with" in training:
+        yield "begun with", training["begun_with"]
+    yield "clips a step", f"{settings['batch_size']}, each of 6 s"
+    yield "learning rate", f"{settings['learning_rate']:g}"
+    yield "precision", settings["precision"]
+
+
+def _scores(entry: Checkpoint) -> Iterator[tuple[str, ...]]:
+    """A row for each stem."""
+    scores, valid = entry.scores, entry.training.get("valid_sdr", {})
+    values = scores["sdr"] | ({"mean": scores["mean"]} if "mean" in scores else {})
+    for part, value in values.items():
+        low, high = scores["interval95"][part]
+        yield (
+            part,
+            f"{value:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{valid[part]:.2f}" if valid else "",
+        )
+
+
+def readme_table(manifest: Manifest) -> list[str]:
+    """All models with scores and licence, for README.md."""
+    rows = (
+        (_name(entry, manifest), *_values(entry), entry.licence.partition(",")[0].partition(";")[0])
+        for entry in manifest.checkpoints.values()
+    )
+    return markdown_table(("model", *STEMS, "mean", "licence"), rows)
+
+
+def choice_table(manifest: Manifest) -> list[str]:
+    """All models with a sentence each, for the page that helps to choose."""
+    rows = (
+        (
+            f"[`{entry.name}`](../reference/models/{entry.name}.md)",
+            TAKE[entry.name],
+            f"{entry.scores['mean']:.2f}" if "mean" in entry.scores else "",
+            f"{_megabytes(entry, manifest):.1f} MB",
+        )
+        for entry in manifest.checkpoints.values()
+    )
+    return markdown_table(("model", "take it ...", "mean SDR", "size"), rows)
+
+
+def _megabytes(entry: Checkpoint, manifest: Manifest) -> float:
+    """Size of a checkpoint and its guide, if it has one."""
+    guide = entry.config.get("guide")
     return (
-        f"loss `{entry.loss}`, {made}, {settings['batch_size']} clips of 6 s a step, learning rate "
-        f"{settings['learning_rate']:g}, {seed}, {settings['precision']}{begun}"
+        sum(e.bytes for e in manifest.checkpoints.values() if e is entry or e.sha256 == guide) / 1e6
     )
 
 
-def _scores(entry: Checkpoint) -> list[str]:
-    """Table of the scores, a column for each stem."""
-    scores, valid = entry.scores, entry.training.get("valid_sdr", {})
-    values = scores["sdr"] | ({"mean": scores["mean"]} if "mean" in scores else {})
-    spans = scores["interval95"]
-    shown = [f"{v:.2f} [{spans[p][0]:.2f}, {spans[p][1]:.2f}]" for p, v in values.items()]
-    rows = [
-        f"| SDR in dB | {' | '.join(values)} |",
-        "|---" * (len(values) + 1) + "|",
-        f"| test, 95% interval | {' | '.join(shown)} |",
-    ]
-    if valid:
-        rows.append(f"| validation | {' | '.join(f'{valid[part]:.2f}' for part in values)} |")
-    return rows
+def _name(entry: Checkpoint, manifest: Manifest) -> str:
+    return f"`{entry.name}`" + (" (default)" if entry.name == manifest.default else "")
 
 
-def section(manifest: Manifest) -> str:
-    """The cards of all checkpoints between their marks."""
-    cards = "\n".join(card(entry, manifest.default) for entry in manifest.checkpoints.values())
-    return f"{BEGIN}\n{cards}\n{END}"
+def _values(entry: Checkpoint) -> Iterator[str]:
+    """Its test scores by stem, then the mean; nothing where there is none."""
+    for value in (*map(entry.scores["sdr"].get, STEMS), entry.scores.get("mean")):
+        yield "" if value is None else f"{value:.2f}"
+
+
+def navigation(manifest: Manifest) -> list[str]:
+    """A line for each model's page."""
+    return [f'      "reference/models/{name}.md",' for name in manifest.checkpoints]
+
+
+def between(path: Path, marks: tuple[str, str], lines: list[str]) -> str:
+    """A file's text with other lines between its two marks."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(marks[0] + "\n")
+    _, end, after = rest.partition(marks[1] + "\n")
+    if not begin or not end:
+        raise SystemExit(f"{path} lacks the line {marks[0] if not begin else marks[1]}")
+    return before + begin + "\n".join(lines) + "\n" + end + after
+
+
+def pages(manifest: Manifest) -> dict[Path, str]:
+    """Every file that shows what the manifest says, with its text."""
+    missing = [name for name in manifest.checkpoints if name not in TAKE]
+    if missing:
+        raise SystemExit(f"recipes/cards.py does not say who should take {', '.join(missing)}")
+    comments, lines = (
+        (f"<!-- {BEGIN} -->", f"<!-- {END} -->"),
+        (f"      # {BEGIN}", f"      # {END}"),
+    )
+    return {FOLDER / f"{e.name}.md": page(e, manifest) for e in manifest.checkpoints.values()} | {
+        README: between(README, comments, ["", *readme_table(manifest), ""]),
+        CHOICE: between(CHOICE, comments, ["", *choice_table(manifest), ""]),
+        SITE: between(SITE, lines, navigation(manifest)),
+    }
 
 
 def main() -> None:
-    """Update manifest and page."""
+    """Update manifest and pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, nargs="?")
     options = parser.parse_args()
@@ -121,9 +272,12 @@ def main() -> None:
         for entry in manifest.checkpoints.values():
             manifest = manifest.including(scored(entry, report))
         write_manifest(MANIFEST, manifest)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{section(manifest)}{after}", encoding="utf-8")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in pages(manifest).items():
+        path.write_text(text, encoding="utf-8")
+    for path in FOLDER.glob("*.md"):
+        if path.stem not in manifest.checkpoints:
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -1,18 +1,58 @@
-"""The cards of docs/research/models.md are those that the manifest gives."""
+"""What the pages say about the models is what the manifest says."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
+
+import pytest
 
 from unetsep.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_page_has_a_card_for_each_checkpoint_as_the_manifest_says() -> None:
+def test_each_checkpoint_has_a_page_and_rows_as_the_manifest_says() -> None:
     cards = importlib.import_module("cards")
-    page = (ROOT / "docs/research/models.md").read_text(encoding="utf-8")
     manifest = read_manifest(ROOT / "weights_manifest.json")
+    pages = cards.pages(manifest)
+    assert len(pages) == len(manifest.checkpoints) + 3
     assert len(manifest.checkpoints) >= 8
-    assert cards.section(manifest) in page
+    for path, text in pages.items():
+        assert path.read_text("utf-8") == text, f"{path}: run python recipes/cards.py"
+    written = {path.stem for path in cards.FOLDER.glob("*.md")}
+    assert written == set(manifest.checkpoints)
+
+
+def test_each_page_says_who_should_take_the_model_its_licence_and_how_to_hear_it() -> None:
+    cards = importlib.import_module("cards")
+    manifest = read_manifest(ROOT / "weights_manifest.json")
+    for entry in manifest.checkpoints.values():
+        page = cards.page(entry, manifest)
+        assert page.count("**Take it** ") == 1
+        assert f"| licence of the weights | {entry.licence} |" in page
+        assert f"unetsep separate song.wav --model {entry.name} --player" in page
+        for score in entry.scores["sdr"].values():
+            assert f"| {score:.2f} |" in page
+
+
+def test_a_model_that_nobody_is_told_to_take_is_an_error() -> None:
+    cards = importlib.import_module("cards")
+    manifest = read_manifest(ROOT / "weights_manifest.json")
+    entry = dataclasses.replace(manifest.checkpoints["fast"], name="new")
+    with pytest.raises(SystemExit, match="does not say who should take new"):
+        cards.pages(manifest.including(entry))
+
+
+def test_the_comparison_of_losses_has_the_scores_of_the_manifest() -> None:
+    page = (ROOT / "docs/research/losses.md").read_text("utf-8")
+    manifest = read_manifest(ROOT / "weights_manifest.json")
+    compared = [e for e in manifest.checkpoints.values() if f"\n| `{e.name}` | " in page]
+    assert len(compared) == 7
+    for entry in compared:
+        sdr = entry.scores["sdr"]
+        values = [f"{sdr[stem]:.2f}" for stem in ("vocals", "drums", "bass", "other")]
+        low, high = entry.scores["interval95"]["mean"]
+        mean = f"{entry.scores['mean']:.2f} [{low:.2f}, {high:.2f}]"
+        assert f"| `{entry.name}` | {' | '.join(values)} | {mean} |" in page

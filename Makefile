@@ -1,4 +1,5 @@
 # make demo   separate a real song excerpt with the bundled model
+# make sounds hear what each training loss does with that excerpt
 # make test   run all tests
 # make check  lint and type-check
 # make docs   the site of the documentation, in site/
@@ -20,10 +21,13 @@ OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; 
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 WEB = unetsep/listen/web unetsep/app/web
 
-.PHONY: demo test check docs ffmpeg chromium clean
+.PHONY: demo sounds test check docs ffmpeg chromium clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python recipes/demo.py --output demo
+
+sounds: $(VENV)/demo.stamp
+	$(VENV)/bin/python recipes/sounds.py --output sounds
 
 test: $(VENV)/dev.stamp ffmpeg chromium
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -82,4 +86,4 @@ $(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .cache demo dist build site
+	rm -rf $(VENV) .cache demo sounds dist build site

@@ -488,8 +488,8 @@ def export(**options: Any) -> None:
 def average(**options: Any) -> None:
     """Write the mean of the weights of several checkpoints, in full precision.
 
-    For networks that were trained from the same weights (--init-from), each with a seed of
-    its own, for a few hundred steps: their mean is usually better than any of them.
+    For networks that were trained from the same weights (--init-from) for a few hundred steps, each
+    with a seed of its own. Their mean is usually better than any of them.
     """
     from .train import run_average
 

@@ -1,0 +1,103 @@
+"""The pages that say what the code says: the command line, and the table of formats.
+
+    python recipes/reference.py
+
+writes docs/reference/command-line.md from the commands of ``unetsep``, and the table in
+docs/reference/formats.md from `unetsep.audio.formats.CONTAINERS`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from cards import between, markdown_table
+
+from unetsep.audio.formats import CONTAINERS
+from unetsep.cli import main as unetsep
+
+PAGES = Path(__file__).parent.parent / "docs/reference"
+COMMAND_LINE, FORMATS = PAGES / "command-line.md", PAGES / "formats.md"
+INTRODUCTION = """# The command line
+
+This page is made from the program: `unetsep separate --help` and the like show the same. The page
+about [errors](errors.md) says what each message means.
+
+"""
+MARKS = ("<!-- formats: begin -->", "<!-- formats: end -->")
+
+
+def command_line() -> str:
+    """The page of all commands."""
+    return INTRODUCTION + "\n".join(_command(unetsep, "unetsep", None)).strip() + "\n"
+
+
+def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    """Lines about one command, then about those below it."""
+    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield from (f"## `{name}`", "", *_prose(command.help or ""))
+    yield from ("```text", f"{name} {usage}", "```", "")
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and record[1]:
+            yield from _definition(*record)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            if found is not None and not found.hidden:
+                yield from _command(found, f"{name} {child}", context)
+
+
+def _prose(text: str) -> Iterator[str]:
+    """Paragraphs of a help text, each in one line."""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        yield from (_escaped(paragraph), "")
+
+
+def _definition(names: str, text: str) -> Iterator[str]:
+    """An option and what it does."""
+    yield from (f"`{names}`", f":   {_escaped(text)}", "")
+
+
+def _escaped(text: str) -> str:
+    """Text in one line, with options as code, that Markdown leaves as it is."""
+    line = html.escape(" ".join(text.replace("\b", "").split()), quote=False)
+    words = re.sub(r"(?<![^\s(])(--?[a-z][\w-]*)", r"`\1`", line).split("`")
+    words[::2] = [re.sub(r"([*_\[\]{}])", r"\\\1", word) for word in words[::2]]
+    return "`".join(words)
+
+
+def formats() -> list[str]:
+    """A row for each output format."""
+    rows = (
+        (
+            f"`{name}`",
+            row.help,
+            ", ".join(row.bit_depths) or "lossy",
+            row.limits,
+        )
+        for name, row in CONTAINERS.items()
+    )
+    return markdown_table(("format", "what", "bits", "holds"), rows)
+
+
+def pages() -> dict[Path, str]:
+    """Each page with its text."""
+    return {
+        COMMAND_LINE: command_line(),
+        FORMATS: between(FORMATS, MARKS, ["", *formats(), ""]),
+    }
+
+
+def main() -> None:
+    """Write the pages."""
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

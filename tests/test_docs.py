@@ -19,28 +19,61 @@ import click
 import pytest
 
 import unetsep
+from tests.listen.browser import chromium, requests
 from unetsep.cli import main
+from unetsep.train.evaluation.published import PUBLISHED
 from unetsep.weights.manifest import list_models, manifest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # How many commands of unetsep, make and python each page shows at least; none may go unread.
+# The pages of models have two each.
 COMMANDS = {
-    "README.md": 20,
-    "docs/develop/house.md": 9,
+    "README.md": 6,
+    "docs/develop/claims.md": 0,
+    "docs/develop/extend.md": 5,
+    "docs/develop/house.md": 0,
+    "docs/develop/pains.md": 0,
+    "docs/develop/release.md": 5,
+    "docs/develop/tests.md": 8,
+    "docs/how-to/cluster.md": 1,
+    "docs/how-to/dj.md": 2,
     "docs/how-to/from-0.1.md": 1,
+    "docs/how-to/from-demucs.md": 4,
     "docs/how-to/from-spleeter.md": 13,
+    "docs/how-to/karaoke.md": 2,
     "docs/how-to/listen.md": 7,
+    "docs/how-to/notebook.md": 0,
+    "docs/how-to/offline.md": 3,
+    "docs/how-to/podcast.md": 1,
+    "docs/how-to/practice.md": 2,
     "docs/how-to/train.md": 25,
     "docs/how-to/web-service.md": 5,
+    "docs/how-to/transcription.md": 3,
     "docs/index.md": 1,
+    "docs/reference/command-line.md": 10,
     "docs/reference/errors.md": 1,
+    "docs/reference/formats.md": 0,
+    "docs/reference/licences.md": 2,
     "docs/reference/python.md": 0,
+    "docs/research/default-model.md": 4,
     "docs/research/evaluation.md": 13,
-    "docs/research/models.md": 22,
+    "docs/research/losses.md": 6,
+    "docs/research/notebook.md": 1,
     "docs/research/performance.md": 11,
+    "docs/research/reproduce.md": 26,
+    "docs/start/first-song.md": 10,
+    "docs/start/install.md": 3,
+    "docs/start/which-model.md": 5,
+    "docs/understand/losses.md": 2,
     "docs/understand/method.md": 2,
+    "docs/understand/sdr.md": 2,
+    "docs/understand/song-to-stems.md": 2,
 }
+MODELS = {f"docs/reference/models/{entry.name}.md": 2 for entry in manifest().checkpoints.values()}
+LONGEST_SENTENCE = 30
+# A full stop behind these ends no sentence.
+ABBREVIATIONS = ("al", "e.g", "i.e", "cf", "vs")
 SOURCES = [
     path
     for folder in ("unetsep", "benchmarks", "recipes")
@@ -141,13 +174,13 @@ def check(words: list[str]) -> bool:
 
 
 def test_every_page_has_its_least_count_of_commands() -> None:
-    assert {page_name(page) for page in PAGES} == set(COMMANDS)
+    assert {page_name(page) for page in PAGES} == {*COMMANDS, *MODELS}
 
 
 @each_page
 def test_commands_in_the_documentation_exist(page: Path) -> None:
     checked = [words for words in commands(page) if check(words)]
-    assert len(checked) >= COMMANDS[page_name(page)]
+    assert len(checked) >= (COMMANDS | MODELS)[page_name(page)]
 
 
 def test_a_command_that_is_wrong_is_noticed() -> None:
@@ -189,22 +222,151 @@ def test_python_in_the_documentation_compiles_and_imports_what_there_is() -> Non
     assert count >= 7
 
 
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    words = re.sub(r"[^\w\s-]", "", heading.replace("`", "").strip().lower())
+    return re.sub(r"[\s-]+", "-", words)
+
+
 @each_page
 def test_relative_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-        if "://" not in target and not target.startswith("mailto:"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for target in re.findall(r"\]\(([^)\s]+)", page.read_text("utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        assert path.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page.name}: {target}"
+
+
+def paragraphs(page: Path) -> list[str]:
+    """Running text and list items, each in one line; no tables, code, headings or comments."""
+    text = re.sub(r"^ *```.*?^ *```", "\n", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"<!--.*?-->|^ *(\||#|:::|<).*$|^    (?! )\w+_\w+: .*$", "", text, flags=re.MULTILINE
+    )
+    text = re.sub(r"^ *([-*]|\d+\.|:) +", "\n", text, flags=re.MULTILINE)
+    return [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def sentences(paragraph: str) -> list[str]:
+    """A paragraph's sentences; links are their words, code is one word."""
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
+    text = re.sub(r"`[^`]*`", "code", text)
+    before = "".join(rf"(?<!\b{re.escape(word)}\.)" for word in ABBREVIATIONS)
+    return re.split(rf"{before}(?<=[.!?])(?:[)\"*]*) +|(?<=[.!?][)\"*])\*? +", text)
+
+
+@each_page
+def test_sentences_are_short(page: Path) -> None:
+    long = [
+        f"{len(sentence.split())} words: {sentence}"
+        for paragraph in paragraphs(page)
+        for sentence in sentences(paragraph)
+        if len(sentence.split()) > LONGEST_SENTENCE
+    ]
+    assert not long
+
+
+def test_sentences_are_counted_as_a_reader_does(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A heading is none\n\nOne `a b c` two\n[three four](x.md). After et al. (2018) five.\n\n"
+        "- Item one. **Bold.** End\n- Item two\n\n| a | table |\n|---|---|\n\n```text\ncode\n```\n"
+    )
+    found = [sentence for text in paragraphs(page) for sentence in sentences(text)]
+    assert [len(sentence.split()) for sentence in found] == [5, 5, 2, 1, 1, 2]
+
+
+def test_readme_fits_two_screens_and_names_the_licence_on_the_first() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= 90
+    assert any("CC BY-NC-SA 4.0" in line for line in lines[:10])
+
+
+def claims() -> list[tuple[str, str]]:
+    """README's words, and what holds them true."""
+    text = (ROOT / "docs/develop/claims.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, flags=re.MULTILINE)
+    return [row for row in rows if row[0] != "README says"]
+
+
+def test_every_claim_of_the_readme_is_held_by_something_that_exists() -> None:
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    rows = claims()
+    assert len(rows) >= 25
+    for claim, held in rows:
+        assert claim in readme, claim
+        for file, test in re.findall(r"`([\w/]+\.py)::(test_\w+)`", held):
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text("utf-8"), test
+        assert re.search(r"`|README|the manifest", held), claim
+
+
+def test_no_claim_of_the_readme_is_missing() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Read on")[0]
+    said = [" ".join(row.split("|")[1].split()) for row in re.findall(r"^\| [a-z].*$", text, re.M)]
+    said = [each for each in said if each != "model"]
+    said += [line.partition("#")[2] for line in re.findall(r"^.*\S +# .*$", text, re.M)]
+    for paragraph in re.split(r"\n\n|\n- ", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        if not paragraph.lstrip().startswith(("#", "|", "<")):
+            said += re.split(r"(?<=\w\.) (?=[A-Z*[])", " ".join(paragraph.split()))
+    pointers = ("[More]", "[Claims]")
+    assert len(said) >= 30
+    held = [claim for claim, _ in claims()]
+    for each in said:
+        bare = each.strip().removeprefix("- ")
+        found = any(claim in bare or bare in claim for claim in held)
+        assert found or bare.startswith(pointers), f"docs/develop/claims.md lacks: {bare}"
+
+
+def test_figures_beside_other_tools_are_those_that_were_measured() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    folder = ROOT / "docs/research/performance"
+
+    def measured(file: str, seconds: int, key: str) -> list[float]:
+        lengths = json.loads((folder / file).read_text("utf-8"))["results"]["lengths"]
+        (rows,) = (each["rows"] for each in lengths if each["seconds"] == seconds)
+        by_tool = {row["tool"]: row[key] for row in rows}
+        return [by_tool[tool] for tool in ("unetsep", "spleeter", "openunmix", "demucs")]
+
+    walls = [f"{value:.1f} s" for value in measured("peers.json", 180, "wall")]
+    peaks = [f"{value:,.0f} MiB" for value in measured("peers-600.json", 600, "peak_mib")]
+    assert f"| a 3-minute song | {' | '.join(walls)} | |" in readme
+    assert f"| memory, 10 minutes | {' | '.join(peaks)} | |" in readme
+    means = {row.name: row.mean for row in PUBLISHED}
+    spleeter, umx = means["Spleeter 4stems, masks"], means["Open-Unmix UMX"]
+    assert f"| mean SDR, whole songs | | {spleeter:.2f} | {umx:.2f} | 9.00 | |" in readme
+    fast = manifest().checkpoints["fast"].scores["mean"]
+    assert f"| mean SDR, excerpts | {fast:.2f} | | | | |" in readme
+
+
+def test_seven_models_differ_in_their_loss_alone() -> None:
+    seven = [e for e in list_models() if "l1" in e.training.get("trained_with", ())]
+    assert len(seven) == 7
+    assert len({entry.loss for entry in seven}) == 7
+    for part in ("settings", "songs", "command", "data"):
+        assert len({json.dumps(entry.training[part], sort_keys=True) for entry in seven}) == 1
+    assert len({json.dumps(entry.config, sort_keys=True) for entry in seven}) == 1
+
+
+def test_pages_made_from_the_program_are_up_to_date() -> None:
+    pages = importlib.import_module("reference").pages()
+    assert len(pages) == 2
+    for path, text in pages.items():
+        assert path.read_text("utf-8") == text, f"{path}: run python recipes/reference.py"
 
 
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r'"([\w./-]+\.md)"', (ROOT / "zensical.toml").read_text("utf-8"))
-    assert {f"docs/{page}" for page in listed} | {"README.md"} == set(COMMANDS)
+    assert {f"docs/{page}" for page in listed} | {"README.md"} == {*COMMANDS, *MODELS}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly: a dead link, or an anchor that is not there, is an error."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("documentation")
     config = folder / "zensical.toml"
     text = (ROOT / "zensical.toml").read_text("utf-8")
     text = text.replace('paths = ["."]', f"paths = [{str(ROOT)!r}]")
@@ -217,7 +379,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_is_complete_and_can_be_searched(site: Path) -> None:
-    assert len(list(site.rglob("index.html"))) == len(COMMANDS) - 1
+    assert len(list(site.rglob("index.html"))) == len(COMMANDS | MODELS) - 1
     found = json.loads((site / "search.json").read_text("utf-8"))["items"]
     assert any("separate_to_files" in item["title"] for item in found)
 
@@ -302,9 +464,28 @@ def test_all_bundled_models_mix_bins_as_the_method_says() -> None:
     assert all(entry.config["bin_units"] == 32 for entry in bundled)
 
 
-def test_every_published_model_is_in_the_readme() -> None:
-    text = (ROOT / "README.md").read_text()
-    for entry in list_models():
-        assert f"`{entry.name}`" in text
-        for score in entry.scores["sdr"].values():
-            assert f"{score:.2f}" in text
+WIDER = """
+const wide = [...document.querySelectorAll("article *")].filter(
+  (e) => !e.closest("pre, svg") && e.getBoundingClientRect().right > innerWidth + 1);
+const shown = wide.slice(0, 3).map((e) => e.outerHTML.slice(0, 200));
+return [document.scrollingElement.scrollWidth > innerWidth, shown];
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_page_fits_a_phone_and_a_desktop_and_complains_of_nothing(
+    site: Path, tmp_path: Path, width: int
+) -> None:
+    with chromium(tmp_path) as driver:
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800},
+        )
+        pages = sorted(site.rglob("index.html"))
+        assert len(pages) >= 45
+        for page in pages:
+            driver.get(page.as_uri())
+            scrolls, wide = driver.execute_script(WIDER)
+            assert not scrolls, page
+            assert not wide, f"{page}: {wide}"
+        assert not [address for address in requests(driver) if address.startswith("http")]

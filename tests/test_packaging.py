@@ -155,7 +155,7 @@ def test_the_citation_follows_the_citation_file_format() -> None:
     [
         "README.md",
         "docs/research/evaluation.md",
-        "docs/research/models.md",
+        "docs/research/losses.md",
         "docs/understand/method.md",
         "unetsep/train/losses/functions.py",
         "unetsep/train/evaluation/published.py",

@@ -85,6 +85,9 @@ class ModelConfig:
         for other kinds of networks.
     guide_weight
         Share of the guide in the vote on the vocals, 0 to 1.
+    low_bins, low_first, low_filters
+        Bins in which a branch of a guided network corrects how the rest is divided, the first of
+        them, and the branch's channels; see `unetsep.network.low_band`. 0 bins: no branch.
     input
         ``"log"``: compressed magnitudes relative to the segment's level, normalised per
         bin. ``"linear"``: magnitudes as they are.
@@ -140,6 +143,9 @@ class ModelConfig:
     mask_epsilon: float = 1e-10
     guide: str = ""
     guide_weight: float = 0.7
+    low_bins: int = 0
+    low_first: int = 0
+    low_filters: int = 24
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stems", tuple(self.stems))
@@ -169,6 +175,11 @@ class ModelConfig:
             if self.networks == "guided"
             else not self.guide,
             "guide_weight": 0 <= self.guide_weight <= 1,
+            "low_bins": self.low_bins == 0
+            or (self.networks == "guided" and self.low_bins > 0 and self.low_bins % 4 == 0),
+            "low_first": self.low_first % 2 == 0
+            and 0 <= self.low_first <= self.bins // 2 - self.low_bins,
+            "low_filters": 0 < self.low_filters <= MAX_FILTERS,
         } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
             if not holds:

@@ -162,3 +162,46 @@ def test_layers_that_mix_bins_can_be_added_beside_a_guide(
     wide = dataclasses.replace(model, filters=(8, 8))
     with pytest.raises(TrainingError, match=r"its filters is \(4, 6\)"):
         run(tmp_path / "wide", tiny(model=wide, losses=("mse",)), **sources)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    start = ("train", "--accelerator", "cpu", "--workers", 0, "--run")
+    steps = ("--batch-size", 2, "--valid-every", 3, "--max-steps", 3, "--precision", "bf16")
+    begin = ("--init-from", files["plain"], "--guide", files["guide"])
+    first, low, both = (tmp_path / name for name in ("first", "low", "both"))
+    told = call(*start, first, *data, *begin, *steps)
+    assert told.exit_code == 0, told.output
+
+    refused = call(*start, low, *data, "--low-band", "5", *steps)
+    assert refused.exit_code != 0
+    assert "--low-band '5': expected the first and the last bin, as 0-127" in refused.output
+    best = [folder / "best-mse.safetensors" for folder in (first, low, both)]
+    told = call(*start, low, *data, "--init-from", best[0], "--low-band", "0-15", *steps)
+    assert told.exit_code == 0, told.output
+    told = call(*start, low, "--resume", "--max-steps", 6)
+    assert told.exit_code == 0, told.output
+    before, after = (load_network(path) for path in best[:2])
+    assert isinstance(after, Guided)
+    assert after.low is not None
+    assert (after.config.low_bins, after.config.low_first) == (16, 0)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+    assert bool(after.low.head.weight.any())
+    assert not torch.equal(after.low.fine_std, torch.ones_like(after.low.fine_std))
+
+    told = call(*start, both, *data, "--init-from", best[1], *steps)
+    assert told.exit_code == 0, told.output
+    whole = load_network(best[2])
+    assert isinstance(whole, Guided)
+    assert whole.low is not None
+    assert torch.equal(whole.low.fine_std, after.low.fine_std)
+    assert not torch.equal(whole.low.head.weight, after.low.head.weight)
+    assert not torch.equal(whole.rest.head.weight, after.rest.head.weight)
+    stems = Separator(best[2]).separate(pcm(1).T.astype(np.float32) / 32768, RATE)
+    total = np.sum(list(stems.values()), axis=0)
+    np.testing.assert_allclose(total, pcm(1).T.astype(np.float32) / 32768, atol=1e-5)

@@ -422,6 +422,7 @@ def compare(**options: Any) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
 @click.option("--guide", metavar="NAME|PATH", help="A network for vocals, kept as it is.")
+@click.option("--low-band", metavar="A-B", help="Train a branch for these bins alone: 0-127.")
 @click.option("--own-share", type=float, help="Of the vocals beside a guide.  [default: 0.25]")
 @click.option("--max-steps", type=COUNT)
 @click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")

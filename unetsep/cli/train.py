@@ -92,6 +92,8 @@ class TrainOptions:
         On what recordings, and on what machine.
     network, targets
         See `unetsep.network.presets.build_model`.
+    low_band
+        First and last bin of a branch that is trained alone, ``0-127``.
     run
         Folder; None is ``runs/`` and the losses.
     resume
@@ -107,6 +109,7 @@ class TrainOptions:
     machine: MachineOptions
     network: str | None
     targets: tuple[str, ...] | None
+    low_band: str | None
     run: Path | None
     resume: bool
     threads: int | None
@@ -187,6 +190,10 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     if given.guide:
         sha256 = checkpoint_hash(given.guide)
         model = dataclasses.replace(model, networks="guided", guide=sha256)
+    if options.low_band:
+        first, count = parse_low_band(options.low_band)
+        model = dataclasses.replace(model, low_first=first, low_bins=count)
+        settings |= {"part": "low"}
     config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
     data = find_data(
         given.roots,
@@ -203,11 +210,13 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
 def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
-    fixed = (options.network, options.targets, given.stems, given.init_from, given.held_out)
+    network = (options.network, options.targets, options.low_band)
+    fixed = (*network, given.stems, given.init_from, given.held_out)
     if given.guide or given.leave_out or any(value is not None for value in fixed):
         raise ValueError(
             "--resume goes on with the run's own network and recordings: it cannot be combined "
-            "with --network, --targets, --stems, --init-from, --guide, --held-out or --leave-out"
+            "with --network, --targets, --low-band, --stems, --init-from, --guide, --held-out or "
+            "--leave-out"
         )
     config, data = _saved(options.folder)
     settings = _parsed(options.settings, options.machine.accelerator, data.stems)
@@ -261,6 +270,20 @@ def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, floa
                 f"{', '.join(stems)}, such as {stems[0]}=0.3,{stems[-1]}=0.5"
             )
     return shares
+
+
+def parse_low_band(text: str) -> tuple[int, int]:
+    """``0-127`` as the first bin and their number.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    first, dash, last = text.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise ValueError(f"--low-band {text!r}: expected the first and the last bin, as 0-127")
+    return int(first), int(last) + 1 - int(first)
 
 
 def _model(

@@ -14,7 +14,8 @@ and the masks are ``softmax(L)``, which is
 
 the guide and the network vote on the vocals, and the network divides what they leave among the
 others. Masks sum to one, as those of any softmax. The network sees what the guide leaves of the
-mixture, ``(1 - sigmoid(g)) m``, as a second spectrum beside the mixture.
+mixture, ``(1 - sigmoid(g)) m``, as a second spectrum beside the mixture. A branch may correct
+``a_rest`` in the lowest bins, see `unetsep.network.low_band`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from .inference import InferenceNetwork, InferenceUNet, Logits
+from .inference import MASK_FRAMES, InferenceNetwork, InferenceUNet, Logits
+from .low_band import LowBand, corrected, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
 
@@ -130,8 +132,9 @@ class Guided(MaskNetwork):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.rest = UNet(dataclasses.replace(config, networks="joint", guide=""), spectra=2)
+        self.rest = UNet(plain(config), spectra=2)
         self.vocals = config.stems.index("vocals")
+        self.low = LowBand(config) if config.low_bins else None
         # In a list torch does not see them: they are no parameters, and stay as they are.
         self._guide: list[Any] = []
         self._guide_dtype = torch.float32
@@ -192,22 +195,43 @@ class Guided(MaskNetwork):
             self._guide.append(twin.to(magnitude.device))
         return guide_logits(self._guide[1], magnitude).mT
 
-    def own_logits(self, magnitude: Tensor, guide: Tensor) -> Tensor:
+    def own_logits(self, magnitude: Tensor, *fine: Tensor, guide: Tensor) -> Tensor:
         """Logits of the network itself, ``(batch, stems, channels, bins, frames)``, fp32.
 
         Parameters
         ----------
         magnitude
             ``(batch, channels, bins, frames)``.
+        fine
+            For a network with a branch for low bins, see `unetsep.network.low_band`.
         guide
             As `vote` gives it.
         """
-        return self.rest.output(both_spectra(self.rest, magnitude, guide.mT))
+        own = self.rest.output(both_spectra(self.rest, magnitude, guide.mT))
+        if self.low is None:
+            return own
+        low = low_slice(self.config)
+        better = self.low_logits(magnitude, *fine, own=own[..., low, :], guide=guide[..., low, :])
+        return torch.cat([own[..., : low.start, :], better, own[..., low.stop :, :]], dim=-2)
 
-    def logits(self, magnitude: Tensor) -> Tensor:
+    def low_logits(self, magnitude: Tensor, fine: Tensor, *, own: Tensor, guide: Tensor) -> Tensor:
+        """Logits in the bins of the branch, which it has corrected.
+
+        Parameters
+        ----------
+        magnitude, fine
+            As for `own_logits`; all bins.
+        own, guide
+            Of the bins of the branch alone, ``(batch, stems or 1, channels, bins, frames)``.
+        """
+        assert self.low is not None
+        change = self.low(fine, rms_level(magnitude), own, guide)
+        return corrected(own, change, self.vocals)
+
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
         guide = self.vote(magnitude)
-        own = self.own_logits(magnitude, guide)
+        own = self.own_logits(magnitude, *more, guide=guide)
         return guided_logits(own, guide, self.config.guide_weight, self.vocals)
 
 
@@ -224,19 +248,59 @@ class InferenceGuided(InferenceNetwork):
         super().__init__(network.config)
         self.guide = InferenceUNet(network.guide, dtype)
         self.rest = InferenceUNet(network.rest, dtype)
+        self.low = None if network.low is None else network.low.for_inference(dtype)
         self.vocals = network.vocals
 
-    def logits(self, magnitude: Tensor) -> Logits:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:
         """See `InferenceNetwork.logits`."""
         guide = guide_logits(self.guide, magnitude)
         own = self.rest.output(both_spectra(self.rest, magnitude, guide))
-        weight = self.config.guide_weight
+        change = self._change(magnitude, *more, own=own, guide=guide) if self.low else None
+        weight, low = self.config.guide_weight, low_slice(self.config)
 
         def frames(start: int, stop: int) -> Tensor:
-            part = guide[..., start:stop, :]
-            return guided_logits(own(start, stop), part, weight, self.vocals)
+            logits = own(start, stop)
+            if change is not None:
+                part = logits[..., low]
+                part.copy_(corrected(part, change[..., start:stop, :], self.vocals))
+            return guided_logits(logits, guide[..., start:stop, :], weight, self.vocals)
 
         return frames
+
+    def _change(self, magnitude: Tensor, fine: Tensor, *, own: Logits, guide: Tensor) -> Tensor:
+        """What the branch adds, ``(batch, stems - 1, channels, frames, bins)``."""
+        assert self.low is not None
+        low, count = low_slice(self.config), magnitude.shape[-1]
+        pieces = [
+            own(at, min(at + MASK_FRAMES, count))[..., low] for at in range(0, count, MASK_FRAMES)
+        ]
+        said = torch.cat(pieces, dim=-2).mT
+        change: Tensor = self.low(fine, rms_level(magnitude), said, guide[..., low].mT)
+        return change.mT
+
+
+def plain(config: ModelConfig) -> ModelConfig:
+    """The config of the network of a guided model, alone."""
+    alone: dict[str, Any] = {"networks": "joint", "guide": "", "low_bins": 0, "low_first": 0}
+    return dataclasses.replace(config, **alone)
+
+
+def with_low_band(network: Guided, config: ModelConfig) -> Guided:
+    """A guided network with a branch for low bins, which changes nothing before it is trained.
+
+    Parameters
+    ----------
+    network
+        Without one; it is left as it is.
+    config
+        ``low_bins``, ``low_first`` and ``low_filters``.
+    """
+    names = ("low_bins", "low_first", "low_filters")
+    wanted = {name: getattr(config, name) for name in names}
+    added = Guided(dataclasses.replace(network.config, **wanted))
+    added.rest.load_state_dict(network.rest.state_dict())
+    added.attach(network.guide)
+    return added.train(network.training)
 
 
 def with_guide(network: MaskNetwork, guide: MaskNetwork, sha256: str) -> Guided:

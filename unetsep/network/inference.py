@@ -49,23 +49,30 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor) -> Logits:
-        """Logits for magnitudes ``(batch, channels, bins, frames)``."""
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:
+        """Logits of what `MaskNetwork.logits` takes."""
         raise NotImplementedError
 
     # A network for all stems has them all at once, whoever wants them.
-    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:  # noqa: ARG002
+    def forward(
+        self,
+        magnitude: Tensor,
+        *more: Tensor,
+        wanted: Sequence[int] | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Masks as `MaskNetwork.forward` gives them, frames before bins in memory.
 
         Parameters
         ----------
         magnitude
             ``(batch, channels, bins, frames)``.
+        more
+            See `MaskNetwork.logits`.
         wanted
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
         """
-        logits = self.logits(magnitude)
+        logits = self.logits(magnitude, *more)
         masks = self._blank(magnitude)
         frames = magnitude.shape[-1]
         step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
@@ -101,7 +108,7 @@ class InferenceUNet(InferenceNetwork):
         given, network = network, _twin(network).cpu().float().eval()
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
-                _fold_norm(block)
+                fold_norm(block)
         raw = self.config.skips == "raw"
         self.encoder = nn.ModuleList(_Encoder(block, dtype, raw=raw) for block in network.encoder)
         self.decoder = nn.ModuleList(_Decoder(block, dtype) for block in network.decoder)
@@ -123,7 +130,7 @@ class InferenceUNet(InferenceNetwork):
             if tensor.untyped_storage().data_ptr() in shared:
                 tensor.data = tensor.data.clone()
 
-    def logits(self, magnitude: Tensor) -> Logits:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         return self.output(self.normalised(magnitude))
 
@@ -410,7 +417,7 @@ def _parts(block: nn.Module, dtype: torch.dtype) -> tuple[Any, nn.Sequential, Mi
     return convolution, rest, mixing
 
 
-def _fold_norm(block: nn.Module) -> None:
+def fold_norm(block: nn.Module) -> None:
     """Fold the BatchNorm of a level into the convolution right before it."""
     assert isinstance(block, nn.Sequential)
     convolution: Any = block[0]

@@ -20,13 +20,15 @@ class MaskNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor) -> Tensor:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
 
         Parameters
         ----------
         magnitude
             ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+        more
+            What else `unetsep.network.low_band.network_inputs` gives for this config, if anything.
 
         Returns
         -------
@@ -40,7 +42,7 @@ class MaskNetwork(nn.Module):
         # Frames before bins in memory, as in the spectrum that the masks will multiply.
         return activate(logits.transpose(-1, -2).contiguous(), self.config).transpose(-1, -2)
 
-    def forward(self, magnitude: Tensor) -> Tensor:
+    def forward(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
 
         Parameters
@@ -48,6 +50,8 @@ class MaskNetwork(nn.Module):
         magnitude
             ``(batch, channels, bins, frames)``, any level; see
             `unetsep.dsp.spectrogram.magnitudes`.
+        more
+            See `logits`.
 
         Returns
         -------
@@ -55,7 +59,7 @@ class MaskNetwork(nn.Module):
             ``(batch, stems, channels, bins, frames)``, fp32 whatever the autocast; with
             ``config.mask == "softmax"`` they sum to one over the stems.
         """
-        return self.masks(self.logits(magnitude))
+        return self.masks(self.logits(magnitude, *more))
 
 
 def activate(logits: Tensor, config: ModelConfig) -> Tensor:

@@ -36,7 +36,7 @@ class PerStem(MaskNetwork):
         """The stems' networks, in their order."""
         return cast(list[UNet], list(self.members))
 
-    def logits(self, magnitude: Tensor) -> Tensor:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:  # noqa: ARG002
         """See `MaskNetwork.logits`."""
         return torch.cat([network.logits(magnitude) for network in self.networks], dim=1)
 
@@ -59,7 +59,7 @@ class InferencePerStem(InferenceNetwork):
         """The stems' networks, in their order."""
         return cast(list[InferenceUNet], list(self.members))
 
-    def logits(self, magnitude: Tensor) -> Logits:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         parts = [network.logits(magnitude) for network in self.networks]
 
@@ -68,10 +68,12 @@ class InferencePerStem(InferenceNetwork):
 
         return frames
 
-    def forward(self, magnitude: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self, magnitude: Tensor, *more: Tensor, wanted: Sequence[int] | None = None
+    ) -> Tensor:
         """See `InferenceNetwork.forward`."""
         if self.config.mask == "softmax":
-            return super().forward(magnitude)
+            return super().forward(magnitude, *more)
         # One after the other, so that the logits of one network at a time are in memory.
         masks = self._blank(magnitude)
         for index, network in enumerate(self.networks):

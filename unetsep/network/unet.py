@@ -64,7 +64,7 @@ class UNet(MaskNetwork):
             self.register_buffer("input_mean", torch.zeros(config.bins))
             self.register_buffer("input_std", torch.ones(config.bins))
 
-    def logits(self, magnitude: Tensor) -> Tensor:
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:  # noqa: ARG002
         """See `MaskNetwork.logits`."""
         return self.output(self.normalised(magnitude))
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..network.low_band import LowBand
 from ..network.masks import MaskNetwork
-from ..network.unet import UNet, compress
+from ..network.unet import UNet, compress, rms_level
 from .config import TrainingError
 from .data.clips import ClipDataset
 from .losses.functions import Loss
-from .losses.guidance import Guidance, trained_logits
-from .losses.spectra import Batch, blockwise_loss, spectra
+from .losses.guidance import Guidance
+from .losses.spectra import Batch, spectra, training_loss
 
 # Clips that are looked at, far from those of any run.
 FIRST_CLIP = 10**12
@@ -47,7 +48,7 @@ def audible_batches(clips: ClipDataset, count: int) -> list[Batch]:
 
 
 def loss_scale(
-    network: MaskNetwork, loss: Loss, batches: Sequence[Batch], own_share: float
+    network: MaskNetwork, loss: Loss, batches: Sequence[Batch], own_share: float, part: str
 ) -> float:
     """The factor that gives a loss a gradient of norm 1; 1 where there is no gradient.
 
@@ -63,13 +64,13 @@ def loss_scale(
         The first `PROBE` are looked at.
     own_share
         See `unetsep.train.losses.guidance.Guidance`.
+    part
+        See `TrainConfig`.
     """
     probe = batches[:PROBE]
-    joined = Batch(*(torch.cat([getattr(b, n) for b in probe]) for n in Batch.__match_args__))
-    seen = joined.seen(network.config)
-    guidance = Guidance.of(network, seen, own_share)
-    logits = trained_logits(network, seen, guidance)
-    value = blockwise_loss(logits, network, joined, loss, guidance=guidance)
+    joined = Batch.join(probe)
+    guidance = Guidance.of(network, joined.seen(network.config), own_share)
+    value = training_loss(network, joined, loss, guidance, part=part)
     value.backward()  # type: ignore[no-untyped-call]
     norm = gradient_norm(list(network.parameters()))
     return 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
@@ -96,6 +97,21 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
     for part in parts:
         part.input_mean.copy_(mean)
         part.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
+
+
+def set_fine_statistics(network: nn.Module, batches: Sequence[Batch]) -> None:
+    """Set mean and deviation of what a new branch for low bins sees; see `set_input_statistics`."""
+    branches = [part for part in network.modules() if isinstance(part, LowBand)]
+    for branch in branches:
+        if bool((branch.fine_std == 1).all()):
+            logs = [
+                compress(batch.fine, branch.config, rms_level(batch.mixture))
+                for batch in batches
+                if batch.fine is not None
+            ]
+            joined = torch.cat(logs)
+            branch.fine_mean.copy_(joined.mean(dim=(0, 1, 3)))
+            branch.fine_std.copy_(joined.std(dim=(0, 1, 3)).clamp(min=1e-2))
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:

@@ -95,6 +95,9 @@ class TrainConfig:
         decibels at the ends of the spectrum, and lesser waves on top. 0: off.
     reverb_share
         Probability with which a stem gets artificial reverb. 0: off.
+    part
+        ``all`` of the network is trained, or only its branch for ``low`` bins, with the loss in
+        these bins alone.
     own_share
         With a guide: weight of the loss of the network's own mask of the vocals, relative to
         that of another stem; see `unetsep.train.losses.guidance`.
@@ -152,6 +155,7 @@ class TrainConfig:
     eq_db: float = 0.0
     reverb_share: float = 0.0
     own_share: float = 0.25
+    part: str = "all"
     stereo_share: float = 0.0
     drive_share: float = 0.0
     artist_weights: bool = False
@@ -199,6 +203,7 @@ class TrainConfig:
             "stereo_share": 0 <= self.stereo_share <= 1,
             "drive_share": 0 <= self.drive_share <= 1,
             "own_share": self.own_share >= 0,
+            "part": self.part == "all" or (self.part == "low" and self.model.low_bins > 0),
             "seed": self.seed >= 0,
             "valid_every": self.valid_every > 0,
             "log_every": self.log_every > 0,

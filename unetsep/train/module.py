@@ -18,14 +18,20 @@ from torch import Tensor, nn
 
 from ..network.build import build
 from ..network.guided import Guided
+from ..network.low_band import LowBand
 from ..network.masks import MaskNetwork
-from .calibration import audible_batches, loss_scale, set_input_statistics
+from .calibration import (
+    audible_batches,
+    loss_scale,
+    set_fine_statistics,
+    set_input_statistics,
+)
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
 from .data.recording import Recording
 from .losses.functions import Loss, build_loss
-from .losses.guidance import Guidance, trained_logits
-from .losses.spectra import Batch, blockwise_loss, spectra
+from .losses.guidance import Guidance
+from .losses.spectra import Batch, spectra, training_loss
 from .muon import Muon
 from .schedule import Clock, Schedule
 from .validation import Separators, combine
@@ -57,7 +63,9 @@ class SeparationModule(lightning.LightningModule):
             half = config.precision != "fp32"
             first.attach(first.guide, torch.bfloat16 if half else torch.float32)
         for part in (first, *first.modules()):
-            part.requires_grad_(True)
+            part.requires_grad_(config.part == "all")
+        if config.part == "low":
+            branch_of(first).requires_grad_(True)
         first.train()
         first.to(memory_format=LAYOUT)  # type: ignore[call-overload]
         self.networks = nn.ModuleDict({name: copy.deepcopy(first) for name in config.losses})
@@ -115,15 +123,21 @@ class SeparationModule(lightning.LightningModule):
         if statistics:
             for network in self.networks.values():
                 set_input_statistics(network, [batch.mixture for batch in batches])
+        for network in self.networks.values():
+            set_fine_statistics(network, batches)
         for index, (name, loss) in enumerate(self.losses().items()):
             copied = copy.deepcopy(self.network(name))
             self._mode(copied)
-            self.scales[index] = loss_scale(copied, loss, batches, self.config.own_share)
+            config = self.config
+            self.scales[index] = loss_scale(copied, loss, batches, config.own_share, config.part)
 
     def _spectra(self, clips: Tensor) -> Batch:
         return spectra(clips, self.config.model, self.config.targets)
 
     def _mode(self, network: nn.Module) -> None:
+        if self.config.part == "low":
+            network.eval()
+            network = branch_of(network)
         network.train()
         if self.config.freeze_norm:
             for part in network.modules():
@@ -162,18 +176,16 @@ class SeparationModule(lightning.LightningModule):
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             sound = self._spectra(batch)
-            seen = sound.seen(self.config.model)
             # One guide is like the other, whatever the network.
             any_network = self.network(self.config.losses[0])
+            seen = sound.seen(self.config.model)
             guidance = Guidance.of(any_network, seen, self.config.own_share)
         values = []
         if not self._weights:
             self._weights = self.scales.tolist()
         for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
-            network = self.network(name)
-            logits = trained_logits(network, seen, guidance)
-            with torch.autocast(self.device.type, enabled=False):
-                values.append(blockwise_loss(logits, network, sound, loss, weight, guidance))
+            network, part = self.network(name), self.config.part
+            values.append(training_loss(network, sound, loss, guidance, weight=weight, part=part))
         weighted = torch.stack(values)
         stacked = weighted.detach() / self.scales
         self._recent.append((self.global_step, stacked))
@@ -247,7 +259,10 @@ class SeparationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser with a group for each network."""
-        groups = [{"params": list(net.parameters())} for net in self.networks.values()]
+        groups = [
+            {"params": [each for each in network.parameters() if each.requires_grad]}
+            for network in self.networks.values()
+        ]
         rate, decay = self.config.learning_rate, self.config.weight_decay
         if self.config.optimizer == "muon":
             return Muon(groups, rate, size=self.config.muon_size, weight_decay=decay)
@@ -279,6 +294,13 @@ class SeparationModule(lightning.LightningModule):
         state = checkpoint["unetsep"]
         self.schedule.load_state_dict(state["schedule"])
         self.clock.earlier, self.clock.validation = state["seconds"], state["validation"]
+
+
+def branch_of(network: nn.Module) -> LowBand:
+    """The branch for low bins of a network that has one."""
+    assert isinstance(network, Guided)
+    assert network.low is not None
+    return network.low
 
 
 def fresh_network(config: TrainConfig) -> MaskNetwork:

@@ -117,10 +117,10 @@ def test_the_logits_that_are_trained_are_the_networks_own() -> None:
     guided, seen = network().eval(), torch.rand(1, 2, 64, 32)
     guidance = Guidance.of(guided, seen, 0.25)
     assert guidance is not None
-    own = trained_logits(guided, seen, guidance)
+    own = trained_logits(guided, (seen,), guidance)
     assert not guidance.guide.requires_grad
     whole = guided_logits(own, guidance.guide, 0.7, 0)
     torch.testing.assert_close(whole, guided.logits(seen))
     plain = UNet(MODEL).eval()
     assert Guidance.of(plain, seen, 0.25) is None
-    torch.testing.assert_close(trained_logits(plain, seen, None), plain.logits(seen))
+    torch.testing.assert_close(trained_logits(plain, (seen,), None), plain.logits(seen))

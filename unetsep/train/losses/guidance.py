@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...network.guided import Guided
+from ...network.guided import Guided, both_spectra
+from ...network.low_band import low_slice
 from ...network.masks import MaskNetwork
 
 
@@ -41,23 +42,40 @@ class Guidance(NamedTuple):
         """That of some clips and frames."""
         return self._replace(guide=self.guide[at])  # type: ignore[index]
 
+    def low(self, bins: slice) -> Guidance:
+        """That of some bins, in which the vocals' own mask does not count."""
+        return Guidance(self.guide[..., bins, :], 0.0)
 
-def trained_logits(network: MaskNetwork, seen: Tensor, guidance: Guidance | None) -> Tensor:
+
+def trained_logits(
+    network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guidance | None
+) -> Tensor:
     """The logits that a loss is to be taken of, ``(batch, stems, channels, bins, frames)``.
 
     Parameters
     ----------
     network
         If it has a guide, the logits are those of the network alone.
-    seen
-        Magnitudes, ``(batch, channels, bins, frames)``.
+    inputs
+        See `unetsep.network.low_band.network_inputs`.
     guidance
         For these magnitudes.
     """
     if guidance is None:
-        return network.logits(seen)
+        return network.logits(*inputs)
     assert isinstance(network, Guided)
-    return network.own_logits(seen, guidance.guide)
+    return network.own_logits(*inputs, guide=guidance.guide)
+
+
+def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guidance) -> Tensor:
+    """What `trained_logits` are in the bins of the branch, with a gradient for it alone."""
+    assert isinstance(network, Guided)
+    low = low_slice(network.config)
+    magnitude, fine = inputs
+    with torch.no_grad():
+        own = network.rest.output(both_spectra(network.rest, magnitude, guidance.guide.mT))
+    part = guidance.guide[..., low, :]
+    return network.low_logits(magnitude, fine, own=own[..., low, :], guide=part)
 
 
 class Shares:

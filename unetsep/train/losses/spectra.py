@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ...config import ModelConfig
 from ...dsp.spectrogram import stft
+from ...network.low_band import fine_magnitudes, kept_bins, low_slice
 from ...network.masks import MaskNetwork
 from .blocks import Block, divide, work_on
 from .functions import Loss
-from .guidance import Guidance, guided_loss
+from .guidance import Guidance, guided_loss, low_logits, trained_logits
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,16 @@ class Batch:
     scale
         Factors that give the stems the level of ``mixture``, ``(batch, 1, 1, 1, 1)``; they
         are applied where a block is in the cache anyway.
+    fine
+        The mixture as `unetsep.network.low_band.fine_magnitudes` gives it, on the scale of
+        ``mixture``, for a network that wants it.
     """
 
     mixture: Tensor
     in_phase: Tensor
     quadrature: Tensor
     scale: Tensor
+    fine: Tensor | None = None
 
     def seen(self, config: ModelConfig) -> Tensor:
         """What the network is given, ``(batch, channels, bins, frames)``.
@@ -45,6 +50,28 @@ class Batch:
         it separates too; others do away with the level themselves.
         """
         return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
+
+    def inputs(self, config: ModelConfig) -> tuple[Tensor, ...]:
+        """What `unetsep.network.low_band.network_inputs` would give the network."""
+        seen = self.seen(config)
+        return (seen,) if self.fine is None else (seen, self.fine)
+
+    def low(self, bins: slice) -> Batch:
+        """Some bins alone, to take a loss of."""
+        at = (..., bins, slice(None))
+        return Batch(self.mixture[at], self.in_phase[at], self.quadrature[at], self.scale)
+
+    @classmethod
+    def join(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of the clips of several."""
+        fine = [batch.fine for batch in batches if batch.fine is not None]
+        return cls(
+            torch.cat([batch.mixture for batch in batches]),
+            torch.cat([batch.in_phase for batch in batches]),
+            torch.cat([batch.quadrature for batch in batches]),
+            torch.cat([batch.scale for batch in batches]),
+            torch.cat(fine) if fine else None,
+        )
 
     def references(self, at: Any = ...) -> tuple[Tensor, Tensor]:
         """In-phase and quadrature part of the scaled stems, of all clips or of a block.
@@ -80,6 +107,8 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     mixture = stems.new_empty(shape)
     in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
     quadrature = torch.empty_like(in_phase)
+    kept = kept_bins(config) if config.low_bins else 0
+    lowest = stems.new_empty(*shape[:3], kept, 2)
 
     def turn(block: Block) -> None:
         clip, at = block
@@ -91,6 +120,7 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
             mixture[clip, ..., at, :],
             in_phase[clip, ..., at, :],
             quadrature[clip, ..., at, :],
+            lowest[clip, ..., at, :, :],
         )
 
     work_on(divide(len(stems), frames, stems.device), turn)
@@ -98,7 +128,10 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     mixture, in_phase, quadrature = (
         each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
     )
-    return Batch(mixture, in_phase, quadrature, scale[:, None])
+    fine = None
+    if kept:
+        fine = fine_magnitudes(torch.view_as_complex(lowest).mT, config) * scale
+    return Batch(mixture, in_phase, quadrature, scale[:, None], fine)
 
 
 def _turned(
@@ -108,12 +141,15 @@ def _turned(
     mixture: Tensor,
     in_phase: Tensor,
     quadrature: Tensor,
+    lowest: Tensor,
 ) -> None:
-    """Fill arrays of `Batch`, frames before bins, not yet scaled."""
+    """Fill arrays of `Batch`, frames before bins, not yet scaled, and the mixture's lowest bins."""
     spectrum = stft(stems, config.n_fft, config.hop_length)
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
     cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
+    kept = lowest.shape[-2]
+    lowest[..., 0], lowest[..., 1] = cos[..., :kept], sin[..., :kept]
     torch.mul(cos, cos, out=mixture).addcmul_(sin, sin).sqrt_()
     turn = mixture.clamp(min=1e-12).reciprocal_()
     cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
@@ -189,3 +225,38 @@ def blockwise_loss(
     """
     value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight, guidance)  # type: ignore[no-untyped-call]
     return value
+
+
+def training_loss(
+    network: MaskNetwork,
+    batch: Batch,
+    loss: Loss,
+    guidance: Guidance | None,
+    *,
+    weight: float = 1.0,
+    part: str = "all",
+) -> Tensor:
+    """``weight`` times a network's loss of a batch.
+
+    Parameters
+    ----------
+    network
+        In training.
+    batch, guidance
+        Of the same clips.
+    loss
+        See `unetsep.train.losses.functions`.
+    weight
+        Factor.
+    part
+        What of the network gets a gradient, see `unetsep.train.config.TrainConfig`.
+    """
+    inputs = batch.inputs(network.config)
+    if part == "low":
+        assert guidance is not None
+        logits, low = low_logits(network, inputs, guidance), low_slice(network.config)
+        batch, guidance = batch.low(low), guidance.low(low)
+    else:
+        logits = trained_logits(network, inputs, guidance)
+    with torch.autocast(logits.device.type, enabled=False):
+        return blockwise_loss(logits, network, batch, loss, weight, guidance)

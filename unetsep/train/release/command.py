@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ...config import STEMS, ModelConfig
+from ...network.guided import plain
 from ...network.presets import DEFAULT, NETWORKS, build_model
 from ..config import TrainConfig
 from ..data.datasets import DATASETS
@@ -54,7 +54,7 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     if config.model.networks != "guided":
         words += _network(config, config.model)
     elif data.get("guide"):  # else the checkpoint that it began with has both
-        words += _network(config, replace(config.model, networks="joint", guide=""))
+        words += _network(config, plain(config.model))
     if data.get("init_from"):
         words.append(f"--init-from {Path(str(data['init_from'])).name}")
     if data.get("guide"):
@@ -68,6 +68,9 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         if shares != dict(getattr(default, name)):
             listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
             words.append(f"--{name.replace('_', '-')} {listed}")
+    if config.part == "low":
+        first, count = config.model.low_first, config.model.low_bins
+        words.append(f"--low-band {first}-{first + count - 1}")
     for name in ("artist_weights", "freeze_norm"):
         if getattr(config, name):
             words.append(f"--{name.replace('_', '-')}")

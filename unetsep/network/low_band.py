@@ -1,0 +1,216 @@
+"""A branch that hears the lowest bins at twice the resolution and corrects how they are divided.
+
+Most of the error of drums and bass lies below 250 Hz, where a U-Net halves 23 bins six times. The
+branch keeps all of them, looks at a spectrum with bins half as wide, and far along time.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import ModelConfig
+from ..dsp.spectrogram import hann, magnitudes, overlap_add
+from .inference import fold_norm
+from .layers import BinMixing
+from .unet import compress
+
+# Bins above those of the branch that the signal at the lower rate must have: what is cut off
+# there leaks down by a few.
+MARGIN = 16
+# Fine bins on either side that the first convolution along frequency sees.
+SIDE = 2
+# Steps along time of the blocks' convolutions: they see 1.9 seconds on either side.
+DILATIONS = (1, 2, 4, 8, 16, 32, 16, 2)
+# Logits are cut off and divided: a guide says -500 where it is sure.
+MAX_LOGIT, LOGIT_SCALE = 12.0, 4.0
+
+
+def kept_bins(config: ModelConfig) -> int:
+    """Bins of the spectrum that the fine one is made from, a power of two."""
+    needed = config.low_first + config.low_bins + MARGIN
+    return int(2 ** (needed - 1).bit_length())
+
+
+def fine_bins(config: ModelConfig) -> int:
+    """Bins that `fine_magnitudes` gives."""
+    return 2 * config.low_bins + 2 * SIDE - 1
+
+
+def low_slice(config: ModelConfig) -> slice:
+    """The bins of the branch."""
+    return slice(config.low_first, config.low_first + config.low_bins)
+
+
+def fine_magnitudes(spectrum: Tensor, config: ModelConfig) -> Tensor:
+    """Magnitudes with windows twice as long, at the same hop and the same centres.
+
+    They need no samples: the lowest bins of an STFT are the STFT of the signal at a fraction
+    of its rate, from which that signal is put together and transformed anew. Before the first
+    frame and after the last it is zero.
+
+    Parameters
+    ----------
+    spectrum
+        Of the mixture, complex, ``(batch, channels, bins, frames)``, at least `kept_bins`.
+    config
+        Which bins.
+
+    Returns
+    -------
+    Tensor
+        ``(batch, channels, fine bins, frames)``, on the scale of an STFT of ``2 * n_fft``:
+        bin ``2 * k`` has the frequency of bin ``k``, and the first is `SIDE` bins below that
+        of ``config.low_first``, zero where there is none.
+    """
+    kept = kept_bins(config)
+    hop = kept // 2  # a quarter of the window of 2 * kept samples
+    samples = overlap_add(spectrum[..., :kept, :], hop)
+    # Windows of eight hops around the centres of windows of four.
+    samples = functional.pad(samples, (2 * hop, 2 * hop))
+    frames = samples.unfold(-1, 8 * hop, hop)
+    fine = torch.fft.rfft(frames * hann(8 * hop, samples.device))
+    first = 2 * config.low_first - SIDE
+    wanted = fine[..., max(0, first) : first + fine_bins(config)].abs()
+    return functional.pad(wanted, (max(0, -first), 0)).mT
+
+
+def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
+    """What a network is given of a mixture.
+
+    Parameters
+    ----------
+    spectrum
+        Complex, ``(batch, channels, bins, frames)``, at least ``config.bins``.
+    config
+        Of the network.
+
+    Returns
+    -------
+    tuple
+        Magnitudes ``(batch, channels, bins, frames)``, and for a network with a branch for low
+        bins `fine_magnitudes`.
+    """
+    seen = magnitudes(spectrum[..., : config.bins, :])
+    return (seen, fine_magnitudes(spectrum, config)) if config.low_bins else (seen,)
+
+
+class LowBand(nn.Module):
+    """Corrections of logits in ``config.low_bins`` bins from ``config.low_first`` on.
+
+    It corrects how what the vocals leave is divided among the other stems. Frequency keeps its
+    resolution; along time convolutions reach far. It starts with corrections of zero.
+
+    Parameters
+    ----------
+    config
+        Of the guided network that it belongs to.
+    """
+
+    fine_mean: Tensor
+    fine_std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, channels, stems = config.low_filters, config.channels, len(config.stems)
+        # Frames before bins, as in the U-Net. Two fine bins for each of the others.
+        self.fine = nn.Conv2d(channels, width, (3, 2 * SIDE + 1), (1, 2), (1, 0))
+        self.said = nn.Conv2d((stems + 1) * channels, width, 3, padding=1)
+        self.enter = nn.Sequential(nn.BatchNorm2d(width), nn.LeakyReLU(0.2))
+        self.blocks = nn.ModuleList(
+            _block(width, dilation, config.low_bins if at % 2 else 0)
+            for at, dilation in enumerate(DILATIONS)
+        )
+        self.head = nn.Conv2d(width, (stems - 1) * channels, 1)
+        assert self.head.bias is not None
+        if not self.head.weight.is_meta:  # see `BinMixing`
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+        self.register_buffer("fine_mean", torch.zeros(fine_bins(config)))
+        self.register_buffer("fine_std", torch.ones(fine_bins(config)))
+
+    def for_inference(self, dtype: torch.dtype) -> LowBand:
+        """A copy for evaluation, whose convolutions work in ``dtype``."""
+        low = copy.deepcopy(self).cpu().float().eval()
+        for block in low.blocks:
+            fold_norm(block)
+        for part in (low.fine, low.said, low.enter, low.blocks, low.head):
+            part.to(dtype)
+        low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return low.requires_grad_(False)
+
+    def forward(self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor) -> Tensor:
+        """What to add to the logits of all stems but the vocals, fp32.
+
+        Parameters
+        ----------
+        fine
+            See `fine_magnitudes`.
+        level
+            Of the mixture, see `unetsep.network.unet.rms_level`.
+        own
+            The network's logits in the bins of the branch,
+            ``(batch, stems, channels, bins, frames)``.
+        guide
+            Those of the guide, ``(batch, 1, channels, bins, frames)``.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems - 1, channels, bins, frames)``.
+        """
+        seen = compress(fine, self.config, level)
+        seen = (seen - self.fine_mean[:, None]) / self.fine_std[:, None]
+        logits = torch.cat([own, guide], dim=1).flatten(1, 2)
+        logits = logits.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
+        dtype = self.head.weight.dtype
+        seen, logits = (
+            each.mT.to(dtype).contiguous(memory_format=torch.channels_last)
+            for each in (seen, logits)
+        )
+        hidden = self.enter(self.fine(seen) + self.said(logits))
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        out: Tensor = self.head(hidden).float().mT
+        return out.reshape(len(out), -1, self.config.channels, *out.shape[2:])
+
+
+def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:
+    """Logits ``a`` that divide the rest otherwise, and say the same about the vocals.
+
+    With ``a'_s = a_s + change_s`` for the rest and
+    ``a'_vocals = a_vocals + logsumexp(a'_rest) - logsumexp(a_rest)`` the network's own vote
+    ``a_vocals - logsumexp(a_rest)`` stays what it was.
+
+    Parameters
+    ----------
+    own
+        ``a``, ``(batch, stems, ...)``.
+    change
+        ``(batch, stems - 1, ...)``.
+    vocals
+        Place of the vocals among the stems.
+
+    Returns
+    -------
+    Tensor
+        ``a'``, of the shape of ``own``.
+    """
+    before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
+    rest = torch.cat([before, after], dim=1)
+    changed = rest + change
+    voice = voice + (changed.logsumexp(1, keepdim=True) - rest.logsumexp(1, keepdim=True))
+    before, after = changed.tensor_split((vocals,), dim=1)
+    return torch.cat([before, voice, after], dim=1)
+
+
+def _block(width: int, dilation: int, mixed: int) -> nn.Sequential:
+    convolution = nn.Conv2d(
+        width, width, 3, dilation=(dilation, 1), padding=(dilation, 1), bias=False
+    )
+    mixing = [BinMixing(mixed, width, mixed // 4)] if mixed else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.LeakyReLU(0.2), *mixing)

@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
 FLOORS = [
     {"errors", "config", "storage", "version"},
-    {"audio", "dsp", "network"},
+    {"audio", "dsp"},
+    {"network"},
     {"weights"},
     {"separator", "spleeter", "paths", "listen"},
     {"files"},

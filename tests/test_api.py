@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import io
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from click.testing import CliRunner
 
 import unetsep
@@ -159,7 +161,7 @@ def test_both_functions_take_the_same_keywords(function: object) -> None:
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert [name for name in names if name != "skip_existing"] == KEYWORDS
     assert ("skip_existing" in names) == (function is unetsep.separate_to_files)
-    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["path", "output_dir"]
+    assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["audio", "output_dir"]
 
 
 def test_both_functions_make_the_same_report(
@@ -180,6 +182,85 @@ def test_both_functions_make_the_same_report(
 def test_without_a_folder_the_report_names_no_files(song: Path, tiny_separator: Separator) -> None:
     report = unetsep.separate(song, model=tiny_separator).report
     assert (report.stems, report.status, report.channels) == ({}, "ok", 2)
+
+
+def given(song: Path, kind: str) -> typing.Any:
+    """The song as one of the things that `unetsep.separate` takes."""
+    audio, rate = soundfile.read(song, dtype="float32")
+    return {
+        "text": lambda: str(song),
+        "bytes in memory": lambda: io.BytesIO(song.read_bytes()),
+        "array": lambda: (audio.T, rate),
+        "array of doubles": lambda: (audio.T.astype(np.float64), float(rate)),
+        "tensor": lambda: (torch.from_numpy(audio.T), rate),
+        "tensor with a gradient": lambda: (torch.from_numpy(audio.T).requires_grad_(), rate),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("text", "bytes in memory", "array", "array of doubles"),
+        *("tensor", "tensor with a gradient"),
+    ],
+)
+def test_a_song_is_the_same_in_whatever_form_it_comes(
+    song: Path, tiny_separator: Separator, kind: str
+) -> None:
+    expected = unetsep.separate(song, model=tiny_separator, start=0.5)
+    found = unetsep.separate(given(song, kind), model=tiny_separator, start=0.5)
+    assert found.sample_rate == 44_100
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_files_are_named_after_what_came_in(
+    song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    out = tmp_path / "out"
+    with song.open("rb") as file:
+        report = unetsep.separate_to_files(file, out, model=tiny_separator, stems=["bass"])
+    assert (report.source, report.stems["bass"]) == (song, out / "song" / "bass.wav")
+    mono = (np.zeros(5000, np.float32), 8000)
+    report = unetsep.separate_to_files(mono, out, model=tiny_separator, stems=["bass"])
+    assert (report.source, report.stems["bass"]) == (Path("audio"), out / "audio" / "bass.wav")
+    assert soundfile.info(report.stems["bass"]).channels == 1
+    assert soundfile.info(report.stems["bass"]).subtype == "FLOAT"
+
+
+def test_the_same_array_is_known_again(tmp_path: Path, tiny_separator: Separator) -> None:
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 9000))
+
+    def status(signal: np.ndarray) -> str:
+        options: dict[str, typing.Any] = {"model": tiny_separator, "skip_existing": True}
+        return unetsep.separate_to_files((signal, 44_100), tmp_path, **options).status
+
+    assert status(audio) == "ok"
+    assert status(audio.copy()) == "skipped"
+    with pytest.raises(unetsep.AudioError, match="was made"):
+        status(audio / 2)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros((2, 100), np.float32), "expected a path, a file or .audio, sample_rate., got nd"),
+        ((np.zeros((2, 100), np.float32), 0), "sample_rate must be"),
+        ((np.zeros((2, 0), np.float32), 44_100), "audio must hold samples"),
+        ((np.full((2, 100), np.nan), 44_100), "NaN or infinite samples"),
+        (io.StringIO("text"), "open it for bytes"),
+    ],
+)
+def test_audio_that_cannot_be_is_a_value_error(
+    tiny_separator: Separator, audio: typing.Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        unetsep.separate(audio, model=tiny_separator)
+
+
+def test_bytes_that_are_no_audio_are_an_audio_error(tiny_separator: Separator) -> None:
+    with pytest.raises(unetsep.AudioError):
+        unetsep.separate(io.BytesIO(b"no audio"), model=tiny_separator)
 
 
 @pytest.mark.parametrize(("start", "duration"), [("0:00.1", "0:00.1"), (0.1, 0.1)])
@@ -235,9 +316,9 @@ def test_impossible_choices_are_value_errors(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "path must be a path, got ''"),
-        (5, "path must be a path, got 5"),
-        (["a.wav"], "path must be a path, got "),
+        ("", "audio must be a path, got ''"),
+        (5, "expected a path, a file or .audio, sample_rate., got int"),
+        (["a.wav"], "expected a path, a file or .audio, sample_rate., got list"),
         ("https://example.org/a.mp3", "^https://example.org/a.mp3 is a URL: download it first$"),
     ],
 )
@@ -246,7 +327,7 @@ def test_what_is_no_path_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         function(path, tmp_path, model=tiny_separator)
-    with pytest.raises(ValueError, match=message.replace("path must", "output_dir must")):
+    with pytest.raises(ValueError, match="output_dir must be a path|is a URL"):
         function(tmp_path / "a.wav", path, model=tiny_separator)
 
 
@@ -276,7 +357,9 @@ def names_needed(public: object) -> Iterator[tuple[str, object]]:
         for annotation in (each for each in annotations if isinstance(each, str)):
             for node in ast.walk(ast.parse(annotation, mode="eval")):
                 if isinstance(node, ast.Name) and not hasattr(builtins, node.id):
-                    yield node.id, vars(sys.modules[part.__module__])[node.id]
+                    # Where torch is heavy its classes are imported for types alone.
+                    home = vars(sys.modules[part.__module__])
+                    yield node.id, home.get(node.id, getattr(unetsep, node.id, None))
     for part in typing.get_args(public):  # of an alias
         if isinstance(part, type) and typing.get_origin(part) is None:
             yield part.__name__, part

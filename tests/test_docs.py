@@ -66,6 +66,7 @@ COMMANDS = {
     "docs/start/install.md": 3,
     "docs/start/which-model.md": 5,
     "docs/understand/losses.md": 2,
+    "docs/research/spleeter.md": 2,
     "docs/understand/method.md": 2,
     "docs/understand/sdr.md": 2,
     "docs/understand/song-to-stems.md": 2,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .api import Separation, separate, separate_to_files
+    from .api import AudioInput, Separation, separate, separate_to_files
     from .config import ModelConfig
     from .dsp.arrays import Signal
     from .dsp.segments import Estimate, SegmentPool
@@ -20,19 +20,22 @@ if TYPE_CHECKING:
     from .files import FileOptions, SeparationReport, separate_file
     from .library.claims import ClaimedError
     from .network.masks import MaskNetwork
-    from .separator import Audio, Model, Separator
+    from .separator import Audio, ModelLike, Separator
+    from .weights.load import load_network
     from .weights.manifest import Checkpoint, list_models
+    from .weights.model import Model
 
 # Functions and classes, and every name that their signatures need.
 _HOMES = {
     "separate": "api",
     "separate_to_files": "api",
     "Separation": "api",
+    "AudioInput": "api",
     "separate_file": "files",
     "FileOptions": "files",
     "SeparationReport": "files",
     "Separator": "separator",
-    "Model": "separator",
+    "ModelLike": "separator",
     "Audio": "separator",
     "Progress": "dsp.song_stream",
     "Selection": "dsp.song_stream",
@@ -41,6 +44,8 @@ _HOMES = {
     "Estimate": "dsp.segments",
     "SegmentPool": "dsp.segments",
     "MaskNetwork": "network.masks",
+    "Model": "weights.model",
+    "load_network": "weights.load",
     "ModelConfig": "config",
     "list_models": "weights.manifest",
     "Checkpoint": "weights.manifest",
@@ -54,6 +59,7 @@ _HOMES = {
 __all__ = [
     "Audio",
     "AudioError",
+    "AudioInput",
     "CancelledError",
     "Checkpoint",
     "ClaimedError",
@@ -62,6 +68,7 @@ __all__ = [
     "MaskNetwork",
     "Model",
     "ModelConfig",
+    "ModelLike",
     "Progress",
     "SegmentPool",
     "Selection",
@@ -74,6 +81,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "list_models",
+    "load_network",
     "separate",
     "separate_file",
     "separate_to_files",

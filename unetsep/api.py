@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from .dsp.arrays import Signal
+import numpy as np
+import soundfile
+
+from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
 from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, Input, as_path, plan, refuse_existing
-from .separator import Separator
+from .separator import Audio, Separator
+
+# A path; a file object, which is read to its end; or ``(audio, sample_rate)`` with an array or
+# tensor of ``(channels, samples)`` or ``(samples,)``.
+AudioInput = str | Path | BinaryIO | tuple[Audio, float]
+# What files are named after if their input has no name.
+UNNAMED = "audio"
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Separation(Mapping[str, Signal]):
 
 
 def separate(
-    path: str | Path,
+    audio: AudioInput,
     output_dir: str | Path | None = None,
     *,
     model: str | Path | Sequence[str | Path] | Separator = "default",
@@ -64,15 +77,17 @@ def separate(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Separation:
-    """Separate an audio file into arrays, and into files if ``output_dir`` is given.
+    """Separate audio into arrays, and into files if ``output_dir`` is given.
 
     The arrays take memory in proportion to the song; `separate_to_files` needs the same for
     any length. What may be wrong with the input is warned of.
 
     Parameters
     ----------
-    path
-        Audio file.
+    audio
+        Path of an audio file; a file object such as `io.BytesIO`, read from where it stands; or
+        ``(audio, sample_rate)`` with an array or a torch tensor of ``(channels, samples)``, or
+        ``(samples,)`` for one channel. Of the latter two a copy is made on the disk.
     output_dir
         Folder for ``<song>/<stem>.<container>``; made if there is none.
     model
@@ -113,7 +128,7 @@ def separate(
     CancelledError
         If ``progress`` returned False; no file is left.
     ValueError
-        For stems, formats, templates and excerpts that cannot be.
+        For audio, stems, formats, templates and excerpts that cannot be.
 
     Examples
     --------
@@ -121,7 +136,6 @@ def separate(
     >>> stems["vocals"].shape, stems.sample_rate  # doctest: +SKIP
     ((2, 7938000), 44100)
     """
-    file = as_path(path, "path")
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
@@ -133,19 +147,21 @@ def separate(
         track=track,
         overwrite=overwrite,
     )
-    separator = model if isinstance(model, Separator) else Separator(model)
-    if output_dir is None:
-        arrays, report = separate_to_arrays(file, separator, options, progress)
-    else:
-        folder = as_path(output_dir, "output_dir")
-        arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
+    with _as_file(audio) as file:
+        separator = model if isinstance(model, Separator) else Separator(model)
+        if output_dir is None:
+            arrays, report = separate_to_arrays(file.path, separator, options, progress)
+        else:
+            folder = as_path(output_dir, "output_dir")
+            arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
+    report = _named(report, audio, file)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
 
 
 def separate_to_files(
-    path: str | Path,
+    audio: AudioInput,
     output_dir: str | Path,
     *,
     model: str | Path | Sequence[str | Path] | Separator = "default",
@@ -161,7 +177,7 @@ def separate_to_files(
     skip_existing: bool = False,
     progress: Progress | None = None,
 ) -> SeparationReport:
-    """Separate an audio file into files; memory does not grow with the song.
+    """Separate audio into files; memory does not grow with the song.
 
     The other parameters and the errors are those of `separate`. For several models at once,
     with one decode, see `separate_file`.
@@ -187,7 +203,7 @@ def separate_to_files(
     >>> report.stems["vocals"]  # doctest: +SKIP
     PosixPath('out/song/vocals.wav')
     """
-    file, folder = as_path(path, "path"), as_path(output_dir, "output_dir")
+    folder = as_path(output_dir, "output_dir")
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
@@ -199,15 +215,17 @@ def separate_to_files(
         track=track,
         overwrite=overwrite,
     )
-    separator = model if isinstance(model, Separator) else Separator(model)
-    job = _job(file, folder, separator, options, skip_existing=skip_existing)
-    (report,) = separate_or_raise(job, options, progress)
+    with _as_file(audio) as file:
+        separator = model if isinstance(model, Separator) else Separator(model)
+        job = _job(file, folder, separator, options, skip_existing=skip_existing)
+        (report,) = separate_or_raise(job, options, progress)
+    report = _named(report, audio, file)
     _warn(report)
     return report
 
 
 def _job(
-    path: Path,
+    file: Input,
     folder: Path,
     separator: Separator,
     options: FileOptions,
@@ -215,7 +233,6 @@ def _job(
     skip_existing: bool = False,
 ) -> Job:
     """What is to be made of one file, and where."""
-    file = Input(path, path.stem)
     models = [(separator.name, separator.select(options.stems, options.two_stems).names)]
     ((targets,),) = plan([file], models, folder, options.filename, options.suffix)
     part = part_for(separator, file, targets, folder, options.filename, options)
@@ -232,6 +249,65 @@ def _to_both(
     if not blocks:  # another process has just made them
         refuse_existing(part.targets)
     return name_stems(part.separator, options, blocks), report
+
+
+@contextlib.contextmanager
+def _as_file(audio: AudioInput) -> Iterator[Input]:
+    """The file to read, and what to call it: the caller's, or a copy that lives as long."""
+    if isinstance(audio, str | os.PathLike):
+        path = as_path(audio, "audio")
+        yield Input(path, path.stem)
+        return
+    with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
+        if hasattr(audio, "read"):
+            name = _name(audio)
+            path = Path(folder, f"{UNNAMED}{name.suffix}")
+            path.write_bytes(_content(cast(BinaryIO, audio)))
+            yield Input(path, name.stem)
+        else:
+            path = Path(folder, f"{UNNAMED}.w64")
+            signal, rate = _signal(audio)
+            # Without a limit at 4 GB, and without the time of writing: float samples come back as
+            # they are, and the same audio is the same file.
+            soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
+            yield Input(path, UNNAMED)
+
+
+def _name(audio: object) -> Path:
+    """Name of an open file, if it has one: that of a pipe is a number."""
+    name = getattr(audio, "name", None)
+    return Path(name if isinstance(name, str) else UNNAMED)
+
+
+def _named(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
+    """A report that names what the caller gave instead of a copy of it."""
+    given = isinstance(audio, str | os.PathLike)
+    return replace(report, source=file.path if given else _name(audio))
+
+
+def _content(file: BinaryIO) -> bytes:
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise ValueError(
+            f"audio is a file of {type(content).__name__}: open it for bytes, as in "
+            'open("song.wav", "rb")'
+        )
+    return content
+
+
+def _signal(audio: tuple[Audio, float]) -> tuple[Signal, int]:
+    """``(channels, samples)`` and the rate in Hz of audio in memory."""
+    if not isinstance(audio, tuple) or len(audio) != 2:
+        raise ValueError(
+            f"expected a path, a file or (audio, sample_rate), got {type(audio).__name__}: what "
+            "has no sample rate goes to Separator.separate, or in a pair with it"
+        )
+    rate = check_rate(audio[1])
+    signal = np.atleast_2d(as_signal(audio[0]))
+    if signal.size == 0:
+        raise ValueError(f"audio must hold samples, got {signal.shape}")
+    check_finite(signal, rate)
+    return signal, rate
 
 
 def _warn(report: SeparationReport) -> None:

@@ -29,7 +29,7 @@ from .weights.load import checkpoint_hash, load_network
 from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
-Model = str | Path | MaskNetwork
+ModelLike = str | Path | MaskNetwork
 Audio = npt.ArrayLike | Tensor
 # Blocks of a stream are gathered to this: operations on a few samples cost as much as on many.
 GATHERED_SECONDS = 0.5
@@ -77,7 +77,7 @@ class Separator:
 
     def __init__(
         self,
-        model: Model | Sequence[Model] = "default",
+        model: ModelLike | Sequence[ModelLike] = "default",
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -347,13 +347,13 @@ class Separator:
         return total / len(self._networks) if len(self._networks) > 1 else total
 
 
-def _as_models(model: Model | Sequence[Model]) -> list[Model]:
+def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
     """One model or several as a list."""
     models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
     if not models:
         raise ValueError("expected a model or a list of models, got none")
     for each in models:
-        if not isinstance(each, Model):
+        if not isinstance(each, ModelLike):
             raise ValueError(f"a model is a name, a path or a network, got {each!r}")
     return models
 
@@ -393,5 +393,5 @@ def _fingerprint(network: InferenceNetwork) -> str:
     return digest.hexdigest()
 
 
-def _network(model: Model) -> MaskNetwork:
+def _network(model: ModelLike) -> MaskNetwork:
     return model if isinstance(model, MaskNetwork) else load_network(model)

@@ -79,8 +79,18 @@ def guide_logits(guide: InferenceUNet, magnitude: Tensor) -> Tensor:
     Tensor
         ``(batch, 1, channels, frames, bins)``, fp32: frames before bins.
     """
-    scale = LEVEL / rms_level(magnitude).clamp(min=MIN_LEVEL)
-    return guide.logits(magnitude * scale)(0, magnitude.shape[-1])
+    return guide.logits(scaled_for_guide(magnitude))(0, magnitude.shape[-1])
+
+
+def scaled_for_guide(magnitude: Tensor) -> Tensor:
+    """Magnitudes at the level that the guide was trained at, of the same shape.
+
+    Parameters
+    ----------
+    magnitude
+        ``(batch, channels, bins, frames)``.
+    """
+    return magnitude * (LEVEL / rms_level(magnitude).clamp(min=MIN_LEVEL))
 
 
 def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:

@@ -98,9 +98,11 @@ class UNet(MaskNetwork):
             hidden = block(hidden)
             if skips:
                 hidden = torch.cat([hidden, skips.pop()], dim=1)
-        out: Tensor = self.head(hidden).float().transpose(2, 3)
+        out: Tensor = self.head(hidden).transpose(2, 3)
+        if out.dtype != torch.float64:  # of a network in double precision, to check gradients
+            out = out.float()
         stems = len(self.config.stems)
-        return out.reshape(len(out), stems, self.config.channels, *out.shape[2:])
+        return out.reshape(out.shape[0], stems, self.config.channels, *out.shape[2:])
 
 
 def rms_level(magnitude: Tensor) -> Tensor:
@@ -113,7 +115,19 @@ def rms_level(magnitude: Tensor) -> Tensor:
     """
     power = magnitude.square().mean(dim=(1, 2))  # (batch, frames)
     active = (power > 0).sum(dim=1).clamp(min=1)
-    return (power.sum(dim=1) / active).sqrt()[:, None, None, None]
+    return safe_sqrt(power.sum(dim=1) / active)[:, None, None, None]
+
+
+def safe_sqrt(power: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero instead of infinity, which silence would spread.
+
+    Parameters
+    ----------
+    power
+        Of any shape, >= 0.
+    """
+    heard = power > 0
+    return torch.where(heard, torch.where(heard, power, 1).sqrt(), 0)
 
 
 def compress(magnitude: Tensor, config: ModelConfig, level: Tensor | None = None) -> Tensor:

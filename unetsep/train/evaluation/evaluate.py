@@ -234,7 +234,7 @@ def _start(threads: int) -> None:
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:
     """All methods on one track; errors of the outside world become outcomes."""
-    song = _Song(track, settings.duration)
+    song = _DecodedOnce(track, settings.duration)
     outcomes = []
     for method in methods:
         estimates: dict[str, Signal] = {}  # of this method, for all sets
@@ -259,7 +259,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
     return outcomes
 
 
-class _Song:
+class _DecodedOnce:
     """A track whose audio is decoded when the first method needs it."""
 
     def __init__(self, track: Track, duration: float | None) -> None:
@@ -277,7 +277,7 @@ class _Song:
 
 
 def _score(
-    song: _Song, method: Method, sources: Sources, metrics: str, estimates: dict[str, Signal]
+    song: _DecodedOnce, method: Method, sources: Sources, metrics: str, estimates: dict[str, Signal]
 ) -> TrackScores:
     """Scores in a set; ``estimates`` is filled if it is empty."""
     scored = _scored_set(method, song.track, sources)

@@ -257,7 +257,8 @@ def markdown(table: list[list[str]]) -> list[str]:
     """Lines of a table whose first row is its header."""
     head, *body = table
     numeric = [
-        cell not in ("method", "published", "test set", "trained on", "source") for cell in head
+        cell not in ("method", "model", "published", "test set", "trained on", "source")
+        for cell in head
     ]
     rule = ["---:" if right else "---" for right in numeric]
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *body)]

@@ -1,0 +1,25 @@
+"""For `torch.hub`: the models as modules, waveform in, stems out.
+
+model = torch.hub.load("unetsep/unetsep", "unetsep", "fast")
+stems = model(torch.zeros(1, 2, 44_100))  # (batch, stems, channels, samples)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+dependencies = ["torch", "numpy", "safetensors", "soundfile", "soxr", "huggingface_hub"]
+
+
+def unetsep(name: str = "default") -> Any:
+    """A model by its name; see ``unetsep.Model.from_pretrained``.
+
+    Parameters
+    ----------
+    name
+        One of ``unetsep models``, or the path of a checkpoint. Give it by its place: the word
+        ``model`` is an argument of `torch.hub.load` itself.
+    """
+    import unetsep as package
+
+    return package.Model.from_pretrained(name)

@@ -1,0 +1,188 @@
+"""A model as a module: the stems of `Separator`, with gradients, exported and compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.signals import RATE, music
+from unetsep.config import ModelConfig
+from unetsep.network.build import build
+from unetsep.network.guided import Guided
+from unetsep.network.masks import MaskNetwork
+from unetsep.network.presets import spleeter_config
+from unetsep.separator import Separator
+from unetsep.weights.load import load_network
+from unetsep.weights.model import Model
+
+JOINT = ModelConfig(n_fft=512, hop_length=128, bins=192, filters=(4, 6), segment_frames=512)
+SPLEETER = dataclasses.replace(
+    spleeter_config(4, (4, 6)), n_fft=512, hop_length=128, bins=192, segment_frames=64
+)
+
+
+def seeded(config: ModelConfig) -> MaskNetwork:
+    torch.manual_seed(5)
+    network = build(config)
+    for name, value in network.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+        elif name.endswith(("running_mean", "bias")):
+            value.normal_(0, 0.5)
+    return network.eval().requires_grad_(False)
+
+
+def guided() -> Guided:
+    guide = dataclasses.replace(
+        SPLEETER, stems=("vocals",), networks="joint", mask_exponent=0.0, segment_frames=512
+    )
+    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64))
+    assert isinstance(network, Guided)
+    network.attach(seeded(guide))
+    return network
+
+
+KINDS: dict[str, Any] = {
+    "softmax": lambda: seeded(JOINT),
+    "sigmoid": lambda: seeded(dataclasses.replace(JOINT, mask="sigmoid")),
+    "vocals alone": lambda: seeded(dataclasses.replace(JOINT, stems=("vocals",), mask="sigmoid")),
+    "spleeter": lambda: seeded(SPLEETER),
+    "guided": guided,
+}
+
+
+@pytest.fixture(params=KINDS)
+def network(request: pytest.FixtureRequest) -> MaskNetwork:
+    made: MaskNetwork = KINDS[request.param]()
+    return made
+
+
+def clips(samples: int, *, batch: int = 1, channels: int = 2) -> Tensor:
+    songs = [music(samples / RATE, RATE, channels, seed)[:, :samples] for seed in range(batch)]
+    return torch.from_numpy(np.stack(songs).astype(np.float32))
+
+
+@pytest.mark.parametrize("samples", [1, 700, 5000])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_stems_are_those_of_the_separator(
+    network: MaskNetwork, samples: int, channels: int
+) -> None:
+    waveform = clips(samples, channels=channels)
+    stems = Model(network)(waveform)
+    expected = Separator(network, precision="fp32").separate(waveform[0].numpy(), RATE)
+    assert stems.shape == (1, len(expected), channels, samples)
+    for found, wanted in zip(stems[0].numpy(), expected.values(), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_stems_add_up_to_the_waveform(network: MaskNetwork) -> None:
+    waveform = clips(9000, batch=2)
+    total = Model(network)(waveform).sum(dim=1)
+    if network.config.complete:
+        torch.testing.assert_close(total, waveform, atol=2e-7, rtol=0)
+    else:
+        assert (total - waveform).abs().max() > 1e-3
+
+
+def test_a_batch_gives_what_its_clips_give_alone(network: MaskNetwork) -> None:
+    model, waveform = Model(network), clips(6000, batch=3)
+    waveform[1] *= 0.01
+    for index, stems in enumerate(model(waveform)):
+        torch.testing.assert_close(stems, model(waveform[index : index + 1])[0], atol=1e-5, rtol=0)
+
+
+def test_gradients_are_those_of_differences(network: MaskNetwork) -> None:
+    """In double precision, along a random direction."""
+    model = Model(network).double()
+    waveform = clips(4000).double()
+    random = torch.Generator().manual_seed(1)
+    direction = torch.randn(waveform.shape, generator=random).double()
+    weights = torch.randn(1, len(model.stems), *waveform.shape[1:], generator=random).double()
+    waveform.requires_grad_()
+    (model(waveform) * weights).sum().backward()
+    assert waveform.grad is not None
+    step = 1e-7
+    with torch.no_grad():
+        ends = [model(waveform + sign * step * direction) for sign in (1, -1)]
+    expected = float(((ends[0] - ends[1]) * weights).sum() / (2 * step))
+    assert float((waveform.grad * direction).sum()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_gradients_are_finite_in_silence_and_reach_the_weights(network: MaskNetwork) -> None:
+    model = Model(network).train()
+    model.network.requires_grad_()
+    waveform = clips(4000, batch=2)
+    waveform[0] = 0
+    waveform[1, :, :2000] = 0
+    waveform.requires_grad_()
+    model(waveform)[:, 0].square().sum().backward()
+    assert waveform.grad is not None
+    assert waveform.grad.isfinite().all()
+    grads = [p.grad for p in model.network.parameters() if p.grad is not None]
+    assert sum(float(grad.abs().sum()) for grad in grads) > 0
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_a_guide_moves_along_and_stays_as_it_is() -> None:
+    model = Model(guided())
+    assert model.guide is not None
+    assert not model.train().guide.training  # type: ignore[union-attr]
+    assert any(name.startswith("guide.") for name in model.state_dict())
+    twin = Model(guided())
+    twin.load_state_dict(model.state_dict())
+    waveform = clips(3000)
+    torch.testing.assert_close(twin(waveform), model.eval()(waveform))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "spleeter", "guided"])
+def test_an_exported_program_takes_clips_of_any_length(kind: str) -> None:
+    model = Model(KINDS[kind]())
+    # More than one unit of frames: what has length 1 is a constant to torch.export.
+    unit = model.config.segment_frames if kind == "spleeter" else model.config.frame_multiple
+    shortest = (unit - 3) * model.config.hop_length + 1
+    samples = torch.export.Dim("samples", min=shortest, max=1_000_000)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    shapes = {"waveform": {0: batch, 2: samples}}
+    program = torch.export.export(model, (clips(20_000, batch=2),), dynamic_shapes=shapes)
+    for length, count in ((shortest, 3), (12_345, 1)):
+        waveform = clips(length, batch=count)
+        torch.testing.assert_close(program.module()(waveform), model(waveform))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "guided"])
+def test_the_whole_model_compiles_as_one_graph(kind: str) -> None:
+    model = Model(KINDS[kind]())
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    waveform = clips(4000)
+    torch.testing.assert_close(compiled(waveform), model(waveform), atol=1e-5, rtol=1e-4)
+
+
+def test_a_waveform_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected waveforms \(batch, channels, samples\), got"):
+        Model(seeded(JOINT))(torch.zeros(2, 1000))
+
+
+@pytest.mark.parametrize("name", ["fast", "default"])
+def test_published_models_are_loaded_by_name(name: str) -> None:
+    model = Model.from_pretrained(name)
+    assert model.config == load_network(name).config
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    waveform = clips(30_000)
+    expected = Separator(name, precision="fp32").separate(waveform[0].numpy(), RATE)
+    for found, wanted in zip(model(waveform)[0], expected.values(), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_torch_hub_finds_the_models(checkpoint: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    model = torch.hub.load(root, "unetsep", str(checkpoint), source="local")
+    torch.testing.assert_close(
+        model(clips(3000)), Model.from_pretrained(checkpoint)(clips(3000)), atol=1e-6, rtol=0
+    )

@@ -1,0 +1,235 @@
+"""A model as one differentiable `torch.nn.Module`: waveform in, stems out.
+
+What `unetsep.Separator` does for endless songs in constant memory, a `Model` does for a batch of
+clips at once, with gradients: STFT, masks, masks times spectrum, inverse STFT. There is no loop
+over segments, so `torch.export` and `torch.compile` take it as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import ModelConfig
+from ..dsp.spectrogram import EXTENSION_BINS, WINDOW_SUM
+from ..network.guided import Guided, guided_logits, scaled_for_guide
+from ..network.masks import MaskNetwork, ratio_masks
+from ..network.unet import UNet, safe_sqrt
+from .load import load_network
+
+
+class Model(nn.Module):
+    """A mask network with the signal path around it: waveforms in, stems out.
+
+    A clip is one segment, as in training. For clips of up to ``config.segment_frames`` frames
+    (512: 11.9 s) the stems are those of `unetsep.Separator` at the model's own rate; longer ones
+    are not divided, so memory grows with their length: use a `unetsep.Separator` for them.
+
+    Parameters
+    ----------
+    network
+        Of `unetsep.load_network`, for instance. It becomes a part of this module, and so does
+        its guide if it has one, which is kept as it is in training.
+
+    Attributes
+    ----------
+    config
+        The network's: ``stems``, ``sample_rate`` and so on.
+
+    Examples
+    --------
+    >>> model = Model.from_pretrained("fast")
+    >>> model(torch.zeros(3, 2, 44_100)).shape
+    torch.Size([3, 4, 2, 44100])
+    >>> model.stems
+    ('vocals', 'drums', 'bass', 'other')
+    """
+
+    window: Tensor
+
+    def __init__(self, network: MaskNetwork) -> None:
+        super().__init__()
+        self.config: ModelConfig = network.config
+        self.network = network
+        self.guide: UNet | None = network.guide if isinstance(network, Guided) else None
+        window = torch.hann_window(self.config.n_fft, periodic=True)
+        self.register_buffer("window", window, persistent=False)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path = "default") -> Model:
+        """A published model, or one from a file.
+
+        Parameters
+        ----------
+        model
+            A name (``unetsep models`` lists them) or the path of a ``.safetensors`` file.
+
+        Returns
+        -------
+        Model
+            In evaluation mode, fp32, on the CPU, with frozen weights: call
+            ``network.requires_grad_()`` to train them.
+
+        Raises
+        ------
+        WeightsError
+            If there is no such model, or the file is damaged.
+        """
+        return cls(load_network(model)).eval()
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems, in the order of the output."""
+        return self.config.stems
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate in Hz that waveforms must have; resample others before."""
+        return self.config.sample_rate
+
+    def train(self, mode: bool = True) -> Model:
+        """Set training or evaluation; a guide keeps its statistics in either."""
+        super().train(mode)
+        if self.guide is not None:
+            self.guide.eval()
+        return self
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Stems of a batch of clips.
+
+        Parameters
+        ----------
+        waveform
+            ``(batch, channels, samples)``, float32, at `sample_rate`, at any level, of any number
+            of samples from 1 on. Other than two channels are separated one by one.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, samples)``. If the stems are all of the mixture
+            (``config.complete``), they add up to it: the last is what the others leave.
+
+        Raises
+        ------
+        ValueError
+            If the shape is another one.
+        """
+        if waveform.dim() != 3:
+            raise ValueError(
+                f"expected waveforms (batch, channels, samples), got {tuple(waveform.shape)}"
+            )
+        samples = waveform.shape[-1]
+        spectrum = self.spectrum(waveform)
+        masks = self.masks(spectrum)
+        # (batch, stems, channels, frames, all bins)
+        stems = self.waveform(self._in_full_band(masks) * spectrum.mT[:, None], samples)
+        if self.config.complete:
+            given = stems[:, :-1]
+            stems = torch.cat([given, waveform[:, None] - given.sum(dim=1, keepdim=True)], dim=1)
+        return stems
+
+    def spectrum(self, waveform: Tensor) -> Tensor:
+        """Spectrum of whole clips, with as many frames as the network wants.
+
+        Parameters
+        ----------
+        waveform
+            ``(..., samples)``.
+
+        Returns
+        -------
+        Tensor
+            Complex, ``(..., n_fft // 2 + 1, frames)``.
+        """
+        config = self.config
+        hop = config.hop_length
+        unit = config.segment_frames if config.pad_segments else config.frame_multiple
+        # Every sample lies under four windows, and the last unit is filled up with silence. The
+        # padding is a constant and frames come in whole units, as `torch.export` demands.
+        span = config.n_fft + (unit - 1) * hop
+        before = (config.n_fft - hop) + config.lead_frames * hop
+        padded = functional.pad(waveform, (before, span - 1))
+        units = padded.unfold(-1, span, unit * hop)  # (..., units, span)
+        frames = units.unfold(-1, config.n_fft, hop) * self.window  # (..., units, unit, n_fft)
+        spectrum: Tensor = torch.fft.rfft(frames.flatten(-3, -2))
+        return spectrum.mT
+
+    def masks(self, spectrum: Tensor) -> Tensor:
+        """Masks of all stems in the network's bins.
+
+        Parameters
+        ----------
+        spectrum
+            Complex, ``(batch, channels, all bins, frames)``, of `spectrum`.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, bins, frames)``, from 0 to 1.
+        """
+        config = self.config
+        channels = spectrum.shape[1]
+        seen = spectrum[:, :, : config.bins]
+        magnitude = safe_sqrt(seen.real.square() + seen.imag.square())
+        if channels == config.channels:
+            masks = self.network.masks(self._logits(magnitude))
+        else:  # each channel as a clip of its own
+            alone = magnitude.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1)
+            masks = self.network.masks(self._logits(alone)).mean(dim=2)
+            # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
+            masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
+        if config.ratio_exponent != 0:
+            estimates = masks * magnitude[:, None] if config.input == "linear" else masks
+            masks = ratio_masks(
+                estimates.movedim(1, 0), config.ratio_exponent, config.mask_epsilon
+            ).movedim(0, 1)
+        return masks
+
+    def waveform(self, spectrum: Tensor, samples: int) -> Tensor:
+        """Inverse of `spectrum`.
+
+        Parameters
+        ----------
+        spectrum
+            Complex, ``(..., frames, all bins)``: frames before bins.
+        samples
+            Of the clips.
+
+        Returns
+        -------
+        Tensor
+            ``(..., samples)``.
+        """
+        hop = self.config.hop_length
+        frames = torch.fft.irfft(spectrum, n=self.config.n_fft) * (self.window / WINDOW_SUM)
+        quarters = frames.reshape(*frames.shape[:-1], 4, hop)  # (..., frames, 4, hop)
+        moved = [
+            functional.pad(quarters[..., quarter, :], (0, 0, quarter, 3 - quarter))
+            for quarter in range(4)
+        ]
+        whole = torch.stack(moved).sum(dim=0).flatten(-2)
+        before = self.config.n_fft - hop + self.config.lead_frames * hop
+        # By their places: how long a slice is, `torch.export` could not prove.
+        return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
+
+    def _logits(self, magnitude: Tensor) -> Tensor:
+        """`MaskNetwork.logits`, with gradients through the guide, too."""
+        if self.guide is None:
+            return self.network.logits(magnitude)
+        network: Any = self.network
+        guide = self.guide.logits(scaled_for_guide(magnitude))
+        own = network.own_logits(magnitude, guide)
+        return guided_logits(own, guide, self.config.guide_weight, network.vocals)
+
+    def _in_full_band(self, masks: Tensor) -> Tensor:
+        """Masks with their mean over the top bins above them, frames before bins.
+
+        See `unetsep.dsp.spectrogram.extension_weights`.
+        """
+        above = masks[..., -EXTENSION_BINS:, :].mean(dim=-2)  # (batch, stems, channels, frames)
+        count = self.config.n_fft // 2 + 1 - self.config.bins
+        return torch.cat([masks.mT, above[..., None].expand(*above.shape, count)], dim=-1)

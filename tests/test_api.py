@@ -327,7 +327,7 @@ def test_what_is_no_path_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         function(path, tmp_path, model=tiny_separator)
-    with pytest.raises(ValueError, match="output_dir must be a path|is a URL"):
+    with pytest.raises(ValueError, match=r"output_dir must be a path|is a URL"):
         function(tmp_path / "a.wav", path, model=tiny_separator)
 
 

@@ -38,11 +38,11 @@ def seeded(config: ModelConfig) -> MaskNetwork:
     return network.eval().requires_grad_(False)
 
 
-def guided() -> Guided:
+def guided(**low: int) -> Guided:
     guide = dataclasses.replace(
         SPLEETER, stems=("vocals",), networks="joint", mask_exponent=0.0, segment_frames=512
     )
-    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64))
+    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64, **low))
     assert isinstance(network, Guided)
     network.attach(seeded(guide))
     return network
@@ -54,6 +54,7 @@ KINDS: dict[str, Any] = {
     "vocals alone": lambda: seeded(dataclasses.replace(JOINT, stems=("vocals",), mask="sigmoid")),
     "spleeter": lambda: seeded(SPLEETER),
     "guided": guided,
+    "low band": lambda: guided(low_bins=16, low_filters=8),
 }
 
 

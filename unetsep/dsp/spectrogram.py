@@ -79,6 +79,20 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     return out.flatten(-2)
 
 
+def overlap_add_with_gradients(spectrum: Tensor, hop_length: int) -> Tensor:
+    """`overlap_add` for training and `torch.export`: slower, for nothing is written in place."""
+    frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=4 * hop_length)
+    # Not `hann`: what is remembered between calls, torch.compile refuses.
+    window = torch.hann_window(4 * hop_length, dtype=frames.dtype, device=frames.device)
+    frames = frames * (window / WINDOW_SUM)
+    quarters = frames.reshape(*frames.shape[:-1], 4, hop_length)  # (..., frames, 4, hop)
+    moved = [
+        functional.pad(quarters[..., quarter, :], (0, 0, quarter, 3 - quarter))
+        for quarter in range(4)
+    ]
+    return torch.stack(moved).sum(dim=0).flatten(-2)
+
+
 def magnitudes(spectrum: Tensor) -> Tensor:
     """Absolute values, several times as fast as `torch.abs`, which cannot overflow.
 

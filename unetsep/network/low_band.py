@@ -7,6 +7,7 @@ branch keeps all of them, looks at a spectrum with bins half as wide, and far al
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ def low_slice(config: ModelConfig) -> slice:
     return slice(config.low_first, config.low_first + config.low_bins)
 
 
-def fine_magnitudes(spectrum: Tensor, config: ModelConfig) -> Tensor:
+def fine_magnitudes(
+    spectrum: Tensor, config: ModelConfig, add: Callable[[Tensor, int], Tensor] = overlap_add
+) -> Tensor:
     """Magnitudes with windows twice as long, at the same hop and the same centres.
 
     They need no samples: the lowest bins of an STFT are the STFT of the signal at a fraction
@@ -58,6 +61,8 @@ def fine_magnitudes(spectrum: Tensor, config: ModelConfig) -> Tensor:
         Of the mixture, complex, ``(batch, channels, bins, frames)``, at least `kept_bins`.
     config
         Which bins.
+    add
+        `unetsep.dsp.spectrogram.overlap_add`, or what does the same with gradients.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def fine_magnitudes(spectrum: Tensor, config: ModelConfig) -> Tensor:
     """
     kept = kept_bins(config)
     hop = kept // 2  # a quarter of the window of 2 * kept samples
-    samples = overlap_add(spectrum[..., :kept, :], hop)
+    samples = add(spectrum[..., :kept, :], hop)
     # Windows of eight hops around the centres of windows of four.
     samples = functional.pad(samples, (2 * hop, 2 * hop))
     frames = samples.unfold(-1, 8 * hop, hop)
@@ -176,7 +181,7 @@ class LowBand(nn.Module):
         for block in self.blocks:
             hidden = hidden + block(hidden)
         out: Tensor = self.head(hidden).float().mT
-        return out.reshape(len(out), -1, self.config.channels, *out.shape[2:])
+        return out.reshape(out.shape[0], -1, self.config.channels, *out.shape[2:])
 
 
 def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ModelConfig
-from ..dsp.spectrogram import EXTENSION_BINS, WINDOW_SUM
+from ..dsp.spectrogram import EXTENSION_BINS, overlap_add_with_gradients
 from ..network.guided import Guided, guided_logits, scaled_for_guide
+from ..network.low_band import fine_magnitudes
 from ..network.masks import MaskNetwork, ratio_masks
 from ..network.unet import UNet, safe_sqrt
 from .load import load_network
@@ -173,12 +174,11 @@ class Model(nn.Module):
         """
         config = self.config
         channels = spectrum.shape[1]
-        seen = spectrum[:, :, : config.bins]
-        magnitude = safe_sqrt(seen.real.square() + seen.imag.square())
+        magnitude = _magnitudes(spectrum[:, :, : config.bins])
         if channels == config.channels:
-            masks = self.network.masks(self._logits(magnitude))
+            masks = self.network.masks(self._logits(spectrum))
         else:  # each channel as a clip of its own
-            alone = magnitude.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1)
+            alone = spectrum.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1)
             masks = self.network.masks(self._logits(alone)).mean(dim=2)
             # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
             masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
@@ -205,25 +205,26 @@ class Model(nn.Module):
             ``(..., samples)``.
         """
         hop = self.config.hop_length
-        frames = torch.fft.irfft(spectrum, n=self.config.n_fft) * (self.window / WINDOW_SUM)
-        quarters = frames.reshape(*frames.shape[:-1], 4, hop)  # (..., frames, 4, hop)
-        moved = [
-            functional.pad(quarters[..., quarter, :], (0, 0, quarter, 3 - quarter))
-            for quarter in range(4)
-        ]
-        whole = torch.stack(moved).sum(dim=0).flatten(-2)
+        whole = overlap_add_with_gradients(spectrum.mT, hop)
         before = self.config.n_fft - hop + self.config.lead_frames * hop
         # By their places: how long a slice is, `torch.export` could not prove.
         return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
 
-    def _logits(self, magnitude: Tensor) -> Tensor:
+    def _logits(self, spectrum: Tensor) -> Tensor:
         """`MaskNetwork.logits`, with gradients through the guide, too."""
+        config = self.config
+        magnitude = _magnitudes(spectrum[:, :, : config.bins])
         if self.guide is None:
             return self.network.logits(magnitude)
         network: Any = self.network
         guide = self.guide.logits(scaled_for_guide(magnitude))
-        own = network.own_logits(magnitude, guide)
-        return guided_logits(own, guide, self.config.guide_weight, network.vocals)
+        more = (
+            [fine_magnitudes(spectrum, config, overlap_add_with_gradients)]
+            if config.low_bins
+            else []
+        )
+        own = network.own_logits(magnitude, *more, guide=guide)
+        return guided_logits(own, guide, config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
         """Masks with their mean over the top bins above them, frames before bins.
@@ -233,3 +234,8 @@ class Model(nn.Module):
         above = masks[..., -EXTENSION_BINS:, :].mean(dim=-2)  # (batch, stems, channels, frames)
         count = self.config.n_fft // 2 + 1 - self.config.bins
         return torch.cat([masks.mT, above[..., None].expand(*above.shape, count)], dim=-1)
+
+
+def _magnitudes(spectrum: Tensor) -> Tensor:
+    """Absolute values, with a gradient of zero in silence."""
+    return safe_sqrt(spectrum.real.square() + spectrum.imag.square())

@@ -10,6 +10,7 @@ import soundfile
 import unetsep.paths
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.reader import AudioReader
+from unetsep.audio.tags import Tags
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.paths import (
     TEMPLATE,
@@ -22,6 +23,7 @@ from unetsep.paths import (
     plan,
     refuse_existing,
     target_path,
+    with_tags,
 )
 
 STEMS = ("vocals", "drums")
@@ -315,3 +317,118 @@ def test_existing_files_are_counted(tmp_path):
     touch(tmp_path / "a", tmp_path / "b")
     with pytest.raises(AudioError, match=r"a \(and 1 more\) exists already"):
         refuse_existing([tmp_path / "a", tmp_path / "b"])
+
+
+def tagged(artist: str = "", **others: str) -> Tags:
+    values = {"artist": artist, **others}
+    return Tags({name: (text,) for name, text in values.items() if text})
+
+
+def named(template: str, tags: Tags, track: str = "disc/01 song") -> str:
+    return target_path(template, track, "no_vocals", "mp3", "mse", "flac", tags).as_posix()
+
+
+def test_names_are_made_of_tags():
+    tags = tagged("Ana", title="Halo", album="One", tracknumber="3/12", date="1999-05-01")
+    template = "{artist}/{year} {album}/{tracknumber} {title} ({label}).{ext}"
+    assert named(template, tags) == "Ana/1999 One/03 Halo (Instrumental).mp3"
+    assert named("{albumartist}/{stem}", tags) == "Ana/no_vocals"
+    assert named("{albumartist}", tagged("Ana", albumartist="Various")) == "Various"
+
+
+def test_what_tags_do_not_say_has_a_fallback():
+    template = "{artist}/{year} {album}/{tracknumber} {title}.{ext}"
+    assert named(template, Tags()) == "Unknown Artist/0000 Unknown Album/00 01 song.mp3"
+    blank = tagged("...", title=" ", album="?", date="soon")
+    assert named("{artist}/{album}/{year}", blank) == "_/_/0000"
+
+
+@pytest.mark.parametrize(
+    ("artist", "expected"),
+    [
+        ("AC/DC", "AC_DC"),
+        ("../../etc", "_._.._etc"),
+        (".hidden", "_hidden"),
+        ('a:b*c?"d<e>f|g\\h', "a_b_c__d_e_f_g_h"),
+        ("line\nbreak\x7f", "line_break_"),
+        ("Vol. 1. ", "Vol. 1"),
+        ("NUL", "NUL_"),
+        ("con.fusion", "con.fusion_"),
+        ("Cafe\u0301", "Caf\u00e9"),
+        ("\u00e9" * 80, "\u00e9" * 50),
+        ("x" * 99 + "\u00e9", "x" * 99),
+        ("{stem}", "{stem}"),
+    ],
+)
+def test_tags_become_names_that_are_safe_on_every_file_system(artist, expected):
+    path = named("{artist}/{stem}", tagged(artist))
+    assert path == f"{expected}/no_vocals"
+    assert len(expected.encode()) <= 100
+
+
+def test_tags_are_read_only_where_a_template_asks_for_them(tmp_path, monkeypatch):
+    read: list[Path] = []
+
+    def tags(path: Path) -> Tags:
+        read.append(path)
+        return tagged("Ana")
+
+    monkeypatch.setattr("unetsep.paths.read_tags", tags)
+    songs = [Input(Path("a.mp3"), "a"), Input(Path("b.mp3"), "b", "gone")]
+    assert with_tags(songs, TEMPLATE) == songs
+    assert read == []
+    assert [song.tags.text("artist") for song in with_tags(songs, "{artist}")] == ["Ana", ""]
+    assert read == [Path("a.mp3")]
+    assert find_targets(songs[:1], tmp_path, "{artist}-{stem}") == [tmp_path / "Ana-vocals"]
+
+
+def find_targets(songs: list[Input], folder: Path, template: str) -> list[Path]:
+    return plan(songs, [("m", ("vocals",))], folder, template, "wav")[0][0]
+
+
+def test_all_stems_may_be_in_one_file(tmp_path):
+    songs = [Input(Path("a.mp3"), "a")]
+    models = [("m", ("vocals", "drums"))]
+    ((paths,),) = plan(songs, models, tmp_path, "{track}.{ext}", "stem.mp4", together=True)
+    assert paths == [tmp_path / "a.stem.mp4"] * 2
+    with pytest.raises(UnetsepError, match="several stems"):
+        plan(songs, models, tmp_path, "{track}.{ext}", "wav")
+
+
+def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
+    touch(tmp_path / "music/a.mp3", tmp_path / "music/sub/Bela\u0301.flac", tmp_path / "c.wav")
+    lines = ["#EXTM3U", "#EXTINF:1,A", "a.mp3", "", "sub/Bela\u0301.flac", str(tmp_path / "c.wav")]
+    playlist = tmp_path / "music/list.m3u8"
+    playlist.write_text(
+        "\ufeff" + "\r\n".join([*lines, "gone.mp3", "http://x.org//y.mp3"]), "utf-8"
+    )
+    found = find_inputs([playlist], tmp_path / "out")
+    assert [song.track for song in found] == ["a", "Bela\u0301", "c", "gone", "y"]
+    assert [song.path for song in found[:2]] == [
+        tmp_path / "music/a.mp3",
+        tmp_path / "music/sub/Bela\u0301.flac",
+    ]
+    assert [bool(song.error) for song in found] == [False, False, False, True, True]
+    assert found[3].error == f"{tmp_path / 'music/gone.mp3'} does not exist"
+    assert found[4].error == f"{playlist} names a URL, http://x.org//y.mp3: download it first"
+
+
+def test_playlists_of_old_programs_are_read(tmp_path):
+    touch(tmp_path / "B\u00e9la.mp3", tmp_path / "sub/d.mp3")
+    (tmp_path / "list.M3U").write_bytes("B\u00e9la.mp3\nsub\\d.mp3\n".encode("cp1252"))
+    found = find_inputs([tmp_path / "list.M3U"], tmp_path / "out")
+    assert [(song.path, song.error) for song in found] == [
+        (tmp_path / "B\u00e9la.mp3", None),
+        (tmp_path / "sub/d.mp3", None),
+    ]
+
+
+def test_a_playlist_without_songs_is_an_error(tmp_path):
+    (tmp_path / "list.m3u").write_text("#EXTM3U\n")
+    (song,) = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert song.error == f"{tmp_path / 'list.m3u'} is a playlist without songs"
+
+
+def test_playlists_in_folders_are_passed_over(tmp_path):
+    touch(tmp_path / "in/a.mp3", tmp_path / "in/list.m3u")
+    assert [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")] == ["a"]

@@ -18,7 +18,7 @@ from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
 from .library.songs import Job, part_for, separate_or_raise
-from .paths import TEMPLATE, Input, as_path, plan, refuse_existing
+from .paths import TEMPLATE, Input, as_path, plan, refuse_existing, with_tags
 from .separator import Audio, Separator
 
 # A path; a file object, which is read to its end; or ``(audio, sample_rate)`` with an array or
@@ -96,8 +96,9 @@ def separate(
     stems, two_stems
         See `Separator.select`.
     container, bit_depth
-        ``wav``, ``flac``, ``ogg`` or ``mp3``; ``auto`` (as the input, or the next that the
-        container holds), ``8``, ``16``, ``24``, ``32``, ``32f`` or ``64f``.
+        ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
+        input, or the next that the container holds), ``8``, ``16``, ``24``, ``32``, ``32f`` or
+        ``64f``.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).
@@ -233,8 +234,12 @@ def _job(
     skip_existing: bool = False,
 ) -> Job:
     """What is to be made of one file, and where."""
-    models = [(separator.name, separator.select(options.stems, options.two_stems).names)]
-    ((targets,),) = plan([file], models, folder, options.filename, options.suffix)
+    (file,) = with_tags([file], options.filename)
+    models = [(separator.name, options.select(separator).names)]
+    together = options.together
+    ((targets,),) = plan(
+        [file], models, folder, options.filename, options.suffix, together=together
+    )
     part = part_for(separator, file, targets, folder, options.filename, options)
     return Job(file, [part], skip_existing)
 

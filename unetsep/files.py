@@ -17,6 +17,7 @@ from .audio.decoder import AudioInfo
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format
 from .audio.reader import AudioReader, check_track
 from .audio.stem_files import StemFiles
+from .audio.tags import Tags, read_tags
 from .audio.times import as_seconds
 from .dsp.arrays import Signal
 from .dsp.segments import SegmentPool, segment_pool
@@ -60,12 +61,19 @@ class FileOptions:
     duration: float | str | None = None
     track: int | None = None
     overwrite: bool = False
+    without: str | None = None
+    bitrate: int | None = None
+    tags: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.bit_depth, int):
             object.__setattr__(self, "bit_depth", str(self.bit_depth))
-        check_choices(self.container, self.bit_depth)
+        check_choices(self.container, self.bit_depth, self.bitrate)
         check_template(self.filename)
+        if self.without is not None and (self.stems or self.two_stems):
+            raise ValueError("choose either without, stems or two_stems")
+        if self.together and (self.stems or self.two_stems or self.without):
+            raise ValueError(f"{self.container} holds all stems: choose none of them")
         check_track(self.track)
         object.__setattr__(self, "start", as_seconds(self.start))
         if self.duration is not None:
@@ -75,6 +83,18 @@ class FileOptions:
     def suffix(self) -> str:
         """What the names of stems end with, without a dot."""
         return CONTAINERS[self.container].suffix
+
+    @property
+    def together(self) -> bool:
+        """Whether all stems of a song are in one file."""
+        return CONTAINERS[self.container].together
+
+    def select(self, separator: Separator) -> Selection:
+        """The stems of a model that are wanted."""
+        if self.without is None:
+            return separator.select(self.stems, self.two_stems)
+        pair = separator.select(two_stems=self.without)
+        return Selection(pair.names[1:], pair.indices[1:])
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,7 @@ class SeparationReport:
     source, model
         Input path and model name.
     status
-        ``"ok"``, ``"skipped"`` or ``"error"``.
+        ``"ok"``, ``"skipped"``, ``"error"`` or, of what is only looked at, ``"planned"``.
     stems
         Stem name to the path written; empty if no files were asked for.
     error
@@ -220,7 +240,12 @@ def separate_file(
     CancelledError
         If ``progress`` returned False; no file is left.
     """
-    sinks = [functools.partial(StemFiles, paths, overwrite=options.overwrite) for paths in targets]
+    sinks = [
+        functools.partial(
+            StemFiles, paths, names=options.select(each).names, overwrite=options.overwrite
+        )
+        for each, paths in zip(separators, targets, strict=True)
+    ]
     return separate_into(path, separators, sinks, options, progress)
 
 
@@ -246,7 +271,7 @@ def name_stems(
     separator: Separator, options: FileOptions, blocks: Sequence[Signal]
 ) -> dict[str, Signal]:
     """Stem name to array, from what `StemArrays` has gathered."""
-    names = separator.select(options.stems, options.two_stems).names
+    names = options.select(separator).names
     return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True))
 
 
@@ -264,13 +289,14 @@ def separate_into(
     the pool's threads, and gives the same bytes.
     """
     begun = time.perf_counter()
-    selections = [s.select(options.stems, options.two_stems) for s in separators]
+    selections = [options.select(separator) for separator in separators]
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
             AudioReader(path, start=options.start, duration=options.duration, track=options.track)
         )
-        output = choose_format(options.container, options.bit_depth, reader.info)
-        opened = [stack.enter_context(open_sink(output, reader.info)) for open_sink in sinks]
+        output = choose_format(options.container, options.bit_depth, reader.info, options.bitrate)
+        info = replace(reader.info, tags=read_tags(path) if options.tags else Tags())
+        opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
         samples = _push(
             reader, list(zip(separators, selections, opened, strict=True)), progress, pool
         )
@@ -286,7 +312,7 @@ def separate_into(
         seconds=round(samples / rate, 3),
         elapsed=round(elapsed, 3),
         speed=round(samples / rate / elapsed, 2),
-        warnings=tuple(reader.warnings),
+        warnings=(*reader.warnings, *info.tags.warnings),
     )
     return [
         replace(

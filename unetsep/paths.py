@@ -9,18 +9,35 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .audio.decoder import AUDIO_SUFFIXES
+from .audio.tags import Tags, read_tags, stem_label
 from .errors import AudioError, UnetsepError
 
 TEMPLATE = "{track}/{stem}.{ext}"
+# Where there is but one file for each song: that without a stem, or that with all of them.
+WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
+TOGETHER_TEMPLATE = "{track}.{ext}"
+PLAYLISTS = (".m3u", ".m3u8")
 # Names that Windows keeps for itself, whatever the suffix.
 DEVICES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
 # Of two letters at least: C:/song.wav is no URL.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-FIELDS = ("track", "stem", "ext", "model", "suffix")
+# Fields of templates that are filled from tags, and what stands where a tag is missing; for the
+# title it is the track's name.
+TAG_FIELDS = {
+    "artist": "Unknown Artist",
+    "title": "",
+    "album": "Unknown Album",
+    "albumartist": "Unknown Artist",
+    "tracknumber": "00",
+    "year": "0000",
+}
+FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
+# Of UTF-8, for what a tag adds to a name: file systems take 255 for the whole name.
+TAG_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -36,11 +53,14 @@ class Input:
         relative to the folder that was given.
     error
         Why it cannot be separated, if that is known already.
+    tags
+        What the file says of the song, where a template asks for that; see `with_tags`.
     """
 
     path: Path
     track: str
     error: str | None = None
+    tags: Tags = field(default_factory=Tags)
 
 
 def find_inputs(
@@ -58,7 +78,7 @@ def find_inputs(
     Parameters
     ----------
     paths
-        Files and folders.
+        Files, folders and playlists (m3u, m3u8).
     output_dir
         Where the stems go.
     left_out
@@ -67,7 +87,11 @@ def find_inputs(
     inputs: dict[tuple[Path, str], Input] = {}
     for path in paths:
         problem = _problem(path)
-        if problem is None and path.is_dir():
+        if problem is None and path.suffix.lower() in PLAYLISTS and path.is_file():
+            found = _playlist(path) or [
+                Input(path, path.stem, f"{path} is a playlist without songs")
+            ]
+        elif problem is None and path.is_dir():
             found = _Search(path, _real(output_dir), left_out).inputs()
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
@@ -90,6 +114,27 @@ def _problem(path: Path) -> str | None:
         return None if path.exists() else f"{path} does not exist"
     except OSError as error:  # a name too long, a folder that may not be entered
         return f"{path} cannot be opened: {error.strerror}"
+
+
+def _playlist(path: Path) -> list[Input]:
+    """The songs that a playlist names, as they follow each other."""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:  # of programs from before UTF-8
+        text = raw.decode("cp1252", "replace")
+    names = [line.strip() for line in text.splitlines()]
+    return [_listed(path, name) for name in names if name and not name.startswith("#")]
+
+
+def _listed(playlist: Path, name: str) -> Input:
+    if URL.match(name):
+        problem = f"{playlist} names a URL, {name}: download it first"
+        return Input(Path(name), _track(Path(Path(name).name)), problem)
+    path = playlist.parent / name
+    if "\\" in name and not path.exists():  # written on Windows
+        path = playlist.parent / name.replace("\\", "/")
+    return Input(path, _track(Path(path.name)), _problem(path))
 
 
 class _Search:
@@ -206,20 +251,69 @@ def _track(relative: Path) -> str:
 
 
 def target_path(
-    template: str, track: str, stem: str, ext: str, model: str, suffix: str = ""
+    template: str,
+    track: str,
+    stem: str,
+    ext: str,
+    model: str,
+    suffix: str = "",
+    tags: Tags | None = None,
 ) -> Path:
     """Relative output path for one stem.
 
     Parameters
     ----------
     template
-        With ``{track}``, ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's
-        suffix without dot).
+        With ``{track}``, ``{stem}``, ``{label}`` (the stem for people: Instrumental), ``{ext}``,
+        ``{model}``, ``{suffix}`` (the input's suffix without dot) and `TAG_FIELDS`.
     track, stem, ext, model, suffix
         The values.
+    tags
+        Where the others come from.
     """
     values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
+    values |= {"label": stem_label(stem)} | _tag_values(tags or Tags(), track)
     return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
+
+
+def song_target(template: str, song: Input, stem: str, ext: str, model: str) -> Path:
+    """`target_path` for a song's stem."""
+    return target_path(template, song.track, stem, ext, model, song.path.suffix[1:], song.tags)
+
+
+def uses_tags(template: str) -> bool:
+    """Whether a template has fields that are filled from tags."""
+    return any(name in TAG_FIELDS for _, name, _, _ in string.Formatter().parse(template))
+
+
+def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
+    """The songs with their tags, which are read only if the template asks for them."""
+    if not uses_tags(template):
+        return list(songs)
+    return [song if song.error else replace(song, tags=read_tags(song.path)) for song in songs]
+
+
+def _tag_values(tags: Tags, track: str) -> dict[str, str]:
+    """What tags put into names that every file system takes."""
+    number = tags.text("tracknumber").partition("/")[0].strip()
+    year = re.search(r"\d{4}", tags.text("date"))
+    texts = {name: tags.text(name) for name in TAG_FIELDS}
+    texts["tracknumber"] = number.zfill(2) if number else ""
+    texts["year"] = year[0] if year else ""
+    texts["title"] = texts["title"] or track.rpartition("/")[2]
+    texts["albumartist"] = texts["albumartist"] or texts["artist"]
+    return {name: _safe(texts[name]) or missing for name, missing in TAG_FIELDS.items()}
+
+
+def _safe(text: str) -> str:
+    """A part of a name that is safe on every file system, whatever the present one is."""
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub(r'[\x00-\x1f\x7f<>:"|?*\\/]', "_", text)
+    # Hidden files begin with a dot; Windows drops dots and blanks at the end.
+    text = re.sub(r"^\.", "_", text.strip()).rstrip(" .")
+    raw = text.encode("utf-8", "surrogateescape")[:TAG_BYTES]
+    text = raw.decode("utf-8", "ignore").rstrip(" .") if len(raw) == TAG_BYTES else text
+    return f"{text}_" if DEVICES.fullmatch(text.split(".")[0]) else text
 
 
 def check_template(template: str) -> None:
@@ -257,6 +351,8 @@ def plan(
     output_dir: Path,
     template: str,
     ext: str,
+    *,
+    together: bool = False,
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem, all different and none an input.
 
@@ -268,7 +364,8 @@ def plan(
         If two outputs would have the same name, an output would be written over an input,
         or the output folder is a file.
     """
-    targets = name_targets(inputs, models, output_dir, template, ext)
+    inputs = with_tags(inputs, template)
+    targets = name_targets(inputs, models, output_dir, template, ext, together=together)
     for file, clash in zip(inputs, find_clashes(inputs, targets), strict=True):
         if clash and not file.error:
             raise UnetsepError(clash)
@@ -281,6 +378,8 @@ def name_targets(
     output_dir: Path,
     template: str,
     ext: str,
+    *,
+    together: bool = False,
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem.
 
@@ -293,6 +392,8 @@ def name_targets(
         own unless the template names ``{model}``.
     output_dir, template, ext
         Where and how to name them.
+    together
+        All stems of a model are in one file, whose path stands for each of them.
 
     Returns
     -------
@@ -310,16 +411,16 @@ def name_targets(
     template = template_for(template, len(models))
     targets = []
     for file in inputs:
-        suffix = file.path.suffix[1:]
         per_model = [
             [
-                output_dir / target_path(template, file.track, stem, ext, name, suffix)
+                output_dir / song_target(template, file, "stems" if together else stem, ext, name)
                 for stem in stems
             ]
             for name, stems in models
         ]
         targets.append(per_model)
-        _refuse_equal(file, [path for paths in per_model for path in paths])
+        files = [dict.fromkeys(paths) if together else paths for paths in per_model]
+        _refuse_equal(file, [path for paths in files for path in paths])
     return targets
 
 
@@ -370,7 +471,7 @@ def find_clashes(
 
 def refuse_existing(paths: Iterable[Path]) -> None:
     """Raise if any of the files exists: nothing is ever overwritten without being asked."""
-    existing = [path for path in paths if path.exists()]
+    existing = [path for path in dict.fromkeys(paths) if path.exists()]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise AudioError(

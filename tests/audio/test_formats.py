@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -20,12 +23,17 @@ from unetsep.audio.formats import (
 )
 from unetsep.audio.writers import quantize
 from unetsep.errors import AudioError
+from unetsep.files import FileOptions
 
 RATES = (1000, 8000, 11_025, 16_000, 24_000, 44_100, 48_000, 65_535, 65_537, 88_200, 96_000)
 HIGH_RATES = (192_000, 199_999, 200_000, 200_001, 655_350, 655_360, 1_000_000)
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+# tests/audio/test_ffmpeg_writer.py has the others.
+OURS = [name for name, row in CONTAINERS.items() if not row.by_ffmpeg]
+
+
+@pytest.mark.parametrize("container", OURS)
 @pytest.mark.parametrize("rate", RATES + HIGH_RATES)
 @pytest.mark.parametrize("channels", [1, 2, 6, 8, 9])
 def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
@@ -43,7 +51,10 @@ def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
     writer.write(quantize(audio, output.bit_depth))
     writer.close()
     found = soundfile.info(path)
-    assert (found.samplerate, found.channels, found.frames) == (rate, channels, len(audio))
+    frames = len(audio)
+    if output.container == "opus":
+        rate, frames = 48_000, round(frames * 48_000 / rate)
+    assert (found.samplerate, found.channels, found.frames) == (rate, channels, frames)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +86,8 @@ def test_auto_keeps_the_bit_depth_where_the_container_can(depth):
 @pytest.mark.parametrize(("container", "depth"), [("aac", "auto"), ("wav", "12")])
 def test_unknown_choices_are_value_errors(container, depth):
     with pytest.raises(
-        ValueError, match=r"must be (wav, flac, ogg or mp3|auto, 8, 16, 24, 32, 32f or 64f), got"
+        ValueError,
+        match=r"must be (wav, flac, .*, m4a or stem\.mp4|auto, 8, 16, 24, 32, 32f or 64f), got",
     ):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
 
@@ -130,9 +142,10 @@ def test_samples_beyond_full_scale_are_clipped_not_wrapped():
 
 
 def test_the_table_holds_bit_depths_that_can_be_asked_for():
-    assert [*CONTAINERS] == ["wav", "flac", "ogg", "mp3"]
+    lossy = ["ogg", "mp3", "opus", "m4a", "stem.mp4"]
+    assert [*CONTAINERS] == ["wav", "flac", *lossy]
     assert {depth for row in CONTAINERS.values() for depth in row.bit_depths} < {*BIT_DEPTHS}
-    assert [name for name, row in CONTAINERS.items() if row.lossy] == ["ogg", "mp3"]
+    assert [name for name, row in CONTAINERS.items() if row.lossy] == lossy
     assert all(not row.lossy for row in map(CONTAINERS.get, ALTERNATIVES))
 
 
@@ -200,3 +213,80 @@ def test_a_new_format_is_one_row(song, tmp_path, tiny_separator, monkeypatch):
 def test_a_bit_depth_that_a_container_lacks_is_refused(container, depth, message):
     with pytest.raises(AudioError, match=message):
         choose_format(container, depth, AudioInfo(44_100, 2, None, "16"))
+
+
+def kilobits(path: Path, seconds: float) -> float:
+    return path.stat().st_size * 8 / seconds / 1000
+
+
+@pytest.mark.parametrize(
+    ("container", "rate", "channels", "bitrate", "expected"),
+    [
+        ("mp3", 44_100, 2, 192_000, 192),
+        ("mp3", 44_100, 2, 500_000, 320),  # the most there is
+        ("mp3", 22_050, 1, 64_000, 64),
+        ("opus", 44_100, 2, 96_000, 96),
+        ("opus", 48_000, 1, 32_000, 32),
+        ("opus", 44_100, 2, None, 192),
+    ],
+)
+def test_a_bit_rate_is_kept(tmp_path, container, rate, channels, bitrate, expected):
+    info = AudioInfo(rate, channels, None, "16")
+    output = choose_format(container, "auto", info, bitrate)
+    writer = open_writer(tmp_path / "a", output, info)
+    writer.write(quantize(music(6.0, rate, channels).T, None))
+    writer.close()
+    found = kilobits(tmp_path / "a", 6.0)
+    # Constant in mp3; in Opus it depends on the music.
+    tolerance = 0.02 if container == "mp3" else 0.25
+    assert found == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "bitrate"),
+    [(44_100, 2, 192_000), (48_000, 1, 96_000), (32_000, 2, 90_000)],
+)
+def test_ogg_takes_the_quality_whose_nominal_bit_rate_is_nearest(tmp_path, rate, channels, bitrate):
+    info = AudioInfo(rate, channels, None, "16")
+    writer = open_writer(tmp_path / "a", choose_format("ogg", "auto", info, bitrate), info)
+    writer.write(music(0.5, rate, channels).T)
+    writer.close()
+    header = (tmp_path / "a").read_bytes()
+    (nominal,) = struct.unpack_from("<i", header, header.index(b"\x01vorbis") + 20)
+    assert nominal == pytest.approx(bitrate, rel=0.06)
+
+
+def test_ogg_without_bit_rates_says_so(tmp_path):
+    info = AudioInfo(96_000, 6, None, "16")
+    with pytest.raises(AudioError, match="ogg has no bit rates for 6 channels at 96000 Hz"):
+        open_writer(tmp_path / "a", choose_format("ogg", "auto", info, 192_000), info)
+
+
+@pytest.mark.parametrize(
+    ("container", "bitrate", "message"),
+    [
+        ("flac", 192_000, "flac has no bit rate: use --format ogg, mp3, opus, m4a or stem.mp4"),
+        ("mp3", 192, "bitrate must be 8000 to 512000 bits per second, got 192"),
+    ],
+)
+def test_bit_rates_that_cannot_be_are_refused(container, bitrate, message):
+    with pytest.raises(ValueError, match=message):
+        FileOptions(container=container, bitrate=bitrate)
+
+
+@pytest.mark.parametrize("rate", [44_100, 96_000])
+def test_a_tone_keeps_its_place_and_pitch_in_opus(tmp_path, rate):
+    time = np.arange(rate) / rate
+    tone = (0.3 * np.sin(2 * np.pi * 1000 * time) * (time > 0.5)).astype(np.float32)[:, None]
+    info = AudioInfo(rate, 1, None, "16")
+    writer = open_writer(tmp_path / "a.opus", choose_format("opus", "auto", info), info)
+    for at in range(0, rate, 10_000):
+        writer.write(tone[at : at + 10_000])
+    writer.close()
+    found, _ = soundfile.read(tmp_path / "a.opus")
+    assert len(found) == 48_000
+    assert np.abs(found[:23_500]).max() < 0.02
+    spectrum = np.abs(np.fft.rfft(found[26_000:46_000] * np.hanning(20_000)))
+    assert spectrum.argmax() * 48_000 / 20_000 == pytest.approx(1000, abs=3)
+    expected = 0.3 * np.sin(2 * np.pi * 1000 * np.arange(48_000) / 48_000)
+    assert np.sqrt(np.mean((found - expected)[26_000:46_000] ** 2)) < 0.02

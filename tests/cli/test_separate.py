@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jsonschema
+import mutagen
 import numpy as np
 import pytest
 import soundfile
@@ -614,3 +615,188 @@ def test_a_time_limit_ends_one_song(run, song, monkeypatch, tmp_path):
     assert f"Error: {late}: took longer than 0.5 s and was stopped" in result.stderr
     assert names(tmp_path / "out") == of_song("good")
     assert run(good, "--timeout", "0").stderr.count("timeout must be more than 0 seconds") == 1
+
+
+def tag(path: Path, **tags: str) -> Path:
+    file = mutagen.File(path)
+    for name, text in tags.items():
+        file[name] = text
+    file.save()
+    return path
+
+
+@pytest.mark.parametrize("option", [["--instrumental"], ["--without", "vocals"]])
+def test_an_instrumental_is_one_file_and_nothing_else(run, song, tmp_path, option):
+    for name in ("in/a.flac", "in/disc 1/b.flac"):
+        tag(song(name, seconds=0.5), title="Halo")
+    result = run(tmp_path / "in", *option, "-f", "flac", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = ["a (Instrumental).flac", "disc 1/b (Instrumental).flac"]
+    assert names(tmp_path / "out") == found
+    assert [list(json.loads(line)["stems"]) for line in result.stdout.splitlines()] == [
+        ["no_vocals"]
+    ] * 2
+    for name in found:
+        assert mutagen.File(tmp_path / "out" / name)["title"] == ["Halo (Instrumental)"]
+    # The same sound as the rest of --two-stems, but for the rounding of the transforms.
+    assert (
+        run(tmp_path / "in/a.flac", "--two-stems", "vocals", "-f", "flac", out="two").exit_code == 0
+    )
+    rest, _ = soundfile.read(tmp_path / "two/a/no_vocals.flac")
+    alone, _ = soundfile.read(tmp_path / "out" / found[0])
+    np.testing.assert_allclose(alone, rest, atol=2 * 2.0**-15)
+    assert run(tmp_path / "in", *option, "-f", "flac", "--skip-existing").stderr.startswith(
+        "2 of 2"
+    )
+
+
+def test_a_practice_track_lacks_any_stem(run, song, tmp_path):
+    path = song(seconds=0.2)
+    assert run(path, "--without", "drums").exit_code == 0
+    assert run(path, "--without", "bass", "--filename", "{stem}/{track}.{ext}").exit_code == 0
+    assert names(tmp_path / "out") == ["no_bass/song.wav", "song (No Drums).wav"]
+    assert "has no stem 'guitar'" in run(path, "--without", "guitar").stderr
+    for more in (["--stems", "bass"], ["--two-stems", "bass"]):
+        assert (
+            "choose either without, stems or two_stems" in run(path, "--instrumental", *more).stderr
+        )
+    result = run(path, "--instrumental", "--without", "bass")
+    assert "choose either --instrumental or --without" in result.stderr
+
+
+def test_names_are_made_of_tags_and_songs_are_known_again(run, song, tmp_path):
+    tag(song("in/x.flac", seconds=0.2), artist="AC/DC", title="T.N.T.", tracknumber="3")
+    song("in/y.wav", seconds=0.2)
+    template = "{artist}/{tracknumber} {title} - {label}.{ext}"
+    options = ["--filename", template, "--stems", "bass"]
+    assert run(tmp_path / "in", *options).exit_code == 0
+    assert names(tmp_path / "out") == [
+        "AC_DC/03 T.N.T - Bass.wav",
+        "Unknown Artist/00 y - Bass.wav",
+    ]
+    result = run(tmp_path / "in", *options, "--skip-existing")
+    assert result.stderr.startswith("2 of 2 skipped, their stems exist")
+    # Other tags are another version of the song, and other stems.
+    tag(tmp_path / "in/x.flac", artist="Ana")
+    assert run(tmp_path / "in", *options, "--skip-existing").exit_code == 0
+    assert "Ana/03 T.N.T - Bass.wav" in names(tmp_path / "out")
+
+
+def test_tags_are_left_out_when_asked_and_in_the_log(run, song, tmp_path):
+    path = tag(song("a.flac", seconds=0.2), title="Halo", replaygain_track_gain="-3 dB")
+    assert run(path, "-f", "flac", "--no-tags", "--log", tmp_path / "log").exit_code == 0
+    assert "title" not in mutagen.File(tmp_path / "out/a/bass.flac")
+    assert json.loads((tmp_path / "log").read_text())["tags"] == {"title": ["Halo"]}
+    result = run(path, "-f", "flac", "--skip-existing")
+    assert "was made with tags False" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "bits"), [("192k", 192_000), ("96000", 96_000), ("128K", 128_000)]
+)
+def test_bit_rates_are_understood(word, bits):
+    assert separate.make_context("separate", ["a.wav", "--bitrate", word]).params["bitrate"] == bits
+
+
+def test_a_bit_rate_reaches_the_file(run, song, tmp_path):
+    path = song(seconds=2)
+    assert run(path, "-f", "mp3", "--bitrate", "64k").exit_code == 0
+    size = (tmp_path / "out/song/bass.mp3").stat().st_size
+    assert size * 8 / 2 / 1000 == pytest.approx(64, rel=0.05)
+    result = run(path, "--bitrate", "fast")
+    assert "'fast' is no bit rate: expected 192k or 192000" in result.stderr
+    assert "wav has no bit rate" in run(path, "--bitrate", "64k").stderr
+
+
+def test_a_stem_file_holds_all_stems(run, song, tmp_path, need_ffmpeg):
+    path = song(seconds=1)
+    result = run(path, "-f", "stem.mp4", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert names(tmp_path / "out") == ["song.stem.mp4"]
+    target = str(tmp_path / "out/song.stem.mp4")
+    assert json.loads(result.stdout)["stems"] == dict.fromkeys(STEMS, target)
+    assert f"bass, other in {target} (" in result.stderr
+    assert run(path, "-f", "stem.mp4").stderr.count("song.stem.mp4 exists already") == 1
+    assert run(path, "-f", "stem.mp4", "--skip-existing").exit_code == 0
+    for options in (["--stems", "bass"], ["--player"]):
+        result = run(path, "-f", "stem.mp4", *options)
+        assert result.exit_code == 1
+        assert "stem.mp4" in result.stderr
+
+
+def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_path):
+    for name in ("in/a.wav", "in/b.wav"):
+        song(name, seconds=2)
+    (tmp_path / "in/bad.wav").write_text("no audio at all")
+    assert run(tmp_path / "in/a.wav").exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = run(tmp_path / "in", "--skip-existing", "--dry-run")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [str(tmp_path / f"out/b/{stem}.wav") for stem in STEMS]
+    assert "1 of 3 songs would be separated: 2 s of audio" in result.stderr
+    assert "1 of 3 skipped, their stems exist" in result.stderr
+    assert "1 of 3 failed:" in result.stderr
+    result = run(tmp_path / "in", "--skip-existing", "--dry-run", "--json")
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [r["status"] for r in reports] == ["skipped", "planned", "error"]
+    assert reports[1]["seconds"] == 2.0
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = run(tmp_path / "in/b.wav", "--dry-run", "-f", "mp3", out="new")
+    assert not (tmp_path / "new").exists()
+    assert result.stdout.count("\n") == 4
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
+def test_songs_come_from_a_list(run, song, tmp_path, separator):
+    paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "b c")]
+    lines = separator.join(os.fsencode(path) for path in paths) + separator
+    (tmp_path / "list.txt").write_bytes(lines)
+    assert run("--files-from", tmp_path / "list.txt", "--stems", "bass").exit_code == 0
+    assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
+
+
+def test_songs_come_from_playlists_and_lists_on_stdin(song, tmp_path, tiny_model):
+    song("music/a.wav", seconds=0.1)
+    (tmp_path / "list.m3u").write_text("#EXTM3U\nmusic/a.wav\n")
+    fixed = ["separate", "-m", str(tiny_model), "-o", str(tmp_path / "out"), "--stems", "bass"]
+    listed = f"{tmp_path / 'list.m3u'}\n"
+    result = CliRunner().invoke(main, [*fixed, "--files-from", "-"], input=listed)
+    assert result.exit_code == 0, result.stderr
+    assert names(tmp_path / "out") == ["a/bass.wav"]
+    result = CliRunner().invoke(main, [*fixed, "--files-from", "-", "-"], input=listed)
+    assert "give - once" in result.stderr
+
+
+def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
+    path = song("a.flac", seconds=0.5)
+    command = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-d", "cpu"]
+    options = ["-", "-o", "-", "--instrumental", "-f", "flac"]
+    with path.open("rb") as file:
+        done = subprocess.run([*command, *options], stdin=file, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert run_in_process(tiny_model, tmp_path, path) == done.stdout
+    assert b"stdin" in done.stderr
+
+
+def run_in_process(model: Path, folder: Path, path: Path) -> bytes:
+    words = ["separate", "-m", model, "-d", "cpu", "-o", folder / "out", path]
+    options = ["--instrumental", "-f", "flac"]
+    assert CliRunner().invoke(main, [str(w) for w in (*words, *options)]).exit_code == 0
+    return (folder / "out/a (Instrumental).flac").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-"], "-o - takes one file"),
+        (["-", "--instrumental", "--json"], "-o - leaves stdout"),
+        (["-", "a.wav", "--instrumental"], "- takes one song from stdin"),
+    ],
+)
+def test_what_cannot_go_through_pipes_is_one_sentence(tiny_model, arguments, message):
+    fixed = ["separate", "-m", str(tiny_model), "-o", "-"]
+    result = CliRunner().invoke(main, [*fixed, *arguments], input=b"RIFF")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""

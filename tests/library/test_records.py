@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unetsep.library.records import SCHEMA, Recipe, Record, SourceFile, record_path
+from unetsep.paths import Input
 
 RECIPE = Recipe([("mse", "aa")], {"stems": ["bass", "drums"], "start": 0.0}, "1.0")
 
@@ -151,8 +152,9 @@ def test_the_signature_changes_with_the_record(record, source):
     ],
 )
 def test_records_lie_where_all_stems_of_a_song_begin(template, expected):
-    values = {"ext": "wav", "model": "mse", "suffix": "mp3"}
-    path = record_path(Path("out"), template, track="disc/song", **values)
+    songs = [Input(Path("song.mp3"), track) for track in ("disc/song", "disc 2/song")]
+    path, other = (
+        record_path(Path("out"), template, song, ext="wav", model="mse") for song in songs
+    )
     assert re.fullmatch(expected, path.as_posix())
-    other = record_path(Path("out"), template, track="disc 2/song", **values)
     assert (other == path) == ("{track}" not in template)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .lengths import LengthClaim
+from .tags import Tags
 
 Block = npt.NDArray[np.float32]
 
@@ -48,6 +49,8 @@ class AudioInfo:
     channel_mask
         Speakers that the channels are for, as in wav files; 0 where nothing is said. The
         channels stand in the order of its bits.
+    tags
+        What it says of the song, where somebody asked for that.
     """
 
     sample_rate: int
@@ -55,6 +58,7 @@ class AudioInfo:
     frames: int | None
     bit_depth: str
     channel_mask: int = 0
+    tags: Tags = field(default_factory=Tags)
 
 
 class Decoder(Protocol):

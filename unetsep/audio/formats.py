@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 # Rising, those of integers first.
 BIT_DEPTHS = ("auto", "8", "16", "24", "32", "32f", "64f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+# From which sample rate on, least and most bits per second.
+MP3_BITRATES = ((32_000, 32_000, 320_000), (16_000, 8000, 160_000), (0, 8000, 64_000))
+# Bits per second and channel, where none are asked for.
+OPUS_BITRATE = 96_000
+# Bits per second that can be asked for; what a format does not have becomes the nearest.
+BITRATES = (8000, 512_000)
 # Above this rate libvorbis has no settings, and libsndfile crashes instead of saying so.
 OGG_RATE = 200_000
 FLAC_RATE = 655_350
@@ -28,8 +34,38 @@ FLAC_FINE_RATE = 65_535
 # Containers to propose for what another cannot hold; the last holds everything.
 ALTERNATIVES = ("flac", "wav")
 
-# From path, bit depth (None for lossy containers) and input to a file that is being written.
-OpenFile = Callable[[Path, str | None, "AudioInfo"], "Writer"]
+# AAC has a table of rates.
+AAC_RATES = (
+    *(8000, 11_025, 12_000, 16_000, 22_050, 24_000),
+    *(32_000, 44_100, 48_000, 64_000, 88_200, 96_000),
+)
+
+# From path, format and input to a file that is being written.
+OpenFile = Callable[[Path, "OutputFormat", "AudioInfo"], "Writer"]
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """Container and sample format of the stems.
+
+    Parameters
+    ----------
+    container
+        A name in `CONTAINERS`.
+    bit_depth
+        One of `BIT_DEPTHS` but ``auto``; None for the lossy containers.
+    bitrate
+        Bits per second that were asked for, of a lossy container; None takes its default.
+    """
+
+    container: str
+    bit_depth: str | None
+    bitrate: int | None = None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether samples beyond full scale survive."""
+        return self.bit_depth in ("32f", "64f")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +88,10 @@ class Container:
         Whether it can hold a sample rate in Hz.
     limits
         The last two in words, for messages.
+    by_ffmpeg
+        Whether an ``ffmpeg`` program encodes it.
+    together
+        Whether all stems of a song are in one file.
     """
 
     suffix: str
@@ -61,6 +101,8 @@ class Container:
     max_channels: int = MAX_CHANNELS
     holds_rate: Callable[[int], bool] = lambda _: True
     limits: str = "any number of channels at any rate"
+    by_ffmpeg: bool = False
+    together: bool = False
 
     @property
     def lossy(self) -> bool:
@@ -72,31 +114,74 @@ class Container:
         return info.channels <= self.max_channels and self.holds_rate(info.sample_rate)
 
 
-def open_wav(path: Path, bit_depth: str | None, info: AudioInfo) -> Writer:
+def open_wav(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
     """A new wav file; see `unetsep.audio.writers.WavWriter`."""
     from .writers import WavWriter
 
-    return WavWriter(path, bit_depth, info)
+    return WavWriter(path, output.bit_depth, info)
 
 
-def by_libsndfile(form: str, subtype: str | None = None, **encoding: Any) -> OpenFile:
+def open_opus(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
+    """A new Opus file; see `unetsep.audio.writers.OpusWriter`."""
+    from .writers import OpusWriter
+
+    return OpusWriter(path, info, output.bitrate or OPUS_BITRATE * info.channels)
+
+
+def open_m4a(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
+    """A new m4a file; see `unetsep.audio.ffmpeg_writer.FfmpegWriter`."""
+    from .ffmpeg_writer import FfmpegWriter
+
+    return FfmpegWriter(path, info, output.bitrate)
+
+
+def open_stem_mp4(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
+    """Never called: `unetsep.audio.ffmpeg_writer.write_stem_mp4` takes all stems at once."""
+    raise NotImplementedError(f"{path}: {output.container} at {info.sample_rate} Hz")
+
+
+def by_libsndfile(
+    form: str,
+    subtype: str | None = None,
+    level: Callable[[int, AudioInfo], float] | None = None,
+    **encoding: Any,
+) -> OpenFile:
     """What opens new files that libsndfile encodes.
 
     Parameters
     ----------
     form, subtype
         Format and encoding as libsndfile calls them; the default is PCM of the bit depth.
+    level
+        The level of compression that gives a bit rate, where one can be asked for.
     encoding
         Further keywords of `soundfile.SoundFile`.
     """
 
-    def open_file(path: Path, bit_depth: str | None, info: AudioInfo) -> Writer:
+    def open_file(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
         from .writers import LibsndfileWriter
 
-        pcm = "PCM_S8" if bit_depth == "8" else f"PCM_{bit_depth}"
-        return LibsndfileWriter(path, info, form, subtype or pcm, **encoding)
+        pcm = "PCM_S8" if output.bit_depth == "8" else f"PCM_{output.bit_depth}"
+        chosen = dict(encoding)
+        if level and output.bitrate:
+            chosen["compression_level"] = level(output.bitrate, info)
+        return LibsndfileWriter(path, info, form, subtype or pcm, **chosen)
 
     return open_file
+
+
+def mp3_level(bitrate: int, info: AudioInfo) -> float:
+    """The level of compression that libsndfile turns into a constant bit rate of mp3."""
+    least, most = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
+    return (most - min(most, max(least, bitrate))) / (most - least)
+
+
+def vorbis_level(bitrate: int, info: AudioInfo) -> float:
+    """The level of compression whose nominal bit rate is nearest; see `vorbis_bitrates`."""
+    from .writers import vorbis_bitrates
+
+    rates = vorbis_bitrates(info.sample_rate, info.channels)
+    return min(rates, key=lambda level: abs(rates[level] - bitrate))
 
 
 CONTAINERS = {
@@ -120,7 +205,7 @@ CONTAINERS = {
     "ogg": Container(
         suffix="ogg",
         help="about 256 kbit/s",
-        open=by_libsndfile("OGG", "VORBIS", compression_level=0.2),
+        open=by_libsndfile("OGG", "VORBIS", vorbis_level, compression_level=0.2),
         max_channels=8,
         holds_rate=lambda rate: rate <= OGG_RATE,
         limits=f"at most 8 channels and {OGG_RATE} Hz",
@@ -130,55 +215,83 @@ CONTAINERS = {
     "mp3": Container(
         suffix="mp3",
         help="320 kbit/s",
-        open=by_libsndfile("MP3", "MPEG_LAYER_III", compression_level=0.0, bitrate_mode="CONSTANT"),
+        open=by_libsndfile(
+            "MP3", "MPEG_LAYER_III", mp3_level, compression_level=0.0, bitrate_mode="CONSTANT"
+        ),
         max_channels=2,
         holds_rate=lambda rate: rate in MP3_RATES,
         limits=f"1 or 2 channels at {', '.join(map(str, MP3_RATES))} Hz",
     ),
+    # Opus knows no other rate for music than 48 kHz: players expect nothing else.
+    "opus": Container(
+        suffix="opus",
+        help="about 192 kbit/s, resampled to 48 kHz",
+        open=open_opus,
+        max_channels=2,
+        limits="1 or 2 channels",
+    ),
+    "m4a": Container(
+        suffix="m4a",
+        help="AAC, 256 kbit/s, by ffmpeg",
+        open=open_m4a,
+        max_channels=2,
+        holds_rate=lambda rate: rate in AAC_RATES,
+        limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
+        by_ffmpeg=True,
+    ),
+    "stem.mp4": Container(
+        suffix="stem.mp4",
+        help="mix and four stems in one file for Traktor and Mixxx, AAC, by ffmpeg",
+        open=open_stem_mp4,
+        max_channels=2,
+        holds_rate=lambda rate: rate in AAC_RATES,
+        limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
+        by_ffmpeg=True,
+        together=True,
+    ),
 }
-
-
-@dataclass(frozen=True)
-class OutputFormat:
-    """Container and sample format of the stems.
-
-    Parameters
-    ----------
-    container
-        A name in `CONTAINERS`.
-    bit_depth
-        One of `BIT_DEPTHS` but ``auto``; None for the lossy containers.
-    """
-
-    container: str
-    bit_depth: str | None
-
-    @property
-    def is_float(self) -> bool:
-        """Whether samples beyond full scale survive."""
-        return self.bit_depth in ("32f", "64f")
 
 
 def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
     """A new file of a format that `choose_format` allowed."""
-    return CONTAINERS[output.container].open(path, output.bit_depth, info)
+    return CONTAINERS[output.container].open(path, output, info)
 
 
-def check_choices(container: str, bit_depth: str) -> None:
-    """Refuse what is no container or bit depth, whatever the input may be.
+def _require_ffmpeg(container: str) -> None:
+    from .ffmpeg import find_ffmpeg
+
+    if find_ffmpeg() is None:
+        raise AudioError(
+            f"writing {container} needs ffmpeg, which is not installed: run "
+            "'pip install unetsep[ffmpeg]' or install ffmpeg, or use --format mp3"
+        )
+
+
+def check_choices(container: str, bit_depth: str, bitrate: int | None = None) -> None:
+    """Refuse what is no container, bit depth or bit rate, whatever the input may be.
 
     Raises
     ------
     ValueError
-        If one of them is unknown.
+        If one of them is unknown, or the container is lossless and has no bit rate.
     """
     if container not in CONTAINERS:
         raise ValueError(f"container must be {_either([*CONTAINERS])}, got {container!r}")
     if bit_depth not in BIT_DEPTHS:
         raise ValueError(f"bit_depth must be {_either(BIT_DEPTHS)}, got {bit_depth!r}")
+    if bitrate is None:
+        return
+    least, most = BITRATES
+    if not least <= bitrate <= most:
+        raise ValueError(f"bitrate must be {least} to {most} bits per second, got {bitrate}")
+    if not CONTAINERS[container].lossy:
+        lossy = [name for name, row in CONTAINERS.items() if row.lossy]
+        raise ValueError(f"{container} has no bit rate: use --format {_either(lossy)}")
 
 
-def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputFormat:
+def choose_format(
+    container: str, bit_depth: str, info: AudioInfo, bitrate: int | None = None
+) -> OutputFormat:
     """The output format for an input, or a refusal before any work starts.
 
     Parameters
@@ -190,17 +303,21 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
         the next that the container can store, else the most that it can.
     info
         The input.
+    bitrate
+        Bits per second of a lossy container; None for its default.
 
     Raises
     ------
     ValueError
         If there is no such container or bit depth.
     AudioError
-        If the container cannot hold this bit depth, rate or number of channels; the
-        message names one that can.
+        If an ffmpeg that it takes is missing, or the container cannot hold this bit depth,
+        rate or number of channels; the message names one that can.
     """
-    check_choices(container, bit_depth)
+    check_choices(container, bit_depth, bitrate)
     row = CONTAINERS[container]
+    if row.by_ffmpeg:
+        _require_ffmpeg(container)
     if bit_depth != "auto" and bit_depth not in row.bit_depths:
         raise _wrong_bit_depth(container, bit_depth)
     if not row.holds(info):
@@ -210,7 +327,7 @@ def choose_format(container: str, bit_depth: str, info: AudioInfo) -> OutputForm
             f"({row.limits}): use --format {other}"
         )
     if row.lossy:
-        return OutputFormat(container, None)
+        return OutputFormat(container, None, bitrate)
     least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)
     enough = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
     return OutputFormat(container, next(enough, row.bit_depths[-1]))

@@ -22,8 +22,9 @@ import soundfile
 
 from ..errors import AudioError, CancelledError
 from .decoder import AudioInfo, Block
-from .formats import OutputFormat, open_writer
+from .formats import CONTAINERS, OutputFormat, open_writer
 from .staging import Staging
+from .tags import stem_label, write_tags
 from .writers import WavWriter, Writer, quantize
 
 CONVERT_FRAMES = 1 << 18
@@ -41,7 +42,9 @@ class StemFiles:
     output
         Format of all of them.
     info
-        Sample rate and channels.
+        Sample rate, channels and tags.
+    names
+        Of the stems, for tags and for formats that hold all of them in one file.
     overwrite
         Whether files that exist when the stems are complete are replaced.
     before_naming
@@ -61,11 +64,14 @@ class StemFiles:
         output: OutputFormat,
         info: AudioInfo,
         *,
+        names: Sequence[str] = (),
         overwrite: bool = True,
         before_naming: Callable[[Sequence[Path]], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self.paths, self._output, self._info = tuple(targets), output, info
+        self._labels = [stem_label(name) for name in names]
+        self._together = CONTAINERS[output.container].together
         self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
         self._samples_at = 0  # in spools
@@ -87,12 +93,17 @@ class StemFiles:
         return self
 
     def _begin(self) -> None:
+        if self._together:
+            from .ffmpeg_writer import order_labels
+
+            order_labels(self._labels)  # or refuse them
         folders = [target.parent for target in self.paths]
         for folder in folders:
             self._make_folder(folder)
         staging = self._staging = Staging(folders)
         for index, target in enumerate(self.paths):
-            self._parts.append(staging.name(target, index, ".part"))
+            if not self._together or index == 0:
+                self._parts.append(staging.name(target, index, ".part"))
             if self._output.is_float:
                 self._writers.append(open_writer(self._parts[-1], self._output, self._info))
             else:
@@ -114,6 +125,8 @@ class StemFiles:
                 writer.write(stem.T)
         if block.size:
             self._peak = max(self._peak, float(block.max()), -float(block.min()))
+            if self._together:  # beside the stems there is their sum
+                self._peak = max(self._peak, float(np.abs(block.sum(axis=0)).max()))
 
     def commit(self) -> float:
         """Complete all files and give them their names.
@@ -137,13 +150,9 @@ class StemFiles:
             if not self._output.is_float:
                 if self._peak > 1.0:
                     gain = (1 - 2.0**-15) / self._peak
-                convert = functools.partial(self._convert, gain=gain)
-                with ThreadPoolExecutor(max_workers=2) as pool:
-                    try:
-                        list(pool.map(convert, self._spools, self._parts))
-                    except BaseException:  # Ctrl-C must not wait for hours of mp3
-                        self._failed.set()
-                        raise
+                self._convert_all(gain)
+            if self._info.tags and self._labels and not self._ends:
+                self._tag()
             if self._stop.is_set():
                 raise CancelledError(f"{self.paths[0].parent}: writing was cancelled")
             if self._before_naming:
@@ -151,6 +160,31 @@ class StemFiles:
             self._publish()
         self._committed = True
         return gain
+
+    def _convert_all(self, gain: float) -> None:
+        """What was streamed as float, in the format that was asked for."""
+        if self._together:
+            from .ffmpeg_writer import write_stem_mp4
+
+            spools = dict(zip(self._labels, self._spools, strict=True))
+            write_stem_mp4(self._parts[0], spools, self._output.bitrate, gain, self._stop)
+            return
+        convert = functools.partial(self._convert, gain=gain)
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            try:
+                list(pool.map(convert, self._spools, self._parts))
+            except BaseException:  # Ctrl-C must not wait for hours of mp3
+                self._failed.set()
+                raise
+
+    def _tag(self) -> None:
+        """Give each file the song's tags, with its stem in the title."""
+        tags = self._info.tags
+        if self._together:
+            write_tags(self._parts[0], self._output.container, tags)
+            return
+        for part, label in zip(self._parts, self._labels, strict=True):
+            write_tags(part, self._output.container, tags.of_stem(label))
 
     @property
     def _ends(self) -> bool:
@@ -170,11 +204,16 @@ class StemFiles:
             writer.close()
         spool.unlink()
 
+    @property
+    def _targets(self) -> Sequence[Path]:
+        """The files, each once."""
+        return self.paths[:1] if self._together else self.paths
+
     def _publish(self) -> None:
         """Give all files their names, or none."""
         done: list[Path] = []
         try:
-            for part, target in zip(self._parts, self.paths, strict=True):
+            for part, target in zip(self._parts, self._targets, strict=True):
                 if self._overwrite:
                     part.replace(target)
                 else:

@@ -1,4 +1,4 @@
-"""Writers: wav and RF64 by hand, the other formats by libsndfile.
+"""Writers: wav and RF64 by hand, other formats by libsndfile; `ffmpeg_writer` has the rest.
 
 Wav is written here because a length that is unknown beforehand, more than 4 GiB and a full
 disk all need care that libsndfile does not take, and because it stamps float files with the
@@ -7,15 +7,19 @@ time of day: two runs shall give the same bytes.
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
+import soxr
 
 from ..errors import AudioError
 from .channels import is_ordinary, write_order
@@ -227,6 +231,83 @@ class LibsndfileWriter:
             f"{self._format.lower()} file, most likely because the disk is full; make room or "
             "choose another folder with -o"
         )
+
+
+class OpusWriter:
+    """An Opus file, at 48 kHz whatever the input's rate.
+
+    Parameters
+    ----------
+    path
+        The file.
+    info
+        Sample rate and channels.
+    bitrate
+        Bits per second, of all channels.
+    """
+
+    RATE = 48_000
+    # Bits per second and channel at the levels of compression 1 and 0 of libsndfile.
+    LEAST, MOST = 6000, 256_000
+
+    def __init__(self, path: Path, info: AudioInfo, bitrate: int) -> None:
+        each = min(self.MOST, max(self.LEAST, bitrate // info.channels))
+        level = (self.MOST - each) / (self.MOST - self.LEAST)
+        self._resampler = None
+        if info.sample_rate != self.RATE:
+            self._resampler = soxr.ResampleStream(
+                info.sample_rate, self.RATE, info.channels, dtype="float32", quality="VHQ"
+            )
+        self._channels, self._closed = info.channels, False
+        self._file = LibsndfileWriter(
+            path, replace(info, sample_rate=self.RATE), "OGG", "OPUS", compression_level=level
+        )
+
+    def write(self, block: Block | Integers) -> None:
+        """Append ``(samples, channels)``."""
+        self._put(block.astype(np.float32, copy=False), last=False)
+
+    def _put(self, block: Block, *, last: bool) -> None:
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(np.ascontiguousarray(block), last=last)
+        self._file.write(block)
+
+    def close(self) -> None:
+        """Complete the file."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._put(np.empty((0, self._channels), np.float32), last=True)
+        finally:
+            self._file.close()
+
+
+@functools.lru_cache(maxsize=64)
+def vorbis_bitrates(sample_rate: int, channels: int) -> dict[float, int]:
+    """The nominal bit rate at each level of compression, as libvorbis states it in its header.
+
+    Raises
+    ------
+    AudioError
+        If it states none, as for many channels.
+    """
+    rates = {}
+    for percent in range(0, 101, 2):
+        buffer, level = io.BytesIO(), percent / 100
+        with soundfile.SoundFile(
+            buffer, "w", sample_rate, channels, "VORBIS", format="OGG", compression_level=level
+        ):
+            pass
+        header = buffer.getvalue()
+        (nominal,) = struct.unpack_from("<i", header, header.index(b"\x01vorbis") + 20)
+        if nominal > 0:
+            rates[level] = nominal
+    if not rates:
+        raise AudioError(
+            f"ogg has no bit rates for {channels} channels at {sample_rate} Hz: leave --bitrate out"
+        )
+    return rates
 
 
 def set_ogg_serial(path: Path, serial: int) -> None:

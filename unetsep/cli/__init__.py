@@ -2,6 +2,7 @@
 
 options      every command and its options, on one page
 separate     what ``separate`` does, and how it shows it
+pipes        songs from standard input, stems to standard output
 progress     bars of songs, under a line about all of them
 listen       what ``listen`` does, and ``separate --player`` and ``--plots``
 app          what ``app`` does, and how it says where the app is

@@ -15,7 +15,7 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import AppCommand, TrainingCommand
-from .parsing import build, names, seconds, song_path
+from .parsing import bitrate, build, default_filename, names, seconds, song_path, without_stem
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -83,10 +83,20 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("songs", nargs=-1, type=song_path, metavar="SONG...")
-@output("separated", "Output folder.")
+@click.option(
+    "--files-from",
+    type=PATH,
+    metavar="FILE|-",
+    help="More SONGs, a line each or between NULs; - reads stdin.",
+)
+@output("separated", "Output folder; - writes a single stem to stdout.")
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM and no_STEM, the rest.")
+@click.option("--without", metavar="STEM", help="Write only the rest, one file for each song.")
+@click.option(
+    "--instrumental", is_flag=True, help="The same as --without vocals: 'song (Instrumental).wav'."
+)
 @click.option(
     "-f",
     "--format",
@@ -106,11 +116,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     help="auto keeps the input's, or the nearest that the format holds: of more than 24 bits "
     "flac keeps 24. Lossy input counts as 24.",
 )
+@click.option("--bitrate", type=bitrate, metavar="RATE", help="Of lossy formats: 192k.")
+@click.option(
+    "--tags/--no-tags", default=True, show_default=True, help="Copy the song's tags and cover."
+)
 @click.option(
     "--filename",
-    default="{track}/{stem}.{ext}",
-    show_default=True,
-    help="Also {model} and {suffix} (the input's).",
+    help="Also {label} (Vocals), {model}, {suffix} (the input's), {artist}, {title}, {album}, "
+    "{albumartist}, {tracknumber} and {year}.  [default: {track}/{stem}.{ext}]",
 )
 @click.option(
     "--start", default=0.0, type=seconds, metavar="TIME", help="Skip this much: 90 or 1:30."
@@ -183,13 +196,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Replace existing files; with --skip-existing only those that were made otherwise.",
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be written, and why not.")
 @click.option("--player", is_flag=True, help="Then write a page to hear the stems.")
 @click.option("--plots", is_flag=True, help="Then draw spectrograms, masks and levels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
 def separate(**options: Any) -> None:
-    """Separate SONGs, audio files or folders, into stems.
+    """Separate SONGs, audio files, folders or m3u playlists, into stems; - is stdin.
 
     Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
     length and bit depth. Folders are searched recursively and mirrored. Two commands may
@@ -199,8 +213,10 @@ def separate(**options: Any) -> None:
     """
     from .startup import import_torch
 
-    if not (options["songs"] or options["retry_failed"]):
+    if not (options["songs"] or options["files_from"] or options["retry_failed"]):
         raise click.UsageError("Missing argument 'SONG...'.")
+    options["without"] = without_stem(**options)
+    options["filename"] = options["filename"] or default_filename(**options)
     import_torch()
     from .separate import SeparateOptions, run_separate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -31,6 +32,43 @@ def seconds(text: str | float) -> float:
         return as_seconds(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def bitrate(text: str) -> int:
+    """Bits per second from ``192k`` or ``192000``; their range is for others to check.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is something else.
+    """
+    match = re.fullmatch(r"([0-9]+)(k?)", str(text).lower())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no bit rate: expected 192k or 192000")
+    return int(match[1]) * (1000 if match[2] else 1)
+
+
+def without_stem(*, without: str | None, instrumental: bool, **_: Any) -> str | None:
+    """The stem that ``--without`` and ``--instrumental`` leave out.
+
+    Raises
+    ------
+    click.UsageError
+        If both are given.
+    """
+    if instrumental and without:
+        raise click.UsageError("choose either --instrumental or --without")
+    return "vocals" if instrumental else without
+
+
+def default_filename(*, container: str, without: str | None, **_: Any) -> str:
+    """The template where none is given: one file needs no folder of its own."""
+    from ..audio.formats import CONTAINERS
+    from ..paths import TEMPLATE, TOGETHER_TEMPLATE, WITHOUT_TEMPLATE
+
+    if CONTAINERS[container].together:
+        return TOGETHER_TEMPLATE
+    return WITHOUT_TEMPLATE if without else TEMPLATE
 
 
 def song_path(text: str) -> Path:

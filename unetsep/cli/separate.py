@@ -17,7 +17,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import RunLog, failed_songs, find_logs, log_path, report_line, song_line
-from ..library.songs import EXIST, Job, part_for
+from ..library.songs import EXIST, Job, part_for, preview_song
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import (
@@ -27,10 +27,12 @@ from ..paths import (
     find_inputs,
     name_targets,
     template_for,
+    with_tags,
 )
 from ..separator import Separator
 from .listen import show_separated
 from .models import ModelChoice
+from .pipes import STREAM, listed_files, require_one_file, standard_input, standard_output
 from .progress import Bars, duration
 from .terminal import Lines, Messages
 
@@ -53,9 +55,11 @@ class SeparateOptions:
     Parameters
     ----------
     songs
-        Files and folders.
+        Files, folders and playlists; ``-`` for standard input.
+    files_from
+        A file that names more of them, a line each; ``-`` for standard input.
     output
-        Folder of the stems.
+        Folder of the stems; ``-`` for standard output.
     choice, computation
         The models, and how they compute.
     file
@@ -73,6 +77,8 @@ class SeparateOptions:
     skip_existing
         Leave songs whose stems are there and what would be made, and those whose stems are
         something else; with ``overwrite`` only the former.
+    dry_run
+        Only tell what would be done.
     player, plots
         Write a page to hear the stems, pictures of them.
     as_json, quiet, verbose
@@ -80,6 +86,7 @@ class SeparateOptions:
     """
 
     songs: tuple[Path, ...]
+    files_from: Path | None
     output: Path
     choice: ModelChoice
     computation: Computation
@@ -90,6 +97,7 @@ class SeparateOptions:
     log: Path | None
     retry_failed: bool
     skip_existing: bool
+    dry_run: bool
     player: bool
     plots: bool
     as_json: bool
@@ -105,6 +113,21 @@ def run_separate(options: SeparateOptions) -> bool:
     bool
         Whether every song worked, or needed no work.
     """
+    if options.files_from == STREAM and STREAM in options.songs:
+        raise ValueError("stdin holds either a song or names of songs: give - once")
+    songs = [*options.songs, *listed_files(options.files_from)]
+    if options.output == STREAM and (options.as_json or options.player or options.plots):
+        raise ValueError("-o - leaves stdout and files to the stem: no --json, --player or --plots")
+    if options.file.together and (options.player or options.plots):
+        raise ValueError(
+            f"--player and --plots need a file for each stem, not {options.file.suffix}"
+        )
+    with standard_input(songs) as found, standard_output(options.output) as output:
+        return _separate(replace(options, songs=tuple(found), output=output), options.output)
+
+
+def _separate(options: SeparateOptions, named: Path) -> bool:
+    """The command, with files and folders in the place of streams."""
     keep_freed_memory()
     hide_decoder_chatter()
     if options.threads is not None:
@@ -114,6 +137,10 @@ def run_separate(options: SeparateOptions) -> bool:
     shown = _Shown(options)
     separators = _load(options, shown.console)
     jobs = _plan(options, separators, shown.console)
+    if named == STREAM:
+        require_one_file([path for job in jobs for part in job.parts for path in part.targets])
+    if options.dry_run:
+        return _preview(jobs, options, shown)
     log = _open_log(options, len(jobs))
     done = {}
     with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(options, jobs, bars)) as outcomes:
@@ -126,6 +153,13 @@ def run_separate(options: SeparateOptions) -> bool:
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
     return shown.end(log)
+
+
+def _preview(jobs: Sequence[Job], options: SeparateOptions, shown: _Shown) -> bool:
+    """Tell what would be done, and do nothing."""
+    for job in jobs:
+        shown.song(preview_song(job, options.file))
+    return shown.end(None)
 
 
 class _Bars(Bars):
@@ -191,10 +225,12 @@ def _plan(
 ) -> list[Job]:
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     file = options.file
-    songs = _find_songs(options, console)
-    selections = [separator.select(file.stems, file.two_stems) for separator in separators]
+    songs = with_tags(_find_songs(options, console), file.filename)
+    selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
-    targets = name_targets(songs, models, options.output, file.filename, file.suffix)
+    targets = name_targets(
+        songs, models, options.output, file.filename, file.suffix, together=file.together
+    )
     songs = [
         replace(song, error=clash)
         for song, clash in zip(songs, find_clashes(songs, targets), strict=True)
@@ -226,7 +262,8 @@ class _Shown:
         self.console = Messages(quiet=options.quiet)
         self._loud = Messages()
         self._lines = Lines() if options.as_json else None
-        self._verbose = options.verbose
+        self._paths = Lines() if options.dry_run and not options.as_json else None
+        self._verbose, self._dry_run = options.verbose, options.dry_run
         self._told: set[str] = set()
         self._begun, self._seconds = time.monotonic(), 0.0
         self._songs, self._separated, self._existing = 0, 0, 0
@@ -244,12 +281,15 @@ class _Shown:
         if all(report.reason == EXIST for report in reports):
             self._existing += 1
         for report in reports:
+            if self._paths and report.status == "planned":
+                for path in dict.fromkeys(report.stems.values()):
+                    self._paths.write(str(path))
             if self._lines:
                 # ASCII: file names may hold bytes, and terminals have encodings, that fit no
                 # other.
                 self._lines.write(json.dumps(report_line(report)))
             _show(report, self.console, verbose=self._verbose)
-        if any(report.status == "ok" for report in reports):
+        if any(report.status in ("ok", "planned") for report in reports):
             self._separated += 1
             self._seconds += max(report.seconds or 0.0 for report in reports)
         self._failed |= {r.source: r.error or "" for r in reports if r.status == "error"}
@@ -280,13 +320,16 @@ class _Shown:
             )
         elif log and log.lines:
             self.console.print(f"Log: {log.path}", markup=False)
-        unheard = self._lines.failure if self._lines else None
+        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
         if unheard:
             self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
         return not self._failed and not unheard
 
     def _summary(self) -> str:
         """Songs, audio, time and speed."""
+        if self._dry_run:
+            audio = duration(self._seconds)
+            return f"{self._separated} of {self._songs} songs would be separated: {audio} of audio"
         elapsed = max(time.monotonic() - self._begun, 1e-3)
         return (
             f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
@@ -298,9 +341,10 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
     if report.status == "skipped" and (verbose or report.reason != EXIST):
         console.print(f"{report.source}: skipped, {report.reason}", markup=False)
     elif report.status == "ok":
-        folder = next(iter(report.stems.values())).parent
+        paths = set(report.stems.values())
+        path = paths.pop()
         console.print(
-            f"{report.source}: {', '.join(report.stems)} in {folder} "
+            f"{report.source}: {', '.join(report.stems)} in {path.parent if paths else path} "
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
             f"{report.speed:.0f}x real time)",
             markup=False,

@@ -122,7 +122,7 @@ def separate_songs(
             batch.end()
 
 
-class _Song:
+class _Task:
     """One song with its thread.
 
     Parameters
@@ -140,7 +140,7 @@ class _Song:
         job: Job,
         run: Callable[[Job, Shared], list[SeparationReport]],
         pool: SegmentPool | None,
-        ended: queue.Queue[_Song],
+        ended: queue.Queue[_Task],
     ) -> None:
         self.job, self.begun, self.started = job, now(), time.monotonic()
         self.shared = Shared(pool)
@@ -170,12 +170,12 @@ class _Batch:
     ) -> None:
         self._options, self._pool = options, pool
         self._timeout, self._listener = math.inf if timeout is None else timeout, listener
-        self._ended: queue.Queue[_Song] = queue.Queue()
-        self.running: list[_Song] = []
+        self._ended: queue.Queue[_Task] = queue.Queue()
+        self.running: list[_Task] = []
 
     def begin(self, job: Job) -> None:
         """Let a thread work on a song."""
-        self.running.append(_Song(job, self._separate, self._pool, self._ended))
+        self.running.append(_Task(job, self._separate, self._pool, self._ended))
 
     def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
         progress = self._listener.begin(job)
@@ -195,7 +195,7 @@ class _Batch:
                 if over > GRACE:
                     return self._outcome(song)
 
-    def _outcome(self, song: _Song) -> SongOutcome:
+    def _outcome(self, song: _Task) -> SongOutcome:
         self.running.remove(song)
         if song.error is not None:
             raise song.error

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..audio.tags import read_tags
 from ..files import SeparationReport
 from ..paths import Input
 from ..version import __version__
@@ -92,6 +93,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
         "input": _input(path, [_entry(part) for part in job.parts]),
+        "tags": {name: list(texts) for name, texts in read_tags(path).values.items()},
         "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
         "reports": [
             report_line(report)

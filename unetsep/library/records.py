@@ -24,7 +24,7 @@ from ..audio.formats import OutputFormat
 from ..audio.staging import PREFIX
 from ..audio.stem_files import StemFiles
 from ..errors import AudioError
-from ..paths import target_path
+from ..paths import Input, song_target
 from .claims import Claim, claim_path
 
 SCHEMA = 1
@@ -221,17 +221,15 @@ class Record:
             self.write_text(text)
 
 
-def record_path(
-    output_dir: Path, template: str, *, track: str, ext: str, model: str, suffix: str
-) -> Path:
+def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model: str) -> Path:
     """Where the record of some stems lies: the same for any choice among a song's stems.
 
     Parameters
     ----------
-    output_dir, template, track, ext, model, suffix
+    output_dir, template, song, ext, model
         See `unetsep.paths.plan` and `unetsep.paths.target_path`.
     """
-    parts = target_path(template, track, PLACE, ext, model, suffix).parts
+    parts = song_target(template, song, PLACE, ext, model).parts
     place = next((i for i, part in enumerate(parts) if PLACE in part), len(parts) - 1)
     rest = "/".join(parts[place:])
     if rest != f"{PLACE}.{ext}":  # several songs share the folder
@@ -244,7 +242,7 @@ class RecordedStems:
 
     Parameters
     ----------
-    targets, output, info, overwrite
+    targets, output, info, names, overwrite
         See `StemFiles`.
     record, recipe, source
         Where to write what.
@@ -260,6 +258,7 @@ class RecordedStems:
         output: OutputFormat,
         info: AudioInfo,
         *,
+        names: Sequence[str],
         overwrite: bool,
         record: Record,
         recipe: Recipe,
@@ -268,7 +267,13 @@ class RecordedStems:
         stop: threading.Event | None = None,
     ) -> None:
         self._files = StemFiles(
-            targets, output, info, overwrite=overwrite, before_naming=self._announce, stop=stop
+            targets,
+            output,
+            info,
+            names=names,
+            overwrite=overwrite,
+            before_naming=self._announce,
+            stop=stop,
         )
         self._record, self._recipe, self._source = record, recipe, source
         self._claim = claim
@@ -305,7 +310,7 @@ class RecordedStems:
                 "of for a minute: nothing was written"
             )
         sizes = [file.stat().st_size for file in files]
-        names = [self._record.output_name(path) for path in self.paths]
+        names = dict.fromkeys(self._record.output_name(path) for path in self.paths)
         self._entry["outputs"] = dict(zip(names, sizes, strict=True))
         self._before = self._record.text()
         self._record.write(self._entry)

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..audio.decoder import AudioInfo
-from ..audio.formats import OutputFormat
+from ..audio.formats import OutputFormat, choose_format
+from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
 from ..dsp.segments import SegmentPool
@@ -128,17 +130,8 @@ def part_for(
     options
         What is taken from the song and how its stems are written.
     """
-    names = separator.select(options.stems, options.two_stems).names
-    record = Record(
-        record_path(
-            output_dir,
-            template,
-            track=song.track,
-            ext=options.suffix,
-            model=separator.name,
-            suffix=song.path.suffix[1:],
-        )
-    )
+    names, ext = options.select(separator).names, options.suffix
+    record = Record(record_path(output_dir, template, song, ext=ext, model=separator.name))
     stems = dict(zip(names, targets, strict=True))
     return Part(separator, recipe_for(separator, options), stems, record, record.signature)
 
@@ -146,9 +139,11 @@ def part_for(
 def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
     """What decides the bytes of a model's stems; ``auto`` as what it means here."""
     values = {
-        "stems": sorted(separator.select(options.stems, options.two_stems).names),
+        "stems": sorted(options.select(separator).names),
         "container": options.container,
         "bit_depth": options.bit_depth,
+        "bitrate": options.bitrate,
+        "tags": options.tags,
         "start": options.start,
         "duration": options.duration,
         "track": options.track,
@@ -232,6 +227,43 @@ def separate_song(
         return _reports(job, job.parts, "error", sentence(error, job.song.path))
 
 
+def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
+    """What `separate_song` would do with a song, without writing anything.
+
+    The song is opened, not decoded: what is damaged further on is not found.
+
+    Returns
+    -------
+    list of SeparationReport
+        One for each model; what would be separated has the status ``"planned"``.
+    """
+    try:
+        if job.song.error:
+            raise UnetsepError(job.song.error)
+        source = SourceFile(job.song.path)
+        done = _decide(job, [_find(part, source) for part in job.parts], options)
+        facts = _look(job, options) if not all(done) else {}
+        return [
+            report
+            or SeparationReport(
+                job.song.path, part.separator.name, "planned", stems=part.stems, **facts
+            )
+            for part, report in zip(job.parts, done, strict=True)
+        ]
+    except Exception as error:
+        return _reports(job, job.parts, "error", sentence(error, job.song.path))
+
+
+def _look(job: Job, options: FileOptions) -> dict[str, Any]:
+    """What a song says of itself; whether the format can hold it."""
+    path, start, length = job.song.path, options.start, options.duration
+    with AudioReader(path, start=start, duration=length, track=options.track) as reader:
+        info, frames = reader.info, reader.frames
+        choose_format(options.container, options.bit_depth, info, options.bitrate)
+    seconds = None if frames is None else round(frames / info.sample_rate, 3)
+    return {"sample_rate": info.sample_rate, "channels": info.channels, "seconds": seconds}
+
+
 def _separate_claimed(
     job: Job,
     options: FileOptions,
@@ -258,6 +290,7 @@ def _separate_claimed(
             functools.partial(
                 RecordedStems,
                 part.targets,
+                names=tuple(part.stems),
                 overwrite=options.overwrite or finding.state == "incomplete",
                 record=part.record,
                 recipe=part.recipe,

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+from mutagen import apev2, asf, flac, id3, mp3, mp4, oggvorbis, wave
+
+from tests.programs import execute
+from tests.signals import RATE, music
+from unetsep.audio.formats import CONTAINERS
+from unetsep.audio.reader import AudioReader
+from unetsep.audio.tags import Cover, Tags, read_tags, stem_label
+from unetsep.files import FileOptions, separate_file
+
+# The smallest pictures that players take: a white dot.
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8ffff"
+    "3f0005fe02fea735810000000049454e44ae426082"
+)
+WANTED = {
+    "title": ("Halo",),
+    "artist": ("Ana", "Béla"),
+    "album": ("One/Two",),
+    "tracknumber": ("3/12",),
+    "date": ("1999-05-01",),
+    "genre": ("House",),
+    "bpm": ("124",),
+    "key": ("Am",),
+    "comment": ("8A - Energy 7",),
+}
+TAGS = Tags(WANTED, Cover("image/png", PNG))
+
+
+def picture() -> flac.Picture:
+    found = flac.Picture()
+    found.type, found.mime, found.data = 3, "image/png", PNG
+    return found
+
+
+def tag_vorbis(file: mutagen.FileType) -> None:
+    for name in ("title", "artist", "album", "genre", "bpm", "comment"):
+        file[name] = list(WANTED[name])
+    file["date"], file["initialkey"] = "1999-05-01", "Am"
+    file["tracknumber"], file["tracktotal"] = "3", "12"
+    file["replaygain_track_gain"], file["lyrics"] = "-7.9 dB", "la"
+
+
+def tag_flac(path: Path) -> None:
+    file = flac.FLAC(path)
+    tag_vorbis(file)
+    back = picture()
+    back.type, back.data = 4, b"the back"
+    file.add_picture(back)
+    file.add_picture(picture())
+    file.save()
+
+
+def tag_ogg(path: Path) -> None:
+    import base64
+
+    file = oggvorbis.OggVorbis(path)
+    tag_vorbis(file)
+    file["metadata_block_picture"] = base64.b64encode(picture().write()).decode()
+    file.save()
+
+
+def fill_id3(tags: id3.ID3) -> None:
+    frames = {"title": "TIT2", "artist": "TPE1", "album": "TALB", "tracknumber": "TRCK"}
+    frames |= {"date": "TDRC", "bpm": "TBPM", "key": "TKEY"}
+    for name, frame in frames.items():
+        tags.add(getattr(id3, frame)(encoding=3, text=list(WANTED[name])))
+    tags.add(id3.TCON(encoding=3, text=["(35)"]))  # as the first version numbered them
+    tags.add(id3.COMM(encoding=3, lang="eng", desc="", text=["8A - Energy 7"]))
+    tags.add(id3.COMM(encoding=3, lang="eng", desc="iTunNORM", text=["00000399"]))
+    tags.add(id3.TXXX(encoding=3, desc="REPLAYGAIN_TRACK_GAIN", text=["-7.9 dB"]))
+    tags.add(id3.APIC(encoding=3, mime="image/png", type=3, desc="front", data=PNG))
+
+
+def tag_mp3(path: Path) -> None:
+    file = mp3.MP3(path)
+    file.add_tags()
+    fill_id3(file.tags)
+    file.save(v2_version=4)
+
+
+def tag_wav(path: Path) -> None:
+    file = wave.WAVE(path)
+    file.add_tags()
+    fill_id3(file.tags)
+    file.save()
+
+
+def tag_m4a(path: Path) -> None:
+    file = mp4.MP4(path)
+    file["\xa9nam"], file["\xa9ART"], file["\xa9alb"] = ["Halo"], ["Ana", "Béla"], ["One/Two"]
+    file["trkn"], file["\xa9day"], file["\xa9gen"] = [(3, 12)], ["1999-05-01"], ["House"]
+    file["tmpo"], file["\xa9cmt"] = [124], ["8A - Energy 7"]
+    file["----:com.apple.iTunes:initialkey"] = [b"Am"]
+    file["----:com.apple.iTunes:iTunNORM"] = [b" 00000399"]
+    file["covr"] = [mp4.MP4Cover(PNG, mp4.MP4Cover.FORMAT_PNG)]
+    file.save()
+
+
+TAGGERS = {"flac": tag_flac, "ogg": tag_ogg, "mp3": tag_mp3, "wav": tag_wav, "m4a": tag_m4a}
+
+
+@pytest.fixture
+def tagged(tmp_path, need_ffmpeg):
+    """Write a song of a second with tags: ``tagged("mp3")``."""
+
+    def make(suffix: str) -> Path:
+        path = tmp_path / f"song.{suffix}"
+        if suffix == "m4a":
+            soundfile.write(tmp_path / "raw.wav", music(1.0).T, RATE)
+            execute("ffmpeg", "-v", "error", "-i", tmp_path / "raw.wav", path)
+        else:
+            soundfile.write(path, music(1.0).T, RATE)
+        TAGGERS[suffix](path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("suffix", TAGGERS)
+def test_tags_of_every_kind_are_read(tagged, suffix):
+    tags = read_tags(tagged(suffix))
+    assert dict(tags.values) == WANTED
+    assert tags.cover == Cover("image/png", PNG)
+    assert tags.warnings == ()
+
+
+def probe(path: Path) -> dict[str, str]:
+    """What ffprobe, which shares no code with what wrote them, says of a file's tags."""
+    text = execute("ffprobe", "-v", "error", "-show_format", "-show_streams", "-of", "json", path)
+    content = json.loads(text)
+    tags = dict(content["format"].get("tags", {}))
+    for stream in content["streams"]:
+        if stream["codec_type"] == "audio":
+            tags |= stream.get("tags", {})
+        elif stream.get("disposition", {}).get("attached_pic"):
+            tags["cover"] = f"{stream['codec_name']} {stream['width']}"
+    return {name.lower(): value for name, value in tags.items()}
+
+
+@pytest.mark.parametrize("source", ["flac", "mp3", "m4a"])
+@pytest.mark.parametrize("container", [c for c in CONTAINERS if not CONTAINERS[c].together])
+def test_tags_travel_to_stems_of_every_format(tagged, tiny_separator, tmp_path, source, container):
+    path = tagged(source)
+    targets = [tmp_path / "out" / f"{stem}.{container}" for stem in tiny_separator.stems]
+    separate_file(path, [tiny_separator], [targets], FileOptions(container=container))
+    for stem, target in zip(tiny_separator.stems, targets, strict=True):
+        label = {"vocals": "Vocals", "drums": "Drums", "bass": "Bass", "other": "Other"}[stem]
+        tags = read_tags(target)
+        assert dict(tags.values) == WANTED | {"title": (f"Halo ({label})",)}
+        assert tags.cover == TAGS.cover
+        found = probe(target)
+        assert found["title"] == f"Halo ({label})"
+        assert found["artist"] in ("Ana;Béla", "Ana/Béla", "Ana")
+        assert found["album"] == "One/Two"
+        assert found["genre"] == "House"
+        assert found["track"] == "3/12" or found["track"] == "3"
+        assert found.get("tbpm", found.get("bpm", found.get("tmpo", "124"))) == "124"
+        assert found["cover"] == "png 1"
+        assert not [name for name in found if "replaygain" in name or "norm" in name]
+        # It is still the whole stem.
+        rate = 48_000 if container == "opus" else RATE
+        with AudioReader(target) as reader:
+            samples = sum(block.shape[1] for block in reader.blocks())
+        if source == "flac":
+            # Of AAC, ffmpeg decodes the last block whole, whatever the file says of its length.
+            assert samples == (45_056 if container == "m4a" else rate)
+
+
+def test_a_song_without_tags_gives_the_bytes_that_it_gave_before(song, tiny_separator, tmp_path):
+    path = song(seconds=0.3)
+    for name in ("with", "without"):
+        targets = [tmp_path / name / f"{stem}.flac" for stem in tiny_separator.stems]
+        options = FileOptions(container="flac", tags=name == "with")
+        separate_file(path, [tiny_separator], [targets], options)
+    for stem in tiny_separator.stems:
+        pair = [(tmp_path / name / f"{stem}.flac").read_bytes() for name in ("with", "without")]
+        assert pair[0] == pair[1]
+        assert mutagen.File(tmp_path / "with" / f"{stem}.flac").pictures == []
+
+
+def test_tags_can_be_left_out_and_do_not_change_the_samples(tagged, tiny_separator, tmp_path):
+    path = tagged("flac")
+    for name in ("with", "without"):
+        targets = [tmp_path / name / f"{stem}.wav" for stem in tiny_separator.stems]
+        separate_file(path, [tiny_separator], [targets], FileOptions(tags=name == "with"))
+    for stem in tiny_separator.stems:
+        with_, without = (tmp_path / n / f"{stem}.wav" for n in ("with", "without"))
+        np.testing.assert_array_equal(soundfile.read(with_)[0], soundfile.read(without)[0])
+        assert read_tags(with_)
+        assert not read_tags(without)
+
+
+@pytest.mark.parametrize("container", ["wav", "flac", "ogg", "opus", "mp3", "m4a"])
+def test_two_runs_with_tags_give_the_same_bytes(tagged, tiny_separator, tmp_path, container):
+    path = tagged("mp3")
+    for name in ("one", "two"):
+        targets = [tmp_path / name / stem for stem in tiny_separator.stems]
+        separate_file(path, [tiny_separator], [targets], FileOptions(container=container))
+    for stem in tiny_separator.stems:
+        assert (tmp_path / "one" / stem).read_bytes() == (tmp_path / "two" / stem).read_bytes()
+
+
+def test_the_info_chunk_of_a_wav_file_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE)
+    body = b"INFO"
+    for name, text in ((b"INAM", b"Hal\xf6\0"), (b"IART", "Béla".encode()), (b"ICRD", b"1999")):
+        body += struct.pack("<4sI", name, len(text)) + text + b"\0" * (len(text) % 2)
+    content = (tmp_path / "a.wav").read_bytes()
+    content += struct.pack("<4sI", b"LIST", len(body)) + body
+    (tmp_path / "a.wav").write_bytes(
+        content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+    )
+    expected = {"title": ("Halö",), "artist": ("Béla",), "date": ("1999",)}
+    assert dict(read_tags(tmp_path / "a.wav").values) == expected
+
+
+def test_ape_and_windows_media_tags_are_read(tmp_path, need_ffmpeg):
+    soundfile.write(tmp_path / "a.wav", music(0.2).T, RATE)
+    for suffix in ("wv", "wma"):
+        execute("ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / f"a.{suffix}")
+    tags = apev2.APEv2()
+    tags["Title"], tags["Track"], tags["Year"] = "Halo", "3/12", "1999"
+    tags["Cover Art (Front)"] = apev2.APEValue(b"front.png\0" + PNG, apev2.BINARY)
+    tags.save(tmp_path / "a.wv")
+    found = read_tags(tmp_path / "a.wv")
+    assert found.values == {"title": ("Halo",), "tracknumber": ("3/12",), "date": ("1999",)}
+    assert found.cover == Cover("image/png", PNG)
+    media = asf.ASF(tmp_path / "a.wma")
+    media["Title"], media["WM/TrackNumber"] = "Halo", "3"
+    media.save()
+    found = read_tags(tmp_path / "a.wma")
+    assert (found.values["title"], found.values["tracknumber"]) == (("Halo",), ("3",))
+
+
+def test_tags_that_are_broken_become_a_warning_and_stop_nothing(song, tiny_separator, tmp_path):
+    path = song("a.mp3", seconds=0.5)
+    # A cover whose block of a FLAC picture is none.
+    ogg = song("b.ogg", seconds=0.5)
+    file = oggvorbis.OggVorbis(ogg)
+    file["metadata_block_picture"] = "bm8gcGljdHVyZQ=="
+    file.save()
+    for source in (path, ogg):
+        targets = [tmp_path / source.stem / stem for stem in tiny_separator.stems]
+        (report,) = separate_file(source, [tiny_separator], [targets], FileOptions())
+        assert len(report.warnings) == (source == ogg)
+    assert report.warnings[0].startswith(f"the tags of {ogg} could not be read (")
+
+
+def test_what_does_not_fit_an_atom_becomes_nothing(tagged, tiny_separator, tmp_path):
+    path = tagged("mp3")
+    file = mp3.MP3(path)
+    file.tags.add(id3.TBPM(encoding=3, text=["fast"]))
+    file.tags.add(id3.TRCK(encoding=3, text=["A3"]))
+    file.save()
+    targets = [tmp_path / stem for stem in tiny_separator.stems]
+    separate_file(path, [tiny_separator], [targets], FileOptions(container="m4a"))
+    values = read_tags(targets[0]).values
+    assert "bpm" not in values
+    assert "tracknumber" not in values
+    assert values["title"] == ("Halo (Vocals)",)
+
+
+@pytest.mark.parametrize(
+    ("stem", "label"),
+    [("vocals", "Vocals"), ("no_vocals", "Instrumental"), ("no_drums", "No Drums"), ("x", "X")],
+)
+def test_stems_have_names_for_people(stem, label):
+    assert stem_label(stem) == label
+    assert TAGS.of_stem(label).text("title") == f"Halo ({label})"
+    assert Tags({"artist": ("Ana",)}).of_stem(label) == Tags({"artist": ("Ana",)})

@@ -1,0 +1,300 @@
+"""What an ``ffmpeg`` program encodes: m4a, and .stem.mp4 with a mix and four stems.
+
+A .stem.mp4 is an mp4 file with five sound tracks: the mix, which ordinary players take, and the
+stems. Their names and colours stand as JSON in a box ``stem`` within ``moov/udta``, as Native
+Instruments describes; ffmpeg cannot write that box, so it is put in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+
+from ..errors import AudioError, CancelledError
+from .decoder import AudioInfo, Block
+from .ffmpeg import find_ffmpeg
+from .libsndfile import native_name
+from .writers import WavWriter
+
+# How the format's own tools order the stems, and colours that can be told apart by everybody
+# (Okabe and Ito).
+ORDER = ("Drums", "Bass", "Other", "Vocals")
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+# What decks do with the sum of the stems: nothing that would change it.
+MASTERING = {
+    "compressor": {
+        "enabled": False,
+        "input_gain": 0.0,
+        "output_gain": 0.0,
+        "threshold": 0.0,
+        "ratio": 1.0,
+        "attack": 0.003,
+        "release": 0.3,
+        "hp_cutoff": 20.0,
+        "dry_wet": 50.0,
+    },
+    "limiter": {"enabled": False, "threshold": 0.0, "ceiling": 0.0, "release": 0.05},
+}
+MIX_FRAMES = 1 << 18
+# Bits per second and channel, where none are asked for.
+AAC_BITRATE = 128_000
+# No version, date or seed of the encoder: the same input gives the same bytes.
+EXACT = ["-fflags", "+bitexact", "-flags:a", "+bitexact", "-map_metadata", "-1"]
+
+
+class Encoding:
+    """An ffmpeg that encodes; its complaints are kept.
+
+    Parameters
+    ----------
+    arguments
+        Behind the program's name.
+    path
+        What it writes.
+    """
+
+    def __init__(self, arguments: Sequence[str], path: Path) -> None:
+        ffmpeg = find_ffmpeg()
+        if ffmpeg is None:
+            raise AudioError(f"writing {path.name} needs ffmpeg, which is not installed any more")
+        self._folder = path.parent
+        # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
+        command = [ffmpeg, "-v", "error", "-nostdin", "-y", *arguments, *EXACT, "-f", "mp4"]
+        self.process = subprocess.Popen(
+            [*command, f"file:{path}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._complaints,
+        )
+
+    def end(self, stop: threading.Event | None = None) -> None:
+        """Wait until it is done.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        AudioError
+            If it failed otherwise.
+        CancelledError
+            If it was stopped.
+        """
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended before, and says why
+            self.process.stdin.close()
+        try:
+            while True:
+                try:
+                    self.process.wait(0.1)
+                    break
+                except subprocess.TimeoutExpired:
+                    if stop is not None and stop.is_set():
+                        self._complaints.close()
+                        raise CancelledError("encoding was cancelled") from None
+        finally:
+            self.process.kill()
+            self.process.wait()
+        if self.process.returncode != 0:
+            raise self.failure()
+        self._complaints.close()
+
+    def failure(self) -> Exception:
+        """Why it failed, by its complaints."""
+        self.process.wait()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self._complaints.seek(0)
+        text = self._complaints.read(1 << 16).decode(errors="replace").strip()
+        self._complaints.close()
+        if os.strerror(errno.ENOSPC) in text:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        said = text.splitlines()[-1] if text else f"it ended with {self.process.returncode}"
+        return AudioError(f"writing to {self._folder} failed: ffmpeg says {said!r}")
+
+
+class FfmpegWriter:
+    """An m4a file: AAC in mp4.
+
+    Parameters
+    ----------
+    path
+        The file.
+    info
+        Sample rate and channels.
+    bitrate
+        Bits per second, of all channels; None for the default.
+    """
+
+    def __init__(self, path: Path, info: AudioInfo, bitrate: int | None) -> None:
+        raw = ["-f", "f32le", "-ar", str(info.sample_rate), "-ac", str(info.channels)]
+        self._encoding = Encoding([*raw, "-i", "pipe:0", *_aac(bitrate, info)], path)
+        self._closed = False
+
+    def write(self, block: Block | np.ndarray[Any, Any]) -> None:
+        """Append ``(samples, channels)``."""
+        pipe = self._encoding.process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(np.ascontiguousarray(block, "<f4").data)
+        except BrokenPipeError:
+            self._closed = True
+            raise self._encoding.failure() from None
+
+    def close(self) -> None:
+        """Complete the file."""
+        if not self._closed:
+            self._closed = True
+            self._encoding.end()
+
+
+def write_stem_mp4(
+    path: Path,
+    spools: Mapping[str, Path],
+    bitrate: int | None,
+    gain: float,
+    stop: threading.Event,
+) -> None:
+    """Encode four stems and their sum into one file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    spools
+        Label to a wav file of floats, in any order.
+    bitrate
+        Bits per second of each track; None for the default.
+    gain
+        For all of them.
+    stop
+        Ends it, once it is set.
+
+    Raises
+    ------
+    AudioError
+        If there are not four stems, or ffmpeg fails.
+    CancelledError
+        If it was stopped.
+    """
+    labels = order_labels(spools)
+    mix = path.with_name(f"{path.name.removesuffix('.part')}-mix.spool")
+    try:
+        info = _write_mix(mix, list(spools.values()))
+        tracks = {"Mix": mix, **{label: spools[label] for label in labels}}
+        arguments = [word for each in tracks.values() for word in ("-i", f"file:{each}")]
+        for index, label in enumerate(tracks):
+            arguments += ["-map", str(index), f"-metadata:s:a:{index}", f"handler_name={label}"]
+            arguments += [f"-disposition:a:{index}", "0" if index else "default"]
+        arguments += ["-filter:a", f"volume={gain!r}:precision=float"] if gain != 1 else []
+        arguments += _aac(bitrate, info)
+        Encoding(arguments, path).end(stop)
+    finally:
+        mix.unlink(missing_ok=True)
+    add_stem_box(path, labels)
+
+
+def _aac(bitrate: int | None, info: AudioInfo) -> list[str]:
+    """Options of the encoder; the file states its length to the sample, not to a millisecond."""
+    encoder = ["-c:a", "aac", "-b:a", str(bitrate or AAC_BITRATE * info.channels)]
+    return [*encoder, "-brand", "M4A ", "-movie_timescale", str(info.sample_rate)]
+
+
+def order_labels(labels: Mapping[str, object] | Sequence[str]) -> list[str]:
+    """Four labels in the usual order; others behind, as they come.
+
+    Raises
+    ------
+    AudioError
+        If there are not four.
+    """
+    if len(labels) != len(ORDER):
+        raise AudioError(
+            f"a .stem.mp4 holds {len(ORDER)} stems, not {len(labels)}: use --format m4a"
+        )
+    known = [label for label in ORDER if label in labels]
+    return known + [label for label in labels if label not in ORDER]
+
+
+def _write_mix(path: Path, spools: Sequence[Path]) -> AudioInfo:
+    """The sum of some stems as a file like theirs."""
+    files = [soundfile.SoundFile(native_name(spool)) for spool in spools]
+    info = AudioInfo(files[0].samplerate, files[0].channels, None, "32f")
+    writer = WavWriter(path, "32f", info)
+    try:
+        while len(block := files[0].read(MIX_FRAMES, dtype="float32", always_2d=True)):
+            for file in files[1:]:
+                block += file.read(len(block), dtype="float32", always_2d=True)
+            writer.write(block)
+    finally:
+        writer.close()
+        for file in files:
+            file.close()
+    return info
+
+
+def add_stem_box(path: Path, labels: Sequence[str]) -> None:
+    """Put names and colours of the stems into an mp4 file that ffmpeg wrote.
+
+    Parameters
+    ----------
+    path
+        The file, whose ``moov`` box is the last.
+    labels
+        Of its tracks behind the first.
+    """
+    stems = [
+        {"name": label, "color": colour} for label, colour in zip(labels, COLOURS, strict=True)
+    ]
+    content = {"mastering_dsp": MASTERING, "version": 1, "stems": stems}
+    stem = _box(b"stem", json.dumps(content, separators=(",", ":")).encode("ascii"))
+    with path.open("r+b") as file:
+        boxes = dict(_boxes(file))
+        at, size = boxes[b"moov"]
+        assert at + size == path.stat().st_size, "moov must be last: nothing behind it may move"
+        file.seek(at + 8)
+        inner = file.read(size - 8)
+        file.seek(at)
+        file.write(_box(b"moov", _with_stem(inner, stem)))
+
+
+def _with_stem(inner: bytes, stem: bytes) -> bytes:
+    """The content of ``moov`` with a box more in its ``udta``."""
+    at = 0
+    while at < len(inner):
+        size, name = struct.unpack_from(">I4s", inner, at)
+        if name == b"udta":
+            old = inner[at + 8 : at + size]
+            return inner[:at] + _box(b"udta", old + stem) + inner[at + size :]
+        at += size
+    return inner + _box(b"udta", stem)
+
+
+def _boxes(file: IO[bytes]) -> list[tuple[bytes, tuple[int, int]]]:
+    """Name, place and size of the boxes on the top floor."""
+    found, at = [], 0
+    while len(head := file.read(8)) == 8:
+        size, name = struct.unpack(">I4s", head)
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8))
+        found.append((name, (at, size)))
+        at += size
+        file.seek(at)
+    return found
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), name) + content

@@ -1,0 +1,447 @@
+"""Tags and covers of songs, and how they travel to their stems.
+
+What describes the song travels: names, numbers, date, genre, tempo, key, comment, cover. What
+describes its sound or its place in a program does not, since it would be wrong of a stem: levels
+(ReplayGain, Sound Check), fingerprints and identifiers of the recording, lyrics, cue points.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import AudioError
+from .sections import count_bytes
+
+FRONT_COVER = 3
+FREE_FORM = "----:com.apple.iTunes:"
+
+
+@dataclass(frozen=True)
+class TagNames:
+    """What a tag is called in each kind of file.
+
+    Parameters
+    ----------
+    vorbis
+        In FLAC, Ogg and Opus: the name that is written, then others that are read.
+    id3
+        Frame, in mp3, wav and aiff.
+    mp4
+        Atom.
+    ape, asf
+        In APEv2 tags and Windows Media; only read.
+    """
+
+    vorbis: tuple[str, ...]
+    id3: str
+    mp4: str
+    ape: str
+    asf: str
+
+
+# All tags that travel.
+NAMES = {
+    "title": TagNames(("title",), "TIT2", "\xa9nam", "Title", "Title"),
+    "artist": TagNames(("artist",), "TPE1", "\xa9ART", "Artist", "Author"),
+    "album": TagNames(("album",), "TALB", "\xa9alb", "Album", "WM/AlbumTitle"),
+    "albumartist": TagNames(
+        ("albumartist", "album artist"), "TPE2", "aART", "Album Artist", "WM/AlbumArtist"
+    ),
+    "tracknumber": TagNames(("tracknumber",), "TRCK", "trkn", "Track", "WM/TrackNumber"),
+    "discnumber": TagNames(("discnumber",), "TPOS", "disk", "Disc", "WM/PartOfSet"),
+    "date": TagNames(("date", "year"), "TDRC", "\xa9day", "Year", "WM/Year"),
+    "genre": TagNames(("genre",), "TCON", "\xa9gen", "Genre", "WM/Genre"),
+    "composer": TagNames(("composer",), "TCOM", "\xa9wrt", "Composer", "WM/Composer"),
+    "bpm": TagNames(("bpm", "tempo"), "TBPM", "tmpo", "BPM", "WM/BeatsPerMinute"),
+    "key": TagNames(
+        ("initialkey", "key"), "TKEY", FREE_FORM + "initialkey", "InitialKey", "WM/InitialKey"
+    ),
+    "grouping": TagNames(
+        ("grouping",), "TIT1", "\xa9grp", "Grouping", "WM/ContentGroupDescription"
+    ),
+    "comment": TagNames(("comment", "description"), "COMM", "\xa9cmt", "Comment", "Description"),
+    "label": TagNames(
+        ("label", "organization", "publisher"), "TPUB", FREE_FORM + "LABEL", "Label", "WM/Publisher"
+    ),
+    "copyright": TagNames(("copyright",), "TCOP", "cprt", "Copyright", "Copyright"),
+}
+# Where a number and a total may stand in one: 3/12.
+TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}
+# LIST INFO chunks of wav files, whose names libraries of tags pass over.
+INFO = {
+    b"INAM": "title",
+    b"IART": "artist",
+    b"IPRD": "album",
+    b"ICRD": "date",
+    b"IGNR": "genre",
+    b"ITRK": "tracknumber",
+    b"IPRT": "tracknumber",
+    b"ICMT": "comment",
+    b"ICOP": "copyright",
+}
+# Of an INFO chunk; a larger one is something else.
+INFO_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A picture of the front cover.
+
+    Parameters
+    ----------
+    mime
+        Such as ``image/jpeg``.
+    data
+        The file.
+    """
+
+    mime: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What a file says of its song.
+
+    Parameters
+    ----------
+    values
+        By names in `NAMES`; a song may have several artists or genres.
+    cover
+        The picture, if there is one.
+    warnings
+        Sentences about tags that could not be read.
+    """
+
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cover: Cover | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.cover)
+
+    def text(self, name: str) -> str:
+        """All values of a tag in one; empty if there are none."""
+        return ", ".join(self.values.get(name, ()))
+
+    def of_stem(self, label: str) -> Tags:
+        """Those of one stem: its name is added to the title."""
+        if "title" not in self.values:
+            return self
+        first, *others = self.values["title"]
+        return replace(self, values={**self.values, "title": (f"{first} ({label})", *others)})
+
+
+def stem_label(stem: str) -> str:
+    """A stem's name for people: ``Vocals``, ``Instrumental`` for no_vocals, ``No Drums``."""
+    if stem == "no_vocals":
+        return "Instrumental"
+    return " ".join(word[:1].upper() + word[1:] for word in stem.split("_"))
+
+
+def read_tags(path: Path) -> Tags:
+    """The tags of a file; none if it has none, or where mutagen is not installed.
+
+    What is wrong with tags never stops a song: it becomes a warning.
+    """
+    try:
+        import mutagen
+    except ImportError:
+        return Tags()
+    try:
+        file = mutagen.File(path)
+        tags = Tags() if file is None or file.tags is None else _read(file)
+        return tags or Tags(_read_info(path))
+    except (mutagen.MutagenError, OSError, *FOREIGN) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        return Tags(warnings=(f"the tags of {path} could not be read ({words}): none were copied",))
+
+
+# What a library of tags raises, beside errors of its own, at files that it did not expect.
+FOREIGN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
+
+
+def _read(file: Any) -> Tags:
+    """Tags of any kind that mutagen knows."""
+    kinds: tuple[tuple[str, Callable[[Any], Iterator[tuple[str, list[str]]]]], ...] = (
+        ("ID3", _read_id3),
+        ("VComment", _read_vorbis),
+        ("MP4Tags", _read_mp4),
+        ("APEv2", _read_ape),
+        ("ASFTags", _read_asf),
+    )
+    families = {each.__name__ for each in type(file.tags).__mro__}
+    for family, read in kinds:
+        if family in families:
+            values = {
+                name: tuple(dict.fromkeys(text.strip("\0 ") for text in texts if text.strip("\0 ")))
+                for name, texts in read(file.tags)
+            }
+            return Tags({name: texts for name, texts in values.items() if texts}, _cover(file))
+    return Tags()
+
+
+def _read_id3(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, names in NAMES.items():
+        frames = tags.getall(names.id3)
+        if name == "comment":  # programs keep levels and the like in comments with a name
+            frames = [frame for frame in frames if not frame.desc]
+        if name == "genre":
+            yield name, [genre for frame in frames for genre in frame.genres]
+        else:
+            yield name, [str(text) for frame in frames for text in frame.text]
+
+
+def _read_vorbis(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, names in NAMES.items():
+        texts: list[str] = next((tags[each] for each in names.vorbis if each in tags), [])
+        total = next(iter(tags.get(TOTALS.get(name, ""), [])), "") if name in TOTALS else ""
+        if texts and total and "/" not in texts[0]:
+            texts = [f"{texts[0]}/{total}"]
+        yield name, texts
+
+
+def _read_mp4(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, names in NAMES.items():
+        values = tags.get(names.mp4, [])
+        if name in TOTALS:
+            pairs = ((number, total) for number, total in values if number)
+            yield name, [f"{number}/{total}" if total else str(number) for number, total in pairs]
+        elif names.mp4.startswith(FREE_FORM):
+            yield name, [bytes(value).decode("utf-8", "replace") for value in values]
+        else:
+            yield name, [str(value) for value in values if value]
+
+
+def _read_ape(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, names in NAMES.items():
+        yield name, [str(value) for value in tags[names.ape]] if names.ape in tags else []
+
+
+def _read_asf(tags: Any) -> Iterator[tuple[str, list[str]]]:
+    for name, names in NAMES.items():
+        yield name, [str(value) for value in tags[names.asf]] if names.asf in tags else []
+
+
+def _cover(file: Any) -> Cover | None:
+    """The front cover, or else the first picture."""
+    pictures = sorted(_pictures(file), key=lambda pair: pair[0] != FRONT_COVER)
+    return pictures[0][1] if pictures else None
+
+
+def _pictures(file: Any) -> Iterator[tuple[int, Cover]]:
+    """Kind and content of each picture."""
+    from mutagen.flac import Picture
+
+    tags = file.tags
+    found = [*getattr(file, "pictures", [])]
+    if hasattr(tags, "getall"):
+        found += tags.getall("APIC")
+    elif "metadata_block_picture" in tags:
+        found += [Picture(base64.b64decode(text)) for text in tags["metadata_block_picture"]]
+    for picture in found:
+        if picture.mime != "-->":  # a link
+            yield picture.type, Cover(picture.mime, bytes(picture.data))
+    for picture in tags.get("covr", []) if hasattr(tags, "get") else []:
+        mime = "image/png" if bytes(picture[:4]) == b"\x89PNG" else "image/jpeg"
+        yield FRONT_COVER, Cover(mime, bytes(picture))
+    if "Cover Art (Front)" in tags:
+        _, _, data = bytes(tags["Cover Art (Front)"].value).partition(b"\0")
+        mime = "image/png" if data[:4] == b"\x89PNG" else "image/jpeg"
+        yield FRONT_COVER, Cover(mime, data)
+
+
+def _read_info(path: Path) -> dict[str, tuple[str, ...]]:
+    """Tags of the LIST INFO chunk of a wav file."""
+    values: dict[str, tuple[str, ...]] = {}
+    with path.open("rb") as file:
+        if file.read(4) not in (b"RIFF", b"RF64"):
+            return values
+        at, end = 12, count_bytes(path)
+        while at + 8 <= end:
+            file.seek(at)
+            name, size = struct.unpack("<4sI", file.read(8))
+            if name == b"LIST" and size <= INFO_BYTES and (body := file.read(size))[:4] == b"INFO":
+                values |= dict(_info_entries(body[4:]))
+            at += 8 + size + size % 2
+    return values
+
+
+def _info_entries(body: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
+    at = 0
+    while at + 8 <= len(body):
+        name, size = struct.unpack_from("<4sI", body, at)
+        raw = body[at + 8 : at + 8 + size].split(b"\0")[0].strip()
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = raw.decode("cp1252", "replace")
+        if text and name in INFO:
+            yield INFO[name], (text,)
+        at += 8 + size + size % 2
+
+
+def write_tags(path: Path, container: str, tags: Tags) -> None:
+    """Write tags into a complete audio file, which has none yet.
+
+    The same tags give the same bytes.
+
+    Parameters
+    ----------
+    path
+        The file; its name may have any suffix.
+    container
+        A name in `unetsep.audio.formats.CONTAINERS`.
+    tags
+        What to write.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    AudioError
+        If the file cannot hold the tags.
+    """
+    import mutagen
+
+    try:
+        WRITERS[container](path, tags)
+    except mutagen.MutagenError as error:
+        if error.args and isinstance(error.args[0], OSError):
+            raise error.args[0] from error
+        raise AudioError(
+            f"the tags of {path.parent} could not be written ({error}): use --no-tags"
+        ) from error
+
+
+def _write_flac(path: Path, tags: Tags) -> None:
+    from mutagen.flac import FLAC
+
+    file = FLAC(path)
+    _fill_vorbis(file, tags)
+    if tags.cover:
+        file.add_picture(_picture(tags.cover))
+    file.save()
+
+
+def _write_ogg(path: Path, tags: Tags) -> None:
+    from mutagen.oggvorbis import OggVorbis
+
+    _fill_ogg(OggVorbis(path), tags)
+
+
+def _write_opus(path: Path, tags: Tags) -> None:
+    from mutagen.oggopus import OggOpus
+
+    _fill_ogg(OggOpus(path), tags)
+
+
+def _fill_ogg(file: Any, tags: Tags) -> None:
+    _fill_vorbis(file, tags)
+    if tags.cover:
+        text = base64.b64encode(_picture(tags.cover).write()).decode("ascii")
+        file["metadata_block_picture"] = [text]
+    file.save()
+
+
+def _fill_vorbis(file: Any, tags: Tags) -> None:
+    if file.tags is None:
+        file.add_tags()
+    for name, texts in tags.values.items():
+        file[NAMES[name].vorbis[0]] = list(texts)
+
+
+def _picture(cover: Cover) -> Any:
+    from mutagen.flac import Picture
+
+    picture = Picture()
+    picture.type, picture.mime, picture.data = FRONT_COVER, cover.mime, cover.data
+    return picture
+
+
+def _write_mp3(path: Path, tags: Tags) -> None:
+    from mutagen.id3 import ID3
+
+    found = ID3()
+    _fill_id3(found, tags)
+    found.save(path, v2_version=4)
+
+
+def _write_wav(path: Path, tags: Tags) -> None:
+    from mutagen.wave import WAVE
+
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return  # RF64, beyond 4 GiB, is not known to programs that read tags in wav files
+    wave = WAVE(path)
+    wave.add_tags()
+    _fill_id3(wave.tags, tags)
+    wave.save(v2_version=4)
+
+
+def _fill_id3(found: Any, tags: Tags) -> None:
+    from mutagen import id3
+
+    for name, texts in tags.values.items():
+        frame = NAMES[name].id3
+        if frame == "COMM":
+            found.add(id3.COMM(encoding=3, lang="eng", desc="", text=list(texts)))
+        else:
+            found.add(vars(id3)[frame](encoding=3, text=list(texts)))
+    if tags.cover:
+        cover = tags.cover
+        found.add(id3.APIC(encoding=3, mime=cover.mime, type=FRONT_COVER, desc="", data=cover.data))
+
+
+def _write_mp4(path: Path, tags: Tags) -> None:
+    from mutagen.mp4 import MP4, MP4Cover, MP4FreeForm
+
+    file = MP4(path)
+    if file.tags is None:
+        file.add_tags()
+    for name, texts in tags.values.items():
+        atom = NAMES[name].mp4
+        if name in TOTALS:
+            file[atom] = [_pair(texts[0])]
+        elif name == "bpm":
+            file[atom] = [round(_number(texts[0]))]
+        elif atom.startswith(FREE_FORM):
+            file[atom] = [MP4FreeForm(text.encode()) for text in texts]
+        else:
+            file[atom] = list(texts)
+    if tags.cover:
+        png = tags.cover.mime == "image/png"
+        form = MP4Cover.FORMAT_PNG if png else MP4Cover.FORMAT_JPEG
+        file["covr"] = [MP4Cover(tags.cover.data, form)]
+    file.save()
+
+
+def _pair(text: str) -> tuple[int, int]:
+    """``3/12`` as two numbers that an atom can hold."""
+    number, _, total = text.partition("/")
+    return round(_number(number)), round(_number(total))
+
+
+def _number(text: str) -> float:
+    """A number from 0 to 65535; 0 if a text is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if 0 <= value <= 0xFFFF else 0.0
+
+
+WRITERS: dict[str, Callable[[Path, Tags], None]] = {
+    "wav": _write_wav,
+    "flac": _write_flac,
+    "ogg": _write_ogg,
+    "opus": _write_opus,
+    "mp3": _write_mp3,
+    "m4a": _write_mp4,
+    "stem.mp4": _write_mp4,
+}

@@ -104,9 +104,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="wav",
     show_default=True,
     type=click.Choice([*CONTAINERS]),
-    help="Output format: "
-    + ", ".join(f"{name} ({row.help})" for name, row in CONTAINERS.items())
-    + ".",
+    help="Of the stems. " + " ".join(f"{name}: {row.help}." for name, row in CONTAINERS.items()),
 )
 @click.option(
     "--bit-depth",

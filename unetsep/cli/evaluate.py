@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from ..train.evaluation.compare import Difference
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
+from ..train.evaluation.measures import MEASURES, choose_measures
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import find_tracks
@@ -87,6 +88,7 @@ def run_eval(options: EvalOptions) -> bool:
         Whether every track could be scored.
     """
     settings = options.settings
+    settings = replace(settings, measures=choose_measures(settings.measures))
     if settings.duration is not None and not settings.duration > 0:
         raise ValueError(f"--duration must be more than 0 seconds, got {settings.duration}")
     root = musdb_root(options.musdb_root)
@@ -104,7 +106,7 @@ def run_eval(options: EvalOptions) -> bool:
         outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
     data = f"{len(tracks)} {options.subset} tracks of {root.resolve().name}, "
     data += reports.lengths(outcomes)
-    report = reports.collect(methods, outcomes, data, settings.metrics)
+    report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
     figures = options.figures and any(row.tracks for row in report.rows)
     paths = _write(report, settings.output, figures)
     if options.as_json:
@@ -219,8 +221,9 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
 
 def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
     """The ``compare`` command."""
-    if metric not in METRICS:
-        raise ValueError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    if metric not in (*METRICS, *MEASURES):
+        known = ", ".join((*METRICS, *MEASURES))
+        raise ValueError(f"--metric must be one of {known}, got {metric!r}")
     left, right = (path if path.is_dir() else output / path for path in (a, b))
     differences = compare_folders(left, right, metric)
     if as_json:

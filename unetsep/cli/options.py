@@ -383,6 +383,13 @@ def import_spleeter(**options: Any) -> None:
     help="bsseval adds ISR, SIR and SAR; museval computes the same by museval, slowly.",
 )
 @click.option(
+    "--measures",
+    default=(),
+    type=names,
+    metavar="A,B",
+    help="Further ones: si-sdr; lsd, log-spectral distance by band; all.  [default: none]",
+)
+@click.option(
     "--sources",
     multiple=True,
     type=names,
@@ -411,7 +418,9 @@ def evaluate(**options: Any) -> None:
 @click.command(cls=TrainingCommand)
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
-@click.option("--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR")
+@click.option(
+    "--metric", default="SDR", show_default=True, metavar="SDR|ISR|...", help="Or a measure."
+)
 @output("evaluation", "Where A and B are looked for if they are names.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @tracebacks

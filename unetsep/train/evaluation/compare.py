@@ -27,6 +27,8 @@ class Difference:
         Each method's median over the tracks that both scored.
     better
         Tracks on which B is better.
+    lower_is_better
+        Whether a negative difference speaks for B.
     """
 
     stem: str
@@ -34,13 +36,14 @@ class Difference:
     a: float
     b: float
     better: int
+    lower_is_better: bool = False
 
     @property
     def verdict(self) -> str:
         """What the interval says: ``A``, ``B`` or ``undecided``."""
         if math.isnan(self.gain.low) or self.gain.low <= 0 <= self.gain.high:
             return "undecided"
-        return "B" if self.gain.low > 0 else "A"
+        return "B" if (self.gain.low > 0) != self.lower_is_better else "A"
 
 
 def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
@@ -71,7 +74,8 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     a, b
         Folders of results.
     metric
-        One of SDR, ISR, SIR, SAR.
+        One of SDR, ISR, SIR, SAR, or a key of `unetsep.train.evaluation.measures.MEASURES`; where
+        less is better, B is better if the difference is negative.
 
     Raises
     ------
@@ -96,19 +100,20 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
         ]
         pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
         if pairs:
-            differences.append(_difference(stem, pairs))
+            differences.append(_difference(stem, pairs, lower="lsd" in metric))
     if not differences:
         raise UnetsepError(
-            f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval?"
+            f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval, or "
+            f"--measures {metric}?"
         )
     return differences
 
 
-def _difference(stem: str, pairs: list[tuple[float, float]]) -> Difference:
+def _difference(stem: str, pairs: list[tuple[float, float]], *, lower: bool) -> Difference:
     gains = [b - a for a, b in pairs]
     medians = [track_median(column).value for column in zip(*pairs, strict=True)]
-    better = sum(gain > 0 for gain in gains)
-    return Difference(stem, track_median(gains), medians[0], medians[1], better)
+    better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
+    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower)
 
 
 def _check_pair(

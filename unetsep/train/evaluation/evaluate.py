@@ -38,12 +38,15 @@ class Settings:
     sources
         Sets of stems in which every method is scored, see `unetsep.train.evaluation.stem_sets`;
         without any each is scored in the set that it gives.
+    measures
+        Further ones, keys of `unetsep.train.evaluation.measures.MEASURES`.
     """
 
     output: Path
     metrics: str = "sdr"
     duration: float | None = None
     sources: tuple[Sources, ...] = ()
+    measures: tuple[str, ...] = ()
 
     @property
     def sets(self) -> tuple[Sources, ...]:
@@ -243,8 +246,8 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             path = results.path_of(settings.output, method.name, track, sources)
             try:
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
-                there = results.reusable(path, origin, settings.metrics)
-                scores = there or _score(song, method, sources, settings.metrics, estimates)
+                there = results.reusable(path, origin, settings.metrics, settings.measures)
+                scores = there or _score(song, method, sources, settings, estimates)
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -277,7 +280,11 @@ class _DecodedOnce:
 
 
 def _score(
-    song: _DecodedOnce, method: Method, sources: Sources, metrics: str, estimates: dict[str, Signal]
+    song: _DecodedOnce,
+    method: Method,
+    sources: Sources,
+    settings: Settings,
+    estimates: dict[str, Signal],
 ) -> TrackScores:
     """Scores in a set; ``estimates`` is filled if it is empty."""
     scored = _scored_set(method, song.track, sources)
@@ -288,6 +295,7 @@ def _score(
         references(audio, scored),
         regroup(estimates, scored, song.track.stems),
         audio.sample_rate,
-        mode=metrics,
+        mode=settings.metrics,
         mixture=audio.mixture,
+        measures=settings.measures,
     )

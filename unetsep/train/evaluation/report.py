@@ -17,6 +17,7 @@ from ..data.musdb import STEMS
 from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median
+from .measures import MEASURES
 from .published import PUBLISHED, Published
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
@@ -93,17 +94,25 @@ class EvaluationReport:
         What was scored, in words: root, subset, number of tracks, duration.
     metrics
         The mode of `unetsep.train.evaluation.scoring`.
+    measures
+        Keys of `unetsep.train.evaluation.measures.MEASURES`.
     """
 
     rows: tuple[Row, ...]
     data: str
     metrics: str
+    measures: tuple[str, ...] = ()
     published: tuple[Published, ...] = PUBLISHED
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Metrics that were computed."""
         return METRICS[:1] if self.metrics == "sdr" else METRICS
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """Metrics and further measures."""
+        return (*self.shown, *self.measures)
 
     @property
     def sets(self) -> dict[Sources, tuple[Row, ...]]:
@@ -127,7 +136,11 @@ class EvaluationReport:
 
 
 def collect(
-    methods: Sequence[Method], outcomes: Iterable[Outcome], data: str, metrics: str
+    methods: Sequence[Method],
+    outcomes: Iterable[Outcome],
+    data: str,
+    metrics: str,
+    measures: tuple[str, ...] = (),
 ) -> EvaluationReport:
     """Rows from the outcomes of `unetsep.train.evaluation.evaluate.evaluate`.
 
@@ -139,7 +152,7 @@ def collect(
         mine = [outcome for outcome in found if outcome.method == method.name]
         for asked in dict.fromkeys(outcome.sources for outcome in mine):
             rows += _rows(method, [outcome for outcome in mine if outcome.sources == asked])
-    return EvaluationReport(tuple(rows), data, metrics)
+    return EvaluationReport(tuple(rows), data, metrics, measures)
 
 
 def _rows(method: Method, outcomes: Sequence[Outcome]) -> list[Row]:
@@ -222,6 +235,10 @@ def titled_tables(report: EvaluationReport) -> list[tuple[str, list[list[str]]]]
     for stems, rows in report.sets.items():
         place = f", set {', '.join(stems)}" if several or stems != STEMS else ""
         tables += [(f"{each} (dB){place}", measured_table(rows, each)) for each in report.shown]
+        tables += [
+            (f"{MEASURES[name].title}{place}", measured_table(rows, name))
+            for name in report.measures
+        ]
         tables.append((f"Leakage (dB, lower is better){place}", leakage_table(rows)))
     return tables
 
@@ -273,7 +290,7 @@ def to_csv(report: EvaluationReport) -> str:
     )
     for row in report.rows:
         about = [row.name, row.kind, "-".join(row.stems)]
-        for metric in report.shown:
+        for metric in report.everything:
             for stem in (*row.stems, "mean"):
                 found = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
                 numbers = [_csv(found.value), _csv(found.low), _csv(found.high)]
@@ -293,7 +310,7 @@ def tracks_csv(report: EvaluationReport) -> str:
     for row in report.rows:
         for track, scores in row.tracks.items():
             for stem in scores.stems:
-                for metric in report.shown:
+                for metric in report.everything:
                     value = scores.median(stem, metric)
                     writer.writerow(
                         [row.name, "-".join(row.stems), track, stem, metric, _csv(value)]
@@ -312,6 +329,7 @@ def to_json(report: EvaluationReport) -> str:
         "definition": definition(report),
         "data": report.data,
         "metrics": report.metrics,
+        "measures": {name: MEASURES[name].title for name in report.measures},
         "bootstrap": {"draws": DRAWS, "seed": SEED, "coverage": COVERAGE},
         "methods": [_row(report, row) for row in report.rows],
         "published": [asdict(entry) for entry in report.published],
@@ -331,7 +349,7 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
         "scores": {
             metric: {stem: asdict(row.interval(stem, metric)) for stem in row.stems}
             | {"mean": asdict(row.mean(metric))}
-            for metric in report.shown
+            for metric in report.everything
         },
         "leakage": {
             stem: dict(zip(("median", "seconds"), row.leakage(stem), strict=True))
@@ -340,7 +358,7 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
         "tracks": {
             name: {
                 metric: {s: scores.median(s, metric) for s in scores.stems}
-                for metric in report.shown
+                for metric in report.everything
             }
             for name, scores in row.tracks.items()
         },

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
             "stems": list(scores.stems),
             "silent": list(scores.silent),
             "leakage": _leakage(scores),
+            "measures": {
+                name: {stem: _rounded(value) for stem, value in found.items()}
+                for name, found in scores.measures.items()
+            },
             "origin": origin.to_dict(),
         },
     }
@@ -146,15 +151,18 @@ def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnetsepError(f"{path} holds no scores in museval's layout: {error}") from error
     silent = tuple(about.get("silent", ()))
-    return TrackScores(stems, values, silent, duration, leakage), about
+    measures = about.get("measures") or {}
+    return TrackScores(stems, values, silent, duration, leakage, measures), about
 
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def reusable(path: Path, origin: Origin, mode: str) -> TrackScores | None:
-    """Scores that are there already, of the same origin and with the metrics asked for."""
+def reusable(
+    path: Path, origin: Origin, mode: str, measures: Collection[str] = ()
+) -> TrackScores | None:
+    """Scores that are there already, of the same origin and with all that is asked for."""
     if not path.is_file():
         return None
     try:
@@ -163,4 +171,5 @@ def reusable(path: Path, origin: Origin, mode: str) -> TrackScores | None:
         return None  # half a file of another program: score again and replace it
     have = about.get("metrics")
     enough = have == mode or (mode == "sdr" and have in ("bsseval", "museval"))
+    enough = enough and set(measures) <= set(scores.measures)
     return scores if enough and about.get("origin") == origin.to_dict() else None

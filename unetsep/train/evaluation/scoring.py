@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from .leakage import frame_leakage
+from .measures import MEASURES
 from .sdr import Array, Signals, frame_sdr, match_length, median, silent_stems
 
 METRICS = ("SDR", "ISR", "SIR", "SAR")
@@ -36,6 +37,8 @@ class TrackScores:
     leakage
         ``(stems, frames)`` in dB, NaN where a stem is heard; see
         `unetsep.train.evaluation.leakage`. None where the mixture is not known.
+    measures
+        For each further measure of `unetsep.train.evaluation.measures` a number for each stem.
     """
 
     stems: tuple[str, ...]
@@ -43,9 +46,12 @@ class TrackScores:
     silent: tuple[str, ...] = field(default=())
     duration: float = 1.0
     leakage: Array | None = None
+    measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def median(self, stem: str, metric: str = "SDR") -> float:
-        """A stem's median over frames; NaN where it has no score."""
+        """A stem's median over frames, or a measure of the whole; NaN where it has no score."""
+        if metric in MEASURES:
+            return self.measures.get(metric, {}).get(stem, float("nan"))
         if stem not in self.stems:
             return float("nan")
         return float(median(self.values[metric][self.stems.index(stem)]))
@@ -58,6 +64,7 @@ def score(
     *,
     mode: str = "sdr",
     mixture: Signals | None = None,
+    measures: Sequence[str] = (),
 ) -> TrackScores:
     """Score estimates of one track.
 
@@ -75,6 +82,8 @@ def score(
         One of `MODES`.
     mixture
         ``(channels, samples)``, for the leakage; without it there is none.
+    measures
+        Keys of `unetsep.train.evaluation.measures.MEASURES`.
 
     Raises
     ------
@@ -109,7 +118,14 @@ def score(
             values[metric][heard] = found
     leakage = None if mixture is None else frame_leakage(true, guess, mixture, window=window)
     silent_names = tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
-    return TrackScores(stems, values, silent_names, leakage=leakage)
+    more = {
+        name: {
+            stem: MEASURES[name].compute(true[index], guess[index], sample_rate)
+            for index, stem in enumerate(stems)
+        }
+        for name in measures
+    }
+    return TrackScores(stems, values, silent_names, leakage=leakage, measures=more)
 
 
 def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str, Array]:

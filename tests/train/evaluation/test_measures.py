@@ -1,0 +1,101 @@
+"""Measures on signals whose values are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.signals import RATE, noise
+from unetsep.cli import main
+from unetsep.train.evaluation import results
+from unetsep.train.evaluation.compare import compare
+from unetsep.train.evaluation.estimates import baseline_methods
+from unetsep.train.evaluation.evaluate import Settings, evaluate
+from unetsep.train.evaluation.measures import (
+    BANDS,
+    MEASURES,
+    choose_measures,
+    log_spectral_distance,
+    si_sdr,
+)
+from unetsep.train.evaluation.tracks import find_tracks
+
+
+def signal(seed: int, samples: int = RATE) -> np.ndarray:
+    return noise(seed, samples).astype(np.float32) / 4
+
+
+def test_si_sdr_knows_no_level() -> None:
+    true, error = signal(0).astype(np.float64), signal(1).astype(np.float64)
+    error -= true * (error.ravel() @ true.ravel()) / (true.ravel() @ true.ravel())
+    error *= np.linalg.norm(true) / np.linalg.norm(error) / 10
+    for scale in (1.0, 0.01, -3.0):
+        assert si_sdr(true, scale * (true + error), RATE) == pytest.approx(20, abs=1e-6)
+
+
+def test_si_sdr_of_silence_is_not_defined() -> None:
+    assert np.isnan(si_sdr(0 * signal(0), signal(0), RATE))
+    assert np.isnan(si_sdr(signal(0), 0 * signal(0), RATE))
+
+
+@pytest.mark.parametrize("band", BANDS.values())
+def test_a_level_that_is_wrong_by_so_many_decibels_is_that_distance(
+    band: tuple[float, float],
+) -> None:
+    true = signal(0)
+    for factor in (0.5, 2.0):
+        found = log_spectral_distance(true, factor * true, RATE, band=band)
+        assert found == pytest.approx(20 * np.log10(2), abs=0.02)
+    assert log_spectral_distance(true, true, RATE, band=band) == 0
+
+
+def test_an_error_above_11_khz_is_seen_there_and_nowhere_else() -> None:
+    true = signal(0)
+    spectrum = np.fft.rfft(true)
+    spectrum[:, int(11_500 * true.shape[1] / RATE) :] = 0
+    cut = np.fft.irfft(spectrum, true.shape[1]).astype(np.float32)
+    found = {name: log_spectral_distance(true, cut, RATE, band=b) for name, b in BANDS.items()}
+    assert found["lsd-11k-16k"] > 30
+    assert all(value < 1 for name, value in found.items() if name != "lsd-11k-16k")
+
+
+def test_a_band_that_the_rate_does_not_have_and_silence_have_no_distance() -> None:
+    assert np.isnan(log_spectral_distance(signal(0), signal(1), 16_000, band=(11_025, 16_000)))
+    assert np.isnan(log_spectral_distance(0 * signal(0), signal(1), RATE, band=(0, 250)))
+
+
+def test_measures_are_chosen_by_name_or_kind() -> None:
+    assert choose_measures(["si-sdr"]) == ("si-sdr",)
+    assert choose_measures(["lsd"]) == tuple(BANDS)
+    assert choose_measures(["lsd", "all"]) == (*BANDS, "si-sdr")
+    with pytest.raises(ValueError, match="there is no 'pesq', expected all, lsd, si-sdr"):
+        choose_measures(["pesq"])
+
+
+def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Path) -> None:
+    tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4,oracle-2")
+    plain = Settings(tmp_path)
+    assert not any(outcome.reused for outcome in evaluate(tracks, methods, plain))
+    more = Settings(tmp_path, measures=tuple(MEASURES))
+    found = evaluate(tracks, methods, more)
+    assert not any(outcome.reused for outcome in found)
+    assert all(outcome.reused for outcome in evaluate(tracks, methods, more))
+    assert all(outcome.reused for outcome in evaluate(tracks, methods, plain))
+    scores = results.read(tmp_path / "oracle-2" / "test" / "Ana - One.json")[0]
+    assert scores.median("bass", "si-sdr") == scores.measures["si-sdr"]["bass"]
+    for metric in ("SDR", "si-sdr", "lsd-2k-8k"):
+        verdicts = {
+            each.verdict for each in compare(tmp_path / "mixture-4", tmp_path / "oracle-2", metric)
+        }
+        assert verdicts == {"B"}, metric
+    words = ["eval", "--musdb-root", str(root), "-o", str(tmp_path), "--measures", "lsd,si-sdr"]
+    words += ["--estimates", str(root / "test"), "--baselines", "mixture-4", "--no-figures"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## SI-SDR (dB, higher is better)" in text
+    assert "## Log-spectral distance, 11025 to 16000 Hz (dB, lower is better)" in text
+    assert ",lsd-0-250," in (tmp_path / "report.csv").read_text(encoding="utf-8")

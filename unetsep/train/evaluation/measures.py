@@ -1,0 +1,125 @@
+"""Measures beside SDR, of whole tracks: each says something to which SDR is blind.
+
+None of them is SDR, and none is comparable with it. With the reference ``s``, the estimate ``e``
+and all channels together:
+
+``si-sdr`` (dB, higher is better; Le Roux et al., ICASSP 2019)
+    ``10 log10(|a s|^2 / |a s - e|^2)`` with ``a = <e, s> / |s|^2``: errors of level do not count.
+``lsd-...`` (dB, lower is better; Gray and Markel, 1976)
+    Log-spectral distance in a band: in each frame of 46 ms the root mean square over its bins of
+    ``20 log10((|S| + f) / (|E| + f))``, then the mean over the frames in which the reference is
+    heard in the band, within 60 dB of its loudest frame. The floor ``f`` lies 80 dB below the root
+    mean square of the reference's spectrum in the band. Quiet bins count as much as loud ones, and
+    so do cymbals above 11 kHz.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...dsp.spectrogram import stft
+from .sdr import Signals
+
+WINDOW, HOP = 2048, 1024
+FLOOR_DB, HEARD_DB = -80.0, -60.0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number for an estimate of a whole track.
+
+    Parameters
+    ----------
+    compute
+        Of reference and estimate, each ``(channels, samples)`` of one length, and the sample
+        rate in Hz; NaN where it is not defined.
+    title
+        For tables: unit, and which way is better.
+    """
+
+    compute: Callable[[Signals, Signals, int], float]
+    title: str
+
+
+def si_sdr(reference: Signals, estimate: Signals, rate: int) -> float:  # noqa: ARG001
+    """Scale-invariant SDR in dB; NaN for a silent reference or estimate."""
+    s, e = (np.asarray(x, np.float64).ravel() for x in (reference, estimate))
+    power = s @ s
+    if power == 0 or not e.any():
+        return math.nan
+    target = (e @ s / power) * s
+    error = target - e
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(target @ target / (error @ error)))
+
+
+def log_spectral_distance(
+    reference: Signals,
+    estimate: Signals,
+    rate: int,
+    *,
+    band: tuple[float, float],
+) -> float:
+    """Log-spectral distance in dB in a band of frequencies, in Hz; NaN if it is silent there."""
+    low, high = (min(WINDOW // 2 + 1, math.ceil(edge * WINDOW / rate)) for edge in band)
+    true, guess = (_magnitudes(x)[:, low:high] for x in (reference, estimate))
+    level = true.square().mean(dim=(0, 1)).sqrt()  # (frames,)
+    if low >= high or not level.any():
+        return math.nan
+    floor = true.square().mean().sqrt() * 10 ** (FLOOR_DB / 20)
+    heard = level > level.max() * 10 ** (HEARD_DB / 20)
+    ratio = 20 * ((true + floor) / (guess + floor)).log10()
+    distance = ratio.square().mean(dim=(0, 1)).sqrt()
+    return float(distance[heard].mean())
+
+
+def _magnitudes(signal: Signals) -> torch.Tensor:
+    """``(channels, bins, frames)`` in double precision, the end filled up with silence."""
+    samples = torch.from_numpy(np.ascontiguousarray(signal, np.float32))
+    missing = max(WINDOW - samples.shape[-1], -(samples.shape[-1] - WINDOW) % HOP)
+    padded = torch.nn.functional.pad(samples, (0, missing))
+    return stft(padded, WINDOW, HOP).abs().double()
+
+
+BANDS = {
+    "lsd-0-250": (0, 250),
+    "lsd-250-2k": (250, 2_000),
+    "lsd-2k-8k": (2_000, 8_000),
+    "lsd-8k-11k": (8_000, 11_025),
+    "lsd-11k-16k": (11_025, 16_000),
+}
+MEASURES = {
+    "si-sdr": Measure(si_sdr, "SI-SDR (dB, higher is better)"),
+    **{
+        name: Measure(
+            functools.partial(log_spectral_distance, band=band),
+            f"Log-spectral distance, {band[0]:g} to {band[1]:g} Hz (dB, lower is better)",
+        )
+        for name, band in BANDS.items()
+    },
+}
+
+
+def choose_measures(names: Iterable[str]) -> tuple[str, ...]:
+    """Keys of `MEASURES` from names; ``lsd`` stands for all its bands, ``all`` for everything.
+
+    Raises
+    ------
+    ValueError
+        If there is no such measure.
+    """
+    chosen: dict[str, None] = {}
+    for name in names:
+        found = [key for key in MEASURES if name in (key, "all", key.partition("-")[0])]
+        if not found:
+            raise ValueError(
+                f"--measures: there is no {name!r}, expected all, lsd, {', '.join(MEASURES)}"
+            )
+        chosen |= dict.fromkeys(found)
+    return tuple(chosen)

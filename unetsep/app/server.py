@@ -378,6 +378,7 @@ def listen(host: str, port: int) -> socket.socket:
     UnetsepError
         If the address is not ours or the port is taken.
     """
+    sock: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -387,6 +388,8 @@ def listen(host: str, port: int) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         raise UnetsepError(
             f"the app cannot listen at {host}, port {port}: {error.strerror}; choose another "
             "with --host or --port"
@@ -411,8 +414,9 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
     """
     names = offered_names(settings.models)
     sock = listen(settings.host, settings.port)
-    folder = WorkFolder(settings.folder or user_folder() / "app")
+    folder: WorkFolder | None = None
     try:
+        folder = WorkFolder(settings.folder or user_folder() / "app")
         worker = WorkerProcess(names, settings.device, settings.threads)
         queue = JobQueue(folder.path, worker, settings.limits)
         try:
@@ -436,7 +440,8 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
             await queue.close()
     finally:
         sock.close()
-        folder.remove()
+        if folder is not None:
+            folder.remove()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,227 @@
+"""``unetsep app`` as a process: crowds, kills, signals, and no network."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from tests.app.serving import ROOT, Command, command, form, until
+from tests.signals import music
+from unetsep.cli import main
+from unetsep.cli.app import AppOptions, has_screen
+from unetsep.cli.options import app as app_command
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "tune.flac"
+    soundfile.write(path, music(3).T, 44_100)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
+        minute = np.sin(np.arange(480_000) / 50) / 4
+        for _ in range(60):
+            file.write(minute)
+    return path
+
+
+def heavy(tune: Path) -> bytes:
+    """A song of half a second in a wav file of 12 MB, most of it a chunk that nobody reads."""
+    file = io.BytesIO()
+    soundfile.write(file, soundfile.read(tune)[0][:22_050], 44_100, format="WAV")
+    content = file.getvalue() + struct.pack("<4sI", b"JUNK", 12 * MEGABYTE) + bytes(12 * MEGABYTE)
+    return content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process ever had, in bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def options(model: Path, folder: Path) -> list[str]:
+    words = f"-m {model} -d cpu --threads 1 --queue 30 --max-upload 20 --folder {folder}"
+    return words.split()
+
+
+def crowd(app: Command, tune: Path) -> None:
+    """Twenty uploads at once, 240 MB together: all are separated, in little memory."""
+    (worker,) = children(app.process.pid)
+    app.wait(app.send(tune).json["id"])  # the worker has its buffers now
+    before, worker_before = peak(app.process.pid), peak(worker)
+    kind, body = form({}, "noise.wav", heavy(tune))
+    begin = threading.Barrier(20)
+
+    def send(_: int) -> str:
+        begin.wait()
+        answer = app.ask("POST", "/separate", body, {"content-type": kind})
+        assert answer.status == 202
+        return str(answer.json["id"])
+
+    with ThreadPoolExecutor(20) as pool:
+        ids = list(pool.map(send, range(20)))
+    assert {app.wait(id_)["state"] for id_ in ids} == {"done"}
+    assert peak(app.process.pid) - before < 60 * MEGABYTE
+    assert peak(worker) - worker_before < 60 * MEGABYTE
+    assert b'unetsep_jobs_total{outcome="done"} 21.0' in app.get("/metrics").body
+
+
+def test_crowds_kills_and_signals_leave_nothing_behind(
+    tiny_model: Path, tmp_path: Path, tune: Path, hour: Path
+) -> None:
+    with command(*options(tiny_model, tmp_path)) as app:
+        crowd(app, tune)
+        id_ = app.send(hour).json["id"]
+        until(lambda: app.job(id_)["progress"])
+        (worker,) = children(app.process.pid)
+        app.end(signal.SIGKILL)
+        until(lambda: not lives(worker))
+    (left,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert list(left.rglob("upload"))
+    with command(*options(tiny_model, tmp_path)) as app:
+        assert not left.exists()
+        id_ = app.send(hour).json["id"]
+        until(lambda: app.job(id_)["progress"])
+        (worker,) = children(app.process.pid)
+        with socket.create_connection(("127.0.0.1", app.port)) as slow:
+            slow.sendall(b"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n")
+            slow.sendall(b"Content-Type: multipart/form-data; boundary=mark\r\n\r\n--mark\r\n")
+            until(lambda: app.get("/health").json["waiting"])
+            code, seconds = app.end()
+        assert (code, seconds < 10) == (0, True)
+        assert not lives(worker)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Whoever asks for an address that is not this machine's ends with it written down.
+WATCH = """
+import os, sys
+def watch(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        name = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = arguments[-1]
+        name = address[0] if isinstance(address, tuple) else None
+    else:
+        return
+    if name not in (None, "127.0.0.1", "localhost", "::1"):
+        with open(os.environ["ASKED"], "a") as file:
+            file.write(f"{event} {name}\\n")
+        os._exit(9)
+sys.addaudithook(watch)
+"""
+# Takes the only device of a network name space up, then runs the app and asks it.
+ALONE = """
+import fcntl, json, socket, struct, sys
+from pathlib import Path
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+from tests.app.serving import command
+model, folder, tune = sys.argv[1:]
+with command("-m", model, "-m", "fast", "-d", "cpu", "--threads", "1", "--folder", folder) as app:
+    model = app.get("/choices").json["models"][1]["name"]
+    job = app.wait(app.send(Path(tune), player="true", model=model).json["id"])
+    pages = [app.get(path).status for path in ("/", "/api", job["player"], job["zip"])]
+    print(json.dumps({"state": job["state"], "pages": pages, "code": app.end()[0]}))
+"""
+
+
+def test_with_the_network_cut_it_works_and_asks_nobody(
+    tiny_model: Path, tmp_path: Path, tune: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    asked = tmp_path / "asked"
+    environment = os.environ | {
+        "ASKED": str(asked),
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+    }
+    check = [sys.executable, "-c", "import socket; socket.getaddrinfo('example.org', 80)"]
+    assert subprocess.run(check, env=environment, check=False).returncode == 9
+    assert asked.read_text() == "socket.getaddrinfo example.org\n"
+    asked.unlink()
+    cut = ["unshare", "-rn"]
+    if not shutil.which("unshare") or subprocess.run([*cut, "true"], check=False).returncode:
+        cut = []  # the hook still sees whoever asks
+    words = [sys.executable, "-c", ALONE, tiny_model, tmp_path / "app", tune]
+    run = subprocess.run(
+        [*cut, *map(str, words)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told == {"state": "done", "pages": [200, 200, 200, 200], "code": 0}
+    assert not asked.exists()
+
+
+def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> None:
+    def error(*words: str) -> str:
+        arguments = ["app", "--no-browser", "--folder", str(tmp_path), *words]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 1
+        return result.output.splitlines()[-1]
+
+    assert "there is no model 'nothing'" in error("-m", "nothing")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        sentence = error("-m", str(tiny_model), "--port", port)
+    assert sentence.startswith(f"Error: the app cannot listen at 127.0.0.1, port {port}: Address")
+    assert "expected" in error("-m", __file__, "--port", "0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_become_limits() -> None:
+    words = ["--max-upload", "1.5", "--time-limit", "2", "--keep", "0.5", "--disk", "3"]
+    values = app_command.make_context("app", words).params
+    limits = AppOptions(**values).settings().limits
+    assert (limits.upload_bytes, limits.seconds) == (1_500_000, 120)
+    assert (limits.keep_seconds, limits.disk_bytes) == (1800, 3_000_000_000)
+    defaults = AppOptions(**app_command.make_context("app", []).params).settings()
+    assert defaults.limits == type(limits)()
+    assert (defaults.host, defaults.port) == ("127.0.0.1", type(defaults)().port)
+
+
+def test_no_browser_is_opened_where_there_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert not has_screen()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert has_screen()

@@ -21,7 +21,7 @@ import pytest
 
 from unetsep.app import server
 from unetsep.app.jobs import JobQueue
-from unetsep.app.server import AppSettings, serve
+from unetsep.app.server import AppServer, AppSettings, serve
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -110,27 +110,27 @@ def serving(settings: AppSettings) -> Iterator[Served]:
     queues: list[JobQueue] = []
     addresses: list[str] = []
     failures: list[BaseException] = []
-    running: list[Any] = []
+    servers: list[AppServer] = []
 
-    class Seen(JobQueue):
+    class SeenQueue(JobQueue):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             queues.append(self)
 
-    async def main() -> None:
-        running[:] = [asyncio.get_running_loop(), asyncio.current_task()]
-        await serve(settings, addresses.append)
+    class SeenServer(AppServer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            servers.append(self)
 
     def run() -> None:
         try:
-            asyncio.run(main())
-        except asyncio.CancelledError:
-            pass
+            asyncio.run(serve(settings, addresses.append))
         except BaseException as error:
             failures.append(error)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "JobQueue", Seen)
+        patch.setattr(server, "JobQueue", SeenQueue)
+        patch.setattr(server, "AppServer", SeenServer)
         thread = threading.Thread(target=run)
         thread.start()
         try:
@@ -140,8 +140,8 @@ def serving(settings: AppSettings) -> Iterator[Served]:
             assert settings.folder is not None
             yield Served(port, queues[0], settings.folder)
         finally:
-            loop, task = running
-            loop.call_soon_threadsafe(task.cancel)
+            for each in servers:
+                each.should_exit = True  # as a signal does
             thread.join(20)
     assert not thread.is_alive()
     assert not failures

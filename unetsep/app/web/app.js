@@ -158,13 +158,14 @@ class SongRow {
 
   finish(job) {
     this.bar.remove();
+    this.element.classList.add("done");
     this.status.textContent = "Ready";
     const hadFocus = this.element.contains(document.activeElement);
     this.replaceActions();
     if (job.player) this.addAction("Listen", () => this.page.listen(job), "first");
     this.actions.append(this.addLink("Download all", job.zip, "button"));
     this.addAction("Remove", () => this.remove());
-    const parts = make("div", { class: "parts" }, make("span", { text: "One by one:" }));
+    const parts = make("div", { class: "parts" }, make("span", { text: "Or one by one:" }));
     for (const [stem, url] of Object.entries(job.stems))
       parts.append(this.addLink(partWords(stem), url, null));
     this.element.append(parts);
@@ -322,8 +323,8 @@ class App {
         this.toSend.push({ row, file, fields });
       }
     }
-    const [count] = [files.length];
-    this.announce(count === 1 ? `${files[0].name} was added.` : `${count} songs were added.`);
+    const { length } = files;
+    this.announce(length === 1 ? `${files[0].name} was added.` : `${length} songs were added.`);
     this.sendAll();
   }
 
@@ -331,7 +332,7 @@ class App {
     const row = new SongRow(this, name);
     this.rows.push(row);
     $("songs").append(row.element);
-    $("queue").hidden = false;
+    this.showQueue();
     return row;
   }
 
@@ -344,7 +345,12 @@ class App {
     const next = this.rows[Math.min(place, this.rows.length - 1)];
     if (next) next.element.querySelector("button, a").focus();
     else $("files").focus();
+    this.showQueue();
+  }
+
+  showQueue() {
     $("queue").hidden = !this.rows.length;
+    $("drop").classList.toggle("small", this.rows.length > 0);
   }
 
   /** Send songs one after another, in their order. */
@@ -435,7 +441,6 @@ class App {
 
   listen(job) {
     this.listened = document.activeElement;
-    $("player-title").textContent = job.name;
     $("frame").src = job.player.slice(1);
     $("player").showModal();
   }

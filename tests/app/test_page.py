@@ -1,0 +1,218 @@
+"""The page in a real browser: from dropping a song to hearing it, with mouse or keys alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.app.serving import Served, serving, until
+from tests.listen.browser import chromium, complaints, requests
+from tests.signals import music
+from unetsep.app.server import AppSettings
+
+# What a mouse does when it drops files on the page.
+DROP = """
+const files = new DataTransfer();
+for (const [name, content] of JSON.parse(arguments[0])) {
+  const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+  files.items.add(new File([bytes], name));
+}
+for (const kind of ["dragover", "drop"])
+  document.getElementById("drop").dispatchEvent(
+    new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }),
+  );
+"""
+# Light and dark text on its ground, by WCAG 2: 4.5 is the least for text of this size.
+CONTRASTS = """
+const level = (colour) => {
+  const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+  const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  const colour = getComputedStyle(element).backgroundColor;
+  if (colour.startsWith("rgb(")) return colour; // not one that shows what is behind it
+  return ground(element.parentElement);
+};
+return [...document.querySelectorAll("h1, h2, h3, p, a, label, button, select")]
+  .filter((element) => element.offsetParent && element.textContent.trim())
+  .map((element) => {
+    const [one, two] = [level(getComputedStyle(element).color), level(ground(element))];
+    return [element.textContent, (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)];
+  });
+"""
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+    settings = AppSettings(
+        port=0,
+        models=(str(tiny_model), "fast"),
+        device="cpu",
+        threads=1,
+        folder=tmp_path_factory.mktemp("app"),
+    )
+    with serving(settings) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def driver(downloads: Path) -> Iterator[Any]:
+    with chromium(downloads) as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def page(driver: Any, app: Served) -> Iterator[Any]:
+    """The page; nothing may have been complained about, nor asked of another machine."""
+    requests(driver)
+    driver.get(f"http://127.0.0.1:{app.port}/")
+    until(lambda: driver.execute_script("return unetsepApp.choices"))
+    yield driver
+    assert complaints(driver) == []
+    addresses = requests(driver)
+    assert len(addresses) >= 5
+    here = (f"http://127.0.0.1:{app.port}/", "blob:", "data:", "about:")
+    assert [address for address in addresses if not address.startswith(here)] == []
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A short song, and one that takes many seconds."""
+    folder = tmp_path_factory.mktemp("songs")
+    soundfile.write(folder / "My tune.flac", music(2).T, 44_100)
+    wave = np.sin(np.arange(20 * 480_000) / 50) / 4
+    soundfile.write(folder / "A <b>long one.flac", wave, 8000, subtype="PCM_16")
+    return sorted(folder.iterdir(), key=lambda path: path.stat().st_size)
+
+
+def screen(driver: Any, width: int, height: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def states(driver: Any) -> dict[str, str]:
+    rows = driver.execute_script(
+        "return unetsepApp.rows.map(({ name, status }) => [name, status.textContent])"
+    )
+    return dict(rows)
+
+
+def press(driver: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).send_keys(*keys).perform()
+
+
+def focused(driver: Any) -> str:
+    return str(driver.switch_to.active_element.accessible_name)
+
+
+def tab_to(driver: Any, name: str) -> None:
+    """Press tab until something of that name has the focus."""
+    for _ in range(30):
+        if name in focused(driver):
+            return
+        press(driver, "\ue004")
+    raise AssertionError(f"nothing called {name} can be reached by the tab key")
+
+
+def check_look(driver: Any) -> None:
+    """Nothing is cut off, everything has a name, and all text can be read."""
+    for width, height in ((1280, 900), (390, 844)):
+        for scheme in ("light", "dark"):
+            screen(driver, width, height, scheme)
+            assert driver.execute_script(
+                "return document.documentElement.scrollWidth <= innerWidth"
+            ), width
+            contrasts = driver.execute_script(CONTRASTS)
+            assert len(contrasts) >= 12
+            assert [each for each in contrasts if each[1] < 4.5] == [], scheme
+    for control in driver.find_elements("css selector", "button, select, input, a, progress"):
+        if control.is_displayed():
+            assert control.accessible_name, control.get_attribute("outerHTML")
+
+
+def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
+    page: Any, app: Served, songs: list[Path], downloads: Path
+) -> None:
+    screen(page, 1280, 900)
+    short = songs[0]
+    content = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in songs[::-1]]
+    page.execute_script(DROP, json.dumps(content))
+    until(lambda: "%" in states(page).get("A _b_long one", ""))
+    until(lambda: any("one song before it" in state for state in states(page).values()))
+    check_look(page)
+    screen(page, 1280, 900)
+    page.find_element("css selector", ".song button").click()
+    until(lambda: states(page) == {short.stem: "Ready"})
+    check_look(page)
+    screen(page, 1280, 900)
+    page.find_element("link text", "Download all").click()
+    zipped = until(lambda: list(downloads.glob("My tune.zip")))
+    (job,) = app.queue._jobs.values()
+    assert zipped[0].read_bytes() == (job.folder / "stems.zip").read_bytes()
+    page.find_element("css selector", ".song .first").click()
+    page.switch_to.frame("frame")
+    until(lambda: page.execute_script("return document.querySelectorAll('.lane').length === 4"))
+    page.find_element("id", "play").click()
+    until(lambda: page.execute_script("return unetsepPlayer.engine.frame > 4410"))
+    page.switch_to.default_content()
+    page.find_element("id", "close").click()
+    assert focused(page) == "Listen: My tune"
+    page.refresh()  # the songs are still there
+    until(lambda: states(page) == {short.stem: "Ready"})
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue._jobs)
+    assert page.find_element("id", "message").text == "My tune was removed."
+
+
+def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
+    page: Any, app: Served, songs: list[Path], tmp_path: Path
+) -> None:
+    screen(page, 390, 844)
+    tab_to(page, "Quality")
+    press(page, "\ue015")  # down
+    assert page.find_element("id", "model-words").text.startswith("Almost as good")
+    press(page, "\ue013")
+    tab_to(page, "Parts")
+    press(page, "Vocals")
+    words = page.find_element("id", "parts-words").text
+    assert words == "Two files: the voices, and the music for karaoke."
+    tab_to(page, "Choose songs")
+    empty = tmp_path / "empty.mp3"
+    empty.touch()
+    page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
+    until(lambda: states(page).get("My tune") == "Ready")
+    assert states(page)["empty.mp3"] == "The file is empty, or a folder."
+    check_look(page)
+    screen(page, 390, 844)
+    tab_to(page, "Listen: My tune")
+    press(page, "\ue007")
+    until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
+    until(lambda: page.execute_script("return document.activeElement.id === 'frame'"))
+    press(page, " ")
+    until(lambda: page.execute_script("return frames[0].unetsepPlayer.engine.frame > 4410"))
+    press(page, "\ue00c")  # escape
+    until(lambda: focused(page) == "Listen: My tune")
+    tab_to(page, "Remove: My tune")
+    press(page, "\ue007")
+    until(lambda: not app.queue._jobs)
+    assert focused(page) == "Remove: empty.mp3"
+    press(page, "\ue007")
+    until(lambda: not states(page))
+    assert page.execute_script("return document.activeElement.id") == "files"

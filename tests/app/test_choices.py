@@ -13,8 +13,8 @@ from unetsep.errors import WeightsError
 from unetsep.weights.manifest import list_models
 
 OFFERS = {
-    "guided": ModelOffer.named("guided", ["vocals", "drums", "bass", "other"]),
-    "voice": ModelOffer("voice", "Voice", "", ("vocals",)),
+    "guided": ModelOffer.of("guided", ["vocals", "drums", "bass", "other"]),
+    "voice": ModelOffer("voice", "Voice", "", ("vocals",), "/models/voice.safetensors"),
 }
 
 
@@ -49,9 +49,9 @@ def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
 
 
 def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
-    assert JobChoice.from_fields({}, OFFERS) == JobChoice("guided")
+    assert JobChoice.from_fields({}, OFFERS) == JobChoice(OFFERS["guided"])
     fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "two_stems": ""}
-    expected = JobChoice("guided", ("drums", "bass"), None, "mp3", "auto", True)
+    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, "mp3", "auto", True)
     assert JobChoice.from_fields(fields, OFFERS) == expected
 
 
@@ -77,7 +77,16 @@ def test_every_usual_model_and_every_format_has_plain_words() -> None:
     assert offered_names(()) == ["guided", "fast"]
     assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}
     assert [row["name"] for row in formats()] == list(CONTAINERS) == list(choices.FORMAT_WORDS)
-    assert ModelOffer.named("l1", ["vocals"]).description == "Complex spectrogram L1."
+    assert ModelOffer.of("l1", ["vocals"]).description == "Complex spectrogram L1."
+
+
+def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:
+    offer = ModelOffer.of("/secret/place/mine.safetensors", ["vocals"])
+    assert offer.told()["name"] == "mine"
+    assert "secret" not in str(offer.told())
+    assert JobChoice(offer).to_request()["model"] == "/secret/place/mine.safetensors"
+    with pytest.raises(ValueError, match="different names"):
+        offered_names(["a/l1.safetensors", "l1"])
 
 
 def test_a_model_that_is_not_here_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 import select
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,7 +23,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from tests.app.serving import Served, form, serving, until
+from tests.app.serving import ROOT, Served, form, serving, until
 from tests.signals import music
 from unetsep.app import process
 from unetsep.app.jobs import JobLimits
@@ -332,7 +336,8 @@ def test_a_worker_that_hangs_is_killed_when_its_job_is_cancelled(
 def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) -> None:
     assert app.get("/health").json["status"] == "ok"
     told = app.get("/choices").json
-    assert [model["name"] for model in told["models"]] == [str(tiny_model)]
+    assert [model["name"] for model in told["models"]] == [tiny_model.stem]
+    assert str(tiny_model.parent) not in str(told)
     assert told["models"][0]["stems"] == list(STEMS)
     assert told["limits"]["upload_bytes"] == LIMITS.upload_bytes
     kinds: dict[str, Callable[[bytes], object]] = {
@@ -357,3 +362,41 @@ def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> No
     assert app.ask("POST", "/separate", body, foreign).status == 403
     assert app.get("/choices", host="evil.example").status == 403
     assert not app.queue._jobs
+
+
+def test_the_python_client_of_the_documentation_works(
+    app: Served, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert ":8421" in program
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "song.mp3").write_bytes(tune.read_bytes())  # the content decides
+    exec(program.replace(":8421", f":{app.port}").replace("sleep(1)", "sleep(0.1)"), {})
+    for stem in STEMS:
+        assert soundfile.info(tmp_path / f"{stem}.wav").frames == 88_200
+
+
+def test_the_curl_of_the_documentation_works(app: Served, tune: Path, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
+    line = next(line for line in page.splitlines() if line.startswith("curl -F") and "wait" in line)
+    (tmp_path / "song.mp3").write_bytes(tune.read_bytes())
+    words = shlex.split(line.replace(":8421", f":{app.port}"))
+    subprocess.run([*words, "--silent", "--fail"], check=True, cwd=tmp_path)
+    names = zipfile.ZipFile(tmp_path / "stems.zip").namelist()
+    assert names == [f"song/{stem}.wav" for stem in STEMS]
+
+
+def test_a_mistake_of_ours_is_one_sentence(
+    app: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("the reason")
+
+    monkeypatch.setattr("unetsep.app.server.formats", broken)
+    answer = app.get("/choices")
+    assert (answer.status, answer.json["error"][:22]) == (500, "the app made a mistake")
+    until(lambda: "the reason" in caplog.text)
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -12,7 +12,7 @@ from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
 from ..paths import DEVICES
 from ..weights import hub
-from ..weights.manifest import find_checkpoint, is_path, manifest, user_models
+from ..weights.manifest import find_checkpoint, is_path, manifest, model_name, user_models
 
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
@@ -37,28 +37,38 @@ class ModelOffer:
     Parameters
     ----------
     name
-        Of the model, or its path.
+        What it is called; nobody needs to know where a model lies.
     title, description
         Plain words: what it is good for.
     stems
         Those that it can make.
+    model
+        What it is loaded by: a name of the manifest, or a path.
     """
 
     name: str
     title: str
     description: str
     stems: tuple[str, ...]
+    model: str
 
     @classmethod
-    def named(cls, name: str, stems: Sequence[str]) -> ModelOffer:
+    def of(cls, model: str, stems: Sequence[str]) -> ModelOffer:
         """An offer with the words that are known for a model."""
-        if name in MODEL_WORDS:
-            title, description = MODEL_WORDS[name]
-        elif is_path(name):
+        name = model_name(model)
+        if is_path(model):
             title, description = name, "A model of your own."
+        elif name in MODEL_WORDS:
+            title, description = MODEL_WORDS[name]
         else:
             title, description = name, find_checkpoint(name).description
-        return cls(name, title, description, tuple(stems))
+        return cls(name, title, description, tuple(stems), model)
+
+    def told(self) -> dict[str, Any]:
+        """What everybody may know of it."""
+        values = asdict(self)
+        del values["model"]
+        return values
 
 
 def offered_names(names: Sequence[str]) -> list[str]:
@@ -68,10 +78,14 @@ def offered_names(names: Sequence[str]) -> list[str]:
     ------
     WeightsError
         If a model is unknown, or is not on this machine: the app downloads nothing.
+    ValueError
+        If two models have one name.
     """
     published = manifest()
     usual = [published.default, *(n for n in ("fast",) if n in published.checkpoints)]
     chosen = list(dict.fromkeys(names or [*usual, *user_models().checkpoints]))
+    if len({model_name(name) for name in chosen}) < len(chosen):
+        raise ValueError(f"--model {', '.join(chosen)}: expected different names")
     for name in chosen:
         if is_path(name):
             continue
@@ -99,8 +113,8 @@ class JobChoice:
 
     Parameters
     ----------
-    model
-        Name of an offered model.
+    offer
+        The model.
     stems, two_stems
         See `unetsep.separator.Separator.select`.
     container, bit_depth
@@ -109,7 +123,7 @@ class JobChoice:
         Make the page to hear the stems, too.
     """
 
-    model: str
+    offer: ModelOffer
     stems: tuple[str, ...] | None = None
     two_stems: str | None = None
     container: str = "wav"
@@ -128,25 +142,26 @@ class JobChoice:
         unknown = set(fields) - {"model", "stems", "two_stems", "format", "bit_depth", "player"}
         if unknown:
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}: see /api")
-        model = fields.get("model") or next(iter(offers))
-        if model not in offers:
-            raise ValueError(f"there is no model {model!r}: expected {', '.join(offers)}")
+        name = fields.get("model") or next(iter(offers))
+        offer = offers[_one_of("model", name, offers)]
         names = tuple(n.strip() for n in fields.get("stems", "").split(",") if n.strip())
         two_stems = fields.get("two_stems") or None
         if names and two_stems:
             raise ValueError("choose either stems or two_stems, not both")
         for stem in [*names, *([two_stems] if two_stems else [])]:
-            if stem not in offers[model].stems:
+            if stem not in offer.stems:
                 raise ValueError(
-                    f"model {model} has no stem {stem!r}: expected {', '.join(offers[model].stems)}"
+                    f"model {name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
                 )
         container = _one_of("format", fields.get("format") or "wav", CONTAINERS)
         bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
-        return cls(model, names or None, two_stems, container, bit_depth, flag(fields, "player"))
+        return cls(offer, names or None, two_stems, container, bit_depth, flag(fields, "player"))
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
+    def to_request(self) -> dict[str, Any]:
+        """As `unetsep.app.worker.separate` takes it."""
+        values = asdict(self)
+        del values["offer"]
+        return values | {"model": self.offer.model}
 
 
 def _one_of(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ PERIOD = 5.0  # s between two looks for jobs that are over
 RETRY = 10  # s after which it is worth asking again
 PLAYER_SHARE = 0.1  # of the progress bar
 ENDED = ("done", "failed")
+MOST_ENDED = 1000  # jobs that are kept when they have ended: those that failed take no room
 
 
 class RefusedError(UnetsepError):
@@ -302,7 +303,7 @@ class JobQueue:
     async def _separate(self, job: SeparationJob) -> None:
         assert job.choice is not None
         job.state = "running"
-        request = job.choice.to_dict() | {
+        request = job.choice.to_request() | {
             "job": job.id,
             "source": str(job.source),
             "folder": str(job.folder),
@@ -361,8 +362,9 @@ class JobQueue:
         while True:
             await asyncio.sleep(max(0.1, min(PERIOD, self.limits.keep_seconds / 2)))
             old = time.monotonic() - self.limits.keep_seconds
-            for job in [job for job in self._jobs.values() if job.state in ENDED]:
-                if job.used < old:
+            ended = [job for job in self._jobs.values() if job.state in ENDED]
+            for index, job in enumerate(sorted(ended, key=lambda job: job.used, reverse=True)):
+                if job.used < old or index >= MOST_ENDED:
                     await self.remove(job)
 
     # What comes out

@@ -8,14 +8,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..errors import UnetsepError
 
-# Not `-m`, which would import what lies in the current folder under the name of a library.
-PROGRAM = "from unetsep.app.worker import main; main()"
-PACKAGE_HOME = Path(__file__).parent.parent.parent
+# It finds the same modules as this process, wherever that was started.
+PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from unetsep.app.worker import main; main()"
+)
 START_SECONDS = 120.0
 GRACE = 5.0  # s from a request to cancel to a kill: a block of a slow model takes less
 LINE_BYTES = 1 << 20
@@ -24,7 +25,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
-    "PYTHONSAFEPATH": "1",
 }
 
 
@@ -70,14 +70,14 @@ class WorkerProcess:
         WorkerError
             If a model cannot be loaded or the process ends.
         """
-        path = os.pathsep.join(filter(None, [str(PACKAGE_HOME), os.environ.get("PYTHONPATH")]))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             PROGRAM,
+            json.dumps(sys.path),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | QUIET | {"PYTHONPATH": path},
+            env=os.environ | QUIET,
             limit=LINE_BYTES,
         )
         try:

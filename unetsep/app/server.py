@@ -161,7 +161,7 @@ class Handlers:
         limits = self._queue.limits
         return JSONResponse(
             {
-                "models": [offer.__dict__ for offer in self._offers.values()],
+                "models": [offer.told() for offer in self._offers.values()],
                 "formats": formats(),
                 "limits": {
                     "upload_bytes": limits.upload_bytes,
@@ -264,7 +264,7 @@ class Handlers:
             "id": job.id,
             "name": job.name,
             "state": job.state,
-            "model": job.choice.model if job.choice else None,
+            "model": job.choice.offer.name if job.choice else None,
             "before": self._queue.place(job),
             "stage": job.stage or None,
             "progress": None if job.progress is None else round(job.progress, 4),
@@ -312,6 +312,10 @@ class Handlers:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
+    async def fail(self, _: Request, __: Exception) -> Response:
+        """A mistake of ours; the log has it."""
+        return JSONResponse({"error": "the app made a mistake: its log says more"}, 500)
+
 
 class Once(FileResponse):
     """A file that is fetched once; what it belongs to is removed then, come what may."""
@@ -343,7 +347,11 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
     handlers = Handlers(queue, offers)
     inner = Starlette(
         routes=handlers.routes(),
-        exception_handlers={RefusedError: handlers.refuse, HTTPException: handlers.explain},
+        exception_handlers={
+            RefusedError: handlers.refuse,
+            HTTPException: handlers.explain,
+            Exception: handlers.fail,
+        },
     )
     refused = queue.figures.refused.labels("origin").inc
     return Guard(inner, settings.host, settings.names, refused)
@@ -421,7 +429,7 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
         queue = JobQueue(folder.path, worker, settings.limits)
         try:
             stems = await worker.start()
-            offers = {name: ModelOffer.named(name, stems[name]) for name in names}
+            offers = {offer.name: offer for offer in map(ModelOffer.of, names, stems.values())}
             queue.start()
             config = uvicorn.Config(
                 build_app(queue, offers, settings),

@@ -98,7 +98,7 @@ def separate(
     Parameters
     ----------
     request
-        ``source``, ``folder``, ``name`` and the fields of `JobChoice`.
+        ``source``, ``folder`` and ``name``; what `unetsep.app.choices.JobChoice` adds.
     separators
         The models.
     told

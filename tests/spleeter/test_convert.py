@@ -149,7 +149,7 @@ def test_stems_that_nobody_wants_are_not_computed_where_masks_allow_it():
         member.register_forward_hook(lambda *_, index=index: calls.append(index))
     magnitude = torch.rand(1, 2, SIZE, SIZE)
     with torch.inference_mode():
-        one = quick(magnitude, [2])
+        one = quick(magnitude, wanted=[2])
         assert calls == [2]
         whole = quick(magnitude)
     assert torch.equal(one[:, 2], whole[:, 2])

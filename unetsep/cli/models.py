@@ -11,11 +11,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from ..errors import WeightsError
+from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
-from ..weights.manifest import Checkpoint, Manifest, all_models, list_models, model_name
+from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
 
 
 @dataclass(frozen=True)
@@ -103,36 +105,71 @@ def print_models(known: Manifest) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def run_download(*, names: Sequence[str], everything: bool) -> None:
+def run_download(
+    *, names: Sequence[str], everything: bool, source: Path | None, address: str | None
+) -> None:
     """The ``models download`` command."""
-    for line in download(names, everything=everything):
-        click.echo(line)
+    console = Console(stderr=True)
+    columns = (TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("download", total=None, visible=False)
+
+        def advance(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        for line in download(
+            names, everything=everything, source=source, address=address, progress=advance
+        ):
+            click.echo(line)
 
 
-def download(names: Sequence[str], *, everything: bool = False) -> Iterator[str]:
-    """Get models from the hub; yields a sentence for each.
+def download(
+    names: Sequence[str],
+    *,
+    everything: bool = False,
+    source: Path | None = None,
+    address: str | None = None,
+    progress: Downloaded | None = None,
+) -> Iterator[str]:
+    """Get models from the hub, or Spleeter's from its release; yields a sentence for each.
 
     Parameters
     ----------
     names
-        Of published models.
+        Of published models, or of Spleeter's.
     everything
-        All of them instead.
+        All published ones instead.
+    source, address, progress
+        Of Spleeter's, see `unetsep.spleeter.release.get`.
 
     Raises
     ------
     ValueError
-        If neither or both are given.
+        If neither or both of ``names`` and ``everything`` are given, or a source for several.
     WeightsError
         If a name is unknown or a download fails.
     """
     if bool(names) == everything:
         raise ValueError("name the models to download, or give --all")
+    if (source or address) and not all(is_release(name) for name in names):
+        raise ValueError(
+            f"--from and --url are for {', '.join(SPLEETER)}: others come from the hub"
+        )
+    if source and len(names) > 1:
+        raise ValueError(f"--from is for one model, got {', '.join(names)}")
     known = {entry.name: entry for entry in list_models()}
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in known and not is_release(name)]
     if unknown:
-        raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(known)}")
-    for entry in known.values() if everything else (known[name] for name in names):
+        raise WeightsError(
+            f"there is no model {unknown[0]!r}: expected {', '.join((*known, *SPLEETER))}"
+        )
+    for name in known if everything else names:
+        if is_release(name) and not everything:
+            entry = get(name, source=source, address=address, progress=progress)
+        else:
+            entry = known[name]
         if entry.source or entry.bundled:
             yield f"{entry.name}: {entry.path}"
         else:

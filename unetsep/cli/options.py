@@ -304,8 +304,26 @@ def models(ctx: click.Context, /, **options: Any) -> None:
 @models.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="Every published model.")
+@click.option(
+    "--from",
+    "source",
+    type=PATH,
+    metavar="FILE",
+    help="Spleeter's checkpoint from here: .tar.gz, .zip, .whl or a folder.",
+)
+@click.option(
+    "--url",
+    "address",
+    metavar="URL",
+    help="Spleeter's archives from URL/2stems.tar.gz and so on.  [default: Deezer's release]",
+)
 def download(**options: Any) -> None:
-    """Get models from the hub now, to be offline later; bundled ones are there already."""
+    """Get models now, to be offline later; bundled ones are there already.
+
+    Published ones come from the hub. spleeter-2stems, spleeter-4stems and spleeter-5stems are
+    Deezer's own release, imported without TensorFlow; add -16khz for the wider band. What
+    broke off is resumed. HTTPS_PROXY is honoured.
+    """
     from .models import run_download
 
     run_download(**options)
@@ -419,7 +437,7 @@ def evaluate(**options: Any) -> None:
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option(
-    "--metric", default="SDR", show_default=True, metavar="SDR|ISR|...", help="Or a measure."
+    "--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR", help="Or a measure."
 )
 @output("evaluation", "Where A and B are looked for if they are names.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")

@@ -42,18 +42,26 @@ NORM = {
 
 
 def import_spleeter(
-    source: str | Path, *, name: str | None = None, band: str = "11khz", overwrite: bool = False
+    source: str | Path,
+    *,
+    name: str | None = None,
+    band: str = "11khz",
+    stems: int | None = None,
+    overwrite: bool = False,
 ) -> Checkpoint:
     """Make a model of the user's from a checkpoint of Spleeter.
 
     Parameters
     ----------
     source
-        Folder or tar archive that holds ``model.index`` and ``model.data-*``.
+        Folder, tar or zip archive with ``model.index`` and ``model.data-*``, anywhere inside.
     name
         What to call the model; by default ``spleeter-4stems`` and so on.
     band
         ``"11khz"`` or ``"16khz"``: what the network sees, as in Spleeter's configurations.
+    stems
+        How many it must have; of several checkpoints that of the folder ``2stems`` and so on is
+        taken. By default any.
     overwrite
         Replace a model of that name.
 
@@ -75,17 +83,19 @@ def import_spleeter(
     path = Path(source)
     if name is not None:
         _check_name(name, overwrite)
-    files = read_bundle(path)
+    files = read_bundle(path, f"{stems}stems")
     network = build(files, BINS[band])
-    stems = network.config.stems
+    names = network.config.stems
+    if stems not in (None, len(names)):
+        raise WeightsError(f"{source} holds Spleeter's {len(names)} stems: expected {stems} stems")
     if name is None:
-        name = f"spleeter-{len(stems)}stems" + ("" if band == "11khz" else f"-{band}")
+        name = f"spleeter-{len(names)}stems" + ("" if band == "11khz" else f"-{band}")
         _check_name(name, overwrite)
     content = serialize(network, half=False)
     entry = Checkpoint(
         name=name,
         loss="spleeter",
-        description=f"Spleeter's {len(stems)} stems: {', '.join(stems)}",
+        description=f"Spleeter's {len(names)} stems: {', '.join(names)}",
         file=name + SUFFIX,
         repo_id="",
         revision="",

@@ -18,6 +18,8 @@ BUNDLED = PACKAGE / "checkpoints"
 # In an installed wheel the manifest lies inside the package, in a checkout beside it.
 MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manifest.json")
 SUFFIX = ".safetensors"
+# Names that ``unetsep models download`` knows besides published ones.
+SPLEETER = ("spleeter-2stems", "spleeter-4stems", "spleeter-5stems")
 # Same form, in the user's folder: models imported from elsewhere.
 USER_MANIFEST = "models.json"
 # Columns of a manifest's text; what fits into a line is written in one.
@@ -203,9 +205,10 @@ def find_checkpoint(name: str) -> Checkpoint:
     # A published one is found even where the user's manifest is damaged.
     entry = manifest().find(name) or all_models().find(name)
     if entry is None:
+        cure = f"; get it by: unetsep models download {name}" if name in SPLEETER else ""
         raise WeightsError(
             f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "
-            f"or the path of a {SUFFIX} file"
+            f"or the path of a {SUFFIX} file{cure}"
         )
     return entry
 

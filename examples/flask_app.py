@@ -1,0 +1,63 @@
+"""Stems in a web application of your own.
+
+    pip install flask
+    flask --app examples/flask_app.py run
+    curl -F song=@song.mp3 http://127.0.0.1:5000/stems -o stems.zip
+
+One song is separated at a time, with a model that is loaded once. `unetsep app` is a complete
+service, with a queue, limits and a page; this shows how little a route of yours needs.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+
+from flask import Flask, Response, request, send_file
+
+import unetsep
+
+MAX_BYTES = 200 * 1024**2
+
+
+def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
+    """The application; `flask run` calls this."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    separator = model if isinstance(model, unetsep.Separator) else unetsep.Separator(model)
+    turn = threading.Lock()
+
+    @app.post("/stems")
+    def stems() -> Response | tuple[dict[str, str], int]:
+        upload = request.files.get("song")
+        if upload is None or not upload.filename:
+            return {"error": "send the song as the form's field song"}, 400
+        with tempfile.TemporaryDirectory() as folder:
+            # Nothing of the client's file name but its suffix reaches the disk.
+            song = Path(folder) / f"song{Path(upload.filename).suffix}"
+            upload.save(song)
+            try:
+                with turn:
+                    report = unetsep.separate_to_files(
+                        song, Path(folder) / "out", model=separator, container="flac"
+                    )
+            except unetsep.UnetsepError as error:
+                return {"error": str(error).replace(str(song), "the song")}, 422
+            return send_file(
+                archive(report.stems), mimetype="application/zip", download_name="stems.zip"
+            )
+
+    return app
+
+
+def archive(files: dict[str, Path]) -> io.BytesIO:
+    """A zip of files in memory; flac is as small as it gets, so nothing is compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target:
+        for path in files.values():
+            target.write(path, path.name)
+    buffer.seek(0)
+    return buffer

@@ -1,0 +1,190 @@
+"""The scripts and the notebook of examples/ do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.signals import RATE, music
+from unetsep.separator import Separator
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def short(excerpt: Path, tmp_path: Path) -> Path:
+    """Two seconds of real music."""
+    audio, rate = soundfile.read(excerpt, dtype="float32")
+    path = tmp_path / "short.wav"
+    soundfile.write(path, audio[: 2 * rate], rate)
+    return path
+
+
+def test_every_example_is_named_in_a_page() -> None:
+    pages = "".join(p.read_text("utf-8") for p in (EXAMPLES.parent / "docs").rglob("*.md"))
+    names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
+    assert len(names) >= 4
+    assert not [name for name in names if f"examples/{name}" not in pages]
+
+
+def test_the_transcriber_hears_the_voice_at_its_rate_and_times_count_from_the_songs_start(
+    short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transcribe = example("transcribe")
+    heard = []
+
+    def transcriber(model: str):
+        assert model == "tiny"
+
+        def lines(samples):
+            heard.append(samples)
+            return [transcribe.Line(0.25, 1.0, "la la")]
+
+        return lines
+
+    words = ["transcribe.py", str(short), "--start", "0.5", "--model", "tiny"]
+    monkeypatch.setattr(sys, "argv", words)
+    transcribe.main(transcriber)
+    (samples,) = heard
+    assert samples.dtype == np.float32
+    assert samples.shape == (1.5 * transcribe.WHISPER_RATE,)
+    assert np.abs(samples).max() > 0.01
+    assert capsys.readouterr().out == "   0.75    1.50  la la\n"
+
+
+def test_pauses_of_the_voice_are_silent_and_the_voice_is_as_it_was() -> None:
+    transcribe = example("transcribe")
+    rate = transcribe.WHISPER_RATE
+    tone = np.sin(2 * np.pi * 220 * np.arange(8 * rate) / rate).astype(np.float32)
+    tone[2 * rate : 6 * rate] *= 10 ** (-60 / 20)  # leftovers of the band
+    gated = transcribe.gated(tone)
+    assert not np.any(gated[3 * rate : 5 * rate])
+    assert np.array_equal(gated[: 2 * rate], tone[: 2 * rate])
+    assert np.array_equal(gated[6 * rate :], tone[6 * rate :])
+    assert not np.any(transcribe.gated(np.zeros(rate, np.float32)))
+
+
+@pytest.mark.parametrize("package", ["faster_whisper", "whisper"])
+def test_either_package_of_whisper_serves(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcribe = example("transcribe")
+    part = {"start": 1.0, "end": 2.0, "text": " la "}
+    fake = ModuleType(package)
+    if package == "whisper":
+        fake.load_model = lambda _: SimpleNamespace(transcribe=lambda _: {"segments": [part]})
+    else:
+        segments = [SimpleNamespace(**part)]
+        fake.WhisperModel = lambda _: SimpleNamespace(transcribe=lambda _: (segments, None))
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    monkeypatch.setitem(sys.modules, package, fake)
+    lines = transcribe.whisper("small")(np.zeros(10, np.float32))
+    assert list(lines) == [(1.0, 2.0, "la")]
+
+
+def test_a_watched_folder_takes_complete_songs_once_and_bad_ones_stop_nothing(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    watch_folder = example("watch_folder")
+    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
+    (inbox / "album").mkdir(parents=True)
+    song = inbox / "album" / "song.wav"
+    audio = music(0.5).T
+    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+    soundfile.write(song, audio[:1000], RATE)
+    (inbox / "bad.mp3").write_bytes(b"no music")
+    watcher.look()
+    soundfile.write(song, audio, RATE)  # it was still being copied
+    watcher.look()
+    assert not stems.exists()
+    assert [line.partition(":")[0] for line in told] == ["bad.mp3"]
+    watcher.look()
+    watcher.look()
+    assert {path.stem for path in (stems / "album" / "song").glob("*.wav")} == {
+        "vocals", "drums", "bass", "other"
+    }  # fmt: skip
+    assert len(told) == 2
+    assert told[1].startswith("song.wav: vocals, drums, bass, other in ")
+    # Another watcher, later, leaves what is there.
+    again = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+    again.look()
+    again.look()
+    assert [line.partition(":")[0] for line in told] == ["bad.mp3", "song.wav", "bad.mp3"]
+
+
+def test_stems_in_the_watched_folder_are_refused(tmp_path: Path, tiny_separator: Separator) -> None:
+    watch_folder = example("watch_folder")
+    with pytest.raises(ValueError, match="would be separated again"):
+        watch_folder.Watcher(tmp_path, tmp_path / "stems", tiny_separator)
+
+
+def test_the_flask_application_returns_a_zip_of_stems(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    client = example("flask_app").create_app(tiny_separator).test_client()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, music(0.5).T, RATE, format="WAV")
+    buffer.seek(0)
+    answer = client.post("/stems", data={"song": (buffer, "../my song.wav")})
+    assert answer.status_code == 200
+    archive = zipfile.ZipFile(io.BytesIO(answer.data))
+    assert archive.namelist() == ["vocals.flac", "drums.flac", "bass.flac", "other.flac"]
+    for name in archive.namelist():
+        assert soundfile.info(io.BytesIO(archive.read(name))).frames == RATE // 2
+
+
+def test_the_flask_application_answers_nonsense_in_a_sentence(tiny_separator: Separator) -> None:
+    client = example("flask_app").create_app(tiny_separator).test_client()
+    assert client.post("/stems").status_code == 400
+    answer = client.post("/stems", data={"song": (io.BytesIO(b"no music"), "song.wav")})
+    assert answer.status_code == 422
+    assert "the song is not audio that can be read" in answer.json["error"]
+    assert "/" not in answer.json["error"].partition("(")[0]
+
+
+def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # nothing stale is stored
+    (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
+    parameters.source = f"song = {str(short)!r}"
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    kinds = [
+        kind
+        for cell in notebook.cells
+        for out in cell.get("outputs", ())
+        for kind in out.get("data", ())
+    ]
+    assert kinds.count("image/png") == 2
+    assert "".join(kinds).count("Audio") == 0
+    sounds = [
+        out.data["text/html"]
+        for cell in notebook.cells
+        for out in cell.get("outputs", ())
+        if "text/html" in out.get("data", ())
+    ]
+    assert sum("<audio" in html for html in sounds) == 2
+    assert len(list((tmp_path / "stems").rglob("*.flac"))) == 4

@@ -2,25 +2,31 @@
 
     python recipes/reference.py
 
-writes docs/reference/command-line.md from the commands of ``unetsep``, and the table in
-docs/reference/formats.md from `unetsep.audio.formats.CONTAINERS`.
+writes docs/reference/command-line.md from the commands of ``unetsep``, the table in
+docs/reference/formats.md from `unetsep.audio.formats.CONTAINERS`, and the fields in
+docs/reference/json.md from the schema that is in the package.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from cards import between, markdown_table
 
 from unetsep.audio.formats import CONTAINERS
 from unetsep.cli import main as unetsep
+from unetsep.library.log import SCHEMA_FILE
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
-COMMAND_LINE, FORMATS = PAGES / "command-line.md", PAGES / "formats.md"
+COMMAND_LINE, FORMATS, FIELDS = (
+    PAGES / name for name in ("command-line.md", "formats.md", "json.md")
+)
 INTRODUCTION = """# The command line
 
 This page is made from the program: `unetsep separate --help` and the like show the same. The page
@@ -28,6 +34,7 @@ about [errors](errors.md) says what each message means.
 
 """
 MARKS = ("<!-- formats: begin -->", "<!-- formats: end -->")
+FIELD_MARKS = ("<!-- fields: begin -->", "<!-- fields: end -->")
 
 
 def command_line() -> str:
@@ -85,11 +92,43 @@ def formats() -> list[str]:
     return markdown_table(("format", "what", "bits", "holds"), rows)
 
 
+def fields() -> list[str]:
+    """What the schema says about each field, under a heading for each object."""
+    kinds = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))["$defs"]
+    lines = []
+    for title, kind in (("A report", "report"), ("A line of a run log", "song")):
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            *markdown_table(("field", "type", "what"), _rows(kinds[kind])),
+        ]
+    return lines
+
+
+def _rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, field in schema["properties"].items():
+        yield f"`{name}`", _kind(field), _escaped(field.get("description", ""))
+
+
+def _kind(field: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "$ref" in field:
+        return field["$ref"].rpartition("/")[2]
+    kinds = field["type"]
+    return kinds if isinstance(kinds, str) else " or ".join(kinds)
+
+
 def pages() -> dict[Path, str]:
     """Each page with its text."""
     return {
         COMMAND_LINE: command_line(),
         FORMATS: between(FORMATS, MARKS, ["", *formats(), ""]),
+        FIELDS: between(FIELDS, FIELD_MARKS, [*fields(), ""]),
     }
 
 

@@ -111,4 +111,5 @@ def test_names_of_the_package_in_comments_and_docstrings_exist():
         for name in re.findall(r"`(unetsep(?:\.\w+)+)`", path.read_text(encoding="utf-8"))
     }
     assert len(named) > 40
-    assert not sorted((name, file) for name, file in named if not exists(name))
+    groups = {"unetsep.losses"}  # of entry points
+    assert not sorted((n, file) for n, file in named if n not in groups and not exists(n))

@@ -61,6 +61,7 @@ COMMANDS = {
     "docs/research/evaluation.md": 13,
     "docs/research/losses.md": 6,
     "docs/research/notebook.md": 1,
+    "docs/research/own-losses.md": 3,
     "docs/research/performance.md": 11,
     "docs/research/reproduce.md": 26,
     "docs/start/first-song.md": 10,
@@ -83,6 +84,8 @@ SOURCES = [
     if path.suffix in (".py", ".sh")
 ]
 TEXTS = [*SOURCES, *PAGES, ROOT / "CHANGELOG.md"]
+# Groups of entry points, which are named like modules.
+ENTRY_POINTS = {"unetsep.losses"}
 LANGUAGES = {"bash", "python", "text"}
 
 
@@ -427,6 +430,8 @@ def test_dotted_names_in_sources_and_pages_lead_to_something() -> None:
     for path in TEXTS:
         for name in re.findall(r"(?<![\w./])unetsep(?:\.[A-Za-z_]\w*)+", path.read_text("utf-8")):
             names.add(name)
+            if name in ENTRY_POINTS:
+                continue
             try:
                 resolve(name)
             except (ImportError, AttributeError):

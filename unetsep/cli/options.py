@@ -450,7 +450,14 @@ def compare(**options: Any) -> None:
 
 
 @click.command(cls=TrainingCommand)
-@click.option("--loss", "--losses", "losses", type=names, metavar="A,B", help="One network each.")
+@click.option(
+    "--loss",
+    "--losses",
+    "losses",
+    type=names,
+    metavar="A,B",
+    help="One network each; your own are module:name or file.py:name.  [default: l1]",
+)
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
 @datasets
 @click.option("--stems", type=names, metavar="A,B", help="Of the songs.  [default: four]")

@@ -30,7 +30,8 @@ from ..train.data.run_data import HELD_OUT, Data, find_data, load_data, read_dat
 from ..train.distributed import processes
 from ..train.fit import Machine, fit, refuse_used
 from ..train.logs import is_main_process
-from ..train.losses.functions import LOSSES, check_name
+from ..train.losses.functions import LOSSES
+from ..train.losses.own import add_loss, add_losses, published_losses
 from ..train.progress import ProgressBar, stop
 from ..train.release.average import average_weights
 from ..train.release.export import export_run
@@ -150,8 +151,7 @@ def run_train(options: TrainOptions) -> None:
     hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    for name in options.settings.get("losses", ()):
-        check_name(name)
+    options = _with_losses(options)
     config, data = _resumed_run(options) if options.resume else _new_run(options)
     folder = options.folder
     with _logging(console):
@@ -177,6 +177,16 @@ def run_train(options: TrainOptions) -> None:
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
+
+
+def _with_losses(options: TrainOptions) -> TrainOptions:
+    """The same with every loss by its name, those of the user's own imported and tested."""
+    if "losses" not in options.settings:
+        return options
+    added = dict(map(add_loss, options.settings["losses"]))
+    own = {name: about for name, about in added.items() if about is not None}
+    settings = {**options.settings, "losses": tuple(added), "own_losses": own}
+    return dataclasses.replace(options, settings=settings)
 
 
 def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
@@ -219,6 +229,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
             "--leave-out"
         )
     config, data = _saved(options.folder)
+    config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
     settings = _parsed(options.settings, options.machine.accelerator, data.stems)
     if given.cache_dir or any(given.roots.values()):
         names = ("init_from", "guide", "held_out", "leave_out")
@@ -309,6 +320,8 @@ def print_losses() -> None:
     table = Table("loss", "what it measures", box=None)
     for name, entry in LOSSES.items():
         table.add_row(name, entry.summary)
+    for name, point in published_losses().items():
+        table.add_row(name, f"of a package that is installed: {point.value}")
     Console().print(table)
 
 

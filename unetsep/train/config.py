@@ -45,6 +45,9 @@ class TrainConfig:
     losses
         Names from `unetsep.train.losses.functions.LOSSES`; one network is trained for each, all on
         the same batches and from the same initial weights.
+    own_losses
+        Of those that are not unetsep's: where each is from, and the SHA-256 of its file; see
+        `unetsep.train.losses.own.add_loss`.
     stems
         What songs are made of: the sum of a clip's stems is its mixture.
     model
@@ -126,6 +129,7 @@ class TrainConfig:
     """
 
     losses: tuple[str, ...] = ("l1",)
+    own_losses: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stems: tuple[str, ...] = STEMS
     model: ModelConfig = field(default_factory=lambda: NETWORKS[DEFAULT])
     max_steps: int = 20_000
@@ -173,6 +177,7 @@ class TrainConfig:
         unit = self.clip_frames % self.model.frame_multiple == 0
         checks = {
             "losses": bool(self.losses) and len(set(self.losses)) == len(self.losses),
+            "own_losses": set(self.own_losses) <= set(self.losses),
             "stems": 2 <= len(set(self.stems)) == len(self.stems)
             and all(stem.isidentifier() and stem not in RESERVED for stem in self.stems),
             "max_steps": self.max_steps > 0,

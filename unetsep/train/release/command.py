@@ -43,7 +43,10 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         refused: such a run was started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)
-    words = ["unetsep train", f"--losses {','.join(config.losses)}"]
+    words = [
+        "unetsep train",
+        f"--losses {','.join(loss_words(config, name) for name in config.losses)}",
+    ]
     for kind, roots in data["roots"].items():
         words += [f"{DATASETS[kind].option} {Path(root).name}" for root in roots]
     if config.stems != STEMS:
@@ -75,6 +78,15 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         if getattr(config, name):
             words.append(f"--{name.replace('_', '-')}")
     return " ".join(words)
+
+
+def loss_words(config: TrainConfig, name: str) -> str:
+    """A loss as the command names it; of a file only its own name."""
+    place = config.own_losses.get(name, {}).get("from")
+    if place is None:
+        return name
+    source, _, called = place.rpartition(":")
+    return f"{Path(source).name if source.endswith('.py') else source}:{called}"
 
 
 def _network(config: TrainConfig, model: ModelConfig) -> list[str]:

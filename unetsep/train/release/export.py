@@ -23,7 +23,7 @@ from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
 from ..logs import read_log
 from ..validation import combine, recording_sdr
-from .command import train_command
+from .command import loss_words, train_command
 
 EXPORTS = "export"
 # Half precision may not change the SDR on the validation songs by more, in dB.
@@ -151,6 +151,10 @@ def _described(
     """Fields of the manifest entry that come from the run folder."""
     config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
+    settings["own_losses"] = {
+        name: {**about, "from": loss_words(config, name)}
+        for name, about in config.own_losses.items()
+    }
     training: dict[str, Any] = {
         "splits": ["train"],
         "settings": settings,

@@ -1,0 +1,178 @@
+"""Losses of one's own: named, imported, tested, trained with, and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from tests.train.synthetic import write_musdb
+from unetsep.cli import main
+from unetsep.train.config import TrainingError
+from unetsep.train.losses import LOSSES, check
+from unetsep.train.losses.own import add_loss
+from unetsep.weights.manifest import read_manifest
+
+SOURCE = '''
+"""Losses of a test."""
+
+
+def mine(estimate, in_phase, quadrature):
+    """A squared distance of roots."""
+    true = (in_phase.square() + quadrature.square() + 1e-8).pow(0.25)
+    return (true - (estimate + 1e-4).sqrt()).square().mean()
+'''
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a test adds is gone after it."""
+    before = dict(LOSSES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [*LOSSES]:
+        monkeypatch.setitem(LOSSES, name, before[name])
+    monkeypatch.setitem(LOSSES, "mine", LOSSES["mse"])
+    monkeypatch.delitem(LOSSES, "mine")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_unetsep_passes_the_kit(name: str) -> None:
+    check(name)
+
+
+def total(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return ((estimate - in_phase).square() + quadrature.square()).sum()
+
+
+def by_bin(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return ((estimate - in_phase).square() + quadrature.square()).mean(dim=-1)
+
+
+def negative(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return -total(estimate, in_phase, quadrature)
+
+
+def offset(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return 1 + ((estimate - in_phase).square() + quadrature.square()).mean()
+
+
+def rough(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return ((estimate - in_phase).square() + quadrature.square()).sqrt().mean()
+
+
+def detached(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return (estimate.detach() * (estimate - 2 * in_phase) + in_phase.square()).mean() + (
+        quadrature.square().mean()
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (by_bin, "by_bin must return a scalar tensor, got torch.Size"),
+        (negative, "must be positive for a wrong estimate"),
+        (offset, "must be zero at the target"),
+        (total, "must be the mean of what it is for blocks of frames"),
+        (rough, "must have a finite gradient in silence"),
+        (detached, "has a gradient of .* where differences say"),
+    ],
+)
+def test_what_training_relies_on_is_tested(loss: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(loss)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["losses.py:mine", "losses:mine"])
+def test_a_loss_is_a_file_or_a_module(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "losses.py").write_text(SOURCE)
+    monkeypatch.delitem(sys.modules, "losses", raising=False)
+    name, about = add_loss(text)
+    assert name == "mine"
+    assert about is not None
+    assert about["sha256"] == hashlib.sha256(SOURCE.encode()).hexdigest()
+    assert about["from"].endswith("losses.py:mine" if ".py" in text else "losses:mine")
+    assert LOSSES["mine"].summary == "A squared distance of roots."
+    value = LOSSES["mine"].function(*torch.rand(3, 2, 5, 4))
+    assert value > 0
+    assert add_loss(text)[0] == "mine"
+    assert add_loss("mse") == ("mse", None)
+
+
+def test_an_installed_package_may_have_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other_losses.py").write_text(SOURCE)
+    info = tmp_path / "other_losses-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-losses\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[unetsep.losses]\nmine = other_losses:mine\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    listed = call("train", "--list-losses")
+    assert "mine" in listed.output
+    assert "other_losses:mine" in listed.output
+    assert add_loss("mine")[1] == {
+        "from": "other_losses:mine",
+        "sha256": hashlib.sha256(SOURCE.encode()).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere.py:mine", "there is no file nowhere.py"),
+        ("no_such_module_at_all:mine", "cannot be imported: No module named"),
+        ("bad.py:other", "cannot be imported: .* has no attribute 'other'"),
+        ("bad.py:number", "is 5: expected a function of three arrays"),
+        ("bad.py:mse", "there is a loss 'mse' already"),
+    ],
+)
+def test_what_cannot_be_a_loss_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+    code = "number = 5\ndef mse(estimate, in_phase, quadrature):\n    return estimate.mean()\n"
+    (tmp_path / "bad.py").write_text(code)
+    with pytest.raises(TrainingError, match=message):
+        add_loss(text)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"), 300_000)
+    file = tmp_path / "losses.py"
+    file.write_text(SOURCE)
+    run = tmp_path / "run"
+    start = ["train", "--run", run, "--musdb-root", tmp_path / "musdb", "--cache", "cache"]
+    start += ["--accelerator", "cpu", "--workers", "0", "--batch-size", "1", "--quiet"]
+    start += ["--network", "small", "--valid-every", "1"]
+    begun = call(*start, "--loss", f"{file}:mine", "--max-steps", 1)
+    assert begun.exit_code == 0, begun.output
+    own = json.loads((run / "config.json").read_text())["own_losses"]
+    sha256 = hashlib.sha256(SOURCE.encode()).hexdigest()
+    assert own == {"mine": {"from": f"{file}:mine", "sha256": sha256}}
+    again = call("train", "--run", run, "--resume", "--max-steps", 2, "--quiet")
+    assert again.exit_code == 0, again.output
+    exported = call("export", run, "--no-check", "--manifest", tmp_path / "manifest.json")
+    assert exported.exit_code == 0, exported.output
+    entry = read_manifest(tmp_path / "manifest.json").checkpoints["mine"]
+    assert entry.loss == "mine"
+    assert entry.training["settings"]["own_losses"] == {
+        "mine": {"from": "losses.py:mine", "sha256": sha256}
+    }
+    assert "--losses losses.py:mine " in entry.training["command"]
+    file.write_text(SOURCE.replace("0.25", "0.2").replace(".sqrt()", ".pow(0.4)"))
+    del LOSSES["mine"]
+    changed = call("train", "--run", run, "--resume", "--max-steps", 3, "--quiet")
+    assert changed.exit_code == 1
+    assert "is of another run: its own_losses is" in changed.output

@@ -1,0 +1,252 @@
+"""Losses of one's own: where they come from, and a test kit for them.
+
+A loss takes three real arrays ``(..., bins, frames)`` and returns a scalar, see
+`unetsep.train.losses.functions`. It is named on the command line, ``--loss package.losses:mine`` or
+``--loss file.py:mine``, or by a package that has the entry point ``mine`` in the group
+``unetsep.losses``. What is named may be a `LossEntry`, too, for a loss that needs further arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...config import ModelConfig
+from ..config import TrainingError
+from .functions import LOSSES, LossEntry, build_loss
+
+GROUP = "unetsep.losses"
+# What an exact estimate may cost, relative to one that is silent: for roots that are smoothed.
+ZERO = 1e-3
+SHAPE = (2, 3, 2, 64, 8)  # (batch, stems, channels, bins, frames)
+
+
+def published_losses() -> dict[str, EntryPoint]:
+    """Entry points of installed packages by name."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
+    """Make a loss that a command names a part of `LOSSES`.
+
+    Parameters
+    ----------
+    text
+        A key of `LOSSES`, the name of an entry point, ``module:name`` or ``file.py:name``.
+
+    Returns
+    -------
+    str
+        The key in `LOSSES`: what follows the colon.
+    dict or None
+        Where it is from and the SHA-256 of that file, for the run's config; None for a loss of
+        unetsep.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be imported, or has the name of another loss.
+    ValueError
+        If there is no such loss, or it fails `check`.
+    """
+    points = published_losses()
+    if ":" not in text and (text in LOSSES or text not in points):
+        if text not in LOSSES:
+            known = ", ".join((*LOSSES, *points))
+            raise ValueError(
+                f"there is no loss {text!r}: expected {known}, or one of your own, module:name or "
+                "file.py:name"
+            )
+        return text, None
+    place = points[text].value if text in points else text
+    source, _, name = place.rpartition(":")
+    value, path = _load(source, name, text)
+    name = text if text in points else name
+    if not name.isidentifier():
+        raise ValueError(f"the loss {name!r} needs a name of letters, digits and underscores")
+    summary = (inspect.getdoc(value) or "").partition("\n")[0]
+    entry = value if isinstance(value, LossEntry) else LossEntry(value, summary)
+    known_entry = LOSSES.get(name)
+    if known_entry is not None and not _same(known_entry, entry):
+        raise TrainingError(f"there is a loss {name!r} already: give that of {source} another name")
+    LOSSES[name] = entry
+    try:
+        check(name)
+    except BaseException:
+        if known_entry is None:
+            del LOSSES[name]
+        raise
+    where = str(path) if source.endswith(".py") else source
+    return name, {
+        "from": f"{where}:{place.rpartition(':')[2]}",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def _same(one: LossEntry, other: LossEntry) -> bool:
+    """Whether two entries are the same code, maybe imported twice."""
+    codes = [getattr(entry.function, "__code__", entry.function) for entry in (one, other)]
+    return bool(codes[0] == codes[1])
+
+
+def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
+    """What is named, and the file that it stands in."""
+    try:
+        module = _module(source)
+        value = getattr(module, name)
+        path = Path(inspect.getfile(module))
+    except FileNotFoundError as error:
+        raise TrainingError(f"--loss {text}: there is no file {source}") from error
+    except (ImportError, AttributeError, TypeError, SyntaxError) as error:
+        raise TrainingError(f"--loss {text} cannot be imported: {error}") from error
+    if not callable(value) and not isinstance(value, LossEntry):
+        raise TrainingError(f"--loss {text} is {value!r}: expected a function of three arrays")
+    return value, path.resolve()
+
+
+def _module(source: str) -> Any:
+    if not source.endswith(".py"):
+        # As with `python -m`: what lies in the current folder is found.
+        folder = str(Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        return importlib.import_module(source)
+    path = Path(source).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(source)
+    unique = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"unetsep_own_loss_{unique}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def add_losses(own: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The losses of a run that is resumed, with the hashes that their files have now.
+
+    Parameters
+    ----------
+    own
+        `TrainConfig.own_losses`.
+    """
+    found = {}
+    for name, about in own.items():
+        added, now = add_loss(about["from"] if ":" in about["from"] else name)
+        found[added] = now or dict(about)
+    return found
+
+
+def check(
+    loss: str | Callable[[Tensor, Tensor, Tensor], Tensor], config: ModelConfig | None = None
+) -> None:
+    """Test a loss: all that training relies on.
+
+    It is zero at the target and positive elsewhere; a scalar for any leading axes; the mean of
+    what it is for blocks of frames and for clips; finite, with a finite gradient, at the target
+    and in silence; and its gradient is that of differences.
+
+    Parameters
+    ----------
+    loss
+        A key of `LOSSES`, or a function of estimate, in-phase and quadrature part.
+    config
+        Of the model, for losses that need arrays; by default a small one.
+
+    Raises
+    ------
+    ValueError
+        With the first property that does not hold.
+
+    Examples
+    --------
+    >>> def squared(estimate, in_phase, quadrature):
+    ...     return ((estimate - in_phase).square() + quadrature.square()).mean()
+    >>> check(squared)
+    """
+    model = config or ModelConfig(n_fft=512, hop_length=128, bins=SHAPE[-2], filters=(4, 6))
+    function = build_loss(loss, model) if isinstance(loss, str) else loss
+    label = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
+    random = torch.Generator().manual_seed(0)
+    in_phase, quadrature = torch.randn(2, *SHAPE, generator=random)
+    estimate = torch.rand(SHAPE, generator=random) + 0.1
+
+    def demand(holds: bool, what: str) -> None:
+        if not holds:
+            raise ValueError(f"the loss {label} {what}")
+
+    value = function(estimate, in_phase, quadrature)
+    demand(
+        isinstance(value, Tensor) and value.dim() == 0,
+        f"must return a scalar tensor, got {getattr(value, 'shape', type(value).__name__)}",
+    )
+    true = in_phase.abs()
+    silent = 0 * true
+    exact = float(function(true, true, silent))
+    demand(float(value) > 0, f"must be positive for a wrong estimate, got {float(value):.3g}")
+    demand(
+        abs(exact) <= ZERO * float(function(silent, true, silent)),
+        f"must be zero at the target (estimate = in_phase >= 0, quadrature = 0), got {exact:.3g}",
+    )
+    _check_means(function, (estimate, in_phase, quadrature), float(value), demand)
+    for where, parts in (
+        ("in silence", (silent, silent, silent)),
+        ("at the target", (true, true, silent)),
+        ("for a silent estimate", (silent, in_phase, quadrature)),
+    ):
+        point = parts[0].clone().requires_grad_()
+        found = function(point, *parts[1:])
+        (gradient,) = torch.autograd.grad(found, point)
+        demand(bool(found.isfinite()), f"must be finite {where}, got {float(found.detach())}")
+        demand(bool(gradient.isfinite().all()), f"must have a finite gradient {where}")
+    _check_gradient(function, (estimate, in_phase, quadrature), demand)
+
+
+def _check_means(function: Any, parts: tuple[Tensor, ...], value: float, demand: Any) -> None:
+    for axis, what in ((-1, "blocks of frames"), (0, "clips")):
+        halves = zip(*(part.chunk(2, dim=axis) for part in parts), strict=True)
+        mean = sum(float(function(*half)) for half in halves) / 2
+        demand(
+            abs(mean - value) <= 1e-3 * abs(value),
+            f"must be the mean of what it is for {what}: {value:.4g} of all, {mean:.4g} of halves",
+        )
+
+
+def _check_gradient(function: Any, parts: tuple[Tensor, ...], demand: Any) -> None:
+    """Along a direction, in double precision where the loss computes in it."""
+    estimate, in_phase, quadrature = (part[:1].double() for part in parts)
+    random = torch.Generator().manual_seed(1)
+    direction = torch.randn(estimate.shape, generator=random, dtype=torch.float64)
+    step = 1e-6
+    try:
+        point = estimate.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(point, in_phase, quadrature), point)
+    except RuntimeError:  # its own arrays are in single precision
+        estimate, in_phase, quadrature = (part[:1] for part in parts)
+        direction, step = direction.float(), 1e-2
+        point = estimate.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(point, in_phase, quadrature), point)
+    with torch.no_grad():
+        ends = [
+            float(function(estimate + sign * step * direction, in_phase, quadrature))
+            for sign in (1, -1)
+        ]
+    expected = (ends[0] - ends[1]) / (2 * step)
+    found = float((gradient * direction).sum())
+    size = float(gradient.norm() * direction.norm())
+    demand(
+        abs(found - expected) <= 0.02 * max(abs(expected), 0.05 * size),
+        f"has a gradient of {found:.4g} where differences say {expected:.4g}",
+    )

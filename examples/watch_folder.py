@@ -63,14 +63,15 @@ class Watcher:
 
     def _separate(self, path: Path) -> None:
         target = self.stems / path.parent.relative_to(self.inbox)
-        if (target / path.stem).is_dir():
-            return
         try:
-            report = unetsep.separate_to_files(path, target, model=self.separator)
+            report = unetsep.separate_to_files(
+                path, target, model=self.separator, skip_existing=True
+            )
         except unetsep.UnetsepError as error:
             self.tell(f"{path.name}: {error}")
         else:
-            self.tell(f"{path.name}: {', '.join(report.stems)} in {report.elapsed:.1f} s")
+            if report.status == "ok":
+                self.tell(f"{path.name}: {', '.join(report.stems)} in {report.elapsed:.1f} s")
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def short(excerpt: Path, tmp_path: Path) -> Path:
 def test_every_example_is_named_in_a_page() -> None:
     pages = "".join(p.read_text("utf-8") for p in (EXAMPLES.parent / "docs").rglob("*.md"))
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
-    assert len(names) >= 4
+    assert len(names) >= 5
     assert not [name for name in names if f"examples/{name}" not in pages]
 
 
@@ -132,6 +132,34 @@ def test_stems_in_the_watched_folder_are_refused(tmp_path: Path, tiny_separator:
     watch_folder = example("watch_folder")
     with pytest.raises(ValueError, match="would be separated again"):
         watch_folder.Watcher(tmp_path, tmp_path / "stems", tiny_separator)
+
+
+def test_a_crate_becomes_stem_files_and_a_playlist_in_its_order(
+    tmp_path: Path, tiny_model: Path, need_ffmpeg: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stempeg = pytest.importorskip("stempeg", exc_type=(ImportError, RuntimeError))
+    stem_maker = example("stem_maker")
+    crate, folder = tmp_path / "crate", tmp_path / "stems"
+    crate.mkdir()
+    for name in ("b first", "a second"):
+        soundfile.write(crate / f"{name}.wav", music(0.5).T, RATE)
+    (crate / "broken.wav").write_bytes(b"no music")
+    playlist = tmp_path / "friday.m3u8"
+    names = ["b first.wav", "broken.wav", "a second.wav"]
+    playlist.write_text("\n".join(f"crate/{name}" for name in names))
+    for status in ("ok", "skipped"):
+        assert stem_maker.make([str(playlist)], folder, str(tiny_model)) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[1] for line in lines] == [status] * 2
+        entries = (folder / "stems.m3u8").read_text("utf-8").splitlines()
+        assert entries[0] == "#EXTM3U"
+        assert [Path(entry).name for entry in entries[1:]] == [
+            "b first.stem.mp4", "a second.stem.mp4"
+        ]  # fmt: skip
+    for entry in entries[1:]:
+        streams, rate = stempeg.read_stems(str(folder / entry))
+        assert len(streams) == 5
+        assert rate == RATE
 
 
 def test_the_flask_application_returns_a_zip_of_stems(

@@ -1,0 +1,68 @@
+"""Stem files for Mixxx or Traktor from a crate: one .stem.mp4 for each track, and a playlist.
+
+    python examples/stem_maker.py crate/ stems/
+    python examples/stem_maker.py friday.m3u8 stems/ --model fast
+
+A .stem.mp4 holds the track and its four stems, with names and colours; the deck shows four more
+faders. Tags and covers travel along. stems/stems.m3u8 lists the files in the crate's order. What is
+there is left alone, so the same command goes on where it was stopped. Needs ffmpeg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What ``unetsep separate`` says about each track, as soon as it is done."""
+    command = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+
+
+def write_playlist(path: Path, files: Sequence[Path]) -> None:
+    """An m3u8 file whose entries are relative, so that the folder can be moved."""
+    lines = ["#EXTM3U", *(file.relative_to(path.parent).as_posix() for file in files)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make(crate: Sequence[str], folder: Path, model: str) -> int:
+    """Write the stem files and the playlist; returns how many tracks failed."""
+    words = ["--format", "stem.mp4", "--skip-existing", "--model", model, "--output", str(folder)]
+    words += ["--", *crate]
+    # Several tracks are worked on at a time and end in any order.
+    order = [report["source"] for report in reports(["--dry-run", *words])]
+    made: dict[str, Path] = {}
+    failed = 0
+    for report in reports(words):
+        if report["status"] == "error":
+            failed += 1  # the command itself has said why, on stderr
+        elif report["stems"]:
+            file = made[report["source"]] = Path(report["stems"]["vocals"])
+            print(f"{len(made):4d}  {report['status']:7s}  {file.name}", flush=True)
+    if made:
+        write_playlist(folder / "stems.m3u8", [made[song] for song in order if song in made])
+    return failed
+
+
+def main() -> None:
+    """Make a crate's stem files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("crate", nargs="+", help="tracks, folders or m3u playlists")
+    parser.add_argument("folder", type=Path, help="where stem files go")
+    parser.add_argument("--model", default="default")
+    options = parser.parse_args()
+    failed = make(options.crate, options.folder, options.model)
+    raise SystemExit(f"{failed} tracks failed" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,16 +18,17 @@ from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..errors import UnetsepError
-from ..train.data.musdb import musdb_root
+from ..train.data.musdb import STEMS, musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation.compare import Difference
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
 from ..train.evaluation.measures import MEASURES, choose_measures
+from ..train.evaluation.own_songs import find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
-from ..train.evaluation.tracks import find_tracks
+from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
 
 
@@ -40,12 +41,41 @@ class MethodOptions:
     baselines: str
     device: str
 
-    def methods(self) -> list[Method]:
-        """Models first, then others' estimates, then baselines."""
+    def methods(self, stems: Collection[str]) -> list[Method]:
+        """Models first, then others' estimates, then baselines that know the songs' stems."""
         groups = self.choice.groups(default=not self.estimates)
         models: list[Method] = [model_method(models, self.device) for models in groups]
         folders = [folder_method(path) for path in self.estimates]
-        return [*models, *folders, *baseline_methods(self.baselines)]
+        baselines = baseline_methods(self.baselines)
+        if self.baselines == "all" and set(stems) != set(STEMS):
+            baselines = [each for each in baselines if each.name != "repet-hpss"]
+        return [*models, *folders, *baselines]
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """Where the tracks are: in a MUSDB18 folder unless songs or pairs of one's own are named."""
+
+    musdb_root: Path | None
+    songs: Path | None
+    pairs: Path | None
+
+    def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
+        """The tracks, and what they are in words."""
+        if (self.musdb_root, self.songs, self.pairs).count(None) < 2:
+            raise ValueError(
+                "choose one of --musdb-root, --songs and --pairs: scores are of one set"
+            )
+        if self.songs:
+            return find_songs(self.songs, subset, only), f"{subset} songs of {_name(self.songs)}"
+        if self.pairs:
+            return read_pairs(self.pairs, only), f"pairs of {_name(self.pairs)}"
+        root = musdb_root(self.musdb_root)
+        return find_tracks(root, subset, only), f"{subset} tracks of {_name(root)}"
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name
 
 
 @dataclass(frozen=True)
@@ -54,7 +84,7 @@ class EvalOptions:
 
     Parameters
     ----------
-    musdb_root, subset, tracks
+    where, subset, tracks
         See `unetsep.train.evaluation.tracks.find_tracks`; without a root `MUSDB_PATH` is it.
     what
         What is scored.
@@ -68,7 +98,7 @@ class EvalOptions:
         What is shown.
     """
 
-    musdb_root: Path | None
+    where: TrackOptions
     subset: str
     tracks: tuple[str, ...]
     what: MethodOptions
@@ -88,13 +118,12 @@ def run_eval(options: EvalOptions) -> bool:
         Whether every track could be scored.
     """
     settings = options.settings
-    settings = replace(settings, measures=choose_measures(settings.measures))
+    settings = replace(settings, measures=choose_measures(settings.measures or ()))
     if settings.duration is not None and not settings.duration > 0:
         raise ValueError(f"--duration must be more than 0 seconds, got {settings.duration}")
-    root = musdb_root(options.musdb_root)
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
-    tracks = find_tracks(root, options.subset, options.tracks)
-    methods = options.what.methods()
+    tracks, name = options.where.find(options.subset, options.tracks)
+    methods = options.what.methods({stem for track in tracks for stem in track.stems})
     for track, sources in itertools.product(tracks, settings.sources):
         check_set(sources, track.stems)
     for sentence in check_scores(tracks, methods, settings.sets):
@@ -104,7 +133,7 @@ def run_eval(options: EvalOptions) -> bool:
     total = len(tracks) * len(methods) * len(settings.sets)
     with _bar(console, total) as progress:
         outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
-    data = f"{len(tracks)} {options.subset} tracks of {root.resolve().name}, "
+    data = f"{len(tracks)} {name}, "
     data += reports.lengths(outcomes)
     report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
     figures = options.figures and any(row.tracks for row in report.rows)

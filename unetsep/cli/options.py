@@ -367,6 +367,18 @@ def import_spleeter(**options: Any) -> None:
     metavar="ROOT",
     help="Folder with train/ and test/, of .stem.mp4 files or wav folders.  [default: $MUSDB_PATH]",
 )
+@click.option(
+    "--songs",
+    type=PATH,
+    metavar="ROOT",
+    help="Your own instead: ROOT/test/<song>/ with a file for each stem, of any names.",
+)
+@click.option(
+    "--pairs",
+    type=PATH,
+    metavar="CSV",
+    help="Or files: columns mixture and vocals, or other stems.",
+)
 @output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
 @model_choice
 @click.option(
@@ -402,7 +414,6 @@ def import_spleeter(**options: Any) -> None:
 )
 @click.option(
     "--measures",
-    default=(),
     type=names,
     metavar="A,B",
     help="Further ones: si-sdr; lsd, log-spectral distance by band; all.  [default: none]",

@@ -2,6 +2,7 @@
 
 evaluate     tracks times methods -> scores, reused where they are there
 tracks       the songs of an evaluation and their stems
+own_songs    songs and pairs of files of one's own
 estimates    methods: models, folders of stems, baselines
 baselines    mixture, oracle masks, REPET with HPSS
 stem_sets    the set in which tracks are scored; sums of stems

@@ -18,10 +18,11 @@ from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median
 from .measures import MEASURES
+from .own_songs import ordered
 from .published import PUBLISHED, Published
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
-from .stem_sets import ACCOMPANIMENT, Sources
+from .stem_sets import Sources
 
 LEAKAGE = (
     "energy of the estimate over that of the mixture in dB, the lower the better: median over "
@@ -160,20 +161,14 @@ def _rows(method: Method, outcomes: Sequence[Outcome]) -> list[Row]:
     sets: dict[Sources, dict[str, TrackScores]] = {}
     for outcome in outcomes:
         if outcome.scores is not None:
-            sets.setdefault(_ordered(outcome.scores.stems), {})[outcome.track] = outcome.scores
+            sets.setdefault(ordered(outcome.scores.stems), {})[outcome.track] = outcome.scores
     failed = tuple(outcome.track for outcome in outcomes if outcome.scores is None)
     if not sets:
-        sets[_ordered(outcomes[0].sources) or STEMS] = {}
+        sets[ordered(outcomes[0].sources) or STEMS] = {}
     return [
         Row(method.name, method.label, method.kind, stems, tracks, failed)
         for stems, tracks in sets.items()
     ]
-
-
-def _ordered(stems: Sources) -> Sources:
-    """Stems in the usual order, the same for all methods that were scored in one set."""
-    usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in stems]
-    return (*usual, *sorted(set(stems) - set(usual)))
 
 
 def lengths(outcomes: Iterable[Outcome]) -> str:

@@ -41,16 +41,22 @@ class Track:
         The ``.stem.mp4`` file, or the folder with ``mixture.wav`` and its stems.
     stems
         Whose sum the mixture is.
+    sources
+        Names and files of a track that is not MUSDB18's, see
+        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, or the rest.
     """
 
     name: str
     folder: str
     path: Path
     stems: tuple[str, ...] = STEMS
+    sources: tuple[tuple[str, Path], ...] = ()
 
     @property
     def files(self) -> list[Path]:
         """All files that are read for this track."""
+        if self.sources:
+            return [path for _, path in self.sources]
         if self.path.is_file():
             return [self.path]
         return sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
@@ -111,7 +117,7 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
             f"mixture.wav and {', '.join(f'{stem}.wav' for stem in STEMS)}, in {folder}/; "
             f"{HOW_TO_GET}"
         )
-    return _keep(tracks, only)
+    return keep(tracks, only)
 
 
 def _whole(path: Path) -> bool:
@@ -119,7 +125,8 @@ def _whole(path: Path) -> bool:
     return bool({"", "mixture"} & song_files(path).keys())
 
 
-def _keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
+def keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
+    """Tracks whose names hold one of the texts; or the first N; or all. See `find_tracks`."""
     if not only:
         return tracks
     if len(only) == 1 and only[0].isdecimal() and int(only[0]) > 0:
@@ -148,6 +155,8 @@ def read_track(track: Track, duration: float | None = None) -> TrackAudio:
     AudioError
         If a stem is missing or cannot be decoded, or rates or channels differ.
     """
+    if track.sources:
+        return _read_own(track, duration)
     if track.path.is_file():
         return _read_stem_file(track, duration)
     files = {path.stem: path for path in track.files}
@@ -170,6 +179,31 @@ def _audio(track: Track, signals: dict[str, Signal], rate: int) -> TrackAudio:
     samples = min(signal.shape[1] for signal in signals.values())
     cut = {name: signal[:, :samples] for name, signal in signals.items()}
     return TrackAudio(cut["mixture"], {stem: cut[stem] for stem in track.stems}, rate)
+
+
+def _read_own(track: Track, duration: float | None) -> TrackAudio:
+    """Stems that may differ in length and channels; what is missing is added up or taken away."""
+    read = {name: read_audio(path, duration) for name, path in track.sources}
+    rates = {rate for _, rate in read.values()}
+    if len(rates) > 1:
+        listed = ", ".join(f"{name} {rate}" for name, (_, rate) in read.items())
+        raise AudioError(f"{track.path}: the files differ in sample rate ({listed} Hz)")
+    channels = max(len(signal) for signal, _ in read.values())
+    samples = max(signal.shape[1] for signal, _ in read.values())
+    signals = {}
+    for name, (signal, _) in read.items():
+        if len(signal) not in (1, channels):
+            raise AudioError(f"{track.path}: {name} has {len(signal)} channels, others {channels}")
+        signals[name] = np.zeros((channels, samples), np.float32)
+        signals[name][:, : signal.shape[1]] = signal
+    given = [signals[stem] for stem in track.stems if stem in signals]
+    known: Signal = np.asarray(np.sum(given, axis=0, dtype=np.float64), np.float32)
+    mixture = signals.get("mixture", known)
+    for stem in track.stems:
+        if stem not in signals:  # the rest of a pair, or a stem that is known to be silent
+            rest = "mixture" in signals and len(track.stems) == 2 and stem == track.stems[1]
+            signals[stem] = mixture - known if rest else np.zeros_like(mixture)
+    return TrackAudio(mixture, {stem: signals[stem] for stem in track.stems}, rates.pop())
 
 
 def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:

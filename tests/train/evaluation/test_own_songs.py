@@ -1,0 +1,141 @@
+"""Songs and files of one's own are scored like those of MUSDB18, whatever their stems."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from tests.signals import RATE, noise
+from unetsep.cli import main
+from unetsep.config import ModelConfig
+from unetsep.errors import AudioError
+from unetsep.network.unet import UNet
+from unetsep.train.evaluation.estimates import baseline_methods, model_method
+from unetsep.train.evaluation.evaluate import Settings, evaluate
+from unetsep.train.evaluation.own_songs import find_songs, read_pairs
+from unetsep.train.evaluation.sdr import frame_sdr
+from unetsep.train.evaluation.tracks import read_track
+from unetsep.weights.checkpoint import serialize
+
+
+def write(path: Path, seed: int, *, channels: int = 2, samples: int = 2 * RATE) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = (noise(seed, samples) / 8)[:channels]
+    soundfile.write(path, signal.T, RATE, subtype="FLOAT")
+    return signal.astype(np.float32)
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """One song of voice and band, one of a voice that is shorter and mono, one without voice."""
+    base = tmp_path / "songs"
+    for number, name in enumerate(("a", "b", "c")):
+        write(base / "test" / name / "band.wav", 10 * number)
+    write(base / "test" / "a" / "voice.wav", 1)
+    write(base / "test" / "b" / "voice.wav", 2, channels=1, samples=RATE)
+    (base / "test" / "c" / "song.json").write_text(json.dumps({"silent": ["voice"]}))
+    return base
+
+
+def test_the_mixture_is_the_sum_of_stems_of_any_names(songs: Path) -> None:
+    a, b, c = find_songs(songs, "test")
+    assert a.stems == b.stems == c.stems == ("band", "voice")
+    audio = read_track(b)
+    assert audio.mixture.shape == (2, 2 * RATE)
+    np.testing.assert_array_equal(audio.references["voice"][0], audio.references["voice"][1])
+    assert not audio.references["voice"][:, RATE:].any()
+    np.testing.assert_allclose(audio.mixture, sum(audio.references.values()), atol=1e-7)
+    assert not read_track(c).references["voice"].any()
+
+
+def test_a_mixture_file_is_taken_as_it_is(songs: Path) -> None:
+    mastered = write(songs / "test" / "a" / "mixture.wav", 99)
+    (track, *_) = find_songs(songs, "test", ["a"])
+    np.testing.assert_array_equal(read_track(track).mixture, mastered)
+    assert track.stems == ("band", "voice")
+
+
+def test_a_model_of_these_stems_is_scored(songs: Path, tmp_path: Path) -> None:
+    config = ModelConfig(stems=("voice", "band"), filters=(2,) * 6, segment_frames=64)
+    (tmp_path / "two.safetensors").write_bytes(serialize(UNet(config)))
+    method = model_method([str(tmp_path / "two.safetensors")])
+    tracks = find_songs(songs, "test")
+    outcomes = evaluate(tracks, [method], Settings(tmp_path / "out"))
+    audio = read_track(tracks[0])
+    found = method.estimate(tracks[0], audio)
+    expected = frame_sdr(
+        *(np.stack([x[s] for s in tracks[0].stems]) for x in (audio.references, found))
+    )
+    assert outcomes[0].scores is not None
+    np.testing.assert_allclose(outcomes[0].scores.values["SDR"], expected, atol=1e-4)
+    assert outcomes[2].scores is not None
+    assert outcomes[2].scores.silent == ("voice",)
+
+
+def test_a_pair_is_a_mixture_and_one_stem(tmp_path: Path) -> None:
+    vocals, rest = write(tmp_path / "vox.wav", 1), write(tmp_path / "rest.wav", 2)
+    soundfile.write(tmp_path / "song.wav", (vocals + rest).T, RATE, subtype="FLOAT")
+    (tmp_path / "pairs.csv").write_text("mixture,vocals\nsong.wav,vox.wav\n")
+    (track,) = read_pairs(tmp_path / "pairs.csv")
+    assert (track.name, track.stems) == ("song", ("vocals", "accompaniment"))
+    np.testing.assert_allclose(read_track(track).references["accompaniment"], rest, atol=1e-6)
+    (outcome,) = evaluate([track], baseline_methods("oracle-2"), Settings(tmp_path / "out"))
+    assert outcome.scores is not None
+    assert outcome.scores.median("vocals") > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is no list of pairs: .* got no rows"),
+        ("mixture\nsong.wav\n", "is no list of pairs: .* got mixture"),
+        ("mixture,vocals\nsong.wav,vox.wav\n", "line 2: there is no file .*song.wav"),
+    ],
+)
+def test_a_list_that_is_none_is_one_sentence(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "pairs.csv").write_text(content)
+    with pytest.raises(AudioError, match=message):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+def test_songs_that_are_none_are_one_sentence(songs: Path, tmp_path: Path) -> None:
+    (songs / "test").rename(songs / "train")
+    with pytest.raises(AudioError, match=r"there are no songs in .*; --subset train takes"):
+        find_songs(songs, "test")
+    assert len(find_songs(songs, "train")) == 3
+    with pytest.raises(ValueError, match="has the subsets test and train"):
+        find_songs(songs, "valid")
+    write(tmp_path / "one" / "test" / "a" / "voice.wav", 0)
+    with pytest.raises(AudioError, match="has 1 stems: expected two or more"):
+        find_songs(tmp_path / "one", "test")
+
+
+def test_files_of_different_rates_are_refused(songs: Path) -> None:
+    soundfile.write(songs / "test" / "a" / "voice.wav", np.zeros((100, 2)), 48_000)
+    with pytest.raises(AudioError, match=r"differ in sample rate .band 44100, voice 48000 Hz"):
+        read_track(find_songs(songs, "test")[0])
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
+    estimates = tmp_path / "perfect"
+    (songs / "test" / "c").rename(tmp_path / "c")
+    write(songs / "test" / "b" / "voice.wav", 2)  # estimates have the channels of the song
+    estimates.symlink_to(songs / "test")
+    words = ["eval", "--songs", songs, "-o", tmp_path / "out", "--estimates", estimates]
+    result = call(*words, "--baselines", "mixture-4", "--no-figures", "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["data"].startswith("2 test songs of songs")
+    assert [each["stems"] for each in content["methods"]] == [["band", "voice"]] * 2
+    both = call(*words, "--pairs", "x.csv")
+    assert both.exit_code == 1
+    assert "choose one of --musdb-root, --songs and --pairs" in both.output

@@ -1,0 +1,127 @@
+"""Songs of one's own as tracks: folders with stems of any names, and pairs of files.
+
+``<root>/<test or train>/<song>/<stem>.<suffix>`` is what ``unetsep train --songs`` takes, too.
+There need be no mixture: without ``mixture.<suffix>`` it is the sum of the stems. Stems that
+``song.json`` lists under ``"silent"`` need no file.
+
+A list of pairs is a CSV file with a column ``mixture`` and one for each stem, whose paths are
+relative to its folder. With one stem alone the rest is the mixture minus the stem.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...errors import AudioError
+from ..data.musdb import STEMS
+from ..data.sources import AUDIO_SUFFIXES
+from .stem_sets import ACCOMPANIMENT, rest_of
+from .tracks import Track, keep
+
+MIXTURE = "mixture"
+
+
+def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
+    """Songs in a folder, sorted by name.
+
+    Parameters
+    ----------
+    root
+        Holds ``test/`` or ``train/``.
+    subset
+        ``test`` or ``train``.
+    only
+        See `unetsep.train.evaluation.tracks.find_tracks`.
+
+    Raises
+    ------
+    AudioError
+        If there are none, or a song has fewer than two stems.
+    ValueError
+        If ``subset`` is another one.
+    """
+    if subset not in ("test", "train"):
+        raise ValueError(f"--songs has the subsets test and train, not {subset!r}")
+    folder = root / subset
+    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    tracks = [track for path in paths if (track := _song(path, subset))]
+    if not tracks:
+        other = "train" if subset == "test" else "test"
+        hint = f"; --subset {other} takes {root / other}" if (root / other).is_dir() else ""
+        raise AudioError(
+            f"there are no songs in {folder}: expected {folder}/<song>/<stem>"
+            f"{{{','.join(AUDIO_SUFFIXES)}}}{hint}"
+        )
+    return keep(tracks, only)
+
+
+def _song(path: Path, subset: str) -> Track | None:
+    files = {
+        file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in AUDIO_SUFFIXES
+    }
+    stems = ordered({*files, *_silent(path / "song.json")} - {MIXTURE})
+    if not files:
+        return None
+    if len(stems) < 2:
+        raise AudioError(f"{path} has {len(stems)} stems: expected two or more files, a stem each")
+    return Track(path.name, subset, path, stems, tuple(files.items()))
+
+
+def _silent(described: Path) -> list[str]:
+    if not described.is_file():
+        return []
+    try:
+        return [str(name) for name in json.loads(described.read_text("utf-8")).get("silent", [])]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise AudioError(f"{described} cannot be understood: {error}") from error
+
+
+def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
+    """Tracks from a list of pairs.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
+    only
+        See `unetsep.train.evaluation.tracks.find_tracks`; a track has the name of its mixture.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be read, lacks a column, or names a file that is not there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AudioError(f"{path} cannot be read: {error}") from error
+    columns = [name for name in (rows[0] if rows else {}) if name]
+    if MIXTURE not in columns or len(columns) < 2:
+        raise AudioError(
+            f"{path} is no list of pairs: expected a CSV file with the columns {MIXTURE} and a "
+            f"stem, such as {MIXTURE},vocals, got {','.join(columns) or 'no rows'}"
+        )
+    tracks = []
+    for line, row in enumerate(rows, start=2):
+        files = {name: path.parent / row[name] for name in columns if row[name]}
+        missing = [file for file in files.values() if not file.is_file()]
+        if missing or MIXTURE not in files:
+            what = f"there is no file {missing[0]}" if missing else "no mixture is named"
+            raise AudioError(f"{path}, line {line}: {what}")
+        stems = ordered(set(columns) - {MIXTURE})
+        if len(stems) == 1:
+            stems = (*stems, rest_of(stems[0]))
+        name = files[MIXTURE].stem if files[MIXTURE].stem != MIXTURE else files[MIXTURE].parent.name
+        tracks.append(Track(name, "pairs", path, stems, tuple(files.items())))
+    return keep(tracks, only)
+
+
+def ordered(stems: Iterable[str]) -> tuple[str, ...]:
+    """The usual stems in their order, then others by name."""
+    names = set(stems)
+    usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in names]
+    return (*usual, *sorted(names - set(usual)))

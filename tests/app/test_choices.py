@@ -51,7 +51,7 @@ def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
 def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
     assert JobChoice.from_fields({}, OFFERS) == JobChoice(OFFERS["guided"])
     fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "two_stems": ""}
-    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, "mp3", "auto", True)
+    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, None, "mp3", "auto", True)
     assert JobChoice.from_fields(fields, OFFERS) == expected
 
 
@@ -61,7 +61,7 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"model": "x"}, "there is no model 'x': expected guided, voice"),
         ({"model": "voice", "two_stems": "drums"}, "has no stem 'drums': expected vocals"),
         ({"stems": "drums,piano"}, "has no stem 'piano'"),
-        ({"stems": "drums", "two_stems": "drums"}, "either stems or two_stems"),
+        ({"stems": "drums", "two_stems": "drums"}, "either stems, two_stems or without"),
         ({"format": "exe"}, "there is no format 'exe': expected wav"),
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
         ({"player": "maybe"}, "player 'maybe': expected true or false"),
@@ -76,7 +76,9 @@ def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) ->
 def test_every_usual_model_and_every_format_has_plain_words() -> None:
     assert offered_names(()) == ["guided", "fast"]
     assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}
-    assert [row["name"] for row in formats()] == list(CONTAINERS) == list(choices.FORMAT_WORDS)
+    separate = [name for name, container in CONTAINERS.items() if not container.together]
+    assert separate == list(choices.FORMAT_WORDS)
+    assert {row["name"] for row in formats()} >= {"wav", "flac", "ogg", "mp3", "opus"}
     assert ModelOffer.of("l1", ["vocals"]).description == "Complex spectrogram L1."
 
 
@@ -87,6 +89,16 @@ def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:
     assert JobChoice(offer).to_request()["model"] == "/secret/place/mine.safetensors"
     with pytest.raises(ValueError, match="different names"):
         offered_names(["a/l1.safetensors", "l1"])
+
+
+def test_what_needs_ffmpeg_is_offered_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
+    assert JobChoice.from_fields({"format": "m4a", "without": "vocals"}, OFFERS) == JobChoice(
+        OFFERS["guided"], without="vocals", container="m4a"
+    )
+    monkeypatch.setattr(choices, "find_ffmpeg", lambda: None)
+    with pytest.raises(ValueError, match="there is no format 'm4a': expected wav"):
+        JobChoice.from_fields({"format": "m4a"}, OFFERS)
 
 
 def test_a_model_that_is_not_here_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

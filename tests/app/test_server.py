@@ -58,8 +58,10 @@ def _nothing_left(app: Served) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tune(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("songs") / "My tune.wav"
-    soundfile.write(path, music(2).T, 44_100)
+    path = tmp_path_factory.mktemp("songs") / "My tune.flac"
+    with soundfile.SoundFile(path, "w", 44_100, 2) as file:
+        file.title, file.artist = "The title", "The artist"
+        file.write(music(2).T)
     return path
 
 
@@ -93,11 +95,14 @@ def test_stems_are_those_that_the_command_writes(
         written = (tmp_path / "My tune" / f"{stem}.flac").read_bytes()
         answer = app.get(job["stems"][stem])
         assert answer.body == archive.read(f"My tune/{stem}.flac") == written
+        assert f"The title ({stem.capitalize()})".encode() in written
         assert answer.headers["content-disposition"].startswith("attachment")
         assert "My%20tune%20-%20" in answer.headers["content-disposition"]
 
 
 def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:
+    job = app.wait(app.send(tune, without="vocals").json["id"])
+    assert list(job["stems"]) == ["no_vocals"]
     job = app.wait(app.send(tune, two_stems="vocals").json["id"])
     assert list(job["stems"]) == ["vocals", "no_vocals"]
     whole = app.get(job["stems"]["vocals"]).body

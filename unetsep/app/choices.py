@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
 from ..paths import DEVICES
@@ -24,9 +25,12 @@ FORMAT_WORDS = {
     "flac": ("FLAC", "Full quality at about half the size of WAV."),
     "ogg": ("OGG", "Small files, very good quality."),
     "mp3": ("MP3", "Small files that every player and phone knows."),
+    "opus": ("Opus", "The smallest files, very good quality."),
+    "m4a": ("M4A (AAC)", "Small files for phones and Apple's programs."),
 }
 NAME_BYTES = 180  # file systems take 255, and a suffix follows
 FORBIDDEN = set('<>:"|?*\\/')
+FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "player")
 YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 
 
@@ -99,9 +103,15 @@ def offered_names(names: Sequence[str]) -> list[str]:
 
 
 def formats() -> list[dict[str, str]]:
-    """Output formats with their titles and descriptions."""
+    """Output formats with their titles and descriptions.
+
+    Those that need ffmpeg are there if that is. A file that holds all stems at once is not:
+    stems are heard and fetched one by one here.
+    """
     rows = []
     for name, container in CONTAINERS.items():
+        if container.together or (container.by_ffmpeg and find_ffmpeg() is None):
+            continue
         title, description = FORMAT_WORDS.get(name, (name.upper(), container.help))
         rows.append({"name": name, "title": title, "description": description})
     return rows
@@ -115,8 +125,8 @@ class JobChoice:
     ----------
     offer
         The model.
-    stems, two_stems
-        See `unetsep.separator.Separator.select`.
+    stems, two_stems, without
+        See `unetsep.files.FileOptions`.
     container, bit_depth
         See `unetsep.audio.formats.choose_format`.
     player
@@ -126,6 +136,7 @@ class JobChoice:
     offer: ModelOffer
     stems: tuple[str, ...] | None = None
     two_stems: str | None = None
+    without: str | None = None
     container: str = "wav"
     bit_depth: str = "auto"
     player: bool = False
@@ -139,23 +150,27 @@ class JobChoice:
         ValueError
             If a field or its value is unknown.
         """
-        unknown = set(fields) - {"model", "stems", "two_stems", "format", "bit_depth", "player"}
+        unknown = set(fields) - set(FIELDS)
         if unknown:
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}: see /api")
         name = fields.get("model") or next(iter(offers))
         offer = offers[_one_of("model", name, offers)]
         names = tuple(n.strip() for n in fields.get("stems", "").split(",") if n.strip())
-        two_stems = fields.get("two_stems") or None
-        if names and two_stems:
-            raise ValueError("choose either stems or two_stems, not both")
-        for stem in [*names, *([two_stems] if two_stems else [])]:
+        two_stems, without = fields.get("two_stems") or None, fields.get("without") or None
+        singles = [stem for stem in (two_stems, without) if stem]
+        if bool(names) + len(singles) > 1:
+            raise ValueError("choose either stems, two_stems or without")
+        for stem in [*names, *singles]:
             if stem not in offer.stems:
                 raise ValueError(
                     f"model {name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
                 )
-        container = _one_of("format", fields.get("format") or "wav", CONTAINERS)
+        known = [row["name"] for row in formats()]
+        container = _one_of("format", fields.get("format") or "wav", known)
         bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
-        return cls(offer, names or None, two_stems, container, bit_depth, flag(fields, "player"))
+        return cls(
+            offer, names or None, two_stems, without, container, bit_depth, flag(fields, "player")
+        )
 
     def to_request(self) -> dict[str, Any]:
         """As `unetsep.app.worker.separate` takes it."""

@@ -9,8 +9,9 @@ import html
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..audio.formats import BIT_DEPTHS
 from ..version import __version__
+from .choices import formats
 
 Document = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/Error"}
@@ -154,7 +155,8 @@ def _form() -> Document:
         "model": text | {"description": "A model of /choices; the first is taken without it."},
         "stems": text | {"description": "Only these, separated by commas."},
         "two_stems": text | {"description": "This stem, and no_STEM, the rest."},
-        "format": text | {"enum": list(CONTAINERS), "default": "wav"},
+        "without": text | {"description": "One file: all but this stem."},
+        "format": text | {"enum": [row["name"] for row in formats()], "default": "wav"},
         "bit_depth": text | {"enum": list(BIT_DEPTHS), "default": "auto"},
         "player": boolean | {"description": "Make the page to hear the stems, too."},
         "wait": boolean | {"description": "Answer with the zip instead of a job."},

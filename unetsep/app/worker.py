@@ -124,10 +124,11 @@ def separate(
     options = FileOptions(
         stems=request["stems"],
         two_stems=request["two_stems"],
+        without=request["without"],
         container=request["container"],
         bit_depth=request["bit_depth"],
     )
-    names = separator.select(options.stems, options.two_stems).names
+    names = options.select(separator).names
     (folder / "stems").mkdir()
     targets = [folder / "stems" / f"{name}.{options.suffix}" for name in names]
 
@@ -161,8 +162,15 @@ class Teller:
 
 def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[str, Any]:
     """What became of a request, as a message; paths of ours are not told to anybody."""
+
+    def public(text: str) -> str:
+        text = text.replace(str(request["source"]), request["name"])
+        text = text.replace(str(request["folder"]), "the job's folder")
+        return text.replace("use --format", "choose the format")
+
     try:
-        return {"done": separate(request, separators, told)}
+        report = separate(request, separators, told)
+        return {"done": report | {"warnings": [public(text) for text in report["warnings"]]}}
     except CancelledError:
         return {"cancelled": True}
     except (UnetsepError, ValueError) as error:
@@ -171,9 +179,7 @@ def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[s
         text = f"the files could not be written: {error.strerror or error}"
     except MemoryError:
         text = "out of memory"
-    text = text.replace(str(request["source"]), request["name"])
-    text = text.replace(str(request["folder"]), "the job's folder")
-    return {"failed": text.replace("use --format", "choose the format")}
+    return {"failed": public(text)}
 
 
 def open_channel() -> Send:

@@ -1,0 +1,89 @@
+"""What the worker answers, and what it keeps to itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+from tests.signals import music
+from unetsep.app import worker
+from unetsep.app.worker import SeparatorCache, answer
+from unetsep.errors import AudioError, CancelledError
+
+REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "name": "My tune"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (AudioError("/secret/1/upload is no audio"), {"failed": "My tune is no audio"}),
+        (
+            AudioError("mp3 cannot hold 6 channels: use --format flac"),
+            {"failed": "mp3 cannot hold 6 channels: choose the format flac"},
+        ),
+        (ValueError("/secret/1/stems is odd"), {"failed": "the job's folder/stems is odd"}),
+        (
+            OSError(28, "No space left on device"),
+            {"failed": "the files could not be written: No space left on device"},
+        ),
+        (MemoryError(), {"failed": "out of memory"}),
+        (CancelledError("cancelled"), {"cancelled": True}),
+    ],
+)
+def test_an_error_becomes_a_sentence_without_paths_of_ours(
+    error: Exception, message: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(worker, "separate", fail)
+    assert answer(REQUEST, SeparatorCache("cpu"), None) == message  # type: ignore[arg-type]
+
+
+def test_warnings_name_the_song_as_its_owner_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"stems": {}, "warnings": ["/secret/1/upload may be cut short"]}
+    monkeypatch.setattr(worker, "separate", lambda *_: report)
+    done = answer(REQUEST, SeparatorCache("cpu"), None)["done"]  # type: ignore[arg-type]
+    assert done["warnings"] == ["My tune may be cut short"]
+
+
+def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "upload", music(3).T, 44_100, format="FLAC")
+    choice = {"stems": ["drums", "vocals"], "two_stems": None, "without": None}
+    request = {
+        "source": str(tmp_path / "upload"),
+        "folder": str(tmp_path),
+        "name": "My tune",
+        "model": str(tiny_model),
+        "container": "flac",
+        "bit_depth": "16",
+        "player": True,
+    }
+    told: list[tuple[str, float]] = []
+    cache = SeparatorCache("cpu")
+    report = worker.separate(request | choice, cache, lambda *each: told.append(each))
+    assert report["stems"] == {"drums": "drums.flac", "vocals": "vocals.flac"}
+    assert {path.name for path in (tmp_path / "stems").iterdir()} == {"drums.flac", "vocals.flac"}
+    assert "My tune" in (tmp_path / "player" / "index.html").read_text(encoding="utf-8")
+    assert {stage for stage, _ in told} == {"separating", "preparing"}
+    assert all(0 <= share <= 1 for _, share in told)
+    assert told[-1] == ("preparing", 1)
+
+
+def test_only_the_models_that_were_used_last_are_kept(
+    tiny_model: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    third = tmp_path / "third.safetensors"
+    third.write_bytes(checkpoint.read_bytes())
+    cache = SeparatorCache("cpu")
+    first = cache.get(str(tiny_model))
+    second = cache.get(str(checkpoint))
+    assert cache.get(str(tiny_model)) is first
+    cache.get(str(third))
+    assert cache.get(str(tiny_model)) is first
+    assert cache.get(str(checkpoint)) is not second

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Command, command, form, until
 from tests.signals import music
-from unetsep.cli import main
+from unetsep.cli import CONTEXT, main
 from unetsep.cli.app import AppOptions, has_screen
 from unetsep.cli.options import app as app_command
 
@@ -209,11 +209,11 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> N
 
 def test_options_become_limits() -> None:
     words = ["--max-upload", "1.5", "--time-limit", "2", "--keep", "0.5", "--disk", "3"]
-    values = app_command.make_context("app", words).params
+    values = app_command.make_context("app", words, **CONTEXT).params
     limits = AppOptions(**values).settings().limits
     assert (limits.upload_bytes, limits.seconds) == (1_500_000, 120)
     assert (limits.keep_seconds, limits.disk_bytes) == (1800, 3_000_000_000)
-    defaults = AppOptions(**app_command.make_context("app", []).params).settings()
+    defaults = AppOptions(**app_command.make_context("app", [], **CONTEXT).params).settings()
     assert defaults.limits == type(limits)()
     assert (defaults.host, defaults.port) == ("127.0.0.1", type(defaults)().port)
 

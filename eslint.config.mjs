@@ -1,10 +1,10 @@
 // The player's scripts: classic ones that share a global scope, in the order of page.py's SCRIPTS.
 const browser = `
-  AudioBufferSourceNode AudioContext AudioWorkletNode Blob ConstantSourceNode CustomEvent Event
+  AudioBuffer AudioBufferSourceNode AudioContext AudioWorkletNode Blob ConstantSourceNode CustomEvent Event
   EventTarget GainNode OfflineAudioContext StereoPannerNode URL atob clearInterval clearTimeout
   console document matchMedia requestAnimationFrame setInterval setTimeout window`;
 const shared = `
-  $ album unetsepData loadData bytesOf Pieces FADE Strips spanAt Deck Mixer Engine renderMix make
+  $ album unetsepData loadData bytesOf release Pieces FADE Strips spanAt Deck Mixer Stretcher Engine renderMix make
   percent setRange DARK Lane WaveSurfer SignalsmithStretch`;
 const names = `${browser} ${shared}`.trim().split(/\s+/);
 // The app's page has one script.

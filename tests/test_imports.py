@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
+
+from tests.signals import RATE, music
 
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
@@ -142,6 +145,16 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     code = f"from unetsep.cli import main\ntry: main({arguments})\nexcept SystemExit: pass"
     assert not imported_by(code) & HEAVY
+
+
+def test_listening_takes_no_torch(tmp_path: Path) -> None:
+    for seed, name in enumerate(("vocals", "drums")):
+        soundfile.write(tmp_path / f"{name}.wav", music(1, seed=seed).T, RATE)
+    words = ["listen", str(tmp_path), "--plots"]
+    code = f"from unetsep.cli import main\ntry: main({words})\nexcept SystemExit as end: code = end"
+    code += "\nassert not code.code"
+    assert not imported_by(code) & {"torch", "lightning", "safetensors"}
+    assert (tmp_path / "index.html").exists()
 
 
 def test_separating_imports_no_training_package() -> None:

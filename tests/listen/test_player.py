@@ -288,22 +288,82 @@ def test_every_key_does_what_the_page_says(player: Any) -> None:
     assert run(player, "return engine.model") == 1
 
 
-def test_the_mix_is_saved_as_it_is_heard(
-    player: Any, waves: dict[str, dict[str, np.ndarray]], tmp_path: Path
-) -> None:
-    player.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+def save(driver: Any, folder: Path, name: str) -> np.ndarray:
+    """The mix as it is saved, ``(samples, 2)``."""
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)}
     )
-    click(player, ".lane:nth-child(1) .mute")
-    click(player, "#save")
-    target = tmp_path / "song (mix).wav"
-    end = time.monotonic() + 20
+    click(driver, "#save")
+    target = folder / f"{name} (mix).wav"
+    end = time.monotonic() + 60
     while not target.exists():
-        assert time.monotonic() < end
+        message = driver.find_element("css selector", "#message").text
+        assert time.monotonic() < end, message
         time.sleep(0.05)
     saved, rate = soundfile.read(target)
     assert rate == RATE
+    return np.asarray(saved)
+
+
+def set_dials(driver: Any, speed: float, semitones: int) -> None:
+    driver_set(driver, "#speed", 100 * speed)
+    driver_set(driver, "#pitch", semitones)
+
+
+def test_the_mix_is_saved_as_it_is_heard(
+    player: Any, waves: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    click(player, ".lane:nth-child(1) .mute")
+    saved = save(player, tmp_path, "song")
     np.testing.assert_allclose(saved, mix(waves["l1"], *STEMS[1:]), atol=1.01 / 32768)
+
+
+def test_a_mix_above_full_scale_is_lowered_as_a_whole(
+    player: Any, waves: dict[str, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    run(player, "for (const n of ['vocals', 'drums']) mixer.stem(n).volume = 4")
+    loud = mix(waves["l1"], "bass", "other") + 4 * mix(waves["l1"], "vocals", "drums")
+    peak = np.abs(loud).max()
+    assert peak > 1.2
+    saved = save(player, tmp_path, "song")
+    np.testing.assert_allclose(saved, loud / peak, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("speed", "semitones", "pitch"), [(1.5, 0, 110), (0.5, 0, 110), (1, 12, 220), (0.75, -5, 82.4)]
+)
+@pytest.mark.parametrize("longest", [300, 2])
+def test_the_mix_is_saved_at_the_speed_and_pitch_that_are_heard(
+    player: Any, tmp_path: Path, speed: float, semitones: int, pitch: float, longest: int
+) -> None:
+    player.execute_script("STRETCHED.seconds = arguments[0]", longest)
+    run(player, "mixer.stem('vocals').solo = true")
+    set_dials(player, speed, semitones)
+    saved = save(player, tmp_path, "song")
+    assert len(saved) == round(SECONDS * RATE / speed)
+    spectrum = np.abs(np.fft.rfft(saved[RATE : 5 * RATE, 0] * np.hanning(4 * RATE)))
+    low = spectrum[: 4 * 400]  # up to 400 Hz
+    assert low.argmax() / 4 == pytest.approx(pitch, rel=0.01)
+    inside = saved[RATE // 2 : -RATE // 2]
+    level = np.sqrt(np.square(inside[: len(inside) // 441 * 441]).reshape(-1, 441 * 2).mean(axis=1))
+    assert level.min() > 0.2 * np.median(level)  # no gap; at a join phases may differ
+
+
+@pytest.mark.parametrize(("speed", "semitones"), [(1.5, 0), (0.5, 0), (1, 3)])
+def test_clicks_are_saved_in_time_at_other_speeds(
+    driver: Any, clicks: Path, tmp_path: Path, speed: float, semitones: int
+) -> None:
+    open_page(driver, clicks)
+    driver.execute_script("STRETCHED.seconds = 4")
+    begin, end = 4.75, 11.75
+    set_dials(driver, speed, semitones)
+    run(driver, f"engine.change({{loop: {{start: {begin * RATE}, end: {end * RATE}}}}})")
+    saved = save(driver, tmp_path, "clicks")
+    assert len(saved) == round((end - begin) * RATE / speed)
+    peaks = np.array(find_peaks(np.abs(saved).max(axis=1))) / RATE
+    expected = (np.arange(5.0, end, 0.5) - begin) / speed
+    np.testing.assert_allclose(peaks, expected, atol=0.010)
+    assert complaints(driver) == []
 
 
 def test_controls_have_names_for_screen_readers(player: Any) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..files import SeparationReport
 from ..listen.page import write_page
 from ..listen.plots import plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
 from ..paths import Input
+
+if TYPE_CHECKING:
+    from ..files import SeparationReport
 
 
 def run_listen(*, folder: Path, plots: bool, quiet: bool) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..config import MAX_CHANNELS, MAX_RATE
+
+if TYPE_CHECKING:
+    import torch
 
 Signal = npt.NDArray[np.float32]
 MIN_RATE = 1000
@@ -29,7 +33,8 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
     ValueError
         If it holds something else than real numbers, has another shape, or over 64 channels.
     """
-    if isinstance(audio, torch.Tensor):
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it; not all need it
+    if torch is not None and isinstance(audio, torch.Tensor):
         audio = _numpy(audio)
     try:
         signal = np.asarray(audio)

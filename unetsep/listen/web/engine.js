@@ -31,6 +31,12 @@ class Mixer {
   pan(name) {
     return this.stem(name).pan;
   }
+
+  copy() {
+    const mixer = new Mixer();
+    for (const [name, stem] of this.stems) mixer.stems.set(name, { ...stem });
+    return mixer;
+  }
 }
 
 /** A node that shifts pitch, with how late its output is. */
@@ -67,7 +73,7 @@ class Stretcher {
   use(semitones) {
     this.used = true;
     // Without a tonality limit all frequencies move by the same ratio.
-    this.node.schedule({ active: true, semitones, tonalityHz: 0 });
+    return this.node.schedule({ active: true, semitones, tonalityHz: 0 });
   }
 
   free() {

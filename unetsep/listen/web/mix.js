@@ -1,5 +1,5 @@
 "use strict";
-// Saving the mix: rendered piece by piece, so that two hours need no more memory than a minute.
+// Saving the mix: rendered in parts, so that two hours need no more memory than some minutes.
 
 /** The header of a wav file of 16 bits. */
 function wavHeader(frames, channels, rate) {
@@ -55,30 +55,129 @@ async function renderSpan(pieces, mixer, model, span) {
   return context.startRendering();
 }
 
-/**
- * The mix of the song, or of its loop, as a wav file. A mix above full scale is lowered as a
- * whole: its peak is measured first.
- */
-async function renderMix(engine, progress) {
-  const { pieces, mixer, model, song, volume } = engine;
-  const loop = engine.looping ? engine.loop : null;
-  const [start, end] = loop === null ? [0, song.length] : [loop.start, loop.end];
+/** The song from a frame on until another, as spans that lie in one piece each. */
+function spansOf(song, start, end) {
   const spans = [];
   for (let frame = start; frame < end; frame += spans.at(-1).frames) {
     const span = spanAt(song, frame, null);
     spans.push({ ...span, frames: Math.min(span.frames, end - frame) });
   }
-  let peak = 0;
-  for (const [i, span] of spans.entries()) {
-    peak = Math.max(peak, volume * peakOf(await renderSpan(pieces, mixer, model, span)));
-    progress((0.5 * (i + 1)) / spans.length);
+  return spans;
+}
+
+/** The mix at the song's own speed and pitch, a span at a time. */
+async function* renderPlain({ pieces, mixer, model, song }, start, end) {
+  for (const span of spansOf(song, start, end)) yield renderSpan(pieces, mixer, model, span);
+}
+
+// A stretcher has a memory, so as much as possible goes through one of them. What it makes of
+// five minutes takes 100 MB; of longer songs the parts are joined by a fade. It is warm after a
+// second. All are whole numbers of frames of the song at any speed of the page.
+const STRETCHED = { seconds: 300, warm: 1, fade: 0.1 };
+
+/** The mix at another speed or pitch, a few minutes at a time. */
+async function* renderStretched(engine, start, end) {
+  const { song, speed } = engine;
+  const step = (seconds) => 20 * Math.round((seconds * song.sampleRate) / 20);
+  const [longest, warm, fade] = [STRETCHED.seconds, STRETCHED.warm, STRETCHED.fade].map(step);
+  const frames = Math.round((end - start) / speed);
+  let tail = null; // what the next part fades in over
+  for (let from = 0; from < frames; from += longest) {
+    const last = from + longest >= frames;
+    const to = last ? frames : from + longest + fade;
+    const before = Math.min(warm, from);
+    const first = start + Math.round((from - before) * speed);
+    const part = await stretch(engine, first, end, before, to - from);
+    if (tail !== null) fadeOver(part, tail);
+    tail = last ? null : cut(part, longest, fade);
+    yield last ? part : cut(part, 0, longest);
   }
-  const gain = volume / Math.max(1, peak);
-  const parts = [wavHeader(end - start, 2, song.sampleRate)];
-  for (const [i, span] of spans.entries()) {
-    const samples = toInt16(await renderSpan(pieces, mixer, model, span), gain);
-    parts.push(new Blob([samples])); // a Blob may leave memory, an array may not
-    progress(0.5 + (0.5 * (i + 1)) / spans.length);
+}
+
+/** Some frames of a mix from a frame of the song on, behind what warms the stretcher up. */
+async function stretch({ pieces, mixer, model, song, speed, semitones }, first, end, warm, frames) {
+  const rate = song.sampleRate;
+  // A stretcher is less than a second late.
+  const context = new OfflineAudioContext(2, rate + warm + frames, rate);
+  const stretcher = await Stretcher.create(context);
+  await stretcher.use(semitones - 12 * Math.log2(speed));
+  const strips = new Strips(context, song.models[model].stems, mixer);
+  strips.bus.connect(stretcher.node);
+  stretcher.node.connect(context.destination);
+  const until = Math.min(end, first + Math.ceil((rate + warm + frames) * speed));
+  let done = 0;
+  let failure = null;
+  for (const span of spansOf(song, first, until)) {
+    const time = done / (rate * speed);
+    const schedule = async () => {
+      const buffers = await pieces.get(model, span.piece);
+      buffers.forEach((buffer, stem) => {
+        const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
+        source.connect(strips.strips[stem].gain);
+        source.start(time, span.offset / rate, span.frames / rate);
+      });
+    };
+    // A piece is decoded when its turn comes: a second before it is heard.
+    if (time < 1) await schedule();
+    else
+      context
+        .suspend(time - 1)
+        .then(schedule)
+        .catch((error) => (failure = error))
+        .then(() => context.resume());
+    done += span.frames;
   }
-  return new Blob(parts, { type: "audio/wav" });
+  const whole = await context.startRendering();
+  if (failure !== null) throw failure;
+  return cut(whole, Math.round(stretcher.latency * rate) + warm, frames);
+}
+
+/** A part of a buffer, as a buffer. */
+function cut(buffer, from, length) {
+  const { numberOfChannels, sampleRate } = buffer;
+  const part = new AudioBuffer({ numberOfChannels, length, sampleRate });
+  for (let c = 0; c < numberOfChannels; c++)
+    part.copyToChannel(buffer.getChannelData(c).subarray(from, from + length), c);
+  return part;
+}
+
+/** Fade from the end of one part to the beginning of the next. */
+function fadeOver(part, tail) {
+  for (let c = 0; c < part.numberOfChannels; c++) {
+    const [into, old] = [part.getChannelData(c), tail.getChannelData(c)];
+    for (let i = 0; i < Math.min(old.length, into.length); i++)
+      into[i] = old[i] + ((into[i] - old[i]) * i) / old.length;
+  }
+}
+
+/** The mix as 16 bits: frames, peak, and parts that may leave memory, as arrays may not. */
+async function gather(buffers, gain, progress) {
+  const out = { frames: 0, peak: 0, parts: [] };
+  for await (const buffer of buffers) {
+    out.peak = Math.max(out.peak, gain * peakOf(buffer));
+    out.parts.push(new Blob([toInt16(buffer, gain)]));
+    out.frames += buffer.length;
+    release(buffer);
+    progress(out.frames);
+  }
+  return out;
+}
+
+/**
+ * The mix of the song, or of its loop, at the speed and pitch that are heard, as a wav file. A
+ * mix above full scale is lowered as a whole, and rendered again.
+ */
+async function renderMix(engine, progress) {
+  // What is saved is what was set when saving began.
+  const { pieces, mixer, model, song, volume, speed, semitones } = engine;
+  const settings = { pieces, mixer: mixer.copy(), model, song, speed, semitones };
+  const loop = engine.looping ? engine.loop : null;
+  const [start, end] = loop === null ? [0, song.length] : [loop.start, loop.end];
+  const plain = speed === 1 && semitones === 0;
+  const render = () => (plain ? renderPlain : renderStretched)(settings, start, end);
+  const total = (end - start) / speed;
+  let out = await gather(render(), volume, (frames) => progress(frames / total));
+  if (out.peak > 1)
+    out = await gather(render(), volume / out.peak, (frames) => progress(frames / total));
+  return new Blob([wavHeader(out.frames, 2, song.sampleRate), ...out.parts], { type: "audio/wav" });
 }

@@ -331,8 +331,7 @@ class Page {
       link.href = URL.createObjectURL(wav);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-      const plain = this.engine.speed === 1 && this.engine.semitones === 0;
-      this.say(plain ? "" : "Saved at the song's own speed and pitch.");
+      this.say("");
     } catch (error) {
       this.say(error.message);
     } finally {

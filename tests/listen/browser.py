@@ -18,7 +18,8 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--autoplay-policy=no-user-gesture-required"
 )
-# Records everything that is heard, with the context's own count of samples.
+# Records everything that is heard, with the context's own count of samples; and again as a
+# stream outside the context, as a recorder of the page's sound gets it.
 RECORDER = """
 const [done] = arguments;
 (async () => {
@@ -37,6 +38,20 @@ const [done] = arguments;
   engine.master.connect(tap);
   window.heard = [];
   tap.port.onmessage = ({ data }) => window.heard.push(data);
+  const streamed = new MediaStreamAudioDestinationNode(engine.context);
+  engine.master.connect(streamed);
+  const [track] = streamed.stream.getAudioTracks();
+  window.streamed = [];
+  new MediaStreamTrackProcessor({ track, maxBufferSize: 2000 }).readable.pipeTo(
+    new WritableStream({
+      write(data) {
+        const samples = new Float32Array(data.numberOfFrames);
+        data.copyTo(samples, { planeIndex: 0, format: "f32-planar" });
+        window.streamed.push(samples);
+        data.close();
+      },
+    }),
+  );
   // Which deck was heard from when on: it says which sample belongs to which moment.
   window.decks = [];
   const takeOver = engine.takeOver.bind(engine);

@@ -3,7 +3,7 @@
 // but not read files. Each of them calls unetsepData once.
 
 const $ = (id) => document.getElementById(id);
-const BUDGET = 60e6; // bytes of decoded sound that are kept
+const BUDGET = 40e6; // bytes of decoded sound that are kept
 const waiting = new Map(); // name -> what to do with its value
 
 function unetsepData(name, value) {
@@ -62,7 +62,9 @@ class Pieces {
     const buffers = this.kept.get(name) ?? this.load(name, `${this.path}/${model}/${piece}.js`);
     this.kept.delete(name); // the newest stands last
     this.kept.set(name, buffers);
-    this.forget(Math.max(4, Math.floor(BUDGET / this.bytes(model))));
+    // What is heard now and next, of two models while it switches.
+    const least = this.song.models.length > 1 ? 4 : 2;
+    this.forget(Math.max(least, Math.floor(BUDGET / this.bytes(model))));
     return buffers;
   }
 

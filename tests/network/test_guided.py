@@ -8,7 +8,7 @@ import torch
 
 from unetsep.config import ModelConfig
 from unetsep.network.build import for_inference
-from unetsep.network.guided import LEVEL, Guided, guided_logits, with_guide
+from unetsep.network.guided import LEVEL, Guided, guided_logits, guided_masks, with_guide
 from unetsep.network.presets import spleeter_config
 from unetsep.network.unet import UNet, rms_level
 
@@ -58,6 +58,17 @@ def test_the_vocals_may_have_any_place_among_the_stems(vocals: int) -> None:
     order.insert(vocals, 0)
     moved = guided_logits(own[:, order], guide, 0.5, vocals)
     assert torch.allclose(moved, guided_logits(own, guide, 0.5, 0)[:, order])
+
+
+@pytest.mark.parametrize("vocals", [0, 1, 3])
+def test_masks_are_the_softmax_of_the_logits_however_far_they_are(vocals: int) -> None:
+    torch.manual_seed(1)
+    own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
+    for scale in (1, 30, 1e4):
+        masks = guided_masks(scale * own, scale * guide, 0.7, vocals)
+        expected = guided_logits(scale * own, scale * guide, 0.7, vocals).softmax(dim=1)
+        torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(masks.sum(dim=1), torch.ones(1, 2, 5, 6))
 
 
 def test_without_weight_the_guide_changes_nothing() -> None:

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from .inference import MASK_FRAMES, InferenceNetwork, InferenceUNet, Logits
-from .low_band import LowBand, corrected, low_slice
+from .inference import Frames, InferenceNetwork, InferenceUNet, UNetLogits
+from .low_band import InferenceLowBand, LowBand, corrected, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
 
@@ -62,6 +62,19 @@ def guided_logits(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Ten
     level = torch.cat([before, after], dim=1).logsumexp(dim=1, keepdim=True)
     vote = torch.lerp(voice - level, guide, weight)
     return torch.cat([before - level, vote, after - level], dim=1)
+
+
+def guided_masks(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Tensor:
+    """The softmax of `guided_logits`, with half the exponentials; same parameters."""
+    before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
+    rest = torch.cat([before, after], dim=1) if vocals else after
+    top = rest.amax(dim=1, keepdim=True)
+    shares = (rest - top).exp_()
+    total = shares.sum(dim=1, keepdim=True)
+    vote = torch.lerp((voice - top).sub_(total.log()), guide, weight)
+    shares *= torch.sigmoid(-vote).div_(total)
+    before, after = shares.tensor_split((vocals,), dim=1)
+    return torch.cat([before, vote.sigmoid_(), after], dim=1)
 
 
 def guide_logits(guide: InferenceUNet, magnitude: Tensor) -> Tensor:
@@ -258,11 +271,11 @@ class InferenceGuided(InferenceNetwork):
         super().__init__(network.config)
         self.guide = InferenceUNet(network.guide, dtype)
         self.rest = InferenceUNet(network.rest, dtype)
-        self.low = None if network.low is None else network.low.for_inference(dtype)
+        self.low = None if network.low is None else InferenceLowBand(network.low, dtype)
         self.vocals = network.vocals
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:
-        """See `InferenceNetwork.logits`."""
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> Frames:
+        """See `InferenceNetwork.frame_masks`."""
         guide = guide_logits(self.guide, magnitude)
         own = self.rest.output(both_spectra(self.rest, magnitude, guide))
         change = self._change(magnitude, *more, own=own, guide=guide) if self.low else None
@@ -273,18 +286,15 @@ class InferenceGuided(InferenceNetwork):
             if change is not None:
                 part = logits[..., low]
                 part.copy_(corrected(part, change[..., start:stop, :], self.vocals))
-            return guided_logits(logits, guide[..., start:stop, :], weight, self.vocals)
+            return guided_masks(logits, guide[..., start:stop, :], weight, self.vocals)
 
         return frames
 
-    def _change(self, magnitude: Tensor, fine: Tensor, *, own: Logits, guide: Tensor) -> Tensor:
+    def _change(self, magnitude: Tensor, fine: Tensor, *, own: UNetLogits, guide: Tensor) -> Tensor:
         """What the branch adds, ``(batch, stems - 1, channels, frames, bins)``."""
         assert self.low is not None
-        low, count = low_slice(self.config), magnitude.shape[-1]
-        pieces = [
-            own(at, min(at + MASK_FRAMES, count))[..., low] for at in range(0, count, MASK_FRAMES)
-        ]
-        said = torch.cat(pieces, dim=-2).mT
+        low = low_slice(self.config)
+        said = own(0, magnitude.shape[-1], low).mT
         change: Tensor = self.low(fine, rms_level(magnitude), said, guide[..., low].mT)
         return change.mT
 

@@ -32,8 +32,9 @@ MASK_FRAMES = 16
 
 Layer = TypeVar("Layer", bound=nn.Module)
 # What a network found, to be taken a few frames at a time: given the first frame and the one
-# after the last, both even, the logits ``(batch, stems, channels, frames, bins)``, fp32.
-Logits = Callable[[int, int], Tensor]
+# after the last, both even, logits or masks ``(batch, stems, channels, frames, bins)``, fp32.
+Frames = Callable[[int, int], Tensor]
+ALL = slice(None)
 
 
 class InferenceNetwork(nn.Module):
@@ -49,9 +50,14 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:
-        """Logits of what `MaskNetwork.logits` takes."""
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:
+        """Logits of what `MaskNetwork.logits` takes; see `frame_masks`."""
         raise NotImplementedError
+
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> Frames:
+        """Masks of what `MaskNetwork.logits` takes, by default those of `logits`."""
+        logits = self.logits(magnitude, *more)
+        return lambda start, stop: activate(logits(start, stop), self.config)
 
     # A network for all stems has them all at once, whoever wants them.
     def forward(
@@ -72,13 +78,12 @@ class InferenceNetwork(nn.Module):
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
         """
-        logits = self.logits(magnitude, *more)
+        found = self.frame_masks(magnitude, *more)
         masks = self._blank(magnitude)
         frames = magnitude.shape[-1]
         step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
         for at in range(0, frames, step):
-            part = logits(at, min(at + step, frames))
-            masks[..., at : at + step, :] = activate(part, self.config)
+            masks[..., at : at + step, :] = found(at, min(at + step, frames))
         return masks.mT
 
     def _blank(self, magnitude: Tensor) -> Tensor:
@@ -130,7 +135,7 @@ class InferenceUNet(InferenceNetwork):
             if tensor.untyped_storage().data_ptr() in shared:
                 tensor.data = tensor.data.clone()
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Logits:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         return self.output(self.normalised(magnitude))
 
@@ -140,16 +145,10 @@ class InferenceUNet(InferenceNetwork):
             return magnitude
         return compress(magnitude, self.config, level).sub_(self.mean).div_(self.std)
 
-    def output(self, normalised: Tensor) -> Logits:
+    def output(self, normalised: Tensor) -> UNetLogits:
         """See `UNet.output`."""
-        output = self.head(self._hidden(normalised))
         axes = (len(self.config.stems), self.config.channels)
-
-        def frames(start: int, stop: int) -> Tensor:
-            part = self.head.ordered(output, start, stop)
-            return part.view(len(part), *axes, *part.shape[2:])
-
-        return frames
+        return UNetLogits(self.head, self.head(self._hidden(normalised)), axes)
 
     def _hidden(self, normalised: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
@@ -163,6 +162,28 @@ class InferenceUNet(InferenceNetwork):
         for decoder in self.decoder:
             hidden = decoder(hidden, skips.pop() if skips else None)
         return hidden
+
+
+class UNetLogits:
+    """The logits of a `UNet`, of which some bins can be taken alone.
+
+    Parameters
+    ----------
+    head, output
+        The last layer and what it gave.
+    axes
+        Stems and channels.
+    """
+
+    def __init__(
+        self, head: DoublingHead | DilatedHead, output: Tensor, axes: tuple[int, int]
+    ) -> None:
+        self.head, self.output, self.axes = head, output, axes
+
+    def __call__(self, start: int, stop: int, bins: slice = ALL) -> Tensor:
+        """Logits ``(batch, stems, channels, frames, bins)``, fp32; see `DoublingHead.ordered`."""
+        part = self.head.ordered(self.output, start, stop, bins)
+        return part.view(len(part), *self.axes, *part.shape[2:])
 
 
 class Subpixels(nn.Module):
@@ -305,7 +326,7 @@ class DoublingHead(nn.Module):
         pairs: Tensor = self.subpixels(hidden).float().contiguous().view(torch.float64)
         return pairs.view(batch, frames, bins, 2, self.channels).permute(0, 4, 1, 3, 2)
 
-    def ordered(self, output: Tensor, start: int, stop: int) -> Tensor:
+    def ordered(self, output: Tensor, start: int, stop: int, bins: slice = ALL) -> Tensor:
         """Some frames of the output, ``(batch, channels, frames, bins)``, fp32.
 
         Parameters
@@ -314,8 +335,11 @@ class DoublingHead(nn.Module):
             Of `forward`.
         start, stop
             The first frame and the one after the last, both even.
+        bins
+            All, or from one even number to another.
         """
-        pairs = output[:, :, start // 2 : stop // 2].contiguous()
+        halves = bins if bins == ALL else slice(bins.start // 2, bins.stop // 2)
+        pairs = output[:, :, start // 2 : stop // 2, :, halves].contiguous()
         return pairs.view(torch.float32).flatten(2, 3)
 
 
@@ -331,9 +355,9 @@ class DilatedHead(nn.Module):
         out: Tensor = self.layer(hidden)
         return out
 
-    def ordered(self, output: Tensor, start: int, stop: int) -> Tensor:
+    def ordered(self, output: Tensor, start: int, stop: int, bins: slice = ALL) -> Tensor:
         """Some frames of the output, as `DoublingHead.ordered` gives them."""
-        part: Tensor = output[:, :, start:stop]
+        part: Tensor = output[:, :, start:stop, bins]
         return part.float().contiguous()
 
 
@@ -342,7 +366,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, block: nn.Module, dtype: torch.dtype, *, raw: bool) -> None:
         super().__init__()
-        convolution, self.rest, self.mixing = _parts(block, dtype)
+        convolution, self.rest, self.mixing = parts_of_level(block, dtype)
         self.convolution = convolution.to(dtype).to(memory_format=torch.channels_last)
         self.raw = raw
 
@@ -362,7 +386,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        convolution, self.rest, self.mixing = _parts(block, dtype)
+        convolution, self.rest, self.mixing = parts_of_level(block, dtype)
         self.doubling = Doubling(convolution, dtype)
         self.rectify = all(isinstance(part, nn.ReLU) for part in self.rest)
 
@@ -402,7 +426,9 @@ def _twin(network: Layer) -> Layer:
     return twin
 
 
-def _parts(block: nn.Module, dtype: torch.dtype) -> tuple[Any, nn.Sequential, Mixing | None]:
+def parts_of_level(
+    block: nn.Module, dtype: torch.dtype
+) -> tuple[Any, nn.Sequential, Mixing | None]:
     """Convolution, what follows it pointwise (activations in place), and the mixing of bins."""
     assert isinstance(block, nn.Sequential)
     convolution, *others = block

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import hann, magnitudes, overlap_add
-from .inference import fold_norm
+from .inference import fold_norm, parts_of_level
 from .layers import BinMixing
 from .unet import compress
 
@@ -138,16 +138,6 @@ class LowBand(nn.Module):
         self.register_buffer("fine_mean", torch.zeros(fine_bins(config)))
         self.register_buffer("fine_std", torch.ones(fine_bins(config)))
 
-    def for_inference(self, dtype: torch.dtype) -> LowBand:
-        """A copy for evaluation, whose convolutions work in ``dtype``."""
-        low = copy.deepcopy(self).cpu().float().eval()
-        for block in low.blocks:
-            fold_norm(block)
-        for part in (low.fine, low.said, low.enter, low.blocks, low.head):
-            part.to(dtype)
-        low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return low.requires_grad_(False)
-
     def forward(self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor) -> Tensor:
         """What to add to the logits of all stems but the vocals, fp32.
 
@@ -168,20 +158,79 @@ class LowBand(nn.Module):
         Tensor
             ``(batch, stems - 1, channels, bins, frames)``.
         """
-        seen = compress(fine, self.config, level)
-        seen = (seen - self.fine_mean[:, None]) / self.fine_std[:, None]
-        logits = torch.cat([own, guide], dim=1).flatten(1, 2)
-        logits = logits.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
-        dtype = self.head.weight.dtype
-        seen, logits = (
-            each.mT.to(dtype).contiguous(memory_format=torch.channels_last)
-            for each in (seen, logits)
-        )
-        hidden = self.enter(self.fine(seen) + self.said(logits))
+        seen, said = self.seen(fine, level, own, guide)
+        hidden = self.enter(self.fine(seen) + self.said(said))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        out: Tensor = self.head(hidden).float().mT
+        return self.changes(self.head(hidden))
+
+    def seen(
+        self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the first convolutions see, ``(batch, channels, frames, bins)`` each.
+
+        Parameters are those of `forward`. All is done with frames before bins, as they are in
+        memory when a song is separated.
+        """
+        seen = (compress(fine.mT, self.config, level) - self.fine_mean) / self.fine_std
+        said = torch.cat([own.mT, guide.mT], dim=1).flatten(1, 2)
+        said = said.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
+        dtype, layout = self.head.weight.dtype, torch.channels_last
+        return seen.to(dtype, memory_format=layout), said.to(dtype, memory_format=layout)
+
+    def changes(self, output: Tensor) -> Tensor:
+        """The head's output ``(batch, channels, frames, bins)`` as `forward` gives it."""
+        out = output.float().mT
         return out.reshape(out.shape[0], -1, self.config.channels, *out.shape[2:])
+
+
+class InferenceLowBand(nn.Module):
+    """The corrections of a `LowBand`, for evaluation only, in fewer passes over memory.
+
+    Parameters
+    ----------
+    branch
+        Is left as it is.
+    dtype
+        Of the convolutions.
+    """
+
+    def __init__(self, branch: LowBand, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.branch = low = copy.deepcopy(branch).cpu().float().eval()
+        for block in low.blocks:
+            fold_norm(block)
+        self.blocks = nn.ModuleList(_InferenceBlock(block, dtype) for block in low.blocks)
+        for part in (low.fine, low.said, low.enter, low.head):
+            part.to(dtype)
+        low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.requires_grad_(False)
+
+    def forward(self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor) -> Tensor:
+        """See `LowBand.forward`."""
+        low = self.branch
+        seen, said = low.seen(fine, level, own, guide)
+        hidden: Tensor = low.enter(low.fine(seen).add_(low.said(said)))
+        for block in self.blocks:
+            hidden += block(hidden)
+        return low.changes(low.head(hidden))
+
+
+class _InferenceBlock(nn.Module):
+    """A block whose norm is folded, which works in place."""
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        convolution, self.rest, self.mixing = parts_of_level(block, dtype)
+        self.convolution = convolution.to(dtype)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
+        out: Tensor = self.rest(self.convolution(hidden))
+        if self.mixing is not None:
+            spectrum = out.permute(0, 2, 3, 1)
+            self.mixing(spectrum, spectrum)
+        return out
 
 
 def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:

@@ -44,7 +44,8 @@ def command_line() -> str:
 
 def _command(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
     """Lines about one command, then about those below it."""
-    context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
+    settings = command.context_settings
+    context = click.Context(command, parent, name.rpartition(" ")[2], **settings)
     usage = " ".join(command.collect_usage_pieces(context))
     yield from (f"## `{name}`", "", *_prose(command.help or ""))
     yield from ("```text", f"{name} {usage}", "```", "")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import unetsep.audio.reader
+from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -223,3 +225,32 @@ def test_no_file_stays_open(song: Callable[..., Path]):
         with pytest.raises(AudioError):
             AudioReader(path, start=99)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.fixture
+def unsupported(song, tmp_path):
+    """Files of which libsndfile knows the container but not the encoding."""
+    wav = song("a.wav", seconds=0.5, subtype="PCM_32")
+    execute("flac", "-s", "-o", tmp_path / "a.flac", wav)
+    for name, codec in (("a.ogg", "flac"), ("a.caf", "alac")):
+        execute("ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, tmp_path / name)
+    return tmp_path
+
+
+def told(path: Path) -> str:
+    """The error of a file, or its warnings, which must be all there is of half a second."""
+    try:
+        with AudioReader(path) as reader:
+            assert sum(block.shape[1] for block in reader.blocks()) == RATE // 2
+            return " ".join(reader.warnings)
+    except AudioError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.caf"])
+def test_what_is_not_supported_is_not_called_damaged(unsupported, name, monkeypatch):
+    path = unsupported / name
+    # Not every ffmpeg reads FLAC of 32 bits; a newer libsndfile may.
+    assert told(path) == "" or (name == "a.flac" and "flac of at most 24 bits" in told(path))
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    assert told(path) == "" or "of a kind that is not supported without ffmpeg" in told(path)

@@ -157,6 +157,7 @@ class FfmpegDecoder:
         # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._rate, self._channels, self._gave_up = 0, 0, False
+        self._silent = True  # until the first samples come
         self.warnings: list[str] = []
         try:
             tracks = parse_tracks(self._probe())
@@ -299,6 +300,8 @@ class FfmpegDecoder:
         said = lines[-1].replace(f"file:{self._path}", "").strip(": ") if lines else "no message"
         if any("matches no streams" in line for line in lines):
             said = "it has no audio track"
+        if "unimplemented" in self._reason:
+            said += "; convert it to wav or to flac of at most 24 bits"
         raise AudioError(
             f"{self._path} is not audio that can be read (libsndfile: {self._reason}; "
             f"ffmpeg: {said})"
@@ -310,8 +313,9 @@ class FfmpegDecoder:
         size = 4 * self._channels
         data = self._take(frames * size)
         data = data[: len(data) // size * size]
+        self._silent = self._silent and not data
         if not data:
-            if self._process.wait() != 0:
+            if self._process.wait() != 0 or self._silent:
                 self._fail()
             if said := self._said():
                 self.warnings.append(

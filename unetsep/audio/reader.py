@@ -243,12 +243,18 @@ def _open(path: Path, track: int | None) -> Decoder:
         known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
             foreign = FfmpegDecoder(path, ffmpeg, reason, track)
-            if known:
+            if known and not _is_unsupported(path, reason):
                 foreign.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
                     "ffmpeg could"
                 )
             return foreign
+        if _is_unsupported(path, reason):
+            raise AudioError(
+                f"{path} holds {path.suffix[1:]} audio of a kind that is not supported without "
+                "ffmpeg: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert the file "
+                "to wav or to flac of at most 24 bits"
+            ) from error
         if known:
             raise AudioError(
                 f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
@@ -259,6 +265,17 @@ def _open(path: Path, track: int | None) -> Decoder:
             "not installed: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert "
             "the file to wav, flac or mp3"
         ) from error
+
+
+def _is_unsupported(path: Path, reason: str) -> bool:
+    """Whether libsndfile knows what a file is but not its encoding: 32-bit FLAC, ALAC in caf.
+
+    Of FLAC within Ogg, which it does not know in every build, it says less.
+    """
+    if "unsupported" in reason or "unimplemented" in reason:
+        return True
+    with path.open("rb") as file:
+        return b"\x7fFLAC" in file.read(64)
 
 
 def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:

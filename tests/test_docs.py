@@ -134,7 +134,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 def check_unetsep(words: list[str]) -> None:
     """Subcommand, options, and their values where they are choices."""
     command: click.Command = main
-    context = click.Context(command)
+    context = click.Context(command, **command.context_settings)
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words.pop(0))
         assert found is not None

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unetsep.cli.models import TAKE
 from unetsep.config import ModelConfig
 from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
@@ -32,19 +33,6 @@ LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptua
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
 BEGIN, END = "models: begin", "models: end"
 STEMS = ("vocals", "drums", "bass", "other")
-# Who should take which model: what no manifest can know. "Take it ..."
-TAKE = {
-    "guided": "for the best stems: it is what you get when you name no model",
-    "fast": "for long archives, old computers and phones: the most speed for nearly the same stems",
-    "mse": "as the reference when you compare losses: the plainest of them",
-    "mag_mse": "to hear the loss of Open-Unmix",
-    "mel_mse": "to hear a loss that counts bands as hearing does",
-    "l1": "to hear what prefers silence to a soft wrong sound",
-    "log_mse": "to hear what happens when soft sounds count as much as loud ones",
-    "mag_l1": "to hear the loss of Spleeter; among the seven losses it has the best vocals",
-    "perceptual": "to hear a loss that models hearing",
-    "spleeter-vocals": "if you need vocals alone, under the MIT licence",
-}
 PAGE = """# `{name}`{default}
 
 **Take it** {take}.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from click.testing import CliRunner
 
 from unetsep.cli import main
 from unetsep.cli import models as manage
+from unetsep.cli.models import TAKE, print_models
 from unetsep.errors import WeightsError
 from unetsep.weights import hub
 from unetsep.weights import manifest as manifests
 from unetsep.weights.load import load_network
-from unetsep.weights.manifest import Checkpoint
+from unetsep.weights.manifest import Checkpoint, all_models
 
 
 @pytest.fixture
@@ -104,3 +106,24 @@ def test_json_lists_each_data_set_once() -> None:
     songs = default["training"]["songs"]
     assert len(songs) >= 3
     assert sum(len(content["datasets"][name]["songs"]) for name in songs) >= 100
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_models_are_readable_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    known = all_models()
+    print_models(known)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    text = " ".join(" ".join(lines).split())
+    bundled = [entry for entry in known.checkpoints.values() if entry.bundled]
+    assert len(bundled) >= 10
+    for entry in bundled:
+        assert entry.name in TAKE
+        assert entry.name in text
+        if width < 100:  # in a list nothing stands beside it
+            assert TAKE[entry.name] in text
+    assert f"{known.default} (default)" in text

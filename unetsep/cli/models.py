@@ -11,13 +11,31 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import WeightsError
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
 from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
+
+# Who should take which model: what no manifest can know. "Take it ..."
+TAKE = {
+    "guided": "for the best stems: it is what you get when you name no model",
+    "fast": "for long archives, old computers and phones: the most speed for nearly the same stems",
+    "mse": "as the reference when you compare losses: the plainest of them",
+    "mag_mse": "to hear the loss of Open-Unmix",
+    "mel_mse": "to hear a loss that counts bands as hearing does",
+    "l1": "to hear what prefers silence to a soft wrong sound",
+    "log_mse": "to hear what happens when soft sounds count as much as loud ones",
+    "mag_l1": "to hear the loss of Spleeter; among the seven losses it has the best vocals",
+    "perceptual": "to hear a loss that models hearing",
+    "spleeter-vocals": "if you need vocals alone, under the MIT licence",
+}
+# Columns that the table of models takes; narrower terminals get a list.
+TABLE_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -87,22 +105,46 @@ def run_models(*, as_json: bool, cache_dir: bool) -> None:
 
 
 def print_models(known: Manifest) -> None:
-    """Print the table of models."""
+    """Print the models: a table or, on a narrow terminal, a list; with advice for each."""
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    if console.width < TABLE_WIDTH:
+        for entry in known.checkpoints.values():
+            console.print(_name(entry, known), style="bold", markup=False)
+            facts = (advice(entry), _scores(entry), _size(entry), entry.licence, _where(entry))
+            for text in filter(None, facts):
+                console.print(Padding(Text(text), (0, 0, 0, 2)))
+        return
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "loss", "size", "SDR (v/d/b/o)", "licence", "where", "description"):
+    for title in ("name", "take it", "SDR (v/d/b/o)", "size", "licence", "where"):
         table.add_column(title, overflow="fold")
     for entry in known.checkpoints.values():
-        scores = entry.scores.get("sdr", {})
         table.add_row(
-            entry.name + (" (default)" if entry.name == known.default else ""),
-            entry.loss,
-            f"{entry.bytes / 1e6:.1f} MB",
-            "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores),
-            entry.licence,
-            "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
-            entry.description,
+            *(_name(entry, known), advice(entry), _scores(entry)),
+            *(_size(entry), entry.licence, _where(entry)),
         )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console.print(table)
+
+
+def advice(entry: Checkpoint) -> str:
+    """Who should take a model; what it is, if that is not known here."""
+    return TAKE.get(entry.name, entry.description)
+
+
+def _name(entry: Checkpoint, known: Manifest) -> str:
+    return entry.name + (" (default)" if entry.name == known.default else "")
+
+
+def _scores(entry: Checkpoint) -> str:
+    scores = entry.scores.get("sdr", {})
+    return "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores)
+
+
+def _size(entry: Checkpoint) -> str:
+    return f"{entry.bytes / 1e6:.1f} MB"
+
+
+def _where(entry: Checkpoint) -> str:
+    return "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id
 
 
 def run_download(

@@ -36,6 +36,23 @@ def group(*options: Decorator) -> Decorator:
     return decorate
 
 
+def complete_model(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
+    """Names of models, and files, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    from ..weights.manifest import all_models
+
+    names = [name for name in all_models().checkpoints if name.startswith(begun)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(begun, type="file")]
+
+
+def complete_file(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
+    """Files and folders, for the shell."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="file")]
+
+
 model_choice = group(
     click.option(
         "-m",
@@ -43,6 +60,7 @@ model_choice = group(
         "models",
         multiple=True,
         metavar="NAME|PATH",
+        shell_complete=complete_model,
         help="Any number, repeated or separated by commas; see 'unetsep models'."
         "  [default: the default model]",
     ),
@@ -82,7 +100,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("songs", nargs=-1, type=song_path, metavar="SONG...")
+@click.argument("songs", nargs=-1, type=song_path, metavar="SONG...", shell_complete=complete_file)
 @click.option(
     "--files-from",
     type=PATH,
@@ -568,6 +586,24 @@ def publish(**options: Any) -> None:
     run_publish(**options)
 
 
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what lets a SHELL complete commands, options and models.
+
+    For bash, put eval "$(unetsep completion bash)" into ~/.bashrc; for zsh the same with zsh
+    into ~/.zshrc. For fish, write it to ~/.config/fish/completions/unetsep.fish.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Without this bash is started to ask for its version.
+    source = kind(ctx.find_root().command, {}, "unetsep", "_UNETSEP_COMPLETE")
+    click.echo(source.source_template % source.source_vars())
+
+
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
@@ -581,5 +617,6 @@ COMMANDS: dict[str, click.Command] = {
         compare,
         export,
         publish,
+        completion,
     )
 }

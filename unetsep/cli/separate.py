@@ -260,7 +260,8 @@ class _Shown:
 
     def __init__(self, options: SeparateOptions) -> None:
         self.console = Messages(quiet=options.quiet)
-        self._loud = Messages()
+        # The same console: only that knows of the bars, above which lines are to appear.
+        self._loud = Messages() if options.quiet else self.console
         self._lines = Lines() if options.as_json else None
         self._paths = Lines() if options.dry_run and not options.as_json else None
         self._verbose, self._dry_run = options.verbose, options.dry_run

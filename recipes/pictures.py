@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ import torch
 from demo import excerpt
 from matplotlib.figure import Figure
 from PIL import Image
-from sounds import four_stem_models
 from torch import Tensor
 from torch.nn import functional
 
 import unetsep
 from unetsep.dsp.spectrogram import StreamingSTFT
+from unetsep.weights.manifest import list_models
 
 FOLDER = Path(__file__).parent.parent / "docs/understand/images"
 TICKS = {
@@ -171,15 +171,16 @@ def path_pictures(song: Song) -> Iterable[tuple[str, Figure]]:
     yield "stems.png", grid(song, levels, "dB", **LEVELS)
 
 
-def loss_pictures(song: Song, path: Path, truth: np.ndarray) -> Iterable[tuple[str, Figure]]:
-    """The voice by each loss of the comparison."""
+def loss_pictures(
+    song: Song, path: Path, truth: np.ndarray, models: Sequence[str]
+) -> Iterable[tuple[str, Figure]]:
+    """The voice as it is, and as some models leave it."""
     spectrum = song.transform(torch.from_numpy(truth.astype(np.float32)))
     loudest = float(spectrum.abs().square().mean(dim=0).max())
     voices = {"the true voice": decibels(spectrum, loudest)}
-    for name in four_stem_models():
-        if name not in ("guided", "fast"):
-            voice = torch.from_numpy(unetsep.separate(path, model=name)["vocals"])
-            voices[name] = decibels(song.transform(voice), loudest)
+    for name in models:
+        voice = torch.from_numpy(unetsep.separate(path, model=name)["vocals"])
+        voices[name] = decibels(song.transform(voice), loudest)
     yield "losses.png", grid(song, voices, "dB", **LEVELS)
 
 
@@ -200,7 +201,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, truth = excerpt(Path(folder))
         song = Song(path)
-        drawn = [*path_pictures(song), *loss_pictures(song, path, truth["vocals"])]
+        compared = [e.name for e in list_models() if "l1" in e.training.get("trained_with", ())]
+        losses = loss_pictures(song, path, truth["vocals"], compared)
+        drawn = [*path_pictures(song), *losses]
     for name, figure in drawn:
         save(figure, options.output / name)
         print(options.output / name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import http.server
 import importlib
 import json
 import re
@@ -10,16 +12,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
+import yaml
 
 import unetsep
-from tests.listen.browser import chromium, requests
+from tests.listen.browser import chromium, complaints, requests
 from unetsep.cli import main
 from unetsep.train.evaluation.published import PUBLISHED
 from unetsep.weights.manifest import list_models, manifest
@@ -388,6 +392,51 @@ def test_the_site_is_complete_and_can_be_searched(site: Path) -> None:
     assert len(list(site.rglob("index.html"))) == len(COMMANDS | MODELS) - 1
     found = json.loads((site / "search.json").read_text("utf-8"))["items"]
     assert any("separate_to_files" in item["title"] for item in found)
+
+
+def test_a_search_in_the_browser_finds_a_page(site: Path, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with chromium(tmp_path) as driver:
+            driver.get(f"http://127.0.0.1:{server.server_port}/")
+            driver.set_window_size(1280, 900)
+            wait = WebDriverWait(driver, 30)
+
+            def search_is_open(driver: Any) -> bool:
+                if driver.execute_script("return !!document.activeElement.shadowRoot"):
+                    return True
+                driver.find_element("tag name", "body").send_keys(Keys.CONTROL, "k")
+                return False
+
+            wait.until(search_is_open)
+            driver.switch_to.active_element.send_keys("karaoke")
+            shown = "return document.activeElement.shadowRoot.textContent"
+            wait.until(lambda d: "Karaoke for an album" in d.execute_script(shown))
+            assert complaints(driver) == []
+            hosts = {
+                address.split("/")[2] for address in requests(driver) if address.startswith("http")
+            }
+        server.shutdown()
+    assert hosts == {f"127.0.0.1:{server.server_port}"}
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each on stderr."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_read_the_docs_builds_the_site_as_make_does() -> None:
+    config = yaml.safe_load((ROOT / ".readthedocs.yaml").read_text("utf-8"))
+    (build,) = (line for line in config["build"]["commands"] if line.startswith("zensical"))
+    assert f"$(VENV)/bin/{build}\n" in (ROOT / "Makefile").read_text("utf-8")
+    assert 'pip install ".[docs]"' in config["build"]["commands"]
+    assert "make docs\n" in (ROOT / ".ci/run").read_text("utf-8")
 
 
 def test_the_site_loads_nothing_from_another_host(site: Path) -> None:

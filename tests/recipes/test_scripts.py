@@ -51,6 +51,15 @@ def test_the_losses_are_trained_by_options_that_exist(tmp_path: Path) -> None:
     assert words[-2:] == ["--losses", "mse,l1"]  # the last one counts
 
 
+def test_the_smaller_comparison_is_trained_by_options_that_exist(tmp_path: Path) -> None:
+    calls = commands(tmp_path, "small_comparison.sh", "M", "S", "P", str(tmp_path / "runs"))
+    for words in calls:
+        check_unetsep(list(words))
+    four, alone = sorted(calls, key=lambda words: "--targets" in words)
+    assert four[four.index("--max-steps") + 1] == "500"
+    assert alone[alone.index("--losses") + 1].endswith("log_mse_120")
+
+
 def test_the_default_model_is_trained_by_options_that_exist(tmp_path: Path) -> None:
     calls = commands(tmp_path, "default_model.sh", "M", "S", "P", str(tmp_path / "runs"))
     for words in calls:
@@ -86,7 +95,7 @@ def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     assert not (tmp_path / "b" / "python.log").exists()
 
 
-@pytest.mark.parametrize("script", ["losses.sh", "default_model.sh"])
+@pytest.mark.parametrize("script", ["losses.sh", "default_model.sh", "small_comparison.sh"])
 def test_too_few_arguments_are_refused(script: str) -> None:
     run = subprocess.run(
         ["sh", str(RECIPES / script), "M"], capture_output=True, text=True, check=False

@@ -361,6 +361,14 @@ def test_seven_models_differ_in_their_loss_alone() -> None:
     assert len({json.dumps(entry.config, sort_keys=True) for entry in seven}) == 1
 
 
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs/reference/python.md").read_text("utf-8")
+    shown = set(re.findall(r"^::: unetsep\.(\w+)$", page, flags=re.MULTILINE))
+    errors = {name for name in vars(importlib.import_module("unetsep.errors")) if "Error" in name}
+    assert "errors" in shown
+    assert set(unetsep.__all__) - {"__version__"} <= shown | errors
+
+
 def test_pages_made_from_the_program_are_up_to_date() -> None:
     pages = importlib.import_module("reference").pages()
     assert len(pages) == 3

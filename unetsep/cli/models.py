@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import WeightsError
+from ..errors import UnetsepError, WeightsError
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
 from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
@@ -261,3 +261,18 @@ def run_import(*, source: Path, name: str | None, band: str, overwrite: bool) ->
 
     entry = import_spleeter(source, name=name, band=band, overwrite=overwrite)
     click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
+
+
+def run_export_onnx(*, model: str, output: Path) -> None:
+    """The ``export-onnx`` command."""
+    from ..weights.onnx import export_onnx
+
+    try:
+        path = export_onnx(model, output)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("onnx", "onnxscript", "onnx_ir"):
+            raise
+        raise UnetsepError(
+            f"export-onnx needs {error.name}: pip install onnx onnxscript"
+        ) from error
+    click.echo(f"Wrote {path}")

@@ -604,6 +604,19 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(source.source_template % source.source_vars())
 
 
+@click.command("export-onnx")
+@click.argument("model", metavar="NAME|PATH")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+def export_onnx(**options: Any) -> None:
+    """Write a MODEL's network as an ONNX file: magnitudes in, masks out.
+
+    For programs without torch. Needs 'pip install onnx onnxscript'.
+    """
+    from .models import run_export_onnx
+
+    run_export_onnx(**options)
+
+
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
@@ -616,6 +629,7 @@ COMMANDS: dict[str, click.Command] = {
         evaluate,
         compare,
         export,
+        export_onnx,
         publish,
         completion,
     )

@@ -182,12 +182,34 @@ class Model(nn.Module):
             masks = self.network.masks(self._logits(alone)).mean(dim=2)
             # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
             masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
-        if config.ratio_exponent != 0:
-            estimates = masks * magnitude[:, None] if config.input == "linear" else masks
-            masks = ratio_masks(
-                estimates.movedim(1, 0), config.ratio_exponent, config.mask_epsilon
-            ).movedim(0, 1)
-        return masks
+        return self._ratios(masks, magnitude)
+
+    def masks_of_magnitudes(self, magnitude: Tensor) -> Tensor:
+        """Masks from magnitudes alone: what `unetsep.weights.onnx` exports.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)`` with the network's own channels and bins, and as
+            many frames as `spectrum` gives.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, bins, frames)``, from 0 to 1.
+        """
+        masks = self.network.masks(self._logits_of(magnitude))
+        return self._ratios(masks, magnitude)
+
+    def _ratios(self, masks: Tensor, magnitude: Tensor) -> Tensor:
+        """Masks as the config wants them, see `ModelConfig.mask_exponent`."""
+        config = self.config
+        if config.ratio_exponent == 0:
+            return masks
+        estimates = masks * magnitude[:, None] if config.input == "linear" else masks
+        return ratio_masks(
+            estimates.movedim(1, 0), config.ratio_exponent, config.mask_epsilon
+        ).movedim(0, 1)
 
     def waveform(self, spectrum: Tensor, samples: int) -> Tensor:
         """Inverse of `spectrum`.
@@ -211,20 +233,22 @@ class Model(nn.Module):
         return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
 
     def _logits(self, spectrum: Tensor) -> Tensor:
-        """`MaskNetwork.logits`, with gradients through the guide, too."""
         config = self.config
-        magnitude = _magnitudes(spectrum[:, :, : config.bins])
-        if self.guide is None:
-            return self.network.logits(magnitude)
-        network: Any = self.network
-        guide = self.guide.logits(scaled_for_guide(magnitude))
         more = (
             [fine_magnitudes(spectrum, config, overlap_add_with_gradients)]
             if config.low_bins
             else []
         )
+        return self._logits_of(_magnitudes(spectrum[:, :, : config.bins]), *more)
+
+    def _logits_of(self, magnitude: Tensor, *more: Tensor) -> Tensor:
+        """`MaskNetwork.logits`, with gradients through the guide, too."""
+        if self.guide is None:
+            return self.network.logits(magnitude)
+        network: Any = self.network
+        guide = self.guide.logits(scaled_for_guide(magnitude))
         own = network.own_logits(magnitude, *more, guide=guide)
-        return guided_logits(own, guide, config.guide_weight, network.vocals)
+        return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
         """Masks with their mean over the top bins above them, frames before bins.

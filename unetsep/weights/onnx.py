@@ -1,0 +1,112 @@
+"""Networks as ONNX files: magnitudes in, masks out, for programs without torch.
+
+The graph holds level, normalisation, network, guide and the ratio between masks. STFT, mask times
+spectrum and inverse STFT stay outside; `examples/separate_onnx.py` does them in numpy.
+
+- in ``magnitude``, float32, ``(batch, channels, bins, frames)``: absolute STFT in its bins
+- out ``masks``, float32, ``(batch, stems, channels, bins, frames)``, from 0 to 1
+
+Batch and frames are free; frames come in multiples of ``frame_multiple`` (64). The model's config
+is in the metadata of the file under ``config``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..storage import write_atomically
+from .model import Model
+
+OPSET = 18
+
+
+class _Masks(nn.Module):
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        return self.model.masks_of_magnitudes(magnitude)
+
+
+def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
+    """Write a model's network as an ONNX file of opset `OPSET`.
+
+    Parameters
+    ----------
+    model
+        Name or path of a checkpoint, or a `Model`.
+    path
+        File to write, or to replace.
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be loaded.
+    ValueError
+        If the network has a branch for low bins, which needs more than magnitudes.
+    ModuleNotFoundError
+        Without the packages onnx and onnxscript.
+
+    Examples
+    --------
+    >>> export_onnx("fast", "fast.onnx")  # doctest: +SKIP
+    PosixPath('fast.onnx')
+    """
+    import onnx
+
+    given = model if isinstance(model, Model) else Model.from_pretrained(model)
+    config = given.config
+    if config.low_bins:
+        raise ValueError("a network with a branch for low bins cannot be exported: it sees spectra")
+    unit = config.frame_multiple
+    example = torch.rand(2, config.channels, config.bins, 2 * unit)
+    shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
+    with _quiet():
+        program = torch.onnx.export(
+            _Masks(given).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["magnitude"],
+            output_names=["masks"],
+            dynamic_shapes={"magnitude": shapes},
+            # Its optimiser takes the tiny number that keeps ratios of silence finite for zero.
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    for key, value in {
+        "config": config.to_json(),
+        "stems": ",".join(config.stems),
+        "sample_rate": str(config.sample_rate),
+    }.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(proto)
+    target = Path(path)
+    write_atomically(target, proto.SerializeToString())
+    return target
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without what the exporter tells of its own affairs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

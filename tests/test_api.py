@@ -150,7 +150,17 @@ def test_files_of_both_functions_and_of_the_command_are_known_to_each_other(
 
 
 KEYWORDS = [
-    *("model", "stems", "two_stems", "container", "bit_depth", "filename"),
+    *(
+        "model",
+        "stems",
+        "two_stems",
+        "without",
+        "container",
+        "bit_depth",
+        "bitrate",
+        "tags",
+        "filename",
+    ),
     *("start", "duration", "track", "overwrite", "progress"),
 ]
 
@@ -387,3 +397,30 @@ def test_every_name_that_a_public_signature_needs_is_public() -> None:
 
 def test_every_public_name_has_its_home() -> None:
     assert {*unetsep._HOMES, "__version__"} == set(unetsep.__all__)
+
+
+def test_instrumentals_bit_rates_and_tags_are_as_on_the_command_line(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    import mutagen
+
+    path = tmp_path / "song.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, (44_100, 2)), 44_100)
+    tags = mutagen.File(path)
+    tags["title"], tags["artist"] = "Song", "Band"
+    tags.save()
+    options: dict[str, typing.Any] = {
+        "model": tiny_separator,
+        "without": "vocals",
+        "container": "mp3",
+    }
+    sizes = []
+    for bitrate in (96_000, 256_000):
+        stems = unetsep.separate(path, tmp_path / str(bitrate), bitrate=bitrate, **options)
+        assert list(stems) == ["no_vocals"]
+        (written,) = stems.files.values()
+        sizes.append(written.stat().st_size)
+        assert "Song" in str(mutagen.File(written)["TIT2"])
+    assert sizes[1] > 1.5 * sizes[0]
+    plain = unetsep.separate_to_files(path, tmp_path / "plain", tags=False, **options)
+    assert "TIT2" not in (mutagen.File(plain.stems["no_vocals"]) or {})

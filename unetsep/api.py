@@ -68,8 +68,11 @@ def separate(
     model: str | Path | Sequence[str | Path] | Separator = "default",
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
+    without: str | None = None,
     container: str = "wav",
     bit_depth: str = "auto",
+    bitrate: int | None = None,
+    tags: bool = True,
     filename: str = TEMPLATE,
     start: float | str = 0.0,
     duration: float | str | None = None,
@@ -95,10 +98,16 @@ def separate(
         `Separator` to reuse.
     stems, two_stems
         See `Separator.select`.
+    without
+        Only what is left without this stem: ``"vocals"`` makes an instrumental.
     container, bit_depth
         ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
         input, or the next that the container holds), ``8``, ``16``, ``24``, ``32``, ``32f`` or
         ``64f``.
+    bitrate
+        Of mp3, ogg, opus and m4a, in bits per second; by default the container's own.
+    tags
+        Whether files get the tags and the cover of the input.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).
@@ -140,8 +149,11 @@ def separate(
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
+        without=without,
         container=container,
         bit_depth=bit_depth,
+        bitrate=bitrate,
+        tags=tags,
         filename=filename,
         start=start,
         duration=duration,
@@ -168,8 +180,11 @@ def separate_to_files(
     model: str | Path | Sequence[str | Path] | Separator = "default",
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
+    without: str | None = None,
     container: str = "wav",
     bit_depth: str = "auto",
+    bitrate: int | None = None,
+    tags: bool = True,
     filename: str = TEMPLATE,
     start: float | str = 0.0,
     duration: float | str | None = None,
@@ -208,8 +223,11 @@ def separate_to_files(
     options = FileOptions(
         stems=stems,
         two_stems=two_stems,
+        without=without,
         container=container,
         bit_depth=bit_depth,
+        bitrate=bitrate,
+        tags=tags,
         filename=filename,
         start=start,
         duration=duration,

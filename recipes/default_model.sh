@@ -1,5 +1,5 @@
 #!/bin/sh
-# Train the model fast (1 to 4) and, from it, a guided one (5):
+# Train the model fast (1 to 4) and, from it, the default, guided (5 and 6):
 #
 #     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER [2STEMS]
 #
@@ -10,10 +10,11 @@
 # 4. Three networks are trained further with the loss on magnitudes; the mean of all four is fast.
 # 5. fast gets a guide, which knows voices, and learns to divide the rest. The guide is the vocals
 #    network in 2STEMS, the folder or archive that Deezer publishes, or else the published model
-#    spleeter-vocals. What comes out is rest/best-mse.safetensors.
+#    spleeter-vocals.
+# 6. A branch for the lowest bins, trained alone. What comes out is low/best-mse.safetensors.
 #
 # 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
-# a large one. 5 runs on a CPU, or with ACCELERATOR=gpu on a GPU, for MINUTES (1440) in all, with
+# a large one. 5 and 6 run on a CPU, or with ACCELERATOR=gpu on a GPU, for MINUTES each (120), with
 # the learning rate annealed at the end. What FOLDER holds already is not trained again, and a run
 # that broke off is resumed: start the script again.
 set -eu
@@ -97,8 +98,10 @@ guided=$folder/guided.safetensors
 [ -e "$guided" ] || python "$here/guided.py" join "$folder/fast.safetensors" "$guide" "$guided"
 machine=$cpu
 [ "${ACCELERATOR:-cpu}" = cpu ] || machine=$gpu
-varied rest "$machine" mse "$guided" 300 --max-steps 1000000 --max-minutes "${MINUTES:-1440}" \
-    --valid-every 400 --watched 14 --ema-decay 0.999 --muon-size 0.2 --batch-size 8 \
-    --coherent-share 0.7 --coherent-gain-db 2 --precision auto \
-    --leave-out everything-is-free-potassium \
-    --leave-out how-to-kill-a-conversation-heartonmythumb
+two_songs="--leave-out everything-is-free-potassium \
+    --leave-out how-to-kill-a-conversation-heartonmythumb"
+beside="--max-steps 1000000 --max-minutes ${MINUTES:-120} --watched 14 --batch-size 8 \
+    --coherent-share 0.7 --coherent-gain-db 2 --precision auto $two_songs"
+varied rest "$machine" mse "$guided" 300 --valid-every 400 --ema-decay 0.999 --muon-size 0.2 $beside
+varied low "$machine" mse "$folder/rest/best-mse.safetensors" 400 --low-band 0-127 \
+    --valid-every 300 --ema-decay 0.995 --muon-size 0.8 $beside

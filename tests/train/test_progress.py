@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -45,3 +47,25 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
     fit(tiny(), *songs(), tmp_path / "run", machine=machine, callbacks=[ProgressBar(console)])
     lines = screen.getvalue().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["step 3 l1", "step 6 l1"]
+
+
+def test_the_length_of_a_run_is_told_once_after_its_first_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "WARM", 1)
+    monkeypatch.setattr(progress, "TOLD", 3)
+    # A clock that moves by ten hours each time it is looked at, once for each step.
+    hours = itertools.count(0, 10)
+    clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours))
+    monkeypatch.setattr(progress, "time", clock)
+    screen = io.StringIO()
+    bar = ProgressBar(Console(file=screen, width=300, highlight=False))
+    fit(
+        tiny(max_steps=4, valid_every=4),
+        *songs(),
+        tmp_path / "run",
+        machine=Machine("cpu", workers=0),
+        callbacks=[bar],
+    )
+    (line,) = [each for each in screen.getvalue().splitlines() if "hours" in each]
+    assert line.startswith("0.0 clips/s: the 4 steps take about 10.0 hours")

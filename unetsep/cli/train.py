@@ -159,7 +159,8 @@ def run_train(options: TrainOptions) -> None:
         minutes = sum(recording.samples for recording in train) / 44_100 / 60
         console.print(
             f"Training {', '.join(config.losses)} on {len(train)} recordings "
-            f"({minutes:.0f} min), validating on {len(valid)}; writing to {folder}"
+            f"({minutes:.0f} min), validating on {len(valid)}: {config.max_steps} steps of "
+            f"{config.batch_size} clips; writing to {folder}"
         )
         if is_main_process():
             folder.mkdir(parents=True, exist_ok=True)

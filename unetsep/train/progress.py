@@ -13,6 +13,8 @@ from .module import SeparationModule
 
 # Seconds between updates; reading a loss makes an accelerator wait.
 UPDATE_EVERY = 1.0
+# Steps after which the length of the run is told; the first ones are slower than others.
+WARM, TOLD = 3, 13
 
 
 class ProgressBar(Callback):
@@ -31,6 +33,7 @@ class ProgressBar(Callback):
         self.task = self.bar.add_task("starting", total=1.0)
         self._shown = 0.0
         self._first: tuple[float, int] | None = None
+        self._warm = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar on a terminal."""
@@ -41,8 +44,9 @@ class ProgressBar(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *arguments: Any
     ) -> None:
-        """Move on, at most once a second."""
+        """Move on, at most once a second; once tell how long the run will take."""
         now = time.monotonic()
+        self._tell_length(trainer, pl_module, now)
         if not self.bar.live.is_started or now - self._shown < UPDATE_EVERY:
             return
         assert isinstance(pl_module, SeparationModule)
@@ -57,6 +61,26 @@ class ProgressBar(Callback):
         parts += [f"{name} {value:.2f} dB" for name, value in best.items() if value > -1e9]
         parts.append(f"{left / 60:.0f} min left")
         self.bar.update(self.task, completed=done, description=", ".join(parts))
+
+    def _tell_length(self, trainer: Trainer, pl_module: LightningModule, now: float) -> None:
+        assert self._first is not None
+        step = trainer.global_step
+        if step == self._first[1] + WARM:
+            self._warm = now
+        if step != self._first[1] + TOLD or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SeparationModule)
+        config = pl_module.config
+        each = (now - self._warm) / (TOLD - WARM)
+        hours = each * (config.max_steps - step) / 3600
+        if config.max_minutes:
+            hours = min(hours, config.max_minutes / 60)
+        self.console.print(
+            f"{config.batch_size * trainer.world_size / max(each, 1e-9):.1f} clips/s: the "
+            f"{config.max_steps} steps take about {hours:.1f} hours, and validations more; "
+            "--max-minutes ends a run on time",
+            markup=False,
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores as a line that stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import html
 import http.server
 import importlib
 import json
@@ -390,6 +391,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = folder / "zensical.toml"
     text = (ROOT / "zensical.toml").read_text("utf-8")
     text = text.replace('paths = ["."]', f"paths = [{str(ROOT)!r}]")
+    text = text.replace('"recipes/', f'"{ROOT}/recipes/')
     config.write_text(text, encoding="utf-8")
     shutil.copytree(ROOT / "docs", folder / "docs")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "-f", str(config)]
@@ -402,6 +404,13 @@ def test_the_site_is_complete_and_can_be_searched(site: Path) -> None:
     assert len(list(site.rglob("index.html"))) == len(COMMANDS | MODELS) - 1
     found = json.loads((site / "search.json").read_text("utf-8"))["items"]
     assert any("separate_to_files" in item["title"] for item in found)
+
+
+def test_parameters_that_share_a_line_have_types_of_their_own(site: Path) -> None:
+    page = re.sub(r"<[^>]+>", "", (site / "reference/python/index.html").read_text("utf-8"))
+    words = " ".join(html.unescape(page).split())
+    assert "bit_depth (str, default: 'auto' )" in words
+    assert "duration (float | str | None, default: None )" in words
 
 
 def test_a_search_in_the_browser_finds_a_page(site: Path, tmp_path: Path) -> None:

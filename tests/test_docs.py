@@ -87,7 +87,7 @@ LONGEST_SENTENCE = 30
 ABBREVIATIONS = ("al", "e.g", "i.e", "cf", "vs")
 SOURCES = [
     path
-    for folder in ("unetsep", "benchmarks", "recipes")
+    for folder in ("unetsep", "benchmarks", "recipes", "examples")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in (".py", ".sh")
 ]

@@ -19,8 +19,9 @@ from unetsep.separator import Separator
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.run_data import load_data, read_data
 from unetsep.train.evaluation.baselines import BASELINES
-from unetsep.train.evaluation.estimates import model_method, references
+from unetsep.train.evaluation.estimates import model_method
 from unetsep.train.evaluation.scoring import score
+from unetsep.train.evaluation.stem_sets import references
 from unetsep.train.evaluation.tracks import Track, read_track
 from unetsep.train.validation import recording_sdr
 

@@ -440,14 +440,16 @@ def _refuse_equal(file: Input, paths: Sequence[Path]) -> None:
 
 
 def find_clashes(
-    inputs: Sequence[Input], targets: Sequence[Sequence[Sequence[Path]]]
+    inputs: Sequence[Input],
+    targets: Sequence[Sequence[Sequence[Path]]],
+    others: Iterable[Input] = (),
 ) -> list[str | None]:
     """For each input, why its stems cannot have their names, if they cannot.
 
     Of two songs that would write the same file both have a clash: neither has the better
-    right to it.
+    right to it. Nor may stems be written over ``others``, inputs that are separated elsewhere.
     """
-    originals = {_same_file_key(_real(file.path)) for file in inputs}
+    originals = {_same_file_key(_real(file.path)) for file in (*inputs, *others)}
     owners: dict[str, list[int]] = {}
     clashes: list[str | None] = [file.error for file in inputs]
     for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):

@@ -15,7 +15,16 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import AppCommand, TrainingCommand
-from .parsing import bitrate, build, default_filename, names, seconds, song_path, without_stem
+from .parsing import (
+    bitrate,
+    build,
+    default_filename,
+    names,
+    seconds,
+    shard,
+    song_path,
+    without_stem,
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -185,6 +194,12 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--jobs",
     type=click.IntRange(1, 64),
     help="Songs at a time.  [default: by cores, memory and lengths]",
+)
+@click.option(
+    "--shard",
+    type=shard,
+    metavar="K/N",
+    help="Only the K-th of N shares of the songs, for job arrays; see docs/how-to/scale.md.",
 )
 @click.option(
     "--timeout", type=seconds, metavar="TIME", help="Give a song up that takes longer than this."

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import click
 
 from ..audio.times import as_seconds
+
+if TYPE_CHECKING:
+    from ..library.shards import Shard
 
 Options = TypeVar("Options")
 
@@ -46,6 +49,22 @@ def bitrate(text: str) -> int:
     if match is None:
         raise click.BadParameter(f"{text!r} is no bit rate: expected 192k or 192000")
     return int(match[1]) * (1000 if match[2] else 1)
+
+
+def shard(text: str) -> Shard:
+    """A share of the songs from ``3/20``.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is something else.
+    """
+    from ..library.shards import parse_shard  # which imports numpy: help texts do without
+
+    try:
+        return parse_shard(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def without_stem(*, without: str | None, instrumental: bool, **_: Any) -> str | None:

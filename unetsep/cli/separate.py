@@ -17,6 +17,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import RunLog, failed_songs, find_logs, log_path, report_line, song_line
+from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
@@ -68,6 +69,8 @@ class SeparateOptions:
         Of the CPU; None takes all cores.
     jobs
         Songs at a time; None chooses.
+    shard
+        Which share of the songs; None for all.
     timeout
         Seconds for one song; None for no limit.
     log
@@ -93,6 +96,7 @@ class SeparateOptions:
     file: FileOptions
     threads: int | None
     jobs: int | None
+    shard: Shard | None
     timeout: float | None
     log: Path | None
     retry_failed: bool
@@ -181,8 +185,8 @@ def _outcomes(
 
 
 def _open_log(options: SeparateOptions, songs: int) -> RunLog | None:
-    """The log of a run: of one song only if it was asked for."""
-    if options.log is None and songs < 2:
+    """The log of a run: of one song only if it was asked for, or is a shard's."""
+    if options.log is None and songs < 2 and options.shard is None:
         return None
     return RunLog(options.log or log_path(options.output))
 
@@ -225,7 +229,8 @@ def _plan(
 ) -> list[Job]:
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     file = options.file
-    songs = with_tags(_find_songs(options, console), file.filename)
+    found = _find_songs(options, console)
+    songs = with_tags(_of_shard(found, options.shard, console), file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(
@@ -233,7 +238,7 @@ def _plan(
     )
     songs = [
         replace(song, error=clash)
-        for song, clash in zip(songs, find_clashes(songs, targets), strict=True)
+        for song, clash in zip(songs, find_clashes(songs, targets, found), strict=True)
     ]
     template = template_for(file.filename, len(separators))
     return [
@@ -247,6 +252,16 @@ def _plan(
         )
         for song, of_song in zip(songs, targets, strict=True)
     ]
+
+
+def _of_shard(songs: list[Input], shard: Shard | None, console: Messages) -> list[Input]:
+    """The songs of a share, and a word about it."""
+    if shard is None:
+        return songs
+    chosen = shard.select(songs)
+    count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
+    console.print(f"Shard {shard}: {count}", markup=False)
+    return chosen
 
 
 class _Shown:

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from tests.signals import RATE, music
+from unetsep.cli import main
+from unetsep.library.shards import Shard, parse_shard
+from unetsep.paths import Input
+
+
+def songs(count: int) -> list[Input]:
+    return [Input(Path(f"in/{i % 7}/song {i}.flac"), f"{i % 7}/song {i}") for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 1000])
+def test_shards_are_disjoint_and_together_hold_every_song(count):
+    everything = songs(500)
+    shares = [Shard(k, count).select(everything) for k in range(1, count + 1)]
+    tracks = [song.track for share in shares for song in share]
+    assert len(tracks) == 500
+    assert set(tracks) == {song.track for song in everything}
+
+
+def test_shards_have_about_the_same_size():
+    sizes = [len(Shard(k, 20).select(songs(20_000))) for k in range(1, 21)]
+    # Binomial: 1000 with a standard deviation of 31.
+    assert min(sizes) > 850
+    assert max(sizes) < 1150
+
+
+def test_songs_that_are_added_move_no_other_song():
+    few, many = songs(100), songs(1000)
+    for k in range(1, 8):
+        before = {song.track for song in Shard(k, 7).select(few)}
+        after = {song.track for song in Shard(k, 7).select(many)}
+        assert before == after & {song.track for song in few}
+
+
+def test_a_song_stays_in_its_shard_in_every_version():
+    # Written down: a batch that is resumed by a later version must not deal its songs anew.
+    assert [k for k in range(1, 21) if Shard(k, 20).holds("album/song")] == [1]
+    assert [k for k in range(1, 21) if Shard(k, 20).holds("Bj\xf6rk/J\xf3ga")] == [9]
+
+
+def test_where_nothing_can_be_separated_every_shard_says_so():
+    missing = [Input(Path("nowhere"), "nowhere", "nowhere does not exist")]
+    assert all(Shard(k, 5).select(missing) == missing for k in range(1, 6))
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "3", "a/b", "1/2/3", "-1/3", ""])
+def test_a_shard_that_does_not_exist_is_refused(text):
+    with pytest.raises(ValueError, match=r"such as 3/20|expected 3/20"):
+        parse_shard(text)
+    result = CliRunner().invoke(main, ["separate", "song.wav", "--shard", text])
+    assert result.exit_code == 2
+    assert "3/20" in result.stderr
+
+
+def test_commands_of_all_shards_separate_each_song_once_and_an_empty_one_exits_0(
+    tmp_path, tiny_model
+):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        soundfile.write(source / f"{name}.wav", music(0.2).T, RATE)
+    said = []
+    for k in range(1, 6):
+        words = ["separate", source, "-o", out, "-m", tiny_model, "-d", "cpu", "--shard", f"{k}/5"]
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 0, result.stderr
+        said.append(next(x for x in result.stderr.splitlines() if x.startswith(f"Shard {k}/5")))
+    counts = [0 if "none of 3" in line else int(line.split(": ")[1].split()[0]) for line in said]
+    # None exists already when its shard comes: that would have been an error.
+    assert sum(counts) == 3
+    assert 0 in counts
+    assert len(list(out.rglob("vocals.wav"))) == 3
+
+
+def test_no_shard_writes_over_the_song_of_another(tmp_path, tiny_model):
+    # a.wav makes a/vocals.wav, which is the song of another shard.
+    (tmp_path / "a").mkdir()
+    for name in ("a.wav", "a/vocals.wav"):
+        soundfile.write(tmp_path / name, music(0.2).T, RATE)
+    before = (tmp_path / "a/vocals.wav").read_bytes()
+    (k,) = [k for k in range(1, 10) if Shard(k, 9).holds("a")]
+    assert not Shard(k, 9).holds("a/vocals")
+    words = ["separate", tmp_path, "-o", tmp_path, "-m", tiny_model, "-d", "cpu", "--overwrite"]
+    result = CliRunner().invoke(main, [str(word) for word in (*words, "--shard", f"{k}/9")])
+    assert result.exit_code == 1
+    assert "would be written over an input" in result.stderr
+    assert (tmp_path / "a/vocals.wav").read_bytes() == before

@@ -1,0 +1,78 @@
+"""Shares of a batch for job arrays: which of many commands separates a song."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..paths import Input
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several shares, which are disjoint and together hold every song.
+
+    A song's share depends on its place in the input folder and on nothing else: songs that
+    are added or removed move no other song, and all machines agree without talking.
+
+    Parameters
+    ----------
+    number
+        Which, from 1.
+    count
+        Of how many.
+
+    Raises
+    ------
+    ValueError
+        If there is no such share.
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"shard {self} does not exist: expected 1/N to N/N, such as 3/20")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def holds(self, track: str) -> bool:
+        """Whether a song is in this share.
+
+        Parameters
+        ----------
+        track
+            See `Input`. It has no suffix, so that ``a.wav`` and ``a.mp3``, whose stems would
+            have the same names, are in one share and found to clash there.
+        """
+        digest = hashlib.sha256(track.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+    def select(self, songs: Iterable[Input]) -> list[Input]:
+        """The songs of this share, in their order.
+
+        Where nothing can be separated at all, such as a folder that does not exist, every
+        share has the errors: none of them may look as if it had no work.
+        """
+        songs = list(songs)
+        if all(song.error for song in songs):
+            return songs
+        return [song for song in songs if self.holds(song.track)]
+
+
+def parse_shard(text: str) -> Shard:
+    """A share from ``3/20``.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no shard: expected 3/20, the third of twenty")
+    return Shard(int(match[1]), int(match[2]))

@@ -2,9 +2,10 @@
 
     python benchmarks/stress/fuzz_audio.py --minutes 30 --model tiny.safetensors
 
-Every input must end in samples or in one of unetsep's own errors: no other exception, no
-crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. Inputs run in a child
-process; those that break a rule are kept in the folder given by --keep.
+Among the inputs are files that were joined, whose parts stand in another order, and that have
+several sound tracks. Every input must end in samples or in one of unetsep's own errors: no
+other exception, no crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. Inputs
+run in a child process; those that break a rule are kept in the folder given by --keep.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
 import random
 import resource
 import struct
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from unetsep.audio.decoder import FFMPEG_SUFFIXES
+from unetsep.audio.ffmpeg import find_ffmpeg
 
 LIMIT_SECONDS = 20
 LIMIT_BYTES = 2 << 30
@@ -40,6 +46,14 @@ FORMATS = [
     ("ogg", "OGG", "VORBIS"),
     ("opus", "OGG", "OPUS"),
     ("mp3", "MP3", "MPEG_LAYER_III"),
+]
+# By ffmpeg: suffix and codec of files with two sound tracks.
+MULTI_TRACK = [
+    ("mka", "flac"),
+    ("mp4", "aac"),
+    ("m4a", "alac"),
+    ("ogg", "libvorbis"),
+    ("ts", "ac3"),
 ]
 INTERESTING = [
     0,
@@ -70,7 +84,34 @@ def seeds() -> list[tuple[str, bytes]]:
     mp3 = found[-1][1]
     found.append(("mp3", b"ID3\x03\0\0\0\0\x10\0APIC\0\0\x08\0" + bytes(2042) + mp3))
     found.append(("mp3", mp3.replace(b"Info", b"None") * 3))
-    found.append(("mp3", mp3 * 2))
+    return found + joined(found) + multi_track()
+
+
+def joined(found: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Each file twice, and the mono and the stereo one of a format in either order."""
+    groups: dict[str, list[bytes]] = {}
+    for suffix, content in found:
+        groups.setdefault(suffix, []).append(content)
+    return [
+        (suffix, first + second)
+        for suffix, contents in groups.items()
+        for first, second in itertools.product(contents[:2], repeat=2)
+    ]
+
+
+def multi_track() -> list[tuple[str, bytes]]:
+    """Containers with a stereo and a 5.1 track, the second one the default; needs ffmpeg."""
+    ffmpeg, found = find_ffmpeg(), []
+    if ffmpeg is None:
+        return found
+    tracks = ["-f", "lavfi", "-i", "anoisesrc=d=0.2:r=48000:a=0.1"]
+    maps = ["-map", "0", "-map", "0", "-ac:a:0", "2", "-ac:a:1", "6", "-disposition:a:1", "default"]
+    for suffix, codec in MULTI_TRACK:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"a.{suffix}")
+            command = [ffmpeg, "-v", "error", *tracks, *maps, "-c:a", codec, str(path)]
+            subprocess.run(command, check=True)
+            found.append((suffix, path.read_bytes()))
     return found
 
 
@@ -80,7 +121,7 @@ def mutate(rng: random.Random, content: bytes, other: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
         near = min(len(data), rng.choice((16, 64, 256, len(data))))
         at = rng.randrange(max(near, 1))
-        kind = rng.randrange(8)
+        kind = rng.randrange(9)
         if kind == 0 and data:
             data[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
@@ -95,6 +136,9 @@ def mutate(rng: random.Random, content: bytes, other: bytes) -> bytes:
             data[at:at] = rng.randbytes(rng.randrange(1, 400))
         elif kind == 6:
             data[at:at] = data[at : at + rng.randrange(1, 2000)]
+        elif kind == 7:  # the parts in another order
+            cut = sorted(rng.randrange(len(data) + 1) for _ in range(3))
+            data = data[: cut[0]] + data[cut[1] : cut[2]] + data[cut[0] : cut[1]] + data[cut[2] :]
         else:
             begin = rng.randrange(len(other))
             data[at : at + 200] = other[begin : begin + 200]
@@ -114,7 +158,6 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
     rng, start = random.Random(number), seeds()
-    find_ffmpeg = unetsep.audio.reader.find_ffmpeg
     folder = Path(tempfile.mkdtemp())
     while True:
         suffix, content = rng.choice(start)
@@ -122,7 +165,8 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
         path = folder / f"a.{suffix}"
         path.write_bytes(data)
         chance = rng.random()
-        unetsep.audio.reader.find_ffmpeg = find_ffmpeg if chance < 0.02 else lambda: None
+        foreign = f".{suffix}" in FFMPEG_SUFFIXES or chance < 0.02
+        unetsep.audio.reader.find_ffmpeg = find_ffmpeg if foreign else lambda: None
         connection.send(("begin", suffix, data))
         outcome = "read"
         try:
@@ -133,7 +177,9 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
                 bad = result.exception is not None and not isinstance(result.exception, SystemExit)
                 outcome = "command" if not bad else repr(result.exception)
             else:
-                with AudioReader(path) as reader:
+                place = rng.choice(({}, {"start": 0.05}, {"start": 0.12, "duration": 0.01}))
+                track = rng.choice((None, None, 1, 2))
+                with AudioReader(path, track=track, **place) as reader:
                     total = sum(block.size for block in reader.blocks())
                     outcome = "read" if total < 2e8 else f"{total} samples"
         except UnetsepError:

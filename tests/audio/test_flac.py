@@ -8,7 +8,7 @@ import soundfile
 
 from tests.audio.test_reader import read
 from tests.programs import execute
-from tests.signals import RATE, music
+from tests.signals import RATE, music, white_noise
 from unetsep.audio.flac import flac_forms, flac_total
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -77,3 +77,22 @@ def test_tags_and_noise_behind_the_last_frame_do_not_hide_it(tmp_path):
     path.write_bytes(path.read_bytes() + np.random.default_rng(0).bytes(5000))
     _, header, last = flac_forms(path)
     assert last == header
+
+
+@pytest.mark.parametrize(("start", "right"), [(0.1, True), (1.0, True), (1.5, False), (2.8, False)])
+def test_an_excerpt_starts_before_damage_in_the_middle_and_is_refused_behind_it(
+    tmp_path, start, right
+):
+    path = encode(tmp_path, "a.flac", white_noise(3 * RATE), RATE)
+    whole = read(path)
+    content = bytearray(path.read_bytes())
+    middle = slice(len(content) * 4 // 10, len(content) * 6 // 10)
+    content[middle] = bytes(len(content[middle]))
+    path.write_bytes(content)
+    if right:
+        begin = round(start * RATE)
+        part = read(path, start=start, duration=0.1)
+        np.testing.assert_array_equal(part, whole[:, begin : begin + RATE // 10])
+    else:
+        with pytest.raises(AudioError, match=rf"damaged before {start:.2f} s"):
+            read(path, start=start, duration=0.1)

@@ -144,12 +144,19 @@ class LibsndfileDecoder:
     def _skip_to(self, frame: int, step: int) -> None:
         assert self._file is not None
         if self._endless is None:
-            with no_decoder_chatter(self._file.format in MP3_FORMATS):
-                run_up = max(0, frame - self.info.sample_rate)
-                self._position = self._file.seek(run_up + self.length.skip) - self.length.skip
+            self._jump(max(0, frame - self.info.sample_rate))
         run_up = frame - self._position
         while run_up > 0 and (got := len(self._read(min(run_up, step)))):
             run_up -= got
+
+    def _jump(self, frame: int) -> None:
+        """Move to a sample without decoding; to the first where damage does not let it."""
+        assert self._file is not None
+        try:
+            with no_decoder_chatter(self._file.format in MP3_FORMATS):
+                self._position = self._file.seek(frame + self.length.skip) - self.length.skip
+        except soundfile.LibsndfileError:
+            self._open()
 
     def at_end(self) -> bool:
         """Whether the decoder came to the end of the file, not just to a halt."""

@@ -82,7 +82,7 @@ class AudioReader:
             self._check_start(start)
             self._check_available()
             if self._start:
-                self._decoder.seek(self._start)
+                self._seek()
         except BaseException:
             self._decoder.close()
             raise
@@ -93,6 +93,15 @@ class AudioReader:
                 f"{self.path} lasts {self.info.frames / self.info.sample_rate:.2f} s: "
                 f"an excerpt cannot start at {start:.2f} s"
             )
+
+    def _seek(self) -> None:
+        try:
+            self._decoder.seek(self._start)
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise AudioError(
+                f"{self.path} is damaged before {self._start / self.info.sample_rate:.2f} s, where "
+                f"the excerpt starts: {error}"
+            ) from error
 
     def _check_available(self) -> None:
         length, wanted = self._decoder.length, self.frames

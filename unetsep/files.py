@@ -14,7 +14,7 @@ import numpy as np
 
 from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
-from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format
+from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
 from .audio.reader import AudioReader, check_track
 from .audio.stem_files import StemFiles
 from .audio.tags import Tags, read_tags
@@ -312,7 +312,7 @@ def separate_into(
         seconds=round(samples / rate, 3),
         elapsed=round(elapsed, 3),
         speed=round(samples / rate / elapsed, 2),
-        warnings=(*reader.warnings, *info.tags.warnings),
+        warnings=(*reader.warnings, *info.tags.warnings, *speaker_warnings(path, output, info)),
     )
     return [
         replace(

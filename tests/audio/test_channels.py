@@ -9,9 +9,9 @@ import soundfile
 
 from tests.audio.test_reader import read
 from tests.programs import execute
-from unetsep.audio.channels import MASKS, VORBIS_PLACES, write_order
+from unetsep.audio.channels import MASK_COMMENT, MASKS, VORBIS_PLACES, write_order
 from unetsep.audio.decoder import AudioInfo
-from unetsep.audio.formats import OutputFormat, open_writer
+from unetsep.audio.formats import OutputFormat, open_writer, speaker_warnings
 from unetsep.audio.reader import AudioReader
 from unetsep.audio.writers import quantize
 
@@ -128,6 +128,76 @@ def test_ffprobe_knows_the_speakers_of_what_is_written(tmp_path, mask, layout):
     path = write(tmp_path / "a.wav", mask.bit_count(), mask)
     entry = ["-show_entries", "stream=channel_layout", "-of", "csv=p=0"]
     assert execute("ffprobe", "-v", "error", *entry, path).decode().strip() == layout
+
+
+@pytest.mark.parametrize(
+    ("mask", "layout"),
+    [(0xB, "2.1"), (0x107, "4.0"), (0x603, "quad(side)"), (0x10F, "4.1"), (0x60F, "5.1(side)")],
+)
+@pytest.mark.parametrize("depth", ["16", "24"])
+def test_flac_says_what_its_speakers_are_where_the_number_does_not(tmp_path, mask, layout, depth):
+    channels = mask.bit_count()
+    path, wav = write(tmp_path / "a.flac", channels, mask, depth), tmp_path / "a.wav"
+    entry = ["-show_entries", "stream=channel_layout", "-of", "csv=p=0"]
+    assert execute("ffprobe", "-v", "error", *entry, path).decode().strip() == layout
+    execute("flac", "-s", "-d", "-o", wav, path)
+    for file in (path, wav):
+        with AudioReader(file) as reader:
+            assert reader.info.channel_mask == mask
+        audio = read(file)
+        assert audio.shape[1] == 2 * RATE
+        np.testing.assert_allclose(audio, tones(channels)[:, : 2 * RATE], atol=2.0**-15)
+
+
+@pytest.mark.parametrize("mask", [0xB, 0x7, 0x33, 0x107, 0x60F])
+def test_ogg_keeps_speakers_for_us_and_the_order_for_all(tmp_path, mask):
+    channels = mask.bit_count()
+    path = write(tmp_path / "a.ogg", channels, mask, None)
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == mask
+    audio = read(path)
+    assert audio.shape[1] == 2 * RATE
+    assert execute("oggdec", "-Q", "-R", "-o", "-", path) != b""
+    for channel, tone in enumerate(tones(channels)):
+        assert np.corrcoef(audio[channel], tone)[0, 1] > 0.98
+    again = write(tmp_path / "b.ogg", channels, mask, None)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("container", ["flac", "ogg"])
+@pytest.mark.parametrize("mask", [0x7, 0x33, 0x37, 0x3F, 0x70F, 0x63F])
+def test_no_comment_says_what_the_number_of_channels_does(tmp_path, container, mask):
+    depth = None if container == "ogg" else "16"
+    path = write(tmp_path / f"a.{container}", mask.bit_count(), mask, depth)
+    assert MASK_COMMENT.encode() not in path.read_bytes()
+
+
+def test_a_comment_for_another_number_of_channels_is_not_believed(tmp_path):
+    path = write(tmp_path / "a.flac", 4, 0x107)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"MASK=0x0107", b"mask=0X003F"))
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == MASKS[4]
+    path.write_bytes(content.replace(b"MASK=0x0107", b"mask=0X0000"))
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == 0
+
+
+def test_layouts_that_ogg_cannot_name_are_warned_of():
+    def warnings(container: str, channels: int, mask: int) -> tuple[str, ...]:
+        info = AudioInfo(RATE, channels, None, "16", mask)
+        return speaker_warnings(Path("a.wav"), OutputFormat(container, None), info)
+
+    assert warnings("ogg", 3, 0xB) == (
+        "a.wav: ogg cannot say that its channels are 2.1: most programs will play them as 3.0; "
+        "use --format wav or flac to keep them",
+    )
+    assert "are 4.0: most programs will play them as quad" in warnings("ogg", 4, 0x107)[0]
+    for container, channels, mask in [
+        *(("wav", 3, 0xB), ("flac", 4, 0x107), ("ogg", 4, 0x33), ("ogg", 4, 0x603)),
+        *(("ogg", 6, 0x60F), ("ogg", 3, 0), ("mp3", 2, 0x30), ("ogg", 1, 0x1)),
+    ]:
+        assert warnings(container, channels, mask) == ()
 
 
 def test_orders_undo_each_other():

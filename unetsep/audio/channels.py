@@ -53,12 +53,36 @@ LAYOUTS = {
     "octagonal": 0x737,
 }
 HEAD_BYTES = 1 << 16
-FLAC_MASK = re.compile(rb"WAVEFORMATEXTENSIBLE_CHANNEL_MASK=0[xX]([0-9a-fA-F]{1,8})")
+# A comment of FLAC (RFC 9639, section 8.6.2); of Ogg files we alone read and write it.
+MASK_COMMENT = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+MASK = re.compile(rb"(?i)%s=0x([0-9a-f]{1,8})" % MASK_COMMENT.encode())
+# Speakers at the sides, and those at the back that are as good where there are no others.
+SIDE, BACK = 0x600, 0x30
 
 
 def is_ordinary(channels: int, mask: int) -> bool:
     """Whether a file says as much about its channels if it only tells their number."""
     return channels <= 2 and mask in (0, MASKS[channels])
+
+
+def is_usual(channels: int, mask: int) -> bool:
+    """Whether Vorbis, Opus and FLAC mean these speakers, or nearly, by the number of channels.
+
+    Sides count as back where there is no back: all programs play the two alike.
+    """
+    if mask & SIDE == SIDE and not mask & BACK:
+        mask = mask & ~SIDE | BACK
+    return mask == 0 or mask == MASKS.get(channels)
+
+
+def layout_name(mask: int) -> str:
+    """What ffmpeg calls the speakers of a mask; the mask in hexadecimal if it has no name."""
+    return next((name for name, layout in LAYOUTS.items() if layout == mask), f"{mask:#x}")
+
+
+def mask_comment(channels: int, mask: int) -> str:
+    """The value of `MASK_COMMENT` that a FLAC or Ogg file needs; empty if it needs none."""
+    return "" if mask in (0, MASKS.get(channels)) else f"0x{mask:04X}"
 
 
 def read_order(
@@ -98,15 +122,19 @@ def read_mask(source: Path | Section, container: str, subtype: str, channels: in
     channels
         Number of channels.
     """
-    if container == "FLAC":
-        with open_bytes(source) as file:
-            match = FLAC_MASK.search(file.read(HEAD_BYTES))
-        return int(match[1], 16) if match else MASKS.get(channels, 0)
-    if container == "OGG" and _has_vorbis_layout(source, subtype):
-        return MASKS.get(channels, 0)
+    if container == "FLAC" or (container == "OGG" and _has_vorbis_layout(source, subtype)):
+        return _commented_mask(source, channels)
     if container in ("WAV", "WAVEX", "RF64", "W64"):
         return _wav_mask(source, channels)
     return 0
+
+
+def _commented_mask(source: Path | Section, channels: int) -> int:
+    with open_bytes(source) as file:
+        match = MASK.search(file.read(HEAD_BYTES))
+    mask = int(match[1], 16) if match else 0
+    said = match is not None and mask.bit_count() in (0, channels)
+    return mask if said else MASKS.get(channels, 0)
 
 
 def _has_vorbis_layout(source: Path | Section, subtype: str) -> bool:

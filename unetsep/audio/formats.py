@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import MAX_CHANNELS
 from ..errors import AudioError
+from .channels import MASKS, is_usual, layout_name
 
 if TYPE_CHECKING:
     from .decoder import AudioInfo
@@ -92,6 +93,8 @@ class Container:
         Whether an ``ffmpeg`` program encodes it.
     together
         Whether all stems of a song are in one file.
+    names_speakers
+        Whether it says for which speakers its channels are, in a way that programs read.
     """
 
     suffix: str
@@ -103,6 +106,7 @@ class Container:
     limits: str = "any number of channels at any rate"
     by_ffmpeg: bool = False
     together: bool = False
+    names_speakers: bool = False
 
     @property
     def lossy(self) -> bool:
@@ -189,6 +193,7 @@ CONTAINERS = {
         suffix="wav",
         help="lossless, any length",
         open=open_wav,
+        names_speakers=True,
         bit_depths=("8", "16", "24", "32", "32f", "64f"),
     ),
     # Lossless at any level of compression.
@@ -196,6 +201,7 @@ CONTAINERS = {
         suffix="flac",
         help="lossless, up to 24 bits",
         open=by_libsndfile("FLAC"),
+        names_speakers=True,
         bit_depths=("8", "16", "24"),
         max_channels=8,
         holds_rate=lambda rate: rate <= FLAC_RATE and (rate <= FLAC_FINE_RATE or rate % 10 == 0),
@@ -204,7 +210,7 @@ CONTAINERS = {
     # Vorbis at quality 8 of 10.
     "ogg": Container(
         suffix="ogg",
-        help="about 256 kbit/s",
+        help="about 256 kbit/s, surround only in the usual layouts",
         open=by_libsndfile("OGG", "VORBIS", vorbis_level, compression_level=0.2),
         max_channels=8,
         holds_rate=lambda rate: rate <= OGG_RATE,
@@ -331,6 +337,19 @@ def choose_format(
     least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)
     enough = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
     return OutputFormat(container, next(enough, row.bit_depths[-1]))
+
+
+def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple[str, ...]:
+    """A sentence if programs will play an input's stems by other speakers than the input."""
+    channels, mask = info.channels, info.channel_mask
+    if channels <= 2 or CONTAINERS[output.container].names_speakers or is_usual(channels, mask):
+        return ()
+    usual = layout_name(MASKS.get(channels, 0))
+    keeping = _either([name for name, row in CONTAINERS.items() if row.names_speakers])
+    return (
+        f"{path}: {output.container} cannot say that its channels are {layout_name(mask)}: most "
+        f"programs will play them as {usual}; use --format {keeping} to keep them",
+    )
 
 
 def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AudioError
+from .channels import MASK_COMMENT
 from .sections import count_bytes
 
 FRONT_COVER = 3
@@ -317,6 +318,39 @@ def write_tags(path: Path, container: str, tags: Tags) -> None:
         raise AudioError(
             f"the tags of {path.parent} could not be written ({error}): use --no-tags"
         ) from error
+
+
+def write_channel_mask(path: Path, container: str, comment: str) -> None:
+    """Say in a complete FLAC or Vorbis file, which has no tags yet, what its speakers are.
+
+    Parameters
+    ----------
+    path
+        The file; its name may have any suffix.
+    container
+        ``flac`` or ``ogg``.
+    comment
+        See `unetsep.audio.channels.mask_comment`.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    import mutagen
+    from mutagen.flac import FLAC
+    from mutagen.oggvorbis import OggVorbis
+
+    try:
+        file: Any = FLAC(path) if container == "flac" else OggVorbis(path)
+        if file.tags is None:
+            file.add_tags()
+        file[MASK_COMMENT] = [comment]
+        file.save()
+    except mutagen.MutagenError as error:
+        if error.args and isinstance(error.args[0], OSError):
+            raise error.args[0] from error
+        raise
 
 
 def _write_flac(path: Path, tags: Tags) -> None:

@@ -22,11 +22,12 @@ import soundfile
 import soxr
 
 from ..errors import AudioError
-from .channels import is_ordinary, write_order
+from .channels import is_ordinary, mask_comment, write_order
 from .decoder import AudioInfo, Block
 from .lengths import MP3_FORMATS
 from .libsndfile import native_name, no_decoder_chatter
 from .ogg import with_checksum
+from .tags import write_channel_mask
 
 Integers = npt.NDArray[np.integer]
 
@@ -172,7 +173,7 @@ class LibsndfileWriter:
     path
         The file.
     info
-        Sample rate and channels.
+        Sample rate, channels and their speakers.
     form, subtype
         Format and encoding, as libsndfile calls them.
     encoding
@@ -185,6 +186,8 @@ class LibsndfileWriter:
         self._path, self._format, self._written = path, form, 0
         rate, channels = info.sample_rate, info.channels
         self._order = write_order(channels) if form == "OGG" else None
+        has_comments = form == "FLAC" or subtype == "VORBIS"
+        self._mask = mask_comment(channels, info.channel_mask) if has_comments else ""
         self._file = soundfile.SoundFile(
             native_name(path), "w", rate, channels, subtype, format=form, **encoding
         )
@@ -208,6 +211,8 @@ class LibsndfileWriter:
         self._file.close()
         if self._format == "OGG":
             set_ogg_serial(self._path, zlib.crc32(b"unetsep"))
+        if self._mask:
+            write_channel_mask(self._path, self._format.lower(), self._mask)
         self._verify()
 
     def _verify(self) -> None:

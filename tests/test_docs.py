@@ -41,7 +41,7 @@ COMMANDS = {
     "docs/develop/pains.md": 0,
     "docs/develop/release.md": 5,
     "docs/develop/tests.md": 8,
-    "docs/how-to/scale.md": 2,
+    "docs/how-to/scale.md": 4,
     "docs/how-to/library.md": 8,
     "docs/how-to/dj.md": 2,
     "docs/how-to/from-0.1.md": 1,

@@ -422,12 +422,11 @@ def test_an_excerpt_may_be_given_as_clock_times(run, song, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
 
 
-@pytest.mark.parametrize("words", [["separate"], []])
-def test_a_url_is_called_by_its_name(words):
+def test_a_url_without_a_command_asks_whether_to_separate_it():
     url = "https://www.example.org//songs/a.mp3"
-    result = CliRunner().invoke(main, [*words, url])
+    result = CliRunner().invoke(main, [url])
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].endswith(f"{url} is a URL: download it first")
+    assert result.stderr.splitlines()[-1].endswith(f"did you mean: unetsep separate {url}?")
 
 
 @pytest.mark.parametrize("name", ["gone.mp3", "a song.wav", "here.xyz", "folder"])

@@ -27,7 +27,7 @@ class Group(click.Group):
             from ..paths import is_url
 
             if is_url(word):
-                ctx.fail(f"{word} is a URL: download it first")
+                ctx.fail(f"{word} is no command; did you mean: unetsep separate {word}?")
             if _is_song(word):
                 ctx.fail(
                     f"{word} is no command; did you mean: unetsep separate {shlex.join(args)}?"

@@ -20,9 +20,9 @@ from .parsing import (
     build,
     default_filename,
     names,
+    place,
     seconds,
     shard,
-    song_path,
     without_stem,
 )
 
@@ -92,9 +92,9 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors.")
 tracebacks = click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
 
 
-def output(default: str, text: str) -> Decorator:
+def output(default: str, text: str, kind: Any = PATH) -> Decorator:
     """``-o``, a folder."""
-    return click.option("-o", "--output", default=default, show_default=True, type=PATH, help=text)
+    return click.option("-o", "--output", default=default, show_default=True, type=kind, help=text)
 
 
 def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,14 +109,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.argument("songs", nargs=-1, type=song_path, metavar="SONG...", shell_complete=complete_file)
+@click.argument("songs", nargs=-1, type=place, metavar="SONG...", shell_complete=complete_file)
 @click.option(
     "--files-from",
     type=PATH,
     metavar="FILE|-",
     help="More SONGs, a line each or between NULs; - reads stdin.",
 )
-@output("separated", "Output folder; - writes a single stem to stdout.")
+@output("separated", "Output folder, or its URL; - writes a single stem to stdout.", place)
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM and no_STEM, the rest.")
@@ -234,7 +234,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
 def separate(**options: Any) -> None:
-    """Separate SONGs, audio files, folders or m3u playlists, into stems; - is stdin.
+    """Separate SONGs, audio files, folders, m3u playlists or URLs, into stems; - is stdin.
 
     Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
     length and bit depth. Folders are searched recursively and mirrored. Two commands may

@@ -90,16 +90,18 @@ def default_filename(*, container: str, without: str | None, **_: Any) -> str:
     return WITHOUT_TEMPLATE if without else TEMPLATE
 
 
-def song_path(text: str) -> Path:
-    """A path to separate.
+def place(text: str | Path) -> Path | str:
+    """A path, or a URL as it is given.
 
     Raises
     ------
     click.BadParameter
-        If it is a URL or empty.
+        If it is empty.
     """
-    from ..paths import as_path  # which imports numpy: help texts do without
+    from ..paths import as_path, is_url  # which imports numpy: help texts do without
 
+    if isinstance(text, str) and is_url(text):
+        return text
     try:
         return as_path(text)
     except ValueError as error:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UnetsepError
+from ..paths import is_url
 
 # Stands for a standard stream in the place of a file.
 STREAM = Path("-")
 
 
 @contextlib.contextmanager
-def standard_input(songs: Sequence[Path]) -> Iterator[Sequence[Path]]:
+def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]]:
     """The songs, with a file of what comes on standard input in the place of ``-``.
 
     Decoders look here and there in a file, which cannot be done in a pipe.
@@ -76,8 +77,8 @@ def require_one_file(paths: Sequence[Path]) -> None:
         )
 
 
-def listed_files(source: Path | None) -> list[Path]:
-    """Paths from a file or, for ``-``, standard input: one in a line, or between NULs.
+def listed_files(source: Path | None) -> list[Path | str]:
+    """Paths and URLs from a file or, for ``-``, standard input: one in a line, or between NULs.
 
     Raises
     ------
@@ -88,4 +89,5 @@ def listed_files(source: Path | None) -> list[Path]:
         return []
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
-    return [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    return [name.strip() if is_url(name) else Path(name) for name in names]

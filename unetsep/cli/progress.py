@@ -89,7 +89,7 @@ class Bars(Listener):
 
     def begin(self, job: Job) -> Progress:
         """A bar for a song."""
-        row = _Row(printable(job.song.path.name), self._sizes[id(job)])
+        row = _Row(printable(job.name), self._sizes[id(job)])
         with self._lock:
             self._rows[id(job)] = row
 

@@ -16,7 +16,16 @@ import torch
 from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
-from ..library.log import RunLog, failed_songs, find_logs, log_path, report_line, song_line
+from ..library.log import (
+    RunLog,
+    failed_lines,
+    failed_songs,
+    find_logs,
+    log_path,
+    report_line,
+    song_line,
+)
+from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
 from ..listen.plots import require_matplotlib
@@ -26,8 +35,10 @@ from ..paths import (
     count_kinds,
     find_clashes,
     find_inputs,
+    is_url,
     name_targets,
     template_for,
+    uses_tags,
     with_tags,
 )
 from ..separator import Separator
@@ -56,11 +67,11 @@ class SeparateOptions:
     Parameters
     ----------
     songs
-        Files, folders and playlists; ``-`` for standard input.
+        Files, folders, playlists and URLs; ``-`` for standard input.
     files_from
         A file that names more of them, a line each; ``-`` for standard input.
     output
-        Folder of the stems; ``-`` for standard output.
+        Folder of the stems, or its URL; ``-`` for standard output.
     choice, computation
         The models, and how they compute.
     file
@@ -88,9 +99,9 @@ class SeparateOptions:
         What is shown.
     """
 
-    songs: tuple[Path, ...]
+    songs: tuple[Path | str, ...]
     files_from: Path | None
-    output: Path
+    output: Path | str
     choice: ModelChoice
     computation: Computation
     file: FileOptions
@@ -126,12 +137,45 @@ def run_separate(options: SeparateOptions) -> bool:
         raise ValueError(
             f"--player and --plots need a file for each stem, not {options.file.suffix}"
         )
-    with standard_input(songs) as found, standard_output(options.output) as output:
-        return _separate(replace(options, songs=tuple(found), output=output), options.output)
+    if isinstance(options.output, str) and (options.player or options.plots):
+        raise ValueError(f"--player and --plots need a folder here, not {options.output}")
+    urls = [song for song in songs if isinstance(song, str)]
+    to = options.output if isinstance(options.output, str) else None
+    if urls and uses_tags(options.file.filename):
+        raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(standard_input(songs))
+        spool = stack.enter_context(Spool(to)) if urls or to else None
+        if isinstance(options.output, str):
+            assert spool
+            output = spool.out
+        else:
+            output = stack.enter_context(standard_output(options.output))
+        run = _Run(replace(options, songs=tuple(found)), output, spool)
+        return _separate(run)
 
 
-def _separate(options: SeparateOptions, named: Path) -> bool:
-    """The command, with files and folders in the place of streams."""
+@dataclass(frozen=True)
+class _Run:
+    """The command, with files and folders in the place of streams and URLs.
+
+    Parameters
+    ----------
+    options
+        As they were given, but for standard input.
+    output
+        The folder where stems are written.
+    spool
+        Where the songs or stems of URLs lie for a while, if there are such.
+    """
+
+    options: SeparateOptions
+    output: Path
+    spool: Spool | None
+
+
+def _separate(run: _Run) -> bool:
+    options = run.options
     keep_freed_memory()
     hide_decoder_chatter()
     if options.threads is not None:
@@ -140,12 +184,13 @@ def _separate(options: SeparateOptions, named: Path) -> bool:
         require_matplotlib()
     shown = _Shown(options)
     separators = _load(options, shown.console)
-    jobs = _plan(options, separators, shown.console)
-    if named == STREAM:
+    with run.spool.naming() if run.spool else contextlib.nullcontext():
+        jobs = _plan(run, separators, shown.console)
+    if options.output == STREAM:
         require_one_file([path for job in jobs for part in job.parts for path in part.targets])
     if options.dry_run:
         return _preview(jobs, options, shown)
-    log = _open_log(options, len(jobs))
+    log = _open_log(run, len(jobs))
     done = {}
     with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(options, jobs, bars)) as outcomes:
         for outcome in outcomes:
@@ -154,6 +199,8 @@ def _separate(options: SeparateOptions, named: Path) -> bool:
             if log:
                 log.write(song_line(outcome.job, outcome.reports, outcome.begun))
             done[id(outcome.job)] = outcome
+    if log:
+        log.close()
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
     return shown.end(log)
@@ -162,7 +209,7 @@ def _separate(options: SeparateOptions, named: Path) -> bool:
 def _preview(jobs: Sequence[Job], options: SeparateOptions, shown: _Shown) -> bool:
     """Tell what would be done, and do nothing."""
     for job in jobs:
-        shown.song(preview_song(job, options.file))
+        shown.song(job.present(preview_song(job, options.file)))
     return shown.end(None)
 
 
@@ -184,29 +231,50 @@ def _outcomes(
     )
 
 
-def _open_log(options: SeparateOptions, songs: int) -> RunLog | None:
+def _open_log(run: _Run, songs: int) -> RunLog | None:
     """The log of a run: of one song only if it was asked for, or is a shard's."""
-    if options.log is None and songs < 2 and options.shard is None:
+    chosen = run.options.log
+    if chosen is None and songs < 2 and run.options.shard is None:
         return None
-    return RunLog(options.log or log_path(options.output))
+    if chosen is None and run.spool and run.spool.output:
+        return RemoteLog(log_path(run.spool.folder), run.spool.output)
+    return RunLog(chosen or log_path(run.output))
 
 
-def _find_songs(options: SeparateOptions, console: Messages) -> list[Input]:
+def _find_songs(run: _Run, console: Messages) -> list[Input]:
     """What is to be separated."""
+    options = run.options
     left_out: list[Path] = []
-    songs = find_inputs(options.songs, options.output, left_out.append)
+    paths = [song for song in options.songs if isinstance(song, Path)]
+    songs = find_inputs(paths, run.output, left_out.append)
+    if run.spool:
+        urls = [song for song in options.songs if isinstance(song, str)]
+        songs += run.spool.find(urls, left_out.append)
     if left_out:
         console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
-    if not options.retry_failed:
-        return songs
-    logs = {*find_logs(options.output), *([options.log] if options.log else [])}
-    failed = failed_songs(sorted(path for path in logs if path.is_file()))
+    return _failed_of(songs, run, console) if options.retry_failed else songs
+
+
+def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
+    """The songs that failed last, of those that were given, if any were."""
+    options, spool = run.options, run.spool
+    logs = spool.logs() if spool and spool.output else find_logs(run.output)
+    if options.log:
+        logs.append(options.log)
+    logs = sorted({path for path in logs if path.is_file()})
+    failed = failed_lines(logs)
     if not failed:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
-    if not options.songs:
-        return failed
-    paths = {os.path.abspath(song.path) for song in failed}  # noqa: PTH100 (as in the log)
-    return [song for song in songs if os.path.abspath(song.path) in paths]  # noqa: PTH100
+    if options.songs:
+        paths = {line["path"] for line in failed}
+        return [song for song in songs if _logged_path(song, spool) in paths]
+    urls = [line["source"] for line in failed if is_url(line["source"])]
+    return failed_songs(logs) + (spool.find(urls, lambda _: None) if spool else [])
+
+
+def _logged_path(song: Input, spool: Spool | None) -> str:
+    """A song's place as the log has it."""
+    return (spool and spool.url(song)) or os.path.abspath(song.path)  # noqa: PTH100 (as there)
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
@@ -224,31 +292,30 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
     return separators
 
 
-def _plan(
-    options: SeparateOptions, separators: Sequence[Separator], console: Messages
-) -> list[Job]:
+def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list[Job]:
     """All songs and what to make of them; what is known to be wrong is known before any work."""
-    file = options.file
-    found = _find_songs(options, console)
+    options, file = run.options, run.options.file
+    found = _find_songs(run, console)
     songs = with_tags(_of_shard(found, options.shard, console), file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(
-        songs, models, options.output, file.filename, file.suffix, together=file.together
+        songs, models, run.output, file.filename, file.suffix, together=file.together
     )
     songs = [
         replace(song, error=clash)
         for song, clash in zip(songs, find_clashes(songs, targets, found), strict=True)
     ]
     template = template_for(file.filename, len(separators))
+    make_job = run.spool.job if run.spool else Job
     return [
-        Job(
+        make_job(
             song,
             [
-                part_for(separator, song, paths, options.output, template, file)
+                part_for(separator, song, paths, run.output, template, file)
                 for separator, paths in zip(separators, of_song, strict=True)
             ],
-            options.skip_existing,
+            skip_existing=options.skip_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
     ]
@@ -332,10 +399,10 @@ class _Shown:
             )
         if log and log.failure:
             self._loud.print(
-                f"Warning: the log {log.path} could not be written: {log.failure}", markup=False
+                f"Warning: the log {log.place} could not be written: {log.failure}", markup=False
             )
         elif log and log.lines:
-            self.console.print(f"Log: {log.path}", markup=False)
+            self.console.print(f"Log: {log.place}", markup=False)
         unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
         if unheard:
             self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)

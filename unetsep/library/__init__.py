@@ -5,5 +5,6 @@ songs     one song of many: claimed, compared, separated, recorded
 shards    shares of the songs for job arrays
 claims    locks that die with their process: two runs never do one song
 records   what made a song's stems, in a hidden file beside them
+remote    songs and stems at URLs
 log       what became of each song of a run, one JSON line for each
 """

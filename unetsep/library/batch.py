@@ -203,7 +203,7 @@ class _Batch:
         # A song that came to its end just in time has stems.
         if reports is None or (song.shared.stop.is_set() and _failed(reports)):
             reports = stopped_reports(song.job, f"took longer than {self._timeout:g} s")
-        return SongOutcome(song.job, reports, song.begun)
+        return SongOutcome(song.job, song.job.present(reports), song.begun)
 
     def end(self) -> None:
         """End what is being worked on, without leaving anything."""

@@ -16,10 +16,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..audio.tags import read_tags
+from ..errors import UnetsepError
 from ..files import SeparationReport
-from ..paths import Input
+from ..paths import Input, is_url
 from ..version import __version__
+from .records import SourceFile
 from .songs import Job, Part
 
 SCHEMA = 1
@@ -46,6 +47,7 @@ class RunLog:
         self.path = path
         self.failure: str | None = None
         self.lines = 0
+        self.place = str(path)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line at once; the first failure is kept, and nothing written after it."""
@@ -59,6 +61,9 @@ class RunLog:
             self.lines += 1
         except OSError as error:
             self.failure = error.strerror or str(error)
+
+    def close(self) -> None:
+        """The run has ended."""
 
 
 def now() -> datetime:
@@ -78,7 +83,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
     begun
         When work on it began, in UTC.
     """
-    path = job.song.path
+    source, shown = job.source(), job.present([SeparationReport(job.song.path, "", "ok")])[0].source
     parts = {part.separator.name: part for part in job.parts}
     return {
         "schema": SCHEMA,
@@ -87,13 +92,13 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "pid": os.getpid(),
         "begun": _iso(begun),
         "ended": _iso(now()),
-        "source": str(path),
-        "path": os.path.abspath(path),  # noqa: PTH100 (links stay as they were given)
+        "source": str(shown),
+        "path": _absolute(shown),
         "track": job.song.track,
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
-        "input": _input(path, [_entry(part) for part in job.parts]),
-        "tags": {name: list(texts) for name, texts in read_tags(path).values.items()},
+        "input": _input(source, [_entry(part) for part in job.parts]),
+        "tags": {name: list(texts) for name, texts in source.tags.values.items()},
         "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
         "reports": [
             report_line(report)
@@ -120,18 +125,25 @@ def _entry(part: Part) -> Mapping[str, Any] | None:
     return next((e for e in part.record.entries() if e["outputs"].keys() & names), None)
 
 
-def _input(path: Path, entries: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """Size, time and, where a record has it, hash of a song; None if it is not there."""
+def _absolute(path: Path) -> str:
+    text = str(path)
+    return text if is_url(text) else os.path.abspath(text)  # noqa: PTH100 (links stay as given)
+
+
+def _input(
+    source: SourceFile, entries: Iterable[Mapping[str, Any] | None]
+) -> dict[str, Any] | None:
+    """Size, time and, where it is known, hash of a song; None if it is not there."""
     try:
-        status = path.stat()
-    except OSError:
+        facts = {name: source.facts[name] for name in ("bytes", "time_ns")}
+    except (OSError, UnetsepError):
         return None
-    facts = {"bytes": status.st_size, "time_ns": status.st_mtime_ns, "sha256": None}
+    hashes = [source.known_sha256]
     for entry in entries:
         known = entry["input"] if entry else {}
-        if known.get("bytes") == status.st_size and known.get("time_ns") == status.st_mtime_ns:
-            facts["sha256"] = known.get("sha256")
-    return facts
+        if all(known.get(name) == value for name, value in facts.items()):
+            hashes.append(known.get("sha256"))
+    return facts | {"sha256": next((each for each in hashes if each), None)}
 
 
 def _sizes(report: SeparationReport) -> dict[str, int]:
@@ -159,7 +171,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def failed_songs(logs: Iterable[Path]) -> list[Input]:
-    """Songs whose last attempt failed, by all logs together, in order of their paths.
+    """Files whose last attempt failed; see `failed_lines`."""
+    return [
+        Input(Path(line["source"]), line["track"])
+        for line in failed_lines(logs)
+        if not is_url(line["source"])
+    ]
+
+
+def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
+    """The last lines of songs whose last attempt failed, by all logs, in order of their paths.
 
     Parameters
     ----------
@@ -172,11 +193,7 @@ def failed_songs(logs: Iterable[Path]) -> list[Input]:
         # A song that another run had in hand was not tried; one whose stems exist is done.
         if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
             last[line["path"]] = line
-    return [
-        Input(Path(line["source"]), line["track"])
-        for _, line in sorted(last.items())
-        if line["status"] == "error"
-    ]
+    return [line for _, line in sorted(last.items()) if line["status"] == "error"]
 
 
 def find_logs(folder: Path) -> list[Path]:

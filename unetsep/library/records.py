@@ -23,6 +23,7 @@ from ..audio.decoder import AudioInfo, Block
 from ..audio.formats import OutputFormat
 from ..audio.staging import PREFIX
 from ..audio.stem_files import StemFiles
+from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..paths import Input, song_target
 from .claims import Claim, claim_path
@@ -66,6 +67,25 @@ class SourceFile:
             while block := file.read(READ_BYTES):
                 digest.update(block)
         return digest.hexdigest()
+
+    @functools.cached_property
+    def tags(self) -> Tags:
+        """What it says of itself."""
+        return read_tags(self._path)
+
+    @property
+    def known_sha256(self) -> str | None:
+        """The hash, if somebody has asked for it already."""
+        return self.__dict__.get("sha256")
+
+    @property
+    def here(self) -> bool:
+        """Whether it can be read without fetching it."""
+        return True
+
+    def fetch(self) -> Path:
+        """The file to read."""
+        return self._path
 
     def is_that_of(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry's input has the same content."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -78,6 +79,27 @@ class Job:
     song: Input
     parts: Sequence[Part]
     skip_existing: bool
+
+    @property
+    def name(self) -> str:
+        """What people call the song."""
+        return self.song.path.name
+
+    def source(self) -> SourceFile:
+        """The song's file, as it is now."""
+        return SourceFile(self.song.path)
+
+    def at_hand(
+        self,
+        options: FileOptions,  # noqa: ARG002
+        shared: Shared,  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        """What brings the song before it is separated, and takes its stems away."""
+        return contextlib.nullcontext()
+
+    def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
+        """Reports as people are to see them."""
+        return list(reports)
 
 
 @dataclass(frozen=True)
@@ -216,9 +238,9 @@ def separate_song(
     try:
         if job.song.error:
             raise UnetsepError(job.song.error)
-        return _settle(job, options) or _separate_claimed(
-            job, options, progress, shared or Shared()
-        )
+        shared = shared or Shared()
+        with job.at_hand(options, shared):
+            return _settle(job, options) or _separate_claimed(job, options, progress, shared)
     except ClaimedError as busy:
         return _reports(job, job.parts, "skipped", str(busy))
     except Exception as error:
@@ -240,9 +262,10 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
     try:
         if job.song.error:
             raise UnetsepError(job.song.error)
-        source = SourceFile(job.song.path)
-        done = _decide(job, [_find(part, source) for part in job.parts], options)
-        facts = _look(job, options) if not all(done) else {}
+        with job.at_hand(options, Shared()):
+            source = job.source()
+            done = _decide(job, [_find(part, source) for part in job.parts], options)
+            facts = _look(job, options) if source.here and not all(done) else {}
         return [
             report
             or SeparationReport(
@@ -275,7 +298,7 @@ def _separate_claimed(
     with explain_writing(job.parts[0].targets[0].parent):
         claim = Claim(part.record.claim for part in job.parts)
     with claim:
-        source = SourceFile(job.song.path)
+        source = job.source()
         findings = [_find(part, source) for part in job.parts]
         done = _decide(job, findings, options)
         skipped = [report for report in done if report]
@@ -304,7 +327,7 @@ def _separate_claimed(
             sinks = [functools.partial(_around, around, open_sink) for open_sink in sinks]
         models = [part.separator for part, _ in todo]
         watched = shared.watch(progress)
-        return skipped + separate_into(job.song.path, models, sinks, options, watched, shared.pool)
+        return skipped + separate_into(source.fetch(), models, sinks, options, watched, shared.pool)
 
 
 def _around(
@@ -315,7 +338,7 @@ def _around(
 
 def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:
     """The reports of a song that is not to be worked on; none if it is."""
-    source = SourceFile(job.song.path)
+    source = job.source()
     done = _decide(job, [_find(part, source) for part in job.parts], options)
     reports = [report for report in done if report]
     if len(reports) < len(job.parts):

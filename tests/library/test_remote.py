@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from tests.signals import RATE, music
+from unetsep.cli import main
+from unetsep.library import remote
+from unetsep.library.remote import Store, TransferError, UrlPath, public_url
+
+STEMS = ("vocals", "drums", "bass", "other")
+BUCKET = "memory://bucket"
+
+
+@pytest.fixture
+def memory(monkeypatch) -> Iterator[fsspec.AbstractFileSystem]:
+    """An empty store in memory; tries follow each other at once."""
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    files = fsspec.filesystem("memory", use_listings_cache=False)
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()
+
+
+@pytest.fixture
+def run(tiny_model):
+    """Run ``unetsep separate`` in this process."""
+
+    def separate(*words: object) -> Result:
+        fixed = ["separate", "-m", tiny_model, "-d", "cpu"]
+        result = CliRunner().invoke(main, [str(word) for word in (*fixed, *words)])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "unexpected" not in result.stderr, result.stderr
+        return result
+
+    return separate
+
+
+class Server(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, with faults to order."""
+
+    faults: list[str]
+    seen: list[str]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def end_headers(self) -> None:
+        path = Path(self.directory) / unquote(self.path.partition("?")[0]).lstrip("/")
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).digest()
+            self.send_header("Digest", f"sha-256={base64.b64encode(digest).decode()}")
+            self.send_header("ETag", f'"{digest.hex()[:16]}"')
+        super().end_headers()
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        fault = (
+            self.faults.pop(0) if self.faults and self.path.partition("?")[0][-4:] == ".wav" else ""
+        )
+        if fault == "503":
+            self.send_error(503)
+        elif fault == "cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"RIFF")
+            self.close_connection = True
+        elif fault == "garbled":
+            content = bytearray((Path(self.directory) / self.path.lstrip("/")).read_bytes())
+            content[2000] ^= 255
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        else:
+            super().do_GET()
+
+
+@contextlib.contextmanager
+def serve(folder: Path, *faults: str) -> Iterator[tuple[str, type[Server]]]:
+    kind = type("Faulty", (Server,), {"faults": list(faults), "seen": []})
+    handler = functools.partial(kind, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", kind
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def write(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, music(0.3, seed=seed).T, RATE)
+    return path
+
+
+def stems_here(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("[!.]*.wav")}
+
+
+def stems_there(files: fsspec.AbstractFileSystem, root: str = "/bucket/out") -> dict[str, bytes]:
+    found = [path for path in files.store if path.startswith(root) and path.endswith(".wav")]
+    return {path[len(root) + 1 :]: files.cat_file(path) for path in found}
+
+
+def all_names(files: fsspec.AbstractFileSystem, root: str = "/bucket/out") -> list[str]:
+    return sorted(path[len(root) + 1 :] for path in files.store if path.startswith(f"{root}/"))
+
+
+def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(memory, run, tmp_path):
+    for seed, name in enumerate(("a.wav", "album 1/b.wav")):
+        memory.pipe_file(f"/bucket/in/{name}", write(tmp_path / "in" / name, seed).read_bytes())
+    memory.pipe_file("/bucket/in/notes.txt", b"no audio")
+    assert run(tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    result = run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert stems_there(memory) == stems_here(tmp_path / "out") != {}
+    reports = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {r["source"] for r in reports} == {f"{BUCKET}/in/a.wav", f"{BUCKET}/in/album 1/b.wav"}
+    assert {r["stems"]["bass"] for r in reports} == {
+        f"{BUCKET}/out/a/bass.wav",
+        f"{BUCKET}/out/album 1/b/bass.wav",
+    }
+    assert "1 .txt" in result.stderr
+    logs = [name for name in all_names(memory) if name.endswith(".jsonl")]
+    assert f"Log: {BUCKET}/out/{logs[0]}" in result.stderr
+    lines = [json.loads(x) for x in memory.cat_file(f"/bucket/out/{logs[0]}").splitlines()]
+    assert {line["path"] for line in lines} == {r["source"] for r in reports}
+    hashes = {hashlib.sha256((tmp_path / "in/a.wav").read_bytes()).hexdigest()}
+    assert hashes < {line["input"]["sha256"] for line in lines}
+    assert not [name for name in all_names(memory) if name.endswith(".part")]
+
+
+def test_a_second_run_skips_what_is_there_without_fetching_it(memory, run, tmp_path, monkeypatch):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    words = (f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out", "--skip-existing")
+    assert run(*words).exit_code == 0
+    before = dict(memory.store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "fetch", lambda *_: pytest.fail("fetched"))
+        patch.setattr(Store, "put", lambda *_: pytest.fail("uploaded"))
+        result = run(*words, "--json")
+    assert json.loads(result.stdout)["status"] == "skipped"
+    assert result.exit_code == 0
+    assert dict(memory.store) == before
+    # Another song under the same name, and a stem that is gone.
+    del memory.store["/bucket/out/a/bass.wav"]
+    assert json.loads(run(*words, "--json").stdout)["status"] == "ok"
+    assert len(stems_there(memory)) == 4
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "b.wav", seed=5).read_bytes())
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "was made from another version of the song" in result.stderr
+    old = stems_there(memory)
+    assert run(*words, "--overwrite").exit_code == 0
+    assert stems_there(memory)["a/bass.wav"] != old["a/bass.wav"]
+
+
+def test_stems_at_a_url_are_not_overwritten_unasked(memory, run, tmp_path):
+    song = write(tmp_path / "a.wav")
+    memory.pipe_file("/bucket/out/a/drums.wav", b"somebody's")
+    result = run(song, "-o", f"{BUCKET}/out")
+    assert result.exit_code == 1
+    assert f"{BUCKET}/out/a/drums.wav exists already: use --overwrite" in result.stderr
+    assert all_names(memory) == ["a/drums.wav"]
+    assert run(song, "-o", f"{BUCKET}/out", "--dry-run").exit_code == 1
+
+
+@pytest.mark.parametrize("failing", [0, 2, 5])
+def test_a_broken_upload_leaves_nothing_that_looks_whole(
+    memory, run, tmp_path, monkeypatch, failing
+):
+    calls = iter(range(100))
+    kind = type(memory)
+    original = kind.put_file
+
+    def put_file(self, source, target, **kwargs):
+        if next(calls) >= failing:
+            self.pipe_file(target, b"half")
+            raise ConnectionError("connection reset")
+        return original(self, source, target, **kwargs)
+
+    song = write(tmp_path / "a.wav")
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "put_file", put_file)
+        result = run(song, "-o", f"{BUCKET}/out")
+    assert result.exit_code == 1
+    assert "could not be uploaded: connection reset" in result.stderr
+    # After the record was announced stems have names, and the record says: incomplete.
+    assert len(stems_there(memory)) == (4 if failing == 5 else 0)
+    assert not [name for name in all_names(memory) if name.endswith(".part")]
+    assert run(song, "-o", f"{BUCKET}/out", "--skip-existing").exit_code == 0
+    record = json.loads(memory.cat_file("/bucket/out/a/.unetsep.wav.json"))
+    assert [entry["complete"] for entry in record["entries"]] == [True]
+    assert stems_there(memory).keys() == {f"a/{stem}.wav" for stem in STEMS}
+
+
+def test_an_upload_that_is_garbled_once_is_repeated(memory, run, tmp_path, monkeypatch):
+    kind, calls = type(memory), iter(range(100))
+    original = kind.put_file
+
+    def put_file(self, source, target, **kwargs):
+        original(self, source, target, **kwargs)
+        if next(calls) == 1:
+            self.pipe_file(target, b"x" * self.size(target))  # the same size
+
+    song = write(tmp_path / "a.wav")
+    assert run(song, "-o", tmp_path / "out").exit_code == 0
+    monkeypatch.setattr(kind, "put_file", put_file)
+    assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
+    assert stems_there(memory) == stems_here(tmp_path / "out")
+
+
+def test_of_two_runs_the_second_finds_out_before_it_names_anything(
+    memory, run, tmp_path, monkeypatch
+):
+    song = write(tmp_path / "a.wav")
+    assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
+    other_run = dict(memory.store)
+    original = Store.put
+
+    def put(self, source, name):
+        if "-3.part" in name:  # while the last stem is on its way, another run completes the song
+            memory.store.update(other_run)
+        original(self, source, name)
+
+    monkeypatch.setattr(Store, "put", put)
+    memory.store.clear()
+    assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
+    assert dict(memory.store) == other_run  # the same objects, none written again
+    memory.store.clear()
+    result = run(song, "-o", f"{BUCKET}/out", "--bit-depth", "24")
+    assert result.exit_code == 1
+    assert "appeared while its song was being separated" in result.stderr
+    assert dict(memory.store) == other_run
+
+
+def test_songs_of_a_server_are_fetched_again_until_they_are_whole(memory, run, tmp_path):
+    write(tmp_path / "in/a song.wav")
+    assert run(tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    with serve(tmp_path / "in", "503", "cut") as (url, server):
+        words = (f"{url}/a%20song.wav?signature=secret", "-o", tmp_path / "served", "--json")
+        result = run(*words)
+        assert result.exit_code == 0, result.stderr
+        assert server.faults == []
+    assert stems_here(tmp_path / "served") == stems_here(tmp_path / "out")
+    said = result.stdout + result.stderr
+    said += (tmp_path / "served/a song/.unetsep.wav.json").read_text()
+    assert "secret" not in said
+    assert json.loads(result.stdout)["source"] == f"{url}/a%20song.wav"
+
+
+def test_a_checksum_of_the_server_is_compared(memory, run, tmp_path):
+    write(tmp_path / "in/a.wav")
+    with serve(tmp_path / "in", "garbled") as (url, server):
+        assert run(f"{url}/a.wav", "-o", tmp_path / "once").exit_code == 0
+        server.faults += ["garbled"] * remote.ATTEMPTS
+        result = run(f"{url}/a.wav", "-o", tmp_path / "always")
+    assert result.exit_code == 1
+    assert f"{url}/a.wav could not be downloaded: its SHA256 is not what" in result.stderr
+    assert not stems_here(tmp_path / "always")
+
+
+def test_what_a_server_does_not_have_is_one_sentence_and_stops_no_other(memory, run, tmp_path):
+    write(tmp_path / "in/a.wav")
+    (tmp_path / "list.txt").write_text("URL/gone.wav\nURL/a.wav\n")
+    with serve(tmp_path / "in") as (url, server):
+        text = (tmp_path / "list.txt").read_text().replace("URL", url)
+        (tmp_path / "list.txt").write_text(text)
+        result = run("--files-from", tmp_path / "list.txt", "-o", tmp_path / "out")
+        assert result.exit_code == 1
+        assert f"Error: {url}/gone.wav does not exist" in result.stderr
+        assert len(stems_here(tmp_path / "out")) == 4
+        assert len([path for path in server.seen if "gone" in path]) <= 2
+        # Once it is there, the log says what to take.
+        write(tmp_path / "in/gone.wav")
+        result = run("--retry-failed", f"{url}/gone.wav", f"{url}/a.wav", "-o", tmp_path / "out")
+        assert result.exit_code == 0, result.stderr
+    assert len(stems_here(tmp_path / "out")) == 8
+
+
+def test_a_page_of_links_is_a_folder(memory, run, tmp_path):
+    write(tmp_path / "in/a.wav")
+    write(tmp_path / "in/disc 1/b.wav")
+    with serve(tmp_path / "in") as (url, _):
+        assert run(f"{url}/", "-o", tmp_path / "out").exit_code == 0
+    assert {name.rpartition("/")[0] for name in stems_here(tmp_path / "out")} == {"a", "disc 1/b"}
+
+
+def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    memory.pipe_file("/bucket/in/b.wav", b"no audio")
+    result = run(f"{BUCKET}/in", "-o", f"{BUCKET}/out")
+    assert result.exit_code == 1
+    assert f"Error: {BUCKET}/in/b.wav is not audio that can be read" in result.stderr, result.stderr
+    memory.pipe_file("/bucket/in/b.wav", write(tmp_path / "b.wav").read_bytes())
+    result = run("--retry-failed", "-o", f"{BUCKET}/out", "--json")
+    assert [json.loads(x)["source"] for x in result.stdout.splitlines()] == [f"{BUCKET}/in/b.wav"]
+    assert result.exit_code == 0
+    assert len(stems_there(memory)) == 8
+
+
+def test_shards_of_a_bucket_are_those_of_a_folder(memory, run, tmp_path):
+    for name in ("a", "b", "c"):
+        memory.pipe_file(f"/bucket/in/{name}.wav", write(tmp_path / f"in/{name}.wav").read_bytes())
+    for source in (tmp_path / "in", f"{BUCKET}/in"):
+        result = run(source, "-o", tmp_path / "out", "--shard", "1/2", "--dry-run")
+        said = {Path(line).parent.name for line in result.stdout.splitlines()}
+        assert said == {name for name in "abc" if remote_shard(name)}
+
+
+def remote_shard(name: str) -> bool:
+    from unetsep.library.shards import Shard
+
+    return Shard(1, 2).holds(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-o", "https://example.org/stems"), "cannot be written to: name a bucket"),
+        (("-o", f"{BUCKET}/out", "--player"), "--player and --plots need a folder here"),
+        (("-o", "nosuch://bucket/out"), "nosuch://bucket/out cannot be opened: Protocol not known"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(run, tmp_path, words, message):
+    result = run(write(tmp_path / "a.wav"), *words)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(
+        remote.UnetsepError, match=r"s3://b needs .* pip install 'unetsep\[remote\]"
+    ):
+        Store("s3://b")
+
+
+def test_what_will_not_pass_is_not_tried_again(memory, monkeypatch):
+    tries = []
+
+    def refused() -> None:
+        tries.append(1)
+        raise PermissionError("forbidden by https://user:word@x.org/a?sig=secret")
+
+    with pytest.raises(
+        TransferError, match=r"b/a could not be read: forbidden by https://x.org/a$"
+    ):
+        Store("memory://b").retry("a", "read", refused)
+    assert len(tries) == 1
+
+
+def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
+    assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
+    for url in ("s3://bucket/a/b.wav", "memory://a/b.wav", "file:///data/a.wav", "gs://b/c d"):
+        assert str(UrlPath(url)) == url
+        assert str(UrlPath(url).parent) == url.rpartition("/")[0]

@@ -1,0 +1,752 @@
+"""Songs and stems at URLs: fetched and uploaded song by song through fsspec.
+
+A song is fetched into a spool, a folder for a time, separated there as any other, and its stems
+are uploaded. They lie under names of their own until all of them were read back and
+compared; then they get their names, and the record says so. Buckets know no locks, and so
+there are no claims: shards, or an engine, give each song to one command.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import functools
+import hashlib
+import os
+import random
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from ..audio.decoder import AUDIO_SUFFIXES
+from ..audio.staging import FOREIGN_AGE, PREFIX
+from ..audio.tags import Tags
+from ..errors import UnetsepError
+from ..files import FileOptions, SeparationReport
+from ..paths import Input
+from .log import PATTERN, RunLog
+from .records import READ_BYTES, Record, SourceFile
+from .songs import Job, Part, Shared
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    _Path = Path
+else:  # before Python 3.12 only the class of this system's paths can be derived from
+    _Path = type(Path())
+
+# How often a transfer is tried, and seconds before the second time; the pause doubles, and is
+# spread so that twenty machines do not come back at once.
+ATTEMPTS = 5
+PAUSE = 1.0
+# Seconds between uploads of a log that grows.
+LOG_EVERY = 60.0
+# Answers of HTTP that will be the same next time; 408 and 429 ask to come again.
+PATIENT_STATUS = (408, 429)
+READ_ONLY = ("http", "https")
+
+Result = TypeVar("Result")
+
+
+class TransferError(UnetsepError):
+    """A file at a URL that could not be read or written."""
+
+
+class UrlPath(_Path):
+    """A URL in the place of a path, for reports; nothing can be opened by it."""
+
+    def __str__(self) -> str:
+        text = super().__str__().replace("\\", "/")
+        return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
+
+
+def public_url(url: str) -> str:
+    """A URL without what may be secret: user, password, signature."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class Store:
+    """What lies under a URL; every call is tried several times.
+
+    Parameters
+    ----------
+    url
+        Of a file or folder, in any scheme that fsspec knows.
+
+    Raises
+    ------
+    UnetsepError
+        If fsspec does not know the scheme, or lacks a package for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self.url = public_url(url).rstrip("/")
+        self.scheme = urlsplit(url).scheme
+        self.files: AbstractFileSystem
+        try:
+            # What others write meanwhile must be seen.
+            self.files, root = url_to_fs(url, use_listings_cache=False)
+        except ImportError as error:
+            raise UnetsepError(
+                f"{self.url} needs a package that is not installed: {error}; try "
+                "pip install 'unetsep[remote]'"
+            ) from error
+        except ValueError as error:
+            raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
+        self.root = root.rstrip("/")
+
+    def at(self, name: str) -> str:
+        """The path of what lies in the folder; for an empty name its own."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def retry(self, name: str, doing: str, action: Callable[[], Result]) -> Result:
+        """Do something with a file, several times if that may help.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it does not exist.
+        TransferError
+            If it does not work.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return action()
+            except FileNotFoundError:  # noqa: PERF203 (a transfer takes longer)
+                raise
+            except Exception as error:  # those of aiohttp, botocore and others get through
+                if not _may_pass(error) or attempt == ATTEMPTS - 1:
+                    place = f"{self.url}/{name}" if name else self.url
+                    words = " ".join(str(error).split()) or type(error).__name__
+                    raise TransferError(
+                        f"{place} could not be {doing}: {_without_query(words)}"
+                    ) from error
+                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+    def info(self, name: str = "") -> dict[str, Any]:
+        """What the store says of a file."""
+        return self.retry(name, "looked up", lambda: dict(self.files.info(self.at(name))))
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file; None if it is not there."""
+        try:
+            return bytes(self.retry(name, "read", lambda: self.files.cat_file(self.at(name))))
+        except FileNotFoundError:
+            return None
+
+    def listing(self, name: str) -> dict[str, dict[str, Any]]:
+        """The files of one folder, by their names; none if there is no such folder."""
+        path = self.at(name)
+        try:
+            found = self.retry(name, "listed", lambda: self.files.ls(path, detail=True))
+        except FileNotFoundError:
+            return {}
+        return {PurePosixPath(e["name"]).name: e for e in found if e["type"] != "directory"}
+
+    def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
+        """Download the file at the URL, as long and with the checksum that the store says."""
+
+        def download() -> None:
+            self.files.get_file(self.root, str(path))
+            _check_download(path, info)
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.retry("", "downloaded", download)
+
+    def put(self, source: Path, name: str) -> None:
+        """Upload a file and read it back; it has its name only for its own run."""
+
+        def upload() -> None:
+            try:
+                self.files.put_file(str(source), self.at(name))
+            except FileNotFoundError:  # of a store with true folders
+                self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
+                self.files.put_file(str(source), self.at(name))
+            with self.files.open(self.at(name), "rb") as file:
+                if _sha256(file) != digest:
+                    raise OSError("what was uploaded does not read back as it was")
+
+        with source.open("rb") as file:
+            digest = _sha256(file)
+        self.retry(name, "uploaded", upload)
+
+    def publish(self, source: Path, name: str) -> None:
+        """Upload a file under another name and give it its own when it is complete."""
+        folder, _, last = name.rpartition("/")
+        partial = f"{folder}/" * bool(folder) + f"{PREFIX}{secrets.token_hex(6)}-{last}.part"
+        try:
+            self.put(source, partial)
+            self.rename(partial, name)
+        except BaseException:
+            self.remove(partial)
+            raise
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name; what had it is replaced."""
+
+        def rename() -> None:
+            with contextlib.suppress(FileNotFoundError):  # the last attempt did it, unheard
+                self.files.mv(self.at(name), self.at(new))
+            self.files.info(self.at(new))
+
+        self.retry(new, "written", rename)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that cannot be removed stays."""
+        with contextlib.suppress(Exception):  # the error that led here matters more
+            self.files.rm_file(self.at(name))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same may work a moment later."""
+    if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, ImportError)):
+        return False
+    status = getattr(error, "status", None)
+    return not (isinstance(status, int) and 400 <= status < 500 and status not in PATIENT_STATUS)
+
+
+def _without_query(text: str) -> str:
+    """A message without signatures, and without users and passwords."""
+    text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
+    return re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_download(path: Path, info: Mapping[str, Any]) -> None:
+    """Compare a file with size and checksum, where its store says them."""
+    size, expected = path.stat().st_size, info.get("size")
+    if expected is not None and size != expected:
+        raise OSError(f"{size} bytes came of {expected}")
+    for name, value in _digests(info):
+        digest = hashlib.new(name, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(READ_BYTES):
+                digest.update(block)
+        if digest.digest() != value:
+            raise OSError(f"its {name.upper()} is not what the server says")
+
+
+def _digests(info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Checksums of a whole file: of Google's store and of HTTP; an ETag is none for certain."""
+    pairs = [("md5", str(info.get(name) or "")) for name in ("md5Hash", "Content-MD5")]
+    for part in str(info.get("Digest") or "").split(","):
+        name, _, value = part.strip().partition("=")
+        known = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}.get(name.lower())
+        if known:
+            pairs.append((known, value))
+    for name, value in pairs:
+        with contextlib.suppress(binascii.Error, ValueError):
+            if value:
+                yield name, base64.b64decode(value, validate=True)
+
+
+def _version(info: Mapping[str, Any]) -> str | None:
+    """What changes with the content; None if the store does not say."""
+    keys = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated")
+    return next((str(info[key]) for key in (*keys, "created") if info.get(key)), None)
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """When a file was written, in seconds since 1970."""
+    keys = ("LastModified", "Last-Modified", "mtime", "updated", "last_modified", "created")
+    value = next((info[key] for key in keys if info.get(key)), None)
+    with contextlib.suppress(ValueError, TypeError):
+        if isinstance(value, str):
+            iso = re.match(r"\d{4}-\d\d-\d\d", value)
+            value = (
+                datetime.fromisoformat(value.replace("Z", "+00:00"))
+                if iso
+                else parsedate_to_datetime(value)
+            )
+        if isinstance(value, datetime):
+            aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+            return aware.timestamp()
+        return None if value is None else float(value)
+    return None
+
+
+class RemoteSource(SourceFile):
+    """A song at a URL, fetched when its content is needed.
+
+    Parameters
+    ----------
+    url
+        Where it is.
+    path
+        Where it will be.
+    """
+
+    def __init__(self, url: str, path: Path) -> None:
+        super().__init__(path)
+        self._url, self._fetched = url, False
+
+    @functools.cached_property
+    def _store(self) -> Store:
+        return Store(self._url)
+
+    @functools.cached_property
+    def _info(self) -> dict[str, Any]:
+        try:
+            return self._store.info()
+        except FileNotFoundError as error:
+            raise TransferError(f"{public_url(self._url)} does not exist") from error
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """URL, size, time and version: what can be had without fetching it."""
+        size = self._info.get("size")
+        return {
+            "path": public_url(self._url),
+            "bytes": self.fetch().stat().st_size if size is None else size,
+            "time_ns": int((_modified(self._info) or 0) * 1e9),
+            "version": _version(self._info),
+        }
+
+    def is_that_of(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry's input has the same content."""
+        same = all(entry.get(name) == value for name, value in self.facts.items())
+        if same and self.facts["version"]:
+            return True
+        if entry.get("bytes") != self.facts["bytes"]:
+            return False
+        self.fetch()
+        return entry.get("sha256") == self.sha256
+
+    @property
+    def here(self) -> bool:
+        """Whether it was fetched."""
+        return self._fetched
+
+    @functools.cached_property
+    def tags(self) -> Tags:
+        """What it says of itself; nothing if it was not fetched."""
+        return super().tags if self._fetched else Tags()
+
+    def fetch(self) -> Path:
+        """The file, downloaded the first time."""
+        if not self._fetched:
+            try:
+                self._store.fetch(self._path, self._info)
+            except FileNotFoundError as error:
+                raise TransferError(f"{public_url(self._url)} does not exist") from error
+            self._fetched = True
+            _ = self.tags, self.sha256  # which outlive the file
+        return self._path
+
+
+@dataclass(frozen=True)
+class RemoteJob(Job):
+    """A song that is fetched, or whose stems are uploaded, or both.
+
+    Parameters
+    ----------
+    spool
+        What knows the URLs of its files.
+    url
+        Of the song; None if it is a file.
+    """
+
+    spool: Spool = field(kw_only=True)
+    url: str | None = field(kw_only=True)
+
+    @functools.cached_property
+    def _source(self) -> SourceFile:
+        if self.url is None:
+            return SourceFile(self.song.path)
+        return RemoteSource(self.url, self.song.path)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.spool.display(str(self.song.path)).rpartition("/")[2]
+
+    def source(self) -> SourceFile:
+        """The song, the same whenever it is asked for."""
+        return self._source
+
+    @contextlib.contextmanager
+    def at_hand(self, options: FileOptions, shared: Shared) -> Iterator[None]:
+        """Bring what is there of the stems; afterwards upload them, and leave nothing here."""
+        stores = self.spool.output
+        uploads = [_Upload(part, stores, self.spool.out) for part in self.parts] if stores else []
+        try:
+            for upload in uploads:
+                upload.prepare()
+            yield
+            for upload in uploads:
+                if upload.is_new:
+                    upload.run(overwrite=options.overwrite, shared=shared)
+        finally:
+            for upload in uploads:
+                upload.clear()
+            if self.url is not None:
+                shutil.rmtree(self.song.path.parent, ignore_errors=True)
+
+    def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
+        """The reports with URLs in the place of files of the spool."""
+        show = self.spool.display
+        return [
+            replace(
+                report,
+                source=self.spool.place(report.source),
+                stems={stem: self.spool.place(path) for stem, path in report.stems.items()},
+                error=report.error and show(report.error),
+                reason=report.reason and show(report.reason),
+                warnings=tuple(map(show, report.warnings)),
+            )
+            for report in reports
+        ]
+
+
+class SpooledRecord(Record):
+    """A record that is brought for its song; whether others changed it is seen at the upload."""
+
+    @property
+    def signature(self) -> None:
+        """Nothing here tells."""
+        return
+
+
+class _Upload:
+    """The stems of one model on their way to a store."""
+
+    def __init__(self, part: Part, store: Store, out: Path) -> None:
+        self._part, self._store, self._out = part, store, out
+        self._record = part.record
+        self._seen: str | None = None
+        self._written: float | None = None
+        self._stand_ins: dict[Path, tuple[int, int]] = {}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._out).as_posix()
+
+    @property
+    def _targets(self) -> list[Path]:
+        return list(dict.fromkeys(self._part.targets))
+
+    def prepare(self) -> None:
+        """Put the record here, and for each stem that exists an empty file of its size.
+
+        With them a song is judged as if its stems lay here. Such files take no room on a disk.
+        """
+        for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, info in self._store.listing(self._folder(folder)).items():
+                path, written = folder / name, _modified(info)
+                if path == self._record.path:
+                    self._written = written
+                elif path in self._targets:
+                    with path.open("wb") as file:
+                        file.truncate(info.get("size") or 0)
+                    if written is not None:
+                        os.utime(path, (written, written))
+                    status = path.stat()
+                    self._stand_ins[path] = status.st_ino, status.st_mtime_ns
+                elif _is_leftover(name, written):
+                    self._store.remove(self._name(path))
+        self._seen = self._fetch_record()
+        if self._seen is not None and self._written is not None:
+            os.utime(self._record.path, (self._written, self._written))
+
+    def _folder(self, folder: Path) -> str:
+        return "" if folder == self._out else self._name(folder)
+
+    def _fetch_record(self) -> str | None:
+        content = self._store.read(self._name(self._record.path))
+        if content is None:
+            self._record.path.unlink(missing_ok=True)
+            return None
+        self._record.path.write_bytes(content)
+        return content.decode(errors="replace")
+
+    @property
+    def is_new(self) -> bool:
+        """Whether stems were made."""
+        return any(
+            path.exists() and self._stand_ins.get(path) != _signature(path)
+            for path in self._targets
+        )
+
+    def run(self, *, overwrite: bool, shared: Shared) -> None:
+        """Upload the stems, then give them their names, then say so in the record."""
+        entry = _entry_of(self._record, self._targets)
+        token = secrets.token_hex(6)
+        partial: dict[Path, str] = {}
+        try:
+            for index, path in enumerate(self._targets):
+                _end_if_asked(shared)
+                folder = self._folder(path.parent)
+                partial[path] = f"{folder}/" * bool(folder) + f"{PREFIX}{token}-{index}.part"
+                self._store.put(path, partial[path])
+            _end_if_asked(shared)
+            if self._was_done_meanwhile(entry, overwrite=overwrite):
+                return
+            self._write_record(entry | {"complete": False})
+            for path in list(partial):
+                self._store.rename(partial.pop(path), self._name(path))
+            self._write_record(entry | {"complete": True})
+        finally:
+            for name in partial.values():
+                self._store.remove(name)
+
+    def _was_done_meanwhile(self, entry: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Whether another run has just made the same; the record is then the newest.
+
+        Raises
+        ------
+        UnetsepError
+            If it has made something else.
+        """
+        if self._fetch_record() == self._seen:
+            return False
+        other = _entry_of(self._record, self._targets, default={})
+        if _made(other) == _made({**entry, "complete": True}):
+            return True
+        if other and not overwrite:
+            place = f"{self._store.url}/{self._name(self._targets[0])}"
+            raise UnetsepError(f"{place} appeared while its song was being separated")
+        return False
+
+    def _write_record(self, entry: Mapping[str, Any]) -> None:
+        self._record.write(entry)
+        self._store.publish(self._record.path, self._name(self._record.path))
+
+    def clear(self) -> None:
+        """Remove everything here."""
+        for path in (*self._targets, self._record.path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _is_leftover(name: str, written: float | None) -> bool:
+    """Whether a file is one that a run left half-way, which must be dead by now."""
+    ours = name.startswith(PREFIX) and name.endswith(".part")
+    return ours and written is not None and time.time() - written > FOREIGN_AGE
+
+
+def _signature(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _made(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says but for where and when the song was found."""
+    song = entry.get("input", {})
+    return {**entry, "input": (song.get("bytes"), song.get("sha256"))}
+
+
+def _entry_of(
+    record: Record, targets: Iterable[Path], default: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a record says of some stems."""
+    names = {record.output_name(path) for path in targets}
+    found = [entry for entry in record.entries() if entry["outputs"].keys() & names]
+    return found[0] if default is None else next(iter(found), default)
+
+
+def _end_if_asked(shared: Shared) -> None:
+    if shared.stop.is_set():
+        raise UnetsepError("stopped")
+
+
+class Spool:
+    """Where songs and stems of URLs lie for a while; use as a context manager.
+
+    Parameters
+    ----------
+    output
+        URL of the folder of the stems; None if they stay here.
+
+    Raises
+    ------
+    UnetsepError
+        If nothing can be written at that URL.
+    """
+
+    def __init__(self, output: str | None) -> None:
+        self.output = None if output is None else Store(output)
+        if self.output and self.output.scheme in READ_ONLY:
+            raise UnetsepError(f"{self.output.url} cannot be written to: name a bucket or a folder")
+        self._songs: dict[Path, str] = {}
+
+    def __enter__(self) -> Spool:
+        self._temporary = tempfile.TemporaryDirectory(prefix="unetsep-")
+        self.folder = Path(self._temporary.name)
+        self.out = self.folder / "out"
+        inner = re.escape(f"{self.folder / 'in'}{os.sep}")
+        self._spooled = re.compile(inner + r"\d+" + re.escape(os.sep) + r"song(?:\.\w+)?")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._temporary.cleanup()
+
+    def find(self, urls: Iterable[str], left_out: Callable[[Path], None]) -> list[Input]:
+        """Songs at URLs: a file as it is given, folders searched recursively.
+
+        What has a suffix of audio is taken for a song without asking the store.
+
+        Parameters
+        ----------
+        urls
+            Of files and folders.
+        left_out
+            Called with what was passed over.
+        """
+        songs: list[Input] = []
+        for url in urls:
+            songs += self._search_or_say(url, left_out)
+        unique = {(self._songs[song.path], song.track): song for song in reversed(songs)}
+        return [s for s in songs if unique[self._songs[s.path], s.track] is s]
+
+    def _search_or_say(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
+        """The songs at a URL; one with an error where there is nothing."""
+        try:
+            return self._search(url, left_out)
+        except FileNotFoundError:
+            why = f"{public_url(url)} does not exist"
+        except UnetsepError as error:
+            why = str(error)
+        return [self._input(url, _track(_name(url)), why)]
+
+    def _search(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
+        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        folder = url.endswith("/")
+        if not folder and suffix in AUDIO_SUFFIXES:
+            return [self._input(url, _track(_name(url)))]
+        store = Store(url)
+        if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
+            return [self._input(url, _track(_name(url)))]
+        top = store.url if store.scheme in READ_ONLY else store.root
+        found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
+        songs = []
+        for path in found:
+            inner = unquote(path) if store.scheme in READ_ONLY else path
+            inner = inner.removeprefix(unquote(top) if store.scheme in READ_ONLY else top)
+            inner = inner.strip("/")
+            full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
+            if self.output and public_url(full).startswith(f"{self.output.url}/"):
+                continue
+            name = PurePosixPath(inner)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
+                left_out(Path(inner))
+            else:
+                songs.append(self._input(full, _track(inner)))
+        if not songs:
+            message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
+            return [self._input(url, _track(_name(url)), message)]
+        return songs
+
+    def _input(self, url: str, track: str, error: str | None = None) -> Input:
+        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
+        self._songs[path] = url
+        return Input(path, track, error)
+
+    def job(self, song: Input, parts: Sequence[Part], *, skip_existing: bool) -> RemoteJob:
+        """A song and what is to be made of it."""
+        if self.output:
+            parts = [replace(p, record=SpooledRecord(p.record.path), seen=None) for p in parts]
+        return RemoteJob(song, parts, skip_existing, spool=self, url=self._songs.get(song.path))
+
+    def url(self, song: Input) -> str | None:
+        """Where a song comes from, without secrets; None if it is a file."""
+        url = self._songs.get(song.path)
+        return None if url is None else public_url(url)
+
+    def display(self, text: str) -> str:
+        """A text with URLs in the place of paths of the spool."""
+        if self.output:
+            text = text.replace(str(self.out), self.output.url)
+        return self._spooled.sub(
+            lambda match: public_url(self._songs.get(Path(match[0]), match[0])), text
+        )
+
+    def place(self, path: Path) -> Path:
+        """The URL of a file of the spool, as a path; any other path as it is."""
+        return UrlPath(self.display(str(path))) if self.folder in path.parents else path
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Errors name URLs."""
+        try:
+            yield
+        except UnetsepError as error:
+            raise UnetsepError(self.display(str(error))) from error
+
+    def logs(self) -> list[Path]:
+        """The logs that lie beside the stems, fetched."""
+        assert self.output
+        folder = self.folder / "logs"
+        folder.mkdir(exist_ok=True)
+        found = []
+        for name in sorted(self.output.listing("")):
+            if PurePosixPath(name).match(PATTERN):
+                found.append(folder / name)
+                found[-1].write_bytes(self.output.read(name) or b"")
+        return found
+
+
+class RemoteLog(RunLog):
+    """A log beside stems at a URL: written here, and uploaded again and again.
+
+    Parameters
+    ----------
+    path
+        Where it is written.
+    store
+        The folder of the stems.
+    """
+
+    def __init__(self, path: Path, store: Store) -> None:
+        super().__init__(path)
+        self._store, self._uploaded = store, time.monotonic()
+        self.place = f"{store.url}/{path.name}"
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line."""
+        super().write(line)
+        if time.monotonic() - self._uploaded > LOG_EVERY:
+            self.close()
+
+    def close(self) -> None:
+        """Upload what was written so far."""
+        self._uploaded = time.monotonic()
+        if self.lines and not self.failure:
+            try:
+                self._store.publish(self.path, self.path.name)
+            except UnetsepError as error:
+                self.failure = str(error)
+
+
+def _name(url: str) -> str:
+    """The last part of a URL's path, in plain letters."""
+    scheme, path = urlsplit(url).scheme, urlsplit(url).path.rstrip("/")
+    last = path.rpartition("/")[2] or urlsplit(url).netloc.rpartition("@")[2]
+    return unquote(last) if scheme in READ_ONLY else last
+
+
+def _track(inner: str) -> str:
+    """The name of a song as `Input` has it."""
+    path = PurePosixPath(inner)
+    return "/".join((*path.parts[:-1], path.stem))

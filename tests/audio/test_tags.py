@@ -278,3 +278,8 @@ def test_stems_have_names_for_people(stem, label):
     assert stem_label(stem) == label
     assert TAGS.of_stem(label).text("title") == f"Halo ({label})"
     assert Tags({"artist": ("Ana",)}).of_stem(label) == Tags({"artist": ("Ana",)})
+
+
+def test_a_video_in_avi_has_no_tags_and_no_warning(tmp_path):
+    (tmp_path / "a.avi").write_bytes(b"RIFF" + bytes(4) + b"AVI LIST" + bytes(100))
+    assert read_tags(tmp_path / "a.avi") == Tags()

@@ -155,12 +155,20 @@ def read_tags(path: Path) -> Tags:
     except ImportError:
         return Tags()
     try:
+        if _is_avi(path):  # which mutagen takes for a broken wav
+            return Tags()
         file = mutagen.File(path)
         tags = Tags() if file is None or file.tags is None else _read(file)
         return tags or Tags(_read_info(path))
     except (mutagen.MutagenError, OSError, *FOREIGN) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         return Tags(warnings=(f"the tags of {path} could not be read ({words}): none were copied",))
+
+
+def _is_avi(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"AVI "
 
 
 # What a library of tags raises, beside errors of its own, at files that it did not expect.

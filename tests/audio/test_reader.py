@@ -125,6 +125,11 @@ def text_file(folder: Path) -> Path:
     return folder / "text.wav"
 
 
+def raw_samples(folder: Path) -> Path:
+    (folder / "a.raw").write_bytes(bytes(range(256)) * 4)
+    return folder / "a.raw"
+
+
 def fifo(folder: Path) -> Path:
     if not hasattr(os, "mkfifo"):
         pytest.skip("no pipes with names here")
@@ -163,6 +168,7 @@ def zero_rate(folder: Path) -> Path:
         (lambda folder: folder / ("x" * 300), "cannot be opened: File name too long"),
         (empty_file, r"is empty \(0 bytes\)"),
         (text_file, "text.wav"),
+        (raw_samples, "a.raw"),
         (fifo, "is not a regular file"),
         (no_samples, r"no audio samples"),
         (many_channels, "claims 1000 channels: expected 1 to 64"),
@@ -176,6 +182,12 @@ def test_what_is_no_usable_audio_is_refused_in_one_sentence(tmp_path, make, mess
         AudioReader(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_wav_file_that_is_called_raw_is_read(tmp_path, song):
+    path = song("a.wav")
+    expected = read(path)
+    np.testing.assert_array_equal(read(path.rename(tmp_path / "a.RAW")), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

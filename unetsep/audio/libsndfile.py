@@ -93,6 +93,8 @@ class LibsndfileDecoder:
             source = self._view = PatchedFile(self._path, *self.length.patch)
         elif isinstance(self._path, Section):
             source = self._view = open_bytes(self._path)
+        elif self._path.suffix.lower() == ".raw":  # without the name, which soundfile believes
+            source = self._view = open_bytes(Section(self._path, 0, count_bytes(self._path)))
         else:
             source = native_name(self._path)
         with no_decoder_chatter():

@@ -99,6 +99,18 @@ def test_tags_between_joined_mp3_files_are_passed_over(tmp_path, tag, kinds):
         assert 4 * RATE <= audio.shape[1] <= 4 * RATE + 4 * 1152
 
 
+@pytest.mark.parametrize("suffixes", [("mp3", "bare.mp3"), ("bare.mp3", "mp3"), ("mp3", "id3.mp3")])
+def test_mp3_files_with_and_without_a_count_are_joined_to_the_sample(tmp_path, suffixes):
+    parts = [encode(tmp_path, suffix, seed, 1.3) for seed, suffix in enumerate(suffixes)]
+    audio, warnings = read_with_warnings(join(parts))
+    np.testing.assert_array_equal(audio, np.concatenate([read(part) for part in parts], axis=1))
+    assert len(warnings) == 1
+    raw = execute("ffmpeg", "-v", "quiet", "-i", parts[0], "-f", "f32le", "-")
+    first = np.frombuffer(raw, "<f4").reshape(-1, 2).T
+    if suffixes[0] == "mp3":  # whose count tells the silence that the encoder put before
+        np.testing.assert_allclose(audio[:, : first.shape[1]], first, atol=1e-4)
+
+
 @pytest.mark.parametrize("suffix", ["ogg", "mp3", "bare.mp3", "flac", "wav"])
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (48_000, 2)])
 def test_reading_ends_where_rate_or_channels_change_and_says_so(tmp_path, suffix, rate, channels):

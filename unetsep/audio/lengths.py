@@ -366,6 +366,9 @@ def mp3_claim(path: Path | Section) -> Mp3Claim:
         # Header and side information come before it: 13 to 40 bytes.
         if mark < 0 or sync < 0 or not 12 <= mark - sync <= 40 or len(frame) < mark + 16:
             return Mp3Claim()
+        uncounted = mp3_frame(frame[:4])  # the mark is that of a file joined behind
+        if sync and uncounted and mp3_frame(frame[uncounted.size :][:4]):
+            return Mp3Claim()
         flags, _, size = struct.unpack_from(">III", frame, mark + 4)
         if flags & 3 != 3 or size == 0:
             return Mp3Claim(counted=bool(flags & 1))

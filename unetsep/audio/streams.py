@@ -6,10 +6,11 @@ without a program. Decoders stop where the first stream does.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from .flac import FLAC_MARK
 from .lengths import after_end_tags, mp3_claim, mp3_frame
@@ -109,26 +110,50 @@ def _riff_begins(file: BinaryIO, _size: int) -> Iterator[int]:
 
 
 def _mp3_begins(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where frames follow that have their own count, or other channels or another rate."""
+    """Where frames follow that have a count of their own, another form, or are in no count."""
     form, tag, began = None, None, False
-    for at, header, marked in _mp3_frames(file, size):
+    counted: tuple[int, float] = 0, math.inf
+    number = 0
+    for at, header, mark in _mp3_frames(file, size):
         if header is None:
             tag = at if tag is None else tag
             continue
-        if began and (marked or header != form):
+        number += 1
+        left_out = number > counted[1] and at >= counted[0]
+        if began and (mark or header != form or left_out):
             yield at if tag is None else tag
+            counted, number = (0, math.inf), 0
+        if mark is not None and mark.frames:
+            counted, number = (at + mark.size, mark.frames), 0
         form, tag, began = header, None, True
 
 
-def _mp3_frames(file: BinaryIO, size: int) -> Iterator[tuple[int, tuple[int, bool] | None, bool]]:
-    """Place, (rate, mono) and whether it counts the others, of each frame; None for tags."""
+class _Mark(NamedTuple):
+    """What an mp3 frame says of the others: their number, and all bytes; 0 where it does not."""
+
+    frames: int
+    size: int
+
+
+def _mp3_mark(head: bytes) -> _Mark | None:
+    at = next((at for mark in (b"Xing", b"Info") if (at := head.find(mark, 4, 44)) >= 0), -1)
+    if at < 0:
+        return _Mark(0, 0) if b"VBRI" in head[4:44] else None
+    flags, frames, size = struct.unpack_from(">III", head.ljust(at + 16, b"\0"), at + 4)
+    return _Mark(frames, size) if flags & 3 == 3 else _Mark(0, 0)
+
+
+def _mp3_frames(
+    file: BinaryIO, size: int
+) -> Iterator[tuple[int, tuple[int, bool] | None, _Mark | None]]:
+    """Place, (rate, mono) and mark, if it has one, of each frame; no (rate, mono) for tags."""
     at = 0
     while at < size:
         file.seek(at)
         head = file.read(64)
         if head[:3] == b"ID3" and len(head) >= 10:
             a, b, c, d = (byte & 127 for byte in head[6:10])
-            yield at, None, False
+            yield at, None, None
             at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
             continue
         if (behind := after_end_tags(file, at)) > at:
@@ -139,8 +164,7 @@ def _mp3_frames(file: BinaryIO, size: int) -> Iterator[tuple[int, tuple[int, boo
             if (at := _next_frame(file, at + 1, size)) < 0:
                 return
             continue
-        marked = any(mark in head[4:44] for mark in (b"Xing", b"Info", b"VBRI"))
-        yield at, (frame.sample_rate, frame.mono), marked
+        yield at, (frame.sample_rate, frame.mono), _mp3_mark(head)
         at += frame.size
 
 

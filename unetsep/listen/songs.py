@@ -21,8 +21,10 @@ DATA = "player-data"
 SEPARATOR_NAME = re.compile(r"(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
 # mp3 files of one song may differ by a frame or two (26 ms each).
 SAME_LENGTH = 0.1
-# Mixtures that two models' stems add up to correlate above 0.95, those of different songs
-# below 0.2 (MUSDB18's test set, 5 s from the middle).
+# What stems add up to, in 5 s from the middle. Of 6 songs with free stems and the demo song, the
+# true stems and those of our models correlate above 0.998, as mp3 or Ogg above 0.994, all but the
+# vocals above 0.80, a single stem with the whole by 0.04 to 0.74. Different songs, 231 pairs of
+# 22, stay below 0.06.
 SAME_SONG = 0.7
 EXCERPT = 5.0
 

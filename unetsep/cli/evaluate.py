@@ -25,7 +25,7 @@ from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
 from ..train.evaluation.measures import MEASURES, choose_measures
-from ..train.evaluation.own_songs import find_songs, read_pairs
+from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, find_tracks
@@ -54,18 +54,32 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """Where the tracks are: in a MUSDB18 folder unless songs or pairs of one's own are named."""
+    """Where the tracks are: in a MUSDB18 folder unless something else is named."""
 
     musdb_root: Path | None
     songs: Path | None
     pairs: Path | None
+    moisesdb: Path | None = None
+    index: Path | None = None
+    stems: tuple[str, ...] | None = None
 
     def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
         """The tracks, and what they are in words."""
-        if (self.musdb_root, self.songs, self.pairs).count(None) < 2:
+        named = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
+        if named.count(None) < len(named) - 1:
             raise ValueError(
-                "choose one of --musdb-root, --songs and --pairs: scores are of one set"
+                "choose one of --musdb-root, --songs, --pairs, --moisesdb and --index: scores are "
+                "of one set"
             )
+        if self.stems and not (self.moisesdb or self.index):
+            raise ValueError("--stems is of --moisesdb and --index: other songs have their own")
+        stems = self.stems or STEMS
+        if self.moisesdb:
+            found = find_moisesdb(self.moisesdb, subset, only, stems=stems)
+            return found, f"songs of {_name(self.moisesdb)}"
+        if self.index:
+            found = find_in_index(self.index, subset, only, stems=stems)
+            return found, f"{subset} songs of {_name(self.index)}"
         if self.songs:
             return find_songs(self.songs, subset, only), f"{subset} songs of {_name(self.songs)}"
         if self.pairs:

@@ -273,6 +273,6 @@ def run_export_onnx(*, model: str, output: Path) -> None:
         if (error.name or "").partition(".")[0] not in ("onnx", "onnxscript", "onnx_ir"):
             raise
         raise UnetsepError(
-            f"export-onnx needs {error.name}: pip install onnx onnxscript"
+            f"export-onnx needs {error.name}: pip install 'unetsep[onnx]'"
         ) from error
     click.echo(f"Wrote {path}")

@@ -412,6 +412,11 @@ def import_spleeter(**options: Any) -> None:
     metavar="CSV",
     help="Or files: columns mixture and vocals, or other stems.",
 )
+@click.option("--moisesdb", type=PATH, metavar="ROOT", help="Or all songs of MoisesDB in a folder.")
+@click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index as mirdata's.")
+@click.option(
+    "--stems", type=names, metavar="A,B", help="Of --moisesdb and --index.  [default: four]"
+)
 @output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
 @model_choice
 @click.option(
@@ -625,7 +630,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 def export_onnx(**options: Any) -> None:
     """Write a MODEL's network as an ONNX file: magnitudes in, masks out.
 
-    For programs without torch. Needs 'pip install onnx onnxscript'.
+    For programs without torch. Needs 'pip install unetsep[onnx]'.
     """
     from .models import run_export_onnx
 

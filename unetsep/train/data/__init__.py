@@ -3,6 +3,8 @@
 sources       where recordings come from, and what a kind of data set is
 musdb         MUSDB18: where it lies, its songs and streams
 song_folders  songs of one's own
+moisesdb      MoisesDB, whose stems are sums of recordings
+index         songs that a JSON file names, as mirdata's do
 pools         single stems
 datasets      all kinds of data sets
 decode        a source's files as int16 samples

@@ -152,7 +152,7 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
 
 def _key(source: Source, folder: Path) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, LEVEL_BLOCK]).encode())
-    for stem, path in sorted(source.files.items()):
+    for stem, path in sorted(source.parts):
         digest.update(f"{stem}={_content_hash(path, folder)};".encode())
     return digest.hexdigest()[:24]
 

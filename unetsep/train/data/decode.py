@@ -40,9 +40,10 @@ def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
         If a file cannot be read or is empty.
     """
     if "" in source.files:
-        stems = _read_musdb(source.files[""])
+        ((_, path),) = source.parts
+        stems = _read_musdb(path)
     else:
-        stems = {name: _read(path) for name, path in source.files.items()}
+        stems = {name: _read_sum(source, name) for name in source.files}
     lengths = {name: len(stem) for name, stem in stems.items()}
     longest, shortest = max(lengths.values()), min(lengths.values())
     if longest - shortest > TOLERANCE:
@@ -57,7 +58,16 @@ def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
     return tuple(stems), pcm
 
 
-def _read(path: Path) -> Pcm:
+def _read_sum(source: Source, stem: str) -> Pcm:
+    """A stem; parts that are shorter than others are silent at their end."""
+    parts = [_read(path) for name, path in source.parts if name == stem]
+    total = np.zeros((max(map(len, parts)), 2), np.float32)
+    for part in parts:
+        total[: len(part)] += part
+    return _to_int16(total)
+
+
+def _read(path: Path) -> npt.NDArray[np.float32]:
     import soundfile
     import soxr
 
@@ -69,7 +79,10 @@ def _read(path: Path) -> Pcm:
         raise AudioError(f"{path} holds no audio")
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
-    return _to_int16(audio[:, :2] if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1))
+    stereo: npt.NDArray[np.float32] = (
+        audio[:, :2] if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
+    )
+    return stereo
 
 
 def _read_musdb(path: Path) -> dict[str, Pcm]:

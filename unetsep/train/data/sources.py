@@ -6,7 +6,7 @@ called ``test`` is ever listed: those songs are for reporting alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +27,8 @@ class Source:
     split
         ``train`` or ``valid``.
     files
-        Stem to file; a ``.stem.mp4`` holds all stems and stands under ``""``.
+        Stem to its file, or to several whose sum it is; a ``.stem.mp4`` holds all stems and
+        stands under ``""``.
     silent
         Stems known to be silent; stems that are nowhere are unknown.
     extra
@@ -39,10 +40,19 @@ class Source:
     name: str
     origin: str
     split: str
-    files: dict[str, Path]
+    files: Mapping[str, Path | Sequence[Path]]
     silent: tuple[str, ...] = ()
     extra: bool = True
     weight: float = 1.0
+
+    @property
+    def parts(self) -> list[tuple[str, Path]]:
+        """Each file with the stem that it is part of."""
+        return [
+            (stem, path)
+            for stem, files in self.files.items()
+            for path in ([files] if isinstance(files, Path) else files)
+        ]
 
 
 class DatasetKind:
@@ -73,7 +83,7 @@ class DatasetKind:
     held_out: ClassVar[bool] = False
 
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
-        """Sources in a folder.
+        """Sources in a folder, for training.
 
         Parameters
         ----------

@@ -16,8 +16,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import AudioError
+from ..data.index import Index
+from ..data.moisesdb import MoisesDb
 from ..data.musdb import STEMS
-from ..data.sources import AUDIO_SUFFIXES
+from ..data.sources import AUDIO_SUFFIXES, Source
 from .stem_sets import ACCOMPANIMENT, rest_of
 from .tracks import Track, keep
 
@@ -118,6 +120,74 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
         name = files[MIXTURE].stem if files[MIXTURE].stem != MIXTURE else files[MIXTURE].parent.name
         tracks.append(Track(name, "pairs", path, stems, tuple(files.items())))
     return keep(tracks, only)
+
+
+def find_moisesdb(
+    root: Path, subset: str = "test", only: Sequence[str] = (), *, stems: Sequence[str] = STEMS
+) -> list[Track]:
+    """Songs of MoisesDB in stems that its own add up to.
+
+    Parameters
+    ----------
+    root
+        As the archive unpacks, or a part of it.
+    subset
+        MoisesDB has none: only ``test`` is taken, and stands for all songs below the root.
+    only
+        See `unetsep.train.evaluation.tracks.find_tracks`.
+    stems
+        See `unetsep.train.data.moisesdb.MoisesDb`.
+
+    Raises
+    ------
+    AudioError
+        If there are none, or a file is missing.
+    ValueError
+        If ``subset`` is another one.
+    """
+    if subset != "test":
+        raise ValueError(f"MoisesDB has no subset {subset}: name a folder with the songs to score")
+    songs = MoisesDb().songs(root, stems)
+    return keep([_track(source, path, subset, stems) for path, source in songs], only)
+
+
+def find_in_index(
+    path: Path, subset: str = "test", only: Sequence[str] = (), *, stems: Sequence[str] = STEMS
+) -> list[Track]:
+    """Songs of one split of an index, see `unetsep.train.data.index`.
+
+    Parameters
+    ----------
+    path
+        The index.
+    subset
+        Which split.
+    only
+        See `unetsep.train.evaluation.tracks.find_tracks`.
+    stems
+        To score; others are left alone, so they should be all of which the songs consist.
+
+    Raises
+    ------
+    AudioError
+        If there are none, a song has fewer than two stems, or a file is missing.
+    """
+    songs = [each for each in Index().songs(path, stems, mixture=True) if each.split == subset]
+    if not songs:
+        raise AudioError(
+            f'{path} names no songs of the split {subset}: expected "split": "{subset}"'
+        )
+    return keep([_track(source, path, subset, stems) for source in songs], only)
+
+
+def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Track:
+    """A song of a data set."""
+    known = tuple(stem for stem in stems if stem in (*source.files, *source.silent))
+    if len(known) == 1 and MIXTURE in source.files:
+        known = (*known, rest_of(known[0]))
+    if len(known) < 2:
+        raise AudioError(f"{source.name} in {path} has {len(known)} stems: expected two or more")
+    return Track(source.name, subset, path, known, tuple(source.parts))
 
 
 def ordered(stems: Iterable[str]) -> tuple[str, ...]:

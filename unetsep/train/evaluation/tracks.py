@@ -43,7 +43,8 @@ class Track:
         Whose sum the mixture is.
     sources
         Names and files of a track that is not MUSDB18's, see
-        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, or the rest.
+        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, or the rest,
+        one with several is their sum.
     """
 
     name: str
@@ -183,19 +184,19 @@ def _audio(track: Track, signals: dict[str, Signal], rate: int) -> TrackAudio:
 
 def _read_own(track: Track, duration: float | None) -> TrackAudio:
     """Stems that may differ in length and channels; what is missing is added up or taken away."""
-    read = {name: read_audio(path, duration) for name, path in track.sources}
-    rates = {rate for _, rate in read.values()}
+    read = [(name, *read_audio(path, duration)) for name, path in track.sources]
+    rates = {rate for _, _, rate in read}
     if len(rates) > 1:
-        listed = ", ".join(f"{name} {rate}" for name, (_, rate) in read.items())
+        listed = ", ".join(f"{name} {rate}" for name, _, rate in read)
         raise AudioError(f"{track.path}: the files differ in sample rate ({listed} Hz)")
-    channels = max(len(signal) for signal, _ in read.values())
-    samples = max(signal.shape[1] for signal, _ in read.values())
-    signals = {}
-    for name, (signal, _) in read.items():
+    channels = max(len(signal) for _, signal, _ in read)
+    samples = max(signal.shape[1] for _, signal, _ in read)
+    signals: dict[str, Signal] = {}
+    for name, signal, _ in read:
         if len(signal) not in (1, channels):
             raise AudioError(f"{track.path}: {name} has {len(signal)} channels, others {channels}")
-        signals[name] = np.zeros((channels, samples), np.float32)
-        signals[name][:, : signal.shape[1]] = signal
+        total = signals.setdefault(name, np.zeros((channels, samples), np.float32))
+        total[:, : signal.shape[1]] += signal
     given = [signals[stem] for stem in track.stems if stem in signals]
     known: Signal = np.asarray(np.sum(given, axis=0, dtype=np.float64), np.float32)
     mixture = signals.get("mixture", known)

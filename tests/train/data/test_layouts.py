@@ -1,0 +1,201 @@
+"""MoisesDB and indexes as mirdata's: made folders are found, decoded and scored by their sums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from tests.signals import RATE, noise
+from unetsep.cli import main
+from unetsep.errors import AudioError
+from unetsep.train.data.cache import load
+from unetsep.train.data.datasets import DATASETS
+from unetsep.train.data.run_data import find_data, load_recordings
+from unetsep.train.evaluation.own_songs import find_in_index, find_moisesdb
+from unetsep.train.evaluation.tracks import read_track
+
+FOUR = ("vocals", "drums", "bass", "other")
+SAMPLES = RATE
+MD5 = "0" * 32
+
+
+def write(path: Path, seed: int, *, samples: int = SAMPLES) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = (noise(seed, samples) / 16).astype(np.float32)
+    soundfile.write(path, signal.T, RATE, subtype="FLOAT")
+    padded = np.zeros((2, SAMPLES), np.float32)
+    padded[:, :samples] = signal
+    return padded
+
+
+def add_song(root: Path, name: str, recordings: dict[str, int], seed: int) -> dict[str, np.ndarray]:
+    """A song of MoisesDB with so many recordings of each stem; the sum of each."""
+    stems, sums = [], {}
+    for stem, count in recordings.items():
+        tracks, signals = [], []
+        for number in range(count):
+            identity = f"{name}-{stem}-{number}"
+            samples = SAMPLES - 100 * number
+            signals.append(write(root / name / stem / f"{identity}.wav", seed, samples=samples))
+            tracks.append({"id": identity, "trackType": "any", "extension": "wav"})
+            seed += 1
+        stems.append({"stemName": stem, "tracks": tracks})
+        sums[stem] = np.sum(signals, axis=0)
+    described = {"song": name, "artist": "nobody", "stems": stems}
+    (root / name / "data.json").write_text(json.dumps(described))
+    return sums
+
+
+@pytest.fixture
+def moisesdb(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    root = tmp_path / "moisesdb"
+    found = add_song(
+        root / "moisesdb_v0.1",
+        "a",
+        {"vocals": 3, "drums": 1, "guitar": 2, "piano": 1, "percussion": 1},
+        seed=1,
+    )
+    add_song(root / "test", "b", {"vocals": 1, "bass": 1}, seed=90)
+    return root, found
+
+
+def recorded(recording: Any, stem: str) -> np.ndarray:
+    """A decoded stem as ``(channels, samples)``."""
+    found: np.ndarray = recording.pcm[recording.names.index(stem)].T / 32768
+    return found
+
+
+def test_moisesdb_stems_are_sums_of_recordings_when_training(
+    moisesdb: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    root, sums = moisesdb
+    data = find_data({"moisesdb": [root]}, tmp_path / "cache")
+    (recording,) = load_recordings(data)
+    assert (recording.name, recording.origin, recording.silent) == ("a", "moisesdb", ("bass",))
+    expected = {
+        "vocals": sums["vocals"],
+        "drums": sums["drums"],
+        "other": sums["guitar"] + sums["piano"] + sums["percussion"],
+    }
+    assert set(recording.names) == set(expected)
+    for stem, signal in expected.items():
+        np.testing.assert_allclose(recorded(recording, stem), signal, atol=1 / 32768)
+    (six,) = DATASETS["moisesdb"].find(root, (*FOUR, "guitar", "piano"))
+    (alone,) = DATASETS["moisesdb"].find(root, ("guitar", "piano"))
+    assert [name for name, _ in six.parts].count("other") == 1  # percussion
+    assert [name for name, _ in alone.parts] == ["guitar", "guitar", "piano"]
+
+
+def test_moisesdb_is_scored_in_the_stems_of_a_model(
+    moisesdb: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    root, sums = moisesdb
+    tracks = find_moisesdb(root)
+    assert [track.name for track in tracks] == ["a", "b"]
+    audio = read_track(tracks[0])
+    assert tuple(audio.references) == FOUR
+    np.testing.assert_allclose(audio.references["vocals"], sums["vocals"], atol=1e-6)
+    assert not audio.references["bass"].any()
+    np.testing.assert_allclose(audio.mixture, sum(sums.values()), atol=1e-6)
+    with pytest.raises(ValueError, match="MoisesDB has no subset train"):
+        find_moisesdb(root, "train")
+
+
+def test_what_is_wrong_with_moisesdb_is_said(tmp_path: Path) -> None:
+    kind = DATASETS["moisesdb"]
+    with pytest.raises(AudioError, match="there is no MoisesDB in"):
+        kind.find(tmp_path, FOUR)
+    add_song(tmp_path, "a", {"vocals": 1, "drums": 2}, seed=1)
+    with pytest.raises(AudioError, match="MoisesDB has no stem 'strings': expected some of vocals"):
+        kind.find(tmp_path, ("vocals", "strings"))
+    (tmp_path / "a" / "drums" / "a-drums-1.wav").unlink()
+    with pytest.raises(AudioError, match=r"names a file that is not there: .*a-drums-1\.wav"):
+        kind.find(tmp_path, FOUR)
+    (tmp_path / "a" / "data.json").write_text("{}")
+    with pytest.raises(AudioError, match=r"data\.json cannot be understood"):
+        kind.find(tmp_path, FOUR)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
+    """Two songs: every way to name files, and one of the test split with a mixture."""
+    signals = [write(tmp_path / "audio" / f"{n}.wav", n) for n in range(6)]
+    first = {
+        "vocals": ["audio/0.wav", MD5],
+        "drums_path": "audio/1.wav",
+        "other": [["audio/2.wav", MD5], ["audio/3.wav", None]],
+        "bass": None,
+        "f0": ["annotations/f0.csv", MD5],
+    }
+    second = {"vocals_audio": "audio/4.wav", "mixture": ["audio/5.wav", MD5], "split": "test"}
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps({"version": "1.0", "tracks": {"one": first, "two": second}}))
+    return path, signals
+
+
+def test_an_index_is_trained_on_without_its_test_split(
+    index: tuple[Path, list[np.ndarray]], tmp_path: Path
+) -> None:
+    path, signals = index
+    (source,) = DATASETS["index"].find(path, FOUR)
+    assert (source.name, source.split, source.silent) == ("one", "train", ("bass",))
+    (recording,) = load([source], tmp_path / "cache")
+    expected = {"vocals": signals[0], "drums": signals[1], "other": signals[2] + signals[3]}
+    assert set(recording.names) == set(expected)
+    for stem, signal in expected.items():
+        np.testing.assert_allclose(recorded(recording, stem), signal, atol=1 / 32768)
+
+
+def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
+    path, signals = index
+    (track,) = find_in_index(path)
+    audio = read_track(track)
+    assert track.stems == ("vocals", "accompaniment")
+    np.testing.assert_array_equal(audio.mixture, signals[5])
+    np.testing.assert_allclose(audio.references["accompaniment"], signals[5] - signals[4])
+    (track,) = find_in_index(path, "train")
+    assert track.stems == FOUR
+    command = ["eval", "--index", str(path), "--subset", "train", "--no-figures", "--json"]
+    command += ["--estimates", str(tmp_path / "none"), "--baselines", "oracle-1"]
+    estimates = tmp_path / "none" / "one"
+    for stem, signal in zip(("vocals", "drums"), signals, strict=False):
+        estimates.mkdir(parents=True, exist_ok=True)
+        soundfile.write(estimates / f"{stem}.wav", (signal + signals[5] / 4).T, RATE, "FLOAT")
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)["methods"]
+    found = {each["name"]: each["scores"]["SDR"]["vocals"]["value"] for each in scores}
+    assert found["none"] == pytest.approx(20 * np.log10(4), abs=1)
+    assert found["oracle-1"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is no index, expected"),
+        ('{"tracks": {"a": {"vocals": "none.wav"}}}', "names a file that is not there"),
+        ('{"tracks": {"a": {"vocals": 3}}}', "3 is no path and no list of paths"),
+        ('{"tracks": {"a": {"split": "dev"}}}', "a: the split is 'dev', expected one of train"),
+        ('{"tracks": {"a": {"voice": "x.wav"}}}', "names no songs with any of vocals"),
+    ],
+)
+def test_what_is_wrong_with_an_index_is_said(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(AudioError, match=message):
+        DATASETS["index"].find(tmp_path / "index.json", FOUR)
+
+
+def test_eval_takes_one_set_of_songs(index: tuple[Path, list[np.ndarray]]) -> None:
+    for options, message in (
+        (["--index", str(index[0]), "--moisesdb", "x"], "choose one of --musdb-root, --songs"),
+        (["--songs", "x", "--stems", "vocals"], "--stems is of --moisesdb and --index"),
+    ):
+        result = CliRunner().invoke(main, ["eval", *options])
+        assert message in result.output + str(result.exception)
+        assert result.exit_code != 0

@@ -1,7 +1,9 @@
 """For `torch.hub`: the models as modules, waveform in, stems out.
 
-model = torch.hub.load("unetsep/unetsep", "unetsep", "fast")
-stems = model(torch.zeros(1, 2, 44_100))  # (batch, stems, channels, samples)
+From a checkout, with the model's name by position::
+
+    model = torch.hub.load("path/of/the/checkout", "unetsep", "mse", source="local")
+    stems = model(torch.zeros(1, 2, 44_100))  # (batch, stems, channels, samples)
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ def unetsep(name: str = "default") -> Any:
     Parameters
     ----------
     name
-        One of ``unetsep models``, or the path of a checkpoint. Give it by its place: the word
-        ``model`` is an argument of `torch.hub.load` itself.
+        One of ``unetsep models``, or the path of a checkpoint. Give it by its place, after the
+        word ``"unetsep"``: ``model=`` is an argument of `torch.hub.load` itself.
     """
     import unetsep as package
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from tests.weights.test_model import KINDS, clips, guided
+from tests.signals import RATE
+from tests.weights.test_model import SPLEETER, clips, guided, seeded
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.separator import Separator
@@ -24,6 +26,8 @@ from unetsep.weights.onnx import OPSET, export_onnx
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
+# A second of music: few frames are as good as many, and twelve times as fast.
+SAMPLES = 44_100
 EXAMPLE = Path(__file__).parents[2] / "examples" / "separate_onnx.py"
 
 
@@ -33,15 +37,29 @@ def masks(path: Path, magnitude: torch.Tensor) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("kind", ["spleeter", "guided"])
-def test_masks_are_those_of_torch_for_any_batch_and_frames(kind: str, tmp_path: Path) -> None:
-    model = Model(KINDS[kind]())
-    path = export_onnx(model, tmp_path / "net.onnx")
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+    """A guided network with random weights: export takes seconds for each."""
+    model = Model(guided())
+    return model, export_onnx(model, tmp_path_factory.mktemp("onnx") / "net.onnx")
+
+
+def assert_masks_are_equal(model: Model, path: Path) -> None:
     for batch, samples in ((1, 20_000), (3, 9_000)):
         magnitude = model.spectrum(clips(samples, batch=batch))[:, :, : model.config.bins].abs()
         expected = model.masks_of_magnitudes(magnitude).numpy()
         # Random weights, far larger than those of trained networks.
         np.testing.assert_allclose(masks(path, magnitude), expected, atol=5e-5)
+
+
+def test_masks_are_those_of_torch_for_any_batch_and_frames(exported: tuple[Model, Path]) -> None:
+    assert_masks_are_equal(*exported)
+
+
+def test_a_network_for_each_stem_is_exported(tmp_path: Path) -> None:
+    config = dataclasses.replace(SPLEETER, stems=("vocals", "accompaniment"), filters=(4,))
+    model = Model(seeded(config))
+    assert_masks_are_equal(model, export_onnx(model, tmp_path / "net.onnx"))
 
 
 def test_masks_of_real_music_are_equal_and_the_example_separates_it(
@@ -54,18 +72,36 @@ def test_masks_of_real_music_are_equal_and_the_example_separates_it(
     about = {entry.key: entry.value for entry in proto.metadata_props}
     assert ModelConfig.from_dict(json.loads(about["config"])) == load_network("fast").config
     assert about["stems"] == "vocals,drums,bass,other"
-    audio, rate = soundfile.read(excerpt, dtype="float32")
+    audio, rate = soundfile.read(excerpt, dtype="float32", frames=SAMPLES)
+    song = tmp_path / "song.wav"
+    soundfile.write(song, audio, rate, subtype="FLOAT")
     model = Model.from_pretrained("fast")
     magnitude = model.spectrum(torch.from_numpy(audio.T)[None])[:, :, : model.config.bins].abs()
     found = masks(tmp_path / "fast.onnx", magnitude)
     np.testing.assert_allclose(found, model.masks_of_magnitudes(magnitude).numpy(), atol=1e-5)
-    command = [sys.executable, str(EXAMPLE), str(tmp_path / "fast.onnx"), str(excerpt)]
+    command = [sys.executable, str(EXAMPLE), str(tmp_path / "fast.onnx"), str(song)]
     subprocess.run(command, check=True, cwd=tmp_path)
     expected = Separator("fast", precision="fp32").separate(audio.T, rate)
     for stem, wanted in expected.items():
-        written, _ = soundfile.read(tmp_path / f"{excerpt.stem}-{stem}.wav", dtype="float32")
+        written, _ = soundfile.read(tmp_path / f"{stem}.wav", dtype="float32")
         error = np.square(written.T - wanted).sum() / np.square(wanted).sum()
         assert 10 * np.log10(error) < -70, stem
+
+
+def test_the_example_joins_segments_as_the_separator_does(
+    exported: tuple[Model, Path], tmp_path: Path
+) -> None:
+    """A song of three segments of 512 frames, by an example of at most forty lines."""
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 40
+    model, path = exported
+    # Three segments that share a quarter have 1280 frames; every sample lies under four windows.
+    song = clips((1280 - 3) * model.config.hop_length)[0].numpy()
+    soundfile.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
+    subprocess.run([sys.executable, str(EXAMPLE), str(path), "song.wav"], check=True, cwd=tmp_path)
+    for stem, wanted in Separator(guided(), precision="fp32").separate(song, RATE).items():
+        written, _ = soundfile.read(tmp_path / f"{stem}.wav", dtype="float32")
+        error = np.square(written.T - wanted).sum() / np.square(wanted).sum()
+        assert 10 * np.log10(error) < -60, stem
 
 
 def test_a_branch_for_low_bins_is_refused(tmp_path: Path) -> None:

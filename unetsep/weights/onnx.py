@@ -54,7 +54,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     ValueError
         If the network has a branch for low bins, which needs more than magnitudes.
     ModuleNotFoundError
-        Without the packages onnx and onnxscript.
+        Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 
     Examples
     --------

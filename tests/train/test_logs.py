@@ -36,6 +36,11 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
     assert [title.rpartition(" ")[2] for title in titles] == ["first", "mean", *MODEL.stems]
     assert all(len(axes.lines) == len(losses.LOSSES) for axes in drawn[0].axes)
     assert drawn[0].axes[0].lines[0].get_ydata()[0] == 1.0
+    assert drawn[0].axes[0].get_xlabel() == "step"
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png", clips=16)
+    for axes in drawn.pop().axes:
+        assert axes.get_xlabel() == "clips seen"
+        assert max(axes.lines[0].get_xdata()) == 48
     (tmp_path / "log.jsonl").write_text("")
     draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
     assert len(drawn[1].axes) == 1

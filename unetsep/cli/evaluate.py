@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -145,8 +146,21 @@ def run_eval(options: EvalOptions) -> bool:
     _check_place(settings, options.figures)
     hide_decoder_chatter()
     total = len(tracks) * len(methods) * len(settings.sets)
+    console.print(opening(options, settings, len(tracks), name, methods), markup=False)
     with _bar(console, total) as progress:
-        outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=progress)
+        expect = Expectation(len(tracks), total // len(tracks), options.jobs, console.print)
+
+        def both(outcome: Outcome) -> None:
+            progress(outcome)
+            expect(outcome)
+
+        outcomes = evaluate(
+            tracks,
+            methods,
+            settings,
+            jobs=options.jobs,
+            progress=both,
+        )
     data = f"{len(tracks)} {name}, "
     data += reports.lengths(outcomes)
     report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
@@ -163,6 +177,78 @@ def run_eval(options: EvalOptions) -> bool:
         markup=False,
     )
     return _show_errors(outcomes)
+
+
+def opening(
+    options: EvalOptions, settings: Settings, tracks: int, name: str, methods: Sequence[Method]
+) -> str:
+    """What is about to be scored, and how."""
+    length = "whole" if settings.duration is None else f"{settings.duration:g} s of each"
+    sets = "; ".join(", ".join(sources) for sources in settings.sources)
+    return (
+        f"Scoring {', '.join(method.label for method in methods)} on {tracks} {name} ({length}): "
+        f"{settings.metrics}{''.join(f', {each}' for each in settings.measures)}; stems "
+        f"{sets or 'as each method gives them'}; {options.jobs} process"
+        f"{'es' if options.jobs > 1 else ''}, device {options.what.device}"
+    )
+
+
+class Expectation:
+    """Says once, after the first track of which all scores were computed, how long the rest takes.
+
+    Parameters
+    ----------
+    tracks
+        How many there are.
+    scores
+        Of each track.
+    jobs
+        Processes, which share the tracks.
+    say
+        Called with one sentence.
+    clock
+        Seconds.
+    """
+
+    def __init__(
+        self,
+        tracks: int,
+        scores: int,
+        jobs: int,
+        say: Callable[[str], object],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.tracks, self.scores, self.jobs = tracks, scores, jobs
+        self.say, self.clock = say, clock
+        self.begun = clock()
+        self.seen: dict[str, int] = {}
+        self.reused: set[str] = set()
+        self.said = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Take note of an outcome; tracks with reused scores cost no time and count for nothing."""
+        self.seen[outcome.track] = self.seen.get(outcome.track, 0) + 1
+        if outcome.reused:
+            self.reused.add(outcome.track)
+        if self.said or self.seen[outcome.track] < self.scores:
+            return
+        if outcome.track in self.reused:
+            self.begun = self.clock()
+            return
+        self.said = True
+        complete = sum(count == self.scores for count in self.seen.values())
+        rounds = -(-(self.tracks - complete) // min(self.jobs, self.tracks))
+        seconds = (self.clock() - self.begun) * rounds
+        if seconds > 0:
+            self.say(
+                f"Expected for the other {self.tracks - complete} tracks: {_duration(seconds)}"
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5940 else f"about {seconds / 3600:.1f} h"
 
 
 def _check_place(settings: Settings, figures: bool) -> None:

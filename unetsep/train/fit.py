@@ -146,7 +146,8 @@ def fit(
             raise _last_good(TrainingError("another process of this run ended"), run) from error
         finally:
             if trainer.is_global_zero and (run / "log.jsonl").exists():
-                draw_curves(run / "log.jsonl", run / "curves.png")
+                clips = config.batch_size * machine.devices * machine.nodes
+                draw_curves(run / "log.jsonl", run / "curves.png", clips=clips)
     return module.scores
 
 

@@ -75,11 +75,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def draw_curves(log: Path, picture: Path) -> None:
+def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     """Draw a log as a PNG: a panel for training losses, one for each stem's validation SDR.
 
     A loss has one colour in all panels; training losses are drawn relative to their first
     value, so that losses of any scale share an axis.
+
+    Parameters
+    ----------
+    log, picture
+        Files.
+    clips
+        How many a step takes. Curves are drawn by clips seen, so that runs with batches of
+        different sizes can be compared; by steps if it is 0.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -105,12 +113,13 @@ def draw_curves(log: Path, picture: Path) -> None:
         for number, loss in enumerate(losses):
             if points := curves[name].get(loss):
                 steps, values = np.array(points).T
+                seen = steps * (clips or 1)
                 shown = values / (values[0] or 1.0) if name == "loss" else values
                 mark = "-" if name == "loss" else ".-"
-                (lines[loss],) = axes.plot(steps, shown, mark, color=f"C{number}")
+                (lines[loss],) = axes.plot(seen, shown, mark, color=f"C{number}")
         title = "training loss / first" if name == "loss" else f"validation SDR in dB, {name}"
-        axes.set(xlabel="step", title=title)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set(xlabel="clips seen" if clips else "step", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.grid(visible=True, alpha=0.3)
     if lines:
         figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=7)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,40 @@ def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.Evaluatio
     lines = [line for line in axes.lines if line.get_color() == "black"]
     medians = [line.get_ydata()[0] for line in lines if len(line.get_ydata())]
     assert {6.0, 1.5} <= set(medians)
+
+
+def test_tracks_are_numbered_in_whole_numbers(report: reports.EvaluationReport) -> None:
+    pytest.importorskip("matplotlib")
+    from unetsep.train.evaluation.figures import scatter
+
+    figure = scatter(report)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        left, right = axes.get_xlim()
+        texts = [
+            tick.label1.get_text()
+            for tick in axes.xaxis.get_major_ticks()
+            if left <= tick.get_loc() <= right
+        ]
+        assert texts == ["1", "2", "3"]
+        assert len(axes.collections) == len(report.rows)
+        assert axes.get_xlabel() == "track, from the lowest SDR of ours"
+
+
+def test_errors_are_drawn_by_band(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from unetsep.train.evaluation import figures
+    from unetsep.train.evaluation.measures import BANDS
+
+    outcomes = []
+    for number, track in enumerate("abc"):
+        found = {name: dict.fromkeys(STEMS, 10.0 + number) for name in BANDS}
+        one = replace(scores([5, 4, 3, 2]), measures=found)
+        outcomes += [Outcome(method.name, track, one) for method in METHODS]
+    made = reports.collect(METHODS, outcomes, "3 test tracks", "sdr", tuple(BANDS))
+    assert "bands.png" in [path.name for path in figures.write_figures(made, tmp_path)]
+    figure = figures.bands(made)
+    assert [axes.get_title() for axes in figure.axes] == list(STEMS)
+    (line, *_), *_ = figure.axes[0].containers
+    assert list(line.get_ydata()) == [11.0] * len(BANDS)
+    assert [each.get_text() for each in figure.axes[0].get_xticklabels()][1] == "250 to 2k"

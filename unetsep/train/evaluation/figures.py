@@ -1,4 +1,4 @@
-"""Pictures of a report: Tang's Figure 2 and Table 1 (see `published`), and every track's scores."""
+"""Pictures of a report: Tang's Figure 2 and Table 1 (see `published`), tracks, errors by band."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .measures import BANDS
 from .report import EvaluationReport, Row, definition
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ DPI = 150
 
 
 def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
-    """Write ``figure2.png``, ``table1.png`` and ``tracks.png``.
+    """Write ``figure2.png``, ``table1.png``, ``tracks.png`` and, of ``lsd``, ``bands.png``.
 
     Of several sets of stems the first has these names, others ``figure2-vocals-accompaniment.png``
     and so on: scores of two sets never stand in one picture.
@@ -37,6 +38,8 @@ def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     for number, (stems, rows) in enumerate(report.sets.items()):
         part = replace(report, rows=rows)
         figures = {"figure2": box_plot(part), "table1": table(part), "tracks": scatter(part)}
+        if set(BANDS) <= set(report.measures):
+            figures["bands"] = bands(part)
         for name, figure in figures.items():
             paths.append(folder / f"{'-'.join((name, *(stems if number else ())))}.png")
             figure.savefig(paths[-1], dpi=DPI)
@@ -109,8 +112,9 @@ def scatter(report: EvaluationReport) -> Figure:
     stems = _stems(report)
     lines = math.ceil(len(stems) / 2)
     figure = _figure(10, 3.5 * lines)
-    panels = figure.subplots(lines, 2, squeeze=False).flat
-    for axes in list(panels)[len(stems) :]:
+    # A list: numpy's flat iterator would be used up by the first loop.
+    panels = list(figure.subplots(lines, 2, squeeze=False).flat)
+    for axes in panels[len(stems) :]:
         axes.set_axis_off()
     for axes, stem in zip(panels, stems, strict=False):
         rows = [row for row in report.rows if _finite(row, stem)]
@@ -124,12 +128,66 @@ def scatter(report: EvaluationReport) -> Figure:
             places = range(len(order))
             axes.scatter(places, scores, s=12, marker=marker, color=colour, label=row.label)
         axes.set_title(stem, fontsize=10)
-        axes.set_xlabel("track, sorted", fontsize=8)
+        axes.set_xlabel(_ranks(axes, rows, len(order)), fontsize=8)
         axes.set_ylabel("SDR (dB)", fontsize=8)
         axes.grid(alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _ranks(axes: Axes, rows: list[Row], count: int) -> str:
+    """Number tracks from 1, at whole numbers alone; returns what the numbers mean."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{round(place) + 1}"))
+    axes.set_xlim(-0.6, max(count, 1) - 0.4)
+    return f"track, from the lowest SDR of {rows[0].label}" if rows else "track"
+
+
+def bands(report: EvaluationReport) -> Figure:
+    """Log-spectral distance by band of frequencies, a panel for each stem, a line for each method.
+
+    Points are medians over tracks, bars their intervals.
+
+    Parameters
+    ----------
+    report
+        Of one set, with the measures ``lsd``.
+    """
+    stems = _stems(report)
+    lines = math.ceil(len(stems) / 2)
+    figure = _figure(10, 3.5 * lines)
+    panels = list(figure.subplots(lines, 2, squeeze=False, sharex=True).flat)
+    for axes in panels[len(stems) :]:
+        axes.set_axis_off()
+    labels = [name.removeprefix("lsd-").replace("-", " to ") for name in BANDS]
+    for axes, stem in zip(panels, stems, strict=False):
+        rows = [row for row in report.rows if stem in row.stems]
+        for number, (row, colour) in enumerate(zip(rows, _colours(rows), strict=True)):
+            found = [row.interval(stem, name) for name in BANDS]
+            values = [each.value for each in found]
+            spans = [
+                [each.value - each.low for each in found],
+                [each.high - each.value for each in found],
+            ]
+            places = [
+                place + 0.6 * ((number + 0.5) / len(rows) - 0.5) for place in range(len(BANDS))
+            ]
+            axes.errorbar(
+                places, values, spans, marker="o", ms=4, lw=1, color=colour, label=row.label
+            )
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_title(stem, fontsize=10)
+        axes.set_xlabel("band in Hz", fontsize=8)
+        axes.set_ylabel("log-spectral distance (dB)", fontsize=8)
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(labelbottom=True, labelsize=8)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

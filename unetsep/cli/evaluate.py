@@ -145,22 +145,8 @@ def run_eval(options: EvalOptions) -> bool:
         console.print(sentence, markup=False)
     _check_place(settings, options.figures)
     hide_decoder_chatter()
-    total = len(tracks) * len(methods) * len(settings.sets)
     console.print(opening(options, settings, len(tracks), name, methods), markup=False)
-    with _bar(console, total) as progress:
-        expect = Expectation(len(tracks), total // len(tracks), options.jobs, console.print)
-
-        def both(outcome: Outcome) -> None:
-            progress(outcome)
-            expect(outcome)
-
-        outcomes = evaluate(
-            tracks,
-            methods,
-            settings,
-            jobs=options.jobs,
-            progress=both,
-        )
+    outcomes = _scored(console, tracks, methods, settings, options.jobs)
     data = f"{len(tracks)} {name}, "
     data += reports.lengths(outcomes)
     report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
@@ -177,6 +163,25 @@ def run_eval(options: EvalOptions) -> bool:
         markup=False,
     )
     return _show_errors(outcomes)
+
+
+def _scored(
+    console: Console,
+    tracks: Sequence[Track],
+    methods: Sequence[Method],
+    settings: Settings,
+    jobs: int,
+) -> list[Outcome]:
+    """Scores, while a bar and the expected time are shown."""
+    each = len(methods) * len(settings.sets)
+    expect = Expectation(len(tracks), each, jobs, console.print)
+    with _bar(console, len(tracks) * each) as advance:
+
+        def progress(outcome: Outcome) -> None:
+            advance(outcome)
+            expect(outcome)
+
+        return evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
 
 
 def opening(
@@ -255,6 +260,8 @@ def _check_place(settings: Settings, figures: bool) -> None:
     """Find out before any work that packages are missing or the report cannot be written."""
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
+    if "log-wmse" in settings.measures:
+        importlib.import_module("torch_log_wmse")
     if figures:
         importlib.import_module("matplotlib")
     with _writing(settings.output):

@@ -454,7 +454,7 @@ def import_spleeter(**options: Any) -> None:
     "--measures",
     type=names,
     metavar="A,B",
-    help="Further ones: si-sdr; lsd, log-spectral distance by band; all.  [default: none]",
+    help="Further: si-sdr; log-wmse; lsd, log-spectral distance by band; all.  [default: none]",
 )
 @click.option(
     "--sources",

@@ -70,7 +70,7 @@ def test_a_band_that_the_rate_does_not_have_and_silence_have_no_distance() -> No
 def test_measures_are_chosen_by_name_or_kind() -> None:
     assert choose_measures(["si-sdr"]) == ("si-sdr",)
     assert choose_measures(["lsd"]) == tuple(BANDS)
-    assert choose_measures(["lsd", "all"]) == (*BANDS, "si-sdr")
+    assert choose_measures(["lsd", "all"]) == (*BANDS, "si-sdr", "log-wmse")
     with pytest.raises(ValueError, match="there is no 'pesq', expected all, lsd, si-sdr"):
         choose_measures(["pesq"])
 
@@ -99,3 +99,14 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
     assert "## SI-SDR (dB, higher is better)" in text
     assert "## Log-spectral distance, 11025 to 16000 Hz (dB, lower is better)" in text
     assert ",lsd-0-250," in (tmp_path / "report.csv").read_text(encoding="utf-8")
+
+
+def test_log_wmse_is_the_log_of_the_error_over_the_mixture() -> None:
+    """An error that is the mixture at -20 dB has a hundredth of its energy in every band."""
+    pytest.importorskip("torch_log_wmse")
+    mixture = noise(3, RATE) / 8
+    silence = np.zeros_like(mixture)
+    measure = MEASURES["log-wmse"]
+    assert measure(silence, mixture / 10, RATE, mixture) == pytest.approx(4 * np.log(100), abs=1e-2)
+    assert measure(mixture, mixture, RATE, mixture) == pytest.approx(4 * np.log(1e8), rel=1e-3)
+    assert np.isnan(measure(silence, mixture / 10, RATE))

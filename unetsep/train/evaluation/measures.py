@@ -11,6 +11,10 @@ and all channels together:
     heard in the band, within 60 dB of its loudest frame. The floor ``f`` lies 80 dB below the root
     mean square of the reference's spectrum in the band. Quiet bins count as much as loud ones, and
     so do cymbals above 11 kHz.
+``log-wmse`` (higher is better; the package torch-log-wmse)
+    ``-4 ln(m + 1e-8)``, with ``m`` the mean square of the error, weighted by how well the ear hears
+    its frequencies, over that of the mixture, weighted likewise; the mean over channels. It is
+    defined for silent stems, too.
 """
 
 from __future__ import annotations
@@ -41,10 +45,23 @@ class Measure:
         rate in Hz; NaN where it is not defined.
     title
         For tables: unit, and which way is better.
+    of_mixture
+        Whether ``compute`` takes the mixture, of the same shape, as ``mixture``, too.
     """
 
-    compute: Callable[[Signals, Signals, int], float]
+    compute: Callable[..., float]
     title: str
+    of_mixture: bool = False
+
+    def __call__(
+        self, reference: Signals, estimate: Signals, rate: int, mixture: Signals | None = None
+    ) -> float:
+        """The number; NaN for a measure of the mixture if that is not known."""
+        if not self.of_mixture:
+            return self.compute(reference, estimate, rate)
+        if mixture is None:
+            return math.nan
+        return self.compute(reference, estimate, rate, mixture=mixture)
 
 
 def si_sdr(reference: Signals, estimate: Signals, rate: int) -> float:  # noqa: ARG001
@@ -79,6 +96,25 @@ def log_spectral_distance(
     return float(distance[heard].mean())
 
 
+def log_wmse(reference: Signals, estimate: Signals, rate: int, *, mixture: Signals) -> float:
+    """log-WMSE by torch-log-wmse; the mixture is what it calls unprocessed audio."""
+    tensors = [
+        torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]
+        for x in (mixture, estimate, reference)
+    ]
+    whole, guess, true = tensors
+    with torch.inference_mode():
+        return float(_log_wmse(rate)(whole, guess[:, :, None], true[:, :, None]))
+
+
+@functools.lru_cache(maxsize=4)
+def _log_wmse(rate: int) -> torch.nn.Module:
+    from torch_log_wmse import LogWMSE
+
+    module: torch.nn.Module = LogWMSE(sample_rate=rate)
+    return module
+
+
 def _magnitudes(signal: Signals) -> torch.Tensor:
     """``(channels, bins, frames)`` in double precision, the end filled up with silence."""
     samples = torch.from_numpy(np.ascontiguousarray(signal, np.float32))
@@ -103,6 +139,7 @@ MEASURES = {
         )
         for name, band in BANDS.items()
     },
+    "log-wmse": Measure(log_wmse, "log-WMSE (higher is better)", of_mixture=True),
 }
 
 
@@ -116,7 +153,9 @@ def choose_measures(names: Iterable[str]) -> tuple[str, ...]:
     """
     chosen: dict[str, None] = {}
     for name in names:
-        found = [key for key in MEASURES if name in (key, "all", key.partition("-")[0])]
+        found = [
+            key for key in MEASURES if name in (key, "all") or (name == "lsd" and key in BANDS)
+        ]
         if not found:
             raise ValueError(
                 f"--measures: there is no {name!r}, expected all, lsd, {', '.join(MEASURES)}"

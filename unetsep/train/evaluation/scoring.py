@@ -120,7 +120,7 @@ def score(
     silent_names = tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
     more = {
         name: {
-            stem: MEASURES[name].compute(true[index], guess[index], sample_rate)
+            stem: MEASURES[name](true[index], guess[index], sample_rate, mixture)
             for index, stem in enumerate(stems)
         }
         for name in measures

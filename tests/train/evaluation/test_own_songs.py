@@ -138,4 +138,4 @@ def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
     assert [each["stems"] for each in content["methods"]] == [["band", "voice"]] * 2
     both = call(*words, "--pairs", "x.csv")
     assert both.exit_code == 1
-    assert "choose one of --musdb-root, --songs and --pairs" in both.output
+    assert "choose one of --musdb-root, --songs, --pairs" in both.output

@@ -159,6 +159,8 @@ def _settings(entry: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "seed", f"{settings['seed']}"
     if "begun_with" in training:
         yield "begun with", training["begun_with"]
+    if "low_band" in training:
+        yield "branch for low bins", f"afterwards, {training['low_band']['steps']} steps, alone"
     yield "clips a step", f"{settings['batch_size']}, each of 6 s"
     yield "learning rate", f"{settings['learning_rate']:g}"
     yield "precision", settings["precision"]

@@ -202,6 +202,19 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Only the K-th of N shares of the songs, for job arrays; see docs/how-to/scale.md.",
 )
 @click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="ray takes --jobs slots of a cluster; needs 'pip install unetsep[ray]'.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT|auto",
+    help="Of a Ray cluster that runs.  [default: one on this machine]",
+)
+@click.option("--dashboard", is_flag=True, help="Start Ray's, too, on 127.0.0.1.")
+@click.option(
     "--timeout", type=seconds, metavar="TIME", help="Give a song up that takes longer than this."
 )
 @click.option(

@@ -42,6 +42,7 @@ from ..paths import (
     with_tags,
 )
 from ..separator import Separator
+from ..weights.manifest import is_path
 from .listen import show_separated
 from .models import ModelChoice
 from .pipes import STREAM, listed_files, require_one_file, standard_input, standard_output
@@ -82,6 +83,8 @@ class SeparateOptions:
         Songs at a time; None chooses.
     shard
         Which share of the songs; None for all.
+    engine, address, dashboard
+        ``local``, or ``ray`` with the address of its cluster, and whether to show its dashboard.
     timeout
         Seconds for one song; None for no limit.
     log
@@ -108,6 +111,9 @@ class SeparateOptions:
     threads: int | None
     jobs: int | None
     shard: Shard | None
+    engine: str
+    address: str | None
+    dashboard: bool
     timeout: float | None
     log: Path | None
     retry_failed: bool
@@ -139,6 +145,7 @@ def run_separate(options: SeparateOptions) -> bool:
         )
     if isinstance(options.output, str) and (options.player or options.plots):
         raise ValueError(f"--player and --plots need a folder here, not {options.output}")
+    _check_engine(options, songs)
     urls = [song for song in songs if isinstance(song, str)]
     to = options.output if isinstance(options.output, str) else None
     if urls and uses_tags(options.file.filename):
@@ -192,12 +199,13 @@ def _separate(run: _Run) -> bool:
         return _preview(jobs, options, shown)
     log = _open_log(run, len(jobs))
     done = {}
-    with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(options, jobs, bars)) as outcomes:
+    with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(run, jobs, bars)) as outcomes:
         for outcome in outcomes:
             bars.end(outcome)
             shown.song(outcome.reports)
             if log:
-                log.write(song_line(outcome.job, outcome.reports, outcome.begun))
+                line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
+                log.write(line)
             done[id(outcome.job)] = outcome
     if log:
         log.close()
@@ -221,14 +229,60 @@ class _Bars(Bars):
         self.failed = shown.traceback  # type: ignore[method-assign]
 
 
-def _outcomes(
-    options: SeparateOptions, jobs: Sequence[Job], bars: Bars
-) -> Generator[SongOutcome, None, None]:
+def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
+    """Refuse options that do not go with the engine."""
+    if options.engine == "local" and (options.address or options.dashboard):
+        raise ValueError("--address and --dashboard are for --engine ray")
+    if options.address and options.dashboard:
+        raise ValueError("--dashboard is for a cluster on this machine: leave out --address")
+    if options.engine == "ray" and (STREAM in songs or options.output == STREAM):
+        raise ValueError("--engine ray takes files and URLs, not - for stdin or stdout")
+
+
+def _outcomes(run: _Run, jobs: Sequence[Job], bars: Bars) -> Generator[SongOutcome, None, None]:
     """Separate the songs."""
+    options = run.options
+    if options.engine == "ray":
+        return _outcomes_on_ray(run, jobs, bars)
     at_once = options.jobs or choose_songs_at_once(jobs)
     return separate_songs(
         jobs, options.file, at_once=at_once, timeout=options.timeout, listener=bars
     )
+
+
+def _outcomes_on_ray(
+    run: _Run, jobs: Sequence[Job], bars: Bars
+) -> Generator[SongOutcome, None, None]:
+    from ..library.ray import Cluster, SlotSetup, separate_on_ray
+
+    options, groups = run.options, _groups(run.options)
+    cluster = Cluster(
+        address=options.address,
+        slots=options.jobs,
+        threads=options.threads,
+        device=options.computation.device,
+        dashboard=options.dashboard,
+    )
+    setup = SlotSetup(
+        models=groups,
+        computation=asdict(options.computation),
+        options=options.file,
+        skip_existing=options.skip_existing,
+        timeout=options.timeout,
+        output=options.output if isinstance(options.output, str) else run.output.absolute(),
+        template=template_for(options.file.filename, len(groups)),
+    )
+    # Ray prints on stdout, which belongs to reports, when it loses a worker.
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield from separate_on_ray(jobs, setup, cluster, bars)
+
+
+def _groups(options: SeparateOptions) -> list[list[str]]:
+    """Groups of models; files by paths that do not depend on the current folder."""
+    return [
+        [os.path.abspath(name) if is_path(name) else name for name in group]  # noqa: PTH100
+        for group in options.choice.groups()
+    ]
 
 
 def _open_log(run: _Run, songs: int) -> RunLog | None:
@@ -281,6 +335,8 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
     """Load the models; ``--verbose`` tells how long it took."""
     begun = time.perf_counter()
     computation = asdict(options.computation)
+    if options.engine == "ray" and not options.dry_run:
+        computation |= {"device": "cpu", "precision": "fp32"}  # only names are needed here
     separators = [Separator(models, **computation) for models in options.choice.groups()]
     if options.verbose:
         names = ", ".join(separator.name for separator in separators)

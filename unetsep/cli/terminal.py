@@ -48,17 +48,18 @@ class Lines:
 
     def __init__(self) -> None:
         self.failure: str | None = None
+        self._stream = sys.stdout  # whatever takes its place later is for what others print
 
     def write(self, line: str) -> None:
         """Write one; the first failure is kept, and nothing written after it."""
         if self.failure:
             return
         try:
-            if sys.stdout is None:
+            if self._stream is None:
                 self.failure = "it is closed"
                 return
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            self._stream.write(line + "\n")
+            self._stream.flush()
         except (OSError, ValueError) as error:
             self.failure = getattr(error, "strerror", None) or str(error)
-            silence(sys.stdout)
+            silence(self._stream)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,11 +53,14 @@ class SongOutcome:
         What became of it, with each model.
     begun
         When its work began, in UTC.
+    line
+        What the log is to say of it, if that was found out elsewhere.
     """
 
     job: Job
     reports: list[SeparationReport]
     begun: datetime
+    line: dict[str, Any] | None = None
 
 
 class Listener:

@@ -626,16 +626,16 @@ class Spool:
             why = f"{public_url(url)} does not exist"
         except UnetsepError as error:
             why = str(error)
-        return [self._input(url, _track(_name(url)), why)]
+        return [self.input(url, _track(_name(url)), why)]
 
     def _search(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
         folder = url.endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
-            return [self._input(url, _track(_name(url)))]
+            return [self.input(url, _track(_name(url)))]
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
-            return [self._input(url, _track(_name(url)))]
+            return [self.input(url, _track(_name(url)))]
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         songs = []
@@ -651,13 +651,14 @@ class Spool:
             if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
                 left_out(Path(inner))
             else:
-                songs.append(self._input(full, _track(inner)))
+                songs.append(self.input(full, _track(inner)))
         if not songs:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
-            return [self._input(url, _track(_name(url)), message)]
+            return [self.input(url, _track(_name(url)), message)]
         return songs
 
-    def _input(self, url: str, track: str, error: str | None = None) -> Input:
+    def input(self, url: str, track: str, error: str | None = None) -> Input:
+        """A song at a URL, with the path where it will be."""
         suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
         path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
         self._songs[path] = url

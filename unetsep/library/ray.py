@@ -1,0 +1,415 @@
+"""The songs of a run on the machines of a Ray cluster.
+
+A slot is an actor, a process with the models loaded; there is one for each CPU or few, or for each
+GPU. A slot gets its next song when it has ended one, so nothing piles up. A song whose
+slot is lost is given to another. Songs are separated by the same code as elsewhere, and all
+that makes that safe, claims, records and files that appear complete, is at work here, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..dsp.song_stream import Progress
+from ..errors import UnetsepError
+from ..files import FileOptions, SeparationReport
+from ..paths import Input
+from ..separator import Separator
+from ..version import __version__
+from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
+from .claims import STALE
+from .log import now, song_line
+from .remote import RemoteJob, Spool
+from .songs import Job, part_for, stopped_reports
+
+# How many slots a song may take down before it counts as the cause.
+LOSSES = 3
+# Seconds between looks for machines that joined, and between tries of a song whose claim is
+# still that of a lost slot on another machine.
+LOOK_EVERY = 10.0
+# CPUs of a slot with a GPU: it decodes and encodes beside it.
+CPUS_BESIDE_GPU = 4
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the slots are.
+
+    Parameters
+    ----------
+    address
+        Of a cluster that runs, as Ray takes it; None starts one on this machine for the run.
+    slots
+        At most; None takes what there is.
+    threads
+        CPUs of a slot; None takes one, or up to four beside a GPU.
+    device
+        As `Separator` takes it; ``auto`` takes GPUs where the cluster has any.
+    dashboard
+        Start Ray's dashboard, on 127.0.0.1, with a cluster on this machine.
+    """
+
+    address: str | None = None
+    slots: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    dashboard: bool = False
+
+
+@dataclass(frozen=True)
+class SlotSetup:
+    """What every slot needs to know.
+
+    Parameters
+    ----------
+    models
+        Groups of names, as `Separator` takes them.
+    computation
+        Further keywords of `Separator`.
+    options, skip_existing, timeout
+        See `unetsep.library.batch.separate_songs` and `Job`.
+    output
+        Folder of the stems, which all machines see, or its URL.
+    template
+        See `unetsep.library.songs.part_for`.
+    """
+
+    models: Sequence[Sequence[str]]
+    computation: Mapping[str, Any]
+    options: FileOptions
+    skip_existing: bool
+    timeout: float | None
+    output: Path | str
+    template: str
+
+
+@dataclass(frozen=True)
+class SlotTask:
+    """A song on its way to a slot: paths of stems are relative to the output folder."""
+
+    song: Input
+    url: str | None
+    targets: Sequence[Sequence[Path]]
+    seen: Sequence[tuple[int, int] | None]
+
+
+class Slot(Listener):
+    """A process that separates one song after another; made by Ray on its machine."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def load(self, setup: SlotSetup, threads: int, device: str) -> str:
+        """Load the models; the version of this machine's unetsep."""
+        self._setup, self._threads = setup, threads
+        torch.set_num_threads(threads)
+        keywords = {**setup.computation, "device": device}
+        self._separators = [Separator(list(models), **keywords) for models in setup.models]
+        url = setup.output if isinstance(setup.output, str) else None
+        self._open = contextlib.ExitStack()
+        self._spool = self._open.enter_context(Spool(url))
+        self._output = self._spool.out if isinstance(setup.output, str) else setup.output
+        return __version__
+
+    def separate(self, task: SlotTask) -> tuple[list[SeparationReport], dict[str, Any], datetime]:
+        """Separate a song; what became of it, its line for the log, when it was begun."""
+        torch.set_num_threads(self._threads)  # of this thread, which may be another one
+        job = self._job(task)
+        outcomes = separate_songs(
+            [job], self._setup.options, timeout=self._setup.timeout, listener=self
+        )
+        with contextlib.closing(outcomes):
+            outcome = next(outcomes)
+        return outcome.reports, song_line(job, outcome.reports, outcome.begun), outcome.begun
+
+    def _job(self, task: SlotTask) -> Job:
+        setup, song = self._setup, task.song
+        if task.url is not None:
+            song = self._spool.input(task.url, song.track, song.error)
+        parts = [
+            replace(
+                part_for(
+                    separator,
+                    song,
+                    [self._output / path for path in paths],
+                    self._output,
+                    setup.template,
+                    setup.options,
+                ),
+                seen=seen,
+            )
+            for separator, paths, seen in zip(
+                self._separators, task.targets, task.seen, strict=True
+            )
+        ]
+        return self._spool.job(song, parts, skip_existing=setup.skip_existing)
+
+    def begin(self, job: Job) -> Progress:  # noqa: ARG002
+        """A progress callback that ends the song when the run ends."""
+        return lambda _done, _total: not self._stopped.is_set()
+
+    def stop(self) -> None:
+        """End the song that is being separated, without leaving anything."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Leave nothing on this machine."""
+        self._open.close()
+
+
+@dataclass
+class _Try:
+    """A song that is to be separated, and how often its slot was lost."""
+
+    job: Job
+    losses: int = 0
+    lost_at: float = 0.0
+    not_before: float = 0.0
+    begun: datetime = field(default_factory=now)
+
+
+def separate_on_ray(
+    jobs: Sequence[Job],
+    setup: SlotSetup,
+    cluster: Cluster,
+    listener: Listener,
+) -> Generator[SongOutcome, None, None]:
+    """Separate songs on a cluster and yield what became of each as soon as it has ended.
+
+    Close the iterator, or exhaust it: then no slot is left, nor a cluster that was started here.
+
+    Parameters
+    ----------
+    jobs
+        The songs, with paths that all machines see, or URLs.
+    setup
+        What the slots need to know.
+    cluster
+        Where they are.
+    listener
+        Told of songs that begin; there is no progress within a song.
+
+    Yields
+    ------
+    SongOutcome
+        One for each song, with its line for the log.
+
+    Raises
+    ------
+    UnetsepError
+        If Ray is missing or its cluster cannot be reached, if models cannot be loaded there, or
+        if a machine has another version of unetsep.
+    """
+    if not jobs:
+        return
+    ray = _connect(cluster)
+    run = _RayRun(ray, jobs, setup, cluster, listener)
+    try:
+        while run.pending or run.running:
+            yield from run.step()
+    finally:
+        run.end()
+        ray.shutdown()
+
+
+def _connect(cluster: Cluster) -> Any:
+    """Ray, connected; nothing of it reports home, and nothing can be reached from outside."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Whether a slot sees GPUs is said to it in words.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UnetsepError(
+            "--engine ray needs ray, which is not installed: run pip install 'unetsep[ray]'"
+        ) from error
+    keywords: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if cluster.address is None:
+        cpus = None if cluster.slots is None else cluster.slots * (cluster.threads or 1)
+        keywords |= {
+            "address": "local",
+            "num_cpus": cpus,
+            "include_dashboard": cluster.dashboard,
+            "dashboard_host": "127.0.0.1",
+            "_node_ip_address": "127.0.0.1",
+        }
+    else:
+        keywords["address"] = cluster.address
+    try:
+        ray.init(**keywords)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
+        where = cluster.address or "this machine"
+        words = " ".join(str(error).split())
+        raise UnetsepError(f"Ray's cluster at {where} cannot be used: {words}") from error
+    return ray
+
+
+class _RayRun:
+    """Songs, slots, and which slot has which song."""
+
+    def __init__(
+        self,
+        ray: Any,
+        jobs: Sequence[Job],
+        setup: SlotSetup,
+        cluster: Cluster,
+        listener: Listener,
+    ) -> None:
+        self._ray, self._setup, self._cluster = ray, setup, cluster
+        self._listener = listener
+        self.pending = deque(_Try(job) for job in jobs)
+        self.running: dict[Any, tuple[Any, _Try]] = {}
+        self._loading: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._looked = -LOOK_EVERY
+        self._failed_loads = 0
+
+    def step(self) -> Generator[SongOutcome, None, None]:
+        """Give songs to slots that have none, and wait for a moment."""
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._looked = time.monotonic()
+            self._add_slots()
+        self._assign()
+        waited = [*self._loading, *self.running]
+        ready, _ = self._ray.wait(waited, timeout=TICK) if waited else ([], [])
+        if not waited:
+            time.sleep(TICK)
+        for ref in ready:
+            if ref in self._loading:
+                self._loaded(ref)
+            else:
+                yield from self._ended(ref)
+
+    @property
+    def _slots(self) -> int:
+        return len(self._loading) + len(self._idle) + len(self.running)
+
+    def _add_slots(self) -> None:
+        """As many as the cluster has room for now; machines may have joined, or gone."""
+        resources = self._ray.cluster_resources()
+        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        wanted = self._cluster.threads
+        on_gpu = self._cluster.device == "cuda" or (self._cluster.device == "auto" and gpus > 0)
+        if on_gpu and not gpus:
+            raise UnetsepError("device 'cuda' was asked for but the cluster has no GPU")
+        if on_gpu:
+            threads = wanted or max(1, min(CPUS_BESIDE_GPU, cpus // max(1, gpus)))
+            room, options = gpus, {"num_cpus": threads, "num_gpus": 1}
+        else:
+            threads = wanted or 1
+            room, options = cpus // threads, {"num_cpus": threads}
+        device = self._cluster.device
+        if device == "auto":
+            device = "cuda" if on_gpu else "cpu"
+        room = max(1, room)
+        limit = min(room, self._cluster.slots or room, len(self.pending) + self._slots)
+        kind = self._ray.remote(Slot).options(max_concurrency=2, **options)
+        for _ in range(limit - self._slots):
+            slot = kind.remote()
+            self._loading[slot.load.remote(self._setup, threads, device)] = slot
+
+    def _loaded(self, ref: Any) -> None:
+        slot = self._loading.pop(ref)
+        try:
+            version = self._ray.get(ref)
+        except self._ray.exceptions.RayActorError as error:
+            self._failed_loads += 1  # a machine that went as it began, or one without memory
+            self._looked = -LOOK_EVERY
+            if self._failed_loads >= LOSSES and not self._idle and not self.running:
+                words = " ".join(str(error).split())
+                raise UnetsepError(
+                    f"no worker of the cluster gets as far as its models: {words}"
+                ) from error
+            return
+        except UnetsepError as error:
+            raise UnetsepError(str(getattr(error, "cause", error))) from error
+        if version != __version__:
+            raise UnetsepError(
+                f"a machine of the cluster has unetsep {version}, this one {__version__}: "
+                "install the same version everywhere"
+            )
+        self._idle.append(slot)
+        self._failed_loads = 0
+
+    def _assign(self) -> None:
+        for _ in range(len(self.pending)):
+            if not self._idle:
+                return
+            song = self.pending.popleft()
+            if song.not_before > time.monotonic():
+                self.pending.append(song)
+                continue
+            slot = self._idle.pop()
+            self._listener.begin(song.job)
+            song.begun = now()
+            self.running[slot.separate.remote(self._task(song.job))] = slot, song
+
+    def _task(self, job: Job) -> SlotTask:
+        url = job.url if isinstance(job, RemoteJob) else None
+        song = replace(job.song, path=job.song.path.absolute())
+        base = Path(self._setup.output) if isinstance(self._setup.output, Path) else None
+        if base is None:
+            assert isinstance(job, RemoteJob)
+            base = job.spool.out
+        targets = [[path.absolute().relative_to(base) for path in p.targets] for p in job.parts]
+        return SlotTask(song, url, targets, [part.seen for part in job.parts])
+
+    def _ended(self, ref: Any) -> Generator[SongOutcome, None, None]:
+        """What became of a song whose slot is ready, or gone."""
+        slot, song = self.running.pop(ref)
+        try:
+            reports, line, begun = self._ray.get(ref)
+        except self._ray.exceptions.RayActorError:
+            self._looked = -LOOK_EVERY  # another slot takes the place
+            song.losses, song.lost_at = song.losses + 1, time.monotonic()
+            if song.losses < LOSSES:
+                self.pending.appendleft(song)
+                return
+            reports = stopped_reports(song.job, f"took {LOSSES} workers down")
+            reports = song.job.present(reports)
+            yield SongOutcome(song.job, reports, song.begun)
+            return
+        self._idle.append(slot)
+        if song.losses and _is_claimed(reports) and time.monotonic() < song.lost_at + 2 * STALE:
+            song.not_before = time.monotonic() + LOOK_EVERY
+            self.pending.append(song)
+            return
+        yield SongOutcome(song.job, self._as_here(song.job, reports), begun, line)
+
+    def _as_here(self, job: Job, reports: list[SeparationReport]) -> list[SeparationReport]:
+        """Reports with the paths that were given, where they are no URLs."""
+        source = job.present([SeparationReport(job.song.path, "", "ok")])[0].source
+        return [replace(report, source=source) for report in reports]
+
+    def end(self) -> None:
+        """End all slots; songs in hand leave nothing."""
+        for slot, _ in self.running.values():
+            slot.stop.remote()
+        if self.running:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE)
+        loaded = [*self._idle, *(slot for slot, _ in self.running.values())]
+        closing = [slot.close.remote() for slot in loaded]
+        if closing:
+            self._ray.wait(closing, num_returns=len(closing), timeout=GRACE)
+        for slot in (*self._loading.values(), *loaded):
+            self._ray.kill(slot)
+
+
+def _is_claimed(reports: Sequence[SeparationReport]) -> bool:
+    """Whether a song was left to the run that has it in hand."""
+    return all(
+        report.status == "skipped" and (report.reason or "").startswith("another run")
+        for report in reports
+    )

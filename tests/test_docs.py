@@ -41,7 +41,7 @@ COMMANDS = {
     "docs/develop/pains.md": 0,
     "docs/develop/release.md": 5,
     "docs/develop/tests.md": 8,
-    "docs/how-to/scale.md": 4,
+    "docs/how-to/scale.md": 9,
     "docs/how-to/library.md": 8,
     "docs/how-to/dj.md": 2,
     "docs/how-to/from-0.1.md": 1,
@@ -177,7 +177,9 @@ def check(words: list[str]) -> bool:
             assert words[1] in make_targets()
         elif words[:1] in (["python"], ["sh"]) and words[1].endswith((".py", ".sh")):
             check_script(words[1:])
-        elif "unetsep" in words and words[0] != "pip":  # also behind torchrun, srun and eval
+        elif words[:1] == ["pip"] or words[:2] == ["docker", "build"]:
+            return False
+        elif "unetsep" in words:  # also behind torchrun, srun, docker run and eval
             check_unetsep(words[words.index("unetsep") + 1 :])
         else:
             return False

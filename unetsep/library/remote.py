@@ -53,6 +53,7 @@ PAUSE = 1.0
 LOG_EVERY = 60.0
 # Answers of HTTP that will be the same next time; 408 and 429 ask to come again.
 PATIENT_STATUS = (408, 429)
+ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
 
 Result = TypeVar("Result")
@@ -60,6 +61,15 @@ Result = TypeVar("Result")
 
 class TransferError(UnetsepError):
     """A file at a URL that could not be read or written."""
+
+
+def _true_cause(error: Exception) -> Exception:
+    """What went wrong: of a server that cannot be reached, too, fsspec says "not found"."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        absent = getattr(cause, "status", None) in ABSENT_STATUS
+        return error if absent else cause
+    return error
 
 
 class UrlPath(_Path):
@@ -125,9 +135,10 @@ class Store:
         for attempt in range(ATTEMPTS):
             try:
                 return action()
-            except FileNotFoundError:  # noqa: PERF203 (a transfer takes longer)
-                raise
-            except Exception as error:  # those of aiohttp, botocore and others get through
+            except Exception as caught:  # noqa: PERF203 (those of aiohttp and others get through)
+                error = _true_cause(caught)
+                if isinstance(error, FileNotFoundError):
+                    raise
                 if not _may_pass(error) or attempt == ATTEMPTS - 1:
                     place = f"{self.url}/{name}" if name else self.url
                     words = " ".join(str(error).split()) or type(error).__name__

@@ -11,8 +11,8 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 config = json.loads(session.get_modelmeta().custom_metadata_map["config"])
 size, hop, bins = config["n_fft"], config["hop_length"], config["bins"]
 audio, rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
-if (rate, audio.shape[1]) != (config["sample_rate"], config["channels"]):
-    sys.exit("expected the rate and the channels of the model")
+if (rate, audio.shape[1], 0) != (config["sample_rate"], config["channels"], config["low_bins"]):
+    sys.exit("expected the model's rate and channels, and a model without a branch for low bins")
 # STFT: every sample lies under four windows, and there are whole units of frames.
 window, unit = np.hanning(size + 1)[:-1].astype(np.float32), 2 ** len(config["filters"])
 frames = -(-(len(audio) + size - hop) // (hop * unit)) * unit

@@ -18,6 +18,8 @@ from tests.signals import RATE
 from tests.weights.test_model import SPLEETER, clips, guided, seeded
 from unetsep.cli import main
 from unetsep.config import ModelConfig
+from unetsep.network.guided import Guided
+from unetsep.network.low_band import network_inputs
 from unetsep.separator import Separator
 from unetsep.weights.load import load_network
 from unetsep.weights.model import Model
@@ -104,6 +106,21 @@ def test_the_example_joins_segments_as_the_separator_does(
         assert 10 * np.log10(error) < -60, stem
 
 
-def test_a_branch_for_low_bins_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="branch for low bins cannot be exported"):
-        export_onnx(Model(guided(low_bins=16, low_filters=8)), tmp_path / "net.onnx")
+def test_a_network_with_a_branch_for_low_bins_takes_the_fine_spectrum_too(tmp_path: Path) -> None:
+    network = guided(low_bins=16, low_filters=8)
+    assert isinstance(network, Guided)
+    assert network.low is not None
+    torch.nn.init.normal_(network.low.head.weight)
+    path = export_onnx(Model(network), tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["magnitude", "fine"]
+    config, frames = network.config, 2 * network.config.frame_multiple
+    bins = config.n_fft // 2 + 1
+    spectrum = torch.randn(1, config.channels, bins, frames, dtype=torch.complex64)
+    inputs = network_inputs(spectrum, config)
+    names = ("magnitude", "fine")
+    given = {name: each.numpy() for name, each in zip(names, inputs, strict=True)}
+    (masks,) = session.run(None, given)
+    with torch.no_grad():
+        expected = network(*inputs).numpy()
+    assert np.abs(masks - expected).max() < 1e-5

@@ -184,7 +184,7 @@ class Model(nn.Module):
             masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
         return self._ratios(masks, magnitude)
 
-    def masks_of_magnitudes(self, magnitude: Tensor) -> Tensor:
+    def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """Masks from magnitudes alone: what `unetsep.weights.onnx` exports.
 
         Parameters
@@ -192,13 +192,16 @@ class Model(nn.Module):
         magnitude
             ``(batch, channels, bins, frames)`` with the network's own channels and bins, and as
             many frames as `spectrum` gives.
+        fine
+            For a network with a branch for low bins, see
+            `unetsep.network.low_band.network_inputs`.
 
         Returns
         -------
         Tensor
             ``(batch, stems, channels, bins, frames)``, from 0 to 1.
         """
-        masks = self.network.masks(self._logits_of(magnitude))
+        masks = self.network.masks(self._logits_of(magnitude, *fine))
         return self._ratios(masks, magnitude)
 
     def _ratios(self, masks: Tensor, magnitude: Tensor) -> Tensor:

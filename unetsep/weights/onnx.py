@@ -4,6 +4,8 @@ The graph holds level, normalisation, network, guide and the ratio between masks
 spectrum and inverse STFT stay outside; `examples/separate_onnx.py` does them in numpy.
 
 - in ``magnitude``, float32, ``(batch, channels, bins, frames)``: absolute STFT in its bins
+- in ``fine``, only of a network with a branch for low bins: see
+  `unetsep.network.low_band.fine_magnitudes`
 - out ``masks``, float32, ``(batch, stems, channels, bins, frames)``, from 0 to 1
 
 Batch and frames are free; frames come in multiples of ``frame_multiple`` (64). The model's config
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..network.low_band import fine_bins
 from ..storage import write_atomically
 from .model import Model
 
@@ -35,6 +38,11 @@ class _Masks(nn.Module):
 
     def forward(self, magnitude: Tensor) -> Tensor:
         return self.model.masks_of_magnitudes(magnitude)
+
+
+class _MasksOfBoth(_Masks):
+    def forward(self, magnitude: Tensor, fine: Tensor) -> Tensor:  # type: ignore[override]
+        return self.model.masks_of_magnitudes(magnitude, fine)
 
 
 def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
@@ -51,8 +59,6 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     ------
     WeightsError
         If the model cannot be loaded.
-    ValueError
-        If the network has a branch for low bins, which needs more than magnitudes.
     ModuleNotFoundError
         Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 
@@ -65,20 +71,22 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
 
     given = model if isinstance(model, Model) else Model.from_pretrained(model)
     config = given.config
-    if config.low_bins:
-        raise ValueError("a network with a branch for low bins cannot be exported: it sees spectra")
     unit = config.frame_multiple
-    example = torch.rand(2, config.channels, config.bins, 2 * unit)
+    heights = {"magnitude": config.bins}
+    if config.low_bins:
+        heights["fine"] = fine_bins(config)
+    examples = [torch.rand(2, config.channels, bins, 2 * unit) for bins in heights.values()]
     shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
+    masks = _MasksOfBoth(given) if config.low_bins else _Masks(given)
     with _quiet():
         program = torch.onnx.export(
-            _Masks(given).eval(),
-            (example,),
+            masks.eval(),
+            tuple(examples),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["magnitude"],
+            input_names=list(heights),
             output_names=["masks"],
-            dynamic_shapes={"magnitude": shapes},
+            dynamic_shapes=dict.fromkeys(heights, shapes),
             # Its optimiser takes the tiny number that keeps ratios of silence finite for zero.
             optimize=False,
             verbose=False,

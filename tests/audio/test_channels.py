@@ -205,3 +205,39 @@ def test_orders_undo_each_other():
         order = write_order(channels)
         assert [order[at] for at in places] == list(range(channels))
     assert write_order(2) is None
+
+
+@pytest.mark.parametrize("suffix", ["caf", "aiff"])
+@pytest.mark.parametrize(
+    ("layout", "mask"),
+    [
+        ("2.1", 0xB),
+        ("3.0", 0x7),
+        ("3.1", 0xF),
+        ("4.0", 0x107),
+        ("quad(side)", 0x603),
+        ("4.1", 0x10F),
+        ("5.0(side)", 0x607),
+        ("5.1(side)", 0x60F),
+        ("6.1", 0x70F),
+        ("7.1", 0),  # its channels stand otherwise than in wav
+    ],
+)
+def test_caf_and_aiff_say_what_their_speakers_are(tmp_path, suffix, layout, mask):
+    path = tmp_path / f"silence.{suffix}"
+    source = f"anullsrc=r=44100:cl={layout}:d=0.1"
+    execute("ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, path)
+    entry = ("-show_entries", "stream=channel_layout", "-of", "csv=p=0")
+    assert execute("ffprobe", "-v", "error", *entry, path).decode().strip() == layout
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == mask
+
+
+def test_a_layout_of_caf_for_another_number_of_channels_is_not_believed(tmp_path):
+    path = tmp_path / "silence.caf"
+    execute("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "anullsrc=cl=2.1:d=0.1", path)
+    content = path.read_bytes()
+    at = content.find(b"chan") + 12
+    path.write_bytes(content[:at] + struct.pack(">II", 1 << 16, 0x107) + content[at + 8 :])
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == 0

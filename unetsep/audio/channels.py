@@ -52,6 +52,22 @@ LAYOUTS = {
     "7.1(wide-side)": 0x6CF,
     "octagonal": 0x737,
 }
+# Layouts of CAF and AIFF (Core Audio's `AudioChannelLayoutTag`, its upper 16 bits) whose channels
+# stand in the order of wav. The first is told by a mask beside it, that of wav.
+CORE_AUDIO_BITMAP = 1
+CORE_AUDIO_LAYOUTS = {
+    100: 0x4,
+    101: 0x3,
+    108: 0x33,
+    113: 0x7,
+    115: 0x107,
+    117: 0x607,
+    121: 0x60F,
+    132: 0x603,
+    133: 0xB,
+    136: 0xF,
+    137: 0x10F,
+}
 HEAD_BYTES = 1 << 16
 # A comment of FLAC (RFC 9639, section 8.6.2); of Ogg files we alone read and write it.
 MASK_COMMENT = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
@@ -126,6 +142,8 @@ def read_mask(source: Path | Section, container: str, subtype: str, channels: in
         return _commented_mask(source, channels)
     if container in ("WAV", "WAVEX", "RF64", "W64"):
         return _wav_mask(source, channels)
+    if container in ("CAF", "AIFF"):
+        return _core_audio_mask(source, channels)
     return 0
 
 
@@ -145,6 +163,20 @@ def _has_vorbis_layout(source: Path | Section, subtype: str) -> bool:
         head = file.read(HEAD_BYTES)
     at = head.find(b"OpusHead")
     return at >= 0 and head[at + 18 : at + 19] in (b"\0", b"\1")
+
+
+def _core_audio_mask(source: Path | Section, channels: int) -> int:
+    with open_bytes(source) as file:
+        head = file.read(HEAD_BYTES)
+    # The chunk's size has eight bytes in CAF and four in AIFF.
+    name, skipped = (b"chan", 12) if head[:4] == b"caff" else (b"CHAN", 8)
+    at = head.find(name)
+    if at < 0 or len(head) < at + skipped + 8:
+        return 0
+    tag, bitmap = struct.unpack_from(">II", head, at + skipped)
+    kind = tag >> 16
+    mask = bitmap if kind == CORE_AUDIO_BITMAP else CORE_AUDIO_LAYOUTS.get(kind, 0)
+    return mask if mask.bit_count() == channels else 0
 
 
 def _wav_mask(source: Path | Section, channels: int) -> int:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -369,6 +370,17 @@ def test_what_will_not_pass_is_not_tried_again(memory, monkeypatch):
     ):
         Store("memory://b").retry("a", "read", refused)
     assert len(tries) == 1
+
+
+def test_a_server_that_cannot_be_reached_is_no_song_that_is_missing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = run(f"http://127.0.0.1:{port}/a.wav", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "could not be looked up: Cannot connect to host 127.0.0.1" in result.stderr
+    assert "does not exist" not in result.stderr
 
 
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():

@@ -67,8 +67,9 @@ def _true_cause(error: Exception) -> Exception:
     """What went wrong: of a server that cannot be reached, too, fsspec says "not found"."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        absent = getattr(cause, "status", None) in ABSENT_STATUS
-        return error if absent else cause
+        status = getattr(cause, "status", None)
+        if isinstance(cause, OSError) or (status is not None and status not in ABSENT_STATUS):
+            return cause
     return error
 
 

@@ -167,6 +167,19 @@ def test_of_many_that_want_a_dead_claim_one_gets_it(lock, locks, request):
                 claim.release()
 
 
+def test_a_claim_that_comes_back_after_its_maker_gave_it_up_is_dead(lock, no_locks, monkeypatch):
+    named, seen = unetsep.library.claims._is_named, []
+
+    def moved_aside_at_first(path: Path, descriptor: int) -> bool:
+        seen.append(path)
+        return len(seen) > 1 and named(path, descriptor)
+
+    monkeypatch.setattr(unetsep.library.claims, "_is_named", moved_aside_at_first)
+    with Claim([lock]) as claim:
+        assert claim.held
+    assert len(seen) > 2
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):

@@ -24,6 +24,8 @@ BEAT = 10.0
 STALE = 60.0
 # Seconds to wait for a lock that somebody holds: whoever only looks does so for less.
 PATIENCE = 0.2
+# What stands in a claim that its maker gave up before it was signed.
+ABANDONED = "abandoned"
 
 
 class ClaimedError(UnetsepError):
@@ -99,6 +101,8 @@ class Claim:
         """Sign a claim that we made; False to try again, after removing one that is dead."""
         locked = try_lock(descriptor, PATIENCE)
         if not _is_named(lock, descriptor):  # removed or replaced meanwhile
+            if new:  # who moved it aside by mistake puts it back, see `_remove`
+                os.write(descriptor, ABANDONED.encode())
             return False
         if locked is False:
             raise ClaimedError(_sentence(_read(descriptor)))
@@ -163,6 +167,8 @@ def claim_path(folder: Path, token: str) -> Path:
 
 def _lives(owner: str, lock: Path, descriptor: int, *, locked: bool) -> bool:
     """Whether the owner of a claim works on, as far as that can be known from here."""
+    if owner == ABANDONED:
+        return False
     _, machine, process, *_ = [*owner.split(), "", "", ""]
     if machine == _machine():
         if locked:  # its lock would not have been to be had

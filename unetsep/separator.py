@@ -19,11 +19,12 @@ from .config import common_config
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate, regroup
 from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, SongStream, push_all
+from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference
 from .network.devices import check_choice, choose_device, choose_precision
 from .network.inference import InferenceNetwork
-from .network.low_band import network_inputs
+from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, ratio_masks
 from .weights.load import checkpoint_hash, load_network
 from .weights.manifest import model_name
@@ -332,9 +333,10 @@ class Separator:
         together = spectrum.shape[0] == self.config.channels
         batch = spectrum[None] if together else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1).to(self.device)
+        seen = magnitudes(batch)
         total: Tensor | None = None
         for network in self._networks:
-            seen, *more = network_inputs(batch, network.config)
+            more = fine_inputs(batch, network.config)
             masks: Tensor = network(seen, *more, wanted=wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
             config = network.config

@@ -99,8 +99,12 @@ def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
         Magnitudes ``(batch, channels, bins, frames)``, and for a network with a branch for low
         bins `fine_magnitudes`.
     """
-    seen = magnitudes(spectrum[..., : config.bins, :])
-    return (seen, fine_magnitudes(spectrum, config)) if config.low_bins else (seen,)
+    return magnitudes(spectrum[..., : config.bins, :]), *fine_inputs(spectrum, config)
+
+
+def fine_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
+    """What `network_inputs` gives beside the magnitudes, which several networks may share."""
+    return (fine_magnitudes(spectrum, config),) if config.low_bins else ()
 
 
 class LowBand(nn.Module):

@@ -4,8 +4,9 @@
 
 Among the inputs are files that were joined, whose parts stand in another order, and that have
 several sound tracks. Every input must end in samples or in one of unetsep's own errors: no
-other exception, no crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. Inputs
-run in a child process; those that break a rule are kept in the folder given by --keep.
+other exception, no crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. A command
+leaves four whole stems or none, and no temporary file. Inputs run in a child process; those that
+break a rule are kept in the folder given by --keep.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from click.testing import CliRunner, Result
 
 from unetsep.audio.decoder import FFMPEG_SUFFIXES
 from unetsep.audio.ffmpeg import find_ffmpeg
@@ -55,6 +58,8 @@ MULTI_TRACK = [
     ("ogg", "libvorbis"),
     ("ts", "ac3"),
 ]
+# What the stems of the command are written as.
+OUTPUTS = ["wav", "flac", "ogg", "mp3", "opus"]
 INTERESTING = [
     0,
     1,
@@ -148,7 +153,6 @@ def mutate(rng: random.Random, content: bytes, other: bytes) -> bytes:
 def work(number: int, model: str, connection: multiprocessing.connection.Connection) -> None:
     """Try inputs for ever; report each before and after."""
     import torch
-    from click.testing import CliRunner
 
     import unetsep.audio.reader
     from unetsep.audio.reader import AudioReader
@@ -171,11 +175,11 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
         outcome = "read"
         try:
             if chance > 0.95:
-                command = ["separate", "-q", "-m", model, "--overwrite", "-d", "cpu"]
+                command = ["separate", "-q", "-m", model, "-d", "cpu", "-f", rng.choice(OUTPUTS)]
                 command += ["-o", str(folder / "o"), "--duration", "5", str(path)]
                 result = CliRunner().invoke(main, command)
-                bad = result.exception is not None and not isinstance(result.exception, SystemExit)
-                outcome = "command" if not bad else repr(result.exception)
+                outcome = judge(result, folder / "o")
+                shutil.rmtree(folder / "o", ignore_errors=True)
             else:
                 place = rng.choice(({}, {"start": 0.05}, {"start": 0.12, "duration": 0.01}))
                 track = rng.choice((None, None, 1, 2))
@@ -188,6 +192,21 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
             outcome = repr(error)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         connection.send(("end", outcome if peak < LIMIT_BYTES else f"{peak} bytes", b""))
+
+
+def judge(result: Result, folder: Path) -> str:
+    """Which rule a command broke, if any, by what it said and left."""
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        return repr(result.exception)
+    if "unexpected" in result.output or "Traceback" in result.output:
+        return result.output
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    stems = [path for path in files if not path.name.startswith(".")]
+    temporary = [path.name for path in files if path.name.endswith((".part", ".spool", ".lock"))]
+    if temporary or len(stems) != (0 if result.exit_code else 4):
+        return f"exit code {result.exit_code} with {sorted(path.name for path in files)}"
+    lengths = {soundfile.info(path).frames for path in stems}
+    return "command" if len(lengths) < 2 else f"stems of {lengths} samples"
 
 
 def main() -> None:

@@ -220,7 +220,8 @@ def test_orders_undo_each_other():
         ("5.0(side)", 0x607),
         ("5.1(side)", 0x60F),
         ("6.1", 0x70F),
-        ("7.1", 0),  # its channels stand otherwise than in wav
+        ("7.1", 0x63F),
+        ("7.1(wide-side)", 0x6CF),
     ],
 )
 def test_caf_and_aiff_say_what_their_speakers_are(tmp_path, suffix, layout, mask):
@@ -234,10 +235,84 @@ def test_caf_and_aiff_say_what_their_speakers_are(tmp_path, suffix, layout, mask
 
 
 def test_a_layout_of_caf_for_another_number_of_channels_is_not_believed(tmp_path):
-    path = tmp_path / "silence.caf"
-    execute("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "anullsrc=cl=2.1:d=0.1", path)
-    content = path.read_bytes()
-    at = content.find(b"chan") + 12
-    path.write_bytes(content[:at] + struct.pack(">II", 1 << 16, 0x107) + content[at + 8 :])
+    path = write_core_audio(tmp_path / "a.caf", "L R LFE", struct.pack(">III", 1 << 16, 0x107, 0))
     with AudioReader(path) as reader:
         assert reader.info.channel_mask == 0
+
+
+SPEAKER_TONES = dict(
+    zip(
+        ["L", "R", "C", "LFE", "Rls", "Rrs", "Lc", "Rc", "Cs", "Ls", "Rs"],
+        [300, 500, 700, 60, 900, 1000, 1400, 1500, 1100, 1200, 1300],
+        strict=True,
+    )
+)
+
+
+def write_core_audio(path: Path, speakers: str, layout: bytes) -> Path:
+    """A caf or aiff file with one tone for each speaker, and a chunk with a layout."""
+    time = np.arange(2 * RATE) / RATE
+    waves = [0.3 * np.sin(2 * np.pi * SPEAKER_TONES[name] * time) for name in speakers.split()]
+    soundfile.write(path, np.stack(waves, axis=1), RATE, subtype="PCM_16")
+    content = path.read_bytes()
+    if path.suffix == ".caf":
+        at, chunk = 8, b"chan" + struct.pack(">q", len(layout)) + layout
+        at += 12 + 32  # behind the description
+    else:
+        at, chunk = 12, b"CHAN" + struct.pack(">I", len(layout)) + layout
+        size = struct.pack(">I", len(content) + len(chunk) - 8)
+        content = content[:4] + size + content[8:]
+    path.write_bytes(content[:at] + chunk + content[at:])
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["caf", "aiff"])
+@pytest.mark.parametrize(
+    ("tag", "speakers", "in_wav", "mask"),
+    [
+        (122, "L R Ls Rs C LFE", "L R C LFE Ls Rs", 0x60F),
+        (124, "C L R Ls Rs LFE", "L R C LFE Ls Rs", 0x60F),
+        (127, "C Lc Rc L R Ls Rs LFE", "L R C LFE Lc Rc Ls Rs", 0x6CF),
+        (128, "L R C LFE Ls Rs Rls Rrs", "L R C LFE Rls Rrs Ls Rs", 0x63F),
+        (189, "L R C LFE Rls Rrs Ls Rs", "L R C LFE Rls Rrs Ls Rs", 0x63F),
+        (147, "C L R Ls Rs LFE", "C L R Ls Rs LFE", 0),  # discrete: no speakers
+        (0, "C L R Rs Ls Rrs Rls LFE", "L R C LFE Rls Rrs Ls Rs", 0x63F),
+    ],
+)
+def test_channels_of_core_audio_are_read_in_the_order_of_wav(
+    tmp_path, suffix, tag, speakers, in_wav, mask
+):
+    layout = struct.pack(">III", tag << 16 | len(speakers.split()), 0, 0)
+    if tag == 0:  # a label for each channel
+        labels = {"L": 1, "R": 2, "C": 3, "LFE": 4, "Ls": 5, "Rs": 6, "Rls": 33, "Rrs": 34}
+        each = [struct.pack(">I16x", labels[name]) for name in speakers.split()]
+        layout = struct.pack(">III", 0, 0, len(each)) + b"".join(each)
+    path = write_core_audio(tmp_path / f"a.{suffix}", speakers, layout)
+    audio = read(path)
+    spectrum = np.abs(np.fft.rfft(audio[:, :RATE]))
+    assert spectrum.argmax(axis=1).tolist() == [SPEAKER_TONES[name] for name in in_wav.split()]
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == mask
+        wrong_if_by_ffmpeg = tag == 128 and suffix == "aiff"
+        assert [("if ffmpeg wrote it" in line) for line in reader.warnings] == (
+            [True] if wrong_if_by_ffmpeg else []
+        )
+
+
+def test_a_caf_of_ffmpeg_stands_in_the_order_of_wav_whatever_it_says(tmp_path):
+    wav, path = write(tmp_path / "a.wav", 8, MASKS[8]), tmp_path / "a.caf"
+    execute("ffmpeg", "-v", "error", "-i", wav, path)
+    assert struct.pack(">I", 128 << 16 | 8) in path.read_bytes()[:100]
+    assert_order(read(path), 8)
+    with AudioReader(path) as reader:
+        assert (reader.info.channel_mask, reader.warnings) == (MASKS[8], [])
+
+
+def test_a_mask_is_found_behind_a_chunk_that_mentions_its_name(tmp_path):
+    path = write(tmp_path / "a.wav", 4, 0x107)
+    content = path.read_bytes()
+    note = b"LIST" + struct.pack("<I", 70_000) + b"fmt is a chunk".ljust(70_000, b"\0")
+    content = content[:12] + note + content[12:]
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(content) - 8) + content[8:])
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == 0x107

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -8,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import unetsep.audio.ffmpeg
 import unetsep.audio.reader
 from tests.audio.test_reader import read
 from tests.signals import RATE
-from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.audio.ffmpeg import FfmpegDecoder, channel_speakers, find_ffmpeg
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -307,3 +309,26 @@ def test_speakers_are_those_that_ffmpeg_names(tmp_path, need_ffmpeg, layout, mas
     with AudioReader(path) as reader:
         assert reader.info.channel_mask == mask
         assert reader.info.bit_depth == "16"
+
+
+def test_channels_that_ffmpeg_leaves_in_another_order_are_put_into_that_of_wav(
+    tmp_path, need_ffmpeg, monkeypatch
+):
+    wav, told = tmp_path / "a.wav", FfmpegDecoder._probe
+    soundfile.write(wav, np.arange(1, 9) / 10 * np.ones((4_800, 1)), 48_000, subtype="PCM_16")
+    path = convert(need_ffmpeg, wav, "a.mov", "-c:a", "pcm_s16be")
+    # So do versions from 7 on say it of this tag of Core Audio, and leave the samples alone.
+    layout = ", 8 channels (FL+FR+FC+LFE+SL+SR+BL+BR), s16"
+    monkeypatch.setattr(
+        FfmpegDecoder, "_probe", lambda self: re.sub(", [^,]*, s16", layout, told(self))
+    )
+    with AudioReader(path) as reader:
+        assert reader.info.channel_mask == 0x63F
+    assert np.round(10 * read(path)[:, 100]).tolist() == [1, 2, 3, 4, 7, 8, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "text", ["pcm_s16le, 48000 Hz, 3 channels (FL+FR+LFE2), s16", "48000 Hz, 2.1, s16", "pcm"]
+)
+def test_speakers_that_wav_has_no_word_for_are_none(text):
+    assert channel_speakers(text, 4) == ()

@@ -11,6 +11,8 @@ import re
 import struct
 from pathlib import Path
 
+from .chunks import byte_order, read_chunk
+from .core_audio import core_audio_speakers
 from .sections import Section, open_bytes
 
 # The places in a Vorbis stream of the channels in the order of wav, by number of channels.
@@ -52,22 +54,11 @@ LAYOUTS = {
     "7.1(wide-side)": 0x6CF,
     "octagonal": 0x737,
 }
-# Layouts of CAF and AIFF (Core Audio's `AudioChannelLayoutTag`, its upper 16 bits) whose channels
-# stand in the order of wav. The first is told by a mask beside it, that of wav.
-CORE_AUDIO_BITMAP = 1
-CORE_AUDIO_LAYOUTS = {
-    100: 0x4,
-    101: 0x3,
-    108: 0x33,
-    113: 0x7,
-    115: 0x107,
-    117: 0x607,
-    121: 0x60F,
-    132: 0x603,
-    133: 0xB,
-    136: 0xF,
-    137: 0x10F,
-}
+# Speakers by the names that ffmpeg gives them, in the order of the bits of a mask.
+SPEAKERS = [
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
+    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
+]
 HEAD_BYTES = 1 << 16
 # A comment of FLAC (RFC 9639, section 8.6.2); of Ogg files we alone read and write it.
 MASK_COMMENT = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
@@ -115,9 +106,39 @@ def read_order(
     channels
         Number of channels.
     """
+    if container in ("CAF", "AIFF"):
+        return places_of(core_audio_speakers(source, channels))
     if container != "OGG" or not _has_vorbis_layout(source, subtype):
         return None
     return VORBIS_PLACES.get(channels)
+
+
+def places_of(speakers: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The places of channels in the order of wav; None where they stand so.
+
+    Parameters
+    ----------
+    speakers
+        The bit of each channel in a mask of wav, in the order in which they stand.
+    """
+    places = sorted(range(len(speakers)), key=speakers.__getitem__)
+    return tuple(places) if places != list(range(len(speakers))) else None
+
+
+def mask_of(speakers: tuple[int, ...]) -> int:
+    """A mask of wav from the bits of its speakers."""
+    return sum(1 << bit for bit in speakers)
+
+
+def bits_of(mask: int) -> tuple[int, ...]:
+    """The bits of the speakers of a mask of wav, in its order."""
+    return tuple(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
+
+
+def named_speakers(text: str) -> tuple[int, ...]:
+    """The bits of speakers in a list such as ``FL+FR+LFE``; empty if one is none of wav's."""
+    names = text.split("+")
+    return tuple(map(SPEAKERS.index, names)) if set(names) <= set(SPEAKERS) else ()
 
 
 def write_order(channels: int) -> tuple[int, ...] | None:
@@ -143,7 +164,7 @@ def read_mask(source: Path | Section, container: str, subtype: str, channels: in
     if container in ("WAV", "WAVEX", "RF64", "W64"):
         return _wav_mask(source, channels)
     if container in ("CAF", "AIFF"):
-        return _core_audio_mask(source, channels)
+        return mask_of(core_audio_speakers(source, channels))
     return 0
 
 
@@ -165,31 +186,10 @@ def _has_vorbis_layout(source: Path | Section, subtype: str) -> bool:
     return at >= 0 and head[at + 18 : at + 19] in (b"\0", b"\1")
 
 
-def _core_audio_mask(source: Path | Section, channels: int) -> int:
-    with open_bytes(source) as file:
-        head = file.read(HEAD_BYTES)
-    # The chunk's size has eight bytes in CAF and four in AIFF.
-    name, skipped = (b"chan", 12) if head[:4] == b"caff" else (b"CHAN", 8)
-    at = head.find(name)
-    if at < 0 or len(head) < at + skipped + 8:
-        return 0
-    tag, bitmap = struct.unpack_from(">II", head, at + skipped)
-    kind = tag >> 16
-    mask = bitmap if kind == CORE_AUDIO_BITMAP else CORE_AUDIO_LAYOUTS.get(kind, 0)
-    return mask if mask.bit_count() == channels else 0
-
-
 def _wav_mask(source: Path | Section, channels: int) -> int:
-    with open_bytes(source) as file:
-        head = file.read(HEAD_BYTES)
-    order = ">" if head[:4] == b"RIFX" else "<"
-    # In w64 the chunk's name is the beginning of 16 bytes, and its size has 8.
-    at = head.find(b"fmt ")
-    body = at + (24 if head[:4] == b"riff" else 8)
-    if at < 0 or len(head) < body + 24:
+    form, order = read_chunk(source, b"fmt "), byte_order(source)
+    if len(form) < 24:
         return 0
-    tag, count = struct.unpack_from(order + "HH", head, body)
-    if tag != 0xFFFE or count != channels:
-        return 0
-    (mask,) = struct.unpack_from(order + "I", head, body + 20)
-    return int(mask)
+    tag, count = struct.unpack_from(order + "HH", form)
+    (mask,) = struct.unpack_from(order + "I", form, 20)
+    return int(mask) if tag == 0xFFFE and count == channels else 0

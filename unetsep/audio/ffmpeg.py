@@ -15,7 +15,7 @@ from typing import IO, NoReturn
 import numpy as np
 
 from ..errors import AudioError
-from .channels import LAYOUTS
+from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
 from .decoder import AudioInfo, Block
 from .lengths import LengthClaim
 
@@ -118,10 +118,17 @@ def parse_tracks(text: str) -> Tracks:
     return Tracks(audio, total, float(start[1]) if start else 0.0, seconds)
 
 
-def channel_mask(text: str) -> int:
-    """The speakers that ffmpeg names for a track, as a mask of wav; 0 for none."""
-    layout = re.search(r"\d Hz, ([^,]+)", text)
-    return LAYOUTS.get(layout[1].strip(), 0) if layout else 0
+def channel_speakers(text: str, channels: int) -> tuple[int, ...]:
+    """Bits of a mask of wav for the channels of a track, as they stand and as ffmpeg names them.
+
+    Empty where it does not. Newer versions leave channels in another order than that of wav.
+    """
+    layout = re.search(r"\d Hz, (?:\d+ channels \((\w+(?:\+\w+)*)\)|([^,]+))", text)
+    if layout is None:
+        return ()
+    mask = LAYOUTS.get((layout[2] or "").strip(), 0)
+    speakers = named_speakers(layout[1]) if layout[1] else bits_of(mask)
+    return speakers if len(set(speakers)) == channels else ()
 
 
 def _bit_depth(text: str) -> str:
@@ -176,10 +183,12 @@ class FfmpegDecoder:
             raise
         frames = None if duration is None else round(duration * self._rate)
         self.length = LengthClaim(frames)
-        depth, mask = "24", 0
-        if taken is not None:
-            depth, mask = _bit_depth(taken.text), channel_mask(taken.text)
-        self.info = AudioInfo(self._rate, self._channels, frames, depth, mask)
+        text = "" if taken is None else taken.text
+        speakers = channel_speakers(text, self._channels)
+        self._order = places_of(speakers)
+        self.info = AudioInfo(
+            self._rate, self._channels, frames, _bit_depth(text), mask_of(speakers)
+        )
 
     def _tell_choice(self, tracks: Tracks, taken: SoundTrack) -> None:
         number = tracks.audio.index(taken) + 1
@@ -321,7 +330,8 @@ class FfmpegDecoder:
                 self.warnings.append(
                     f"{self._path} is damaged in places; ffmpeg says: {said.splitlines()[0]}"
                 )
-        return np.frombuffer(data, dtype=">f4").astype(np.float32).reshape(-1, self._channels)
+        block = np.frombuffer(data, dtype=">f4").astype(np.float32).reshape(-1, self._channels)
+        return block if self._order is None else block[:, list(self._order)]
 
     def seek(self, frame: int) -> None:
         """Decode and drop what comes before a sample; time stamps are not exact to one."""

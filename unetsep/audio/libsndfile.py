@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from .channels import read_mask, read_order
+from .core_audio import is_ambiguous
 from .decoder import AudioInfo, Block
 from .lengths import MP3_FORMATS, LengthClaim, claim_length
 from .sections import Section, count_bytes, open_bytes
@@ -78,6 +79,11 @@ class LibsndfileDecoder:
                 file.samplerate, file.channels, self.length.frames, depth, read_mask(path, *form)
             )
             self.warnings = list(self.length.warnings)
+            if self.container == "AIFF" and is_ambiguous(path):
+                self.warnings.append(
+                    f"{path} says that its channels 5 to 8 stand otherwise than in wav, and they "
+                    "are put so; if ffmpeg wrote it, that is wrong: give the song as wav or caf"
+                )
         except BaseException:
             self.close()
             raise

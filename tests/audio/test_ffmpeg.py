@@ -15,7 +15,7 @@ import unetsep.audio.ffmpeg
 import unetsep.audio.reader
 from tests.audio.test_reader import read
 from tests.signals import RATE
-from unetsep.audio.ffmpeg import FfmpegDecoder, channel_speakers, find_ffmpeg
+from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -46,13 +46,28 @@ def test_other_containers_are_read_with_ffmpeg(song, need_ffmpeg, name):
     assert audio.shape[1] == pytest.approx(2 * rate, abs=4096)
 
 
-@pytest.mark.parametrize(("codec", "depth"), [("alac", "16"), ("pcm_f32le", "32f")])
+@pytest.mark.parametrize(
+    ("codec", "depth"), [("alac", "16"), ("pcm_s32be", "32"), ("pcm_f64le", "64f")]
+)
 def test_lossless_codecs_keep_their_bit_depth(song, need_ffmpeg, codec, depth):
     source = song("a.wav", subtype="PCM_16")
     path = convert(need_ffmpeg, source, "a.mov", "-c:a", codec)
     with AudioReader(path) as reader:
         assert reader.info.bit_depth == depth
     np.testing.assert_allclose(read(path), read(source), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        *(("pcm_u8, 44100 Hz, stereo, u8", "8"), ("wavpack, 44100 Hz, stereo, s16p (8 bit)", "8")),
+        *(("flac, 44100 Hz, stereo, s32 (20 bit)", "24"), ("wavpack, 8000 Hz, mono, s32p", "24")),
+        *(("pcm_f32le, 8000 Hz, mono, flt", "32f"), ("tta, 8000 Hz, mono, s32 (24 bit)", "24")),
+        *(("aac (LC), 44100 Hz, stereo, fltp", "24"), ("pcm_alaw, 8000 Hz, mono, s16", "16")),
+    ],
+)
+def test_bits_are_those_that_ffmpeg_tells(text, depth):
+    assert bit_depth(text) == depth
 
 
 def test_excerpt_by_ffmpeg_is_exact(song, need_ffmpeg):

@@ -131,14 +131,17 @@ def channel_speakers(text: str, channels: int) -> tuple[int, ...]:
     return speakers if len(set(speakers)) == channels else ()
 
 
-def _bit_depth(text: str) -> str:
-    """The bits that hold a track's samples."""
-    codec = re.match(rf"(?:{LOSSLESS})\b(.*)", text)
-    if codec and re.search(r"\b(flt|dbl)p?\b", codec[1]):
-        return "32f"
-    if codec and re.search(r"\b(s16|u8)p?\b", codec[1]):
-        return "16"
-    return "24"
+def bit_depth(text: str) -> str:
+    """The bits that hold a track's samples; 24 where ffmpeg does not tell, as for WavPack."""
+    codec = re.match(rf"({LOSSLESS})\b(.*)", text)
+    form = codec and re.search(r"\b(u8|s16|s32|flt|dbl)p?\b(?: \((\d+) bit\))?", codec[2])
+    if not codec or not form:
+        return "24"
+    if form[2]:
+        return next(depth for depth in ("8", "16", "24", "32") if int(form[2]) <= int(depth))
+    if form[1] == "s32":
+        return "32" if codec[1].startswith("pcm") else "24"
+    return {"u8": "8", "s16": "16", "flt": "32f", "dbl": "64f"}[form[1]]
 
 
 class FfmpegDecoder:
@@ -187,7 +190,7 @@ class FfmpegDecoder:
         speakers = channel_speakers(text, self._channels)
         self._order = places_of(speakers)
         self.info = AudioInfo(
-            self._rate, self._channels, frames, _bit_depth(text), mask_of(speakers)
+            self._rate, self._channels, frames, bit_depth(text), mask_of(speakers)
         )
 
     def _tell_choice(self, tracks: Tracks, taken: SoundTrack) -> None:

@@ -25,7 +25,7 @@ from ..train.evaluation.compare import Difference
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
-from ..train.evaluation.measures import MEASURES, choose_measures
+from ..train.evaluation.measures import MEASURES, PACKAGES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
@@ -260,8 +260,9 @@ def _check_place(settings: Settings, figures: bool) -> None:
     """Find out before any work that packages are missing or the report cannot be written."""
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
-    if "log-wmse" in settings.measures:
-        importlib.import_module("torch_log_wmse")
+    for measure in settings.measures:
+        if measure in PACKAGES:
+            importlib.import_module(PACKAGES[measure])
     if figures:
         importlib.import_module("matplotlib")
     with _writing(settings.output):
@@ -369,7 +370,8 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
         return
     out = _stdout()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
-    out.print(_rich([head, *map(_difference, differences)], f"{metric} (dB)"))
+    title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
+    out.print(_rich([head, *map(_difference, differences)], title))
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
         "undecided where that holds zero. Training seeds differ, too: it cannot tell how much.",

@@ -467,7 +467,8 @@ def import_spleeter(**options: Any) -> None:
     "--measures",
     type=names,
     metavar="A,B",
-    help="Further: si-sdr; log-wmse; lsd, log-spectral distance by band; all.  [default: none]",
+    help="Further: si-sdr; log-wmse; 2f, as listeners; lsd, log-spectral distance by band; all."
+    "  [default: none]",
 )
 @click.option(
     "--sources",

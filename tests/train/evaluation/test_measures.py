@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.signals import RATE, noise
+from tests.signals import RATE, music, noise
 from unetsep.cli import main
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.compare import compare
@@ -22,6 +23,7 @@ from unetsep.train.evaluation.measures import (
     si_sdr,
 )
 from unetsep.train.evaluation.tracks import find_tracks
+from unetsep.train.evaluation.two_f import two_f
 
 
 def signal(seed: int, samples: int = RATE) -> np.ndarray:
@@ -70,7 +72,7 @@ def test_a_band_that_the_rate_does_not_have_and_silence_have_no_distance() -> No
 def test_measures_are_chosen_by_name_or_kind() -> None:
     assert choose_measures(["si-sdr"]) == ("si-sdr",)
     assert choose_measures(["lsd"]) == tuple(BANDS)
-    assert choose_measures(["lsd", "all"]) == (*BANDS, "si-sdr", "log-wmse")
+    assert choose_measures(["lsd", "all"]) == (*BANDS, "si-sdr", "log-wmse", "2f")
     with pytest.raises(ValueError, match="there is no 'pesq', expected all, lsd, si-sdr"):
         choose_measures(["pesq"])
 
@@ -79,7 +81,7 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
     tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4,oracle-2")
     plain = Settings(tmp_path)
     assert not any(outcome.reused for outcome in evaluate(tracks, methods, plain))
-    more = Settings(tmp_path, measures=tuple(MEASURES))
+    more = Settings(tmp_path, measures=("si-sdr", "lsd-2k-8k"))
     found = evaluate(tracks, methods, more)
     assert not any(outcome.reused for outcome in found)
     assert all(outcome.reused for outcome in evaluate(tracks, methods, more))
@@ -110,3 +112,16 @@ def test_log_wmse_is_the_log_of_the_error_over_the_mixture() -> None:
     assert measure(silence, mixture / 10, RATE, mixture) == pytest.approx(4 * np.log(100), abs=1e-2)
     assert measure(mixture, mixture, RATE, mixture) == pytest.approx(4 * np.log(1e8), rel=1e-3)
     assert np.isnan(measure(silence, mixture / 10, RATE))
+
+
+def test_the_2f_model_gives_full_points_to_the_reference_and_fewer_the_more_is_heard() -> None:
+    """The package's authors compare it with the model's own scores; this is how it is asked."""
+    pytest.importorskip("seabass")
+    true, error = music(2.0), noise(4, 2 * RATE) / 8
+    before = true.copy()
+    scores = [two_f(true, true + gain * error, RATE) for gain in (0, 0.1, 0.3, 1)]
+    assert scores[0] == pytest.approx(100, abs=1e-6)
+    assert all(more > less for more, less in itertools.pairwise(scores))
+    np.testing.assert_array_equal(true, before)
+    assert np.isnan(two_f(true / 10_000, true, RATE))
+    assert np.isnan(two_f(true[:, :4410], true[:, :4410], RATE))

@@ -10,7 +10,8 @@ scoring      all metrics of one track
 sdr          exact SDR
 bss_eval     BSS Eval v4: ISR, SIR, SAR
 toeplitz     its linear systems
-measures     SI-SDR, log-spectral distance by band
+measures     SI-SDR, log-spectral distance by band, log-WMSE
+two_f        the 2f-model: what listeners would say
 leakage      what is heard of a stem where it is silent
 results      scores on disk
 statistics   medians and intervals

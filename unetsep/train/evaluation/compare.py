@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import UnetsepError
 from . import results
+from .measures import MEASURES
 from .scoring import TrackScores
 from .statistics import Interval, track_median
 
@@ -90,6 +91,7 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     for track in common:
         _check_pair(track, left[track], right[track])
     first = left[common[0]][0]
+    lower = metric in MEASURES and MEASURES[metric].lower_is_better
     differences = []
     for stem in first.stems:
         pairs = [
@@ -100,7 +102,7 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
         ]
         pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
         if pairs:
-            differences.append(_difference(stem, pairs, lower="lsd" in metric))
+            differences.append(_difference(stem, pairs, lower=lower))
     if not differences:
         raise UnetsepError(
             f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval, or "

@@ -15,6 +15,9 @@ and all channels together:
     ``-4 ln(m + 1e-8)``, with ``m`` the mean square of the error, weighted by how well the ear hears
     its frequencies, over that of the mixture, weighted likewise; the mean over channels. It is
     defined for silent stems, too.
+``2f`` (0 to 100, higher is better; Kastner and Herre, WASPAA 2019)
+    What listeners would say of the estimate beside the reference in a MUSHRA test, as far as two
+    features of PEAQ tell; see `unetsep.train.evaluation.two_f`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import torch
 
 from ...dsp.spectrogram import stft
 from .sdr import Signals
+from .two_f import two_f
 
 WINDOW, HOP = 2048, 1024
 FLOOR_DB, HEARD_DB = -80.0, -60.0
@@ -47,11 +51,14 @@ class Measure:
         For tables: unit, and which way is better.
     of_mixture
         Whether ``compute`` takes the mixture, of the same shape, as ``mixture``, too.
+    lower_is_better
+        Whether less of it is better.
     """
 
     compute: Callable[..., float]
     title: str
     of_mixture: bool = False
+    lower_is_better: bool = False
 
     def __call__(
         self, reference: Signals, estimate: Signals, rate: int, mixture: Signals | None = None
@@ -136,11 +143,15 @@ MEASURES = {
         name: Measure(
             functools.partial(log_spectral_distance, band=band),
             f"Log-spectral distance, {band[0]:g} to {band[1]:g} Hz (dB, lower is better)",
+            lower_is_better=True,
         )
         for name, band in BANDS.items()
     },
     "log-wmse": Measure(log_wmse, "log-WMSE (higher is better)", of_mixture=True),
+    "2f": Measure(two_f, "2f-model (MUSHRA points from 0 to 100, higher is better)"),
 }
+# What is imported for a measure, to be missed before any work.
+PACKAGES = {"log-wmse": "torch_log_wmse", "2f": "seabass"}
 
 
 def choose_measures(names: Iterable[str]) -> tuple[str, ...]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def how_to_install(extra: str) -> str:
+    """The commands that install what an extra needs, published or not."""
+    return f"pip install 'unetsep[{extra}]' or, in a checkout, pip install -e '.[{extra}]'"
+
+
 class UnetsepError(Exception):
     """Base of all errors a user can cause or cure; the message is one clear sentence."""
 

@@ -268,8 +268,8 @@ def _require_ffmpeg(container: str) -> None:
 
     if find_ffmpeg() is None:
         raise AudioError(
-            f"writing {container} needs ffmpeg, which is not installed: run "
-            "'pip install unetsep[ffmpeg]' or install ffmpeg, or use --format mp3"
+            f"writing {container} needs ffmpeg, which is not installed: install ffmpeg "
+            "or run 'pip install imageio-ffmpeg', or use --format mp3"
         )
 
 

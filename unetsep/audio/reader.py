@@ -261,7 +261,7 @@ def _open(path: Path, track: int | None) -> Decoder:
         if _is_unsupported(path, reason):
             raise AudioError(
                 f"{path} holds {path.suffix[1:]} audio of a kind that is not supported without "
-                "ffmpeg: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert the file "
+                "ffmpeg: install ffmpeg or run 'pip install imageio-ffmpeg', or convert the file "
                 "to wav or to flac of at most 24 bits"
             ) from error
         if known:
@@ -271,7 +271,7 @@ def _open(path: Path, track: int | None) -> Decoder:
             ) from error
         raise AudioError(
             f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
-            "not installed: run 'pip install unetsep[ffmpeg]' or install ffmpeg, or convert "
+            "not installed: install ffmpeg or run 'pip install imageio-ffmpeg', or convert "
             "the file to wav, flac or mp3"
         ) from error
 

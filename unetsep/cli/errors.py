@@ -77,10 +77,11 @@ class ExtraCommand(click.Command):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
                 raise  # a mistake of ours
+            from ..errors import how_to_install
+
             raise click.ClickException(
                 f"unetsep {ctx.info_name} needs {error.name}, which is not installed: run "
-                f"pip install 'unetsep[{self.extra}]' or, in a checkout, "
-                f"pip install -e '.[{self.extra}]'"
+                f"{how_to_install(self.extra)}"
             ) from error
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UnetsepError, WeightsError
+from ..errors import UnetsepError, WeightsError, how_to_install
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
 from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
@@ -273,6 +273,6 @@ def run_export_onnx(*, model: str, output: Path) -> None:
         if (error.name or "").partition(".")[0] not in ("onnx", "onnxscript", "onnx_ir"):
             raise
         raise UnetsepError(
-            f"export-onnx needs {error.name}: pip install 'unetsep[onnx]'"
+            f"export-onnx needs {error.name}, which is not installed: run {how_to_install('onnx')}"
         ) from error
     click.echo(f"Wrote {path}")

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..dsp.song_stream import Progress
-from ..errors import UnetsepError
+from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..paths import Input
 from ..separator import Separator
@@ -232,7 +232,7 @@ def _connect(cluster: Cluster) -> Any:
         import ray
     except ModuleNotFoundError as error:
         raise UnetsepError(
-            "--engine ray needs ray, which is not installed: run pip install 'unetsep[ray]'"
+            f"--engine ray needs ray, which is not installed: run {how_to_install('ray')}"
         ) from error
     keywords: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address is None:

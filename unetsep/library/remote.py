@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.staging import FOREIGN_AGE, PREFIX
 from ..audio.tags import Tags
-from ..errors import UnetsepError
+from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..paths import Input
 from .log import PATTERN, RunLog
@@ -102,18 +102,18 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
         self.url = public_url(url).rstrip("/")
         self.scheme = urlsplit(url).scheme
         self.files: AbstractFileSystem
         try:
+            from fsspec.core import url_to_fs
+
             # What others write meanwhile must be seen.
             self.files, root = url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
             raise UnetsepError(
-                f"{self.url} needs a package that is not installed: {error}; try "
-                "pip install 'unetsep[remote]'"
+                f"{self.url} needs a package that is not installed ({error}): run "
+                f"{how_to_install('remote')}"
             ) from error
         except ValueError as error:
             raise UnetsepError(f"{self.url} cannot be opened: {error}") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UnetsepError
+from ..errors import UnetsepError, how_to_install
 from ..storage import write_atomically
 from .overview import HIGHEST, LOWEST, RANGE, ROWS, Overview
 from .pieces import PIECE_SECONDS, StemReader, aligned, colours, common_format
@@ -38,7 +38,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise UnetsepError(
-            "pictures need matplotlib: pip install 'unetsep[plots]', or leave out --plots"
+            f"pictures need matplotlib: run {how_to_install('plots')}; or leave out --plots"
         ) from error
 
 

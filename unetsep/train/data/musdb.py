@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import AudioError
+from ...errors import AudioError, how_to_install
 from .sources import DatasetKind, Source
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def read_stem_file(
             "ffmpeg, or use the wav version of MUSDB18"
         ) from error
     except ImportError as error:
-        raise AudioError(f"{path} needs stempeg: pip install 'unetsep[train]'") from error
+        raise AudioError(f"{path} needs stempeg: run {how_to_install('train')}") from error
     try:
         audio, rate = stempeg.read_stems(str(path), **options)
     # stempeg raises Warning where ffprobe finds no stream, and trips over its own warning

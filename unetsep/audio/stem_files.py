@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError
+from ..unfinished import begin, end, uninterrupted
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
 from .staging import Staging
@@ -84,6 +85,7 @@ class StemFiles:
         self._stop = stop or threading.Event()
 
     def __enter__(self) -> StemFiles:
+        begin(self._discard)
         try:
             with explain_writing(self.paths[0].parent):
                 self._begin()
@@ -100,7 +102,8 @@ class StemFiles:
         folders = [target.parent for target in self.paths]
         for folder in folders:
             self._make_folder(folder)
-        staging = self._staging = Staging(folders)
+        with uninterrupted():
+            staging = self._staging = Staging(folders)
         for index, target in enumerate(self.paths):
             if not self._together or index == 0:
                 self._parts.append(staging.name(target, index, ".part"))
@@ -234,6 +237,11 @@ class StemFiles:
             self._writers.pop().close()
 
     def _discard(self) -> None:
+        with uninterrupted():
+            self._remove_temporary()
+            end(self._discard)
+
+    def _remove_temporary(self) -> None:
         while self._writers:
             with contextlib.suppress(OSError, soundfile.SoundFileError, AudioError):
                 self._writers.pop().close()

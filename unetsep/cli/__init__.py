@@ -12,18 +12,20 @@ evaluate     what ``eval`` and ``compare`` do
 parsing      words as values, values as the dataclasses that the library takes
 terminal     what is printed, even where nobody listens any more
 errors       errors as one sentence and an exit code
+interrupts   Ctrl-C and a polite kill, which must not get lost
 startup      starting fast, and ending fast
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import click
 
+from ..unfinished import take_back
 from ..version import __version__
 from .errors import Group
+from .interrupts import INTERRUPTED, ignore_signals, obey_signals, was_interrupted
 from .options import COMMANDS
 from .startup import leave, reopen_closed
 
@@ -34,16 +36,22 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.version_option(__version__, prog_name="unetsep")
 def main() -> None:
     """Split songs into vocals, drums, bass and other."""
-    # A polite kill cleans up like Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def run() -> None:
     """The command as a process of its own."""
-    reopen_closed()
+    code: object
     try:
+        obey_signals()
+        reopen_closed()
         main()
+        code = 0
+    except KeyboardInterrupt:  # before or after all that `main` does
+        code = INTERRUPTED
     except SystemExit as end:
-        if sys.argv[1:2] == ["separate"] and isinstance(end.code, int):
-            leave(end.code)
-        raise
+        code = INTERRUPTED if end.code == 1 and was_interrupted() else end.code
+    ignore_signals()
+    take_back()
+    if sys.argv[1:2] == ["separate"] and isinstance(code, int):
+        leave(code)
+    sys.exit(code)

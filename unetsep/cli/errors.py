@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from .interrupts import INTERRUPTED
+
 
 class Group(click.Group):
     """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
@@ -51,7 +53,7 @@ class Group(click.Group):
             raise click.ClickException(f"{error.strerror}{place}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted; unfinished files were removed.", err=True)
-            ctx.exit(130)
+            ctx.exit(INTERRUPTED)
 
 
 def _is_song(word: str) -> bool:

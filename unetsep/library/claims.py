@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX, try_lock
 from ..errors import UnetsepError
+from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:
 # several may come late on a network drive.
@@ -54,11 +55,13 @@ class Claim:
         self._held: dict[Path, int] = {}
         self._made: list[Path] = []
         self._end = threading.Event()
+        begin(self.release)
         try:
             # All runs take them in the same order; none waits for another while it holds one.
             for lock in sorted(set(locks)):
-                self._make_folder(lock.parent)
-                self._held[lock] = self._take(lock)
+                with uninterrupted():
+                    self._make_folder(lock.parent)
+                    self._held[lock] = self._take(lock)
         except BaseException:
             self.release()
             raise
@@ -136,6 +139,11 @@ class Claim:
 
     def release(self) -> None:
         """Give everything up and leave no trace."""
+        with uninterrupted():
+            self._release()
+            end(self.release)
+
+    def _release(self) -> None:
         self._end.set()
         while self._held:
             lock, descriptor = self._held.popitem()

@@ -23,6 +23,7 @@ from ..errors import AudioError, UnetsepError
 from ..files import FileOptions, OpenSink, SeparationReport, Sink, separate_into
 from ..paths import Input, refuse_existing
 from ..separator import Separator
+from ..unfinished import uninterrupted
 from ..version import __version__
 from .claims import Claim, ClaimedError
 from .records import Finding, Recipe, Record, RecordedStems, SourceFile, record_path
@@ -295,9 +296,9 @@ def _separate_claimed(
     around: Callable[[Sink], Sink] | None = None,
 ) -> list[SeparationReport]:
     """Claim a song, look again, and separate it."""
-    with explain_writing(job.parts[0].targets[0].parent):
-        claim = Claim(part.record.claim for part in job.parts)
-    with claim:
+    with contextlib.ExitStack() as held:
+        with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
+            claim = held.enter_context(Claim(part.record.claim for part in job.parts))
         source = job.source()
         findings = [_find(part, source) for part in job.parts]
         done = _decide(job, findings, options)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import weakref
+
+import pytest
+
+from unetsep.cli.interrupts import KILLED, deliver_again
+
+
+class Thing:
+    pass
+
+
+def forget(things: list[Thing]) -> None:
+    things.clear()
+    time.sleep(10)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_in_a_callback_comes_again_where_it_can_be_raised(
+    number, error, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "unraisablehook", deliver_again)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(KILLED))
+    try:
+        things = [Thing()]
+        reference = weakref.ref(things[0], lambda _: signal.raise_signal(number))
+        with pytest.raises(error):
+            forget(things)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert reference() is None
+    assert capsys.readouterr().err == ""
+
+
+def test_other_exceptions_in_callbacks_are_shown_as_python_does(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", deliver_again)
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: 1 / 0)
+    del thing
+    assert reference() is None
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from unetsep.unfinished import begin, end, take_back, uninterrupted
+
+
+def test_a_block_is_not_cut_in_two_by_ctrl_c():
+    done, before = [], signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_unfinished_is_taken_back_once(tmp_path):
+    files = [tmp_path / name for name in ("begun", "finished")]
+    for file in files:
+        file.touch()
+        begin(file.unlink)
+    end(files[1].unlink)
+    take_back()
+    take_back()
+    assert list(tmp_path.iterdir()) == [files[1]]

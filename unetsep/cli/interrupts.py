@@ -1,0 +1,70 @@
+"""Ctrl-C and a polite kill, which must not get lost."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+# Exit codes, as shells give them.
+INTERRUPTED, KILLED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+# Callbacks of the interpreter are over long before, and nobody notices the wait.
+PAUSE = 0.02
+
+_interrupted = False
+
+
+def obey_signals() -> None:
+    """Let a polite kill clean up like Ctrl-C does, and neither of them get lost."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(KILLED))
+    sys.unraisablehook = deliver_again
+
+
+def ignore_signals() -> None:
+    """From here on the process ends anyway, and cleans up."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C was pressed: libraries may turn it into an error like any other."""
+    return _interrupted
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
+
+
+def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception came where none can be raised.
+
+    A signal is handled between any two instructions. In a callback of the garbage collector
+    Python prints the exception and goes on as if nobody had pressed Ctrl-C.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = signal.SIGINT
+    elif isinstance(error, SystemExit) and error.code == KILLED:
+        number = signal.SIGTERM
+    else:
+        sys.__unraisablehook__(unraisable)
+        return
+    # Not `threading.Thread`, whose locks may be held where this is called.
+    with contextlib.suppress(RuntimeError):  # Python is ending anyway
+        _thread.start_new_thread(_send, (number,))
+
+
+def _send(number: signal.Signals) -> None:
+    time.sleep(PAUSE)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)  # wakes it, too, if it waits
+    else:
+        _thread.interrupt_main(number)

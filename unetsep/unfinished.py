@@ -1,0 +1,62 @@
+"""Work that has begun, and must be finished or taken back whatever signal comes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# What takes back work that has begun: methods of objects that have files of their own.
+_unfinished: set[Callable[[], None]] = set()
+
+
+def begin(undo: Callable[[], None]) -> None:
+    """Note what takes some work back, until `end`; it may be called more than once."""
+    _unfinished.add(undo)
+
+
+def end(undo: Callable[[], None]) -> None:
+    """The work is finished, or taken back."""
+    _unfinished.discard(undo)
+
+
+def take_back() -> None:
+    """Take all back that is unfinished, before a process ends at once.
+
+    Context managers do so, unless a signal comes just when they have begun to.
+    """
+    while _unfinished:
+        undo = _unfinished.pop()
+        with contextlib.suppress(OSError):
+            undo()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and a polite kill back until the end of a short block.
+
+    Python raises their exceptions between any two instructions, so also between making a file
+    and noting that it was made. Other threads than the main one get none, and nothing is done.
+
+    Examples
+    --------
+    >>> with uninterrupted():
+    ...     pass
+    """
+    came: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    before[number] = handler
+                    signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for other in came:
+            signal.raise_signal(other)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from .inference import Frames, InferenceNetwork, InferenceUNet, UNetLogits
+from .inference import ALL, InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames
 from .low_band import InferenceLowBand, LowBand, corrected, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
@@ -64,20 +64,50 @@ def guided_logits(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Ten
     return torch.cat([before - level, vote, after - level], dim=1)
 
 
-def guided_masks(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Tensor:
-    """The softmax of `guided_logits`, with half the exponentials; same parameters."""
+def write_guided_masks(
+    own: Tensor,
+    guide: Tensor,
+    weight: float,
+    vocals: int,
+    room: Tensor,
+    change: Tensor | None = None,
+    changed: slice = ALL,
+) -> None:
+    """Write the softmax of `guided_logits`, with half the exponentials.
+
+    Parameters
+    ----------
+    own, guide, weight, vocals
+        As for `guided_logits`.
+    room
+        Where the masks go, of the shape of ``own``.
+    change
+        What a branch adds to the logits of the rest in some bins,
+        ``(batch, stems - 1, ..., bins)``; see `unetsep.network.low_band.corrected`.
+    changed
+        Those bins.
+    """
     before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
     rest = torch.cat([before, after], dim=1) if vocals else after
     top = rest.amax(dim=1, keepdim=True)
     shares = (rest - top).exp_()
     total = shares.sum(dim=1, keepdim=True)
     vote = torch.lerp((voice - top).sub_(total.log()), guide, weight)
-    shares *= torch.sigmoid(-vote).div_(total)
-    before, after = shares.tensor_split((vocals,), dim=1)
-    return torch.cat([before, vote.sigmoid_(), after], dim=1)
+    left = 1 - torch.sigmoid(vote, out=room[:, vocals : vocals + 1])
+    _write_rest(shares, left / total, room, vocals)
+    if change is not None:
+        shares = (rest[..., changed] + change).softmax(dim=1)
+        _write_rest(shares, left[..., changed], room[..., changed], vocals)
 
 
-def guide_logits(guide: InferenceUNet, magnitude: Tensor) -> Tensor:
+def _write_rest(shares: Tensor, factor: Tensor, room: Tensor, vocals: int) -> None:
+    places = (slice(0, vocals), slice(vocals + 1, None))
+    for part, place in zip(shares.tensor_split((vocals,), dim=1), places, strict=True):
+        if part.shape[1]:
+            torch.mul(part, factor, out=room[:, place])
+
+
+def guide_logits(guide: InferenceUNet, magnitude: Tensor, level: Tensor) -> Tensor:
     """What a guide thinks of mixtures, whatever their level.
 
     Parameters
@@ -86,24 +116,28 @@ def guide_logits(guide: InferenceUNet, magnitude: Tensor) -> Tensor:
         With ``stems=("vocals",)``.
     magnitude
         ``(batch, channels, bins, frames)``.
+    level
+        Of ``magnitude`` by `unetsep.network.unet.rms_level`.
 
     Returns
     -------
     Tensor
         ``(batch, 1, channels, frames, bins)``, fp32: frames before bins.
     """
-    return guide.logits(scaled_for_guide(magnitude))(0, magnitude.shape[-1])
+    return guide.logits(scaled_for_guide(magnitude, level))(0, magnitude.shape[-1])
 
 
-def scaled_for_guide(magnitude: Tensor) -> Tensor:
+def scaled_for_guide(magnitude: Tensor, level: Tensor) -> Tensor:
     """Magnitudes at the level that the guide was trained at, of the same shape.
 
     Parameters
     ----------
     magnitude
         ``(batch, channels, bins, frames)``.
+    level
+        Its own, see `unetsep.network.unet.rms_level`.
     """
-    return magnitude * (LEVEL / rms_level(magnitude).clamp(min=MIN_LEVEL))
+    return magnitude * (LEVEL / level.clamp(min=MIN_LEVEL))
 
 
 def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
@@ -119,7 +153,9 @@ def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
     return magnitude * torch.sigmoid(-guide[:, 0]).mT
 
 
-def both_spectra(network: UNet | InferenceUNet, magnitude: Tensor, guide: Tensor) -> Tensor:
+def both_spectra(
+    network: UNet | InferenceUNet, magnitude: Tensor, guide: Tensor, level: Tensor
+) -> Tensor:
     """What a guided network sees: the mixture and what the guide leaves, at the mixture's level.
 
     Parameters
@@ -130,15 +166,16 @@ def both_spectra(network: UNet | InferenceUNet, magnitude: Tensor, guide: Tensor
         ``(batch, channels, bins, frames)``.
     guide
         As `guide_logits` gives it.
+    level
+        Of ``magnitude``, see `unetsep.network.unet.rms_level`.
 
     Returns
     -------
     Tensor
-        ``(batch, 2 channels, bins, frames)``.
+        ``(batch, 2 channels, bins, frames)``, frames before bins in memory.
     """
-    level = rms_level(magnitude)
     spectra = (magnitude, accompaniment(magnitude, guide))
-    return torch.cat([network.normalised(each, level) for each in spectra], dim=1)
+    return torch.cat([network.normalised(each, level).mT for each in spectra], dim=1).mT
 
 
 class Guided(MaskNetwork):
@@ -216,7 +253,7 @@ class Guided(MaskNetwork):
         if len(self._guide) == 1:
             twin = InferenceUNet(guide, self._guide_dtype)
             self._guide.append(twin.to(magnitude.device))
-        return guide_logits(self._guide[1], magnitude).mT
+        return guide_logits(self._guide[1], magnitude, rms_level(magnitude)).mT
 
     def own_logits(self, magnitude: Tensor, *fine: Tensor, guide: Tensor) -> Tensor:
         """Logits of the network itself, ``(batch, stems, channels, bins, frames)``, fp32.
@@ -230,7 +267,8 @@ class Guided(MaskNetwork):
         guide
             As `vote` gives it.
         """
-        own = self.rest.output(both_spectra(self.rest, magnitude, guide.mT))
+        level = rms_level(magnitude)
+        own = self.rest.output(both_spectra(self.rest, magnitude, guide.mT, level))
         if self.low is None:
             return own
         low = low_slice(self.config)
@@ -274,28 +312,27 @@ class InferenceGuided(InferenceNetwork):
         self.low = None if network.low is None else InferenceLowBand(network.low, dtype)
         self.vocals = network.vocals
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> Frames:
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
         """See `InferenceNetwork.frame_masks`."""
-        guide = guide_logits(self.guide, magnitude)
-        own = self.rest.output(both_spectra(self.rest, magnitude, guide))
-        change = self._change(magnitude, *more, own=own, guide=guide) if self.low else None
+        level = rms_level(magnitude)
+        guide = guide_logits(self.guide, magnitude, level)
+        own = self.rest.output(both_spectra(self.rest, magnitude, guide, level))
+        change = self._change(level, *more, own=own, guide=guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
 
-        def frames(start: int, stop: int) -> Tensor:
-            logits = own(start, stop)
-            if change is not None:
-                part = logits[..., low]
-                part.copy_(corrected(part, change[..., start:stop, :], self.vocals))
-            return guided_masks(logits, guide[..., start:stop, :], weight, self.vocals)
+        def write(start: int, stop: int, room: Tensor) -> None:
+            logits, told = own(start, stop), guide[..., start:stop, :]
+            part = None if change is None else change[..., start:stop, :]
+            write_guided_masks(logits, told, weight, self.vocals, room, part, low)
 
-        return frames
+        return write
 
-    def _change(self, magnitude: Tensor, fine: Tensor, *, own: UNetLogits, guide: Tensor) -> Tensor:
+    def _change(self, level: Tensor, fine: Tensor, *, own: UNetLogits, guide: Tensor) -> Tensor:
         """What the branch adds, ``(batch, stems - 1, channels, frames, bins)``."""
         assert self.low is not None
         low = low_slice(self.config)
-        said = own(0, magnitude.shape[-1], low).mT
-        change: Tensor = self.low(fine, rms_level(magnitude), said, guide[..., low].mT)
+        said = own(0, guide.shape[-2], low).mT
+        change: Tensor = self.low(fine, level, said, guide[..., low].mT)
         return change.mT
 
 

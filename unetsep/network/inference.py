@@ -16,24 +16,27 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..config import ModelConfig
-from .layers import BinMixing, Mixing
+from .layers import BinMixing, Mixing, SameConvTranspose2d
 from .masks import activate
 from .unet import UNet, compress
 
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
 # in fp32 with multiples of it only, and slow in bf16 always.
 LANES = 16
+# Up to so many channels a transposed convolution that pads as TensorFlow does is slow.
+SLOW_SAME = 32
 # Frames of the head's output that become masks at once, an even number: 0.5 MB, to stay in
 # the cache.
 MASK_FRAMES = 16
 
 Layer = TypeVar("Layer", bound=nn.Module)
-# What a network found, to be taken a few frames at a time: given the first frame and the one
-# after the last, both even, logits or masks ``(batch, stems, channels, frames, bins)``, fp32.
+# What a network found, to be taken a few frames at a time, given the first frame and the one
+# after the last, both even. Logits ``(batch, stems, channels, frames, bins)``, fp32; or masks,
+# which are written where there is room of that shape.
 Frames = Callable[[int, int], Tensor]
+WriteFrames = Callable[[int, int, Tensor], object]
 ALL = slice(None)
 
 
@@ -54,10 +57,10 @@ class InferenceNetwork(nn.Module):
         """Logits of what `MaskNetwork.logits` takes; see `frame_masks`."""
         raise NotImplementedError
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> Frames:
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
         """Masks of what `MaskNetwork.logits` takes, by default those of `logits`."""
         logits = self.logits(magnitude, *more)
-        return lambda start, stop: activate(logits(start, stop), self.config)
+        return lambda start, stop, room: room.copy_(activate(logits(start, stop), self.config))
 
     # A network for all stems has them all at once, whoever wants them.
     def forward(
@@ -78,19 +81,19 @@ class InferenceNetwork(nn.Module):
             Stems whose masks matter. Others are zero, and not computed, where the config
             makes stems independent of each other; by default all matter.
         """
-        found = self.frame_masks(magnitude, *more)
-        masks = self._blank(magnitude)
+        write = self.frame_masks(magnitude, *more)
+        masks = self._room(magnitude)
         frames = magnitude.shape[-1]
         step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
         for at in range(0, frames, step):
-            masks[..., at : at + step, :] = found(at, min(at + step, frames))
+            write(at, min(at + step, frames), masks[..., at : at + step, :])
         return masks.mT
 
-    def _blank(self, magnitude: Tensor) -> Tensor:
-        """Room for masks, ``(batch, stems, channels, frames, bins)``."""
+    def _room(self, magnitude: Tensor) -> Tensor:
+        """For masks, ``(batch, stems, channels, frames, bins)``; what is in it is undefined."""
         batch, channels, bins, frames = magnitude.shape
         shape = (batch, len(self.config.stems), channels, frames, bins)
-        return torch.zeros(shape, dtype=torch.float32, device=magnitude.device)
+        return torch.empty(shape, dtype=torch.float32, device=magnitude.device)
 
 
 class InferenceUNet(InferenceNetwork):
@@ -121,7 +124,7 @@ class InferenceUNet(InferenceNetwork):
         if isinstance(network.head, nn.ConvTranspose2d):
             self.head = DoublingHead(network.head, dtype)
         else:
-            self.head = DilatedHead(network.head, dtype)
+            self.head = DilatedHead(network.head)
         if self.config.input == "log":
             self.register_buffer("mean", network.input_mean[..., None])
             self.register_buffer("std", network.input_std[..., None])
@@ -259,19 +262,29 @@ class Doubling(nn.Module):
         The transposed convolution, stride 2.
     dtype
         Of weights and input.
+    floor
+        What is lower becomes that, ``(channels,)``; see `fold_last_norm`. By default 0.
     """
 
-    def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
+    floor: Tensor | None
+
+    def __init__(
+        self, layer: nn.ConvTranspose2d, dtype: torch.dtype, floor: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.channels = layer.out_channels
+        self.register_buffer("floor", None if floor is None else floor.to(dtype))
         self.form: nn.Module
-        if dtype == torch.float32 and self.channels % LANES == 0:
+        fast = dtype == torch.float32 and self.channels % LANES == 0
+        if isinstance(layer, SameConvTranspose2d):  # one row and column more, slow at high rates
+            fast = fast and self.channels > SLOW_SAME
+        if fast:
             self.form = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
             self.form = Subpixels(layer, dtype)
 
     def forward(self, hidden: Tensor, target: Tensor | None = None) -> Tensor:
-        """Double, rectify into ``target`` if there is one, else leave as it is.
+        """Double, and rectify into ``target`` if there is one.
 
         Parameters
         ----------
@@ -288,21 +301,26 @@ class Doubling(nn.Module):
         out: Tensor = self.form(hidden)
         if not isinstance(self.form, Subpixels):
             out = out.permute(0, 2, 3, 1)
-            return out if target is None else torch.clamp_min(out, 0, out=target)
+            return out if target is None else self._rectify(out, target)
         batch, _, frames, bins = hidden.shape
         # (batch, frames, frame of two, bins, bin of two, channels)
         ordered = out.view(batch, frames, bins, 2, 2, self.channels).permute(0, 1, 3, 2, 4, 5)
         if target is None:
             return ordered.reshape(batch, 2 * frames, 2 * bins, self.channels)
         places = target.view(batch, frames, 2, bins, 2, self.channels)
-        torch.clamp_min(ordered, 0, out=places)
+        self._rectify(ordered, places)
         return target
+
+    def _rectify(self, values: Tensor, target: Tensor) -> Tensor:
+        if self.floor is None:
+            return torch.clamp_min(values, 0, out=target)
+        return torch.maximum(values, self.floor, out=target)
 
 
 class DoublingHead(nn.Module):
     """The last transposed convolution, whose output is put in order piece by piece.
 
-    Two neighbouring bins are moved as one number of 64 bits, which is half the work.
+    Two neighbouring bins are moved as one number of twice the size, which is half the work.
 
     Parameters
     ----------
@@ -314,7 +332,8 @@ class DoublingHead(nn.Module):
 
     def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.channels = layer.out_channels
+        self.channels, self.dtype = layer.out_channels, dtype
+        self.pair = torch.float64 if dtype == torch.float32 else torch.float32
         self.subpixels = Subpixels(layer, dtype, bins_last=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -323,7 +342,7 @@ class DoublingHead(nn.Module):
         That is ``(batch, channels, frames, 2, bins)``: twice the frames, and pairs of bins.
         """
         batch, _, frames, bins = hidden.shape
-        pairs: Tensor = self.subpixels(hidden).float().contiguous().view(torch.float64)
+        pairs: Tensor = self.subpixels(hidden).contiguous().view(self.pair)
         return pairs.view(batch, frames, bins, 2, self.channels).permute(0, 4, 1, 3, 2)
 
     def ordered(self, output: Tensor, start: int, stop: int, bins: slice = ALL) -> Tensor:
@@ -340,25 +359,28 @@ class DoublingHead(nn.Module):
         """
         halves = bins if bins == ALL else slice(bins.start // 2, bins.stop // 2)
         pairs = output[:, :, start // 2 : stop // 2, :, halves].contiguous()
-        return pairs.view(torch.float32).flatten(2, 3)
+        return pairs.view(self.dtype).flatten(2, 3).float()
 
 
 class DilatedHead(nn.Module):
-    """The dilated convolution that makes masks from the last level, see `ModelConfig.head`."""
+    """The dilated convolution that makes masks from the last level, see `ModelConfig.head`.
 
-    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+    Always in fp32: with its one channel that is faster on processors with bf16, too.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``(batch, 1, frames, bins)`` to ``(batch, channels, frames, bins)``."""
-        out: Tensor = self.layer(hidden)
+        out: Tensor = self.layer(hidden.float())
         return out
 
     def ordered(self, output: Tensor, start: int, stop: int, bins: slice = ALL) -> Tensor:
         """Some frames of the output, as `DoublingHead.ordered` gives them."""
         part: Tensor = output[:, :, start:stop, bins]
-        return part.float().contiguous()
+        return part.contiguous()
 
 
 class _Encoder(nn.Module):
@@ -386,8 +408,9 @@ class _Decoder(nn.Module):
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
+        floor = fold_last_norm(block, dtype)
         convolution, self.rest, self.mixing = parts_of_level(block, dtype)
-        self.doubling = Doubling(convolution, dtype)
+        self.doubling = Doubling(convolution, dtype, floor)
         self.rectify = all(isinstance(part, nn.ReLU) for part in self.rest)
 
     def forward(self, hidden: Tensor, skip: Tensor | None) -> Tensor:
@@ -443,19 +466,62 @@ def parts_of_level(
     return convolution, rest, mixing
 
 
+@torch.no_grad()
+def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm multiplies with and what it adds then, ``(channels,)``."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return factor, norm.bias - norm.running_mean * factor
+
+
+@torch.no_grad()
+def scale_outputs(
+    convolution: Any, factor: Tensor, shift: Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """Let a convolution give ``factor`` times what it gave, plus ``shift``, in each channel."""
+    weight, bias = convolution.weight, convolution.bias
+    shape = (-1, 1, 1) if isinstance(convolution, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    # In the type and layout that it will have, so that it is not copied twice.
+    scaled = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
+    torch.mul(weight, factor.view(shape), out=scaled)
+    convolution.weight = nn.Parameter(scaled)
+    convolution.bias = nn.Parameter(shift if bias is None else bias * factor + shift)
+
+
 def fold_norm(block: nn.Module) -> None:
     """Fold the BatchNorm of a level into the convolution right before it."""
     assert isinstance(block, nn.Sequential)
-    convolution: Any = block[0]
-    norm: Any = block[1]
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-        transpose=isinstance(convolution, nn.ConvTranspose2d),
-    )
+    scale_outputs(block[0], *affine(block[1]))
     block[1] = nn.Identity()
+
+
+def fold_norm_of_sum(convolutions: Sequence[nn.Module], block: nn.Sequential) -> None:
+    """Fold the BatchNorm that begins a block into convolutions whose sum it sees."""
+    factor, shift = affine(block[0])
+    for convolution in convolutions:
+        scale_outputs(convolution, factor, shift)
+        shift = torch.zeros_like(shift)
+    block[0] = nn.Identity()
+
+
+def fold_last_norm(block: nn.Module, dtype: torch.dtype) -> Tensor | None:
+    """Fold the BatchNorm of a level into its convolution where a ReLU lies between them.
+
+    With ``a > 0`` its factor and ``b`` what it adds, ``a relu(z) + b = max(a z + b, b)``.
+
+    Returns
+    -------
+    Tensor or None
+        ``b``, ``(channels,)``; None if the level is another one, which is left as it is.
+    """
+    assert isinstance(block, nn.Sequential)
+    if not (isinstance(block[1], nn.ReLU) and isinstance(block[2], nn.BatchNorm2d)):
+        return None
+    factor, shift = affine(block[2])
+    if not bool((factor > 0).all()):
+        return None
+    scale_outputs(block[0], factor, shift, dtype)
+    block[1], block[2] = nn.Identity(), nn.Identity()
+    return shift

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Frames of which bins are mixed at once: 2 MB at most, to stay in the cache.
+FRAMES = 64
+
 
 class BinMixing(nn.Module):
     """Residual block along frequency: ``x + W2 relu(W1 x + b1) + b2`` in each frame.
@@ -47,32 +50,43 @@ class BinMixing(nn.Module):
 
 
 class Mixing(nn.Module):
-    """A `BinMixing` that can write its output where it is needed."""
+    """A `BinMixing` for separating, which writes its output where it is needed."""
 
     def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:
         super().__init__()
+        # oneDNN, which multiplies in half precision, copies a matrix that stands for several.
+        copies = 1 if dtype == torch.float32 else FRAMES
         self.squeeze, self.expand = (
-            nn.Parameter(weight.to(dtype)) for weight in (block.squeeze, block.expand)
+            nn.Parameter(weight.to(dtype).repeat(copies, 1, 1))
+            for weight in (block.squeeze, block.expand)
         )
         self.squeeze_bias = nn.Parameter(block.squeeze_bias.to(dtype)[:, None])
         self.expand_bias = nn.Parameter(block.expand_bias.to(dtype).view(block.shape))
 
     def forward(self, spectrum: Tensor, target: Tensor) -> Tensor:
-        """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same."""
-        shape, spectra = spectrum.shape, spectrum.flatten(0, 1)
-        count, bins, channels = spectra.shape
-        units = len(self.squeeze)
-        squeezed = torch.baddbmm(
-            self.squeeze_bias.expand(count, units, channels),
-            self.squeeze.expand(count, units, bins),
-            spectra,
-        ).relu_()
-        change = torch.baddbmm(
-            self.expand_bias.expand(count, bins, channels),
-            self.expand.expand(count, bins, units),
-            squeezed,
-        )
-        return torch.add(spectrum, change.view(shape), out=target)
+        """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same.
+
+        Where ``target`` has gaps in memory, ``spectrum`` is lost.
+        """
+        spectra, targets = (each.view(-1, *self.expand_bias.shape) for each in (spectrum, target))
+        step = FRAMES if spectrum.device.type == "cpu" else len(spectra)
+        for at in range(0, len(spectra), step):
+            seen, room = spectra[at : at + step], targets[at : at + step]
+            squeezed = torch.bmm(_repeated(self.squeeze, len(seen)), seen)
+            squeezed.add_(self.squeeze_bias).relu_()
+            mixed = room if room.is_contiguous() else seen
+            torch.add(seen, self.expand_bias, out=mixed)
+            mixed.baddbmm_(_repeated(self.expand, len(seen)), squeezed)
+            if mixed is not room:
+                room.copy_(mixed)
+        return target
+
+
+def _repeated(matrices: Tensor, count: int) -> Tensor:
+    """``count`` equal matrices, of which there are some or one."""
+    if count <= len(matrices):
+        return matrices[:count]
+    return matrices[:1].expand(count, *matrices.shape[1:])
 
 
 class SameConv2d(nn.Conv2d):

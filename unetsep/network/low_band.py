@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import hann, magnitudes, overlap_add
-from .inference import fold_norm, parts_of_level
+from .inference import fold_norm, fold_norm_of_sum
 from .layers import BinMixing
 from .unet import compress
 
@@ -191,6 +191,8 @@ class LowBand(nn.Module):
 class InferenceLowBand(nn.Module):
     """The corrections of a `LowBand`, for evaluation only, in fewer passes over memory.
 
+    In the blocks bins come before frames: so all that is mixed is one product of two matrices.
+
     Parameters
     ----------
     branch
@@ -204,8 +206,9 @@ class InferenceLowBand(nn.Module):
         self.branch = low = copy.deepcopy(branch).cpu().float().eval()
         for block in low.blocks:
             fold_norm(block)
+        fold_norm_of_sum((low.fine, low.said), low.enter)
         self.blocks = nn.ModuleList(_InferenceBlock(block, dtype) for block in low.blocks)
-        for part in (low.fine, low.said, low.enter, low.head):
+        for part in (low.fine, low.said, low.head):
             part.to(dtype)
         low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
@@ -214,27 +217,79 @@ class InferenceLowBand(nn.Module):
         """See `LowBand.forward`."""
         low = self.branch
         seen, said = low.seen(fine, level, own, guide)
-        hidden: Tensor = low.enter(low.fine(seen).add_(low.said(said)))
+        hidden = low.enter(low.fine(seen).add_(low.said(said)))
+        hidden = hidden.mT.contiguous(memory_format=torch.channels_last)
+        rows = self._rows(hidden)
         for block in self.blocks:
-            hidden += block(hidden)
-        return low.changes(low.head(hidden))
+            block(hidden, rows)
+        return low.changes(low.head(hidden).mT)
+
+    def _rows(self, hidden: Tensor) -> Tensor:
+        """Room for what a block squeezes all frames into, and below it the rows of its biases."""
+        _, channels, bins, frames = hidden.shape
+        rows = hidden.new_empty(units_of(bins) + channels, frames * channels)
+        ones = torch.eye(channels, dtype=hidden.dtype, device=hidden.device)
+        rows[-channels:].view(channels, frames, channels).copy_(ones[:, None])
+        return rows
 
 
 class _InferenceBlock(nn.Module):
-    """A block whose norm is folded, which works in place."""
+    """A block whose norm is folded, with bins before frames, that adds what it finds.
+
+    Its mixing is ``W2 relu(W1 x + b1) + b2``, see `BinMixing`. The bias ``b2``, of each bin and
+    channel, is a part of the second product: where that finds a row for each channel, one at
+    its own places and zero at those of others, the columns of its matrix are the biases.
+    """
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        convolution, self.rest, self.mixing = parts_of_level(block, dtype)
-        self.convolution = convolution.to(dtype)
+        assert isinstance(block, nn.Sequential)
+        self.convolution = _turned(block[0]).to(dtype)
+        activation = block[2]
+        assert isinstance(activation, nn.LeakyReLU)
+        self.slope = activation.negative_slope
+        mixing = block[3] if len(block) > 3 else None
+        self.mixes = mixing is not None
+        if isinstance(mixing, BinMixing):
+            bias = mixing.expand_bias.view(mixing.shape)  # (bins, channels)
+            self.squeeze = nn.Parameter(mixing.squeeze.to(dtype))
+            self.squeeze_bias = nn.Parameter(mixing.squeeze_bias.to(dtype)[:, None])
+            self.expand = nn.Parameter(torch.cat([mixing.expand, bias], dim=1).to(dtype))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
-        out: Tensor = self.rest(self.convolution(hidden))
-        if self.mixing is not None:
-            spectrum = out.permute(0, 2, 3, 1)
-            self.mixing(spectrum, spectrum)
-        return out
+    def forward(self, hidden: Tensor, rows: Tensor) -> None:
+        """Add to ``(batch, channels, bins, frames)``, channels last in memory.
+
+        Parameters
+        ----------
+        hidden
+            What is added to.
+        rows
+            Of `InferenceLowBand`; the upper ones are written to.
+        """
+        found = functional.leaky_relu_(self.convolution(hidden), self.slope)
+        hidden += found
+        if not self.mixes:
+            return
+        squeezed = rows[: len(self.squeeze)]
+        spectra = (each.permute(0, 2, 3, 1).flatten(2) for each in (found, hidden))
+        for seen, sum_ in zip(*spectra, strict=True):  # (bins, frames * channels)
+            torch.mm(self.squeeze, seen, out=squeezed).add_(self.squeeze_bias).relu_()
+            sum_.addmm_(self.expand, rows)
+
+
+def _turned(convolution: nn.Module) -> nn.Conv2d:
+    """A convolution for spectra whose frames and bins have changed places."""
+    assert isinstance(convolution, nn.Conv2d)
+    turned = copy.copy(convolution)
+    turned.weight = nn.Parameter(convolution.weight.mT.contiguous())
+    turned.padding = convolution.padding[::-1]
+    turned.dilation = convolution.dilation[::-1]
+    return turned
+
+
+def units_of(bins: int) -> int:
+    """What a block squeezes its bins into."""
+    return bins // 4
 
 
 def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:
@@ -270,5 +325,5 @@ def _block(width: int, dilation: int, mixed: int) -> nn.Sequential:
     convolution = nn.Conv2d(
         width, width, 3, dilation=(dilation, 1), padding=(dilation, 1), bias=False
     )
-    mixing = [BinMixing(mixed, width, mixed // 4)] if mixed else []
+    mixing = [BinMixing(mixed, width, units_of(mixed))] if mixed else []
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.LeakyReLU(0.2), *mixing)

@@ -75,7 +75,7 @@ class InferencePerStem(InferenceNetwork):
         if self.config.mask == "softmax":
             return super().forward(magnitude, *more)
         # One after the other, so that the logits of one network at a time are in memory.
-        masks = self._blank(magnitude)
+        masks = self._room(magnitude).zero_()
         for index, network in enumerate(self.networks):
             if wanted is None or index in wanted or not self.config.independent:
                 masks[:, index] = network(magnitude)[:, 0].mT

@@ -19,7 +19,7 @@ from ..dsp.spectrogram import EXTENSION_BINS, overlap_add_with_gradients
 from ..network.guided import Guided, guided_logits, scaled_for_guide
 from ..network.low_band import fine_magnitudes
 from ..network.masks import MaskNetwork, ratio_masks
-from ..network.unet import UNet, safe_sqrt
+from ..network.unet import UNet, rms_level, safe_sqrt
 from .load import load_network
 
 
@@ -249,7 +249,7 @@ class Model(nn.Module):
         if self.guide is None:
             return self.network.logits(magnitude)
         network: Any = self.network
-        guide = self.guide.logits(scaled_for_guide(magnitude))
+        guide = self.guide.logits(scaled_for_guide(magnitude, rms_level(magnitude)))
         own = network.own_logits(magnitude, *more, guide=guide)
         return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 

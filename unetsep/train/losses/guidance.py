@@ -17,6 +17,7 @@ from torch import Tensor
 from ...network.guided import Guided, both_spectra
 from ...network.low_band import low_slice
 from ...network.masks import MaskNetwork
+from ...network.unet import rms_level
 
 
 class Guidance(NamedTuple):
@@ -73,7 +74,9 @@ def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guida
     low = low_slice(network.config)
     magnitude, fine = inputs
     with torch.no_grad():
-        own = network.rest.output(both_spectra(network.rest, magnitude, guidance.guide.mT))
+        level = rms_level(magnitude)
+        spectra = both_spectra(network.rest, magnitude, guidance.guide.mT, level)
+        own = network.rest.output(spectra)
     part = guidance.guide[..., low, :]
     return network.low_logits(magnitude, fine, own=own[..., low, :], guide=part)
 

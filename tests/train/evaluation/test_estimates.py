@@ -18,6 +18,7 @@ from unetsep.train.evaluation.estimates import (
     folder_method,
     model_method,
 )
+from unetsep.train.evaluation.evaluate import check_scores
 from unetsep.train.evaluation.stem_sets import ACCOMPANIMENT, references
 from unetsep.train.evaluation.tracks import Track, find_tracks, read_track
 from unetsep.weights.checkpoint import serialize
@@ -120,8 +121,21 @@ def test_one_stem_alone_is_an_error(track: Track, tmp_path: Path) -> None:
 
 def test_estimates_of_another_rate_are_refused(track: Track, tmp_path: Path) -> None:
     write(tmp_path / track.name, *STEMS, rate=48_000)
-    with pytest.raises(AudioError, match="48000 Hz"):
+    with pytest.raises(AudioError, match="has 48000 Hz, its reference 44100 Hz"):
         folder_method(tmp_path).estimate(track, read_track(track))
+
+
+def test_estimates_of_another_rate_or_that_are_none_are_refused_before_any_work(
+    track: Track, tmp_path: Path
+) -> None:
+    write(tmp_path / track.name, *STEMS)
+    assert check_scores([track], [folder_method(tmp_path)]) == []
+    write(tmp_path / track.name, "bass", rate=48_000)
+    with pytest.raises(UnetsepError, match=r"cannot be scored: .*48000 Hz, its reference 44100 Hz"):
+        check_scores([track], [folder_method(tmp_path)])
+    (tmp_path / track.name / "bass.wav").write_bytes(b"RIFF")
+    with pytest.raises(UnetsepError, match=r"cannot be scored: .*bass\.wav"):
+        check_scores([track], [folder_method(tmp_path)])
 
 
 def test_changed_estimates_have_another_origin(track: Track, tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from ...weights.manifest import all_models, is_path, model_name
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
 from .stem_sets import ACCOMPANIMENT, rest_of
-from .tracks import Signal, Track, TrackAudio, read_audio
+from .tracks import Signal, Track, TrackAudio, read_audio, read_rate
 
 # What tools call the sum of all stems but the vocals.
 ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")
+MUSDB_RATE = 44_100
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 
 
@@ -185,8 +186,20 @@ class FolderMethod:
         return {"kind": self.kind, "files": files}
 
     def gives(self, track: Track) -> tuple[str, ...]:
-        """The estimates that are there."""
-        return tuple(self.find(track))
+        """The estimates that are there.
+
+        Raises
+        ------
+        AudioError
+            If there are fewer than two, or one cannot be read or has another rate.
+        """
+        files = self.find(track)
+        rates = {path: read_rate(path) for path in files.values()}
+        # To ask ffmpeg for the rate of each song of MUSDB18 would take seconds.
+        if not track.path.name.endswith(STEM_SUFFIX) or {*rates.values()} != {MUSDB_RATE}:
+            for path, rate in rates.items():
+                _check_rate(path, rate, track.sample_rate())
+        return tuple(files)
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
         """Read the stems; a longer file is read no further than the track."""
@@ -195,11 +208,7 @@ class FolderMethod:
         for stem, path in self.find(track).items():
             seconds = (audio.mixture.shape[1] + 1) / rate
             stems[stem], found = read_audio(path, seconds)
-            if found != rate:
-                raise AudioError(
-                    f"{path} has {found} Hz, its reference {rate} Hz: scores need samples "
-                    "that stand at the same times, resample it first"
-                )
+            _check_rate(path, found, rate)
         return stems
 
     def find(self, track: Track) -> dict[str, Path]:
@@ -223,6 +232,14 @@ class FolderMethod:
         raise AudioError(
             f"{self.path} has no estimates of {track.name!r}: expected {track.name}/ with two "
             f"or more of {', '.join(track.stems)}, or vocals and {' or '.join(ACCOMPANIMENT_NAMES)}"
+        )
+
+
+def _check_rate(path: Path, rate: int, reference: int) -> None:
+    if rate != reference:
+        raise AudioError(
+            f"{path} has {rate} Hz, its reference {reference} Hz: scores need samples that stand "
+            "at the same times, resample it first"
         )
 
 

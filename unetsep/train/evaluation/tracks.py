@@ -62,6 +62,10 @@ class Track:
             return [self.path]
         return sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
 
+    def sample_rate(self) -> int:
+        """In Hz, by the header of a file."""
+        return read_rate(self.files[0])
+
 
 @dataclass(frozen=True)
 class TrackAudio:
@@ -205,6 +209,12 @@ def _read_own(track: Track, duration: float | None) -> TrackAudio:
             rest = "mixture" in signals and len(track.stems) == 2 and stem == track.stems[1]
             signals[stem] = mixture - known if rest else np.zeros_like(mixture)
     return TrackAudio(mixture, {stem: signals[stem] for stem in track.stems}, rates.pop())
+
+
+def read_rate(path: Path) -> int:
+    """The sample rate of an audio file in Hz."""
+    with AudioReader(path) as reader:
+        return reader.info.sample_rate
 
 
 def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:

@@ -1,4 +1,4 @@
-"""Separate without torch: unetsep export-onnx fast -o fast.onnx, then give both to this."""
+"""Separate without torch: unetsep export-onnx default -o default.onnx, then give both to this."""
 
 import json
 import sys
@@ -7,34 +7,59 @@ import numpy as np
 import onnxruntime
 import soundfile
 
+
+def stft(signal, size, hop):
+    """Spectrum (channels, bins, frames) of a signal (channels, samples)."""
+    pieces = np.lib.stride_tricks.sliding_window_view(signal, size, axis=-1)[:, ::hop]
+    windowed = pieces * np.hanning(size + 1)[:-1].astype(np.float32)
+    return np.fft.rfft(windowed).astype(np.complex64).transpose(0, 2, 1)
+
+
+def overlap_add(spectrum, hop):
+    """The inverse with windows of four hops; the sum of their squares is 1.5."""
+    pieces = np.fft.irfft(spectrum, 4 * hop, axis=1) * np.hanning(4 * hop + 1)[:-1, None] / 1.5
+    signal = np.zeros((len(spectrum), (spectrum.shape[2] + 3) * hop), np.float32)
+    for frame, piece in enumerate(pieces.transpose(2, 0, 1)):
+        signal[:, frame * hop : (frame + 4) * hop] += piece
+    return signal
+
+
+def fine_magnitudes(spectrum, first, count):
+    """Low bins under windows twice as long: the signal at a lower rate, transformed again."""
+    kept = 2 ** (first + count + 15).bit_length()
+    slow = np.pad(overlap_add(spectrum[:, :kept], kept // 2), [(0, 0), (kept, kept)])
+    fine = np.pad(abs(stft(slow, 4 * kept, kept // 2)), [(0, 0), (2, 0), (0, 0)])
+    return fine[:, 2 * first : 2 * (first + count) + 3]
+
+
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 config = json.loads(session.get_modelmeta().custom_metadata_map["config"])
-size, hop, bins = config["n_fft"], config["hop_length"], config["bins"]
+size, hop, bins, segment = (config[k] for k in ("n_fft", "hop_length", "bins", "segment_frames"))
 audio, rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
-if (rate, audio.shape[1], 0) != (config["sample_rate"], config["channels"], config["low_bins"]):
-    sys.exit("expected the model's rate and channels, and a model without a branch for low bins")
-# STFT: every sample lies under four windows, and there are whole units of frames.
-window, unit = np.hanning(size + 1)[:-1].astype(np.float32), 2 ** len(config["filters"])
-frames = -(-(len(audio) + size - hop) // (hop * unit)) * unit
-padded = np.pad(audio.T, ((0, 0), (size - hop, frames * hop + size - len(audio))))
-pieces = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop][:, :frames]
-spectrum = np.fft.rfft(pieces * window).astype(np.complex64).transpose(0, 2, 1)
-# Masks of overlapping segments, cross-faded.
-segment = min(config["segment_frames"], frames)
-fade = np.minimum(1, (np.arange(segment, dtype=np.float32) + 0.5) / (segment // 4))
-fade, weight = np.minimum(fade, fade[::-1]), np.zeros(frames, np.float32)
+if (rate, audio.shape[1]) != (config["sample_rate"], config["channels"]):
+    sys.exit("expected the model's sample rate and channels")
+# Every sample lies under four windows; less than a segment is filled up to whole units of frames.
+frames, unit = -(-(len(audio) + size - hop) // hop), 2 ** len(config["filters"])
+frames = max(frames, min(-(-frames // unit) * unit, segment))
+padded = np.pad(audio.T, [(0, 0), (size - hop, frames * hop - len(audio))])
+spectrum = stft(padded, size, hop)
+# Masks of segments, cross-faded over the quarter that they share. The last one begins earlier.
+overlap, step, segment = segment // 4, segment - segment // 4, min(segment, frames)
+fade = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
 masks = np.zeros((len(config["stems"]), config["channels"], bins, frames), np.float32)
-for start in sorted({*range(0, frames - segment, segment - segment // 4), frames - segment}):
-    at = slice(start, start + segment)
-    (found,) = session.run(None, {"magnitude": abs(spectrum[None, :, :bins, at])})
-    masks[..., at] += found[0] * fade
-    weight[at] += fade
-# Above the network's band the mean of its top bins goes on; then the inverse STFT.
-above = [(0, 0), (0, 0), (0, size // 2 + 1 - bins), (0, 0)]
-masks = np.pad(masks / weight, above, "mean", stat_length=100)
+for start in range(0, max(1, frames - overlap), step):
+    begin = min(start, frames - segment)
+    seen = spectrum[..., begin : begin + segment]
+    inputs = {"magnitude": abs(seen[None, :, :bins])}
+    if config["low_bins"]:
+        inputs["fine"] = fine_magnitudes(seen, config["low_first"], config["low_bins"])[None]
+    found = session.run(None, inputs)[0][0][..., start - begin :]
+    if start:
+        found[..., :overlap] *= fade
+        found[..., :overlap] += masks[..., start : start + overlap] * (1 - fade)
+    masks[..., start : start + segment] = found
+# Above the network's band the mean of its top bins goes on.
+masks = np.pad(masks, [(0, 0)] * 2 + [(0, size // 2 + 1 - bins), (0, 0)], "mean", stat_length=100)
 for stem, mask in zip(config["stems"], masks, strict=True):
-    signal = np.zeros_like(padded)
-    for frame, piece in enumerate(np.fft.irfft(mask * spectrum, axis=1).transpose(2, 0, 1)):
-        signal[:, frame * hop : frame * hop + size] += piece * window / 1.5
-    signal = signal[:, size - hop : size - hop + len(audio)].T
-    soundfile.write(f"{stem}.wav", signal, rate, subtype="FLOAT")
+    signal = overlap_add(mask * spectrum, hop)[:, size - hop :][:, : len(audio)]
+    soundfile.write(f"{stem}.wav", signal.T, rate, subtype="FLOAT")

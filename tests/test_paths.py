@@ -154,6 +154,7 @@ def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, 
     songs = find_inputs([tmp_path / "in"], tmp_path / "out", left_out.append)
     assert [song.track for song in songs] == ["a", "sub/c"]
     assert left_out == [tmp_path / "in/loop"]
+    assert count_kinds(left_out) == ("1 without suffix" if target == "in/loop" else "1 circular")
 
 
 def test_a_song_that_links_to_itself_stops_nothing(tmp_path, linked):
@@ -216,6 +217,8 @@ WRITTEN = {
     ".m2ts": [],
     ".nut": [],
     ".ogv": ["-c:a", "libvorbis"],
+    ".weba": ["-f", "webm", "-c:a", "libopus"],
+    ".wtv": ["-c:a", "mp2"],
 }
 
 
@@ -239,7 +242,7 @@ def test_what_libsndfile_reads_by_its_name_is_found_in_folders():
     assert {f".{name.lower()}" for name in formats & {*soundfile.available_formats()}} <= (
         SOUNDFILE_SUFFIXES
     )
-    asked = ".3gp .mp2 .m4v .flv .spx .dff .tak .dts .eac3 .voc"
+    asked = ".3gp .mp2 .m4v .flv .spx .dff .tak .dts .eac3 .voc .adts .3ga .mk3d .isma"
     assert {*asked.split()} <= AUDIO_SUFFIXES
 
 

@@ -233,11 +233,11 @@ def is_url(text: str) -> bool:
 
 
 def count_kinds(paths: Iterable[Path]) -> str:
-    """What some files are by their names, such as ``12 .jpg, 3 hidden, 2 folders``."""
+    """What some files are by their names, such as ``12 .jpg, 3 hidden, 1 circular`` link."""
     kinds = Counter(
         "hidden"
         if path.name.startswith(".")
-        else "folders"
+        else "circular"
         if path.is_dir()
         else path.suffix.lower() or "without suffix"
         for path in paths

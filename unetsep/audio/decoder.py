@@ -25,7 +25,8 @@ FFMPEG_SUFFIXES = frozenset(
     ".m4a .m4b .m4r .mp4 .m4v .mov .qt .3gp .3gpp .3g2 .f4a .f4v .flv .aac .ac3 .eac3 .ec3 .dts "  # noqa: SIM905
     ".dtshd .thd .mlp .alac .wma .wmv .asf .webm .mkv .mka .avi .divx .ogv .ogm .ogx .spx .ts .mts "
     ".m2ts .mpg .mpeg .vob .mpa .m2a .ape .wv .mpc .mp+ .tak .tta .shn .dsf .dff .amr .awb .gsm "
-    ".ra .rm .rmvb .dv .mxf .nut .oma .aa3 .at3 .aea .vqf".split()
+    ".ra .rm .rmvb .dv .mxf .nut .oma .omg .aa3 .at3 .aea .vqf .weba .3ga .adts .latm .loas .m2t "
+    ".mk3d .isma .ismv .wtv .sox .dss .mac".split()
 )
 # What a folder is searched for; single files may have any name.
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES

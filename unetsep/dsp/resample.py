@@ -66,6 +66,14 @@ class Queue:
 
     def take(self, samples: int) -> Signal:
         """Remove and return the first ``samples`` samples, which must be there."""
+        taken = self._remove(samples)
+        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=-1)
+
+    def take_into(self, room: Signal) -> None:
+        """Remove the first samples, and write as many as ``(channels, samples)`` has room for."""
+        np.concatenate(self._remove(room.shape[-1]), axis=-1, out=room)
+
+    def _remove(self, samples: int) -> list[Signal]:
         assert samples <= self.samples
         taken, have = [], 0
         while have < samples:
@@ -78,7 +86,7 @@ class Queue:
             else:
                 self._blocks[0] = block[..., part.shape[-1] :]
         self.samples -= samples
-        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=-1)
+        return taken
 
 
 class Residual:

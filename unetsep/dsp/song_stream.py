@@ -20,7 +20,13 @@ from ..errors import CancelledError
 from .arrays import Signal
 from .resample import Queue, Residual, StreamResampler
 from .segments import Estimate, SegmentedMasks, SegmentPool
-from .spectrogram import StreamingISTFT, StreamingSTFT, apply_mask, extension_weights
+from .spectrogram import (
+    CACHED_FRAMES,
+    StreamingISTFT,
+    StreamingSTFT,
+    apply_mask,
+    extension_weights,
+)
 from .threads import OwnThread
 from .wiener import WienerFilter
 
@@ -93,8 +99,8 @@ class Selection:
         Tensor
             ``(selected, channels, bins, frames)``.
         """
-        if self.indices == tuple(range(len(stems))):
-            return stems
+        if self.indices == tuple(range(len(self.indices))):
+            return stems[: len(self.indices)]
         return torch.stack([stems[i] if i >= 0 else whole - stems[-1 - i] for i in self.indices])
 
 
@@ -286,16 +292,19 @@ class SongStream:
         if ready == 0:
             return np.zeros((self._outputs, self._channels, 0), np.float32)
         self._given += ready
-        stems = self._out.take(ready).reshape(self._computed, self._channels, ready)
+        stems = np.empty((self._outputs, self._channels, ready), np.float32)
+        computed, rest = stems[: self._computed], stems[-1]
+        self._out.take_into(computed.reshape(-1, ready))
         if self._residual is not None:
-            stems = stems + self._residual.take(ready)
+            computed += self._residual.take(ready)
         if self._song is not None:
-            last_stem = self._song.take(ready) - stems.sum(axis=0)
-            stems = np.concatenate([stems, last_stem[None]])
+            self._song.take_into(rest)
+            for stem in computed:
+                rest -= stem
         return stems
 
     def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
-        for masks, spectrum in pairs:
+        for masks, spectrum in pairs if self._wiener else self._in_cache(pairs):
             chosen = self._selection.apply(masks)
             above = extension_weights(chosen)
             if not self._extend:
@@ -310,3 +319,11 @@ class SongStream:
                 stems[..., :bins, :] = self._selection.apply(refined, mixture)
             wave = self._istft.push(stems)
             self._out.put(self._down.push(wave.flatten(0, 1).cpu().numpy()))
+
+    def _in_cache(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same frames, so many at once that what is made of them stays in the cache."""
+        for masks, spectrum in pairs:
+            step = CACHED_FRAMES if self.device.type == "cpu" else max(1, masks.shape[-1])
+            yield from zip(
+                torch.split(masks, step, -1), torch.split(spectrum, step, -1), strict=True
+            )

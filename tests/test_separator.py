@@ -407,6 +407,21 @@ def test_what_is_no_audio_is_refused_in_a_sentence(
         list(separator.stream([audio], 44_100))  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero"),
+    [("int16", 2**15, 0), ("int32", 2**31, 0), ("uint8", 2**7, 2**7), ("int8", 2**7, 0)],
+)
+def test_integers_are_samples_of_full_scale(
+    separator: Separator, dtype: str, scale: int, zero: int
+) -> None:
+    whole = np.array([[0, 1, -1, 100, -128, 127] * 20], np.int64) * (scale // 128)
+    stems = separator.separate((whole + zero).astype(dtype), 44_100)
+    expected = separator.separate(whole / scale, 44_100)
+    assert all(np.array_equal(stems[name], expected[name]) for name in STEMS)
+    tensor = torch.from_numpy((whole + zero).astype(dtype))
+    assert np.array_equal(separator.separate(tensor, 44_100)["bass"], stems["bass"])
+
+
 def test_one_stem_may_be_named_without_a_list(separator: Separator) -> None:
     assert list(separator.separate(music(0.1), 44_100, stems="vocals")) == ["vocals"]
     with pytest.raises(ValueError, match="no stem 'vocal': expected vocals, drums, bass, other"):

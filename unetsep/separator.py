@@ -171,7 +171,7 @@ class Separator:
         ----------
         audio
             ``(channels, samples)`` or ``(samples,)``: an array, or a tensor of any type on any
-            device, at any level.
+            device. Floats have any level, integers that of files: int16 is divided by 32768.
         sample_rate
             In Hz, a whole number from 1000 to 1000000.
         stems, two_stems

@@ -313,7 +313,10 @@ class FfmpegDecoder:
         if any("matches no streams" in line for line in lines):
             said = "it has no audio track"
         if "unimplemented" in self._reason:
-            said += "; convert it to wav or to flac of at most 24 bits"
+            raise AudioError(
+                f"{self._path} holds audio of a kind that neither libsndfile nor this ffmpeg "
+                "supports: take a newer ffmpeg, or convert it to wav or to flac of at most 24 bits"
+            )
         raise AudioError(
             f"{self._path} is not audio that can be read (libsndfile: {self._reason}; "
             f"ffmpeg: {said})"

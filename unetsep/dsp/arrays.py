@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 Signal = npt.NDArray[np.float32]
 MIN_RATE = 1000
+# Of integers that are samples; longer ones come from lists.
+MAX_SAMPLE_BYTES = 4
 
 
 def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
     """Audio as float32, of the shape that it has.
+
+    Integers of 8 to 32 bits are samples of a file: their full scale becomes 1, as soundfile
+    makes it. Everything else keeps its level.
 
     Parameters
     ----------
@@ -49,8 +54,17 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
             f"audio has {signal.shape[0]} channels: expected (channels, samples) with 1 to "
             f"{MAX_CHANNELS}; if it is (samples, channels), pass its transpose, audio.T"
         )
+    if signal.dtype.kind in "iu" and signal.dtype.itemsize <= MAX_SAMPLE_BYTES:
+        return _from_full_scale(signal)
     with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
         return signal.astype(np.float32, copy=False)
+
+
+def _from_full_scale(signal: npt.NDArray[np.generic]) -> Signal:
+    """Integers as floats from -1 to 1; those without sign have their zero in the middle."""
+    half = 2.0 ** (8 * signal.dtype.itemsize - 1)
+    centre = half if signal.dtype.kind == "u" else 0.0
+    return ((signal.astype(np.float64) - centre) / half).astype(np.float32)
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:

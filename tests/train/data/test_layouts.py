@@ -130,7 +130,7 @@ def index(tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
         "vocals": ["audio/0.wav", MD5],
         "drums_path": "audio/1.wav",
         "other": [["audio/2.wav", MD5], ["audio/3.wav", None]],
-        "bass": None,
+        "silent": ["bass"],
         "f0": ["annotations/f0.csv", MD5],
     }
     second = {"vocals_audio": "audio/4.wav", "mixture": ["audio/5.wav", MD5], "split": "test"}
@@ -173,6 +173,62 @@ def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_p
     found = {each["name"]: each["scores"]["SDR"]["vocals"]["value"] for each in scores}
     assert found["none"] == pytest.approx(20 * np.log10(4), abs=1)
     assert found["oracle-1"] > 0
+
+
+def test_keys_and_missing_files_are_those_of_mirdata(tmp_path: Path) -> None:
+    """As in Saraga: recordings of a concert, some of which there are no files of."""
+    write(tmp_path / "a.vocal.wav", 0)
+    write(tmp_path / "a.left.wav", 1)
+    entry = {
+        "audio-mix": ["a.wav", MD5],
+        "audio-vocal": ["a.vocal.wav", MD5],
+        "audio-mridangam-left": ["a.left.wav", MD5],
+        "audio-violin": [None, None],
+        "audio-ghatam": None,
+        "pitch-vocal": ["a.pitch.txt", MD5],
+    }
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps({"version": "1.5", "tracks": {"1_a": entry}}))
+    stems = ("vocal", "mridangam_left", "violin", "ghatam")
+    (source,) = DATASETS["index"].find(path, stems)
+    assert (list(source.files), source.silent) == (["vocal", "mridangam_left"], ())
+    with pytest.raises(AudioError, match=r"names a file that is not there: .*a\.wav"):
+        find_in_index(path, "train", stems=stems)  # which wants the mixture
+
+
+def test_multitracks_of_mirdata_are_songs(tmp_path: Path) -> None:
+    """As in the Jazz Trio Database, where a track is a stem, and in PHENICX with its desks."""
+    signals = {
+        name: write(tmp_path / "audio" / f"{name}.wav", seed)
+        for seed, name in enumerate(("bass", "drums", "piano", "horn1", "horn2", "mix"))
+    }
+    tracks = {
+        f"one-1990_{name}": {"audio": [f"audio/{name}.wav", MD5], "midi": None}
+        for name in ("bass", "drums", "piano")
+    }
+    tracks["one-1990-horn"] = {
+        f"audio_horn{desk}": [f"audio/horn{desk}.wav", MD5] for desk in (1, 2)
+    }
+    song = {"tracks": list(tracks), "audio": ["audio/mix.wav", MD5], "audio-lchan": None}
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps({"tracks": tracks, "multitracks": {"one-1990": song}}))
+    (track,) = find_in_index(path, "train")
+    audio = read_track(track)
+    np.testing.assert_allclose(audio.mixture, signals["mix"])
+    np.testing.assert_allclose(audio.references["bass"], signals["bass"])
+    rest = sum(signals[name] for name in ("piano", "horn1", "horn2"))
+    np.testing.assert_allclose(audio.references["other"], rest, atol=1e-6)
+    assert not audio.references["vocals"].any()
+    (source,) = DATASETS["index"].find(path, ("piano", "horn"))
+    assert [(stem, file.stem) for stem, file in source.parts] == [
+        ("piano", "piano"), ("horn", "horn1"), ("horn", "horn2")
+    ]  # fmt: skip
+    # Slakh's tracks have numbers: nothing says which is the bass.
+    numbered = {f"one-1990-S{n:02}": entry for n, entry in enumerate(tracks.values())}
+    content = {"tracks": numbered, "multitracks": {"one-1990": song | {"tracks": list(numbered)}}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(AudioError, match="names no songs with any of vocals, drums"):
+        DATASETS["index"].find(path, FOUR)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,28 @@
 """An index: a JSON file that says which songs there are and where their stems lie.
 
-It has the shape of mirdata's indexes::
+It has the shape of mirdata's indexes. Songs are multitracks, where there are any::
 
-    {"tracks": {"song 1": {"vocals": ["song1/voice.wav", "<md5>"], "drums": "song1/drums.wav",
+    {"tracks": {"song 1_bass": {"audio": ["song1/bass.wav", "<md5>"]},
+                "song 1_drums": {"audio": ["song1/drums.wav", "<md5>"]},
+                "song 1_piano": {"audio": ["song1/piano.wav", "<md5>"]}},
+     "multitracks": {"song 1": {"tracks": ["song 1_bass", "song 1_drums", "song 1_piano"],
+                                "mix": ["song1/mix.wav", "<md5>"]}}}
+
+A track of a multitrack is the stem that its name ends with, from its ``audio`` or all files whose
+keys begin with ``audio_`` and that name. What a multitrack does not have is silent, and ``other``
+is the sum of all tracks that have no other stem's name. Without multitracks songs are tracks::
+
+    {"tracks": {"song 1": {"audio-vocals": ["song1/voice.wav", "<md5>"], "drums": "song1/drums.wav",
                            "other": [["song1/piano.wav", "<md5>"], ["song1/organ.wav", null]],
-                           "bass": null, "split": "train"}}}
+                           "silent": ["bass"], "split": "train"}}}
 
-A stem is a path, or a pair of path and MD5, or a list of several such, whose sum it is. Its name
-may end in ``_path`` or ``_audio``. With null the stem is silent, and without an entry unknown.
-Paths are relative to the folder of the index. ``split`` is train (the default), valid or test.
-Checksums are not looked at: mirdata's ``validate`` does that.
+A stem is a path, or a pair of path and MD5, or a list of several such, whose sum it is. Its key
+may begin with ``audio-`` or ``audio_`` and end in ``_path`` or ``_audio``; dashes count as
+underscores. Without an entry, or with null for a path, it is unknown.
+
+The mixture is ``mixture``, ``mix`` or ``audio``. Paths are relative to the folder of the index,
+where mirdata's ``data_home`` must therefore hold it. ``split`` is train (the default), valid or
+test. Checksums are not looked at: mirdata's ``validate`` does that.
 """
 
 from __future__ import annotations
@@ -24,8 +37,11 @@ from ...errors import AudioError
 from .sources import DatasetKind, Source
 
 SPLITS = ("train", "valid", "test")
-SUFFIXES = ("_path", "_audio")
+PREFIX, SUFFIXES = "audio_", ("_path", "_audio")
+MIXTURE, REST = ("audio", "mix", "mixture"), "other"
 MD5 = re.compile("[0-9a-f]{32}", re.IGNORECASE)
+# A stem's name, and how its files are written.
+Entries = list[tuple[str, Any]]
 
 
 class Index(DatasetKind):
@@ -63,8 +79,12 @@ class Index(DatasetKind):
         """
         wanted = (*stems, "mixture") if mixture else tuple(stems)
         try:
-            tracks = json.loads(path.read_text(encoding="utf-8"))["tracks"].items()
-            found = [self._song(path, name, entry, wanted) for name, entry in tracks]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            tracks, multitracks = content["tracks"], content.get("multitracks")
+            found = [
+                self._song(path, name, entry, wanted, tracks if multitracks else None)
+                for name, entry in (multitracks or tracks).items()
+            ]
         except OSError as error:
             raise AudioError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -77,23 +97,62 @@ class Index(DatasetKind):
             raise AudioError(f"{path} names no songs with any of {', '.join(stems)}")
         return songs
 
-    def _song(self, path: Path, name: str, entry: dict[str, Any], stems: Sequence[str]) -> Source:
+    def _song(
+        self,
+        path: Path,
+        name: str,
+        entry: dict[str, Any],
+        stems: Sequence[str],
+        tracks: dict[str, Any] | None,
+    ) -> Source:
+        """A song of some stems; of a multitrack, if all ``tracks`` are given."""
         split = entry.get("split", "train")
         if split not in SPLITS:
             raise ValueError(f"{name}: the split is {split!r}, expected one of {', '.join(SPLITS)}")
-        files, silent = {}, []
-        for key, value in entry.items():
-            stem = next((key.removesuffix(end) for end in SUFFIXES if key.endswith(end)), key)
-            if stem not in stems:
-                continue
-            files[stem] = [path.parent / part for part in _paths(value)]
-            missing = [file for file in files[stem] if not file.is_file()]
+        entries = [(_stem(key), value) for key, value in entry.items() if key != "tracks"]
+        if tracks is not None:
+            entries = [each for each in entries if each[0] == "mixture"]
+            entries += _recordings(name, entry["tracks"], tracks, stems)
+        files: dict[str, list[Path]] = {}
+        for stem, value in entries:
+            found = [path.parent / part for part in _paths(value)] if stem in stems else []
+            missing = [file for file in found if not file.is_file()]
             if missing:
                 raise AudioError(f"{path} names a file that is not there: {missing[0]}")
-            if not files[stem]:
-                del files[stem]
-                silent.append(stem)
-        return Source(name, self.name, split, files, tuple(silent))
+            if found:
+                files.setdefault(stem, []).extend(found)
+        silent = entry.get("silent", ()) if tracks is None else set(stems) - {"mixture"}
+        return Source(
+            name, self.name, split, files, tuple(s for s in stems if s in silent and s not in files)
+        )
+
+
+def _stem(key: str) -> str:
+    """The stem that a key stands for."""
+    name = key.replace("-", "_")
+    if name in MIXTURE:
+        return "mixture"
+    name = next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), name)
+    name = name.removeprefix(PREFIX)
+    return "mixture" if name in MIXTURE else name
+
+
+def _recordings(
+    song: str, names: Sequence[str], tracks: dict[str, Any], stems: Sequence[str]
+) -> Entries:
+    """The stems of a multitrack; none if no track has the name of one of them."""
+    found: Entries = []
+    for name in names:
+        stem = name.removeprefix(song).strip("-_ ").replace("-", "_")
+        keys = {key.replace("-", "_"): value for key, value in tracks[name].items()}
+        if "audio" in keys:
+            found.append((stem, keys["audio"]))
+        else:
+            begin = PREFIX + stem
+            found += [(stem, value) for key, value in keys.items() if key.startswith(begin)]
+    if not any(stem in stems for stem, _ in found):
+        return []
+    return [(stem if stem in stems else REST, value) for stem, value in found]
 
 
 def _paths(value: Any) -> list[str]:

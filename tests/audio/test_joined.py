@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,9 @@ def encode(
 ) -> Path:
     wav, path = folder / f"source-{seed}.wav", folder / f"part-{seed}.{suffix}"
     soundfile.write(wav, music(seconds, rate, channels, seed).T, rate, subtype="PCM_16")
-    if suffix in ("wav", "aiff"):
-        soundfile.write(path, soundfile.read(wav)[0], rate, subtype="PCM_16")
+    if suffix in ("wav", "aiff", "au", "caf", "w64", "rf64"):
+        form = {"format": suffix.upper(), "subtype": "PCM_16"}
+        soundfile.write(path, soundfile.read(wav)[0], rate, **form)
     else:
         name, *options = ENCODERS[suffix]
         execute(name, *(option.format(wav=wav, to=path) for option in options))
@@ -48,8 +51,13 @@ def read_with_warnings(path: Path) -> tuple[np.ndarray, list[str]]:
         return audio, reader.warnings
 
 
-@pytest.mark.parametrize("suffix", ["ogg", "opus", "mp3", "id3.mp3", "flac", "wav", "aiff"])
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(
+    ("suffix", "count"),
+    [
+        *itertools.product(["ogg", "opus", "mp3", "id3.mp3", "flac", "wav", "aiff"], [2, 3]),
+        *(("au", 2), ("caf", 2), ("w64", 3), ("rf64", 2)),
+    ],
+)
 def test_joined_files_are_read_as_each_alone_one_behind_the_other(tmp_path, suffix, count):
     parts = [encode(tmp_path, suffix, seed, 2.1 - 0.3 * seed) for seed in range(count)]
     expected = np.concatenate([read(part) for part in parts], axis=1)
@@ -122,6 +130,31 @@ def test_reading_ends_where_rate_or_channels_change_and_says_so(tmp_path, suffix
         "is only read up to its part 2" in text and f"has {channels} channels at {rate} Hz" in text
         for text in warnings
     )
+
+
+def test_another_format_behind_is_read_where_a_header_says_that_its_own_ends(tmp_path):
+    parts = [encode(tmp_path, suffix, seed, 1) for seed, suffix in enumerate(("wav", "flac"))]
+    expected = np.concatenate([read(part) for part in parts], axis=1)
+    np.testing.assert_array_equal(read(join(parts)), expected)
+
+
+def test_a_chunk_behind_the_samples_of_w64_is_none_of_them(tmp_path):
+    path = encode(tmp_path, "w64", 0, 1)
+    content, chunk = path.read_bytes(), b"levl" + bytes(12) + struct.pack("<Q", 424) + b"!" * 400
+    size = struct.pack("<Q", len(content) + len(chunk))
+    path.write_bytes(content[:16] + size + content[24:] + chunk)
+    audio, warnings = read_with_warnings(path)
+    assert (audio.shape, warnings) == ((2, RATE), [])
+
+
+def test_what_ffmpeg_leaves_out_of_joined_mp4_files_is_said(tmp_path, need_ffmpeg):
+    wav = encode(tmp_path, "wav", 0, 1)
+    part = tmp_path / "a.m4a"
+    execute(need_ffmpeg, "-v", "error", "-i", wav, part)
+    _, warnings = read_with_warnings(part)
+    assert warnings == []
+    _, warnings = read_with_warnings(join([part, part]))
+    assert "is several mp4 files joined into one" in warnings[0]
 
 
 def test_an_ordinary_file_is_no_join(tmp_path):

@@ -1,13 +1,13 @@
-"""Chunks of wav, w64, AIFF and CAF files, by their names."""
+"""Chunks of wav, w64, AIFF and CAF files by their names, and where such files end."""
 
 from __future__ import annotations
 
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from .sections import Section, open_bytes
+from .sections import Section, count_bytes, open_bytes
 
 # What is read of a chunk: those that are looked for are small.
 CHUNK_BYTES = 1 << 16
@@ -48,6 +48,7 @@ def read_chunk(source: Path | Section, name: bytes) -> bytes:
     name
         Four bytes; of the sixteen in w64 they are the first.
     """
+    length = count_bytes(source)
     with open_bytes(source) as file:
         form = _FORMS.get(file.read(4))
         if form is None:
@@ -60,5 +61,72 @@ def read_chunk(source: Path | Section, name: bytes) -> bytes:
                 break
             if found[:4] == name:
                 return file.read(min(size, CHUNK_BYTES))
-            file.seek(min(size + -size % form.padding, 1 << 62), os.SEEK_CUR)
+            if size > length:  # damaged; no seek can go there
+                break
+            file.seek(size + -size % form.padding, os.SEEK_CUR)
         return b""
+
+
+def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:
+    """Where a file in a file ends by what its own header says; None if that is nothing.
+
+    Parameters
+    ----------
+    file
+        What holds it.
+    at
+        Its first byte.
+    length
+        Of what holds it.
+    """
+    file.seek(at)
+    head = file.read(28).ljust(28, b"\0")
+    magic = head[:4]
+    if magic in (b"RIFF", b"RIFX", b"FORM"):
+        (size,) = struct.unpack_from("<I" if magic == b"RIFF" else ">I", head, 4)
+        end = at + 8 + size + size % 2 if size else None
+    elif magic == b"RF64":
+        (size,) = struct.unpack_from("<Q", head, 20)
+        end = at + 8 + size + size % 2
+    elif magic == b"riff":
+        (size,) = struct.unpack_from("<Q", head, 16)
+        end = at + size
+    elif magic in (b".snd", b"dns."):
+        begin, size = struct.unpack_from(">II" if magic == b".snd" else "<II", head, 4)
+        end = at + begin + size if size else None
+    elif magic == b"caff":
+        end = _end_of_caf(file, at + 8, length)
+    else:
+        end = None
+    return end if end is not None and at < end <= length else None
+
+
+def is_joined_mp4(path: Path) -> bool:
+    """Whether an mp4 file stands behind another one in a file."""
+    length, at = count_bytes(path), 0
+    with path.open("rb") as file:
+        while at + 8 <= length:
+            file.seek(at)
+            head = file.read(16).ljust(16, b"\0")
+            size, name, long = struct.unpack(">I4sQ", head)
+            size = long if size == 1 else size
+            if (name == b"ftyp") != (at == 0):  # no mp4, or one behind
+                return at > 0
+            if size < 8:  # the rest, or damaged
+                return False
+            at += size
+    return False
+
+
+def _end_of_caf(file: BinaryIO, at: int, length: int) -> int | None:
+    """Where chunks end that say nothing of the whole: at the end, or where a file begins."""
+    header = _FORMS[b"caff"].header
+    while at < length:
+        file.seek(at)
+        name, size = header.unpack(file.read(header.size).ljust(header.size, b"\0"))
+        if name == b"caff":
+            return at
+        if not 0 <= size <= length:
+            return None
+        at += header.size + size
+    return at

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import AudioError
 from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
+from .chunks import is_joined_mp4
 from .decoder import AudioInfo, Block
 from .lengths import LengthClaim
 
@@ -180,6 +181,11 @@ class FfmpegDecoder:
             self._begin()
             if track is None and taken is not None and len(tracks.audio) > 1:
                 self._tell_choice(tracks, taken)
+            if is_joined_mp4(path):
+                self.warnings.append(
+                    f"{path} is several mp4 files joined into one, of which players read the first "
+                    "only; join them with ffmpeg's concat instead"
+                )
             duration = self._duration(tracks, taken)
         except BaseException:
             self.close()

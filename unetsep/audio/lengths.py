@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
+from .chunks import read_chunk
 from .flac import flac_forms, flac_total
 from .ogg import without_pre_skip
 from .sections import Section, count_bytes, open_bytes
@@ -97,6 +98,8 @@ def claim_length(
         return _claim_mp3_within(path, data, frames)
     if subtype == "GSM610" and container in GSM_BLOCKS:
         frames = min(frames, _gsm_frames(path, container, frames))
+    if container == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
+        frames = min(frames, _w64_frames(path, frames))
     if container == "FLAC":
         return _claim_flac(path, frames, sample_rate)
     promised = round(frames / (1 - min(missing_share(path, container), 0.999)))
@@ -167,6 +170,15 @@ def _gsm_frames(path: Path | Section, container: str, frames: int) -> int:
     held = count_bytes(path) - begin
     size = held if is_open_ended(container, claimed) else min(held, claimed)
     return size // block_bytes * block_frames
+
+
+def _w64_frames(path: Path | Section, frames: int) -> int:
+    """Samples in the data chunk of a w64 file: libsndfile takes what follows it for samples."""
+    data, form = _sample_data(path, "W64"), read_chunk(path, b"fmt ")
+    if data is None or len(form) < 14:
+        return frames
+    (block_bytes,) = struct.unpack_from("<H", form, 12)
+    return data[1] // block_bytes if block_bytes else frames
 
 
 def is_open_ended(container: str, size: int) -> bool:
@@ -305,7 +317,7 @@ def _w64(file: BinaryIO) -> tuple[int, int] | None:
         (size,) = _unpack(file, "<q")  # counts its own 24 bytes of header
         if guid.startswith(b"data"):
             return None if size <= 24 else (file.tell(), size - 24)
-        if size < 24:
+        if not 24 <= size < 2**40:  # damaged; no seek can go there
             return None
         file.seek((size - 24 + 7) // 8 * 8, os.SEEK_CUR)
     return None
@@ -315,7 +327,7 @@ def _caf(file: BinaryIO) -> tuple[int, int] | None:
     file.seek(8)
     while len(name := file.read(4)) == 4:
         (size,) = _unpack(file, ">q")
-        if size < 0:  # -1: until the end of the file
+        if not 0 <= size < 2**40:  # -1: until the end of the file; or damaged
             return None
         if name == b"data":
             return file.tell(), size

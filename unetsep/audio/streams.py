@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from .chunks import end_by_header
 from .flac import FLAC_MARK
 from .lengths import after_end_tags, mp3_claim, mp3_frame
 from .sections import Section, count_bytes
 
 CHUNK_BYTES = 1 << 20
+# How files begin that may stand behind another one.
+BEGINNINGS = (
+    *(b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b".snd", b"dns.", b"caff"),
+    *(b"fLaC", b"OggS"),
+)
 
 
 def find_sections(path: Path, container: str) -> list[Section]:
@@ -34,9 +40,7 @@ def find_sections(path: Path, container: str) -> list[Section]:
         "FLAC": _flac_begins,
         "MP3": _mp3_begins,
         "MPEG": _mp3_begins,
-        "WAV": _riff_begins,
-        "WAVEX": _riff_begins,
-        "AIFF": _riff_begins,
+        **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"), _container_begins),
     }.get(container)
     size = count_bytes(path)
     if find is None or (find is _mp3_begins and _is_one_mp3(path)):
@@ -94,19 +98,15 @@ def _flac_begins(file: BinaryIO, _size: int) -> Iterator[int]:
         tail = data[-7:]
 
 
-def _riff_begins(file: BinaryIO, _size: int) -> Iterator[int]:
+def _container_begins(file: BinaryIO, size: int) -> Iterator[int]:
+    """Where a file of any kind begins that stands where a header says that its own ends."""
     at = 0
-    while True:
-        file.seek(at)
-        head = file.read(12)
-        if len(head) < 12 or head[:4] not in (b"RIFF", b"RIFX", b"FORM"):
+    while (end := end_by_header(file, at, size)) is not None:
+        file.seek(end)
+        if file.read(4) not in BEGINNINGS:
             return
-        if at:
-            yield at
-        (length,) = struct.unpack("<I" if head[:4] == b"RIFF" else ">I", head[4:8])
-        if length == 0:
-            return
-        at += 8 + length + length % 2
+        yield end
+        at = end
 
 
 def _mp3_begins(file: BinaryIO, size: int) -> Iterator[int]:

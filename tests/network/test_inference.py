@@ -12,9 +12,10 @@ from torch.utils._pytree import tree_leaves
 from unetsep.config import ModelConfig
 from unetsep.network.build import build, for_inference
 from unetsep.network.guided import Guided
-from unetsep.network.inference import Doubling
+from unetsep.network.inference import Doubling, InferenceUNet
 from unetsep.network.low_band import network_inputs
 from unetsep.network.masks import MaskNetwork
+from unetsep.network.presets import spleeter_config
 from unetsep.weights.load import load_network
 
 SMALL = ModelConfig(bins=128, filters=(4, 6, 8), segment_frames=64)
@@ -147,9 +148,11 @@ def place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-# Of its bytes: the convolutions in fp32 once; in bf16 scaled, as a weight and in its order.
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1.4), (torch.bfloat16, 2.0)])
-def test_making_the_default_ready_copies_its_weights_once(dtype: torch.dtype, limit: float) -> None:
+# Of its bytes: the convolutions mirrored, scaled and laid out; in bf16 in that type, too.
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2.4), (torch.bfloat16, 2.8)])
+def test_making_the_default_ready_copies_its_weights_few_times(
+    dtype: torch.dtype, limit: float
+) -> None:
     with AllocatedBytes() as loading:
         net = load_network("default")
     assert isinstance(net, Guided)
@@ -208,3 +211,24 @@ def test_no_more_is_moved_than_must_be(name: str, dtype: torch.dtype, limit: flo
         with CopiedBytes() as copied:
             masks = net(*inputs)
     assert copied.count / masks.nbytes < limit
+
+
+# Where a factor is negative what follows a ReLU cannot be folded into what comes before it.
+@pytest.mark.parametrize("least", [0.5, -1.5])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_a_network_that_pads_like_tensorflow_is_computed_mirrored(
+    dtype: torch.dtype, error: float, least: float
+) -> None:
+    torch.manual_seed(0)
+    config = spleeter_config(2, (4, 16, 8), bins=128)
+    net = build(dataclasses.replace(config, networks="joint", activation="relu")).eval()
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, least, 1.5)
+            nn.init.normal_(norm.bias)
+    fast = for_inference(net, dtype)
+    assert isinstance(fast, InferenceUNet)
+    assert fast.mirrored
+    magnitude = torch.rand(2, 2, 64, 128).mT
+    with torch.inference_mode():
+        assert (fast(magnitude) - net(magnitude)).abs().max() < error

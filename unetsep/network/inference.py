@@ -18,15 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ModelConfig
-from .layers import BinMixing, Mixing, SameConvTranspose2d
+from .layers import BinMixing, Mixing, SameConv2d, SameConvTranspose2d
 from .masks import activate
 from .unet import UNet, compress
 
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
 # in fp32 with multiples of it only, and slow in bf16 always.
 LANES = 16
-# Up to so many channels a transposed convolution that pads as TensorFlow does is slow.
-SLOW_SAME = 32
 # Frames of the head's output that become masks at once, an even number: 0.5 MB, to stay in
 # the cache.
 MASK_FRAMES = 16
@@ -114,6 +112,12 @@ class InferenceUNet(InferenceNetwork):
         super().__init__(network.config)
         self.dtype = dtype
         given, network = network, _twin(network).cpu().float().eval()
+        self.mirrored = self.config.padding == "same" and not self.config.bin_units
+        if self.mirrored:
+            for block in (*network.encoder, *network.decoder):
+                assert isinstance(block, nn.Sequential)
+                block[0] = mirrored(block[0])
+            network.head = mirrored(network.head)
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 fold_norm(block)
@@ -151,7 +155,10 @@ class InferenceUNet(InferenceNetwork):
     def output(self, normalised: Tensor) -> UNetLogits:
         """See `UNet.output`."""
         axes = (len(self.config.stems), self.config.channels)
-        return UNetLogits(self.head, self.head(self._hidden(normalised)), axes)
+        if not self.mirrored:
+            return UNetLogits(self.head, self.head(self._hidden(normalised)), axes)
+        output = self.head(self._hidden(normalised.flip(2, 3)))
+        return MirroredLogits(self.head, output, axes, normalised.shape[2:])
 
     def _hidden(self, normalised: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
@@ -187,6 +194,57 @@ class UNetLogits:
         """Logits ``(batch, stems, channels, frames, bins)``, fp32; see `DoublingHead.ordered`."""
         part = self.head.ordered(self.output, start, stop, bins)
         return part.view(len(part), *self.axes, *part.shape[2:])
+
+
+class MirroredLogits(UNetLogits):
+    """The logits of a network whose layers were `mirrored`.
+
+    Parameters
+    ----------
+    head, output, axes
+        As for `UNetLogits`.
+    size
+        Bins and frames.
+    """
+
+    def __init__(
+        self,
+        head: DoublingHead | DilatedHead,
+        output: Tensor,
+        axes: tuple[int, int],
+        size: Sequence[int],
+    ) -> None:
+        super().__init__(head, output, axes)
+        self.bins, self.frames = size
+
+    def __call__(self, start: int, stop: int, bins: slice = ALL) -> Tensor:
+        """See `UNetLogits`."""
+        if bins != ALL:
+            bins = slice(self.bins - bins.stop, self.bins - bins.start)
+        return super().__call__(self.frames - stop, self.frames - start, bins).flip(-2, -1)
+
+
+def mirrored(layer: nn.Module) -> nn.Module:
+    """A layer that does to spectra with both axes reversed what the given one does to others.
+
+    TensorFlow pads ``same`` convolutions by one element more after an even axis than before it,
+    torch the other way round: the mirrored layer is one of torch's own, without another copy.
+    Transposed convolutions, too, are faster so.
+    """
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    kernel = layer.kernel_size[0]
+    new: Any = copy.copy(layer)
+    if isinstance(layer, SameConv2d):
+        new = nn.Conv2d(1, 1, kernel, 2, kernel // 2, bias=False)
+    elif isinstance(layer, SameConvTranspose2d):
+        new = nn.ConvTranspose2d(1, 1, kernel, 2, kernel // 2, output_padding=1, bias=False)
+    new.in_channels, new.out_channels = layer.in_channels, layer.out_channels
+    new._parameters = {
+        "weight": nn.Parameter(layer.weight.detach().flip(2, 3), requires_grad=False),
+        "bias": layer.bias,
+    }
+    result: nn.Module = new
+    return result
 
 
 class Subpixels(nn.Module):
@@ -275,10 +333,7 @@ class Doubling(nn.Module):
         self.channels = layer.out_channels
         self.register_buffer("floor", None if floor is None else floor.to(dtype))
         self.form: nn.Module
-        fast = dtype == torch.float32 and self.channels % LANES == 0
-        if isinstance(layer, SameConvTranspose2d):  # one row and column more, slow at high rates
-            fast = fast and self.channels > SLOW_SAME
-        if fast:
+        if dtype == torch.float32 and self.channels % LANES == 0:
             self.form = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
             self.form = Subpixels(layer, dtype)

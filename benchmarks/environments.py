@@ -84,6 +84,11 @@ def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001 (call
     return _ours("unetsep", ())
 
 
+def fast(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001
+    """The same with the model ``fast``."""
+    return _ours("unetsep fast", ("--model", "fast"))
+
+
 def _ours(name: str, options: Sequence[str], home: Path | None = None) -> Tool:
     def command(song: Path, folder: Path) -> list[str | Path]:
         words = [*UNETSEP, "separate", song, "-o", folder, "--quiet"]
@@ -148,24 +153,28 @@ def openunmix(cache: Path, pip_args: Sequence[str]) -> Tool:
     return Tool("openunmix", command, {}, versions(python, ["openunmix", "torch"]))
 
 
-def demucs(cache: Path, pip_args: Sequence[str]) -> Tool:
-    """Demucs's own command with Hybrid Transformer Demucs."""
+def demucs(cache: Path, pip_args: Sequence[str], jobs: int = 0) -> Tool:
+    """Demucs's own command with Hybrid Transformer Demucs, with ``-j`` if told so."""
     python = environment("demucs", cache, pip_args)
     models = cache / "demucs-models"
     if not (models / "random.th").is_file():
         subprocess.run([python, RUNNERS / "demucs_model.py", models], check=True)
 
     def command(song: Path, folder: Path) -> list[str | Path]:
-        return [python, "-m", "demucs", "--repo", models, "-n", "random", "-o", folder, song]
+        words = [python, "-m", "demucs", "--repo", models, "-n", "random", "-o", folder, song]
+        return [*words, "-j", str(jobs)] if jobs else words
 
-    return Tool("demucs", command, {}, versions(python, ["demucs", "torch"]))
+    name = f"demucs -j {jobs}" if jobs else "demucs"
+    return Tool(name, command, {}, versions(python, ["demucs", "torch"]))
 
 
 TOOLS: dict[str, Callable[[Path, Sequence[str]], Tool]] = {
     "unetsep": unetsep,
+    "fast": fast,
     "spleeter": spleeter,
     "openunmix": openunmix,
     "demucs": demucs,
+    "demucs-2": functools.partial(demucs, jobs=2),
     "imported": imported,
     "imported-exact": functools.partial(imported, exact=True),
 }

@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--song", type=Path, help="default: a synthetic one")
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 180, 600])
-    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS)[:4])
+    parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS)[:6])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--once", nargs="*", default=["demucs"], help="only in the first round")
     parser.add_argument("--cores", type=int, nargs="+", help="numbers of the cores to use")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ STAGES = {
         "weights.load:load_network",
         "separator:load_network",
         "network.inference:InferenceUNet.__init__",
+        "network.guided:InferenceGuided.__init__",
     ],
     "decode": [
         "audio.libsndfile:LibsndfileDecoder.read",
@@ -127,6 +129,20 @@ def profile(source: Path, words: list[str]) -> dict[str, float]:
     return {stage: found.get(stage, 0.0) for stage in order}
 
 
+def memory_rate(megabytes: int = 256, rounds: int = 5) -> float:
+    """GB/s of ``a = b + 3 c`` by one thread, three arrays that no cache holds (McCalpin 1995)."""
+    import torch
+
+    torch.set_num_threads(1)
+    a, b, c = torch.ones(3, megabytes << 18).unbind()
+    least = math.inf
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        torch.add(b, c, alpha=3, out=a)
+        least = min(least, time.perf_counter() - begun)
+    return 3 * a.nbytes / least / 1e9
+
+
 def picture(path: Path, results: list[dict[str, Any]]) -> None:
     """One bar for each checkout, of its stages."""
     from matplotlib.figure import Figure
@@ -175,9 +191,12 @@ def main() -> None:
                 stages[name].append(profile(source, words))
                 walls[name].append(measure(whole, checkout(source)).wall)
     results: list[dict[str, Any]] = []
+    rate = memory_rate()
+    print(f"memory moves {rate:.1f} GB/s by one thread (STREAM's triad)")
     for name in names:
         least = {stage: min(run[stage] for run in stages[name]) for stage in stages[name][0]}
-        results.append({"name": name, "stages": least, "wall": min(walls[name])})
+        wall = min(walls[name])
+        results.append({"name": name, "stages": least, "wall": wall, "memory_gb_s": rate})
         print(f"{name}: {min(walls[name]):.2f} s by the clock, all cores")
         for stage, seconds in (*least.items(), ("sum", sum(least.values()))):
             print(f"  {stage:18} {seconds:7.3f} CPU s")

@@ -347,3 +347,17 @@ def test_channels_that_ffmpeg_leaves_in_another_order_are_put_into_that_of_wav(
 )
 def test_speakers_that_wav_has_no_word_for_are_none(text):
     assert channel_speakers(text, 4) == ()
+
+
+def test_a_voc_file_of_many_blocks_holds_no_heads_of_blocks_as_samples(
+    song, need_ffmpeg, monkeypatch
+):
+    source = song("a.wav", seconds=0.5, subtype="PCM_16")
+    path = convert(need_ffmpeg, source, "a.voc")
+    np.testing.assert_array_equal(read(path), read(source))
+    one = path.with_name("one.voc")
+    soundfile.write(one, read(source).T, RATE, subtype="PCM_16")
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    np.testing.assert_array_equal(read(one), read(source))
+    with pytest.raises(AudioError, match="of a kind that is not supported without ffmpeg"):
+        AudioReader(path)

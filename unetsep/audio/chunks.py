@@ -1,4 +1,4 @@
-"""Chunks of wav, w64, AIFF and CAF files by their names, and where such files end."""
+"""Chunks of wav, w64, AIFF and CAF files by their names, where such files end, blocks of voc."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .sections import Section, count_bytes, open_bytes
 
 # What is read of a chunk: those that are looked for are small.
 CHUNK_BYTES = 1 << 16
+# Kinds of blocks in voc files: sound, more of it, silence, repetition, sound of another header.
+VOC_SOUND = (1, 2, 3, 6, 9)
 
 
 class _Form(NamedTuple):
@@ -99,6 +101,21 @@ def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:
     else:
         end = None
     return end if end is not None and at < end <= length else None
+
+
+def sound_blocks(path: Path) -> int:
+    """How many blocks of a voc file hold sound, or silence, or are to be repeated."""
+    count = 0
+    with path.open("rb") as file:
+        file.seek(20)
+        at = int.from_bytes(file.read(2), "little")
+        while True:
+            file.seek(at)
+            head = file.read(4)
+            if len(head) < 4 or head[0] == 0:
+                return count
+            count += head[0] in VOC_SOUND
+            at += 4 + int.from_bytes(head[1:], "little")
 
 
 def is_joined_mp4(path: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError
+from .chunks import sound_blocks
 from .decoder import AudioInfo, Block, Decoder
 from .lengths import LengthClaim
 from .libsndfile import LibsndfileDecoder
@@ -16,6 +17,7 @@ from .sections import Section
 from .streams import find_sections
 
 SKIP_FRAMES = 1 << 16
+UNSUPPORTED_ENCODING = 4  # as libsndfile counts its errors
 
 
 def open_streams(path: Path) -> Decoder:
@@ -37,6 +39,9 @@ def open_streams(path: Path) -> Decoder:
             raise
         return JoinedDecoder(path, sections)
     try:
+        if decoder.container == "VOC" and sound_blocks(path) > 1:
+            # libsndfile takes the heads of all blocks but the first for samples.
+            raise soundfile.LibsndfileError(UNSUPPORTED_ENCODING)
         sections = find_sections(path, decoder.container)
     except BaseException:
         decoder.close()

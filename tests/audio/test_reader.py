@@ -244,9 +244,21 @@ def unsupported(song, tmp_path):
     """Files of which libsndfile knows the container but not the encoding."""
     wav = song("a.wav", seconds=0.5, subtype="PCM_32")
     execute("flac", "-s", "-o", tmp_path / "a.flac", wav)
-    for name, codec in (("a.ogg", "flac"), ("a.caf", "alac")):
+    for name, codec in (("a.ogg", "flac"), ("a.caf", "alac"), ("g722.wav", "adpcm_g722")):
         execute("ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, tmp_path / name)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("codec", "subtype", "depth"),
+    [("pcm_f32le", "FLOAT", "32f"), ("pcm_f64le", "DOUBLE", "64f"), ("pcm_s32le", "PCM_32", "32")],
+)
+def test_floats_of_w64_are_not_read_as_integers(song, tmp_path, codec, subtype, depth):
+    wav, path = song("a.wav", seconds=0.5, subtype=subtype), tmp_path / "a.w64"
+    execute("ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, path)
+    with AudioReader(path) as reader:
+        assert (reader.info.bit_depth, reader.warnings) == (depth, [])
+    np.testing.assert_array_equal(read(path), read(wav))
 
 
 def told(path: Path) -> str:
@@ -259,7 +271,7 @@ def told(path: Path) -> str:
         return str(error)
 
 
-@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.caf"])
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.caf", "g722.wav"])
 def test_what_is_not_supported_is_not_called_damaged(unsupported, name, monkeypatch):
     path = unsupported / name
     # Not every ffmpeg reads FLAC of 32 bits; a newer libsndfile may.

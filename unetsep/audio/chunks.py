@@ -40,8 +40,8 @@ def byte_order(source: Path | Section) -> str:
         return ">" if file.read(4) == b"RIFX" else "<"
 
 
-def read_chunk(source: Path | Section, name: bytes) -> bytes:
-    """The beginning of the first chunk of a name; empty where there is none.
+def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
+    """Place and size of the content of the first chunk of a name; None where there is none.
 
     Parameters
     ----------
@@ -54,19 +54,28 @@ def read_chunk(source: Path | Section, name: bytes) -> bytes:
     with open_bytes(source) as file:
         form = _FORMS.get(file.read(4))
         if form is None:
-            return b""
+            return None
         file.seek(form.begin)
         while len(header := file.read(form.header.size)) == form.header.size:
             found, size = form.header.unpack(header)
             size -= form.header.size if form.counts_header else 0
-            if size < 0:  # damaged, or in CAF: up to the end of the file
-                break
-            if found[:4] == name:
-                return file.read(min(size, CHUNK_BYTES))
-            if size > length:  # damaged; no seek can go there
+            if found[:4] == name and size >= 0:
+                return file.tell(), size
+            # Up to the end of the file, in CAF; or damaged, and no seek can go there.
+            if not 0 <= size <= length:
                 break
             file.seek(size + -size % form.padding, os.SEEK_CUR)
+        return None
+
+
+def read_chunk(source: Path | Section, name: bytes) -> bytes:
+    """The beginning of the content that `find_chunk` finds; empty where there is none."""
+    place = find_chunk(source, name)
+    if place is None:
         return b""
+    with open_bytes(source) as file:
+        file.seek(place[0])
+        return file.read(min(place[1], CHUNK_BYTES))
 
 
 def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .chunks import read_chunk
+from .chunks import find_chunk, read_chunk
 from .flac import flac_forms, flac_total
 from .ogg import without_pre_skip
 from .sections import Section, count_bytes, open_bytes
@@ -24,6 +24,8 @@ from .sections import Section, count_bytes, open_bytes
 # than 2^31 or 2^32, or at a round number.
 OPEN_ENDED = 0x7FFF_0000
 ROUND_SIZE = 10**9
+# In wav and w64: what says that the encoding stands elsewhere; floats, A-law and mu-law.
+EXTENSIBLE, NO_INTEGERS = 0xFFFE, (3, 6, 7)
 # GSM 06.10 is stored in blocks of so many bytes, for so many samples.
 GSM_BLOCKS = {"WAV": (65, 320), "WAVEX": (65, 320), "RF64": (65, 320), "W64": (65, 320)}
 OPUS_RATE = 48_000  # in which Opus counts, whatever rate it is decoded at
@@ -109,6 +111,8 @@ def claim_length(
             f"{path} has no end mark, as if it was cut off; {frames / sample_rate:.2f} s are there",
         )
     claim = LengthClaim(promised, available=frames, slack=0, warnings=warnings)
+    if container == "W64":
+        return replace(claim, patch=_w64_format(path))
     if subtype == "OPUS" and (head := without_pre_skip(path)):
         skip, page = head
         return replace(claim, patch=(0, page), skip=skip * sample_rate // OPUS_RATE)
@@ -179,6 +183,18 @@ def _w64_frames(path: Path | Section, frames: int) -> int:
         return frames
     (block_bytes,) = struct.unpack_from("<H", form, 12)
     return data[1] // block_bytes if block_bytes else frames
+
+
+def _w64_format(path: Path | Section) -> tuple[int, bytes] | None:
+    """Place and bytes of the encoding of a w64 file, where libsndfile takes it for integers.
+
+    It passes over what the extensible form of a header says of the encoding.
+    """
+    place, form = find_chunk(path, b"fmt "), read_chunk(path, b"fmt ")
+    if place is None or len(form) < 26:
+        return None
+    tag, encoding = struct.unpack_from("<H22xH", form)
+    return (place[0], form[24:26]) if tag == EXTENSIBLE and encoding in NO_INTEGERS else None
 
 
 def is_open_ended(container: str, size: int) -> bool:

@@ -69,7 +69,7 @@ class LibsndfileDecoder:
             self.length = claim_length(path, file.format, frames, file.samplerate, file.subtype)
             if self.length.read_from is not None or self.length.patch is not None:
                 file = self._open()
-            if self.length.patch is not None:
+            if self.length.patch is not None and self.container != "W64":
                 frames = max(0, file.frames - self.length.skip)
                 self.length = replace(self.length, frames=frames, available=frames)
             depth = _bit_depth(file.subtype)

@@ -20,12 +20,15 @@ import soundfile
 
 from ..config import MAX_CHANNELS
 from ..errors import AudioError
+from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
 from .times import as_seconds
 
 READ_FRAMES = 65_536
+# What libsndfile reads within wav and w64, by its number there; others it calls malformed.
+WAV_ENCODINGS = (0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x38, 0x40, 0x55, 0xFFFE)
 
 
 class AudioReader:
@@ -279,12 +282,17 @@ def _open(path: Path, track: int | None) -> Decoder:
 def _is_unsupported(path: Path, reason: str) -> bool:
     """Whether libsndfile knows what a file is but not its encoding: 32-bit FLAC, ALAC in caf.
 
-    Of FLAC within Ogg, which it does not know in every build, it says less.
+    Of FLAC within Ogg, which it does not know in every build, of Speex, and of many encodings in
+    wav it says less.
     """
     if "unsupported" in reason or "unimplemented" in reason:
         return True
     with path.open("rb") as file:
-        return b"\x7fFLAC" in file.read(64)
+        head = file.read(64)
+    if head[:4] == b"OggS":
+        return b"\x7fFLAC" in head or b"Speex  " in head
+    form = read_chunk(path, b"fmt ") if head[:4] in (b"RIFF", b"RF64", b"riff") else b""
+    return len(form) >= 16 and int.from_bytes(form[:2], "little") not in WAV_ENCODINGS
 
 
 def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:

@@ -70,7 +70,7 @@ class Tool:
     variables
         Of its environment.
     versions
-        Of what it is made of.
+        Of what it is made of; of unetsep also the model.
     """
 
     name: str
@@ -79,25 +79,29 @@ class Tool:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def unetsep(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001 (called like others)
-    """The checkout this script is part of, with its default model."""
-    return _ours("unetsep", ())
+def unetsep(
+    cache: Path,  # noqa: ARG001 (called like others)
+    pip_args: Sequence[str],  # noqa: ARG001
+    *,
+    name: str = "unetsep",
+    model: str = "default",
+) -> Tool:
+    """The checkout this script is part of, with its default model or another bundled one."""
+    return _ours(name, model)
 
 
-def fast(cache: Path, pip_args: Sequence[str]) -> Tool:  # noqa: ARG001
-    """The same with the model ``fast``."""
-    return _ours("unetsep fast", ("--model", "fast"))
+def _ours(name: str, model: str, options: Sequence[str] = (), home: Path | None = None) -> Tool:
+    from unetsep.weights.manifest import model_name
 
-
-def _ours(name: str, options: Sequence[str], home: Path | None = None) -> Tool:
     def command(song: Path, folder: Path) -> list[str | Path]:
         words = [*UNETSEP, "separate", song, "-o", folder, "--quiet"]
-        return [*words, "--overwrite", *options]
+        return [*words, "--overwrite", "--model", model, *options]
 
     variables = checkout()
     if home is not None:
         variables["UNETSEP_HOME"] = str(home)
-    return Tool(name, command, variables, versions(Path(sys.executable), ["torch"]))
+    made_of = versions(Path(sys.executable), ["torch"]) | {"model": model_name(model)}
+    return Tool(name, command, variables, made_of)
 
 
 def spleeter(cache: Path, pip_args: Sequence[str]) -> Tool:
@@ -136,10 +140,9 @@ def imported(cache: Path, pip_args: Sequence[str], *, exact: bool = False) -> To
     words = [*UNETSEP, "models", "import-spleeter", models / "4stems"]
     variables = {**os.environ, **checkout(), "UNETSEP_HOME": str(home)}
     subprocess.run([*words, "--overwrite"], env=variables, check=True, stdout=subprocess.DEVNULL)
-    options = ["--model", "spleeter-4stems"]
-    if exact:
-        options += ["--overlap", "0", "--mask-extension", "zeros", "--precision", "fp32"]
-    return _ours("imported-exact" if exact else "imported", options, home)
+    options = ["--overlap", "0", "--mask-extension", "zeros", "--precision", "fp32"]
+    name = "imported-exact" if exact else "imported"
+    return _ours(name, "spleeter-4stems", options if exact else (), home)
 
 
 def openunmix(cache: Path, pip_args: Sequence[str]) -> Tool:
@@ -170,7 +173,7 @@ def demucs(cache: Path, pip_args: Sequence[str], jobs: int = 0) -> Tool:
 
 TOOLS: dict[str, Callable[[Path, Sequence[str]], Tool]] = {
     "unetsep": unetsep,
-    "fast": fast,
+    "fast": functools.partial(unetsep, name="unetsep fast", model="fast"),
     "spleeter": spleeter,
     "openunmix": openunmix,
     "demucs": demucs,

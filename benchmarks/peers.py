@@ -1,4 +1,4 @@
-"""Time and memory of whole processes, side by side: unetsep, Spleeter, Open-Unmix, Demucs.
+"""Time and memory of whole processes: unetsep and its model fast, Spleeter, Open-Unmix, Demucs.
 
     python benchmarks/peers.py --json peers.json --png peers.png
 

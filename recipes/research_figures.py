@@ -1,89 +1,132 @@
-"""The pictures of docs/research from the numbers beside them: SDR against time, error by band.
+"""The pictures and tables of docs/research from the numbers beside them.
 
     python recipes/research_figures.py
 
-writes pareto.png and bands.png into docs/research/evaluation. Times are those of
-performance/peers.json, measured in one run. The SDR of unetsep is that of evaluation/measures.json;
-the SDR of others is what they published, on whole songs, and is drawn as hollow marks.
+draws pareto.png and bands.png in docs/research/evaluation and writes the tables of measures.md.
+Times are those of performance/peers.json, measured in one run. If that did not have the default,
+its time is that of `fast` times their ratio in performance/default.json. The SDR of unetsep is that
+of evaluation/measures.json; the SDR of others is what they published, on whole songs.
+
+    unetsep eval --musdb-root MUSDB18-7 --all-losses --measures all --baselines oracle-2,mixture-4
+    python recipes/research_figures.py --report evaluation/report.json
+
+renews evaluation/measures.json first.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cards import between
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from unetsep.config import STEMS
 from unetsep.train.evaluation import figures
-from unetsep.train.evaluation.measures import BANDS
+from unetsep.train.evaluation.measures import BANDS, MEASURES
 from unetsep.train.evaluation.published import PUBLISHED
 from unetsep.train.evaluation.report import EvaluationReport, Row
 from unetsep.train.evaluation.scoring import METRICS, TrackScores
+from unetsep.train.evaluation.statistics import Interval, track_median
 
 RESEARCH = Path(__file__).parent.parent / "docs" / "research"
+PAGE = RESEARCH / "measures.md"
 LOSSES = ("mse", "mag_mse", "mel_mse", "l1", "mag_l1", "log_mse", "perceptual")
+# Those that every other is compared with, and what stands beside the losses.
+BASE, BESIDE = "mse", ("guided", "fast", "oracle-2", "mixture-4")
 SONG = 180.0
+# Models of our own tools, where the data do not name them.
+OWN = {"unetsep": "guided", "unetsep fast": "fast"}
 # What of `PUBLISHED` is the network whose time was measured.
 PUBLISHED_AS = {"spleeter": "Spleeter 4stems, masks", "openunmix": "Open-Unmix UMXHQ"}
 # Rouard, Massa, Defossez 2023, Table 1: the mean of MUSDB18-HQ's stems, 800 more songs in training.
 HTDEMUCS = 9.0
+OTHERS = {
+    "spleeter": "Spleeter 4stems\n25,000 private songs",
+    "openunmix": "Open-Unmix UMXHQ\nMUSDB18-HQ",
+    "demucs": "HT Demucs\nMUSDB18-HQ, 800 songs",
+}
 DPI = 110
-
-
-def pareto(peers: Any, measured: Any) -> Figure:
-    """Mean SDR of four stems against seconds for a song of three minutes, two cores."""
-    (length,) = (each for each in peers["lengths"] if each["seconds"] == SONG)
-    seconds = {row["tool"]: row["wall"] for row in length["rows"]}
-    published = {row.name: row.mean for row in PUBLISHED}
-    fast = next(each for each in measured["methods"] if each["name"] == "fast")
-    mean = fast["scores"]["SDR"]["mean"]
-    points = [
-        ("Spleeter 4stems\n25,000 private songs", "spleeter", published[PUBLISHED_AS["spleeter"]]),
-        ("Open-Unmix UMXHQ\nMUSDB18-HQ", "openunmix", published[PUBLISHED_AS["openunmix"]]),
-        ("HT Demucs\nMUSDB18-HQ and 800 songs", "demucs", HTDEMUCS),
-    ]
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    axes = figure.subplots()
-    span = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
-    axes.errorbar(
-        seconds["unetsep"],
-        mean["value"],
-        span,
-        fmt="o",
-        capsize=3,
-        color=figures.COLOURS[0],
-        label="measured on 7-second excerpts, with its 95% interval",
+HEADS = {"SDR": "SDR", "si-sdr": "SI-SDR", "log-wmse": "log-WMSE", "2f": "2f-model"} | {
+    name: f"LSD {place}"
+    for name, place in zip(
+        BANDS,
+        ("0 to 250 Hz", "250 Hz to 2 kHz", "2 to 8 kHz", "8 to 11 kHz", "11 to 16 kHz"),
+        strict=True,
     )
-    places = [(seconds[tool], sdr) for _, tool, sdr in points]
-    axes.plot(*np.array(places).T, "o", mfc="none", color="black", label="published, whole songs")
-    labels = [("unetsep fast", seconds["unetsep"], mean["value"])]
-    labels += [(name, seconds[tool], sdr) for name, tool, sdr in points]
-    for number, (name, x, y) in enumerate(labels):
-        below = number == 2
-        axes.annotate(
-            name,
-            (x, y),
-            textcoords="offset points",
-            xytext=(8, -26 if below else 6),
-            fontsize=8,
-            ha="right" if name.startswith("HT") else "left",
+}
+# Columns of one table: more would not fit a page.
+TABLES = (("SDR", "si-sdr", "log-wmse", "2f"), tuple(BANDS)[:3], tuple(BANDS)[3:])
+
+
+def own_times(peers: Any, apart: Any) -> dict[str, tuple[float, str]]:
+    """Seconds of our models for a song of three minutes, and how they are known if not measured.
+
+    If the run beside other tools did not have the default, ``apart`` says how many times the time
+    of `fast` it takes.
+    """
+    models = {tool: about.get("model", OWN.get(tool, "")) for tool, about in peers["tools"].items()}
+    times = {models[row["tool"]]: (row["wall"], "") for row in _rows(peers) if models[row["tool"]]}
+    default = apart["tools"]["unetsep"]["model"]
+    if default not in times:
+        (fast,) = (row["times_as_long"] for row in _rows(apart) if row["tool"] == "unetsep fast")
+        times[default] = (times["fast"][0] / fast, "\ntime by its ratio to fast")
+    return times
+
+
+def _rows(results: Any) -> Any:
+    (length,) = (each for each in results["lengths"] if each["seconds"] == SONG)
+    return length["rows"]
+
+
+def pareto(peers: Any, apart: Any, measured: Any) -> Figure:
+    """Mean SDR of four stems against seconds for a song of three minutes, two cores."""
+    seconds = {row["tool"]: row["wall"] for row in _rows(peers)}
+    published = {row.name: row.mean for row in PUBLISHED}
+    theirs = {tool: published[name] for tool, name in PUBLISHED_AS.items()} | {"demucs": HTDEMUCS}
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    label = "SDR measured here, 50 excerpts of 7 s, 95% interval"
+    for model, (time, how) in own_times(peers, apart).items():
+        mean = _method(measured, model)["scores"]["SDR"]["mean"]
+        span = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
+        colour = figures.COLOURS[0]
+        axes.errorbar(time, mean["value"], span, fmt="o", capsize=3, color=colour, label=label)
+        label = ""
+        _name(
+            axes, f"unetsep {model}{how}", time, mean["value"], (8, -14 if model == "fast" else 6)
         )
+    label = "SDR as published, 50 whole songs"
+    for tool, text in OTHERS.items():
+        axes.plot(seconds[tool], theirs[tool], "o", mfc="none", color="black", label=label)
+        label = ""
+        _name(axes, text, seconds[tool], theirs[tool], (8, -26 if tool == "openunmix" else 6))
     axes.set_xscale("log")
-    axes.set_xlim(3, 200)
+    axes.set_xlim(min(seconds.values()) / 1.5, max(seconds.values()) * 3)
     axes.set_ylim(3, 10)
-    axes.set_xticks([5, 10, 20, 50, 100])
+    axes.set_xticks([5, 10, 20, 50, 100, 200])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("seconds for a song of three minutes, cold start included (two cores)")
+    axes.set_xlabel("seconds for a song of three minutes, cold start included (two cores, one run)")
     axes.set_ylabel("SDR, mean of four stems (dB)")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize=8)
     return figure
+
+
+def _name(axes: Axes, text: str, x: float, y: float, place: tuple[int, int]) -> None:
+    axes.annotate(text, (x, y), textcoords="offset points", xytext=place, fontsize=8)
+
+
+def _method(measured: Any, name: str) -> Any:
+    return next(each for each in measured["methods"] if each["name"] == name)
 
 
 def read_report(content: Any, names: tuple[str, ...]) -> EvaluationReport:
@@ -109,20 +152,129 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
+def measures_of(report: Any) -> Any:
+    """What docs/research keeps of a report: all but others' scores, and differences song by song.
+
+    A difference is the median over songs of a loss's mean over stems minus that of `BASE`.
+    """
+    kept = {key: value for key, value in report.items() if key != "published"}
+    base = _means(_method(report, BASE))
+    kept["minus"] = {
+        loss: {
+            name: asdict(track_median(_means(_method(report, loss))[name] - base[name]))
+            for name in base
+        }
+        for loss in LOSSES
+        if loss != BASE
+    }
+    return _rounded(kept)
+
+
+def _means(method: Any) -> dict[str, np.ndarray]:
+    """The mean over stems by measure and song, NaN where a stem has none."""
+    songs = [method["tracks"][name] for name in sorted(method["tracks"])]
+    return {
+        measure: np.array(
+            [np.mean([_number(song[measure].get(s)) for s in STEMS]) for song in songs]
+        )
+        for measure in songs[0]
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def tables(measured: Any) -> dict[str, list[str]]:
+    """What stands in measures.md between marks, by their names."""
+    rows = {
+        "losses": lambda columns: _by_loss(measured, columns),
+        "beside": lambda columns: _beside(measured, columns),
+        "minus": lambda columns: _minus(measured, columns),
+    }
+    first = {"losses": "loss", "beside": "method", "minus": f"minus {BASE}"}
+    return {
+        name: ["", *(line for c in TABLES for line in (*_table(first[name], c, rows[name](c)), ""))]
+        for name in rows
+    }
+
+
+def _table(first: str, columns: tuple[str, ...], rows: Any) -> list[str]:
+    lines = [[first, *(HEADS[name] for name in columns)], ["---", *["---:"] * len(columns)]]
+    lines += [[name, *cells] for name, cells in rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _scores(measured: Any, name: str, columns: tuple[str, ...]) -> list[Interval]:
+    scores = _method(measured, name)["scores"]
+    return [Interval(**scores[column]["mean"]) for column in columns]
+
+
+def _by_loss(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Each loss with its scores, the best of a column bold."""
+    rows = [_scores(measured, loss, columns) for loss in LOSSES]
+    best = [
+        (min if _lower(name) else max)(row[at].value for row in rows)
+        for at, name in enumerate(columns)
+    ]
+    for loss, row in zip(LOSSES, rows, strict=True):
+        yield (
+            loss,
+            [
+                f"**{each}**" if each.value == top else str(each)
+                for each, top in zip(row, best, strict=True)
+            ],
+        )
+
+
+def _beside(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    for name in BESIDE:
+        yield _method(measured, name)["label"], list(map(str, _scores(measured, name, columns)))
+
+
+def _minus(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    for loss, found in measured["minus"].items():
+        yield loss, [_judged(Interval(**found[name]), lower=_lower(name)) for name in columns]
+
+
+def _judged(each: Interval, *, lower: bool) -> str:
+    if each.low <= 0 <= each.high:
+        return str(each)
+    return f"{each} {'better' if (each.high < 0) == lower else 'worse'}"
+
+
+def _lower(name: str) -> bool:
+    return name in MEASURES and MEASURES[name].lower_is_better
+
+
 def main() -> None:
     """Read, draw and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=RESEARCH / "evaluation")
+    parser.add_argument("--report", type=Path, help="of unetsep eval, to renew measures.json")
     options = parser.parse_args()
-    peers = json.loads((RESEARCH / "performance" / "peers.json").read_text("utf-8"))["results"]
-    measured = json.loads((RESEARCH / "evaluation" / "measures.json").read_text("utf-8"))
-    assert set(BANDS) <= set(measured["measures"])
+    data = RESEARCH / "evaluation" / "measures.json"
+    if options.report:
+        content = measures_of(json.loads(options.report.read_text("utf-8")))
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        data.write_text(text + "\n", encoding="utf-8")
+    peers, apart = (
+        json.loads((RESEARCH / "performance" / name).read_text("utf-8"))["results"]
+        for name in ("peers.json", "default.json")
+    )
+    measured = json.loads(data.read_text("utf-8"))
     pictures = {
-        "pareto.png": pareto(peers, measured),
+        "pareto.png": pareto(peers, apart, measured),
         "bands.png": figures.bands(read_report(measured, LOSSES)),
     }
     for name, figure in pictures.items():
-        figure.savefig(options.output / name, dpi=DPI)
+        figure.savefig(data.with_name(name), dpi=DPI)
+    for name, lines in tables(measured).items():
+        marks = (f"<!-- {name}: begin -->", f"<!-- {name}: end -->")
+        PAGE.write_text(between(PAGE, marks, lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

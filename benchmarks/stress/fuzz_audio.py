@@ -45,6 +45,7 @@ FORMATS = [
     ("aiff", "AIFF", "PCM_24"),
     ("au", "AU", "PCM_16"),
     ("caf", "CAF", "ALAC_16"),
+    ("voc", "VOC", "PCM_16"),
     ("flac", "FLAC", "PCM_16"),
     ("ogg", "OGG", "VORBIS"),
     ("opus", "OGG", "OPUS"),
@@ -58,6 +59,8 @@ MULTI_TRACK = [
     ("ogg", "libvorbis"),
     ("ts", "ac3"),
 ]
+# Likewise: of files whose speakers are named, or whose headers libsndfile misreads.
+SURROUND = [("caf", "pcm_s16be"), ("aiff", "pcm_s16be"), ("w64", "pcm_f32le"), ("wav", "pcm_s16le")]
 # What the stems of the command are written as.
 OUTPUTS = ["wav", "flac", "ogg", "mp3", "opus"]
 INTERESTING = [
@@ -89,7 +92,7 @@ def seeds() -> list[tuple[str, bytes]]:
     mp3 = found[-1][1]
     found.append(("mp3", b"ID3\x03\0\0\0\0\x10\0APIC\0\0\x08\0" + bytes(2042) + mp3))
     found.append(("mp3", mp3.replace(b"Info", b"None") * 3))
-    return found + joined(found) + multi_track()
+    return found + joined(found) + multi_track() + surround()
 
 
 def joined(found: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
@@ -116,6 +119,19 @@ def multi_track() -> list[tuple[str, bytes]]:
             path = Path(folder, f"a.{suffix}")
             command = [ffmpeg, "-v", "error", *tracks, *maps, "-c:a", codec, str(path)]
             subprocess.run(command, check=True)
+            found.append((suffix, path.read_bytes()))
+    return found
+
+
+def surround() -> list[tuple[str, bytes]]:
+    """Files of 7.1; needs ffmpeg."""
+    ffmpeg, found = find_ffmpeg(), []
+    for suffix, codec in SURROUND if ffmpeg else ():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"a.{suffix}")
+            source = "anoisesrc=d=0.1:r=48000:a=0.1,aformat=channel_layouts=7.1"
+            command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-c:a", codec]
+            subprocess.run([*command, str(path)], check=True)
             found.append((suffix, path.read_bytes()))
     return found
 

@@ -141,7 +141,7 @@ def test_a_guide_moves_along_and_stays_as_it_is() -> None:
     torch.testing.assert_close(twin(waveform), model.eval()(waveform))
 
 
-@pytest.mark.parametrize("kind", ["softmax", "spleeter", "guided"])
+@pytest.mark.parametrize("kind", ["softmax", "spleeter", "low band"])
 def test_an_exported_program_takes_clips_of_any_length(kind: str) -> None:
     model = Model(KINDS[kind]())
     # More than one unit of frames: what has length 1 is a constant to torch.export.
@@ -156,7 +156,7 @@ def test_an_exported_program_takes_clips_of_any_length(kind: str) -> None:
         torch.testing.assert_close(program.module()(waveform), model(waveform))
 
 
-@pytest.mark.parametrize("kind", ["softmax", "guided"])
+@pytest.mark.parametrize("kind", ["softmax", "low band"])
 def test_the_whole_model_compiles_as_one_graph(kind: str) -> None:
     model = Model(KINDS[kind]())
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ModelConfig
-from ..dsp.spectrogram import hann, magnitudes, overlap_add
+from ..dsp.spectrogram import magnitudes, overlap_add
 from .inference import fold_norm, fold_norm_of_sum
 from .layers import BinMixing
 from .unet import compress
@@ -77,7 +77,9 @@ def fine_magnitudes(
     # Windows of eight hops around the centres of windows of four.
     samples = functional.pad(samples, (2 * hop, 2 * hop))
     frames = samples.unfold(-1, 8 * hop, hop)
-    fine = torch.fft.rfft(frames * hann(8 * hop, samples.device))
+    # Not `hann`: what `torch.export` computes with must not be remembered.
+    window = torch.hann_window(8 * hop, dtype=torch.float32, device=samples.device)
+    fine = torch.fft.rfft(frames * window)
     first = 2 * config.low_first - SIDE
     wanted = fine[..., max(0, first) : first + fine_bins(config)].abs()
     return functional.pad(wanted, (max(0, -first), 0)).mT
@@ -177,7 +179,8 @@ class LowBand(nn.Module):
         memory when a song is separated.
         """
         seen = (compress(fine.mT, self.config, level) - self.fine_mean) / self.fine_std
-        said = torch.cat([own.mT, guide.mT], dim=1).flatten(1, 2)
+        # Stem by stem: that a view may have its axes joined, `torch.export` could not prove.
+        said = torch.cat([*own.mT.unbind(1), *guide.mT.unbind(1)], dim=1)
         said = said.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
         dtype, layout = self.head.weight.dtype, torch.channels_last
         return seen.to(dtype, memory_format=layout), said.to(dtype, memory_format=layout)

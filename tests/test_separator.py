@@ -474,7 +474,7 @@ def test_a_stream_takes_one_axis_and_gives_one(separator: Separator) -> None:
 
 
 def test_blocks_of_a_stream_must_have_the_same_channels(separator: Separator) -> None:
-    with pytest.raises(ValueError, match=r"expected blocks \(2, 'samples'\), got \(1, 9\)"):
+    with pytest.raises(ValueError, match=r"expected blocks \(2, samples\), got \(1, 9\)"):
         list(separator.stream([music(1), np.zeros((1, 9))], 44_100))
 
 

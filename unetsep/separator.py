@@ -271,7 +271,8 @@ class Separator:
             signal = as_signal(block)
             shape = signal.shape[:-1] if shape is None else shape
             if signal.shape[:-1] != shape:
-                raise ValueError(f"expected blocks {(*shape, 'samples')}, got {signal.shape}")
+                form = f"({shape[0]}, samples)" if shape else "(samples,)"
+                raise ValueError(f"expected blocks {form}, got {signal.shape}")
             check_finite(signal, rate, samples)
             samples += signal.shape[-1]
             yield signal

@@ -81,9 +81,7 @@ def test_excerpt_by_ffmpeg_is_exact(song, need_ffmpeg):
 def test_without_ffmpeg_the_message_names_file_format_and_remedy(song, need_ffmpeg, monkeypatch):
     path = convert(need_ffmpeg, song("a.wav"), "a.m4a")
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
-    with pytest.raises(
-        AudioError, match=r"a\.m4a.*\.m4a needs ffmpeg.*pip install unetsep\[ffmpeg\]"
-    ):
+    with pytest.raises(AudioError, match=r"a\.m4a.*\.m4a needs ffmpeg.*pip install imageio-ffmpeg"):
         AudioReader(path)
 
 

@@ -2,7 +2,7 @@
 
     python recipes/research_figures.py
 
-draws pareto.png and bands.png in docs/research/evaluation and writes the tables of measures.md.
+draws figure2.png, evaluation/pareto.png and bands.png, and writes the tables of measures.md.
 Times are those of performance/peers.json, measured in one run. If that did not have the default,
 its time is that of `fast` times their ratio in performance/default.json. The SDR of unetsep is that
 of evaluation/measures.json; the SDR of others is what they published, on whole songs.
@@ -266,12 +266,14 @@ def main() -> None:
         for name in ("peers.json", "default.json")
     )
     measured = json.loads(data.read_text("utf-8"))
+    everything = (*BESIDE[:2], *LOSSES, *BESIDE[2:])
     pictures = {
-        "pareto.png": pareto(peers, apart, measured),
-        "bands.png": figures.bands(read_report(measured, LOSSES)),
+        RESEARCH / "figure2.png": figures.box_plot(read_report(measured, everything)),
+        data.with_name("pareto.png"): pareto(peers, apart, measured),
+        data.with_name("bands.png"): figures.bands(read_report(measured, LOSSES)),
     }
-    for name, figure in pictures.items():
-        figure.savefig(data.with_name(name), dpi=DPI)
+    for path, figure in pictures.items():
+        figure.savefig(path, dpi=DPI)
     for name, lines in tables(measured).items():
         marks = (f"<!-- {name}: begin -->", f"<!-- {name}: end -->")
         PAGE.write_text(between(PAGE, marks, lines), encoding="utf-8")

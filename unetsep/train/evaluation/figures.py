@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
+# Wong's palette (Nature Methods, 2011), and two of Tol's: more than ten look alike.
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#882255",
+    "#999933", "#f0e442",
+)  # fmt: skip
 GREY = "#9a9a9a"
 BASELINE_MARKERS = ("_", "x", "1", "2", "+")
 DPI = 150

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from unetsep.network.build import for_inference
+from unetsep.network.low_band import network_inputs
 from unetsep.weights.load import load_network
 from unetsep.weights.model import Model
 from unetsep.weights.onnx import export_onnx
@@ -64,14 +65,17 @@ def main() -> None:
     report("cold start", starts)
     network = for_inference(load_network(options.model))
     config = Model.from_pretrained(options.model).config
-    magnitude = torch.rand(1, config.channels, config.bins, config.segment_frames)
+    shape = (1, config.channels, config.n_fft // 2 + 1, config.segment_frames)
+    inputs = network_inputs(torch.randn(shape, dtype=torch.complex64), config)
+    names = [each.name for each in session.get_inputs()]
+    arrays = {name: each.numpy() for name, each in zip(names, inputs, strict=True)}
     times = []
     with torch.inference_mode():
         for _ in range(options.pairs + 1):
             begun = time.perf_counter()
-            network(magnitude)
+            network(*inputs)
             middle = time.perf_counter()
-            session.run(None, {"magnitude": magnitude.numpy()})
+            session.run(None, arrays)
             times.append((middle - begun, time.perf_counter() - middle))
     report(f"network, {config.segment_frames} frames", times[1:])
 

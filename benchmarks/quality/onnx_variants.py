@@ -29,6 +29,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor
 
 from unetsep.network.build import for_inference
+from unetsep.network.low_band import network_inputs
 from unetsep.train.evaluation.scoring import score
 from unetsep.train.evaluation.tracks import find_tracks, read_track
 from unetsep.weights.load import load_network
@@ -48,39 +49,43 @@ class Masks(Model):
         self.fast = for_inference(load_network(model))
         self.seconds: list[float] = []
 
-    def masks_of_magnitudes(self, magnitude: Tensor) -> Tensor:
+    def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """Of onnxruntime, or of torch as it separates songs."""
         begun = time.process_time()
         if self.session is None:
-            self.fast(magnitude)
+            self.fast(magnitude, *fine)
         else:
-            (found,) = self.session.run(None, {"magnitude": magnitude.numpy()})
+            (found,) = self.session.run(None, arrays(magnitude, *fine))
         self.seconds.append(time.process_time() - begun)
         if self.session is None:
-            return super().masks_of_magnitudes(magnitude)
+            return super().masks_of_magnitudes(magnitude, *fine)
         return torch.from_numpy(found)
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """Of stereo songs alone."""
-        return self.masks_of_magnitudes(spectrum[:, :, : self.config.bins].abs())
+        return self.masks_of_magnitudes(*network_inputs(spectrum, self.config))
+
+
+def arrays(*inputs: Tensor) -> dict[str, Any]:
+    """What `network_inputs` gives, by the names of the graph's inputs."""
+    return {name: each.numpy() for name, each in zip(("magnitude", "fine"), inputs, strict=False)}
 
 
 class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Magnitudes of training songs."""
+    """What the network is given of training songs."""
 
     def __init__(self, model: Model, root: Path) -> None:
-        self.magnitudes = self._read(model, root)
+        self.inputs = self._read(model, root)
 
     @staticmethod
     def _read(model: Model, root: Path) -> Iterator[dict[str, Any]]:
         for track in find_tracks(root, "train", [str(CALIBRATION_SONGS)]):
             mixture = torch.from_numpy(np.ascontiguousarray(read_track(track, 7.0).mixture))
-            spectrum = model.spectrum(mixture[None])[:, :, : model.config.bins]
-            yield {"magnitude": spectrum.abs().numpy()}
+            yield arrays(*network_inputs(model.spectrum(mixture[None]), model.config))
 
     def get_next(self) -> dict[str, Any] | None:
         """The next song's, or None."""
-        return next(self.magnitudes, None)
+        return next(self.inputs, None)
 
 
 def write_fp16(path: Path, target: Path) -> None:

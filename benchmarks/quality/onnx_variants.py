@@ -172,7 +172,17 @@ def main() -> None:
     for name, row in rows.items():
         print(name, {key: value for key, value in row.items() if key not in ("by_song",)})
     if options.json:
-        options.json.write_text(json.dumps({"model": options.model, "variants": rows}, indent=1))
+        content = rounded({"model": options.model, "variants": rows})
+        options.json.write_text(json.dumps(content) + "\n")
+
+
+def rounded(value: Any) -> Any:
+    """All numbers to four decimals."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

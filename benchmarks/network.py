@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import save
+from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetsep.config import ModelConfig
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)  # of OpenBLAS
     keep_freed_memory()
     torch.manual_seed(0)
     networks = {model_name(each): load_network(each) for each in options.model}

@@ -3,9 +3,8 @@
     python recipes/research_figures.py
 
 draws figure2.png, evaluation/pareto.png and bands.png, and writes the tables of measures.md.
-Times are those of performance/peers.json, measured in one run. If that did not have the default,
-its time is that of `fast` times their ratio in performance/default.json. The SDR of unetsep is that
-of evaluation/measures.json; the SDR of others is what they published, on whole songs.
+Times are those of performance/peers.json, measured in one run. The SDR of unetsep is that of
+evaluation/measures.json; the SDR of others is what they published, on whole songs.
 
     unetsep eval --musdb-root MUSDB18-7 --all-losses --measures all --baselines oracle-2,mixture-4
     python recipes/research_figures.py --report evaluation/report.json
@@ -42,7 +41,7 @@ LOSSES = ("mse", "mag_mse", "mel_mse", "l1", "mag_l1", "log_mse", "perceptual")
 # Those that every other is compared with, and what stands beside the losses.
 BASE, BESIDE = "mse", ("guided", "fast", "oracle-2", "mixture-4")
 SONG = 180.0
-# Models of our own tools, where the data do not name them.
+# Models of our own tools.
 OWN = {"unetsep": "guided", "unetsep fast": "fast"}
 # What of `PUBLISHED` is the network whose time was measured.
 PUBLISHED_AS = {"spleeter": "Spleeter 4stems, masks", "openunmix": "Open-Unmix UMXHQ"}
@@ -66,43 +65,23 @@ HEADS = {"SDR": "SDR", "si-sdr": "SI-SDR", "log-wmse": "log-WMSE", "2f": "2f-mod
 TABLES = (("SDR", "si-sdr", "log-wmse", "2f"), tuple(BANDS)[:3], tuple(BANDS)[3:])
 
 
-def own_times(peers: Any, apart: Any) -> dict[str, tuple[float, str]]:
-    """Seconds of our models for a song of three minutes, and how they are known if not measured.
-
-    If the run beside other tools did not have the default, ``apart`` says how many times the time
-    of `fast` it takes.
-    """
-    models = {tool: about.get("model", OWN.get(tool, "")) for tool, about in peers["tools"].items()}
-    times = {models[row["tool"]]: (row["wall"], "") for row in _rows(peers) if models[row["tool"]]}
-    default = apart["tools"]["unetsep"]["model"]
-    if default not in times:
-        (fast,) = (row["times_as_long"] for row in _rows(apart) if row["tool"] == "unetsep fast")
-        times[default] = (times["fast"][0] / fast, "\ntime by its ratio to fast")
-    return times
-
-
-def _rows(results: Any) -> Any:
-    (length,) = (each for each in results["lengths"] if each["seconds"] == SONG)
-    return length["rows"]
-
-
-def pareto(peers: Any, apart: Any, measured: Any) -> Figure:
+def pareto(peers: Any, measured: Any) -> Figure:
     """Mean SDR of four stems against seconds for a song of three minutes, two cores."""
-    seconds = {row["tool"]: row["wall"] for row in _rows(peers)}
+    (length,) = (each for each in peers["lengths"] if each["seconds"] == SONG)
+    seconds = {row["tool"]: row["wall"] for row in length["rows"]}
     published = {row.name: row.mean for row in PUBLISHED}
     theirs = {tool: published[name] for tool, name in PUBLISHED_AS.items()} | {"demucs": HTDEMUCS}
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     label = "SDR measured here, 50 excerpts of 7 s, 95% interval"
-    for model, (time, how) in own_times(peers, apart).items():
+    for tool, model in OWN.items():
+        time = seconds[tool]
         mean = _method(measured, model)["scores"]["SDR"]["mean"]
         span = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
         colour = figures.COLOURS[0]
         axes.errorbar(time, mean["value"], span, fmt="o", capsize=3, color=colour, label=label)
         label = ""
-        _name(
-            axes, f"unetsep {model}{how}", time, mean["value"], (8, -14 if model == "fast" else 6)
-        )
+        _name(axes, f"unetsep {model}", time, mean["value"], (8, -14 if model == "fast" else 6))
     label = "SDR as published, 50 whole songs"
     for tool, text in OTHERS.items():
         axes.plot(seconds[tool], theirs[tool], "o", mfc="none", color="black", label=label)
@@ -261,15 +240,12 @@ def main() -> None:
         content = measures_of(json.loads(options.report.read_text("utf-8")))
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         data.write_text(text + "\n", encoding="utf-8")
-    peers, apart = (
-        json.loads((RESEARCH / "performance" / name).read_text("utf-8"))["results"]
-        for name in ("peers.json", "default.json")
-    )
+    peers = json.loads((RESEARCH / "performance" / "peers.json").read_text("utf-8"))["results"]
     measured = json.loads(data.read_text("utf-8"))
     everything = (*BESIDE[:2], *LOSSES, *BESIDE[2:])
     pictures = {
         RESEARCH / "figure2.png": figures.box_plot(read_report(measured, everything)),
-        data.with_name("pareto.png"): pareto(peers, apart, measured),
+        data.with_name("pareto.png"): pareto(peers, measured),
         data.with_name("bands.png"): figures.bands(read_report(measured, LOSSES)),
     }
     for path, figure in pictures.items():

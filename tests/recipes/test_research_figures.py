@@ -37,26 +37,3 @@ def test_what_is_kept_of_a_report_is_rounded_and_compared_song_by_song() -> None
     found = {loss: gains["SDR"] for loss, gains in kept["minus"].items()}
     assert [gain["value"] for gain in found.values()] == [1, 2, 3, 4, 5, 6]
     assert [gain["tracks"] for gain in found.values()] == [2, 3, 3, 3, 3, 3]
-
-
-def test_the_default_has_a_time_of_its_own_as_soon_as_it_is_measured() -> None:
-    def results(*rows: tuple[str, str, float, float]) -> dict:
-        return {
-            "tools": {tool: {"model": model} if model else {} for tool, model, _, _ in rows},
-            "lengths": [
-                {
-                    "seconds": research_figures.SONG,
-                    "rows": [
-                        {"tool": tool, "wall": wall, "times_as_long": times}
-                        for tool, _, wall, times in rows
-                    ],
-                }
-            ],
-        }
-
-    apart = results(("unetsep", "guided", 20.0, 1.0), ("unetsep fast", "fast", 10.0, 0.5))
-    before = results(("unetsep", "fast", 4.0, 1.0), ("spleeter", "", 40.0, 10.0))
-    times = research_figures.own_times(before, apart)
-    assert {model: time for model, (time, _) in times.items()} == {"fast": 4.0, "guided": 8.0}
-    after = results(("unetsep", "guided", 7.0, 1.0), ("unetsep fast", "", 4.0, 0.6))
-    assert research_figures.own_times(after, apart) == {"guided": (7.0, ""), "fast": (4.0, "")}

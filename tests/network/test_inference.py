@@ -123,8 +123,8 @@ def test_what_separates_does_not_follow_the_network_in_training(
     assert torch.equal(ready(x), before)
 
 
-class AllocatedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all tensors that operations make while it is active."""
+class CountedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of what operations do while it is active; each kind says which."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -134,10 +134,29 @@ class AllocatedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: object, args: Any = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = {place(each) for each in tensors((args, kwargs))}
-        made = [each for each in tensors(out) if not each.is_meta and place(each) not in given]
-        self.count += sum(each.untyped_storage().nbytes() for each in made)
+        self.count += self.bytes_of(func, (args, kwargs), out)
         return out
+
+    def bytes_of(self, func: Any, given: object, out: Any) -> int:
+        raise NotImplementedError
+
+
+class AllocatedBytes(CountedBytes):
+    """Bytes of all tensors that operations make."""
+
+    def bytes_of(self, func: Any, given: object, out: Any) -> int:
+        there = {place(each) for each in tensors(given)}
+        made = [each for each in tensors(out) if not each.is_meta and place(each) not in there]
+        return sum(each.untyped_storage().nbytes() for each in made)
+
+
+class CopiedBytes(CountedBytes):
+    """Bytes that are written by operations which only move numbers or change their type."""
+
+    MOVES = frozenset({"aten::copy_", "aten::_to_copy", "aten::clone", "aten::cat", "aten::stack"})
+
+    def bytes_of(self, func: Any, given: object, out: Any) -> int:
+        return int(out.nbytes) if func.name().partition(".")[0] in self.MOVES else 0
 
 
 def tensors(values: object) -> list[torch.Tensor]:
@@ -172,24 +191,6 @@ def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> 
     x = torch.randn(2, 3, 6, 8).contiguous(memory_format=torch.channels_last)
     assert doubling.form.weight.shape[-1] == (kernel + 1) // 2
     assert torch.allclose(doubling(x).permute(0, 3, 1, 2), layer(x), atol=1e-5)
-
-
-class CopiedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes that are written by operations which only move numbers or change their type."""
-
-    MOVES = frozenset({"aten::copy_", "aten::_to_copy", "aten::clone", "aten::cat", "aten::stack"})
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: object, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func.name().partition(".")[0] in self.MOVES:
-            self.count += out.nbytes
-        return out
 
 
 # Times the bytes of the masks: input and skips in the order and type of the convolutions, what

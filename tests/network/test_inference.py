@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from unetsep.config import ModelConfig
 from unetsep.network.build import build, for_inference
 from unetsep.network.guided import Guided
-from unetsep.network.inference import Doubling, InferenceUNet
+from unetsep.network.inference import Doubling, InferenceUNet, with_remainders
 from unetsep.network.low_band import network_inputs
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.presets import spleeter_config
@@ -84,6 +85,21 @@ def test_bf16_gives_fp32_masks_within_a_hundredth(name: str) -> None:
     assert (masks - true).square().mean().sqrt() < 0.01
     if CONFIGS[name].mask == "softmax":
         assert (masks.sum(dim=1) - 1).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_the_first_weights_of_a_bf16_network_lose_little_by_rounding() -> None:
+    torch.manual_seed(0)
+    exact = nn.Conv2d(2, 16, 5, 2, 2)
+    x = torch.randn(1, 2, 32, 32)
+
+    def error(convolution: nn.Module, seen: torch.Tensor) -> float:
+        rounded = copy.deepcopy(convolution)
+        rounded.weight.data = rounded.weight.data.bfloat16().float()
+        return float((rounded(seen) - exact(x)).square().mean())
+
+    twice = with_remainders(exact, torch.bfloat16)
+    assert error(twice, torch.cat([x, x], dim=1)) < 1e-4 * error(exact, x)
 
 
 @torch.no_grad()
@@ -193,15 +209,15 @@ def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> 
     assert torch.allclose(doubling(x).permute(0, 3, 1, 2), layer(x), atol=1e-5)
 
 
-# Times the bytes of the masks: input and skips in the order and type of the convolutions, what
-# the head found in the order of the spectrum; nothing else is moved.
+# Times the bytes of the masks: input (in bf16 twice) and skips in the order and type of the
+# convolutions, what the head found in the order of the spectrum; nothing else is moved.
 @pytest.mark.parametrize(
     ("name", "dtype", "limit"),
     [
         ("default", torch.float32, 3.6),
-        ("default", torch.bfloat16, 2.2),
+        ("default", torch.bfloat16, 2.9),
         ("fast", torch.float32, 2.9),
-        ("fast", torch.bfloat16, 2.0),
+        ("fast", torch.bfloat16, 2.3),
     ],
 )
 def test_no_more_is_moved_than_must_be(name: str, dtype: torch.dtype, limit: float) -> None:

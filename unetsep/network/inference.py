@@ -121,6 +121,10 @@ class InferenceUNet(InferenceNetwork):
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 fold_norm(block)
+        if dtype != torch.float32:
+            block = network.encoder[0]
+            assert isinstance(block, nn.Sequential)
+            block[0] = with_remainders(block[0], dtype)
         raw = self.config.skips == "raw"
         self.encoder = nn.ModuleList(_Encoder(block, dtype, raw=raw) for block in network.encoder)
         self.decoder = nn.ModuleList(_Decoder(block, dtype) for block in network.decoder)
@@ -163,6 +167,8 @@ class InferenceUNet(InferenceNetwork):
     def _hidden(self, normalised: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
         hidden = normalised.transpose(2, 3).to(self.dtype)
+        if self.dtype != torch.float32:
+            hidden = torch.cat([hidden, hidden], dim=1)  # see `with_remainders`
         hidden = hidden.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for encoder in self.encoder:
@@ -245,6 +251,27 @@ def mirrored(layer: nn.Module) -> nn.Module:
     }
     result: nn.Module = new
     return result
+
+
+def with_remainders(convolution: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A convolution that sees its channels twice, the second time with what rounding took away.
+
+    Rounded weights of the first level alone make half of the difference between masks in
+    bfloat16 and in fp32. It has two or four channels, so that as many more cost next to nothing.
+
+    Parameters
+    ----------
+    convolution
+        The first of a network.
+    dtype
+        In which its weights will be rounded.
+    """
+    assert isinstance(convolution, nn.Conv2d)
+    new, weight = _twin(convolution), convolution.weight.detach()
+    both = torch.cat([weight, weight - weight.to(dtype)], dim=1)
+    new.weight = nn.Parameter(both, requires_grad=False)
+    new.in_channels = 2 * convolution.in_channels
+    return new
 
 
 class Subpixels(nn.Module):

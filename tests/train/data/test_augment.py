@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.synthetic import pcm, songs, tiny
 from unetsep.config import STEMS
@@ -47,7 +48,7 @@ def tone(frequency: float, samples: int) -> Tensor:
 
 def augment(excerpt: Tensor, change: Changes) -> Tensor:
     """One changed stem, ``(2, SAMPLES)``."""
-    return Augmenter(SAMPLES, torch.device("cpu"))([excerpt], change)[0]
+    return Augmenter(SAMPLES, torch.device("cpu"))(excerpt[None], change)[0]
 
 
 def test_nothing_changes_when_all_is_off() -> None:
@@ -177,6 +178,72 @@ def test_resident_clips_equal_those_read_from_the_cache(on: dict[str, Any]) -> N
     expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
     assert expected.shape == (30, len(STEMS), 2, plans.config.clip_samples)
     torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-5, atol=1e-6)
+
+
+ALL: dict[str, Any] = ON | {
+    "stereo_share": 0.5,
+    "drive_share": 0.5,
+    "second_share": {"other": 0.8},
+}
+# Sample 1000 of the left channel of every fifth stem, and the clips' products with a cosine, as
+# the first version made them, stem by stem.
+SAMPLE_1000 = (
+    *(0.11983066, 0.0, -0.00063331, 0.08892245, 0.06867342, 0.0810702, 0.13284141, -0.05033778),
+    *(0.02948144, -0.06906442, -0.05242215, -0.00559486, -0.04303246, -0.12565197, 0.00277855),
+    -0.1272473,
+)
+PRODUCTS = (
+    *(0.036004, -0.02597, 0.381436, -0.329712, -2.47901, 1.090898, -1.99166, 4.153015, 1.800866),
+    *(-0.780634, -1.753624, -0.413997, 0.17233, -1.126643, -1.801693, -0.46883, -0.535596),
+    *(-0.824742, -2.878337, 0.990544),
+)
+
+
+def test_clips_are_what_the_first_version_made_of_their_seed() -> None:
+    clips = ClipDataset(ClipPlanner(songs()[0], tiny(seed=3, **ALL)))
+    made = torch.stack([clips[i] for i in range(20)])
+    samples = made[:, :, 0, 1000].flatten()[::5]
+    torch.testing.assert_close(samples, torch.tensor(SAMPLE_1000), rtol=0, atol=1e-6)
+    cosine = torch.cos(torch.arange(made[0].numel(), dtype=torch.float64))
+    products = made.flatten(1).double() @ cosine
+    torch.testing.assert_close(products, torch.tensor(PRODUCTS).double(), rtol=0, atol=1e-4)
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is done to tensors, but for transforms and for views, which cost no launch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transforms = self.others = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._fft_c2c.default:
+            self.transforms += 1
+        elif not func.is_view:
+            self.others += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_many_clips_take_a_transform_for_each_stem_and_nothing_more() -> None:
+    plans = ClipPlanner(songs()[0], tiny(seed=3, **ALL | {"reverb_share": 1.0}))
+    resident, counted = ResidentClips(plans, torch.device("cpu")), []
+    for clips in (4, 16):
+        batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(clips)])
+        with Calls() as calls:
+            resident.cut(batch)
+        heard = int((batch.tracks != SILENCE).sum())
+        assert calls.transforms == heard + 2  # those of all rooms, and back
+        counted.append(calls.others)
+    assert counted[0] == counted[1] < 80
+
+
+def test_nothing_is_read_back_from_the_device_that_cuts_clips() -> None:
+    # What is in the tensors of this device nobody can know.
+    plans = ClipPlanner(songs()[0], tiny(seed=3, **ALL))
+    resident = ResidentClips(plans, torch.device("meta"))
+    clips = resident.cut(torch.utils.data.default_collate([PlanDataset(plans)[i] for i in (1, 2)]))
+    assert clips.shape == (2, len(STEMS), 2, plans.config.clip_samples)
+    assert clips.device.type == "meta"
 
 
 def test_a_stereo_image_is_turned_and_widened() -> None:

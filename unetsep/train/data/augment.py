@@ -10,9 +10,10 @@ and saturated.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -206,67 +207,124 @@ class Augmenter:
         self.bursts = torch.view_as_complex(torch.from_numpy(noise)).to(device)
         self.seconds = (torch.arange(self.bursts.shape[1]) / RATE).to(device)
 
-    def __call__(self, excerpts: Sequence[Tensor], changes: Changes) -> Tensor:
+    def __call__(self, excerpts: Tensor, changes: Changes) -> Tensor:
         """Changed stems.
+
+        Only the first transform, whose length is the excerpt's own, is done for one excerpt
+        after the other.
 
         Parameters
         ----------
         excerpts
-            int16 or float ``(samples, 2)`` each, on the device; silence follows those that
-            are shorter than their row of ``changes.lengths``.
+            int16 or float ``(excerpts, samples, 2)``, on the device. Of each as many samples
+            count as its row of ``changes.lengths`` says, and silence follows one that is shorter.
         changes
-            A row for each excerpt, in the memory of the CPU.
+            A row for each excerpt, in the memory of the CPU: what is to be done is known there,
+            without waiting for the device.
 
         Returns
         -------
         Tensor
             float32 ``(excerpts, 2, samples)``.
         """
-        device = self.curves.device
-        gains = torch.exp(changes.eq.to(device) @ self.curves)  # (excerpts, bins)
-        shape = len(excerpts), self.work
-        spectra = torch.zeros(shape, dtype=torch.complex64, device=device)
-        for row, (excerpt, length) in enumerate(
-            zip(excerpts, changes.lengths.tolist(), strict=True)
-        ):
-            stereo = torch.view_as_complex(excerpt.float())
-            spectrum = torch.fft.fft(stereo, n=length, norm="forward")
-            kept = min(length, self.work) // 2
-            gain = gains[row, : kept + 1]
-            torch.mul(spectrum[:kept], gain[:-1], out=spectra[row, :kept])
-            torch.mul(spectrum[-kept:], gain[1:].flip(0), out=spectra[row, -kept:])
-        for row, (burst, decay, wet) in enumerate(changes.reverb.tolist()):
-            if wet:
-                spectra[row] *= 1 + wet * self._room(int(burst), decay)
+        spectra = self._resampled(excerpts, changes.lengths.tolist())
+        if bool(changes.eq.any()):
+            self._equalise(spectra, changes.eq)
+        self._add_rooms(spectra, changes.reverb)
         changed = torch.view_as_real(torch.fft.ifft(spectra, norm="forward"))
-        clips = changed[:, MARGIN : MARGIN + self.samples].transpose(1, 2)
-        return _saturated(_turned(clips, changes.stereo), changes.drive)
+        clips = changed[:, MARGIN : MARGIN + self.samples]  # (excerpts, samples, 2)
+        return self._saturated(self._turned(clips, changes.stereo), changes.drive).mT
 
-    def _room(self, burst: int, decay: float) -> Tensor:
-        """Transform of a decaying noise burst of energy 1.
+    def _resampled(self, excerpts: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Transforms of excerpts as if each had ``self.work`` samples, ``(excerpts, work)``."""
+        stereo = torch.view_as_complex(excerpts.float())
+        spectra = stereo.new_empty(len(lengths), self.work)
+        parts, places, above = [], [], []
+        for excerpt, length, row in zip(stereo, lengths, spectra, strict=True):
+            spectrum = torch.fft.fft(excerpt[:length], n=length, norm="forward")
+            kept = min(length, self.work) // 2
+            parts += [spectrum[:kept], spectrum[-kept:]]
+            places += [row[:kept], row[-kept:]]
+            if 2 * kept < self.work:
+                above.append(row[kept:-kept])
+        torch._foreach_copy_(places, parts)
+        if above:
+            torch._foreach_zero_(above)
+        return spectra
 
-        It is complex, so that a channel's reverb is heard in the other one too, and that of
+    def _equalise(self, spectra: Tensor, eq: Tensor) -> None:
+        """Multiply by the gains of `Changes.eq`."""
+        with exact_products():
+            decibels = on_device(eq, spectra.device) @ self.curves
+        gains, half = decibels.exp_(), self.work // 2  # (excerpts, bins)
+        spectra[:, :half] *= gains[:, :-1]
+        spectra[:, half:] *= gains[:, 1:].flip(1)
+
+    def _add_rooms(self, spectra: Tensor, reverb: Tensor) -> None:
+        """Add to the dry sounds what `Changes.reverb` makes of them."""
+        rows = reverb[:, 2].nonzero()[:, 0]
+        if len(rows) == 0:
+            return
+        burst, seconds, wet = reverb[rows].unbind(1)
+        rates = (-math.log(1000) / seconds.double()).float()
+        bursts, rates, wet = (
+            on_device(each, spectra.device) for each in (burst.long(), rates[:, None], wet[:, None])
+        )
+        rooms = self._rooms(bursts, rates).mul_(wet).add_(1)
+        torch._foreach_mul_([spectra[row] for row in rows.tolist()], list(rooms))
+
+    def _rooms(self, bursts: Tensor, rates: Tensor) -> Tensor:
+        """Transforms of decaying noise bursts of energy 1, ``(rooms, work)``.
+
+        They are complex, so that a channel's reverb is heard in the other one too, and that of
         a mono recording is stereo.
         """
-        response = self.bursts[burst] * torch.exp(self.seconds * (-math.log(1000) / decay))
-        room: Tensor = torch.fft.fft(response, n=self.work)
-        room *= self.damping / torch.linalg.vector_norm(response)
-        return room
+        responses = self.bursts[bursts] * torch.exp(self.seconds * rates)
+        norms = torch.linalg.vector_norm(responses, dim=1, keepdim=True)
+        rooms: Tensor = torch.fft.fft(responses, n=self.work)
+        return rooms.mul_(self.damping / norms)
+
+    def _turned(self, clips: Tensor, stereo: Tensor) -> Tensor:
+        """Clips ``(excerpts, samples, 2)`` whose channels `Changes.stereo` has mixed."""
+        if bool((stereo == torch.eye(2)).all()):
+            return clips
+        with exact_products():
+            return (on_device(stereo, clips.device) @ clips.mT).mT
+
+    def _saturated(self, clips: Tensor, drive: Tensor) -> Tensor:
+        """Clips ``(excerpts, samples, 2)`` through tanh, in place, at the level that they had."""
+        rows = drive.nonzero()[:, 0]
+        if len(rows) == 0:
+            return clips
+        amounts, places = (on_device(each, clips.device) for each in (drive[rows], rows))
+        driven = clips if len(rows) == len(clips) else clips[places]
+        level = rms(driven)
+        bent = torch.tanh(driven * (amounts[:, None, None] / level))
+        return clips.index_copy_(0, places, bent.mul_(level / rms(bent)))
 
 
-def _turned(clips: Tensor, stereo: Tensor) -> Tensor:
-    """Clips ``(excerpts, 2, samples)`` with mixed channels; `Changes.stereo` is on the CPU."""
-    if bool((stereo == torch.eye(2)).all()):
-        return clips
-    return stereo.to(clips.device) @ clips
+def rms(clips: Tensor) -> Tensor:
+    """RMS of all samples of each clip ``(clips, samples, 2)``, never 0: ``(clips, 1, 1)``."""
+    # `torch.linalg.vector_norm` is faster, but 4e-6 off.
+    return clips.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-8)
 
 
-def _saturated(clips: Tensor, drive: Tensor) -> Tensor:
-    """Clips ``(excerpts, 2, samples)`` through tanh, at the level that they had."""
-    for row, amount in enumerate(drive.tolist()):
-        if amount:
-            clip = clips[row]
-            level = clip.square().mean().sqrt().clamp(min=1e-8)
-            bent = torch.tanh(clip * (amount / level))
-            clip.copy_(bent * (level / bent.square().mean().sqrt().clamp(min=1e-8)))
-    return clips
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Without the rounding of factors that a training on a GPU allows: these are clips."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU in a device's memory, without waiting for what the device does now.
+
+    Only from memory that the system never moves a GPU copies by itself.
+    """
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

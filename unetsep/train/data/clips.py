@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from .augment import Augmenter, Changes, augments, source_lengths
+from .augment import Augmenter, Changes, augments, on_device, source_lengths
 from .clip_plans import SILENCE, ClipPlanner, Plan
 
 
@@ -44,7 +44,7 @@ class ClipDataset(Dataset[Tensor]):
             excerpt: npt.NDArray[Any] = recording.stem(name)[start : start + length].T
             if self.augmenter is not None:
                 changes = Changes(*(part[row : row + 1] for part in plan.changes))
-                excerpt = self.augmenter([torch.tensor(excerpt.T)], changes)[0].numpy()
+                excerpt = self.augmenter(torch.tensor(excerpt.T[None]), changes)[0].numpy()
             excerpt = excerpt[::-1] if plan.swapped[row] else excerpt
             factor = np.float32(plan.gains[row]) / np.float32(32768)
             stem = clip[row % stems, :, : excerpt.shape[1]]
@@ -98,22 +98,27 @@ class ResidentClips:
         device = self.pcm.device
         first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
         if self.augmenter is None:
-            at = first.to(device, non_blocking=True)[..., None]
-            clips = self.pcm[at + torch.arange(self.samples, device=device)]
-            clips = clips.transpose(-1, -2).float()  # (batch, stems, 2, samples)
+            clips = self._read(first, self.samples).mT.float()  # (batch, stems, 2, samples)
         else:
             heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
             changes = Changes(*(part.flatten(0, 1)[heard] for part in plan.changes))
-            where = zip(first.flatten()[heard].tolist(), changes.lengths.tolist(), strict=True)
-            changed = self.augmenter([self.pcm[at : at + n] for at, n in where], changes)
+            longest = int(changes.lengths.max())
+            changed = self.augmenter(self._read(first.flatten()[heard], longest), changes)
             clips = changed.new_zeros(plan.tracks.numel(), 2, self.samples)
-            clips.index_copy_(0, heard.to(device, non_blocking=True), changed)
+            clips.index_copy_(0, on_device(heard, device), changed)
             clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
-        swapped, gains = (part.to(device, non_blocking=True) for part in (plan.swapped, plan.gains))
+        swapped, gains = (on_device(part, device) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
         clips = clips * (gains / 32768)[..., None, None]
         first, second = clips[:, : self.stems], clips[:, self.stems :]
         return first + second if second.shape[1] else first
+
+    def _read(self, first: Tensor, samples: int) -> Tensor:
+        """``samples`` from each of ``first`` on, one more axis and that of the channels."""
+        device = self.pcm.device
+        at = on_device(first, device)[..., None] + torch.arange(samples, device=device)
+        # Whoever reads less than others may stand at the very end.
+        return self.pcm[at.clamp_(max=len(self.pcm) - 1)]
 
 
 class ClipBatches(Sampler[list[int]]):

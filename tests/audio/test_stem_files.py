@@ -15,6 +15,7 @@ from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
 from unetsep.audio.stem_files import StemFiles
+from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
 
 INFO = AudioInfo(RATE, 2, None, "16")
@@ -153,6 +154,23 @@ def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, re
     assert os.strerror(code) in str(caught.value)
 
 
+@pytest.mark.parametrize("loud", [False, True])
+@pytest.mark.parametrize(("container", "depth"), FORMATS)
+def test_an_interrupt_at_the_commit_leaves_nothing(tmp_path, monkeypatch, container, depth, loud):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    files = StemFiles(
+        targets(tmp_path), OutputFormat(container, depth), INFO, before_naming=interrupt
+    )
+    with pytest.raises(KeyboardInterrupt):
+        with files:
+            files.write(stems())
+            files.write(stems(gain=3 if loud else 1))
+            files.commit()
+    assert everything(tmp_path) == []
+
+
 def test_an_interrupt_does_not_wait_for_long_conversions(tmp_path, monkeypatch):
     blocks = []
 
@@ -160,11 +178,74 @@ def test_an_interrupt_does_not_wait_for_long_conversions(tmp_path, monkeypatch):
         blocks.append(len(block))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unetsep.audio.stem_files, "quantize", quantize)
     monkeypatch.setattr(unetsep.audio.stem_files, "CONVERT_FRAMES", 100)
     with pytest.raises(KeyboardInterrupt):
         with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
-            files.write(stems())
+            files.write(stems(gain=3))
+            monkeypatch.setattr(unetsep.audio.stem_files, "quantize", quantize)
             files.commit()
-    assert len(blocks) <= 4
+    assert 1 <= len(blocks) <= 4
     assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize("depth", ["16", "24", "32"])
+def test_wav_files_that_need_no_gain_are_written_once(tmp_path, monkeypatch, depth):
+    written = []
+    write = WavWriter.write
+
+    def counted(writer: WavWriter, block: np.ndarray) -> None:
+        written.append(block.size)
+        write(writer, block)
+
+    monkeypatch.setattr(WavWriter, "write", counted)
+    with StemFiles(targets(tmp_path), OutputFormat("wav", depth), INFO) as files:
+        files.write(stems())
+        assert files.commit() == 1
+    assert sum(written) == stems().size
+    for path, stem in zip(targets(tmp_path), stems(), strict=True):
+        found = soundfile.read(path, dtype="float64")[0].T
+        assert np.abs(found - stem).max() <= 2.0 ** -int(depth)
+
+
+def separated(folder: Path, song: np.ndarray, size: int, output: OutputFormat, *, whole: bool):
+    """Bytes of a song's stems that come in blocks; integers of those within full scale."""
+    paths = targets(folder, output.container)
+    with StemFiles(paths, output, INFO) as files:
+        for at in range(0, song.shape[-1], size):
+            block = song[..., at : at + size]
+            if whole or np.abs(block).max() > 1:
+                files.write(block)
+            else:
+                files.write_integers(np.stack([quantize(stem.T, "16") for stem in block]))
+        files.commit()
+    return [path.read_bytes() for path in paths]
+
+
+@pytest.mark.parametrize("container", ["wav", "flac"])
+@pytest.mark.parametrize("loud", [False, True])
+def test_bytes_do_not_depend_on_blocks_nor_on_who_rounds(tmp_path, container, loud):
+    song = stems()
+    if loud:
+        song[1, 0, 15_000:15_100] += 2
+    output = OutputFormat(container, "16")
+    expected = separated(tmp_path, song, song.shape[-1], output, whole=True)
+    for size in (22_050, 7000, 1234):
+        for whole in (True, False):
+            assert separated(tmp_path, song, size, output, whole=whole) == expected
+
+
+@pytest.mark.parametrize("depth", ["8", "16", "24"])
+def test_a_gain_costs_at_most_one_more_rounding(tmp_path, depth):
+    song = stems()
+    song[1, 0, 15_000:15_100] += 2
+    with StemFiles(targets(tmp_path), OutputFormat("wav", depth), INFO) as files:
+        for at in range(0, RATE // 2, 1000):
+            files.write(song[..., at : at + 1000])
+        gain = files.commit()
+    assert 0.3 < gain < 1
+    step = 2.0 ** (1 - int(depth))
+    roundings = (1 if depth == "8" else 1 + gain) / 2
+    for path, stem in zip(targets(tmp_path), song, strict=True):
+        expected = np.clip(gain * stem.astype(np.float64), -1, 1 - step)
+        error = soundfile.read(path)[0].T - expected
+        assert np.abs(error).max() <= roundings * step * 1.001 + 2.0**-24

@@ -1,9 +1,16 @@
 """Writing stems: one gain against clipping, and nothing half-written.
 
 Stems are streamed to temporary files beside their targets and get their names only when
-all of them are complete. Integer and lossy formats are streamed as float first and
-converted in a second pass: only then is it known whether a stem exceeds full scale, and
-whether one common gain must be applied to all.
+all of them are complete. Only then is it known whether a stem exceeds full scale, and whether
+one common gain must be applied to all.
+
+So integer and lossy formats are streamed to spools. Integers go there as they will be stored:
+nearly always no gain is needed, and the spool of a wav file is that file. The first block
+beyond full scale opens a second spool, of floats. What a gain is applied to has been rounded to
+the bit depth in either spool, and is rounded again: in 16 bits errors of -98 dB together,
+instead of -101 dB. Were the second spool not rounded, bytes would depend on how a song is
+divided in blocks, and so on the number of threads. Spools of floats alone have 8 bits, where
+that could be heard, and lossy formats, which do not round.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +32,14 @@ from ..errors import AudioError, CancelledError
 from ..unfinished import begin, end, uninterrupted
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
+from .libsndfile import native_name
 from .staging import Staging
 from .tags import stem_label, write_tags
-from .writers import WavWriter, Writer, quantize
+from .writers import Integers, WavWriter, Writer, quantize, round_to
 
 CONVERT_FRAMES = 1 << 18
+# Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
+STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
 
 class StemFiles:
@@ -75,10 +86,10 @@ class StemFiles:
         self._together = CONTAINERS[output.container].together
         self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
-        self._samples_at = 0  # in spools
+        self._spool_depth = output.bit_depth if output.bit_depth in STORED else "32f"
         self._staging: Staging | None = None
         self._parts: list[Path] = []
-        self._spools: list[Path] = []
+        self._spools: list[list[Path]] = []  # of each stem; one, or integers and then floats
         self._writers: list[Writer] = []
         self._made: list[Path] = []
         self._committed, self._failed = False, threading.Event()
@@ -110,26 +121,58 @@ class StemFiles:
             if self._output.is_float:
                 self._writers.append(open_writer(self._parts[-1], self._output, self._info))
             else:
-                self._spools.append(staging.name(target, index, ".spool"))
-                # The header is not needed, but a damaged run can be listened to.
-                spool = WavWriter(self._spools[-1], "32f", self._info)
+                self._spools.append([staging.name(target, index, ".spool")])
+                spool = WavWriter(self._spools[-1][0], self._spool_depth, self._info)
                 self._writers.append(spool)
-                self._samples_at = spool.header_bytes
 
     def _make_folder(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         self._made += missing  # before making them: it may fail half-way
         folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def takes_integers(self) -> bool:
+        """Whether `write_integers` may be called."""
+        return self._output.bit_depth == "16"
+
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
+        if not block.size:
+            return
+        self._peak = max(self._peak, float(block.max()), -float(block.min()))
+        if self._together:  # beside the stems there is their sum
+            self._peak = max(self._peak, float(np.abs(block.sum(axis=0)).max()))
+        with explain_writing(self.paths[0].parent):
+            if self._peak > 1 and not self._widened:
+                self._widen()
+            prepare = round_to if self._widened else quantize
+            for writer, stem in zip(self._writers, block, strict=True):
+                writer.write(prepare(stem.T, self._spool_depth))
+
+    def write_integers(self, block: Integers) -> None:
+        """Append ``(stems, samples, channels)`` as `quantize` makes them of 16 bits.
+
+        Parameters
+        ----------
+        block
+            Of samples none of which is beyond full scale.
+        """
+        assert self.takes_integers
         with explain_writing(self.paths[0].parent):
             for writer, stem in zip(self._writers, block, strict=True):
-                writer.write(stem.T)
-        if block.size:
-            self._peak = max(self._peak, float(block.max()), -float(block.min()))
-            if self._together:  # beside the stems there is their sum
-                self._peak = max(self._peak, float(np.abs(block.sum(axis=0)).max()))
+                writer.write(stem / np.float32(32768) if self._widened else stem)
+
+    @property
+    def _widened(self) -> bool:
+        """Whether what is written now can be beyond full scale."""
+        return self._spool_depth == "32f" or len(self._spools[0]) > 1
+
+    def _widen(self) -> None:
+        """Go on with spools of floats."""
+        self._close()
+        for spools in self._spools:
+            spools.append(spools[0].with_name(f"{spools[0].stem}-wide.spool"))
+            self._writers.append(WavWriter(spools[-1], "32f", self._info))
 
     def commit(self) -> float:
         """Complete all files and give them their names.
@@ -169,7 +212,9 @@ class StemFiles:
         if self._together:
             from .ffmpeg_writer import write_stem_mp4
 
-            spools = dict(zip(self._labels, self._spools, strict=True))
+            spools = {
+                label: spool for label, (spool,) in zip(self._labels, self._spools, strict=True)
+            }
             write_stem_mp4(self._parts[0], spools, self._output.bitrate, gain, self._stop)
             return
         convert = functools.partial(self._convert, gain=gain)
@@ -194,18 +239,34 @@ class StemFiles:
         """Whether there is no use in going on: another stem failed, or the song is to end."""
         return self._failed.is_set() or self._stop.is_set()
 
-    def _convert(self, spool: Path, part: Path, *, gain: float) -> None:
-        channels = self._info.channels
+    def _convert(self, spools: Sequence[Path], part: Path, *, gain: float) -> None:
+        """Make a stem's file of its spools, which vanish."""
+        if gain == 1 and (self._output.container, self._output.bit_depth) == (
+            "wav",
+            self._spool_depth,
+        ):
+            spools[0].replace(part)
+            return
+        depth = self._output.bit_depth
+        as_stored = gain == 1 and depth in STORED
         writer = open_writer(part, self._output, self._info)
         try:
-            with spool.open("rb") as raw:
-                raw.seek(self._samples_at)
-                while not self._ends and (data := raw.read(CONVERT_FRAMES * channels * 4)):
-                    block = np.frombuffer(data, "<f4").reshape(-1, channels)
-                    writer.write(quantize(block * np.float32(gain), self._output.bit_depth))
+            for block in self._read(spools, STORED[depth or ""] if as_stored else "float32"):
+                writer.write(block if as_stored else quantize(block * np.float32(gain), depth))
         finally:
             writer.close()
-        spool.unlink()
+        for spool in spools:
+            spool.unlink()
+
+    def _read(self, spools: Sequence[Path], dtype: str) -> Iterator[Block | Integers]:
+        """What was written, ``(samples, channels)``; floats hold integers exactly."""
+        for spool in spools:
+            with soundfile.SoundFile(native_name(spool)) as file:
+                while not self._ends:
+                    block = file.read(CONVERT_FRAMES, dtype=dtype, always_2d=True)
+                    if not len(block):
+                        break
+                    yield block
 
     @property
     def _targets(self) -> Sequence[Path]:
@@ -245,7 +306,7 @@ class StemFiles:
         while self._writers:
             with contextlib.suppress(OSError, soundfile.SoundFileError, AudioError):
                 self._writers.pop().close()
-        for path in (*self._parts, *self._spools):
+        for path in (*self._parts, *itertools.chain(*self._spools)):
             with contextlib.suppress(OSError):
                 path.unlink()
         if self._staging is not None:

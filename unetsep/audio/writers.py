@@ -77,6 +77,17 @@ def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
     return block
 
 
+def round_to(block: Block, bit_depth: str | None) -> Block:
+    """Samples as `quantize` rounds them, but as floats, and beyond full scale, too."""
+    if bit_depth in (None, "32f", "64f"):
+        return block
+    full = np.float32(2.0 ** (int(bit_depth) - 1))
+    rounded = block * full
+    np.rint(rounded, out=rounded)
+    rounded /= full
+    return rounded
+
+
 class WavWriter:
     """A wav file, which becomes RF64 when it outgrows 4 GiB.
 
@@ -108,9 +119,7 @@ class WavWriter:
         self._width = int((bit_depth or "").removesuffix("f")) // 8
         self._bytes = 0
         self._file = path.open("wb")
-        header = self._header()
-        self._file.write(header)
-        self.header_bytes = len(header)  # where samples begin
+        self._file.write(self._header())
 
     def _header(self) -> bytes:
         samples = self._bytes // (self._info.channels * self._width)

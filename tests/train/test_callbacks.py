@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import multiprocessing
 import os
 import pickletools
@@ -13,16 +14,20 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning import Callback, Trainer
+from torch.optim.swa_utils import AveragedModel
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import tiny
+from unetsep.train.callbacks import Ema
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine
+from unetsep.train.module import SeparationModule
 from unetsep.weights.load import load_network
 
 
@@ -54,6 +59,51 @@ def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int
     with pytest.raises(TrainingError, match="interrupted after step 2"):
         run(tmp_path, tiny(), callbacks=[At(1, stop)], machine=Machine("cpu", workers=1))
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_the_average_lies_where_the_networks_will_be_and_is_never_waited_for() -> None:
+    # The trainer moves networks to their device after it has set up callbacks. Of "meta" nothing
+    # can be read back.
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_step=1
+    )
+    module, ema = SeparationModule(tiny()), Ema(0.9)
+    ema.setup(trainer, module, "fit")
+    assert {each.device.type for each in ema.network("l1").parameters()} == {"meta"}
+    module.to("meta")
+    for trainer.global_step in (1, 2):
+        ema.on_train_batch_end(trainer, module, None, None, 0)
+    assert int(ema._average_model.n_averaged) == 2  # type: ignore[union-attr, arg-type]
+
+
+def test_the_average_is_what_torch_makes_it_step_by_step() -> None:
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")), global_step=0
+    )
+    module, ema = SeparationModule(tiny()), Ema(0.3)
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        if averaged[0].is_floating_point():
+            decay = min(0.3, (1 + int(count)) / (10 + int(count)))
+            torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+        else:
+            torch._foreach_copy_(list(averaged), list(current))
+
+    theirs = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+    ema.setup(trainer, module, "fit")
+    for step in range(1, 6):
+        with torch.no_grad():
+            for each in itertools.chain(module.parameters(), module.buffers()):
+                each += step if each.dtype == torch.int64 else torch.randn_like(each)
+        trainer.global_step = step
+        for _ in range(2):  # the second time is no step
+            ema.on_train_batch_end(trainer, module, None, None, 0)
+        theirs.update_parameters(module)
+    assert ema._average_model is not None
+    ours = ema._average_model.state_dict()
+    assert list(ours) == list(theirs.state_dict())
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours[name], value), name
 
 
 def test_a_checkpoint_holds_averaged_and_current_weights(whole: Path) -> None:

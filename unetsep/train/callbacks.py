@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
 from ..storage import write_atomically
@@ -42,18 +42,32 @@ class Ema(EMAWeightAveraging):
 
     def __init__(self, decay: float) -> None:
         super().__init__(decay=decay)
+        self.decay = decay
 
-        def average(
-            averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
-        ) -> None:
-            n = int(count)
-            weight = 1 - min(decay, (1 + n) / (10 + n))
-            if averaged[0].is_floating_point():
-                torch._foreach_lerp_(list(averaged), list(current), weight)
-            else:  # BatchNorm's count of batches
-                torch._foreach_copy_(list(averaged), list(current))
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the average where the networks will be, which are moved there only later."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            # It is read at each step, and who reads from a GPU waits for all that it has to do.
+            self._average_model.n_averaged = torch.tensor(0)  # on the CPU
 
-        self._kwargs = {"multi_avg_fn": average}
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
+    ) -> None:
+        """Average all weights and buffers at once, without waiting for a GPU."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        average = self._average_model
+        assert average is not None
+        count = int(average.n_averaged)
+        decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
+        (ours, our_counts), (theirs, their_counts) = map(_split, (average.module, pl_module))
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        if our_counts:
+            torch._foreach_copy_(our_counts, their_counts)
+        average.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
     @property
     def state_key(self) -> str:
@@ -66,6 +80,15 @@ class Ema(EMAWeightAveraging):
         module = self._average_model.module
         assert isinstance(module, SeparationModule)
         return module.network(name)
+
+
+def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """A module's weights and buffers, and those that count: BatchNorm's batches."""
+    every = [each.detach() for each in itertools.chain(module.parameters(), module.buffers())]
+    return (
+        [each for each in every if each.is_floating_point()],
+        [each for each in every if not each.is_floating_point()],
+    )
 
 
 class Keeper(Callback):

@@ -19,6 +19,7 @@ from unetsep.config import STEMS
 from unetsep.network import presets
 from unetsep.train.config import TrainConfig
 from unetsep.train.losses.functions import LOSSES
+from unetsep.weights.load import load_network
 from unetsep.weights.manifest import read_manifest
 
 
@@ -74,6 +75,28 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert entry.training["data"] == ["musdb"]
     assert entry.training.items() >= lists.items()
     assert entry.scores["change_by_half_precision"] < 0.01
+
+
+def test_a_last_phase_is_trained_on_all_songs_and_keeps_its_last_weights(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    run = tmp_path / "run"
+    start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
+    data = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache", "--all-songs")
+    settings = ("--batch-size", 1, "--valid-every", 1, "--precision", "fp32", "--ema-decay", 0)
+    told = call(*start, *data, "--loss", "l1", *settings, "--max-steps", 3)
+    assert told.exit_code == 0, told.output
+    assert "on 2 recordings" in told.output
+    assert "validating on 1 of them" in told.output
+    kept = load_network(run / "best-l1.safetensors").state_dict()
+    state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, state[f"networks.l1.{name}"]) for name, value in kept.items())
+    assert call("export", run, "--manifest", tmp_path / "manifest.json").exit_code == 0
+    (entry,) = read_manifest(tmp_path / "manifest.json").checkpoints.values()
+    assert (entry.training["splits"], entry.training["steps"]) == (["train", "valid"], 3)
+    assert "musdb/valid/Leaf - Summerghost" in entry.training["songs"]
+    assert "--all-songs" in entry.training["command"]
+    assert "valid_sdr" not in entry.training
+    assert call(*start, "--resume", "--all-songs").exit_code == 1
 
 
 def test_the_losses_are_listed() -> None:

@@ -545,6 +545,7 @@ def compare(**options: Any) -> None:
 @click.option("--stereo-share", type=float, help="Turned and widened stems.  [default: off]")
 @click.option("--drive-share", type=float, help="Saturated stems.  [default: off]")
 @click.option("--artist-weights", is_flag=True, default=None, help="Draw by artist.")
+@click.option("--all-songs", is_flag=True, default=None, help="Those for validation, too.")
 @click.option("--optimizer", type=click.Choice(["muon", "adamw"]), help="[default: muon]")
 @click.option("--muon-size", type=float, help="Of its steps.  [default: 0.8]")
 @click.option("--learning-rate", type=float, help="[default: 0.001]")

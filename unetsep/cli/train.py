@@ -156,10 +156,13 @@ def run_train(options: TrainOptions) -> None:
     folder = options.folder
     with _logging(console):
         train, valid = _load(data, console)
+        if config.all_songs:
+            train = [*train, *valid]
         minutes = sum(recording.samples for recording in train) / 44_100 / 60
+        known = " of them" if config.all_songs else ""
         console.print(
             f"Training {', '.join(config.losses)} on {len(train)} recordings "
-            f"({minutes:.0f} min), validating on {len(valid)}: {config.max_steps} steps of "
+            f"({minutes:.0f} min), validating on {len(valid)}{known}: {config.max_steps} steps of "
             f"{config.batch_size} clips; writing to {folder}"
         )
         if is_main_process():
@@ -222,12 +225,13 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
     network = (options.network, options.targets, options.low_band)
-    fixed = (*network, given.stems, given.init_from, given.held_out)
+    songs = (given.stems, given.held_out, options.settings.get("all_songs"))
+    fixed = (*network, *songs, given.init_from)
     if given.guide or given.leave_out or any(value is not None for value in fixed):
         raise ValueError(
             "--resume goes on with the run's own network and recordings: it cannot be combined "
-            "with --network, --targets, --low-band, --stems, --init-from, --guide, --held-out or "
-            "--leave-out"
+            "with --network, --targets, --low-band, --stems, --init-from, --guide, --held-out, "
+            "--leave-out or --all-songs"
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))

@@ -112,6 +112,9 @@ class TrainConfig:
     artist_weights
         Draw artists, of whom there may be many recordings, instead of recordings; see
         `unetsep.train.data.clip_plans.draw_weights`.
+    all_songs
+        Train on the validation songs, too, and keep the last weights instead of the best: the
+        last phase of a model of which nothing is to be chosen any more.
     seed
         Of the initial weights and of every clip.
     valid_every, log_every
@@ -163,6 +166,7 @@ class TrainConfig:
     stereo_share: float = 0.0
     drive_share: float = 0.0
     artist_weights: bool = False
+    all_songs: bool = False
     seed: int = 0
     valid_every: int = 200
     log_every: int = 20

@@ -249,7 +249,12 @@ class SeparationModule(lightning.LightningModule):
         rows, names = reduced.cpu().numpy(), (self.config.losses, self.config.model.stems)
         self.scores = combine(rows[:count], *names)
         seen = combine(rows[count:], *names) if data.watched else {}
-        self.improved = [n for n, s in self.scores.items() if self.schedule.scored(n, s["mean"])]
+        self.improved = [
+            name
+            for name, scores in self.scores.items()
+            # Trained on, they tell nothing: neither which weights are best, nor when to slow down.
+            if self.config.all_songs or self.schedule.scored(name, scores["mean"])
+        ]
         content = {"minutes": self.clock.seconds() / 60}
         for kind, by_loss in (("valid", self.scores), ("seen", seen)):
             for name, scores in by_loss.items():

@@ -33,6 +33,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {"varispeed": 0.1, "coherent_varispeed": 0.2, "coherent_share": 0.5},
         {"gain_db": 3.0, "coherent_gain_db": 2.0},
         {"stereo_share": 0.2, "drive_share": 0.1, "artist_weights": True},
+        {"all_songs": True},
     ],
 )
 def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
@@ -47,7 +48,9 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
         assert found[name] == changed.get(name)
     for name in ("optimizer", "muon_size", "coherent_varispeed", "coherent_share"):
         assert found[name] == changed.get(name)
-    for name in ("gain_db", "coherent_gain_db", "stereo_share", "drive_share", "artist_weights"):
+    for name in ("gain_db", "coherent_gain_db", "stereo_share", "drive_share"):
+        assert found[name] == changed.get(name)
+    for name in ("artist_weights", "all_songs"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
 

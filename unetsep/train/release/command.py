@@ -74,7 +74,7 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     if config.part == "low":
         first, count = config.model.low_first, config.model.low_bins
         words.append(f"--low-band {first}-{first + count - 1}")
-    for name in ("artist_weights", "freeze_norm"):
+    for name in ("artist_weights", "all_songs", "freeze_norm"):
         if getattr(config, name):
             words.append(f"--{name.replace('_', '-')}")
     return " ".join(words)

@@ -156,7 +156,7 @@ def _described(
         for name, about in config.own_losses.items()
     }
     training: dict[str, Any] = {
-        "splits": ["train"],
+        "splits": ["train", "valid"] if config.all_songs else ["train"],
         "settings": settings,
         "trained_with": list(config.losses),
     }
@@ -174,7 +174,9 @@ def _described(
     scores: dict[str, Any] = {}
     key = f"valid/{loss}/mean"
     lines = [line for line in read_log(run / "log.jsonl") if line.get(key) is not None]
-    if lines:
+    if config.all_songs:  # scores of songs that were trained on are none
+        training["steps"] = lines[-1]["step"] if lines else 0
+    elif lines:
         best = max(lines, key=lambda line: float(line[key]))
         stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
         training["steps"] = best["step"]

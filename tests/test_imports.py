@@ -31,7 +31,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms of training, in the same way.
 TRAIN_FLOORS = [
-    {"config", "muon", "logs"},
+    {"config", "graph", "muon", "logs"},
     {"data", "losses", "schedule", "distributed"},
     {"evaluation", "calibration"},
     {"validation"},

@@ -73,7 +73,7 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
     count = quarters.shape[-3]
     out: Tensor = frames.new_empty(*frames.shape[:-2], count + 3, hop_length)
     torch.mul(quarters[..., 0, :], window[0], out=out[..., :count, :])
-    out[..., count:, :] = 0
+    out[..., count:, :].zero_()
     for quarter in range(1, 4):
         out[..., quarter : quarter + count, :].addcmul_(quarters[..., quarter, :], window[quarter])
     return out.flatten(-2)

@@ -3,6 +3,7 @@
 fit            a run, from recordings to checkpoints
 config         TrainConfig: the one description of a run
 module         the networks of a run and one training step
+graph          a step as one CUDA graph
 datamodule     its clips and validation recordings
 calibration    input statistics and the losses' scales, before the first step
 schedule       learning rates, and when a run ends

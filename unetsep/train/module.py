@@ -29,6 +29,7 @@ from .calibration import (
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
 from .data.recording import Recording
+from .graph import RecordedStep
 from .losses.functions import Loss, build_loss
 from .losses.guidance import Guidance
 from .losses.spectra import Batch, spectra, training_loss
@@ -86,6 +87,7 @@ class SeparationModule(lightning.LightningModule):
         self._recent: list[tuple[int, Tensor]] = []
         self._losses: dict[str, Loss] = {}
         self._weights: list[float] = []
+        self._recorded: RecordedStep | None = None
 
     def network(self, name: str) -> MaskNetwork:
         """The network of a loss."""
@@ -148,6 +150,9 @@ class SeparationModule(lightning.LightningModule):
         """Start the clock; with a limit in minutes find out what a validation will take."""
         self.clock.start()
         self._losses = {}  # calibration may have built them for another device
+        if self.records_steps():
+            trained = (each for each in self.networks.parameters() if each.requires_grad)
+            self._recorded = RecordedStep(self.weighted_losses, trained)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
@@ -174,8 +179,28 @@ class SeparationModule(lightning.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
+        weighted = (self._recorded or self.weighted_losses)(batch)
+        stacked = weighted.detach() / self.scales
+        self._recent.append((self.global_step, stacked))
+        if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
+            self.check_losses()
+        if self.global_step == 0 or (self.global_step + 1) % self.config.log_every == 0:
+            self._log_step(stacked)
+        return weighted.sum()
+
+    def weighted_losses(self, clips: Tensor) -> Tensor:
+        """The scaled loss of each network, ``(losses,)``.
+
+        Of all that is done here nothing depends on values, and no value is asked for, so that a
+        GPU's work can be recorded: see `unetsep.train.graph`.
+
+        Parameters
+        ----------
+        clips
+            ``(batch, stems, 2, samples)``.
+        """
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            sound = self._spectra(batch)
+            sound = self._spectra(clips)
             # One guide is like the other, whatever the network.
             any_network = self.network(self.config.losses[0])
             seen = sound.seen(self.config.model)
@@ -186,14 +211,24 @@ class SeparationModule(lightning.LightningModule):
         for weight, (name, loss) in zip(self._weights, self.losses().items(), strict=True):
             network, part = self.network(name), self.config.part
             values.append(training_loss(network, sound, loss, guidance, weight=weight, part=part))
-        weighted = torch.stack(values)
-        stacked = weighted.detach() / self.scales
-        self._recent.append((self.global_step, stacked))
-        if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
-            self.check_losses()
-        if self.global_step == 0 or (self.global_step + 1) % self.config.log_every == 0:
-            self._log_step(stacked)
-        return weighted.sum()
+        return torch.stack(values)
+
+    def records_steps(self) -> bool:
+        """Whether steps are recorded: on one GPU, without the scale of fp16, which changes."""
+        alone = self.trainer.world_size == 1
+        return alone and self.device.type == "cuda" and self.config.precision != "fp16"
+
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Forget the gradients, but for those of a `RecordedStep`, which are new by then."""
+        if self._recorded is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
+        """Find the gradients, where a `RecordedStep` has not found them."""
+        if self._recorded is None:
+            super().backward(loss, *arguments, **options)
 
     def check_losses(self) -> None:
         """Stop at the first loss that is not finite.
@@ -222,6 +257,10 @@ class SeparationModule(lightning.LightningModule):
             content |= {f"train/{name}": value, f"lr/{name}": self.rates[name]}
         for logger in self.loggers:
             logger.log_metrics(content, self.global_step + 1)
+
+    def on_train_end(self) -> None:
+        """Give up the memory of a recorded step."""
+        self._recorded = None
 
     def on_validation_epoch_start(self) -> None:
         """Prepare to separate with the averaged weights, which are in place by now."""

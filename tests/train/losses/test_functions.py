@@ -179,6 +179,11 @@ def test_spectra_of_one_target_use_the_mixture_of_all_stems() -> None:
     whole, single = spectra(clips, MODEL), spectra(clips, MODEL, [2])
     assert torch.equal(whole.mixture, single.mixture)
     assert torch.equal(whole.in_phase[:, 2:3], single.in_phase)
+    for order in ([1, 3], [3, 0, 2, 1]):
+        some = spectra(clips, MODEL, order)
+        assert torch.equal(whole.mixture, some.mixture)
+        assert torch.equal(whole.in_phase[:, order], some.in_phase)
+        assert torch.equal(whole.quadrature[:, order], some.quadrature)
 
 
 def test_a_silent_clip_has_silent_spectra_and_finite_gradients() -> None:

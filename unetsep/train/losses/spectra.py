@@ -153,8 +153,9 @@ def _turned(
     torch.mul(cos, cos, out=mixture).addcmul_(sin, sin).sqrt_()
     turn = mixture.clamp(min=1e-12).reciprocal_()
     cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
-    if len(wanted) < stems.shape[1]:
-        real, imag = real[:, wanted], imag[:, wanted]
+    if wanted != list(range(stems.shape[1])):
+        # An index that is a list would be sent to a GPU at every step.
+        real, imag = (torch.stack([each[:, at] for at in wanted], dim=1) for each in (real, imag))
     # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
     torch.mul(real, cos, out=in_phase).addcmul_(imag, sin)
     torch.mul(imag, cos, out=quadrature).addcmul_(real, sin, value=-1)
@@ -206,9 +207,14 @@ class BlockwiseLoss(torch.autograd.Function):
     def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Gradient with respect to the logits."""
         (gradient,) = ctx.saved_tensors
-        # A pass over the whole gradient is worth avoiding where looking at `output` is free.
-        plain = output.device.type == "cpu" and float(output) == 1.0
-        return gradient if plain else gradient * output, None, None, None, None, None
+        # A pass over the whole gradient is worth avoiding.
+        scaled = gradient if known_one(output) else gradient * output
+        return scaled, None, None, None, None, None
+
+
+def known_one(factor: Tensor) -> bool:
+    """Whether a factor is one, as far as that can be known without waiting for a device."""
+    return factor.device.type == "cpu" and float(factor) == 1.0
 
 
 def blockwise_loss(

@@ -1,0 +1,125 @@
+"""Gradients of a step as one CUDA graph: recorded once, then played at every step.
+
+A network as small as these has a GPU finished before Python has named the next operation.
+A graph is all operations of a step, with the memory that they read and write, and one call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+# Steps before the one that is recorded, for libraries to choose their algorithms and for what is
+# made when it is first needed.
+WARM_UP = 3
+
+
+class RecordedStep:
+    """Losses of a batch and their gradients, at the price of one call.
+
+    The first `WARM_UP` steps are done as always. The next one is recorded; from then on only the
+    recording is played, with each batch copied to where the first one was. It does what the
+    function does as long as that is always the same: it must not ask for values, and what it
+    reads beside the batch must stay where it is in memory, as weights and buffers do.
+
+    Parameters
+    ----------
+    losses
+        From clips ``(batch, stems, 2, samples)``, always of one shape, to the losses, whose sum
+        is differentiated.
+    parameters
+        What gets the gradients.
+    """
+
+    def __init__(
+        self, losses: Callable[[Tensor], Tensor], parameters: Iterable[nn.Parameter]
+    ) -> None:
+        self.losses, self.parameters = losses, list(parameters)
+        self.steps, self.fails = 0, False
+        self._play: Callable[[], object] | None = None
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Losses of a batch, without a history; gradients are where an optimiser expects them."""
+        if self._play is None and self.steps >= WARM_UP and not self.fails:
+            self._record(clips)
+        self.steps += 1
+        if self._play is None:
+            with beside(clips.device):
+                return self._eager(clips)
+        self._clips.copy_(clips, non_blocking=True)
+        self._play()
+        for weights, gradient in zip(self.parameters, self._gradients, strict=True):
+            weights.grad = gradient
+        return self._values
+
+    def _record(self, clips: Tensor) -> None:
+        """Record a step; where that fails, be content with what was done until now."""
+        self._clips = clips.clone()
+        try:
+            self._play, self._values = record(lambda: self._eager(self._clips), clips.device)
+        except RuntimeError as error:
+            self.fails = True
+            logger.warning(
+                "the training step cannot be recorded as a CUDA graph (%s): it is done operation "
+                "by operation, which is slower; a loss of one's own must not ask for values, as "
+                "item() does",
+                str(error).splitlines()[0],
+            )
+        self._gradients = [weights.grad for weights in self.parameters]
+
+    def _eager(self, clips: Tensor) -> Tensor:
+        for weights in self.parameters:
+            weights.grad = None
+        kind = clips.device.type
+        half, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        # A weight in half precision must not be remembered: the next step's is another.
+        with torch.autocast(kind, half, enabled, cache_enabled=False):
+            values = self.losses(clips)
+        with torch.autocast(kind, enabled=False):
+            values.sum().backward()  # type: ignore[no-untyped-call]
+        return values.detach()
+
+
+@contextlib.contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Work on the stream that is recorded later, in turn with what is done on the usual one.
+
+    Autograd does some of its work on the stream that a weight was first used on.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    usual, stream = torch.cuda.current_stream(device), _stream(device)
+    stream.wait_stream(usual)
+    with torch.cuda.stream(stream):
+        yield
+    usual.wait_stream(stream)
+
+
+def record(work: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], object], Tensor]:
+    """Record what a function does on a CUDA device, without doing it.
+
+    Returns
+    -------
+    play
+        Does it, any number of times.
+    result
+        What the function returned: where each time the result will be.
+    """
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may go on: loaders lock memory, and autograd has threads of its own.
+    with torch.cuda.graph(graph, stream=_stream(device), capture_error_mode="thread_local"):
+        result = work()
+    return graph.replay, result
+
+
+@functools.lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -41,7 +41,12 @@ STAGES = {
     "network": ["separator:Separator.estimate"],
     "masks": ["dsp.song_stream:SongStream._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
-    "encode and write": ["audio.stem_files:StemFiles.write", "audio.stem_files:StemFiles._convert"],
+    "encode and write": [
+        "dsp.transfer:pack",
+        "audio.stem_files:StemFiles.write",
+        "audio.stem_files:StemFiles._write_integers",
+        "audio.stem_files:StemFiles._convert",
+    ],
     "publish": ["audio.stem_files:StemFiles.commit"],
 }
 spent: dict[str, float] = defaultdict(float)

@@ -11,6 +11,7 @@ import torch
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
 from unetsep.dsp.song_stream import SongStream
+from unetsep.dsp.transfer import StemBlock
 from unetsep.errors import UnetsepError
 from unetsep.network.devices import choose_device, choose_precision
 from unetsep.network.unet import UNet
@@ -484,10 +485,13 @@ def test_small_blocks_of_a_stream_take_no_more_steps_than_large_ones(
 ) -> None:
     """Work is counted, not timed: how often the signal path is called."""
     pushed = []
-    push = SongStream.push
-    monkeypatch.setattr(
-        SongStream, "push", lambda self, part: (pushed.append(part.shape[1]), push(self, part))[1]
-    )
+    send = SongStream._send
+
+    def counted(song: SongStream, part: np.ndarray, *, integers: bool) -> StemBlock:
+        pushed.append(part.shape[1])
+        return send(song, part, integers=integers)
+
+    monkeypatch.setattr(SongStream, "_send", counted)
     mixture = music(200_000 / RATE)
     pieces = (mixture[:, at : at + block] for at in range(0, 200_000, block))
     parts = list(separator.stream(pieces, 44_100))

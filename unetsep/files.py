@@ -16,12 +16,13 @@ from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
 from .audio.reader import AudioReader, check_track
-from .audio.stem_files import StemFiles
+from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tags import Tags, read_tags
 from .audio.times import as_seconds
 from .dsp.arrays import Signal
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
+from .dsp.transfer import StemBlock
 from .paths import TEMPLATE, check_template
 from .separator import Separator
 
@@ -161,6 +162,10 @@ class Sink(Protocol):
     def write(self, block: Signal) -> None:
         """Append ``(stems, channels, samples)``."""
 
+    @property
+    def write_integers(self) -> WriteIntegers | None:
+        """What may be called instead where no sample is beyond full scale; see `StemFiles`."""
+
     def commit(self) -> float:
         """Complete the stems; the gain that all of them got."""
 
@@ -185,6 +190,7 @@ class StemArrays:
     def __init__(self, blocks: list[Signal], files: Sink | None = None) -> None:
         self._blocks, self._files = blocks, files
         self.paths: Sequence[Path] = files.paths if files else ()
+        self.write_integers: WriteIntegers | None = None
 
     def __enter__(self) -> StemArrays:
         if self._files:
@@ -351,8 +357,20 @@ def _push(
             ReadAhead(reader.blocks(block_samples)) as blocks,
         ):
             label = f"{reader.path}: "
-            for stems in push_all(songs, blocks, rate, total, progress, label=label):
+            integers = [sink.write_integers is not None for _, _, sink in models]
+            for stems in push_all(songs, blocks, rate, total, progress, label, integers):
                 for (_, _, sink), block in zip(models, stems, strict=True):
-                    writer.call(sink.write, block)
-                samples += stems[0].shape[-1]
+                    if block.samples:
+                        writer.call(_write, sink, block)
+                samples += stems[0].samples
     return samples
+
+
+def _write(sink: Sink, block: StemBlock) -> None:
+    """Wait for a block and give it to a sink."""
+    integers = block.integers()
+    if integers is None:
+        sink.write(block.floats())
+    else:
+        assert sink.write_integers is not None
+        sink.write_integers(integers)

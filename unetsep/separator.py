@@ -203,7 +203,7 @@ class Separator:
         pieces = (channels[:, at : at + size] for at in range(0, channels.shape[1], size))
         song = self.open_song(rate, len(channels), selection)
         total = channels.shape[1] / rate
-        parts = [part for (part,) in push_all([song], pieces, rate, total, progress)]
+        parts = [part.floats() for (part,) in push_all([song], pieces, rate, total, progress)]
         return selection.named(np.concatenate(parts, axis=-1), mono=signal.ndim == 1)
 
     def stream(
@@ -257,8 +257,8 @@ class Separator:
         gathered = regroup(pieces, size, max(size, self.block_samples(rate)))
         song = self.open_song(rate, channels, selection)
         for (out,) in push_all([song], gathered, rate, None, progress):
-            if out.shape[-1]:
-                yield selection.named(out, mono=mono)
+            if out.samples:
+                yield selection.named(out.floats(), mono=mono)
 
     @staticmethod
     def _checked(blocks: Iterable[Audio], rate: int) -> Iterator[Signal]:

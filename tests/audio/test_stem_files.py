@@ -216,6 +216,7 @@ def separated(folder: Path, song: np.ndarray, size: int, output: OutputFormat, *
             if whole or np.abs(block).max() > 1:
                 files.write(block)
             else:
+                assert files.write_integers is not None
                 files.write_integers(np.stack([quantize(stem.T, "16") for stem in block]))
         files.commit()
     return [path.read_bytes() for path in paths]

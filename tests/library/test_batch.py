@@ -146,6 +146,20 @@ def test_songs_at_once_follow_cores_memory_and_lengths(
     assert choose_songs_at_once([Job(Input(path, "song"), [], False)] * count) == expected
 
 
+def test_a_gpu_has_more_songs_at_once(monkeypatch, tmp_path, tiny_separator):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(batch, "available_memory", lambda: 1 << 40)
+    path = tmp_path / "song.wav"
+    with path.open("wb") as file:
+        file.truncate(40 << 20)
+    record = Record(tmp_path / ".unetsep.json")
+    part = Part(tiny_separator, Recipe([("tiny", "aa")], {}, "1"), {}, record, None)
+    jobs = [Job(Input(path, "song"), [part], False)] * 9
+    assert choose_songs_at_once(jobs) == 2
+    monkeypatch.setattr(tiny_separator, "device", torch.device("cuda"))
+    assert choose_songs_at_once(jobs) == 5
+
+
 def test_lengths_are_guessed_by_size(tmp_path):
     for name in ("a.flac", "a.mp3"):
         (tmp_path / name).write_bytes(bytes(2_400_000))

@@ -37,6 +37,7 @@ from .staging import Staging
 from .tags import stem_label, write_tags
 from .writers import Integers, WavWriter, Writer, quantize, round_to
 
+WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
@@ -130,11 +131,6 @@ class StemFiles:
         self._made += missing  # before making them: it may fail half-way
         folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def takes_integers(self) -> bool:
-        """Whether `write_integers` may be called."""
-        return self._output.bit_depth == "16"
-
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
         if not block.size:
@@ -149,15 +145,16 @@ class StemFiles:
             for writer, stem in zip(self._writers, block, strict=True):
                 writer.write(prepare(stem.T, self._spool_depth))
 
-    def write_integers(self, block: Integers) -> None:
-        """Append ``(stems, samples, channels)`` as `quantize` makes them of 16 bits.
+    @property
+    def write_integers(self) -> WriteIntegers | None:
+        """What appends ``(stems, samples, channels)`` as `quantize` makes them of 16 bits.
 
-        Parameters
-        ----------
-        block
-            Of samples none of which is beyond full scale.
+        It is the same as to `write` the samples that they were made of, none of which may have
+        been beyond full scale. None if other formats are written.
         """
-        assert self.takes_integers
+        return self._write_integers if self._output.bit_depth == "16" else None
+
+    def _write_integers(self, block: Integers) -> None:
         with explain_writing(self.paths[0].parent):
             for writer, stem in zip(self._writers, block, strict=True):
                 writer.write(stem / np.float32(32768) if self._widened else stem)

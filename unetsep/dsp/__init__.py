@@ -6,5 +6,6 @@ resample     streaming resampling
 segments     segments of frames, masks cross-faded between them, several at once
 wiener       multichannel Wiener filter over the stems
 threads      threads of our own, which leave the host's settings of torch alone
+transfer     samples on their way to a GPU and back; stems as 16-bit integers
 song_stream  the whole path of one song: blocks in, stems out
 """

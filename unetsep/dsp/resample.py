@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Generic, TypeVar
+
 import numpy as np
 
 from .arrays import Signal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Samples = TypeVar("Samples", "Signal", "Tensor")
 
 
 class StreamResampler:
@@ -51,29 +58,32 @@ class StreamResampler:
         return np.asarray(out, dtype=np.float32).reshape(-1, self._channels).T
 
 
-class Queue:
-    """Samples waiting to be taken from the front, ``(channels, samples)``."""
+class Queue(Generic[Samples]):
+    """Samples waiting to be taken from the front, ``(channels, samples)``: arrays or tensors."""
 
     def __init__(self) -> None:
-        self._blocks: list[Signal] = []
+        self._blocks: list[Samples] = []
         self.samples = 0
 
-    def put(self, block: Signal) -> None:
+    def put(self, block: Samples) -> None:
         """Append a block."""
         if block.shape[-1]:
             self._blocks.append(block)
             self.samples += block.shape[-1]
 
-    def take(self, samples: int) -> Signal:
+    def take(self: Queue[Signal], samples: int) -> Signal:
         """Remove and return the first ``samples`` samples, which must be there."""
         taken = self._remove(samples)
         return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=-1)
 
-    def take_into(self, room: Signal) -> None:
+    def take_into(self, room: Samples) -> None:
         """Remove the first samples, and write as many as ``(channels, samples)`` has room for."""
-        np.concatenate(self._remove(room.shape[-1]), axis=-1, out=room)
+        done = 0
+        for part in self._remove(room.shape[-1]):
+            room[..., done : done + part.shape[-1]] = part
+            done += part.shape[-1]
 
-    def _remove(self, samples: int) -> list[Signal]:
+    def _remove(self, samples: int) -> list[Samples]:
         assert samples <= self.samples
         taken, have = [], 0
         while have < samples:
@@ -107,7 +117,9 @@ class Residual:
 
     def __init__(self, rate: int, inner_rate: int, channels: int, hop_length: int) -> None:
         self._back = StreamResampler(inner_rate, rate, channels)
-        self._input, self._trip, self._lost = Queue(), Queue(), Queue()
+        self._input: Queue[Signal] = Queue()
+        self._trip: Queue[Signal] = Queue()
+        self._lost: Queue[Signal] = Queue()
         self._frame = hop_length * rate / inner_rate
         self._shares: Signal | None = None
         self._first_frame = 0  # index of the first frame still kept in _shares

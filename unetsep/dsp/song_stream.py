@@ -28,6 +28,7 @@ from .spectrogram import (
     extension_weights,
 )
 from .threads import OwnThread
+from .transfer import Link, StemBlock, as_tensor
 from .wiener import WienerFilter
 
 # Called with (seconds done, seconds in total or None); False cancels.
@@ -123,7 +124,8 @@ def push_all(
     total: float | None,
     progress: Progress | None,
     label: str = "",
-) -> Iterator[list[Signal]]:
+    integers: Sequence[bool] = (),
+) -> Iterator[list[StemBlock]]:
     """Push blocks through one or more models at once and finish.
 
     On a CPU this is computed in a thread of our own; blocks are taken and progress is told in
@@ -141,11 +143,13 @@ def push_all(
         Called after each block.
     label
         What the message of a cancelled run begins with.
+    integers
+        For each of ``songs``, whether integers of 16 bits are wanted; by default for none.
 
     Yields
     ------
-    list of ndarray
-        For each of ``songs``, ``(stems, channels, samples)``, maybe of no samples.
+    list of StemBlock
+        For each of ``songs``, its next samples, maybe none.
 
     Raises
     ------
@@ -156,16 +160,17 @@ def push_all(
     """
     check_progress(progress)
     done = 0
+    wanted = list(zip(songs, integers or [False] * len(songs), strict=True))
     with _computing(songs) as call:
         for block in blocks:
-            yield call(lambda: [song.push(block) for song in songs])  # noqa: B023
+            yield call(lambda: [song._send(block, integers=each) for song, each in wanted])  # noqa: B023
             done += block.shape[-1]
             if progress is not None and progress(done / sample_rate, total) is False:
                 raise CancelledError(f"{label}separation was cancelled")
-        yield call(lambda: [song.finish() for song in songs])
+        yield call(lambda: [song._end(integers=each) for song, each in wanted])
 
 
-Stems = list[Signal]
+Stems = list[StemBlock]
 
 
 @contextlib.contextmanager
@@ -222,16 +227,19 @@ class SongStream:
         device: torch.device,
     ) -> None:
         self._selection = selection.without_last() if rest else selection
-        self._song = Queue() if rest else None
+        self._song: Queue[Tensor] | None = Queue() if rest else None
         self._extend, self._channels = extend, channels
-        self.device = device
+        self.device, self._link = device, Link(device)
+        self._resamples = sample_rate != config.sample_rate
+        # soxr knows no GPU: what it resamples is put together on the host.
+        self._home = torch.device("cpu") if self._resamples else device
         # Of torch, for what is done between segments.
         self.threads = torch.get_num_threads() if pool is None else pool.share
         self._outputs, self._computed = len(selection.names), len(self._selection.names)
         self._up = StreamResampler(sample_rate, config.sample_rate, channels)
         self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
         self._residual = None
-        if sample_rate != config.sample_rate and extend:
+        if self._resamples and extend:
             self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
         self._stft = StreamingSTFT(config.n_fft, config.hop_length)
         self._istft = StreamingISTFT(config.n_fft, config.hop_length)
@@ -246,62 +254,98 @@ class SongStream:
             pool=pool,
         )
         self._wiener = WienerFilter(wiener) if wiener else None
-        self._out = Queue()
+        self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
         self._taken = self._given = self._inner_taken = 0
 
-    @torch.inference_mode()
     def push(self, block: Signal) -> Signal:
         """Take ``(channels, samples)``, return ``(stems, channels, samples)``, maybe none."""
+        return self._send(block).floats()
+
+    def finish(self) -> Signal:
+        """The rest of the stems; in total they are as long as what was pushed."""
+        return self._end().floats()
+
+    @torch.inference_mode()
+    def _send(self, block: Signal, *, integers: bool = False) -> StemBlock:
+        """`push` that does not wait for a GPU.
+
+        Parameters
+        ----------
+        block
+            ``(channels, samples)``.
+        integers
+            See `StemBlock`.
+        """
         if block.ndim != 2 or block.shape[0] != self._channels:
             raise ValueError(f"expected blocks ({self._channels}, samples), got {block.shape}")
         self._taken += block.shape[-1]
+        with self._link.computing():
+            return StemBlock(self._link, self._push(block), integers=integers)
+
+    @torch.inference_mode()
+    def _end(self, *, integers: bool = False) -> StemBlock:
+        """`finish` that does not wait for a GPU; see `_send`."""
+        with self._link.computing():
+            return StemBlock(self._link, self._finish(), integers=integers)
+
+    def _push(self, block: Signal) -> Tensor:
+        if not self._resamples:
+            given = self._link.upload(block)
+            if self._song is not None:
+                self._song.put(given)
+            return self._advance(given)
         if self._song is not None:
-            self._song.put(block)
+            self._song.put(as_tensor(block))
         inner = self._up.push(block)
         self._inner_taken += inner.shape[-1]
         if self._residual is not None:
             self._residual.push(block, inner)
-        return self._advance(inner, last=False)
+        return self._advance(self._link.upload(inner))
 
-    @torch.inference_mode()
-    def finish(self) -> Signal:
-        """The rest of the stems; in total they are as long as what was pushed."""
+    def _finish(self) -> Tensor:
+        if self._taken == 0 or not self._resamples:
+            return self._advance(None, last=self._taken > 0)
         empty = np.zeros((self._channels, 0), np.float32)
-        if self._taken == 0:
-            return np.zeros((self._outputs, self._channels, 0), np.float32)
         inner = self._up.push(empty, last=True)
         if self._inner_taken + inner.shape[-1] == 0:  # a sample or two at a high rate
             inner = np.zeros((self._channels, 1), np.float32)
         if self._residual is not None:
             self._residual.push(empty, inner, last=True)
-        return self._advance(inner, last=True)
+        return self._advance(self._link.upload(inner), last=True)
 
-    def _advance(self, inner: Signal, *, last: bool) -> Signal:
-        if inner.shape[-1]:
-            block = torch.from_numpy(np.ascontiguousarray(inner)).to(self.device)
-            self._mask(self.masks.push(self._stft.push(block)))
+    def _advance(self, inner: Tensor | None, *, last: bool = False) -> Tensor:
+        """Stems that are ready, ``(stems, channels, samples)``, given further samples."""
+        if inner is not None and inner.shape[-1]:
+            self._mask(self.masks.push(self._stft.push(inner)))
         if last:
             self._mask(self.masks.push(self._stft.flush()))
             self._mask(self.masks.flush())
             rows = self._computed * self._channels
-            self._out.put(self._down.push(np.zeros((rows, 0), np.float32), last=True))
+            self._out.put(self._resampled(torch.zeros(rows, 0), last=True))
         # The inverse STFT and the resampler end after the song: never give what was not taken.
         ready = min(self._out.samples, self._taken - self._given)
         if self._residual is not None:
             ready = min(ready, self._residual.ready)
         if ready == 0:
-            return np.zeros((self._outputs, self._channels, 0), np.float32)
+            return torch.zeros(self._outputs, self._channels, 0)
         self._given += ready
-        stems = np.empty((self._outputs, self._channels, ready), np.float32)
+        stems = torch.empty(self._outputs, self._channels, ready, device=self._home)
         computed, rest = stems[: self._computed], stems[-1]
-        self._out.take_into(computed.reshape(-1, ready))
+        self._out.take_into(computed.flatten(0, 1))
         if self._residual is not None:
-            computed += self._residual.take(ready)
+            computed += torch.from_numpy(self._residual.take(ready))
         if self._song is not None:
             self._song.take_into(rest)
             for stem in computed:
                 rest -= stem
         return stems
+
+    def _resampled(self, wave: Tensor, *, last: bool = False) -> Tensor:
+        """Samples of the network's rate, ``(stems times channels, samples)``, at the song's."""
+        if not self._resamples:
+            return wave
+        host = self._link.download(wave).wait()
+        return torch.from_numpy(self._down.push(host.numpy(), last=last))
 
     def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
         for masks, spectrum in pairs if self._wiener else self._in_cache(pairs):
@@ -310,15 +354,14 @@ class SongStream:
             if not self._extend:
                 above = torch.zeros_like(above)
             if self._residual is not None:
-                self._residual.push_shares(above.cpu().numpy())
+                self._residual.push_shares(self._link.download(above).wait().numpy())
             stems = apply_mask(chosen, above, spectrum)
             if self._wiener is not None:
                 bins = masks.shape[-2]
                 mixture = spectrum[:, :bins]
                 refined = self._wiener(masks, mixture)
                 stems[..., :bins, :] = self._selection.apply(refined, mixture)
-            wave = self._istft.push(stems)
-            self._out.put(self._down.push(wave.flatten(0, 1).cpu().numpy()))
+            self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
 
     def _in_cache(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         """The same frames, so many at once that what is made of them stays in the cache."""

@@ -25,8 +25,12 @@ WINDOW_SUM = 1.5
 
 @functools.lru_cache(maxsize=8)
 def hann(n_fft: int, device: torch.device) -> Tensor:
-    """Periodic Hann window, shape ``(n_fft,)``."""
-    return torch.hann_window(n_fft, periodic=True, dtype=torch.float32, device=device)
+    """Periodic Hann window, shape ``(n_fft,)``.
+
+    Made on the host: a copy is complete when it is there, for all songs of a GPU, while what one
+    song computes there others would have to wait for.
+    """
+    return torch.hann_window(n_fft, periodic=True, dtype=torch.float32).to(device)
 
 
 def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:

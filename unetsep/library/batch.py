@@ -227,14 +227,16 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
     """How many songs to work on at the same time, by cores, memory and their lengths.
 
     With one core, nothing can overlap. Two songs are enough to decode and encode one while the
-    other is computed; of short songs, whose few segments leave threads idle, it takes more.
+    other is computed; of short songs, whose few segments leave threads idle, it takes more. So
+    does a GPU, which computes faster than one thread reads and another writes.
     """
     threads, memory = torch.get_num_threads(), available_memory()
     if len(jobs) < 2 or threads < 2:
         return 1
     lengths = sorted(guess_seconds(job.song.path) for job in jobs)
     short = lengths[len(lengths) // 2] < SHORT_SECONDS
-    wanted = min(threads, MAX_WORKERS) + 1 if short else 2
+    by_gpu = any(part.separator.device.type == "cuda" for part in jobs[0].parts)
+    wanted = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
     fits = wanted if memory is None else memory // SONG_BYTES
     return max(1, min(wanted, fits, len(jobs)))
 

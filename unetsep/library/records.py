@@ -22,7 +22,7 @@ from typing import Any, Literal
 from ..audio.decoder import AudioInfo, Block
 from ..audio.formats import OutputFormat
 from ..audio.staging import PREFIX
-from ..audio.stem_files import StemFiles
+from ..audio.stem_files import StemFiles, WriteIntegers
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..paths import Input, song_target
@@ -321,6 +321,11 @@ class RecordedStems:
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
         self._files.write(block)
+
+    @property
+    def write_integers(self) -> WriteIntegers | None:
+        """See `StemFiles`."""
+        return self._files.write_integers
 
     def _announce(self, files: Sequence[Path]) -> None:
         """Say what is going to have the stems' names."""

@@ -49,7 +49,7 @@ class StemReader:
         self._channels = channels
         self._resampler = StreamResampler(self._reader.info.sample_rate, sample_rate, channels)
         self._blocks = self._resampled(sample_rate)
-        self._queue = Queue()
+        self._queue: Queue[Signal] = Queue()
 
     def _resampled(self, sample_rate: int) -> Iterator[Signal]:
         """Blocks at the page's rate, as long together as the file is."""

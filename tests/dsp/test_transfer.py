@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.signals import music, white_noise
+from unetsep.audio.writers import quantize
+from unetsep.config import ModelConfig
+from unetsep.dsp import transfer
+from unetsep.dsp.song_stream import SongStream
+from unetsep.dsp.spectrogram import hann
+from unetsep.dsp.transfer import Download, Link, StemBlock, pack
+from unetsep.files import FileOptions, separate_file
+from unetsep.network.unet import UNet
+from unetsep.separator import Separator
+
+CONFIG = ModelConfig(filters=(4, 4), segment_frames=64)
+RATE = CONFIG.sample_rate
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+def make_separator() -> Separator:
+    torch.manual_seed(0)
+    return Separator(UNet(CONFIG).eval(), device="cpu", precision="fp32", overlap=0.125)
+
+
+def make_song(separator: Separator, rate: int, device: torch.device, wiener: int = 0) -> SongStream:
+    return SongStream(
+        separator.config,
+        separator.estimate,
+        sample_rate=rate,
+        channels=2,
+        selection=separator.select(),
+        overlap=separator.overlap,
+        extend=True,
+        rest=True,
+        wiener=wiener,
+        device=device,
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 20_001), (1, 1, 1), (3, 1, 7), (2, 6, 8192)])
+@pytest.mark.parametrize("gain", [0.1, 0.5])
+def test_packed_stems_are_what_files_hold_and_their_peak(shape, gain):
+    stems = gain * white_noise(math.prod(shape), channels=1).reshape(shape)
+    stems.reshape(-1)[:8] = np.float32([-1, 1, 0.5, 1.5, -0.5, -1.5, 2.5, 0])[: stems.size] / 32768
+    packed = pack(torch.from_numpy(stems))
+    assert packed[:2].view(torch.float32).item() == np.abs(stems).max()
+    expected = np.stack([quantize(stem.T, "16") for stem in stems])
+    np.testing.assert_array_equal(packed[2:].numpy().reshape(expected.shape), expected)
+
+
+def test_a_block_has_integers_up_to_full_scale_and_floats_beyond():
+    link, stems = Link(CPU), torch.tensor([[[0.5, -1.0, 1.0]]])
+    assert StemBlock(link, stems, integers=True).integers().tolist() == [
+        [[16384], [-32768], [32767]]
+    ]
+    assert StemBlock(link, stems).integers() is None
+    loud = StemBlock(link, stems * 1.001, integers=True)
+    assert loud.integers() is None
+    np.testing.assert_array_equal(loud.floats(), (stems * 1.001).numpy())
+    empty = StemBlock(link, stems[..., :0], integers=True)
+    assert (empty.samples, empty.integers()) == (0, None)
+    assert empty.floats().shape == (1, 1, 0)
+
+
+def test_an_array_that_must_not_be_written_to_can_be_separated():
+    block = white_noise(100)
+    block.flags.writeable = False
+    there = Link(CPU).upload(block)
+    np.testing.assert_array_equal(there.numpy(), block)
+
+
+class CountingLink(Link):
+    """The way to a device that has no data: what is brought from there is zero."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.uploads = self.downloads = 0
+
+    def upload(self, block: np.ndarray) -> torch.Tensor:
+        self.uploads += block.size > 0
+        return super().upload(block)
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        if tensor.device == CPU:
+            return super().download(tensor)
+        self.downloads += 1
+        return Download(torch.zeros(tensor.shape, dtype=tensor.dtype))
+
+
+class Crossings(TorchDispatchMode):
+    """Operations that take tensors of one device and give tensors of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation, _types, arguments=(), options=None):
+        result = operation(*arguments, **(options or {}))
+        tensors = tree_leaves((arguments, options, result))
+        devices = {each.device for each in tensors if isinstance(each, torch.Tensor)}
+        if len(devices) > 1:
+            self.names.append(str(operation))
+        return result
+
+
+def make_meta(separator: Separator) -> tuple[Separator, CountingLink]:
+    """A separator on the device meta, from which no data can be read: who waits for it fails."""
+    for network in separator._networks:
+        network.to(META)
+    separator.device = META
+    config = separator.config
+    hann(config.n_fft, META)  # windows, which all songs share
+    shape = (config.channels, config.segment_frames, config.n_fft // 2 + 1)
+    separator.estimate(torch.zeros(shape, dtype=torch.complex64, device=META).mT[:, : config.bins])
+    return separator, CountingLink(META)
+
+
+@pytest.mark.parametrize(
+    ("model", "wiener", "integers"), [("default", 0, True), ("small", 1, True), ("small", 0, False)]
+)
+def test_a_block_goes_to_the_device_once_and_comes_back_once(model, wiener, integers):
+    given = make_separator() if model == "small" else Separator(model, device="cpu")
+    separator, link = make_meta(given)
+    song = make_song(separator, RATE, META, wiener)
+    song._link = link
+    size = separator.block_samples(RATE)
+    blocks = [white_noise(size, seed=seed) for seed in range(3)]
+    with Crossings() as crossings:
+        out = [song._send(block, integers=integers) for block in blocks]
+        out.append(song._end(integers=integers))
+    assert link.uploads == len(blocks)
+    assert len(crossings.names) == len(blocks)
+    assert all(name.startswith("aten.to.") for name in crossings.names)
+    assert link.downloads == sum(block.samples > 0 for block in out) >= 2
+    assert sum(block.samples for block in out) == 3 * size
+
+
+def test_at_another_rate_spectra_stay_on_the_device():
+    separator, link = make_meta(make_separator())
+    song = make_song(separator, 48_000, META)
+    song._link = link
+    size = separator.block_samples(48_000)
+    with Crossings() as crossings:
+        for seed in range(5):
+            song.push(white_noise(size, seed=seed))
+        song.finish()
+    assert len(crossings.names) == link.uploads == 6  # one for what the resampler kept back
+    # Of each segment and of each block of frames that it shares: waves, and shares above the band.
+    assert link.downloads <= 4 * 6
+
+
+class FakeCuda:
+    """CUDA streams and events that only write down what happens to them."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.current: str | None = None
+        self.streams = 0
+        patch.setattr(torch.cuda, "Stream", self.stream)
+        patch.setattr(torch.cuda, "Event", self.event)
+        patch.setattr(torch.cuda, "stream", self.use)
+        patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+        patch.setattr(
+            torch.Tensor, "record_stream", lambda _, stream: self.write("keep", stream.name)
+        )
+        empty = torch.empty
+        patch.setattr(torch, "empty", lambda *a, pin_memory=False, **b: empty(*a, **b))
+        patch.setattr(transfer, "_idle", type(transfer._idle)(list))
+
+    def write(self, *words: str) -> None:
+        self.log.append(" ".join(words))
+
+    def stream(self, _device: torch.device) -> FakeStream:
+        self.streams += 1
+        return FakeStream(self, ("compute", "up", "down")[(self.streams - 1) % 3])
+
+    @contextlib.contextmanager
+    def use(self, stream: FakeStream) -> Iterator[None]:
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+    def event(self, *, blocking: bool) -> FakeEvent:
+        assert blocking
+        return FakeEvent(self)
+
+
+class FakeStream:
+    def __init__(self, cuda: FakeCuda, name: str) -> None:
+        self.cuda, self.name = cuda, name
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.cuda.write(self.name, "after", other.name)
+
+
+class FakeEvent:
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda = cuda
+
+    def record(self) -> None:
+        self.cuda.write("event in", str(self.cuda.current))
+
+    def query(self) -> bool:
+        return False
+
+    def synchronize(self) -> None:
+        self.cuda.write("wait")
+
+
+def test_streams_wait_for_each_other_and_the_host_only_when_it_reads(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    link = Link(torch.device("cuda"))
+    link.device = CPU
+    there = link.upload(white_noise(100))
+    assert cuda.log == ["compute after up", "keep compute"]
+    cuda.log.clear()
+    tensor = torch.as_tensor(there) * 0.01
+    monkeypatch.setattr(torch.Tensor, "device", property(lambda _: torch.device("cuda")))
+    coming = link.download(tensor)
+    assert cuda.log == ["down after compute", "event in down", "keep down"]
+    torch.testing.assert_close(coming.wait().clone(), tensor, check_device=False)
+    assert cuda.log[3:] == ["wait"]
+
+
+def test_streams_of_songs_that_have_ended_serve_the_next(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+    for _ in range(3):
+        links = [Link(torch.device("cuda")) for _ in range(2)]
+        del links
+        gc.collect()
+    assert cuda.streams == 6
+
+
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+@pytest.mark.parametrize("gain", [1, 12])
+def test_files_hold_the_arrays_rounded(tmp_path, rate, gain):
+    separator = make_separator()
+    mixture = gain * music(6, rate)
+    soundfile.write(tmp_path / "song.wav", mixture.T, rate, "FLOAT")
+    paths = [tmp_path / f"{stem}.wav" for stem in separator.stems]
+    options = FileOptions(bit_depth="16")
+    (report,) = separate_file(tmp_path / "song.wav", [separator], [paths], options)
+    assert (report.gain_db < 0) == (gain > 1)
+    scale = 10 ** (report.gain_db / 20)
+    for path, stem in zip(paths, separator.separate(mixture, rate).values(), strict=True):
+        found = soundfile.read(path, dtype="int16")[0]
+        if gain == 1:
+            np.testing.assert_array_equal(found, quantize(stem.T, "16"))
+        else:  # the report rounds the gain
+            assert np.abs(found - 32768 * scale * stem.T).max() < 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+@pytest.mark.parametrize("gain", [1, 12])
+def test_a_gpu_gives_what_a_cpu_gives(tmp_path, rate, gain):
+    mixture = gain * music(20, rate)
+    soundfile.write(tmp_path / "song.wav", mixture.T, rate, "FLOAT")
+    found = {}
+    torch.manual_seed(0)
+    network = UNet(CONFIG).eval()
+    for device in ("cpu", "cuda"):
+        separator = Separator(network, device=device, precision="fp32")
+        paths = [tmp_path / device / f"{stem}.wav" for stem in separator.stems]
+        options = FileOptions(bit_depth="16")
+        separate_file(tmp_path / "song.wav", [separator], [paths], options)
+        found[device] = np.stack([soundfile.read(path)[0] for path in paths])
+    assert np.abs(found["cuda"] - found["cpu"]).max() < 1e-3

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,36 @@ def test_the_gpu_benchmark_runs_on_a_cpu_too(tmp_path: Path, tiny_model: Path) -
     assert all(row[key] > 0 for row in rows for key in ("network", "long", "folder"))
     assert content["machine"]["date"]
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_training_benchmark_for_gpus_runs_on_a_cpu_too(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    sizes = ["--batch-size", 1, "--clip-frames", 64, "--steps", 2, "--traced", 1, "--workers", 0]
+    results = ["--precision", "fp32", "--json", tmp_path / "train.json"]
+    told = run("train_gpu.py", "--device", "cpu", "--model", tiny_model, *sizes, *results)
+    (row,) = json.loads((tmp_path / "train.json").read_text())["results"]["rows"]
+    assert (row["precision"], row["recorded"]) == ("fp32", False)
+    assert row["ms"] > 0
+    assert f"ms {row['ms']}" in told
+
+
+def test_a_gpu_is_busy_once_whatever_it_does_at_a_time() -> None:
+    from train_gpu import busy, launches
+
+    trace: list[dict[str, Any]] = [
+        {"cat": "kernel", "name": "a", "ts": 10.0, "dur": 5.0},
+        {"cat": "kernel", "name": "inside", "ts": 11.0, "dur": 1.0},
+        {"cat": "gpu_memcpy", "name": "across", "ts": 14.0, "dur": 6.0},
+        {"cat": "kernel", "name": "later", "ts": 1000.0, "dur": 4.0},
+        {"cat": "gpu_user_annotation", "name": "step", "ts": 0.0, "dur": 5000.0},
+        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 0.0, "dur": 3.0},
+        {"cat": "cuda_runtime", "name": "cudaGraphLaunch", "ts": 4.0, "dur": 3.0},
+        {"cat": "cuda_runtime", "name": "cudaStreamSynchronize", "ts": 8.0, "dur": 900.0},
+        {"name": "process_name"},
+    ]
+    assert busy(trace) == pytest.approx(14e-6)
+    assert launches(trace) == 2
 
 
 def test_stages_add_up_to_the_process(tmp_path: Path, tiny_model: Path) -> None:

@@ -18,6 +18,7 @@ from unetsep.cli import train as train_commands
 from unetsep.config import STEMS
 from unetsep.network import presets
 from unetsep.train.config import TrainConfig
+from unetsep.train.fit import Machine
 from unetsep.train.losses.functions import LOSSES
 from unetsep.weights.load import load_network
 from unetsep.weights.manifest import read_manifest
@@ -204,6 +205,30 @@ def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
         "musdb": [str(tmp_path / "musdb")]
     }
     assert json.loads((run / "songs.json").read_text())["songs"] == ["musdb/train/A - B"]
+
+
+def test_the_length_of_clips_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[TrainConfig] = []
+
+    def fit(config: TrainConfig, *_: object, machine: Machine, **__: object) -> None:
+        drawn.append(config)
+        assert not machine.graph
+
+    monkeypatch.setattr(train_commands, "fit", fit)
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    data = (
+        "train",
+        "--musdb-root",
+        tmp_path / "musdb",
+        "--cache",
+        tmp_path / "cache",
+        "--no-graph",
+    )
+    told = call(*data, "--run", tmp_path / "run", "--clip-frames", 128)
+    assert [each.clip_samples for each in drawn] == [MODEL.n_fft + 127 * MODEL.hop_length]
+    told = call(*data, "--run", tmp_path / "run", "--clip-frames", 130)
+    assert told.exit_code == 1
+    assert "clip_frames=130 is not usable" in told.output
 
 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

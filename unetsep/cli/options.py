@@ -538,6 +538,7 @@ def compare(**options: Any) -> None:
 @click.option("--max-steps", type=COUNT, help="[default: 20000]")
 @click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")
 @click.option("--batch-size", type=COUNT, help="Clips, for each device.  [default: 4]")
+@click.option("--clip-frames", type=COUNT, help="Of a clip; 256 are 6 seconds.  [default: 256]")
 @click.option("--varispeed", type=float, help="Pitch and tempo, 0.1: up to 10%.  [default: off]")
 @click.option("--coherent-varispeed", type=float, help="Of clips from one song.  [default: same]")
 @click.option("--eq-db", type=float, help="Random equalisers, up to this.  [default: off]")
@@ -568,6 +569,7 @@ def compare(**options: Any) -> None:
 @click.option("--nodes", type=COUNT, help="Machines.  [default: as --devices]")
 @click.option("--workers", type=WHOLE, help="Processes that cut clips.")
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
+@click.option("--graph/--no-graph", default=True, help="On one GPU: steps as CUDA graphs.")
 @threads
 @quiet
 def train(**options: Any) -> None:

@@ -74,11 +74,12 @@ class MachineOptions:
     nodes: int | None
     workers: int | None
     resident: bool
+    graph: bool
 
     def machine(self) -> Machine:
         """The same with numbers of processes and machines."""
         devices, nodes = processes(self.devices, self.nodes)
-        return Machine(self.accelerator, devices, nodes, self.workers, self.resident)
+        return Machine(self.accelerator, devices, nodes, self.workers, self.resident, self.graph)
 
 
 @dataclass(frozen=True)

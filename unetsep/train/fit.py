@@ -63,6 +63,8 @@ class Machine:
         Processes that cut clips for each of them; None chooses.
     resident
         Keep all training audio in the accelerator's memory.
+    graph
+        On one GPU: record a step as a CUDA graph; see `unetsep.train.graph`.
     """
 
     accelerator: str = "auto"
@@ -70,6 +72,7 @@ class Machine:
     nodes: int = 1
     workers: int | None = None
     resident: bool = False
+    graph: bool = True
 
 
 def fit(
@@ -128,7 +131,7 @@ def fit(
         _describe(run, config, resume)
     data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
     first = _first_network(config, init_from, _guide(config, run, guide, init_from))
-    module = SeparationModule(config, first)
+    module = SeparationModule(config, first, graph=machine.graph)
     if not resume:
         module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
     ema = Ema(config.ema_decay)

@@ -52,13 +52,17 @@ class SeparationModule(lightning.LightningModule):
     first
         The network all losses start from; a fresh one by default. One that has a guide comes
         with it: the guide stays as it is, and is neither averaged nor saved.
+    graph
+        Whether steps may be recorded; see `records_steps`.
     """
 
     scales: Tensor
 
-    def __init__(self, config: TrainConfig, first: MaskNetwork | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, first: MaskNetwork | None = None, *, graph: bool = True
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.graph = config, graph
         first = fresh_network(config) if first is None else first
         if isinstance(first, Guided):
             half = config.precision != "fp32"
@@ -215,8 +219,8 @@ class SeparationModule(lightning.LightningModule):
 
     def records_steps(self) -> bool:
         """Whether steps are recorded: on one GPU, without the scale of fp16, which changes."""
-        alone = self.trainer.world_size == 1
-        return alone and self.device.type == "cuda" and self.config.precision != "fp16"
+        alone = self.trainer.world_size == 1 and self.device.type == "cuda"
+        return self.graph and alone and self.config.precision != "fp16"
 
     def optimizer_zero_grad(
         self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer

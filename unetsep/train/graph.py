@@ -113,9 +113,13 @@ def record(work: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[
     result
         What the function returned: where each time the result will be.
     """
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on: loaders lock memory, and autograd has threads of its own.
-    with torch.cuda.graph(graph, stream=_stream(device), capture_error_mode="thread_local"):
+    graph, stream = torch.cuda.CUDAGraph(), _stream(device)
+    # Other threads may go on: loaders lock memory, and autograd has threads of its own. Where a
+    # recording fails, only the stream's own context goes back to the usual one.
+    with (
+        torch.cuda.stream(stream),
+        torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+    ):
         result = work()
     return graph.replay, result
 

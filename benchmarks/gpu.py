@@ -1,27 +1,44 @@
-"""Times real time on a GPU, by precision, for one long song and for a folder; what bounds it.
+"""Times real time on a GPU: one long song, several at a time, and what bounds it.
 
     python benchmarks/gpu.py --json gpu.json --png gpu.png
 
-One process with a loaded model: first the network alone, then whole songs with decoding and
-encoding. ``--device cpu`` runs the same on a CPU, only to see that it works.
+One process with a loaded model separates wav files into four wav files each, in memory: files lie
+in /dev/shm where there is one. Beside it stand what could bound it: the network alone, reading the
+song alone, writing as many bytes to the same folder and to a disk. ``--device cpu`` runs the same
+on a CPU, only to see that it works.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import save, synthesise
+from record import RATE, save, synthesise
 
+from unetsep.audio.reader import AudioReader
+from unetsep.dsp.segments import MAX_WORKERS
 from unetsep.files import FileOptions, separate_file
+from unetsep.network.devices import keep_freed_memory
 from unetsep.separator import Separator
 
 # tf32 is fp32 with shortened factors in products: a setting of torch, not a type.
 PRECISIONS = {"fp32": ("fp32", False), "tf32": ("fp32", True), "bf16": ("bf16", False)}
+MEMORY = Path("/dev/shm")
+# Four stems of two channels of 16 bits, for each second of the song.
+BYTES = RATE * 4 * 2 * 2
+LINE = (
+    "{model:8} {precision}  network alone {network:6.0f} x real time, one song {long:6.0f}, "
+    "{jobs} songs at a time {folder:6.0f}; network {network_share:4.0%} of the one song's time"
+)
 
 
 def synchronize(separator: Separator) -> None:
@@ -45,61 +62,122 @@ def network(separator: Separator, segments: int) -> float:
     return segments * config.segment_frames * config.hop_length / config.sample_rate / elapsed
 
 
-def songs(separator: Separator, sources: list[Path], folder: Path) -> float:
-    """Seconds that files take, decoding and encoding included."""
+def seconds(run: Callable[..., object], *arguments: Any) -> float:
+    """Time that a call takes."""
     begun = time.perf_counter()
-    for source in sources:
-        targets = [folder / source.stem / f"{stem}.wav" for stem in separator.stems]
-        separate_file(source, [separator], [targets], FileOptions(overwrite=True))
+    run(*arguments)
     return time.perf_counter() - begun
 
 
+def separate(separator: Separator, sources: list[Path], jobs: int) -> float:
+    """Seconds that files take, so many at a time, decoding and encoding included."""
+    folder = sources[0].parent / "out"
+
+    def one(source: Path) -> None:
+        targets = [folder / source.stem / f"{stem}.wav" for stem in separator.stems]
+        separate_file(source, [separator], [targets], FileOptions(bit_depth="16"))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        elapsed = seconds(lambda: list(pool.map(one, sources)))
+    shutil.rmtree(folder)
+    return elapsed
+
+
+def read(path: Path) -> None:
+    """Decode a file."""
+    with AudioReader(path) as reader:
+        for _ in reader.blocks():
+            pass
+
+
+def write(folder: Path, block: bytes, size: int) -> None:
+    """Write bytes as fast as a file takes them, until they are on the disk."""
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for at in range(0, size, len(block)):
+            file.write(memoryview(block)[: size - at])
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def shortened_products(shortened: bool) -> Iterator[None]:
+    """Let products of floats be computed in tf32, or not."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in settings]
+    for each in settings:
+        each.allow_tf32 = shortened
+    yield
+    for each, value in zip(settings, before, strict=True):
+        each.allow_tf32 = value
+
+
+def measure(
+    model: str, label: str, long: Path, short: list[Path], options: argparse.Namespace
+) -> dict[str, Any]:
+    """One row: a model in a precision."""
+    precision, shortened = PRECISIONS[label]
+    with shortened_products(shortened):
+        separator = Separator(model, device=options.device, precision=precision)
+        alone = network(separator, options.segments)
+        separate(separator, short[: options.jobs], options.jobs)  # what is done only once
+        one = options.seconds / separate(separator, [long], 1)
+        many = options.song_seconds * len(short) / separate(separator, short, options.jobs)
+    return {
+        "model": separator.name,
+        "precision": label,
+        "jobs": options.jobs,
+        "network": alone,
+        "long": one,
+        "folder": many,
+        # Of the long song's time, were nothing overlapped.
+        "network_share": one / alone,
+    }
+
+
 def main() -> None:
-    """Print a row for each precision."""
+    """Print a row for each model and precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", nargs="+", default=["default", "fast"])
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=[*PRECISIONS])
     parser.add_argument("--seconds", type=float, default=1800.0, help="of the long song")
-    parser.add_argument("--songs", type=int, default=20, help="in the folder")
+    parser.add_argument("--songs", type=int, default=20, help="of the usual length")
     parser.add_argument("--song-seconds", type=float, default=180.0)
+    parser.add_argument("--jobs", type=int, default=MAX_WORKERS + 1, help="songs at a time")
     parser.add_argument("--segments", type=int, default=50)
+    parser.add_argument(
+        "--folder", type=Path, default=MEMORY if MEMORY.is_dir() else None, help="for the songs"
+    )
+    parser.add_argument("--disk", type=Path, help="folder on the disk to compare with")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        synthesise(folder / "long.wav", options.seconds)
-        short = [folder / f"{index:02}.wav" for index in range(options.songs)]
-        for path in short:
-            synthesise(path, options.song_seconds)
-        for label, (precision, shortened) in PRECISIONS.items():
-            torch.backends.cuda.matmul.allow_tf32 = shortened
-            torch.backends.cudnn.allow_tf32 = shortened
-            separator = Separator(options.model, device=options.device, precision=precision)
-            alone = network(separator, options.segments)
-            songs(separator, short[:1], folder)  # what happens only once
-            long = songs(separator, [folder / "long.wav"], folder)
-            many = songs(separator, short, folder)
-            rows.append(
-                {
-                    "precision": label,
-                    "network": alone,
-                    "long": options.seconds / long,
-                    "folder": options.songs * options.song_seconds / many,
-                    # Of the long song's time, were nothing overlapped.
-                    "network_share": options.seconds / alone / long,
-                }
-            )
-            print(
-                "{precision}  network alone {network:7.0f} x real time, one song {long:6.0f}, "
-                "folder {folder:6.0f}; network {network_share:4.0%} of the song's time".format(
-                    **rows[-1]
-                ),
-                flush=True,
-            )
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        long = Path(name) / "long.wav"
+        synthesise(long, options.seconds)
+        short = [Path(name) / f"{index:02}.wav" for index in range(options.songs)]
+        synthesise(short[0], options.song_seconds)
+        for path in short[1:]:
+            shutil.copy(short[0], path)
+        size, block = round(BYTES * options.song_seconds), os.urandom(1 << 23)
+        with tempfile.TemporaryDirectory(dir=options.disk) as disk:
+            bounds = {
+                "read": options.seconds / seconds(read, long),
+                "write": options.song_seconds / seconds(write, Path(name), block, size),
+                "write_disk": options.song_seconds / seconds(write, Path(disk), block, size),
+            }
+        print(
+            "by one thread: reading {read:.0f} x real time, writing {write:.0f}, to the disk "
+            "{write_disk:.0f}".format(**bounds),
+            flush=True,
+        )
+        rows = []
+        for model in options.model:
+            for label in options.precision:
+                rows.append(measure(model, label, long, short, options))
+                print(LINE.format(**rows[-1]), flush=True)
     where = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    save(options.json, {"device": where, "rows": rows})
+    save(options.json, {"device": where, "bounds": bounds, "rows": rows})
     if options.png:
         picture(options.png, rows)
 
@@ -108,11 +186,13 @@ def picture(path: Path, rows: list[dict[str, Any]]) -> None:
     """Bars of times real time."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="tight")
+    figure = Figure(figsize=(12, 4), layout="tight")
     axes = figure.subplots(1, 3)
     for axis, key in zip(axes, ("network", "long", "folder"), strict=True):
-        bars = axis.bar([row["precision"] for row in rows], [row[key] for row in rows])
+        names = [f"{row['model']}\n{row['precision']}" for row in rows]
+        bars = axis.bar(names, [row[key] for row in rows])
         axis.bar_label(bars, fmt="%.0f")
+        axis.tick_params(labelsize="small")
         axis.set_title(key)
     axes[0].set_ylabel("times real time")
     figure.savefig(path, dpi=120)

@@ -109,8 +109,9 @@ def startup(results: Any) -> list[str]:
 
 
 def gpu(results: Any) -> list[str]:
-    """Times real time by precision."""
-    head = ["precision", "network alone", "one song", "folder", "network's share of one song"]
+    """Times real time by model and precision."""
+    head = ["model", "precision", "network alone", "one song", "several songs"]
+    head += ["network's share of one song"]
     return [
         f"{results['device']}, times real time:",
         "",
@@ -118,6 +119,7 @@ def gpu(results: Any) -> list[str]:
             head,
             (
                 [
+                    row["model"],
                     row["precision"],
                     f"{row['network']:.0f}",
                     f"{row['long']:.0f}",

@@ -26,13 +26,16 @@ def run(name: str, *arguments: object) -> str:
 
 
 def test_the_gpu_benchmark_runs_on_a_cpu_too(tmp_path: Path, tiny_model: Path) -> None:
-    sizes = ["--seconds", 1, "--songs", 1, "--song-seconds", 1, "--segments", 1]
+    sizes = ["--seconds", 1, "--songs", 2, "--song-seconds", 1, "--segments", 1, "--jobs", 2]
+    sizes += ["--folder", tmp_path, "--disk", tmp_path]
     results = ["--json", tmp_path / "gpu.json", "--png", tmp_path / "gpu.png"]
     run("gpu.py", "--device", "cpu", "--model", tiny_model, *sizes, *results)
     content = json.loads((tmp_path / "gpu.json").read_text())
     rows = content["results"]["rows"]
     assert [row["precision"] for row in rows] == ["fp32", "tf32", "bf16"]
     assert all(row[key] > 0 for row in rows for key in ("network", "long", "folder"))
+    bounds = content["results"]["bounds"]
+    assert all(bounds[key] > 0 for key in ("read", "write", "write_disk"))
     assert content["machine"]["date"]
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
 

@@ -31,6 +31,7 @@ from .threads import OwnThread
 from .transfer import Link, StemBlock, as_tensor
 from .wiener import WienerFilter
 
+CPU = torch.device("cpu")
 # Called with (seconds done, seconds in total or None); False cancels.
 Progress = Callable[[float, float | None], bool | None]
 
@@ -232,7 +233,7 @@ class SongStream:
         self.device, self._link = device, Link(device)
         self._resamples = sample_rate != config.sample_rate
         # soxr knows no GPU: what it resamples is put together on the host.
-        self._home = torch.device("cpu") if self._resamples else device
+        self._home = CPU if self._resamples else device
         # Of torch, for what is done between segments.
         self.threads = torch.get_num_threads() if pool is None else pool.share
         self._outputs, self._computed = len(selection.names), len(self._selection.names)
@@ -321,15 +322,15 @@ class SongStream:
             self._mask(self.masks.push(self._stft.flush()))
             self._mask(self.masks.flush())
             rows = self._computed * self._channels
-            self._out.put(self._resampled(torch.zeros(rows, 0), last=True))
+            self._out.put(self._resampled(self._empty(rows, 0), last=True))
         # The inverse STFT and the resampler end after the song: never give what was not taken.
         ready = min(self._out.samples, self._taken - self._given)
         if self._residual is not None:
             ready = min(ready, self._residual.ready)
         if ready == 0:
-            return torch.zeros(self._outputs, self._channels, 0)
+            return self._empty(self._outputs, self._channels, 0)
         self._given += ready
-        stems = torch.empty(self._outputs, self._channels, ready, device=self._home)
+        stems = self._empty(self._outputs, self._channels, ready, device=self._home)
         computed, rest = stems[: self._computed], stems[-1]
         self._out.take_into(computed.flatten(0, 1))
         if self._residual is not None:
@@ -339,6 +340,11 @@ class SongStream:
             for stem in computed:
                 rest -= stem
         return stems
+
+    @staticmethod
+    def _empty(*shape: int, device: torch.device = CPU) -> Tensor:
+        """Room for samples, whatever the program we are a guest of makes by default."""
+        return torch.empty(shape, dtype=torch.float32, device=device)
 
     def _resampled(self, wave: Tensor, *, last: bool = False) -> Tensor:
         """Samples of the network's rate, ``(stems times channels, samples)``, at the song's."""

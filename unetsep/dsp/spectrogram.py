@@ -30,7 +30,8 @@ def hann(n_fft: int, device: torch.device) -> Tensor:
     Made on the host: a copy is complete when it is there, for all songs of a GPU, while what one
     song computes there others would have to wait for.
     """
-    return torch.hann_window(n_fft, periodic=True, dtype=torch.float32).to(device)
+    window = torch.hann_window(n_fft, periodic=True, dtype=torch.float32, device="cpu")
+    return window.to(device)
 
 
 def stft(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:

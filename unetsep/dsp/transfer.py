@@ -81,7 +81,7 @@ class Link:
         if self._streams is None or tensor.device.type == "cpu":
             return Download(tensor.cpu())
         tensor = tensor.contiguous()
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
         self._streams.down.wait_stream(self._streams.compute)
         with torch.cuda.stream(self._streams.down):
             host.copy_(tensor, non_blocking=True)

@@ -107,7 +107,7 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state |= {name: torch.zeros_like(weights) for name in ("mean", "square")}
                 state["step"] = torch.tensor(0.0)  # of this name torch leaves on the CPU
-            state["step"] += 1
+        torch._foreach_add_([state["step"] for state in states], 1)
         means, squares = ([state[name] for state in states] for name in ("mean", "square"))
         torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
         torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - BETAS[1])

@@ -231,6 +231,10 @@ def test_streams_wait_for_each_other_and_the_host_only_when_it_reads(monkeypatch
     assert cuda.log == ["down after compute", "event in down", "keep down"]
     torch.testing.assert_close(coming.wait().clone(), tensor, check_device=False)
     assert cuda.log[3:] == ["wait"]
+    block = StemBlock(link, tensor[None])
+    floats = block.floats()
+    np.testing.assert_array_equal(floats[0], tensor.numpy())
+    assert not np.shares_memory(floats, block._coming.wait().numpy())
 
 
 def test_streams_of_songs_that_have_ended_serve_the_next(monkeypatch):

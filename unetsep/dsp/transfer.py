@@ -56,7 +56,10 @@ class Link:
         self._streams: Streams | None = None
         if device.type == "cuda":
             idle = _idle[device]
-            self._streams = idle.pop() if idle else Streams(device)
+            try:
+                self._streams = idle.pop()
+            except IndexError:
+                self._streams = Streams(device)
             weakref.finalize(self, idle.append, self._streams)
 
     def computing(self) -> contextlib.AbstractContextManager[object]:
@@ -105,6 +108,7 @@ class Download:
 
     def __init__(self, host: Tensor, event: torch.cuda.Event | None = None) -> None:
         self._host, self._event = host, event
+        self.is_pinned = event is not None
 
     def has_arrived(self) -> bool:
         """Whether nobody has to wait any more."""
@@ -156,12 +160,13 @@ class StemBlock:
 
     def floats(self) -> Signal:
         """``(stems, channels, samples)``; not to be asked for where there are integers."""
-        host = self._coming.wait()
+        array: Signal = self._coming.wait().numpy()
         if self._packed:
             assert self._stems is not None, "stems within full scale are integers"
-            host = self._stems.cpu()
-        array: Signal = host.numpy()
-        return array.copy() if host.is_pinned() else array
+            array = self._stems.cpu().numpy()
+        elif self._coming.is_pinned:  # which is scarce, and who asks may keep all of a song
+            array = array.copy()
+        return array
 
 
 def pack(stems: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
     python recipes/guided.py guide 2stems spleeter-vocals.safetensors
     python recipes/guided.py join fast spleeter-vocals.safetensors guided.safetensors
+    python recipes/guided.py blend trained.safetensors guided.safetensors blended.safetensors
 
 ``guide`` takes the vocals network out of Spleeter's two-stem checkpoint (the folder or archive
 2stems that Deezer publishes) and writes it in half precision. ``join`` gives it to a network as
 its guide, see `unetsep.network.guided`; both separate together then without any training, and
-``unetsep train --init-from guided.safetensors`` goes on from there.
+``unetsep train --init-from guided.safetensors`` goes on from there. ``blend`` takes a network that
+was trained from there and has a branch for low bins, and moves its weights back by 65% of the
+way they have come, but those of the branch. What training has learned by heart is lost first.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from unetsep.network.guided import with_guide
+import torch
+
+from unetsep.network.guided import Guided, with_guide
 from unetsep.network.per_stem import PerStem
 from unetsep.network.unet import UNet
 from unetsep.spleeter.bundle_files import read_bundle
@@ -24,6 +29,9 @@ from unetsep.spleeter.convert import build
 from unetsep.storage import write_atomically
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import checkpoint_hash, load_network
+
+# How far `blend` goes back: the mean SDR of the validation songs was the same from 0.5 to 0.75.
+SHARE = 0.65
 
 
 def vocals_network(source: Path) -> UNet:
@@ -42,6 +50,19 @@ def join(network: str, guide: str) -> bytes:
     return serialize(joined)
 
 
+@torch.no_grad()
+def blend(trained: str, begun: str, share: float = SHARE) -> bytes:
+    """The checkpoint of a guided network between two; the branch is that of the first."""
+    network, first = load_network(trained), load_network(begun)
+    assert isinstance(network, Guided)
+    assert isinstance(first, Guided)
+    then = first.rest.state_dict()
+    for name, value in network.rest.state_dict().items():
+        if value.is_floating_point():  # others count batches
+            value.lerp_(then[name], share)
+    return serialize(network, half=False)
+
+
 def main() -> None:
     """Write one file."""
     parser = argparse.ArgumentParser(
@@ -53,13 +74,18 @@ def main() -> None:
     joined = commands.add_parser("join")
     joined.add_argument("network")
     joined.add_argument("guide")
-    for command in (guide, joined):
+    blended = commands.add_parser("blend")
+    blended.add_argument("trained")
+    blended.add_argument("begun")
+    for command in (guide, joined, blended):
         command.add_argument("output", type=Path)
     options = parser.parse_args()
     if options.command == "guide":
         content = serialize(vocals_network(options.source))
-    else:
+    elif options.command == "join":
         content = join(options.network, options.guide)
+    else:
+        content = blend(options.trained, options.begun)
     write_atomically(options.output, content)
     print(f"{hashlib.sha256(content).hexdigest()}  {options.output}")
 

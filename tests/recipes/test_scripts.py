@@ -65,9 +65,9 @@ def test_the_default_model_is_trained_by_options_that_exist(tmp_path: Path) -> N
     for words in calls:
         check_unetsep(list(words))
     # Three runs, four rounds of two, the long one, three with the loss on magnitudes, the rest,
-    # the branch for low bins.
-    assert sum(words[0] == "train" for words in calls) == 3 + 4 * 2 + 1 + 3 + 1 + 1
-    assert sum(words[0] == "average" for words in calls) == 4 + 1
+    # the branch for low bins twice, and the whole twice.
+    assert sum(words[0] == "train" for words in calls) == 3 + 4 * 2 + 1 + 3 + 1 + 2 + 2
+    assert sum(words[0] == "average" for words in calls) == 4 + 1 + 1
 
 
 def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
@@ -76,19 +76,31 @@ def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     runs = tmp_path / "runs"
     arguments = ("default_model.sh", "M", "S", "P", str(runs), "2stems")
     calls = commands(tmp_path / "a", *arguments, MINUTES="30", ACCELERATOR="gpu")
-    begun = {"rest": "guided.safetensors", "low": "rest/best-mse.safetensors"}
+    begun = {
+        "rest": "joined.safetensors",
+        "low": "rest/best-mse.safetensors",
+        "sounds": "low/best-mse.safetensors",
+        "whole-703": "blended.safetensors",
+        "whole-804": "blended.safetensors",
+    }
     for run, first in begun.items():
         (words,) = (words for words in calls if str(runs / run) in words)
         check_unetsep(list(words))
         assert words[words.index("--max-minutes") + 1] == "30"
         assert words[words.index("--init-from") + 1] == str(runs / first)
         assert "--resident" in words
-        assert ("--low-band" in words) == (run == "low")
+        assert ("--low-band" in words) == (run in ("low", "sounds"))
     told = (tmp_path / "a" / "python.log").read_text().splitlines()
     guide = runs / "spleeter-vocals.safetensors"
     assert [line.split()[1:] for line in told] == [
         ["guide", "2stems", str(guide)],
-        ["join", str(runs / "fast.safetensors"), str(guide), str(runs / "guided.safetensors")],
+        ["join", str(runs / "fast.safetensors"), str(guide), str(runs / "joined.safetensors")],
+        [
+            "blend",
+            str(runs / "sounds" / "best-mse.safetensors"),
+            str(runs / "joined.safetensors"),
+            str(runs / "blended.safetensors"),
+        ],
     ]
     (runs / "rest" / "done").unlink()
     (runs / "rest" / "last.ckpt").touch()

@@ -161,6 +161,8 @@ def _settings(entry: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "begun with", training["begun_with"]
     if "low_band" in training:
         yield "branch for low bins", f"afterwards, {training['low_band']['steps']} steps, alone"
+    for number, phase in enumerate(training.get("phases", ()), 1):
+        yield f"then, {number}", phase["what"]
     yield "clips a step", f"{settings['batch_size']}, each of 6 s"
     yield "learning rate", f"{settings['learning_rate']:g}"
     yield "precision", settings["precision"]

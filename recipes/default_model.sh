@@ -116,7 +116,7 @@ start=$folder/blended.safetensors
     python "$here/guided.py" blend "$folder/sounds/best-mse.safetensors" "$joined" "$start"
 for seed in 703 804; do
     varied "whole-$seed" "$machine" mse "$start" $seed \
-        --valid-every 300 --muon-size 0.2 $beside $sounds
+        --valid-every 300 --muon-size 0.2 $beside $sounds --ema-decay 0.999
 done
 average "$folder/guided.safetensors" \
     "$folder/whole-703/best-mse.safetensors" "$folder/whole-804/best-mse.safetensors"

@@ -26,14 +26,20 @@ def test_a_signal_in_a_callback_comes_again_where_it_can_be_raised(
     number, error, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "unraisablehook", deliver_again)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(KILLED))
+    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    raising = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: lambda *_: sys.exit(KILLED),
+    }
+    before = {each: signal.signal(each, handler) for each, handler in raising.items()}
     try:
         things = [Thing()]
         reference = weakref.ref(things[0], lambda _: signal.raise_signal(number))
         with pytest.raises(error):
             forget(things)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert reference() is None
     assert capsys.readouterr().err == ""
 

@@ -41,11 +41,19 @@ def test_the_gpu_benchmark_runs_on_a_cpu_too(tmp_path: Path, tiny_model: Path) -
 
 
 def test_the_training_benchmark_for_gpus_runs_on_a_cpu_too(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    from train_gpu import main
+
     sizes = ["--batch-size", 1, "--clip-frames", 64, "--steps", 2, "--traced", 1, "--workers", 0]
     results = ["--precision", "fp32", "--json", tmp_path / "train.json"]
-    told = run("train_gpu.py", "--device", "cpu", "--model", tiny_model, *sizes, *results)
+    words = ["train_gpu.py", "--device", "cpu", "--model", tiny_model, *sizes, *results]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    main()
+    told = capsys.readouterr().out
     (row,) = json.loads((tmp_path / "train.json").read_text())["results"]["rows"]
     assert (row["precision"], row["recorded"]) == ("fp32", False)
     assert row["ms"] > 0

@@ -156,9 +156,7 @@ def run_train(options: TrainOptions) -> None:
     config, data = _resumed_run(options) if options.resume else _new_run(options)
     folder = options.folder
     with _logging(console):
-        train, valid = _load(data, console)
-        if config.all_songs:
-            train = [*train, *valid]
+        train, valid = _load(data, console, all_songs=config.all_songs)
         minutes = sum(recording.samples for recording in train) / 44_100 / 60
         known = " of them" if config.all_songs else ""
         console.print(
@@ -386,10 +384,12 @@ def _logging(console: Console) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _load(data: Data, console: Console) -> tuple[list[Recording], list[Recording]]:
+def _load(
+    data: Data, console: Console, *, all_songs: bool = False
+) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings, with a bar if some are to be decoded."""
     with decoding(console) as progress:
-        return load_data(data, progress=progress)
+        return load_data(data, all_songs=all_songs, progress=progress)
 
 
 @contextmanager

@@ -113,8 +113,9 @@ class TrainConfig:
         Draw artists, of whom there may be many recordings, instead of recordings; see
         `unetsep.train.data.clip_plans.draw_weights`.
     all_songs
-        Train on the validation songs, too, and keep the last weights instead of the best: the
-        last phase of a model of which nothing is to be chosen any more.
+        The validation songs are trained on, too (`unetsep.train.data.run_data.load_data` adds
+        them), and the last weights are kept instead of the best: the last phase of a model of
+        which nothing is to be chosen any more.
     seed
         Of the initial weights and of every clip.
     valid_every, log_every

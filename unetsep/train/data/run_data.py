@@ -156,7 +156,7 @@ def load_recordings(
 
 
 def load_data(
-    data: Data, *, progress: Callable[[int, int], None] | None = None
+    data: Data, *, all_songs: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings, decoded if need be.
 
@@ -164,6 +164,8 @@ def load_data(
     ----------
     data, progress
         See `load_recordings`.
+    all_songs
+        Whether those for validation are trained on, too; see `TrainConfig`.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def load_data(
             "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
             f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once"
         )
-    return train, valid + held
+    return [*train, *(valid + held if all_songs else ())], valid + held
 
 
 def without(

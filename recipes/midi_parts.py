@@ -144,18 +144,22 @@ def _part(notes: list[Note], controls: tuple[Control, ...], stem: str) -> Part:
     return Part(tuple(notes), tuple(kept))
 
 
-def excerpt(part: Part, seconds: float, rng: random.Random) -> Part:
-    """The busiest of three places in a part; earlier controls are set at its start."""
+def busiest(part: Part, seconds: float, rng: random.Random) -> float:
+    """Where an excerpt begins: at the busiest of three notes, in seconds."""
     latest = max(part.notes[0].start, part.notes[-1].end - seconds)
     starts = [note.start for note in part.notes if note.start <= latest]
-    places = []
-    for start in rng.choices(starts, k=3):
-        inside = [note for note in part.notes if start <= note.start < start + seconds]
-        places.append((len(inside), start, inside))
-    _, start, inside = max(places, key=lambda place: place[:2])
+    return max(
+        rng.choices(starts, k=3),
+        key=lambda at: (sum(at <= note.start < at + seconds for note in part.notes), at),
+    )
+
+
+def cut(part: Part, start: float, seconds: float) -> Part:
+    """What begins within ``seconds`` from ``start``; earlier controls are set at its start."""
     notes = [
         replace(note, start=note.start - start, end=min(note.end - start, seconds))
-        for note in inside
+        for note in part.notes
+        if start <= note.start < start + seconds
     ]
     controls = [
         replace(control, time=max(0.0, control.time - start))
@@ -165,12 +169,34 @@ def excerpt(part: Part, seconds: float, rng: random.Random) -> Part:
     return Part(tuple(notes), tuple(controls))
 
 
-def vary(part: Part, stem: str, rng: random.Random) -> Part:
-    """Another performance: instruments, tempo, key and velocities differ a little."""
+def excerpt(part: Part, seconds: float, rng: random.Random) -> Part:
+    """The busiest of three places in a part."""
+    return cut(part, busiest(part, seconds, rng), seconds)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What the parts of a song share: semitones up and the factor of all times."""
+
+    key: int
+    tempo: float
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Performance:
+        """Within three semitones and a tenth of the tempo."""
+        return cls(rng.randint(-3, 3), rng.uniform(0.9, 1.1))
+
+
+def vary(part: Part, stem: str, rng: random.Random, shared: Performance | None = None) -> Part:
+    """Another performance: instruments, tempo, key and velocities differ a little.
+
+    ``shared`` is that of the song's other parts; with none the part is played by itself.
+    """
+    performance = shared or Performance.draw(rng)
     pitch = statistics.median(note.pitch for note in part.notes)
     octave = 12 if pitch < 29 else -12 if pitch > 46 else 0
-    shift = {"bass": octave + rng.randint(-3, 3), "drums": 0, "other": rng.randint(-3, 3)}[stem]
-    tempo = rng.uniform(0.9, 1.1)
+    shift = {"bass": octave + performance.key, "drums": 0, "other": performance.key}[stem]
+    tempo = performance.tempo
     voices = sorted({(note.channel, note.program) for note in part.notes})
     if stem == "other" and rng.random() < 0.5:
         voices = rng.sample(voices, rng.randint(1, len(voices)))

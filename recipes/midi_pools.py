@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -119,22 +119,27 @@ def order(folder: Path, rng: random.Random) -> list[Path]:
 
 def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
     """An excerpt of a part, played, coloured and trimmed, and what plays it."""
-    played = vary(excerpt(part, options.seconds, rng), stem, rng)
+    made = played(vary(excerpt(part, options.seconds, rng), stem, rng), stem, options, rng)
+    return replace(made, audio=trim(made.audio))
+
+
+def played(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
+    """A part as it stands, coloured, in whole frames."""
     if options.sampler:
         sets = [each for each in options.sample_sets if each.stem == stem]
-        audio = play(played, sets, np.random.default_rng(rng.getrandbits(32)))
+        audio = play(part, sets, np.random.default_rng(rng.getrandbits(32)))
         audio = audio[: len(audio) // FRAME * FRAME]
-        return Recording(trim(colour(audio, stem, rng)), options.sampler)
+        return Recording(colour(audio, stem, rng), options.sampler)
     kits = options.drum_kit if stem == "drums" else []
     soundfont = rng.choice([*options.soundfont, *kits])
     if soundfont in kits:
-        played = for_kit(played)
+        part = for_kit(part)
     reverb = rng.random() < {"bass": 0.2, "drums": 0.5, "other": 0.6}[stem]
     with tempfile.TemporaryDirectory() as name:
         midi = Path(name) / "part.mid"
-        write(played, midi, rng)
+        write(part, midi, rng)
         audio = render(midi, soundfont, Path(name), (reverb, rng.random() < 0.3))
-    return Recording(trim(colour(audio, stem, rng)), soundfont)
+    return Recording(colour(audio, stem, rng), soundfont)
 
 
 def too_short(part: Part) -> bool:

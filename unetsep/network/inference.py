@@ -121,12 +121,11 @@ class InferenceUNet(InferenceNetwork):
         if self.config.skips == "activated":
             for block in (*network.encoder, *network.decoder):
                 fold_norm(block)
-        if dtype != torch.float32:
-            block = network.encoder[0]
-            assert isinstance(block, nn.Sequential)
-            block[0] = with_remainders(block[0], dtype)
         raw = self.config.skips == "raw"
-        self.encoder = nn.ModuleList(_Encoder(block, dtype, raw=raw) for block in network.encoder)
+        self.encoder = nn.ModuleList(
+            _Encoder(block, dtype, raw=raw, first=level == 0)
+            for level, block in enumerate(network.encoder)
+        )
         self.decoder = nn.ModuleList(_Decoder(block, dtype) for block in network.decoder)
         self.head: DoublingHead | DilatedHead
         if isinstance(network.head, nn.ConvTranspose2d):
@@ -166,10 +165,7 @@ class InferenceUNet(InferenceNetwork):
 
     def _hidden(self, normalised: Tensor) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
-        hidden = normalised.transpose(2, 3).to(self.dtype)
-        if self.dtype != torch.float32:
-            hidden = torch.cat([hidden, hidden], dim=1)  # see `with_remainders`
-        hidden = hidden.contiguous(memory_format=torch.channels_last)
+        hidden = normalised.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for encoder in self.encoder:
             hidden, skip = encoder(hidden)
@@ -253,27 +249,6 @@ def mirrored(layer: nn.Module) -> nn.Module:
     return result
 
 
-def with_remainders(convolution: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A convolution that sees its channels twice, the second time with what rounding took away.
-
-    Rounded weights of the first level alone make half of the difference between masks in
-    bfloat16 and in fp32. It has two or four channels, so that as many more cost next to nothing.
-
-    Parameters
-    ----------
-    convolution
-        The first of a network.
-    dtype
-        In which its weights will be rounded.
-    """
-    assert isinstance(convolution, nn.Conv2d)
-    new, weight = _twin(convolution), convolution.weight.detach()
-    both = torch.cat([weight, weight - weight.to(dtype)], dim=1)
-    new.weight = nn.Parameter(both, requires_grad=False)
-    new.in_channels = 2 * convolution.in_channels
-    return new
-
-
 class Subpixels(nn.Module):
     """A transposed convolution that doubles both axes, as a plain one with more channels.
 
@@ -289,10 +264,18 @@ class Subpixels(nn.Module):
         Of weights and input.
     bins_last
         Put the two bins of an output behind its channels instead of before.
+    remainders
+        Give what rounding took from the weights outputs of its own, behind the others; their
+        sum is still to be taken. With few channels that costs nothing: vector units take sixteen.
     """
 
     def __init__(
-        self, layer: nn.ConvTranspose2d, dtype: torch.dtype, *, bins_last: bool = False
+        self,
+        layer: nn.ConvTranspose2d,
+        dtype: torch.dtype,
+        *,
+        bins_last: bool = False,
+        remainders: bool = False,
     ) -> None:
         super().__init__()
         kernel, padding = layer.kernel_size[0], int(layer.padding[0])
@@ -304,7 +287,8 @@ class Subpixels(nn.Module):
         }
         self.first = min(seen.values())  # input that the first tap sees, relative to j
         self.margin = max(-self.first, max(seen.values()))
-        taps = layer.weight.to(dtype).permute(2, 3, 1, 0).contiguous()  # (tap, tap, out, in)
+        taps = layer.weight if remainders else layer.weight.to(dtype)
+        taps = taps.permute(2, 3, 1, 0).contiguous()  # (tap, tap, out, in)
         size = max(seen.values()) - self.first + 1
         # (r, s, out, d, e, in) for frames and bins, where no tap falls zero
         weight = taps.new_zeros(2, 2, layer.out_channels, size, size, layer.in_channels)
@@ -315,8 +299,12 @@ class Subpixels(nn.Module):
         bias = bias.detach().repeat(2, 2, 1)  # (frame of two, bin of two, channels)
         if bins_last:
             weight, bias = weight.transpose(1, 2), bias.transpose(1, 2)
-        weight = weight.flatten(0, 2).permute(0, 3, 1, 2)  # channels last in memory
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias.flatten().to(dtype))
+        weight, bias = weight.flatten(0, 2), bias.flatten()
+        if remainders:
+            weight = torch.cat([weight, weight - weight.to(dtype)])
+            bias = torch.cat([bias, bias - bias.to(dtype)])
+        weight = weight.permute(0, 3, 1, 2)  # channels last in memory
+        self.weight, self.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The four outputs of each input, still to be put in order.
@@ -358,12 +346,15 @@ class Doubling(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = layer.out_channels
-        self.register_buffer("floor", None if floor is None else floor.to(dtype))
+        # Such a level is the last one, and the head behind it computes in fp32.
+        single = is_single(layer)
+        self.dtype = torch.float32 if single else dtype
+        self.register_buffer("floor", None if floor is None else floor.to(self.dtype))
         self.form: nn.Module
         if dtype == torch.float32 and self.channels % LANES == 0:
             self.form = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
-            self.form = Subpixels(layer, dtype)
+            self.form = Subpixels(layer, dtype, remainders=dtype != self.dtype)
 
     def forward(self, hidden: Tensor, target: Tensor | None = None) -> Tensor:
         """Double, and rectify into ``target`` if there is one.
@@ -385,12 +376,18 @@ class Doubling(nn.Module):
             out = out.permute(0, 2, 3, 1)
             return out if target is None else self._rectify(out, target)
         batch, _, frames, bins = hidden.shape
-        # (batch, frames, frame of two, bins, bin of two, channels)
-        ordered = out.view(batch, frames, bins, 2, 2, self.channels).permute(0, 1, 3, 2, 4, 5)
+        # (parts, batch, frames, frame of two, bins, bin of two, channels)
+        parts = out.to(self.dtype).view(batch, frames, bins, -1, 2, 2, self.channels)
+        ordered = parts.permute(3, 0, 1, 4, 2, 5, 6)
         if target is None:
-            return ordered.reshape(batch, 2 * frames, 2 * bins, self.channels)
+            summed = ordered.sum(0) if len(ordered) > 1 else ordered[0]
+            return summed.reshape(batch, 2 * frames, 2 * bins, self.channels)
         places = target.view(batch, frames, 2, bins, 2, self.channels)
-        self._rectify(ordered, places)
+        if len(ordered) > 1:
+            torch.add(*ordered, out=places)
+            self._rectify(places, places)
+        else:
+            self._rectify(ordered[0], places)
         return target
 
     def _rectify(self, values: Tensor, target: Tensor) -> Tensor:
@@ -466,17 +463,23 @@ class DilatedHead(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """One level of the encoder; gives what the next level sees, and the skip."""
+    """One level of the encoder; gives what the next level sees, and the skip.
 
-    def __init__(self, block: nn.Module, dtype: torch.dtype, *, raw: bool) -> None:
+    The first one sees fp32, and its convolution is in fp32: that costs next to nothing with two
+    or four channels, and rounding there makes half of what bf16 changes in masks.
+    """
+
+    def __init__(self, block: nn.Module, dtype: torch.dtype, *, raw: bool, first: bool) -> None:
         super().__init__()
         convolution, self.rest, self.mixing = parts_of_level(block, dtype)
-        self.convolution = convolution.to(dtype).to(memory_format=torch.channels_last)
-        self.raw = raw
+        if not first:
+            convolution.to(dtype)
+        self.convolution = convolution.to(memory_format=torch.channels_last)
+        self.dtype, self.raw = dtype, raw
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """``(batch, channels, frames, bins)`` to half the frames and bins."""
-        raw: Tensor = self.convolution(hidden)
+        raw: Tensor = self.convolution(hidden).to(self.dtype)
         out: Tensor = self.rest(raw)
         if self.mixing is not None:
             spectrum = out.permute(0, 2, 3, 1)
@@ -490,7 +493,10 @@ class _Decoder(nn.Module):
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        floor = fold_last_norm(block, dtype)
+        assert isinstance(block, nn.Sequential)
+        # Of a single channel, weights are rounded only where what that takes away is kept.
+        kept = torch.float32 if is_single(block[0]) else dtype
+        floor = fold_last_norm(block, kept)
         convolution, self.rest, self.mixing = parts_of_level(block, dtype)
         self.doubling = Doubling(convolution, dtype, floor)
         self.rectify = all(isinstance(part, nn.ReLU) for part in self.rest)
@@ -500,7 +506,8 @@ class _Decoder(nn.Module):
         batch, _, frames, bins = hidden.shape
         own = self.doubling.channels
         channels = own + (0 if skip is None else skip.shape[1])
-        whole = hidden.new_empty(batch, 2 * frames, 2 * bins, channels)
+        size = (batch, 2 * frames, 2 * bins, channels)
+        whole = hidden.new_empty(size, dtype=self.doubling.dtype)
         target = whole[..., :own]
         spectrum = target if self.mixing is None else torch.empty_like(target)
         if self.rectify:
@@ -513,6 +520,11 @@ class _Decoder(nn.Module):
         if skip is not None:
             whole[..., own:] = skip.permute(0, 2, 3, 1)
         return whole.permute(0, 3, 1, 2)
+
+
+def is_single(layer: nn.Module) -> bool:
+    """Whether a transposed convolution has one output channel: the last before a dilated head."""
+    return isinstance(layer, nn.ConvTranspose2d) and layer.out_channels == 1
 
 
 def _twin(network: Layer) -> Layer:

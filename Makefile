@@ -13,6 +13,8 @@ PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -c c
 # if the index that has it answers in time, and what pip finds elsewhere if not.
 CPU_INDEX = https://download.pytorch.org/whl/cpu
 PROBE_SECONDS ?= 10
+# Processes that run tests; all tests of a file run in the same one.
+WORKERS ?= 2
 ASK = import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=5)
 CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-smi >/dev/null 2>&1 && \
   timeout $(PROBE_SECONDS) $(PYTHON) -c "$(ASK)" $(CPU_INDEX)/torch/ >/dev/null 2>&1; \
@@ -30,7 +32,7 @@ sounds: $(VENV)/demo.stamp
 	$(VENV)/bin/python recipes/sounds.py --output sounds
 
 test: $(VENV)/dev.stamp ffmpeg chromium
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

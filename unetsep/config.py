@@ -85,6 +85,9 @@ class ModelConfig:
         for other kinds of networks.
     guide_weight
         Share of the guide in the vote on the vocals, 0 to 1.
+    guide_states
+        Channels of the guide's decoder at its upper levels, from the first on, if the encoder of
+        a guided network sees them, see `unetsep.network.guided`; by default it does not.
     low_bins, low_first, low_filters
         Bins in which a branch of a guided network corrects how the rest is divided, the first of
         them, and the branch's channels; see `unetsep.network.low_band`. 0 bins: no branch.
@@ -143,6 +146,7 @@ class ModelConfig:
     mask_epsilon: float = 1e-10
     guide: str = ""
     guide_weight: float = 0.7
+    guide_states: tuple[int, ...] = ()
     low_bins: int = 0
     low_first: int = 0
     low_filters: int = 24
@@ -150,6 +154,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stems", tuple(self.stems))
         object.__setattr__(self, "filters", tuple(self.filters))
+        object.__setattr__(self, "guide_states", tuple(self.guide_states))
         stride = self.frame_multiple
         checks = {
             "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS
@@ -175,6 +180,12 @@ class ModelConfig:
             if self.networks == "guided"
             else not self.guide,
             "guide_weight": 0 <= self.guide_weight <= 1,
+            "guide_states": not self.guide_states
+            or (
+                self.networks == "guided"
+                and len(self.guide_states) < len(self.filters)
+                and 0 < min(self.guide_states) <= max(self.guide_states) <= 2 * MAX_FILTERS
+            ),
             "low_bins": self.low_bins == 0
             or (self.networks == "guided" and self.low_bins > 0 and self.low_bins % 4 == 0),
             "low_first": self.low_first % 2 == 0

@@ -8,7 +8,16 @@ import torch
 
 from unetsep.config import ModelConfig
 from unetsep.network.build import for_inference
-from unetsep.network.guided import LEVEL, Guided, guided_logits, with_guide, write_guided_masks
+from unetsep.network.guided import (
+    LEVEL,
+    Guided,
+    guided_logits,
+    scaled_for_guide,
+    state_channels,
+    with_guide,
+    with_parts,
+    write_guided_masks,
+)
 from unetsep.network.presets import spleeter_config
 from unetsep.network.unet import UNet, rms_level
 
@@ -32,6 +41,20 @@ def network() -> Guided:
     with torch.no_grad():
         weight = guided.rest.encoder[0][0].weight  # type: ignore[index]
         weight[:, 2:] = weight[:, :2].flip(0)
+    return guided
+
+
+def laterally_connected(**changed: object) -> Guided:
+    """The same with weights for what the guide's decoder knows, and norms that are not one."""
+    states = state_channels(VOCALS)
+    config = dataclasses.replace(network().config, guide_states=states, **changed)  # type: ignore[arg-type]
+    guided = with_parts(network(), config).eval()
+    with torch.no_grad():
+        for lateral in guided.laterals:
+            lateral.weight.normal_(std=0.3)  # type: ignore[operator]
+        for name, value in guided.rest.state_dict().items():
+            if name.endswith(("1.weight", "running_var")):
+                value.uniform_(0.5, 2)
     return guided
 
 
@@ -92,8 +115,9 @@ def test_a_network_that_was_just_given_a_guide_divides_the_rest_as_before() -> N
         assert (guided.vote(seen) - vote).abs().max() < 1e-4
 
 
-def test_the_twin_for_inference_gives_the_same_masks() -> None:
-    guided, seen = network(), magnitude()
+@pytest.mark.parametrize("guided", [network(), laterally_connected()])
+def test_the_twin_for_inference_gives_the_same_masks(guided: Guided) -> None:
+    seen = magnitude()
     with torch.inference_mode():
         masks = guided(seen)
         assert (for_inference(guided)(seen) - masks).abs().max() < 1e-5
@@ -103,14 +127,15 @@ def test_the_twin_for_inference_gives_the_same_masks() -> None:
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e3])
-def test_the_level_does_not_matter(factor: float) -> None:
-    guided, seen = network(), magnitude()
+@pytest.mark.parametrize("guided", [network(), laterally_connected()])
+def test_the_level_does_not_matter(guided: Guided, factor: float) -> None:
+    seen = magnitude()
     with torch.no_grad():
         assert (guided(seen) - guided(seen * factor)).abs().max() < 1e-4
 
 
-def test_silence_gives_finite_masks() -> None:
-    guided = network()
+@pytest.mark.parametrize("guided", [network(), laterally_connected()])
+def test_silence_gives_finite_masks(guided: Guided) -> None:
     with torch.no_grad():
         for seen in (torch.zeros(1, 2, 64, 32), torch.full((1, 2, 64, 32), 1e-30)):
             assert guided(seen).isfinite().all()
@@ -127,6 +152,67 @@ def test_the_guide_is_no_part_of_the_weights_and_stays_as_it_is() -> None:
     assert not guided.guide.training
     for name, value in guided.guide.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_state_is_what_the_guide_s_decoder_joins_with_a_skip_and_is_added_to_a_convolution() -> (
+    None
+):
+    guided, seen = laterally_connected(), magnitude()
+    heard: dict[str, torch.Tensor] = {}
+    guide, rest = guided.guide, guided.rest
+
+    def keep(name: str):  # type: ignore[no-untyped-def]
+        return lambda module, given, out: heard.__setitem__(name, out)
+
+    hooks = [
+        guide.decoder[0].register_forward_hook(keep("decoder")),
+        guide.encoder[0][0].register_forward_hook(keep("skip")),  # type: ignore[index]
+        rest.encoder[0][0].register_forward_hook(keep("convolution")),  # type: ignore[index]
+        rest.encoder[0][1].register_forward_pre_hook(  # type: ignore[index]
+            lambda module, given: heard.__setitem__("norm", given[0])
+        ),
+    ]
+    with torch.no_grad():
+        guided(seen)
+        guide.logits(scaled_for_guide(seen, rms_level(seen)))
+        for hook in hooks:
+            hook.remove()
+        state = torch.cat([heard["decoder"], heard["skip"]], dim=1)
+        assert state.shape[1:] == (8, 16, 32)
+        compressed = state.sign() * (1 + state.abs()).log()
+        weight = guided.laterals[0].weight[:, :, 0, 0]  # type: ignore[index]
+        told = torch.einsum("fs,bsij->bfij", weight, compressed)
+    assert told.abs().max() > 0.1
+    assert (heard["norm"] - heard["convolution"] - told).abs().max() < 1e-4
+
+
+def test_new_lateral_connections_change_nothing() -> None:
+    before = network()
+    config = dataclasses.replace(before.config, guide_states=state_channels(VOCALS))
+    after, seen = with_parts(before, config), magnitude()
+    assert len(after.laterals) == 1
+    with torch.no_grad():
+        assert torch.equal(after(seen), before(seen))
+        assert not torch.equal(laterally_connected()(seen), before(seen))
+
+
+def test_gradients_reach_what_the_guide_heard_through_its_states() -> None:
+    guided, seen = laterally_connected(), magnitude().requires_grad_()
+    states: list[torch.Tensor] = []
+    scaled = scaled_for_guide(seen, rms_level(seen))
+    guide = guided.guide.output(scaled, states=states)
+    guided.own_logits(seen.detach(), guide=guide.detach(), states=states).sum().backward()
+    assert seen.grad is not None
+    assert seen.grad.isfinite().all()
+    assert seen.grad.abs().max() > 0
+
+
+def test_states_of_another_guide_are_refused() -> None:
+    config = dataclasses.replace(network().config, guide_states=(6,))
+    with pytest.raises(
+        ValueError, match=r"sees guide_states \(6,\) of its guide, which has \(8,\)"
+    ):
+        Guided(config).attach(UNet(VOCALS))
 
 
 def test_a_network_without_its_guide_says_so() -> None:
@@ -153,6 +239,8 @@ def test_other_networks_are_no_guides(changed: dict[str, object]) -> None:
         {"mask": "sigmoid"},
         {"input": "linear"},
         {"guide_weight": 1.5},
+        {"guide_states": (8, 12)},
+        {"guide_states": (0,)},
     ],
 )
 def test_configs_that_cannot_be_guided_are_refused(changed: dict[str, object]) -> None:

@@ -10,7 +10,7 @@ import torch
 from unetsep.config import ModelConfig
 from unetsep.dsp.spectrogram import stft
 from unetsep.network.build import build, for_inference
-from unetsep.network.guided import Guided, guided_logits, with_low_band
+from unetsep.network.guided import Guided, guided_logits, with_parts
 from unetsep.network.low_band import (
     SIDE,
     corrected,
@@ -72,7 +72,7 @@ def test_a_correction_leaves_the_vote_on_the_vocals_alone() -> None:
 
 def test_a_new_branch_changes_nothing_and_its_twin_agrees_once_it_does() -> None:
     plain, mixture = network(), spectrum()
-    branched = with_low_band(plain, dataclasses.replace(GUIDED, **LOW))
+    branched = with_parts(plain, dataclasses.replace(GUIDED, **LOW))
     assert branched.low is not None
     seen, fine = network_inputs(mixture, branched.config)
     assert network_inputs(mixture, plain.config)[0].equal(seen)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tests.network.test_guided import SMALL, VOCALS
-from unetsep.network.guided import Guided, with_guide, with_low_band
+from unetsep.network.guided import Guided, with_guide, with_parts
 from unetsep.network.unet import UNet
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
@@ -24,7 +24,7 @@ def test_a_blend_goes_back_most_of_the_way_and_keeps_the_branch(tmp_path: Path) 
     sha256 = hashlib.sha256(guide).hexdigest()
     begun = with_guide(UNet(SMALL), UNet(VOCALS), sha256)
     with_branch = dataclasses.replace(begun.config, low_bins=16, low_filters=4)
-    trained = with_low_band(begun, with_branch)
+    trained = with_parts(begun, with_branch)
     with torch.no_grad():
         for weights in trained.parameters():
             weights += 1

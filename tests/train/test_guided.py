@@ -165,6 +165,34 @@ def test_layers_that_mix_bins_can_be_added_beside_a_guide(
 
 
 @pytest.mark.usefixtures("_small")
+def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weights(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    start = ("train", "--accelerator", "cpu", "--workers", 0, "--run", tmp_path / "run")
+    steps = ("--batch-size", 2, "--valid-every", 3, "--max-steps", 3, "--precision", "bf16")
+    refused = call(*start, *data, "--guide-levels", 1, *steps)
+    assert "--guide-levels are levels of the network that --guide names" in refused.output
+    refused = call(*start, *data, "--guide", files["guide"], "--guide-levels", 2, *steps)
+    assert f"--guide-levels 2: {files['guide']} has 1" in refused.output
+    told = call(*start, *data, "--guide", files["guide"], "--guide-levels", 1, *steps)
+    assert told.exit_code == 0, told.output
+    refused = call(*start, "--resume", "--guide-levels", 0)
+    assert "cannot be combined with --network, --targets, --guide, --guide-levels" in " ".join(
+        refused.output.split()
+    )
+    assert call("export", tmp_path / "run").exit_code == 0
+    network = load_network(tmp_path / "run" / "export" / "mse.safetensors")
+    assert isinstance(network, Guided)
+    assert network.config.guide_states == (8,)
+    assert bool(network.laterals[0].weight.any())  # type: ignore[operator]
+    stems = Separator(network).separate(pcm(1).T.astype(np.float32) / 32768, RATE)
+    total = np.sum(list(stems.values()), axis=0)
+    np.testing.assert_allclose(total, pcm(1).T.astype(np.float32) / 32768, atol=1e-5)
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:

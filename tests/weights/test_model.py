@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
 from unetsep.network.build import build
-from unetsep.network.guided import Guided
+from unetsep.network.guided import Guided, state_channels
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.presets import spleeter_config
 from unetsep.separator import Separator
@@ -38,16 +38,20 @@ def seeded(config: ModelConfig) -> MaskNetwork:
     return network.eval().requires_grad_(False)
 
 
-def guided(**low: int) -> Guided:
+def guided(**parts: Any) -> Guided:
     guide = dataclasses.replace(
         SPLEETER, stems=("vocals",), networks="joint", mask_exponent=0.0, segment_frames=512
     )
-    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64, **low))
+    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64, **parts))
     assert isinstance(network, Guided)
+    for lateral in network.laterals:
+        torch.nn.init.normal_(lateral.weight, 0, 0.1)  # type: ignore[arg-type]
     network.attach(seeded(guide))
     return network
 
 
+# Of the guide's decoder.
+STATES = state_channels(SPLEETER)
 KINDS: dict[str, Any] = {
     "softmax": lambda: seeded(JOINT),
     "sigmoid": lambda: seeded(dataclasses.replace(JOINT, mask="sigmoid")),
@@ -55,6 +59,7 @@ KINDS: dict[str, Any] = {
     "spleeter": lambda: seeded(SPLEETER),
     "guided": guided,
     "low band": lambda: guided(low_bins=16, low_filters=8),
+    "states": lambda: guided(guide_states=STATES),
 }
 
 

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.signals import RATE
-from tests.weights.test_model import SPLEETER, clips, guided, seeded
+from tests.weights.test_model import SPLEETER, STATES, clips, guided, seeded
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.guided import Guided
@@ -42,8 +42,8 @@ def masks(path: Path, *inputs: torch.Tensor) -> np.ndarray:
 
 
 def branched() -> Guided:
-    """Guided, with a branch for low bins that changes something."""
-    network = guided(low_bins=16, low_filters=8)
+    """Guided, also by the guide's states, with a branch for low bins that changes something."""
+    network = guided(low_bins=16, low_filters=8, guide_states=STATES)
     assert network.low is not None
     torch.manual_seed(0)
     torch.nn.init.normal_(network.low.head.weight)

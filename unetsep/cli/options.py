@@ -533,6 +533,9 @@ def compare(**options: Any) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
 @click.option("--guide", metavar="NAME|PATH", help="A network for vocals, kept as it is.")
+@click.option(
+    "--guide-levels", type=WHOLE, help="Of the guide's decoder, seen by the encoder.  [default: 0]"
+)
 @click.option("--low-band", metavar="A-B", help="Train a branch for these bins alone: 0-127.")
 @click.option("--own-share", type=float, help="Of the vocals beside a guide.  [default: 0.25]")
 @click.option("--max-steps", type=COUNT, help="[default: 20000]")

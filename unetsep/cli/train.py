@@ -20,6 +20,7 @@ from rich.table import Table
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
+from ..network.guided import state_channels
 from ..network.presets import DEFAULT, build_model
 from ..storage import write_atomically
 from ..train.config import TrainConfig, TrainingError, extra_shares
@@ -94,6 +95,8 @@ class TrainOptions:
         On what recordings, and on what machine.
     network, targets
         See `unetsep.network.presets.build_model`.
+    guide_levels
+        How many levels of the encoder see the states of the guide, from the first on.
     low_band
         First and last bin of a branch that is trained alone, ``0-127``.
     run
@@ -111,6 +114,7 @@ class TrainOptions:
     machine: MachineOptions
     network: str | None
     targets: tuple[str, ...] | None
+    guide_levels: int | None
     low_band: str | None
     run: Path | None
     resume: bool
@@ -202,7 +206,10 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     model = _model(options.network, options.targets, given.init_from, stems)
     if given.guide:
         sha256 = checkpoint_hash(given.guide)
-        model = dataclasses.replace(model, networks="guided", guide=sha256)
+        states = _states(given.guide, options.guide_levels or 0)
+        model = dataclasses.replace(model, networks="guided", guide=sha256, guide_states=states)
+    elif options.guide_levels is not None:
+        raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:
         first, count = parse_low_band(options.low_band)
         model = dataclasses.replace(model, low_first=first, low_bins=count)
@@ -223,14 +230,14 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
 def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
-    network = (options.network, options.targets, options.low_band)
+    network = (options.network, options.targets, options.guide_levels, options.low_band)
     songs = (given.stems, given.held_out, options.settings.get("all_songs"))
     fixed = (*network, *songs, given.init_from)
     if given.guide or given.leave_out or any(value is not None for value in fixed):
         raise ValueError(
             "--resume goes on with the run's own network and recordings: it cannot be combined "
-            "with --network, --targets, --low-band, --stems, --init-from, --guide, --held-out, "
-            "--leave-out or --all-songs"
+            "with --network, --targets, --guide, --guide-levels, --low-band, --stems, "
+            "--init-from, --held-out, --leave-out or --all-songs"
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
@@ -285,6 +292,16 @@ def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, floa
                 f"{', '.join(stems)}, such as {stems[0]}=0.3,{stems[-1]}=0.5"
             )
     return shares
+
+
+def _states(guide: str, levels: int) -> tuple[int, ...]:
+    """Channels of the guide's states that an encoder is to see."""
+    if not levels:
+        return ()
+    channels = state_channels(load_network(guide).config)
+    if levels > len(channels):
+        raise ValueError(f"--guide-levels {levels}: {guide} has {len(channels)}")
+    return channels[:levels]
 
 
 def parse_low_band(text: str) -> tuple[int, int]:

@@ -16,18 +16,25 @@ the guide and the network vote on the vocals, and the network divides what they 
 others. Masks sum to one, as those of any softmax. The network sees what the guide leaves of the
 mixture, ``(1 - sigmoid(g)) m``, as a second spectrum beside the mixture. A branch may correct
 ``a_rest`` in the lowest bins, see `unetsep.network.low_band`.
+
+What the guide knows is more than its logits. Where ``config.guide_states`` says so, the network
+also sees the states ``x_l`` of the guide's decoder: the convolution of its encoder's level ``l``
+gets ``W_l sign(x_l) log(1 + |x_l|)`` added to its output. Such lateral connections from a network
+that stays as it is are those of Rusu et al., "Progressive neural networks" (2016).
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .inference import ALL, InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames
+from .inference import ALL, InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames, affine
 from .low_band import InferenceLowBand, LowBand, corrected, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
@@ -107,7 +114,9 @@ def _write_rest(shares: Tensor, factor: Tensor, room: Tensor, vocals: int) -> No
             torch.mul(part, factor, out=room[:, place])
 
 
-def guide_logits(guide: InferenceUNet, magnitude: Tensor, level: Tensor) -> Tensor:
+def guide_logits(
+    guide: InferenceUNet, magnitude: Tensor, level: Tensor, states: list[Tensor] | None = None
+) -> Tensor:
     """What a guide thinks of mixtures, whatever their level.
 
     Parameters
@@ -118,13 +127,16 @@ def guide_logits(guide: InferenceUNet, magnitude: Tensor, level: Tensor) -> Tens
         ``(batch, channels, bins, frames)``.
     level
         Of ``magnitude`` by `unetsep.network.unet.rms_level`.
+    states
+        See `UNet.output`.
 
     Returns
     -------
     Tensor
         ``(batch, 1, channels, frames, bins)``, fp32: frames before bins.
     """
-    return guide.logits(scaled_for_guide(magnitude, level))(0, magnitude.shape[-1])
+    seen = guide.normalised(scaled_for_guide(magnitude, level))
+    return guide.output(seen, states=states)(0, magnitude.shape[-1])
 
 
 def scaled_for_guide(magnitude: Tensor, level: Tensor) -> Tensor:
@@ -178,6 +190,66 @@ def both_spectra(
     return torch.cat([network.normalised(each, level).mT for each in spectra], dim=1).mT
 
 
+def state_channels(guide: ModelConfig) -> tuple[int, ...]:
+    """Channels of the states of a guide, from the first level on: see `UNet.output`."""
+    return tuple(2 * width for width in guide.filters[:-1])
+
+
+class Lateral(nn.Conv2d):
+    """What a level of the guide's decoder adds to a level of the encoder; nothing at first.
+
+    States have rare values of some hundreds, hence the logarithm.
+
+    Parameters
+    ----------
+    states, filters
+        Channels of both.
+    """
+
+    def __init__(self, states: int, filters: int) -> None:
+        super().__init__(states, filters, 1, bias=False)
+        if not self.weight.is_meta:  # see `BinMixing`
+            nn.init.zeros_(self.weight)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """``(batch, states, frames, bins)`` to ``(batch, filters, frames, bins)``."""
+        return super().forward(self.compressed(state).to(self.weight.dtype))
+
+    def compressed(self, state: Tensor) -> Tensor:
+        """``sign(x) log(1 + |x|)``."""
+        return state.sign() * state.abs().log1p()
+
+
+class InferenceLateral(Lateral):
+    """A lateral connection to a level whose norm `InferenceUNet` folds into its convolution.
+
+    Parameters
+    ----------
+    lateral, level
+        The connection and what it goes to; both are left as they are.
+    folds
+        Whether the norm is folded.
+    dtype
+        Of the convolution.
+    """
+
+    def __init__(
+        self, lateral: nn.Module, level: nn.Module, *, folds: bool, dtype: torch.dtype
+    ) -> None:
+        assert isinstance(lateral, Lateral)
+        super().__init__(lateral.in_channels, lateral.out_channels)
+        weight = lateral.weight.detach().cpu().float()
+        if folds:
+            assert isinstance(level, nn.Sequential)
+            weight = weight * affine(copy.deepcopy(level[1]).cpu().float())[0].view(-1, 1, 1, 1)
+        layout = torch.channels_last
+        self.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
+
+    def compressed(self, state: Tensor) -> Tensor:
+        """The same as of a `Lateral`, in less time; ONNX has no such operator."""
+        return state.abs().log1p_().copysign_(state)
+
+
 class Guided(MaskNetwork):
     """A `UNet` with a guide, which is no part of its weights: see this module.
 
@@ -195,6 +267,7 @@ class Guided(MaskNetwork):
         self.rest = UNet(plain(config), spectra=2)
         self.vocals = config.stems.index("vocals")
         self.low = LowBand(config) if config.low_bins else None
+        self.laterals = nn.ModuleList(map(Lateral, config.guide_states, config.filters))
         # In a list torch does not see them: they are no parameters, and stay as they are.
         self._guide: list[Any] = []
         self._guide_dtype = torch.float32
@@ -237,6 +310,9 @@ class Guided(MaskNetwork):
                 f"a guide must be one network for vocals alone, with linear input and equal "
                 f"{', '.join(path)}"
             )
+        seen, has = ours.guide_states, state_channels(theirs)
+        if seen != has[: len(seen)]:
+            raise ValueError(f"the network sees guide_states {seen} of its guide, which has {has}")
         # Its twin that computes is made when it is first needed: who only separates has another.
         self._guide, self._guide_dtype = [guide], dtype
 
@@ -247,15 +323,26 @@ class Guided(MaskNetwork):
         return self
 
     @torch.no_grad()
-    def vote(self, magnitude: Tensor) -> Tensor:
-        """Logits of the guide, ``(batch, 1, channels, bins, frames)``, fp32."""
+    def vote(self, magnitude: Tensor, states: list[Tensor] | None = None) -> Tensor:
+        """Logits of the guide, ``(batch, 1, channels, bins, frames)``, fp32.
+
+        Parameters
+        ----------
+        magnitude
+            ``(batch, channels, bins, frames)``.
+        states
+            Gets those that `own_logits` needs; see `UNet.output`.
+        """
         guide = self.guide
         if len(self._guide) == 1:
             twin = InferenceUNet(guide, self._guide_dtype)
             self._guide.append(twin.to(magnitude.device))
-        return guide_logits(self._guide[1], magnitude, rms_level(magnitude)).mT
+        wanted = states if self.laterals else None
+        return guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
 
-    def own_logits(self, magnitude: Tensor, *fine: Tensor, guide: Tensor) -> Tensor:
+    def own_logits(
+        self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Logits of the network itself, ``(batch, stems, channels, bins, frames)``, fp32.
 
         Parameters
@@ -264,16 +351,21 @@ class Guided(MaskNetwork):
             ``(batch, channels, bins, frames)``.
         fine
             For a network with a branch for low bins, see `unetsep.network.low_band`.
-        guide
-            As `vote` gives it.
+        guide, states
+            As `vote` gives them.
         """
-        level = rms_level(magnitude)
-        own = self.rest.output(both_spectra(self.rest, magnitude, guide.mT, level))
+        own = self.rest_logits(magnitude, guide, states)
         if self.low is None:
             return own
         low = low_slice(self.config)
         better = self.low_logits(magnitude, *fine, own=own[..., low, :], guide=guide[..., low, :])
         return torch.cat([own[..., : low.start, :], better, own[..., low.stop :, :]], dim=-2)
+
+    def rest_logits(self, magnitude: Tensor, guide: Tensor, states: Sequence[Tensor]) -> Tensor:
+        """What `own_logits` are before the branch for low bins corrects them."""
+        spectra = both_spectra(self.rest, magnitude, guide.mT, rms_level(magnitude))
+        sides = [see(state) for see, state in zip(self.laterals, states, strict=False)]
+        return self.rest.output(spectra, sides)
 
     def low_logits(self, magnitude: Tensor, fine: Tensor, *, own: Tensor, guide: Tensor) -> Tensor:
         """Logits in the bins of the branch, which it has corrected.
@@ -291,8 +383,9 @@ class Guided(MaskNetwork):
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
-        guide = self.vote(magnitude)
-        own = self.own_logits(magnitude, *more, guide=guide)
+        states: list[Tensor] = []
+        guide = self.vote(magnitude, states)
+        own = self.own_logits(magnitude, *more, guide=guide, states=states)
         return guided_logits(own, guide, self.config.guide_weight, self.vocals)
 
 
@@ -311,12 +404,19 @@ class InferenceGuided(InferenceNetwork):
         self.rest = InferenceUNet(network.rest, dtype)
         self.low = None if network.low is None else InferenceLowBand(network.low, dtype)
         self.vocals = network.vocals
+        folds = network.config.skips == "activated"
+        self.laterals = nn.ModuleList(
+            InferenceLateral(lateral, level, folds=folds, dtype=dtype)
+            for lateral, level in zip(network.laterals, network.rest.encoder, strict=False)
+        )
 
     def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
-        guide = guide_logits(self.guide, magnitude, level)
-        own = self.rest.output(both_spectra(self.rest, magnitude, guide, level))
+        states: list[Tensor] | None = [] if self.laterals else None
+        guide = guide_logits(self.guide, magnitude, level, states)
+        sides = [see(state) for see, state in zip(self.laterals, states or (), strict=False)]
+        own = self.rest.output(both_spectra(self.rest, magnitude, guide, level), sides)
         change = self._change(level, *more, own=own, guide=guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
 
@@ -339,23 +439,26 @@ class InferenceGuided(InferenceNetwork):
 def plain(config: ModelConfig) -> ModelConfig:
     """The config of the network of a guided model, alone."""
     alone: dict[str, Any] = {"networks": "joint", "guide": "", "low_bins": 0, "low_first": 0}
+    alone["guide_states"] = ()
     return dataclasses.replace(config, **alone)
 
 
-def with_low_band(network: Guided, config: ModelConfig) -> Guided:
-    """A guided network with a branch for low bins, which changes nothing before it is trained.
+def with_parts(network: Guided, config: ModelConfig) -> Guided:
+    """A guided network with parts that it lacks, which change nothing before they are trained.
 
     Parameters
     ----------
     network
-        Without one; it is left as it is.
+        Is left as it is.
     config
-        ``low_bins``, ``low_first`` and ``low_filters``.
+        ``guide_states``; and ``low_bins``, ``low_first`` and ``low_filters`` of a branch for low
+        bins. What the network has of these stays as it is.
     """
-    names = ("low_bins", "low_first", "low_filters")
+    names = [] if network.laterals else ["guide_states"]
+    names += [] if network.low else ["low_bins", "low_first", "low_filters"]
     wanted = {name: getattr(config, name) for name in names}
     added = Guided(dataclasses.replace(network.config, **wanted))
-    added.rest.load_state_dict(network.rest.state_dict())
+    added.load_state_dict(network.state_dict(), strict=False)
     added.attach(network.guide)
     return added.train(network.training)
 

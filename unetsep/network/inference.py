@@ -155,24 +155,36 @@ class InferenceUNet(InferenceNetwork):
             return magnitude
         return compress(magnitude, self.config, level).sub_(self.mean).div_(self.std)
 
-    def output(self, normalised: Tensor) -> UNetLogits:
+    def output(
+        self,
+        normalised: Tensor,
+        sides: Sequence[Tensor] = (),
+        states: list[Tensor] | None = None,
+    ) -> UNetLogits:
         """See `UNet.output`."""
         axes = (len(self.config.stems), self.config.channels)
         if not self.mirrored:
-            return UNetLogits(self.head, self.head(self._hidden(normalised)), axes)
-        output = self.head(self._hidden(normalised.flip(2, 3)))
+            hidden = self._hidden(normalised, sides, states)
+            return UNetLogits(self.head, self.head(hidden), axes)
+        sides = [side.flip(2, 3) for side in sides]
+        output = self.head(self._hidden(normalised.flip(2, 3), sides, states))
         return MirroredLogits(self.head, output, axes, normalised.shape[2:])
 
-    def _hidden(self, normalised: Tensor) -> Tensor:
+    def _hidden(
+        self, normalised: Tensor, sides: Sequence[Tensor], states: list[Tensor] | None
+    ) -> Tensor:
         """What the head sees, ``(batch, channels, frames, bins)``."""
         hidden = normalised.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
-        for encoder in self.encoder:
-            hidden, skip = encoder(hidden)
+        for level, encoder in enumerate(self.encoder):
+            hidden, skip = encoder(hidden, sides[level] if level < len(sides) else None)
             skips.append(skip)
         hidden = skips.pop()
         for decoder in self.decoder:
-            hidden = decoder(hidden, skips.pop() if skips else None)
+            joined = skips.pop() if skips else None
+            hidden = decoder(hidden, joined)
+            if joined is not None and states is not None:
+                states.insert(0, hidden.flip(2, 3) if self.mirrored else hidden)
         return hidden
 
 
@@ -477,9 +489,11 @@ class _Encoder(nn.Module):
         self.convolution = convolution.to(memory_format=torch.channels_last)
         self.dtype, self.raw = dtype, raw
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """``(batch, channels, frames, bins)`` to half the frames and bins."""
+    def forward(self, hidden: Tensor, side: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(batch, channels, frames, bins)`` to half the frames and bins; adds ``side``."""
         raw: Tensor = self.convolution(hidden).to(self.dtype)
+        if side is not None:
+            raw += side
         out: Tensor = self.rest(raw)
         if self.mixing is not None:
             spectrum = out.permute(0, 2, 3, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,14 +84,30 @@ class UNet(MaskNetwork):
         mean, std = self.input_mean[..., None], self.input_std[..., None]
         return (compress(magnitude, self.config, level) - mean) / std
 
-    def output(self, hidden: Tensor) -> Tensor:
-        """Logits of normalised spectra ``(batch, spectra * channels, bins, frames)``."""
+    def output(
+        self, hidden: Tensor, sides: Sequence[Tensor] = (), states: list[Tensor] | None = None
+    ) -> Tensor:
+        """Logits of normalised spectra ``(batch, spectra * channels, bins, frames)``.
+
+        Parameters
+        ----------
+        hidden
+            The spectra.
+        sides
+            Added to what the convolutions of the first levels give,
+            ``(batch, filters, frames, bins)`` of each.
+        states
+            Gets what the levels of the decoder give, each joined with its skip, the first
+            level's first: ``(batch, 2 filters, frames, bins)`` of each, of all but the deepest.
+        """
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips = []
-        for block in self.encoder:
+        for level, block in enumerate(self.encoder):
             assert isinstance(block, nn.Sequential)
             raw = block[0](hidden)
+            if level < len(sides):
+                raw = raw + sides[level]
             hidden = block[1:](raw)
             skips.append(raw if self.config.skips == "raw" else hidden)
         hidden = skips.pop()
@@ -98,6 +115,8 @@ class UNet(MaskNetwork):
             hidden = block(hidden)
             if skips:
                 hidden = torch.cat([hidden, skips.pop()], dim=1)
+                if states is not None:
+                    states.insert(0, hidden)
         out: Tensor = self.head(hidden).transpose(2, 3)
         if out.dtype != torch.float64:  # of a network in double precision, to check gradients
             out = out.float()

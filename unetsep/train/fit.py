@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..network.devices import keep_freed_memory
-from ..network.guided import Guided, with_guide, with_low_band
+from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
@@ -231,10 +231,10 @@ def _first_network(
     found = load_network(init_from)
     if guide is not None and found.config.networks == "joint":
         found = with_guide(found, guide, config.model.guide)
-    if isinstance(found, Guided) and found.config.low_bins == 0 < config.model.low_bins:
+    if isinstance(found, Guided):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            found = with_low_band(found, config.model)
+            found = with_parts(found, config.model)
     theirs, ours = found.config.as_trained, config.model.as_trained
     # Layers that mix bins start as the identity: a network without them can be given some.
     added = theirs.bin_units == 0 < ours.bin_units

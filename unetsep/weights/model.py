@@ -249,8 +249,10 @@ class Model(nn.Module):
         if self.guide is None:
             return self.network.logits(magnitude)
         network: Any = self.network
-        guide = self.guide.logits(scaled_for_guide(magnitude, rms_level(magnitude)))
-        own = network.own_logits(magnitude, *more, guide=guide)
+        scaled = scaled_for_guide(magnitude, rms_level(magnitude))
+        states: list[Tensor] | None = [] if self.config.guide_states else None
+        guide = self.guide.output(self.guide.normalised(scaled), states=states)
+        own = network.own_logits(magnitude, *more, guide=guide, states=states or ())
         return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:

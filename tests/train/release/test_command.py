@@ -91,5 +91,9 @@ def test_a_network_with_a_guide_is_called_by_the_name_it_has_without() -> None:
     model = dataclasses.replace(build_model("small", None), networks="guided", guide="a" * 64)
     named = train_command(TrainConfig(model=model), DATA | {"guide": "vocals.safetensors"})
     assert "--network small --guide vocals.safetensors" in named
+    assert "--guide-levels" not in named
+    seeing = dataclasses.replace(model, guide_states=(32, 64))
+    named = train_command(TrainConfig(model=seeing), DATA | {"guide": "vocals.safetensors"})
+    assert "--network small --guide vocals.safetensors --guide-levels 2" in named
     resumed = train_command(TrainConfig(model=model), DATA | {"init_from": "guided"})
     assert "--network" not in resumed

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...network.guided import Guided, both_spectra
+from ...network.guided import Guided
 from ...network.low_band import low_slice
 from ...network.masks import MaskNetwork
-from ...network.unet import rms_level
 
 
 class Guidance(NamedTuple):
@@ -29,15 +28,22 @@ class Guidance(NamedTuple):
         Logits of the guide, as `Guided.vote` gives them: ``(batch, 1, channels, bins, frames)``.
     own_share
         Weight of the network's own mask of the vocals, relative to that of another stem.
+    states
+        The guide's, as `Guided.vote` gives them, of all clips and frames.
     """
 
     guide: Tensor
     own_share: float
+    states: tuple[Tensor, ...] = ()
 
     @classmethod
     def of(cls, network: MaskNetwork, seen: Tensor, own_share: float) -> Guidance | None:
         """That of a network for magnitudes ``(batch, channels, bins, frames)``, if it has one."""
-        return cls(network.vote(seen), own_share) if isinstance(network, Guided) else None
+        if not isinstance(network, Guided):
+            return None
+        states: list[Tensor] = []
+        guide = network.vote(seen, states)
+        return cls(guide, own_share, tuple(states))
 
     def block(self, at: tuple[object, ...]) -> Guidance:
         """That of some clips and frames."""
@@ -65,7 +71,7 @@ def trained_logits(
     if guidance is None:
         return network.logits(*inputs)
     assert isinstance(network, Guided)
-    return network.own_logits(*inputs, guide=guidance.guide)
+    return network.own_logits(*inputs, guide=guidance.guide, states=guidance.states)
 
 
 def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guidance) -> Tensor:
@@ -74,9 +80,7 @@ def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guida
     low = low_slice(network.config)
     magnitude, fine = inputs
     with torch.no_grad():
-        level = rms_level(magnitude)
-        spectra = both_spectra(network.rest, magnitude, guidance.guide.mT, level)
-        own = network.rest.output(spectra)
+        own = network.rest_logits(magnitude, guidance.guide, guidance.states)
     part = guidance.guide[..., low, :]
     return network.low_logits(magnitude, fine, own=own[..., low, :], guide=part)
 

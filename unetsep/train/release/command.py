@@ -62,6 +62,8 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         words.append(f"--init-from {Path(str(data['init_from'])).name}")
     if data.get("guide"):
         words.append(f"--guide {Path(str(data['guide'])).name}")
+        if config.model.guide_states:
+            words.append(f"--guide-levels {len(config.model.guide_states)}")
     for name in OPTIONS:
         value = getattr(config, name)
         if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):

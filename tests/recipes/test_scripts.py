@@ -70,6 +70,27 @@ def test_the_default_model_is_trained_by_options_that_exist(tmp_path: Path) -> N
     assert sum(words[0] == "average" for words in calls) == 4 + 1 + 1
 
 
+def test_the_open_model_is_trained_by_options_that_exist_on_what_is_open(tmp_path: Path) -> None:
+    runs, given = tmp_path / "runs", ("M", "S", "P", "MIDI", "SETS")
+    calls = commands(tmp_path, "open_model.sh", *given, str(runs), SOUNDFONTS="a.sf2 b.sf2")
+    for words in calls:
+        check_unetsep(list(words))
+    trained = [words for words in calls if words[0] == "train"]
+    assert len(trained) == 4
+    for words in trained:
+        # Nothing of what was given goes into training but through DATA.
+        assert not {"M", "S", "P", "MIDI"} & set(words)
+        assert words[words.index("--musdb-root") + 1] == str(runs / "data" / "validation")
+    made = (tmp_path / "python.log").read_text().splitlines()
+    assert made[0].split()[1:] == ["M", "S", "P", str(runs / "data")]
+    assert [line.split()[1] for line in made[1:]] == ["MIDI/songs", "MIDI/songs", "MIDI/drums"]
+    assert sorted(path.name for path in (runs / "data").iterdir()) == [
+        "drummed",
+        "rendered",
+        "sampled",
+    ]
+
+
 def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     tmp_path: Path,
 ) -> None:
@@ -111,7 +132,9 @@ def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     assert not (tmp_path / "b" / "python.log").exists()
 
 
-@pytest.mark.parametrize("script", ["losses.sh", "default_model.sh", "small_comparison.sh"])
+@pytest.mark.parametrize(
+    "script", ["losses.sh", "default_model.sh", "open_model.sh", "small_comparison.sh"]
+)
 def test_too_few_arguments_are_refused(script: str) -> None:
     run = subprocess.run(
         ["sh", str(RECIPES / script), "M"], capture_output=True, text=True, check=False

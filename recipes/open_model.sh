@@ -1,0 +1,83 @@
+#!/bin/sh
+# Train the model open, on recordings under open licences alone:
+#
+#     sh recipes/open_model.sh MUSDB18-7 SONGS POOLS MIDI SAMPLE_SETS FOLDER
+#
+# 1. Recordings: what open_data.py links from SONGS and POOLS; songs and single stems rendered from
+#    MIDI/songs (our freedoom and tannerhelland), drums from MIDI/drums (our groove-midi). Of
+#    MUSDB18 the validation songs choose among weights, and no song is trained on.
+# 2. A network with random weights beside the guide spleeter-vocals, whose states it sees.
+# 3. A branch for the lowest bins, trained alone.
+# 4. Two networks go their own ways with all their weights; the mean of both is open.safetensors.
+#
+# Each of 2 to 4 takes MINUTES (120) of a CPU core, 4 of two cores, or with ACCELERATOR=gpu of a
+# GPU, with the learning rate annealed at the end. What FOLDER holds already is not made again, and
+# a run that broke off is resumed: start the script again. SOUNDFONTS names the two soundfonts.
+set -eu
+[ $# -eq 6 ] || {
+    echo "usage: $0 MUSDB18-7 SONGS POOLS MIDI SAMPLE_SETS FOLDER" >&2
+    exit 2
+}
+musdb=$1 songs=$2 pools=$3 midi=$4 samples=$5 folder=$6
+here=$(dirname "$0") data=$folder/data
+sf2=/usr/share/sounds/sf2
+fonts=${SOUNDFONTS:-$sf2/FluidR3_GM.sf2 $sf2/MuseScore_General_Full.sf2}
+font_options=
+for font in $fonts; do font_options="$font_options --soundfont $font"; done
+
+made() { # NAME: the folder that the function of this name makes, whole or not at all
+    [ -e "$data/$1" ] && return
+    rm -rf "$data/$1.part"
+    "$1" "$data/$1.part"
+    mv "$data/$1.part" "$data/$1"
+}
+
+rendered() { # OUTPUT: two takes of each song
+    python "$here/midi_songs.py" "$midi/songs" $font_options --sampler "$samples" --takes 2 "$1"
+}
+
+sampled() { # OUTPUT: basses and others played by recorded notes
+    python "$here/midi_pools.py" "$midi/songs" --sampler "$samples" --minutes 60 0 40 "$1"
+}
+
+drummed() { # OUTPUT: drummers' takes
+    python "$here/midi_pools.py" "$midi/drums" $font_options --minutes 0 40 0 "$1"
+}
+
+mkdir -p "$data"
+python "$here/open_data.py" "$musdb" "$songs" "$pools" "$data"
+for name in rendered sampled drummed; do made $name; done
+
+machine="--accelerator cpu --threads 1 --workers 0"
+[ "${ACCELERATOR:-cpu}" = cpu ] || machine="--accelerator gpu --resident"
+
+train() { # RUN OPTIONS...
+    run=$folder/$1
+    shift
+    [ -e "$run/done" ] && return
+    if [ -e "$run/last.ckpt" ]; then
+        unetsep train --run "$run" --resume $machine
+    else
+        unetsep train --run "$run" --loss mse --musdb-root "$data/validation" \
+            --songs "$data/songs" --songs "$data/rendered" \
+            --pools "$data/pools" --pools "$data/sampled" --pools "$data/drummed" --held-out 0 \
+            --leave-out everything-is-free-caesium=vocals,other --leave-out vocals/producerspace-06 \
+            --artist-weights --varispeed 0.12 --coherent-varispeed 0.25 --eq-db 6 \
+            --stereo-share 0.3 --drive-share 0.3 --reverb-share 0.1 --coherent-gain-db 4 \
+            --second-share vocals=0.2,drums=0.1,other=0.4 \
+            --schedule plateau --batch-size 8 --ema-decay 0.998 --precision auto \
+            --max-steps 1000000 --max-minutes "${MINUTES:-120}" --watched 14 $machine "$@"
+    fi
+    touch "$run/done"
+}
+
+train beside --network mixing --guide spleeter-vocals --guide-levels 5 --seed 1 \
+    --muon-size 0.8 --coherent-share 0.4 --valid-every 600
+train low --init-from "$folder/beside/best-mse.safetensors" --low-band 0-127 --seed 21 \
+    --muon-size 0.8 --coherent-share 0.5 --valid-every 400
+for seed in 31 32; do
+    train "whole-$seed" --init-from "$folder/low/best-mse.safetensors" --seed "$seed" \
+        --muon-size 0.4 --coherent-share 0.5 --valid-every 300
+done
+[ -e "$folder/open.safetensors" ] || unetsep average -o "$folder/open.safetensors" \
+    "$folder/whole-31/best-mse.safetensors" "$folder/whole-32/best-mse.safetensors"

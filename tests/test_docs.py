@@ -538,7 +538,7 @@ def test_all_bundled_models_mix_bins_as_the_method_says() -> None:
     assert "All our bundled models have these layers" in page
     guides = manifest().guides
     bundled = [e for e in list_models() if e.bundled and e.name not in guides]
-    assert len(bundled) == 9
+    assert len(bundled) == 10
     assert all(entry.config["bin_units"] == 32 for entry in bundled)
 
 

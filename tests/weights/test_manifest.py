@@ -194,4 +194,4 @@ def test_all_losses_leaves_out_what_only_guides() -> None:
     (names,) = ModelChoice(average=True, all_losses=True).groups()
     assert "spleeter-vocals" not in names
     assert {"guided", "fast", "mse", "perceptual"} <= set(names)
-    assert len(names) == 9
+    assert len(names) == 10

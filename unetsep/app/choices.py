@@ -18,6 +18,7 @@ from ..weights.manifest import find_checkpoint, is_path, manifest, model_name, u
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
     "guided": ("Best quality", "For listening, karaoke and practice. Takes a little longer."),
+    "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
     "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
 }
 FORMAT_WORDS = {

@@ -25,6 +25,7 @@ from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_
 TAKE = {
     "guided": "for the best stems: it is what you get when you name no model",
     "fast": "for long archives, old computers and phones: the most speed for nearly the same stems",
+    "open": "for a channel or a product that earns money: it learned from open licences alone",
     "mse": "as the reference when you compare losses: the plainest of them",
     "mag_mse": "to hear the loss of Open-Unmix",
     "mel_mse": "to hear a loss that counts bands as hearing does",

@@ -338,7 +338,10 @@ class Guided(MaskNetwork):
             twin = InferenceUNet(guide, self._guide_dtype)
             self._guide.append(twin.to(magnitude.device))
         wanted = states if self.laterals else None
-        return guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
+        told = guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
+        if wanted is not None and self._guide[1].mirrored:
+            wanted[:] = [state.flip(2, 3) for state in wanted]
+        return told
 
     def own_logits(
         self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
@@ -416,6 +419,8 @@ class InferenceGuided(InferenceNetwork):
         states: list[Tensor] | None = [] if self.laterals else None
         guide = guide_logits(self.guide, magnitude, level, states)
         sides = [see(state) for see, state in zip(self.laterals, states or (), strict=False)]
+        if self.guide.mirrored:  # turning what has fewer channels back is less work
+            sides = [side.flip(2, 3) for side in sides]
         own = self.rest.output(both_spectra(self.rest, magnitude, guide, level), sides)
         change = self._change(level, *more, own=own, guide=guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)

@@ -161,7 +161,7 @@ class InferenceUNet(InferenceNetwork):
         sides: Sequence[Tensor] = (),
         states: list[Tensor] | None = None,
     ) -> UNetLogits:
-        """See `UNet.output`."""
+        """See `UNet.output`; where layers are `mirrored`, so are the states."""
         axes = (len(self.config.stems), self.config.channels)
         if not self.mirrored:
             hidden = self._hidden(normalised, sides, states)
@@ -184,7 +184,7 @@ class InferenceUNet(InferenceNetwork):
             joined = skips.pop() if skips else None
             hidden = decoder(hidden, joined)
             if joined is not None and states is not None:
-                states.insert(0, hidden.flip(2, 3) if self.mirrored else hidden)
+                states.insert(0, hidden)
         return hidden
 
 

@@ -7,12 +7,12 @@
 #    MIDI/songs (our freedoom and tannerhelland), drums from MIDI/drums (our groove-midi). Of
 #    MUSDB18 the validation songs choose among weights, and no song is trained on.
 # 2. A network with random weights beside the guide spleeter-vocals, whose states it sees.
-# 3. A branch for the lowest bins, trained alone.
-# 4. Two networks go their own ways with all their weights; the mean of both is open.safetensors.
+# 3. Two networks go their own ways from there, by small steps and with more varied sounds; the mean
+#    of both is open.safetensors.
 #
-# Each of 2 to 4 takes MINUTES (120) of a CPU core, 4 of two cores, or with ACCELERATOR=gpu of a
-# GPU, with the learning rate annealed at the end. What FOLDER holds already is not made again, and
-# a run that broke off is resumed: start the script again. SOUNDFONTS names the two soundfonts.
+# Each run takes MINUTES (120) of a CPU core, or with ACCELERATOR=gpu of a GPU, with the learning
+# rate annealed at the end. What FOLDER holds already is not made again, and a run that broke off
+# is resumed: start the script again. SOUNDFONTS names the two soundfonts.
 set -eu
 [ $# -eq 6 ] || {
     echo "usage: $0 MUSDB18-7 SONGS POOLS MIDI SAMPLE_SETS FOLDER" >&2
@@ -73,11 +73,10 @@ train() { # RUN OPTIONS...
 
 train beside --network mixing --guide spleeter-vocals --guide-levels 5 --seed 1 \
     --muon-size 0.8 --coherent-share 0.4 --valid-every 600
-train low --init-from "$folder/beside/best-mse.safetensors" --low-band 0-127 --seed 21 \
-    --muon-size 0.8 --coherent-share 0.5 --valid-every 400
-for seed in 31 32; do
-    train "whole-$seed" --init-from "$folder/low/best-mse.safetensors" --seed "$seed" \
-        --muon-size 0.4 --coherent-share 0.5 --valid-every 300
+for seed in 41 42; do
+    train "varied-$seed" --init-from "$folder/beside/best-mse.safetensors" --seed "$seed" \
+        --muon-size 0.2 --coherent-share 0.4 --valid-every 300 \
+        --eq-db 8 --stereo-share 0.5 --drive-share 0.5
 done
 [ -e "$folder/open.safetensors" ] || unetsep average -o "$folder/open.safetensors" \
-    "$folder/whole-31/best-mse.safetensors" "$folder/whole-32/best-mse.safetensors"
+    "$folder/varied-41/best-mse.safetensors" "$folder/varied-42/best-mse.safetensors"

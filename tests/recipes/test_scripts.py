@@ -76,7 +76,7 @@ def test_the_open_model_is_trained_by_options_that_exist_on_what_is_open(tmp_pat
     for words in calls:
         check_unetsep(list(words))
     trained = [words for words in calls if words[0] == "train"]
-    assert len(trained) == 4
+    assert len(trained) == 3
     for words in trained:
         # Nothing of what was given goes into training but through DATA.
         assert not {"M", "S", "P", "MIDI"} & set(words)

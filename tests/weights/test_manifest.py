@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import open_data
 import pytest
 
 from unetsep.cli.models import ModelChoice
@@ -68,6 +70,21 @@ def test_no_checkpoint_was_trained_on_a_test_song() -> None:
         assert entry.training["splits"] == ["train"]
         assert len(entry.training["songs"]) >= 100
         assert not any("test/" in song for song in entry.training["songs"])
+
+
+def test_the_open_model_learned_from_open_licences_alone() -> None:
+    entry = manifests.find_checkpoint("open")
+    assert entry.licence.startswith("CC BY-SA 4.0")
+    pools = [f"pools/train/{pattern}" for pattern in open_data.POOLS]
+    named = [f"songs/train/{name}" for name in open_data.SONGS]
+    # Rendered from MIDI files, with sounds, under open licences.
+    midi = [f"midi/{kind}{{name}}-*" for kind in ("songs/", "singles/*/")]
+    collections = ("freedoom", "tannerhelland", "groove-midi")
+    rendered = [each.format(name=name) for each in midi for name in collections]
+    patterns = [*pools, *named, *rendered]
+    for song in entry.training["songs"]:
+        assert any(fnmatch.fnmatchcase(song, pattern) for pattern in patterns), song
+    assert all(song.startswith("musdb/valid/") for song in entry.training["valid_songs"])
 
 
 @pytest.mark.parametrize(

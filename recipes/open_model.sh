@@ -8,7 +8,7 @@
 #    MUSDB18 the validation songs choose among weights, and no song is trained on.
 # 2. A network with random weights beside the guide spleeter-vocals, whose states it sees.
 # 3. Two networks go their own ways from there, by small steps and with more varied sounds; the mean
-#    of both is open.safetensors.
+#    of all three is open.safetensors.
 #
 # Each run takes MINUTES (120) of a CPU core, or with ACCELERATOR=gpu of a GPU, with the learning
 # rate annealed at the end. What FOLDER holds already is not made again, and a run that broke off
@@ -79,4 +79,5 @@ for seed in 41 42; do
         --eq-db 8 --stereo-share 0.5 --drive-share 0.5
 done
 [ -e "$folder/open.safetensors" ] || unetsep average -o "$folder/open.safetensors" \
+    "$folder/beside/best-mse.safetensors" \
     "$folder/varied-41/best-mse.safetensors" "$folder/varied-42/best-mse.safetensors"

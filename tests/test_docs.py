@@ -68,6 +68,7 @@ COMMANDS = {
     "docs/research/evaluation.md": 13,
     "docs/research/losses.md": 6,
     "docs/research/notebook.md": 1,
+    "docs/research/open-model.md": 4,
     "docs/research/measures.md": 2,
     "docs/research/own-losses.md": 3,
     "docs/research/performance.md": 11,

@@ -74,7 +74,7 @@ def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) ->
 
 
 def test_every_usual_model_and_every_format_has_plain_words() -> None:
-    assert offered_names(()) == ["guided", "open", "fast"]
+    assert offered_names(()) == ["guided", "fast", "open"]
     assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}
     separate = [name for name, container in CONTAINERS.items() if not container.together]
     assert separate == list(choices.FORMAT_WORDS)

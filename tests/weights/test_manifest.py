@@ -78,7 +78,7 @@ def test_the_open_model_learned_from_open_licences_alone() -> None:
     pools = [f"pools/train/{pattern}" for pattern in open_data.POOLS]
     named = [f"songs/train/{name}" for name in open_data.SONGS]
     # Rendered from MIDI files, with sounds, under open licences.
-    midi = [f"midi/{kind}{{name}}-*" for kind in ("songs/", "singles/*/")]
+    midi = [f"midi/{kind}{{name}}[-_]*" for kind in ("songs/", "singles/*/")]
     collections = ("freedoom", "tannerhelland", "groove-midi")
     rendered = [each.format(name=name) for each in midi for name in collections]
     patterns = [*pools, *named, *rendered]

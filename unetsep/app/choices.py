@@ -18,8 +18,8 @@ from ..weights.manifest import find_checkpoint, is_path, manifest, model_name, u
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
     "guided": ("Best quality", "For listening, karaoke and practice. Takes a little longer."),
-    "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
     "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
+    "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
 }
 FORMAT_WORDS = {
     "wav": ("WAV", "Full quality, opens everywhere. Large files."),
@@ -77,7 +77,7 @@ class ModelOffer:
 
 
 def offered_names(names: Sequence[str]) -> list[str]:
-    """Models to offer: those that are named, else the default, the fast and the user's own.
+    """Models to offer: those that are named, else the default, fast, open and the user's own.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def offered_names(names: Sequence[str]) -> list[str]:
         If two models have one name.
     """
     published = manifest()
-    usual = [published.default, *(n for n in ("fast",) if n in published.checkpoints)]
+    usual = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
     chosen = list(dict.fromkeys(names or [*usual, *user_models().checkpoints]))
     if len({model_name(name) for name in chosen}) < len(chosen):
         raise ValueError(f"--model {', '.join(chosen)}: expected different names")

@@ -298,7 +298,7 @@ def listen(**options: Any) -> None:
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Offer this one; repeatable.  [default: the default, the fast and your own]",
+    help="Offer this one; repeatable.  [default: the default, fast, open and your own]",
 )
 @device
 @threads

@@ -39,7 +39,7 @@ RESEARCH = Path(__file__).parent.parent / "docs" / "research"
 PAGE = RESEARCH / "measures.md"
 LOSSES = ("mse", "mag_mse", "mel_mse", "l1", "mag_l1", "log_mse", "perceptual")
 # Those that every other is compared with, and what stands beside the losses.
-BASE, BESIDE = "mse", ("guided", "fast", "oracle-2", "mixture-4")
+BASE, BESIDE = "mse", ("guided", "fast", "open", "oracle-2", "mixture-4")
 SONG = 180.0
 # Models of our own tools.
 OWN = {"unetsep": "guided", "unetsep fast": "fast"}

@@ -74,13 +74,18 @@ def colour(audio: np.ndarray, stem: str, rng: random.Random) -> np.ndarray:
     return np.tanh(tilted / peak * drive) if stem == "bass" and drive and peak else tilted
 
 
+def frame_power(audio: np.ndarray) -> np.ndarray:
+    """Mean square of each frame of ``(samples, 2)``, in whole frames."""
+    power: np.ndarray = (audio.reshape(-1, FRAME, 2) ** 2).mean((1, 2))
+    return power
+
+
 def trim(audio: np.ndarray) -> np.ndarray:
     """Without pauses of more than a second, at -20 dBFS (RMS while it plays), peaks below 0.9.
 
     Frames of 50 ms play if they are within 45 dB of the loudest and above -70 dBFS.
     """
-    frames = audio.reshape(-1, FRAME, 2)
-    power = (frames**2).mean((1, 2))
+    power = frame_power(audio)
     plays = power > max(power.max(initial=0) * 10**-4.5, 1e-7)
     # Half a second is kept on both sides of what plays.
     kept = np.convolve(plays, np.ones(21), "same") > 0.5
@@ -119,17 +124,23 @@ def order(folder: Path, rng: random.Random) -> list[Path]:
 
 def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
     """An excerpt of a part, played, coloured and trimmed, and what plays it."""
-    made = played(vary(excerpt(part, options.seconds, rng), stem, rng), stem, options, rng)
+    by = sampled if options.sampler else synthesised
+    made = by(vary(excerpt(part, options.seconds, rng), stem, rng), stem, options, rng)
     return replace(made, audio=trim(made.audio))
 
 
-def played(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
-    """A part as it stands, coloured, in whole frames."""
-    if options.sampler:
-        sets = [each for each in options.sample_sets if each.stem == stem]
-        audio = play(part, sets, np.random.default_rng(rng.getrandbits(32)))
-        audio = audio[: len(audio) // FRAME * FRAME]
-        return Recording(colour(audio, stem, rng), options.sampler)
+def sampled(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
+    """A part as it stands, played by recorded notes and coloured, in whole frames."""
+    sets = [each for each in options.sample_sets if each.stem == stem]
+    audio = play(part, sets, np.random.default_rng(rng.getrandbits(32)))
+    audio = audio[: len(audio) // FRAME * FRAME]
+    return Recording(colour(audio, stem, rng), options.sampler)
+
+
+def synthesised(
+    part: Part, stem: str, options: argparse.Namespace, rng: random.Random
+) -> Recording:
+    """The same by a soundfont, or for drums a kit."""
     kits = options.drum_kit if stem == "drums" else []
     soundfont = rng.choice([*options.soundfont, *kits])
     if soundfont in kits:
@@ -175,6 +186,14 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
         paths, take = again, take + 1
 
 
+def need_programs(*, fluidsynth: bool) -> None:
+    """Say what to install, if something is missing."""
+    if not importlib.util.find_spec("mido"):
+        raise SystemExit("run: pip install mido")
+    if fluidsynth and not shutil.which("fluidsynth"):
+        raise SystemExit("run: apt-get install fluidsynth")
+
+
 def main() -> None:
     """Render pool after pool until there are enough minutes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -191,10 +210,7 @@ def main() -> None:
     options = parser.parse_args()
     if bool(options.soundfont) == bool(options.sampler):
         parser.error("give either --soundfont or --sampler")
-    if not importlib.util.find_spec("mido"):
-        raise SystemExit("run: pip install mido")
-    if options.soundfont and not shutil.which("fluidsynth"):
-        raise SystemExit("run: apt-get install fluidsynth")
+    need_programs(fluidsynth=bool(options.soundfont))
     options.sample_sets = sample_sets(options.sampler) if options.sampler else []
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "sources.csv").open("w", newline="") as listed:

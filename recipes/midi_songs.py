@@ -14,17 +14,24 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import random
-import shutil
-from copy import copy
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from midi_parts import Part, Performance, busiest, cut, vary
-from midi_pools import FRAME, RATE, Recording, order, played, song, too_short
+from midi_pools import (
+    RATE,
+    Recording,
+    frame_power,
+    need_programs,
+    order,
+    sampled,
+    song,
+    synthesised,
+    too_short,
+)
 from sampler import sample_sets
 
 STEMS = ("drums", "bass", "other")
@@ -41,7 +48,7 @@ def by_samples(part: Part, stem: str, options: argparse.Namespace, rng: random.R
 
 def level(audio: np.ndarray, stem: str, rng: random.Random) -> np.ndarray:
     """A stem at its level in a mix, peaks below 0.95."""
-    power = (audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME, 2) ** 2).mean((1, 2))
+    power = frame_power(audio)
     heard = power[power > power.max(initial=0) * 1e-4]
     if not len(heard):
         return audio
@@ -59,10 +66,9 @@ def take(
         part = cut(whole, start, options.seconds)
         if not part.notes:
             continue
-        part, chosen = vary(part, stem, rng, performance), copy(options)
-        if not by_samples(part, stem, options, rng):
-            chosen.sampler = None
-        sound = played(part, stem, chosen, rng)
+        part = vary(part, stem, rng, performance)
+        by = sampled if by_samples(part, stem, options, rng) else synthesised
+        sound = by(part, stem, options, rng)
         made[stem] = Recording(level(sound.audio, stem, rng), sound.instruments)
     length = round(options.seconds * performance.tempo * RATE)
     return {
@@ -100,10 +106,7 @@ def main() -> None:
     parser.add_argument("--takes", type=int, default=1, help="of each song")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if not importlib.util.find_spec("mido"):
-        raise SystemExit("run: pip install mido")
-    if not shutil.which("fluidsynth"):
-        raise SystemExit("run: apt-get install fluidsynth")
+    need_programs(fluidsynth=True)
     options.sample_sets, options.drum_kit = sample_sets(options.sampler), []
     options.output.mkdir(parents=True, exist_ok=True)
     with (options.output / "sources.csv").open("w", newline="") as listed:

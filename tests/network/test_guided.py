@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -115,9 +116,9 @@ def test_a_network_that_was_just_given_a_guide_divides_the_rest_as_before() -> N
         assert (guided.vote(seen) - vote).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("guided", [network(), laterally_connected()])
-def test_the_twin_for_inference_gives_the_same_masks(guided: Guided) -> None:
-    seen = magnitude()
+@pytest.mark.parametrize("made", [network, laterally_connected])
+def test_the_twin_for_inference_gives_the_same_masks(made: Callable[[], Guided]) -> None:
+    guided, seen = made(), magnitude()
     with torch.inference_mode():
         masks = guided(seen)
         assert (for_inference(guided)(seen) - masks).abs().max() < 1e-5
@@ -127,15 +128,16 @@ def test_the_twin_for_inference_gives_the_same_masks(guided: Guided) -> None:
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e3])
-@pytest.mark.parametrize("guided", [network(), laterally_connected()])
-def test_the_level_does_not_matter(guided: Guided, factor: float) -> None:
-    seen = magnitude()
+@pytest.mark.parametrize("made", [network, laterally_connected])
+def test_the_level_does_not_matter(made: Callable[[], Guided], factor: float) -> None:
+    guided, seen = made(), magnitude()
     with torch.no_grad():
         assert (guided(seen) - guided(seen * factor)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("guided", [network(), laterally_connected()])
-def test_silence_gives_finite_masks(guided: Guided) -> None:
+@pytest.mark.parametrize("made", [network, laterally_connected])
+def test_silence_gives_finite_masks(made: Callable[[], Guided]) -> None:
+    guided = made()
     with torch.no_grad():
         for seen in (torch.zeros(1, 2, 64, 32), torch.full((1, 2, 64, 32), 1e-30)):
             assert guided(seen).isfinite().all()

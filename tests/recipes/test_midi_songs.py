@@ -52,7 +52,7 @@ def songs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part, path, random.Random(0))
     (tmp_path / "sets").mkdir()
-    monkeypatch.setattr(midi_songs.shutil, "which", lambda name: name)
+    monkeypatch.setattr(midi_pools.shutil, "which", lambda name: name)
     monkeypatch.setattr(midi_pools, "render", lambda midi, *_: clicks(read(midi)))
     monkeypatch.setattr(midi_pools, "colour", lambda audio, *_: audio)
 
@@ -144,6 +144,6 @@ def test_recorded_notes_play_every_bass_that_they_know(tmp_path: Path) -> None:
 
 
 def test_without_fluidsynth_the_command_says_what_to_install(songs, monkeypatch) -> None:
-    monkeypatch.setattr(midi_songs.shutil, "which", lambda name: None)
+    monkeypatch.setattr(midi_pools.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="apt-get install fluidsynth"):
         songs("songs")

@@ -20,12 +20,16 @@ from unetsep.cli import train as train_commands
 from unetsep.errors import WeightsError
 from unetsep.network import presets
 from unetsep.network.guided import Guided
+from unetsep.network.masks import MaskNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.module import SeparationModule
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
+
+TRAIN = ("train", "--accelerator", "cpu", "--workers", 0, "--run")
+THREE_STEPS = ("--batch-size", 2, "--valid-every", 3, "--max-steps", 3, "--precision", "bf16")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,18 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def recordings(folder: Path) -> tuple[object, ...]:
+    """Write two training songs and one for validation; the options that name them."""
+    write_musdb(folder / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    return ("--loss", "mse", "--musdb-root", folder / "musdb", "--cache", folder / "cache")
+
+
+def assert_stems_add_up(model: MaskNetwork | Path) -> None:
+    song = pcm(1).T.astype(np.float32) / 32768
+    stems = Separator(model).separate(song, RATE)
+    np.testing.assert_allclose(np.sum(list(stems.values()), axis=0), song, atol=1e-5)
+
+
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and clips of a size for tests."""
@@ -64,10 +80,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_guided_network_is_trained_resumed_exported_and_separates(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
-    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
-    folder = tmp_path / "run"
+    data, folder = recordings(tmp_path), tmp_path / "run"
     start = ("train", "--run", folder, "--accelerator", "cpu", "--workers", 0)
-    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
     begin = ("--init-from", files["plain"], "--guide", files["guide"])
     steps = ("--batch-size", 2, "--valid-every", 5, "--precision", "bf16", "--watched", 1)
     told = call(*start, *data, *begin, *steps, "--max-steps", 5)
@@ -168,10 +182,7 @@ def test_layers_that_mix_bins_can_be_added_beside_a_guide(
 def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weights(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
-    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
-    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
-    start = ("train", "--accelerator", "cpu", "--workers", 0, "--run", tmp_path / "run")
-    steps = ("--batch-size", 2, "--valid-every", 3, "--max-steps", 3, "--precision", "bf16")
+    data, start, steps = recordings(tmp_path), (*TRAIN, tmp_path / "run"), THREE_STEPS
     refused = call(*start, *data, "--guide-levels", 1, *steps)
     assert "--guide-levels are levels of the network that --guide names" in refused.output
     refused = call(*start, *data, "--guide", files["guide"], "--guide-levels", 2, *steps)
@@ -187,19 +198,14 @@ def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weig
     assert isinstance(network, Guided)
     assert network.config.guide_states == (8,)
     assert bool(network.laterals[0].weight.any())  # type: ignore[operator]
-    stems = Separator(network).separate(pcm(1).T.astype(np.float32) / 32768, RATE)
-    total = np.sum(list(stems.values()), axis=0)
-    np.testing.assert_allclose(total, pcm(1).T.astype(np.float32) / 32768, atol=1e-5)
+    assert_stems_add_up(network)
 
 
 @pytest.mark.usefixtures("_small")
 def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
-    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
-    data = ("--loss", "mse", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
-    start = ("train", "--accelerator", "cpu", "--workers", 0, "--run")
-    steps = ("--batch-size", 2, "--valid-every", 3, "--max-steps", 3, "--precision", "bf16")
+    data, start, steps = recordings(tmp_path), TRAIN, THREE_STEPS
     begin = ("--init-from", files["plain"], "--guide", files["guide"])
     first, low, both = (tmp_path / name for name in ("first", "low", "both"))
     told = call(*start, first, *data, *begin, *steps)
@@ -230,6 +236,4 @@ def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     assert torch.equal(whole.low.fine_std, after.low.fine_std)
     assert not torch.equal(whole.low.head.weight, after.low.head.weight)
     assert not torch.equal(whole.rest.head.weight, after.rest.head.weight)
-    stems = Separator(best[2]).separate(pcm(1).T.astype(np.float32) / 32768, RATE)
-    total = np.sum(list(stems.values()), axis=0)
-    np.testing.assert_allclose(total, pcm(1).T.astype(np.float32) / 32768, atol=1e-5)
+    assert_stems_add_up(best[2])

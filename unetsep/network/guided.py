@@ -25,7 +25,6 @@ that stays as it is are those of Rusu et al., "Progressive neural networks" (201
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -241,7 +240,7 @@ class InferenceLateral(Lateral):
         weight = lateral.weight.detach().cpu().float()
         if folds:
             assert isinstance(level, nn.Sequential)
-            weight = weight * affine(copy.deepcopy(level[1]).cpu().float())[0].view(-1, 1, 1, 1)
+            weight = weight * affine(level[1])[0].cpu().float().view(-1, 1, 1, 1)
         layout = torch.channels_last
         self.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
 
@@ -416,9 +415,9 @@ class InferenceGuided(InferenceNetwork):
     def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
-        states: list[Tensor] | None = [] if self.laterals else None
-        guide = guide_logits(self.guide, magnitude, level, states)
-        sides = [see(state) for see, state in zip(self.laterals, states or (), strict=False)]
+        states: list[Tensor] = []
+        guide = guide_logits(self.guide, magnitude, level, states if self.laterals else None)
+        sides = [see(state) for see, state in zip(self.laterals, states, strict=False)]
         if self.guide.mirrored:  # turning what has fewer channels back is less work
             sides = [side.flip(2, 3) for side in sides]
         own = self.rest.output(both_spectra(self.rest, magnitude, guide, level), sides)
@@ -451,6 +450,8 @@ def plain(config: ModelConfig) -> ModelConfig:
 def with_parts(network: Guided, config: ModelConfig) -> Guided:
     """A guided network with parts that it lacks, which change nothing before they are trained.
 
+    It is the same network if it lacks none.
+
     Parameters
     ----------
     network
@@ -462,7 +463,10 @@ def with_parts(network: Guided, config: ModelConfig) -> Guided:
     names = [] if network.laterals else ["guide_states"]
     names += [] if network.low else ["low_bins", "low_first", "low_filters"]
     wanted = {name: getattr(config, name) for name in names}
-    added = Guided(dataclasses.replace(network.config, **wanted))
+    whole = dataclasses.replace(network.config, **wanted)
+    if whole == network.config:
+        return network
+    added = Guided(whole)
     added.load_state_dict(network.state_dict(), strict=False)
     added.attach(network.guide)
     return added.train(network.training)

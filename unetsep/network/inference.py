@@ -391,15 +391,12 @@ class Doubling(nn.Module):
         # (parts, batch, frames, frame of two, bins, bin of two, channels)
         parts = out.to(self.dtype).view(batch, frames, bins, -1, 2, 2, self.channels)
         ordered = parts.permute(3, 0, 1, 4, 2, 5, 6)
-        if target is None:
-            summed = ordered.sum(0) if len(ordered) > 1 else ordered[0]
-            return summed.reshape(batch, 2 * frames, 2 * bins, self.channels)
-        places = target.view(batch, frames, 2, bins, 2, self.channels)
-        if len(ordered) > 1:
-            torch.add(*ordered, out=places)
-            self._rectify(places, places)
-        else:
-            self._rectify(ordered[0], places)
+        shape = (batch, frames, 2, bins, 2, self.channels)
+        places = None if target is None else target.view(shape)
+        values = ordered[0] if len(ordered) == 1 else torch.add(*ordered, out=places)
+        if target is None or places is None:
+            return values.reshape(batch, 2 * frames, 2 * bins, self.channels)
+        self._rectify(values, places)
         return target
 
     def _rectify(self, values: Tensor, target: Tensor) -> Tensor:

@@ -250,9 +250,10 @@ class Model(nn.Module):
             return self.network.logits(magnitude)
         network: Any = self.network
         scaled = scaled_for_guide(magnitude, rms_level(magnitude))
-        states: list[Tensor] | None = [] if self.config.guide_states else None
-        guide = self.guide.output(self.guide.normalised(scaled), states=states)
-        own = network.own_logits(magnitude, *more, guide=guide, states=states or ())
+        states: list[Tensor] = []
+        wanted = states if network.laterals else None
+        guide = self.guide.output(self.guide.normalised(scaled), states=wanted)
+        own = network.own_logits(magnitude, *more, guide=guide, states=states)
         return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:

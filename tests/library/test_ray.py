@@ -94,7 +94,12 @@ def test_workers_are_killed_and_no_song_is_lost_or_done_twice_without_a_network(
     assert len(files(out)) == 20
     reports = [json.loads(line) for line in said.splitlines()]
     assert sorted(Path(r["source"]).stem for r in reports) == ["0", "1", "2", "3", "4", "bad"]
-    assert sorted(r["status"] for r in reports) == ["error"] + ["ok"] * 5
+    # A worker that is killed after its song is complete, and before it can tell, leaves it to
+    # the next one to find it there.
+    statuses = sorted(r["status"] for r in reports)
+    skipped = statuses.count("skipped")
+    assert statuses == ["error"] + ["ok"] * (5 - skipped) + ["skipped"] * skipped
+    assert skipped <= len(killed)
     (log,) = out.glob("unetsep-*.jsonl")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert sorted(line["track"] for line in lines) == ["0", "1", "2", "3", "4", "bad"]

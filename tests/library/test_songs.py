@@ -98,6 +98,22 @@ def test_stems_that_are_missing_are_made_again(job, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
 
 
+def test_what_a_run_had_begun_to_publish_when_it_was_killed_is_made_again(job, tmp_path):
+    first, retry = job(), job()
+    assert run(first)[0] == "ok"
+    before = inodes(tmp_path / "out")
+    record = first.parts[0].record
+    (entry,) = record.entries()
+    record.write(entry | {"complete": False})  # killed with all stems named
+    later = job()
+    assert "exists already" in run(later)[1]
+    (tmp_path / "out" / "bass.wav").unlink()  # and with one still to name
+    assert "exists already" in run(later)[1]
+    assert run(retry) == ("ok", "")
+    assert not inodes(tmp_path / "out") & before
+    assert [each["complete"] for each in record.entries()] == [True]
+
+
 def test_an_existing_stem_is_an_error_before_any_work(job, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/vocals.wav").write_text("mine")

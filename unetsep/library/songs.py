@@ -377,7 +377,8 @@ def _decide(
             continue
         if job.skip_existing and finding.state == "otherwise":
             raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {AGAIN}")
-        if not job.skip_existing:
+        # A part that was made since is nobody's: its maker died, or still has the claim.
+        if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
     refuse_existing(in_the_way)
     return reports

@@ -43,7 +43,7 @@ def test_files_leave_no_memory_threads_or_handles_behind(tiny_separator, song, t
     for _ in range(3):
         for container in ("wav", "flac", "mp3", "ogg"):
             run(container)
-    assert handles() == before[1]
+    assert handles() <= before[1]  # fewer if one of an earlier test was closed meanwhile
     assert threading.active_count() == before[2]
     assert resident_bytes() - before[0] < 20e6
     assert not list(tmp_path.rglob(".unetsep-*"))

@@ -101,7 +101,8 @@ class Served(Client):
 
     @property
     def files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+        """All files; rglob raises if one folder vanishes meanwhile."""
+        return [Path(parent, name) for parent, _, names in os.walk(self.folder) for name in names]
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from unetsep.app.folder import WorkFolder, remove_dead, size_of
 
@@ -39,3 +44,20 @@ def test_the_size_of_a_folder_is_that_of_all_its_files_and_follows_no_link(tmp_p
     (tmp_path / "c").write_bytes(bytes(24))
     (tmp_path / "link").symlink_to(tmp_path / "c")
     assert size_of(tmp_path) == 1024
+
+
+def test_a_folder_that_vanishes_while_it_is_measured_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stems").mkdir()
+    (tmp_path / "stems" / "drums.wav").write_bytes(bytes(1000))
+    (tmp_path / "upload").write_bytes(bytes(24))
+    scandir = os.scandir
+
+    def scan(path: str | Path | int) -> Any:
+        if not isinstance(path, int) and Path(path).name == "stems":
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert size_of(tmp_path) == 24

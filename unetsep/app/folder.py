@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
 from ..audio.staging import try_lock
@@ -72,8 +73,10 @@ def remove_dead(parent: Path) -> None:
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder, at any depth; what vanishes meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if not path.is_symlink() and path.is_file():
-                total += path.stat().st_size
+    for parent, _, names in os.walk(folder):  # rglob raises if a folder vanishes
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(parent, name))  # noqa: PTH118
+                if stat.S_ISREG(status.st_mode):
+                    total += status.st_size
     return total

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import shutil
 import time
@@ -27,6 +28,7 @@ PERIOD = 5.0  # s between two looks for jobs that are over
 RETRY = 10  # s after which it is worth asking again
 PLAYER_SHARE = 0.1  # of the progress bar
 ENDED = ("done", "failed")
+MISTAKE = "the app made a mistake: its log says more"
 MOST_ENDED = 1000  # jobs that are kept when they have ended: those that failed take no room
 
 
@@ -130,6 +132,11 @@ class SeparationJob:
         first = 1 - PLAYER_SHARE if self.choice.player else 1.0
         whole = first * share if stage == "separating" else first + (1 - first) * share
         self.stage, self.progress = stage, whole if share >= 0 else None
+
+    def fail(self, error: str) -> None:
+        """Take in why it failed; the first reason counts."""
+        self.error = self.error or error
+        self.state = "failed"
 
     def finish(self, report: Mapping[str, Any]) -> None:
         """Take in the worker's report, and list the files that may be fetched."""
@@ -285,6 +292,7 @@ class JobQueue:
             self.figures.jobs.labels("cancelled").inc()
         if self._running is not None and self._running[0] is job:
             await self._worker.cancel(job.id, self._running[1])
+            await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
@@ -301,30 +309,40 @@ class JobQueue:
                 await self._separate(job)
 
     async def _separate(self, job: SeparationJob) -> None:
-        assert job.choice is not None
         job.state = "running"
+        begun = time.monotonic()
+        try:
+            await self._run(job)
+            await asyncio.to_thread(self._tidy, job)
+        except Exception:  # or all songs behind it would wait for ever
+            logging.getLogger(__name__).exception("a song could not be separated")
+            job.fail(MISTAKE)
+            await self._worker.kill()  # it may be at anything; the next song starts it again
+        finally:
+            self._running = None
+            job.used = time.monotonic()
+            job.ended.set()
+        self._count(job, time.monotonic() - begun)
+
+    async def _run(self, job: SeparationJob) -> None:
+        assert job.choice is not None
         request = job.choice.to_request() | {
             "job": job.id,
             "source": str(job.source),
             "folder": str(job.folder),
             "name": job.name,
         }
-        begun = time.monotonic()
         task = asyncio.create_task(self._worker.run(request, job.told))
         watch = asyncio.create_task(self._watch(job, task))
         self._running = (job, task)
         try:
             job.finish(await task)
         except WorkerError as error:
-            job.error = job.error or str(error)
-            job.state = "failed"
+            job.fail(str(error))
         finally:
-            self._running = None
             watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watch
-        await asyncio.to_thread(self._tidy, job)
-        self._ended(job, time.monotonic() - begun)
 
     def _tidy(self, job: SeparationJob) -> None:
         """Keep nothing but the results."""
@@ -333,9 +351,7 @@ class JobQueue:
         job.source.unlink(missing_ok=True)
         job.bytes = size_of(job.folder)
 
-    def _ended(self, job: SeparationJob, seconds: float) -> None:
-        job.used = time.monotonic()
-        job.ended.set()
+    def _count(self, job: SeparationJob, seconds: float) -> None:
         if job.id not in self._jobs:  # removed meanwhile, and counted then
             return
         self.figures.jobs.labels(job.state).inc()

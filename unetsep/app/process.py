@@ -143,9 +143,9 @@ class WorkerProcess:
         with contextlib.suppress(WorkerError):
             await self._send({"cancel": job})
         await asyncio.wait([running], timeout=GRACE)
-        if not running.done():
+        while not running.done():  # again, should it just have been started
             await self.kill()
-            await asyncio.wait([running])
+            await asyncio.wait([running], timeout=GRACE)
 
     async def kill(self) -> None:
         """End the process now."""

@@ -33,7 +33,7 @@ from ..version import __version__
 from .choices import JobChoice, ModelOffer, flag, formats, offered_names, safe_name
 from .folder import WorkFolder
 from .guard import Guard
-from .jobs import RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
+from .jobs import MISTAKE, RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
 from .openapi import describe, render
 from .process import WorkerProcess
 from .uploads import announced_bytes, receive
@@ -314,7 +314,7 @@ class Handlers:
 
     async def fail(self, _: Request, __: Exception) -> Response:
         """A mistake of ours; the log has it."""
-        return JSONResponse({"error": "the app made a mistake: its log says more"}, 500)
+        return JSONResponse({"error": MISTAKE}, 500)
 
 
 class Once(FileResponse):

@@ -1,0 +1,149 @@
+"""The queue goes on, whatever becomes of one song."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unetsep.app import process
+from unetsep.app.choices import JobChoice, ModelOffer
+from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, SeparationJob
+from unetsep.app.process import WorkerError, WorkerProcess
+
+REPORT = {"stems": {"vocals": "vocals.flac"}, "seconds": 1.0, "warnings": []}
+
+
+class ScriptedWorker(WorkerProcess):
+    """Has no process: does for each song, in turn, what it is told to."""
+
+    def __init__(self, *acts: Callable[[Path], Any]) -> None:
+        super().__init__([])
+        self.acts = list(acts)
+        self.kills = 0
+        self.cancelled = asyncio.Event()
+
+    async def run(self, request: Any, progress: Any) -> dict[str, Any]:
+        made = self.acts.pop(0)(Path(request["folder"]))
+        if isinstance(made, Coroutine):
+            made = await made
+        return dict(made)
+
+    async def cancel(self, job: str, running: asyncio.Task[dict[str, Any]]) -> None:
+        self.cancelled.set()
+        await asyncio.wait([running])
+
+    async def kill(self) -> None:
+        self.kills += 1
+
+
+def separate(folder: Path) -> dict[str, Any]:
+    (folder / "stems").mkdir()
+    (folder / "stems" / "vocals.flac").write_bytes(bytes(100))
+    return REPORT
+
+
+def enqueue(queue: JobQueue, name: str) -> SeparationJob:
+    job = queue.open(10)
+    job.source.write_bytes(bytes(10))
+    choice = JobChoice.from_fields({}, {"fast": ModelOffer.of("fast", ["vocals", "drums"])})
+    queue.enqueue(job, name, choice, 10)
+    return job
+
+
+async def ended(*jobs: SeparationJob) -> None:
+    await asyncio.wait_for(asyncio.gather(*(job.ended.wait() for job in jobs)), 20)
+
+
+def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def err(_: Path) -> None:
+        raise RuntimeError("not thought of")
+
+    async def work() -> None:
+        worker = ScriptedWorker(err, separate)
+        queue = JobQueue(tmp_path, worker, JobLimits())
+        queue.start()
+        first, second = enqueue(queue, "First"), enqueue(queue, "Second")
+        await ended(first, second)
+        assert (first.state, first.error) == ("failed", MISTAKE)
+        assert worker.kills == 1
+        assert second.state == "done"
+        assert queue.healthy
+        await queue.close()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(work())
+    assert "not thought of" in caplog.text
+
+
+def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(
+    tmp_path: Path,
+) -> None:
+    seen: list[bool] = []
+
+    class SlowQueue(JobQueue):
+        def _tidy(self, job: SeparationJob) -> None:
+            time.sleep(0.2)
+            seen.append(job.source.exists())
+            super()._tidy(job)
+
+    async def until_cancelled(worker: ScriptedWorker) -> None:
+        await worker.cancelled.wait()
+        raise WorkerError("cancelled")
+
+    async def work() -> None:
+        worker = ScriptedWorker()
+        worker.acts = [lambda _: until_cancelled(worker), separate]
+        queue = SlowQueue(tmp_path, worker, JobLimits())
+        queue.start()
+        first, second = enqueue(queue, "First"), enqueue(queue, "Second")
+        while first.state != "running":
+            await asyncio.sleep(0.01)
+        await queue.remove(first)
+        assert not first.folder.exists()
+        await ended(second)
+        assert second.state == "done"
+        assert second.bytes == 100
+        await queue.close()
+
+    asyncio.run(work())
+    assert seen == [True, True]
+
+
+def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.01)
+
+    class StartingWorker(WorkerProcess):
+        """Its first kill comes before there is a process."""
+
+        kills = 0
+
+        async def kill(self) -> None:
+            self.kills += 1
+            if self.kills == 2:
+                started.set()
+
+    async def work() -> None:
+        nonlocal started
+        started = asyncio.Event()
+
+        async def run() -> dict[str, Any]:
+            await started.wait()
+            return {}
+
+        worker = StartingWorker([])
+        monkeypatch.setattr(worker, "_send", lambda _: asyncio.sleep(0))
+        await asyncio.wait_for(worker.cancel("1", asyncio.create_task(run())), 10)
+        assert worker.kills == 2
+
+    started: asyncio.Event
+    asyncio.run(work())

@@ -83,9 +83,7 @@ def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
     assert "not thought of" in caplog.text
 
 
-def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(
-    tmp_path: Path,
-) -> None:
+def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: Path) -> None:
     seen: list[bool] = []
 
     class SlowQueue(JobQueue):
@@ -121,6 +119,7 @@ def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "GRACE", 0.01)
+    started = asyncio.Event()
 
     class StartingWorker(WorkerProcess):
         """Its first kill comes before there is a process."""
@@ -133,9 +132,6 @@ def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
                 started.set()
 
     async def work() -> None:
-        nonlocal started
-        started = asyncio.Event()
-
         async def run() -> dict[str, Any]:
             await started.wait()
             return {}
@@ -145,5 +141,4 @@ def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
         await asyncio.wait_for(worker.cancel("1", asyncio.create_task(run())), 10)
         assert worker.kills == 2
 
-    started: asyncio.Event
     asyncio.run(work())

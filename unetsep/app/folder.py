@@ -76,7 +76,7 @@ def size_of(folder: Path) -> int:
     for parent, _, names in os.walk(folder):  # rglob raises if a folder vanishes
         for name in names:
             with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join(parent, name))  # noqa: PTH118
+                status = Path(parent, name).lstat()
                 if stat.S_ISREG(status.st_mode):
                     total += status.st_size
     return total

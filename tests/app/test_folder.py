@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from unetsep.app.folder import WorkFolder, remove_dead, size_of
+from unetsep.app.folder import SIGNATURE, WorkFolder, remove_dead, size_of
 
 
 def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:
     alive = WorkFolder(tmp_path)
     (alive.path / "upload").write_bytes(b"x")
-    dead = tmp_path / "run-0123"
+    dead = tmp_path / "run-0123456789abcdef"
     (dead / "job").mkdir(parents=True)
     (dead / "job" / "upload").write_bytes(b"x")
-    (tmp_path / "run-0123.lock").touch()
+    dead.with_suffix(".lock").write_bytes(SIGNATURE)
     (tmp_path / "mine").mkdir()  # nothing of ours
     other = WorkFolder(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
@@ -29,6 +29,21 @@ def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: 
     alive.remove()
     other.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run-2024", b""), ("run-2024", SIGNATURE), ("run-0123456789abcdef", b"of another program")],
+)
+def test_what_looks_like_a_dead_run_but_is_not_ours_stays(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    thesis, lock = tmp_path / name / "thesis.txt", tmp_path / f"{name}.lock"
+    thesis.parent.mkdir()
+    thesis.write_text("mine")
+    lock.write_bytes(content)
+    WorkFolder(tmp_path).remove()
+    assert (thesis.read_text(), lock.read_bytes()) == ("mine", content)
 
 
 def test_only_its_owner_may_look_into_the_folder(tmp_path: Path) -> None:

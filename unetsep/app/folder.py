@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,6 +18,8 @@ from pathlib import Path
 from ..audio.staging import try_lock
 
 PREFIX = "run-"
+LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")
+SIGNATURE = b"unetsep app"  # in each lock: the folder beside it is one of ours
 
 
 class WorkFolder:
@@ -41,6 +44,7 @@ class WorkFolder:
             self._lock = self.path.with_suffix(".lock")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             self._descriptor = os.open(self._lock, flags, 0o600)
+            os.write(self._descriptor, SIGNATURE)
             # Between these lines it looks like the lock of a dead run, which may be removed.
             try_lock(self._descriptor, patience=1.0)
             if self._lock.exists():
@@ -56,12 +60,18 @@ class WorkFolder:
 
 
 def remove_dead(parent: Path) -> None:
-    """Remove the folders of runs that are dead, and never one of a run that may be alive."""
+    """Remove the folders of runs that are dead, and never one of a run that may be alive.
+
+    The parent may be any folder of the user's: what our locks do not vouch for is not ours.
+    """
     for lock in parent.glob(f"{PREFIX}*.lock"):
+        if not LOCK_NAME.fullmatch(lock.name):
+            continue
         with contextlib.suppress(OSError):
             descriptor = os.open(lock, os.O_RDWR)
             try:
-                dead = try_lock(descriptor)
+                signed = os.read(descriptor, len(SIGNATURE) + 1) == SIGNATURE
+                dead = signed and try_lock(descriptor)
                 if dead:
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             finally:

@@ -77,6 +77,14 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return value
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
 def form(fields: Mapping[str, str], name: str, content: bytes) -> tuple[str, bytes]:
     """A multipart form: its type and its body."""
     parts = [

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from tests.app.serving import ROOT, Command, command, form, until
+from tests.app.serving import ROOT, Command, command, form, lives, until
 from tests.signals import music
 from unetsep.cli import CONTEXT, main
 from unetsep.cli.app import AppOptions, has_screen
@@ -65,14 +65,6 @@ def children(pid: int) -> list[int]:
     """Processes that a process started."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(word) for task in tasks for word in (task / "children").read_text().split()]
-
-
-def lives(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
 
 
 def options(model: Path, folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -79,6 +80,7 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | QUIET,
             limit=LINE_BYTES,
+            start_new_session=True,  # a group that decoders are in, too: see kill_group
         )
         try:
             await self._send(self._settings)
@@ -148,11 +150,11 @@ class WorkerProcess:
             await asyncio.wait([running], timeout=GRACE)
 
     async def kill(self) -> None:
-        """End the process now."""
-        if self._process is None:
+        """End the process now, and what it started."""
+        if not self.alive:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        assert self._process is not None
+        kill_group(self._process)
         await self._process.wait()
 
     async def _send(self, message: Mapping[str, Any]) -> None:
@@ -169,10 +171,23 @@ class WorkerProcess:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line:
+            kill_group(self._process)  # a decoder may have outlived it
             await self._process.wait()
             raise WorkerError(GONE)
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def kill_group(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that leads a group, with all that is in the group.
+
+    A decoder that hangs reads and writes nothing, so it would not notice that nobody waits.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+        if os.name == "nt":  # which has no groups
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 GONE = (

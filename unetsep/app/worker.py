@@ -20,7 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CancelledError, UnetsepError
 
@@ -48,7 +48,7 @@ class Requests:
                 self._cancelled.add(request["cancel"])
             else:
                 self._waiting.put(request)
-        os._exit(0)  # the app has ended, perhaps killed
+        leave()
 
     def take(self) -> dict[str, Any]:
         """Wait for the next request."""
@@ -182,6 +182,13 @@ def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[s
     return {"failed": public(text)}
 
 
+def leave() -> NoReturn:
+    """End now, with decoders that may hang: the app is gone, perhaps killed."""
+    if os.name != "nt":
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
 def open_channel() -> Send:
     """A way to send messages on what was stdout; what libraries print goes to stderr from now."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -191,8 +198,8 @@ def open_channel() -> Send:
         try:
             channel.write(json.dumps(message) + "\n")
             channel.flush()
-        except OSError:  # the app is gone
-            os._exit(0)
+        except OSError:
+            leave()
 
     return send
 
@@ -201,12 +208,14 @@ def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
     """Load the first model and tell which stems each model has."""
     import torch
 
+    from ..audio.ffmpeg import keep_in_group
     from ..audio.libsndfile import hide_decoder_chatter
     from ..network.devices import keep_freed_memory
     from ..weights.manifest import find_checkpoint, is_path
 
     keep_freed_memory()
     hide_decoder_chatter()
+    keep_in_group()
     if settings["threads"] is not None:
         torch.set_num_threads(settings["threads"])
     separators = SeparatorCache(settings["device"])

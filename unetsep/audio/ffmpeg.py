@@ -30,6 +30,17 @@ SKIP_FRAMES = 1 << 16
 LATE = 0.1
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
+_own_sessions = True
+
+
+def keep_in_group() -> None:
+    """From now on start ffmpeg in this process's own group, so that one signal ends all of it.
+
+    It is for programs that no terminal sends Ctrl-C to: ffmpeg would obey before we can.
+    """
+    global _own_sessions
+    _own_sessions = False
+
 
 def find_ffmpeg() -> str | None:
     """The ffmpeg program on PATH, or the one of the ``imageio-ffmpeg`` package, or None."""
@@ -269,7 +280,7 @@ class FfmpegDecoder:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             bufsize=1 << 20,
-            start_new_session=True,  # Ctrl-C is ours to handle
+            start_new_session=_own_sessions,  # Ctrl-C is ours to handle
         )
         header = self._take(self.HEADER.size)
         if len(header) < self.HEADER.size:

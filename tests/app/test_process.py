@@ -1,0 +1,84 @@
+"""The worker's process ends with all that it started, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.app.serving import lives, until
+from unetsep.app.process import WorkerError, WorkerProcess
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
+# Hangs either when it is to say what is in a file, or when it is to decode it.
+HANGING = """#!/bin/sh
+case "$*" in
+  *pipe:1*) ;;
+  *) echo "Stream #0:0: Audio: aac, 44100 Hz, stereo" >&2; [ {hangs} = probe ] || exit 1 ;;
+esac
+echo $$ > {pid}.new && mv {pid}.new {pid}
+exec sleep 1000
+"""
+
+
+async def killed(worker: WorkerProcess) -> None:
+    await worker.kill()
+
+
+async def crashed(worker: WorkerProcess) -> None:
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+async def left_alone(worker: WorkerProcess) -> None:
+    """As when the app is killed."""
+    assert worker._process is not None
+    assert worker._process.stdin is not None
+    worker._process.stdin.close()
+
+
+@pytest.mark.parametrize("hangs", ["probe", "decoder"])
+@pytest.mark.parametrize("end", [killed, crashed, left_alone])
+def test_a_decoder_that_hangs_ends_with_the_worker(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[WorkerProcess], Awaitable[None]],
+    hangs: str,
+) -> None:
+    pid = tmp_path / "pid"
+    (tmp_path / "ffmpeg").write_text(HANGING.format(hangs=hangs, pid=pid))
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "upload").write_bytes(b"\0\0\0\x20ftypisom" + bytes(1000))
+    request = {
+        "job": "1",
+        "source": str(tmp_path / "upload"),
+        "folder": str(tmp_path),
+        "name": "Song",
+        "model": str(tiny_model),
+        "stems": None,
+        "two_stems": None,
+        "without": None,
+        "container": "wav",
+        "bit_depth": "auto",
+        "player": False,
+    }
+
+    async def work() -> None:
+        worker = WorkerProcess([str(tiny_model)], "cpu", 1)
+        await worker.start()
+        running = asyncio.create_task(worker.run(request, lambda *_: None))
+        await asyncio.to_thread(until, pid.exists)
+        assert lives(int(pid.read_text()))
+        await end(worker)
+        with pytest.raises(WorkerError, match="ended unexpectedly"):
+            await asyncio.wait_for(running, 20)
+
+    asyncio.run(work())
+    until(lambda: not lives(int(pid.read_text())))

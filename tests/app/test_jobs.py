@@ -115,6 +115,25 @@ def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: 
     assert seen == [True, True]
 
 
+def test_a_song_that_is_done_when_a_limit_strikes_has_no_error(tmp_path: Path) -> None:
+    async def work() -> None:
+        worker = ScriptedWorker()
+
+        async def finish_late(folder: Path) -> dict[str, Any]:
+            await worker.cancelled.wait()
+            return separate(folder)
+
+        worker.acts = [finish_late]
+        queue = JobQueue(tmp_path, worker, JobLimits(seconds=0.01))
+        queue.start()
+        job = enqueue(queue, "Song")
+        await ended(job)
+        assert (job.state, job.error) == ("done", None)
+        await queue.close()
+
+    asyncio.run(work())
+
+
 def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -146,7 +146,8 @@ class SeparationJob:
         for path in player.rglob("*"):
             if path.is_file():
                 self.files[f"player/{path.relative_to(player).as_posix()}"] = path
-        self.progress, self.state = 1.0, "done"
+        # A limit may have struck while its last bytes were written: it is done all the same.
+        self.progress, self.state, self.error = 1.0, "done", None
 
 
 class JobFigures:

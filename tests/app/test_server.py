@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import os
 import re
@@ -12,9 +13,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,8 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Served, form, serving, until
 from tests.signals import music
-from unetsep.app import process
-from unetsep.app.jobs import JobLimits
+from unetsep.app import jobs, process
+from unetsep.app.jobs import JobLimits, write_zip
 from unetsep.app.server import AppSettings
 from unetsep.cli import main
 
@@ -241,6 +244,46 @@ def test_a_full_disk_answers_507_and_stems_that_outgrow_it_end_the_job(
     job = app.wait(app.send(long_song).json["id"])
     assert job["state"] == "failed"
     assert "more room" in job["error"]
+
+
+def test_a_zip_that_cannot_be_written_answers_507_and_leaves_nothing(
+    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_disk(archive: zipfile.ZipFile, *_: object) -> None:
+        archive.writestr("half", b"of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = app.wait(app.send(tune).json["id"])
+    until(app.queue._jobs[job["id"]].ended.is_set)
+    before, files = app.queue.bytes, sorted(app.files)
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "write", fill_disk)
+        answer = app.get(job["zip"])
+    assert answer.status == 507
+    assert answer.json["error"] == "the zip could not be written: No space left on device"
+    assert (app.queue.bytes, sorted(app.files)) == (before, files)
+    assert app.get(job["zip"]).status == 200
+
+
+def test_a_song_that_is_removed_while_its_zip_is_made_is_gone(
+    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, removed = threading.Event(), threading.Event()
+
+    def write_slowly(files: Mapping[str, Path], path: Path) -> None:
+        begun.set()
+        assert removed.wait(60)
+        write_zip(files, path)
+
+    monkeypatch.setattr(jobs, "write_zip", write_slowly)
+    job = app.wait(app.send(tune).json["id"])
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(app.get, job["zip"])
+        assert begun.wait(60)
+        removal = pool.submit(app.ask, "DELETE", f"/jobs/{job['id']}")
+        until(lambda: not app.queue._jobs)
+        removed.set()
+    assert (answer.result().status, removal.result().status) == (404, 204)
 
 
 def test_a_job_that_takes_too_long_ends(app: Served, tune: Path, long_song: Path) -> None:

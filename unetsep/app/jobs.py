@@ -296,7 +296,8 @@ class JobQueue:
             await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
-        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+        async with job.zipping:  # as above
+            await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     # What goes on
 
@@ -386,30 +387,40 @@ class JobQueue:
 
     # What comes out
 
-    async def zip(self, job: SeparationJob) -> Path:
+    async def zip(self, job: SeparationJob) -> Path | None:
         """A zip of a job's stems, made when it is first asked for.
+
+        Returns
+        -------
+        Path or None
+            None if the job was removed meanwhile.
 
         Raises
         ------
         RefusedError
-            If there is no room.
+            If there is no room, or it cannot be written.
         """
         path = job.folder / "stems.zip"
         async with job.zipping:
-            if not path.exists():
+            if job.id in self._jobs and not path.exists():
                 stems = {
                     f"{job.name}/{file.name}": file
                     for name, file in job.files.items()
                     if name.startswith("stems/")
                 }
                 self._check_room(sum(file.stat().st_size for file in stems.values()))
-                await asyncio.to_thread(write_zip, stems, path)
+                try:
+                    await asyncio.to_thread(write_zip, stems, path)
+                except OSError as error:
+                    raise RefusedError(
+                        f"the zip could not be written: {error.strerror}", 507, "disk"
+                    ) from error
                 job.bytes += path.stat().st_size
-        return path
+            return path if job.id in self._jobs else None
 
 
 def write_zip(files: Mapping[str, Path], path: Path) -> None:
-    """Files, as they are, in a zip that gets its name when it is complete.
+    """Files, as they are, in a zip that gets its name when it is complete; else nothing is left.
 
     Parameters
     ----------
@@ -419,7 +430,10 @@ def write_zip(files: Mapping[str, Path], path: Path) -> None:
         The zip.
     """
     partial = path.with_suffix(".part")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for name, file in files.items():
-            archive.write(file, name)
-    partial.replace(path)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for name, file in files.items():
+                archive.write(file, name)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ PLAYER_POLICY = (
 LINGER = 2.0  # s in which a client that is refused may read why, while it still sends
 CLOSE_SECONDS = 3  # for requests that are being answered when the app ends
 CONNECTIONS = 200
+GONE = "there is no such job, or it was removed"
 
 
 @dataclass(frozen=True)
@@ -239,14 +240,15 @@ class Handlers:
         return FileResponse(file, headers={"content-security-policy": PLAYER_POLICY})
 
     async def _zipped(self, job: SeparationJob) -> FileResponse:
-        return FileResponse(
-            await self._queue.zip(job), filename=f"{job.name}.zip", media_type="application/zip"
-        )
+        path = await self._queue.zip(job)
+        if path is None:
+            raise HTTPException(404, GONE)
+        return FileResponse(path, filename=f"{job.name}.zip", media_type="application/zip")
 
     def _find(self, request: Request) -> SeparationJob:
         job = self._queue.get(request.path_params["id"])
         if job is None:
-            raise HTTPException(404, "there is no such job, or it was removed")
+            raise HTTPException(404, GONE)
         return job
 
     def _done(self, request: Request) -> SeparationJob:

@@ -12,7 +12,9 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,16 @@ def crowd(app: Command, tune: Path) -> None:
     assert b'unetsep_jobs_total{outcome="done"} 21.0' in app.get("/metrics").body
 
 
+@contextmanager
+def slow_upload(app: Command) -> Iterator[socket.socket]:
+    """An upload that has begun, and does not go on."""
+    with socket.create_connection(("127.0.0.1", app.port)) as slow:
+        slow.sendall(b"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n")
+        slow.sendall(b"Content-Type: multipart/form-data; boundary=mark\r\n\r\n--mark\r\n")
+        until(lambda: app.get("/health").json["waiting"])
+        yield slow
+
+
 def test_crowds_kills_and_signals_leave_nothing_behind(
     tiny_model: Path, tmp_path: Path, tune: Path, hour: Path
 ) -> None:
@@ -111,13 +123,28 @@ def test_crowds_kills_and_signals_leave_nothing_behind(
         id_ = app.send(hour).json["id"]
         until(lambda: app.job(id_)["progress"])
         (worker,) = children(app.process.pid)
-        with socket.create_connection(("127.0.0.1", app.port)) as slow:
-            slow.sendall(b"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n")
-            slow.sendall(b"Content-Type: multipart/form-data; boundary=mark\r\n\r\n--mark\r\n")
-            until(lambda: app.get("/health").json["waiting"])
+        with slow_upload(app):
             code, seconds = app.end()
         assert (code, seconds < 10) == (0, True)
         assert not lives(worker)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_still_waits_or_sends_when_the_app_is_stopped_is_told_so(
+    tiny_model: Path, tmp_path: Path, hour: Path
+) -> None:
+    with command(*options(tiny_model, tmp_path)) as app, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(app.send, hour, wait="true")
+        until(lambda: app.get("/health").json["running"])
+        with slow_upload(app) as slow:
+            assert app.end()[0] == 0
+            told = b"".join(iter(lambda: slow.recv(1000), b""))
+        assert app.process.stderr is not None
+        assert app.process.stderr.read() == "Stopped; all temporary files were removed.\n"
+    answer = waiting.result()
+    assert (answer.status, answer.json) == (503, {"error": "the app was stopped"})
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert b'{"error":"the app was stopped"}' in told
     assert list(tmp_path.iterdir()) == []
 
 

@@ -193,6 +193,7 @@ class JobQueue:
         self._folder, self._worker, self.limits = folder, worker, limits
         self._jobs: dict[str, SeparationJob] = {}
         self._ready = asyncio.Event()
+        self.closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._running: tuple[SeparationJob, asyncio.Task[dict[str, Any]]] | None = None
         self.figures = JobFigures(self)
@@ -203,6 +204,7 @@ class JobQueue:
 
     async def close(self) -> None:
         """Drop all jobs and end the worker, within seconds."""
+        self.closed.set()  # before a job ends by it: who waits for one is to know why
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -54,6 +54,7 @@ def _paths() -> Document:
                             "413": "The file is too large; it is refused while it arrives.",
                             "422": "A field is wrong; with wait=true also: it cannot be separated.",
                             "429": "Too many songs wait: ask again after Retry-After seconds.",
+                            "503": "The app was stopped before the song was done.",
                             "507": "There is no room on the disk.",
                         }
                     ),

@@ -13,10 +13,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -48,8 +48,10 @@ PLAYER_POLICY = (
 )
 LINGER = 2.0  # s in which a client that is refused may read why, while it still sends
 CLOSE_SECONDS = 3  # for requests that are being answered when the app ends
+STOPPED_SECONDS = 3  # then, for telling the others that it was stopped; more than LINGER
 CONNECTIONS = 200
 GONE = "there is no such job, or it was removed"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Handlers:
         """Take a song in; answer with its job, or wait for its stems."""
         job = self._queue.open(announced_bytes(request, self._queue.limits.upload_bytes))
         try:
-            upload = await receive(request, job.source, self._queue.limits)
+            upload = await self._unless_closed(receive(request, job.source, self._queue.limits))
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
@@ -200,7 +202,9 @@ class Handlers:
         ended = asyncio.create_task(job.ended.wait())
         left = asyncio.create_task(_disconnected(request))
         try:
-            await asyncio.wait([ended, left], return_when=asyncio.FIRST_COMPLETED)
+            await self._unless_closed(
+                asyncio.wait([ended, left], return_when=asyncio.FIRST_COMPLETED)
+            )
             if job.state != "done":
                 raise HTTPException(422, job.error or "the song was removed before it was done")
             return Once(await self._zipped(job), lambda: self._queue.remove(job))
@@ -210,6 +214,20 @@ class Handlers:
         finally:
             ended.cancel()
             left.cancel()
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What comes of some work; it is broken off when the app is stopped."""
+        working = asyncio.create_task(work)
+        closed = asyncio.create_task(self._queue.closed.wait())
+        try:
+            await asyncio.wait([working, closed], return_when=asyncio.FIRST_COMPLETED)
+            if self._queue.closed.is_set():
+                raise RefusedError("the app was stopped", 503, "stopped")
+            return working.result()
+        finally:
+            working.cancel()
+            closed.cancel()
+            await asyncio.gather(working, closed, return_exceptions=True)
 
     async def jobs(self, request: Request) -> Response:
         """The jobs whose names are given."""
@@ -360,7 +378,7 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
 
 
 class AppServer(uvicorn.Server):
-    """uvicorn, which tells when it answers and does not pass signals on when it has ended.
+    """uvicorn, which tells when it answers, and ends what is not answered in time.
 
     Parameters
     ----------
@@ -368,16 +386,36 @@ class AppServer(uvicorn.Server):
         Of uvicorn.
     started
         Called once it answers.
+    close
+        Called when it is to end and requests have had their time: those that remain end by it.
     """
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], object],
+        close: Callable[[], Awaitable[object]],
+    ) -> None:
         super().__init__(config)
-        self._told = started
+        self._told, self._close = started, close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
         self._told()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: uvicorn alone would cancel what is not answered, without a word to its client."""
+        closing = asyncio.create_task(self._close_in_time())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+
+    async def _close_in_time(self) -> None:
+        await asyncio.sleep(CLOSE_SECONDS)
+        await self._close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -441,11 +479,12 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=CLOSE_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS + STOPPED_SECONDS,
             )
             address = _address(settings.host, sock.getsockname()[1])
             with signals_end_here():
-                await AppServer(config, lambda: started(address)).serve(sockets=[sock])
+                server = AppServer(config, lambda: started(address), queue.close)
+                await server.serve(sockets=[sock])
         finally:
             await queue.close()
     finally:

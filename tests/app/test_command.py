@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Command, command, form, lives, until
 from tests.signals import music
+from unetsep.app.server import listen
 from unetsep.cli import CONTEXT, main
 from unetsep.cli.app import AppOptions, has_screen
 from unetsep.cli.options import app as app_command
+from unetsep.errors import UnetsepError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
 MEGABYTE = 1_000_000
@@ -224,6 +226,13 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> N
     assert sentence.startswith(f"Error: the app cannot listen at 127.0.0.1, port {port}: Address")
     assert "expected" in error("-m", __file__, "--port", "0")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_is_taken_before_any_model_is_loaded() -> None:
+    with closing(listen("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UnetsepError, match=f"cannot listen at 127.0.0.1, port {port}: Address"):
+            listen("127.0.0.1", port)
 
 
 def test_options_become_limits() -> None:

@@ -435,6 +435,7 @@ def listen(host: str, port: int) -> socket.socket:
         if os.name != "nt":  # where it would let two programs have one port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen()  # or another could bind it, too, and learn that only with its models loaded
     except OSError as error:
         if sock is not None:
             sock.close()

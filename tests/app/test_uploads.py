@@ -44,6 +44,10 @@ def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
         (form({}, "a", b"")[1], "must hold one file"),
         (b"--mark\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--mark--\r\n", "one file"),
         (form({}, "a", b"x")[1].replace(b'name="file"', b'name="data"'), "in the field 'file'"),
+        (
+            form({}, "a", bytes(FIELD_BYTES + 1))[1].replace(b"filename=", b"filename*=UTF-8''"),
+            "the field 'file' has no filename=",
+        ),
         (form({}, "a", b"x")[1][:-10] + b"\r\n" + form({}, "b", b"y")[1], "one file"),
         (form({"model": "x" * (FIELD_BYTES + 1)}, "a", b"x")[1], "a field is longer"),
         (form({f"f{i}": "" for i in range(30)}, "a", b"x")[1], "more than 20 fields"),

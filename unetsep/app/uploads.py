@@ -120,6 +120,8 @@ class FormReader:
 
     def _headers_finished(self) -> None:
         if not self._is_file:
+            if self._name == b"file":  # filename*= is not for forms, by RFC 7578
+                raise _malformed("the field 'file' has no filename=")
             return
         self._files += 1
         if self._name != b"file" or self._files > 1:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
@@ -203,8 +204,8 @@ def flag(fields: Mapping[str, str], name: str) -> bool:
 def safe_name(filename: str) -> str:
     """What a song is called, from the name of the file that somebody sent.
 
-    Folders, the suffix, control characters, invisible marks and what any file system refuses
-    are taken out; the result is never empty and short enough for a file name.
+    Folders, a suffix of audio, control characters, invisible marks and what any file system
+    refuses are taken out; the result is never empty and short enough for a file name.
 
     Examples
     --------
@@ -212,7 +213,9 @@ def safe_name(filename: str) -> str:
     'AC_ DC'
     """
     base = re.split(r"[\\/]", filename)[-1]
-    stem = base.rpartition(".")[0] or base
+    stem, _, suffix = base.rpartition(".")
+    if not stem or f".{suffix.lower()}" not in AUDIO_SUFFIXES:  # as in "Mr. Blue"
+        stem = base
     kept = []
     for character in unicodedata.normalize("NFC", stem):
         category = unicodedata.category(character)
@@ -222,4 +225,5 @@ def safe_name(filename: str) -> str:
         kept.append("_" if bad else character)
     text = "".join(kept).strip(" .")
     text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
-    return f"{text}_" if DEVICES.fullmatch(text.split(".")[0]) else text
+    first, dot, rest = text.partition(".")  # Windows looks at what is before the first dot
+    return f"{first}_{dot}{rest}" if DEVICES.fullmatch(first) else text

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from typing import Any
+
 import pytest
+from starlette.requests import Request
 
 from tests.app.serving import form
-from unetsep.app.jobs import RefusedError
+from unetsep.app.choices import ModelOffer
+from unetsep.app.jobs import JobLimits, JobQueue, RefusedError
+from unetsep.app.process import WorkerProcess
+from unetsep.app.server import Handlers
 from unetsep.app.uploads import FIELD_BYTES, FormReader
 
 CONTENT = bytes(range(256)) * 3 + b"\r\n--mar\r\n--mark"
@@ -59,3 +67,22 @@ def test_what_is_no_form_is_refused_in_one_sentence(body: bytes, sentence: str) 
     with pytest.raises(RefusedError, match=sentence) as caught:
         read(body, 50)[0].check()
     assert caught.value.status == 400
+
+
+def test_a_song_whose_sender_leaves_behind_its_last_byte_is_not_separated(tmp_path: Path) -> None:
+    kind, body = form({}, "a.wav", b"x")
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", kind.encode())]}
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def work() -> None:
+        queue = JobQueue(tmp_path, WorkerProcess([]), JobLimits())
+        handlers = Handlers(queue, {"fast": ModelOffer.of("fast", ["vocals"])})
+        with pytest.raises(RefusedError, match="cut off"):
+            await handlers.separate(Request(scope, receive))
+        assert not queue._jobs
+
+    asyncio.run(work())
+    assert list(tmp_path.iterdir()) == []

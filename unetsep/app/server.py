@@ -36,7 +36,7 @@ from .guard import Guard
 from .jobs import MISTAKE, RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
 from .openapi import describe, render
 from .process import WorkerProcess
-from .uploads import announced_bytes, receive
+from .uploads import announced_bytes, cut_off, receive
 
 STATIC = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 # The player has its scripts inside its page, one of them WebAssembly.
@@ -185,6 +185,8 @@ class Handlers:
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
+            if await request.is_disconnected():  # nobody would ever know the job's name
+                raise cut_off()
         except ValueError as error:
             await self._queue.remove(job)
             raise HTTPException(422, str(error)) from error

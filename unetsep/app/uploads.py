@@ -44,6 +44,11 @@ def refuse_size(limit: int) -> RefusedError:
     return RefusedError(f"the file is larger than {limit / 1e6:g} MB", 413, "size")
 
 
+def cut_off() -> RefusedError:
+    """What to say of an upload whose client has left."""
+    return RefusedError("the upload was cut off", 400, "cut")
+
+
 class FormReader:
     """Takes a multipart form apart while it arrives.
 
@@ -210,7 +215,7 @@ async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
         with path.open("xb") as file:
             await _copy(request.stream(), reader, file, limits)
     except ClientDisconnect as error:
-        raise RefusedError("the upload was cut off", 400, "cut") from error
+        raise cut_off() from error
     except asyncio.TimeoutError as error:
         raise RefusedError("the upload was too slow, and was given up", 408, "slow") from error
     except OSError as error:

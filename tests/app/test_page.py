@@ -29,6 +29,7 @@ for (const kind of ["dragover", "drop"])
     new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }),
   );
 """
+GONE = "It was removed meanwhile, or the app was started again. Add the song once more."
 # Light and dark text on its ground, by WCAG 2: 4.5 is the least for text of this size.
 CONTRASTS = """
 const level = (colour) => {
@@ -216,3 +217,55 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     press(page, "\ue007")
     until(lambda: not states(page))
     assert page.execute_script("return document.activeElement.id") == "files"
+
+
+def drop(driver: Any, path: Path) -> None:
+    content = [(path.name, base64.b64encode(path.read_bytes()).decode())]
+    driver.execute_script(DROP, json.dumps(content))
+
+
+def test_the_songs_of_another_tab_are_not_forgotten(
+    page: Any, app: Served, songs: list[Path]
+) -> None:
+    other = app.send(songs[0], "Other.flac", player="true").json["id"]
+    app.wait(other)
+    # What another tab does when it has sent a song.
+    page.execute_script("localStorage.setItem('unetsep-jobs', arguments[0])", json.dumps([other]))
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    page.refresh()
+    until(lambda: states(page) == {"Other": "Ready", "My tune": "Ready"})
+    page.find_element("css selector", ".song:last-child > .actions > :last-child").click()
+    until(lambda: states(page) == {"Other": "Ready"})
+    app.ask("DELETE", f"/jobs/{other}")
+    page.refresh()
+    until(lambda: page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]")
+    assert states(page) == {}
+
+
+@pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
+def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
+    page: Any, app: Served, songs: list[Path], button: str
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    (job,) = app.queue._jobs
+    app.ask("DELETE", f"/jobs/{job}")
+    page.find_element("xpath", f"//*[text()='{button}']").click()
+    until(lambda: states(page) == {"My tune": GONE})
+    assert not page.find_element("id", "player").is_displayed()
+    assert focused(page) == "Remove: My tune"
+    press(page, "\ue007")
+    until(lambda: not states(page))
+
+
+def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
+    page: Any, app: Served, songs: list[Path]
+) -> None:
+    drop(page, songs[1])
+    until(lambda: "%" in states(page).get("A _b_long one", ""))
+    (job,) = app.queue._jobs
+    app.ask("DELETE", f"/jobs/{job}")
+    until(lambda: states(page) == {"A _b_long one": GONE})
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not states(page))

@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const KEY = "unetsep-jobs"; // names of this browser's jobs: the server lists them to nobody
 const PERIOD = 1000; // ms between two looks at the jobs
+const GONE = "It was removed meanwhile, or the app was started again. Add the song once more.";
 const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
 
 function make(tag, attributes = {}, ...children) {
@@ -112,6 +113,11 @@ class SongRow {
   addLink(text, url, kind) {
     const link = make("a", { text, href: url.slice(1), download: "", class: kind });
     link.setAttribute("aria-label", `${text}: ${this.name}`);
+    link.addEventListener("click", async (event) => {
+      if (!event.isTrusted) return; // the one below
+      event.preventDefault();
+      if (await this.page.check(this)) link.click();
+    });
     return link;
   }
 
@@ -122,12 +128,15 @@ class SongRow {
   }
 
   fail(text) {
+    const hadFocus = this.element.contains(document.activeElement);
     this.state = "failed";
+    this.element.classList.remove("done");
     this.element.classList.add("failed");
-    this.bar.remove();
+    this.element.replaceChildren(this.title, this.actions, this.status);
     this.status.textContent = text;
     this.replaceActions();
-    this.addAction("Remove", () => this.remove());
+    const button = this.addAction("Remove", () => this.remove());
+    if (hadFocus) button.focus();
     this.page.announce(`${this.name}: ${text}`);
   }
 
@@ -162,7 +171,7 @@ class SongRow {
     this.status.textContent = "Ready";
     const hadFocus = this.element.contains(document.activeElement);
     this.replaceActions();
-    if (job.player) this.addAction("Listen", () => this.page.listen(job), "first");
+    if (job.player) this.addAction("Listen", () => this.page.listen(this), "first");
     this.actions.append(this.addLink("Download all", job.zip, "button"));
     this.addAction("Remove", () => this.remove());
     const parts = make("div", { class: "parts" }, make("span", { text: "Or one by one:" }));
@@ -341,7 +350,7 @@ class App {
     const place = this.rows.indexOf(row);
     this.rows.splice(place, 1);
     row.element.remove();
-    this.save();
+    this.save([row.job?.id]);
     const next = this.rows[Math.min(place, this.rows.length - 1)];
     if (next) next.element.querySelector("button, a").focus();
     else $("files").focus();
@@ -386,27 +395,34 @@ class App {
 
   // Jobs
 
-  save() {
-    const ids = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
+  /** Ids of the jobs that any tab of this browser has stored. */
+  stored() {
+    try {
+      return JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    } catch {
+      return []; // Without storage the list is lost when the page is loaded again.
+    }
+  }
+
+  /** Store this tab's jobs beside those of other tabs, without those that are gone. */
+  save(gone = []) {
+    const own = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
+    const ids = [...new Set([...this.stored(), ...own])].filter((id) => !gone.includes(id));
     try {
       localStorage.setItem(KEY, JSON.stringify(ids));
     } catch {
-      // Without storage the list is lost when the page is loaded again.
+      // As above.
     }
   }
 
   /** The jobs of this browser, after the page was loaded again. */
   async restore() {
-    let ids = [];
-    try {
-      ids = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    } catch {
-      // As above.
-    }
+    const ids = this.stored();
     if (!ids.length) return;
-    for (const job of await this.jobs(ids)) this.addRow(job.name).show(job);
+    const jobs = await this.jobs(ids);
+    for (const job of jobs) this.addRow(job.name).show(job);
     this.announce("");
-    this.save();
+    this.save(ids.filter((id) => !jobs.some((job) => job.id === id)));
     this.poll();
   }
 
@@ -429,7 +445,7 @@ class App {
         for (const row of rows) {
           if (row.state === "removed") continue;
           if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
-          else row.fail("The app has been started again. Please add the song once more.");
+          else this.lose(row);
         }
       }
     } catch (error) {
@@ -439,9 +455,31 @@ class App {
     if (rows.length) this.poll();
   }
 
-  listen(job) {
+  /** A row whose job the server does not know any more. */
+  lose(row) {
+    if (!row.job || row.state === "removed") return;
+    const { id } = row.job;
+    row.job = null;
+    this.save([id]);
+    row.fail(GONE);
+  }
+
+  /** Whether the server still has the stems of a row, which may have been ready for days. */
+  async check(row) {
+    try {
+      const [job] = await this.jobs([row.job.id]);
+      if (!job) this.lose(row);
+      return Boolean(job);
+    } catch (error) {
+      this.announce(error.message);
+      return false;
+    }
+  }
+
+  async listen(row) {
     this.listened = document.activeElement;
-    $("frame").src = job.player.slice(1);
+    if (!(await this.check(row))) return;
+    $("frame").src = row.job.player.slice(1);
     $("player").showModal();
   }
 }

@@ -49,7 +49,8 @@ def main() -> None:
         synthesise(folders["long"] / "song.wav", options.songs * options.seconds)
         synthesise(folders["short"] / "0000.wav", options.seconds)
         for index in range(1, options.songs):
-            shutil.copy(folders["short"] / "0000.wav", folders["short"] / f"{index:04}.wav")
+            # Links, as thousands of copies fill a disk.
+            (folders["short"] / f"{index:04}.wav").hardlink_to(folders["short"] / "0000.wav")
         for _ in range(options.rounds):
             # One after the other, so that what else the machine does hits both.
             rounds.append({kind: separate(folder, options) for kind, folder in folders.items()})

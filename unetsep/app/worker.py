@@ -184,7 +184,7 @@ def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[s
 
 def leave() -> NoReturn:
     """End now, with decoders that may hang: the app is gone, perhaps killed."""
-    if os.name != "nt":
+    if os.name != "nt" and os.getpgrp() == os.getpid():  # not the group of who started it otherwise
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 

@@ -149,6 +149,25 @@ def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(mem
     assert not [name for name in all_names(memory) if name.endswith(".part")]
 
 
+@pytest.mark.parametrize("name", ["Song [Live]", "a*b", "Why?", "[!x]"])
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_names_with_letters_of_patterns_are_names(memory, run, tmp_path, name, kind):
+    song = write(tmp_path / "in" / f"{name}.wav").read_bytes()
+    memory.pipe_file(f"/bucket/in/{name}.wav", song)
+    top = BUCKET if kind == "memory" else f"file://{tmp_path}"
+    words = (f"{top}/in/", "-o", f"{top}/out", "--json")
+    for flags, status in (([], "ok"), (["--overwrite"], "ok"), (["--skip-existing"], "skipped")):
+        result = run(*words, *flags)
+        assert result.exit_code == 0, result.stderr
+        (report,) = (json.loads(line) for line in result.stdout.splitlines())
+        assert report["status"] == status
+        assert report["stems"]["bass"] == f"{top}/out/{name}/bass.wav"
+        stems = stems_there(memory) if kind == "memory" else stems_here(tmp_path / "out")
+        assert set(stems) == {f"{name}/{stem}.wav" for stem in STEMS}
+    names = [*all_names(memory), *(path.name for path in tmp_path.rglob("*"))]
+    assert not [each for each in names if each.endswith(".part")]
+
+
 def test_a_second_run_skips_what_is_there_without_fetching_it(memory, run, tmp_path, monkeypatch):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     words = (f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out", "--skip-existing")

@@ -212,10 +212,20 @@ class Store:
 
         def rename() -> None:
             with contextlib.suppress(FileNotFoundError):  # the last attempt did it, unheard
-                self.files.mv(self.at(name), self.at(new))
+                self._move(self.at(name), self.at(new))
             self.files.info(self.at(new))
 
         self.retry(new, "written", rename)
+
+    def _move(self, path: str, new: str) -> None:
+        from fsspec import AbstractFileSystem
+
+        if type(self.files).mv is not AbstractFileSystem.mv:  # of a store that can rename
+            self.files.mv(path, new)
+            return
+        # That of all others takes [, * and ? in names for patterns.
+        self.files.cp_file(path, new)
+        self.files.rm_file(path)
 
     def remove(self, name: str) -> None:
         """Remove a file; one that cannot be removed stays."""

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import soundfile
@@ -19,6 +21,14 @@ from click.testing import CliRunner
 
 from tests.signals import RATE, music
 from unetsep.cli import main
+from unetsep.errors import UnetsepError
+from unetsep.files import FileOptions, SeparationReport
+from unetsep.library.batch import Listener, SongOutcome
+from unetsep.library.log import now
+from unetsep.library.ray import Cluster, SlotSetup, _connect, _RayRun
+from unetsep.library.songs import Job
+from unetsep.paths import Input
+from unetsep.version import __version__
 
 STEMS = ("vocals", "drums", "bass", "other")
 # Without a network but for the machine itself; Ray must find what it needs there.
@@ -142,8 +152,6 @@ def test_without_ray_the_extra_is_named(tmp_path, tiny_model, monkeypatch):
 
 def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch):
     ray = pytest.importorskip("ray")
-    from unetsep.library.ray import Cluster, _connect
-
     asked = []
     monkeypatch.setattr(ray, "init", lambda **keywords: asked.append(keywords))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
@@ -155,3 +163,151 @@ def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch)
     assert asked[1]["dashboard_host"] == asked[0]["_node_ip_address"] == "127.0.0.1"
     assert [keywords.get("num_cpus") for keywords in asked] == [None, 6, None]
     assert [keywords["address"] for keywords in asked] == ["local", "local", "ray://head:10001"]
+
+
+class FakeRay:
+    """Slots that are no processes: what they answer, or the error that ends them, is given.
+
+    Parameters
+    ----------
+    machines
+        CPUs and GPUs of each.
+    answers
+        Of slots, one after the other; those that are errors are raised.
+    """
+
+    def __init__(self, machines: Sequence[tuple[int, int]], answers: Sequence[object] = ()) -> None:
+        self.exceptions = pytest.importorskip("ray").exceptions
+        self._machines, self._answers = machines, list(answers)
+        self.asked: list[dict[str, object]] = []
+
+    def nodes(self) -> list[dict[str, object]]:
+        alive = [
+            {"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
+            for cpus, gpus in self._machines
+        ]
+        return [*alive, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+
+    def remote(self, _: type) -> FakeRay:
+        return self
+
+    def options(self, **options: object) -> SimpleNamespace:
+        def slot() -> SimpleNamespace:
+            self.asked.append(options)
+            call = SimpleNamespace(remote=lambda *_: object())
+            return SimpleNamespace(load=call, separate=call)
+
+        return SimpleNamespace(remote=slot)
+
+    def wait(self, refs: Sequence[object], **_: object) -> tuple[list[object], list[object]]:
+        count = min(1, len(self._answers))
+        return list(refs[:count]), list(refs[count:])
+
+    def get(self, _: object) -> object:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def run_of(fake: FakeRay, songs: int, **words: Any) -> _RayRun:
+    part: Any = SimpleNamespace(separator=SimpleNamespace(name="m"), targets=[], seen=None)
+    jobs = [
+        Job(Input(Path(f"{number}.wav"), f"{number}"), [part], False) for number in range(songs)
+    ]
+    setup = SlotSetup([["m"]], {}, FileOptions(), False, None, Path("out").absolute(), "")
+    return _RayRun(
+        fake, jobs, setup, Cluster(**{"address": "auto", "device": "cpu"} | words), Listener()
+    )
+
+
+def steps(run: _RayRun, count: int) -> list[SongOutcome]:
+    return [outcome for _ in range(count) for outcome in run.step()]
+
+
+def lost_slots() -> list[Exception]:
+    errors = pytest.importorskip("ray").exceptions
+    return [
+        errors.OutOfMemoryError("Task was killed due to the node running low on memory"),
+        errors.NodeDiedError("the node died"),
+        errors.ActorUnschedulableError("no node"),
+        errors.ActorDiedError(),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_song_whose_slot_is_lost_is_given_to_another_and_counts_as_the_cause_at_the_third(number):
+    lost = lost_slots()[number]
+    done = ([SeparationReport(Path("0.wav"), "m", "ok")], {}, now())
+    for losses, status in ((1, "ok"), (2, "ok"), (3, "error")):
+        answers = [__version__, *(lost, __version__) * losses, done]
+        run = run_of(FakeRay([(1, 0)], answers), 1)
+        outcomes = steps(run, min(2 * losses + 2, 6))
+        assert len(run._ray.asked) == min(losses + 1, 3)
+        (report,) = outcomes[0].reports
+        assert report.status == status
+    assert report.error == "0.wav: took 3 workers down and was stopped"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_workers_that_are_lost_before_they_are_ready_are_one_sentence(number):
+    run = run_of(FakeRay([(1, 0)], [lost_slots()[number]] * 3), 1)
+    with pytest.raises(UnetsepError, match="no worker of the cluster gets as far as its models: "):
+        steps(run, 3)
+
+
+def test_an_error_of_our_own_on_another_machine_is_no_lost_slot():
+    ray = pytest.importorskip("ray")
+    error = ray.exceptions.RayTaskError("separate", "trace", ValueError("no"))
+    run = run_of(FakeRay([(1, 0)], [__version__, error]), 1)
+    with pytest.raises(ray.exceptions.RayTaskError):
+        steps(run, 2)
+
+
+@pytest.mark.parametrize(
+    ("machines", "words", "slots", "options"),
+    [
+        ([(4, 0), (4, 0)], {"threads": 3}, 2, {"num_cpus": 3}),
+        ([(2, 0), (7, 0)], {"threads": 3}, 2, {"num_cpus": 3}),
+        ([(2, 0), (3, 0)], {}, 5, {"num_cpus": 1}),
+        ([(2, 0)], {"threads": 4, "address": None}, 1, {"num_cpus": 2}),
+        ([(0, 0)], {"threads": 4}, 1, {"num_cpus": 4}),  # it may be about to get machines
+        ([(8, 2), (64, 0)], {"threads": 8, "device": "cuda"}, 1, {"num_cpus": 8, "num_gpus": 1}),
+        ([(8, 4), (64, 0)], {"device": "auto"}, 4, {"num_cpus": 2, "num_gpus": 1}),
+    ],
+)
+def test_slots_are_as_many_as_fit_on_each_machine(machines, words, slots, options):
+    fake = FakeRay(machines)
+    run_of(fake, 20, **words)._add_slots()
+    assert [each.items() >= options.items() for each in fake.asked] == [True] * slots
+
+
+@pytest.mark.parametrize(
+    ("machines", "words", "message"),
+    [
+        (
+            [(2, 0), (3, 0)],
+            {"threads": 4},
+            "no machine of the cluster has 4 CPUs: give fewer --threads",
+        ),
+        (
+            [(2, 1), (8, 0)],
+            {"threads": 4, "device": "cuda"},
+            "no machine of the cluster with a GPU has 4",
+        ),
+        ([(8, 0)], {"device": "cuda"}, "device 'cuda' was asked for but the cluster has no GPU"),
+    ],
+)
+def test_more_threads_than_any_machine_has_are_refused_at_once(machines, words, message):
+    with pytest.raises(UnetsepError, match=message):
+        run_of(FakeRay(machines), 1, **words)._add_slots()
+
+
+def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
+    machines = [(4, 0)]
+    run = run_of(FakeRay(machines, [__version__, lost_slots()[1]]), 1, threads=4)
+    steps(run, 1)
+    machines[:] = [(2, 0)]
+    steps(run, 3)
+    assert len(run.pending) == 1
+    assert len(run._ray.asked) == 2

@@ -255,6 +255,18 @@ def _connect(cluster: Cluster) -> Any:
     return ray
 
 
+@dataclass(frozen=True)
+class _Machine:
+    """What Ray may give away of a machine."""
+
+    cpus: int
+    gpus: int
+
+
+class _SlotLostError(Exception):
+    """A slot that is gone, with what it had in hand."""
+
+
 class _RayRun:
     """Songs, slots, and which slot has which song."""
 
@@ -274,6 +286,7 @@ class _RayRun:
         self._idle: list[Any] = []
         self._looked = -LOOK_EVERY
         self._failed_loads = 0
+        self._was_ready = False
 
     def step(self) -> Generator[SongOutcome, None, None]:
         """Give songs to slots that have none, and wait for a moment."""
@@ -295,20 +308,43 @@ class _RayRun:
     def _slots(self) -> int:
         return len(self._loading) + len(self._idle) + len(self.running)
 
+    def _machines(self) -> list[_Machine]:
+        """Those of the cluster that are there now."""
+        sizes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return [_Machine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
+
     def _add_slots(self) -> None:
-        """As many as the cluster has room for now; machines may have joined, or gone."""
-        resources = self._ray.cluster_resources()
-        cpus, gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+        """As many as the machines have room for now; some may have joined, or gone.
+
+        Raises
+        ------
+        UnetsepError
+            If there is no GPU where one was asked for, or no machine is large enough.
+        """
+        machines = self._machines()
         wanted = self._cluster.threads
-        on_gpu = self._cluster.device == "cuda" or (self._cluster.device == "auto" and gpus > 0)
-        if on_gpu and not gpus:
+        with_gpu = [machine for machine in machines if machine.gpus]
+        on_gpu = self._cluster.device == "cuda" or (self._cluster.device == "auto" and with_gpu)
+        if on_gpu and not with_gpu:
             raise UnetsepError("device 'cuda' was asked for but the cluster has no GPU")
         if on_gpu:
-            threads = wanted or max(1, min(CPUS_BESIDE_GPU, cpus // max(1, gpus)))
-            room, options = gpus, {"num_cpus": threads, "num_gpus": 1}
+            machines = with_gpu
+            share = min(machine.cpus // machine.gpus for machine in machines)
+            threads = wanted or max(1, min(CPUS_BESIDE_GPU, share))
         else:
             threads = wanted or 1
-            room, options = cpus // threads, {"num_cpus": threads}
+        most = max((machine.cpus for machine in machines), default=0)
+        # This machine alone takes more threads than it has CPUs, as it does without Ray.
+        cpus = threads if self._cluster.address else max(1, min(threads, most))
+        # One that has no CPUs may only lead a cluster whose machines come when they are asked for.
+        if 0 < most < cpus and not self._was_ready:
+            kind = "machine of the cluster with a GPU" if on_gpu else "machine of the cluster"
+            raise UnetsepError(f"no {kind} has {cpus} CPUs: give fewer --threads")
+        options = {"num_cpus": cpus, "num_gpus": 1} if on_gpu else {"num_cpus": cpus}
+        room = sum(
+            min(machine.cpus // cpus, machine.gpus) if on_gpu else machine.cpus // cpus
+            for machine in machines
+        )
         device = self._cluster.device
         if device == "auto":
             device = "cuda" if on_gpu else "cpu"
@@ -319,17 +355,31 @@ class _RayRun:
             slot = kind.remote()
             self._loading[slot.load.remote(self._setup, threads, device)] = slot
 
+    def _get(self, ref: Any) -> Any:
+        """What a slot has made.
+
+        Raises
+        ------
+        _SlotLostError
+            If the slot is gone: killed by the system or for its memory, or with its machine.
+        """
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError:  # of the code that ran there
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise _SlotLostError(" ".join(str(error).split())) from error
+
     def _loaded(self, ref: Any) -> None:
         slot = self._loading.pop(ref)
         try:
-            version = self._ray.get(ref)
-        except self._ray.exceptions.RayActorError as error:
+            version = self._get(ref)
+        except _SlotLostError as error:
             self._failed_loads += 1  # a machine that went as it began, or one without memory
             self._looked = -LOOK_EVERY
             if self._failed_loads >= LOSSES and not self._idle and not self.running:
-                words = " ".join(str(error).split())
                 raise UnetsepError(
-                    f"no worker of the cluster gets as far as its models: {words}"
+                    f"no worker of the cluster gets as far as its models: {error}"
                 ) from error
             return
         except UnetsepError as error:
@@ -341,6 +391,7 @@ class _RayRun:
             )
         self._idle.append(slot)
         self._failed_loads = 0
+        self._was_ready = True
 
     def _assign(self) -> None:
         for _ in range(len(self.pending)):
@@ -369,8 +420,8 @@ class _RayRun:
         """What became of a song whose slot is ready, or gone."""
         slot, song = self.running.pop(ref)
         try:
-            reports, line, begun = self._ray.get(ref)
-        except self._ray.exceptions.RayActorError:
+            reports, line, begun = self._get(ref)
+        except _SlotLostError:
             self._looked = -LOOK_EVERY  # another slot takes the place
             song.losses, song.lost_at = song.losses + 1, time.monotonic()
             if song.losses < LOSSES:

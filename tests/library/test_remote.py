@@ -337,6 +337,23 @@ def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory
     assert len(stems_there(memory)) == 8
 
 
+def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
+    memory, run, tmp_path
+):
+    names = ["Track #1.wav", "Track #2.wav", "Track?3.mp3", "Why?.wav"]
+    for name in names:
+        memory.pipe_file(f"/bucket/in/{name}", b"no audio")
+    urls = [f"{BUCKET}/in/{name}" for name in names]
+    result = run(*urls, "-o", f"{BUCKET}/out", "--json")
+    assert result.exit_code == 1
+    assert [f"Error: {url} is not audio" in result.stderr for url in urls] == [True] * 4
+    memory.pipe_file("/bucket/in/Track #2.wav", write(tmp_path / "2.wav").read_bytes())
+    for words in ((f"{BUCKET}/in/", "--dry-run"), ()):
+        result = run("--retry-failed", *words, "-o", f"{BUCKET}/out", "--json")
+        assert [json.loads(x)["source"] for x in result.stdout.splitlines()] == urls
+    assert {name.rpartition("/")[0] for name in stems_there(memory)} == {"Track #2"}
+
+
 def test_shards_of_a_bucket_are_those_of_a_folder(memory, run, tmp_path):
     for name in ("a", "b", "c"):
         memory.pipe_file(f"/bucket/in/{name}.wav", write(tmp_path / f"in/{name}.wav").read_bytes())
@@ -404,6 +421,7 @@ def test_a_server_that_cannot_be_reached_is_no_song_that_is_missing(run, tmp_pat
 
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
-    for url in ("s3://bucket/a/b.wav", "memory://a/b.wav", "file:///data/a.wav", "gs://b/c d"):
-        assert str(UrlPath(url)) == url
+    assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
+    for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
+        assert public_url(url) == str(UrlPath(url)) == url
         assert str(UrlPath(url).parent) == url.rpartition("/")[0]

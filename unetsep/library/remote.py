@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.staging import FOREIGN_AGE, PREFIX
@@ -81,10 +81,22 @@ class UrlPath(_Path):
         return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
 
 
+def _split(url: str) -> tuple[str, str, str]:
+    """Scheme, place with user and password, and path of a URL.
+
+    Only on web servers do ``?`` and ``#`` end the path; elsewhere they are letters of names.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in READ_ONLY:
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    place, slash, path = rest.partition("/")
+    return scheme.lower(), place, f"{slash}{path}"
+
+
 def public_url(url: str) -> str:
     """A URL without what may be secret: user, password, signature."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, place, path = _split(url)
+    return f"{scheme}://{place.rpartition('@')[2]}{path}"
 
 
 class Store:
@@ -103,7 +115,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = public_url(url).rstrip("/")
-        self.scheme = urlsplit(url).scheme
+        self.scheme = _split(url)[0]
         self.files: AbstractFileSystem
         try:
             from fsspec.core import url_to_fs
@@ -244,7 +256,7 @@ def _may_pass(error: Exception) -> bool:
 def _without_query(text: str) -> str:
     """A message without signatures, and without users and passwords."""
     text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
-    return re.sub(r"(\w+://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
+    return re.sub(r"(\bhttps?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
 
 
 def _sha256(file: Any) -> str:
@@ -651,7 +663,7 @@ class Spool:
         return [self.input(url, _track(_name(url)), why)]
 
     def _search(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
-        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        suffix = PurePosixPath(_split(url)[2]).suffix.lower()
         folder = url.endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
             return [self.input(url, _track(_name(url)))]
@@ -681,7 +693,7 @@ class Spool:
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:
         """A song at a URL, with the path where it will be."""
-        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        suffix = PurePosixPath(_split(url)[2]).suffix.lower()
         path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
         self._songs[path] = url
         return Input(path, track, error)
@@ -764,8 +776,8 @@ class RemoteLog(RunLog):
 
 def _name(url: str) -> str:
     """The last part of a URL's path, in plain letters."""
-    scheme, path = urlsplit(url).scheme, urlsplit(url).path.rstrip("/")
-    last = path.rpartition("/")[2] or urlsplit(url).netloc.rpartition("@")[2]
+    scheme, place, path = _split(url)
+    last = path.rstrip("/").rpartition("/")[2] or place.rpartition("@")[2]
     return unquote(last) if scheme in READ_ONLY else last
 
 

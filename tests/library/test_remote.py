@@ -337,6 +337,18 @@ def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory
     assert len(stems_there(memory)) == 8
 
 
+def test_a_log_leaves_that_of_an_earlier_run_with_the_same_process_number(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", b"no audio")
+    memory.pipe_file("/bucket/in/b.wav", b"no audio")
+    memory.pipe_file("/bucket/other/c.wav", write(tmp_path / "c.wav").read_bytes())
+    for folder in ("in", "other"):
+        run(f"{BUCKET}/{folder}/", "-o", f"{BUCKET}/out", "--shard", "1/1")
+    assert len([name for name in all_names(memory) if name.endswith(".jsonl")]) == 2
+    result = run("--retry-failed", "-o", f"{BUCKET}/out", "--dry-run", "--json")
+    retried = [json.loads(line)["source"] for line in result.stdout.splitlines()]
+    assert retried == [f"{BUCKET}/in/a.wav", f"{BUCKET}/in/b.wav"]
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

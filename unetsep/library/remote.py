@@ -748,15 +748,16 @@ class RemoteLog(RunLog):
     Parameters
     ----------
     path
-        Where it is written.
+        Where it is written; its name gets a token.
     store
         The folder of the stems.
     """
 
     def __init__(self, path: Path, store: Store) -> None:
-        super().__init__(path)
+        # Nothing can be appended there, and all containers may have one host and process number.
+        super().__init__(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
         self._store, self._uploaded = store, time.monotonic()
-        self.place = f"{store.url}/{path.name}"
+        self.place = f"{store.url}/{self.path.name}"
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line."""

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import http.server
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -347,6 +348,20 @@ def test_a_log_leaves_that_of_an_earlier_run_with_the_same_process_number(memory
     result = run("--retry-failed", "-o", f"{BUCKET}/out", "--dry-run", "--json")
     retried = [json.loads(line)["source"] for line in result.stdout.splitlines()]
     assert retried == [f"{BUCKET}/in/a.wav", f"{BUCKET}/in/b.wav"]
+
+
+def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_path):
+    out = tmp_path / "out"
+    (out / "a").mkdir(parents=True)
+    old = [out / ".unetsep-0123-unetsep-host-1.jsonl.part", out / "a/.unetsep-0123-0.part"]
+    young = [path.with_name(path.name.replace("0123", "4567")) for path in old]
+    for path in (*old, *young):
+        path.touch()
+    for path in old:
+        os.utime(path, (1000, 1000))
+    result = run(write(tmp_path / "a.wav"), "-o", f"file://{out}", "--shard", "1/1")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(out.rglob("*.part")) == sorted(young)
 
 
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(

@@ -244,6 +244,15 @@ class Store:
         with contextlib.suppress(Exception):  # the error that led here matters more
             self.files.rm_file(self.at(name))
 
+    def remove_leftovers(self, folder: str) -> dict[str, dict[str, Any]]:
+        """Remove what dead runs left half-way in a folder; the listing of the other files."""
+        files = self.listing(folder)
+        dead = [name for name, info in files.items() if _is_leftover(name, _modified(info))]
+        for name in dead:
+            self.remove(f"{folder}/" * bool(folder) + name)
+            del files[name]
+        return files
+
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same may work a moment later."""
@@ -485,7 +494,7 @@ class _Upload:
         """
         for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, info in self._store.listing(self._folder(folder)).items():
+            for name, info in self._store.remove_leftovers(self._folder(folder)).items():
                 path, written = folder / name, _modified(info)
                 if path == self._record.path:
                     self._written = written
@@ -496,8 +505,6 @@ class _Upload:
                         os.utime(path, (written, written))
                     status = path.stat()
                     self._stand_ins[path] = status.st_ino, status.st_mtime_ns
-                elif _is_leftover(name, written):
-                    self._store.remove(self._name(path))
         self._seen = self._fetch_record()
         if self._seen is not None and self._written is not None:
             os.utime(self._record.path, (self._written, self._written))
@@ -758,6 +765,8 @@ class RemoteLog(RunLog):
         super().__init__(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
         self._store, self._uploaded = store, time.monotonic()
         self.place = f"{store.url}/{self.path.name}"
+        with contextlib.suppress(UnetsepError):  # of a store that shows no lists
+            store.remove_leftovers("")
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line."""

@@ -364,6 +364,26 @@ def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_pat
     assert sorted(out.rglob("*.part")) == sorted(young)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeypatch, error):
+    for name in ("a.wav", "b.wav"):
+        memory.pipe_file(f"/bucket/in/{name}", b"no audio")
+    shown = []
+
+    def show(self, _: object) -> None:
+        shown.append(self)
+        if len(shown) == 2:
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unetsep.cli.separate._Shown.song", show)
+        run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--jobs", "1")
+    assert len(shown) == 2
+    result = run("--retry-failed", "-o", f"{BUCKET}/out", "--dry-run", "--json")
+    (report,) = (json.loads(line) for line in result.stdout.splitlines())
+    assert report["source"] == f"{BUCKET}/in/a.wav"
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

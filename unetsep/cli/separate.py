@@ -199,7 +199,11 @@ def _separate(run: _Run) -> bool:
         return _preview(jobs, options, shown)
     log = _open_log(run, len(jobs))
     done = {}
-    with _Bars(shown, jobs) as bars, contextlib.closing(_outcomes(run, jobs, bars)) as outcomes:
+    with (
+        contextlib.closing(log) if log else contextlib.nullcontext(),
+        _Bars(shown, jobs) as bars,
+        contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
+    ):
         for outcome in outcomes:
             bars.end(outcome)
             shown.song(outcome.reports)
@@ -207,8 +211,6 @@ def _separate(run: _Run) -> bool:
                 line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
                 log.write(line)
             done[id(outcome.job)] = outcome
-    if log:
-        log.close()
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
     return shown.end(log)

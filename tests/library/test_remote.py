@@ -384,6 +384,20 @@ def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeyp
     assert report["source"] == f"{BUCKET}/in/a.wav"
 
 
+def test_stems_may_lie_beside_songs_and_are_none_in_a_folder_of_songs(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    memory.pipe_file("/bucket/in/stems/b.wav", write(tmp_path / "b.wav").read_bytes())
+    for source, output, songs in (
+        ("in/", "in/stems", ["in/a.wav"]),
+        ("in/", "in", ["in/a.wav", "in/stems/b.wav"]),
+        ("in/stems/", "in", ["in/stems/b.wav"]),
+        ("in", "in2", ["in/a.wav", "in/stems/b.wav"]),
+    ):
+        result = run(f"{BUCKET}/{source}", "-o", f"{BUCKET}/{output}", "--dry-run", "--json")
+        said = [json.loads(line)["source"] for line in result.stdout.splitlines()]
+        assert said == [f"{BUCKET}/{song}" for song in songs]
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

@@ -679,13 +679,16 @@ class Spool:
             return [self.input(url, _track(_name(url)))]
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
+        stems = f"{self.output.url}/" if self.output else ""
+        if f"{store.url}/".startswith(stems):  # the folder of the stems was asked for itself
+            stems = ""
         songs = []
         for path in found:
             inner = unquote(path) if store.scheme in READ_ONLY else path
             inner = inner.removeprefix(unquote(top) if store.scheme in READ_ONLY else top)
             inner = inner.strip("/")
             full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
-            if self.output and public_url(full).startswith(f"{self.output.url}/"):
+            if stems and public_url(full).startswith(stems):
                 continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)

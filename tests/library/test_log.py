@@ -51,6 +51,33 @@ def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
     assert [each["path"] for each in read_log(path)] == ["/x"]
 
 
+@pytest.mark.parametrize("name", ["path", "source", "track", "status", "ended", "reports"])
+@pytest.mark.parametrize(
+    "change", [lambda line, name: line.pop(name), lambda line, name: line.update({name: 5})]
+)
+def test_lines_that_lack_what_is_read_of_them_are_passed_over(tmp_path, name, change):
+    bad = line("/bad", "error", "2")
+    change(bad, name)
+    path = write(
+        tmp_path / "a", line("/x", "error", "1"), bad, {**line("/z", "error", "1"), "reports": [1]}
+    )
+    assert [str(song.path) for song in failed_songs([path])] == ["x"]
+
+
+def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monkeypatch):
+    for folder in ("run", "other"):
+        (tmp_path / folder / "in").mkdir(parents=True)
+        (tmp_path / folder / "in/song.wav").touch()
+    song = tmp_path / "run/in/song.wav"
+    failed = {**line(str(song), "error", "1"), "source": "in/song.wav"}
+    log = write(tmp_path / "a", failed)
+    for folder, path in (("run", Path("in/song.wav")), ("other", song), (".", song)):
+        monkeypatch.chdir(tmp_path / folder)
+        assert [song.path for song in failed_songs([log])] == [path]
+    song.unlink()  # as on another machine
+    assert [song.path for song in failed_songs([log])] == [Path("in/song.wav")]
+
+
 def test_names_that_are_no_unicode_come_back(tmp_path):
     path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
     assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"

@@ -165,18 +165,36 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         for text in file:
             with contextlib.suppress(ValueError):
                 line = json.loads(text)
-                if isinstance(line, dict) and line.get("schema") == SCHEMA and "path" in line:
+                if isinstance(line, dict) and line.get("schema") == SCHEMA and _is_line(line):
                     lines.append(line)
     return lines
+
+
+def _is_line(line: Mapping[str, Any]) -> bool:
+    """Whether a line of a file that anybody may have changed has what is read of it."""
+    texts = ("path", "source", "track", "status", "ended")
+    reports = line.get("reports")
+    return (
+        all(isinstance(line.get(name), str) for name in texts)
+        and isinstance(reports, list)
+        and all(isinstance(report, dict) and "stems" in report for report in reports)
+    )
 
 
 def failed_songs(logs: Iterable[Path]) -> list[Input]:
     """Files whose last attempt failed; see `failed_lines`."""
     return [
-        Input(Path(line["source"]), line["track"])
+        Input(_place(line), line["track"])
         for line in failed_lines(logs)
         if not is_url(line["source"])
     ]
+
+
+def _place(line: Mapping[str, Any]) -> Path:
+    """Where a song is: as it was given, unless that leads elsewhere from this folder."""
+    source, path = line["source"], line["path"]
+    elsewhere = os.path.abspath(source) != path  # noqa: PTH100 (as it was written)
+    return Path(path if elsewhere and os.path.exists(path) else source)  # noqa: PTH110 (no errors)
 
 
 def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tests.signals import RATE, music
 from unetsep.cli import main
 from unetsep.library.shards import Shard, parse_shard
-from unetsep.paths import Input
+from unetsep.paths import TEMPLATE, Input, target_path
 
 
 def songs(count: int) -> list[Input]:
@@ -44,6 +44,17 @@ def test_a_song_stays_in_its_shard_in_every_version():
     # Written down: a batch that is resumed by a later version must not deal its songs anew.
     assert [k for k in range(1, 21) if Shard(k, 20).holds("album/song")] == [1]
     assert [k for k in range(1, 21) if Shard(k, 20).holds("Bj\xf6rk/J\xf3ga")] == [9]
+
+
+@pytest.mark.parametrize(
+    ("track", "other"),
+    [("{}", "{} "), ("album/{}", "album. /{}..."), ("{}_", "{}\t"), ("_/{}", ". /{}")],
+)
+def test_songs_whose_stems_would_have_the_same_names_are_in_one_shard(track, other):
+    for number in range(20):
+        tracks = [text.format(number) for text in (track, other)]
+        assert len({target_path(TEMPLATE, each, "bass", "wav", "m") for each in tracks}) == 1
+        assert len({Shard(1, 2).holds(each) for each in tracks}) == 1
 
 
 def test_where_nothing_can_be_separated_every_shard_says_so():

@@ -47,8 +47,10 @@ class Shard:
         ----------
         track
             See `Input`. It has no suffix, so that ``a.wav`` and ``a.mp3``, whose stems would
-            have the same names, are in one share and found to clash there.
+            have the same names, are in one share and found to clash there. Blanks and dots at
+            the end of a folder or song do not count, since names of stems lose them.
         """
+        track = "/".join(map(_as_in_names, track.split("/")))
         digest = hashlib.sha256(track.encode(errors="surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
@@ -62,6 +64,11 @@ class Shard:
         if all(song.error for song in songs):
             return songs
         return [song for song in songs if self.holds(song.track)]
+
+
+def _as_in_names(part: str) -> str:
+    """A part of a track as names of stems have it on every system; see `unetsep.paths`."""
+    return re.sub(r"[\x00-\x1f]", "_", part).rstrip(" .") or "_"
 
 
 def parse_shard(text: str) -> Shard:

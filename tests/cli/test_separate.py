@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -745,11 +746,12 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     assert result.stdout.count("\n") == 4
 
 
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
-def test_songs_come_from_a_list(run, song, tmp_path, separator):
+def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "b c")]
     lines = separator.join(os.fsencode(path) for path in paths) + separator
-    (tmp_path / "list.txt").write_bytes(lines)
+    (tmp_path / "list.txt").write_bytes(mark + lines)
     assert run("--files-from", tmp_path / "list.txt", "--stems", "bass").exit_code == 0
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 

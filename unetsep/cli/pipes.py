@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import shutil
@@ -88,6 +89,7 @@ def listed_files(source: Path | None) -> list[Path | str]:
     if source is None:
         return []
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
+    raw = raw.removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
     names = [os.fsdecode(line) for line in lines if line.strip()]
     return [name.strip() if is_url(name) else Path(name) for name in names]

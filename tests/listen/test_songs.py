@@ -70,6 +70,15 @@ def test_one_stem_in_two_formats_has_two_names(tmp_path: Path) -> None:
     assert sorted(song.models[""]) == ["vocals", "vocals.wav"]
 
 
+def test_one_stem_of_audio_separator_in_two_formats_has_two_names(tmp_path: Path) -> None:
+    names = ["s_(Vocals)_m.flac", "s_(Vocals)_m.wav", "s_(vocals)_m.wav", "s_(Instrumental)_m.wav"]
+    for name in names:
+        soundfile.write(tmp_path / name, np.zeros(100), RATE)
+    (song,) = find_songs(tmp_path)
+    assert sorted(path.name for path in song.files) == sorted(names)
+    assert next(iter(song.models[""])) == "vocals"
+
+
 def test_the_usual_stems_come_first() -> None:
     names = ("piano", "other", "Bass", "vocals", "Guitar", "drums")
     stems = {name: Path(name) for name in names}

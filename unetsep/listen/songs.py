@@ -122,7 +122,8 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
         match = SEPARATOR_NAME.fullmatch(path.stem)
         if match:
             inner = (*names, match["model"] or "", match["song"])
-            flat.setdefault(inner, {})[match["stem"].lower()] = path
+            stems, stem = flat.setdefault(inner, {}), match["stem"].lower()
+            stems[path.name if stem in stems else stem] = path
         elif path.stem not in plain:
             plain[path.stem] = path
         else:  # vocals.wav and vocals.mp3

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from unetsep.errors import AudioError, UnetsepError
+from unetsep.listen import page
 from unetsep.listen.page import LIBRARIES, SCRIPTS, read, write_page
 from unetsep.listen.songs import Song
 
@@ -45,6 +48,68 @@ def test_data_is_used_again_until_a_stem_changes_and_then_removed(tmp_path: Path
     folders = list((tmp_path / "player-data").iterdir())
     assert len(folders) == 2
     assert data not in folders
+
+
+def test_what_is_left_of_a_song_that_was_removed_half_way_is_in_nobodys_way(tmp_path: Path) -> None:
+    first, data = song(tmp_path / "s"), tmp_path / "player-data"
+    write_page(tmp_path, [first])
+    (key,) = (path.name for path in data.iterdir())
+    (data / key / "song.js").unlink()
+    (data / f"gone-{key[-12:]}" / "0").mkdir(parents=True)
+    write_page(tmp_path, [first])
+    assert [path.name for path in data.iterdir()] == [key]
+    assert (data / key / "song.js").exists()
+
+
+def test_what_killed_commands_left_is_removed_after_a_day_and_other_folders_never(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "player-data"
+    names = [f"s-{12 * 'a'}-{12 * 'b'}.part", f"s-{12 * 'c'}.part"]
+    for name in [*names, f"young-{12 * 'd'}.part", "mine", "my.part"]:
+        (data / name).mkdir(parents=True)
+    for name in [*names, "mine", "my.part"]:
+        os.utime(data / name, (1000, 1000))
+    write_page(tmp_path, [song(tmp_path / "s")])
+    left = sorted(path.name.rpartition("-")[0] for path in data.iterdir())
+    assert left == ["", "", "song", "young"]
+
+
+@pytest.mark.parametrize("others", ["s", "t", "st"])
+def test_two_commands_that_write_one_page_leave_each_other_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str
+) -> None:
+    songs = {name: song(tmp_path / name, name) for name in "st"}
+    original = page.write_song
+
+    def write_late(made: Song, folder: Path, *rest: Any) -> None:
+        monkeypatch.setattr(page, "write_song", original)
+        write_page(tmp_path, [songs[name] for name in others])  # begins later and ends earlier
+        original(made, folder, *rest)
+
+    monkeypatch.setattr(page, "write_song", write_late)
+    write_page(tmp_path, [songs["s"]])
+    (name,) = page._keys_of(tmp_path / "index.html")
+    assert [path.name for path in (tmp_path / "player-data").iterdir()] == [name]
+    assert (tmp_path / "player-data" / name / "song.js").exists()
+
+
+def test_data_that_another_command_removes_before_the_page_names_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = song(tmp_path / "s"), song(tmp_path / "t", "t")
+    write_page(tmp_path, [first])
+    original = page.render
+
+    def late(*words: Any) -> str:
+        monkeypatch.setattr(page, "render", original)
+        write_page(tmp_path, [second])  # the first is on this page no longer
+        return original(*words)
+
+    monkeypatch.setattr(page, "render", late)
+    write_page(tmp_path, [first])
+    (name,) = page._keys_of(tmp_path / "index.html")
+    assert [path.name for path in (tmp_path / "player-data").iterdir()] == [name]
 
 
 def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
-import os
 import re
+import secrets
 import shutil
+import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
+from ..audio.staging import FOREIGN_AGE
 from ..errors import UnetsepError
 from ..storage import write_atomically
 from ..version import __version__
@@ -23,6 +26,9 @@ PAGE = "index.html"
 MARK = '<meta name="generator" content="unetsep">'
 # Libraries come with their licences. The stretcher hands its own text to the audio thread.
 LIBRARIES = {"wavesurfer": "wavesurfer.min.js", "stretcher": "SignalsmithStretch.js"}
+# Of a song's folder, see `_key`, and of one that is half there.
+KEY = r"[a-z0-9-]+-[0-9a-f]{12}"
+NAME = re.compile(rf"{KEY}(?:\.part)?")
 SCRIPTS = ("pieces.js", "deck.js", "engine.js", "mix.js", "lanes.js", "page.js")
 
 Progress = Callable[[Song, float], object]
@@ -59,28 +65,70 @@ def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = 
     try:
         if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
             raise UnetsepError(f"{page} exists and is no page of unetsep: move it away first")
-        keys = [_write_data(song, folder / DATA, progress) for song in songs]
-        write_atomically(page, render(folder, songs, keys).encode("utf-8", "replace"))
-        _remove_others(folder / DATA, set(keys))
+        keys = [_key(song) for song in songs]
+        _write_missing(songs, keys, folder / DATA, progress)
+        text, before = render(folder, songs, keys), _keys_of(page)
+        write_atomically(page, text.encode("utf-8", "replace"))
+        # What another command, whose page had other songs, took for old before this page said so.
+        _write_missing(songs, keys, folder / DATA, progress)
+        _remove_others(folder / DATA, _keys_of(page) | set(keys), before)
     except OSError as error:
         raise UnetsepError(f"writing to {folder} failed: {error.strerror or error}") from error
     return page
 
 
-def _write_data(song: Song, data: Path, progress: Progress | None) -> str:
-    """Write a song's folder unless it is there; its name changes with the stems."""
-    key = _key(song)
-    if (data / key / "song.js").exists():
-        return key
-    partial = data / f"{key}.part"
-    shutil.rmtree(partial, ignore_errors=True)
+def _keys_of(page: Path) -> set[str]:
+    """The songs' folders that a page names."""
+    text = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
+    return set(re.findall(rf'"key": "({KEY})"', text))
+
+
+def _write_missing(
+    songs: Sequence[Song], keys: Sequence[str], data: Path, progress: Progress | None
+) -> None:
+    """Write the songs' folders that are not there; their names change with the stems."""
+    for song, key in zip(songs, keys, strict=True):
+        if not _is_complete(data / key):
+            _write_data(song, key, data, progress)
+
+
+def _write_data(song: Song, key: str, data: Path, progress: Progress | None) -> None:
+    partial = _partial(data / key)
     partial.mkdir(parents=True)
     try:
         write_song(song, partial, key, None if progress is None else lambda s: progress(song, s))
-        partial.rename(data / key)
+        _give_name(partial, data / key)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return key
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a song's folder is there; ``song.js`` is written last."""
+    return (folder / "song.js").exists()
+
+
+def _partial(folder: Path) -> Path:
+    """A name for what is half there, which no other command uses."""
+    return folder.with_name(f"{folder.name}-{secrets.token_hex(6)}.part")
+
+
+def _give_name(partial: Path, folder: Path) -> None:
+    """Give a song's folder its name, unless another command has made the same meanwhile."""
+    if not _is_complete(folder):
+        _remove(folder)  # what is left of one that was removed half-way
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not _is_complete(folder):
+            raise
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, under another name: nobody may take what is left half-way for whole."""
+    partial = _partial(folder)
+    with contextlib.suppress(OSError):  # it is gone, or open on Windows
+        folder.rename(partial)
+        shutil.rmtree(partial)
 
 
 def _key(song: Song) -> str:
@@ -98,12 +146,24 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _remove_others(data: Path, keys: set[str]) -> None:
-    with os.scandir(data) as listing:
-        entries = list(listing)
-    for entry in entries:
-        if entry.is_dir() and entry.name not in keys and (Path(entry.path) / "song.js").exists():
-            shutil.rmtree(entry.path)
+def _remove_others(data: Path, keys: set[str], before: set[str]) -> None:
+    """Remove songs that are on the page no longer, and what dead commands left.
+
+    What no page named may be on the next page of another command, unless it is old.
+    """
+    for folder in [path for path in data.iterdir() if NAME.fullmatch(path.name)]:
+        if folder.name not in keys:
+            half = not folder.name.endswith(".part") and not _is_complete(folder)
+            if half or folder.name in before or _is_old(folder):
+                _remove(folder)
+
+
+def _is_old(folder: Path) -> bool:
+    """Whether who wrote a folder has ended by now."""
+    try:
+        return time.time() - folder.stat().st_mtime > FOREIGN_AGE
+    except FileNotFoundError:
+        return False
 
 
 def render(folder: Path, songs: Sequence[Song], keys: Sequence[str]) -> str:

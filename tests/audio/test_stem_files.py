@@ -120,6 +120,18 @@ def test_overwriting_replaces(tmp_path):
     assert soundfile.info(targets(tmp_path)[0]).frames == RATE // 2
 
 
+def test_a_folder_in_the_place_of_a_stem_leaves_all_stems_as_they_were(tmp_path):
+    one, two = targets(tmp_path)
+    two.mkdir(parents=True)
+    one.write_bytes(b"old")
+    with pytest.raises(AudioError, match=r"two\.wav is a folder: move it away"):
+        with StemFiles([one, two], OutputFormat("wav", "16"), INFO) as files:
+            files.write(stems())
+            files.commit()
+    assert one.read_bytes() == b"old"
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
 def test_a_file_where_a_folder_is_needed_is_one_sentence(tmp_path):
     (tmp_path / "song").write_text("a file")
     with pytest.raises(AudioError, match=r"writing to .*song failed"):

@@ -273,6 +273,9 @@ class StemFiles:
     def _publish(self) -> None:
         """Give all files their names, or none."""
         done: list[Path] = []
+        for target in self._targets:  # before the first is replaced
+            if target.is_dir() and not target.is_symlink():
+                raise AudioError(f"{target} is a folder: move it away or choose another with -o")
         try:
             for part, target in zip(self._parts, self._targets, strict=True):
                 if self._overwrite:

@@ -142,6 +142,26 @@ def test_an_error_is_shown_once_however_many_models_there_are(run, tmp_path, tin
     assert result.stderr.count("does not exist") == 1
 
 
+def test_stems_of_which_some_could_not_be_replaced_are_made_again(run, song, tmp_path, monkeypatch):
+    path, replace = song(seconds=0.2), Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "bass.wav":  # the third; on Windows a player may hold it
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    assert run(path).exit_code == 0
+    song(path.name, seconds=0.2, seed=7)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        assert run(path, "--overwrite").exit_code == 1
+    result = run(path, "--skip-existing", "--json")
+    assert json.loads(result.stdout)["status"] == "ok", result.stderr
+    stems = [soundfile.read(stem)[0] for stem in (tmp_path / "out").rglob("*.wav")]
+    assert len(stems) == 4
+    np.testing.assert_allclose(sum(stems), soundfile.read(path)[0], atol=4 / 32768)
+
+
 def test_one_bad_file_does_not_stop_the_others(run, song, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio at all")
     result = run(tmp_path / "bad.wav", song("good.wav", seconds=0.2), tmp_path / "gone.wav")

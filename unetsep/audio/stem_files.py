@@ -94,6 +94,7 @@ class StemFiles:
         self._writers: list[Writer] = []
         self._made: list[Path] = []
         self._committed, self._failed = False, threading.Event()
+        self.has_replaced = False  # which a commit that fails does not take back
         self._stop = stop or threading.Event()
 
     def __enter__(self) -> StemFiles:
@@ -280,6 +281,7 @@ class StemFiles:
             for part, target in zip(self._parts, self._targets, strict=True):
                 if self._overwrite:
                     part.replace(target)
+                    self.has_replaced = True
                 else:
                     _rename_new(part, target)
                     done.append(target)

@@ -345,7 +345,7 @@ class RecordedStems:
         try:
             gain = self._files.commit()
         except BaseException:
-            if "outputs" in self._entry:
+            if "outputs" in self._entry and not self._files.has_replaced:
                 with contextlib.suppress(OSError):
                     self._record.restore(self._before)
             raise

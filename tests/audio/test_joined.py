@@ -163,6 +163,21 @@ def test_an_ordinary_file_is_no_join(tmp_path):
         assert warnings == []
 
 
+def test_what_looks_like_frames_of_layer_iii_ends_no_file_of_layer_ii(tmp_path, need_ffmpeg):
+    wav, path = tmp_path / "a.wav", tmp_path / "a.mp2"
+    soundfile.write(wav, music(2).T, RATE, subtype="PCM_16")
+    execute(need_ffmpeg, "-v", "error", "-i", wav, "-b:a", "384k", path)
+    content = bytearray(path.read_bytes())
+    # Headers of frames of 417 and 384 bytes, of 44.1 and 48 kHz, within a frame of 1253.
+    at = 20 * len(content) // 77 + 100
+    for place, third in ((at, 0x90), (at + 417, 0x94), (at + 417 + 384, 0x94)):
+        content[place : place + 4] = bytes((0xFF, 0xFB, third, 0))
+    path.write_bytes(content)
+    audio, warnings = read_with_warnings(path)
+    assert audio.shape[1] == 77 * 1152
+    assert warnings == []
+
+
 def test_a_join_whose_last_part_broke_off_is_no_whole_file(tmp_path):
     path = join([encode(tmp_path, "flac", seed, 2) for seed in range(2)])
     content = path.read_bytes()

@@ -42,7 +42,7 @@ def open_streams(path: Path) -> Decoder:
         if decoder.container == "VOC" and sound_blocks(path) > 1:
             # libsndfile takes the heads of all blocks but the first for samples.
             raise soundfile.LibsndfileError(UNSUPPORTED_ENCODING)
-        sections = find_sections(path, decoder.container)
+        sections = find_sections(path, decoder.container, decoder.subtype)
     except BaseException:
         decoder.close()
         raise

@@ -63,7 +63,7 @@ class LibsndfileDecoder:
         self.length = LengthClaim(None)
         file = self._open()
         try:
-            self.container = str(file.format)
+            self.container, self.subtype = str(file.format), str(file.subtype)
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
             self.length = claim_length(path, file.format, frames, file.samplerate, file.subtype)
@@ -73,7 +73,7 @@ class LibsndfileDecoder:
                 frames = max(0, file.frames - self.length.skip)
                 self.length = replace(self.length, frames=frames, available=frames)
             depth = _bit_depth(file.subtype)
-            form = self.container, str(file.subtype), file.channels
+            form = self.container, self.subtype, file.channels
             self._order = read_order(path, *form)
             self.info = AudioInfo(
                 file.samplerate, file.channels, self.length.frames, depth, read_mask(path, *form)

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from .chunks import end_by_header
 from .flac import FLAC_MARK
-from .lengths import after_end_tags, mp3_claim, mp3_frame
+from .lengths import MP3_FORMATS, after_end_tags, mp3_claim, mp3_frame
 from .sections import Section, count_bytes
 
 CHUNK_BYTES = 1 << 20
@@ -25,21 +25,22 @@ BEGINNINGS = (
 )
 
 
-def find_sections(path: Path, container: str) -> list[Section]:
+def find_sections(path: Path, container: str, subtype: str = "") -> list[Section]:
     """The streams that stand one behind the other in a file; one if it is an ordinary file.
 
     Parameters
     ----------
     path
         A file that libsndfile could open.
-    container
-        Its format, as libsndfile calls it.
+    container, subtype
+        Its format and the encoding of its samples, as libsndfile calls them.
     """
+    if container in MP3_FORMATS and subtype != "MPEG_LAYER_III":  # another form of frames
+        container = ""
     find = {
         "OGG": _ogg_begins,
         "FLAC": _flac_begins,
-        "MP3": _mp3_begins,
-        "MPEG": _mp3_begins,
+        **dict.fromkeys(MP3_FORMATS, _mp3_begins),
         **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"), _container_begins),
     }.get(container)
     size = count_bytes(path)

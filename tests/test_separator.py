@@ -158,6 +158,26 @@ def test_a_stream_gives_the_same_samples_as_the_whole(separator: Separator, bloc
         assert np.abs(stem - whole[name]).max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("block", [4410, 44_100])
+def test_blocks_of_a_stream_may_share_one_buffer(
+    separator: Separator, kind: str, rate: int, block: int
+) -> None:
+    mixture = music(4)
+
+    def blocks() -> Iterator[np.ndarray | torch.Tensor]:
+        buffer = np.empty((2, block), np.float32)
+        for at in range(0, mixture.shape[1], block):
+            buffer[:] = mixture[:, at : at + block]
+            yield buffer if kind == "array" else torch.from_numpy(buffer)
+            buffer[:] = 0.9
+
+    streamed = list(separator.stream(blocks(), rate))
+    total = sum(np.concatenate([part[name] for part in streamed], axis=-1) for name in STEMS)
+    assert np.abs(total - mixture).max() < 1e-5
+
+
 def test_a_stream_holds_back_no_more_than_a_segment(separator: Separator) -> None:
     def blocks() -> Iterator[np.ndarray]:
         nonlocal taken

@@ -268,7 +268,8 @@ class Separator:
         shape: tuple[int, ...] | None = None
         samples = 0
         for block in blocks:
-            signal = as_signal(block)
+            # Whoever gives a block may use it for the next one while this one waits.
+            signal = as_signal(block).copy()
             shape = signal.shape[:-1] if shape is None else shape
             if signal.shape[:-1] != shape:
                 form = f"({shape[0]}, samples)" if shape else "(samples,)"

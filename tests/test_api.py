@@ -74,8 +74,9 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
     seconds = 300_000 / 44_100
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (seconds, seconds)
-    with pytest.raises(unetsep.CancelledError):
-        tiny_separator.separate(mixture, 44_100, progress=lambda *_: False)
+    for no in (False, np.bool_(False)):
+        with pytest.raises(unetsep.CancelledError):
+            tiny_separator.separate(mixture, 44_100, progress=lambda *_, no=no: no)
     blocks = np.split(mixture, 10, axis=1)
     seen.clear()
     list(tiny_separator.stream(blocks, 44_100, progress=lambda *now: seen.append(now)))

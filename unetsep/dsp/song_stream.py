@@ -118,6 +118,11 @@ def check_progress(progress: Progress | None) -> None:
         raise ValueError(f"progress must be a function of seconds done and total, got {progress!r}")
 
 
+def _cancels(answer: object) -> bool:
+    """Whether what a callback returned is False, numpy's own too; None and 0 go on."""
+    return isinstance(answer, (bool, np.bool_)) and not answer
+
+
 def push_all(
     songs: Sequence[SongStream],
     blocks: Iterable[Signal],
@@ -166,7 +171,7 @@ def push_all(
         for block in blocks:
             yield call(lambda: [song._send(block, integers=each) for song, each in wanted])  # noqa: B023
             done += block.shape[-1]
-            if progress is not None and progress(done / sample_rate, total) is False:
+            if progress is not None and _cancels(progress(done / sample_rate, total)):
                 raise CancelledError(f"{label}separation was cancelled")
         yield call(lambda: [song._end(integers=each) for song, each in wanted])
 

@@ -281,6 +281,22 @@ def test_arrays_that_are_not_finite_are_refused(separator: Separator, bad: float
         separator.separate(np.array([[0, bad]]), 44_100)
 
 
+@pytest.mark.parametrize("level", [2e12, -1e20])
+def test_arrays_of_no_level_that_audio_has_are_refused(separator: Separator, level: float) -> None:
+    message = r"audio holds samples beyond 1e\+12, the first at 0\.001 s"
+    with pytest.raises(ValueError, match=message):
+        separator.separate(np.array([[0] * 44 + [level]]), 44_100)
+    with pytest.raises(ValueError, match=message):
+        list(separator.stream([np.zeros(44), np.full(9, level)], 44_100))
+
+
+@pytest.mark.parametrize("wiener", [0, 1])
+def test_the_loudest_arrays_have_stems_without_nan(wiener: int) -> None:
+    separator = Separator(small_network(), precision="fp32", wiener=wiener)
+    loudest = np.full((2, 100_000), 1e12, np.float32)
+    assert all(np.isfinite(stem).all() for stem in separator.separate(loudest, 44_100).values())
+
+
 def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> None:
     with pytest.raises(ValueError, match=r"no stem 'piano': expected vocals, drums, bass, other"):
         separator.select(["piano"])

@@ -13,6 +13,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 MAX_STEMS = 64
 # Channels of a song; what has more is an array the wrong way round, or a damaged header.
 MAX_CHANNELS = 64
+# Samples beyond this are damage, not audio: sums of squares in the signal path would overflow.
+LOUDEST = 1e12
 # Far beyond what is useful, but what a file from elsewhere may not exceed: its config must
 # not make a program lay out networks or buffers without end.
 MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_536, 1_000_000

@@ -199,10 +199,15 @@ def test_samples_that_are_no_numbers_are_refused_with_their_place(tmp_path, bad)
         read(tmp_path / "a.wav")
 
 
-def test_samples_whose_sum_overflows_no_float64_are_fine(tmp_path):
-    audio = np.full((1000, 2), 3e38, np.float32)
+@pytest.mark.parametrize("level", [1.1e12, -3e38])
+def test_samples_beyond_any_level_are_refused_with_their_place(tmp_path, level):
+    audio = np.full((RATE, 2), 9e11, np.float32)
     soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
-    assert np.isfinite(read(tmp_path / "a.wav")).all()
+    np.testing.assert_array_equal(read(tmp_path / "a.wav"), audio.T)
+    audio[22_050, 1] = level
+    soundfile.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"samples beyond 1e\+12, the first at 0\.500 s"):
+        read(tmp_path / "a.wav")
 
 
 def test_file_that_shrinks_while_being_read_is_an_error(song):

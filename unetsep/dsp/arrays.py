@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..config import MAX_CHANNELS, MAX_RATE
+from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
 
 
 def check_finite(signal: Signal, sample_rate: int, before: int = 0) -> None:
-    """Refuse NaN and infinite samples, which would spread over all stems.
+    """Refuse NaN, infinite and huge samples, which would spread over all stems.
 
     Parameters
     ----------
@@ -95,13 +95,12 @@ def check_finite(signal: Signal, sample_rate: int, before: int = 0) -> None:
     ValueError
         With the time of the first one.
     """
-    finite = np.isfinite(signal)
-    if not finite.all():
-        first = int(np.flatnonzero(~finite.reshape(-1, signal.shape[-1]).all(axis=0))[0])
-        raise ValueError(
-            "audio holds NaN or infinite samples, the first at "
-            f"{(before + first) / sample_rate:.3f} s"
-        )
+    usable = np.abs(signal) <= LOUDEST
+    if not usable.all():
+        first = int(np.flatnonzero(~usable.reshape(-1, signal.shape[-1]).all(axis=0))[0])
+        finite = np.isfinite(signal[..., first]).all()
+        what = f"samples beyond {LOUDEST:g}" if finite else "NaN or infinite samples"
+        raise ValueError(f"audio holds {what}, the first at {(before + first) / sample_rate:.3f} s")
 
 
 def check_rate(sample_rate: float) -> int:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -388,6 +390,15 @@ def test_wrong_options_are_one_sentence(run, song, tmp_path, arguments, message)
     assert message in result.stderr
     assert result.stderr.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"), [(["a.wav", "-o", ""], "'-o' / '--output'"), ([""], "'SONG...'")]
+)
+def test_an_empty_word_is_no_path(arguments, what):
+    result = CliRunner().invoke(main, ["separate", *arguments])
+    assert result.exit_code == 2
+    assert f"Invalid value for {what}: it must be a path, got ''" in result.stderr
 
 
 def test_output_that_is_a_file_is_refused(run, song, tmp_path):
@@ -796,7 +807,65 @@ def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
         done = subprocess.run([*command, *options], stdin=file, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert run_in_process(tiny_model, tmp_path, path) == done.stdout
-    assert b"stdin" in done.stderr
+    assert done.stderr.startswith(b"stdin: no_vocals in stdout (0.5 s of audio")
+
+
+def piped(
+    model: Path, *arguments: object, stdin: bytes = b"", shell: str = ""
+) -> tuple[int, bytes, str]:
+    """Exit code, stdout and stderr of ``unetsep separate`` in a process of its own."""
+    words = [sys.executable, "-m", "unetsep", "separate", "-m", model, "-d", "cpu", *arguments]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *map(str, words)]
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize("name", [".hidden.wav", ".unetsep.wav", "a.wav"])
+def test_a_stem_of_any_name_goes_to_stdout_and_nothing_else_does(song, tiny_model, name):
+    path = song(name, seconds=0.1)
+    code, content, error = piped(tiny_model, path, "-o", "-", "--stems", "bass", "--shard", "1/1")
+    assert code == 0, error
+    assert soundfile.info(io.BytesIO(content)).duration == pytest.approx(0.1)
+    assert content.startswith(b"RIFF")
+    assert len(content) == int.from_bytes(content[4:8], "little") + 8
+
+
+def test_a_song_that_fails_leaves_stdout_empty(tiny_model):
+    code, content, error = piped(tiny_model, "-", "-o", "-", "--instrumental", stdin=b"no audio")
+    assert (code, content) == (1, b"")
+    assert error.startswith("Error: stdin is not audio that can be read")
+
+
+def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, tiny_model, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    options = ["-", "-o", out, "--stems", "bass", "--json", "--log", log]
+    wav = song("a.wav", seconds=0.1).read_bytes()
+    code, content, error = piped(tiny_model, *options, stdin=wav)
+    assert code == 0, error
+    assert tempfile.gettempdir() not in error.replace(str(tmp_path), "")
+    report = json.loads(content)
+    assert report["source"] == "stdin"
+    assert report["stems"] == {"bass": str(out / "stdin/bass.wav")}
+    _, content, error = piped(tiny_model, *options, "--start", "9", "--overwrite", stdin=wav)
+    report = json.loads(content)
+    assert report["error"].startswith("stdin lasts 0.10 s")
+    assert error == f"Error: {report['error']}\nLog: {log}\n"
+    assert [json.loads(line)["source"] for line in log.read_text().splitlines()] == ["stdin"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shell", "message"),
+    [
+        (["-"], "<&-", "- is stdin, which is closed"),
+        (["--files-from", "-"], "<&-", "- is stdin, which is closed"),
+        (["a.wav", "-o", "-", "--stems", "bass"], ">&-", "- is stdout, which is closed"),
+    ],
+)
+def test_a_closed_stream_is_one_sentence(tiny_model, tmp_path, arguments, shell, message):
+    code, _, error = piped(tiny_model, "-o", tmp_path / "out", *arguments, shell=shell)
+    assert code == 1
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def run_in_process(model: Path, folder: Path, path: Path) -> bytes:

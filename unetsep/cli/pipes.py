@@ -8,10 +8,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import UnetsepError
+from ..files import FileOptions, SeparationReport
+from ..library.records import SourceFile
+from ..library.songs import Job, Shared
 from ..paths import is_url
 
 # Stands for a standard stream in the place of a file.
@@ -27,13 +32,14 @@ def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]
     Raises
     ------
     UnetsepError
-        If there are other songs beside it.
+        If there are other songs beside it, or stdin is closed.
     """
     if STREAM not in songs:
         yield songs
         return
     if len(songs) > 1:
         raise UnetsepError("- takes one song from stdin: name no others beside it")
+    _require_open(sys.stdin, "stdin")
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         path = Path(folder) / "stdin"
         with path.open("wb") as file:
@@ -43,25 +49,87 @@ def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]
 
 @contextlib.contextmanager
 def standard_output(output: Path) -> Iterator[Path]:
-    """The output folder; for ``-`` one for a time, whose only file then goes to stdout.
+    """The output folder; for ``-`` one for a time, out of which `write_out` takes the stem.
 
     Raises
     ------
     UnetsepError
-        If stdout is a terminal.
+        If stdout is a terminal, or closed.
     """
     if output != STREAM:
         yield output
         return
+    _require_open(sys.stdout, "stdout")
     if sys.stdout.isatty():
         raise UnetsepError("-o - writes audio: lead stdout to a file or another program")
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         yield Path(folder)
-        files = [path for path in Path(folder).rglob("[!.]*") if path.is_file()]
-        for path in files:  # none, if the song failed
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+
+
+def write_out(path: Path) -> None:
+    """Write a stem to stdout; nothing, if its song failed."""
+    if path.exists():
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _require_open(stream: TextIO | None, name: str) -> None:
+    if stream is None:
+        raise UnetsepError(f"- is {name}, which is closed: lead it to a file or another program")
+
+
+@dataclass(frozen=True)
+class PipedJob(Job):
+    """A song of which reports name standard streams, not the files that stand for them.
+
+    Parameters
+    ----------
+    inner
+        The song as it is without.
+    names
+        What to call which path.
+    """
+
+    inner: Job
+    names: Mapping[Path, str]
+
+    @property
+    def name(self) -> str:
+        """What people call the song."""
+        return self.inner.name
+
+    def source(self) -> SourceFile:
+        """The song's file, as it is now."""
+        return self.inner.source()
+
+    def at_hand(
+        self, options: FileOptions, shared: Shared
+    ) -> contextlib.AbstractContextManager[None]:
+        """What brings the song before it is separated, and takes its stems away."""
+        return self.inner.at_hand(options, shared)
+
+    def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
+        """Reports as people are to see them."""
+        return [
+            replace(
+                report,
+                source=self._place(report.source),
+                stems={stem: self._place(path) for stem, path in report.stems.items()},
+                error=report.error and self._text(report.error),
+                reason=report.reason and self._text(report.reason),
+                warnings=tuple(map(self._text, report.warnings)),
+            )
+            for report in self.inner.present(reports)
+        ]
+
+    def _place(self, path: Path) -> Path:
+        return Path(self.names[path]) if path in self.names else path
+
+    def _text(self, text: str) -> str:
+        for path, name in self.names.items():
+            text = text.replace(str(path), name)
+        return text
 
 
 def require_one_file(paths: Sequence[Path]) -> None:
@@ -85,7 +153,11 @@ def listed_files(source: Path | None) -> list[Path | str]:
     ------
     OSError
         If it cannot be read.
+    UnetsepError
+        If stdin is closed.
     """
+    if source == STREAM:
+        _require_open(sys.stdin, "stdin")
     if source is None:
         return []
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()

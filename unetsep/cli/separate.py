@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,15 @@ from ..separator import Separator
 from ..weights.manifest import is_path
 from .listen import show_separated
 from .models import ModelChoice
-from .pipes import STREAM, listed_files, require_one_file, standard_input, standard_output
+from .pipes import (
+    STREAM,
+    PipedJob,
+    listed_files,
+    require_one_file,
+    standard_input,
+    standard_output,
+    write_out,
+)
 from .progress import Bars, duration
 from .terminal import Lines, Messages
 
@@ -158,7 +166,8 @@ def run_separate(options: SeparateOptions) -> bool:
             output = spool.out
         else:
             output = stack.enter_context(standard_output(options.output))
-        run = _Run(replace(options, songs=tuple(found)), output, spool)
+        names = {Path(new): "stdin" for new, old in zip(found, songs, strict=True) if old == STREAM}
+        run = _Run(replace(options, songs=tuple(found)), output, spool, names)
         return _separate(run)
 
 
@@ -174,11 +183,14 @@ class _Run:
         The folder where stems are written.
     spool
         Where the songs or stems of URLs lie for a while, if there are such.
+    names
+        What to call files that stand for standard streams.
     """
 
     options: SeparateOptions
     output: Path
     spool: Spool | None
+    names: Mapping[Path, str]
 
 
 def _separate(run: _Run) -> bool:
@@ -193,8 +205,13 @@ def _separate(run: _Run) -> bool:
     separators = _load(options, shown.console)
     with run.spool.naming() if run.spool else contextlib.nullcontext():
         jobs = _plan(run, separators, shown.console)
+    targets = [path for job in jobs for part in job.parts for path in part.targets]
+    names = dict(run.names)
     if options.output == STREAM:
-        require_one_file([path for job in jobs for part in job.parts for path in part.targets])
+        require_one_file(targets)
+        names |= dict.fromkeys(targets, "stdout")
+    if names:
+        jobs = [PipedJob(job.song, job.parts, job.skip_existing, job, names) for job in jobs]
     if options.dry_run:
         return _preview(jobs, options, shown)
     log = _open_log(run, len(jobs))
@@ -213,6 +230,8 @@ def _separate(run: _Run) -> bool:
             done[id(outcome.job)] = outcome
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
+    if options.output == STREAM and targets:
+        write_out(targets[0])
     return shown.end(log)
 
 
@@ -290,6 +309,8 @@ def _groups(options: SeparateOptions) -> list[list[str]]:
 def _open_log(run: _Run, songs: int) -> RunLog | None:
     """The log of a run: of one song only if it was asked for, or is a shard's."""
     chosen = run.options.log
+    if chosen is None and run.options.output == STREAM:
+        return None
     if chosen is None and songs < 2 and run.options.shard is None:
         return None
     if chosen is None and run.spool and run.spool.output:

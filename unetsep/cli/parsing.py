@@ -103,7 +103,7 @@ def place(text: str | Path) -> Path | str:
     if isinstance(text, str) and is_url(text):
         return text
     try:
-        return as_path(text)
+        return as_path(text, "it")  # which click says before this
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

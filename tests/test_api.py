@@ -239,6 +239,33 @@ def test_files_are_named_after_what_came_in(
     assert soundfile.info(report.stems["bass"]).subtype == "FLOAT"
 
 
+class Named(io.BytesIO):
+    name = "my song.mp3"
+
+
+def test_messages_name_what_came_in_and_no_copy_of_it(
+    song: Path, tiny_separator: Separator
+) -> None:
+    with pytest.raises(unetsep.AudioError, match=r"^my song\.mp3 lasts \d\.\d+ s"):
+        unetsep.separate(Named(song.read_bytes()), model=tiny_separator, start=99)
+    with pytest.raises(unetsep.AudioError, match=r"^audio lasts 0\.01 s"):
+        unetsep.separate((np.zeros(100), 8000), model=tiny_separator, start=99)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, soundfile.read(song)[0], 44_100, format="OGG")
+    cut = Named(encoded.getvalue()[:-3000])
+    with pytest.warns(RuntimeWarning, match=r"^my song\.mp3 has no end mark"):
+        report = unetsep.separate(cut, model=tiny_separator).report
+    assert [text.split(" has ")[0] for text in report.warnings] == ["my song.mp3"]
+
+
+def test_a_file_object_may_have_a_suffix_that_no_file_system_takes(
+    song: Path, tiny_separator: Separator
+) -> None:
+    file = Named(song.read_bytes())
+    file.name = "a." + 300 * "b"
+    assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
+
+
 def test_the_same_array_is_known_again(tmp_path: Path, tiny_separator: Separator) -> None:
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 9000))
 
@@ -307,6 +334,17 @@ def test_stems_are_never_written_over_the_input(
         ({"progress": 5}, "progress must be a function of seconds done and total, got 5"),
         ({"filename": "{singer}.wav"}, "filename template"),
         ({"stems": ["piano"]}, "no stem 'piano'"),
+        ({"stems": [], "without": "bass"}, "choose either without, stems or two_stems"),
+        (
+            {"stems": np.array(["bass", "drums"]), "without": "bass"},
+            "choose either without, stems or",
+        ),
+        (
+            {"stems": np.array(["bass", "drums"]), "container": "stem.mp4"},
+            "stem.mp4 holds all stems",
+        ),
+        ({"container": "mp3", "bitrate": "192k"}, "bitrate must be 8000 to .*, got '192k'"),
+        ({"container": "mp3", "bitrate": 192_000.5}, "bitrate must be 8000 to .*, got 192000.5"),
     ],
 )
 @pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])
@@ -340,6 +378,29 @@ def test_what_is_no_path_is_refused_in_a_sentence(
         function(path, tmp_path, model=tiny_separator)
     with pytest.raises(ValueError, match=r"output_dir must be a path|is a URL"):
         function(tmp_path / "a.wav", path, model=tiny_separator)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"track": np.int64(1), "bit_depth": np.int64(24), "stems": np.array(["bass", "drums"])},
+        {"container": "mp3", "bitrate": np.int64(128_000)},
+        {"container": "ogg", "bitrate": np.float64(128_000)},
+    ],
+)
+def test_numbers_may_be_numpys(
+    song: Path, tmp_path: Path, tiny_separator: Separator, options: dict[str, typing.Any]
+) -> None:
+    report = unetsep.separate_to_files(song, tmp_path / "out", model=tiny_separator, **options)
+    assert report.status == "ok"
+    plain = {
+        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+        for name, value in options.items()
+    }
+    again = unetsep.separate_to_files(
+        song, tmp_path / "out", model=tiny_separator, skip_existing=True, **plain
+    )
+    assert again.status == "skipped"
 
 
 def test_bit_depths_may_be_numbers(song: Path, tmp_path: Path, tiny_separator: Separator) -> None:

@@ -472,6 +472,14 @@ def test_sparse_and_quantized_tensors_are_taken(separator: Separator) -> None:
     assert np.array_equal(one["vocals"], other["vocals"])
 
 
+def test_tensors_that_torch_negates_when_they_are_read_are_taken(separator: Separator) -> None:
+    mixture = torch.from_numpy(music(0.1))
+    lazy = torch.complex(mixture, mixture).conj().imag
+    assert lazy.is_neg()
+    stems, expected = (separator.separate(each, 44_100) for each in (lazy, -mixture))
+    assert all(np.array_equal(stems[name], expected[name]) for name in STEMS)
+
+
 @pytest.mark.parametrize("model", [None, 5, b"fast", {"fast": 1}, ["fast", None]])
 def test_what_is_no_model_is_refused_in_a_sentence(model: object) -> None:
     with pytest.raises(ValueError, match="a model is a name, a path or a network, got"):

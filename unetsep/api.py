@@ -16,6 +16,7 @@ import soundfile
 
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
+from .errors import UnetsepError
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
 from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, Input, as_path, plan, refuse_existing, with_tags
@@ -26,6 +27,8 @@ from .separator import Audio, Separator
 AudioInput = str | Path | BinaryIO | tuple[Audio, float]
 # What files are named after if their input has no name.
 UNNAMED = "audio"
+# More is no suffix of audio, and too much for a name in some file systems.
+SUFFIX_LENGTH = 20
 
 
 @dataclass(frozen=True)
@@ -281,19 +284,22 @@ def _as_file(audio: AudioInput) -> Iterator[Input]:
         path = as_path(audio, "audio")
         yield Input(path, path.stem)
         return
+    name = _name(audio)
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         if hasattr(audio, "read"):
-            name = _name(audio)
-            path = Path(folder, f"{UNNAMED}{name.suffix}")
+            path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
             path.write_bytes(_content(cast(BinaryIO, audio)))
-            yield Input(path, name.stem)
         else:
             path = Path(folder, f"{UNNAMED}.w64")
             signal, rate = _signal(audio)
             # Without a limit at 4 GB, and without the time of writing: float samples come back as
             # they are, and the same audio is the same file.
             soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
-            yield Input(path, UNNAMED)
+        try:
+            yield Input(path, name.stem)
+        except UnetsepError as error:
+            error.args = (str(error).replace(str(path), str(name)),)
+            raise
 
 
 def _name(audio: object) -> Path:
@@ -304,8 +310,11 @@ def _name(audio: object) -> Path:
 
 def _named(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
     """A report that names what the caller gave instead of a copy of it."""
-    given = isinstance(audio, str | os.PathLike)
-    return replace(report, source=file.path if given else _name(audio))
+    if isinstance(audio, str | os.PathLike):
+        return replace(report, source=file.path)
+    path, name = str(file.path), _name(audio)
+    sentences = tuple(text.replace(path, str(name)) for text in report.warnings)
+    return replace(report, source=name, warnings=sentences)
 
 
 def _content(file: BinaryIO) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import numbers
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -67,15 +68,20 @@ class FileOptions:
     tags: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.bit_depth, int):
+        if isinstance(self.bit_depth, numbers.Integral):
             object.__setattr__(self, "bit_depth", str(self.bit_depth))
         check_choices(self.container, self.bit_depth, self.bitrate)
+        if self.bitrate is not None:  # numpy's numbers are none in JSON
+            object.__setattr__(self, "bitrate", int(self.bitrate))
         check_template(self.filename)
-        if self.without is not None and (self.stems or self.two_stems):
+        chosen = [each is not None for each in (self.without, self.stems, self.two_stems)]
+        if self.without is not None and sum(chosen) > 1:
             raise ValueError("choose either without, stems or two_stems")
-        if self.together and (self.stems or self.two_stems or self.without):
+        if self.together and any(chosen):
             raise ValueError(f"{self.container} holds all stems: choose none of them")
         check_track(self.track)
+        if self.track is not None:
+            object.__setattr__(self, "track", int(self.track))
         object.__setattr__(self, "start", as_seconds(self.start))
         if self.duration is not None:
             object.__setattr__(self, "duration", as_seconds(self.duration))

@@ -5,6 +5,7 @@ A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a write
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,8 +289,9 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     if bitrate is None:
         return
     least, most = BITRATES
-    if not least <= bitrate <= most:
-        raise ValueError(f"bitrate must be {least} to {most} bits per second, got {bitrate}")
+    whole = isinstance(bitrate, numbers.Real) and float(bitrate).is_integer()
+    if not whole or not least <= bitrate <= most:
+        raise ValueError(f"bitrate must be {least} to {most} bits per second, got {bitrate!r}")
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]
         raise ValueError(f"{container} has no bit rate: use --format {_either(lossy)}")

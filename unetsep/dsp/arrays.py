@@ -72,9 +72,8 @@ def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
         raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
     tensor = tensor.detach().cpu()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
-    array: npt.NDArray[np.generic] = (
-        (tensor.float() if tensor.is_floating_point() else tensor).resolve_conj().numpy()
-    )
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    array: npt.NDArray[np.generic] = tensor.resolve_conj().resolve_neg().numpy()
     return array
 
 

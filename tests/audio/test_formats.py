@@ -242,6 +242,21 @@ def test_a_bit_rate_is_kept(tmp_path, container, rate, channels, bitrate, expect
     assert found == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", MP3_RATES)
+@pytest.mark.parametrize("bitrate", [8000, 32_000, 33_000, 48_000, 56_000])
+def test_low_bit_rates_of_mp3_become_the_lowest_that_has_a_count(tmp_path, rate, channels, bitrate):
+    info = AudioInfo(rate, channels, None, "16")
+    writer = open_writer(tmp_path / "a", choose_format("mp3", "auto", info, bitrate), info)
+    writer.write(music(2.0, rate, channels).T)
+    writer.close()
+    assert soundfile.info(tmp_path / "a").frames == 2 * rate
+    least = 64 if rate >= 16_000 else 32
+    expected = max(least, min(bitrate / 1000, 64))
+    # The rates of mp3 are 8 apart, and frames of silence stand in front and behind.
+    assert kilobits(tmp_path / "a", 2.0) == pytest.approx(expected, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("rate", "channels", "bitrate"),
     [(44_100, 2, 192_000), (48_000, 1, 96_000), (32_000, 2, 90_000)],
@@ -256,10 +271,10 @@ def test_ogg_takes_the_quality_whose_nominal_bit_rate_is_nearest(tmp_path, rate,
     assert nominal == pytest.approx(bitrate, rel=0.06)
 
 
-def test_ogg_without_bit_rates_says_so(tmp_path):
+def test_ogg_without_bit_rates_says_so_before_any_work():
     info = AudioInfo(96_000, 6, None, "16")
     with pytest.raises(AudioError, match="ogg has no bit rates for 6 channels at 96000 Hz"):
-        open_writer(tmp_path / "a", choose_format("ogg", "auto", info, 192_000), info)
+        choose_format("ogg", "auto", info, 192_000)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +287,15 @@ def test_ogg_without_bit_rates_says_so(tmp_path):
 def test_bit_rates_that_cannot_be_are_refused(container, bitrate, message):
     with pytest.raises(ValueError, match=message):
         FileOptions(container=container, bitrate=bitrate)
+
+
+@pytest.mark.parametrize("rate", [8000, 96_000, 192_000, 1_000_000])
+def test_a_single_sample_becomes_one_in_opus_at_any_rate(tmp_path, rate):
+    info = AudioInfo(rate, 2, 1, "16")
+    writer = open_writer(tmp_path / "a.opus", choose_format("opus", "auto", info), info)
+    writer.write(np.full((1, 2), 0.5, np.float32))
+    writer.close()
+    assert soundfile.info(tmp_path / "a.opus").frames == max(1, 48_000 // rate)
 
 
 @pytest.mark.parametrize("rate", [44_100, 96_000])

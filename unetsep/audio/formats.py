@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 # Rising, those of integers first.
 BIT_DEPTHS = ("auto", "8", "16", "24", "32", "32f", "64f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-# From which sample rate on, least and most bits per second.
+# From which sample rate on, the bits per second at levels 1 and 0 of libsndfile.
 MP3_BITRATES = ((32_000, 32_000, 320_000), (16_000, 8000, 160_000), (0, 8000, 64_000))
+# From which sample rate on, so many are a frame that the count of frames fits in, mono or stereo.
+MP3_LEAST = ((16_000, 64_000), (0, 32_000))
 # Bits per second and channel, where none are asked for.
 OPUS_BITRATE = 96_000
 # Bits per second that can be asked for; what a format does not have becomes the nearest.
@@ -96,6 +98,8 @@ class Container:
         Whether all stems of a song are in one file.
     names_speakers
         Whether it says for which speakers its channels are, in a way that programs read.
+    check_bitrate
+        Refuses a bit rate that it has not for an input.
     """
 
     suffix: str
@@ -108,6 +112,7 @@ class Container:
     by_ffmpeg: bool = False
     together: bool = False
     names_speakers: bool = False
+    check_bitrate: Callable[[int, AudioInfo], object] = lambda *_: None
 
     @property
     def lossy(self) -> bool:
@@ -177,8 +182,9 @@ def by_libsndfile(
 
 def mp3_level(bitrate: int, info: AudioInfo) -> float:
     """The level of compression that libsndfile turns into a constant bit rate of mp3."""
-    least, most = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
-    return (most - min(most, max(least, bitrate))) / (most - least)
+    low, most = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
+    least = next(least for rate, least in MP3_LEAST if info.sample_rate >= rate)
+    return (most - min(most, max(least, bitrate))) / (most - low)
 
 
 def vorbis_level(bitrate: int, info: AudioInfo) -> float:
@@ -216,6 +222,7 @@ CONTAINERS = {
         max_channels=8,
         holds_rate=lambda rate: rate <= OGG_RATE,
         limits=f"at most 8 channels and {OGG_RATE} Hz",
+        check_bitrate=vorbis_level,
     ),
     # The best quality; the most that the rate allows is 320 kbit/s from 32 kHz on, 160 from
     # 16 kHz on, 64 below.
@@ -320,7 +327,7 @@ def choose_format(
         If there is no such container or bit depth.
     AudioError
         If an ffmpeg that it takes is missing, or the container cannot hold this bit depth,
-        rate or number of channels; the message names one that can.
+        rate or number of channels, or has no bit rates for them; the message says what can.
     """
     check_choices(container, bit_depth, bitrate)
     row = CONTAINERS[container]
@@ -334,6 +341,8 @@ def choose_format(
             f"{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
             f"({row.limits}): use --format {other}"
         )
+    if bitrate is not None:
+        row.check_bitrate(bitrate, info)
     if row.lossy:
         return OutputFormat(container, None, bitrate)
     least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)

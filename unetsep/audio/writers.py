@@ -272,7 +272,7 @@ class OpusWriter:
             self._resampler = soxr.ResampleStream(
                 info.sample_rate, self.RATE, info.channels, dtype="float32", quality="VHQ"
             )
-        self._channels, self._closed = info.channels, False
+        self._channels, self._closed, self._empty = info.channels, False, True
         self._file = LibsndfileWriter(
             path, replace(info, sample_rate=self.RATE), "OGG", "OPUS", compression_level=level
         )
@@ -284,6 +284,9 @@ class OpusWriter:
     def _put(self, block: Block, *, last: bool) -> None:
         if self._resampler is not None:
             block = self._resampler.resample_chunk(np.ascontiguousarray(block), last=last)
+        if last and self._empty and not len(block):  # of a sample or two at a high rate
+            block = np.zeros((1, self._channels), np.float32)
+        self._empty = self._empty and not len(block)
         self._file.write(block)
 
     def close(self) -> None:

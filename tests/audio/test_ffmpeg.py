@@ -46,6 +46,17 @@ def test_other_containers_are_read_with_ffmpeg(song, need_ffmpeg, name):
     assert audio.shape[1] == pytest.approx(2 * rate, abs=4096)
 
 
+def test_a_length_that_ffmpeg_guesses_from_the_bit_rate_is_none(song, need_ffmpeg):
+    source = song("a.wav", seconds=2)
+    # Loud in front and silent behind: the first frames are many times as long as the others.
+    options = ["-af", "apad=pad_dur=30", "-c:a", "aac", "-b:a", "320k"]
+    path = convert(need_ffmpeg, source, "a.aac", *options)
+    with AudioReader(path, start=30, duration=1) as reader:
+        assert reader.info.frames is None
+        assert sum(block.shape[1] for block in reader.blocks()) == RATE
+        assert reader.warnings == []
+
+
 @pytest.mark.parametrize(
     ("codec", "depth"), [("alac", "16"), ("pcm_s32be", "32"), ("pcm_f64le", "64f")]
 )

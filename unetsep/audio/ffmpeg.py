@@ -88,7 +88,8 @@ class Tracks:
     total
         Number of streams, pictures on the cover not counted.
     start, duration
-        In seconds, of the whole; ``duration`` is None where the container does not state it.
+        In seconds, of the whole; ``duration`` is None where the container does not state it,
+        and ffmpeg makes a guess, which may be half of it.
     """
 
     audio: tuple[SoundTrack, ...]
@@ -124,7 +125,7 @@ def parse_tracks(text: str) -> Tracks:
     duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
     start = re.search(r"Duration: .*start: (-?[\d.]+)", text)
     seconds = None
-    if duration is not None:
+    if duration is not None and "Estimating duration from bitrate" not in text:
         hours, minutes, rest = duration.groups()
         seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
     return Tracks(audio, total, float(start[1]) if start else 0.0, seconds)

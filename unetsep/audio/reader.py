@@ -27,6 +27,8 @@ from .joined import open_streams
 from .times import as_seconds
 
 READ_FRAMES = 65_536
+# Samples that no file has; what is larger may be no integer.
+ENDLESS = 2.0**62
 # What libsndfile reads within wav and w64, by its number there; others it calls malformed.
 WAV_ENCODINGS = (0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x38, 0x40, 0x55, 0xFFFE)
 
@@ -80,8 +82,8 @@ class AudioReader:
             self.info = self._decoder.info
             _check_header(self.path, self.info)
             rate = self.info.sample_rate
-            self._start = round(start * rate)
-            self._limit = None if duration is None else max(1, round(duration * rate))
+            self._start = round(min(start * rate, ENDLESS))
+            self._limit = None if duration is None else max(1, round(min(duration * rate, ENDLESS)))
             self._check_start(start)
             self._check_available()
             if self._start:

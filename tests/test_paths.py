@@ -105,6 +105,10 @@ def test_every_field_of_a_template_is_filled():
     assert target_path(template, "s", "bass", "flac", "l1", "mp3") == Path("l1/s (mp3)/bass.flac")
 
 
+def test_a_dot_in_a_template_is_the_folder_itself():
+    assert target_path("./{track}/./{stem}.{ext}", ".", "bass", "wav", "mse") == Path("_/bass.wav")
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -320,6 +324,12 @@ def test_existing_files_are_counted(tmp_path):
     touch(tmp_path / "a", tmp_path / "b")
     with pytest.raises(AudioError, match=r"a \(and 1 more\) exists already"):
         refuse_existing([tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "nothing")
+    with pytest.raises(AudioError, match="a exists already"):
+        refuse_existing([tmp_path / "a"])
 
 
 def tagged(artist: str = "", **others: str) -> Tags:

@@ -273,6 +273,8 @@ def target_path(
     """
     values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
     values |= {"label": stem_label(stem)} | _tag_values(tags or Tags(), track)
+    # Of the template, not of a name, a dot is the folder itself.
+    template = "/".join(part for part in template.split("/") if part != ".")
     return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
 
 
@@ -473,7 +475,8 @@ def find_clashes(
 
 def refuse_existing(paths: Iterable[Path]) -> None:
     """Raise if any of the files exists: nothing is ever overwritten without being asked."""
-    existing = [path for path in dict.fromkeys(paths) if path.exists()]
+    # Links that lead nowhere are in the way, too.
+    existing = [path for path in dict.fromkeys(paths) if os.path.lexists(path)]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise AudioError(

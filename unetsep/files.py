@@ -18,7 +18,7 @@ from .audio.decoder import AudioInfo
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
 from .audio.reader import AudioReader, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
-from .audio.tags import Tags, read_tags
+from .audio.tags import Tags, fit_tags, read_tags
 from .audio.times import as_seconds
 from .dsp.arrays import Signal
 from .dsp.segments import SegmentPool, segment_pool
@@ -307,7 +307,8 @@ def separate_into(
             AudioReader(path, start=options.start, duration=options.duration, track=options.track)
         )
         output = choose_format(options.container, options.bit_depth, reader.info, options.bitrate)
-        info = replace(reader.info, tags=read_tags(path) if options.tags else Tags())
+        tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
+        info = replace(reader.info, tags=tags)
         opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
         samples = _push(
             reader, list(zip(separators, selections, opened, strict=True)), progress, pool

@@ -14,7 +14,7 @@ from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.formats import CONTAINERS
 from unetsep.audio.reader import AudioReader
-from unetsep.audio.tags import Cover, Tags, read_tags, stem_label
+from unetsep.audio.tags import Cover, Tags, read_tags, stem_label, write_tags
 from unetsep.files import FileOptions, separate_file
 
 # The smallest pictures that players take: a white dot.
@@ -268,6 +268,47 @@ def test_what_does_not_fit_an_atom_becomes_nothing(tagged, tiny_separator, tmp_p
     assert "bpm" not in values
     assert "tracknumber" not in values
     assert values["title"] == ("Halo (Vocals)",)
+
+
+@pytest.mark.parametrize("container", ["wav", "mp3"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2004", "2004"),
+        ("2004-06-05", "2004-06-05"),
+        ("2004-06-05T10:20", "2004-06-05 10:20"),
+        ("05/06/2004", "2004"),
+        ("5.6.2004", "2004"),
+        ("Summer 1999", "1999"),
+        ("long ago", None),
+    ],
+)
+def test_dates_that_id3_cannot_hold_become_years(tmp_path, text, expected, container):
+    path = tmp_path / "a"
+    soundfile.write(path, music(0.1).T, RATE, format=container)
+    write_tags(path, container, Tags({"title": ("Halo",), "date": (text,)}))
+    values = read_tags(path).values
+    assert values["title"] == ("Halo",)
+    assert values.get("date") == (expected and (expected,))
+
+
+@pytest.mark.parametrize("size", [(1 << 24) - (1 << 10), (1 << 24) - (1 << 10) + 1])
+def test_a_cover_that_flac_cannot_hold_is_left_out_with_a_warning(tmp_path, tiny_separator, size):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, music(0.1).T, RATE)
+    cover = Cover("image/jpeg", bytes(size))
+    write_tags(path, "mp3", Tags({"title": ("Halo",)}, cover))
+    targets = [tmp_path / f"{stem}.flac" for stem in tiny_separator.stems]
+    (report,) = separate_file(path, [tiny_separator], [targets], FileOptions(container="flac"))
+    tags = read_tags(targets[0])
+    assert tags.values["title"] == ("Halo (Vocals)",)
+    if size < (1 << 24) - (1 << 10) + 1:
+        assert (tags.cover, report.warnings) == (cover, ())
+    else:
+        assert tags.cover is None
+        assert report.warnings == (
+            f"the cover of {path} has 16.0 MiB, more than flac holds: it was left out",
+        )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ describes its sound or its place in a program does not, since it would be wrong 
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,8 @@ INFO = {
     b"ICMT": "comment",
     b"ICOP": "copyright",
 }
+# Of a cover: FLAC counts the bytes of a block in 24 bits, and its head takes some.
+COVER_BYTES = {"flac": (1 << 24) - (1 << 10)}
 # Of an INFO chunk; a larger one is something else.
 INFO_BYTES = 1 << 20
 
@@ -295,6 +298,28 @@ def _info_entries(body: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
         at += 8 + size + size % 2
 
 
+def fit_tags(tags: Tags, container: str, path: Path) -> Tags:
+    """Tags that a container can hold: without a cover that is too large for it, and a warning.
+
+    Parameters
+    ----------
+    tags
+        Those of a song.
+    container
+        A name in `unetsep.audio.formats.CONTAINERS`.
+    path
+        The song, for the warning.
+    """
+    most = COVER_BYTES.get(container)
+    if most is None or tags.cover is None or len(tags.cover.data) <= most:
+        return tags
+    warning = (
+        f"the cover of {path} has {len(tags.cover.data) / 2**20:.1f} MiB, more than {container} "
+        "holds: it was left out"
+    )
+    return replace(tags, cover=None, warnings=(*tags.warnings, warning))
+
+
 def write_tags(path: Path, container: str, tags: Tags) -> None:
     """Write tags into a complete audio file, which has none yet.
 
@@ -433,11 +458,22 @@ def _fill_id3(found: Any, tags: Tags) -> None:
         frame = NAMES[name].id3
         if frame == "COMM":
             found.add(id3.COMM(encoding=3, lang="eng", desc="", text=list(texts)))
+        elif frame == "TDRC":
+            if times := [time for text in texts if (time := _time(text))]:
+                found.add(id3.TDRC(encoding=3, text=times))
         else:
             found.add(vars(id3)[frame](encoding=3, text=list(texts)))
     if tags.cover:
         cover = tags.cover
         found.add(id3.APIC(encoding=3, mime=cover.mime, type=FRONT_COVER, desc="", data=cover.data))
+
+
+def _time(text: str) -> str:
+    """A date as ID3 has it, or its year; empty if it names none."""
+    if re.match(r"\d{4}", text):
+        return text
+    year = re.search(r"(?<!\d)\d{4}(?!\d)", text)
+    return year[0] if year else ""
 
 
 def _write_mp4(path: Path, tags: Tags) -> None:

@@ -357,6 +357,26 @@ def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
     done = subprocess.run([*command, path, "--json"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout)["source"] == path
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    listed = [
+        *command,
+        path,
+        song("b.wav", seconds=0.1),
+        "--dry-run",
+        "--overwrite",
+        "--stems",
+        "bass",
+    ]
+    done = subprocess.run(listed, capture_output=True, check=False, env=strict)
+    assert done.stdout.splitlines() == [
+        os.fsencode(tmp_path) + name for name in (b"/o/caf\xe9/bass.wav", b"/o/b/bass.wav")
+    ]
+
+
+def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
+    path = song("a :fire: b.wav", seconds=0.1)
+    assert "a :fire: b.wav: vocals" in run(path).stderr
+    assert "a :fire: b/vocals.wav (and 3 more) exists already" in run(path).stderr
 
 
 @pytest.mark.parametrize(
@@ -753,6 +773,24 @@ def test_a_stem_file_holds_all_stems(run, song, tmp_path, need_ffmpeg):
         result = run(path, "-f", "stem.mp4", *options)
         assert result.exit_code == 1
         assert "stem.mp4" in result.stderr
+
+
+def test_a_dry_run_refuses_what_a_format_cannot_hold(run, song, need_ffmpeg):
+    path, surround = song(seconds=0.1), song("b.wav", seconds=0.1, rate=96_000, channels=6)
+    result = run(path, "--dry-run", "-f", "stem.mp4", model=two_stems(path.parent))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "a .stem.mp4 holds 4 stems, not 2: use --format m4a" in result.stderr
+    result = run(surround, "--dry-run", "-f", "ogg", "--bitrate", "192k")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "ogg has no bit rates for 6 channels at 96000 Hz" in result.stderr
+
+
+def two_stems(folder: Path) -> Path:
+    """A model of two stems."""
+    config = ModelConfig(filters=(4, 4), segment_frames=64, stems=("vocals", "rest"))
+    path = folder / "two.safetensors"
+    path.write_bytes(serialize(UNet(config)))
+    return path
 
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_path):

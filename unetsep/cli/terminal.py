@@ -20,7 +20,13 @@ class Messages(Console):
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        super().__init__(
+            stderr=True,
+            quiet=quiet,
+            highlight=False,
+            soft_wrap=True,
+            emoji=False,  # :fire: may be part of a name
+        )
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich does; whoever closed stderr must not end the work."""
@@ -49,6 +55,9 @@ class Lines:
     def __init__(self) -> None:
         self.failure: str | None = None
         self._stream = sys.stdout  # whatever takes its place later is for what others print
+        with contextlib.suppress(AttributeError, ValueError):
+            # Names of files may hold bytes that are no text: they go out as they are.
+            self._stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
     def write(self, line: str) -> None:
         """Write one; the first failure is kept, and nothing written after it."""

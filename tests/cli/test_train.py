@@ -116,7 +116,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ("train", "--resume", "--run", tmp_path): "there is no run to resume in",
         ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "cannot be combined with",
         ("train", "--resume", "--run", tmp_path, "--held-out", "0"): "cannot be combined with",
-        ("train", "--songs", tmp_path / "test"): "is a test set",
+        ("train", "--songs", tmp_path / "test"): "is of a test set",
         ("train", "--targets", "piano", "--musdb-root", tmp_path): "no target 'piano'",
         ("export", tmp_path): "does not say where its data is",
         ("publish", tmp_path, "--repo-id", "a/b"): "nothing to publish",

@@ -123,7 +123,7 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
     write(tmp_path / "test" / "song" / "vocals", 0)
     with pytest.raises(AudioError, match="there are no songs"):
         SongFolders().find(tmp_path, STEMS)
-    with pytest.raises(AudioError, match="is a test set"):
+    with pytest.raises(AudioError, match="is of a test set"):
         refuse_test(tmp_path / "test")
 
 

@@ -255,3 +255,31 @@ def test_eval_takes_one_set_of_songs(index: tuple[Path, list[np.ndarray]]) -> No
         result = CliRunner().invoke(main, ["eval", *options])
         assert message in result.output + str(result.exception)
         assert result.exit_code != 0
+
+
+def test_audio_of_a_test_folder_is_never_trained_on(tmp_path: Path) -> None:
+    """However it is reached: by any kind of data set, from above, from within, or by a link."""
+    songs, pools = tmp_path / "a" / "test" / "songs", tmp_path / "a" / "Test" / "pools"
+    for root, place in (
+        (songs, "train/t0/vocals.wav"),
+        (pools, "vocals/take.wav"),
+        (tmp_path / "b", "train/test/vocals.wav"),
+        (tmp_path / "c", "test/t0/vocals.wav"),
+        (tmp_path / "d", "test/t0/vocals.wav"),
+    ):
+        write(root / place, 1)
+    add_song(tmp_path / "a" / "test" / "moisesdb", "m", {"vocals": 1, "bass": 1}, seed=1)
+    (tmp_path / "c" / "train").symlink_to("test")
+    (tmp_path / "d" / "train").mkdir()
+    (tmp_path / "d" / "train" / "t0").symlink_to("../test/t0")
+    index, within = tmp_path / "index.json", tmp_path / "a" / "test" / "index.json"
+    entry = {"tracks": {"t0": {"vocals": "c/test/t0/vocals.wav"}}}
+    index.write_text(json.dumps(entry))
+    within.write_text(json.dumps({"tracks": {"t0": {"vocals": "songs/train/t0/vocals.wav"}}}))
+    cases = [("songs", songs), ("pools", pools), ("index", index), ("index", within)]
+    cases += [("moisesdb", tmp_path / "a" / "test" / "moisesdb")]
+    cases += [("songs", tmp_path / letter) for letter in "bcd"]
+    for kind, root in cases:
+        with pytest.raises(AudioError, match="is of a test set, .* if it merely lies there, move"):
+            load_recordings(find_data({kind: [root]}, tmp_path / "cache"))
+    assert find_moisesdb(tmp_path / "a" / "test" / "moisesdb")[0].files

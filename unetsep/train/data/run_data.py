@@ -144,7 +144,7 @@ def load_recordings(
     Raises
     ------
     AudioError
-        If there are none in a folder, or some cannot be decoded.
+        If there are none in a folder, some are of a test set, or cannot be decoded.
     """
     sources = [
         source
@@ -152,6 +152,8 @@ def load_recordings(
         for root in data.roots.get(name, ())
         for source in kind.find(Path(root), data.stems)
     ]
+    for path in {path for source in sources for _, path in source.parts}:
+        refuse_test(path)
     return cache.load(sources, data.cache, progress=progress)
 
 

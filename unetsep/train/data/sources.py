@@ -112,13 +112,17 @@ def audio_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def refuse_test(root: Path) -> None:
-    """Refuse a folder that is itself called ``test``.
+def refuse_test(path: Path) -> None:
+    """Refuse what is called ``test``, or lies in a folder of that name, links followed or not.
 
     Raises
     ------
     AudioError
-        If it is.
+        If it does.
     """
-    if root.resolve().name.lower() == "test":
-        raise AudioError(f"{root} is a test set: it is for reporting, never for training")
+    for place in (path.absolute(), path.resolve()):
+        if "test" in map(str.lower, place.parts):
+            raise AudioError(
+                f"{path} is of a test set, which is for reporting, never for training: "
+                f"{place} has a folder called test; if it merely lies there, move it"
+            )

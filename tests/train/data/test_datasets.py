@@ -79,3 +79,32 @@ def test_shares_and_targets_are_of_the_stems_of_the_run() -> None:
         with pytest.raises(ValueError, match="stems="):
             tiny(stems=stems)
     assert TrainConfig().extra_share == {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
+
+
+def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, stem in enumerate(STEMS):
+        write(tmp_path / "songs" / "train" / "one" / stem, i, 21 * RATE)
+        write(tmp_path / "songs" / "train" / "two" / stem, 10 + i, 21 * RATE)
+        write(tmp_path / "again" / "train" / "other name" / stem, i, 21 * RATE)
+    write(tmp_path / "pools" / "bass" / "of one", 2, 21 * RATE)
+    write(tmp_path / "pools" / "bass" / "another", 99)
+    song = {stem: f"songs/train/two/{stem}.wav" for stem in STEMS[:3]} | {"split": "valid"}
+    (tmp_path / "index.json").write_text(json.dumps({"tracks": {"part": song}}))
+    roots = {
+        "songs": [tmp_path / "songs", tmp_path / "again"],
+        "index": [tmp_path / "index.json"],
+        "pools": [tmp_path / "pools"],
+    }
+    train, valid = load_data(find_data(roots, tmp_path / "cache"))
+    assert song_lists(train, valid) == {
+        "songs": ["songs/train/one", "pools/train/bass/another"],
+        "valid_songs": ["index/valid/part", "songs/valid/one"],
+    }
+    (told,) = (record.message for record in caplog.records)
+    assert told == (
+        "recordings that come twice are taken once: songs/train/two is in index/valid/part, "
+        "songs/train/other name is in songs/train/one, pools/train/bass/of one is in "
+        "songs/train/one"
+    )

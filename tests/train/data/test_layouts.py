@@ -280,6 +280,6 @@ def test_audio_of_a_test_folder_is_never_trained_on(tmp_path: Path) -> None:
     cases += [("moisesdb", tmp_path / "a" / "test" / "moisesdb")]
     cases += [("songs", tmp_path / letter) for letter in "bcd"]
     for kind, root in cases:
-        with pytest.raises(AudioError, match="is of a test set, .* if it merely lies there, move"):
+        with pytest.raises(AudioError, match=r"is of a test set, .* if it merely lies there, move"):
             load_recordings(find_data({kind: [root]}, tmp_path / "cache"))
     assert find_moisesdb(tmp_path / "a" / "test" / "moisesdb")[0].files

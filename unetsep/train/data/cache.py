@@ -57,11 +57,7 @@ def load(
         If files cannot be decoded (everything else is decoded first), or the disk is full.
     """
     folder = Path(cache)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        keys = [_key(source, folder) for source in sources]
-    except OSError as error:
-        raise AudioError(f"cannot prepare the cache {folder}: {error}") from error
+    keys = [_key(content) for content in _contents(sources, folder)]
     missing = [i for i, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
     done, failures = len(sources) - len(missing), []
     if progress:
@@ -150,10 +146,61 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
     )
 
 
-def _key(source: Source, folder: Path) -> str:
+def distinct(
+    sources: Sequence[Source], cache: str | Path
+) -> tuple[list[Source], list[tuple[Source, Source]]]:
+    """Sources without those that come twice: whose files are among another one's.
+
+    Of two the one for validation stays, or else the one with more files, or else the first:
+    excerpts that a run is validated on are to be in no other recording that it is trained on.
+
+    Parameters
+    ----------
+    sources, cache
+        See `load`.
+
+    Returns
+    -------
+    list of Source
+        Those that stay, in their order.
+    list of tuple of Source and Source
+        Each that does not, and the one that stays instead.
+    """
+    contents = [frozenset(content) for content in _contents(sources, Path(cache))]
+    order = sorted(
+        range(len(sources)), key=lambda i: (sources[i].split != "valid", -len(contents[i]))
+    )
+    staying: dict[tuple[str, str], list[int]] = {}  # by stem and content of a file
+    twice: dict[int, int] = {}
+    for number in order:
+        parts = contents[number]
+        near = (other for part in sorted(parts) for other in staying.get(part, ()))
+        same = next((o for o in near if parts <= contents[o] or contents[o] <= parts), None)
+        if same is not None:
+            twice[number] = same
+            continue
+        for part in parts:
+            staying.setdefault(part, []).append(number)
+    kept = [source for number, source in enumerate(sources) if number not in twice]
+    return kept, [(sources[number], sources[twice[number]]) for number in sorted(twice)]
+
+
+def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, str]]]:
+    """The stem and the content's hash of each file of each source, by stem and path."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            [(stem, _content_hash(path, folder)) for stem, path in sorted(source.parts)]
+            for source in sources
+        ]
+    except OSError as error:
+        raise AudioError(f"cannot prepare the cache {folder}: {error}") from error
+
+
+def _key(content: Sequence[tuple[str, str]]) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_VERSION, LEVEL_BLOCK]).encode())
-    for stem, path in sorted(source.parts):
-        digest.update(f"{stem}={_content_hash(path, folder)};".encode())
+    for stem, found in content:
+        digest.update(f"{stem}={found};".encode())
     return digest.hexdigest()[:24]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import Recording, hold_out
-from .sources import refuse_test
+from .sources import Source, refuse_test
+
+logger = logging.getLogger(__name__)
 
 # Length of the excerpts set aside from songs of one's own, and how many of them by default:
 # 14 seven-second clips alone are noise.
@@ -132,7 +135,7 @@ def read_data(run: Path) -> Data:
 def load_recordings(
     data: Data, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Recording]:
-    """All recordings, from the cache or decoded into it.
+    """All recordings, each once, from the cache or decoded into it.
 
     Parameters
     ----------
@@ -154,6 +157,13 @@ def load_recordings(
     ]
     for path in {path for source in sources for _, path in source.parts}:
         refuse_test(path)
+    sources, twice = cache.distinct(sources, data.cache)
+    if twice:
+        listed = [f"{named(one)} is in {named(other)}" for one, other in twice]
+        more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
+        logger.warning(
+            "recordings that come twice are taken once: %s%s", ", ".join(listed[:3]), more
+        )
     return cache.load(sources, data.cache, progress=progress)
 
 
@@ -226,6 +236,11 @@ def without(
     return [each for each in rest if any(stem in stems for stem in each.names)]
 
 
+def named(song: Source | Recording) -> str:
+    """What a song is called among those of a run, ``origin/split/name``."""
+    return f"{song.origin}/{song.split}/{song.name}"
+
+
 def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
     """What a run learns from and is selected on, as ``origin/split/name``.
 
@@ -233,6 +248,6 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
     """
 
     def names(recordings: Sequence[Recording]) -> list[str]:
-        return list(dict.fromkeys(f"{r.origin}/{r.split}/{r.name}" for r in recordings))
+        return list(dict.fromkeys(map(named, recordings)))
 
     return {"songs": names(train), "valid_songs": names(valid)}

@@ -12,6 +12,7 @@ import torch
 
 from tests.train.runs import At, log, run
 from tests.train.synthetic import MODEL, tiny
+from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.fit import Machine
 from unetsep.train.module import SeparationModule
@@ -81,6 +82,35 @@ def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(
     with pytest.raises(TrainingError, match=r"broken/last.ckpt cannot be resumed from"):
         run(broken, tiny(), resume=True)
     assert (broken / "last.ckpt").read_bytes() == b"nonsense"
+
+
+def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path: Path) -> None:
+    """As a crash leaves them, between the first of the best weights and the first last.ckpt."""
+    best = tmp_path / "best-l1.safetensors"
+    best.write_bytes(b"weights")
+    for resume in (False, True):
+        with pytest.raises(TrainingError, match=f"choose another --run, or remove {best} first"):
+            run(tmp_path, tiny(), resume=resume)
+    assert best.read_bytes() == b"weights"
+    best.unlink()
+    assert len(run(tmp_path, tiny(max_steps=1))) > 0
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "LOCK_SECONDS", 0)
+
+    def second(_: Any) -> None:
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match="another process trains in"):
+                run(tmp_path, tiny(seed=1), resume=resume)
+        raise OSError("power cut")
+
+    for notes in ({}, {"songs.json": "[]"}):
+        with pytest.raises(OSError, match="power cut"):
+            run(tmp_path, tiny(max_steps=4), callbacks=[At(1, second)], notes=notes)
+    assert (tmp_path / "songs.json").read_text() == "[]"
+    assert TrainConfig.from_json((tmp_path / "config.json").read_text()).seed == 0
+    assert run(tmp_path, tiny(max_steps=1))[-1]["step"] == 1
 
 
 def test_fine_tuning_starts_from_the_weights_of_a_checkpoint(tmp_path: Path, whole: Path) -> None:

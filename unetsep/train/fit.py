@@ -8,15 +8,17 @@ import logging
 import platform
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lightning
 import torch
+from filelock import FileLock, Timeout
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -24,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
+from ..storage import write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path
@@ -45,6 +48,10 @@ LIGHTNING_PRECISION: dict[str, Any] = {
 }
 # How long a process waits for the others before it gives the run up.
 GROUP_TIMEOUT = timedelta(seconds=60)
+# How long a run waits for another one in its folder: the workers of one that was killed notice it
+# within 5 seconds, and hold its lock until then.
+LOCK_SECONDS = 10.0
+BEST = "best-*.safetensors"
 # What may differ between a run and its resumption without changing what is trained.
 RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", "early_stop")
 
@@ -85,6 +92,7 @@ def fit(
     resume: bool = False,
     init_from: str | Path | None = None,
     guide: str | Path | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, dict[str, float]]:
     """Train a network for each loss of the config.
@@ -111,6 +119,8 @@ def fit(
         Name or path of the guide of the config's model, for one that has a guide: where to look
         for it beside the published models, the folder of ``init_from`` and the run's own. A guide
         that was not published is copied into the run.
+    notes
+        Further files of the run, name to text, written when nothing speaks against it any more.
     callbacks
         More of Lightning's callbacks.
 
@@ -126,31 +136,32 @@ def fit(
     """
     run, machine = Path(run), machine or Machine()
     keep_freed_memory()
-    first_step = check_resumable(run / LAST, config) if resume else 0
-    if is_main_process():
-        _describe(run, config, resume)
-    data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
-    first = _first_network(config, init_from, _guide(config, run, guide, init_from))
-    module = SeparationModule(config, first, graph=machine.graph)
-    if not resume:
-        module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
-    ema = Ema(config.ema_decay)
-    every = [ema, Keeper(run, ema), ChildWatch(run), *callbacks]
-    with _quiet(), _without_denormals():
-        trainer = build_trainer(config, run, machine, every, first_step)
-        try:
-            path = run / LAST if resume else None
-            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-        except TrainingError as error:
-            raise _last_good(error, run) from error
-        except RuntimeError as error:
-            if not is_lost_process(error):
-                raise
-            raise _last_good(TrainingError("another process of this run ended"), run) from error
-        finally:
-            if trainer.is_global_zero and (run / "log.jsonl").exists():
-                clips = config.batch_size * machine.devices * machine.nodes
-                draw_curves(run / "log.jsonl", run / "curves.png", clips=clips)
+    with _alone(run):
+        first_step = check_resumable(run / LAST, config) if resume else 0
+        if is_main_process():
+            _describe(run, config, resume, notes)
+        data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
+        first = _first_network(config, init_from, _guide(config, run, guide, init_from))
+        module = SeparationModule(config, first, graph=machine.graph)
+        if not resume:
+            module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
+        ema = Ema(config.ema_decay)
+        every = [ema, Keeper(run, ema), ChildWatch(run), *callbacks]
+        with _quiet(), _without_denormals():
+            trainer = build_trainer(config, run, machine, every, first_step)
+            try:
+                path = run / LAST if resume else None
+                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+            except TrainingError as error:
+                raise _last_good(error, run) from error
+            except RuntimeError as error:
+                if not is_lost_process(error):
+                    raise
+                raise _last_good(TrainingError("another process of this run ended"), run) from error
+            finally:
+                if trainer.is_global_zero and (run / "log.jsonl").exists():
+                    clips = config.batch_size * machine.devices * machine.nodes
+                    draw_curves(run / "log.jsonl", run / "curves.png", clips=clips)
     return module.scores
 
 
@@ -268,6 +279,7 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
         If it is missing, damaged, or of another run; it is left as it is.
     """
     if not checkpoint.exists():
+        refuse_used(checkpoint.parent)
         raise TrainingError(f"there is no {checkpoint} to resume from: start without --resume")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
@@ -283,6 +295,11 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
             raise TrainingError(
                 f"{checkpoint} is of another run: its {field.name} is {old!r}, this run's {new!r}"
             )
+    if config.max_steps < step:
+        raise TrainingError(
+            f"{checkpoint} is of step {step}: name at least as many --max-steps, got "
+            f"{config.max_steps}"
+        )
     return step
 
 
@@ -292,20 +309,56 @@ def refuse_used(run: Path) -> None:
     Raises
     ------
     TrainingError
-        If the folder holds a checkpoint.
+        If the folder holds a checkpoint, or is a file.
     """
-    if (run / LAST).exists() or any(run.glob("best-*.safetensors")):
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"--run {run} is a file: expected a folder, or a new name")
+    if (run / LAST).exists():
         raise TrainingError(f"{run} holds a run already: choose another --run, or --resume it")
+    best = next(run.glob(BEST), None)
+    if best:
+        raise TrainingError(
+            f"{run} holds a run already, without {LAST} to resume from: choose another --run, or "
+            f"remove {best} first"
+        )
 
 
-def _describe(run: Path, config: TrainConfig, resume: bool) -> None:
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; of the processes of a run the first does it for all."""
+    if not is_main_process():
+        yield
+        return
+    # Let go by the system when the process ends, however it does. The file stays: to remove it
+    # would take it from under one who waits.
+    lock = FileLock(run / ".lock", timeout=LOCK_SECONDS)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(NotImplementedError):  # by some file systems of clusters
+            lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"another process trains in {run}: choose another --run, or wait for its end"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"cannot write to the run folder {run}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, str]) -> None:
     """Write what the run is, before its first step."""
     if not resume:
         refuse_used(run)
+    about = {
+        "config.json": config.to_json() + "\n",
+        "versions.json": json.dumps(versions(), indent=1) + "\n",
+    }
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "config.json").write_text(config.to_json() + "\n", encoding="utf-8")
-        (run / "versions.json").write_text(json.dumps(versions(), indent=1) + "\n")
+        for name, text in {**about, **notes}.items():
+            write_atomically(run / name, text)
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {run}: {error.strerror}") from error
 

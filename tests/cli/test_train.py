@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from tests.train.synthetic import MODEL, write_musdb
+from tests.train.synthetic import MODEL, write, write_musdb
 from unetsep.cli import main
 from unetsep.cli import train as train_commands
 from unetsep.config import STEMS
@@ -78,6 +78,47 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert entry.scores["change_by_half_precision"] < 0.01
 
 
+def test_a_run_is_resumed_on_its_own_songs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    write_musdb(tmp_path / "other", ("C - D", "Leaf - Summerghost"))
+    write(tmp_path / "pools" / "bass" / "one", 1)
+    write(tmp_path / "others" / "bass" / "two", 2)
+    run = tmp_path / "run"
+    start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
+    data = ("--musdb-root", tmp_path / "musdb", "--pools", tmp_path / "pools")
+    settings = ("--batch-size", 1, "--valid-every", 1, "--precision", "fp32", "--max-steps", 1)
+    told = call(*start, "--loss", "l1", *data, "--cache", tmp_path / "cache", *settings)
+    assert told.exit_code == 0, told.output
+    files = [run / name for name in ("data.json", "songs.json", "config.json")]
+    before = [file.read_bytes() for file in files]
+    for words, message in (
+        (("--pools", tmp_path / "others"), "pools/train/bass/one, there is now pools/train/bass/t"),
+        (("--musdb-root", tmp_path / "other"), "musdb/train/A - B, there is now musdb/train/C - D"),
+        (("--pools", tmp_path / "others", "--seed", 9), "its seed is 0, this run's 9"),
+    ):
+        told = call(*start, "--resume", "--max-steps", 2, *words)
+        assert told.exit_code == 1
+        assert message in told.output
+        assert [file.read_bytes() for file in files] == before
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "other"))
+    (tmp_path / "pools").rename(tmp_path / "moved")
+    again = call(*start, "--resume", "--max-steps", 2, "--pools", tmp_path / "moved")
+    assert again.exit_code == 0, again.output
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 2
+    content = json.loads((run / "data.json").read_text())
+    assert content["roots"] == {
+        "musdb": [str(tmp_path / "musdb")], "pools": [str(tmp_path / "moved")]
+    }  # fmt: skip
+    assert content["cache"] == str(tmp_path / "cache")
+    assert files[1].read_bytes() == before[1]
+    fewer = call(*start, "--resume", "--max-steps", 1)
+    assert fewer.exit_code == 1
+    assert "is of step 2: name at least as many --max-steps, got 1" in fewer.output
+    assert json.loads((run / "config.json").read_text())["max_steps"] == 2
+
+
 def test_a_last_phase_is_trained_on_all_songs_and_keeps_its_last_weights(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
     run = tmp_path / "run"
@@ -117,6 +158,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         ("train", "--resume", "--run", tmp_path, "--init-from", "x"): "cannot be combined with",
         ("train", "--resume", "--run", tmp_path, "--held-out", "0"): "cannot be combined with",
         ("train", "--songs", tmp_path / "test"): "is of a test set",
+        ("train", "--run", __file__): "is a file: expected a folder, or a new name",
         ("train", "--targets", "piano", "--musdb-root", tmp_path): "no target 'piano'",
         ("export", tmp_path): "does not say where its data is",
         ("publish", tmp_path, "--repo-id", "a/b"): "nothing to publish",

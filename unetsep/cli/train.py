@@ -23,13 +23,23 @@ from ..network.devices import pick_precision
 from ..network.guided import state_channels
 from ..network.presets import DEFAULT, build_model
 from ..storage import write_atomically
+from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.cache import Progress as DecodingProgress
 from ..train.data.datasets import DATASETS
 from ..train.data.recording import Recording
-from ..train.data.run_data import HELD_OUT, Data, find_data, load_data, read_data, song_lists
+from ..train.data.run_data import (
+    HELD_OUT,
+    Data,
+    check_songs,
+    find_data,
+    load_data,
+    move_data,
+    read_data,
+    song_lists,
+)
 from ..train.distributed import processes
-from ..train.fit import Machine, fit, refuse_used
+from ..train.fit import Machine, check_resumable, fit, refuse_used
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
 from ..train.losses.own import add_loss, add_losses, published_losses
@@ -168,10 +178,9 @@ def run_train(options: TrainOptions) -> None:
             f"({minutes:.0f} min), validating on {len(valid)}{known}: {config.max_steps} steps of "
             f"{config.batch_size} clips; writing to {folder}"
         )
-        if is_main_process():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "data.json").write_text(json.dumps(dataclasses.asdict(data), indent=1))
-            (folder / "songs.json").write_text(json.dumps(song_lists(train, valid), indent=1))
+        songs = song_lists(train, valid)
+        if options.resume:
+            check_songs(folder, songs)
         fit(
             config,
             train,
@@ -181,6 +190,10 @@ def run_train(options: TrainOptions) -> None:
             resume=options.resume,
             init_from=options.data.init_from,
             guide=options.data.guide,
+            notes={
+                "data.json": json.dumps(dataclasses.asdict(data), indent=1),
+                "songs.json": json.dumps(songs, indent=1),
+            },
             callbacks=[ProgressBar(console)],
         )
     console.print(f"Done. Next: unetsep export {folder}")
@@ -243,10 +256,10 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
     settings = _parsed(options.settings, options.machine.accelerator, data.stems)
     if given.cache_dir or any(given.roots.values()):
-        names = ("init_from", "guide", "held_out", "leave_out")
-        same = {name: getattr(data, name) for name in names}
-        data = find_data(given.roots, given.cache_dir, stems=data.stems, **same)
-    return dataclasses.replace(config, **settings), data
+        data = move_data(data, given.roots, given.cache_dir)
+    config = dataclasses.replace(config, **settings)
+    check_resumable(options.folder / LAST, config)
+    return config, data
 
 
 def _parsed(settings: Mapping[str, Any], accelerator: str, stems: Sequence[str]) -> dict[str, Any]:

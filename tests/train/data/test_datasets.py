@@ -16,7 +16,15 @@ from unetsep.errors import AudioError
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import Musdb
-from unetsep.train.data.run_data import find_data, load_data, read_data, song_lists
+from unetsep.train.data.run_data import (
+    Data,
+    check_songs,
+    find_data,
+    load_data,
+    move_data,
+    read_data,
+    song_lists,
+)
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
 from unetsep.train.fit import fit
 from unetsep.train.logs import read_log
@@ -108,3 +116,31 @@ def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
         "songs/train/other name is in songs/train/one, pools/train/bass/of one is in "
         "songs/train/one"
     )
+
+
+def test_the_data_of_a_run_stays_where_it_was_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
+    data = Data({"songs": ("/a",), "pools": ("/b", "/c")}, "/cache", leave_out=("x",))
+    assert move_data(data, {"musdb": [], "pools": [tmp_path]}, None) == dataclasses.replace(
+        data, roots={"songs": ("/a",), "pools": (str(tmp_path),)}
+    )
+    assert move_data(data, {}, tmp_path) == dataclasses.replace(data, cache=str(tmp_path))
+
+
+def test_the_songs_of_a_run_are_those_of_its_start(tmp_path: Path) -> None:
+    lists = {"songs": ["songs/train/a", "songs/train/b"], "valid_songs": ["songs/valid/c"]}
+    check_songs(tmp_path, lists)  # a run from Python
+    (tmp_path / "songs.json").write_text(json.dumps(lists))
+    check_songs(tmp_path, lists)
+    for name, songs, message in (
+        ("songs", ["songs/train/a"], "songs/train/b, there is now no more; name the folders"),
+        ("songs", lists["songs"][::-1], "songs/train/a, there is now songs/train/b"),
+        ("valid_songs", ["songs/valid/c", "x"], "has no more, there is now x"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            check_songs(tmp_path, lists | {name: songs})
+    (tmp_path / "songs.json").write_text("{}")
+    with pytest.raises(TrainingError, match="cannot be understood"):
+        check_songs(tmp_path, lists)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -91,19 +93,45 @@ def find_data(
             options = ", ".join(kind.option for kind in DATASETS.values() if kind.repeated)
             raise TrainingError(f"no training data for {', '.join(stems)}: name {options}")
         musdb_root(None)  # says what to name, and how to get it
-    for root in (each for folders in named.values() for each in folders):
-        refuse_test(root)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Data(
-        roots={
-            name: tuple(str(root.resolve()) for root in folders)
-            for name, folders in named.items()
-            if folders
-        },
+        roots=_resolved(named),
         cache=str((folder or home / "unetsep" / "stems").resolve()),
         stems=tuple(stems),
         **more,
     )
+
+
+def _resolved(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:
+    """Those folders that are named, none of them of a test set."""
+    for root in (each for folders in roots.values() for each in folders):
+        refuse_test(root)
+    return {
+        name: tuple(str(root.resolve()) for root in folders)
+        for name, folders in roots.items()
+        if folders
+    }
+
+
+def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | None) -> Data:
+    """The data of a run, some of which lies elsewhere now.
+
+    Parameters
+    ----------
+    data
+        Of the run.
+    roots
+        New folders; kinds of data sets without any stay where they were.
+    folder
+        Of the decoded stems, if that is another one.
+
+    Raises
+    ------
+    AudioError
+        If a folder is of a test set.
+    """
+    cache = data.cache if folder is None else str(folder.resolve())
+    return dataclasses.replace(data, roots={**data.roots, **_resolved(roots)}, cache=cache)
 
 
 def read_data(run: Path) -> Data:
@@ -251,3 +279,35 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
         return list(dict.fromkeys(map(named, recordings)))
 
     return {"songs": names(train), "valid_songs": names(valid)}
+
+
+def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
+    """Make sure that a run is resumed on its own songs.
+
+    Parameters
+    ----------
+    run
+        With the ``songs.json`` of its start; a run without one was started from Python.
+    lists
+        From `song_lists`.
+
+    Raises
+    ------
+    TrainingError
+        If songs differ or stand in another order, by which clips are drawn.
+    """
+    path = run / "songs.json"
+    if not path.exists():
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [pair for name in lists for pair in itertools.zip_longest(saved[name], lists[name])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} cannot be understood: {error!r}") from error
+    for old, new in pairs:
+        if old != new:
+            raise TrainingError(
+                f"{run} goes on with its own songs alone, in their order: where songs.json has "
+                f"{old or 'no more'}, there is now {new or 'no more'}; name the folders that it "
+                "began with"
+            )

@@ -371,7 +371,9 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     out = _stdout()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
-    out.print(_rich([head, *map(_difference, differences)], title))
+    several = len({each.sources for each in differences}) > 1
+    rows = [_difference(each, several=several) for each in differences]
+    out.print(_rich([head, *rows], title))
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
         "undecided where that holds zero. Training seeds differ, too: it cannot tell how much.",
@@ -380,9 +382,10 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     )
 
 
-def _difference(each: Difference) -> list[str]:
+def _difference(each: Difference, *, several: bool) -> list[str]:
+    """A row; with ``several`` sets of stems it says in which one."""
     return [
-        each.stem,
+        f"{each.stem} of {', '.join(each.sources)}" if several else each.stem,
         f"{each.a:.2f}",
         f"{each.b:.2f}",
         str(each.gain),

@@ -21,14 +21,17 @@ def write(
     stems: tuple[str, ...] = STEMS,
     duration: float | None = None,
     silent: dict[int, tuple[str, ...]] | None = None,
+    first: int = 0,
+    method: str = "test",
+    audio: str = "song",
 ) -> Path:
     """Results with SDR ``(tracks, stems)``."""
-    for index, row in enumerate(sdr):
+    for index, row in enumerate(sdr, start=first):
         values = {m: np.full((len(stems), 2), math.nan) for m in METRICS}
         values["SDR"][:] = row[:, None]
         scores = TrackScores(stems, values, (silent or {}).get(index, ()))
         track = Track(f"song {index}", "test", folder)
-        origin = results.Origin({"kind": "test"}, [["song", 1]], duration)
+        origin = results.Origin({"kind": method}, [[audio, 1]], duration)
         results.write(results.path_of(folder.parent, folder.name, track), scores, origin, "sdr")
     return folder
 
@@ -77,8 +80,11 @@ def test_tracks_whose_set_differs_by_silence_are_left_out(base: np.ndarray, tmp_
 
 def test_different_audio_is_refused(base: np.ndarray, tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", base), write(tmp_path / "b", base, duration=120.0)
-    with pytest.raises(UnetsepError, match=r"duration None, B on 120\.0"):
+    with pytest.raises(UnetsepError, match=r"scored with --duration None and 120\.0"):
         compare(a, b)
+    c = write(tmp_path / "c", base, audio="another")
+    with pytest.raises(UnetsepError, match="song 0: A and B were scored on different audio"):
+        compare(a, c)
 
 
 def test_different_sets_are_refused(base: np.ndarray, tmp_path: Path) -> None:
@@ -86,6 +92,28 @@ def test_different_sets_are_refused(base: np.ndarray, tmp_path: Path) -> None:
     b = write(tmp_path / "b", base[:, :2], stems=("vocals", "accompaniment"))
     with pytest.raises(UnetsepError, match="depend on the set"):
         compare(a, b)
+
+
+def test_tracks_of_several_sets_are_compared_in_each_by_itself(
+    base: np.ndarray, tmp_path: Path
+) -> None:
+    for name, gain in (("a", 0), ("b", 1)):
+        write(tmp_path / name, base[:12, :2] + gain, stems=STEMS[:2])
+        write(tmp_path / name, base[12:] - gain, first=12)
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert [(each.stem, each.sources, each.gain.tracks, each.verdict) for each in found] == [
+        *((stem, STEMS[:2], 12, "B") for stem in STEMS[:2]),
+        *((stem, STEMS, 8, "A") for stem in STEMS),
+    ]
+
+
+def test_a_folder_of_several_models_is_refused(base: np.ndarray, tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", base), write(tmp_path / "b", base[:9])
+    write(tmp_path / "b", base[9:], first=9, method="another")
+    with pytest.raises(UnetsepError, match="b mixes scores of several models"):
+        compare(a, b)
+    write(tmp_path / "c", base[:9])
+    assert compare(tmp_path / "c", b)[0].gain.tracks == 9
 
 
 def test_metrics_that_were_not_computed_are_named(base: np.ndarray, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class Difference:
         Tracks on which B is better.
     lower_is_better
         Whether a negative difference speaks for B.
+    sources
+        The set of stems in which the tracks were scored.
     """
 
     stem: str
@@ -38,6 +41,7 @@ class Difference:
     b: float
     better: int
     lower_is_better: bool = False
+    sources: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -65,7 +69,7 @@ def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
 
 
 def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
-    """Paired differences of all stems that both methods scored.
+    """Paired differences of all stems that both methods scored, in each set by itself.
 
     Pairing removes what makes songs easy or hard for both methods, so the interval is much
     narrower than those of the two medians.
@@ -81,8 +85,8 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     Raises
     ------
     UnetsepError
-        If there are no common tracks or scores, or they were scored on different audio or
-        in different sets of stems.
+        If there are no common tracks or scores, they were scored on different audio or
+        in different sets of stems, or a folder holds scores of several methods.
     """
     left, right = load(a), load(b)
     common = [track for track in left if track in right]
@@ -90,19 +94,25 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
         raise UnetsepError(f"{a} and {b} have no track in common")
     for track in common:
         _check_pair(track, left[track], right[track])
-    first = left[common[0]][0]
+    for folder, scored in ((a, left), (b, right)):
+        _check_method(folder, {track: scored[track][1] for track in common})
     lower = metric in MEASURES and MEASURES[metric].lower_is_better
+    sets: dict[frozenset[str], list[str]] = {}
+    for track in common:
+        sets.setdefault(frozenset(left[track][0].stems), []).append(track)
     differences = []
-    for stem in first.stems:
-        pairs = [
-            (left[track][0].median(stem, metric), right[track][0].median(stem, metric))
-            for track in common
-            # A stem that is silent for one method only changes the set on this track.
-            if set(left[track][0].silent) == set(right[track][0].silent)
-        ]
-        pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
-        if pairs:
-            differences.append(_difference(stem, pairs, lower=lower))
+    for tracks in sets.values():
+        sources = left[tracks[0]][0].stems
+        for stem in sources:
+            pairs = [
+                (left[track][0].median(stem, metric), right[track][0].median(stem, metric))
+                for track in tracks
+                # A stem that is silent for one method only changes the set on this track.
+                if set(left[track][0].silent) == set(right[track][0].silent)
+            ]
+            pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
+            if pairs:
+                differences.append(_difference(stem, pairs, sources, lower=lower))
     if not differences:
         raise UnetsepError(
             f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval, or "
@@ -111,11 +121,29 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     return differences
 
 
-def _difference(stem: str, pairs: list[tuple[float, float]], *, lower: bool) -> Difference:
+def _difference(
+    stem: str, pairs: list[tuple[float, float]], sources: tuple[str, ...], *, lower: bool
+) -> Difference:
     gains = [b - a for a, b in pairs]
     medians = [track_median(column).value for column in zip(*pairs, strict=True)]
     better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
-    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower)
+    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower, sources)
+
+
+def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:
+    """Refuse scores of several models, or versions of one, in a method's folder."""
+    methods: dict[str, str] = {}
+    for track, about in abouts.items():
+        method = about.get("origin", {}).get("method", {})
+        # Files of estimates differ from track to track.
+        same = {key: value for key, value in method.items() if key != "files"}
+        methods.setdefault(json.dumps(same, sort_keys=True), track)
+    if len(methods) > 1:
+        first, second, *_ = methods.values()
+        raise UnetsepError(
+            f"{folder} mixes scores of several models or versions, as of {first} and {second}: "
+            "score all of its tracks again with 'unetsep eval'"
+        )
 
 
 def _check_pair(
@@ -128,10 +156,11 @@ def _check_pair(
             f"{track} was scored in the sets {sets[0]} and {sets[1]}: scores depend on the set, "
             "so these cannot be compared"
         )
-    for key in ("track", "duration"):
+    for key, what in (
+        ("scorer", "by different versions of unetsep: score both again"),
+        ("track", "on different audio: score both on the same"),
+        ("duration", "with --duration {} and {}: score both with the same"),
+    ):
         values = [about.get("origin", {}).get(key, ...) for about in (about_a, about_b)]
         if ... not in values and values[0] != values[1]:
-            raise UnetsepError(
-                f"{track}: A was scored on {key} {values[0]}, B on {values[1]}: score both on "
-                "the same audio"
-            )
+            raise UnetsepError(f"{track}: A and B were scored {what.format(*values)}")

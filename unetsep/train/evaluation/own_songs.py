@@ -115,10 +115,11 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
             what = f"there is no file {missing[0]}" if missing else "no mixture is named"
             raise AudioError(f"{path}, line {line}: {what}")
         stems = ordered(set(columns) - {MIXTURE})
+        rest = rest_of(stems[0])
         if len(stems) == 1:
-            stems = (*stems, rest_of(stems[0]))
+            stems = (*stems, rest)
         name = files[MIXTURE].stem if files[MIXTURE].stem != MIXTURE else files[MIXTURE].parent.name
-        tracks.append(Track(name, "pairs", path, stems, tuple(files.items())))
+        tracks.append(Track(name, "pairs", path, stems, tuple(files.items()), rest))
     return keep(tracks, only)
 
 
@@ -183,11 +184,13 @@ def find_in_index(
 def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Track:
     """A song of a data set."""
     known = tuple(stem for stem in stems if stem in (*source.files, *source.silent))
+    rest = ""
     if len(known) == 1 and MIXTURE in source.files:
-        known = (*known, rest_of(known[0]))
+        rest = rest_of(known[0])
+        known = (*known, rest)
     if len(known) < 2:
         raise AudioError(f"{source.name} in {path} has {len(known)} stems: expected two or more")
-    return Track(source.name, subset, path, known, tuple(source.parts))
+    return Track(source.name, subset, path, known, tuple(source.parts), rest)
 
 
 def ordered(stems: Iterable[str]) -> tuple[str, ...]:

@@ -43,8 +43,10 @@ class Track:
         Whose sum the mixture is.
     sources
         Names and files of a track that is not MUSDB18's, see
-        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, or the rest,
-        one with several is their sum.
+        `unetsep.train.evaluation.own_songs`; a stem without a file is silent, one with several is
+        their sum.
+    rest
+        The stem that is the mixture minus the others, if it has no file.
     """
 
     name: str
@@ -52,15 +54,22 @@ class Track:
     path: Path
     stems: tuple[str, ...] = STEMS
     sources: tuple[tuple[str, Path], ...] = ()
+    rest: str = ""
+
+    @property
+    def parts(self) -> list[tuple[str, Path]]:
+        """All files that are read for this track, with what they are of; ``""`` is all of it."""
+        if self.sources:
+            return list(self.sources)
+        if self.path.is_file():
+            return [("", self.path)]
+        files = sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
+        return [(path.stem, path) for path in files]
 
     @property
     def files(self) -> list[Path]:
         """All files that are read for this track."""
-        if self.sources:
-            return [path for _, path in self.sources]
-        if self.path.is_file():
-            return [self.path]
-        return sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
+        return [path for _, path in self.parts]
 
     def sample_rate(self) -> int:
         """In Hz, by the header of a file."""
@@ -206,7 +215,7 @@ def _read_own(track: Track, duration: float | None) -> TrackAudio:
     mixture = signals.get("mixture", known)
     for stem in track.stems:
         if stem not in signals:  # the rest of a pair, or a stem that is known to be silent
-            rest = "mixture" in signals and len(track.stems) == 2 and stem == track.stems[1]
+            rest = "mixture" in signals and stem == track.rest
             signals[stem] = mixture - known if rest else np.zeros_like(mixture)
     return TrackAudio(mixture, {stem: signals[stem] for stem in track.stems}, rates.pop())
 

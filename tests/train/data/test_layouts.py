@@ -17,6 +17,9 @@ from unetsep.errors import AudioError
 from unetsep.train.data.cache import load
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.run_data import find_data, load_recordings
+from unetsep.train.evaluation.compare import compare
+from unetsep.train.evaluation.estimates import baseline_methods
+from unetsep.train.evaluation.evaluate import Settings, evaluate
 from unetsep.train.evaluation.own_songs import find_in_index, find_moisesdb
 from unetsep.train.evaluation.tracks import read_track
 
@@ -173,6 +176,28 @@ def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_p
     found = {each["name"]: each["scores"]["SDR"]["vocals"]["value"] for each in scores}
     assert found["none"] == pytest.approx(20 * np.log10(4), abs=1)
     assert found["oracle-1"] > 0
+
+
+def test_the_name_of_a_song_leads_nowhere(tmp_path: Path) -> None:
+    entry = {"split": "test"}
+    for number, stem in enumerate(("vocals", "drums")):
+        write(tmp_path / "audio" / f"{stem}.wav", number)
+        entry[stem] = f"audio/{stem}.wav"
+    path, out = tmp_path / "index.json", tmp_path / "deep" / "out"
+    names = ("../../../escaped", "a/b", "..\\c", "plain. name")
+    path.write_text(json.dumps({"tracks": dict.fromkeys(names, entry)}))
+    settings = Settings(out)
+    found = evaluate(find_in_index(path), baseline_methods("mixture"), settings)
+    assert [each.track for each in found] == list(names)
+    assert sorted(tmp_path.rglob("*.json")) == sorted(
+        [path, *(out / "mixture" / "test" / f"{name}.json" for name in (
+            ".._.._.._escaped", "a_b", ".._c", "plain. name"
+        ))]
+    )  # fmt: skip
+    assert len(compare(out / "mixture", out / "mixture")) == 2
+    path.write_text(json.dumps({"tracks": dict.fromkeys(("a/b", "a_b"), entry)}))
+    with pytest.raises(ValueError, match="two tracks are called 'a_b'"):
+        evaluate(find_in_index(path), baseline_methods("mixture"), settings)
 
 
 def test_keys_and_missing_files_are_those_of_mirdata(tmp_path: Path) -> None:

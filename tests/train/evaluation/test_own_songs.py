@@ -89,6 +89,35 @@ def test_a_pair_is_a_mixture_and_one_stem(tmp_path: Path) -> None:
     assert outcome.scores.median("vocals") > 0
 
 
+def test_a_stem_that_is_declared_silent_is_not_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "test" / "a"
+    write(folder / "vocals.wav", 1)
+    write(folder / "mixture.wav", 2)
+    (folder / "song.json").write_text(json.dumps({"silent": ["drums"]}))
+    (track,) = find_songs(tmp_path, "test")
+    assert track.stems == ("vocals", "drums")
+    assert not read_track(track).references["drums"].any()
+
+
+def test_other_audio_of_the_same_length_is_scored_again(tmp_path: Path) -> None:
+    def score() -> bool:
+        tracks = read_pairs(tmp_path / "pairs.csv")
+        (outcome,) = evaluate(tracks, baseline_methods("mixture"), Settings(tmp_path / "out"))
+        assert outcome.scores is not None
+        return outcome.reused
+
+    for number, name in enumerate(("song", "a", "b")):
+        write(tmp_path / f"{name}.wav", number)
+    (tmp_path / "pairs.csv").write_text("mixture,vocals,drums\nsong.wav,a.wav,b.wav\n")
+    assert [score(), score()] == [False, True]
+    write(tmp_path / "a.wav", 9)
+    assert [score(), score()] == [False, True]
+    (tmp_path / "pairs.csv").write_text("mixture,drums,vocals\nsong.wav,a.wav,b.wav\n")
+    assert [score(), score()] == [False, True]
+    (tmp_path / "pairs.csv").write_text("mixture,drums,bass\nsong.wav,a.wav,b.wav\n")
+    assert [score(), score()] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

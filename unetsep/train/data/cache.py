@@ -212,11 +212,16 @@ def _content_hash(path: Path, folder: Path) -> str:
     note = folder / "hashes" / name
     if note.exists():
         return note.read_text()
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
+    found = file_hash(path)
     note.parent.mkdir(exist_ok=True)
     write_atomically(note, found)
     return found
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
 
 
 _HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11 and later

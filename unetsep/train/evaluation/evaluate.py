@@ -120,7 +120,7 @@ def evaluate(
         If a process dies or results cannot be written.
     """
     _check_names([method.name for method in methods], "methods")
-    _check_names([track.name for track in tracks], "tracks")
+    _check_names([results.file_name(track) for track in tracks], "tracks")
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     work = functools.partial(score_track, methods=tuple(methods), settings=settings)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,13 @@ import numpy as np
 from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
+from ..data.cache import file_hash
 from .scoring import METRICS, TrackScores
 from .stem_sets import Sources
 from .tracks import Track
 
 # Raise this when scores change for the same audio.
-SCORER_VERSION = 2
+SCORER_VERSION = 3
 # museval rounds to this many decimals.
 DECIMALS = 5
 MUSEVAL_LAYOUT = "0.4.1"
@@ -42,7 +44,7 @@ class Origin:
         What made the estimates: a model's hash and settings, a baseline's name, or names,
         sizes and times of the estimates' files.
     track
-        Names and sizes of the track's files.
+        See `track_origin`.
     duration
         Seconds that were scored, None for all.
     """
@@ -62,13 +64,19 @@ class Origin:
 
 
 def track_origin(track: Track) -> list[Any]:
-    """Names and sizes of a track's files, so that other audio under the name is noticed."""
-    return [[path.name, path.stat().st_size] for path in track.files]
+    """A track's stems, its rest, and of each file the stem, the name and the content's SHA-256."""
+    files = [[stem, path.name, file_hash(path)] for stem, path in track.parts]
+    return [list(track.stems), track.rest, files]
+
+
+def file_name(track: Track) -> str:
+    """A track's name as that of a file: what separates folders in it becomes ``_``."""
+    return re.sub(r"[\x00-\x1f/\\]", "_", track.name)
 
 
 def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:
     """Where the scores of a method on a track are; a set that was asked for has its own folder."""
-    return output / "-".join(sources) / method / track.folder / f"{track.name}.json"
+    return output / "-".join(sources) / method / track.folder / f"{file_name(track)}.json"
 
 
 def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.runs import log, run
-from tests.train.synthetic import song, songs, tiny
+from tests.train.runs import CPU, log, run
+from tests.train.synthetic import RATE, pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.separator import Separator
+from unetsep.train.config import TrainingError
+from unetsep.train.data.recording import recording_from_arrays
 from unetsep.train.datamodule import watched_recordings
-from unetsep.train.validation import combine, recording_sdr
+from unetsep.train.fit import fit
+from unetsep.train.validation import check_defined, combine, recording_sdr
 
 
 def test_a_set_has_the_mean_of_its_recordings_without_those_that_have_no_sdr() -> None:
@@ -21,6 +24,20 @@ def test_a_set_has_the_mean_of_its_recordings_without_those_that_have_no_sdr() -
     assert (scores["bass"], scores["drums"]) == (4.0, 4.0)
     assert np.isnan(scores["other"])
     assert np.isnan(scores["mean"])
+
+
+def test_a_validation_without_any_score_is_refused(tmp_path: Path) -> None:
+    """Each stem sounds, but never all of them in one second."""
+    stems = {stem: pcm(i, 3 * RATE) for i, stem in enumerate(STEMS)}
+    stems["drums"][:RATE], stems["bass"][RATE:] = 0, 0
+    never = recording_from_arrays("never", stems, split="valid")
+    train, _ = songs()
+    for valid in ([never], [song(8, split="valid").without(["bass"])], []):
+        with pytest.raises(TrainingError, match="has all of vocals, drums, bass, other, so that"):
+            fit(tiny(), train, valid, tmp_path, machine=CPU)
+        assert list(tmp_path.iterdir()) == []
+    check_defined([never, song(8)], STEMS)
+    check_defined([never], ("vocals", "drums", "other"))
 
 
 def test_watched_recordings_are_whole_ones_of_the_base_spread_evenly() -> None:

@@ -38,6 +38,7 @@ from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule, fresh_network
+from .validation import check_defined
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ def fit(
     """
     run, machine = Path(run), machine or Machine()
     keep_freed_memory()
+    if not config.all_songs:  # which chooses nothing by its scores
+        check_defined(valid, config.model.stems)
     with _alone(run):
         first_step = check_resumable(run / LAST, config) if resume else 0
         if is_main_process():

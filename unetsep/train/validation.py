@@ -17,8 +17,12 @@ from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
 from ..separator import Separator
+from .config import TrainingError
 from .data.recording import UNKNOWN, Recording
 from .evaluation.sdr import frame_sdr, median
+
+# Samples of a frame: a second.
+FRAME = 44_100
 
 
 class Separators:
@@ -72,6 +76,40 @@ def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.
             np.stack([signals.get(stem, silence) for stem in separator.stems]),
             np.stack([estimates[stem] for stem in separator.stems]),
         )
+    )
+
+
+def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None:
+    """Make sure before a run that its validation will have a score.
+
+    Parameters
+    ----------
+    recordings
+        To validate on.
+    stems
+        Of the model.
+
+    Raises
+    ------
+    TrainingError
+        If in no second of any recording all stems sound.
+    """
+    if not any(_sound_at_once(recording, stems) for recording in recordings):
+        raise TrainingError(
+            f"no second of the {len(recordings)} recordings to validate on has all of "
+            f"{', '.join(stems)}, so that no SDR is defined: name others, or --targets that sound "
+            "at once"
+        )
+
+
+def _sound_at_once(recording: Recording, stems: Sequence[str]) -> bool:
+    """Whether there is a frame that counts, see `frame_sdr`."""
+    if not set(stems) <= set(recording.names):
+        return False
+    window = min(FRAME, recording.samples) or 1
+    return any(
+        all(recording.stem(stem)[start : start + window].sum(axis=1).any() for stem in stems)
+        for start in range(0, recording.samples - window + 1, window)
     )
 
 

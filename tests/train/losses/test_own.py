@@ -74,9 +74,14 @@ def detached(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
     )
 
 
+def constant(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return ((estimate.detach() - in_phase).square() + quadrature.square()).mean()
+
+
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
+        (constant, "constant must have a gradient by the estimate: is it detached"),
         (by_bin, "by_bin must return a scalar tensor, got torch.Size"),
         (negative, "must be positive for a wrong estimate"),
         (offset, "must be zero at the target"),
@@ -135,11 +140,17 @@ def test_an_installed_package_may_have_losses(
         ("bad.py:other", "cannot be imported: .* has no attribute 'other'"),
         ("bad.py:number", "is 5: expected a function of three arrays"),
         ("bad.py:mse", "there is a loss 'mse' already"),
+        ("bad.py:two", r"--loss bad.py:two fails: TypeError: two\(\) takes 2 positional arguments"),
+        ("bad.py:broken", "--loss bad.py:broken fails: ZeroDivisionError: division by zero"),
+        ("worse.py:mine", "--loss worse.py:mine cannot be imported: NameError: name 'nothing'"),
     ],
 )
 def test_what_cannot_be_a_loss_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
     code = "number = 5\ndef mse(estimate, in_phase, quadrature):\n    return estimate.mean()\n"
+    code += "def two(estimate, in_phase):\n    return estimate.mean()\n"
+    code += "def broken(*parts):\n    return 1 / 0\n"
     (tmp_path / "bad.py").write_text(code)
+    (tmp_path / "worse.py").write_text("mine = nothing\n")
     with pytest.raises(TrainingError, match=message):
         add_loss(text)
 

@@ -82,10 +82,13 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
     LOSSES[name] = entry
     try:
         check(name)
-    except BaseException:
+    except BaseException as error:
         if known_entry is None:
             del LOSSES[name]
-        raise
+        if isinstance(error, ValueError) or not isinstance(error, Exception):
+            raise
+        # Whatever code of others raises: a number of arguments, a shape, a name.
+        raise TrainingError(f"--loss {text} fails: {_named(error)}") from error
     where = str(path) if source.endswith(".py") else source
     return name, {
         "from": f"{where}:{place.rpartition(':')[2]}",
@@ -109,9 +112,16 @@ def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
         raise TrainingError(f"--loss {text}: there is no file {source}") from error
     except (ImportError, AttributeError, TypeError, SyntaxError) as error:
         raise TrainingError(f"--loss {text} cannot be imported: {error}") from error
+    except Exception as error:  # whatever code of others raises
+        raise TrainingError(f"--loss {text} cannot be imported: {_named(error)}") from error
     if not callable(value) and not isinstance(value, LossEntry):
         raise TrainingError(f"--loss {text} is {value!r}: expected a function of three arrays")
     return value, path.resolve()
+
+
+def _named(error: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
 
 
 def _module(source: str) -> Any:
@@ -208,6 +218,7 @@ def check(
     ):
         point = parts[0].clone().requires_grad_()
         found = function(point, *parts[1:])
+        demand(found.requires_grad, "must have a gradient by the estimate: is it detached?")
         (gradient,) = torch.autograd.grad(found, point)
         demand(bool(found.isfinite()), f"must be finite {where}, got {float(found.detach())}")
         demand(bool(gradient.isfinite().all()), f"must have a finite gradient {where}")

@@ -127,6 +127,24 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         refuse_test(tmp_path / "test")
 
 
+def test_a_stem_of_a_song_is_found_in_any_case_and_once(tmp_path: Path) -> None:
+    song = tmp_path / "train" / "one"
+    write(song / "Vocals", 0, suffix=".WAV")
+    write(song / "._drums", 0)
+    (source,) = SongFolders().find(tmp_path, STEMS)
+    assert source.files == {"vocals": song / "Vocals.WAV"}
+    write(song / "wet" / "vocals", 1)
+    message = r"has two files of vocals, Vocals\.WAV and wet/vocals\.wav: keep one"
+    with pytest.raises(AudioError, match=message):
+        SongFolders().find(tmp_path, STEMS)
+
+
+def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "bass" / "a", 0)
+    (tmp_path / "bass" / "._a.wav").write_bytes(b"attributes")
+    assert [source.name for source in Pools().find(tmp_path, STEMS)] == ["bass/a"]
+
+
 def pool(root: Path, count: int = 3) -> list[Source]:
     for i in range(count):
         write(root / "bass" / f"take{i}", i, 4000)

@@ -160,6 +160,8 @@ def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_p
     (track,) = find_in_index(path)
     audio = read_track(track)
     assert track.stems == ("vocals", "accompaniment")
+    (other,) = find_in_index(path, "train", stems=("vocals", "drums"))  # not its silent bass
+    assert other.stems == ("vocals", "drums")
     np.testing.assert_array_equal(audio.mixture, signals[5])
     np.testing.assert_allclose(audio.references["accompaniment"], signals[5] - signals[4])
     (track,) = find_in_index(path, "train")
@@ -263,6 +265,7 @@ def test_multitracks_of_mirdata_are_songs(tmp_path: Path) -> None:
         ('{"tracks": {"a": {"vocals": "none.wav"}}}', "names a file that is not there"),
         ('{"tracks": {"a": {"vocals": 3}}}', "3 is no path and no list of paths"),
         ('{"tracks": {"a": {"split": "dev"}}}', "a: the split is 'dev', expected one of train"),
+        ('{"tracks": {"a": {"silent": ["basss"]}}}', "a: silent 'basss' is no stem: expected voc"),
         ('{"tracks": {"a": {"voice": "x.wav"}}}', "names no songs with any of vocals"),
     ],
 )
@@ -298,8 +301,7 @@ def test_audio_of_a_test_folder_is_never_trained_on(tmp_path: Path) -> None:
     (tmp_path / "d" / "train").mkdir()
     (tmp_path / "d" / "train" / "t0").symlink_to("../test/t0")
     index, within = tmp_path / "index.json", tmp_path / "a" / "test" / "index.json"
-    entry = {"tracks": {"t0": {"vocals": "c/test/t0/vocals.wav"}}}
-    index.write_text(json.dumps(entry))
+    index.write_text(json.dumps({"tracks": {"t0": {"vocals": "c/test/t0/vocals.wav"}}}))
     within.write_text(json.dumps({"tracks": {"t0": {"vocals": "songs/train/t0/vocals.wav"}}}))
     cases = [("songs", songs), ("pools", pools), ("index", index), ("index", within)]
     cases += [("moisesdb", tmp_path / "a" / "test" / "moisesdb")]

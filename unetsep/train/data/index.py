@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import AudioError
+from .moisesdb import STEMS as USUAL
 from .sources import DatasetKind, Source
 
 SPLITS = ("train", "valid", "test")
@@ -81,9 +82,11 @@ class Index(DatasetKind):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             tracks, multitracks = content["tracks"], content.get("multitracks")
+            songs = multitracks or tracks
+            _check_silent(songs, stems)
             found = [
                 self._song(path, name, entry, wanted, tracks if multitracks else None)
-                for name, entry in (multitracks or tracks).items()
+                for name, entry in songs.items()
             ]
         except OSError as error:
             raise AudioError(f"{path} cannot be read: {error.strerror}") from error
@@ -92,10 +95,10 @@ class Index(DatasetKind):
                 f"{path} is no index, expected {{'tracks': {{SONG: {{STEM: [PATH, MD5]}}}}}}: "
                 f"{error!r}"
             ) from error
-        songs = [each for each in found if set(each.files) & set(stems)]
-        if not songs:
+        sources = [each for each in found if set(each.files) & set(stems)]
+        if not sources:
             raise AudioError(f"{path} names no songs with any of {', '.join(stems)}")
-        return songs
+        return sources
 
     def _song(
         self,
@@ -125,6 +128,15 @@ class Index(DatasetKind):
         return Source(
             name, self.name, split, files, tuple(s for s in stems if s in silent and s not in files)
         )
+
+
+def _check_silent(songs: dict[str, dict[str, Any]], stems: Sequence[str]) -> None:
+    """Refuse silent stems that are none: neither usual, nor of the run, nor of any song."""
+    known = {*USUAL, *stems, *(_stem(key) for entry in songs.values() for key in entry)}
+    for name, entry in songs.items():
+        for stem in entry.get("silent", ()):
+            if stem not in known:
+                raise ValueError(f"{name}: silent {stem!r} is no stem: expected {', '.join(stems)}")
 
 
 def _stem(key: str) -> str:

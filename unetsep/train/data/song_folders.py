@@ -28,7 +28,7 @@ class SongFolders(DatasetKind):
         folder = root / "train"
         sources = []
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            files = {file.stem: file for file in audio_files(path) if file.stem in stems}
+            files = _stems(path, stems)
             if files:
                 listed, weight = _described(path / "song.json", stems)
                 silent = tuple(stem for stem in listed if stem not in files)
@@ -40,6 +40,22 @@ class SongFolders(DatasetKind):
                 f"{{{','.join(stems)}}}{{{','.join(AUDIO_SUFFIXES)}}}"
             )
         return sources
+
+
+def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
+    """The file of each stem that a song has, by its name in whatever case."""
+    names = {stem.lower(): stem for stem in stems}
+    files: dict[str, Path] = {}
+    for path in audio_files(folder):
+        stem = names.get(path.stem.lower())
+        if stem in files:
+            raise AudioError(
+                f"{folder} has two files of {stem}, {files[stem].relative_to(folder)} and "
+                f"{path.relative_to(folder)}: keep one, or give the other another name"
+            )
+        if stem is not None:
+            files[stem] = path
+    return files
 
 
 def _described(described: Path, stems: Sequence[str]) -> tuple[list[str], float]:

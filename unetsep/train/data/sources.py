@@ -105,10 +105,14 @@ class DatasetKind:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Audio files below a folder, without those in folders called ``test``."""
+    """Audio files below a folder, without those in folders called ``test``.
+
+    Nor what macOS puts beside files on disks of other systems, ``._<name>``, which is no audio.
+    """
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts[:-1]
-        if path.suffix.lower() in AUDIO_SUFFIXES and "test" not in map(str.lower, inside):
+        audio = path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
+        if audio and "test" not in map(str.lower, inside):
             yield path
 
 

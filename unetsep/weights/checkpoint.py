@@ -100,6 +100,11 @@ def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
     half
         Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
         input statistics) stay fp32: running variances overflow fp16.
+
+    Raises
+    ------
+    WeightsError
+        If a weight is NaN or infinite, or becomes infinite in half precision.
     """
     import torch
     from safetensors.torch import save
@@ -109,5 +114,8 @@ def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
         tensor = value.detach().cpu().contiguous()
         if half and tensor.dim() >= 2:
             tensor = tensor.to(torch.float16)
+        if not tensor.isfinite().all():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(f"tensor {name!r} of the network holds NaN or infinity as {kind}")
         tensors[name] = tensor
     return bytes(save(tensors, metadata={"config": network.config.to_json()}))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.train.synthetic import MODEL, songs
+from unetsep.network.unet import UNet
 from unetsep.train.config import TrainingError
 from unetsep.train.release.export import export_run, sdr_change
+from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
 from unetsep.weights.manifest import read_manifest
 
@@ -31,3 +35,28 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
     assert list(read_manifest(manifest).checkpoints) == ["l1", "mel_mse", "renamed"]
     with pytest.raises(TrainingError, match=r"holds no best-mse.safetensors"):
         export_run(whole, loss="mse")
+
+
+def test_weights_that_half_precision_cannot_hold_are_not_exported(
+    tmp_path: Path, whole: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
+    network = load_network(run / "best-l1.safetensors")
+    scale = 1e7  # of the first convolution, which BatchNorm takes back
+    state = network.state_dict()
+    state["encoder.0.0.weight"] *= scale
+    state["encoder.0.1.running_mean"] *= scale
+    state["encoder.0.1.running_var"] *= scale**2
+    (run / "best-l1.safetensors").write_bytes(serialize(network, half=False))
+    with pytest.raises(TrainingError, match=r"best-l1\.safetensors .*0\.0\.weight.*float16"):
+        export_run(run, loss="l1")
+    assert not (run / "export" / "l1.safetensors").exists()
+
+
+def test_a_network_without_scores_differs_without_limit_from_one_that_has_them() -> None:
+    network, broken = UNet(MODEL).eval(), UNet(MODEL).eval()
+    for parameter in broken.parameters():
+        parameter.data.fill_(math.nan)
+    valid = songs()[1]
+    assert sdr_change(network, broken, valid) == math.inf
+    assert sdr_change(network, network, valid) == 0

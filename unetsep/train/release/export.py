@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import WeightsError
 from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator
@@ -96,6 +97,7 @@ def export_run(
     ------
     TrainingError
         If there is nothing to export, or half precision changes the SDR by 0.01 dB or more.
+        A weight that half precision cannot hold is refused with or without recordings.
     """
     run = Path(run)
     found = sorted(run.glob("best-*.safetensors"))
@@ -111,7 +113,10 @@ def export_run(
         trained = path.stem.removeprefix("best-")
         called = name or trained
         network = load_network(path)
-        half = build_network(serialize(network), called)
+        try:
+            half = build_network(serialize(network), called)
+        except WeightsError as error:
+            raise TrainingError(f"{path} cannot be exported: {error}") from error
         if isinstance(network, Guided) and isinstance(half, Guided):
             half.attach(network.guide)
         change = sdr_change(network, half, valid) if valid else None
@@ -131,7 +136,10 @@ def export_run(
 
 
 def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Recording]) -> float:
-    """Largest difference of any stem's SDR over a set of recordings, in dB."""
+    """Largest difference of any stem's SDR over a set of recordings, in dB.
+
+    Infinite if only the other network has no SDR where the one has: it gives silence or NaN.
+    """
     stems = one.config.stems
     separators = [Separator(each, precision="fp32") for each in (one, other)]
     table = np.stack(
@@ -140,6 +148,8 @@ def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Record
             for recording in recordings
         ]
     )
+    if (np.isfinite(table[:, 0]) & ~np.isfinite(table[:, 1])).any():
+        return math.inf
     scores = combine(table, ("one", "other"), stems)
     changes = [abs(scores["one"][stem] - scores["other"][stem]) for stem in stems]
     return max((change for change in changes if math.isfinite(change)), default=0.0)

@@ -5,8 +5,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
-from unetsep.storage import open_atomically, write_atomically
+from unetsep.storage import locked, open_atomically, write_atomically
 
 
 def test_text_and_bytes_are_written_whole_and_replace_what_was_there(tmp_path: Path) -> None:
@@ -58,3 +59,21 @@ def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
     write_atomically(tmp_path / "atomic", b"")
     plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
     assert plain == atomic
+
+
+def test_a_lock_is_held_in_the_block_and_by_nobody_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a"
+    other = FileLock(tmp_path / "folder" / ".a.lock", blocking=False)
+
+    def fail() -> None:
+        with locked(path):
+            with pytest.raises(Timeout):
+                other.acquire()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with other:
+        pass
+    with locked(path):
+        path.write_text("")

@@ -1,4 +1,4 @@
-"""Where the user's own models live, and files that appear only when they are complete."""
+"""Where the user's own models live, locks, and files that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -29,6 +29,30 @@ def user_folder() -> Path:
     else:
         data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return data / "unetsep"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process, or thread, at a time is in a block for a file; others wait.
+
+    The lock is ``.<name>.lock`` beside the file, and ends with the process. It stays where it
+    is: who waits for a lock that is deleted would hold another one than who comes after.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made if need be.
+
+    Raises
+    ------
+    OSError
+        If the lock cannot be made.
+    """
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 @contextlib.contextmanager

@@ -179,6 +179,7 @@ def test_an_imported_model_works_like_any_other(tmp_path, home):
     for name, value in load_network("spleeter-2stems").state_dict().items():
         assert torch.equal(value, expected[name])
     assert sorted(path.name for path in home.iterdir()) == [
+        ".models.json.lock",
         "models.json",
         "spleeter-2stems.safetensors",
     ]

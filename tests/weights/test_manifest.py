@@ -4,7 +4,8 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import open_data
@@ -199,6 +200,26 @@ def test_a_model_of_the_users_is_added_whole_or_not_at_all(
     (tmp_path / "third.safetensors").rmdir()
     assert sorted(tmp_path.iterdir()) == before
     assert list(manifests.user_models().checkpoints) == ["mine", "other"]
+
+
+@pytest.mark.parametrize("add", [add_to_manifest, lambda _, entry: add_user_model(entry, b"x")])
+def test_what_another_process_adds_is_not_lost(
+    add: Callable[[Path, Checkpoint], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    path = tmp_path / manifests.USER_MANIFEST
+    one, other = (dataclasses.replace(entry(n, []), source={"kind": "x"}) for n in ("one", "other"))
+
+    @contextmanager
+    def locked(wanted: Path) -> Iterator[None]:
+        assert wanted == path
+        write_manifest(path, manifests.Manifest().including(other))  # who had it before
+        yield
+        assert set(read_manifest(path).checkpoints) == {"one", "other"}
+
+    monkeypatch.setattr(manifests, "locked", locked)
+    add(path, one)
+    assert set(read_manifest(path).checkpoints) == {"one", "other"}
 
 
 def test_a_model_answers_to_its_other_names() -> None:

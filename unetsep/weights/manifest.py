@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from ..storage import open_atomically, user_folder, write_atomically
+from ..storage import locked, open_atomically, user_folder, write_atomically
 from .datasets import DataSet, collect_datasets, refer, resolve
 
 PACKAGE = Path(__file__).parent.parent
@@ -267,8 +267,9 @@ def add_to_manifest(path: Path, entry: Checkpoint) -> None:
 
     The first entry of a new manifest becomes its default.
     """
-    content = read_manifest(path).including(entry)
-    write_manifest(path, replace(content, default=content.default or entry.name))
+    with locked(path):
+        content = read_manifest(path).including(entry)
+        write_manifest(path, replace(content, default=content.default or entry.name))
 
 
 def add_user_model(entry: Checkpoint, content: bytes) -> None:
@@ -287,17 +288,17 @@ def add_user_model(entry: Checkpoint, content: bytes) -> None:
         If the folder cannot be written to; all is then as before.
     """
     folder = user_folder()
-    text = format_json(user_models().including(entry).to_dict()) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Both files are complete before the first gets its name, which is the checkpoint.
-        with (
-            open_atomically(folder / USER_MANIFEST) as listing,
-            open_atomically(entry.path) as checkpoint,
-        ):
-            listing.write(text.encode())
-            listing.flush()
-            checkpoint.write(content)
+        with locked(folder / USER_MANIFEST):
+            text = format_json(user_models().including(entry).to_dict()) + "\n"
+            # Both files are complete before the first gets its name, which is the checkpoint.
+            with (
+                open_atomically(folder / USER_MANIFEST) as listing,
+                open_atomically(entry.path) as checkpoint,
+            ):
+                listing.write(text.encode())
+                listing.flush()
+                checkpoint.write(content)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
 

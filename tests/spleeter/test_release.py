@@ -8,18 +8,21 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from filelock import FileLock, Timeout
 
 from unetsep.cli import main
 from unetsep.errors import WeightsError
 from unetsep.spleeter import release
 from unetsep.spleeter.bundle_files import read_bundle
-from unetsep.spleeter.convert import build
+from unetsep.spleeter.convert import build, import_spleeter
 from unetsep.weights.load import load_network
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "spleeter"
@@ -151,6 +154,46 @@ def test_a_download_that_was_complete_is_not_fetched_again(server: Server, home:
     part = home / "downloads" / "2stems.tar.gz.part"
     part.write_bytes(server.files["/2stems.tar.gz"])
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+
+
+def test_an_archive_is_downloaded_by_one_process_at_a_time(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FileLock(home / ".2stems.tar.gz.lock", blocking=False)
+    download = release.download
+
+    def download_alone(*given: Any, **options: Any) -> Path:
+        with pytest.raises(Timeout):
+            other.acquire()
+        return download(*given, **options)
+
+    monkeypatch.setattr(release, "download", download_alone)
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+    assert len(server.asked) == 1
+
+
+def test_who_waited_for_another_takes_what_it_imported(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def locked(_: Path) -> Iterator[None]:
+        import_spleeter(FIXTURE / "2stems")  # by the one who had the lock
+        yield
+
+    monkeypatch.setattr(release, "locked", locked)
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+    assert server.asked == []
+
+
+def test_a_damaged_import_is_made_again(server: Server, home: Path) -> None:
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+    (home / "spleeter-2stems.safetensors").write_bytes(b"damaged")
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+    assert same_as_fixture("spleeter-2stems", "2stems")
+    (home / "spleeter-2stems.safetensors").unlink()
+    assert run("spleeter-2stems", "--from", FIXTURE / "2stems").exit_code == 0
+    assert same_as_fixture("spleeter-2stems", "2stems")
+    assert len(server.asked) == 2
 
 
 def test_another_file_is_deleted_and_nothing_imported(server: Server, home: Path) -> None:

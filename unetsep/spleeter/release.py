@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import WeightsError
-from ..storage import user_folder
-from ..weights.manifest import Checkpoint, all_models
+from ..storage import locked, user_folder
+from ..weights.manifest import Checkpoint, user_models
 from .convert import import_spleeter
 
 ADDRESS = "https://github.com/deezer/spleeter/releases/download/v1.4.0"
@@ -45,7 +46,7 @@ def get(
     address: str | None = None,
     progress: Downloaded | None = None,
 ) -> Checkpoint:
-    """The model of a name, downloaded and imported unless the user has it.
+    """The model of a name, downloaded and imported unless the user has it intact.
 
     Parameters
     ----------
@@ -66,16 +67,31 @@ def get(
     """
     match = PATTERN.fullmatch(name)
     assert match, name
-    known = all_models().checkpoints.get(name)
-    if known is not None and known.source and known.path.is_file():
-        return known
+    imported = _imported(name)
+    if imported is not None:
+        return imported
     archive, band = match[1], match[2] or "11khz"
-    path = source or download(archive, address=address, progress=progress)
-    entry = import_spleeter(
-        path, name=name, band=band, stems=int(archive[0]), overwrite=known is not None
-    )
-    if source is None:
-        path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            # Processes that want one archive wait for the first, and find what it imported.
+            stack.enter_context(locked(user_folder() / f"{archive}.tar.gz"))
+        except OSError as error:
+            raise WeightsError(f"{user_folder()} cannot be written to: {error.strerror}") from error
+        imported = _imported(name)
+        if imported is not None:
+            return imported
+        path = source or download(archive, address=address, progress=progress)
+        entry = import_spleeter(path, name=name, band=band, stems=int(archive[0]), overwrite=True)
+        if source is None:
+            path.unlink(missing_ok=True)
+        return entry
+
+
+def _imported(name: str) -> Checkpoint | None:
+    """The user's model of a name, unless its file is gone or damaged."""
+    entry = user_models().checkpoints.get(name)
+    if entry is None or not entry.path.is_file() or _sha256(entry.path) != entry.sha256:
+        return None
     return entry
 
 
@@ -84,6 +100,7 @@ def download(
 ) -> Path:
     """One of `ARCHIVES`, as ``<user folder>/downloads/<archive>.tar.gz``.
 
+    Two downloads of one archive at a time would spoil each other's file: `get` sees to it.
     Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 
     Raises
@@ -165,13 +182,18 @@ def _failure(url: str, error: Exception, partial: Path) -> str:
 
 
 def _check(path: Path, url: str, expected: str) -> None:
+    sha256 = _sha256(path)
+    if sha256 != expected:
+        path.unlink()
+        raise WeightsError(
+            f"{url} was damaged or replaced: its SHA-256 is {sha256[:12]}..., "
+            f"expected {expected[:12]}...; it was deleted, try again later"
+        )
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-    if digest.hexdigest() != expected:
-        path.unlink()
-        raise WeightsError(
-            f"{url} was damaged or replaced: its SHA-256 is {digest.hexdigest()[:12]}..., "
-            f"expected {expected[:12]}...; it was deleted, try again later"
-        )
+    return digest.hexdigest()

@@ -51,6 +51,16 @@ def test_a_file_too_large_for_a_checkpoint_is_not_read(tmp_path: Path) -> None:
         load_network(path)
 
 
+def test_a_damaged_manifest_of_the_users_stops_no_published_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    (tmp_path / "models.json").write_text("{")
+    assert load_network("default").config.guide
+    with pytest.raises(WeightsError, match=r"models\.json is damaged"):
+        load_network("mine")
+
+
 @pytest.mark.usefixtures("file")
 def test_a_bundled_file_with_another_hash_is_not_used(publish: Callable[..., None]) -> None:
     publish()

@@ -14,7 +14,15 @@ from ..errors import WeightsError
 from ..storage import write_atomically
 from . import hub
 from .checkpoint import MAX_BYTES, build_network
-from .manifest import SUFFIX, Checkpoint, find_checkpoint, is_path, list_models, model_name
+from .manifest import (
+    SUFFIX,
+    Checkpoint,
+    find_checkpoint,
+    is_path,
+    manifest,
+    model_name,
+    user_models,
+)
 
 if TYPE_CHECKING:
     from ..network.masks import MaskNetwork
@@ -96,9 +104,13 @@ def load_guide(sha256: str, folder: Path | None, label: str) -> MaskNetwork:
 
 
 def _find_guide(sha256: str, folder: Path | None) -> Checkpoint | Path | None:
-    entry = next((each for each in list_models() if each.sha256 == sha256), None)
-    if entry is not None or folder is None:
-        return entry
+    # A published one is found even where the user's manifest is damaged.
+    for models in (manifest, user_models):
+        for entry in models().checkpoints.values():
+            if entry.sha256 == sha256:
+                return entry
+    if folder is None:
+        return None
     # By its name first: a folder may hold many checkpoints.
     named = _guide_file(sha256)
     files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from unetsep.app import choices
 from unetsep.app.choices import JobChoice, ModelOffer, formats, offered_names, safe_name
 from unetsep.audio.formats import CONTAINERS
 from unetsep.errors import WeightsError
-from unetsep.weights.manifest import list_models
+from unetsep.weights.manifest import add_user_model, list_models
 
 OFFERS = {
     "guided": ModelOffer.of("guided", ["vocals", "drums", "bass", "other"]),
@@ -83,6 +84,16 @@ def test_every_usual_model_and_every_format_has_plain_words() -> None:
     assert separate == list(choices.FORMAT_WORDS)
     assert {row["name"] for row in formats()} >= {"wav", "flac", "ogg", "mp3", "opus"}
     assert ModelOffer.of("l1", ["vocals"]).description == "Complex spectrogram L1."
+
+
+def test_imports_are_offered_by_the_names_that_they_answer_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    for name in ("mse-long", "mine"):  # the first answers no more: it is another name of fast
+        entry = dataclasses.replace(list_models()[0], name=name, source={"kind": "test"})
+        add_user_model(entry, b"")
+    assert offered_names(()) == ["guided", "fast", "open", "mine"]
 
 
 def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:

@@ -208,9 +208,11 @@ def test_a_band_must_be_one():
         import_spleeter(FIXTURE / "2stems", band="22khz")
 
 
-def test_unetseps_own_names_are_kept():
-    with pytest.raises(WeightsError, match="choose another"):
-        import_spleeter(FIXTURE / "2stems", name="default")
+@pytest.mark.parametrize("name", ["default", "fast", "mse-long"])
+def test_unetseps_own_names_are_kept(name):
+    for overwrite in (False, True):
+        with pytest.raises(WeightsError, match="is a model of unetsep: choose another"):
+            import_spleeter(FIXTURE / "2stems", name=name, overwrite=overwrite)
 
 
 def test_an_imported_file_that_changed_is_not_used():

@@ -222,6 +222,21 @@ def test_what_another_process_adds_is_not_lost(
     assert set(read_manifest(path).checkpoints) == {"one", "other"}
 
 
+@pytest.mark.parametrize("name", ["small", "petite"])
+def test_a_name_is_that_of_the_published_model_everywhere(
+    name: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    for each in (name, "mine"):
+        add_user_model(dataclasses.replace(entry(each, []), source={"kind": "test"}), b"x")
+    publish(aliases=["petite"])  # later than the import
+    assert manifests.find_checkpoint(name).name == "small"
+    assert [(each.name, bool(each.source)) for each in list_models()] == [
+        ("small", False),
+        ("mine", True),
+    ]
+
+
 def test_a_model_answers_to_its_other_names() -> None:
     assert manifests.model_name("mse-long") == "fast"
     assert manifests.find_checkpoint("mse-long") == manifests.find_checkpoint("fast")

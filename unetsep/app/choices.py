@@ -14,7 +14,7 @@ from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
 from ..paths import DEVICES
 from ..weights import hub
-from ..weights.manifest import find_checkpoint, is_path, manifest, model_name, user_models
+from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
 
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
@@ -89,7 +89,7 @@ def offered_names(names: Sequence[str]) -> list[str]:
     """
     published = manifest()
     usual = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
-    chosen = list(dict.fromkeys(names or [*usual, *user_models().checkpoints]))
+    chosen = list(dict.fromkeys(names or [*usual, *(e.name for e in list_models() if e.source)]))
     if len({model_name(name) for name in chosen}) < len(chosen):
         raise ValueError(f"--model {', '.join(chosen)}: expected different names")
     for name in chosen:

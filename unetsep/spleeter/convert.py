@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import WeightsError
 from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
-from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, all_models
+from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, manifest, user_models
 from .bundle_files import BundleFiles, read_bundle
 from .tensor_bundle import Entry, read_index, read_tensor
 
@@ -224,10 +224,9 @@ def _variable(target: str, layers: list[dict[str, list[str]]]) -> str:
 def _check_name(name: str, overwrite: bool) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(SUFFIX):
         raise ValueError(f"name {name!r}: expected letters, digits, dots and dashes")
-    entry = all_models().checkpoints.get(name)
-    if name == "default" or (entry and not entry.source):
+    if name == "default" or manifest().find(name):
         raise WeightsError(f"{name!r} is a model of unetsep: choose another --name")
-    if entry and not overwrite:
+    if name in user_models().checkpoints and not overwrite:
         raise WeightsError(
             f"there is already a model {name!r}: choose another --name or add --overwrite"
         )

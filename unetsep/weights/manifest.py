@@ -176,15 +176,19 @@ def user_models() -> Manifest:
 def all_models() -> Manifest:
     """The packaged manifest and, after it, the models that the user imported.
 
+    A name is that of the published model, as in `find_checkpoint`: an import that was first to
+    have it is left out.
+
     Raises
     ------
     WeightsError
         If either cannot be understood.
     """
     published, imported = manifest(), user_models()
+    own = {name: e for name, e in imported.checkpoints.items() if published.find(name) is None}
     return Manifest(
         published.default,
-        {**published.checkpoints, **imported.checkpoints},
+        {**published.checkpoints, **own},
         {**published.datasets, **imported.datasets},
     )
 

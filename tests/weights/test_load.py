@@ -1,14 +1,32 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import unetsep
+from tests.weights.conftest import SMALL
 from unetsep.errors import WeightsError
+from unetsep.network.guided import Guided, with_guide
+from unetsep.network.presets import spleeter_config
+from unetsep.network.unet import UNet
+from unetsep.weights import hub
 from unetsep.weights import manifest as manifests
-from unetsep.weights.load import load_network
+from unetsep.weights.checkpoint import build_network, serialize
+from unetsep.weights.load import fetch_model, load_network
+from unetsep.weights.manifest import Checkpoint, find_checkpoint
+
+VOCALS = dataclasses.replace(
+    spleeter_config(2, SMALL.filters),
+    stems=("vocals",),
+    networks="joint",
+    mask_exponent=0.0,
+    segment_frames=SMALL.segment_frames,
+)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
@@ -65,6 +83,81 @@ def test_a_damaged_manifest_of_the_users_stops_no_published_model(
 def test_a_bundled_file_with_another_hash_is_not_used(publish: Callable[..., None]) -> None:
     publish()
     with pytest.raises(WeightsError, match="damaged: its SHA-256"):
+        load_network("small")
+
+
+@pytest.fixture
+def guided(publish: Callable[..., None], tmp_path: Path) -> tuple[Path, Path]:
+    """A published model, and its guide, which is no model of the manifest; both bundled."""
+    torch.manual_seed(0)
+    guide = serialize(UNet(VOCALS).eval(), half=False)
+    sha256 = hashlib.sha256(guide).hexdigest()
+    content = serialize(with_guide(UNet(SMALL).eval(), build_network(guide, "guide"), sha256))
+    files = tmp_path / "small.safetensors", tmp_path / f"guide-{sha256[:12]}.safetensors"
+    for path, written in zip(files, (content, guide), strict=True):
+        path.write_bytes(written)
+    publish(sha256=hashlib.sha256(content).hexdigest(), config={"guide": sha256})
+    return files
+
+
+def test_a_guide_that_is_no_model_of_the_manifest_lies_beside_what_it_guides(
+    guided: tuple[Path, Path], tmp_path: Path
+) -> None:
+    network = load_network("small")
+    assert isinstance(network, Guided)
+    assert network.guide.config == VOCALS
+    assert fetch_model(manifests.find_checkpoint("small")) == guided[0]
+    guided[1].unlink()
+    with pytest.raises(WeightsError, match="is guided by a model that is not here"):
+        load_network("small")
+
+
+@pytest.mark.parametrize("how", [load_network, lambda name: fetch_model(find_checkpoint(name))])
+def test_a_guide_comes_from_the_hub_with_what_it_guides(
+    how: Callable[[str], object],
+    guided: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for path in guided:  # not bundled any more
+        path.rename(repository / path.name)
+    asked = []
+
+    def cached_file(entry: Checkpoint) -> Path | None:
+        asked.append((entry.repo_id, entry.revision, entry.file))
+        path = repository / entry.file
+        return path if path.is_file() else None
+
+    monkeypatch.setattr(hub, "cached_file", cached_file)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert how("small")
+    assert set(asked) == {("some/where", "main", path.name) for path in guided}
+    (repository / guided[1].name).unlink()
+    by_hand = rf"download {guided[1].name} and the file of small by hand into one folder"
+    with pytest.raises(WeightsError, match=by_hand):
+        how("small")
+
+
+def test_a_published_guide_that_was_got_by_hand_is_found_beside_what_it_guides(
+    guided: tuple[Path, Path], tmp_path: Path, publish: Callable[..., None]
+) -> None:
+    by_hand = tmp_path / "by hand"
+    by_hand.mkdir()
+    for path in guided:
+        path.rename(by_hand / path.name)
+    # On the hub, and not in the cache.
+    publish(sha256=hashlib.sha256((by_hand / guided[1].name).read_bytes()).hexdigest())
+    assert isinstance(load_network(by_hand / guided[0].name), Guided)
+
+
+def test_a_download_that_another_process_deletes_is_one_sentence(
+    publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    monkeypatch.setattr(hub, "cached_file", lambda _: tmp_path / "gone.safetensors")
+    with pytest.raises(WeightsError, match=r"gone\.safetensors cannot be read: .*; try again, or"):
         load_network("small")
 
 

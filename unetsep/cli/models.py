@@ -19,6 +19,7 @@ from rich.text import Text
 from ..errors import UnetsepError, WeightsError, how_to_install
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
+from ..weights.load import fetch_model
 from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
 
 # Who should take which model: what no manifest can know. "Take it ..."
@@ -213,10 +214,7 @@ def download(
             entry = get(name, source=source, address=address, progress=progress)
         else:
             entry = known[name]
-        if entry.source or entry.bundled:
-            yield f"{entry.name}: {entry.path}"
-        else:
-            yield f"{entry.name}: {hub.fetch(entry)}"
+        yield f"{entry.name}: {fetch_model(entry)}"
 
 
 def run_verify() -> bool:

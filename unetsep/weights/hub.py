@@ -37,7 +37,7 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def fetch(entry: Checkpoint) -> Path:
+def fetch(entry: Checkpoint, *, guided: str = "") -> Path:
     """Path of a checkpoint in the hub's cache, downloaded if it is not there.
 
     Parameters
@@ -45,35 +45,43 @@ def fetch(entry: Checkpoint) -> Path:
     entry
         What to get; its SHA-256 is compared before the path is returned, and files that
         differ are deleted from the cache.
+    guided
+        The model that it guides, if that is why it is needed: for the message.
 
     Raises
     ------
     WeightsError
         If it cannot be had; the message says what, from where, and what to do.
     """
-    return _fetch(entry)[0]
+    return _fetch(entry, guided)[0]
 
 
-def read(entry: Checkpoint) -> bytes:
+def read(entry: Checkpoint, *, guided: str = "") -> bytes:
     """The content of a checkpoint, from the cache or the hub: the very bytes that were checked.
 
     Like `fetch`, with the same errors.
     """
-    return _fetch(entry)[1]
+    return _fetch(entry, guided)[1]
 
 
-def _fetch(entry: Checkpoint) -> tuple[Path, bytes]:
+def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
+    by_hand = _by_hand(entry, guided)
     path = cached_file(entry)
     if path is None:
-        path = _download(entry)
-    content = path.read_bytes()
+        path = _download(entry, by_hand)
+    try:
+        content = path.read_bytes()
+    except OSError as error:  # another process may have deleted it
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror}; try again, or {by_hand}"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
         remove(path)
         raise WeightsError(
             f"{entry.file} from {_where(entry)} was damaged or replaced: its SHA-256 is "
             f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it was deleted, try again "
-            f"later or {_by_hand(entry)}"
+            f"later or {by_hand}"
         )
     return path, content
 
@@ -84,13 +92,13 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _download(entry: Checkpoint) -> Path:
+def _download(entry: Checkpoint, by_hand: str) -> Path:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise WeightsError(
             f"{entry.file} of {entry.repo_id} is not in {cache_folder()} and HF_HUB_OFFLINE is "
-            f"set: unset it, or {_by_hand(entry)}"
+            f"set: unset it, or {by_hand}"
         )
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -100,7 +108,7 @@ def _download(entry: Checkpoint) -> Path:
     except Exception as error:  # the boundary: anything may come out of the client
         raise WeightsError(
             f"{entry.file} could not be downloaded from {_where(entry)}: {_reason(error)}; check "
-            f"the connection (HTTPS_PROXY, HF_ENDPOINT), or {_by_hand(entry)}"
+            f"the connection (HTTPS_PROXY, HF_ENDPOINT), or {by_hand}"
         ) from error
     finally:
         logger.setLevel(level)
@@ -165,5 +173,10 @@ def _where(entry: Checkpoint) -> str:
     return f"{constants.ENDPOINT}/{entry.repo_id} (revision {entry.revision})"
 
 
-def _by_hand(entry: Checkpoint) -> str:
+def _by_hand(entry: Checkpoint, guided: str) -> str:
+    if guided:
+        return (
+            f"download {entry.file} and the file of {guided} by hand into one folder, and name the "
+            "path of the second: --model PATH"
+        )
     return f"download {entry.file} by hand and name its path: --model PATH"

@@ -7,6 +7,7 @@ is used.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,42 +49,70 @@ def load_network(model: str | Path) -> MaskNetwork:
     """
     if is_path(model):
         network = build_network(_read(Path(model)), str(model))
+        place: Path | Checkpoint = Path(model).parent
     else:
-        network = _published(find_checkpoint(model_name(model)))
+        entry = find_checkpoint(model_name(model))
+        network = _published(entry)
+        place = _place(entry)
     if network.config.guide:
-        _attach_guide(network, Path(model).parent if is_path(model) else None, str(model))
+        _attach_guide(network, place, str(model))
     return network
 
 
-def _published(entry: Checkpoint) -> MaskNetwork:
-    local = entry.source or entry.bundled
-    return build_network(_verified(entry) if local else hub.read(entry), entry.name)
+def fetch_model(entry: Checkpoint) -> Path:
+    """Path of a published or imported model, downloaded with its guide if they are not here.
+
+    Raises
+    ------
+    WeightsError
+        If either cannot be had.
+    """
+    if entry.config.get("guide"):
+        guide = _find_guide(entry.config["guide"], _place(entry))
+        if isinstance(guide, Checkpoint) and not _is_local(guide):
+            hub.fetch(guide, guided=entry.name)
+    return entry.path if _is_local(entry) else hub.fetch(entry)
 
 
-def _attach_guide(network: MaskNetwork, folder: Path | None, label: str) -> None:
+def _is_local(entry: Checkpoint) -> bool:
+    return bool(entry.source) or entry.bundled
+
+
+def _place(entry: Checkpoint) -> Path | Checkpoint:
+    """Where the guide of a model may lie: in the folder of its file, or on the hub as it does."""
+    return entry.path.parent if _is_local(entry) else entry
+
+
+def _published(entry: Checkpoint, *, guided: str = "") -> MaskNetwork:
+    content = _verified(entry) if _is_local(entry) else hub.read(entry, guided=guided)
+    return build_network(content, entry.name)
+
+
+def _attach_guide(network: MaskNetwork, place: Path | Checkpoint, label: str) -> None:
     """Give a guided network its guide, which is a model of its own: several share one."""
     from ..network.guided import Guided
 
     assert isinstance(network, Guided)
     sha256 = network.config.guide
-    guide = load_guide(sha256, folder, label)
+    guide = load_guide(sha256, place, label)
     try:
         network.attach(guide)
     except ValueError as error:
-        found = _find_guide(sha256, folder)
+        found = _find_guide(sha256, place)
         name = found.name if found else ""
         raise WeightsError(f"{label} cannot be guided by {name}: {error}") from error
 
 
-def load_guide(sha256: str, folder: Path | None, label: str) -> MaskNetwork:
-    """The guide of a network: a published or imported model, or one that lies in a folder.
+def load_guide(sha256: str, place: Path | Checkpoint, label: str) -> MaskNetwork:
+    """The guide of a network: a published or imported model, or one that lies beside it.
 
     Parameters
     ----------
     sha256
         Of its checkpoint.
-    folder
-        Where to look for it after the models.
+    place
+        Where to look for it after the models: a folder, or a published model on the hub, which
+        has its guide at the same revision.
     label
         What is guided, for messages.
 
@@ -92,7 +121,7 @@ def load_guide(sha256: str, folder: Path | None, label: str) -> MaskNetwork:
     WeightsError
         If it is nowhere.
     """
-    found = _find_guide(sha256, folder)
+    found = _find_guide(sha256, place)
     if found is None:
         raise WeightsError(
             f"{label} is guided by a model that is not here (SHA-256 {sha256[:12]}...): install "
@@ -100,21 +129,29 @@ def load_guide(sha256: str, folder: Path | None, label: str) -> MaskNetwork:
         )
     if isinstance(found, Path):
         return build_network(_read(found), str(found))
-    return _published(found)
+    return _published(found, guided=label)
 
 
-def _find_guide(sha256: str, folder: Path | None) -> Checkpoint | Path | None:
+def _find_guide(sha256: str, place: Path | Checkpoint) -> Checkpoint | Path | None:
+    known = _known(sha256)
+    named = _guide_file(sha256)
+    if isinstance(place, Checkpoint):  # `unetsep publish` uploaded what was not published
+        return known or replace(place, name=named, file=named, sha256=sha256)
+    if known is not None and _is_local(known):
+        return known
+    # By its name first: a folder may hold many checkpoints.
+    files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
+    return next((path for path in files if checkpoint_hash(path) == sha256), known)
+
+
+def _known(sha256: str) -> Checkpoint | None:
+    """The published or imported model with a hash."""
     # A published one is found even where the user's manifest is damaged.
     for models in (manifest, user_models):
         for entry in models().checkpoints.values():
             if entry.sha256 == sha256:
                 return entry
-    if folder is None:
-        return None
-    # By its name first: a folder may hold many checkpoints.
-    named = _guide_file(sha256)
-    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
-    return next((path for path in files if checkpoint_hash(path) == sha256), None)
+    return None
 
 
 def _guide_file(sha256: str) -> str:

@@ -162,3 +162,29 @@ def test_a_refused_upload_is_one_sentence_and_changes_nothing(
 def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to publish: run unetsep export"):
         publish(tmp_path, "org/net")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("net.safetensors", b"junk", r"net\.safetensors was changed: .*: run unetsep export"),
+        ("net.safetensors", None, r"net\.safetensors cannot be read .*: run unetsep export"),
+        ("net.json", b"{", r"net\.json is no manifest entry .*: run unetsep export"),
+        ("net.json", b'{"name": "net"}', r"net\.json is no manifest entry .*: run unetsep export"),
+        ("net.json", b"[]", r"net\.json is no manifest entry"),
+        ("other.json", b"copy", r"other\.json describes 'net\.safetensors', expected other"),
+    ],
+)
+def test_what_is_not_as_it_was_exported_is_not_published(
+    hub: type[Hub], run: Path, file: str, content: bytes | None, message: str
+) -> None:
+    path = run / "export" / file
+    if content is None:
+        path.unlink()
+    elif content == b"copy":
+        path.write_bytes((run / "export" / "net.json").read_bytes())
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrainingError, match=message):
+        publish(run, "org/net")
+    assert hub.files == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 from ...errors import WeightsError
 from ...storage import write_atomically
 from ...weights.load import carry_guide
-from ...weights.manifest import Checkpoint, add_to_manifest
+from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest
 from ..config import TrainingError
 from .export import EXPORTS
 
@@ -44,15 +45,12 @@ def publish(
     Raises
     ------
     TrainingError
-        If nothing was exported.
+        If nothing was exported, or what was is damaged or was changed since.
     WeightsError
         If the upload fails; the entries are then as before.
     """
     folder = Path(run) / EXPORTS
-    entries = [
-        Checkpoint(**json.loads(path.read_text(encoding="utf-8")))
-        for path in sorted(folder.glob("*.json"))
-    ]
+    entries = [_exported(path, run) for path in sorted(folder.glob("*.json"))]
     if not entries:
         raise TrainingError(f"{folder} holds nothing to publish: run unetsep export {run} first")
     entries = [dataclasses.replace(entry, repo_id=repo_id) for entry in entries]
@@ -64,6 +62,29 @@ def publish(
         if manifest is not None:
             add_to_manifest(Path(manifest), pinned)
     return revision
+
+
+def _exported(path: Path, run: str | Path) -> Checkpoint:
+    """The manifest entry in a file, after the checkpoint that it describes has been compared."""
+    cure = f"run unetsep export {run} again, or delete {path}"
+    try:
+        entry = Checkpoint(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path} is no manifest entry ({error}): {cure}") from error
+    file = path.with_suffix(SUFFIX)
+    if entry.file != file.name:
+        raise TrainingError(f"{path} describes {entry.file!r}, expected {file.name}: {cure}")
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{file} cannot be read ({error.strerror}): {cure}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != entry.sha256:
+        raise TrainingError(
+            f"{file} was changed: its SHA-256 is {sha256[:12]}..., its manifest entry says "
+            f"{entry.sha256[:12]}...: {cure}"
+        )
+    return entry
 
 
 def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool) -> str:

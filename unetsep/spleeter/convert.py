@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..errors import WeightsError
 from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
-from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, manifest, user_models
+from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, check_name, manifest, user_models
 from .bundle_files import BundleFiles, read_bundle
 from .tensor_bundle import Entry, read_index, read_tensor
 
@@ -222,9 +222,8 @@ def _variable(target: str, layers: list[dict[str, list[str]]]) -> str:
 
 
 def _check_name(name: str, overwrite: bool) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(SUFFIX):
-        raise ValueError(f"name {name!r}: expected letters, digits, dots and dashes")
-    if name == "default" or manifest().find(name):
+    check_name(name)
+    if manifest().find(name):
         raise WeightsError(f"{name!r} is a model of unetsep: choose another --name")
     if name in user_models().checkpoints and not overwrite:
         raise WeightsError(

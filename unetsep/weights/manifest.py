@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -225,6 +226,20 @@ def model_name(model: str | Path) -> str:
         return Path(model).stem
     entry = manifest().find(str(model))
     return str(model) if entry is None else entry.name
+
+
+def check_name(name: str) -> None:
+    """Refuse a name for a new model that is none, or that would never mean it.
+
+    Raises
+    ------
+    ValueError
+        If it is a path, has other characters than names have, or is ``default``.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(SUFFIX):
+        raise ValueError(f"name {name!r}: expected letters, digits, dots and dashes")
+    if name == "default":
+        raise ValueError("name 'default': it means the default model, choose another --name")
 
 
 def is_path(model: str | Path) -> bool:

@@ -37,6 +37,12 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
         export_run(whole, loss="mse")
 
 
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "default", "x.safetensors", ""])
+def test_a_name_that_no_command_would_take_is_refused(name: str, whole: Path) -> None:
+    with pytest.raises(ValueError, match=f"^name '{name}': "):
+        export_run(whole, loss="l1", name=name)
+
+
 def test_weights_that_half_precision_cannot_hold_are_not_exported(
     tmp_path: Path, whole: Path
 ) -> None:

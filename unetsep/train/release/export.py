@@ -19,7 +19,7 @@ from ...separator import Separator
 from ...storage import write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import carry_guide, load_network
-from ...weights.manifest import Checkpoint, add_to_manifest
+from ...weights.manifest import Checkpoint, add_to_manifest, check_name
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
 from ..logs import read_log
@@ -98,6 +98,8 @@ def export_run(
     TrainingError
         If there is nothing to export, or half precision changes the SDR by 0.01 dB or more.
         A weight that half precision cannot hold is refused with or without recordings.
+    ValueError
+        If there are several networks to name, or the name cannot be one.
     """
     run = Path(run)
     found = sorted(run.glob("best-*.safetensors"))
@@ -107,6 +109,8 @@ def export_run(
         raise TrainingError(f"{run} holds no best-{loss or '<loss>'}.safetensors to export")
     if name is not None and len(found) > 1:
         raise ValueError(f"{run} holds {len(found)} networks: choose one with --loss to name it")
+    if name is not None:
+        check_name(name)
     (run / EXPORTS).mkdir(exist_ok=True)
     written = []
     for path in found:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from typing import Any
 
 import pytest
 
 from unetsep.cli.options import train
-from unetsep.config import ModelConfig
+from unetsep.config import STEMS, ModelConfig
 from unetsep.network.presets import build_model
 from unetsep.train.config import TrainConfig
 from unetsep.train.release.command import train_command
@@ -53,6 +54,30 @@ def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, obje
     for name in ("artist_weights", "all_songs"):
         assert found[name] == changed.get(name)
     assert (found["network"], found["targets"], found["extra_share"]) == (None, None, None)
+
+
+# A value that is not the default, of each setting that has an option of its name.
+CHANGED: dict[str, Any] = {
+    "losses": ("mse",), "stems": ("vocals", "rest"), "max_steps": 7, "max_minutes": 1.5,
+    "batch_size": 3, "clip_frames": 128, "learning_rate": 2e-3, "warmup_steps": 9,
+    "optimizer": "adamw", "muon_size": 0.3, "schedule": "plateau", "ema_decay": 0.9,
+    "precision": "bf16", "freeze_norm": True, "coherent_share": 0.5,
+    "extra_share": {"bass": 0.5}, "second_share": {"bass": 0.25}, "gain_db": 3.0,
+    "coherent_gain_db": 2.0, "varispeed": 0.1, "coherent_varispeed": 0.2, "eq_db": 3.0,
+    "reverb_share": 0.1, "own_share": 0.5, "stereo_share": 0.2, "drive_share": 0.1,
+    "artist_weights": True, "all_songs": True, "seed": 3, "valid_every": 50, "watched": 14,
+    "early_stop": 8,
+}  # fmt: skip
+
+
+def test_every_setting_that_has_an_option_is_in_the_command() -> None:
+    settings = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(CHANGED) == settings & {parameter.name for parameter in train.params}
+    for name, value in CHANGED.items():
+        stems = value if name == "stems" else STEMS
+        config = TrainConfig(**{name: value}, model=build_model("mixing", None, stems=stems))
+        shown = ",".join(f"{k}={v:g}" for k, v in value.items()) if isinstance(value, dict) else ""
+        assert parsed(config)[name] == (shown or value), name
 
 
 def test_the_command_names_what_was_left_out() -> None:

@@ -16,9 +16,10 @@ from ..data.run_data import HELD_OUT
 
 # Settings with an option of the same name.
 OPTIONS = (
-    *("max_steps", "max_minutes", "batch_size", "optimizer", "muon_size", "learning_rate"),
-    *("warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
+    *("max_steps", "max_minutes", "batch_size", "clip_frames", "optimizer", "muon_size"),
+    *("learning_rate", "warmup_steps", "schedule", "ema_decay", "precision", "varispeed"),
     *("coherent_share", "coherent_varispeed", "eq_db", "reverb_share", "seed", "valid_every"),
+    *("watched", "early_stop"),
     *("gain_db", "coherent_gain_db", "own_share", "stereo_share", "drive_share"),
 )
 

@@ -55,6 +55,25 @@ def test_download_refuses_unknown_names() -> None:
         list(manage.download(["x"]))
 
 
+def test_download_takes_the_names_that_other_commands_take() -> None:
+    guided, fast = map(manifests.find_checkpoint, ("guided", "fast"))
+    lines = list(manage.download(["default", "mse-long"]))
+    assert lines == [f"guided: {guided.path}", f"fast: {fast.path}"]
+    with pytest.raises(WeightsError, match="no model 'x/fast'"):
+        list(manage.download(["x/fast"]))
+
+
+def test_download_lists_each_name_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    mine = dataclasses.replace(
+        manifests.list_models()[0], name="spleeter-2stems", source={"kind": "spleeter"}
+    )
+    manifests.add_user_model(mine, b"")
+    with pytest.raises(WeightsError) as told:
+        list(manage.download(["x"]))
+    assert str(told.value).count("spleeter-2stems") == 1
+
+
 def test_verify_finds_bundled_models_intact_and_says_what_is_not_there(remote: Path) -> None:
     lines, intact = manage.verify()
     assert intact

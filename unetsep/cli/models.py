@@ -20,7 +20,15 @@ from ..errors import UnetsepError, WeightsError, how_to_install
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
 from ..weights.load import fetch_model
-from ..weights.manifest import SPLEETER, Checkpoint, Manifest, all_models, list_models, model_name
+from ..weights.manifest import (
+    SPLEETER,
+    Checkpoint,
+    Manifest,
+    all_models,
+    is_path,
+    list_models,
+    model_name,
+)
 
 # Who should take which model: what no manifest can know. "Take it ..."
 TAKE = {
@@ -182,7 +190,7 @@ def download(
     Parameters
     ----------
     names
-        Of published models, or of Spleeter's.
+        Of published models, ``default`` among them, or of Spleeter's.
     everything
         All published ones instead.
     source, address, progress
@@ -204,11 +212,11 @@ def download(
     if source and len(names) > 1:
         raise ValueError(f"--from is for one model, got {', '.join(names)}")
     known = {entry.name: entry for entry in list_models()}
+    names = [name if is_path(name) else model_name(name) for name in names]
     unknown = [name for name in names if name not in known and not is_release(name)]
     if unknown:
-        raise WeightsError(
-            f"there is no model {unknown[0]!r}: expected {', '.join((*known, *SPLEETER))}"
-        )
+        expected = dict.fromkeys((*known, *SPLEETER))  # of which some may be imported already
+        raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(expected)}")
     for name in known if everything else names:
         if is_release(name) and not everything:
             entry = get(name, source=source, address=address, progress=progress)

@@ -116,3 +116,13 @@ def test_the_example_joins_segments_as_the_separator_does(
     song = clips((frames - 3) * model.config.hop_length - 17)[0].numpy()
     soundfile.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
     assert_the_example_separates(path, tmp_path, Separator(branched(), precision="fp32"), -80)
+
+
+def test_a_folder_that_is_missing_is_said_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.onnx, "export", None)
+    path = tmp_path / "nowhere" / "net.onnx"
+    told = CliRunner().invoke(main, ["export-onnx", "fast", "-o", str(path)])
+    assert told.exit_code == 1
+    assert f"there is no folder {path.parent}" in told.output

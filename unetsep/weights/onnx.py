@@ -59,6 +59,8 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     ------
     WeightsError
         If the model cannot be loaded.
+    ValueError
+        If there is no folder for the file.
     ModuleNotFoundError
         Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 
@@ -67,6 +69,9 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     >>> export_onnx("fast", "fast.onnx")  # doctest: +SKIP
     PosixPath('fast.onnx')
     """
+    target = Path(path)
+    if not target.parent.is_dir():  # said before the work, not after it
+        raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
     import onnx
 
     given = model if isinstance(model, Model) else Model.from_pretrained(model)
@@ -101,7 +106,6 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(proto)
-    target = Path(path)
     write_atomically(target, proto.SerializeToString())
     return target
 

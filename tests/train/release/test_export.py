@@ -66,3 +66,11 @@ def test_a_network_without_scores_differs_without_limit_from_one_that_has_them()
     valid = songs()[1]
     assert sdr_change(network, broken, valid) == math.inf
     assert sdr_change(network, network, valid) == 0
+
+
+@pytest.mark.parametrize("file", ["config.json", "songs.json"])
+def test_a_damaged_file_of_the_run_is_named(file: str, tmp_path: Path, whole: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / file).write_text("{")
+    with pytest.raises(TrainingError, match=rf"{file} cannot be used: .*as unetsep train wrote it"):
+        export_run(run, loss="l1")

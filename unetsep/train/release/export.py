@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,8 @@ def export_run(
     Raises
     ------
     TrainingError
-        If there is nothing to export, or half precision changes the SDR by 0.01 dB or more.
-        A weight that half precision cannot hold is refused with or without recordings.
+        If there is nothing to export, half precision cannot hold a weight or changes the SDR
+        by 0.01 dB or more, or a file that describes the run is damaged.
     ValueError
         If there are several networks to name, or the name cannot be one.
     """
@@ -159,11 +159,21 @@ def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Record
     return max((change for change in changes if math.isfinite(change)), default=0.0)
 
 
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+    """What a run says of itself in one of its files."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrainingError(
+            f"{path} cannot be used: {error}; export needs it as unetsep train wrote it"
+        ) from error
+
+
 def _described(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
     """Fields of the manifest entry that come from the run folder."""
-    config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
+    config = _read(run / "config.json", TrainConfig.from_json)
     settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
     settings["own_losses"] = {
         name: {**about, "from": loss_words(config, name)}
@@ -176,9 +186,9 @@ def _described(
     }
     for part in ("data", "versions"):
         if (run / f"{part}.json").exists():
-            training[part] = json.loads((run / f"{part}.json").read_text(encoding="utf-8"))
+            training[part] = _read(run / f"{part}.json", json.loads)
     if (run / "songs.json").exists():
-        training |= json.loads((run / "songs.json").read_text(encoding="utf-8"))
+        training |= _read(run / "songs.json", json.loads)
     training.get("versions", {}).pop("command", None)
     if "data" in training:  # folders of this machine say nothing elsewhere
         data = training["data"]

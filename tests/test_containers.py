@@ -19,6 +19,7 @@ import soundfile
 import yaml
 
 from tests.signals import RATE, music
+from unetsep.cli import CONTEXT
 from unetsep.cli.options import separate
 from unetsep.library.shards import Shard
 
@@ -176,7 +177,7 @@ def shards(script: list[str], tmp_path: Path, environments: list[dict[str, str]]
         said = subprocess.run(script, env=path | each, capture_output=True, text=True, check=True)
         command, *words = said.stdout.split("\0")[:-1]
         assert command == "separate"
-        context = separate.make_context("separate", words)
+        context = separate.make_context("separate", words, **CONTEXT)
         assert context.params["skip_existing"]
         taken.append(context.params["shard"])
     return taken

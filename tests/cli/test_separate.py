@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from tests.signals import RATE, music
 from unetsep.audio.reader import AudioReader
-from unetsep.cli import main
+from unetsep.cli import CONTEXT, main
 from unetsep.cli.options import evaluate, separate
 from unetsep.config import ModelConfig
 from unetsep.library.log import SCHEMA_FILE
@@ -452,9 +452,10 @@ def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
 )
 def test_times_are_seconds_or_clocks(text, seconds):
     words = ["song.wav", "--start", text, "--duration", text]
-    found = separate.make_context("separate", words).params
+    found = separate.make_context("separate", words, **CONTEXT).params
     assert (found["start"], found["duration"]) == (seconds, seconds)
-    assert evaluate.make_context("eval", ["--duration", text]).params["duration"] == seconds
+    found = evaluate.make_context("eval", ["--duration", text], **CONTEXT).params
+    assert found["duration"] == seconds
 
 
 @pytest.mark.parametrize("text", ["soon", "1:75", "1:60:00", "1:2:3:4", ":30", "1:", "-1:30", ""])
@@ -746,7 +747,8 @@ def test_tags_are_left_out_when_asked_and_in_the_log(run, song, tmp_path):
     ("word", "bits"), [("192k", 192_000), ("96000", 96_000), ("128K", 128_000)]
 )
 def test_bit_rates_are_understood(word, bits):
-    assert separate.make_context("separate", ["a.wav", "--bitrate", word]).params["bitrate"] == bits
+    words = ["a.wav", "--bitrate", word]
+    assert separate.make_context("separate", words, **CONTEXT).params["bitrate"] == bits
 
 
 def test_a_bit_rate_reaches_the_file(run, song, tmp_path):

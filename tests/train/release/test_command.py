@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from unetsep.cli import CONTEXT
 from unetsep.cli.options import train
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.presets import build_model
@@ -20,7 +21,7 @@ def parsed(config: TrainConfig) -> dict[str, object]:
     """The command's options as click understands them."""
     words = shlex.split(train_command(config, DATA))
     assert words[:2] == ["unetsep", "train"]
-    return train.make_context("train", words[2:]).params
+    return train.make_context("train", words[2:], **CONTEXT).params
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,10 @@ def test_every_setting_that_has_an_option_is_in_the_command() -> None:
 def test_the_command_names_what_was_left_out() -> None:
     left = ["A, B - It's C", "x=vocals,other"]
     words = shlex.split(train_command(TrainConfig(), DATA | {"held_out": 0, "leave_out": left}))
-    found = train.make_context("train", words[2:]).params
+    found = train.make_context("train", words[2:], **CONTEXT).params
     assert (found["held_out"], list(found["leave_out"])) == (0, left)
-    found = train.make_context("train", shlex.split(train_command(TrainConfig(), DATA))[2:]).params
+    words = shlex.split(train_command(TrainConfig(), DATA))
+    found = train.make_context("train", words[2:], **CONTEXT).params
     assert (found["held_out"], found["leave_out"]) == (None, ())
 
 

@@ -127,6 +127,14 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         refuse_test(tmp_path / "test")
 
 
+def test_a_user_called_test_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "test"
+    monkeypatch.setattr(Path, "home", lambda: home)
+    refuse_test(home / "music")
+    with pytest.raises(AudioError, match="is of a test set"):
+        refuse_test(home / "music/test/songs")
+
+
 def test_a_stem_of_a_song_is_found_in_any_case_and_once(tmp_path: Path) -> None:
     song = tmp_path / "train" / "one"
     write(song / "Vocals", 0, suffix=".WAV")

@@ -47,6 +47,12 @@ def test_a_picture_is_drawn_even_of_silence(tmp_path: Path, stems: dict[str, Pat
         assert picture.std() > 0.05
 
 
+def test_dollars_in_names_are_no_formulas(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
+    plot_song({"$\\frac$": tmp_path / "vocals.wav"}, tmp_path / "plot.png", "Ke$ha - A$AP")
+    assert (tmp_path / "plot.png").exists()
+
+
 def test_without_matplotlib_the_sentence_says_what_to_install(
     tmp_path: Path, stems: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,9 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     powers, seconds, top = measure(stems)
     figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
     axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
-    figure.suptitle(title, fontsize=13)
+    # A name may hold dollars, which mark formulas elsewhere.
+    plain: dict[str, Any] = {"parse_math": False}
+    figure.suptitle(title, fontsize=13, **plain)
     loudest = float(powers[0].max()) or 1.0
     frame = _Frame(seconds, np.geomspace(LOWEST, top, ROWS + 1))
     drawn = frame.spectrogram(axes[0, 0], powers[0], loudest)
@@ -78,9 +80,9 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     masks = ratio_masks(powers[1:])
     for row, name in enumerate(stems, start=1):
         frame.spectrogram(axes[row, 0], powers[row], loudest)
-        axes[row, 0].set_title(name, loc="left", fontsize=10)
+        axes[row, 0].set_title(name, loc="left", fontsize=10, **plain)
         mask = frame.mesh(axes[row, 1], masks[row - 1], cmap="Greys", vmin=0, vmax=1)
-        axes[row, 1].set_title(f"mask of {name}", loc="left", fontsize=10)
+        axes[row, 1].set_title(f"mask of {name}", loc="left", fontsize=10, **plain)
     for column in (0, 1):
         axes[-1, column].set_xlabel("seconds")
     figure.colorbar(drawn, ax=axes[:, 0], label="dB below the loudest place", aspect=60, pad=0.01)
@@ -151,4 +153,6 @@ def _levels(axes: Axes, names: Mapping[str, Path], powers: Sequence[Power], seco
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     axes.set_title("levels", loc="left", fontsize=10)
-    axes.legend(ncols=len(powers), fontsize=7, loc="lower right", framealpha=0.8)
+    legend = axes.legend(ncols=len(powers), fontsize=7, loc="lower right", framealpha=0.8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

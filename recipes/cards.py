@@ -33,6 +33,10 @@ LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptua
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
 BEGIN, END = "models: begin", "models: end"
 STEMS = ("vocals", "drums", "bass", "other")
+# The weights of newer models were chosen by means, as medians of few songs are noisy.
+MEAN = """
+
+Validation scores are means of songs instead, and do not compare with those of the test."""
 PAGE = """# `{name}`{default}
 
 **Take it** {take}.
@@ -55,7 +59,7 @@ wrong beside it ([what losses do](../../understand/losses.md)).
 {scores}
 
 SDR is that of BSS Eval v4: frames of 1 s, median of frames, median of songs. The test songs are
-the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sdr.md)).
+the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sdr.md)).{validation}
 
 ## Made by
 
@@ -93,6 +97,7 @@ def scored(entry: Checkpoint, report: Any) -> Checkpoint:
 def page(entry: Checkpoint, manifest: Manifest) -> str:
     """The page of one checkpoint, from its manifest entry alone."""
     training = entry.training
+    over = training["valid_over_songs"] if "valid_sdr" in training else None
     settings = (
         markdown_table(("setting", "value"), _settings(entry)) if "settings" in training else []
     )
@@ -104,9 +109,11 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
         facts="\n".join(markdown_table(("what", "this model"), _facts(entry))),
         scores="\n".join(
             markdown_table(
-                ("stem", "SDR in dB, test", "95% interval", "validation"), _scores(entry)
+                ("stem", "SDR in dB, test", "95% interval", f"validation, {over} of songs"),
+                _scores(entry),
             )
         ),
+        validation=MEAN if over == "mean" else "",
         command=SCRIPT if training["command"].startswith(LOSSES) else training["command"],
         settings="\n".join(["", *settings]),
     )

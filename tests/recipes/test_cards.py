@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,26 @@ def test_the_comparison_of_losses_has_the_scores_of_the_manifest() -> None:
         low, high = entry.scores["interval95"]["mean"]
         mean = f"{entry.scores['mean']:.2f} [{low:.2f}, {high:.2f}]"
         assert f"| `{entry.name}` | {' | '.join(values)} | {mean} |" in page
+
+
+def test_validation_scores_are_labelled_as_they_were_made() -> None:
+    cards = importlib.import_module("cards")
+    manifest = read_manifest(ROOT / "weights_manifest.json")
+    over = {"mean": statistics.mean, "median": statistics.median}
+    recorded = 0
+    for file in sorted((ROOT / "docs/research/evaluation").glob("onnx-variants*.json")):
+        record = json.loads(file.read_text("utf-8"))
+        training = manifest.checkpoints[record["model"]].training
+        for stem, songs in record["variants"]["torch"]["by_song"].items():
+            value = over[training["valid_over_songs"]](songs)
+            assert training["valid_sdr"][stem] == pytest.approx(value, abs=0.006), stem
+            recorded += 1
+    assert recorded == 8
+    scored = [e for e in manifest.checkpoints.values() if "valid_sdr" in e.training]
+    assert len(scored) >= 10
+    for entry in scored:
+        word = entry.training["valid_over_songs"]
+        assert f"{word} SDR" in entry.training["selected_by"]
+        page = cards.page(entry, manifest)
+        assert f"| validation, {word} of songs |" in page
+        assert ("means of songs instead" in page) == (word == "mean")

@@ -31,6 +31,7 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
     assert entries[0].bytes == written[0].stat().st_size
     assert entries[0].scores["sdr"].keys() == {*MODEL.stems, "mean"}
     assert entries[0].training["settings"]["seed"] == 0
+    assert entries[0].training["valid_over_songs"] == "mean"  # by `export.DEFINITION`
     export_run(whole, loss="l1", name="renamed", manifest=manifest)
     assert list(read_manifest(manifest).checkpoints) == ["l1", "mel_mse", "renamed"]
     with pytest.raises(TrainingError, match=r"holds no best-mse.safetensors"):

@@ -205,6 +205,7 @@ def _described(
         stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
         training["steps"] = best["step"]
         training["valid_sdr"] = {stem: round(value, 3) for stem, value in stems.items()}
+        training["valid_over_songs"] = "mean"
         scores = {"sdr": stems, "definition": DEFINITION}
         if change is not None:
             scores["change_by_half_precision"] = round(change, 5)

@@ -358,6 +358,18 @@ def test_figures_beside_other_tools_are_those_that_were_measured() -> None:
     assert f"| mean SDR, excerpts | {default:.2f} | | | | |" in readme
 
 
+def test_pages_agree_on_how_much_faster_the_fast_model_is() -> None:
+    peers = json.loads((ROOT / "docs/research/performance/peers.json").read_text("utf-8"))
+    (rows,) = (each["rows"] for each in peers["results"]["lengths"] if each["seconds"] == 180)
+    (fast,) = (row for row in rows if row["tool"] == "unetsep fast")
+    assert 0.6 <= fast["least"] <= fast["most"] <= 0.7
+    pages = ("README.md", "docs/start/which-model.md", "docs/reference/models/fast.md")
+    for page in pages:
+        text = " ".join((ROOT / page).read_text("utf-8").split())
+        assert re.search(r"0\.6 to 0\.7 of (the|that) time", text), page
+        assert not re.search(r"(half|two thirds of) the time", text), page
+
+
 def test_seven_models_differ_in_their_loss_alone() -> None:
     seven = [e for e in list_models() if "l1" in e.training.get("trained_with", ())]
     assert len(seven) == 7

@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
+import shlex
 import statistics
 from pathlib import Path
 
+import click
 import pytest
 
+from unetsep.cli import main
+from unetsep.cli.models import ModelChoice
 from unetsep.weights.manifest import read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +86,28 @@ def test_validation_scores_are_labelled_as_they_were_made() -> None:
         page = cards.page(entry, manifest)
         assert f"| validation, {word} of songs |" in page
         assert ("means of songs instead" in page) == (word == "mean")
+
+
+def test_the_mean_of_two_stems_stands_in_no_column_of_means_of_four() -> None:
+    cards = importlib.import_module("cards")
+    guide = read_manifest(ROOT / "weights_manifest.json").checkpoints["spleeter-vocals"]
+    score = {"value": 9.0, "low": 8.0, "high": 10.0}
+    sdr = dict.fromkeys(("vocals", "accompaniment", "mean"), score)
+    method = {"name": guide.name, "kind": "model", "scores": {"SDR": sdr}}
+    report = {"methods": [method], "definition": "SDR", "data": "songs"}
+    scores = cards.scored(guide, report).scores
+    assert scores["sdr"] == {"vocals": 9.0, "accompaniment": 9.0}
+    assert "mean" not in scores
+    assert scores["interval95"].keys() == scores["sdr"].keys()
+
+
+def test_the_command_beside_the_table_of_the_readme_scores_each_of_its_models() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (words,) = re.findall(r"\bby\n`unetsep eval (.+?)`", readme)
+    command = main.get_command(click.Context(main), "eval")
+    assert command is not None
+    values = command.make_parser(click.Context(command)).parse_args(shlex.split(words))[0]
+    choice = ModelChoice(tuple(values["models"]), all_losses=values["all_losses"])
+    rows = re.findall(r"^\| `([\w-]+)`", readme.partition("## Models")[2], re.MULTILINE)
+    assert len(rows) == 11
+    assert {name for (name,) in choice.groups()} == set(rows)

@@ -10,6 +10,8 @@ Ctrl-C ends it.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +21,13 @@ import unetsep
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}
 
 
-def songs(folder: Path) -> Iterator[Path]:
-    """Audio files of a folder and those below it, by name."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            yield path
+def sizes(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Audio files of a folder and those below it, with their bytes."""
+    for parent, _, names in os.walk(folder):  # folders that vanish meanwhile are no error
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                with contextlib.suppress(OSError):  # it vanished, or is a link to nothing yet
+                    yield path, path.stat().st_size
 
 
 class Watcher:
@@ -37,6 +41,11 @@ class Watcher:
         The model, loaded once.
     tell
         Called with a line for each song.
+
+    Raises
+    ------
+    ValueError
+        If there is no inbox, or the stems lie in it.
     """
 
     def __init__(
@@ -46,6 +55,8 @@ class Watcher:
         separator: unetsep.Separator,
         tell: Callable[[str], None] = print,
     ) -> None:
+        if not inbox.is_dir():
+            raise ValueError(f"{inbox} is no folder: name the one that songs are dropped into")
         if stems.resolve().is_relative_to(inbox.resolve()):
             raise ValueError(f"{stems} lies in {inbox}: its stems would be separated again")
         self.inbox, self.stems, self.separator, self.tell = inbox, stems, separator, tell
@@ -55,7 +66,7 @@ class Watcher:
     def look(self) -> None:
         """Separate the songs whose size is what it was at the last look."""
         before = self._sizes
-        self._sizes = {path: path.stat().st_size for path in songs(self.inbox)}
+        self._sizes = dict(sorted(sizes(self.inbox)))
         for path, size in self._sizes.items():
             if before.get(path) == size and (path, size) not in self._done:
                 self._done.add((path, size))
@@ -82,7 +93,10 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--seconds", type=float, default=5.0, help="between two looks")
     options = parser.parse_args()
-    watcher = Watcher(options.inbox, options.stems, unetsep.Separator(options.model))
+    try:
+        watcher = Watcher(options.inbox, options.stems, unetsep.Separator(options.model))
+    except ValueError as error:
+        parser.error(str(error))
     print(f"Watching {options.inbox}; Ctrl-C ends it.")
     try:
         while True:

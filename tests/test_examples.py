@@ -128,6 +128,59 @@ def test_a_watched_folder_takes_complete_songs_once_and_bad_ones_stop_nothing(
     assert [line.partition(":")[0] for line in told] == ["bad.mp3", "song.wav", "bad.mp3"]
 
 
+def test_what_vanishes_from_a_watched_folder_stops_nothing(
+    tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch_folder = example("watch_folder")
+    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
+    (inbox / "album.wav").mkdir(parents=True)  # a folder, whatever its name
+    (inbox / "link.wav").symlink_to(tmp_path / "nothing.wav")
+    brief, taken = inbox / "brief.wav", inbox / "a taken.wav"
+    for path in (brief, taken, inbox / "song.wav"):
+        soundfile.write(path, music(0.5).T, RATE)
+    stat = Path.stat
+
+    def vanishing(path: Path, **options: bool) -> object:
+        if path == brief:  # it was there when its folder was listed
+            brief.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", vanishing)
+        watcher.look()
+    separate = watcher._separate
+
+    def moved(path: Path) -> None:
+        if path == taken:  # after the look, before it is opened
+            taken.unlink()
+        separate(path)
+
+    monkeypatch.setattr(watcher, "_separate", moved)
+    watcher.look()
+    assert [line.partition(":")[0] for line in told] == ["a taken.wav", "song.wav"]
+    assert [path.name for path in stems.iterdir() if path.is_dir()] == ["song"]
+    soundfile.write(tmp_path / "nothing.wav", music(0.5).T, RATE)
+    watcher.look()
+    watcher.look()
+    assert told[2].startswith("link.wav: vocals, drums, bass, other in ")
+
+
+def test_a_watched_folder_that_is_not_there_is_an_error(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    watch_folder = example("watch_folder")
+    words = ["watch_folder.py", str(tmp_path / "inbix"), str(tmp_path / "stems")]
+    no_wait = ["--seconds", "-1"]  # or it would watch for ever
+    monkeypatch.setattr(sys, "argv", [*words, "--model", str(tiny_model), *no_wait])
+    with pytest.raises(SystemExit):
+        watch_folder.main()
+    assert "inbix is no folder: name the one that songs are dropped into" in capsys.readouterr().err
+
+
 def test_stems_in_the_watched_folder_are_refused(tmp_path: Path, tiny_separator: Separator) -> None:
     watch_folder = example("watch_folder")
     with pytest.raises(ValueError, match="would be separated again"):

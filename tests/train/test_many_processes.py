@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from tests.train.ddp_run import Notes
 from tests.train.synthetic import songs, tiny
+from unetsep.train import distributed
 from unetsep.train.distributed import is_lost_process
 from unetsep.train.fit import Machine, check_resumable, fit
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
-    """Folder, messages and seconds of a run in two processes, one of which was killed."""
-    folder = tmp_path_factory.mktemp("two")
+def run_in_two(folder: Path, *words: str) -> tuple[str, float]:
+    """Messages and seconds of a run in two processes, one of which was killed."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "tests.train.ddp_run", str(folder)]
+    command = [sys.executable, "-m", "tests.train.ddp_run", str(folder), *words]
     root = Path(__file__).parent.parent.parent
     ran = subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode != 0
-    return folder, ran.stderr, time.monotonic() - begun
+    return ran.stderr, time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+    """Folder, messages and seconds of such a run."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, *run_in_two(folder)
 
 
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
@@ -53,6 +64,55 @@ def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
     assert "process 1 of this run ended" in messages or "another process of this run" in messages
     config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
     assert check_resumable(folder / "run" / "last.ckpt", config) == 3
+
+
+def test_a_run_that_lightning_kills_has_said_why(tmp_path: Path) -> None:
+    messages, seconds = run_in_two(tmp_path, "observed")
+    assert seconds < 60 + 60
+    assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
+
+
+def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "EVERY", threading.TIMEOUT_MAX)
+    said, error = [], distributed.logger.error
+
+    def slow_error(*words: object) -> None:
+        time.sleep(0.5)
+        error(*words)
+        said.append(True)
+
+    monkeypatch.setattr(distributed.logger, "error", slow_error)
+    words = [sys.executable, "-c", "import sys; sys.exit(int(sys.stdin.read()))"]
+    with contextlib.ExitStack() as stack:
+        well, ill, later = (
+            stack.enter_context(subprocess.Popen(words, stdin=subprocess.PIPE)) for _ in range(3)
+        )
+        launcher = SimpleNamespace(procs=[well, ill, later])
+        trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
+        watch: Any = distributed.ChildWatch(tmp_path)
+        watch.setup(trainer, None, "fit")
+
+        def learns_of(child: subprocess.Popen[bytes]) -> bool:
+            while child.poll() is None:
+                time.sleep(0.01)
+            return bool(said)
+
+        for child, end in ((well, b"0"), (ill, b"3"), (later, b"4")):
+            assert child.poll() is None
+            assert child.stdin is not None
+            child.stdin.write(end)
+            child.stdin.close()
+            with ThreadPoolExecutor(4) as threads:
+                told = set(threads.map(learns_of, [child] * 4))
+            assert told == {child is not well}
+            assert child.returncode == int(end)
+        watch.teardown(trainer, None, "fit")
+    assert caplog.messages == [
+        "process 2 of this run ended with code 3; the run stops, go on with "
+        f"unetsep train --run {tmp_path} --resume"
+    ]
 
 
 def test_errors_of_lost_processes_are_told_from_others() -> None:

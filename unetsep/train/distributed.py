@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -73,8 +74,9 @@ def is_lost_process(error: BaseException) -> bool:
 class ChildWatch(Callback):
     """Says which process ended; Lightning ends the others, but without a word.
 
-    Lightning looks every few seconds for dead ones among the processes that it started, and
-    then kills the whole run. This looks so often that it writes why to the log first.
+    Lightning asks the processes that it started every few seconds whether they still run, and
+    kills the whole run once one does not. Whoever asks, the log has the reason before the answer
+    is given. This asks by itself, too, and more often.
 
     Parameters
     ----------
@@ -85,25 +87,42 @@ class ChildWatch(Callback):
     def __init__(self, run: Path) -> None:
         self.run = run
         self._over = threading.Event()
+        # Reentrant: a signal may come while the main thread asks, and its handler asks again.
+        self._lock = threading.RLock()
+        self._told = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch, in the process that started the others."""
-        children: list[Any] = list(getattr(trainer.strategy.launcher, "procs", None) or [])
+        procs = getattr(trainer.strategy.launcher, "procs", None) or []
+        children = [child for child in procs if isinstance(child, subprocess.Popen)]
+        for rank, child in enumerate(children, start=1):
+            child.poll = self._telling(rank, child.poll)  # type: ignore[method-assign]
         if children:
             threading.Thread(target=self._watch, args=(children,), daemon=True).start()
 
-    def _watch(self, children: list[Any]) -> None:
-        while not self._over.wait(EVERY):
-            for rank, child in enumerate(children, start=1):
-                if child.poll():
+    def _telling(self, rank: int, poll: Callable[[], int | None]) -> Callable[[], int | None]:
+        """`poll` of a process, which does not say that it ended before the log does."""
+
+        def ask() -> int | None:
+            with self._lock:
+                code = poll()
+                if code and not self._told:  # the first is why the others end
+                    self._told = True
                     logger.error(
                         "process %d of this run ended with code %d; the run stops, go on with "
                         "unetsep train --run %s --resume",
                         rank,
-                        child.returncode,
+                        code,
                         self.run,
                     )
-                    return
+            return code
+
+        return ask
+
+    def _watch(self, children: list[subprocess.Popen[bytes]]) -> None:
+        while not self._over.wait(EVERY):
+            if any(child.poll() for child in children):
+                return
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop watching."""

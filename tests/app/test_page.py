@@ -29,6 +29,7 @@ for (const kind of ["dragover", "drop"])
     new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }),
   );
 """
+MISTAKE = "The app made a mistake: its log says more."
 GONE = "It was removed meanwhile, or the app was started again. Add the song once more."
 # Light and dark text on its ground, by WCAG 2: 4.5 is the least for text of this size.
 CONTRASTS = """
@@ -257,6 +258,41 @@ def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
     assert focused(page) == "Remove: My tune"
     press(page, "\ue007")
     until(lambda: not states(page))
+
+
+def message(driver: Any) -> str:
+    return str(driver.find_element("id", "message").text)
+
+
+def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_does_not(
+    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError
+
+    drop(page, songs[1])
+    until(lambda: "%" in states(page).get("A _b_long one", ""))
+    with monkeypatch.context() as patch:
+        patch.setattr(app.queue, "get", fail)
+        until(lambda: message(page) == MISTAKE)
+    until(lambda: not message(page))
+    with monkeypatch.context() as patch:
+        patch.setattr(app.queue, "get", fail)
+        page.refresh()
+        until(lambda: message(page) == MISTAKE)
+        assert states(page) == {}
+        drop(page, songs[0])  # one that is sent meanwhile is listed once
+        until(lambda: "My tune" in states(page))
+    until(lambda: states(page).keys() == {"My tune", "A _b_long one"})
+    assert len(page.find_elements("css selector", ".song")) == 2
+    until(lambda: not message(page))
+    page.find_element("css selector", "[aria-label='Cancel: A _b_long one']").click()
+    until(lambda: states(page) == {"My tune": "Ready"})
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue._jobs)
+    heard = complaints(page)
+    assert heard
+    assert [text for text in heard if "status of 500" not in text] == []
 
 
 def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(

@@ -214,6 +214,7 @@ class App {
     this.toSend = [];
     this.sending = false;
     this.polling = null;
+    this.trouble = "";
     this.bind();
   }
 
@@ -416,10 +417,16 @@ class App {
   }
 
   /** The jobs of this browser, after the page was loaded again. */
-  async restore() {
-    const ids = this.stored();
+  async restore(ids = this.stored()) {
     if (!ids.length) return;
-    const jobs = await this.jobs(ids);
+    let jobs;
+    try {
+      jobs = await this.jobs(ids);
+    } catch (error) {
+      this.complain(error.message);
+      setTimeout(() => this.restore(ids), PERIOD);
+      return;
+    }
     for (const job of jobs) this.addRow(job.name).show(job);
     this.announce("");
     this.save(ids.filter((id) => !jobs.some((job) => job.id === id)));
@@ -429,6 +436,12 @@ class App {
   async jobs(ids) {
     const query = ids.map((id) => `id=${encodeURIComponent(id)}`).join("&");
     return (await ask(`jobs?${query}`)).jobs;
+  }
+
+  /** Say why the jobs are not known; once they are, nothing stays of it. */
+  complain(trouble) {
+    if (trouble || $("message").textContent === this.trouble) this.announce(trouble);
+    this.trouble = trouble;
   }
 
   /** Look at the jobs that are not over, again and again while there are any. */
@@ -447,9 +460,10 @@ class App {
           if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
           else this.lose(row);
         }
+        this.complain("");
       }
     } catch (error) {
-      this.announce(error.message);
+      this.complain(error.message);
     }
     this.polling = null;
     if (rows.length) this.poll();

@@ -200,7 +200,7 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     empty.touch()
     page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
     until(lambda: states(page).get("My tune") == "Ready")
-    assert states(page)["empty.mp3"] == "The file is empty, or a folder."
+    assert states(page)["empty.mp3"] == "The file is empty."
     check_look(page)
     screen(page, 390, 844)
     tab_to(page, "Listen: My tune")
@@ -293,6 +293,24 @@ def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_doe
     heard = complaints(page)
     assert heard
     assert [text for text in heard if "status of 500" not in text] == []
+
+
+def test_a_folder_is_told_from_a_song_when_it_is_dropped(
+    page: Any, app: Served, songs: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "Album.flac"  # its size, of 4096 bytes or so, is no file's
+    folder.mkdir()
+    box = page.find_element("id", "drop").rect
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    data = {"items": [], "files": [str(folder), str(songs[0])], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "data": data, **place}
+        page.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    until(lambda: states(page).get("My tune") == "Ready")
+    assert states(page)["Album.flac"] == "A folder: drop the songs that are in it."
+    for button in page.find_elements("xpath", "//button[text()='Remove']"):
+        button.click()
+    until(lambda: not app.queue._jobs)
 
 
 def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(

@@ -289,7 +289,11 @@ class App {
       document.addEventListener(kind, (event) => {
         event.preventDefault(); // a browser would open the file
         $("drop").classList.toggle("over", kind === "dragover");
-        if (kind === "drop") this.add(event.dataTransfer.files);
+        if (kind !== "drop") return;
+        // Only its entry tells that something is a folder: its size may be that of a file.
+        const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
+        const entries = items.map((item) => item.webkitGetAsEntry());
+        this.add(event.dataTransfer.files, entries);
       });
     $("close").addEventListener("click", () => $("player").close());
     $("player").addEventListener("close", () => {
@@ -315,7 +319,8 @@ class App {
 
   // Songs
 
-  add(files) {
+  /** Send files; of those that were dropped the entries are known, too. */
+  add(files, entries = []) {
     if (!this.choices || !files.length) return;
     const fields = {
       model: $("model").value,
@@ -323,11 +328,12 @@ class App {
       format: $("format").value,
       player: "true",
     };
-    for (const file of files) {
+    for (const [index, file] of [...files].entries()) {
       const row = this.addRow(file.name);
       const most = this.choices.limits.upload_bytes;
-      if (file.size > most) row.fail(`Larger than ${Math.round(most / 1e6)} MB.`);
-      else if (!file.size) row.fail("The file is empty, or a folder.");
+      if (entries[index]?.isDirectory) row.fail("A folder: drop the songs that are in it.");
+      else if (file.size > most) row.fail(`Larger than ${Math.round(most / 1e6)} MB.`);
+      else if (!file.size) row.fail("The file is empty.");
       else {
         row.say("Waiting to be sent", 0);
         this.toSend.push({ row, file, fields });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import soundfile
 from tests.app.serving import Served, serving, until
 from tests.listen.browser import chromium, complaints, requests
 from tests.signals import music
-from unetsep.app.server import AppSettings
+from unetsep.app.jobs import SeparationJob
+from unetsep.app.server import AppSettings, Handlers
 
 # What a mouse does when it drops files on the page.
 DROP = """
@@ -310,6 +312,31 @@ def test_a_folder_is_told_from_a_song_when_it_is_dropped(
     assert states(page)["Album.flac"] == "A folder: drop the songs that are in it."
     for button in page.find_elements("xpath", "//button[text()='Remove']"):
         button.click()
+    until(lambda: not app.queue._jobs)
+
+
+def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
+    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Handlers._told
+    cancelled = threading.Event()
+
+    def slow(handlers: Handlers, job: SeparationJob) -> dict[str, Any]:
+        cancelled.wait(20)
+        return told(handlers, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Handlers, "_told", slow)
+        drop(page, songs[1])
+        until(lambda: app.queue.count("queued"))  # the app has all of it, and names no job yet
+        page.find_element("css selector", ".song button").click()
+        until(lambda: not states(page))
+        cancelled.set()
+        until(lambda: not app.queue._jobs)
+    assert message(page) == "A <b>long one.flac was cancelled."
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    page.find_element("xpath", "//button[text()='Remove']").click()
     until(lambda: not app.queue._jobs)
 
 

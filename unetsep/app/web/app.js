@@ -66,6 +66,7 @@ class Sender {
       this.request = request;
       request.open("POST", "separate");
       request.responseType = "json";
+      request.upload.onload = () => (this.sent = true);
       request.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 0);
       request.onload = () => {
         if (request.status === 202) return resolve(request.response);
@@ -79,8 +80,9 @@ class Sender {
     });
   }
 
+  /** Give up, unless all is sent: the answer then names a job, which nobody else could remove. */
   abort() {
-    this.request?.abort();
+    if (!this.sent) this.request?.abort();
   }
 }
 
@@ -199,9 +201,13 @@ class SongRow {
     this.page.drop(this);
     const done = state === "done" || state === "failed";
     this.page.announce(`${this.name} was ${done ? "removed" : "cancelled"}.`);
-    if (!this.job) return;
+    if (this.job) await this.forget(this.job);
+  }
+
+  /** Have the server remove a job. */
+  async forget(job) {
     try {
-      await ask(`jobs/${this.job.id}`, { method: "DELETE" });
+      await ask(`jobs/${job.id}`, { method: "DELETE" });
     } catch (error) {
       if (error.status !== 404) this.page.announce(error.message);
     }
@@ -387,6 +393,7 @@ class App {
       const job = await row.sender.send(form, (share) =>
         row.say(`Sending: ${percent(share)}`, share),
       );
+      if (row.state === "removed") return await row.forget(job);
       row.show(job);
       this.save();
       this.poll();

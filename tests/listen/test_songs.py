@@ -40,6 +40,15 @@ def test_models_of_one_song_belong_together_wherever_they_lie(tmp_path: Path, la
     assert songs[1].models["mse"]["vocals"] == folder / "vocals.wav"
 
 
+@pytest.mark.parametrize("samples", [1, 100, 700])
+def test_models_of_one_song_may_differ_a_little_in_length(tmp_path: Path, samples: int) -> None:
+    write(tmp_path / "mse" / "song", stems_of(0, 0.1, 8.0))
+    shorter = {name: wave[:-samples] for name, wave in stems_of(0, 0.3, 8.0).items()}
+    write(tmp_path / "l1" / "song", shorter)
+    (song,) = find_songs(tmp_path)
+    assert sorted(song.models) == ["l1", "mse"]
+
+
 def test_a_folder_of_stems_is_one_song_that_has_its_name(tmp_path: Path) -> None:
     write(tmp_path / "My song", stems_of(0, 0.0))
     (song,) = find_songs(tmp_path / "My song")

@@ -137,21 +137,23 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
 def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
     """Stem folders of one song each."""
     lengths = [_length(next(iter(folder.stems.values()))) for folder in folders]
-    mixtures: dict[int, npt.NDArray[np.float32]] = {}
+    mixtures: dict[tuple[int, float], npt.NDArray[np.float32]] = {}
 
-    def mixture(index: int) -> npt.NDArray[np.float32]:
-        if index not in mixtures:
-            mixtures[index] = _mixture(folders[index], lengths[index][1])
-        return mixtures[index]
+    def mixture(index: int, start: float) -> npt.NDArray[np.float32]:
+        if (index, start) not in mixtures:
+            mixtures[index, start] = _mixture(folders[index], start)
+        return mixtures[index, start]
 
     groups: list[list[int]] = []
     for index, (rate, seconds) in enumerate(lengths):
         for group in groups:
             first_rate, first_seconds = lengths[group[0]]
+            # At the same place in both: the middles of different lengths would not match.
+            start = max(0.0, (first_seconds - EXCERPT) / 2)
             if (
                 rate == first_rate
                 and abs(seconds - first_seconds) < SAME_LENGTH
-                and _correlation(mixture(index), mixture(group[0])) > SAME_SONG
+                and _correlation(mixture(index, start), mixture(group[0], start)) > SAME_SONG
             ):
                 group.append(index)
                 break
@@ -166,9 +168,8 @@ def _length(path: Path) -> tuple[int, float]:
         return reader.info.sample_rate, (reader.frames or 0) / reader.info.sample_rate
 
 
-def _mixture(folder: StemFolder, seconds: float) -> npt.NDArray[np.float32]:
-    """The sum of the stems in the middle of the song, mono."""
-    start = max(0.0, (seconds - EXCERPT) / 2)
+def _mixture(folder: StemFolder, start: float) -> npt.NDArray[np.float32]:
+    """The sum of some seconds of the stems, mono."""
     total = np.zeros(0, np.float32)
     for path in folder.stems.values():
         with AudioReader(path, start=start, duration=EXCERPT) as reader:

@@ -73,6 +73,30 @@ def test_stems_of_other_rates_lengths_and_channels_are_aligned(tmp_path: Path) -
     assert np.abs(short[RATE:]).max() == 0
 
 
+@pytest.mark.parametrize("short", [100, 2 * RATE - 1, 2 * RATE, 3 * RATE + 16])
+def test_models_that_end_earlier_go_on_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", 1)
+    long = noise(3 * RATE + 17)
+    models = {"x": {"a": tmp_path / "x.wav"}, "y": {"a": tmp_path / "y.wav"}}
+    soundfile.write(tmp_path / "x.wav", long[:short], RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / "y.wav", long, RATE, subtype="PCM_16")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_song(Song("s", models), out, "key")
+    song = value(out / "song.js")
+    assert song["length"] == len(sound(out, 0, 1)) == len(long)
+    numbers = [sorted(path.name for path in (out / model).glob("*.js")) for model in "01"]
+    assert numbers[0] == numbers[1] == ["0.js", "1.js", "2.js", "3.js"]
+    heard = sound(out, 0, 0)
+    np.testing.assert_array_equal(heard[:short], long[:short])
+    assert not heard[short:].any()
+    # Waveforms and spectrograms of both are drawn as wide as the player.
+    peaks = [len(base64.b64decode(model["stems"][0]["peaks"])) for model in song["models"]]
+    assert peaks[0] == peaks[1]
+
+
 def test_mp3_becomes_as_long_as_it_decodes(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.mp3", 0.3 * noise(RATE), RATE)
     frames = len(soundfile.read(tmp_path / "a.mp3")[0])

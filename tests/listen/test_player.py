@@ -306,6 +306,35 @@ def save(driver: Any, folder: Path, name: str) -> np.ndarray:
     return np.asarray(saved)
 
 
+def test_a_model_that_ends_a_piece_earlier_is_silent_to_the_end(
+    driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE_SECONDS", PIECE)
+    long = stem(0, 2 * PIECE + 0.05)
+    short = long[: round((2 * PIECE - 0.02) * RATE)]
+    write_stems(tmp_path / "l1" / "song", {"vocals": long})
+    write_stems(tmp_path / "mse" / "song", {"vocals": short})
+    open_page(driver, write_page(tmp_path, find_songs(tmp_path)))
+    click(driver, "#models label:nth-child(2)")
+    saved = save(driver, tmp_path, "song")
+    np.testing.assert_allclose(saved[: len(short)], short, atol=1.01 / 32768)
+    assert len(saved) == len(long)
+    assert not saved[len(short) :].any()
+    record(driver)
+    click(driver, "#play")
+    wait(driver, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
+    # Behind the end of the short model's own last piece, and in the one that it lacked.
+    for place in (len(short) + 100, 2 * PIECE * RATE + 100):
+        run(driver, f"engine.seek({place})")
+        wait(driver, "!unetsepPlayer.engine.playing")
+        assert driver.find_element("css selector", "#message").text == ""
+        silent_from = last_decks(driver)[-1]["place"] + FADE
+        assert not heard(driver)[silent_from:].any()
+        click(driver, "#play")
+    run(driver, "engine.pause()")
+    assert complaints(driver) == []
+
+
 def set_dials(driver: Any, speed: float, semitones: int) -> None:
     driver_set(driver, "#speed", 100 * speed)
     driver_set(driver, "#pitch", semitones)

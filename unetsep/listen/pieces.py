@@ -27,7 +27,7 @@ from .songs import Song
 
 PIECE_SECONDS = 10
 # Decoded, four bytes for each sample of all stems. The player holds up to four pieces (now and
-# next, of two models while it switches) and keeps as many decoded as fit into 60 MB.
+# next, of two models while it switches) and keeps as many decoded as fit into 40 MB.
 PIECE_BYTES = 24_000_000
 COLOURS = {
     "vocals": (224, 90, 71),
@@ -110,27 +110,27 @@ def write_song(song: Song, folder: Path, name: str, progress: Progress | None = 
     stems = max(len(stems) for stems in song.models.values())
     bytes_per_second = stems * channels * 4 * sample_rate
     seconds = min(PIECE_SECONDS, max(1, PIECE_BYTES // bytes_per_second))
-    piece, length = seconds * sample_rate, 0
-    models = []
-    for index, (model, paths) in enumerate(song.models.items()):
-        (folder / str(index)).mkdir()
+    piece = seconds * sample_rate
+    writers = []
+    for index, paths in enumerate(song.models.values()):
         overviews = [Overview(sample_rate, expected) for _ in paths]
+        writer = _ModelWriter(folder / str(index), f"{name}/{index}", sample_rate, overviews)
         with ExitStack() as stack:
             readers = [StemReader(path, sample_rate, channels) for path in paths.values()]
             for reader in readers:
                 stack.callback(reader.close)
-            done = 0
-            for number, blocks in enumerate(aligned(readers, piece)):
-                script = _call(f"{name}/{index}/{number}", [encode(b, sample_rate) for b in blocks])
-                (folder / str(index) / f"{number}.js").write_text(script, encoding="ascii")
-                for overview, block in zip(overviews, blocks, strict=True):
-                    overview.push(block)
-                done += blocks[0].shape[-1]
+            for blocks in aligned(readers, piece):
+                writer.push(blocks)
                 if progress is not None:
-                    share = min(1.0, done / max(expected, 1))
+                    share = min(1.0, writer.samples / max(expected, 1))
                     progress((index + share) / len(song.models))
-        length = max(length, done)
-        models.append({"name": model, "stems": _finish(paths, overviews, folder, str(index))})
+        writers.append(writer)
+    length = max(writer.samples for writer in writers)
+    models = []
+    for index, (model, paths) in enumerate(song.models.items()):
+        writers[index].pad(length, piece, channels)
+        shown = _finish(paths, writers[index].overviews, folder, str(index))
+        models.append({"name": model, "stems": shown})
     description = {
         "sampleRate": sample_rate,
         "channels": channels,
@@ -139,6 +139,43 @@ def write_song(song: Song, folder: Path, name: str, progress: Progress | None = 
         "models": models,
     }
     (folder / "song.js").write_text(_call(name, description), encoding="ascii")
+
+
+class _ModelWriter:
+    """Writes the pieces of one model, and looks at its stems meanwhile."""
+
+    def __init__(
+        self, folder: Path, name: str, sample_rate: int, overviews: Sequence[Overview]
+    ) -> None:
+        folder.mkdir()
+        self._folder, self._name, self._sample_rate = folder, name, sample_rate
+        self._pieces = 0
+        self.overviews = overviews
+        self.samples = 0
+
+    def push(self, blocks: Sequence[Signal]) -> None:
+        """Write the next piece, a block of each stem."""
+        encoded = [encode(block, self._sample_rate) for block in blocks]
+        script = _call(f"{self._name}/{self._pieces}", encoded)
+        (self._folder / f"{self._pieces}.js").write_text(script, encoding="ascii")
+        self._pieces += 1
+        self._look(blocks)
+
+    def pad(self, length: int, piece: int, channels: int) -> None:
+        """Silence up to the length of the longest model: the player asks all for as many pieces.
+
+        The last piece may stay short, as nothing is heard behind its end.
+        """
+        missing = max(0, min(self._pieces * piece, length) - self.samples)
+        self._look([np.zeros((channels, missing), np.float32)] * len(self.overviews))
+        while self.samples < length:
+            silence = np.zeros((channels, min(piece, length - self.samples)), np.float32)
+            self.push([silence] * len(self.overviews))
+
+    def _look(self, blocks: Sequence[Signal]) -> None:
+        for overview, block in zip(self.overviews, blocks, strict=True):
+            overview.push(block)
+        self.samples += blocks[0].shape[-1]
 
 
 def common_format(song: Song) -> tuple[int, int, int]:

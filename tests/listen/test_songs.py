@@ -64,6 +64,75 @@ def test_names_of_audio_separator_tell_song_stem_and_model(tmp_path: Path) -> No
     assert list(song.models[""]) == ["vocals", "rest"]
 
 
+@pytest.mark.parametrize("name", ["{track} ({stem}).flac", "x/{track} ({stem}).wav"])
+@pytest.mark.parametrize("stems", [("vocals", "drums"), ("vocals", "no_vocals"), ("No Drums",)])
+def test_files_beside_each_other_are_songs_by_their_names(
+    tmp_path: Path, name: str, stems: tuple[str, ...]
+) -> None:
+    (tmp_path / "x").mkdir()
+    tracks = ("A song (Live)", "B")
+    waves = 0.1 * np.random.default_rng(0).standard_normal((2, len(stems), RATE))
+    for track, song in zip(tracks, waves, strict=True):
+        for stem, wave in zip(stems, song, strict=True):
+            soundfile.write(tmp_path / name.format(track=track, stem=stem), wave, RATE)
+    songs = find_songs(tmp_path)
+    assert [song.name.split("/")[-1] for song in songs] == list(tracks)
+    assert [sorted(song.models[""]) for song in songs] == 2 * [sorted(s.lower() for s in stems)]
+
+
+def test_an_instrumental_and_the_song_beside_it_are_one_stem(tmp_path: Path) -> None:
+    for name in ("song", "song (Instrumental)", "other (Instrumental)"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)
+    songs = find_songs(tmp_path)
+    assert [(song.name, list(song.models[""])) for song in songs] == [
+        ("other", ["instrumental"]),
+        ("song", ["instrumental"]),
+    ]
+
+
+def test_other_words_in_brackets_are_tracks_of_one_song(tmp_path: Path) -> None:
+    names = ["Bass", "Guitar (left)", "Guitar (right)"]
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)
+    (song,) = find_songs(tmp_path)
+    assert sorted(song.models[""]) == names
+
+
+@pytest.mark.parametrize("model", ["", "{model}/"])
+def test_a_folder_of_stems_and_files_beside_each_other_are_one_song(
+    tmp_path: Path, model: str
+) -> None:
+    write(tmp_path / model.format(model="l1") / "Track", stems_of(0, 0.0))
+    folder = tmp_path / model.format(model="mse")
+    folder.mkdir(exist_ok=True)
+    for name, share in (("vocals", 0.2), ("drums", 0.2)):
+        wave = stems_of(0, share)["vocals" if name == "vocals" else "rest"]
+        soundfile.write(folder / f"Track ({name}).wav", wave, RATE)
+    (song,) = find_songs(tmp_path)
+    assert song.name == "Track"
+    assert len(song.models) == 2
+    assert all(not name.startswith("/") for name in song.models)
+
+
+def test_stem_mp4_files_are_no_songs(tmp_path: Path) -> None:
+    (tmp_path / "crate").mkdir()
+    (tmp_path / "crate" / "A.Stem.MP4").write_bytes(b"")
+    with pytest.raises(UnetsepError, match=r"holds no stems but \.stem\.mp4 files.*-f flac"):
+        find_songs(tmp_path)
+    write(tmp_path / "crate" / "B", stems_of(0, 0.0))
+    (song,) = find_songs(tmp_path)
+    assert song.name == "crate/B"
+
+
+def test_models_of_one_song_by_file_names_have_the_songs_name(tmp_path: Path) -> None:
+    for model, share in (("mse", 0.1), ("l1", 0.3)):
+        (tmp_path / model).mkdir()
+        for name, wave in stems_of(0, share).items():
+            soundfile.write(tmp_path / model / f"A song_({name.title()}).wav", wave, RATE)
+    (song,) = find_songs(tmp_path)
+    assert (song.name, sorted(song.models)) == ("A song", ["l1", "mse"])
+
+
 def test_the_song_beside_its_stems_and_the_players_data_are_no_stems(tmp_path: Path) -> None:
     write(tmp_path / "song", stems_of(0, 0.0))
     write(tmp_path, {"song": np.zeros(100)})

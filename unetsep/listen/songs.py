@@ -19,6 +19,12 @@ from ..errors import UnetsepError
 DATA = "player-data"
 # python-audio-separator writes all stems into one folder: song_(Vocals)_model.wav
 SEPARATOR_NAME = re.compile(r"(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
+# --filename "{track} ({stem}).{ext}", and what --instrumental writes. Only the usual stems: other
+# words in brackets tell tracks of one song apart, such as Guitar (left) and Guitar (right).
+USUAL_STEMS = (*STEMS, "guitar", "piano", "accompaniment", "instrumental")
+TRACK_NAME = re.compile(
+    rf"(?P<song>.+) \((?P<stem>(?:no[_ ])?(?:{'|'.join(USUAL_STEMS)}))\)", re.IGNORECASE
+)
 # mp3 files of one song may differ by a frame or two (26 ms each).
 SAME_LENGTH = 0.1
 # What stems add up to, in 5 s from the middle. Of 6 songs with free stems and the demo song, the
@@ -86,6 +92,11 @@ def find_songs(folder: Path) -> list[Song]:
     if not folder.is_dir():
         raise UnetsepError(f"{folder} is no folder: name one that holds stems, such as out/song")
     groups = _group(list(_stem_folders(folder)))
+    if not groups and any(_is_stem_mp4(path.name) for path in folder.rglob("*")):
+        raise UnetsepError(
+            f"{folder} holds no stems but .stem.mp4 files, and the page takes stems that are files "
+            "of their own: separate the songs with -f flac, for instance"
+        )
     if not groups:
         raise UnetsepError(f"{folder} holds no stems: no audio files (wav, flac, mp3, ...) in it")
     title = folder.resolve().name
@@ -109,9 +120,15 @@ def _stem_folders(folder: Path) -> Iterator[StemFolder]:
             for name in sorted(names)
             if Path(name).suffix.lower() in AUDIO_SUFFIXES
             and not name.startswith(".")
+            and not _is_stem_mp4(name)
             and Path(name).stem not in folders
         ]
         yield from _split(here.relative_to(folder).parts, files)
+
+
+def _is_stem_mp4(name: str) -> bool:
+    """Whether a file holds a mix and its stems, of which an ordinary reader takes the mix."""
+    return name.lower().endswith(".stem.mp4")
 
 
 def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder]:
@@ -119,19 +136,25 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
     plain: dict[str, Path] = {}
     flat: dict[tuple[str, ...], dict[str, Path]] = {}
     for path in files:
-        match = SEPARATOR_NAME.fullmatch(path.stem)
-        if match:
-            inner = (*names, match["model"] or "", match["song"])
-            stems, stem = flat.setdefault(inner, {}), match["stem"].lower()
-            stems[path.name if stem in stems else stem] = path
-        elif path.stem not in plain:
-            plain[path.stem] = path
-        else:  # vocals.wav and vocals.mp3
-            plain[path.name] = path
+        inner, stem = _song_and_stem(path.stem)
+        stems = flat.setdefault((*names, *inner), {}) if inner else plain
+        stems[path.name if stem in stems else stem] = path  # vocals.wav and vocals.mp3
     for inner, stems in flat.items():
         yield StemFolder(inner, order_stems(stems))
+    # A file beside stems with its name in theirs is the song that was separated.
+    songs = {inner[-1] for inner in flat}
+    plain = {name: path for name, path in plain.items() if path.stem not in songs}
     if plain:
         yield StemFolder(names, order_stems(plain))
+
+
+def _song_and_stem(name: str) -> tuple[tuple[str, ...], str]:
+    """What leads to the song that a file's name tells, if it does, and the stem."""
+    if match := SEPARATOR_NAME.fullmatch(name):
+        return (match["model"] or "", match["song"]), match["stem"].lower()
+    if match := TRACK_NAME.fullmatch(name):
+        return (match["song"],), match["stem"].lower()
+    return (), name
 
 
 def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
@@ -194,9 +217,16 @@ def _song(group: Sequence[StemFolder], title: str) -> Song:
     places = _differing(paths)
     if len(places) == 1:
         (place,) = places
-        name = "/".join(paths[0][:place] + paths[0][place + 1 :]) or title
+        rest = paths[0][:place] + paths[0][place + 1 :]
+        name = "/".join(name for name in rest if name) or title
         return Song(name, {folder.names[place]: folder.stems for folder in group})
-    return Song(paths[0][-1] if paths[0] else title, {"/".join(f.names): f.stems for f in group})
+    models: dict[str, Mapping[str, Path]] = {}
+    for folder in group:
+        name = "/".join(name for name in folder.names if name)
+        # song/vocals.flac and song (vocals).mp3
+        same = sum(other == name or other.startswith(f"{name} #") for other in models)
+        models[f"{name} #{same + 1}" if same else name] = folder.stems
+    return Song(paths[0][-1] if paths[0] else title, models)
 
 
 def _differing(paths: Sequence[tuple[str, ...]]) -> list[int]:

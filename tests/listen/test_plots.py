@@ -10,9 +10,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.font_manager import get_font_names
 
 from unetsep.errors import UnetsepError
-from unetsep.listen.plots import measure, plot_song, ratio_masks
+from unetsep.listen.plots import MORE_FONTS, fonts, measure, plot_song, ratio_masks
 
 RATE = 44_100
 
@@ -51,6 +52,20 @@ def test_dollars_in_names_are_no_formulas(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
     plot_song({"$\\frac$": tmp_path / "vocals.wav"}, tmp_path / "plot.png", "Ke$ha - A$AP")
     assert (tmp_path / "plot.png").exists()
+
+
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
+    plot_song(
+        {"ボーカル": tmp_path / "vocals.wav"}, tmp_path / "plot.png", "夜に駆ける 밤 \U0001f3b5"
+    )
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_fonts_of_other_scripts_are_taken_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fonts() == ["sans-serif"] + [name for name in MORE_FONTS if name in get_font_names()]
+    monkeypatch.setattr("unetsep.listen.plots.MORE_FONTS", ("missing", "STIXGeneral", "cmr10"))
+    assert fonts() == ["sans-serif", "STIXGeneral", "cmr10"]
 
 
 def test_without_matplotlib_the_sentence_says_what_to_install(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 DPI = 110
 TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 FLOOR = -60.0  # dB, of the level curves
+# matplotlib's own font knows no Chinese, Japanese and Korean, and takes these where they are: of
+# Linux, macOS and Windows.
+MORE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "IPAGothic"),
+    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Yu Gothic", "Microsoft YaHei", "Microsoft JhengHei", "Malgun Gothic"),
+)
 
 Power = npt.NDArray[np.float32]
 
@@ -70,7 +79,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
     axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
     # A name may hold dollars, which mark formulas elsewhere.
-    plain: dict[str, Any] = {"parse_math": False}
+    plain: dict[str, Any] = {"parse_math": False, "fontfamily": fonts()}
     figure.suptitle(title, fontsize=13, **plain)
     loudest = float(powers[0].max()) or 1.0
     frame = _Frame(seconds, np.geomspace(LOWEST, top, ROWS + 1))
@@ -88,8 +97,20 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     figure.colorbar(drawn, ax=axes[:, 0], label="dB below the loudest place", aspect=60, pad=0.01)
     figure.colorbar(mask, ax=axes[1:, 1], label="share of the mixture", aspect=48, pad=0.01)
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=DPI, format="png")
+    with warnings.catch_warnings():
+        # Of each letter that no font has; it is drawn as a box.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(buffer, dpi=DPI, format="png")
     write_atomically(path, buffer.getvalue())
+
+
+def fonts() -> list[str]:
+    """Font families for names in any script, those that are installed."""
+    from matplotlib import font_manager, rcParams
+
+    # Of a family that is not there matplotlib would complain for each text.
+    installed = set(font_manager.get_font_names())
+    return [*rcParams["font.family"], *(name for name in MORE_FONTS if name in installed)]
 
 
 def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
@@ -155,4 +176,4 @@ def _levels(axes: Axes, names: Mapping[str, Path], powers: Sequence[Power], seco
     axes.set_title("levels", loc="left", fontsize=10)
     legend = axes.legend(ncols=len(powers), fontsize=7, loc="lower right", framealpha=0.8)
     for text in legend.get_texts():
-        text.set_parse_math(False)
+        text.set(parse_math=False, fontfamily=fonts())

@@ -455,6 +455,53 @@ def test_an_album_lists_its_songs_and_mp3_and_mono_play(driver: Any, tmp_path: P
     assert complaints(driver) == []
 
 
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("album")
+    for index, name in enumerate(("One", "Two")):
+        write_stems(folder / name, {n: stem(5 + index, 3.0 + index) for n in ("vocals", "drums")})
+    return write_page(folder, find_songs(folder))
+
+
+def test_another_song_keeps_speed_pitch_and_volume(driver: Any, album: Path) -> None:
+    open_page(driver, album)
+    set_dials(driver, 1.5, -3)
+    driver_set(driver, "#volume", 25)
+    click(driver, "#songs li:nth-child(2) button")
+    wait(driver, "document.title === 'Two'")
+    time.sleep(0.3)  # longer than a dial waits
+    assert run(driver, "return [engine.speed, engine.semitones, engine.volume]") == [1.5, -3, 0.25]
+    shown = run(driver, "return ['speed', 'pitch', 'volume'].map((id) => Number($(id).value))")
+    assert shown == [150, -3, 25]
+    click(driver, "#play")
+    wait(driver, "unetsepPlayer.engine.frame > 2000")
+    deck = "const {deck, master} = engine; return [deck.speed, Boolean(deck.stretcher), "
+    assert run(driver, deck + "master.gain.value]") == [1.5, True, 0.25]
+    run(driver, "engine.pause()")
+    assert complaints(driver) == []
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_of_songs_that_are_clicked_in_one_moment_the_last_is_heard(
+    driver: Any, album: Path, last: int
+) -> None:
+    open_page(driver, album)
+    click(driver, "#play")
+    wait(driver, "unetsepPlayer.engine.frame > 2000")
+    driver.execute_script(
+        "const buttons = document.querySelectorAll('#songs button');"
+        "buttons[1].click(); buttons[1].click(); buttons[arguments[0] - 1].click();",
+        last,
+    )
+    time.sleep(0.5)
+    wait(driver, "unetsepPlayer.engine.frame > 2000")
+    assert driver.title == ("One", "Two")[last - 1]
+    assert run(driver, "return engine.duration") == 2 + last
+    assert driver.find_element("css selector", "#message").text == ""
+    run(driver, "engine.pause()")
+    assert complaints(driver) == []
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

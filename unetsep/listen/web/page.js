@@ -18,6 +18,7 @@ class Page {
     this.model = null; // what the lanes show
     this.engine = null;
     this.focused = null;
+    this.opened = 0; // how often a song was chosen
     this.listSongs();
     this.bind();
     this.choose("views", ["Both", "Waveforms", "Spectrograms"], (i) => this.setView(i));
@@ -40,20 +41,25 @@ class Page {
     $("songs").append(list);
   }
 
-  /** Show a song; the sound of the one before stops. */
+  /** Show a song, with the settings of the one before, whose sound stops. */
   async open(index) {
     const { name, key } = album.songs[index];
+    const opened = ++this.opened;
     try {
       const song = await loadData(key, `${album.folder}/${key}/song.js`);
-      const playing = this.engine?.playing ?? false;
-      await this.engine?.close();
+      if (opened !== this.opened) return; // another one was chosen meanwhile
+      const before = this.engine;
+      const playing = before?.playing ?? false;
       this.path = `${album.folder}/${key}`;
       this.engine = new Engine(new Pieces(album.folder, key, song), this.mixer);
+      if (before) {
+        const { speed, semitones, volume } = before;
+        Object.assign(this.engine, { speed, semitones, volume });
+      }
       this.engine.addEventListener("change", () => this.update());
       this.engine.addEventListener("failure", (event) => this.say(event.detail.message));
       this.show(index, name, song);
-      this.setDials();
-      if (playing) await this.engine.play();
+      await Promise.all([before?.close(), playing && this.engine.play()]);
     } catch (error) {
       this.say(error.message);
     }

@@ -502,6 +502,35 @@ def test_of_songs_that_are_clicked_in_one_moment_the_last_is_heard(
     assert complaints(driver) == []
 
 
+def test_a_piece_that_is_asked_for_twice_at_once_comes_twice(player: Any) -> None:
+    stems = player.execute_async_script(
+        """
+        const { pieces } = unetsepPlayer.engine;
+        const name = `${pieces.key}/0/1`;
+        const both = [1, 2].map(() => pieces.load(name, `${pieces.path}/0/1.js`));
+        const late = new Promise((resolve) => setTimeout(resolve, 5000, ["", ""]));
+        const done = arguments[0];
+        Promise.race([Promise.all(both), late]).then((stems) => done(stems.map((s) => s.length)));
+        """
+    )
+    assert stems == [4, 4]
+
+
+def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None:
+    messages = player.execute_async_script(
+        """
+        const { pieces } = unetsepPlayer.engine;
+        const url = `${pieces.path}/0/1.js`;
+        const late = new Promise((resolve) => setTimeout(resolve, 5000, []));
+        const tries = [loadData("other", url), loadData("other", url)];
+        const texts = Promise.all(tries.map((one) => one.catch((error) => error.message)));
+        Promise.race([texts, late]).then(arguments[0]);
+        """
+    )
+    assert len(messages) == 2
+    assert all('make the page again with "unetsep listen"' in message for message in messages)
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

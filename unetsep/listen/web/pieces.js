@@ -4,27 +4,29 @@
 
 const $ = (id) => document.getElementById(id);
 const BUDGET = 40e6; // bytes of decoded sound that are kept
-const waiting = new Map(); // name -> what to do with its value
+const waiting = new Map(); // name -> promise of its value, and what keeps it
 
 function unetsepData(name, value) {
-  waiting.get(name)?.(value);
-  waiting.delete(name);
+  waiting.get(name)?.resolve(value);
 }
 
-/** Run a data script and return the value that it hands over. */
+/** Run a data script and return the value that it hands over; once for all who wait for it. */
 function loadData(name, url) {
-  return new Promise((resolve, reject) => {
+  if (!waiting.has(name)) {
+    const data = {};
+    data.promise = new Promise((resolve, reject) => Object.assign(data, { resolve, reject }));
+    waiting.set(name, data);
     const script = document.createElement("script");
-    waiting.set(name, resolve);
-    script.onload = () => script.remove();
-    script.onerror = () => {
+    script.onload = script.onerror = () => {
       script.remove();
       waiting.delete(name);
-      reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));
+      // Of no effect behind a value.
+      data.reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));
     };
     script.src = url;
     document.head.append(script);
-  });
+  }
+  return waiting.get(name).promise;
 }
 
 function bytesOf(base64) {

@@ -531,6 +531,51 @@ def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None
     assert all('make the page again with "unetsep listen"' in message for message in messages)
 
 
+# Decoding takes 0.3 s: what is done meanwhile comes between a decision and its deck.
+SLOW = """
+const get = engine.pieces.get.bind(engine.pieces);
+engine.pieces.get = async (...piece) => {
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  return get(...piece);
+};
+window.taken = [];
+const takeOver = engine.takeOver.bind(engine);
+engine.takeOver = (...values) => {
+  const result = takeOver(...values);
+  taken.push([engine.deck.from, engine.deck.speed, Boolean(engine.deck.stretcher)]);
+  return result;
+};
+"""
+
+
+@pytest.mark.parametrize(
+    "then", ["engine.change({model: 1})", "$('speed').value = 150; unetsepPlayer.setDials()"]
+)
+def test_a_seek_is_not_lost_when_something_else_changes_at_once(player: Any, then: str) -> None:
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
+    run(player, f"{SLOW} engine.seek({5 * RATE}); {then}")
+    assert frame(player) == 5 * RATE
+    wait(player, f"unetsepPlayer.engine.frame > {5.2 * RATE}")
+    assert frame(player) < 8 * RATE
+    time.sleep(0.6)
+    run(player, "engine.pause()")
+    taken = run(player, "return taken")
+    assert taken
+    assert all(stretched == (speed != 1) for _, speed, stretched in taken)
+
+
+def test_arrows_pressed_quickly_add_up(player: Any) -> None:
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
+    place = run(player, SLOW + "return engine.frame")
+    for _ in range(3):
+        run(player, "unetsepPlayer.action({key: 'ArrowRight', code: '', shiftKey: true})()")
+    wait(player, "taken.length > 0")
+    assert run(player, "return engine.deck.from") == pytest.approx(place + 3 * RATE, abs=RATE)
+    run(player, "engine.pause()")
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

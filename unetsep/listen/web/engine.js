@@ -94,7 +94,8 @@ class Engine extends EventTarget {
     this.semitones = 0;
     this.volume = 1;
     this.playing = false;
-    this.place = 0; // frame, while nothing plays
+    this.place = 0; // frame, while nothing plays or the place changes
+    this.seeking = false; // whether the next deck begins at the place, not where this one is
     this.deck = null;
     this.stretchers = [];
     this.changes = 0;
@@ -103,7 +104,7 @@ class Engine extends EventTarget {
 
   /** The frame that is heard now. */
   get frame() {
-    if (!this.playing || this.deck === null) return this.place;
+    if (!this.playing || this.deck === null || this.seeking) return this.place;
     return this.deck.frameAt(this.context.currentTime - (this.context.outputLatency || 0));
   }
 
@@ -137,7 +138,7 @@ class Engine extends EventTarget {
     if (!this.playing) return;
     this.changes++; // a deck that is being made is no longer wanted
     this.place = Math.round(this.frame);
-    this.playing = false;
+    this.playing = this.seeking = false;
     clearInterval(this.timer);
     this.deck?.stop(this.context.currentTime);
     this.deck = null;
@@ -152,15 +153,16 @@ class Engine extends EventTarget {
   /** Change model, loop, looping, speed or semitones, or the place, or all at once. */
   async change(settings, place = null) {
     Object.assign(this, settings);
-    if (place !== null) this.place = place;
+    if (place !== null) Object.assign(this, { place, seeking: true });
     this.tell();
     if (!this.playing) return;
     const change = ++this.changes;
+    const { speed, semitones } = this; // dials may move them on before they change the sound
     try {
-      const stretcher = await this.freeStretcher();
+      const stretcher = await this.freeStretcher(speed, semitones);
       // What is needed must be decoded before it is known when it will be heard.
-      await this.pieces.get(this.model, this.pieceAt(place ?? this.frame));
-      if (change === this.changes) await this.takeOver(stretcher, place);
+      await this.pieces.get(this.model, this.pieceAt(this.frame));
+      if (change === this.changes) await this.takeOver(stretcher, speed, semitones);
     } catch (error) {
       this.fail(error);
     }
@@ -170,25 +172,27 @@ class Engine extends EventTarget {
     return Math.floor(Math.min(frame, this.song.length - 1) / this.song.piece);
   }
 
-  async takeOver(stretcher, place) {
-    const { context, pieces, mixer, speed, model } = this;
+  async takeOver(stretcher, speed, semitones) {
+    const { context, pieces, mixer, model } = this;
     const earliest = context.currentTime + this.margin + (stretcher?.latency ?? 0);
     // Whole frames: sources then start on a sample, and nothing is interpolated.
     const heard = Math.ceil(earliest * context.sampleRate) / context.sampleRate;
-    const from = place ?? Math.round(this.deck ? this.deck.frameAt(heard) : this.place);
     const before = this.deck;
-    stretcher?.use(this.semitones - 12 * Math.log2(speed));
+    const going = before !== null && !this.seeking;
+    const from = going ? Math.round(before.frameAt(heard)) : this.place;
+    stretcher?.use(semitones - 12 * Math.log2(speed));
     const route = { context, pieces, mixer, stretcher, output: this.master };
     const loop = this.looping ? this.loop : null;
     const deck = new Deck(route, { model, from, loop, speed }, heard);
     this.deck = deck;
+    this.seeking = false;
     before?.stop(heard);
     if (!(await deck.fill())) await this.late(deck);
   }
 
   /** Speed is had by playing faster, and the pitch put right behind the mixer. */
-  async freeStretcher() {
-    if (this.speed === 1 && this.semitones === 0) return null;
+  async freeStretcher(speed, semitones) {
+    if (speed === 1 && semitones === 0) return null;
     let stretcher = this.stretchers.find((one) => !one.used);
     if (!stretcher) {
       stretcher = await Stretcher.create(this.context);
@@ -216,7 +220,7 @@ class Engine extends EventTarget {
   /** A piece came too late, on a slow machine: go on from where it was missed. */
   async late(deck) {
     this.margin = Math.min(MOST_MARGIN, 2 * this.margin);
-    if (deck === this.deck) await this.change({}, Math.round(deck.next));
+    if (deck === this.deck && !this.seeking) await this.change({}, Math.round(deck.next));
   }
 
   fail(error) {

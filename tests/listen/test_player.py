@@ -576,6 +576,30 @@ def test_arrows_pressed_quickly_add_up(player: Any) -> None:
     run(player, "engine.pause()")
 
 
+def test_play_and_pause_at_once_leave_no_timer(player: Any) -> None:
+    left = player.execute_async_script(
+        """
+        const timers = new Set(), [set, clear] = [window.setInterval, window.clearInterval];
+        window.setInterval = (...values) => {
+          const timer = set(...values);
+          timers.add(timer);
+          return timer;
+        };
+        window.clearInterval = (timer) => {
+          timers.delete(timer);
+          clear(timer);
+        };
+        const { engine } = unetsepPlayer, done = arguments[0];
+        for (let i = 0; i < 3; i++) {
+          engine.play();
+          engine.pause();
+        }
+        setTimeout(() => done([timers.size, engine.playing, engine.deck === null]), 500);
+        """
+    )
+    assert left == [0, False, True]
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

@@ -129,8 +129,8 @@ class Engine extends EventTarget {
     this.playing = true;
     this.tell();
     if (this.place >= this.song.length) this.place = 0;
-    await this.context.resume();
     this.timer = setInterval(() => this.tick(), 100);
+    await this.context.resume();
     await this.change({}, this.place);
   }
 

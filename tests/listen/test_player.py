@@ -600,6 +600,47 @@ def test_play_and_pause_at_once_leave_no_timer(player: Any) -> None:
     assert left == [0, False, True]
 
 
+def test_arrows_on_the_position_move_by_seconds(player: Any) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    run(player, "$('position').focus()")
+    press(player, Keys.ARROW_RIGHT)
+    assert frame(player) == 5 * RATE
+    press(player, Keys.ARROW_LEFT, Keys.ARROW_UP)
+    assert frame(player) == 5 * RATE
+    press(player, Keys.ARROW_DOWN)
+    assert frame(player) == 0
+    keys = ActionChains(player).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT)
+    keys.key_up(Keys.SHIFT).perform()
+    assert frame(player) == RATE
+    assert run(player, "return engine.volume") == 1
+    run(player, "$('volume').focus()")
+    press(player, Keys.ARROW_LEFT)
+    assert run(player, "return engine.volume") == 0.99
+
+
+@pytest.mark.parametrize("modifiers", ["altKey", "altKey ctrlKey"])  # macOS, Windows
+def test_brackets_that_need_another_key_set_the_loop(player: Any, modifiers: str) -> None:
+    typed = (
+        "const options = { key: arguments[0], bubbles: true, cancelable: true };"
+        "for (const name of arguments[1].split(' ')) options[name] = true;"
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', options));"
+    )
+    run(player, f"engine.seek({RATE})")
+    player.execute_script(typed, "[", modifiers)
+    run(player, f"engine.seek({4 * RATE})")
+    player.execute_script(typed, "]", modifiers)
+    assert run(player, "return engine.loop") == {"start": RATE, "end": 4 * RATE}
+    # What belongs to the browser stays with it.
+    run(player, f"engine.seek({2 * RATE})")
+    for other in ("ctrlKey", "metaKey", "metaKey altKey"):
+        player.execute_script(typed, "[", other)
+    player.execute_script(typed, "l", modifiers)
+    assert run(player, "return engine.loop.start") == RATE
+    assert run(player, "return engine.looping") is True
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

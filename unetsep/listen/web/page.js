@@ -287,30 +287,36 @@ class Page {
   }
 
   key(event) {
-    if (!this.engine || event.ctrlKey || event.metaKey || event.altKey) return;
+    // Many keyboards have brackets behind AltGr, which Windows calls ctrl and alt, or Option.
+    const bracket = event.altKey && (event.key === "[" || event.key === "]");
+    const modified = event.metaKey || ((event.ctrlKey || event.altKey) && !bracket);
+    if (!this.engine || modified) return;
     const { target } = event;
     const onButton = target.matches("button, summary, a");
-    const onInput = target.matches("input");
-    const action = this.action(event);
+    const onPosition = target === $("position"); // its own arrows would move by a millisecond
+    const onInput = target.matches("input") && !onPosition;
+    const action = this.action(event, onPosition);
     if (!action || (onButton && event.key === " ") || (onInput && event.key.startsWith("Arrow")))
       return;
     event.preventDefault();
     action();
   }
 
-  /** What a key does, or undefined. */
-  action({ key, code, shiftKey }) {
+  /** What a key does, or undefined; on the slider of the position all arrows seek. */
+  action({ key, code, shiftKey }, onPosition = false) {
     const { engine } = this;
     const step = (shiftKey ? 1 : 5) * this.song.sampleRate;
+    const back = () => engine.seek(engine.frame - step);
+    const on = () => engine.seek(engine.frame + step);
     const louder = (by) => engine.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
     const digit = /^(?:Digit|Numpad)([1-9])$/.exec(code);
     if (digit) return () => this.lanes[digit[1] - 1]?.toggle(shiftKey ? "muted" : "solo");
     return {
       " ": () => this.togglePlay(),
-      ArrowLeft: () => engine.seek(engine.frame - step),
-      ArrowRight: () => engine.seek(engine.frame + step),
-      ArrowUp: () => louder(0.05),
-      ArrowDown: () => louder(-0.05),
+      ArrowLeft: back,
+      ArrowRight: on,
+      ArrowUp: onPosition ? on : () => louder(0.05),
+      ArrowDown: onPosition ? back : () => louder(-0.05),
       m: () => this.mute(),
       l: () => this.toggleLoop(),
       "[": () => this.edgeLoop("start"),

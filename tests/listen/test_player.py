@@ -641,6 +641,20 @@ def test_brackets_that_need_another_key_set_the_loop(player: Any, modifiers: str
     assert run(player, "return engine.looping") is True
 
 
+def test_m_mutes_the_stem_in_focus_and_everything_without_one(player: Any) -> None:
+    run(player, "document.querySelector('.lane:nth-child(2) .solo').focus()")
+    press(player, "m")
+    assert run(player, "return [mixer.stem('drums').muted, engine.volume]") == [True, 1]
+    click(player, ".lane:nth-child(2) .mute")  # gives the focus back
+    wait(player, "document.activeElement === document.body")
+    press(player, "m")
+    assert run(player, "return [mixer.stem('drums').muted, engine.volume]") == [False, 0]
+    run(player, "document.querySelector('.lane:nth-child(2) .solo').focus()")
+    run(player, "unetsepPlayer.makeLanes(['vocals', 'drums', 'bass', 'other'])")
+    press(player, "m")
+    assert run(player, "return [mixer.stem('drums').muted, engine.volume]") == [False, 1]
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

@@ -122,6 +122,7 @@ class Page {
       loop: (one, other) => this.setLoop(this.span(one, other)),
     };
     this.lanes = names.map((name, i) => new Lane(name, i + 1, this.mixer, actions));
+    this.focused = null;
     $("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
     this.makePresets(names);
   }
@@ -267,6 +268,7 @@ class Page {
       const control = event.target.closest?.("button, input");
       setTimeout(() => control?.blur(), 0);
     });
+    document.addEventListener("focusout", () => (this.focused = null));
     document.addEventListener("focusin", (event) => {
       const lane = event.target.closest?.(".lane");
       this.focused = this.lanes.find(({ element }) => element === lane) ?? null;

@@ -655,6 +655,15 @@ def test_m_mutes_the_stem_in_focus_and_everything_without_one(player: Any) -> No
     assert run(player, "return [mixer.stem('drums').muted, engine.volume]") == [False, 1]
 
 
+def test_the_play_button_says_what_it_does_and_is_not_pressed_as_well(player: Any) -> None:
+    state = "const {ariaLabel, ariaPressed} = $('play'); return [ariaLabel, ariaPressed]"
+    assert run(player, state) == ["Play", None]
+    click(player, "#play")
+    assert run(player, state) == ["Pause", None]
+    run(player, "engine.pause()")
+    assert run(player, state) == ["Play", None]
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

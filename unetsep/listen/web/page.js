@@ -202,7 +202,6 @@ class Page {
       preset.button.setAttribute("aria-pressed", preset.heard === heard.join("\n"));
     const radios = document.querySelectorAll("#models input");
     radios.forEach((radio, i) => (radio.checked = i === engine.model));
-    $("play").setAttribute("aria-pressed", engine.playing);
     $("play").setAttribute("aria-label", engine.playing ? "Pause" : "Play");
     $("play")
       .querySelector("path")

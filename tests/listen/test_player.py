@@ -664,6 +664,15 @@ def test_the_play_button_says_what_it_does_and_is_not_pressed_as_well(player: An
     assert run(player, state) == ["Play", None]
 
 
+def test_only_stems_that_have_a_key_name_it(player: Any) -> None:
+    names = [f"stem {i}" for i in range(1, 11)]
+    titles = player.execute_script(
+        "return arguments[0].map((name, i) => new Lane(name, i + 1, new Mixer(), {}).solo.title)",
+        names,
+    )
+    assert titles[8:] == ["Solo stem 9 (key 9)", "Solo stem 10"]
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

@@ -51,7 +51,9 @@ class Lane {
     Object.assign(this, { name, mixer, actions });
     this.element = make("section", { class: "lane", "aria-label": name });
     this.mute = this.button("mute", "M", `Mute ${name}`, "muted");
-    this.solo = this.button("solo", "S", `Solo ${name} (key ${number})`, "solo");
+    const hasKey = number <= 9;
+    const solo = hasKey ? `Solo ${name} (key ${number})` : `Solo ${name}`;
+    this.solo = this.button("solo", "S", solo, "solo");
     this.volume = this.slider("volume", `Volume of ${name}`, 0, 1.5, percent);
     this.pan = this.slider("pan", `Pan of ${name}`, -1, 1, panText);
     this.view = make("div", { class: "view", "aria-hidden": "true" });
@@ -61,7 +63,7 @@ class Lane {
     this.head = make("div", { class: "head" });
     this.view.append(this.head);
     const title = make("h2", {}, make("i", { class: "dot" }), name);
-    const key = number <= 9 ? [make("kbd", { text: number })] : [];
+    const key = hasKey ? [make("kbd", { text: number })] : [];
     const buttons = make("div", { class: "buttons" }, this.mute, this.solo, ...key);
     const dials = make("div", { class: "dials" }, this.volume.label, this.pan.label);
     this.element.append(make("div", { class: "strip" }, title, buttons, dials), this.view);

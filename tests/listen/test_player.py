@@ -673,6 +673,30 @@ def test_only_stems_that_have_a_key_name_it(player: Any) -> None:
     assert titles[8:] == ["Solo stem 9 (key 9)", "Solo stem 10"]
 
 
+def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
+    messages = player.execute_async_script(
+        """
+        const { pieces, mixer, song } = unetsepPlayer.engine;
+        const try_ = (seconds, speed) => {
+          const long = { ...song, length: Math.round(seconds * 44100) };
+          const silent = { ...pieces, song: long, get: () => Promise.reject(new Error("begun")) };
+          const engine = { pieces: silent, mixer, song: long, model: 0, volume: 1, speed };
+          Object.assign(engine, { semitones: 0, loop: null, looping: true });
+          return renderMix(engine, () => {}).catch((error) => error.message);
+        };
+        const hours = 3600;
+        Promise.all([try_(6.7 * hours, 1), try_(6.8 * hours, 1), try_(3.4 * hours, 0.5)])
+          .then(arguments[0]);
+        """
+    )
+    assert messages[0] == "begun"
+    for message in messages[1:]:
+        assert (
+            message
+            == "A wav file holds at most 405 minutes of this mix: loop a part, and save that"
+        )
+
+
 CLICKS = {name: 1.0 + 0.5 * index for index, name in enumerate(STEMS)}
 
 

@@ -7,7 +7,7 @@ function wavHeader(frames, channels, rate) {
   const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   const bytes = frames * channels * 2;
   text(0, "RIFF");
-  view.setUint32(4, 36 + bytes, true);
+  view.setUint32(4, HEADER + bytes, true);
   text(8, "WAVEfmt ");
   view.setUint32(16, 16, true);
   view.setUint16(20, 1, true); // PCM
@@ -20,6 +20,9 @@ function wavHeader(frames, channels, rate) {
   view.setUint32(40, bytes, true);
   return view.buffer;
 }
+
+const HEADER = 36; // bytes of a header that count as the file's
+const MOST_BYTES = 2 ** 32 - 1 - HEADER; // of sound: a header counts them in 32 bits
 
 /** Two channels as interleaved 16 bit samples; what exceeds full scale is limited to it. */
 function toInt16(buffer, gain) {
@@ -176,6 +179,11 @@ async function renderMix(engine, progress) {
   const plain = speed === 1 && semitones === 0;
   const render = () => (plain ? renderPlain : renderStretched)(settings, start, end);
   const total = (end - start) / speed;
+  const most = MOST_BYTES / 4 / song.sampleRate / 60; // minutes of two channels of 16 bits
+  if (total / song.sampleRate / 60 > most)
+    throw new Error(
+      `A wav file holds at most ${Math.floor(most)} minutes of this mix: loop a part, and save that`,
+    );
   let out = await gather(render(), volume, (frames) => progress(frames / total));
   if (out.peak > 1)
     out = await gather(render(), volume / out.peak, (frames) => progress(frames / total));

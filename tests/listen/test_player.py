@@ -565,6 +565,15 @@ def test_a_seek_is_not_lost_when_something_else_changes_at_once(player: Any, the
     assert all(stretched == (speed != 1) for _, speed, stretched in taken)
 
 
+def test_a_seek_in_the_last_moment_of_a_song_goes_on_from_there(player: Any) -> None:
+    run(player, f"engine.seek({(SECONDS - 0.5) * RATE}); engine.play()")
+    wait(player, f"unetsepPlayer.engine.frame > {(SECONDS - 0.2) * RATE}")
+    run(player, f"{SLOW} engine.seek({5 * RATE})")
+    wait(player, "taken.length > 0")
+    assert run(player, "return [engine.playing, taken[0][0]]") == [True, 5 * RATE]
+    run(player, "engine.pause()")
+
+
 def test_arrows_pressed_quickly_add_up(player: Any) -> None:
     click(player, "#play")
     wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")

@@ -204,7 +204,7 @@ class Engine extends EventTarget {
   async tick() {
     const { deck } = this;
     if (deck === null) return;
-    if (deck.overAt(this.context.currentTime)) {
+    if (!this.seeking && deck.overAt(this.context.currentTime)) {
       this.pause();
       this.place = 0;
       this.tell();

@@ -8,7 +8,7 @@ import string
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,12 +67,14 @@ def find_inputs(
     paths: Iterable[Path],
     output_dir: Path,
     left_out: Callable[[Path], None] | None = None,
+    outputs_below: Callable[[Path], Set[Path]] | None = None,
 ) -> list[Input]:
     """Files as they are given, folders searched recursively.
 
     Hidden files and what lies under ``output_dir`` are passed over in folders, and so is what
     has no suffix of audio. Folders that are linked are searched once, under the link's name
-    unless they lie in the folder themselves. Paths that do not exist, folders that cannot be
+    unless they lie in the folder themselves. Where ``output_dir`` itself is searched, the stems
+    in it are no songs. Paths that do not exist, folders that cannot be
     read and folders without audio become inputs with an error: they must not stop the others.
 
     Parameters
@@ -83,6 +85,8 @@ def find_inputs(
         Where the stems go.
     left_out
         Called with every path in the folders that was passed over, but for ``output_dir``.
+    outputs_below
+        Which files in a folder are stems.
     """
     inputs: dict[tuple[Path, str], Input] = {}
     for path in paths:
@@ -93,6 +97,9 @@ def find_inputs(
             ]
         elif problem is None and path.is_dir():
             found = _Search(path, _real(output_dir), left_out).inputs()
+            if outputs_below and _real(path) == _real(output_dir):
+                stems = outputs_below(path)
+                found = [file for file in found if file.path not in stems]
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
             found = found or [Input(path, path.name, message)]

@@ -116,6 +116,20 @@ def test_output_inside_the_input_folder_is_not_separated_again(run, song, tmp_pa
     assert names(tmp_path / "in/out") == of_song("a")
 
 
+@pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
+def test_stems_beside_songs_are_no_songs_of_the_next_run(run, song, tmp_path, name):
+    for track in ("a", "b/other"):
+        song(f"in/{track}.wav", seconds=0.2)
+    words = ("--stems", "vocals,other", "--filename", name)
+    for way in ("--overwrite", "--skip-existing"):
+        result = run(tmp_path / "in", *words, way, out="in")
+        assert result.exit_code == 0, result.stderr
+        assert len(names(tmp_path / "in")) == 2 + 4
+    stem = tmp_path / "in" / name.format(track="a", stem="vocals", ext="wav")
+    assert run(stem, *words, out="out").exit_code == 0  # a stem that is named is a song
+    assert len(names(tmp_path / "out")) == 2
+
+
 def test_chosen_stems_and_two_stems(run, song, tmp_path):
     path = song(seconds=0.3, subtype="FLOAT")
     assert run(path, "--stems", "drums,vocals").exit_code == 0

@@ -398,6 +398,40 @@ def test_stems_may_lie_beside_songs_and_are_none_in_a_folder_of_songs(memory, ru
         assert said == [f"{BUCKET}/{song}" for song in songs]
 
 
+@pytest.mark.parametrize("song", ["in/", "in/a.wav"])
+def test_a_song_of_a_bucket_is_never_replaced_by_its_stem(memory, run, tmp_path, song):
+    content = write(tmp_path / "a.wav").read_bytes()
+    memory.pipe_file("/bucket/in/a.wav", content)
+    name = ("--filename", "{track}.{ext}", "--stems", "vocals", "--overwrite")
+    result = run(f"{BUCKET}/{song}", "-o", f"{BUCKET}/in", *name)
+    assert result.exit_code == 1
+    assert f"{BUCKET}/in/a.wav would be written over an input" in result.stderr
+    assert memory.cat_file("/bucket/in/a.wav") == content
+
+
+@pytest.mark.parametrize("names", [("{url}", "{path}"), ("{path}", "{url}"), ("{url}", "{url}")])
+def test_a_url_and_a_path_of_one_file_are_known_as_the_same(run, tmp_path, names):
+    song = write(tmp_path / "a.wav")
+    content = song.read_bytes()
+    source, output = (n.format(url=tmp_path.as_uri(), path=tmp_path) for n in names)
+    name = ("--filename", "{track}.{ext}", "--stems", "vocals", "--overwrite")
+    result = run(f"{source}/", "-o", output, *name)
+    assert result.exit_code == 1
+    assert "would be written over an input" in result.stderr
+    assert song.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
+def test_stems_beside_songs_of_a_bucket_are_no_songs_of_the_next_run(memory, run, tmp_path, name):
+    for song in ("a[1].wav", "b/c.wav"):
+        memory.pipe_file(f"/bucket/in/{song}", write(tmp_path / song).read_bytes())
+    for way in ("--overwrite", "--skip-existing"):
+        words = ("-o", f"{BUCKET}/in", "--stems", "vocals,drums", "--filename", name, way)
+        result = run(f"{BUCKET}/in/", *words)
+        assert result.exit_code == 0, result.stderr
+        assert len(stems_there(memory, "/bucket/in")) == 2 + 4
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

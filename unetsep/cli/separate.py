@@ -25,6 +25,7 @@ from ..library.log import (
     report_line,
     song_line,
 )
+from ..library.records import outputs_below
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
@@ -323,7 +324,7 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
     options = run.options
     left_out: list[Path] = []
     paths = [song for song in options.songs if isinstance(song, Path)]
-    songs = find_inputs(paths, run.output, left_out.append)
+    songs = find_inputs(paths, run.output, left_out.append, outputs_below)
     if run.spool:
         urls = [song for song in options.songs if isinstance(song, str)]
         songs += run.spool.find(urls, left_out.append)
@@ -381,10 +382,8 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     targets = name_targets(
         songs, models, run.output, file.filename, file.suffix, together=file.together
     )
-    songs = [
-        replace(song, error=clash)
-        for song, clash in zip(songs, find_clashes(songs, targets, found), strict=True)
-    ]
+    clashes = _find_clashes(songs, targets, found, run.spool)
+    songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
     return [
@@ -398,6 +397,22 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
         )
         for song, of_song in zip(songs, targets, strict=True)
     ]
+
+
+def _find_clashes(
+    songs: Sequence[Input],
+    targets: Sequence[Sequence[Sequence[Path]]],
+    found: Sequence[Input],
+    spool: Spool | None,
+) -> list[str | None]:
+    """`find_clashes` of the places that users see; all paths in a spool differ."""
+    if not spool:
+        return find_clashes(songs, targets, found)
+    return find_clashes(
+        [replace(song, path=spool.location(song.path)) for song in songs],
+        [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
+        [replace(song, path=spool.location(song.path)) for song in found],
+    )
 
 
 def _of_shard(songs: list[Input], shard: Shard | None, console: Messages) -> list[Input]:

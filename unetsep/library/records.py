@@ -9,6 +9,7 @@ or for less, than it is.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import hashlib
 import json
@@ -29,6 +30,8 @@ from ..paths import Input, song_target
 from .claims import Claim, claim_path
 
 SCHEMA = 1
+# What all records are called; see `record_path`.
+RECORD_PATTERN = ".unetsep.*.json"
 # Stands for the stem while a template is filled; no name contains it.
 PLACE = "\ue000"
 # Seconds by which file systems are wrong about times.
@@ -171,10 +174,8 @@ class Record:
     def entries(self) -> list[dict[str, Any]]:
         """What it says; nothing if it is missing, damaged or of another schema."""
         try:
-            content = json.loads(self.path.read_bytes())
-            entries = content["entries"] if content["schema"] == SCHEMA else []
-            return [entry for entry in entries if _is_entry(entry)]
-        except (OSError, ValueError, KeyError, TypeError):
+            return parse_entries(self.path.read_bytes())
+        except OSError:
             return []
 
     def compare(self, source: SourceFile, targets: Sequence[Path], recipe: Recipe) -> Finding:
@@ -239,6 +240,26 @@ class Record:
             self.path.unlink(missing_ok=True)
         else:
             self.write_text(text)
+
+
+def parse_entries(content: bytes) -> list[dict[str, Any]]:
+    """What a record says; nothing if it is damaged or of another schema."""
+    try:
+        parsed = json.loads(content)
+        entries = parsed["entries"] if parsed["schema"] == SCHEMA else []
+        return [entry for entry in entries if _is_entry(entry)]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def outputs_below(folder: Path) -> set[Path]:
+    """The stems that records in a folder, and in those within it, name."""
+    found: set[Path] = set()
+    for root, _, names in os.walk(folder):
+        for name in fnmatch.filter(names, RECORD_PATTERN):
+            entries = Record(Path(root, name)).entries()
+            found.update(Path(root, output) for entry in entries for output in entry["outputs"])
+    return found
 
 
 def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model: str) -> Path:

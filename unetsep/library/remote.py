@@ -21,6 +21,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -35,7 +36,7 @@ from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..paths import Input
 from .log import PATTERN, RunLog
-from .records import READ_BYTES, Record, SourceFile
+from .records import READ_BYTES, RECORD_PATTERN, Record, SourceFile, parse_entries
 from .songs import Job, Part, Shared
 
 if TYPE_CHECKING:
@@ -49,12 +50,16 @@ else:  # before Python 3.12 only the class of this system's paths can be derived
 # spread so that twenty machines do not come back at once.
 ATTEMPTS = 5
 PAUSE = 1.0
+# How many records are read at a time.
+READERS = 16
 # Seconds between uploads of a log that grows.
 LOG_EVERY = 60.0
 # Answers of HTTP that will be the same next time; 408 and 429 ask to come again.
 PATIENT_STATUS = (408, 429)
 ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
+# How URLs of files begin that have paths, too.
+LOCAL = ("file://", "local://")
 
 Result = TypeVar("Result")
 
@@ -680,6 +685,7 @@ class Spool:
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         stems = f"{self.output.url}/" if self.output else ""
+        outputs = _outputs(store, found) if f"{store.url}/" == stems else set()
         if f"{store.url}/".startswith(stems):  # the folder of the stems was asked for itself
             stems = ""
         songs = []
@@ -688,7 +694,7 @@ class Spool:
             inner = inner.removeprefix(unquote(top) if store.scheme in READ_ONLY else top)
             inner = inner.strip("/")
             full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
-            if stems and public_url(full).startswith(stems):
+            if path in outputs or (stems and public_url(full).startswith(stems)):
                 continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)
@@ -730,6 +736,14 @@ class Spool:
     def place(self, path: Path) -> Path:
         """The URL of a file of the spool, as a path; any other path as it is."""
         return UrlPath(self.display(str(path))) if self.folder in path.parents else path
+
+    def location(self, path: Path) -> Path:
+        """Where a file is or will be, the same for every name of it."""
+        from fsspec.implementations.local import LocalFileSystem
+
+        place = self.place(path)
+        is_here = str(place).startswith(LOCAL)
+        return Path(LocalFileSystem._strip_protocol(str(place))) if is_here else place
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
@@ -785,6 +799,20 @@ class RemoteLog(RunLog):
                 self._store.publish(self.path, self.path.name)
             except UnetsepError as error:
                 self.failure = str(error)
+
+
+def _outputs(store: Store, paths: Iterable[str]) -> set[str]:
+    """The stems that records among some files of a store name."""
+    records = [path for path in paths if PurePosixPath(path).match(RECORD_PATTERN)]
+    names = [path.removeprefix(f"{store.root}/") for path in records]
+    with ThreadPoolExecutor(READERS) as pool:  # each takes as long as an answer from afar
+        contents = list(pool.map(store.read, names))
+    return {
+        f"{path.rpartition('/')[0]}/{output}"
+        for path, content in zip(records, contents, strict=True)
+        for entry in parse_entries(content or b"")
+        for output in entry["outputs"]
+    }
 
 
 def _name(url: str) -> str:

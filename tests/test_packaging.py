@@ -84,8 +84,8 @@ def test_separating_needs_only_the_core_packages(wheel: Path) -> None:
     needs = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Requires-Dist")]
     core = {need.split(">=")[0] for need in needs if "extra ==" not in need}
     assert core == {
-        "click", "filelock", "huggingface-hub", "mutagen", "numpy", "rich", "safetensors",
-        "soundfile", "soxr", "torch",
+        "click", "huggingface-hub", "mutagen", "numpy", "rich", "safetensors", "soundfile", "soxr",
+        "torch",
     }  # fmt: skip
     assert "Requires-Python: >=3.10" in lines
 

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+
+    def _lock_now(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+except ImportError:  # Windows
+    import msvcrt
+
+    def _lock_now(descriptor: int) -> None:
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the content, which stays readable
+        vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_NBLCK"], 1)
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
+        vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_UNLCK"], 1)
+
+
+class HeldError(OSError):
+    """A lock that another process has."""
 
 
 def user_folder() -> Path:
@@ -31,28 +58,98 @@ def user_folder() -> Path:
     return data / "unetsep"
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process, or thread, at a time is in a block for a file; others wait.
+def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:
+    """Take a lock that ends with the process.
 
-    The lock is ``.<name>.lock`` beside the file, and ends with the process. It stays where it
-    is: who waits for a lock that is deleted would hold another one than who comes after.
+    Parameters
+    ----------
+    descriptor
+        An open file.
+    patience
+        Seconds to wait for another owner.
+
+    Returns
+    -------
+    bool or None
+        False if another has it, None if this file system knows no locks.
+    """
+    end = time.monotonic() + patience
+    while True:
+        try:
+            _lock_now(descriptor)
+        except OSError as error:  # noqa: PERF203 (it waits here anyway)
+            busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+            if not busy:
+                return None
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """One process, or thread, at a time is in a block for a file; others wait.
 
     Parameters
     ----------
     path
-        The file; its folder is made if need be.
+        The file; its folder is made if need be. The lock is ``.<name>.lock`` beside it.
+    on_wait
+        Called if another has the lock, before waiting for it.
 
     Raises
     ------
     OSError
         If the lock cannot be made.
     """
-    from filelock import FileLock
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with held(path.with_name(f".{path.name}.lock"), on_wait=on_wait):
         yield
+
+
+@contextlib.contextmanager
+def held(
+    lock: Path, *, patience: float = math.inf, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold a lock, which ends with the process at the latest.
+
+    Its file stays where it is: who waits for a lock that is deleted would hold another one than
+    who comes after. Where the file system knows no locks, nobody waits.
+
+    Parameters
+    ----------
+    lock
+        The file of the lock; its folder exists.
+    patience
+        Seconds to wait for another owner.
+    on_wait
+        Called if there is one, before waiting.
+
+    Raises
+    ------
+    HeldError
+        If another has it for longer.
+    OSError
+        If it cannot be made.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        taken = try_lock(descriptor)
+        if taken is False:
+            if on_wait:
+                on_wait()
+            taken = try_lock(descriptor, patience)
+        if taken is False:
+            raise HeldError(errno.EAGAIN, "another process holds it", str(lock))
+        try:
+            yield
+        finally:
+            if taken:  # processes that were forked meanwhile have the file open, too
+                _unlock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

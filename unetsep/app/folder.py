@@ -15,7 +15,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from ..audio.staging import try_lock
+from ..storage import try_lock
 
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")

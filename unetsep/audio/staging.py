@@ -8,7 +8,6 @@ with its token are nobody's, and removes them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import socket
@@ -16,52 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..storage import try_lock
+
 PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.
 FOREIGN_AGE = 24 * 3600.0
-
-try:
-    import fcntl
-
-    def _lock_now(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-except ImportError:  # Windows
-    import msvcrt
-
-    def _lock_now(descriptor: int) -> None:
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the content, which stays readable
-        vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_NBLCK"], 1)
-
-
-def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:
-    """Take a lock that ends with the process.
-
-    Parameters
-    ----------
-    descriptor
-        An open file.
-    patience
-        Seconds to wait for another owner.
-
-    Returns
-    -------
-    bool or None
-        False if another has it, None if this file system knows no locks.
-    """
-    end = time.monotonic() + patience
-    while True:
-        try:
-            _lock_now(descriptor)
-        except OSError as error:  # noqa: PERF203 (it waits here anyway)
-            busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-            if not busy:
-                return None
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
 
 
 class Staging:

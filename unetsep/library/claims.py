@@ -15,8 +15,9 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..audio.staging import PREFIX, try_lock
+from ..audio.staging import PREFIX
 from ..errors import UnetsepError
+from ..storage import try_lock
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:

@@ -18,7 +18,6 @@ from typing import Any
 
 import lightning
 import torch
-from filelock import FileLock, Timeout
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -26,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
-from ..storage import write_atomically
+from ..storage import HeldError, held, write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path
@@ -332,23 +331,18 @@ def _alone(run: Path) -> Iterator[None]:
     if not is_main_process():
         yield
         return
-    # Let go by the system when the process ends, however it does. The file stays: to remove it
-    # would take it from under one who waits.
-    lock = FileLock(run / ".lock", timeout=LOCK_SECONDS)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(NotImplementedError):  # by some file systems of clusters
-            lock.acquire()
-    except Timeout as error:
-        raise TrainingError(
-            f"another process trains in {run}: choose another --run, or wait for its end"
-        ) from error
-    except OSError as error:
-        raise TrainingError(f"cannot write to the run folder {run}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(run / ".lock", patience=LOCK_SECONDS))
+        except HeldError as error:
+            raise TrainingError(
+                f"another process trains in {run}: choose another --run, or wait for its end"
+            ) from error
+        except OSError as error:
+            why = error.strerror
+            raise TrainingError(f"cannot write to the run folder {run}: {why}") from error
         yield
-    finally:
-        lock.release()
 
 
 def _describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,10 +21,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
 from ...errors import AudioError
-from ...storage import open_atomically, write_atomically
+from ...storage import HeldError, held, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source
 
@@ -100,7 +100,7 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
     """Decode a source unless that is done; False if another process is at it."""
     text = folder / f"{key}.json"
     try:
-        with FileLock(folder / f"{key}.lock", blocking=wait):
+        with held(folder / f"{key}.lock", patience=math.inf if wait else 0.0):
             if not text.exists():
                 from .decode import decode
 
@@ -110,7 +110,7 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
                 levels = block_levels(pcm).tolist()
                 content = json.dumps({"stems": names, "block": LEVEL_BLOCK, "levels": levels})
                 write_atomically(text, content)
-    except Timeout:
+    except HeldError:
         return False
     (folder / f"{key}.lock").unlink(missing_ok=True)
     return True

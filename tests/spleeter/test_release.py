@@ -7,8 +7,8 @@ import io
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -175,13 +175,33 @@ def test_who_waited_for_another_takes_what_it_imported(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def locked(_: Path) -> Iterator[None]:
+    def locked(_: Path, **_options: Any) -> Iterator[None]:
         import_spleeter(FIXTURE / "2stems")  # by the one who had the lock
         yield
 
     monkeypatch.setattr(release, "locked", locked)
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
     assert server.asked == []
+
+
+def test_who_waits_for_another_is_told(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir(exist_ok=True)
+    other, wait = ExitStack(), release.locked
+
+    def locked(path: Path, *, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
+        def say_and_end() -> None:
+            on_wait()
+            other.close()
+
+        return wait(path, on_wait=say_and_end)
+
+    monkeypatch.setattr(release, "locked", locked)
+    other.enter_context(held(home / ".2stems.tar.gz.lock"))
+    result = run("spleeter-2stems", "--url", server.address)
+    assert "Another process is getting spleeter-2stems: waiting" in result.stderr
+    assert result.exit_code == 0
 
 
 def test_a_damaged_import_is_made_again(server: Server, home: Path) -> None:

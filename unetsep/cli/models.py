@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,8 +172,16 @@ def run_download(
         def advance(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
+        def wait(name: str) -> None:
+            click.echo(f"Another process is getting {name}: waiting for it", err=True)
+
         for line in download(
-            names, everything=everything, source=source, address=address, progress=advance
+            names,
+            everything=everything,
+            source=source,
+            address=address,
+            progress=advance,
+            on_wait=wait,
         ):
             click.echo(line)
 
@@ -184,6 +193,7 @@ def download(
     source: Path | None = None,
     address: str | None = None,
     progress: Downloaded | None = None,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
     """Get models from the hub, or Spleeter's from its release; yields a sentence for each.
 
@@ -195,6 +205,8 @@ def download(
         All published ones instead.
     source, address, progress
         Of Spleeter's, see `unetsep.spleeter.release.get`.
+    on_wait
+        Called with a name that another process is getting.
 
     Raises
     ------
@@ -219,7 +231,8 @@ def download(
         raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(expected)}")
     for name in known if everything else names:
         if is_release(name) and not everything:
-            entry = get(name, source=source, address=address, progress=progress)
+            wait = functools.partial(on_wait, name)
+            entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
         else:
             entry = known[name]
         yield f"{entry.name}: {fetch_model(entry)}"

@@ -45,6 +45,7 @@ def get(
     source: Path | None = None,
     address: str | None = None,
     progress: Downloaded | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> Checkpoint:
     """The model of a name, downloaded and imported unless the user has it intact.
 
@@ -59,6 +60,8 @@ def get(
         or `ADDRESS`.
     progress
         Called as bytes arrive.
+    on_wait
+        Called if another process is getting the same archive, before waiting for its end.
 
     Raises
     ------
@@ -74,7 +77,8 @@ def get(
     with contextlib.ExitStack() as stack:
         try:
             # Processes that want one archive wait for the first, and find what it imported.
-            stack.enter_context(locked(user_folder() / f"{archive}.tar.gz"))
+            path = user_folder() / f"{archive}.tar.gz"
+            stack.enter_context(locked(path, on_wait=on_wait))
         except OSError as error:
             raise WeightsError(f"{user_folder()} cannot be written to: {error.strerror}") from error
         imported = _imported(name)

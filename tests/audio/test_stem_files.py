@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,28 @@ def test_an_interrupt_at_the_commit_leaves_nothing(tmp_path, monkeypatch, contai
             files.write(stems(gain=3 if loud else 1))
             files.commit()
     assert everything(tmp_path) == []
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_an_interrupt_while_stems_get_their_names_comes_when_all_have_them(
+    tmp_path, monkeypatch, overwrite
+):
+    name = "replace" if overwrite else "unlink"
+    real = getattr(Path, name)
+
+    def interrupt(path: Path, *words: object) -> None:
+        real(path, *words)
+        monkeypatch.setattr(Path, name, real)  # but once
+        signal.raise_signal(signal.SIGINT)
+
+    files = StemFiles(targets(tmp_path), OutputFormat("wav", "32f"), INFO, overwrite=overwrite)
+    with pytest.raises(KeyboardInterrupt):
+        with files:
+            files.write(stems())
+            monkeypatch.setattr(Path, name, interrupt)
+            files.commit()
+    assert files.has_replaced == overwrite
+    assert everything(tmp_path) == (["song", "song/one.wav", "song/two.wav"] if overwrite else [])
 
 
 def test_an_interrupt_does_not_wait_for_long_conversions(tmp_path, monkeypatch):

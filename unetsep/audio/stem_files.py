@@ -278,13 +278,14 @@ class StemFiles:
             if target.is_dir() and not target.is_symlink():
                 raise AudioError(f"{target} is a folder: move it away or choose another with -o")
         try:
-            for part, target in zip(self._parts, self._targets, strict=True):
-                if self._overwrite:
-                    part.replace(target)
-                    self.has_replaced = True
-                else:
-                    _rename_new(part, target)
-                    done.append(target)
+            with uninterrupted():  # or some stems would be new and some old
+                for part, target in zip(self._parts, self._targets, strict=True):
+                    if self._overwrite:
+                        part.replace(target)
+                        self.has_replaced = True
+                    else:
+                        _rename_new(part, target)
+                        done.append(target)
         except BaseException as error:
             for path in done:
                 path.unlink()

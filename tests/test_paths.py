@@ -426,9 +426,10 @@ def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
     assert found[4].error == f"{playlist} names a URL, http://x.org//y.mp3: download it first"
 
 
-def test_playlists_of_old_programs_are_read(tmp_path):
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_playlists_of_windows_are_read(tmp_path, encoding):
     touch(tmp_path / "B\u00e9la.mp3", tmp_path / "sub/d.mp3")
-    (tmp_path / "list.M3U").write_bytes("B\u00e9la.mp3\nsub\\d.mp3\n".encode("cp1252"))
+    (tmp_path / "list.M3U").write_bytes("B\u00e9la.mp3\nsub\\d.mp3\n".encode(encoding))
     found = find_inputs([tmp_path / "list.M3U"], tmp_path / "out")
     assert [(song.path, song.error) for song in found] == [
         (tmp_path / "B\u00e9la.mp3", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import string
@@ -125,13 +126,19 @@ def _problem(path: Path) -> str | None:
 
 def _playlist(path: Path) -> list[Input]:
     """The songs that a playlist names, as they follow each other."""
-    raw = path.read_bytes()
+    raw = as_utf8(path.read_bytes())
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # of programs from before UTF-8
         text = raw.decode("cp1252", "replace")
     names = [line.strip() for line in text.splitlines()]
     return [_listed(path, name) for name in names if name and not name.startswith("#")]
+
+
+def as_utf8(raw: bytes) -> bytes:
+    """A text whose mark says UTF-16, which PowerShell's ``>`` writes, as UTF-8; any other as is."""
+    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16", "replace").encode() if is_utf16 else raw
 
 
 def _listed(playlist: Path, name: str) -> Input:

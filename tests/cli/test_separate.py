@@ -841,6 +841,16 @@ def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_songs_come_from_a_list_that_powershell_wrote(run, song, tmp_path, encoding):
+    paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "B\u00e9la \U0001d11e")]
+    text = "\ufeff" + "".join(f"{path}\r\n" for path in paths)
+    (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+    result = run("--files-from", tmp_path / "list.txt", "--stems", "bass")
+    assert result.exit_code == 0, result.stderr
+    assert names(tmp_path / "out") == ["B\u00e9la \U0001d11e/bass.wav", "a/bass.wav"]
+
+
 def test_songs_come_from_playlists_and_lists_on_stdin(song, tmp_path, tiny_model):
     song("music/a.wav", seconds=0.1)
     (tmp_path / "list.m3u").write_text("#EXTM3U\nmusic/a.wav\n")

@@ -17,7 +17,7 @@ from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
 from ..library.records import SourceFile
 from ..library.songs import Job, Shared
-from ..paths import is_url
+from ..paths import as_utf8, is_url
 
 # Stands for a standard stream in the place of a file.
 STREAM = Path("-")
@@ -161,7 +161,7 @@ def listed_files(source: Path | None) -> list[Path | str]:
     if source is None:
         return []
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
-    raw = raw.removeprefix(codecs.BOM_UTF8)  # of editors on Windows
+    raw = as_utf8(raw).removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
     names = [os.fsdecode(line) for line in lines if line.strip()]
     return [name.strip() if is_url(name) else Path(name) for name in names]

@@ -272,6 +272,7 @@ def test_an_error_of_our_own_on_another_machine_is_no_lost_slot():
         ([(2, 0), (3, 0)], {}, 5, {"num_cpus": 1}),
         ([(2, 0)], {"threads": 4, "address": None}, 1, {"num_cpus": 2}),
         ([(0, 0)], {"threads": 4}, 1, {"num_cpus": 4}),  # it may be about to get machines
+        ([(0, 0)], {"device": "cuda"}, 1, {"num_cpus": 4, "num_gpus": 1}),
         ([(8, 2), (64, 0)], {"threads": 8, "device": "cuda"}, 1, {"num_cpus": 8, "num_gpus": 1}),
         ([(8, 4), (64, 0)], {"device": "auto"}, 4, {"num_cpus": 2, "num_gpus": 1}),
     ],
@@ -311,3 +312,24 @@ def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
     steps(run, 3)
     assert len(run.pending) == 1
     assert len(run._ray.asked) == 2
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_a_gpu_that_goes_while_songs_are_separated_is_waited_for(device):
+    machines = [(2, 1), (8, 0)]
+    fake = FakeRay(machines, [__version__, lost_slots()[1]])
+    run = run_of(fake, 3, device=device)
+    steps(run, 1)
+    machines[:] = [(8, 0)]
+    steps(run, 3)
+    assert fake.asked == [{"num_cpus": 2, "num_gpus": 1, "max_concurrency": 2}] * 2
+
+
+def test_a_gpu_that_comes_while_songs_are_separated_changes_no_stems():
+    machines = [(2, 0)]
+    fake = FakeRay(machines, [__version__])
+    run = run_of(fake, 9, device="auto")
+    steps(run, 1)
+    machines[:] = [(2, 0), (4, 2)]
+    run._add_slots()
+    assert fake.asked == [{"num_cpus": 1, "max_concurrency": 2}] * 6

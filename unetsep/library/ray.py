@@ -40,6 +40,7 @@ LOSSES = 3
 LOOK_EVERY = 10.0
 # CPUs of a slot with a GPU: it decodes and encodes beside it.
 CPUS_BESIDE_GPU = 4
+GROWING = "a cluster that grows on demand is waited for if its head has no CPUs (--num-cpus 0)"
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,9 @@ class _RayRun:
         self._idle: list[Any] = []
         self._looked = -LOOK_EVERY
         self._failed_loads = 0
-        self._was_ready = False
+        # The kind of device of all slots, once the first was ready, and what a GPU had of CPUs.
+        self._device: str | None = None
+        self._share = CPUS_BESIDE_GPU
 
     def step(self) -> Generator[SongOutcome, None, None]:
         """Give songs to slots that have none, and wait for a moment."""
@@ -319,41 +322,45 @@ class _RayRun:
         Raises
         ------
         UnetsepError
-            If there is no GPU where one was asked for, or no machine is large enough.
+            If there is no GPU where one was asked for, or no machine is large enough, and no slot
+            was ready before.
         """
         machines = self._machines()
         wanted = self._cluster.threads
         with_gpu = [machine for machine in machines if machine.gpus]
-        on_gpu = self._cluster.device == "cuda" or (self._cluster.device == "auto" and with_gpu)
-        if on_gpu and not with_gpu:
-            raise UnetsepError("device 'cuda' was asked for but the cluster has no GPU")
+        # What a run began with it goes on with: other devices round otherwise.
+        device = self._device or self._cluster.device
+        if device == "auto":
+            device = "cuda" if with_gpu else "cpu"
+        on_gpu = device == "cuda"
+        # One that has no CPUs may only lead a cluster whose machines come when they are asked for.
+        may_grow = self._device is not None or not any(machine.cpus for machine in machines)
+        if on_gpu and not with_gpu and not may_grow:
+            raise UnetsepError(f"device 'cuda' was asked for but the cluster has no GPU; {GROWING}")
         if on_gpu:
             machines = with_gpu
-            share = min(machine.cpus // machine.gpus for machine in machines)
-            threads = wanted or max(1, min(CPUS_BESIDE_GPU, share))
+            shares = [machine.cpus // machine.gpus for machine in machines]
+            self._share = min(shares, default=self._share)
+            threads = wanted or max(1, min(CPUS_BESIDE_GPU, self._share))
         else:
             threads = wanted or 1
         most = max((machine.cpus for machine in machines), default=0)
         # This machine alone takes more threads than it has CPUs, as it does without Ray.
         cpus = threads if self._cluster.address else max(1, min(threads, most))
-        # One that has no CPUs may only lead a cluster whose machines come when they are asked for.
-        if 0 < most < cpus and not self._was_ready:
+        if most < cpus and not may_grow:
             kind = "machine of the cluster with a GPU" if on_gpu else "machine of the cluster"
-            raise UnetsepError(f"no {kind} has {cpus} CPUs: give fewer --threads")
+            raise UnetsepError(f"no {kind} has {cpus} CPUs: give fewer --threads; {GROWING}")
         options = {"num_cpus": cpus, "num_gpus": 1} if on_gpu else {"num_cpus": cpus}
         room = sum(
             min(machine.cpus // cpus, machine.gpus) if on_gpu else machine.cpus // cpus
             for machine in machines
         )
-        device = self._cluster.device
-        if device == "auto":
-            device = "cuda" if on_gpu else "cpu"
         room = max(1, room)
         limit = min(room, self._cluster.slots or room, len(self.pending) + self._slots)
         kind = self._ray.remote(Slot).options(max_concurrency=2, **options)
         for _ in range(limit - self._slots):
             slot = kind.remote()
-            self._loading[slot.load.remote(self._setup, threads, device)] = slot
+            self._loading[slot.load.remote(self._setup, threads, device)] = slot, device
 
     def _get(self, ref: Any) -> Any:
         """What a slot has made.
@@ -371,7 +378,7 @@ class _RayRun:
             raise _SlotLostError(" ".join(str(error).split())) from error
 
     def _loaded(self, ref: Any) -> None:
-        slot = self._loading.pop(ref)
+        slot, device = self._loading.pop(ref)
         try:
             version = self._get(ref)
         except _SlotLostError as error:
@@ -391,7 +398,7 @@ class _RayRun:
             )
         self._idle.append(slot)
         self._failed_loads = 0
-        self._was_ready = True
+        self._device = device
 
     def _assign(self) -> None:
         for _ in range(len(self.pending)):
@@ -454,7 +461,7 @@ class _RayRun:
         closing = [slot.close.remote() for slot in loaded]
         if closing:
             self._ray.wait(closing, num_returns=len(closing), timeout=GRACE)
-        for slot in (*self._loading.values(), *loaded):
+        for slot in (*(slot for slot, _ in self._loading.values()), *loaded):
             self._ray.kill(slot)
 
 

@@ -326,6 +326,14 @@ def test_existing_files_are_counted(tmp_path):
         refuse_existing([tmp_path / "a", tmp_path / "b"])
 
 
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
+    refuse_existing([tmp_path / "a/b"])
+    (tmp_path / "a").touch()
+    refuse_existing([tmp_path / "a/b"])
+    with pytest.raises(AudioError, match="cannot be written: File name too long"):
+        refuse_existing([tmp_path / ("x" * 300)])
+
+
 def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "nothing")
     with pytest.raises(AudioError, match="a exists already"):

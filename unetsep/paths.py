@@ -488,12 +488,28 @@ def find_clashes(
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raise if any of the files exists: nothing is ever overwritten without being asked."""
-    # Links that lead nowhere are in the way, too.
-    existing = [path for path in dict.fromkeys(paths) if os.path.lexists(path)]
+    """Raise if any of the files exists: nothing is ever overwritten without being asked.
+
+    Raises
+    ------
+    AudioError
+        If so, or if one cannot be looked at.
+    """
+    existing = [path for path in dict.fromkeys(paths) if _exists(path)]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise AudioError(
             f"{existing[0]}{more} exists already: use --overwrite or --skip-existing, "
             "or another output folder"
         )
+
+
+def _exists(path: Path) -> bool:
+    """Whether something has a name; links that lead nowhere are in the way, too."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise AudioError(f"{path} cannot be written: {error.strerror}") from error
+    return True

@@ -123,14 +123,25 @@ def test_overwriting_replaces(tmp_path):
 
 def test_a_folder_in_the_place_of_a_stem_leaves_all_stems_as_they_were(tmp_path):
     one, two = targets(tmp_path)
-    two.mkdir(parents=True)
+    one.parent.mkdir()
     one.write_bytes(b"old")
     with pytest.raises(AudioError, match=r"two\.wav is a folder: move it away"):
         with StemFiles([one, two], OutputFormat("wav", "16"), INFO) as files:
             files.write(stems())
+            two.mkdir()
             files.commit()
     assert one.read_bytes() == b"old"
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+def test_names_that_stems_cannot_have_are_found_before_any_work(tmp_path):
+    one, two = targets(tmp_path)
+    long = one.with_name("x" * 300)
+    two.mkdir(parents=True)
+    for path, message in ((two, "is a folder: move it away"), (long, "give shorter names")):
+        with pytest.raises(AudioError, match=message):
+            StemFiles([one, path], OutputFormat("wav", "16"), INFO).__enter__()
+    assert everything(tmp_path) == ["song", "song/two.wav"]
 
 
 def test_a_file_where_a_folder_is_needed_is_one_sentence(tmp_path):

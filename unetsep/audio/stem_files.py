@@ -20,6 +20,7 @@ import errno
 import functools
 import itertools
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -115,6 +116,7 @@ class StemFiles:
         folders = [target.parent for target in self.paths]
         for folder in folders:
             self._make_folder(folder)
+        self._check_targets()
         with uninterrupted():
             staging = self._staging = Staging(folders)
         for index, target in enumerate(self.paths):
@@ -274,9 +276,7 @@ class StemFiles:
     def _publish(self) -> None:
         """Give all files their names, or none."""
         done: list[Path] = []
-        for target in self._targets:  # before the first is replaced
-            if target.is_dir() and not target.is_symlink():
-                raise AudioError(f"{target} is a folder: move it away or choose another with -o")
+        self._check_targets()  # before the first is replaced
         try:
             with uninterrupted():  # or some stems would be new and some old
                 for part, target in zip(self._parts, self._targets, strict=True):
@@ -295,6 +295,15 @@ class StemFiles:
                     "program: nothing was replaced; use --overwrite or --skip-existing"
                 ) from error
             raise
+
+    def _check_targets(self) -> None:
+        """Raise if a stem cannot get its name: a folder has it, or it is too long."""
+        for target in self._targets:
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(target.lstat().st_mode):
+                    raise AudioError(
+                        f"{target} is a folder: move it away or choose another with -o"
+                    )
 
     def _close(self) -> None:
         while self._writers:

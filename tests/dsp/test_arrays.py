@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from unetsep.dsp.arrays import LOUDEST, check_finite
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e12, -2e12])
+@pytest.mark.parametrize("at", [0, 500, 999])
+def test_what_would_spread_over_all_stems_is_found_with_its_time(value: float, at: int) -> None:
+    signal = np.ones((2, 1000), np.float32)
+    signal[1, at] = value
+    what = "samples beyond" if abs(value) < np.inf else "NaN or infinite samples"
+    with pytest.raises(ValueError, match=f"{what}.*, the first at {(2000 + at) / 1000:.3f} s"):
+        check_finite(signal, 1000, before=2000)
+
+
+def test_audio_is_checked_without_copies() -> None:
+    signal = np.full((2, 1 << 20), LOUDEST, np.float32)
+    signal[1] *= -1
+    tracemalloc.start()
+    check_finite(signal, 44_100)
+    check_finite(signal[:, :0], 44_100)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < signal.nbytes / 8

@@ -470,7 +470,11 @@ def _fill_id3(found: Any, tags: Tags) -> None:
 
 def _time(text: str) -> str:
     """A date as ID3 has it, or its year; empty if it names none."""
-    if re.match(r"\d{4}", text):
+    from mutagen.id3 import ID3TimeStamp
+
+    text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)
+    # Of what is no time to it, the class keeps nothing, or what no other program can read.
+    if re.fullmatch(r"\d{4}(-\d\d){0,2}( \d\d(:\d\d){0,2})?", str(ID3TimeStamp(text))):
         return text
     year = re.search(r"(?<!\d)\d{4}(?!\d)", text)
     return year[0] if year else ""

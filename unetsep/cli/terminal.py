@@ -56,8 +56,10 @@ class Lines:
         self.failure: str | None = None
         self._stream = sys.stdout  # whatever takes its place later is for what others print
         with contextlib.suppress(AttributeError, ValueError):
-            # Names of files may hold bytes that are no text: they go out as they are.
-            self._stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+            # Names of files may hold bytes that are no text: they go out as they are, unless
+            # PYTHONIOENCODING says what is to become of them.
+            if self._stream.errors == "strict":
+                self._stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
     def write(self, line: str) -> None:
         """Write one; the first failure is kept, and nothing written after it."""

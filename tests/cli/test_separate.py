@@ -914,7 +914,22 @@ def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, tiny_mo
     report = json.loads(content)
     assert report["error"].startswith("stdin lasts 0.10 s")
     assert error == f"Error: {report['error']}\nLog: {log}\n"
-    assert [json.loads(line)["source"] for line in log.read_text().splitlines()] == ["stdin"] * 2
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["source"], line["path"]) for line in lines] == [("stdin", "stdin")] * 2
+    code, _, error = piped(tiny_model, "-o", out, "--log", log, "--retry-failed")
+    assert error == f"By the logs in {out} no song failed\n"
+
+
+def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, tiny_model, tmp_path):
+    log = tmp_path / "log.jsonl"
+    (tmp_path / "stdout").write_text("a file of the user's")
+    options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
+    words = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, *options]
+    subprocess.run(words, capture_output=True, check=True, cwd=tmp_path)
+    (line,) = (json.loads(line) for line in log.read_text().splitlines())
+    assert line["path"] == str(tmp_path / "a.wav")
+    assert line["reports"][0]["stems"] == {"bass": "stdout"}
+    assert line["reports"][0]["outputs"] == {}
 
 
 @pytest.mark.parametrize(

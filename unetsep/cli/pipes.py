@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -98,6 +98,11 @@ class PipedJob(Job):
     def name(self) -> str:
         """What people call the song."""
         return self.inner.name
+
+    @property
+    def streams(self) -> Collection[Path]:
+        """What its reports call standard streams, in the place of files."""
+        return [Path(name) for name in self.names.values()]
 
     def source(self) -> SourceFile:
         """The song's file, as it is now."""

@@ -17,6 +17,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import (
+    STDIN,
     RunLog,
     failed_lines,
     failed_songs,
@@ -167,7 +168,7 @@ def run_separate(options: SeparateOptions) -> bool:
             output = spool.out
         else:
             output = stack.enter_context(standard_output(options.output))
-        names = {Path(new): "stdin" for new, old in zip(found, songs, strict=True) if old == STREAM}
+        names = {Path(new): STDIN for new, old in zip(found, songs, strict=True) if old == STREAM}
         run = _Run(replace(options, songs=tuple(found)), output, spool, names)
         return _separate(run)
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from .songs import Job, Part
 SCHEMA = 1
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 PATTERN = "unetsep-*.jsonl"
+# What reports and logs call a song that came on standard input.
+STDIN = "stdin"
 
 
 def log_path(folder: Path) -> Path:
@@ -93,7 +95,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "begun": _iso(begun),
         "ended": _iso(now()),
         "source": str(shown),
-        "path": _absolute(shown),
+        "path": str(shown) if shown in job.streams else _absolute(shown),
         "track": job.song.track,
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
@@ -102,7 +104,10 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
         "reports": [
             report_line(report)
-            | {"recipe": parts[report.model].recipe.to_dict(), "outputs": _sizes(report)}
+            | {
+                "recipe": parts[report.model].recipe.to_dict(),
+                "outputs": _sizes(report, job.streams),
+            }
             for report in reports
         ],
     }
@@ -146,9 +151,9 @@ def _input(
     return facts | {"sha256": next((each for each in hashes if each), None)}
 
 
-def _sizes(report: SeparationReport) -> dict[str, int]:
+def _sizes(report: SeparationReport, streams: Collection[Path]) -> dict[str, int]:
     sizes = {}
-    for path in dict.fromkeys(report.stems.values()):
+    for path in (path for path in dict.fromkeys(report.stems.values()) if path not in streams):
         with contextlib.suppress(OSError):
             sizes[str(path)] = path.stat().st_size
     return sizes
@@ -208,6 +213,9 @@ def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
     last: dict[str, dict[str, Any]] = {}
     lines = [line for path in logs for line in read_log(path)]
     for line in sorted(lines, key=lambda line: str(line["ended"])):
+        # What came on a stream cannot be had again.
+        if line["path"] == STDIN:
+            continue
         # A song that another run had in hand was not tried; one whose stems exist is done.
         if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
             last[line["path"]] = line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ class Job:
     def name(self) -> str:
         """What people call the song."""
         return self.song.path.name
+
+    @property
+    def streams(self) -> Collection[Path]:
+        """What its reports call standard streams, in the place of files."""
+        return ()
 
     def source(self) -> SourceFile:
         """The song's file, as it is now."""

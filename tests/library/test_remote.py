@@ -377,11 +377,35 @@ def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("unetsep.cli.separate._Shown.song", show)
-        run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--jobs", "1")
+        result = run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--jobs", "1")
     assert len(shown) == 2
+    assert f"Log: {BUCKET}/out/unetsep-" in result.stderr
     result = run("--retry-failed", "-o", f"{BUCKET}/out", "--dry-run", "--json")
     (report,) = (json.loads(line) for line in result.stdout.splitlines())
     assert report["source"] == f"{BUCKET}/in/a.wav"
+
+
+@pytest.mark.parametrize("problem", [OSError("gone"), FileNotFoundError("no such bucket")])
+def test_a_log_that_a_store_does_not_take_is_a_warning(memory, run, tmp_path, monkeypatch, problem):
+    tried = []
+
+    def fail(*_: object) -> None:
+        tried.append(problem)
+        raise problem
+
+    songs = [write(tmp_path / f"{name}.wav") for name in "ab"]
+    monkeypatch.setattr(type(memory), "put_file", fail)
+    result = run(*songs, "-o", f"{BUCKET}/out", "--jobs", "1")
+    assert result.exit_code == 1
+    assert "Warning: the log memory://bucket/out/unetsep-" in result.stderr
+    assert str(problem) in result.stderr
+    tried.clear()
+    log = remote.RemoteLog(tmp_path / "log.jsonl", Store(f"{BUCKET}/out"))
+    with contextlib.suppress(KeyboardInterrupt), log:
+        log.write({"a": 1})
+        raise KeyboardInterrupt
+    assert str(problem) in (log.failure or "")
+    assert len(tried) <= 2  # of which one may be after making the folder
 
 
 def test_stems_may_lie_beside_songs_and_are_none_in_a_folder_of_songs(memory, run, tmp_path):

@@ -218,18 +218,22 @@ def _separate(run: _Run) -> bool:
         return _preview(jobs, options, shown)
     log = _open_log(run, len(jobs))
     done = {}
-    with (
-        contextlib.closing(log) if log else contextlib.nullcontext(),
-        _Bars(shown, jobs) as bars,
-        contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
-    ):
-        for outcome in outcomes:
-            bars.end(outcome)
-            shown.song(outcome.reports)
-            if log:
-                line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
-                log.write(line)
-            done[id(outcome.job)] = outcome
+    try:
+        with (
+            log or contextlib.nullcontext(),
+            _Bars(shown, jobs) as bars,
+            contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
+        ):
+            for outcome in outcomes:
+                bars.end(outcome)
+                shown.song(outcome.reports)
+                if log:
+                    line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
+                    log.write(line)
+                done[id(outcome.job)] = outcome
+    except (KeyboardInterrupt, SystemExit):
+        shown.log(log)
+        raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
     if options.output == STREAM and targets:
@@ -492,16 +496,20 @@ class _Shown:
             self._loud.print(
                 f"{len(self._failed)} of {self._songs} failed:\n  {reasons}", markup=False
             )
+        self.log(log)
+        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
+        if unheard:
+            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
+        return not self._failed and not unheard
+
+    def log(self, log: RunLog | None) -> None:
+        """Where the log is, or why there is none."""
         if log and log.failure:
             self._loud.print(
                 f"Warning: the log {log.place} could not be written: {log.failure}", markup=False
             )
         elif log and log.lines:
             self.console.print(f"Log: {log.place}", markup=False)
-        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
-        if unheard:
-            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
-        return not self._failed and not unheard
 
     def _summary(self) -> str:
         """Songs, audio, time and speed."""

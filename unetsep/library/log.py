@@ -64,8 +64,15 @@ class RunLog:
         except OSError as error:
             self.failure = error.strerror or str(error)
 
-    def close(self) -> None:
-        """The run has ended."""
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self.close(in_a_hurry=interrupted)
+
+    def close(self, *, in_a_hurry: bool = False) -> None:
+        """The run has ended, or was interrupted: then nobody wants to wait."""
 
 
 def now() -> datetime:

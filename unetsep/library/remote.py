@@ -121,6 +121,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = public_url(url).rstrip("/")
         self.scheme = _split(url)[0]
+        self.attempts = ATTEMPTS
         self.files: AbstractFileSystem
         try:
             from fsspec.core import url_to_fs
@@ -150,14 +151,14 @@ class Store:
         TransferError
             If it does not work.
         """
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.attempts):
             try:
                 return action()
             except Exception as caught:  # noqa: PERF203 (those of aiohttp and others get through)
                 error = _true_cause(caught)
                 if isinstance(error, FileNotFoundError):
                     raise
-                if not _may_pass(error) or attempt == ATTEMPTS - 1:
+                if not _may_pass(error) or attempt >= self.attempts - 1:
                     place = f"{self.url}/{name}" if name else self.url
                     words = " ".join(str(error).split()) or type(error).__name__
                     raise TransferError(
@@ -791,13 +792,15 @@ class RemoteLog(RunLog):
         if time.monotonic() - self._uploaded > LOG_EVERY:
             self.close()
 
-    def close(self) -> None:
-        """Upload what was written so far."""
+    def close(self, *, in_a_hurry: bool = False) -> None:
+        """Upload what was written so far; in a hurry, try it but once."""
+        if in_a_hurry:
+            self._store.attempts = 1
         self._uploaded = time.monotonic()
         if self.lines and not self.failure:
             try:
                 self._store.publish(self.path, self.path.name)
-            except UnetsepError as error:
+            except (UnetsepError, OSError) as error:  # such as a bucket that is gone
                 self.failure = str(error)
 
 

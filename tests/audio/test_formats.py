@@ -282,6 +282,7 @@ def test_ogg_without_bit_rates_says_so_before_any_work():
     [
         ("flac", 192_000, "flac has no bit rate: use --format ogg, mp3, opus, m4a or stem.mp4"),
         ("mp3", 192, "bitrate must be 8000 to 512000 bits per second, got 192"),
+        pytest.param("mp3", 10**400, "bitrate must be 8000 to .*, got 1000", id="mp3-huge"),
     ],
 )
 def test_bit_rates_that_cannot_be_are_refused(container, bitrate, message):

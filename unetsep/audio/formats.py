@@ -296,8 +296,8 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     if bitrate is None:
         return
     least, most = BITRATES
-    whole = isinstance(bitrate, numbers.Real) and float(bitrate).is_integer()
-    if not whole or not least <= bitrate <= most:
+    fits = isinstance(bitrate, numbers.Real) and least <= bitrate <= most
+    if not fits or not float(bitrate).is_integer():
         raise ValueError(f"bitrate must be {least} to {most} bits per second, got {bitrate!r}")
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +124,10 @@ def test_a_dot_in_a_template_is_the_folder_itself():
         "/a/{stem}",
         "../{stem}",
         "a/../../{stem}",
+        "",
+        ".",
+        "{track}/{stem}/.",
+        "{track}/{stem}/",
     ],
 )
 def test_templates_that_cannot_work_are_value_errors(template):
@@ -166,6 +172,17 @@ def test_a_song_that_links_to_itself_stops_nothing(tmp_path, linked):
     songs = find_inputs([tmp_path / "in"], tmp_path / "out")
     assert [song.track for song in songs] == ["a", "loop", "sub/c"]
     assert len(one(songs, tmp_path / "out")) == 3
+
+
+def test_what_is_left_out_is_counted_though_it_cannot_be_looked_at(tmp_path, monkeypatch):
+    def refuse(*_: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:  # as of a link into a closed folder
+        patch.setattr(Path, "stat", refuse)
+        patch.setattr(os, "stat", refuse)
+        counted = count_kinds([tmp_path / "link", tmp_path / "note.txt"])
+    assert counted == "1 without suffix, 1 .txt"
 
 
 def test_what_a_search_leaves_out_is_named(tmp_path):

@@ -252,7 +252,7 @@ def count_kinds(paths: Iterable[Path]) -> str:
         "hidden"
         if path.name.startswith(".")
         else "circular"
-        if path.is_dir()
+        if os.path.isdir(path)  # noqa: PTH112 (no errors where it may not be entered)
         else path.suffix.lower() or "without suffix"
         for path in paths
     )
@@ -345,6 +345,8 @@ def check_template(template: str) -> None:
         raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
     if Path(template).is_absolute() or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
+    if template.rpartition("/")[2] in ("", "."):
+        raise ValueError(f"filename template {template!r} must end with the name of a file")
 
 
 def _portable(name: str) -> str:

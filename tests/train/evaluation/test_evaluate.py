@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
+from unetsep.train.data import cache
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
@@ -51,6 +53,42 @@ def test_what_is_there_is_not_computed_again(
         assert a.scores is not None
         assert b.scores is not None
         np.testing.assert_array_equal(a.scores.values["SDR"], b.scores.values["SDR"])
+
+
+def test_references_are_hashed_once_and_where_there_may_be_a_score(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "estimates").mkdir()
+    methods = [folder_method(tmp_path / "estimates")]
+    tracks = find_tracks(root, "test")
+    hashed: list[Path] = []
+    real = cache._file_hash
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(cache, "_file_hash", counted)
+    assert all(outcome.error for outcome in evaluate(tracks, methods, Settings(tmp_path / "out")))
+    assert hashed == []
+    run(root, tmp_path / "out")
+    files = sorted(path for track in tracks for path in track.files)
+    assert sorted(hashed) == files
+    assert all(outcome.reused for outcome in run(root, tmp_path / "out"))
+    assert len(hashed) == len(files)
+    shutil.rmtree(tmp_path / "out" / ".hashes")  # as in results of versions before
+    assert all(outcome.reused for outcome in run(root, tmp_path / "out"))
+
+
+def test_other_audio_of_the_same_size_is_scored_again(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "songs")
+    run(tmp_path / "songs", tmp_path / "out", "mixture-4")
+    path = tmp_path / "songs" / "test" / "Ana - One" / "drums.wav"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    again = run(tmp_path / "songs", tmp_path / "out", "mixture-4")
+    assert [outcome.track for outcome in again if not outcome.reused] == ["Ana - One"]
 
 
 def test_an_interrupted_evaluation_computes_the_rest(root: Path, tmp_path: Path) -> None:

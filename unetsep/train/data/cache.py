@@ -9,6 +9,7 @@ Reading from a complete cache imports no decoder.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -190,7 +191,7 @@ def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [
-            [(stem, _content_hash(path, folder)) for stem, path in sorted(source.parts)]
+            [(stem, content_hash(path, folder / "hashes")) for stem, path in sorted(source.parts)]
             for source in sources
         ]
     except OSError as error:
@@ -204,22 +205,30 @@ def _key(content: Sequence[tuple[str, str]]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _content_hash(path: Path, folder: Path) -> str:
-    """SHA-256 of a file; computed again only when its size or time has changed."""
+def content_hash(path: Path, notes: Path) -> str:
+    """SHA-256 of a file; computed again only when its size or time has changed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    notes
+        Folder that remembers hashes; where it cannot be written they are computed each time.
+    """
     status = path.stat()
     state = [str(path.resolve()), status.st_size, status.st_mtime_ns]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
-    note = folder / "hashes" / name
+    note = notes / name
     if note.exists():
         return note.read_text()
-    found = file_hash(path)
-    note.parent.mkdir(exist_ok=True)
-    write_atomically(note, found)
+    found = _file_hash(path)
+    with contextlib.suppress(OSError):
+        notes.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, found)
     return found
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
 

@@ -237,7 +237,7 @@ def _start(threads: int) -> None:
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:
     """All methods on one track; errors of the outside world become outcomes."""
-    song = _DecodedOnce(track, settings.duration)
+    song = _DecodedOnce(track, settings)
     outcomes = []
     for method in methods:
         estimates: dict[str, Signal] = {}  # of this method, for all sets
@@ -245,9 +245,11 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             outcome = functools.partial(Outcome, method.name, track.name, sources=sources)
             path = results.path_of(settings.output, method.name, track, sources)
             try:
+                # First, as it needs no hash of the track, whose files may be large.
+                scored = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
                 there = results.reusable(path, origin, settings.metrics, settings.measures)
-                scores = there or _score(song, method, sources, settings, estimates)
+                scores = there or _score(song, method, scored, settings, estimates)
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -265,29 +267,28 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
 class _DecodedOnce:
     """A track whose audio is decoded when the first method needs it."""
 
-    def __init__(self, track: Track, duration: float | None) -> None:
-        self.track, self.duration = track, duration
+    def __init__(self, track: Track, settings: Settings) -> None:
+        self.track, self.settings = track, settings
 
     @functools.cached_property
     def origin(self) -> list[Any]:
         """See `unetsep.train.evaluation.results.track_origin`."""
-        return results.track_origin(self.track)
+        return results.track_origin(self.track, self.settings.output)
 
     @functools.cached_property
     def audio(self) -> TrackAudio:
         """The decoded track."""
-        return read_track(self.track, self.duration)
+        return read_track(self.track, self.settings.duration)
 
 
 def _score(
     song: _DecodedOnce,
     method: Method,
-    sources: Sources,
+    scored: Sources,
     settings: Settings,
     estimates: dict[str, Signal],
 ) -> TrackScores:
     """Scores in a set; ``estimates`` is filled if it is empty."""
-    scored = _scored_set(method, song.track, sources)
     audio = song.audio
     if not estimates:
         estimates.update(method.estimate(song.track, audio))

@@ -22,7 +22,7 @@ import numpy as np
 from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
-from ..data.cache import file_hash
+from ..data.cache import content_hash
 from .scoring import METRICS, TrackScores
 from .stem_sets import Sources
 from .tracks import Track
@@ -63,9 +63,19 @@ class Origin:
         }
 
 
-def track_origin(track: Track) -> list[Any]:
-    """A track's stems, its rest, and of each file the stem, the name and the content's SHA-256."""
-    files = [[stem, path.name, file_hash(path)] for stem, path in track.parts]
+def track_origin(track: Track, output: Path) -> list[Any]:
+    """A track's stems, its rest, and of each file the stem, the name and the content's SHA-256.
+
+    Parameters
+    ----------
+    track
+        To be scored.
+    output
+        Folder of the results. ``<output>/.hashes`` remembers hashes of files: to read all
+        references again takes longer than to read what they have as scores.
+    """
+    notes = output / ".hashes"
+    files = [[stem, path.name, content_hash(path, notes)] for stem, path in track.parts]
     return [list(track.stems), track.rest, files]
 
 

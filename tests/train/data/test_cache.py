@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,26 @@ def pool(root: Path, count: int = 3) -> list[Source]:
     for i in range(count):
         write(root / "bass" / f"take{i}", i, 4000)
     return Pools().find(root, STEMS)
+
+
+def test_thousands_of_songs_that_share_a_silent_stem_are_told_apart_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "content_hash", lambda path, _: path.name)
+
+    def song(name: str, **stems: str) -> Source:
+        return Source(name, "songs", "train", {stem: Path(file) for stem, file in stems.items()})
+
+    songs = [
+        song(f"{i}", vocals="silence", drums=f"drums {i}", bass="silence", other="silence")
+        for i in range(4000)
+    ]
+    parts = [song("narrow", drums="drums 7", bass="silence"), song("quiet", vocals="silence")]
+    start = time.monotonic()
+    kept, twice = cache.distinct([*parts, *songs], tmp_path)
+    assert time.monotonic() - start < 5  # each with each other took half a minute
+    assert kept == songs
+    assert [(one.name, other.name) for one, other in twice] == [("narrow", "7"), ("quiet", "0")]
 
 
 def test_everything_is_decoded_once_and_progress_is_reported(

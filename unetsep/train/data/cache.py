@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -171,17 +173,25 @@ def distinct(
     order = sorted(
         range(len(sources)), key=lambda i: (sources[i].split != "valid", -len(contents[i]))
     )
-    staying: dict[tuple[str, str], list[int]] = {}  # by stem and content of a file
+    # Thousands of songs may share a file of silence: who has all files of a source is looked for
+    # by the file that the fewest have, and so is whose files a source has all of.
+    uses = Counter(itertools.chain.from_iterable(contents))
+    by_part: dict[tuple[str, str], list[int]] = {}  # those that stay, by stem and content of a file
+    by_rarest: dict[tuple[str, str], list[int]] = {}
     twice: dict[int, int] = {}
     for number in order:
-        parts = contents[number]
-        near = (other for part in sorted(parts) for other in staying.get(part, ()))
-        same = next((o for o in near if parts <= contents[o] or contents[o] <= parts), None)
+        parts = sorted(contents[number], key=lambda part: (uses[part], part))
+        wider = (o for o in by_part.get(parts[0], ()) if contents[number] <= contents[o])
+        narrower = (
+            o for p in parts for o in by_rarest.get(p, ()) if contents[o] <= contents[number]
+        )
+        same = next(itertools.chain(wider, narrower), None)
         if same is not None:
             twice[number] = same
             continue
+        by_rarest.setdefault(parts[0], []).append(number)
         for part in parts:
-            staying.setdefault(part, []).append(number)
+            by_part.setdefault(part, []).append(number)
     kept = [source for number, source in enumerate(sources) if number not in twice]
     return kept, [(sources[number], sources[twice[number]]) for number in sorted(twice)]
 

@@ -18,6 +18,7 @@ from unetsep.cli import train as train_commands
 from unetsep.config import STEMS
 from unetsep.network import presets
 from unetsep.train.config import TrainConfig
+from unetsep.train.data import cache
 from unetsep.train.fit import Machine
 from unetsep.train.losses.functions import LOSSES
 from unetsep.weights.load import load_network
@@ -76,6 +77,26 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert entry.training["data"] == ["musdb"]
     assert entry.training.items() >= lists.items()
     assert entry.scores["change_by_half_precision"] < 0.01
+
+
+def test_a_run_of_before_is_resumed_with_what_comes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    for name in ("one", "two"):
+        write(tmp_path / "pools" / "bass" / name, 1)
+    run = tmp_path / "run"
+    start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
+    data = ("--musdb-root", tmp_path / "musdb", "--pools", tmp_path / "pools")
+    settings = ("--batch-size", 1, "--valid-every", 1, "--precision", "fp32", "--max-steps", 1)
+    with monkeypatch.context() as before:
+        before.setattr(cache, "distinct", lambda sources, *_: (sources, []))
+        told = call(*start, "--loss", "l1", *data, "--cache", tmp_path / "cache", *settings)
+        assert told.exit_code == 0, told.output
+    again = call(*start, "--resume", "--max-steps", 2)
+    assert again.exit_code == 0, again.output
+    songs = json.loads((run / "songs.json").read_text())["songs"]
+    assert songs == ["musdb/train/A - B", "pools/train/bass/one", "pools/train/bass/two"]
 
 
 def test_a_run_is_resumed_on_its_own_songs_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from ..train.data.run_data import (
     load_data,
     move_data,
     read_data,
+    read_songs,
     song_lists,
 )
 from ..train.distributed import processes
@@ -170,7 +172,8 @@ def run_train(options: TrainOptions) -> None:
     config, data = _resumed_run(options) if options.resume else _new_run(options)
     folder = options.folder
     with _logging(console):
-        train, valid = _load(data, console, all_songs=config.all_songs)
+        saved = read_songs(folder) if options.resume else {}
+        train, valid = _load(data, console, saved, all_songs=config.all_songs)
         minutes = sum(recording.samples for recording in train) / 44_100 / 60
         known = " of them" if config.all_songs else ""
         console.print(
@@ -373,7 +376,7 @@ def run_export(
         raise TrainingError(f"there is no run {run}: expected a folder that unetsep train wrote")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with _logging(console):
-        valid = _load(read_data(run), console)[1] if check else None
+        valid = _load(read_data(run), console, read_songs(run))[1] if check else None
         paths = export_run(
             run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
         )
@@ -415,11 +418,15 @@ def _logging(console: Console) -> Iterator[None]:
 
 
 def _load(
-    data: Data, console: Console, *, all_songs: bool = False
+    data: Data, console: Console, saved: Mapping[str, list[str]], *, all_songs: bool = False
 ) -> tuple[list[Recording], list[Recording]]:
-    """Training and validation recordings, with a bar if some are to be decoded."""
+    """Training and validation recordings, with a bar if some are to be decoded.
+
+    Of what comes twice those stay that a run has, by its ``saved`` songs.
+    """
+    songs = set(itertools.chain.from_iterable(saved.values()))
     with decoding(console) as progress:
-        return load_data(data, all_songs=all_songs, progress=progress)
+        return load_data(data, all_songs=all_songs, songs=songs, progress=progress)
 
 
 @contextmanager

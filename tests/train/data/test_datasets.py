@@ -118,6 +118,29 @@ def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
     )
 
 
+def test_a_run_is_resumed_on_what_comes_twice_if_it_began_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, stem in enumerate(STEMS):
+        write(tmp_path / "songs" / "train" / "one" / stem, i, 21 * RATE)
+        write(tmp_path / "songs" / "train" / "two" / stem, i, 21 * RATE)
+        write(tmp_path / "more" / "train" / "two" / stem, i, 21 * RATE)
+    write(tmp_path / "pools" / "bass" / "of one", 2, 21 * RATE)
+    roots = {"songs": [tmp_path / "songs", tmp_path / "more"], "pools": [tmp_path / "pools"]}
+    data = find_data(roots, tmp_path / "cache", held_out=1)
+    for songs in (
+        ["songs/train/one", "songs/train/two", "pools/train/bass/of one"],
+        ["songs/train/two", "pools/train/bass/of one"],
+    ):
+        caplog.clear()
+        lists = {"songs": songs, "valid_songs": [songs[-2].replace("train", "valid")]}
+        (tmp_path / "songs.json").write_text(json.dumps(lists))
+        train, valid = load_data(data, songs=[*songs, *lists["valid_songs"]])
+        check_songs(tmp_path, song_lists(train, valid))
+        (told,) = (record.message for record in caplog.records)
+        assert told.count(" is in ") == 4 - len(songs)
+
+
 def test_the_data_of_a_run_stays_where_it_was_unless_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

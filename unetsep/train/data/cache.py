@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from ...errors import AudioError
 from ...storage import HeldError, held, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
-from .sources import Source
+from .sources import Source, named
 
 CACHE_VERSION = 2
 Progress = Callable[[int, int], None]
@@ -150,7 +150,7 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
 
 
 def distinct(
-    sources: Sequence[Source], cache: str | Path
+    sources: Sequence[Source], cache: str | Path, songs: Collection[str] = ()
 ) -> tuple[list[Source], list[tuple[Source, Source]]]:
     """Sources without those that come twice: whose files are among another one's.
 
@@ -161,6 +161,8 @@ def distinct(
     ----------
     sources, cache
         See `load`.
+    songs
+        Names of those that stay even so, as a run has them that began when they did.
 
     Returns
     -------
@@ -170,8 +172,14 @@ def distinct(
         Each that does not, and the one that stays instead.
     """
     contents = [frozenset(content) for content in _contents(sources, Path(cache))]
+    names = [named(source) for source in sources]
     order = sorted(
-        range(len(sources)), key=lambda i: (sources[i].split != "valid", -len(contents[i]))
+        range(len(sources)),
+        key=lambda i: (
+            names[i] not in songs,
+            sources[i].split != "valid",
+            -len(contents[i]),
+        ),
     )
     # Thousands of songs may share a file of silence: who has all files of a source is looked for
     # by the file that the fewest have, and so is whose files a source has all of.
@@ -185,7 +193,15 @@ def distinct(
         narrower = (
             o for p in parts for o in by_rarest.get(p, ()) if contents[o] <= contents[number]
         )
-        same = next(itertools.chain(wider, narrower), None)
+        # Of two songs of one name a run has but one, as far as its lists can say.
+        same = next(
+            (
+                other
+                for other in itertools.chain(wider, narrower)
+                if names[number] not in songs or names[number] == names[other]
+            ),
+            None,
+        )
         if same is not None:
             twice[number] = same
             continue

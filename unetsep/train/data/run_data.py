@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import Recording, hold_out
-from .sources import Source, refuse_test
+from .sources import named, refuse_test
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,10 @@ def read_data(run: Path) -> Data:
 
 
 def load_recordings(
-    data: Data, *, progress: Callable[[int, int], None] | None = None
+    data: Data,
+    *,
+    songs: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Recording]:
     """All recordings, each once, from the cache or decoded into it.
 
@@ -169,6 +172,8 @@ def load_recordings(
     ----------
     data
         Folders and stems.
+    songs
+        Of a run that is resumed, as `read_songs` lists them: they stay though they come twice.
     progress
         Called with how many recordings are decoded and how many there are.
 
@@ -185,7 +190,7 @@ def load_recordings(
     ]
     for path in {path for source in sources for _, path in source.parts}:
         refuse_test(path)
-    sources, twice = cache.distinct(sources, data.cache)
+    sources, twice = cache.distinct(sources, data.cache, songs)
     if twice:
         listed = [f"{named(one)} is in {named(other)}" for one, other in twice]
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
@@ -196,13 +201,17 @@ def load_recordings(
 
 
 def load_data(
-    data: Data, *, all_songs: bool = False, progress: Callable[[int, int], None] | None = None
+    data: Data,
+    *,
+    all_songs: bool = False,
+    songs: Collection[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings, decoded if need be.
 
     Parameters
     ----------
-    data, progress
+    data, songs, progress
         See `load_recordings`.
     all_songs
         Whether those for validation are trained on, too; see `TrainConfig`.
@@ -212,7 +221,7 @@ def load_data(
     TrainingError
         If there is nothing to validate on, or nothing to leave out of a given name.
     """
-    recordings = load_recordings(data, progress=progress)
+    recordings = load_recordings(data, songs=songs, progress=progress)
     valid = [each for each in recordings if each.split == "valid"]
     rest = [each for each in recordings if each.split == "train"]
     train, held = hold_out(
@@ -264,11 +273,6 @@ def without(
     return [each for each in rest if any(stem in stems for stem in each.names)]
 
 
-def named(song: Source | Recording) -> str:
-    """What a song is called among those of a run, ``origin/split/name``."""
-    return f"{song.origin}/{song.split}/{song.name}"
-
-
 def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
     """What a run learns from and is selected on, as ``origin/split/name``.
 
@@ -279,6 +283,24 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
         return list(dict.fromkeys(map(named, recordings)))
 
     return {"songs": names(train), "valid_songs": names(valid)}
+
+
+def read_songs(run: Path) -> dict[str, list[str]]:
+    """The song lists of a run's start, from its ``songs.json``; one from Python may have none.
+
+    Raises
+    ------
+    TrainingError
+        If they cannot be understood.
+    """
+    path = run / "songs.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: list(map(str, content[name])) for name in ("songs", "valid_songs")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} cannot be understood: {error!r}") from error
 
 
 def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
@@ -296,14 +318,11 @@ def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
     TrainingError
         If songs differ or stand in another order, by which clips are drawn.
     """
-    path = run / "songs.json"
-    if not path.exists():
-        return
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        pairs = [pair for name in lists for pair in itertools.zip_longest(saved[name], lists[name])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path} cannot be understood: {error!r}") from error
+    pairs = [
+        pair
+        for name, saved in read_songs(run).items()
+        for pair in itertools.zip_longest(saved, lists[name])
+    ]
     for old, new in pairs:
         if old != new:
             raise TrainingError(

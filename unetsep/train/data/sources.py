@@ -10,9 +10,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import AudioError
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
@@ -54,6 +57,11 @@ class Source:
             for stem, files in self.files.items()
             for path in ([files] if isinstance(files, Path) else files)
         ]
+
+
+def named(song: Source | Recording) -> str:
+    """What a song is called among those of a run, ``origin/split/name``."""
+    return f"{song.origin}/{song.split}/{song.name}"
 
 
 class DatasetKind:

@@ -14,7 +14,7 @@ from unetsep.errors import WeightsError
 from unetsep.network.guided import Guided, with_guide
 from unetsep.network.presets import spleeter_config
 from unetsep.network.unet import UNet
-from unetsep.weights import hub
+from unetsep.weights import hub, load
 from unetsep.weights import manifest as manifests
 from unetsep.weights.checkpoint import build_network, serialize
 from unetsep.weights.load import fetch_model, load_network
@@ -148,8 +148,38 @@ def test_a_published_guide_that_was_got_by_hand_is_found_beside_what_it_guides(
     for path in guided:
         path.rename(by_hand / path.name)
     # On the hub, and not in the cache.
-    publish(sha256=hashlib.sha256((by_hand / guided[1].name).read_bytes()).hexdigest())
+    content = (by_hand / guided[1].name).read_bytes()
+    publish(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     assert isinstance(load_network(by_hand / guided[0].name), Guided)
+
+
+def test_a_guide_is_found_among_whatever_lies_beside_it(
+    guided: tuple[Path, Path],
+    tmp_path: Path,
+    publish: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_hand = tmp_path / "by hand"
+    by_hand.mkdir()
+    (by_hand / "a folder.safetensors").mkdir()
+    (by_hand / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
+    with (by_hand / "large.safetensors").open("wb") as file:
+        file.truncate(3_000_000_000)
+    (by_hand / "other.safetensors").write_bytes(b"of another size")
+    guided[0].rename(by_hand / "small.safetensors")
+    guide = guided[1].rename(by_hand / "the guide.safetensors")
+    assert isinstance(load_network(by_hand / "small.safetensors"), Guided)
+    content = guide.read_bytes()
+    publish(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    hashed = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(load, "checkpoint_hash", counted)
+    assert isinstance(load_network(by_hand / "small.safetensors"), Guided)
+    assert hashed == [guide]
 
 
 def test_a_download_that_another_process_deletes_is_one_sentence(

@@ -141,7 +141,20 @@ def _find_guide(sha256: str, place: Path | Checkpoint) -> Checkpoint | Path | No
         return known
     # By its name first: a folder may hold many checkpoints.
     files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
-    return next((path for path in files if checkpoint_hash(path) == sha256), known)
+    size = None if known is None else known.bytes
+    return next((path for path in files if _has_hash(path, sha256, size)), known)
+
+
+def _has_hash(path: Path, sha256: str, size: int | None) -> bool:
+    """Whether a file is the one with a hash, which is computed only if its size may be right.
+
+    A folder of downloads may hold anything: what cannot be read as a checkpoint is another one.
+    """
+    try:
+        possible = path.is_file() and size in (None, path.stat().st_size)
+        return possible and checkpoint_hash(path) == sha256
+    except (OSError, WeightsError):
+        return False
 
 
 def _known(sha256: str) -> Checkpoint | None:

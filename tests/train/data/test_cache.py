@@ -128,8 +128,14 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         refuse_test(tmp_path / "test")
 
 
-def test_a_user_called_test_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_user_called_test_can_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
     home = tmp_path / "test"
+    if linked:
+        (tmp_path / "disk" / "test").mkdir(parents=True)
+        home.symlink_to(tmp_path / "disk" / "test")
     monkeypatch.setattr(Path, "home", lambda: home)
     refuse_test(home / "music")
     with pytest.raises(AudioError, match="is of a test set"):

@@ -143,6 +143,8 @@ def refuse_test(path: Path) -> None:
 
 def _below_home(place: Path) -> Path:
     """A path without the user's own folder, as its user may be called test."""
-    with contextlib.suppress(RuntimeError, ValueError):  # there is none, or it is elsewhere
-        return place.relative_to(Path.home())
+    with contextlib.suppress(RuntimeError):  # there is none
+        for home in (Path.home(), Path.home().resolve()):
+            if place.is_relative_to(home):
+                return place.relative_to(home)
     return place

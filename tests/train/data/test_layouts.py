@@ -310,3 +310,12 @@ def test_audio_of_a_test_folder_is_never_trained_on(tmp_path: Path) -> None:
         with pytest.raises(AudioError, match=r"is of a test set, .* if it merely lies there, move"):
             load_recordings(find_data({kind: [root]}, tmp_path / "cache"))
     assert find_moisesdb(tmp_path / "a" / "test" / "moisesdb")[0].files
+
+
+def test_the_folder_of_a_song_called_test_is_to_be_renamed(tmp_path: Path) -> None:
+    for song in ("One", "Test"):
+        for stem in ("vocals", "drums", "bass", "other"):
+            write(tmp_path / "train" / song / f"{stem}.wav", 1)
+    first = tmp_path / "train" / "Test" / "bass.wav"
+    with pytest.raises(AudioError, match=rf"{first} is of .* move it or rename the folder"):
+        load_recordings(find_data({"songs": [tmp_path]}, tmp_path / "cache"))

@@ -188,8 +188,8 @@ def load_recordings(
         for root in data.roots.get(name, ())
         for source in kind.find(Path(root), data.stems)
     ]
-    for path in {path for source in sources for _, path in source.parts}:
-        refuse_test(path)
+    for path in sorted({path for source in sources for _, path in source.parts}):
+        refuse_test(path)  # in order, so that the same one is named each time
     sources, twice = cache.distinct(sources, data.cache, songs)
     if twice:
         listed = [f"{named(one)} is in {named(other)}" for one, other in twice]

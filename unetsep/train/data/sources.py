@@ -137,7 +137,8 @@ def refuse_test(path: Path) -> None:
         if "test" in map(str.lower, _below_home(place).parts):
             raise AudioError(
                 f"{path} is of a test set, which is for reporting, never for training: "
-                f"{place} has a folder called test; if it merely lies there, move it"
+                f"{place} has a folder called test; if it merely lies there, move it or rename the "
+                "folder"
             )
 
 

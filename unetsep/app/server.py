@@ -467,7 +467,8 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
     sock = listen(settings.host, settings.port)
     folder: WorkFolder | None = None
     try:
-        folder = WorkFolder(settings.folder or user_folder() / "app")
+        place = settings.folder or user_folder() / "app"
+        folder = WorkFolder(place, own=settings.folder is None)
         worker = WorkerProcess(names, settings.device, settings.threads)
         queue = JobQueue(folder.path, worker, settings.limits)
         try:

@@ -148,8 +148,11 @@ def test_a_stem_of_a_song_is_found_in_any_case_and_once(tmp_path: Path) -> None:
     write(song / "._drums", 0)
     (source,) = SongFolders().find(tmp_path, STEMS)
     assert source.files == {"vocals": song / "Vocals.WAV"}
-    write(song / "wet" / "vocals", 1)
-    message = r"has two files of vocals, Vocals\.WAV and wet/vocals\.wav: keep one"
+    for folder in ("dry", "wet"):
+        write(song / folder / "vocals", 1)
+    assert SongFolders().find(tmp_path, STEMS) == [source]
+    (song / "Vocals.WAV").unlink()
+    message = r"has two files of vocals, dry/vocals\.wav and wet/vocals\.wav: keep one"
     with pytest.raises(AudioError, match=message):
         SongFolders().find(tmp_path, STEMS)
 

@@ -43,18 +43,21 @@ class SongFolders(DatasetKind):
 
 
 def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
-    """The file of each stem that a song has, by its name in whatever case."""
+    """The file of each stem that a song has, by its name in whatever case.
+
+    One in the song's own folder comes before those in folders within, which may hold takes.
+    """
     names = {stem.lower(): stem for stem in stems}
     files: dict[str, Path] = {}
-    for path in audio_files(folder):
+    for path in sorted(audio_files(folder), key=lambda path: len(path.parts)):
         stem = names.get(path.stem.lower())
-        if stem in files:
+        if stem in files and len(files[stem].parts) == len(path.parts):
             raise AudioError(
                 f"{folder} has two files of {stem}, {files[stem].relative_to(folder)} and "
                 f"{path.relative_to(folder)}: keep one, or give the other another name"
             )
         if stem is not None:
-            files[stem] = path
+            files.setdefault(stem, path)
     return files
 
 

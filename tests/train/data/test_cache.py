@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -187,6 +188,28 @@ def test_thousands_of_songs_that_share_a_silent_stem_are_told_apart_at_once(
     assert time.monotonic() - start < 5  # each with each other took half a minute
     assert kept == songs
     assert [(one.name, other.name) for one, other in twice] == [("narrow", "7"), ("quiet", "0")]
+
+
+def test_of_what_comes_twice_the_one_stays_that_tells_most(tmp_path: Path) -> None:
+    drums = write(tmp_path / "drums", 0)
+    # Each is preferred to those before it.
+    ranks = [
+        Source("single", "pools", "train", {"drums": drums}),
+        Source("no extra", "musdb", "train", {"drums": drums}, extra=False),
+        Source("alone", "songs", "train", {"drums": drums}, silent=("bass", "vocals")),
+        Source("wider", "songs", "train", {"drums": drums, "bass": write(tmp_path / "bass", 1)}),
+        Source("valid", "index", "valid", {"drums": drums}),
+    ]
+    for one, other in itertools.combinations(ranks, 2):
+        for pair in ([one, other], [other, one]):
+            assert cache.distinct(pair, tmp_path / "cache") == ([other], [(one, other)])
+
+
+def test_what_shares_only_some_files_with_another_stays(tmp_path: Path) -> None:
+    files = {stem: write(tmp_path / stem, i) for i, stem in enumerate(STEMS)}
+    vocals = {"vocals": files["vocals"], "other": write(tmp_path / "accompaniment", 9)}
+    pair = [Source("four", "songs", "train", files), Source("two", "songs", "valid", vocals)]
+    assert cache.distinct(pair, tmp_path / "cache") == (pair, [])
 
 
 def test_everything_is_decoded_once_and_progress_is_reported(

@@ -154,8 +154,9 @@ def distinct(
 ) -> tuple[list[Source], list[tuple[Source, Source]]]:
     """Sources without those that come twice: whose files are among another one's.
 
-    Of two the one for validation stays, or else the one with more files, or else the first:
-    excerpts that a run is validated on are to be in no other recording that it is trained on.
+    Of two the one for validation stays, so that nobody trains on it under another name. Or else
+    the one with more files, with more stems known to be silent, that is no extra, or the first.
+    Two recordings that share only some of their files both stay: a song in two stems and in four.
 
     Parameters
     ----------
@@ -179,6 +180,8 @@ def distinct(
             names[i] not in songs,
             sources[i].split != "valid",
             -len(contents[i]),
+            -len(sources[i].silent),
+            sources[i].extra,
         ),
     )
     # Thousands of songs may share a file of silence: who has all files of a source is looked for

@@ -32,6 +32,7 @@ from ..train.data.recording import Recording
 from ..train.data.run_data import (
     HELD_OUT,
     Data,
+    audio_notes,
     check_songs,
     find_data,
     load_data,
@@ -39,6 +40,7 @@ from ..train.data.run_data import (
     read_data,
     read_songs,
     song_lists,
+    warn_of_other_audio,
 )
 from ..train.distributed import processes
 from ..train.fit import Machine, check_resumable, fit, refuse_used
@@ -181,9 +183,10 @@ def run_train(options: TrainOptions) -> None:
             f"({minutes:.0f} min), validating on {len(valid)}{known}: {config.max_steps} steps of "
             f"{config.batch_size} clips; writing to {folder}"
         )
-        songs = song_lists(train, valid)
+        songs, notes = song_lists(train, valid), audio_notes([*train, *valid])
         if options.resume:
             check_songs(folder, songs)
+            warn_of_other_audio(folder, notes)
         fit(
             config,
             train,
@@ -195,7 +198,7 @@ def run_train(options: TrainOptions) -> None:
             guide=options.data.guide,
             notes={
                 "data.json": json.dumps(dataclasses.asdict(data), indent=1),
-                "songs.json": json.dumps(songs, indent=1),
+                "songs.json": json.dumps({**songs, "recordings": notes}, indent=1),
             },
             callbacks=[ProgressBar(console)],
         )

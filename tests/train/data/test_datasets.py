@@ -18,12 +18,15 @@ from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import Musdb
 from unetsep.train.data.run_data import (
     Data,
+    audio_notes,
     check_songs,
     find_data,
     load_data,
+    load_recordings,
     move_data,
     read_data,
     song_lists,
+    warn_of_other_audio,
 )
 from unetsep.train.data.sources import DatasetKind, Source, audio_files
 from unetsep.train.fit import fit
@@ -116,6 +119,38 @@ def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
         "songs/train/other name is in songs/train/one, pools/train/bass/of one is in "
         "songs/train/one"
     )
+
+
+def test_a_word_is_said_where_a_run_is_resumed_on_other_audio(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    songs = tmp_path / "songs"
+    for i, name in enumerate(("a", "b", "c")):
+        write(songs / "train" / name / "takes" / "drums", i)
+        write(songs / "train" / name / "bass", 10 + i)
+    data = find_data({"songs": [songs]}, tmp_path / "cache")
+    recordings = load_recordings(data)
+    lists = song_lists(recordings, [])
+    warn_of_other_audio(tmp_path, audio_notes(recordings))  # a run from Python
+    for notes in (
+        {},
+        {"recordings": audio_notes(recordings)},
+    ):  # a run of a version before; one of ours
+        (tmp_path / "songs.json").write_text(json.dumps(lists | notes))
+        warn_of_other_audio(tmp_path, audio_notes(load_recordings(data)))
+        assert caplog.messages == []
+    write(songs / "train" / "a" / "drums", 99)
+    (songs / "train" / "b" / "takes" / "drums.wav").unlink()
+    recordings = load_recordings(data)
+    check_songs(tmp_path, song_lists(recordings, []))
+    warn_of_other_audio(tmp_path, audio_notes(recordings))
+    assert caplog.messages == [
+        "the run goes on with other audio than before: songs/train/a has other content, "
+        "songs/train/b has bass instead of bass, drums"
+    ]
+    (tmp_path / "songs.json").write_text('{"recordings": {"songs/train/a": 1}}')
+    with pytest.raises(TrainingError, match="cannot be understood"):
+        warn_of_other_audio(tmp_path, {})
 
 
 def test_a_run_is_resumed_on_what_comes_twice_if_it_began_with_it(

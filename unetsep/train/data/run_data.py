@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...config import STEMS
 from ..config import TrainingError
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Length of the excerpts set aside from songs of one's own, and how many of them by default:
 # 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
+LISTS = ("songs", "valid_songs")  # in songs.json
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,57 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
     def names(recordings: Sequence[Recording]) -> list[str]:
         return list(dict.fromkeys(map(named, recordings)))
 
-    return {"songs": names(train), "valid_songs": names(valid)}
+    return dict(zip(LISTS, (names(train), names(valid)), strict=True))
+
+
+def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
+    """Of each recording its stems, and the key of the cache, a hash of its files' content.
+
+    They stand in ``songs.json`` under ``recordings``, for `warn_of_other_audio`.
+    """
+    return {
+        named(each): {
+            "stems": ", ".join(sorted(each.names)),
+            "content": "" if each.path is None else each.path.stem,
+        }
+        for each in recordings
+    }
+
+
+def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> None:
+    """Say which recordings of a run are no longer as they were when it was last started.
+
+    Parameters
+    ----------
+    run
+        With its ``songs.json``; versions before noted nothing of the audio there.
+    notes
+        From `audio_notes`.
+
+    Raises
+    ------
+    TrainingError
+        If ``songs.json`` cannot be understood.
+    """
+    before: dict[str, tuple[str, str]] = _read_songs_json(
+        run,
+        lambda content: {
+            name: (note["stems"], note["content"])
+            for name, note in content.get("recordings", {}).items()
+        },
+    )
+    changes = []
+    for name, note in notes.items():
+        stems, content = before.get(name, (note["stems"], note["content"]))
+        if note["stems"] != stems:
+            changes.append(f"{name} has {note['stems']} instead of {stems}")
+        elif note["content"] != content:
+            changes.append(f"{name} has other content")
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        logger.warning(
+            "the run goes on with other audio than before: %s%s", ", ".join(changes[:3]), more
+        )
 
 
 def read_songs(run: Path) -> dict[str, list[str]]:
@@ -293,13 +345,18 @@ def read_songs(run: Path) -> dict[str, list[str]]:
     TrainingError
         If they cannot be understood.
     """
+    return _read_songs_json(
+        run, lambda content: {name: list(map(str, content[name])) for name in LISTS}
+    )
+
+
+def _read_songs_json(run: Path, read: Callable[[Any], dict[str, T]]) -> dict[str, T]:
     path = run / "songs.json"
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: list(map(str, content[name])) for name in ("songs", "valid_songs")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path} cannot be understood: {error!r}") from error
 
 

@@ -189,6 +189,7 @@ def _described(
             training[part] = _read(run / f"{part}.json", json.loads)
     if (run / "songs.json").exists():
         training |= _read(run / "songs.json", json.loads)
+    training.pop("recordings", None)  # they say what changes when a run is resumed
     training.get("versions", {}).pop("command", None)
     if "data" in training:  # folders of this machine say nothing elsewhere
         data = training["data"]

@@ -290,9 +290,35 @@ def test_arrays_of_no_level_that_audio_has_are_refused(separator: Separator, lev
         list(separator.stream([np.zeros(44), np.full(9, level)], 44_100))
 
 
-@pytest.mark.parametrize("wiener", [0, 1])
-def test_the_loudest_arrays_have_stems_without_nan(wiener: int) -> None:
-    separator = Separator(small_network(), precision="fp32", wiener=wiener)
+GATED = dataclasses.replace(SMALL, gate_db=-20.0, wiener=1)
+
+
+def test_the_model_says_whether_stems_are_gated_and_filtered() -> None:
+    mixture = music(50_000 / RATE)
+    as_model = Separator(small_network(GATED), precision="fp32")
+    assert (as_model.gate_db, as_model.wiener) == (-20.0, 1)
+    plain = Separator(small_network(GATED), precision="fp32", gate=False, wiener=0)
+    assert (plain.gate_db, plain.wiener) == (None, 0)
+    expected = Separator(small_network(), precision="fp32").separate(mixture, 44_100)
+    for name, stem in plain.separate(mixture, 44_100).items():
+        np.testing.assert_array_equal(stem, expected[name])
+    stems = as_model.separate(mixture, 44_100)
+    assert decibels(sum(stems.values()) - mixture, mixture) < -90
+    for other in ({"gate": False}, {"wiener": 0}):
+        changed = Separator(small_network(GATED), precision="fp32", **other)  # type: ignore[arg-type]
+        assert any(
+            np.abs(stem - stems[name]).max() > 1e-5
+            for name, stem in changed.separate(mixture, 44_100).items()
+        )
+
+
+def test_what_follows_the_network_does_not_matter_to_training() -> None:
+    assert GATED.as_trained == SMALL.as_trained
+
+
+@pytest.mark.parametrize("config", [SMALL, GATED], ids=["plain", "gated and filtered"])
+def test_the_loudest_arrays_have_stems_without_nan(config: ModelConfig) -> None:
+    separator = Separator(small_network(config), precision="fp32")
     loudest = np.full((2, 100_000), 1e12, np.float32)
     assert all(np.isfinite(stem).all() for stem in separator.separate(loudest, 44_100).values())
 
@@ -315,7 +341,6 @@ def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> No
         {"wiener": -1},
         {"wiener": 1.5},
         {"wiener": "2"},
-        {"wiener": None},
         {"device": None},
         {"precision": torch.bfloat16},
         {"precision": "fp8"},

@@ -18,6 +18,9 @@ LOUDEST = 1e12
 # Far beyond what is useful, but what a file from elsewhere may not exceed: its config must
 # not make a program lay out networks or buffers without end.
 MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_536, 1_000_000
+MAX_ITERATIONS = 100
+# The highest gate that costs no more than 0.01 dB of SDR on musdb's validation songs.
+GATE_DB = -20.0
 
 # What each word may be; the first is the network that unetsep trains, the last Spleeter's.
 CHOICES = {
@@ -115,6 +118,13 @@ class ModelConfig:
         ``p``, so that they sum to one; ``e`` is the mask, for linear input the mask times
         the magnitude. 0 leaves masks as they are. None means 2 for several sigmoid masks
         and otherwise 0.
+    gate_db
+        A stem whose share of the power stays below this many dB for a while is taken back
+        further, see `unetsep.network.masks.gated`; None leaves masks as they are. Only for
+        masks that sum to one.
+    wiener
+        Iterations of the Wiener filter that refines the stems by default, see
+        `unetsep.dsp.wiener`; 0 for none.
 
     Raises
     ------
@@ -152,6 +162,8 @@ class ModelConfig:
     low_bins: int = 0
     low_first: int = 0
     low_filters: int = 24
+    gate_db: float | None = None
+    wiener: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stems", tuple(self.stems))
@@ -193,6 +205,8 @@ class ModelConfig:
             "low_first": self.low_first % 2 == 0
             and 0 <= self.low_first <= self.bins // 2 - self.low_bins,
             "low_filters": 0 < self.low_filters <= MAX_FILTERS,
+            "gate_db": self.gate_db is None or (self.complete and -100 <= self.gate_db < 0),
+            "wiener": 0 <= self.wiener <= MAX_ITERATIONS,
         } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
             if not holds:
@@ -232,12 +246,31 @@ class ModelConfig:
 
     @property
     def as_trained(self) -> ModelConfig:
-        """The config without what training does not see: how a song is cut into segments.
+        """The config without what training does not see: segments, and what follows the network.
 
         Networks can take each other's weights if these are equal.
         """
         # The longest segment is valid for any number of levels.
-        return dataclasses.replace(self, segment_frames=MAX_SEGMENT, overlap=0.0)
+        return dataclasses.replace(
+            self, segment_frames=MAX_SEGMENT, overlap=0.0, gate_db=None, wiener=0
+        )
+
+    def guided(self, guide: str, states: Sequence[int] = ()) -> ModelConfig:
+        """The config of such a network with a guide; its stems are gated and filtered.
+
+        Parameters
+        ----------
+        guide, states
+            See ``guide`` and ``guide_states``.
+        """
+        return dataclasses.replace(
+            self,
+            networks="guided",
+            guide=guide,
+            guide_states=tuple(states),
+            gate_db=GATE_DB,
+            wiener=1,
+        )
 
     def to_json(self) -> str:
         """The config as one line of JSON."""

@@ -25,7 +25,7 @@ from .network.build import for_inference
 from .network.devices import check_choice, choose_device, choose_precision
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
-from .network.masks import MaskNetwork, ratio_masks
+from .network.masks import MaskNetwork, gated, ratio_masks
 from .weights.load import checkpoint_hash, load_network
 from .weights.manifest import model_name
 
@@ -56,8 +56,11 @@ class Separator:
         Above the network's top bin: ``top`` extends the mask, ``zeros`` drops everything,
         as Spleeter does.
     wiener
-        Iterations of a multichannel Wiener filter over the stems, see `WienerFilter`; 0 for
-        none.
+        Iterations of a multichannel Wiener filter over the stems, see `unetsep.dsp.wiener`; 0 for
+        none, default: the model's.
+    gate
+        Whether stems that do not play are taken back as the model wants it, see
+        `unetsep.network.masks.gated`.
 
     Raises
     ------
@@ -84,7 +87,8 @@ class Separator:
         precision: str = "auto",
         overlap: float | None = None,
         mask_extension: str = "top",
-        wiener: int = 0,
+        wiener: int | None = None,
+        gate: bool = True,
     ) -> None:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
@@ -101,7 +105,9 @@ class Separator:
         )
         self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
-        self.mask_extension, self.wiener = mask_extension, check_wiener(wiener)
+        self.mask_extension = mask_extension
+        self.wiener = self.config.wiener if wiener is None else check_wiener(wiener)
+        self.gate_db = self.config.gate_db if gate else None
         self._networks = [each.to(self.device) for each in ready]
 
     @functools.cached_property
@@ -315,7 +321,7 @@ class Separator:
 
     @torch.inference_mode()
     def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
-        """Masks of one segment, as the config wants them: see `ModelConfig.mask_exponent`.
+        """Masks of one segment, as the config wants them: see its ``mask_exponent``, ``gate_db``.
 
         Stereo goes through a stereo network as it is; any other number of channels is
         separated channel by channel. Of several models it is the mean of their masks.
@@ -348,7 +354,8 @@ class Separator:
                 masks = ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
             total = masks if total is None else total + masks
         assert total is not None
-        return total / len(self._networks) if len(self._networks) > 1 else total
+        masks = total / len(self._networks) if len(self._networks) > 1 else total
+        return masks if self.gate_db is None else gated(masks, spectrum, self.gate_db)
 
 
 def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:

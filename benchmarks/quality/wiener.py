@@ -41,7 +41,7 @@ def main() -> None:
             by_stem = median(np.stack(scores), axis=0)
             shown = " | ".join(f"{score:.2f}" for score in (*by_stem, by_stem.mean()))
             print(f"| {model}, {iterations} | {shown} |", flush=True)
-        rough = Separator(model, precision="bf16")
+        rough = Separator(model, precision="bf16", wiener=0)
         error = power = np.zeros(len(rough.stems))
         for song, stems_ in zip(songs, exact, strict=False):
             changed = np.stack(list(rough.separate(song.mixture, song.sample_rate).values()))

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from unetsep import Separator
 from unetsep.cli import main
 from unetsep.config import ModelConfig
-from unetsep.dsp.wiener import ABSOLUTE, RELATIVE, WienerFilter
+from unetsep.dsp.wiener import ABSOLUTE, BINS, COMMON, REACH, RELATIVE, SEEN, WienerFilter
 from unetsep.network.unet import UNet
 from unetsep.weights.checkpoint import serialize
 
@@ -26,31 +26,79 @@ def ratio(stems, *shape, seed=1):
     return masks / masks.sum(dim=0)
 
 
+def stacked(frames):
+    """``(n, channels, bins, frames)`` to ``(n, bins, frames, seen times channels)``."""
+    reach = SEEN // 2 * REACH
+    around = np.pad(frames, [(0, 0)] * 3 + [(reach, reach)])
+    count = frames.shape[-1]
+    parts = [around[..., i * REACH : i * REACH + count] for i in range(SEEN)]
+    return np.moveaxis(np.concatenate(parts, axis=1), 1, -1)
+
+
 def by_the_book(masks, mixture, iterations):
-    """Expectation maximisation with matrices, in double precision."""
-    masks, mixture = masks.double(), mixture.to(torch.complex128)
-    level = mixture.abs().square().mean().sqrt()
+    """The filter with matrices, in double precision."""
+    masks, mixture = masks.double().numpy(), mixture.to(torch.complex128).numpy()
+    channels = len(mixture)
+    level = np.sqrt(np.square(np.abs(mixture)).mean())
     mixture = mixture / level
+
+    def coherence(signals):
+        # With zeros at both ends all frames count, also those that only their neighbours see.
+        ends = np.pad(signals, [(0, 0)] * 3 + [(REACH, REACH)])
+        seen = stacked(ends)
+        products = np.einsum("sfti,sftj->sfij", seen, seen.conj())
+        power = np.square(np.abs(signals)).sum(axis=-1).mean(axis=1)
+        return products / power[..., None, None]
+
+    power = (masks * np.square(np.abs(mixture))).mean(axis=1, keepdims=True)
+    roots = stacked(np.sqrt(np.repeat(power, channels, axis=1)))
+    x = stacked(mixture[None])[0]
     stems = masks * mixture
     for _ in range(iterations):
-        power = stems.abs().square().mean(dim=1)
-        panning = torch.einsum("scft,sdft->sfcd", stems, stems.conj())
-        panning = panning / power.sum(dim=-1)[..., None, None]
-        covariance = torch.einsum("sft,sfcd->ftcd", power.to(panning.dtype), panning)
-        floor = RELATIVE * covariance.diagonal(dim1=-2, dim2=-1).sum(-1).real + ABSOLUTE
-        covariance = covariance + floor[..., None, None] * torch.eye(2)
-        solved = torch.linalg.solve(covariance, mixture.permute(1, 2, 0)[..., None])[..., 0]
-        stems = torch.einsum("sft,sfcd,ftd->scft", power.to(panning.dtype), panning, solved)
-        stems = stems + masks * (mixture - stems.sum(dim=0))
+        shape = (1 - COMMON) * coherence(stems) + COMMON * coherence(mixture[None])
+        covariances = roots[..., :, None] * roots[..., None, :] * shape[:, :, None]
+        whole = covariances.sum(axis=0)
+        mean = np.trace(whole, axis1=-2, axis2=-1).real / len(whole[0, 0])
+        whole = whole + (RELATIVE * mean + ABSOLUTE)[..., None, None] * np.eye(len(whole[0, 0]))
+        found = np.einsum(
+            "sftij,ftj->sfti", covariances, np.linalg.solve(whole, x[..., None])[..., 0]
+        )
+        middle = found[..., SEEN // 2 * channels :][..., :channels]
+        stems = np.moveaxis(middle, -1, 1)
+        stems = stems + masks * (mixture - stems.sum(axis=0))
     return stems * level
 
 
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("iterations", [1, 2, 4])
-def test_a_block_is_filtered_as_the_matrices_say(iterations):
-    masks, mixture = ratio(3, 2, 20, 30), spectra(2, 20, 30)
+def test_a_block_is_filtered_as_the_matrices_say(iterations, channels):
+    masks, mixture = ratio(3, channels, 20, 30), spectra(channels, 20, 30)
     found = WienerFilter(iterations)(masks, mixture)
     expected = by_the_book(masks, mixture, iterations)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_channels_that_are_no_stereo_are_filtered_one_by_one():
+    masks, mixture = ratio(3, 3, 20, 30), spectra(3, 20, 30)
+    found = WienerFilter(1)(masks, mixture)
+    for channel in range(3):
+        alone = by_the_book(masks[:, channel, None], mixture[channel, None], 1)
+        np.testing.assert_allclose(found[:, channel, None], alone, atol=1e-2)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 2 * REACH, 2 * REACH + 1])
+def test_blocks_may_be_shorter_than_what_is_seen_together(frames):
+    masks, mixture = ratio(3, 2, 20, frames), spectra(2, 20, frames)
+    expected = by_the_book(masks, mixture, 1)
+    np.testing.assert_allclose(WienerFilter(1)(masks, mixture), expected, atol=1e-4)
+
+
+def test_only_the_lowest_bins_are_filtered():
+    masks, mixture = ratio(3, 2, BINS + 40, 30), spectra(2, BINS + 90, 30)
+    found = WienerFilter(1)(masks, mixture)
+    assert found.shape == (3, 2, BINS, 30)
+    alone = WienerFilter(1)(masks[..., :BINS, :], mixture[..., :BINS, :])
+    np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
@@ -87,6 +135,16 @@ def test_stems_at_different_places_are_told_apart():
     before = error(masks * mixture, stems)
     after = error(WienerFilter(2)(masks, mixture), stems)
     assert after < 0.7 * before
+
+
+def test_a_note_that_goes_on_is_told_from_noise_in_one_channel():
+    phases = torch.outer(torch.arange(40.0), torch.arange(300.0)) * 0.7
+    note = torch.polar(torch.ones_like(phases), phases)[None]
+    stems = torch.stack([note, spectra(1, 40, 300) / 2**0.5])
+    power = stems.abs().square()
+    masks, mixture = power / power.sum(dim=0), stems.sum(dim=0)
+    before = error(masks * mixture, stems)
+    assert error(WienerFilter(1)(masks, mixture), stems) < 0.8 * before
 
 
 def test_a_short_block_profits_from_the_ones_before():
@@ -158,3 +216,12 @@ def test_the_command_takes_iterations(tmp_path):
         stems.append({name: soundfile.read(path)[0] for name, path in files.items()})
     np.testing.assert_allclose(sum(stems[1].values()), song, atol=1e-5)
     assert np.abs(stems[0]["drums"] - stems[1]["drums"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("level", [1e3, 1e12])
+def test_silence_after_loud_music_stays_silent(level):
+    filter_ = WienerFilter(1)
+    masks, mixture = ratio(3, 2, 20, 300), spectra(2, 20, 300)
+    filter_(masks, mixture * level)
+    assert not filter_(masks, torch.zeros_like(mixture)).any()
+    assert filter_(masks, mixture).isfinite().all()

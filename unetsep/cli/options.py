@@ -183,11 +183,15 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--wiener",
-    default=0,
-    show_default=True,
     type=WHOLE,
     metavar="ITERATIONS",
-    help="Refine stems by their place in the stereo image.",
+    help="Refine stems by their place in the stereo image.  [default: the model's]",
+)
+@click.option(
+    "--gate/--no-gate",
+    default=True,
+    show_default=True,
+    help="Take stems back while they do not play, if the model wants it.",
 )
 @threads
 @click.option(

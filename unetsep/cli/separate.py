@@ -68,7 +68,8 @@ class Computation:
     precision: str
     overlap: float | None
     mask_extension: str
-    wiener: int
+    wiener: int | None
+    gate: bool
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     if given.guide:
         sha256 = checkpoint_hash(given.guide)
         states = _states(given.guide, options.guide_levels or 0)
-        model = dataclasses.replace(model, networks="guided", guide=sha256, guide_states=states)
+        model = model.guided(sha256, states)
     elif options.guide_levels is not None:
         raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:

@@ -210,7 +210,7 @@ class SongStream:
         Whether the last output is what the others leave of the song, instead of being
         transformed back by itself; for outputs that add up to the mixture.
     wiener
-        Iterations of the multichannel Wiener filter in the network's bins; 0 for none.
+        Iterations of the multichannel Wiener filter in the lowest bins; 0 for none.
     pool
         Threads for several segments at once; then stems lag further behind.
     device
@@ -368,10 +368,9 @@ class SongStream:
                 self._residual.push_shares(self._link.download(above).wait().numpy())
             stems = apply_mask(chosen, above, spectrum)
             if self._wiener is not None:
-                bins = masks.shape[-2]
-                mixture = spectrum[:, :bins]
-                refined = self._wiener(masks, mixture)
-                stems[..., :bins, :] = self._selection.apply(refined, mixture)
+                refined = self._wiener(masks, spectrum)
+                bins = refined.shape[-2]
+                stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
             self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
 
     def _in_cache(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

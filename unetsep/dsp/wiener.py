@@ -1,24 +1,45 @@
-"""Multichannel Wiener filter: stems refined by where they lie in the stereo image.
+"""Multichannel, multi-frame Wiener filter: stems refined by where they lie and how they go on.
 
-Each stem is taken as a Gaussian whose power changes from bin to bin and frame to frame and
-whose spatial covariance, how it is panned, changes only slowly (Duong et al. 2010). As in
-Nugraha et al. (2016), and the ``norbert`` package that Spleeter and Open-Unmix use, powers
-and covariances are estimated from the stems of the iteration before. Block by block: what
-earlier blocks told about the panning fades out, so memory does not grow with the song.
+A mask weighs each channel of each frame by itself. What it cannot see is phase: how a stem is
+panned, and that a note goes on from frame to frame while a drum does not. In each bin stem ``s``
+is taken as a Gaussian whose power ``v_s`` the masks tell, and whose coherence ``R_s``, between
+channels and between frames that lie `REACH` apart, changes only slowly. With ``x`` the mixture of
+the frames ``t - REACH``, ``t`` and ``t + REACH``, stacked, and ``a_s`` the roots of ``v_s`` there,
+
+    v_s = mean over channels of M_s |x|^2
+    C_s = (a_s a_s^T) R_s, element by element,    y_s = C_s (sum over r of C_r)^-1 x
+
+of which the rows of frame ``t`` are kept. Masks that were trained for the least squared error are
+shares of power, hence ``M_s`` and not its square in ``v_s``: if all coherences are equal and
+frames are not, the filter gives back what the masks say. Coherences are those of ``M_s x``,
+drawn towards that of the mixture; biased sums over a block make them positive.
+
+One frame is the filter of Duong et al. (2010) with the estimates of Nugraha et al. (2016), which
+Spleeter and Open-Unmix use; several are the filter of Huang and Benesty (2012). It works block by
+block: what earlier blocks told about coherences fades out, so memory does not grow with the song.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
-# Share of earlier blocks in a stem's covariance, one block later.
+# Bins that are filtered, the lowest; above them it gains next to nothing.
+BINS = 128
+# Frames between those that are seen together, and how many those are. Windows overlap by three
+# quarters: neighbours would say the same.
+REACH, SEEN = 3, 3
+# Share of the mixture's coherence in that of each stem.
+COMMON = 0.1
+# Share of earlier blocks in a stem's coherence, one block later.
 MEMORY = 0.5
-# Added to the mixture's covariance, relative to it and to the block's power: far below what
-# is heard, far above what float32 rounds.
-RELATIVE, ABSOLUTE = 1e-4, 1e-10
+# Added to the mixture's covariance, relative to it and to the block's power.
+RELATIVE, ABSOLUTE = 1e-2, 1e-10
 # Frames filtered at once, few enough for a CPU's cache.
-CHUNK_FRAMES = 8
+CHUNK_FRAMES = 64
+TINY = torch.finfo(torch.float32).tiny
 
 
 class WienerFilter:
@@ -30,14 +51,14 @@ class WienerFilter:
     Parameters
     ----------
     iterations
-        How often powers and covariances are estimated anew, at least 1.
+        How often coherences are estimated anew, at least 1.
     """
 
     def __init__(self, iterations: int) -> None:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
         self._iterations = iterations
-        self._scatter: Tensor | None = None  # of the blocks before, (3, stems, bins)
+        self._products: dict[int, Tensor] = {}  # of the blocks before, for each group of channels
 
     def __call__(self, masks: Tensor, spectrum: Tensor) -> Tensor:
         """Filter one block.
@@ -47,95 +68,180 @@ class WienerFilter:
         masks
             ``(stems, channels, bins, frames)``, >= 0; all stems of the mixture.
         spectrum
-            Mixture, complex, ``(channels, bins, frames)``.
+            Mixture, complex, ``(channels, bins, frames)``; may have more bins.
 
         Returns
         -------
         Tensor
-            Complex, ``(stems, channels, bins, frames)``.
+            Complex, ``(stems, channels, bins, frames)`` of the `BINS` lowest bins.
         """
-        # Real and imaginary part apart: torch is slow at complex numbers times real ones.
-        # (2, frames, channels, bins) and (frames, stems, channels, bins).
-        mixture = torch.view_as_real(spectrum).permute(3, 2, 0, 1).contiguous()
-        level = mixture.square().sum(dim=0).mean().sqrt().clamp(min=1e-15)
-        mixture /= level
-        shares = masks.permute(3, 0, 1, 2)
-        shares = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-12)).contiguous()
-        stems = shares * mixture[:, :, None]  # (2, frames, stems, channels, bins)
-        chunks = range(0, len(shares), CHUNK_FRAMES)
-        at = [slice(start, start + CHUNK_FRAMES) for start in chunks]
+        bins = min(BINS, masks.shape[-2])
+        masks, spectrum = masks[..., :bins, :].mT, spectrum[..., :bins, :].mT
+        shares = masks / masks.sum(dim=0).clamp(min=1e-12)
+        level = spectrum.abs().square().mean().sqrt().clamp(min=1e-15)
+        mixture = spectrum / level
+        size = 2 if len(mixture) == 2 else 1
+        groups = zip(torch.split(shares, size, 1), torch.split(mixture, size), strict=True)
+        stems = [self._refined(number, level, *group) for number, group in enumerate(groups)]
+        return (torch.cat(stems, dim=1) * level).mT
+
+    def _refined(self, group: int, level: Tensor, shares: Tensor, mixture: Tensor) -> Tensor:
+        """Stems of channels that are filtered together, ``(stems, channels, frames, bins)``.
+
+        Parameters
+        ----------
+        group
+            Number of these channels.
+        level
+            What the mixture was divided by.
+        shares, mixture
+            ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
+        """
+        power = torch.view_as_real(mixture).square().sum(dim=-1)
+        roots = _stacked((shares * power).mean(dim=1).sqrt())
+        seen = _split(_stacked(mixture).transpose(0, 1))
+        everything = _products(mixture[None])
+        stems = shares * mixture
         for iteration in range(self._iterations):
-            panning = None
-            if shares.shape[2] == 2:
-                scatter = level.square() * torch.stack([_scatter(stems[:, k]) for k in at]).sum(0)
-                if self._scatter is not None:
-                    scatter += MEMORY * self._scatter
-                if iteration == self._iterations - 1:
-                    self._scatter = scatter
-                power = (scatter[0] + scatter[1]) / 2
-                panning = scatter / power.clamp(min=torch.finfo(power.dtype).tiny)
-            for k in at:
-                stems[:, k] = _filter(stems[:, k], mixture[:, k], shares[k], panning)
-        # (frames, stems, channels, bins, 2)
-        parts = (stems * level).movedim(0, -1).contiguous()
-        return torch.view_as_complex(parts).permute(1, 2, 3, 0)
+            # At the song's own level, since blocks of silence follow loud ones.
+            products = level.square() * _products(stems)
+            if group in self._products:
+                products = products + self._products[group]
+            if iteration == self._iterations - 1:
+                self._products[group] = MEMORY * products
+            common = COMMON * _coherence(everything)
+            coherence = _split((1 - COMMON) * _coherence(products) + common)[..., None, :]
+            chunks = range(0, mixture.shape[1], CHUNK_FRAMES)
+            at = [slice(start, start + CHUNK_FRAMES) for start in chunks]
+            found = [_filter(coherence, roots[..., k, :], seen[..., k, :]) for k in at]
+            stems = torch.complex(*torch.cat(found, dim=-2))
+            # What the floor kept back is shared out by the masks.
+            stems += shares * (mixture - stems.sum(dim=0))
+        return stems
 
 
-def _scatter(stems: Tensor) -> Tensor:
-    """Sums over frames of the channels' products, ``(4, stems, bins)``.
-
-    Left squared, right squared, real and imaginary part of left times conjugate right.
-    """
-    xr, xi, yr, yi = (stems[part, :, :, channel] for channel in (0, 1) for part in (0, 1))
-    products = (
-        xr.square() + xi.square(),
-        yr.square() + yi.square(),
-        xr * yr + xi * yi,
-        xi * yr - xr * yi,
-    )
-    return torch.stack([product.sum(dim=0) for product in products])
+def _split(numbers: Tensor) -> Tensor:
+    """Real and imaginary part along a new first axis."""
+    return torch.stack([numbers.real, numbers.imag])
 
 
-def _filter(stems: Tensor, mixture: Tensor, shares: Tensor, panning: Tensor | None) -> Tensor:
-    """One step.
+def _stacked(frames: Tensor) -> Tensor:
+    """``(n, frames, bins)`` to ``(n, seen, frames, bins)``: each frame and those around it."""
+    n, count, bins = frames.shape
+    around = frames.new_zeros(n, count + (SEEN - 1) * REACH, bins)
+    first = SEEN // 2 * REACH
+    around[:, first : first + count] = frames
+    return torch.stack([around[:, i * REACH : i * REACH + count] for i in range(SEEN)], dim=1)
+
+
+def _products(signals: Tensor) -> Tensor:
+    """Sums over frames of ``signals[c, t + i REACH] conj(signals[d, t])``.
 
     Parameters
     ----------
-    stems
-        ``(2, frames, stems, channels, bins)``.
-    mixture
-        ``(2, frames, channels, bins)``.
-    shares
-        ``(frames, stems, channels, bins)``.
-    panning
-        Covariance of each stem relative to its power, rows as in `_scatter`; None treats
-        channels one by one.
+    signals
+        Complex, ``(n, channels, frames, bins)``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, i, c, d, bins)`` for ``i`` from 0 to ``SEEN - 1``.
     """
-    power = stems[0].square() + stems[1].square()
-    if panning is None:
-        gain = power / (power.sum(dim=1, keepdim=True) + ABSOLUTE)
-        filtered = gain * mixture[:, :, None]
-    else:
-        power = power.mean(dim=2)  # (frames, stems, bins)
-        left, right, cr, ci = panning
-        # The mixture's covariance [[a, b], [b*, d]] in each bin and frame: it grows by a
-        # floor, so its determinant is at least the square of that.
-        a, d, br, bi = ((power * row).sum(dim=1) for row in panning)
-        floor = RELATIVE * (a + d) + ABSOLUTE
-        a, d = a + floor, d + floor
-        scale = 1 / (a * d - br * br - bi * bi).clamp(min=ABSOLUTE**2)
-        # u, w = inverse covariance times the mixture's channels x, y.
-        xr, yr = mixture[0].unbind(dim=1)
-        xi, yi = mixture[1].unbind(dim=1)
-        ur = ((d * xr - br * yr + bi * yi) * scale)[:, None]
-        ui = ((d * xi - br * yi - bi * yr) * scale)[:, None]
-        wr = ((a * yr - br * xr - bi * xi) * scale)[:, None]
-        wi = ((a * yi - br * xi + bi * xr) * scale)[:, None]
-        filtered = torch.empty_like(stems)
-        filtered[0, :, :, 0] = power * (left * ur + cr * wr - ci * wi)
-        filtered[1, :, :, 0] = power * (left * ui + cr * wi + ci * wr)
-        filtered[0, :, :, 1] = power * (cr * ur + ci * ui + right * wr)
-        filtered[1, :, :, 1] = power * (cr * ui - ci * ur + right * wi)
-    # What the floor kept back is shared out by the masks.
-    missing = mixture - filtered.sum(dim=2)
-    return filtered.addcmul_(shares[None], missing[:, :, None])
+    count = signals.shape[2]
+    # Real products of real and imaginary parts, as of one matrix for each bin.
+    parts = torch.view_as_real(signals).permute(0, 3, 4, 1, 2).flatten(2, 3).contiguous()
+    lags = [
+        parts[..., i * REACH :] @ parts[..., : max(0, count - i * REACH)].mT for i in range(SEEN)
+    ]
+    n, channels, _, bins = signals.shape
+    sums = torch.stack(lags, dim=1).view(n, SEEN, bins, 2, channels, 2, channels)
+    (rr, ri), (ir, ii) = (part.unbind(-2) for part in sums.unbind(3))
+    return torch.complex(rr + ii, ir - ri).movedim(2, -1)
+
+
+def _coherence(products: Tensor) -> Tensor:
+    """Covariance of the stacked frames, relative to the mean power of a channel.
+
+    Parameters
+    ----------
+    products
+        As `_products` gives them.
+
+    Returns
+    -------
+    Tensor
+        Complex, ``(n, seen, channels, seen, channels, bins)``.
+    """
+    power = products[:, 0].real.diagonal(dim1=1, dim2=2).mean(dim=-1).clamp(min=TINY)
+    relative = products / power[:, None, None, None]
+    mirrored = relative.conj().transpose(2, 3)
+    rows = [
+        torch.stack([(relative[:, i - j] if i >= j else mirrored[:, j - i]) for j in range(SEEN)])
+        for i in range(SEEN)
+    ]
+    return torch.stack(rows).permute(2, 0, 3, 1, 4, 5)
+
+
+def _filter(coherence: Tensor, roots: Tensor, seen: Tensor) -> Tensor:
+    """The filter of this module for some frames.
+
+    Parameters
+    ----------
+    coherence
+        ``R``, ``(2, stems, seen, channels, seen, channels, 1, bins)``; the first axis is real and
+        imaginary part, since torch is slow at complex numbers.
+    roots
+        ``a``, ``(stems, seen, frames, bins)``.
+    seen
+        ``x``, ``(2, seen, channels, frames, bins)``.
+
+    Returns
+    -------
+    Tensor
+        ``(2, stems, channels, frames, bins)``.
+    """
+    stems, _, channels = coherence.shape[1:4]
+    size, room = SEEN * channels, roots.shape[-2:]
+    covariance = seen.new_zeros(2, SEEN, channels, SEEN, channels, *room)
+    for stem in range(stems):
+        both = roots[stem, :, None, None, None] * roots[stem, None, None, :, None]
+        covariance.addcmul_(both, coherence[:, stem])
+    covariance = covariance.view(2, size, size, *room)
+    diagonal = covariance[0].diagonal().movedim(-1, 0)
+    diagonal += RELATIVE * diagonal.mean(dim=0) + ABSOLUTE
+    solved = _solve(covariance, seen.reshape(2, size, *room).clone()).view(seen.shape)
+    weighted = roots[:, :, None] * solved[:, None]  # (2, stems, seen, channels, frames, bins)
+    middle = coherence[:, :, SEEN // 2]
+    found = seen.new_zeros(2, stems, channels, *room)
+    for i, channel in itertools.product(range(SEEN), range(channels)):
+        _add_product(found, middle[:, :, :, i, channel], weighted[:, :, None, i, channel])
+    return found.mul_(roots[:, SEEN // 2, None])
+
+
+def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
+    """``matrix^-1 vector`` in each frame and bin, by elimination; both are overwritten.
+
+    Parameters
+    ----------
+    matrix
+        Hermitian and positive definite, so that no pivots are needed,
+        ``(2, size, size, frames, bins)``.
+    vector
+        ``(2, size, frames, bins)``.
+    """
+    size = vector.shape[1]
+    for k in range(size):
+        below = slice(k + 1, size)
+        factor = matrix[:, below, k] / matrix[0, k, k]
+        _add_product(matrix[:, below, below], factor[:, :, None], matrix[:, None, k, below], -1)
+        _add_product(vector[:, below], factor, vector[:, None, k], -1)
+    for k in reversed(range(size)):
+        vector[:, k] /= matrix[0, k, k]
+        _add_product(vector[:, :k], matrix[:, :k, k], vector[:, None, k], -1)
+    return vector
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, sign: float = 1) -> None:
+    """Add ``sign a b`` to a total; real and imaginary parts along the first axis of all."""
+    total[0].addcmul_(a[0], b[0], value=sign).addcmul_(a[1], b[1], value=-sign)
+    total[1].addcmul_(a[0], b[1], value=sign).addcmul_(a[1], b[0], value=sign)

@@ -180,6 +180,7 @@ def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
         "overlap": separator.overlap,
         "mask_extension": separator.mask_extension,
         "wiener": separator.wiener,
+        "gate_db": separator.gate_db,
         "precision": separator.precision,
         "device": separator.device.type,
     }

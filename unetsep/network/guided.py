@@ -491,8 +491,7 @@ def with_guide(network: MaskNetwork, guide: MaskNetwork, sha256: str) -> Guided:
     ValueError
         If either cannot be used so.
     """
-    config = dataclasses.replace(network.config, networks="guided", guide=sha256)
-    guided = Guided(config)
+    guided = Guided(network.config.guided(sha256))
     state = dict(network.state_dict())
     first = "encoder.0.0.weight"
     state[first] = torch.cat([state[first], torch.zeros_like(state[first])], dim=1)

@@ -14,6 +14,17 @@ from unetsep.network.unet import UNet
 from unetsep.weights.checkpoint import serialize
 
 
+def whole(filter_, masks, mixture):
+    """All stems of a song that is one block."""
+    return pushed(filter_, masks, mixture, finish=True)
+
+
+def pushed(filter_, masks, mixture, *, finish=False):
+    """The stems that a block makes ready."""
+    blocks = [*filter_.push(masks, mixture), *(filter_.flush() if finish else ())]
+    return torch.cat([stems for _, _, stems in blocks], dim=-1)
+
+
 def spectra(*shape, seed=0):
     random = np.random.default_rng(seed)
     parts = random.normal(size=(2, *shape)).astype(np.float32)
@@ -73,14 +84,14 @@ def by_the_book(masks, mixture, iterations):
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 def test_a_block_is_filtered_as_the_matrices_say(iterations, channels):
     masks, mixture = ratio(3, channels, 20, 30), spectra(channels, 20, 30)
-    found = WienerFilter(iterations)(masks, mixture)
+    found = whole(WienerFilter(iterations), masks, mixture)
     expected = by_the_book(masks, mixture, iterations)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_channels_that_are_no_stereo_are_filtered_one_by_one():
     masks, mixture = ratio(3, 3, 20, 30), spectra(3, 20, 30)
-    found = WienerFilter(1)(masks, mixture)
+    found = whole(WienerFilter(1), masks, mixture)
     for channel in range(3):
         alone = by_the_book(masks[:, channel, None], mixture[channel, None], 1)
         np.testing.assert_allclose(found[:, channel, None], alone, atol=1e-2)
@@ -90,21 +101,21 @@ def test_channels_that_are_no_stereo_are_filtered_one_by_one():
 def test_blocks_may_be_shorter_than_what_is_seen_together(frames):
     masks, mixture = ratio(3, 2, 20, frames), spectra(2, 20, frames)
     expected = by_the_book(masks, mixture, 1)
-    np.testing.assert_allclose(WienerFilter(1)(masks, mixture), expected, atol=1e-4)
+    np.testing.assert_allclose(whole(WienerFilter(1), masks, mixture), expected, atol=1e-4)
 
 
 def test_only_the_lowest_bins_are_filtered():
     masks, mixture = ratio(3, 2, BINS + 40, 30), spectra(2, BINS + 90, 30)
-    found = WienerFilter(1)(masks, mixture)
+    found = whole(WienerFilter(1), masks, mixture)
     assert found.shape == (3, 2, BINS, 30)
-    alone = WienerFilter(1)(masks[..., :BINS, :], mixture[..., :BINS, :])
+    alone = whole(WienerFilter(1), masks[..., :BINS, :], mixture[..., :BINS, :])
     np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_stems_add_up_to_the_mixture(channels):
     masks, mixture = ratio(4, channels, 20, 50), spectra(channels, 20, 50)
-    stems = WienerFilter(2)(masks, mixture)
+    stems = whole(WienerFilter(2), masks, mixture)
     assert stems.shape == masks.shape
     np.testing.assert_allclose(stems.sum(dim=0), mixture, atol=1e-5)
 
@@ -112,7 +123,9 @@ def test_stems_add_up_to_the_mixture(channels):
 def test_masks_that_do_not_sum_to_one_are_taken_as_shares():
     masks, mixture = ratio(2, 2, 20, 50), spectra(2, 20, 50)
     np.testing.assert_allclose(
-        WienerFilter(1)(0.3 * masks, mixture), WienerFilter(1)(masks, mixture), atol=1e-5
+        whole(WienerFilter(1), 0.3 * masks, mixture),
+        whole(WienerFilter(1), masks, mixture),
+        atol=1e-5,
     )
 
 
@@ -133,7 +146,7 @@ def test_stems_at_different_places_are_told_apart():
     masks, stems = panned(200)
     mixture = stems.sum(dim=0)
     before = error(masks * mixture, stems)
-    after = error(WienerFilter(2)(masks, mixture), stems)
+    after = error(whole(WienerFilter(2), masks, mixture), stems)
     assert after < 0.7 * before
 
 
@@ -144,24 +157,27 @@ def test_a_note_that_goes_on_is_told_from_noise_in_one_channel():
     power = stems.abs().square()
     masks, mixture = power / power.sum(dim=0), stems.sum(dim=0)
     before = error(masks * mixture, stems)
-    assert error(WienerFilter(1)(masks, mixture), stems) < 0.8 * before
+    assert error(whole(WienerFilter(1), masks, mixture), stems) < 0.8 * before
 
 
 def test_a_short_block_profits_from_the_ones_before():
     filter_ = WienerFilter(1)
     masks, stems = panned(200)
-    filter_(masks, stems.sum(dim=0))
+    pushed(filter_, masks, stems.sum(dim=0))
     masks, stems = panned(1, seed=5)
     blurred = 0.5 * masks + 0.25
-    fresh = error(WienerFilter(1)(blurred, stems.sum(dim=0)), stems)
-    assert error(filter_(blurred, stems.sum(dim=0)), stems) < fresh / 2
+    fresh = error(whole(WienerFilter(1), blurred, stems.sum(dim=0)), stems)
+    found = whole(filter_, blurred, stems.sum(dim=0))[..., -1:]
+    assert error(found, stems) < fresh / 2
 
 
 @pytest.mark.parametrize("level", [1e-12, 1e-4, 1e4])
 def test_the_level_does_not_matter(level):
     masks, mixture = ratio(3, 2, 20, 30), spectra(2, 20, 30)
-    expected = WienerFilter(2)(masks, mixture)
-    np.testing.assert_allclose(WienerFilter(2)(masks, mixture * level) / level, expected, atol=1e-4)
+    expected = whole(WienerFilter(2), masks, mixture)
+    np.testing.assert_allclose(
+        whole(WienerFilter(2), masks, mixture * level) / level, expected, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -169,11 +185,11 @@ def test_silence_stays_silent(channels):
     filter_ = WienerFilter(2)
     masks, mixture = ratio(3, channels, 20, 30), spectra(channels, 20, 30)
     mixture[..., :15] = 0
-    stems = filter_(masks, mixture)
+    stems = whole(filter_, masks, mixture)
     assert stems.isfinite().all()
     assert not stems[..., :15].any()
-    assert not filter_(masks, torch.zeros_like(mixture)).any()
-    assert filter_(torch.zeros_like(masks), mixture).isfinite().all()
+    assert not whole(WienerFilter(1), masks, torch.zeros_like(mixture)).any()
+    assert whole(WienerFilter(1), torch.zeros_like(masks), mixture).isfinite().all()
 
 
 def test_one_iteration_is_the_least():
@@ -222,6 +238,37 @@ def test_the_command_takes_iterations(tmp_path):
 def test_silence_after_loud_music_stays_silent(level):
     filter_ = WienerFilter(1)
     masks, mixture = ratio(3, 2, 20, 300), spectra(2, 20, 300)
-    filter_(masks, mixture * level)
-    assert not filter_(masks, torch.zeros_like(mixture)).any()
-    assert filter_(masks, mixture).isfinite().all()
+    pushed(filter_, masks, mixture * level)
+    silence = pushed(filter_, masks, torch.zeros_like(mixture))
+    # The last frames of the music were still waiting.
+    assert silence.isfinite().all()
+    assert not silence[..., REACH:].any()
+    assert pushed(filter_, masks, mixture, finish=True).isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [[300], [100, 100, 100], [2, 1, 1, 5, 60, 231], [297, 3]])
+def test_blocks_come_back_in_order_and_add_up(sizes):
+    masks, mixture = ratio(3, 2, 20, 300), spectra(2, BINS, 300)
+    filter_ = WienerFilter(1)
+    parts = zip(masks.split(sizes, -1), mixture.split(sizes, -1), strict=True)
+    blocks = [block for part in parts for block in filter_.push(*part)]
+    blocks += filter_.flush()
+    given, song, stems = (torch.cat(each, dim=-1) for each in zip(*blocks, strict=True))
+    assert torch.equal(given, masks)
+    assert torch.equal(song, mixture)
+    np.testing.assert_allclose(stems.sum(dim=0), mixture[:, :20], atol=1e-5)
+
+
+def test_the_end_of_a_block_sees_the_frames_that_follow():
+    """Where coherences are the same, blocks do not matter."""
+    one, stems = panned(400)
+    mixture = stems.sum(dim=0)
+    filter_ = WienerFilter(1)
+    again = [pushed(filter_, one[..., :200], mixture[..., :200])]
+    filter_._learn = lambda *_: None  # the rest is filtered with what is known
+    again += [pushed(filter_, one[..., 200:], mixture[..., 200:], finish=True)]
+    alone = WienerFilter(1)
+    alone._learn = lambda *_: None
+    alone._coherence = filter_._coherence
+    expected = whole(alone, one, mixture)
+    np.testing.assert_allclose(torch.cat(again, dim=-1), expected, atol=1e-4)

@@ -8,6 +8,7 @@ Every step takes blocks and gives blocks, so memory does not grow with the song.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -325,7 +326,7 @@ class SongStream:
             self._mask(self.masks.push(self._stft.push(inner)))
         if last:
             self._mask(self.masks.push(self._stft.flush()))
-            self._mask(self.masks.flush())
+            self._mask(self.masks.flush(), last=True)
             rows = self._computed * self._channels
             self._out.put(self._resampled(self._empty(rows, 0), last=True))
         # The inverse STFT and the resampler end after the song: never give what was not taken.
@@ -358,25 +359,31 @@ class SongStream:
         host = self._link.download(wave).wait()
         return torch.from_numpy(self._down.push(host.numpy(), last=last))
 
-    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
-        for masks, spectrum in pairs if self._wiener else self._in_cache(pairs):
-            chosen = self._selection.apply(masks)
-            above = extension_weights(chosen)
-            if not self._extend:
-                above = torch.zeros_like(above)
-            if self._residual is not None:
-                self._residual.push_shares(self._link.download(above).wait().numpy())
-            stems = apply_mask(chosen, above, spectrum)
-            if self._wiener is not None:
-                refined = self._wiener(masks, spectrum)
-                bins = refined.shape[-2]
-                stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
-            self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
+    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]], *, last: bool = False) -> None:
+        if self._wiener is None:
+            blocks: Iterator[tuple[Tensor, ...]] = pairs
+        else:
+            blocks = itertools.chain.from_iterable(self._wiener.push(*pair) for pair in pairs)
+            blocks = itertools.chain(blocks, self._wiener.flush()) if last else blocks
+        for block in self._in_cache(blocks):
+            self._separate(*block)
 
-    def _in_cache(self, pairs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _separate(self, masks: Tensor, spectrum: Tensor, refined: Tensor | None = None) -> None:
+        """Stems of frames whose masks are final; ``refined`` are spectra of the lowest bins."""
+        chosen = self._selection.apply(masks)
+        above = extension_weights(chosen)
+        if not self._extend:
+            above = torch.zeros_like(above)
+        if self._residual is not None:
+            self._residual.push_shares(self._link.download(above).wait().numpy())
+        stems = apply_mask(chosen, above, spectrum)
+        if refined is not None:
+            bins = refined.shape[-2]
+            stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
+        self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
+
+    def _in_cache(self, blocks: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same frames, so many at once that what is made of them stays in the cache."""
-        for masks, spectrum in pairs:
-            step = CACHED_FRAMES if self.device.type == "cpu" else max(1, masks.shape[-1])
-            yield from zip(
-                torch.split(masks, step, -1), torch.split(spectrum, step, -1), strict=True
-            )
+        for block in blocks:
+            step = CACHED_FRAMES if self.device.type == "cpu" else max(1, block[0].shape[-1])
+            yield from zip(*(torch.split(each, step, -1) for each in block), strict=True)

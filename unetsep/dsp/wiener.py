@@ -22,6 +22,8 @@ block: what earlier blocks told about coherences fades out, so memory does not g
 from __future__ import annotations
 
 import itertools
+from collections import deque
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -42,11 +44,14 @@ CHUNK_FRAMES = 64
 TINY = torch.finfo(torch.float32).tiny
 
 
+Block = tuple[Tensor, Tensor, Tensor]  # masks, the mixture's spectrum, and refined stems
+
+
 class WienerFilter:
     """Refine the stems of one song, block by block.
 
     Stereo is filtered as such, any other number of channels one by one. The stems of a
-    block add up to its mixture.
+    block add up to its mixture. They lag `REACH` frames behind, which the last ones wait for.
 
     Parameters
     ----------
@@ -58,10 +63,16 @@ class WienerFilter:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
         self._iterations = iterations
-        self._products: dict[int, Tensor] = {}  # of the blocks before, for each group of channels
+        # For each group of channels: products of all blocks, and coherences in the last one.
+        self._products: dict[int, Tensor] = {}
+        self._coherence: dict[int, Tensor] = {}
+        self._waiting: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectrum not given yet
+        # The lowest bins of those and of frames before them, which were given.
+        self._seen: tuple[Tensor, Tensor] | None = None
+        self._given = 0
 
-    def __call__(self, masks: Tensor, spectrum: Tensor) -> Tensor:
-        """Filter one block.
+    def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[Block]:
+        """Take a block.
 
         Parameters
         ----------
@@ -70,23 +81,64 @@ class WienerFilter:
         spectrum
             Mixture, complex, ``(channels, bins, frames)``; may have more bins.
 
-        Returns
-        -------
-        Tensor
-            Complex, ``(stems, channels, bins, frames)`` of the `BINS` lowest bins.
+        Yields
+        ------
+        tuple
+            Masks and spectrum of the frames that are ready, and their stems in the `BINS` lowest
+            bins, complex, ``(stems, channels, bins, frames)``.
         """
+        self._waiting.append((masks, spectrum))
         bins = min(BINS, masks.shape[-2])
-        masks, spectrum = masks[..., :bins, :].mT, spectrum[..., :bins, :].mT
+        low = masks[..., :bins, :].mT, spectrum[..., :bins, :].mT
+        if self._seen is not None:
+            low = torch.cat([self._seen[0], low[0]], -2), torch.cat([self._seen[1], low[1]], -2)
+        ready = max(self._given, low[0].shape[-2] - REACH)
+        yield from self._give(self._refined(*low), ready)
+        keep = max(0, ready - REACH)
+        self._seen = low[0][..., keep:, :].clone(), low[1][..., keep:, :].clone()
+        self._given = ready - keep
+
+    def flush(self) -> Iterator[Block]:
+        """Yield what is left, as `push` does."""
+        if self._seen is not None:
+            yield from self._give(self._refined(*self._seen, last=True), self._seen[0].shape[-2])
+
+    def _give(self, refined: Tensor, ready: int) -> Iterator[Block]:
+        """Pair stems of the frames from those that were given to ``ready`` with what waits."""
+        done = self._given
+        while done < ready:
+            masks, spectrum = self._waiting.popleft()
+            frames = min(masks.shape[-1], ready - done)
+            if frames < masks.shape[-1]:
+                self._waiting.appendleft((masks[..., frames:], spectrum[..., frames:]))
+            stems = refined[..., done : done + frames, :].mT
+            yield masks[..., :frames], spectrum[..., :frames], stems
+            done += frames
+
+    def _refined(self, masks: Tensor, spectrum: Tensor, *, last: bool = False) -> Tensor:
+        """Stems of frames, ``(stems, channels, frames, bins)``.
+
+        Parameters
+        ----------
+        masks, spectrum
+            ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
+        last
+            Whether these frames are of the block before, and told their coherences there.
+        """
         shares = masks / masks.sum(dim=0).clamp(min=1e-12)
-        level = spectrum.abs().square().mean().sqrt().clamp(min=1e-15)
+        level = torch.view_as_real(spectrum).square().sum(dim=-1).mean().sqrt().clamp(min=1e-15)
         mixture = spectrum / level
         size = 2 if len(mixture) == 2 else 1
         groups = zip(torch.split(shares, size, 1), torch.split(mixture, size), strict=True)
-        stems = [self._refined(number, level, *group) for number, group in enumerate(groups)]
-        return (torch.cat(stems, dim=1) * level).mT
+        stems = []
+        for group, (share, mix) in enumerate(groups):
+            if not last:
+                self._learn(group, level, share, mix)
+            stems.append(_wiener(self._coherence[group], share, mix))
+        return torch.cat(stems, dim=1) * level
 
-    def _refined(self, group: int, level: Tensor, shares: Tensor, mixture: Tensor) -> Tensor:
-        """Stems of channels that are filtered together, ``(stems, channels, frames, bins)``.
+    def _learn(self, group: int, level: Tensor, shares: Tensor, mixture: Tensor) -> None:
+        """Estimate the coherences of channels that are filtered together.
 
         Parameters
         ----------
@@ -97,27 +149,41 @@ class WienerFilter:
         shares, mixture
             ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
         """
-        power = torch.view_as_real(mixture).square().sum(dim=-1)
-        roots = _stacked((shares * power).mean(dim=1).sqrt())
-        seen = _split(_stacked(mixture).transpose(0, 1))
-        everything = _products(mixture[None])
+        everything = COMMON * _coherence(_products(mixture[None]))
         stems = shares * mixture
         for iteration in range(self._iterations):
             # At the song's own level, since blocks of silence follow loud ones.
             products = level.square() * _products(stems)
             if group in self._products:
                 products = products + self._products[group]
-            if iteration == self._iterations - 1:
-                self._products[group] = MEMORY * products
-            common = COMMON * _coherence(everything)
-            coherence = _split((1 - COMMON) * _coherence(products) + common)[..., None, :]
-            chunks = range(0, mixture.shape[1], CHUNK_FRAMES)
-            at = [slice(start, start + CHUNK_FRAMES) for start in chunks]
-            found = [_filter(coherence, roots[..., k, :], seen[..., k, :]) for k in at]
-            stems = torch.complex(*torch.cat(found, dim=-2))
-            # What the floor kept back is shared out by the masks.
-            stems += shares * (mixture - stems.sum(dim=0))
-        return stems
+            coherence = (1 - COMMON) * _coherence(products) + everything
+            if iteration < self._iterations - 1:
+                stems = _wiener(coherence, shares, mixture)
+        self._products[group] = MEMORY * products
+        self._coherence[group] = coherence
+
+
+def _wiener(coherence: Tensor, shares: Tensor, mixture: Tensor) -> Tensor:
+    """Stems by the filter of this module, ``(stems, channels, frames, bins)``.
+
+    Parameters
+    ----------
+    coherence
+        ``R``, see `_coherence`.
+    shares, mixture
+        ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
+    """
+    power = torch.view_as_real(mixture).square().sum(dim=-1)
+    roots = _stacked((shares * power).mean(dim=1).sqrt())
+    seen = _split(_stacked(mixture).transpose(0, 1))
+    parts = _split(coherence)[..., None, :]
+    chunks = range(0, mixture.shape[1], CHUNK_FRAMES)
+    at = [slice(start, start + CHUNK_FRAMES) for start in chunks]
+    found = [_filter(parts, roots[..., k, :], seen[..., k, :]) for k in at]
+    stems = torch.complex(*torch.cat(found, dim=-2))
+    # What the floor kept back is shared out by the masks.
+    stems += shares * (mixture - stems.sum(dim=0))
+    return stems
 
 
 def _split(numbers: Tensor) -> Tensor:

@@ -9,13 +9,23 @@ from click.testing import CliRunner
 from unetsep import Separator
 from unetsep.cli import main
 from unetsep.config import ModelConfig
-from unetsep.dsp.wiener import ABSOLUTE, BINS, COMMON, REACH, RELATIVE, SEEN, WienerFilter
+from unetsep.dsp.wiener import (
+    ABSOLUTE,
+    BINS,
+    BLOCK_FRAMES,
+    COMMON,
+    REACH,
+    RELATIVE,
+    SEEN,
+    WienerFilter,
+)
+from unetsep.dsp.wiener import _wiener as wiener
 from unetsep.network.unet import UNet
 from unetsep.weights.checkpoint import serialize
 
 
 def whole(filter_, masks, mixture):
-    """All stems of a song that is one block."""
+    """All stems of a song."""
     return pushed(filter_, masks, mixture, finish=True)
 
 
@@ -162,7 +172,7 @@ def test_a_note_that_goes_on_is_told_from_noise_in_one_channel():
 
 def test_a_short_block_profits_from_the_ones_before():
     filter_ = WienerFilter(1)
-    masks, stems = panned(200)
+    masks, stems = panned(BLOCK_FRAMES)
     pushed(filter_, masks, stems.sum(dim=0))
     masks, stems = panned(1, seed=5)
     blurred = 0.5 * masks + 0.25
@@ -237,7 +247,7 @@ def test_the_command_takes_iterations(tmp_path):
 @pytest.mark.parametrize("level", [1e3, 1e12])
 def test_silence_after_loud_music_stays_silent(level):
     filter_ = WienerFilter(1)
-    masks, mixture = ratio(3, 2, 20, 300), spectra(2, 20, 300)
+    masks, mixture = ratio(3, 2, 20, BLOCK_FRAMES), spectra(2, 20, BLOCK_FRAMES)
     pushed(filter_, masks, mixture * level)
     silence = pushed(filter_, masks, torch.zeros_like(mixture))
     # The last frames of the music were still waiting.
@@ -246,9 +256,22 @@ def test_silence_after_loud_music_stays_silent(level):
     assert pushed(filter_, masks, mixture, finish=True).isfinite().all()
 
 
-@pytest.mark.parametrize("sizes", [[300], [100, 100, 100], [2, 1, 1, 5, 60, 231], [297, 3]])
-def test_blocks_come_back_in_order_and_add_up(sizes):
-    masks, mixture = ratio(3, 2, 20, 300), spectra(2, BINS, 300)
+LENGTH = 2 * BLOCK_FRAMES + 40
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [LENGTH],
+        [1, 2, 300, LENGTH - 303],
+        [BLOCK_FRAMES, BLOCK_FRAMES + 40],
+        [404, 404],
+        [BLOCK_FRAMES - 1, BLOCK_FRAMES + 39, 2],
+    ],
+)
+def test_it_does_not_matter_in_which_pieces_frames_come(sizes):
+    masks, mixture = ratio(3, 2, 20, LENGTH), spectra(2, BINS, LENGTH)
+    expected = whole(WienerFilter(1), masks, mixture)
     filter_ = WienerFilter(1)
     parts = zip(masks.split(sizes, -1), mixture.split(sizes, -1), strict=True)
     blocks = [block for part in parts for block in filter_.push(*part)]
@@ -257,18 +280,32 @@ def test_blocks_come_back_in_order_and_add_up(sizes):
     assert torch.equal(given, masks)
     assert torch.equal(song, mixture)
     np.testing.assert_allclose(stems.sum(dim=0), mixture[:, :20], atol=1e-5)
+    np.testing.assert_allclose(stems, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [BLOCK_FRAMES, BLOCK_FRAMES + 2, 2 * BLOCK_FRAMES])
+def test_songs_that_end_with_a_block_are_whole(length):
+    masks, mixture = ratio(3, 2, 20, length), spectra(2, BINS, length)
+    stems = whole(WienerFilter(1), masks, mixture)
+    np.testing.assert_allclose(stems.sum(dim=0), mixture[:, :20], atol=1e-5)
 
 
 def test_the_end_of_a_block_sees_the_frames_that_follow():
-    """Where coherences are the same, blocks do not matter."""
-    one, stems = panned(400)
+    """Were coherences the same in all blocks, their borders would not matter."""
+    masks, stems = panned(2 * BLOCK_FRAMES)
     mixture = stems.sum(dim=0)
-    filter_ = WienerFilter(1)
-    again = [pushed(filter_, one[..., :200], mixture[..., :200])]
-    filter_._learn = lambda *_: None  # the rest is filtered with what is known
-    again += [pushed(filter_, one[..., 200:], mixture[..., 200:], finish=True)]
-    alone = WienerFilter(1)
-    alone._learn = lambda *_: None
-    alone._coherence = filter_._coherence
-    expected = whole(alone, one, mixture)
-    np.testing.assert_allclose(torch.cat(again, dim=-1), expected, atol=1e-4)
+    first = WienerFilter(1)
+    pushed(first, masks[..., :BLOCK_FRAMES], mixture[..., :BLOCK_FRAMES])
+    again = WienerFilter(1)
+    again._learn = lambda *_: None
+    again._coherence = first._coherence
+    found = whole(again, masks, mixture)
+    # The same in one block, without any border within.
+    expected = torch.cat(
+        [
+            wiener(first._coherence[0], masks.mT[..., at, :], mixture.mT[:, at]).mT[..., skip]
+            for at, skip in ((slice(0, 600), slice(0, 500)), (slice(400, None), slice(100, None)))
+        ],
+        dim=-1,
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)

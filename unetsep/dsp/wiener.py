@@ -39,6 +39,8 @@ COMMON = 0.1
 MEMORY = 0.5
 # Added to the mixture's covariance, relative to it and to the block's power.
 RELATIVE, ABSOLUTE = 1e-2, 1e-10
+# Frames from which coherences are learned at a time, as many as a segment brings: 8.9 s.
+BLOCK_FRAMES = 384
 # Frames filtered at once, few enough for a CPU's cache.
 CHUNK_FRAMES = 64
 TINY = torch.finfo(torch.float32).tiny
@@ -50,8 +52,9 @@ Block = tuple[Tensor, Tensor, Tensor]  # masks, the mixture's spectrum, and refi
 class WienerFilter:
     """Refine the stems of one song, block by block.
 
-    Stereo is filtered as such, any other number of channels one by one. The stems of a
-    block add up to its mixture. They lag `REACH` frames behind, which the last ones wait for.
+    Stereo is filtered as such, any other number of channels one by one. Stems add up to the
+    mixture. Frames are gathered to blocks of `BLOCK_FRAMES`, so that it does not matter in which
+    pieces they come, and stems lag `REACH` frames behind these.
 
     Parameters
     ----------
@@ -67,12 +70,15 @@ class WienerFilter:
         self._products: dict[int, Tensor] = {}
         self._coherence: dict[int, Tensor] = {}
         self._waiting: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectrum not given yet
-        # The lowest bins of those and of frames before them, which were given.
-        self._seen: tuple[Tensor, Tensor] | None = None
+        # Their lowest bins, frames before bins: those that are in no block yet, and the last ones
+        # of the block before, of which some were given.
+        self._gathered: list[tuple[Tensor, Tensor]] = []
+        self._frames = 0
+        self._before: tuple[Tensor, Tensor] | None = None
         self._given = 0
 
     def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[Block]:
-        """Take a block.
+        """Take frames.
 
         Parameters
         ----------
@@ -87,21 +93,32 @@ class WienerFilter:
             Masks and spectrum of the frames that are ready, and their stems in the `BINS` lowest
             bins, complex, ``(stems, channels, bins, frames)``.
         """
-        self._waiting.append((masks, spectrum))
         bins = min(BINS, masks.shape[-2])
-        low = masks[..., :bins, :].mT, spectrum[..., :bins, :].mT
-        if self._seen is not None:
-            low = torch.cat([self._seen[0], low[0]], -2), torch.cat([self._seen[1], low[1]], -2)
-        ready = max(self._given, low[0].shape[-2] - REACH)
-        yield from self._give(self._refined(*low), ready)
-        keep = max(0, ready - REACH)
-        self._seen = low[0][..., keep:, :].clone(), low[1][..., keep:, :].clone()
-        self._given = ready - keep
+        self._waiting.append((masks, spectrum))
+        self._gathered.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
+        self._frames += masks.shape[-1]
+        while self._frames >= BLOCK_FRAMES:
+            yield from self._block(BLOCK_FRAMES)
 
     def flush(self) -> Iterator[Block]:
         """Yield what is left, as `push` does."""
-        if self._seen is not None:
-            yield from self._give(self._refined(*self._seen, last=True), self._seen[0].shape[-2])
+        if self._waiting:
+            yield from self._block(self._frames, last=True)
+
+    def _block(self, count: int, *, last: bool = False) -> Iterator[Block]:
+        """Filter the next ``count`` frames and give those whose neighbours are there."""
+        gathered = [torch.cat(parts, dim=-2) for parts in zip(*self._gathered, strict=True)]
+        block = [each[..., :count, :] for each in gathered]
+        self._gathered = [(gathered[0][..., count:, :], gathered[1][..., count:, :])]
+        self._frames -= count
+        if self._before is not None:
+            block = [torch.cat(pair, dim=-2) for pair in zip(self._before, block, strict=True)]
+        total = block[0].shape[-2]
+        ready = total if last else total - REACH
+        yield from self._give(self._refined(*block, learn=count > 0), ready)
+        keep = max(0, ready - REACH)
+        self._before = block[0][..., keep:, :].clone(), block[1][..., keep:, :].clone()
+        self._given = ready - keep
 
     def _give(self, refined: Tensor, ready: int) -> Iterator[Block]:
         """Pair stems of the frames from those that were given to ``ready`` with what waits."""
@@ -115,15 +132,15 @@ class WienerFilter:
             yield masks[..., :frames], spectrum[..., :frames], stems
             done += frames
 
-    def _refined(self, masks: Tensor, spectrum: Tensor, *, last: bool = False) -> Tensor:
+    def _refined(self, masks: Tensor, spectrum: Tensor, *, learn: bool) -> Tensor:
         """Stems of frames, ``(stems, channels, frames, bins)``.
 
         Parameters
         ----------
         masks, spectrum
             ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
-        last
-            Whether these frames are of the block before, and told their coherences there.
+        learn
+            Whether they tell more of the coherences than the block before.
         """
         shares = masks / masks.sum(dim=0).clamp(min=1e-12)
         level = torch.view_as_real(spectrum).square().sum(dim=-1).mean().sqrt().clamp(min=1e-15)
@@ -132,7 +149,7 @@ class WienerFilter:
         groups = zip(torch.split(shares, size, 1), torch.split(mixture, size), strict=True)
         stems = []
         for group, (share, mix) in enumerate(groups):
-            if not last:
+            if learn:
                 self._learn(group, level, share, mix)
             stems.append(_wiener(self._coherence[group], share, mix))
         return torch.cat(stems, dim=1) * level

@@ -70,12 +70,10 @@ class WienerFilter:
         self._products: dict[int, Tensor] = {}
         self._coherence: dict[int, Tensor] = {}
         self._waiting: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectrum not given yet
-        # Their lowest bins, frames before bins: those that are in no block yet, and the last ones
-        # of the block before, of which some were given.
-        self._gathered: list[tuple[Tensor, Tensor]] = []
-        self._frames = 0
-        self._before: tuple[Tensor, Tensor] | None = None
-        self._given = 0
+        # The lowest bins, frames before bins, of the last `REACH` frames that were given, which the
+        # next ones see, and of all that were not.
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._given = 0  # of these: none before the first block, `REACH` after
 
     def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[Block]:
         """Take frames.
@@ -95,30 +93,32 @@ class WienerFilter:
         """
         bins = min(BINS, masks.shape[-2])
         self._waiting.append((masks, spectrum))
-        self._gathered.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
-        self._frames += masks.shape[-1]
-        while self._frames >= BLOCK_FRAMES:
-            yield from self._block(BLOCK_FRAMES)
+        self._seen.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
+        while sum(part.shape[-2] for _, part in self._seen) - self._known >= BLOCK_FRAMES:
+            yield from self._block()
 
     def flush(self) -> Iterator[Block]:
         """Yield what is left, as `push` does."""
         if self._waiting:
-            yield from self._block(self._frames, last=True)
+            yield from self._block(last=True)
 
-    def _block(self, count: int, *, last: bool = False) -> Iterator[Block]:
-        """Filter the next ``count`` frames and give those whose neighbours are there."""
-        gathered = [torch.cat(parts, dim=-2) for parts in zip(*self._gathered, strict=True)]
-        block = [each[..., :count, :] for each in gathered]
-        self._gathered = [(gathered[0][..., count:, :], gathered[1][..., count:, :])]
-        self._frames -= count
-        if self._before is not None:
-            block = [torch.cat(pair, dim=-2) for pair in zip(self._before, block, strict=True)]
-        total = block[0].shape[-2]
-        ready = total if last else total - REACH
-        yield from self._give(self._refined(*block, learn=count > 0), ready)
+    @property
+    def _known(self) -> int:
+        """Frames that were in the block before: those given, and as many that wait for the next."""
+        return 2 * self._given
+
+    def _block(self, *, last: bool = False) -> Iterator[Block]:
+        """Filter the next block, or all that is left; give frames whose neighbours are there."""
+        masks, spectrum = (torch.cat(parts, dim=-2) for parts in zip(*self._seen, strict=True))
+        size = spectrum.shape[-2] if last else self._known + BLOCK_FRAMES
+        ready = size if last else size - REACH
+        refined = self._refined(
+            masks[..., :size, :], spectrum[..., :size, :], learn=size > self._known
+        )
+        yield from self._give(refined, ready)
         keep = max(0, ready - REACH)
-        self._before = block[0][..., keep:, :].clone(), block[1][..., keep:, :].clone()
-        self._given = ready - keep
+        self._seen = [(masks[..., keep:, :], spectrum[..., keep:, :])]
+        self._given = REACH
 
     def _give(self, refined: Tensor, ready: int) -> Iterator[Block]:
         """Pair stems of the frames from those that were given to ``ready`` with what waits."""

@@ -121,6 +121,12 @@ def magnitudes(spectrum: Tensor) -> Tensor:
     return out.mT
 
 
+def powers(spectrum: Tensor) -> Tensor:
+    """Squares of absolute values, of the shape and in the layout of a complex spectrum."""
+    real, imaginary = spectrum.real, spectrum.imag
+    return real.square().addcmul_(imaginary, imaginary)
+
+
 class StreamingSTFT:
     """STFT of a stream of blocks: the same frames as for the whole signal at once.
 

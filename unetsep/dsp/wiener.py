@@ -28,6 +28,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .spectrogram import powers
+
 # Bins that are filtered, the lowest; above them it gains next to nothing.
 BINS = 128
 # Frames between those that are seen together, and how many those are. Windows overlap by three
@@ -143,7 +145,7 @@ class WienerFilter:
             Whether they tell more of the coherences than the block before.
         """
         shares = masks / masks.sum(dim=0).clamp(min=1e-12)
-        level = torch.view_as_real(spectrum).square().sum(dim=-1).mean().sqrt().clamp(min=1e-15)
+        level = powers(spectrum).mean().sqrt().clamp(min=1e-15)
         mixture = spectrum / level
         size = 2 if len(mixture) == 2 else 1
         groups = zip(torch.split(shares, size, 1), torch.split(mixture, size), strict=True)
@@ -190,8 +192,7 @@ def _wiener(coherence: Tensor, shares: Tensor, mixture: Tensor) -> Tensor:
     shares, mixture
         ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
     """
-    power = torch.view_as_real(mixture).square().sum(dim=-1)
-    roots = _stacked((shares * power).mean(dim=1).sqrt())
+    roots = _stacked((shares * powers(mixture)).mean(dim=1).sqrt())
     seen = _split(_stacked(mixture).transpose(0, 1))
     parts = _split(coherence)[..., None, :]
     chunks = range(0, mixture.shape[1], CHUNK_FRAMES)

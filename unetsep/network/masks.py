@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ModelConfig
+from ..dsp.spectrogram import powers
 
 
 class MaskNetwork(nn.Module):
@@ -128,11 +129,12 @@ def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
     Tensor
         ``masks``, which still sum to one.
     """
-    shown = torch.view_as_real(spectrum[..., ::GATE_STEP]).square().sum(dim=-1)
+    whole = masks.mT  # as masks lie in memory, frames before bins
+    shown = powers(spectrum.mT[:, ::GATE_STEP])
     power = torch.stack(
         [
-            *((mask[..., ::GATE_STEP].square() * shown).sum(dim=(0, 1)) for mask in masks),
-            shown.sum(dim=(0, 1)),
+            *((mask[:, ::GATE_STEP].square() * shown).sum(dim=(0, 2)) for mask in whole),
+            shown.sum(dim=(0, 2)),
         ]
     )
     reach = GATE_FRAMES // GATE_STEP
@@ -142,10 +144,9 @@ def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
     shares = (around[:-1] + tiny) / (around[-1] + tiny)
     gains = 1 / (1 + (10 ** (threshold_db / 10) / shares) ** GATE_EXPONENT)
     gains = GATE_FLOOR + (1 - GATE_FLOOR) * gains
-    frames = masks.shape[-1]
     gains = functional.interpolate(gains[None], scale_factor=GATE_STEP, mode="linear")
-    gains = gains[0, :, None, None, :frames]
-    parts = (torch.split(each, CHUNK_FRAMES, -1) for each in (masks, gains))
+    gains = gains[0, :, None, : whole.shape[-2], None]
+    parts = (torch.split(each, CHUNK_FRAMES, -2) for each in (whole, gains))
     for part, gain in zip(*parts, strict=True):
         part *= gain
         part /= part.sum(dim=0)

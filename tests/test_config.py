@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from unetsep.config import ModelConfig
+from unetsep.config import ModelConfig, common_config
 
 
 def test_config_survives_json() -> None:
@@ -35,6 +35,10 @@ def test_unknown_keys_are_refused() -> None:
         ("log_floor", 0.0),
         ("segment_frames", 500),
         ("overlap", 0.9),
+        ("segment_frames", 64.0),
+        ("filters", (16, 32.0)),
+        ("wiener", 1.5),
+        ("wiener", True),
     ],
 )
 def test_impossible_values_name_the_field(field: str, value: Any) -> None:
@@ -42,3 +46,14 @@ def test_impossible_values_name_the_field(field: str, value: Any) -> None:
     name = "hop_length" if field == "n_fft" else field
     with pytest.raises(ValueError, match=name):
         ModelConfig(**{field: value})
+
+
+def test_the_mean_of_models_is_gated_and_filtered_in_any_order() -> None:
+    plain, gated = ModelConfig(), ModelConfig(gate_db=-20.0, wiener=1)
+    for configs in ([plain, gated], [gated, plain]):
+        common = common_config(configs, "plain+gated")
+        assert (common.gate_db, common.wiener) == (-20.0, 1)
+    # The gate makes masks sum to one: not if they did not before.
+    loose = ModelConfig(mask="sigmoid", mask_exponent=0.0)
+    for configs in ([loose, gated], [gated, loose]):
+        assert common_config(configs, "loose+gated").gate_db is None

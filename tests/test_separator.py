@@ -312,6 +312,14 @@ def test_the_model_says_whether_stems_are_gated_and_filtered() -> None:
         )
 
 
+def test_channels_that_are_separated_alone_are_gated_alone() -> None:
+    separator = Separator(small_network(GATED), precision="fp32", wiener=0)
+    loud, quiet = music(3)[:, ::-1], 1e-3 * music(3)[:1]
+    together = separator.separate(np.concatenate([loud, quiet]), 44_100)
+    for name, stem in separator.separate(quiet, 44_100).items():
+        assert decibels(together[name][2:] - stem, quiet) < -90
+
+
 def test_what_follows_the_network_does_not_matter_to_training() -> None:
     assert GATED.as_trained == SMALL.as_trained
 

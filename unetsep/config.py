@@ -169,6 +169,12 @@ class ModelConfig:
         object.__setattr__(self, "stems", tuple(self.stems))
         object.__setattr__(self, "filters", tuple(self.filters))
         object.__setattr__(self, "guide_states", tuple(self.guide_states))
+        for field in dataclasses.fields(self):
+            if field.type in ("int", "tuple[int, ...]"):
+                value = getattr(self, field.name)
+                numbers = value if isinstance(value, tuple) else (value,)
+                whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+                self._check(field.name, holds=whole)
         stride = self.frame_multiple
         checks = {
             "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS
@@ -209,10 +215,12 @@ class ModelConfig:
             "wiener": 0 <= self.wiener <= MAX_ITERATIONS,
         } | {name: getattr(self, name) in choices for name, choices in CHOICES.items()}
         for name, holds in checks.items():
-            if not holds:
-                raise ValueError(
-                    f"model config: {name}={repr(getattr(self, name))[:60]} is not usable"
-                )
+            self._check(name, holds=holds)
+
+    def _check(self, name: str, *, holds: bool) -> None:
+        """Refuse the value of a field unless it holds."""
+        if not holds:
+            raise ValueError(f"model config: {name}={repr(getattr(self, name))[:60]} is not usable")
 
     @property
     def frame_multiple(self) -> int:
@@ -287,7 +295,10 @@ class ModelConfig:
 
 
 def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
-    """The first of several configs, if the masks of all of them can be averaged.
+    """The config of the mean of several models' masks.
+
+    It is the first model's, but stems are gated and filtered if any model wants it, in whichever
+    order they come; gated only if the masks of all sum to one.
 
     Parameters
     ----------
@@ -311,4 +322,9 @@ def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
                 raise ValueError(
                     f"the masks of {name} cannot be averaged: their {field} is {ours} and {theirs}"
                 )
-    return first
+    gates = [config.gate_db for config in configs if config.gate_db is not None]
+    return dataclasses.replace(
+        first,
+        gate_db=min(gates) if gates and all(config.complete for config in configs) else None,
+        wiener=max(config.wiener for config in configs),
+    )

@@ -44,7 +44,8 @@ class Separator:
     model
         Name from the manifest (``unetsep models`` lists them), path of a checkpoint, or a
         network; or a list of these, whose masks are averaged: they must agree in
-        `unetsep.config.SIGNAL_PATH`, and segments and overlap are those of the first.
+        `unetsep.config.SIGNAL_PATH`, and segments and overlap are those of the first, see
+        `unetsep.config.common_config`.
     device
         ``auto`` takes CUDA, then Apple's GPU, then the CPU.
     precision
@@ -228,7 +229,7 @@ class Separator:
         blocks
             ``(channels, samples)`` or ``(samples,)``, all with the same channels, of any sizes;
             small ones are gathered to half a second. Stems lag up to a segment and these
-            behind; with a Wiener filter up to two.
+            behind; with a Wiener filter 9 s more.
         sample_rate
             In Hz, a whole number from 1000 to 1000000.
         stems, two_stems
@@ -355,7 +356,13 @@ class Separator:
             total = masks if total is None else total + masks
         assert total is not None
         masks = total / len(self._networks) if len(self._networks) > 1 else total
-        return masks if self.gate_db is None else gated(masks, spectrum, self.gate_db)
+        if self.gate_db is not None:
+            # What is separated by itself is gated by itself.
+            size = len(spectrum) if together else 1
+            parts = torch.split(masks, size, 1), torch.split(spectrum, size)
+            for part, seen in zip(*parts, strict=True):
+                gated(part, seen, self.gate_db)
+        return masks
 
 
 def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:

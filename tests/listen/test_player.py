@@ -481,6 +481,29 @@ def test_another_song_keeps_speed_pitch_and_volume(driver: Any, album: Path) -> 
     assert complaints(driver) == []
 
 
+def test_a_mix_has_the_name_of_its_song_when_another_is_opened_meanwhile(
+    driver: Any, album: Path, tmp_path: Path
+) -> None:
+    open_page(driver, album)
+    # The second song is clicked when the first piece is asked for, and shown before it comes.
+    run(
+        driver,
+        """
+        const { pieces } = engine;
+        const get = pieces.get.bind(pieces);
+        pieces.get = async (...which) => {
+          document.querySelector("#songs li:nth-child(2) button").click();
+          while (document.title !== "Two") await new Promise((next) => setTimeout(next, 10));
+          return get(...which);
+        };
+        """,
+    )
+    saved = save(driver, tmp_path, "One")
+    assert driver.title == "Two"
+    np.testing.assert_allclose(saved, stem(5, 3.0) * 2, atol=1.01 / 32768)
+    assert complaints(driver) == []
+
+
 @pytest.mark.parametrize("last", [1, 2])
 def test_of_songs_that_are_clicked_in_one_moment_the_last_is_heard(
     driver: Any, album: Path, last: int

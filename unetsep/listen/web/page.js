@@ -334,13 +334,13 @@ class Page {
 
   async save() {
     $("save").disabled = true;
+    // What is saved is what is open now: another song may be when the mix is ready.
+    const name = `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`;
     try {
       const wav = await renderMix(this.engine, (share) =>
         this.say(`Saving the mix: ${percent(share)}`),
       );
-      const link = make("a", {
-        download: `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`,
-      });
+      const link = make("a", { download: name });
       link.href = URL.createObjectURL(wav);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

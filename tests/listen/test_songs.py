@@ -98,6 +98,47 @@ def test_other_words_in_brackets_are_tracks_of_one_song(tmp_path: Path) -> None:
     assert sorted(song.models[""]) == names
 
 
+def test_usual_stems_in_brackets_beside_usual_files_are_tracks_of_one_song(tmp_path: Path) -> None:
+    names = ["Backing (vocals)", "Lead (vocals)", "bass", "drums"]
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)
+    (song,) = find_songs(tmp_path)
+    assert sorted(song.models[""]) == names
+
+
+def test_songs_called_like_stems_are_songs_beside_their_stems(tmp_path: Path) -> None:
+    for name in ("Bass", "Bass (Instrumental)", "Song", "Song (Instrumental)"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)
+    songs = find_songs(tmp_path)
+    assert [(song.name, list(song.models[""])) for song in songs] == [
+        ("Bass", ["instrumental"]),
+        ("Song", ["instrumental"]),
+    ]
+
+
+@pytest.mark.parametrize("beside", [[], ["drums"]])
+def test_stems_of_other_names_belong_to_their_song_if_one_name_is_usual(
+    tmp_path: Path, beside: list[str]
+) -> None:
+    for name in ("a", "a (vocals)", "a (Lead Strings)", *beside):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(100), RATE)
+    songs = {song.name: list(song.models[""]) for song in find_songs(tmp_path)}
+    assert songs.pop("a") == ["vocals", "lead strings"]
+    assert list(songs.values()) == ([beside] if beside else [])
+
+
+def test_another_version_beside_the_stems_of_a_song_is_none_of_them(tmp_path: Path) -> None:
+    names = ["a", "a (vocals)", "a (drums)", "a (Live)", "a (Live) (vocals)", "a (Live) (drums)"]
+    for name in names:
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(RATE), RATE)
+    stems = ["vocals", "drums"]
+    songs = find_songs(tmp_path)
+    assert [(s.name, list(s.models[""])) for s in songs] == [("a", stems), ("a (Live)", stems)]
+    soundfile.write(tmp_path / "a (Remix).wav", np.zeros(2 * RATE), RATE)
+    songs = {song.name: list(song.models[""]) for song in find_songs(tmp_path)}
+    assert songs["a"] == songs["a (Live)"] == stems
+
+
 @pytest.mark.parametrize("model", ["", "{model}/"])
 def test_a_folder_of_stems_and_files_beside_each_other_are_one_song(
     tmp_path: Path, model: str

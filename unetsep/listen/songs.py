@@ -19,12 +19,10 @@ from ..errors import UnetsepError
 DATA = "player-data"
 # python-audio-separator writes all stems into one folder: song_(Vocals)_model.wav
 SEPARATOR_NAME = re.compile(r"(?P<song>.+)_\((?P<stem>[^()]+)\)(?:_(?P<model>.+))?")
-# --filename "{track} ({stem}).{ext}", and what --instrumental writes. Only the usual stems: other
-# words in brackets tell tracks of one song apart, such as Guitar (left) and Guitar (right).
+# --filename "{track} ({stem}).{ext}", and what --instrumental writes.
+TRACK_NAME = re.compile(r"(?P<song>.+) \((?P<stem>[^()]+)\)")
 USUAL_STEMS = (*STEMS, "guitar", "piano", "accompaniment", "instrumental")
-TRACK_NAME = re.compile(
-    rf"(?P<song>.+) \((?P<stem>(?:no[_ ])?(?:{'|'.join(USUAL_STEMS)}))\)", re.IGNORECASE
-)
+USUAL_STEM = re.compile(rf"(?:no[_ ])?(?:{'|'.join(USUAL_STEMS)})", re.IGNORECASE)
 # mp3 files of one song may differ by a frame or two (26 ms each).
 SAME_LENGTH = 0.1
 # What stems add up to, in 5 s from the middle. Of 6 songs with free stems and the demo song, the
@@ -135,9 +133,15 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
     """The stems of a folder; several songs if their names say so."""
     plain: dict[str, Path] = {}
     flat: dict[tuple[str, ...], dict[str, Path]] = {}
+    tracks = _tracks(files)
     for path in files:
-        inner, stem = _song_and_stem(path.stem)
-        stems = flat.setdefault((*names, *inner), {}) if inner else plain
+        if match := SEPARATOR_NAME.fullmatch(path.stem):
+            inner, stem = (*names, match["model"] or "", match["song"]), match["stem"].lower()
+        elif path in tracks:
+            inner, stem = (*names, tracks[path][0]), tracks[path][1]
+        else:
+            inner, stem = (), path.stem
+        stems = flat.setdefault(inner, {}) if inner else plain
         stems[path.name if stem in stems else stem] = path  # vocals.wav and vocals.mp3
     for inner, stems in flat.items():
         yield StemFolder(inner, order_stems(stems))
@@ -148,13 +152,45 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
         yield StemFolder(names, order_stems(plain))
 
 
-def _song_and_stem(name: str) -> tuple[tuple[str, ...], str]:
-    """What leads to the song that a file's name tells, if it does, and the stem."""
-    if match := SEPARATOR_NAME.fullmatch(name):
-        return (match["model"] or "", match["song"]), match["stem"].lower()
-    if match := TRACK_NAME.fullmatch(name):
-        return (match["song"],), match["stem"].lower()
-    return (), name
+def _tracks(files: Sequence[Path]) -> dict[Path, tuple[str, str]]:
+    """Song and stem of those files of a folder that are called ``song (stem)``."""
+    named: dict[str, dict[Path, str]] = {}
+    for path in files:
+        if match := TRACK_NAME.fullmatch(path.stem):
+            named.setdefault(match["song"], {})[path] = match["stem"].lower()
+    songs = {song: _beside_usual(stems) for song, stems in named.items()}
+    songs = {song: stems for song, stems in songs.items() if stems}
+    # Lead (vocals) and Backing (vocals) beside drums and bass are tracks of one song.
+    multitrack = any(USUAL_STEM.fullmatch(path.stem) and path.stem not in songs for path in files)
+    return {
+        path: (song, stem)
+        for song, stems in songs.items()
+        if not multitrack or len(set(stems.values())) > 1
+        for path, stem in stems.items()
+        if path.stem not in songs  # Song (Live) was separated as Song was
+    }
+
+
+def _beside_usual(stems: Mapping[Path, str]) -> dict[Path, str]:
+    """Usual stems, and others that are as long as those; none without a usual one.
+
+    Other words in brackets alone tell tracks of one song apart, such as Guitar (left) and
+    Guitar (right). Song (Remix) beside Song (vocals) is a song that has another length.
+    """
+    usual = {path: stem for path, stem in stems.items() if USUAL_STEM.fullmatch(stem)}
+    if len(usual) in (0, len(stems)):
+        return usual
+    length = _length(next(iter(usual)))
+    return {
+        path: stem
+        for path, stem in stems.items()
+        if path in usual or _equally_long(_length(path), length)
+    }
+
+
+def _equally_long(one: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Whether sample rates and seconds may be those of one song."""
+    return one[0] == other[0] and abs(one[1] - other[1]) < SAME_LENGTH
 
 
 def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
@@ -168,14 +204,13 @@ def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
         return mixtures[index, start]
 
     groups: list[list[int]] = []
-    for index, (rate, seconds) in enumerate(lengths):
+    for index, length in enumerate(lengths):
         for group in groups:
-            first_rate, first_seconds = lengths[group[0]]
+            first = lengths[group[0]]
             # At the same place in both: the middles of different lengths would not match.
-            start = max(0.0, (first_seconds - EXCERPT) / 2)
+            start = max(0.0, (first[1] - EXCERPT) / 2)
             if (
-                rate == first_rate
-                and abs(seconds - first_seconds) < SAME_LENGTH
+                _equally_long(length, first)
                 and _correlation(mixture(index, start), mixture(group[0], start)) > SAME_SONG
             ):
                 group.append(index)

@@ -262,6 +262,18 @@ def test_two_loaders_at_once_share_the_work(
     assert count[0] == 6
 
 
+def test_a_lock_that_another_process_has_open_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "used by another process", str(path))  # as on Windows
+
+    found = pool(tmp_path / "pools")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert len(cache.load(found, tmp_path / "cache")) == 3
+    assert len(list((tmp_path / "cache").glob("*.lock"))) == 3
+
+
 def test_a_full_disk_leaves_what_was_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

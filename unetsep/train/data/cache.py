@@ -115,7 +115,9 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
                 write_atomically(text, content)
     except HeldError:
         return False
-    (folder / f"{key}.lock").unlink(missing_ok=True)
+    # Windows keeps a file that another process, which waits for the lock, has open.
+    with contextlib.suppress(OSError):
+        (folder / f"{key}.lock").unlink()
     return True
 
 

@@ -451,7 +451,7 @@ def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
     assert found[4].error == f"{playlist} names a URL, http://x.org//y.mp3: download it first"
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-32"])
 def test_playlists_of_windows_are_read(tmp_path, encoding):
     touch(tmp_path / "B\u00e9la.mp3", tmp_path / "sub/d.mp3")
     (tmp_path / "list.M3U").write_bytes("B\u00e9la.mp3\nsub\\d.mp3\n".encode(encoding))

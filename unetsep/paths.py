@@ -136,9 +136,13 @@ def _playlist(path: Path) -> list[Input]:
 
 
 def as_utf8(raw: bytes) -> bytes:
-    """A text whose mark says UTF-16, which PowerShell's ``>`` writes, as UTF-8; any other as is."""
-    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return raw.decode("utf-16", "replace").encode() if is_utf16 else raw
+    """A text whose mark says UTF-16, as PowerShell writes it, or UTF-32, as UTF-8; others as is."""
+    # The mark of UTF-32 begins with that of UTF-16.
+    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return raw.decode("utf-32", "replace").encode()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16", "replace").encode()
+    return raw
 
 
 def _listed(playlist: Path, name: str) -> Input:

@@ -841,7 +841,7 @@ def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_songs_come_from_a_list_that_powershell_wrote(run, song, tmp_path, encoding):
     paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "B\u00e9la \U0001d11e")]
     text = "\ufeff" + "".join(f"{path}\r\n" for path in paths)

@@ -20,7 +20,7 @@ from unetsep.train.data.run_data import find_data, load_recordings
 from unetsep.train.evaluation.compare import compare
 from unetsep.train.evaluation.estimates import baseline_methods
 from unetsep.train.evaluation.evaluate import Settings, evaluate
-from unetsep.train.evaluation.own_songs import find_in_index, find_moisesdb
+from unetsep.train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs
 from unetsep.train.evaluation.tracks import read_track
 
 FOUR = ("vocals", "drums", "bass", "other")
@@ -108,6 +108,30 @@ def test_moisesdb_is_scored_in_the_stems_of_a_model(
     np.testing.assert_allclose(audio.mixture, sum(sums.values()), atol=1e-6)
     with pytest.raises(ValueError, match="MoisesDB has no subset train"):
         find_moisesdb(root, "train")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_descriptions_that_windows_wrote_are_read(tmp_path: Path, encoding: str) -> None:
+    add_song(tmp_path / "moisesdb", "B\u00e9la", {"vocals": 1}, seed=1)
+    song = tmp_path / "songs" / "train" / "one"
+    write(song / "drums.wav", 2)
+    write(song / "mixture.wav", 3)
+    described = {
+        tmp_path / "moisesdb" / "B\u00e9la" / "data.json": None,
+        tmp_path / "index.json": {"tracks": {"B\u00e9la": {"bass": "songs/train/one/drums.wav"}}},
+        song / "song.json": {"silent": ["vocals"], "weight": 2},
+    }
+    for path, content in described.items():
+        text = path.read_text() if content is None else json.dumps(content, ensure_ascii=False)
+        path.write_bytes(text.encode(encoding))
+    (source,) = DATASETS["moisesdb"].find(tmp_path / "moisesdb", FOUR)
+    assert (source.name, list(source.files)) == ("B\u00e9la", ["vocals"])
+    (source,) = DATASETS["index"].find(tmp_path / "index.json", FOUR)
+    assert (source.name, list(source.files)) == ("B\u00e9la", ["bass"])
+    (source,) = DATASETS["songs"].find(tmp_path / "songs", FOUR)
+    assert (source.silent, source.weight) == (("vocals",), 2)
+    (track,) = find_songs(tmp_path / "songs", "train")
+    assert track.stems == ("vocals", "drums")
 
 
 def test_what_is_wrong_with_moisesdb_is_said(tmp_path: Path) -> None:

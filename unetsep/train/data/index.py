@@ -80,7 +80,7 @@ class Index(DatasetKind):
         """
         wanted = (*stems, "mixture") if mixture else tuple(stems)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_bytes())  # in any UTF, as Windows writes it
             tracks, multitracks = content["tracks"], content.get("multitracks")
             songs = multitracks or tracks
             _check_silent(songs, stems)

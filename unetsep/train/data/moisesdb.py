@@ -93,7 +93,7 @@ class MoisesDb(DatasetKind):
 def _recordings(described: Path) -> list[tuple[str, Path]]:
     """Stems of MoisesDB and files of a song, from its ``data.json``."""
     try:
-        content = json.loads(described.read_text(encoding="utf-8"))
+        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
         return [
             (str(stem["stemName"]), path)
             for stem in content["stems"]

@@ -66,7 +66,7 @@ def _described(described: Path, stems: Sequence[str]) -> tuple[list[str], float]
     if not described.exists():
         return [], 1.0
     try:
-        content = json.loads(described.read_text(encoding="utf-8"))
+        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
         silent, weight = content.get("silent", []), float(content.get("weight", 1.0))
         wrong = [stem for stem in silent if stem not in stems]
     except (ValueError, AttributeError, TypeError) as error:

@@ -76,7 +76,8 @@ def _silent(described: Path) -> list[str]:
     if not described.is_file():
         return []
     try:
-        return [str(name) for name in json.loads(described.read_text("utf-8")).get("silent", [])]
+        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
+        return [str(name) for name in content.get("silent", [])]
     except (ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"{described} cannot be understood: {error}") from error
 

@@ -325,6 +325,34 @@ def test_a_gpu_that_goes_while_songs_are_separated_is_waited_for(device):
     assert fake.asked == [{"num_cpus": 2, "num_gpus": 1, "max_concurrency": 2}] * 2
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        ((0, 0), (8, 2), {"num_cpus": 1}),  # of a cluster that grows
+        ((8, 2), (8, 0), {"num_cpus": 4, "num_gpus": 1}),
+    ],
+)
+def test_machines_that_change_before_a_slot_is_ready_change_no_device(before, after, asked):
+    machines = [before]
+    fake = FakeRay(machines)
+    run = run_of(fake, 9, device="auto")
+    run._add_slots()
+    machines[:] = [(0, 0), after]
+    run._add_slots()
+    assert {device for _, device in run._loading.values()} == {"cuda" if before[1] else "cpu"}
+    assert all(each == asked | {"max_concurrency": 2} for each in fake.asked)
+
+
+def test_the_device_is_chosen_anew_when_no_slot_got_as_far_as_its_models():
+    machines = [(8, 2)]
+    fake = FakeRay(machines, [lost_slots()[1]])
+    run = run_of(fake, 1, device="auto")
+    steps(run, 1)
+    machines[:] = [(8, 0)]
+    run._add_slots()
+    assert [each.get("num_gpus") for each in fake.asked] == [1, None]
+
+
 def test_a_gpu_that_comes_while_songs_are_separated_changes_no_stems():
     machines = [(2, 0)]
     fake = FakeRay(machines, [__version__])

@@ -287,7 +287,7 @@ class _RayRun:
         self._idle: list[Any] = []
         self._looked = -LOOK_EVERY
         self._failed_loads = 0
-        # The kind of device of all slots, once the first was ready, and what a GPU had of CPUs.
+        # The kind of device of all slots, once one was ready, and what a GPU had of CPUs.
         self._device: str | None = None
         self._share = CPUS_BESIDE_GPU
 
@@ -323,18 +323,22 @@ class _RayRun:
         ------
         UnetsepError
             If there is no GPU where one was asked for, or no machine is large enough, and no slot
-            was ready before.
+            is loading or was ready before.
         """
         machines = self._machines()
         wanted = self._cluster.threads
         with_gpu = [machine for machine in machines if machine.gpus]
-        # What a run began with it goes on with: other devices round otherwise.
-        device = self._device or self._cluster.device
+        # What a run began with it goes on with, also while the first slots are but asked for:
+        # other devices round otherwise.
+        begun = self._device or next((device for _, device in self._loading.values()), None)
+        device = begun or self._cluster.device
+        # Where there is no machine yet, this means the CPU. To ask for nothing until there is a
+        # choice would be in vain: a cluster grows only when a slot is asked for.
         if device == "auto":
             device = "cuda" if with_gpu else "cpu"
         on_gpu = device == "cuda"
         # One that has no CPUs may only lead a cluster whose machines come when they are asked for.
-        may_grow = self._device is not None or not any(machine.cpus for machine in machines)
+        may_grow = begun is not None or not any(machine.cpus for machine in machines)
         if on_gpu and not with_gpu and not may_grow:
             raise UnetsepError(f"device 'cuda' was asked for but the cluster has no GPU; {GROWING}")
         if on_gpu:

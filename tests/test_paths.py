@@ -157,6 +157,13 @@ def test_linked_folders_are_searched_once_under_the_names_of_what_lies_there(tmp
     assert tracks == ["a", "sub/c", "1 link/b"]
 
 
+def test_a_link_into_the_output_folder_is_passed_over(tmp_path, linked):
+    touch(tmp_path / "out/a/vocals.wav")
+    linked("link", tmp_path / "out/a")
+    tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
+    assert tracks == ["a", "sub/c"]
+
+
 @pytest.mark.parametrize("target", ["in", ".", "in/loop"])
 def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, linked, target):
     linked("loop", tmp_path / target)

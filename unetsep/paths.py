@@ -37,6 +37,9 @@ TAG_FIELDS = {
     "year": "0000",
 }
 FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
+STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
+# Which files are stems, by a folder and all names in it.
+OutputsIn = Callable[[Path, Sequence[str]], Set[Path]]
 # Of UTF-8, for what a tag adds to a name: file systems take 255 for the whole name.
 TAG_BYTES = 100
 
@@ -68,14 +71,14 @@ def find_inputs(
     paths: Iterable[Path],
     output_dir: Path,
     left_out: Callable[[Path], None] | None = None,
-    outputs_below: Callable[[Path], Set[Path]] | None = None,
+    outputs_in: OutputsIn | None = None,
 ) -> list[Input]:
     """Files as they are given, folders searched recursively.
 
     Hidden files and what lies under ``output_dir`` are passed over in folders, and so is what
     has no suffix of audio. Folders that are linked are searched once, under the link's name
-    unless they lie in the folder themselves. Where ``output_dir`` itself is searched, the stems
-    in it are no songs. Paths that do not exist, folders that cannot be
+    unless they lie in the folder themselves. Where ``output_dir`` itself is searched, or a folder
+    in it, the stems there are no songs. Paths that do not exist, folders that cannot be
     read and folders without audio become inputs with an error: they must not stop the others.
 
     Parameters
@@ -86,8 +89,8 @@ def find_inputs(
         Where the stems go.
     left_out
         Called with every path in the folders that was passed over, but for ``output_dir``.
-    outputs_below
-        Which files in a folder are stems.
+    outputs_in
+        Which files are stems, by a folder and all names in it.
     """
     inputs: dict[tuple[Path, str], Input] = {}
     for path in paths:
@@ -97,13 +100,12 @@ def find_inputs(
                 Input(path, path.stem, f"{path} is a playlist without songs")
             ]
         elif problem is None and path.is_dir():
-            found = _Search(path, _real(output_dir), left_out).inputs()
-            if outputs_below and _real(path) == _real(output_dir):
-                stems = outputs_below(path)
-                found = [file for file in found if file.path not in stems]
+            search = _Search(path, _real(output_dir), left_out, outputs_in)
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
-            found = found or [Input(path, path.name, message)]
+            found = search.inputs() or [
+                Input(path, path.name, STEMS_ALONE.format(path) if search.has_stems else message)
+            ]
         else:
             found = [Input(path, _track(Path(path.name)), problem)]
         for file in found:
@@ -114,6 +116,11 @@ def find_inputs(
 def _real(path: Path) -> Path:
     """The path without links; unlike `Path.resolve` it takes links that lead in circles."""
     return Path(os.path.realpath(path))
+
+
+def _in_real_folder(path: Path) -> Path:
+    """A file's path without links but itself."""
+    return _real(path.parent) / path.name
 
 
 def _problem(path: Path) -> str | None:
@@ -164,17 +171,25 @@ class _Search:
         The folder.
     output_dir
         A folder that is passed over, without links in its path.
-    left_out
+    left_out, outputs_in
         See `find_inputs`.
     """
 
     def __init__(
-        self, root: Path, output_dir: Path, left_out: Callable[[Path], None] | None
+        self,
+        root: Path,
+        output_dir: Path,
+        left_out: Callable[[Path], None] | None,
+        outputs_in: OutputsIn | None,
     ) -> None:
         self._root, self._output_dir = root, output_dir
+        self._is_output = _real(root).is_relative_to(output_dir)
         self._left_out = left_out or (lambda _: None)
+        self._outputs_in = outputs_in or (lambda _folder, _names: set())
         self._searched: set[Path] = set()
         self._links: list[Path] = []
+        self._stems: set[Path] = set()
+        self.has_stems = False
 
     def inputs(self) -> list[Input]:
         """All of them in order: what lies there first, then what is linked."""
@@ -185,11 +200,14 @@ class _Search:
                 self._left_out(link)  # the folder itself, or one that it lies in
             else:
                 inputs += self._folder(link)
-        return inputs
+        songs = [file for file in inputs if _in_real_folder(file.path) not in self._stems]
+        self.has_stems = len(songs) < len(inputs)
+        return songs
 
     def _folder(self, folder: Path) -> list[Input]:
         real = _real(folder)
-        if real in self._searched or (real == self._output_dir and folder != self._root):
+        is_output = real.is_relative_to(self._output_dir)
+        if real in self._searched or (is_output and not self._is_output):
             return []
         self._searched.add(real)
         try:
@@ -198,6 +216,9 @@ class _Search:
         except OSError as error:
             track = folder.relative_to(self._root).as_posix()
             return [Input(folder, track, f"{folder} cannot be read: {error.strerror}")]
+        if self._is_output:
+            stems = self._outputs_in(folder, [entry.name for entry in entries])
+            self._stems.update(map(_in_real_folder, stems))
         files = [entry for entry in entries if not os.path.isdir(entry)]  # noqa: PTH112 (no errors)
         inputs = [self._input(folder / entry.name) for entry in files if self._is_audio(entry)]
         for entry in entries:

@@ -130,6 +130,35 @@ def test_stems_beside_songs_are_no_songs_of_the_next_run(run, song, tmp_path, na
     assert len(names(tmp_path / "out")) == 2
 
 
+@pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
+def test_stems_beside_songs_of_a_linked_folder_are_no_songs_of_the_next_run(
+    run, song, tmp_path, name
+):
+    song("in/a.wav", seconds=0.2)
+    song("elsewhere/b.wav", seconds=0.2)
+    try:
+        (tmp_path / "in/album").symlink_to("../elsewhere")
+    except OSError:
+        pytest.skip("no links here")
+    for _ in range(2):
+        words = ("--instrumental", "--filename", name, "--skip-existing", "--json")
+        result = run(tmp_path / "in", *words, out="in")
+        assert result.exit_code == 0, result.stderr
+        sources = [json.loads(line)["source"] for line in result.stdout.splitlines()]
+        assert sources == [str(tmp_path / "in" / path) for path in ("a.wav", "album/b.wav")]
+
+
+def test_stems_in_a_folder_of_the_output_are_no_songs(run, song, tmp_path):
+    song("in/album/a.wav", seconds=0.2)
+    assert run(tmp_path / "in", out="in").exit_code == 0
+    result = run(tmp_path / "in/album", "--dry-run", "--json", "--skip-existing", out="in")
+    (report,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert report["source"] == str(tmp_path / "in/album/a.wav")
+    result = run(tmp_path / "in/album/a", "--dry-run", out="in")
+    assert "holds stems alone, which were made here: to separate them choose" in result.stderr
+    assert run(tmp_path / "in/album/a", "--dry-run").stdout.count("\n") == 4 * 4
+
+
 def test_chosen_stems_and_two_stems(run, song, tmp_path):
     path = song(seconds=0.3, subtype="FLOAT")
     assert run(path, "--stems", "drums,vocals").exit_code == 0

@@ -26,7 +26,7 @@ from ..library.log import (
     report_line,
     song_line,
 )
-from ..library.records import outputs_below
+from ..library.records import outputs_in
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
@@ -330,7 +330,7 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
     options = run.options
     left_out: list[Path] = []
     paths = [song for song in options.songs if isinstance(song, Path)]
-    songs = find_inputs(paths, run.output, left_out.append, outputs_below)
+    songs = find_inputs(paths, run.output, left_out.append, outputs_in)
     if run.spool:
         urls = [song for song in options.songs if isinstance(song, str)]
         songs += run.spool.find(urls, left_out.append)

@@ -252,14 +252,15 @@ def parse_entries(content: bytes) -> list[dict[str, Any]]:
         return []
 
 
-def outputs_below(folder: Path) -> set[Path]:
-    """The stems that records in a folder, and in those within it, name."""
-    found: set[Path] = set()
-    for root, _, names in os.walk(folder):
-        for name in fnmatch.filter(names, RECORD_PATTERN):
-            entries = Record(Path(root, name)).entries()
-            found.update(Path(root, output) for entry in entries for output in entry["outputs"])
-    return found
+def outputs_in(folder: Path, names: Sequence[str]) -> set[Path]:
+    """The stems that the records in a folder name, of all names in it."""
+    records = [Record(folder / name) for name in fnmatch.filter(names, RECORD_PATTERN)]
+    return {
+        folder / output
+        for record in records
+        for entry in record.entries()
+        for output in entry["outputs"]
+    }
 
 
 def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model: str) -> Path:

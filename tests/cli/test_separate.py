@@ -669,6 +669,32 @@ def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
     assert run("--retry-failed", tmp_path / "in/good.wav", "--json").stdout == ""
 
 
+@pytest.mark.parametrize("retry", [["--retry-failed"], []])
+def test_a_song_that_was_repaired_alone_is_not_retried_for_ever(run, song, tmp_path, retry):
+    good, bad = song("in/good.wav", seconds=0.1), song("in/bad.wav", seconds=0.1)
+    whole = bad.read_bytes()
+    bad.write_text("no audio at all")
+    assert run(tmp_path / "in").exit_code == 1
+    bad.write_bytes(whole)
+    assert run(*retry or [bad], "--json").stdout.count('"ok"') == 1
+    stem = tmp_path / "out/bad/vocals.wav"
+    made = stem.stat().st_mtime_ns
+    # The first retry may still have to look for stems that no log tells of.
+    for told in (["skipped"], []) if not retry else ([],):
+        result = run("--retry-failed", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert [json.loads(line)["status"] for line in result.stdout.splitlines()] == told
+    assert stem.stat().st_mtime_ns == made
+    # Stems that were made otherwise are still an error, and --overwrite replaces them.
+    good.write_text("no audio at all")
+    assert run(tmp_path / "in", "--overwrite").exit_code == 1
+    good.write_bytes(whole)
+    result = run("--retry-failed", "--start", "0.01")
+    assert result.exit_code == 1
+    assert "good.wav: left alone" in result.stderr
+    assert run("--retry-failed", "--start", "0.01", "--overwrite").exit_code == 0
+
+
 def test_nothing_to_separate_is_said(run):
     result = run()
     assert result.exit_code == 2

@@ -225,13 +225,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--log",
     type=PATH,
     metavar="FILE",
-    help="A JSON line for each song.  [default: of several songs, "
+    help="A JSON line for each song.  [default: of several songs, and with --retry-failed, "
     "OUTPUT/unetsep-<host>-<process>.jsonl]",
 )
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Take the songs that failed last, by the logs in OUTPUT; of SONGs, if there are any.",
+    help="Take the songs that failed last, by the logs in OUTPUT; of SONGs, if there are any. "
+    "Those that have their stems by now are left.",
 )
 @click.option(
     "--skip-existing",

@@ -99,7 +99,8 @@ class SeparateOptions:
     timeout
         Seconds for one song; None for no limit.
     log
-        Where the run's log goes; None for the usual place, if there is more than one song.
+        Where the run's log goes; None for the usual place, if there is more than one song or
+        failed ones are retried.
     retry_failed
         Take the songs whose last attempt failed, by the logs.
     skip_existing
@@ -135,6 +136,14 @@ class SeparateOptions:
     as_json: bool
     quiet: bool
     verbose: bool
+
+    @property
+    def leave_existing(self) -> bool:
+        """Whether stems that are what would be made are left, and no error.
+
+        A song that failed may have got its stems since, from a command that kept no log.
+        """
+        return self.skip_existing or (self.retry_failed and not self.file.overwrite)
 
 
 def run_separate(options: SeparateOptions) -> bool:
@@ -295,7 +304,7 @@ def _outcomes_on_ray(
         models=groups,
         computation=asdict(options.computation),
         options=options.file,
-        skip_existing=options.skip_existing,
+        skip_existing=options.leave_existing,
         timeout=options.timeout,
         output=options.output if isinstance(options.output, str) else run.output.absolute(),
         template=template_for(options.file.filename, len(groups)),
@@ -314,11 +323,13 @@ def _groups(options: SeparateOptions) -> list[list[str]]:
 
 
 def _open_log(run: _Run, songs: int) -> RunLog | None:
-    """The log of a run: of one song only if it was asked for, or is a shard's."""
-    chosen = run.options.log
-    if chosen is None and run.options.output == STREAM:
+    """The log of a run: of one song only if it was asked for, is a shard's or a retry's."""
+    options, chosen = run.options, run.options.log
+    if chosen is None and options.output == STREAM:
         return None
-    if chosen is None and songs < 2 and run.options.shard is None:
+    # Without a line about its success a song would stay the one that failed last.
+    logged = options.shard is not None or options.retry_failed
+    if chosen is None and songs < 2 and not logged:
         return None
     if chosen is None and run.spool and run.spool.output:
         return RemoteLog(log_path(run.spool.folder), run.spool.output)
@@ -399,7 +410,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
                 part_for(separator, song, paths, run.output, template, file)
                 for separator, paths in zip(separators, of_song, strict=True)
             ],
-            skip_existing=options.skip_existing,
+            skip_existing=options.leave_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
     ]

@@ -669,6 +669,21 @@ def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
     assert run("--retry-failed", tmp_path / "in/good.wav", "--json").stdout == ""
 
 
+def test_each_song_that_a_format_cannot_hold_is_named(run, song, tmp_path):
+    paths = [song(f"in/{i}.wav", seconds=0.1, channels=6) for i in range(2)]
+    for options in (["-f", "mp3"], ["-f", "mp3", "--dry-run"]):
+        result = run(tmp_path / "in", *options)
+        assert result.exit_code == 1
+        _, _, reasons = result.stderr.partition("2 of 2 failed:\n")
+        for path in paths:
+            sentence = f"{path}: mp3 cannot hold 6 channels at {RATE} Hz"
+            assert result.stderr.count(f"Error: {sentence}") == 1
+            assert f"  {sentence}" in reasons
+    # What is wrong with the options is wrong with every song, and said once.
+    result = run(tmp_path / "in", "-f", "mp3", "--bit-depth", "16")
+    assert result.stderr.count("Error: mp3 has no bit depth") == 1
+
+
 @pytest.mark.parametrize("retry", [["--retry-failed"], []])
 def test_a_song_that_was_repaired_alone_is_not_retried_for_ever(run, song, tmp_path, retry):
     good, bad = song("in/good.wav", seconds=0.1), song("in/bad.wav", seconds=0.1)

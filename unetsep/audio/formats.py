@@ -305,7 +305,11 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
 
 
 def choose_format(
-    container: str, bit_depth: str, info: AudioInfo, bitrate: int | None = None
+    container: str,
+    bit_depth: str,
+    info: AudioInfo,
+    bitrate: int | None = None,
+    label: str = "",
 ) -> OutputFormat:
     """The output format for an input, or a refusal before any work starts.
 
@@ -320,6 +324,8 @@ def choose_format(
         The input.
     bitrate
         Bits per second of a lossy container; None for its default.
+    label
+        Put in front of what is wrong with the input, but not of what is wrong with any.
 
     Raises
     ------
@@ -338,11 +344,14 @@ def choose_format(
     if not row.holds(info):
         other = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
         raise AudioError(
-            f"{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
+            f"{label}{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
             f"({row.limits}): use --format {other}"
         )
     if bitrate is not None:
-        row.check_bitrate(bitrate, info)
+        try:
+            row.check_bitrate(bitrate, info)
+        except AudioError as error:
+            raise AudioError(f"{label}{error}") from error
     if row.lossy:
         return OutputFormat(container, None, bitrate)
     least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)

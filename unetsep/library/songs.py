@@ -14,7 +14,7 @@ import torch
 
 from ..audio.decoder import AudioInfo
 from ..audio.ffmpeg_writer import order_labels
-from ..audio.formats import OutputFormat, choose_format
+from ..audio.formats import OutputFormat
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import explain_writing
@@ -291,7 +291,7 @@ def _look(job: Job, options: FileOptions) -> dict[str, Any]:
     path, start, length = job.song.path, options.start, options.duration
     with AudioReader(path, start=start, duration=length, track=options.track) as reader:
         info, frames = reader.info, reader.frames
-        choose_format(options.container, options.bit_depth, info, options.bitrate)
+        options.choose_format(reader)
     if options.together:
         for part in job.parts:
             order_labels([stem_label(name) for name in part.stems])  # or refuse them

@@ -70,6 +70,8 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
         ({"player": "maybe"}, "player 'maybe': expected true or false"),
         ({"modle": "guided"}, "unknown field 'modle'"),
+        ({"bit_depth": "16", "format": "mp3"}, "format mp3 has no bit_depth '16': expected auto$"),
+        ({"bit_depth": "32f", "format": "flac"}, "no bit_depth '32f': expected auto, 8, 16, 24$"),
     ],
 )
 def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) -> None:

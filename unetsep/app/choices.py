@@ -150,7 +150,7 @@ class JobChoice:
         Raises
         ------
         ValueError
-            If a field or its value is unknown.
+            If a field or its value is unknown, or values do not go together.
         """
         unknown = set(fields) - set(FIELDS)
         if unknown:
@@ -169,7 +169,7 @@ class JobChoice:
                 )
         known = [row["name"] for row in formats()]
         container = _one_of("format", fields.get("format") or "wav", known)
-        bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
+        bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
         return cls(
             offer, names or None, two_stems, without, container, bit_depth, flag(fields, "player")
         )
@@ -189,6 +189,16 @@ def _one_of(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) ->
 
 def flag(fields: Mapping[str, str], name: str) -> bool:
     """A field that is yes or no.
+
+def _bit_depth(value: str, container: str) -> str:
+    """A bit depth that a format has; what a song lacks of it is known only with the song."""
+    depth = _one_of("bit_depth", value, BIT_DEPTHS)
+    depths = CONTAINERS[container].bit_depths
+    if depth != "auto" and depth not in depths:
+        expected = ", ".join(("auto", *depths))
+        raise ValueError(f"format {container} has no bit_depth {depth!r}: expected {expected}")
+    return depth
+
 
     Raises
     ------

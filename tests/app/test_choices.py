@@ -40,6 +40,8 @@ OFFERS = {
         ("Mr. Blue", "Mr. Blue"),
         ("Vol. 2.MP3", "Vol. 2"),
         ("\udcff.mp3", "_"),
+        ("Say %22Hi%22.mp3", "Say _Hi_"),  # as browsers send quotes
+        ("a%0D%0Ab 100%25.mp3", "a__b 100%25"),
     ],
 )
 def test_a_name_that_was_sent_becomes_one_that_is_safe(sent: str, name: str) -> None:
@@ -68,10 +70,10 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"stems": "drums", "two_stems": "drums"}, "either stems, two_stems or without"),
         ({"format": "exe"}, "there is no format 'exe': expected wav"),
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
-        ({"player": "maybe"}, "player 'maybe': expected true or false"),
-        ({"modle": "guided"}, "unknown field 'modle'"),
         ({"bit_depth": "16", "format": "mp3"}, "format mp3 has no bit_depth '16': expected auto$"),
         ({"bit_depth": "32f", "format": "flac"}, "no bit_depth '32f': expected auto, 8, 16, 24$"),
+        ({"player": "maybe"}, "player 'maybe': expected true or false"),
+        ({"modle": "guided"}, "unknown field 'modle'"),
     ],
 )
 def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) -> None:

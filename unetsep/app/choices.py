@@ -32,6 +32,9 @@ FORMAT_WORDS = {
 }
 NAME_BYTES = 180  # file systems take 255, and a suffix follows
 FORBIDDEN = set('<>:"|?*\\/')
+# What browsers write in the place of characters that would end a name in a form, and of no others:
+# https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
+ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "player")
 YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 
@@ -187,9 +190,6 @@ def _one_of(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) ->
     return value
 
 
-def flag(fields: Mapping[str, str], name: str) -> bool:
-    """A field that is yes or no.
-
 def _bit_depth(value: str, container: str) -> str:
     """A bit depth that a format has; what a song lacks of it is known only with the song."""
     depth = _one_of("bit_depth", value, BIT_DEPTHS)
@@ -199,6 +199,9 @@ def _bit_depth(value: str, container: str) -> str:
         raise ValueError(f"format {container} has no bit_depth {depth!r}: expected {expected}")
     return depth
 
+
+def flag(fields: Mapping[str, str], name: str) -> bool:
+    """A field that is yes or no.
 
     Raises
     ------
@@ -212,7 +215,7 @@ def _bit_depth(value: str, container: str) -> str:
 
 
 def safe_name(filename: str) -> str:
-    """What a song is called, from the name of the file that somebody sent.
+    """What a song is called, from the name of the file that somebody sent in a form.
 
     Folders, a suffix of audio, control characters, invisible marks and what any file system
     refuses are taken out; the result is never empty and short enough for a file name.
@@ -222,6 +225,8 @@ def safe_name(filename: str) -> str:
     >>> safe_name("../../etc/AC: DC.mp3")
     'AC_ DC'
     """
+    for escape, character in ESCAPES.items():
+        filename = filename.replace(escape, character)
     base = re.split(r"[\\/]", filename)[-1]
     stem, _, suffix = base.rpartition(".")
     if not stem or f".{suffix.lower()}" not in AUDIO_SUFFIXES:  # as in "Mr. Blue"

@@ -375,7 +375,12 @@ def check_template(template: str) -> None:
 
 
 def _portable(name: str) -> str:
-    """A name that every file system takes: no trailing dots or blanks, no control codes."""
+    """A song's name, as the usual file systems of this platform take it.
+
+    No trailing dots or blanks, no control codes; on Windows nothing that it refuses. Elsewhere
+    the rest stays: people look for their songs by the names that they gave them. What tags
+    say is changed for all platforms, by `_safe`.
+    """
     illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
     name = re.sub(illegal, "_", name).rstrip(" .") or "_"
     return f"{name}_" if os.name == "nt" and DEVICES.fullmatch(name.split(".")[0]) else name

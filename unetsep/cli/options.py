@@ -255,10 +255,10 @@ def separate(**options: Any) -> None:
     """Separate SONGs, audio files, folders, m3u playlists or URLs, into stems; - is stdin.
 
     Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
-    length and bit depth. Folders are searched recursively and mirrored. Two commands may
-    share a folder: no song is done twice, nothing is overwritten unasked. For names that
-    begin with a dash write ./-name or put -- before them. With several models each gets a
-    folder of its own.
+    length and bit depth. Folders are searched recursively and mirrored. Two commands with
+    --skip-existing may share a folder: no song is done twice, nothing is overwritten unasked.
+    For names that begin with a dash write ./-name or put -- before them. With several models
+    each gets a folder of its own.
     """
     from .startup import import_torch
 

@@ -39,6 +39,7 @@ def start(job):
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
         code = 99
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if job.get("nohup") else signal.SIG_DFL)
             obey_signals()
             os.write(begin, b"x")
             sys.argv = ["unetsep", *job["arguments"]]
@@ -154,7 +155,7 @@ def test_leftovers_of_a_kill_are_removed_even_if_the_song_is_complete(case):
     assert case.contents(case.out) == case.whole
 
 
-@pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143)])
+@pytest.mark.parametrize(("number", "code"), [(1, 129), (2, 130), (15, 143)])
 def test_an_interrupt_leaves_nothing_half_written_and_no_traceback(case, number, code):
     for after in moments(INTERRUPTS, 0.9 * case.seconds):
         done = case.run(case.out, signal=number, after=after)
@@ -164,6 +165,12 @@ def test_an_interrupt_leaves_nothing_half_written_and_no_traceback(case, number,
             assert case.contents(case.out).items() <= case.whole.items()
             case.assert_completed_by_skip_existing()
             shutil.rmtree(case.out)
+
+
+def test_who_started_it_with_nohup_may_close_the_terminal(case):
+    done = case.run(case.out, signal=1, after=case.seconds / 2, nohup=True)
+    assert done["code"] == 0, case.stderr
+    assert case.contents(case.out) == case.whole
 
 
 def test_a_disk_that_fills_up_at_any_moment_is_one_sentence_and_leaves_nothing(case):

@@ -8,6 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# Signals that ask a process to end, and let it clean up: Ctrl-C, a polite kill, a terminal that
+# was closed, which not every system has.
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 # What takes back work that has begun: methods of objects that have files of their own.
 _unfinished: set[Callable[[], None]] = set()
 
@@ -35,7 +40,7 @@ def take_back() -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and a polite kill back until the end of a short block.
+    """Hold Ctrl-C, a polite kill and a closed terminal back until the end of a short block.
 
     Python raises their exceptions between any two instructions, so also between making a file
     and noting that it was made. Other threads than the main one get none, and nothing is done.
@@ -49,7 +54,7 @@ def uninterrupted() -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDING:
                 handler = signal.getsignal(number)
                 if callable(handler):
                     before[number] = handler

@@ -20,17 +20,16 @@ def forget(things: list[Thing]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+    ("number", "error"),
+    [(signal.SIGINT, KeyboardInterrupt), *((number, SystemExit) for number in KILLED.values())],
 )
 def test_a_signal_in_a_callback_comes_again_where_it_can_be_raised(
     number, error, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "unraisablehook", deliver_again)
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.
-    raising = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGTERM: lambda *_: sys.exit(KILLED),
-    }
+    raising = {each: lambda number, _: sys.exit(128 + number) for each in KILLED.values()}
+    raising[signal.SIGINT] = signal.default_int_handler
     before = {each: signal.signal(each, handler) for each, handler in raising.items()}
     try:
         things = [Thing()]

@@ -12,7 +12,7 @@ evaluate     what ``eval`` and ``compare`` do
 parsing      words as values, values as the dataclasses that the library takes
 terminal     what is printed, even where nobody listens any more
 errors       errors as one sentence and an exit code
-interrupts   Ctrl-C and a polite kill, which must not get lost
+interrupts   Ctrl-C, a polite kill and a closed terminal, which must not get lost
 startup      starting fast, and ending fast
 """
 

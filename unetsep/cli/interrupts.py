@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill, which must not get lost."""
+"""Ctrl-C, a polite kill and a closed terminal, which must not get lost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import threading
 import time
 from types import FrameType
 
+from ..unfinished import ENDING
+
 # Exit codes, as shells give them.
-INTERRUPTED, KILLED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
+KILLED = {128 + number: number for number in ENDING if number != signal.SIGINT}
 # Callbacks of the interpreter are over long before, and nobody notices the wait.
 PAUSE = 0.02
 
@@ -19,15 +22,18 @@ _interrupted = False
 
 
 def obey_signals() -> None:
-    """Let a polite kill clean up like Ctrl-C does, and neither of them get lost."""
+    """Let a polite kill and a closed terminal clean up like Ctrl-C does, and none get lost."""
     signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(KILLED))
+    for number in KILLED.values():
+        # Who starts it with nohup wants it to outlive the terminal.
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     sys.unraisablehook = deliver_again
 
 
 def ignore_signals() -> None:
     """From here on the process ends anyway, and cleans up."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -42,6 +48,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
+def _end(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
 def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
     """Send a signal again whose exception came where none can be raised.
 
@@ -51,8 +61,8 @@ def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
         number = signal.SIGINT
-    elif isinstance(error, SystemExit) and error.code == KILLED:
-        number = signal.SIGTERM
+    elif isinstance(error, SystemExit) and error.code in KILLED:
+        number = KILLED[error.code]
     else:
         sys.__unraisablehook__(unraisable)
         return

@@ -456,6 +456,68 @@ def test_stems_beside_songs_of_a_bucket_are_no_songs_of_the_next_run(memory, run
         assert len(stems_there(memory, "/bucket/in")) == 2 + 4
 
 
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("file://{}/in", "{}/in"),
+        ("{}/in", "file://{}/in"),
+        ("local://{}/in/", "file://{}/in"),
+        ("file://{}/in/", "file://{}/in/../link"),
+        ("file://{}/in/album/", "{}/in"),
+        ("memory:///bucket/in/", "memory://bucket/in"),
+        ("memory://bucket/in/album", "memory:///bucket/in/"),
+    ],
+)
+def test_stems_are_no_songs_however_their_folder_is_written(
+    memory, run, tmp_path, monkeypatch, source, output
+):
+    content = write(tmp_path / "in/album/a.wav").read_bytes()
+    memory.pipe_file("/bucket/in/album/a.wav", content)
+    try:
+        (tmp_path / "link").symlink_to("in")
+    except OSError:
+        pytest.skip("no links here")
+    for kind in (tmp_path / "in", f"{BUCKET}/in"):
+        assert run(kind, "-o", kind, "--instrumental").exit_code == 0
+    places = [text.format(tmp_path) for text in (source, output)]
+    result = run(places[0], "-o", places[1], "--dry-run", "--json")
+    (report,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert report["source"].endswith("album/a.wav")
+
+
+@pytest.mark.parametrize("names", [("{url}", "{path}"), ("{path}", "{url}"), ("{url}", "{url}/.")])
+def test_a_folder_of_stems_is_passed_over_however_it_is_written(run, tmp_path, names):
+    write(tmp_path / "in/a.wav")
+    write(tmp_path / "in/out/b.wav")
+    source, output = (n.format(url=f"file://{tmp_path}/in", path=tmp_path / "in") for n in names)
+    result = run(source, "-o", f"{output}/out", "--dry-run", "--json")
+    (report,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert report["source"].endswith("in/a.wav")
+
+
+def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
+    def connect(url: str, **_: object) -> tuple[fsspec.AbstractFileSystem, str]:
+        place, _, path = url.removeprefix("sftp://").partition("/")
+        user, _, host = place.rpartition("@")
+        return fsspec.filesystem("memory", host=host, user=user), f"/{path}"
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", connect)
+    songs = Store("sftp://me:word@x.org/music/album/")
+    assert songs.place_in(Store("sftp://x.org/music")) == "album"
+    assert songs.place_in(Store("sftp://me:word@x.org/music/album")) == ""
+    for other in ("sftp://y.org/music", "sftp://x.org/mus", "sftp://x.org/music/album/one"):
+        assert songs.place_in(Store(other)) is None
+
+
+def test_a_bucket_of_stems_alone_is_no_folder_without_audio(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    assert run(f"{BUCKET}/in", "-o", f"{BUCKET}/in", "--stems", "vocals").exit_code == 0
+    result = run(f"{BUCKET}/in/a/", "-o", f"{BUCKET}/in", "--dry-run")
+    assert f"{BUCKET}/in/a holds stems alone, which were made here" in result.stderr
+    result = run(f"{BUCKET}/in/a/", "-o", f"{BUCKET}/out", "--dry-run")
+    assert result.stdout.count("\n") == 4
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

@@ -341,10 +341,11 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
     options = run.options
     left_out: list[Path] = []
     paths = [song for song in options.songs if isinstance(song, Path)]
-    songs = find_inputs(paths, run.output, left_out.append, outputs_in)
+    output = run.spool.location(run.output) if run.spool else run.output
+    songs = find_inputs(paths, output, left_out.append, outputs_in)
     if run.spool:
         urls = [song for song in options.songs if isinstance(song, str)]
-        songs += run.spool.find(urls, left_out.append)
+        songs += run.spool.find(urls, run.output, left_out.append)
     if left_out:
         console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
     return _failed_of(songs, run, console) if options.retry_failed else songs
@@ -364,7 +365,7 @@ def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
         paths = {line["path"] for line in failed}
         return [song for song in songs if _logged_path(song, spool) in paths]
     urls = [line["source"] for line in failed if is_url(line["source"])]
-    return failed_songs(logs) + (spool.find(urls, lambda _: None) if spool else [])
+    return failed_songs(logs) + (spool.find(urls, run.output, lambda _: None) if spool else [])
 
 
 def _logged_path(song: Input, spool: Spool | None) -> str:

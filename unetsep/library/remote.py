@@ -34,7 +34,7 @@ from ..audio.staging import FOREIGN_AGE, PREFIX
 from ..audio.tags import Tags
 from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
-from ..paths import Input
+from ..paths import STEMS_ALONE, Input
 from .log import PATTERN, RunLog
 from .records import READ_BYTES, RECORD_PATTERN, Record, SourceFile, parse_entries
 from .songs import Job, Part, Shared
@@ -58,8 +58,8 @@ LOG_EVERY = 60.0
 PATIENT_STATUS = (408, 429)
 ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
-# How URLs of files begin that have paths, too.
-LOCAL = ("file://", "local://")
+# Schemes of files that have paths, too.
+LOCAL = ("file", "local")
 
 Result = TypeVar("Result")
 
@@ -135,11 +135,33 @@ class Store:
             ) from error
         except ValueError as error:
             raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
-        self.root = root.rstrip("/")
+        self.root: str = root.rstrip("/")
 
     def at(self, name: str) -> str:
         """The path of what lies in the folder; for an empty name its own."""
         return f"{self.root}/{name}" if name else self.root
+
+    def place_in(self, other: Store) -> str | None:
+        """Where the folder lies in another one, however the two are written.
+
+        Returns
+        -------
+        str or None
+            Empty for the other one itself; None if it does not lie there.
+        """
+        # With a user and without, a server is two file systems.
+        is_there = self.files == other.files or _split(self.url)[:2] == _split(other.url)[:2]
+        top, folder = other._true_root, self._true_root
+        if not is_there or not f"{folder}/".startswith(f"{top}/"):
+            return None
+        return folder[len(top) + 1 :]
+
+    @property
+    def _true_root(self) -> str:
+        """The same for all names of a folder: of one on this machine without links."""
+        if self.scheme not in LOCAL:
+            return self.root
+        return Path(os.path.realpath(self.root or "/")).as_posix().rstrip("/")
 
     def retry(self, name: str, doing: str, action: Callable[[], Result]) -> Result:
         """Do something with a file, several times if that may help.
@@ -647,7 +669,9 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._temporary.cleanup()
 
-    def find(self, urls: Iterable[str], left_out: Callable[[Path], None]) -> list[Input]:
+    def find(
+        self, urls: Iterable[str], output_dir: Path, left_out: Callable[[Path], None]
+    ) -> list[Input]:
         """Songs at URLs: a file as it is given, folders searched recursively.
 
         What has a suffix of audio is taken for a song without asking the store.
@@ -656,26 +680,31 @@ class Spool:
         ----------
         urls
             Of files and folders.
+        output_dir
+            Where the stems go, if they stay here; see `unetsep.paths.find_inputs`.
         left_out
             Called with what was passed over.
         """
+        stems = self.output or Store(f"file://{output_dir.absolute().as_posix()}")
         songs: list[Input] = []
         for url in urls:
-            songs += self._search_or_say(url, left_out)
+            songs += self._search_or_say(url, stems, left_out)
         unique = {(self._songs[song.path], song.track): song for song in reversed(songs)}
         return [s for s in songs if unique[self._songs[s.path], s.track] is s]
 
-    def _search_or_say(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
+    def _search_or_say(
+        self, url: str, stems: Store, left_out: Callable[[Path], None]
+    ) -> list[Input]:
         """The songs at a URL; one with an error where there is nothing."""
         try:
-            return self._search(url, left_out)
+            return self._search(url, stems, left_out)
         except FileNotFoundError:
             why = f"{public_url(url)} does not exist"
         except UnetsepError as error:
             why = str(error)
         return [self.input(url, _track(_name(url)), why)]
 
-    def _search(self, url: str, left_out: Callable[[Path], None]) -> list[Input]:
+    def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(_split(url)[2]).suffix.lower()
         folder = url.endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
@@ -685,17 +714,16 @@ class Spool:
             return [self.input(url, _track(_name(url)))]
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
-        stems = f"{self.output.url}/" if self.output else ""
-        outputs = _outputs(store, found) if f"{store.url}/" == stems else set()
-        if f"{store.url}/".startswith(stems):  # the folder of the stems was asked for itself
-            stems = ""
+        outputs = _outputs(store, found) if store.place_in(stems) is not None else set()
+        within = stems.place_in(store)
+        passed_over = f"{store.at(within)}/" if within else None
         songs = []
         for path in found:
             inner = unquote(path) if store.scheme in READ_ONLY else path
             inner = inner.removeprefix(unquote(top) if store.scheme in READ_ONLY else top)
             inner = inner.strip("/")
             full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
-            if path in outputs or (stems and public_url(full).startswith(stems)):
+            if path in outputs or (passed_over and path.startswith(passed_over)):
                 continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)
@@ -705,6 +733,8 @@ class Spool:
                 songs.append(self.input(full, _track(inner)))
         if not songs:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
+            if outputs.intersection(found):
+                message = STEMS_ALONE.format(store.url)
             return [self.input(url, _track(_name(url)), message)]
         return songs
 
@@ -743,7 +773,7 @@ class Spool:
         from fsspec.implementations.local import LocalFileSystem
 
         place = self.place(path)
-        is_here = str(place).startswith(LOCAL)
+        is_here = str(place).startswith(tuple(f"{scheme}://" for scheme in LOCAL))
         return Path(LocalFileSystem._strip_protocol(str(place))) if is_here else place
 
     @contextlib.contextmanager

@@ -302,6 +302,13 @@ def test_a_closed_stderr_changes_nothing(song, tmp_path, tiny_model, closing):
     assert len(Case.contents(tmp_path / "out")) == 4
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "separate --help"])
+def test_help_that_nobody_takes_is_one_sentence(words):
+    line = f"exec {sys.executable} -m unetsep {words} 1>/dev/full"
+    done = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     ("closing", "message"),
     [

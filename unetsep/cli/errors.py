@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +38,37 @@ class Group(click.Group):
                 )
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the options, of which ``--help`` and ``--version`` print at once."""
+        with _as_sentence():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn known errors into messages and exit codes."""
         from ..errors import UnetsepError
 
         try:
-            return super().invoke(ctx)
+            with _as_sentence():
+                return super().invoke(ctx)
         except (UnetsepError, ValueError) as error:
             if "--verbose" in sys.argv or "-v" in sys.argv:
                 traceback.print_exc()
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if isinstance(error, BrokenPipeError) or error.strerror is None:
-                raise
-            place = f" ({error.filename})" if error.filename else ""
-            raise click.ClickException(f"{error.strerror}{place}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted; unfinished files were removed.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _as_sentence() -> Iterator[None]:
+    """Errors of the system as a sentence, but for a reader who left, which click knows."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.strerror is None:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        raise click.ClickException(f"{error.strerror}{place}") from error
 
 
 def _is_song(word: str) -> bool:

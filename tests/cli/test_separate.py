@@ -970,6 +970,15 @@ def test_a_song_that_fails_leaves_stdout_empty(tiny_model):
     assert error.startswith("Error: stdin is not audio that can be read")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_stem_that_stdout_does_not_take_is_no_success(song, tiny_model, tmp_path):
+    log = tmp_path / "log.jsonl"
+    options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
+    code, _, error = piped(tiny_model, *options, shell=">/dev/full")
+    assert (code, error) == (1, "Error: No space left on device\n")
+    assert not log.exists()
+
+
 def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, tiny_model, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log.jsonl"
     options = ["-", "-o", out, "--stems", "bass", "--json", "--log", log]

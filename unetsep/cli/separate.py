@@ -236,6 +236,8 @@ def _separate(run: _Run) -> bool:
         ):
             for outcome in outcomes:
                 bars.end(outcome)
+                if options.output == STREAM:  # before anybody is told that it worked
+                    write_out(targets[0])
                 shown.song(outcome.reports)
                 if log:
                     line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
@@ -246,8 +248,6 @@ def _separate(run: _Run) -> bool:
         raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     show_separated(in_order, shown.console, player=options.player, plots=options.plots)
-    if options.output == STREAM and targets:
-        write_out(targets[0])
     return shown.end(log)
 
 

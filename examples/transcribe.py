@@ -67,8 +67,10 @@ def whisper(model: str) -> Transcriber:
     try:
         from faster_whisper import WhisperModel
     except ImportError:
-        import whisper as openai_whisper
-
+        try:
+            import whisper as openai_whisper
+        except ImportError:
+            raise SystemExit("install faster-whisper or openai-whisper") from None
         openai = openai_whisper.load_model(model)
         return lambda samples: (
             Line(part["start"], part["end"], part["text"].strip())
@@ -88,8 +90,9 @@ def main(transcriber: Callable[[str], Transcriber] = whisper) -> None:
     parser.add_argument("--duration", type=float, help="seconds to take")
     parser.add_argument("--model", default="small", help="whisper's")
     options = parser.parse_args()
+    transcribe = transcriber(options.model)  # what is missing is said before the long work
     samples = voice(options.song, options.start, options.duration)
-    for line in transcriber(options.model)(samples):
+    for line in transcribe(samples):
         start, end = line.start + options.start, line.end + options.start
         print(f"{start:7.2f} {end:7.2f}  {line.text}")
 

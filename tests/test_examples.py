@@ -98,6 +98,17 @@ def test_either_package_of_whisper_serves(package: str, monkeypatch: pytest.Monk
     assert list(lines) == [(1.0, 2.0, "la")]
 
 
+def test_without_whisper_the_transcriber_says_so_before_it_separates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcribe = example("transcribe")
+    for package in ("faster_whisper", "whisper"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys, "argv", ["transcribe.py", str(tmp_path / "no song.wav")])
+    with pytest.raises(SystemExit, match="install faster-whisper or openai-whisper"):
+        transcribe.main()
+
+
 def test_a_watched_folder_takes_complete_songs_once_and_bad_ones_stop_nothing(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:

@@ -207,19 +207,11 @@ def choice_table(manifest: Manifest) -> list[str]:
             f"[`{entry.name}`](../reference/models/{entry.name}.md)",
             TAKE[entry.name],
             f"{entry.scores['mean']:.2f}" if "mean" in entry.scores else "",
-            f"{_megabytes(entry, manifest):.1f} MB",
+            f"{manifest.bytes_with_guide(entry) / 1e6:.1f} MB",
         )
         for entry in manifest.checkpoints.values()
     )
     return markdown_table(("model", "take it ...", "mean SDR", "size"), rows)
-
-
-def _megabytes(entry: Checkpoint, manifest: Manifest) -> float:
-    """Size of a checkpoint and its guide, if it has one."""
-    guide = entry.config.get("guide")
-    return (
-        sum(e.bytes for e in manifest.checkpoints.values() if e is entry or e.sha256 == guide) / 1e6
-    )
 
 
 def _name(entry: Checkpoint, manifest: Manifest) -> str:

@@ -146,3 +146,11 @@ def test_models_are_readable_at_any_width(
         if width < 100:  # in a list nothing stands beside it
             assert TAKE[entry.name] in text
     assert f"{known.default} (default)" in text
+
+
+def test_the_size_of_a_model_counts_its_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    guided, guide, fast = map(manifests.find_checkpoint, ("guided", "spleeter-vocals", "fast"))
+    print_models(all_models())
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    for entry, size in ((guided, guided.bytes + guide.bytes), (fast, fast.bytes)):
+        assert f" {size / 1e6:.1f} MB " in lines[entry.name]

@@ -121,7 +121,8 @@ def print_models(known: Manifest) -> None:
     if console.width < TABLE_WIDTH:
         for entry in known.checkpoints.values():
             console.print(_name(entry, known), style="bold", markup=False)
-            facts = (advice(entry), _scores(entry), _size(entry), entry.licence, _where(entry))
+            size, where = _size(entry, known), _where(entry)
+            facts = (advice(entry), _scores(entry), size, entry.licence, where)
             for text in filter(None, facts):
                 console.print(Padding(Text(text), (0, 0, 0, 2)))
         return
@@ -131,7 +132,7 @@ def print_models(known: Manifest) -> None:
     for entry in known.checkpoints.values():
         table.add_row(
             *(_name(entry, known), advice(entry), _scores(entry)),
-            *(_size(entry), entry.licence, _where(entry)),
+            *(_size(entry, known), entry.licence, _where(entry)),
         )
     console.print(table)
 
@@ -150,8 +151,8 @@ def _scores(entry: Checkpoint) -> str:
     return "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores)
 
 
-def _size(entry: Checkpoint) -> str:
-    return f"{entry.bytes / 1e6:.1f} MB"
+def _size(entry: Checkpoint, known: Manifest) -> str:
+    return f"{known.bytes_with_guide(entry) / 1e6:.1f} MB"
 
 
 def _where(entry: Checkpoint) -> str:

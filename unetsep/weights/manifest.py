@@ -38,7 +38,7 @@ class Checkpoint:
     file, repo_id, revision
         File name in the package and on the hub, and where on the hub it is.
     sha256, bytes
-        Of the file.
+        Of the file, without that of its guide.
     config
         Fields of its `ModelConfig`.
     training, scores
@@ -106,6 +106,13 @@ class Manifest:
         if name in self.checkpoints:
             return self.checkpoints[name]
         return next((e for e in self.checkpoints.values() if name in e.aliases), None)
+
+    def bytes_with_guide(self, entry: Checkpoint) -> int:
+        """What a checkpoint takes together with that of its guide, if it has one."""
+        guide = entry.config.get("guide")
+        return entry.bytes + next(
+            (other.bytes for other in self.checkpoints.values() if other.sha256 == guide), 0
+        )
 
     def including(self, entry: Checkpoint) -> Manifest:
         """The same with one more checkpoint, which takes the place of one of its name."""

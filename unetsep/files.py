@@ -103,18 +103,6 @@ class FileOptions:
         pair = separator.select(two_stems=self.without)
         return Selection(pair.names[1:], pair.indices[1:])
 
-    def choose_format(self, reader: AudioReader) -> OutputFormat:
-        """The format of a song's stems.
-
-        Raises
-        ------
-        AudioError
-            If it cannot hold them: see `unetsep.audio.formats.choose_format`; with the song's
-            name, as many songs may have been given.
-        """
-        label = f"{reader.path}: "
-        return choose_format(self.container, self.bit_depth, reader.info, self.bitrate, label)
-
 
 @dataclass(frozen=True)
 class SeparationReport:
@@ -299,6 +287,19 @@ def name_stems(
     return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True))
 
 
+def format_for(reader: AudioReader, options: FileOptions) -> OutputFormat:
+    """The format of a song's stems.
+
+    Raises
+    ------
+    AudioError
+        If it cannot hold them: see `unetsep.audio.formats.choose_format`; with the song's name,
+        as many songs may have been given.
+    """
+    label = f"{reader.path}: "
+    return choose_format(options.container, options.bit_depth, reader.info, options.bitrate, label)
+
+
 def separate_into(
     path: Path,
     separators: Sequence[Separator],
@@ -318,7 +319,7 @@ def separate_into(
         reader = stack.enter_context(
             AudioReader(path, start=options.start, duration=options.duration, track=options.track)
         )
-        output = options.choose_format(reader)
+        output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags)
         opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]

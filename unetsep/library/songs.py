@@ -22,7 +22,7 @@ from ..audio.tags import stem_label
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError
-from ..files import FileOptions, OpenSink, SeparationReport, Sink, separate_into
+from ..files import FileOptions, OpenSink, SeparationReport, Sink, format_for, separate_into
 from ..paths import Input, refuse_existing
 from ..separator import Separator
 from ..unfinished import uninterrupted
@@ -291,7 +291,7 @@ def _look(job: Job, options: FileOptions) -> dict[str, Any]:
     path, start, length = job.song.path, options.start, options.duration
     with AudioReader(path, start=start, duration=length, track=options.track) as reader:
         info, frames = reader.info, reader.frames
-        options.choose_format(reader)
+        format_for(reader, options)
     if options.together:
         for part in job.parts:
             order_labels([stem_label(name) for name in part.stems])  # or refuse them

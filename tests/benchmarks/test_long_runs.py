@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +17,13 @@ from tests.signals import RATE, music
 from unetsep.files import FileOptions, separate_file
 from unetsep.separator import Separator
 
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="measures memory in /proc"
+)
+
 
 def resident_bytes() -> int:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        pytest.skip("measures memory in /proc")
-    lines = status.read_text().splitlines()
+    lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
@@ -26,40 +31,74 @@ def handles() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_files_leave_no_memory_threads_or_handles_behind(tiny_separator, song, tmp_path):
+@dataclass(frozen=True)
+class Growth:
+    """What a process had more of at the end than in the middle."""
+
+    memory: int
+    handles: int
+    threads: int
+
+
+def grown(work: Callable[[], None], times: int) -> Growth:
+    gc.collect()
+    before = resident_bytes(), handles(), threading.active_count()
+    for _ in range(times):
+        work()
+    return Growth(
+        resident_bytes() - before[0],
+        handles() - before[1],
+        threading.active_count() - before[2],
+    )
+
+
+def alone(measure: Callable[..., Growth], *values: object) -> Growth:
+    """Measured in a process of its own: what earlier tests left in memory comes and goes."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(measure, *values).result()
+
+
+def separate_files(model: Path, sources: list[Path], out: Path) -> Growth:
+    separator = Separator(model, device="cpu", precision="fp32")
+
+    def work() -> None:
+        for container in ("wav", "flac", "mp3", "ogg"):
+            for source in sources:
+                targets = [out / f"{stem}.{container}" for stem in separator.stems]
+                options = FileOptions(container=container, overwrite=True)
+                separate_file(source, [separator], [targets], options)
+
+    work()
+    return grown(work, 3)
+
+
+def separate_arrays(model: Path) -> Growth:
+    separator, mixture = Separator(model, device="cpu", precision="fp32"), music(1)
+    for _ in range(10):
+        separator.separate(mixture, RATE)
+
+    def work() -> None:
+        separator.separate(mixture, RATE)
+
+    return grown(work, 40)
+
+
+@needs_proc
+def test_files_leave_no_memory_threads_or_handles_behind(tiny_model, song, tmp_path):
     sources = [
         song(f"{name}{i}.{name}", seconds=0.5, rate=rate)
         for i, (name, rate) in enumerate([("wav", 44_100), ("mp3", 48_000), ("flac", 22_050)])
     ]
-
-    def run(container: str) -> None:
-        for source in sources:
-            targets = [tmp_path / "out" / f"{s}.{container}" for s in tiny_separator.stems]
-            options = FileOptions(container=container, overwrite=True)
-            separate_file(source, [tiny_separator], [targets], options)
-
-    for container in ("wav", "flac", "mp3", "ogg"):
-        run(container)
-    gc.collect()  # what earlier tests left would close its handles meanwhile
-    before = resident_bytes(), handles(), threading.active_count()
-    for _ in range(3):
-        for container in ("wav", "flac", "mp3", "ogg"):
-            run(container)
-    assert handles() == before[1]
-    assert threading.active_count() == before[2]
-    assert resident_bytes() - before[0] < 20e6
+    growth = alone(separate_files, tiny_model, sources, tmp_path / "out")
+    assert (growth.handles, growth.threads) == (0, 0)
+    assert growth.memory < 20e6
     assert not list(tmp_path.rglob(".unetsep-*"))
 
 
-def test_separating_arrays_leaves_no_memory_behind(tiny_separator: Separator):
-    mixture = music(1)
-    for _ in range(10):
-        tiny_separator.separate(mixture, RATE)
-    before = resident_bytes()
-    for _ in range(40):
-        tiny_separator.separate(mixture, RATE)
+@needs_proc
+def test_separating_arrays_leaves_no_memory_behind(tiny_model):
     # The stems of one call are 1.4 MB: kept ones would be 56 MB.
-    assert resident_bytes() - before < 20e6
+    assert alone(separate_arrays, tiny_model).memory < 20e6
 
 
 def test_a_separator_remembers_no_earlier_song(tiny_separator: Separator, tiny_model):
@@ -71,8 +110,8 @@ def test_a_separator_remembers_no_earlier_song(tiny_separator: Separator, tiny_m
     ]
     together = [tiny_separator.separate(audio, rate) for audio, rate in songs]
     for (audio, rate), found in list(zip(songs, together, strict=True))[::-1]:
-        alone = Separator(tiny_model, device="cpu", precision="fp32").separate(audio, rate)
-        assert all(np.array_equal(found[stem], alone[stem]) for stem in alone)
+        fresh = Separator(tiny_model, device="cpu", precision="fp32").separate(audio, rate)
+        assert all(np.array_equal(found[stem], fresh[stem]) for stem in fresh)
 
 
 def test_songs_at_the_same_time_do_not_mix(tiny_separator: Separator):

@@ -39,6 +39,8 @@ STAGES = {
     "resample": ["dsp.resample:StreamResampler.push", "dsp.resample:Residual.push"],
     "STFT": ["dsp.spectrogram:StreamingSTFT.push", "dsp.spectrogram:StreamingSTFT.flush"],
     "network": ["separator:Separator.estimate"],
+    "gate": ["separator:gated"],
+    "filter": ["dsp.wiener:WienerFilter._refined"],
     "masks": ["dsp.song_stream:SongStream._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
     "encode and write": [

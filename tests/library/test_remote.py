@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 
 from tests.signals import RATE, music
 from unetsep.cli import main
-from unetsep.library import remote
-from unetsep.library.remote import Store, TransferError, UrlPath, public_url
+from unetsep.library import store
+from unetsep.library.remote import RemoteLog
+from unetsep.library.store import Store
 
 STEMS = ("vocals", "drums", "bass", "other")
 BUCKET = "memory://bucket"
@@ -30,7 +31,7 @@ BUCKET = "memory://bucket"
 @pytest.fixture
 def memory(monkeypatch) -> Iterator[fsspec.AbstractFileSystem]:
     """An empty store in memory; tries follow each other at once."""
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    monkeypatch.setattr(store, "PAUSE", 0.0)
     files = fsspec.filesystem("memory", use_listings_cache=False)
     files.store.clear()
     files.pseudo_dirs[:] = [""]
@@ -292,7 +293,7 @@ def test_a_checksum_of_the_server_is_compared(memory, run, tmp_path):
     write(tmp_path / "in/a.wav")
     with serve(tmp_path / "in", "garbled") as (url, server):
         assert run(f"{url}/a.wav", "-o", tmp_path / "once").exit_code == 0
-        server.faults += ["garbled"] * remote.ATTEMPTS
+        server.faults += ["garbled"] * store.ATTEMPTS
         result = run(f"{url}/a.wav", "-o", tmp_path / "always")
     assert result.exit_code == 1
     assert f"{url}/a.wav could not be downloaded: its SHA256 is not what" in result.stderr
@@ -400,7 +401,7 @@ def test_a_log_that_a_store_does_not_take_is_a_warning(memory, run, tmp_path, mo
     assert "Warning: the log memory://bucket/out/unetsep-" in result.stderr
     assert str(problem) in result.stderr
     tried.clear()
-    log = remote.RemoteLog(tmp_path / "log.jsonl", Store(f"{BUCKET}/out"))
+    log = RemoteLog(tmp_path / "log.jsonl", Store(f"{BUCKET}/out"))
     with contextlib.suppress(KeyboardInterrupt), log:
         log.write({"a": 1})
         raise KeyboardInterrupt
@@ -495,20 +496,6 @@ def test_a_folder_of_stems_is_passed_over_however_it_is_written(run, tmp_path, n
     assert report["source"].endswith("in/a.wav")
 
 
-def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
-    def connect(url: str, **_: object) -> tuple[fsspec.AbstractFileSystem, str]:
-        place, _, path = url.removeprefix("sftp://").partition("/")
-        user, _, host = place.rpartition("@")
-        return fsspec.filesystem("memory", host=host, user=user), f"/{path}"
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", connect)
-    songs = Store("sftp://me:word@x.org/music/album/")
-    assert songs.place_in(Store("sftp://x.org/music")) == "album"
-    assert songs.place_in(Store("sftp://me:word@x.org/music/album")) == ""
-    for other in ("sftp://y.org/music", "sftp://x.org/mus", "sftp://x.org/music/album/one"):
-        assert songs.place_in(Store(other)) is None
-
-
 def test_a_bucket_of_stems_alone_is_no_folder_without_audio(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     assert run(f"{BUCKET}/in", "-o", f"{BUCKET}/in", "--stems", "vocals").exit_code == 0
@@ -564,33 +551,8 @@ def test_what_cannot_be_is_refused_before_any_work(run, tmp_path, words, message
     assert message in result.stderr
 
 
-def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
-    with pytest.raises(
-        remote.UnetsepError, match=r"s3://b needs .* pip install 'unetsep\[remote\]"
-    ):
-        Store("s3://b")
-
-
-def test_what_will_not_pass_is_not_tried_again(memory, monkeypatch):
-    tries = []
-
-    def refused() -> None:
-        tries.append(1)
-        raise PermissionError("forbidden by https://user:word@x.org/a?sig=secret")
-
-    with pytest.raises(
-        TransferError, match=r"b/a could not be read: forbidden by https://x.org/a$"
-    ):
-        Store("memory://b").retry("a", "read", refused)
-    assert len(tries) == 1
-
-
 def test_a_server_that_cannot_be_reached_is_no_song_that_is_missing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "PAUSE", 0.0)
+    monkeypatch.setattr(store, "PAUSE", 0.0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -598,11 +560,3 @@ def test_a_server_that_cannot_be_reached_is_no_song_that_is_missing(run, tmp_pat
     assert result.exit_code == 1
     assert "could not be looked up: Cannot connect to host 127.0.0.1" in result.stderr
     assert "does not exist" not in result.stderr
-
-
-def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
-    assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
-    assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
-    for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
-        assert public_url(url) == str(UrlPath(url)) == url
-        assert str(UrlPath(url).parent) == url.rpartition("/")[0]

@@ -7,5 +7,6 @@ ray       the songs of a run on a Ray cluster
 claims    locks that die with their process: two runs never do one song
 records   what made a song's stems, in a hidden file beside them
 remote    songs and stems at URLs
+store     what lies under a URL: read, written and renamed with patience
 log       what became of each song of a run, one JSON line for each
 """

@@ -1,4 +1,4 @@
-"""Songs and stems at URLs: fetched and uploaded song by song through fsspec.
+"""Songs and stems at URLs: fetched and uploaded song by song.
 
 A song is fetched into a spool, a folder for a time, separated there as any other, and its stems
 are uploaded. They lie under names of their own until all of them were read back and
@@ -8,13 +8,9 @@ there are no claims: shards, or an engine, give each song to one command.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import functools
-import hashlib
 import os
-import random
 import re
 import secrets
 import shutil
@@ -23,337 +19,36 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from ..audio.decoder import AUDIO_SUFFIXES
-from ..audio.staging import FOREIGN_AGE, PREFIX
+from ..audio.staging import PREFIX
 from ..audio.tags import Tags
-from ..errors import UnetsepError, how_to_install
+from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
 from ..paths import STEMS_ALONE, Input
 from .log import PATTERN, RunLog
-from .records import READ_BYTES, RECORD_PATTERN, Record, SourceFile, parse_entries
+from .records import RECORD_PATTERN, Record, SourceFile, parse_entries
 from .songs import Job, Part, Shared
+from .store import (
+    LOCAL,
+    READ_ONLY,
+    Store,
+    TransferError,
+    UrlPath,
+    last_name,
+    modified,
+    public_url,
+    split_url,
+    version_of,
+)
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-    _Path = Path
-else:  # before Python 3.12 only the class of this system's paths can be derived from
-    _Path = type(Path())
-
-# How often a transfer is tried, and seconds before the second time; the pause doubles, and is
-# spread so that twenty machines do not come back at once.
-ATTEMPTS = 5
-PAUSE = 1.0
 # How many records are read at a time.
 READERS = 16
 # Seconds between uploads of a log that grows.
 LOG_EVERY = 60.0
-# Answers of HTTP that will be the same next time; 408 and 429 ask to come again.
-PATIENT_STATUS = (408, 429)
-ABSENT_STATUS = (404, 410)
-READ_ONLY = ("http", "https")
-# Schemes of files that have paths, too.
-LOCAL = ("file", "local")
-
-Result = TypeVar("Result")
-
-
-class TransferError(UnetsepError):
-    """A file at a URL that could not be read or written."""
-
-
-def _true_cause(error: Exception) -> Exception:
-    """What went wrong: of a server that cannot be reached, too, fsspec says "not found"."""
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
-        status = getattr(cause, "status", None)
-        if isinstance(cause, OSError) or (status is not None and status not in ABSENT_STATUS):
-            return cause
-    return error
-
-
-class UrlPath(_Path):
-    """A URL in the place of a path, for reports; nothing can be opened by it."""
-
-    def __str__(self) -> str:
-        text = super().__str__().replace("\\", "/")
-        return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
-
-
-def _split(url: str) -> tuple[str, str, str]:
-    """Scheme, place with user and password, and path of a URL.
-
-    Only on web servers do ``?`` and ``#`` end the path; elsewhere they are letters of names.
-    """
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() in READ_ONLY:
-        rest = re.split("[?#]", rest, maxsplit=1)[0]
-    place, slash, path = rest.partition("/")
-    return scheme.lower(), place, f"{slash}{path}"
-
-
-def public_url(url: str) -> str:
-    """A URL without what may be secret: user, password, signature."""
-    scheme, place, path = _split(url)
-    return f"{scheme}://{place.rpartition('@')[2]}{path}"
-
-
-class Store:
-    """What lies under a URL; every call is tried several times.
-
-    Parameters
-    ----------
-    url
-        Of a file or folder, in any scheme that fsspec knows.
-
-    Raises
-    ------
-    UnetsepError
-        If fsspec does not know the scheme, or lacks a package for it.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = public_url(url).rstrip("/")
-        self.scheme = _split(url)[0]
-        self.attempts = ATTEMPTS
-        self.files: AbstractFileSystem
-        try:
-            from fsspec.core import url_to_fs
-
-            # What others write meanwhile must be seen.
-            self.files, root = url_to_fs(url, use_listings_cache=False)
-        except ImportError as error:
-            raise UnetsepError(
-                f"{self.url} needs a package that is not installed ({error}): run "
-                f"{how_to_install('remote')}"
-            ) from error
-        except ValueError as error:
-            raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
-        self.root: str = root.rstrip("/")
-
-    def at(self, name: str) -> str:
-        """The path of what lies in the folder; for an empty name its own."""
-        return f"{self.root}/{name}" if name else self.root
-
-    def place_in(self, other: Store) -> str | None:
-        """Where the folder lies in another one, however the two are written.
-
-        Returns
-        -------
-        str or None
-            Empty for the other one itself; None if it does not lie there.
-        """
-        # With a user and without, a server is two file systems.
-        is_there = self.files == other.files or _split(self.url)[:2] == _split(other.url)[:2]
-        top, folder = other._true_root, self._true_root
-        if not is_there or not f"{folder}/".startswith(f"{top}/"):
-            return None
-        return folder[len(top) + 1 :]
-
-    @property
-    def _true_root(self) -> str:
-        """The same for all names of a folder: of one on this machine without links."""
-        if self.scheme not in LOCAL:
-            return self.root
-        return Path(os.path.realpath(self.root or "/")).as_posix().rstrip("/")
-
-    def retry(self, name: str, doing: str, action: Callable[[], Result]) -> Result:
-        """Do something with a file, several times if that may help.
-
-        Raises
-        ------
-        FileNotFoundError
-            If it does not exist.
-        TransferError
-            If it does not work.
-        """
-        for attempt in range(self.attempts):
-            try:
-                return action()
-            except Exception as caught:  # noqa: PERF203 (those of aiohttp and others get through)
-                error = _true_cause(caught)
-                if isinstance(error, FileNotFoundError):
-                    raise
-                if not _may_pass(error) or attempt >= self.attempts - 1:
-                    place = f"{self.url}/{name}" if name else self.url
-                    words = " ".join(str(error).split()) or type(error).__name__
-                    raise TransferError(
-                        f"{place} could not be {doing}: {_without_query(words)}"
-                    ) from error
-                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise AssertionError("unreachable")
-
-    def info(self, name: str = "") -> dict[str, Any]:
-        """What the store says of a file."""
-        return self.retry(name, "looked up", lambda: dict(self.files.info(self.at(name))))
-
-    def read(self, name: str) -> bytes | None:
-        """The content of a small file; None if it is not there."""
-        try:
-            return bytes(self.retry(name, "read", lambda: self.files.cat_file(self.at(name))))
-        except FileNotFoundError:
-            return None
-
-    def listing(self, name: str) -> dict[str, dict[str, Any]]:
-        """The files of one folder, by their names; none if there is no such folder."""
-        path = self.at(name)
-        try:
-            found = self.retry(name, "listed", lambda: self.files.ls(path, detail=True))
-        except FileNotFoundError:
-            return {}
-        return {PurePosixPath(e["name"]).name: e for e in found if e["type"] != "directory"}
-
-    def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
-        """Download the file at the URL, as long and with the checksum that the store says."""
-
-        def download() -> None:
-            self.files.get_file(self.root, str(path))
-            _check_download(path, info)
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.retry("", "downloaded", download)
-
-    def put(self, source: Path, name: str) -> None:
-        """Upload a file and read it back; it has its name only for its own run."""
-
-        def upload() -> None:
-            try:
-                self.files.put_file(str(source), self.at(name))
-            except FileNotFoundError:  # of a store with true folders
-                self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
-                self.files.put_file(str(source), self.at(name))
-            with self.files.open(self.at(name), "rb") as file:
-                if _sha256(file) != digest:
-                    raise OSError("what was uploaded does not read back as it was")
-
-        with source.open("rb") as file:
-            digest = _sha256(file)
-        self.retry(name, "uploaded", upload)
-
-    def publish(self, source: Path, name: str) -> None:
-        """Upload a file under another name and give it its own when it is complete."""
-        folder, _, last = name.rpartition("/")
-        partial = f"{folder}/" * bool(folder) + f"{PREFIX}{secrets.token_hex(6)}-{last}.part"
-        try:
-            self.put(source, partial)
-            self.rename(partial, name)
-        except BaseException:
-            self.remove(partial)
-            raise
-
-    def rename(self, name: str, new: str) -> None:
-        """Give a file another name; what had it is replaced."""
-
-        def rename() -> None:
-            with contextlib.suppress(FileNotFoundError):  # the last attempt did it, unheard
-                self._move(self.at(name), self.at(new))
-            self.files.info(self.at(new))
-
-        self.retry(new, "written", rename)
-
-    def _move(self, path: str, new: str) -> None:
-        from fsspec import AbstractFileSystem
-
-        if type(self.files).mv is not AbstractFileSystem.mv:  # of a store that can rename
-            self.files.mv(path, new)
-            return
-        # That of all others takes [, * and ? in names for patterns.
-        self.files.cp_file(path, new)
-        self.files.rm_file(path)
-
-    def remove(self, name: str) -> None:
-        """Remove a file; one that cannot be removed stays."""
-        with contextlib.suppress(Exception):  # the error that led here matters more
-            self.files.rm_file(self.at(name))
-
-    def remove_leftovers(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Remove what dead runs left half-way in a folder; the listing of the other files."""
-        files = self.listing(folder)
-        dead = [name for name, info in files.items() if _is_leftover(name, _modified(info))]
-        for name in dead:
-            self.remove(f"{folder}/" * bool(folder) + name)
-            del files[name]
-        return files
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same may work a moment later."""
-    if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, ImportError)):
-        return False
-    status = getattr(error, "status", None)
-    return not (isinstance(status, int) and 400 <= status < 500 and status not in PATIENT_STATUS)
-
-
-def _without_query(text: str) -> str:
-    """A message without signatures, and without users and passwords."""
-    text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
-    return re.sub(r"(\bhttps?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(READ_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _check_download(path: Path, info: Mapping[str, Any]) -> None:
-    """Compare a file with size and checksum, where its store says them."""
-    size, expected = path.stat().st_size, info.get("size")
-    if expected is not None and size != expected:
-        raise OSError(f"{size} bytes came of {expected}")
-    for name, value in _digests(info):
-        digest = hashlib.new(name, usedforsecurity=False)
-        with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-        if digest.digest() != value:
-            raise OSError(f"its {name.upper()} is not what the server says")
-
-
-def _digests(info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Checksums of a whole file: of Google's store and of HTTP; an ETag is none for certain."""
-    pairs = [("md5", str(info.get(name) or "")) for name in ("md5Hash", "Content-MD5")]
-    for part in str(info.get("Digest") or "").split(","):
-        name, _, value = part.strip().partition("=")
-        known = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}.get(name.lower())
-        if known:
-            pairs.append((known, value))
-    for name, value in pairs:
-        with contextlib.suppress(binascii.Error, ValueError):
-            if value:
-                yield name, base64.b64decode(value, validate=True)
-
-
-def _version(info: Mapping[str, Any]) -> str | None:
-    """What changes with the content; None if the store does not say."""
-    keys = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated")
-    return next((str(info[key]) for key in (*keys, "created") if info.get(key)), None)
-
-
-def _modified(info: Mapping[str, Any]) -> float | None:
-    """When a file was written, in seconds since 1970."""
-    keys = ("LastModified", "Last-Modified", "mtime", "updated", "last_modified", "created")
-    value = next((info[key] for key in keys if info.get(key)), None)
-    with contextlib.suppress(ValueError, TypeError):
-        if isinstance(value, str):
-            iso = re.match(r"\d{4}-\d\d-\d\d", value)
-            value = (
-                datetime.fromisoformat(value.replace("Z", "+00:00"))
-                if iso
-                else parsedate_to_datetime(value)
-            )
-        if isinstance(value, datetime):
-            aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-            return aware.timestamp()
-        return None if value is None else float(value)
-    return None
 
 
 class RemoteSource(SourceFile):
@@ -389,8 +84,8 @@ class RemoteSource(SourceFile):
         return {
             "path": public_url(self._url),
             "bytes": self.fetch().stat().st_size if size is None else size,
-            "time_ns": int((_modified(self._info) or 0) * 1e9),
-            "version": _version(self._info),
+            "time_ns": int((modified(self._info) or 0) * 1e9),
+            "version": version_of(self._info),
         }
 
     def is_that_of(self, entry: Mapping[str, Any]) -> bool:
@@ -523,7 +218,7 @@ class _Upload:
         for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
             folder.mkdir(parents=True, exist_ok=True)
             for name, info in self._store.remove_leftovers(self._folder(folder)).items():
-                path, written = folder / name, _modified(info)
+                path, written = folder / name, modified(info)
                 if path == self._record.path:
                     self._written = written
                 elif path in self._targets:
@@ -605,12 +300,6 @@ class _Upload:
         for path in (*self._targets, self._record.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
-
-
-def _is_leftover(name: str, written: float | None) -> bool:
-    """Whether a file is one that a run left half-way, which must be dead by now."""
-    ours = name.startswith(PREFIX) and name.endswith(".part")
-    return ours and written is not None and time.time() - written > FOREIGN_AGE
 
 
 def _signature(path: Path) -> tuple[int, int]:
@@ -702,16 +391,16 @@ class Spool:
             why = f"{public_url(url)} does not exist"
         except UnetsepError as error:
             why = str(error)
-        return [self.input(url, _track(_name(url)), why)]
+        return [self.input(url, _track(last_name(url)), why)]
 
     def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
-        suffix = PurePosixPath(_split(url)[2]).suffix.lower()
+        suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
         folder = url.endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
-            return [self.input(url, _track(_name(url)))]
+            return [self.input(url, _track(last_name(url)))]
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
-            return [self.input(url, _track(_name(url)))]
+            return [self.input(url, _track(last_name(url)))]
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         outputs = _outputs(store, found) if store.place_in(stems) is not None else set()
@@ -735,12 +424,12 @@ class Spool:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
             if outputs.intersection(found):
                 message = STEMS_ALONE.format(store.url)
-            return [self.input(url, _track(_name(url)), message)]
+            return [self.input(url, _track(last_name(url)), message)]
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:
         """A song at a URL, with the path where it will be."""
-        suffix = PurePosixPath(_split(url)[2]).suffix.lower()
+        suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
         path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
         self._songs[path] = url
         return Input(path, track, error)
@@ -846,13 +535,6 @@ def _outputs(store: Store, paths: Iterable[str]) -> set[str]:
         for entry in parse_entries(content or b"")
         for output in entry["outputs"]
     }
-
-
-def _name(url: str) -> str:
-    """The last part of a URL's path, in plain letters."""
-    scheme, place, path = _split(url)
-    last = path.rstrip("/").rpartition("/")[2] or place.rpartition("@")[2]
-    return unquote(last) if scheme in READ_ONLY else last
 
 
 def _track(inner: str) -> str:

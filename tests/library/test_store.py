@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import fsspec
+import pytest
+
+from unetsep.errors import UnetsepError
+from unetsep.library.store import Store, TransferError, UrlPath, public_url
+
+
+def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
+    def connect(url: str, **_: object) -> tuple[fsspec.AbstractFileSystem, str]:
+        place, _, path = url.removeprefix("sftp://").partition("/")
+        user, _, host = place.rpartition("@")
+        return fsspec.filesystem("memory", host=host, user=user), f"/{path}"
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", connect)
+    songs = Store("sftp://me:word@x.org/music/album/")
+    assert songs.place_in(Store("sftp://x.org/music")) == "album"
+    assert songs.place_in(Store("sftp://me:word@x.org/music/album")) == ""
+    for other in ("sftp://y.org/music", "sftp://x.org/mus", "sftp://x.org/music/album/one"):
+        assert songs.place_in(Store(other)) is None
+
+
+def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(UnetsepError, match=r"s3://b needs .* pip install 'unetsep\[remote\]"):
+        Store("s3://b")
+
+
+def test_what_will_not_pass_is_not_tried_again():
+    tries = []
+
+    def refused() -> None:
+        tries.append(1)
+        raise PermissionError("forbidden by https://user:word@x.org/a?sig=secret")
+
+    with pytest.raises(
+        TransferError, match=r"b/a could not be read: forbidden by https://x.org/a$"
+    ):
+        Store("memory://b").retry("a", "read", refused)
+    assert len(tries) == 1
+
+
+def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
+    assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
+    assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
+    for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
+        assert public_url(url) == str(UrlPath(url)) == url
+        assert str(UrlPath(url).parent) == url.rpartition("/")[0]

@@ -1,26 +1,18 @@
 from __future__ import annotations
 
-import errno
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import soundfile
 
 import unetsep.paths
-from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
-from unetsep.audio.reader import AudioReader
 from unetsep.audio.tags import Tags
 from unetsep.errors import AudioError, UnetsepError
+from unetsep.inputs import Input
 from unetsep.paths import (
     TEMPLATE,
-    Input,
     check_template,
-    count_kinds,
     find_clashes,
-    find_inputs,
     name_targets,
     plan,
     refuse_existing,
@@ -39,36 +31,6 @@ def touch(*paths: Path) -> None:
 
 def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):
     return plan(songs, models, folder, template, "wav")
-
-
-def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path):
-    names = ["b.wav", "a.mp3", "sub/c.FLAC", "sub/deep/d.m4a"]
-    passed_over = [".h.wav", ".git/x.wav", "notes.txt", "out/a/vocals.wav", "cover.jpg"]
-    touch(*(tmp_path / name for name in names + passed_over))
-    songs = find_inputs([tmp_path], tmp_path / "out")
-    assert [song.track for song in songs] == ["a", "b", "sub/c", "sub/deep/d"]
-    assert not any(song.error for song in songs)
-
-
-def test_a_file_that_is_named_twice_is_separated_once(tmp_path):
-    touch(tmp_path / "a.wav")
-    assert len(find_inputs([tmp_path / "a.wav", tmp_path, tmp_path / "a.wav"], tmp_path / "o")) == 1
-
-
-def test_what_is_not_there_becomes_a_song_with_an_error(tmp_path):
-    (tmp_path / "empty").mkdir()
-    songs = find_inputs([tmp_path / "gone.wav", tmp_path / "empty"], tmp_path / "out")
-    assert "does not exist" in songs[0].error
-    assert "is a folder without audio files" in songs[1].error
-
-
-def test_folders_that_link_to_themselves_end(tmp_path):
-    touch(tmp_path / "in/a.wav")
-    try:
-        (tmp_path / "in/loop").symlink_to(tmp_path / "in")
-    except OSError:
-        pytest.skip("no links here")
-    assert len(find_inputs([tmp_path / "in"], tmp_path / "out")) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,145 +95,6 @@ def test_a_dot_in_a_template_is_the_folder_itself():
 def test_templates_that_cannot_work_are_value_errors(template):
     with pytest.raises(ValueError, match="filename template"):
         check_template(template)
-
-
-@pytest.fixture
-def linked(tmp_path):
-    """A folder with a song, and one beside it that links to what the test says."""
-
-    def link(name: str, target: Path) -> None:
-        try:
-            (tmp_path / "in" / name).symlink_to(target)
-        except OSError:
-            pytest.skip("no links here")
-
-    touch(tmp_path / "in/a.wav", tmp_path / "in/sub/c.wav", tmp_path / "elsewhere/b.wav")
-    return link
-
-
-def test_linked_folders_are_searched_once_under_the_names_of_what_lies_there(tmp_path, linked):
-    linked("1 link", tmp_path / "elsewhere")
-    linked("2 same", tmp_path / "elsewhere")
-    linked("3 inner", tmp_path / "in/sub")
-    tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
-    assert tracks == ["a", "sub/c", "1 link/b"]
-
-
-def test_a_link_into_the_output_folder_is_passed_over(tmp_path, linked):
-    touch(tmp_path / "out/a/vocals.wav")
-    linked("link", tmp_path / "out/a")
-    tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
-    assert tracks == ["a", "sub/c"]
-
-
-@pytest.mark.parametrize("target", ["in", ".", "in/loop"])
-def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, linked, target):
-    linked("loop", tmp_path / target)
-    left_out: list[Path] = []
-    songs = find_inputs([tmp_path / "in"], tmp_path / "out", left_out.append)
-    assert [song.track for song in songs] == ["a", "sub/c"]
-    assert left_out == [tmp_path / "in/loop"]
-    assert count_kinds(left_out) == ("1 without suffix" if target == "in/loop" else "1 circular")
-
-
-def test_a_song_that_links_to_itself_stops_nothing(tmp_path, linked):
-    linked("loop.wav", tmp_path / "in/loop.wav")
-    songs = find_inputs([tmp_path / "in"], tmp_path / "out")
-    assert [song.track for song in songs] == ["a", "loop", "sub/c"]
-    assert len(one(songs, tmp_path / "out")) == 3
-
-
-def test_what_is_left_out_is_counted_though_it_cannot_be_looked_at(tmp_path, monkeypatch):
-    def refuse(*_: object, **_options: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    with monkeypatch.context() as patch:  # as of a link into a closed folder
-        patch.setattr(Path, "stat", refuse)
-        patch.setattr(os, "stat", refuse)
-        counted = count_kinds([tmp_path / "link", tmp_path / "note.txt"])
-    assert counted == "1 without suffix, 1 .txt"
-
-
-def test_what_a_search_leaves_out_is_named(tmp_path):
-    touch(*(tmp_path / name for name in ("a.wav", "b.jpg", "c.JPG", "NOTES", "sub/d.txt")))
-    touch(tmp_path / ".h.wav", tmp_path / ".git/e.wav", tmp_path / "out/f/vocals.wav")
-    left_out: list[Path] = []
-    songs = find_inputs([tmp_path], tmp_path / "out", left_out.append)
-    assert [song.track for song in songs] == ["a"]
-    names = ["out", ".git", ".h.wav", "NOTES", "b.jpg", "c.JPG", "d.txt"]
-    assert sorted(path.name for path in left_out) == sorted(names[1:])
-    assert count_kinds(left_out) == "2 hidden, 2 .jpg, 1 without suffix, 1 .txt"
-
-
-def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
-    touch(tmp_path / "a.wav", tmp_path / "closed/b.wav", tmp_path / "d/c.wav")
-    scandir = unetsep.paths.os.scandir
-
-    def refuse(path):
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(unetsep.paths.os, "scandir", refuse)
-    songs = find_inputs([tmp_path], tmp_path / "out")
-    assert [song.track for song in songs] == ["a", "closed", "d/c"]
-    assert songs[1].error == f"{tmp_path / 'closed'} cannot be read: Permission denied"
-    (song,) = find_inputs([tmp_path / "closed"], tmp_path / "out")
-    assert "cannot be read: Permission denied" in song.error
-
-
-@pytest.mark.parametrize("place", [".", "out"])
-def test_the_output_folder_itself_can_be_searched_when_it_is_named(tmp_path, place):
-    touch(tmp_path / "a.wav", tmp_path / "out/b.wav")
-    folder = tmp_path / place
-    assert find_inputs([folder], folder)[0].path.parent == folder
-
-
-# Names under which ffmpeg writes something, and how.
-WRITTEN = {
-    ".mp2": [],
-    ".3gp": ["-c:a", "aac"],
-    ".m4v": ["-f", "mp4", "-c:a", "aac"],
-    ".flv": ["-c:a", "aac"],
-    ".eac3": [],
-    ".dts": ["-strict", "-2"],
-    ".mlp": ["-strict", "-2"],
-    ".voc": [],
-    ".wma": [],
-    ".tta": [],
-    ".wv": [],
-    ".mka": [],
-    ".mpg": [],
-    ".m2ts": [],
-    ".nut": [],
-    ".ogv": ["-c:a", "libvorbis"],
-    ".weba": ["-f", "webm", "-c:a", "libopus"],
-    ".wtv": ["-c:a", "mp2"],
-}
-
-
-@pytest.mark.parametrize("suffix", WRITTEN)
-def test_what_ffmpeg_writes_is_found_in_folders_and_read(tmp_path, need_ffmpeg, suffix):
-    path = tmp_path / f"a{suffix}"
-    tone = ["-f", "lavfi", "-i", "sine=440:d=1:r=48000"]
-    command = [need_ffmpeg, "-v", "error", *tone, *WRITTEN[suffix], str(path)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("this ffmpeg cannot write it")
-    assert [song.path for song in find_inputs([tmp_path], tmp_path / "out")] == [path]
-    with AudioReader(path) as reader:
-        samples = sum(block.shape[-1] for block in reader.blocks(1 << 16))
-    # Codecs pad to whole frames; two seconds' worth would be another rate.
-    assert abs(samples - 48_000) < 4000
-
-
-def test_what_libsndfile_reads_by_its_name_is_found_in_folders():
-    formats = {"AIFF", "AU", "AVR", "CAF", "FLAC", "HTK", "MP3", "OGG", "PAF", "PVF", "RF64"}
-    formats |= {"SDS", "SVX", "VOC", "W64", "WAV", "WVE", "XI"}
-    assert {f".{name.lower()}" for name in formats & {*soundfile.available_formats()}} <= (
-        SOUNDFILE_SUFFIXES
-    )
-    asked = ".3gp .mp2 .m4v .flv .spx .dff .tak .dts .eac3 .voc .adts .3ga .mk3d .isma"
-    assert {*asked.split()} <= AUDIO_SUFFIXES
 
 
 def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
@@ -438,43 +261,3 @@ def test_all_stems_may_be_in_one_file(tmp_path):
     assert paths == [tmp_path / "a.stem.mp4"] * 2
     with pytest.raises(UnetsepError, match="several stems"):
         plan(songs, models, tmp_path, "{track}.{ext}", "wav")
-
-
-def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
-    touch(tmp_path / "music/a.mp3", tmp_path / "music/sub/Bela\u0301.flac", tmp_path / "c.wav")
-    lines = ["#EXTM3U", "#EXTINF:1,A", "a.mp3", "", "sub/Bela\u0301.flac", str(tmp_path / "c.wav")]
-    playlist = tmp_path / "music/list.m3u8"
-    playlist.write_text(
-        "\ufeff" + "\r\n".join([*lines, "gone.mp3", "http://x.org//y.mp3"]), "utf-8"
-    )
-    found = find_inputs([playlist], tmp_path / "out")
-    assert [song.track for song in found] == ["a", "Bela\u0301", "c", "gone", "y"]
-    assert [song.path for song in found[:2]] == [
-        tmp_path / "music/a.mp3",
-        tmp_path / "music/sub/Bela\u0301.flac",
-    ]
-    assert [bool(song.error) for song in found] == [False, False, False, True, True]
-    assert found[3].error == f"{tmp_path / 'music/gone.mp3'} does not exist"
-    assert found[4].error == f"{playlist} names a URL, http://x.org//y.mp3: download it first"
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-32"])
-def test_playlists_of_windows_are_read(tmp_path, encoding):
-    touch(tmp_path / "B\u00e9la.mp3", tmp_path / "sub/d.mp3")
-    (tmp_path / "list.M3U").write_bytes("B\u00e9la.mp3\nsub\\d.mp3\n".encode(encoding))
-    found = find_inputs([tmp_path / "list.M3U"], tmp_path / "out")
-    assert [(song.path, song.error) for song in found] == [
-        (tmp_path / "B\u00e9la.mp3", None),
-        (tmp_path / "sub/d.mp3", None),
-    ]
-
-
-def test_a_playlist_without_songs_is_an_error(tmp_path):
-    (tmp_path / "list.m3u").write_text("#EXTM3U\n")
-    (song,) = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
-    assert song.error == f"{tmp_path / 'list.m3u'} is a playlist without songs"
-
-
-def test_playlists_in_folders_are_passed_over(tmp_path):
-    touch(tmp_path / "in/a.mp3", tmp_path / "in/list.m3u")
-    assert [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")] == ["a"]

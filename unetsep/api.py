@@ -18,8 +18,9 @@ from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
 from .errors import UnetsepError
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
+from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
-from .paths import TEMPLATE, Input, as_path, plan, refuse_existing, with_tags
+from .paths import TEMPLATE, plan, refuse_existing, with_tags
 from .separator import Audio, Separator
 
 # A path; a file object, which is read to its end; or ``(audio, sample_rate)`` with an array or

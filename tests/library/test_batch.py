@@ -12,10 +12,10 @@ import torch
 import unetsep.library.batch as batch
 from unetsep.audio.reader import AudioReader
 from unetsep.files import FileOptions
+from unetsep.inputs import Input
 from unetsep.library.batch import Listener, choose_songs_at_once, guess_seconds, separate_songs
 from unetsep.library.records import Recipe, Record
 from unetsep.library.songs import Job, Part
-from unetsep.paths import Input
 
 
 @pytest.fixture

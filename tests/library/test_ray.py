@@ -23,11 +23,11 @@ from tests.signals import RATE, music
 from unetsep.cli import main
 from unetsep.errors import UnetsepError
 from unetsep.files import FileOptions, SeparationReport
+from unetsep.inputs import Input
 from unetsep.library.batch import Listener, SongOutcome
 from unetsep.library.log import now
 from unetsep.library.ray import Cluster, SlotSetup, _connect, _RayRun
 from unetsep.library.songs import Job
-from unetsep.paths import Input
 from unetsep.version import __version__
 
 STEMS = ("vocals", "drums", "bass", "other")

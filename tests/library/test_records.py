@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from unetsep.inputs import Input
 from unetsep.library.records import SCHEMA, Recipe, Record, SourceFile, record_path
-from unetsep.paths import Input
 
 RECIPE = Recipe([("mse", "aa")], {"stems": ["bass", "drums"], "start": 0.0}, "1.0")
 

@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from tests.signals import RATE, music
 from unetsep.cli import main
+from unetsep.inputs import Input
 from unetsep.library.shards import Shard, parse_shard
-from unetsep.paths import TEMPLATE, Input, target_path
+from unetsep.paths import TEMPLATE, target_path
 
 
 def songs(count: int) -> list[Input]:

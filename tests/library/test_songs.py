@@ -8,10 +8,10 @@ import pytest
 
 from unetsep.errors import AudioError
 from unetsep.files import FileOptions
+from unetsep.inputs import Input
 from unetsep.library.claims import Claim
 from unetsep.library.records import Recipe, Record
 from unetsep.library.songs import Job, Part, sentence, separate_song
-from unetsep.paths import Input
 
 
 @pytest.fixture

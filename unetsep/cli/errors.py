@@ -28,7 +28,7 @@ class Group(click.Group):
         """The command that the first word names; a song there lacks the word ``separate``."""
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
-            from ..paths import is_url
+            from ..inputs import is_url
 
             if is_url(word):
                 ctx.fail(f"{word} is no command; did you mean: unetsep separate {word}?")

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..audio.libsndfile import hide_decoder_chatter
+from ..inputs import Input
 from ..listen.page import write_page
 from ..listen.plots import plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
-from ..paths import Input
 
 if TYPE_CHECKING:
     from ..files import SeparationReport

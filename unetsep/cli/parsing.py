@@ -98,7 +98,7 @@ def place(text: str | Path) -> Path | str:
     click.BadParameter
         If it is empty.
     """
-    from ..paths import as_path, is_url  # which imports numpy: help texts do without
+    from ..inputs import as_path, is_url  # which imports numpy: help texts do without
 
     if isinstance(text, str) and is_url(text):
         return text

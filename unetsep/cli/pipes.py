@@ -15,9 +15,9 @@ from typing import TextIO
 
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
+from ..inputs import as_utf8, is_url
 from ..library.records import SourceFile
 from ..library.songs import Job, Shared
-from ..paths import as_utf8, is_url
 
 # Stands for a standard stream in the place of a file.
 STREAM = Path("-")

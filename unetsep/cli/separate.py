@@ -15,6 +15,7 @@ import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
+from ..inputs import Input, count_kinds, find_inputs, is_url
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import (
     STDIN,
@@ -32,17 +33,7 @@ from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
-from ..paths import (
-    Input,
-    count_kinds,
-    find_clashes,
-    find_inputs,
-    is_url,
-    name_targets,
-    template_for,
-    uses_tags,
-    with_tags,
-)
+from ..paths import find_clashes, name_targets, template_for, uses_tags, with_tags
 from ..separator import Separator
 from ..weights.manifest import is_path
 from .listen import show_separated

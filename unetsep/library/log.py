@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import UnetsepError
 from ..files import SeparationReport
-from ..paths import Input, is_url
+from ..inputs import Input, is_url
 from ..version import __version__
 from .records import SourceFile
 from .songs import Job, Part

@@ -24,7 +24,7 @@ import torch
 from ..dsp.song_stream import Progress
 from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
-from ..paths import Input
+from ..inputs import Input
 from ..separator import Separator
 from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs

@@ -26,7 +26,8 @@ from ..audio.staging import PREFIX
 from ..audio.stem_files import StemFiles, WriteIntegers
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
-from ..paths import Input, song_target
+from ..inputs import Input
+from ..paths import song_target
 from .claims import Claim, claim_path
 
 SCHEMA = 1

@@ -28,7 +28,7 @@ from ..audio.staging import PREFIX
 from ..audio.tags import Tags
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
-from ..paths import STEMS_ALONE, Input
+from ..inputs import STEMS_ALONE, Input
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, Record, SourceFile, parse_entries
 from .songs import Job, Part, Shared
@@ -370,7 +370,7 @@ class Spool:
         urls
             Of files and folders.
         output_dir
-            Where the stems go, if they stay here; see `unetsep.paths.find_inputs`.
+            Where the stems go, if they stay here; see `unetsep.inputs.find_inputs`.
         left_out
             Called with what was passed over.
         """

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..paths import Input
+from ..inputs import Input
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError
 from ..files import FileOptions, OpenSink, SeparationReport, Sink, format_for, separate_into
-from ..paths import Input, refuse_existing
+from ..inputs import Input
+from ..paths import refuse_existing
 from ..separator import Separator
 from ..unfinished import uninterrupted
 from ..version import __version__

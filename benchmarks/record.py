@@ -84,7 +84,11 @@ def checkout(folder: Path = ROOT) -> dict[str, str]:
 
 
 def synthesise(path: Path, seconds: float) -> None:
-    """Write a stereo song of tones, beats and noise, 44.1 kHz and 16 bits, block by block."""
+    """Write a stereo song of tones, beats and noise, 44.1 kHz and 16 bits, block by block.
+
+    It is nowhere near full scale: of a stem beyond that floats are kept until its peak is known,
+    which some hours of noise would have and ten seconds would not.
+    """
     random = np.random.default_rng(0)
     left = round(seconds * RATE)
     with soundfile.SoundFile(str(path), "w", RATE, 2, "PCM_16", format="WAV") as file:
@@ -94,7 +98,7 @@ def synthesise(path: Path, seconds: float) -> None:
             tones = sum(
                 0.05 * np.sin(2 * np.pi * f * time_) for f in (110, 220, 440 + second % 200)
             )
-            noise = random.standard_normal((len(time_), 2))
+            noise = random.standard_normal((len(time_), 2)).clip(-3, 3)
             beat = 0.3 * noise * np.exp(-10 * (time_ % 0.5))[:, None]
             file.write((tones[:, None] + beat) * 0.7)
             left -= len(time_)

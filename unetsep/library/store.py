@@ -6,7 +6,6 @@ import base64
 import binascii
 import contextlib
 import hashlib
-import os
 import random
 import re
 import secrets
@@ -20,6 +19,7 @@ from urllib.parse import unquote
 
 from ..audio.staging import FOREIGN_AGE, PREFIX
 from ..errors import UnetsepError, how_to_install
+from ..inputs import real_path
 from .records import READ_BYTES
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Store:
         """The same for all names of a folder: of one on this machine without links."""
         if self.scheme not in LOCAL:
             return self.root
-        return Path(os.path.realpath(self.root or "/")).as_posix().rstrip("/")
+        return real_path(Path(self.root or "/")).as_posix().rstrip("/")
 
     def retry(self, name: str, doing: str, action: Callable[[], Result]) -> Result:
         """Do something with a file, several times if that may help.

@@ -41,7 +41,7 @@ STAGES = {
     "network": ["separator:Separator.estimate"],
     "gate": ["separator:gated"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
-    "masks": ["dsp.song_stream:SongStream._advance"],
+    "masks": ["dsp.passes:SongPass._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
     "encode and write": [
         "dsp.transfer:pack",

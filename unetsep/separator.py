@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .config import common_config
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate, regroup
+from .dsp.passes import MAX_PASSES, SongPass, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
@@ -62,6 +63,9 @@ class Separator:
     gate
         Whether stems that do not play are taken back as the model wants it, see
         `unetsep.network.masks.gated`.
+    passes
+        How often a song goes through the model, 1 to 4: each time at another pitch, see
+        `unetsep.dsp.passes`. The stems are the means. It takes as many times as long.
 
     Raises
     ------
@@ -90,6 +94,7 @@ class Separator:
         mask_extension: str = "top",
         wiener: int | None = None,
         gate: bool = True,
+        passes: int = 1,
     ) -> None:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
         self.device = choose_device(device)
@@ -109,6 +114,7 @@ class Separator:
         self.mask_extension = mask_extension
         self.wiener = self.config.wiener if wiener is None else check_wiener(wiener)
         self.gate_db = self.config.gate_db if gate else None
+        self.passes = check_passes(passes)
         self._networks = [each.to(self.device) for each in ready]
 
     @functools.cached_property
@@ -300,19 +306,23 @@ class Separator:
         independent = all(config.independent for config in configs)
         if independent and not self.wiener:  # which weighs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
-        return SongStream(
-            self.config,
-            estimate,
-            sample_rate=sample_rate,
-            channels=channels,
-            selection=selection,
-            overlap=self.overlap,
-            extend=extend,
-            rest=extend and selection.adds_up(len(self.stems), complete=complete),
-            wiener=self.wiener,
-            pool=pool,
-            device=self.device if self.device.type == "cuda" else torch.device("cpu"),
-        )
+        songs = [
+            SongPass(
+                self.config,
+                estimate,
+                sample_rate=rate,
+                channels=channels,
+                selection=selection,
+                overlap=self.overlap,
+                extend=extend,
+                rest=extend and selection.adds_up(len(self.stems), complete=complete),
+                wiener=self.wiener,
+                pool=pool,
+                device=self.device if self.device.type == "cuda" else torch.device("cpu"),
+            )
+            for rate in pass_rates(sample_rate, self.passes)
+        ]
+        return SongPasses(songs) if len(songs) > 1 else songs[0]
 
     def block_samples(self, sample_rate: int) -> int:
         """Block size in samples with which a stream is separated with least copying."""
@@ -387,6 +397,19 @@ def check_overlap(overlap: float) -> float:
     if not isinstance(overlap, numbers.Real) or not 0 <= overlap <= 0.5:
         raise ValueError(f"overlap must be a number from 0 to 0.5, got {overlap!r}")
     return float(overlap)
+
+
+def check_passes(passes: int) -> int:
+    """A number of passes.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number from 1 to `MAX_PASSES`.
+    """
+    if not isinstance(passes, numbers.Integral) or not 1 <= passes <= MAX_PASSES:
+        raise ValueError(f"passes must be a whole number from 1 to {MAX_PASSES}, got {passes!r}")
+    return int(passes)
 
 
 def check_wiener(wiener: int) -> int:

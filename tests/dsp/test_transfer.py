@@ -16,7 +16,7 @@ from tests.signals import music, white_noise
 from unetsep.audio.writers import quantize
 from unetsep.config import ModelConfig
 from unetsep.dsp import transfer
-from unetsep.dsp.song_stream import SongStream
+from unetsep.dsp.passes import SongPass
 from unetsep.dsp.spectrogram import hann
 from unetsep.dsp.transfer import Download, Link, StemBlock, pack
 from unetsep.files import FileOptions, separate_file
@@ -33,8 +33,8 @@ def make_separator() -> Separator:
     return Separator(UNet(CONFIG).eval(), device="cpu", precision="fp32", overlap=0.125)
 
 
-def make_song(separator: Separator, rate: int, device: torch.device, wiener: int = 0) -> SongStream:
-    return SongStream(
+def make_song(separator: Separator, rate: int, device: torch.device, wiener: int = 0) -> SongPass:
+    return SongPass(
         separator.config,
         separator.estimate,
         sample_rate=rate,

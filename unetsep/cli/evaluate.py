@@ -41,11 +41,12 @@ class MethodOptions:
     estimates: tuple[Path, ...]
     baselines: str
     device: str
+    passes: int
 
     def methods(self, stems: Collection[str]) -> list[Method]:
         """Models first, then others' estimates, then baselines that know the songs' stems."""
         groups = self.choice.groups(default=not self.estimates)
-        models: list[Method] = [model_method(models, self.device) for models in groups]
+        models: list[Method] = [model_method(models, self.device, self.passes) for models in groups]
         folders = [folder_method(path) for path in self.estimates]
         baselines = baseline_methods(self.baselines)
         if self.baselines == "all" and set(stems) != set(STEMS):

@@ -83,6 +83,14 @@ device = click.option(
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
 )
+passes = click.option(
+    "--passes",
+    type=click.IntRange(1, 4),
+    default=1,
+    show_default=True,
+    help="Separate this often, each time at another pitch, and average: better, and as many "
+    "times slower.",
+)
 manifest = click.option("--manifest", type=PATH, help="Add the entries to this file.")
 threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
@@ -193,6 +201,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Take stems back while they do not play, if the model wants it.",
 )
+@passes
 @threads
 @click.option(
     "--jobs",
@@ -485,6 +494,7 @@ def import_spleeter(**options: Any) -> None:
 )
 @click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes.")
 @device
+@passes
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Pictures, too.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the measured table.")

@@ -61,6 +61,7 @@ class Computation:
     mask_extension: str
     wiener: int | None
     gate: bool
+    passes: int
 
 
 @dataclass(frozen=True)

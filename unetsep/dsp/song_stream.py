@@ -1,14 +1,8 @@
-"""The signal path of one song, as a stream of blocks.
-
-Resample to the network's rate, STFT, masks from overlapping segments, mask times mixture
-spectrum, inverse STFT, resample back, and each stem's share of what the resampler cut off.
-Every step takes blocks and gives blocks, so memory does not grow with the song.
-"""
+"""A song as a stream of blocks: what is asked of it, and how it is pushed through models."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,23 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig
 from ..errors import CancelledError
 from .arrays import Signal
-from .resample import Queue, Residual, StreamResampler
-from .segments import Estimate, SegmentedMasks, SegmentPool
-from .spectrogram import (
-    CACHED_FRAMES,
-    StreamingISTFT,
-    StreamingSTFT,
-    apply_mask,
-    extension_weights,
-)
 from .threads import OwnThread
-from .transfer import Link, StemBlock, as_tensor
-from .wiener import WienerFilter
+from .transfer import Link, StemBlock
 
-CPU = torch.device("cpu")
 # Called with (seconds done, seconds in total or None); False cancels.
 Progress = Callable[[float, float | None], bool | None]
 
@@ -193,76 +175,21 @@ def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], S
 
 
 class SongStream:
-    """One song on its way through a model; push blocks, then finish.
+    """A song on its way through a model; push blocks, then finish.
 
     Parameters
     ----------
-    config, estimate
-        Signal path and network of the model.
-    sample_rate, channels
+    channels
         Of the song.
-    selection
-        Stems to compute.
-    overlap
-        Share of a segment that neighbours have in common.
-    extend
-        Whether masks are extended above the network's top bin, or are zero there.
-    rest
-        Whether the last output is what the others leave of the song, instead of being
-        transformed back by itself; for outputs that add up to the mixture.
-    wiener
-        Iterations of the multichannel Wiener filter in the lowest bins; 0 for none.
-    pool
-        Threads for several segments at once; then stems lag further behind.
     device
         Where spectra are kept.
+    threads
+        Of torch, for what is done between segments.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        estimate: Estimate,
-        *,
-        sample_rate: int,
-        channels: int,
-        selection: Selection,
-        overlap: float,
-        extend: bool,
-        rest: bool = False,
-        wiener: int = 0,
-        pool: SegmentPool | None = None,
-        device: torch.device,
-    ) -> None:
-        self._selection = selection.without_last() if rest else selection
-        self._song: Queue[Tensor] | None = Queue() if rest else None
-        self._extend, self._channels = extend, channels
-        self.device, self._link = device, Link(device)
-        self._resamples = sample_rate != config.sample_rate
-        # soxr knows no GPU: what it resamples is put together on the host.
-        self._home = CPU if self._resamples else device
-        # Of torch, for what is done between segments.
-        self.threads = torch.get_num_threads() if pool is None else pool.share
-        self._outputs, self._computed = len(selection.names), len(self._selection.names)
-        self._up = StreamResampler(sample_rate, config.sample_rate, channels)
-        self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
-        self._residual = None
-        if self._resamples and extend:
-            self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
-        self._stft = StreamingSTFT(config.n_fft, config.hop_length)
-        self._istft = StreamingISTFT(config.n_fft, config.hop_length)
-        self.masks = SegmentedMasks(
-            estimate,
-            config.bins,
-            config.segment_frames,
-            round(overlap * config.segment_frames),
-            config.frame_multiple,
-            lead=config.lead_frames,
-            fill=config.pad_segments,
-            pool=pool,
-        )
-        self._wiener = WienerFilter(wiener) if wiener else None
-        self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
-        self._taken = self._given = self._inner_taken = 0
+    def __init__(self, channels: int, device: torch.device, threads: int) -> None:
+        self.channels, self.device, self.threads = channels, device, threads
+        self._link = Link(device)
 
     def push(self, block: Signal) -> Signal:
         """Take ``(channels, samples)``, return ``(stems, channels, samples)``, maybe none."""
@@ -283,9 +210,8 @@ class SongStream:
         integers
             See `StemBlock`.
         """
-        if block.ndim != 2 or block.shape[0] != self._channels:
-            raise ValueError(f"expected blocks ({self._channels}, samples), got {block.shape}")
-        self._taken += block.shape[-1]
+        if block.ndim != 2 or block.shape[0] != self.channels:
+            raise ValueError(f"expected blocks ({self.channels}, samples), got {block.shape}")
         with self._link.computing():
             return StemBlock(self._link, self._push(block), integers=integers)
 
@@ -296,94 +222,9 @@ class SongStream:
             return StemBlock(self._link, self._finish(), integers=integers)
 
     def _push(self, block: Signal) -> Tensor:
-        if not self._resamples:
-            given = self._link.upload(block)
-            if self._song is not None:
-                self._song.put(given)
-            return self._advance(given)
-        if self._song is not None:
-            self._song.put(as_tensor(block))
-        inner = self._up.push(block)
-        self._inner_taken += inner.shape[-1]
-        if self._residual is not None:
-            self._residual.push(block, inner)
-        return self._advance(self._link.upload(inner))
+        """Stems that are ready, ``(stems, channels, samples)``, given further samples."""
+        raise NotImplementedError
 
     def _finish(self) -> Tensor:
-        if self._taken == 0 or not self._resamples:
-            return self._advance(None, last=self._taken > 0)
-        empty = np.zeros((self._channels, 0), np.float32)
-        inner = self._up.push(empty, last=True)
-        if self._inner_taken + inner.shape[-1] == 0:  # a sample or two at a high rate
-            inner = np.zeros((self._channels, 1), np.float32)
-        if self._residual is not None:
-            self._residual.push(empty, inner, last=True)
-        return self._advance(self._link.upload(inner), last=True)
-
-    def _advance(self, inner: Tensor | None, *, last: bool = False) -> Tensor:
-        """Stems that are ready, ``(stems, channels, samples)``, given further samples."""
-        if inner is not None and inner.shape[-1]:
-            self._mask(self.masks.push(self._stft.push(inner)))
-        if last:
-            self._mask(self.masks.push(self._stft.flush()))
-            self._mask(self.masks.flush(), last=True)
-            rows = self._computed * self._channels
-            self._out.put(self._resampled(self._empty(rows, 0), last=True))
-        # The inverse STFT and the resampler end after the song: never give what was not taken.
-        ready = min(self._out.samples, self._taken - self._given)
-        if self._residual is not None:
-            ready = min(ready, self._residual.ready)
-        if ready == 0:
-            return self._empty(self._outputs, self._channels, 0)
-        self._given += ready
-        stems = self._empty(self._outputs, self._channels, ready, device=self._home)
-        computed, rest = stems[: self._computed], stems[-1]
-        self._out.take_into(computed.flatten(0, 1))
-        if self._residual is not None:
-            computed += torch.from_numpy(self._residual.take(ready))
-        if self._song is not None:
-            self._song.take_into(rest)
-            for stem in computed:
-                rest -= stem
-        return stems
-
-    @staticmethod
-    def _empty(*shape: int, device: torch.device = CPU) -> Tensor:
-        """Room for samples, whatever the program we are a guest of makes by default."""
-        return torch.empty(shape, dtype=torch.float32, device=device)
-
-    def _resampled(self, wave: Tensor, *, last: bool = False) -> Tensor:
-        """Samples of the network's rate, ``(stems times channels, samples)``, at the song's."""
-        if not self._resamples:
-            return wave
-        host = self._link.download(wave).wait()
-        return torch.from_numpy(self._down.push(host.numpy(), last=last))
-
-    def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]], *, last: bool = False) -> None:
-        if self._wiener is None:
-            blocks: Iterator[tuple[Tensor, ...]] = pairs
-        else:
-            blocks = itertools.chain.from_iterable(self._wiener.push(*pair) for pair in pairs)
-            blocks = itertools.chain(blocks, self._wiener.flush()) if last else blocks
-        for block in self._in_cache(blocks):
-            self._separate(*block)
-
-    def _separate(self, masks: Tensor, spectrum: Tensor, refined: Tensor | None = None) -> None:
-        """Stems of frames whose masks are final; ``refined`` are spectra of the lowest bins."""
-        chosen = self._selection.apply(masks)
-        above = extension_weights(chosen)
-        if not self._extend:
-            above = torch.zeros_like(above)
-        if self._residual is not None:
-            self._residual.push_shares(self._link.download(above).wait().numpy())
-        stems = apply_mask(chosen, above, spectrum)
-        if refined is not None:
-            bins = refined.shape[-2]
-            stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
-        self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
-
-    def _in_cache(self, blocks: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-        """The same frames, so many at once that what is made of them stays in the cache."""
-        for block in blocks:
-            step = CACHED_FRAMES if self.device.type == "cpu" else max(1, block[0].shape[-1])
-            yield from zip(*(torch.split(each, step, -1) for each in block), strict=True)
+        """All stems that are left."""
+        raise NotImplementedError

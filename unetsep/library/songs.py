@@ -182,6 +182,7 @@ def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
         "mask_extension": separator.mask_extension,
         "wiener": separator.wiener,
         "gate_db": separator.gate_db,
+        "passes": separator.passes,
         "precision": separator.precision,
         "device": separator.device.type,
     }

@@ -84,6 +84,8 @@ class ModelMethod:
         Of the models.
     device
         Where to compute.
+    passes
+        See `unetsep.separator.Separator`.
     """
 
     models: tuple[str, ...]
@@ -91,6 +93,7 @@ class ModelMethod:
     sha256: str
     stems: tuple[str, ...]
     device: str = "auto"
+    passes: int = 1
     kind: str = "model"
 
     @property
@@ -99,8 +102,9 @@ class ModelMethod:
         return self.name
 
     def origin(self, track: Track) -> dict[str, Any]:  # noqa: ARG002
-        """The checkpoint's hash, and the version that ran it."""
-        return {"kind": self.kind, "sha256": self.sha256, "unetsep": __version__}
+        """The checkpoint's hash, the passes if several, and the version that ran it."""
+        several = {"passes": self.passes} if self.passes > 1 else {}
+        return {"kind": self.kind, "sha256": self.sha256, **several, "unetsep": __version__}
 
     def gives(self, track: Track) -> tuple[str, ...]:
         """The track's stems that the model has; if it is only one, that and the rest."""
@@ -117,7 +121,7 @@ class ModelMethod:
 
         Stems that the track does not have (piano) are part of its other.
         """
-        separator = _separator(self.models, self.device)
+        separator = _separator(self.models, self.device, self.passes)
         shared = [stem for stem in separator.stems if stem in audio.references]
         if len(shared) > 1:
             stems = separator.separate(audio.mixture, audio.sample_rate)
@@ -132,8 +136,8 @@ class ModelMethod:
 
 
 @functools.lru_cache(maxsize=8)
-def _separator(models: tuple[str, ...], device: str) -> Separator:
-    return Separator(models, device=device, precision="fp32")
+def _separator(models: tuple[str, ...], device: str, passes: int) -> Separator:
+    return Separator(models, device=device, precision="fp32", passes=passes)
 
 
 @dataclass(frozen=True)
@@ -249,8 +253,10 @@ def _audio(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
-def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
+def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -> ModelMethod:
     """One or more models, loaded once, so that a wrong name or device fails before work starts.
+
+    Several passes are told in the name, ``guided-2-passes``.
 
     Raises
     ------
@@ -265,7 +271,8 @@ def model_method(models: Sequence[str], device: str = "auto") -> ModelMethod:
     name = "+".join(model_name(model) for model in models)
     config = common_config([load_network(model).config for model in models], name)
     digest = "+".join(_digest(model) for model in models)
-    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device)
+    name += f"-{passes}-passes" if passes > 1 else ""
+    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device, passes)
 
 
 def _digest(model: str) -> str:

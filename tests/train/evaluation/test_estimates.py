@@ -168,6 +168,22 @@ def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
     assert isinstance(method, ModelMethod)
 
 
+def test_several_passes_are_a_method_of_their_own(track: Track, checkpoint: Path) -> None:
+    once, twice = model_method([str(checkpoint)]), model_method([str(checkpoint)], passes=2)
+    assert twice.label == f"{once.label}-2-passes"
+    assert "passes" not in once.origin(track)
+    assert twice.origin(track) == once.origin(track) | {"passes": 2}
+    recording = read_track(track, 1.0)
+    expected = Separator(checkpoint, precision="fp32", passes=2).separate(
+        recording.mixture, recording.sample_rate
+    )
+    found = twice.estimate(track, recording)
+    assert found.keys() == expected.keys()
+    for name, stem in found.items():
+        np.testing.assert_array_equal(stem, expected[name])
+        assert not np.array_equal(stem, once.estimate(track, recording)[name])
+
+
 def model_of(path: Path, *stems: str) -> ModelMethod:
     config = ModelConfig(stems=stems, filters=(2,) * 6, segment_frames=64)
     path.write_bytes(serialize(UNet(config)))

@@ -288,7 +288,8 @@ def test_skip_existing_tells_other_models_and_options_from_its_own(run, song, tm
     other.write_bytes(serialize(network))
     (tmp_path / "out/song/drums.wav").unlink()
     before = (tmp_path / "out/song/vocals.wav").read_bytes()
-    for options in ({"model": other}, {"more": ["--wiener", "1"]}):
+    changed = ({"model": other}, {"more": ["--wiener", "1"]}, {"more": ["--passes", "2"]})
+    for options in changed:
         more = options.pop("more", [])
         result = run(path, "--skip-existing", *more, **options)
         assert result.exit_code == 1

@@ -158,6 +158,10 @@ def test_a_gpu_has_more_songs_at_once(monkeypatch, tmp_path, tiny_separator):
     assert choose_songs_at_once(jobs) == 2
     monkeypatch.setattr(tiny_separator, "device", torch.device("cuda"))
     assert choose_songs_at_once(jobs) == 5
+    monkeypatch.setattr(batch, "available_memory", lambda: 4 * batch.SONG_BYTES)
+    assert choose_songs_at_once(jobs) == 4
+    monkeypatch.setattr(tiny_separator, "passes", 4)
+    assert choose_songs_at_once(jobs) == 2  # each takes more
 
 
 def test_lengths_are_guessed_by_size(tmp_path):

@@ -34,6 +34,8 @@ GRACE = 10.0
 TICK = 0.2
 # Bytes that a song takes beside those of the first: segments on their way, blocks that wait.
 SONG_BYTES = 700 << 20
+# And for each further pass.
+PASS_BYTES = 200 << 20
 # Typical bytes of a second of music, for a guess at lengths that opens no file.
 LOSSLESS_RATE, LOSSY_RATE = 120_000, 24_000
 LOSSLESS = frozenset(".wav .wave .bwf .rf64 .w64 .flac .aif .aiff .aifc .caf .au .ape .wv".split())  # noqa: SIM905
@@ -237,7 +239,9 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
     short = lengths[len(lengths) // 2] < SHORT_SECONDS
     by_gpu = any(part.separator.device.type == "cuda" for part in jobs[0].parts)
     wanted = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
-    fits = wanted if memory is None else memory // SONG_BYTES
+    passes = max((part.separator.passes for part in jobs[0].parts), default=1)
+    each = SONG_BYTES + (passes - 1) * PASS_BYTES
+    fits = wanted if memory is None else memory // each
     return max(1, min(wanted, fits, len(jobs)))
 
 

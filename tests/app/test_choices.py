@@ -10,6 +10,7 @@ import pytest
 from unetsep.app import choices
 from unetsep.app.choices import JobChoice, ModelOffer, formats, offered_names, safe_name
 from unetsep.audio.formats import CONTAINERS
+from unetsep.dsp.passes import MAX_PASSES
 from unetsep.errors import WeightsError
 from unetsep.weights.manifest import add_user_model, list_models
 
@@ -56,8 +57,8 @@ def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
 
 def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
     assert JobChoice.from_fields({}, OFFERS) == JobChoice(OFFERS["guided"])
-    fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "two_stems": ""}
-    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, None, "mp3", "auto", True)
+    fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "passes": "2"}
+    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, None, "mp3", "auto", 2, True)
     assert JobChoice.from_fields(fields, OFFERS) == expected
 
 
@@ -72,6 +73,7 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
         ({"bit_depth": "16", "format": "mp3"}, "format mp3 has no bit_depth '16': expected auto$"),
         ({"bit_depth": "32f", "format": "flac"}, "no bit_depth '32f': expected auto, 8, 16, 24$"),
+        ({"passes": "5"}, "there is no passes '5': expected 1, 2, 3, 4$"),
         ({"player": "maybe"}, "player 'maybe': expected true or false"),
         ({"modle": "guided"}, "unknown field 'modle'"),
     ],
@@ -79,6 +81,10 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
 def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         JobChoice.from_fields(fields, OFFERS)
+
+
+def test_passes_are_those_that_a_separator_takes() -> None:
+    assert tuple(str(1 + number) for number in range(MAX_PASSES)) == choices.PASSES
 
 
 def test_every_usual_model_and_every_format_has_plain_words() -> None:

@@ -62,6 +62,7 @@ def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
         "model": str(tiny_model),
         "container": "flac",
         "bit_depth": "16",
+        "passes": 1,
         "player": True,
     }
     told: list[tuple[str, float]] = []

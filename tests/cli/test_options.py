@@ -17,6 +17,7 @@ from unetsep.cli.evaluate import EvalOptions
 from unetsep.cli.parsing import build
 from unetsep.cli.separate import SeparateOptions
 from unetsep.cli.train import TrainOptions
+from unetsep.dsp.passes import MAX_PASSES
 from unetsep.network.devices import DEVICES, PRECISIONS
 from unetsep.network.presets import NETWORKS
 from unetsep.paths import FIELDS, TEMPLATE
@@ -60,6 +61,13 @@ def test_choices_are_those_of_the_registry(
     kind = parameter(command, name).type
     assert isinstance(kind, click.Choice)
     assert sorted(kind.choices) == sorted(registry)
+
+
+@pytest.mark.parametrize("command", [options.separate, options.evaluate])
+def test_passes_are_those_that_a_separator_takes(command) -> None:
+    kind = parameter(command, "passes").type
+    assert isinstance(kind, click.IntRange)
+    assert (kind.min, kind.max) == (1, MAX_PASSES)
 
 
 def test_each_kind_of_data_set_has_its_option() -> None:

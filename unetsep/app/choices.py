@@ -35,7 +35,8 @@ FORBIDDEN = set('<>:"|?*\\/')
 # What browsers write in the place of characters that would end a name in a form, and of no others:
 # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
-FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "player")
+FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "passes", "player")
+PASSES = ("1", "2", "3", "4")
 YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 
 
@@ -134,6 +135,8 @@ class JobChoice:
         See `unetsep.files.FileOptions`.
     container, bit_depth
         See `unetsep.audio.formats.choose_format`.
+    passes
+        See `unetsep.separator.Separator`.
     player
         Make the page to hear the stems, too.
     """
@@ -144,6 +147,7 @@ class JobChoice:
     without: str | None = None
     container: str = "wav"
     bit_depth: str = "auto"
+    passes: int = 1
     player: bool = False
 
     @classmethod
@@ -173,9 +177,9 @@ class JobChoice:
         known = [row["name"] for row in formats()]
         container = _one_of("format", fields.get("format") or "wav", known)
         bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
-        return cls(
-            offer, names or None, two_stems, without, container, bit_depth, flag(fields, "player")
-        )
+        passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
+        player = flag(fields, "player")
+        return cls(offer, names or None, two_stems, without, container, bit_depth, passes, player)
 
     def to_request(self) -> dict[str, Any]:
         """As `unetsep.app.worker.separate` takes it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..audio.formats import BIT_DEPTHS
 from ..version import __version__
-from .choices import formats
+from .choices import PASSES, formats
 
 Document = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/Error"}
@@ -159,6 +159,12 @@ def _form() -> Document:
         "without": text | {"description": "One file: all but this stem."},
         "format": text | {"enum": [row["name"] for row in formats()], "default": "wav"},
         "bit_depth": text | {"enum": list(BIT_DEPTHS), "default": "auto"},
+        "passes": text
+        | {
+            "enum": list(PASSES),
+            "default": "1",
+            "description": "As --passes of unetsep separate: better, and as many times slower.",
+        },
         "player": boolean | {"description": "Make the page to hear the stems, too."},
         "wait": boolean | {"description": "Answer with the zip instead of a job."},
     }

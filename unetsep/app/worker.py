@@ -121,6 +121,7 @@ def separate(
 
     folder = Path(request["folder"])
     separator = separators.get(request["model"])
+    separator.passes = request["passes"]
     options = FileOptions(
         stems=request["stems"],
         two_stems=request["two_stems"],

@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unetsep.cli import CONTEXT
 from unetsep.cli.options import train
+from unetsep.cli.train import _model
 from unetsep.config import STEMS, ModelConfig
-from unetsep.network.presets import build_model
+from unetsep.network.build import build
+from unetsep.network.presets import NETWORKS, build_model
 from unetsep.train.config import TrainConfig
 from unetsep.train.release.command import train_command
+from unetsep.weights.checkpoint import serialize
 
 ROOTS = {"musdb": ["/data/musdb18-7"], "songs": ["/data/songs"], "pools": ["/a/x", "/b/y"]}
 DATA = {"roots": ROOTS}
@@ -112,6 +117,52 @@ def test_the_command_names_the_checkpoint_that_the_run_began_with() -> None:
     command = train_command(TrainConfig(own_share=0.5), DATA | begin)
     assert "--init-from best-mse.safetensors --guide vocals.safetensors" in command
     assert "--own-share 0.5" in command
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[ModelConfig], str]:
+    """Untrained weights of a network, as a file."""
+
+    def write(model: ModelConfig) -> str:
+        path = tmp_path / "begin.safetensors"
+        path.write_bytes(serialize(build(model), half=False))
+        return str(path)
+
+    return write
+
+
+CUSTOM = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment_frames=64)
+
+
+@pytest.mark.parametrize(
+    ("trained", "begun"),
+    [
+        (NETWORKS["mixing"], NETWORKS["small"]),  # layers were added
+        (NETWORKS["small"], NETWORKS["small"]),
+        (NETWORKS["mixing"], NETWORKS["mixing"]),
+        (build_model("mixing", ["vocals"]), build_model("mixing", ["vocals"])),
+        (CUSTOM, CUSTOM),
+    ],
+)
+def test_the_command_trains_the_same_network_from_a_checkpoint(
+    trained: ModelConfig, begun: ModelConfig, checkpoint: Callable[[ModelConfig], str]
+) -> None:
+    begin = checkpoint(begun)
+    config = TrainConfig(model=trained, clip_frames=64)
+    words = shlex.split(train_command(config, DATA | {"init_from": begin}))
+    found = train.make_context("train", words[2:], **CONTEXT).params
+    assert found["init_from"] == Path(begin).name
+    assert _model(found["network"], found["targets"], begin, STEMS) == trained
+
+
+def test_a_branch_that_came_with_the_checkpoint_is_not_named_away() -> None:
+    model = build_model("mixing").guided("a" * 64)
+    model = dataclasses.replace(model, low_bins=128)
+    begin = {"init_from": "guided.safetensors", "guide": "vocals.safetensors"}
+    assert "--network" not in train_command(TrainConfig(model=model), DATA | begin)
+    alone = train_command(TrainConfig(model=model, part="low"), DATA | begin)
+    assert "--network mixing" in alone
+    assert "--low-band 0-127" in alone
 
 
 def test_a_network_with_a_guide_is_called_by_the_name_it_has_without() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config import STEMS, ModelConfig
+from ...config import STEMS
 from ...network.guided import plain
 from ...network.presets import DEFAULT, NETWORKS, build_model
 from ..config import TrainConfig
@@ -40,8 +40,9 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        A line for the shell. A network that is no preset is ``--network custom``, which is
-        refused: such a run was started from Python.
+        A line for the shell. A network that is no preset is that of the checkpoint which the run
+        began with; without one it is ``--network custom``, which is refused: such a run was
+        started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)
     words = [
@@ -55,10 +56,7 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     if data.get("held_out", HELD_OUT) != HELD_OUT:
         words.append(f"--held-out {data['held_out']}")
     words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
-    if config.model.networks != "guided":
-        words += _network(config, config.model)
-    elif data.get("guide"):  # else the checkpoint that it began with has both
-        words += _network(config, plain(config.model))
+    words += _network(config, data)
     if data.get("init_from"):
         words.append(f"--init-from {Path(str(data['init_from'])).name}")
     if data.get("guide"):
@@ -92,12 +90,19 @@ def loss_words(config: TrainConfig, name: str) -> str:
     return f"{Path(source).name if source.endswith('.py') else source}:{called}"
 
 
-def _network(config: TrainConfig, model: ModelConfig) -> list[str]:
-    """``--network`` and ``--targets`` of a model without a guide."""
+def _network(config: TrainConfig, data: Mapping[str, Any]) -> list[str]:
+    """``--network`` and ``--targets``; none for what only the first checkpoint can bring along."""
+    model, begun = config.model, bool(data.get("init_from"))
+    if model.networks == "guided":
+        brought = begun and model.low_bins > 0 and config.part != "low"
+        if brought or not data.get("guide"):
+            return []
+        model = plain(model)
     stems = model.stems
     for name in NETWORKS:
         if build_model(name, stems, stems=config.stems).as_trained == model.as_trained:
-            network = [] if name == DEFAULT else [f"--network {name}"]
+            # Without the option a run takes the network of the checkpoint that it begins with.
+            network = [] if name == DEFAULT and not begun else [f"--network {name}"]
             alone = len(stems) < len(config.stems)
             return network + ([f"--targets {','.join(stems)}"] if alone else [])
-    return ["--network custom"]
+    return [] if begun else ["--network custom"]

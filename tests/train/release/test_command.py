@@ -96,6 +96,22 @@ def test_the_command_names_what_was_left_out() -> None:
     assert (found["held_out"], found["leave_out"]) == (None, ())
 
 
+def test_names_with_spaces_are_quoted() -> None:
+    losses = {"my losses.py:mine": {"from": "/a/my losses.py:mine"}}
+    config = TrainConfig(losses=tuple(losses), own_losses=losses)
+    data = {
+        "roots": {"songs": ["/data/My Songs"]},
+        "init_from": "/a/first run.safetensors",
+        "guide": "/a/it's mine.safetensors",
+    }
+    words = shlex.split(train_command(config, data))
+    found = train.make_context("train", words[2:], **CONTEXT).params
+    assert found["losses"] == ("my losses.py:mine",)
+    assert list(map(str, found["songs"])) == ["My Songs"]
+    assert found["init_from"] == "first run.safetensors"
+    assert found["guide"] == "it's mine.safetensors"
+
+
 @pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:

@@ -45,40 +45,46 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)
-    words = [
-        "unetsep train",
-        f"--losses {','.join(loss_words(config, name) for name in config.losses)}",
-    ]
+    losses = ",".join(loss_words(config, name) for name in config.losses)
+    words = ["unetsep", "train", "--losses", losses]
     for kind, roots in data["roots"].items():
-        words += [f"{DATASETS[kind].option} {Path(root).name}" for root in roots]
+        for root in roots:
+            words += [DATASETS[kind].option, Path(root).name]
     if config.stems != STEMS:
-        words.append(f"--stems {','.join(config.stems)}")
+        words += ["--stems", ",".join(config.stems)]
     if data.get("held_out", HELD_OUT) != HELD_OUT:
-        words.append(f"--held-out {data['held_out']}")
-    words += [f"--leave-out {shlex.quote(name)}" for name in data.get("leave_out") or ()]
+        words += ["--held-out", str(data["held_out"])]
+    for name in data.get("leave_out") or ():
+        words += ["--leave-out", name]
     words += _network(config, data)
     if data.get("init_from"):
-        words.append(f"--init-from {Path(str(data['init_from'])).name}")
+        words += ["--init-from", Path(str(data["init_from"])).name]
     if data.get("guide"):
-        words.append(f"--guide {Path(str(data['guide'])).name}")
+        words += ["--guide", Path(str(data["guide"])).name]
         if config.model.guide_states:
-            words.append(f"--guide-levels {len(config.model.guide_states)}")
+            words += ["--guide-levels", str(len(config.model.guide_states))]
     for name in OPTIONS:
         value = getattr(config, name)
         if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
-            words.append(f"--{name.replace('_', '-')} {value}")
+            words += [_option(name), str(value)]
     for name in ("extra_share", "second_share"):
         shares = dict(getattr(config, name))
         if shares != dict(getattr(default, name)):
             listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
-            words.append(f"--{name.replace('_', '-')} {listed}")
+            words += [_option(name), listed]
     if config.part == "low":
         first, count = config.model.low_first, config.model.low_bins
-        words.append(f"--low-band {first}-{first + count - 1}")
-    for name in ("artist_weights", "all_songs", "freeze_norm"):
-        if getattr(config, name):
-            words.append(f"--{name.replace('_', '-')}")
-    return " ".join(words)
+        words += ["--low-band", f"{first}-{first + count - 1}"]
+    words += [
+        _option(name)
+        for name in ("artist_weights", "all_songs", "freeze_norm")
+        if getattr(config, name)
+    ]
+    return shlex.join(words)
+
+
+def _option(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
 
 
 def loss_words(config: TrainConfig, name: str) -> str:
@@ -102,7 +108,7 @@ def _network(config: TrainConfig, data: Mapping[str, Any]) -> list[str]:
     for name in NETWORKS:
         if build_model(name, stems, stems=config.stems).as_trained == model.as_trained:
             # Without the option a run takes the network of the checkpoint that it begins with.
-            network = [] if name == DEFAULT and not begun else [f"--network {name}"]
+            network = [] if name == DEFAULT and not begun else ["--network", name]
             alone = len(stems) < len(config.stems)
-            return network + ([f"--targets {','.join(stems)}"] if alone else [])
-    return [] if begun else ["--network custom"]
+            return network + (["--targets", ",".join(stems)] if alone else [])
+    return [] if begun else ["--network", "custom"]

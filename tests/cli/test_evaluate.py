@@ -52,7 +52,9 @@ def test_eval_writes_a_report_and_compare_reads_the_folders(
     assert [stem["verdict"] for stem in found["stems"]] == ["B"] * 4
 
 
-def test_estimates_of_other_tools_stand_in_the_same_table(root: Path, tmp_path: Path) -> None:
+def test_estimates_of_other_tools_stand_in_the_same_table(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for track in find_tracks(root, "test"):
         shutil.copytree(track.path, tmp_path / "perfect" / track.name)
     result = run(
@@ -63,6 +65,12 @@ def test_estimates_of_other_tools_stand_in_the_same_table(root: Path, tmp_path: 
     assert not (tmp_path / "out" / "figure2.png").exists()
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [m["kind"] for m in content["methods"]] == ["estimates", "baseline", "baseline"]
+    # Estimates in the current folder are no scores, if they have the name of some.
+    monkeypatch.chdir(tmp_path)
+    Path("perfect").rename("mixture")
+    both = run("compare", "mixture", "mixture-4", "-o", "out")
+    assert both.exit_code == 0, both.output
+    assert "B - A" in both.stdout
 
 
 def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_path: Path) -> None:

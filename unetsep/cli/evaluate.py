@@ -21,7 +21,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..errors import UnetsepError
 from ..train.data.musdb import STEMS, musdb_root
 from ..train.evaluation import report as reports
-from ..train.evaluation.compare import Difference
+from ..train.evaluation.compare import Difference, scores_folder
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
@@ -362,7 +362,7 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     if metric not in (*METRICS, *MEASURES):
         known = ", ".join((*METRICS, *MEASURES))
         raise ValueError(f"--metric must be one of {known}, got {metric!r}")
-    left, right = (path if path.is_dir() else output / path for path in (a, b))
+    left, right = (scores_folder(method, output) for method in (a, b))
     differences = compare_folders(left, right, metric)
     if as_json:
         stems = [asdict(each) | {"verdict": each.verdict} for each in differences]

@@ -9,7 +9,7 @@ import pytest
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
 from unetsep.train.evaluation import results
-from unetsep.train.evaluation.compare import compare
+from unetsep.train.evaluation.compare import compare, load, scores_folder
 from unetsep.train.evaluation.scoring import METRICS, TrackScores
 from unetsep.train.evaluation.tracks import Track
 
@@ -120,6 +120,24 @@ def test_metrics_that_were_not_computed_are_named(base: np.ndarray, tmp_path: Pa
     a, b = write(tmp_path / "a", base), write(tmp_path / "b", base)
     with pytest.raises(UnetsepError, match="share no SAR scores"):
         compare(a, b, "SAR")
+
+
+def test_a_folder_of_estimates_is_not_taken_for_the_scores_of_its_name(
+    base: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output, name = Path("evaluation"), Path("theirs")
+    write(output / name, base)
+    (name / "song 1").mkdir(parents=True)  # --estimates theirs
+    (name / "song 1" / "vocals.wav").touch()
+    assert scores_folder(name, output) == output / name
+    assert scores_folder(output / name, output) == output / name
+    assert len(load(scores_folder(name, output))) == len(base)
+    write(name, base)
+    assert scores_folder(name, output) == name
+    Path("empty").mkdir()
+    assert scores_folder(Path("empty"), output) == Path("empty")  # it is what an error names
+    assert scores_folder(Path("nowhere"), output) == output / "nowhere"
 
 
 def test_folders_without_scores_or_common_tracks_are_errors(

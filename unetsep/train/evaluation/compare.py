@@ -51,6 +51,21 @@ class Difference:
         return "B" if (self.gain.low > 0) != self.lower_is_better else "A"
 
 
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.json")) if folder.is_dir() else []
+
+
+def scores_folder(method: Path, output: Path) -> Path:
+    """Where the scores of a method are: in the folder itself, or by its name below ``output``.
+
+    A folder without scores does not count: that of a method's estimates may have its name.
+    """
+    named = output / method
+    if _files(method) or (method.is_dir() and not named.is_dir()):
+        return method
+    return named
+
+
 def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
     """Scores in a method's folder of results, ours or museval's, by folder and track.
 
@@ -59,7 +74,7 @@ def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
     UnetsepError
         If there are none.
     """
-    files = sorted(folder.glob("*/*.json")) if folder.is_dir() else []
+    files = _files(folder)
     if not files:
         raise UnetsepError(
             f"{folder} holds no scores: expected a folder with test/<track>.json, as "

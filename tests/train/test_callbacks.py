@@ -187,6 +187,14 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_weights_that_cannot_be_written_end_a_run_in_a_sentence(tmp_path: Path) -> None:
+    best = tmp_path / "best-l1.safetensors"
+    # A folder of that name stands for a disk that is full: the file cannot take its place.
+    with pytest.raises(TrainingError, match=r"cannot save step 3 to .*; the run stops, none was"):
+        run(tmp_path, tiny(), callbacks=[At(0, lambda _: best.mkdir())])
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_early_stopping_ends_a_run(tmp_path: Path) -> None:
     config = tiny(max_steps=100, valid_every=1, early_stop=1, learning_rate=1e-12, ema_decay=0.0)
     assert run(tmp_path, config)[-1]["step"] < 100

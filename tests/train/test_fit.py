@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.train.runs import At, log, run
+from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import MODEL, tiny
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
@@ -58,6 +59,17 @@ def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Pa
     assert [line["step"] for line in lines if "train/l1" in line] == list(range(1, 9))
     assert [line["step"] for line in lines if "valid/l1/mean" in line] == [3, 6, 8]
     assert lines[-2]["lr/l1"] < 0.05 * 1e-3
+
+
+def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "curves.png").mkdir()  # stands for a disk that is full
+    assert run(tmp_path, tiny())[-1]["step"] == 6
+    assert re.search(r"curves\.png could not be drawn: \w", caplog.text)
+    assert not list(tmp_path.glob("*.part"))
+    with pytest.raises(TrainingError, match="interrupted after step 7"):
+        run(tmp_path, tiny(max_steps=9), resume=True, callbacks=[At(6, interrupt)])
 
 
 def test_a_device_that_is_not_there_is_explained(tmp_path: Path) -> None:

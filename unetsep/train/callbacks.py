@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +161,8 @@ class Keeper(Callback):
         if trainer.is_global_zero:
             for name in pl_module.improved:
                 content = serialize(self.ema.network(name), half=False)
-                write_atomically(self.run / f"best-{name}.safetensors", content)
+                with self._saving(trainer):
+                    write_atomically(self.run / f"best-{name}.safetensors", content)
         self.save(trainer)
         clock = pl_module.clock
         clock.validation = max(clock.validation, time.monotonic() - self._began)
@@ -177,12 +180,21 @@ class Keeper(Callback):
             If the disk is full or gone; the checkpoint before stays.
         """
         partial = self.run / f"{LAST}.part"
+        with self._saving(trainer):
+            try:
+                trainer.save_checkpoint(partial)
+                if trainer.is_global_zero:
+                    partial.replace(self.run / LAST)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def _saving(self, trainer: Trainer) -> Iterator[None]:
+        """Tell of a disk that is full or gone."""
         try:
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                partial.replace(self.run / LAST)
+            yield
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise TrainingError(
                 f"cannot save step {trainer.global_step} to {self.run}: {error.strerror}"
             ) from error

@@ -163,8 +163,17 @@ def fit(
             finally:
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     clips = config.batch_size * machine.devices * machine.nodes
-                    draw_curves(run / "log.jsonl", run / "curves.png", clips=clips)
+                    _draw(run, clips)
     return module.scores
+
+
+def _draw(run: Path, clips: int) -> None:
+    """Draw the curves; without room for the picture a run ends as it would have with it."""
+    picture = run / "curves.png"
+    try:
+        draw_curves(run / "log.jsonl", picture, clips=clips)
+    except OSError as error:
+        logger.warning("%s could not be drawn: %s", picture, error.strerror or error)
 
 
 def _last_good(error: TrainingError, run: Path) -> TrainingError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from ..storage import write_atomically
 
 
 def is_main_process() -> bool:
@@ -88,6 +91,11 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     clips
         How many a step takes. Curves are drawn by clips seen, so that runs with batches of
         different sizes can be compared; by steps if it is 0.
+
+    Raises
+    ------
+    OSError
+        If the log cannot be read, or the picture not be written; one from before stays.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -123,4 +131,6 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
         axes.grid(visible=True, alpha=0.3)
     if lines:
         figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=7)
-    figure.savefig(picture, dpi=100)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=100)
+    write_atomically(picture, content.getvalue())

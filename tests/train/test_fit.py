@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import MODEL, tiny
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.fit import Machine
+from unetsep.train.fit import Machine, check_resumable
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
 from unetsep.weights.load import load_network
@@ -94,6 +95,29 @@ def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(
     with pytest.raises(TrainingError, match=r"broken/last.ckpt cannot be resumed from"):
         run(broken, tiny(), resume=True)
     assert (broken / "last.ckpt").read_bytes() == b"nonsense"
+
+
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, whole: Path) -> None:
+    good = (whole / "last.ckpt").read_bytes()
+    half = len(good) // 2
+    config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    for content in (
+        b"",
+        b"nonsense",
+        good[:half],
+        good[:-200],
+        good[:half] + bytes(3000) + good[half + 3000 :],
+        good[:half] + bytes(byte ^ 1 for byte in good[half : half + 8]) + good[half + 8 :],
+    ):
+        (tmp_path / "last.ckpt").write_bytes(content)
+        with pytest.raises(TrainingError, match="resumed from: it is damaged or incomplete; re"):
+            check_resumable(tmp_path / "last.ckpt", config)
+    (tmp_path / "last.ckpt").write_bytes(good)
+    assert check_resumable(tmp_path / "last.ckpt", config) == 8
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
+        archive.writestr("song.wav", b"music")
+    with pytest.raises(TrainingError, match=r"cannot be resumed from: (?!it is damaged)"):
+        check_resumable(tmp_path / "last.ckpt", config)
 
 
 def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path: Path) -> None:

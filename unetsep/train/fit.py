@@ -8,6 +8,7 @@ import logging
 import platform
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -292,6 +293,11 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
     if not checkpoint.exists():
         refuse_used(checkpoint.parent)
         raise TrainingError(f"there is no {checkpoint} to resume from: start without --resume")
+    if not _is_whole(checkpoint):
+        raise TrainingError(
+            f"{checkpoint} cannot be resumed from: it is damaged or incomplete; restore a copy of "
+            f"it, or start another run, with --init-from if there is a {BEST} beside it"
+        )
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         saved = TrainConfig.from_json(content["unetsep"]["config"])
@@ -312,6 +318,19 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
             f"{config.max_steps}"
         )
     return step
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint is as it was written, by the checksums that torch does not look at."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except OSError as error:
+        raise TrainingError(
+            f"{checkpoint} cannot be resumed from: {error.strerror or error}"
+        ) from error
+    except Exception:  # zipfile raises many kinds for files that are none of its
+        return False
 
 
 def refuse_used(run: Path) -> None:

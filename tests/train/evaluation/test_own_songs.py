@@ -144,6 +144,13 @@ def test_songs_that_are_none_are_one_sentence(songs: Path, tmp_path: Path) -> No
         find_songs(tmp_path / "one", "test")
 
 
+def test_what_macos_puts_beside_files_is_no_stem(songs: Path) -> None:
+    before = find_songs(songs, "test")
+    (songs / "test" / "a" / "._voice.wav").write_bytes(b"\0\5\x16\7")
+    (songs / "test" / "._a").write_bytes(b"\0\5\x16\7")
+    assert find_songs(songs, "test") == before
+
+
 def test_files_of_different_rates_are_refused(songs: Path) -> None:
     soundfile.write(songs / "test" / "a" / "voice.wav", np.zeros((100, 2)), 48_000)
     with pytest.raises(AudioError, match=r"differ in sample rate .band 44100, voice 48000 Hz"):

@@ -53,6 +53,18 @@ def test_a_root_without_tracks_is_an_error(tmp_path: Path) -> None:
         find_tracks(tmp_path, "test")
 
 
+def test_what_macos_puts_beside_files_is_no_track_and_no_stem(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    before = find_tracks(tmp_path / "copy", "test")
+    files = before[0].files
+    for name in ("._bass.wav", "._vocals.wav"):
+        (before[0].path / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "copy" / "test" / "._Ana - One.stem.mp4").write_bytes(b"\0\5\x16\7")
+    assert find_tracks(tmp_path / "copy", "test") == before
+    assert before[0].files == files
+    assert before[0].sample_rate() == RATE
+
+
 def test_an_unknown_subset_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="subset must be one of"):
         find_tracks(root, "dev")

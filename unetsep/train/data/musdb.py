@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import AudioError, how_to_install
-from .sources import DatasetKind, Source
+from .sources import DatasetKind, Source, is_shadow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ def song_name(path: Path) -> str:
 def song_files(path: Path) -> dict[str, Path]:
     """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
     if not path.is_dir():
-        return {"": path} if path.name.endswith(STEM_SUFFIX) else {}
+        return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
     places = {
         stem: [file for suffix in WAV_SUFFIXES if (file := path / f"{stem}{suffix}").is_file()]
         for stem in ("mixture", *STEMS)

@@ -113,14 +113,19 @@ class DatasetKind:
         return None
 
 
-def audio_files(folder: Path) -> Iterator[Path]:
-    """Audio files below a folder, without those in folders called ``test``.
+def is_shadow(path: Path) -> bool:
+    """Whether macOS put a file, ``._<name>``, beside another on a disk of other systems.
 
-    Nor what macOS puts beside files on disks of other systems, ``._<name>``, which is no audio.
+    It has the other's name and suffix, and none of its audio.
     """
+    return path.name.startswith("._")
+
+
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Audio files below a folder, without those in folders called ``test``."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder).parts[:-1]
-        audio = path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
+        audio = path.suffix.lower() in AUDIO_SUFFIXES and not is_shadow(path)
         if audio and "test" not in map(str.lower, inside):
             yield path
 

@@ -19,7 +19,7 @@ from ...errors import AudioError
 from ..data.index import Index
 from ..data.moisesdb import MoisesDb
 from ..data.musdb import STEMS
-from ..data.sources import AUDIO_SUFFIXES, Source
+from ..data.sources import AUDIO_SUFFIXES, Source, audio_files
 from .stem_sets import ACCOMPANIMENT, rest_of
 from .tracks import Track, keep
 
@@ -61,9 +61,7 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
 
 
 def _song(path: Path, subset: str) -> Track | None:
-    files = {
-        file.stem: file for file in sorted(path.iterdir()) if file.suffix.lower() in AUDIO_SUFFIXES
-    }
+    files = {file.stem: file for file in audio_files(path) if file.parent == path}
     stems = ordered({*files, *_silent(path / "song.json")} - {MIXTURE})
     if not files:
         return None

@@ -23,6 +23,7 @@ from ..data.musdb import (
     song_name,
     song_paths,
 )
+from ..data.sources import is_shadow
 
 Signal = npt.NDArray[np.float32]
 
@@ -63,8 +64,8 @@ class Track:
             return list(self.sources)
         if self.path.is_file():
             return [("", self.path)]
-        files = sorted(p for p in self.path.iterdir() if p.suffix.lower() in WAV_SUFFIXES)
-        return [(path.stem, path) for path in files]
+        wavs = (path for path in self.path.iterdir() if path.suffix.lower() in WAV_SUFFIXES)
+        return [(path.stem, path) for path in sorted(wavs) if not is_shadow(path)]
 
     @property
     def files(self) -> list[Path]:

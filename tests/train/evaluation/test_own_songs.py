@@ -15,6 +15,7 @@ from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.errors import AudioError
 from unetsep.network.unet import UNet
+from unetsep.train.data.song_folders import SongFolders
 from unetsep.train.evaluation.estimates import baseline_methods, model_method
 from unetsep.train.evaluation.evaluate import Settings, evaluate
 from unetsep.train.evaluation.own_songs import find_songs, read_pairs
@@ -142,6 +143,47 @@ def test_songs_that_are_none_are_one_sentence(songs: Path, tmp_path: Path) -> No
     write(tmp_path / "one" / "test" / "a" / "voice.wav", 0)
     with pytest.raises(AudioError, match="has 1 stems: expected two or more"):
         find_songs(tmp_path / "one", "test")
+
+
+def test_songs_are_read_as_training_reads_them(songs: Path, tmp_path: Path) -> None:
+    """Whose stems are known, unlike here: names in whatever case, one file for each of them."""
+    expected = [(track.name, track.stems) for track in find_songs(songs, "test")]
+    song = songs / "test" / "b"
+    (song / "voice.wav").rename(song / "Voice.WAV")
+    (song / "takes").mkdir()
+    write(song / "takes" / "kick.wav", 3)
+    (songs / "test" / "c" / "song.json").write_text(json.dumps({"silent": ["VOICE"]}))
+    assert [(track.name, track.stems) for track in find_songs(songs, "test")] == expected
+
+    def train() -> None:
+        SongFolders().find(tmp_path / "copy", ("voice", "band"))
+
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "train").symlink_to(songs / "test")
+    (songs / "test" / "c" / "song.json").unlink()
+    train()
+    for name, message in (
+        ("voice.flac", r"has two files of voice, Voice.WAV and voice.flac: keep one"),
+        ("Band.flac", r"has two files of band, Band.flac and band.wav: keep one"),
+    ):
+        soundfile.write(song / name, np.zeros((RATE, 2)), RATE)
+        for read in (train, lambda: find_songs(songs, "test")):
+            with pytest.raises(AudioError, match=message):
+                read()
+        (song / name).unlink()
+    for content in ({"silent": "voice"}, {"silent": [1]}, {"silent": None}, {"weight": 0}, []):
+        (song / "song.json").write_text(json.dumps(content))
+        for read in (train, lambda: find_songs(songs, "test")):
+            with pytest.raises(AudioError, match=r"song.json"):
+                read()
+
+
+def test_usual_stems_have_their_usual_names(tmp_path: Path) -> None:
+    for name in ("Vocals", "DRUMS", "Mixture", "Accordion"):
+        write(tmp_path / "test" / "a" / f"{name}.wav", 1)
+    (track,) = find_songs(tmp_path, "test")
+    assert track.stems == ("vocals", "drums", "Accordion")
+    assert {name for name, _ in track.sources} == {"mixture", "vocals", "drums", "Accordion"}
 
 
 def test_what_macos_puts_beside_files_is_no_stem(songs: Path) -> None:

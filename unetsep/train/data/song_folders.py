@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...errors import AudioError
@@ -48,9 +48,31 @@ def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
     One in the song's own folder comes before those in folders within, which may hold takes.
     """
     names = {stem.lower(): stem for stem in stems}
+    return stem_files(folder, audio_files(folder), lambda name: names.get(name.lower()))
+
+
+def stem_files(
+    folder: Path, paths: Iterable[Path], stem_of: Callable[[str], str | None]
+) -> dict[str, Path]:
+    """The file of each stem of a song.
+
+    Parameters
+    ----------
+    folder
+        Of the song.
+    paths
+        Audio files in it; the less deep ones come first.
+    stem_of
+        From a file's name without suffix to its stem; None for what is left alone.
+
+    Raises
+    ------
+    AudioError
+        If two files that are equally deep are of one stem.
+    """
     files: dict[str, Path] = {}
-    for path in sorted(audio_files(folder), key=lambda path: len(path.parts)):
-        stem = names.get(path.stem.lower())
+    for path in sorted(paths, key=lambda path: len(path.parts)):
+        stem = stem_of(path.stem)
         if stem in files and len(files[stem].parts) == len(path.parts):
             raise AudioError(
                 f"{folder} has two files of {stem}, {files[stem].relative_to(folder)} and "
@@ -62,17 +84,34 @@ def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
 
 
 def _described(described: Path, stems: Sequence[str]) -> tuple[list[str], float]:
-    """Silent stems and weight of a song."""
+    """Silent stems and weight of a song, for a run of some stems."""
+    silent, weight = read_description(described)
+    wrong = [stem for stem in silent if stem not in stems]
+    if wrong:
+        raise AudioError(f"{described}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
+    return silent, weight
+
+
+def read_description(described: Path) -> tuple[list[str], float]:
+    """Silent stems and weight of a song, from its ``song.json`` if it has one.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be understood.
+    """
     if not described.exists():
         return [], 1.0
     try:
         content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
         silent, weight = content.get("silent", []), float(content.get("weight", 1.0))
-        wrong = [stem for stem in silent if stem not in stems]
     except (ValueError, AttributeError, TypeError) as error:
         raise AudioError(f"{described} cannot be understood: {error}") from error
-    if wrong:
-        raise AudioError(f"{described}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
+    if not isinstance(silent, list) or not all(isinstance(stem, str) for stem in silent):
+        raise AudioError(
+            f'{described} cannot be understood: expected a list of names, as "silent": ["bass"], '
+            f"got {silent!r}"
+        )
     if not 0 < weight < math.inf:
         raise AudioError(f"{described}: the weight must be above 0, got {weight}")
-    return list(silent), weight
+    return silent, weight

@@ -1,6 +1,8 @@
 """Songs of one's own as tracks: folders with stems of any names, and pairs of files.
 
-``<root>/<test or train>/<song>/<stem>.<suffix>`` is what ``unetsep train --songs`` takes, too.
+``<root>/<test or train>/<song>/<stem>.<suffix>`` is what ``unetsep train --songs`` takes, too, and
+is read alike: names in whatever case, one file for each stem, ``song.json``. Only folders within
+that of a song are left alone: what they hold may be takes, and here any name is that of a stem.
 There need be no mixture: without ``mixture.<suffix>`` it is the sum of the stems. Stems that
 ``song.json`` lists under ``"silent"`` need no file.
 
@@ -11,14 +13,15 @@ relative to its folder. With one stem alone the rest is the mixture minus the st
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...errors import AudioError
 from ..data.index import Index
+from ..data.moisesdb import STEMS as USUAL
 from ..data.moisesdb import MoisesDb
 from ..data.musdb import STEMS
+from ..data.song_folders import read_description, stem_files
 from ..data.sources import AUDIO_SUFFIXES, Source, audio_files
 from .stem_sets import ACCOMPANIMENT, rest_of
 from .tracks import Track, keep
@@ -41,7 +44,8 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
     Raises
     ------
     AudioError
-        If there are none, or a song has fewer than two stems.
+        If there are none, or a song has fewer than two stems, two files of one stem, or a
+        ``song.json`` that cannot be understood.
     ValueError
         If ``subset`` is another one.
     """
@@ -49,7 +53,8 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
         raise ValueError(f"--songs has the subsets test and train, not {subset!r}")
     folder = root / subset
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    tracks = [track for path in paths if (track := _song(path, subset))]
+    spelling = {name: name for name in (MIXTURE, ACCOMPANIMENT, *USUAL)}
+    tracks = [track for path in paths if (track := _song(path, subset, spelling))]
     if not tracks:
         other = "train" if subset == "test" else "test"
         hint = f"; --subset {other} takes {root / other}" if (root / other).is_dir() else ""
@@ -60,24 +65,21 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
     return keep(tracks, only)
 
 
-def _song(path: Path, subset: str) -> Track | None:
-    files = {file.stem: file for file in audio_files(path) if file.parent == path}
-    stems = ordered({*files, *_silent(path / "song.json")} - {MIXTURE})
+def _song(path: Path, subset: str, spelling: dict[str, str]) -> Track | None:
+    """A song, if there is audio; ``spelling`` holds how stems in lower case were written first."""
+
+    def stem_of(name: str) -> str:
+        return spelling.setdefault(name.lower(), name)
+
+    own = (file for file in audio_files(path) if file.parent == path)
+    files = stem_files(path, own, stem_of)
     if not files:
         return None
+    silent, _ = read_description(path / "song.json")
+    stems = ordered({*files, *map(stem_of, silent)} - {MIXTURE})
     if len(stems) < 2:
         raise AudioError(f"{path} has {len(stems)} stems: expected two or more files, a stem each")
     return Track(path.name, subset, path, stems, tuple(files.items()))
-
-
-def _silent(described: Path) -> list[str]:
-    if not described.is_file():
-        return []
-    try:
-        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
-        return [str(name) for name in content.get("silent", [])]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise AudioError(f"{described} cannot be understood: {error}") from error
 
 
 def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:

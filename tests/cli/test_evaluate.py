@@ -163,6 +163,24 @@ def test_bad_options_are_one_sentence(
     assert message in result.stderr
 
 
+def test_a_comparison_of_one_track_is_strict_json(root: Path, tmp_path: Path) -> None:
+    options = ("--baselines", "mixture,mixture-4", "--tracks", "1", "--no-figures")
+    estimates = ("--estimates", root / "test")
+    assert run("eval", "--musdb-root", root, "-o", tmp_path, *estimates, *options).exit_code == 0
+    result = run("compare", "mixture", "mixture-4", "-o", tmp_path, "--json")
+    assert result.exit_code == 0, result.output
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    stems = json.loads(result.stdout, parse_constant=refuse)["stems"]
+    assert len(stems) == 4
+    for each in stems:
+        assert each["gain"]["value"] is not None
+        assert (each["gain"]["low"], each["gain"]["high"]) == (None, None)
+        assert each["verdict"] == "undecided"
+
+
 def test_an_unknown_metric_to_compare_is_refused(tmp_path: Path) -> None:
     result = run("compare", tmp_path, tmp_path, "--metric", "uSDR")
     assert result.exit_code == 1

@@ -367,7 +367,7 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     if as_json:
         stems = [asdict(each) | {"verdict": each.verdict} for each in differences]
         content = {"metric": metric, "a": str(left), "b": str(right), "stems": stems}
-        sys.stdout.write(json.dumps(content, indent=1) + "\n")
+        sys.stdout.write(json.dumps(reports.strict(content), indent=1, allow_nan=False) + "\n")
         return
     out = _stdout()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]

@@ -330,7 +330,7 @@ def to_json(report: EvaluationReport) -> str:
         "published": [asdict(entry) for entry in report.published],
         "notes": report.notes,
     }
-    return json.dumps(_strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
@@ -360,11 +360,12 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
     }
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """What is to become strict JSON, with None for each number that this does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return value

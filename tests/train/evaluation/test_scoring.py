@@ -68,6 +68,14 @@ def test_short_and_long_estimates_are_padded_and_cut() -> None:
     assert np.isnan(found[:, 3]).all()
 
 
+@pytest.mark.parametrize(("samples", "duration"), [(300, 0.3), (RATE, 1.0), (2 * RATE + 5, 1.0)])
+def test_a_frame_is_no_longer_than_the_track(samples: int, duration: float) -> None:
+    found = score(*song(samples), RATE)
+    assert found.duration == duration
+    assert found.values["SDR"].shape == (4, max(1, samples // RATE))
+    assert np.isfinite(found.values["SDR"]).all()
+
+
 def test_median_of_an_unknown_stem_is_nan() -> None:
     assert np.isnan(score(*song(), RATE).median("piano"))
 

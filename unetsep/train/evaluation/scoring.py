@@ -77,7 +77,7 @@ def score(
         Stem name to ``(channels, samples)``; the set is that of the estimates. Estimates
         of another length are cut, or padded with zeros.
     sample_rate
-        In Hz; a frame lasts one second.
+        In Hz; a frame lasts one second, or all of a track that is shorter.
     mode
         One of `MODES`.
     mixture
@@ -125,7 +125,8 @@ def score(
         }
         for name in measures
     }
-    return TrackScores(stems, values, silent_names, leakage=leakage, measures=more)
+    duration = min(window, true.shape[2]) / sample_rate
+    return TrackScores(stems, values, silent_names, duration, leakage, more)
 
 
 def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str, Array]:

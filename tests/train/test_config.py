@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
+import torch
 
 from tests.train.synthetic import MODEL, tiny
 from unetsep.train.config import TrainConfig
@@ -20,3 +22,23 @@ def test_settings_out_of_range_are_named() -> None:
     assert TrainConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="unknown keys"):
         TrainConfig.from_json('{"flavour": 1}')
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["learning_rate", "weight_decay", "muon_size", "gain_db", "coherent_gain_db", "own_share"],
+)
+def test_numbers_are_finite(field: str) -> None:
+    for value in (math.inf, math.nan, -math.inf, -1.0):
+        with pytest.raises(ValueError, match=f"{field}={value!r} is not usable"):
+            tiny(**{field: value})
+
+
+def test_gains_and_seeds_have_bounds() -> None:
+    for field, value in (("gain_db", 60.5), ("coherent_gain_db", 1000.0), ("seed", 2**63)):
+        with pytest.raises(ValueError, match=f"{field}={value} is not usable"):
+            tiny(**{field: value})
+    config = tiny(gain_db=60.0, coherent_gain_db=60.0, seed=2**63 - 1, max_minutes=math.inf)
+    assert TrainConfig.from_json(config.to_json()) == config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)

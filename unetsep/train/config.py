@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ OPTIMIZERS = ("muon", "adamw")
 # Share of a stem that is drawn from ``songs`` and ``pools`` instead of MUSDB18. Extra bass
 # lowers the validation SDR: the extra recordings hold little of it, all synthetic.
 EXTRA_SHARE, EXTRA_BASS = 0.4, 0.15
+# One stem this much louder and another this much softer: the other is silence beside it.
+MAX_GAIN_DB = 60.0
 # Names that recordings have for something else than a stem.
 RESERVED = ("mixture", "unknown", "mean")
 
@@ -83,7 +86,8 @@ class TrainConfig:
     second_share
         For each stem, the probability that a random mix has two recordings of it at once.
     gain_db
-        Each stem's gain is drawn uniformly from plus or minus this many decibels.
+        Each stem's gain is drawn uniformly from plus or minus this many decibels,
+        at most 60.
     coherent_gain_db
         The same for coherent clips; None: as for the others.
     drop_share
@@ -117,7 +121,7 @@ class TrainConfig:
         them), and the last weights are kept instead of the best: the last phase of a model of
         which nothing is to be chosen any more.
     seed
-        Of the initial weights and of every clip.
+        Of the initial weights and of every clip, below 2^63.
     valid_every, log_every
         Steps between validations (and saved checkpoints), and between lines of the log, the
         first of which is that of step 1.
@@ -189,12 +193,12 @@ class TrainConfig:
             "max_minutes": self.max_minutes >= 0,
             "batch_size": self.batch_size > 0,
             "clip_frames": self.clip_frames > 0 and unit,
-            "learning_rate": self.learning_rate > 0,
+            "learning_rate": 0 < self.learning_rate < math.inf,
             "warmup_steps": self.warmup_steps >= 0,
-            "weight_decay": self.weight_decay >= 0,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
             "clip_norm": self.clip_norm > 0,
             "optimizer": self.optimizer in OPTIMIZERS,
-            "muon_size": self.muon_size > 0,
+            "muon_size": 0 < self.muon_size < math.inf,
             "schedule": self.schedule in SCHEDULES,
             "plateau_patience": self.plateau_patience > 0,
             "plateau_factor": 0 < self.plateau_factor < 1,
@@ -204,17 +208,17 @@ class TrainConfig:
             "extra_share": self._are_shares(self.extra_share),
             "second_share": self._are_shares(self.second_share),
             "drop_share": 0 <= self.drop_share < 1,
-            "gain_db": self.gain_db >= 0,
-            "coherent_gain_db": (self.coherent_gain_db or 0) >= 0,
+            "gain_db": 0 <= self.gain_db <= MAX_GAIN_DB,
+            "coherent_gain_db": 0 <= (self.coherent_gain_db or 0) <= MAX_GAIN_DB,
             "varispeed": 0 <= self.varispeed <= 0.3,
             "coherent_varispeed": 0 <= (self.coherent_varispeed or 0) <= 0.3,
             "eq_db": 0 <= self.eq_db <= 24,
             "reverb_share": 0 <= self.reverb_share <= 1,
             "stereo_share": 0 <= self.stereo_share <= 1,
             "drive_share": 0 <= self.drive_share <= 1,
-            "own_share": self.own_share >= 0,
+            "own_share": 0 <= self.own_share < math.inf,
             "part": self.part == "all" or (self.part == "low" and self.model.low_bins > 0),
-            "seed": self.seed >= 0,
+            "seed": 0 <= self.seed < 2**63,
             "valid_every": self.valid_every > 0,
             "log_every": self.log_every > 0,
             "watched": self.watched >= 0,

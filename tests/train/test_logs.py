@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.train.synthetic import MODEL
-from unetsep.train.logs import draw_curves
+from unetsep.train.logs import JsonLinesLogger, draw_curves, read_log
 from unetsep.train.losses import functions as losses
 
 
@@ -44,3 +46,31 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
     (tmp_path / "log.jsonl").write_text("")
     draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
     assert len(drawn[1].axes) == 1
+
+
+def test_damaged_lines_are_left_out_and_good_ones_stay(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    good = b'{"step": 1, "train/l1": 0.5}\n'
+    damaged = b'\xff\xfe{"step": 2}\n12\n[]\nnull\n{"x": 1}\n{"step": null}\n\0\0\0\n'
+    path.write_bytes(good + damaged + b'{"step": 3}\n{"step": 4, "tr')
+    lines = [{"step": 1, "train/l1": 0.5}, {"step": 3}]
+    assert read_log(path) == lines
+    draw_curves(path, tmp_path / "curves.png")
+    JsonLinesLogger(path, first_step=3)
+    assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_a_log_that_cannot_be_written_again_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        JsonLinesLogger(path, first_step=1)
+    assert [line["step"] for line in read_log(path)] == [1, 2]
+    assert list(tmp_path.iterdir()) == [path]

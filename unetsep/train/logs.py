@@ -43,7 +43,7 @@ class JsonLinesLogger(Logger):
         self.path = path
         if is_main_process() and path.exists():
             kept = [line for line in read_log(path) if line["step"] <= first_step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     @property
     def name(self) -> str:
@@ -68,13 +68,21 @@ class JsonLinesLogger(Logger):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; one cut short by a crash is left out."""
+    """Lines of a log; what a crash or a damaged disk left of one is left out.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(line))
-        except ValueError:  # noqa: PERF203
+            content = json.loads(line)
+        except ValueError:
             continue
+        if isinstance(content, dict) and isinstance(content.get("step"), int):
+            lines.append(content)
     return lines
 
 

@@ -97,7 +97,7 @@ def export_run(
     ------
     TrainingError
         If there is nothing to export, half precision cannot hold a weight or changes the SDR
-        by 0.01 dB or more, or a file that describes the run is damaged.
+        by 0.01 dB or more, or a file that describes the run is damaged or missing.
     ValueError
         If there are several networks to name, or the name cannot be one.
     """
@@ -169,6 +169,16 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
         ) from error
 
 
+def _log(run: Path) -> list[dict[str, Any]]:
+    path = run / "log.jsonl"
+    try:
+        return read_log(path)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be used: {error.strerror}; export needs it as unetsep train wrote it"
+        ) from error
+
+
 def _described(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def _described(
         training["data"] = [Path(root).name for root in roots]
     scores: dict[str, Any] = {}
     key = f"valid/{loss}/mean"
-    lines = [line for line in read_log(run / "log.jsonl") if line.get(key) is not None]
+    lines = [line for line in _log(run) if line.get(key) is not None]
     if config.all_songs:  # scores of songs that were trained on are none
         training["steps"] = lines[-1]["step"] if lines else 0
     elif lines:

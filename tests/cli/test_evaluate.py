@@ -148,6 +148,8 @@ def test_a_missing_package_of_the_extra_is_one_sentence(
     ("options", "message"),
     [
         (["--duration", "0"], "--duration must be more than 0"),
+        (["--duration", "nan"], "--duration must be more than 0"),
+        (["--duration", "inf"], "--duration must be more than 0 seconds, and finite, got inf"),
         (["--baselines", "magic"], "no baseline 'magic'"),
         (["-m", "nonsense"], "there is no model 'nonsense'"),
         (["--estimates", "nowhere"], "no folder of estimates"),

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -135,8 +136,10 @@ def run_eval(options: EvalOptions) -> bool:
     """
     settings = options.settings
     settings = replace(settings, measures=choose_measures(settings.measures or ()))
-    if settings.duration is not None and not settings.duration > 0:
-        raise ValueError(f"--duration must be more than 0 seconds, got {settings.duration}")
+    if settings.duration is not None and not 0 < settings.duration < math.inf:
+        raise ValueError(
+            f"--duration must be more than 0 seconds, and finite, got {settings.duration}"
+        )
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
     tracks, name = options.where.find(options.subset, options.tracks)
     methods = options.what.methods({stem for track in tracks for stem in track.stems})

@@ -82,6 +82,7 @@ def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_pa
     )
     assert result.exit_code == 1
     assert "some cannot be scored on 2 of 3 tracks, the first:" in result.stderr
+    assert "1 scores computed, 0 reused" in result.stderr
     assert "2 of 3 scores failed" in result.stderr
     assert "Cy - Instrumental" in result.stderr
 

@@ -161,8 +161,9 @@ def run_eval(options: EvalOptions) -> bool:
     else:
         print_report(report, options.quiet)
     reused = sum(outcome.reused for outcome in outcomes)
+    scored = sum(outcome.scores is not None for outcome in outcomes)
     console.print(
-        f"{len(outcomes) - reused} scores computed, {reused} reused; wrote "
+        f"{scored - reused} scores computed, {reused} reused; wrote "
         f"{', '.join(path.name for path in paths)} to {settings.output}",
         markup=False,
     )

@@ -90,6 +90,16 @@ def test_a_pair_is_a_mixture_and_one_stem(tmp_path: Path) -> None:
     assert outcome.scores.median("vocals") > 0
 
 
+def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
+    write(tmp_path / "song.wav", 1)
+    write(tmp_path / "vox.wav", 2)
+    (tmp_path / "pairs.csv").write_text("mixture,vocals,drums\nsong.wav,vox.wav,\n")
+    (track,) = read_pairs(tmp_path / "pairs.csv")
+    assert track.stems == ("vocals", "drums")
+    assert not read_track(track).references["drums"].any()
+    assert read_track(track).references["vocals"].any()
+
+
 def test_a_stem_that_is_declared_silent_is_not_the_rest(tmp_path: Path) -> None:
     folder = tmp_path / "test" / "a"
     write(folder / "vocals.wav", 1)
@@ -124,6 +134,7 @@ def test_other_audio_of_the_same_length_is_scored_again(tmp_path: Path) -> None:
     [
         ("", "is no list of pairs: .* got no rows"),
         ("mixture\nsong.wav\n", "is no list of pairs: .* got mixture"),
+        ("mixture,vocals,drums\nsong.wav,vox.wav\n", "line 2: there is no cell for drums; leave"),
         ("mixture,vocals\nsong.wav,vox.wav\n", "line 2: there is no file .*song.wav"),
     ],
 )

@@ -7,7 +7,8 @@ There need be no mixture: without ``mixture.<suffix>`` it is the sum of the stem
 ``song.json`` lists under ``"silent"`` need no file.
 
 A list of pairs is a CSV file with a column ``mixture`` and one for each stem, whose paths are
-relative to its folder. With one stem alone the rest is the mixture minus the stem.
+relative to its folder. With one stem alone the rest is the mixture minus the stem. An empty cell
+is a stem that is silent in the song.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     Raises
     ------
     AudioError
-        If it cannot be read, lacks a column, or names a file that is not there.
+        If it cannot be read, lacks a column or a cell, or names a file that is not there.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -110,6 +111,12 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
         )
     tracks = []
     for line, row in enumerate(rows, start=2):
+        short = [name for name in columns if row[name] is None]
+        if short:
+            raise AudioError(
+                f"{path}, line {line}: there is no cell for {short[0]}; leave it empty, with its "
+                "comma, if the stem is silent"
+            )
         files = {name: path.parent / row[name] for name in columns if row[name]}
         missing = [file for file in files.values() if not file.is_file()]
         if missing or MIXTURE not in files:

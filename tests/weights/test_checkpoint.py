@@ -59,14 +59,54 @@ def test_large_running_variances_survive(network: UNet, tmp_path: Path) -> None:
         ({"head__weight": torch.zeros(1)}, "head.weight"),
         ({"head__weight": None}, "head.weight"),
         ({"surprise": torch.zeros(1)}, "surprise"),
+        (
+            {"encoder__0__0__weight": torch.zeros(4, 2, 5, 5, dtype=torch.int32)},
+            "encoder.0.0.weight",
+        ),
+        (
+            {"encoder__0__0__weight": torch.zeros(4, 2, 5, 5, dtype=torch.bool)},
+            "encoder.0.0.weight",
+        ),
+        (
+            {"encoder__0__0__weight": torch.zeros(4, 2, 5, 5, dtype=torch.complex64)},
+            "encoder.0.0.weight",
+        ),
     ],
-    ids=["wrong shape", "missing", "extra"],
+    ids=["wrong shape", "missing", "extra", "integers", "booleans", "complex"],
 )
 def test_tensors_that_do_not_fit_the_config_are_refused(
     file: Path, changes: dict[str, torch.Tensor | None], named: str
 ) -> None:
     with pytest.raises(WeightsError, match=f"does not fit its own config.*'{named}'"):
         build_network(altered(file, **changes), "x")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floats_of_any_width_are_taken(file: Path, dtype: torch.dtype) -> None:
+    weight = torch.full((4, 2, 5, 5), 0.5)
+    network = build_network(altered(file, encoder__0__0__weight=weight.to(dtype)), "x")
+    torch.testing.assert_close(network.state_dict()["encoder.0.0.weight"], weight)
+
+
+def test_numbers_of_a_kind_that_torch_does_not_know_are_refused(file: Path) -> None:
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].replace(b'"I64"', b'"F4" ', 1).replace(b" :", b":")
+    header = header.replace(b'"shape":[]', b'"shape":[16]', 1)  # as many bytes as before
+    with pytest.raises(WeightsError, match="unknown kind 'F4'"):
+        build_network(len(header).to_bytes(8, "little") + header + content[8 + length :], "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_weight_that_is_nan_or_infinite_is_refused(
+    file: Path, value: float, dtype: torch.dtype
+) -> None:
+    """It would separate every song to silence or noise, and nothing would say so."""
+    weight = torch.zeros(4, 2, 5, 5, dtype=dtype)
+    weight[3, 1, 4, 4] = value
+    with pytest.raises(WeightsError, match=r"'encoder\.0\.0\.weight' holds NaN or infinity"):
+        build_network(altered(file, encoder__0__0__weight=weight), "x")
 
 
 def test_an_absurd_config_costs_no_memory(file: Path) -> None:
@@ -79,6 +119,17 @@ def test_an_absurd_config_costs_no_memory(file: Path) -> None:
 def test_a_header_that_claims_to_be_huge_is_refused(file: Path) -> None:
     content = (2**62).to_bytes(8, "little") + file.read_bytes()[8:]
     with pytest.raises(WeightsError, match=r"not a unetsep checkpoint|damaged"):
+        build_network(content, "x")
+
+
+@pytest.mark.parametrize("place", ["header", "config"])
+def test_json_without_end_is_refused(file: Path, place: str) -> None:
+    deep = "[" * 200_000
+    if place == "config":
+        content = save(load(file.read_bytes()), metadata={"config": deep})
+    else:
+        content = len(deep).to_bytes(8, "little") + deep.encode()
+    with pytest.raises(WeightsError, match=r"not a unetsep checkpoint|cannot be used"):
         build_network(content, "x")
 
 

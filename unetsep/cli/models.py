@@ -254,7 +254,8 @@ def verify() -> tuple[list[str], bool]:
     list of str
         A sentence for each model.
     bool
-        Whether none is damaged; damaged downloads are deleted from the cache.
+        Whether all can be read and none is damaged; damaged downloads are deleted from the
+        cache, if that is possible.
     """
     checked = [_verify(entry) for entry in list_models()]
     return [line for line, _ in checked], all(intact for _, intact in checked)
@@ -267,12 +268,19 @@ def _verify(entry: Checkpoint) -> tuple[str, bool]:
         if entry.source:
             return f"{entry.name}: missing, {path} is gone: import it again", False
         return f"{entry.name}: not downloaded", True
-    if hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"{entry.name}: cannot be read: {error.strerror} ({path})", False
+    if hashlib.sha256(content).hexdigest() == entry.sha256:
         return f"{entry.name}: intact", True
     if here:
         cure = "import it again" if entry.source else "install unetsep again"
         return f"{entry.name}: damaged, {path}: {cure}", False
-    hub.remove(path)
+    try:
+        hub.remove(path)
+    except OSError as error:
+        return f"{entry.name}: damaged, and could not be deleted: {error.strerror} ({path})", False
     return f"{entry.name}: damaged, deleted from the cache", False
 
 

@@ -77,17 +77,27 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
-        remove(path)
+        try:
+            remove(path)
+        except OSError as error:
+            outcome = f"could not be deleted: {error.strerror} ({path}); delete it"
+        else:
+            outcome = "was deleted, try again later"
         raise WeightsError(
             f"{entry.file} from {_where(entry)} was damaged or replaced: its SHA-256 is "
-            f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it was deleted, try again "
-            f"later or {by_hand}"
+            f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it {outcome} or {by_hand}"
         )
     return path, content
 
 
 def remove(path: Path) -> None:
-    """Delete a cached file: the blob and the snapshot's link to it."""
+    """Delete a cached file: the blob and the snapshot's link to it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be deleted: a cache that several users share may be read-only.
+    """
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +21,7 @@ from tests.signals import RATE
 from tests.weights.test_model import SPLEETER, STATES, clips, guided, seeded
 from unetsep.cli import main
 from unetsep.config import ModelConfig
+from unetsep.errors import WeightsError
 from unetsep.network.guided import Guided
 from unetsep.network.low_band import network_inputs
 from unetsep.separator import Separator
@@ -126,3 +130,39 @@ def test_a_folder_that_is_missing_is_said_before_the_export(
     told = CliRunner().invoke(main, ["export-onnx", "fast", "-o", str(path)])
     assert told.exit_code == 1
     assert f"there is no folder {path.parent}" in told.output
+
+
+def test_a_folder_as_the_file_is_said_before_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.onnx, "export", None)
+    with pytest.raises(ValueError, match="it is a folder"):
+        export_onnx("fast", tmp_path)
+
+
+def test_the_command_replaces_a_file_only_if_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"precious")
+    exports = []
+    monkeypatch.setattr("unetsep.weights.onnx.export_onnx", lambda *given: exports.append(given))
+    command = ["export-onnx", "fast", "-o", str(path)]
+    told = CliRunner().invoke(main, command)
+    assert told.exit_code == 1
+    assert f"{path} exists already: use --overwrite" in told.output
+    assert exports == []
+    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
+    assert exports == [("fast", path)]
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.with_name("0123.part")))
+
+    monkeypatch.setattr("unetsep.weights.onnx.write_atomically", full)
+    path = tmp_path / "net.onnx"
+    with pytest.raises(WeightsError, match=f"{re.escape(str(path))} cannot be written: No space"):
+        export_onnx(Model(branched()), path)

@@ -292,8 +292,10 @@ def run_import(*, source: Path, name: str | None, band: str, overwrite: bool) ->
     click.echo(f"Imported {entry.name} to {entry.path}; use it with --model {entry.name}")
 
 
-def run_export_onnx(*, model: str, output: Path) -> None:
+def run_export_onnx(*, model: str, output: Path, overwrite: bool) -> None:
     """The ``export-onnx`` command."""
+    if output.is_file() and not overwrite:  # said before the work
+        raise UnetsepError(f"{output} exists already: use --overwrite, or choose another file")
     from ..weights.onnx import export_onnx
 
     try:

@@ -662,6 +662,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 @click.command("export-onnx")
 @click.argument("model", metavar="NAME|PATH")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def export_onnx(**options: Any) -> None:
     """Write a MODEL's network as an ONNX file: magnitudes in, masks out.
 

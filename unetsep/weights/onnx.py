@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import WeightsError
 from ..network.low_band import fine_bins
 from ..storage import write_atomically
 from .model import Model
@@ -58,9 +59,9 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     Raises
     ------
     WeightsError
-        If the model cannot be loaded.
+        If the model cannot be loaded, or the file not be written.
     ValueError
-        If there is no folder for the file.
+        If there is no folder for the file, or it is one.
     ModuleNotFoundError
         Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 
@@ -72,6 +73,8 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     target = Path(path)
     if not target.parent.is_dir():  # said before the work, not after it
         raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
+    if target.is_dir():
+        raise ValueError(f"{target} cannot be written: it is a folder, name a file")
     import onnx
 
     given = model if isinstance(model, Model) else Model.from_pretrained(model)
@@ -106,7 +109,10 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(proto)
-    write_atomically(target, proto.SerializeToString())
+    try:
+        write_atomically(target, proto.SerializeToString())
+    except OSError as error:  # it names a file that is gone already
+        raise WeightsError(f"{target} cannot be written: {error.strerror}") from error
     return target
 
 

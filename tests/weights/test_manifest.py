@@ -11,7 +11,7 @@ from pathlib import Path
 import open_data
 import pytest
 
-from unetsep.cli.models import ModelChoice
+from unetsep.cli.models import ModelChoice, print_models
 from unetsep.config import ModelConfig
 from unetsep.errors import WeightsError
 from unetsep.weights import manifest as manifests
@@ -109,6 +109,81 @@ def test_a_damaged_manifest_says_so(
     manifests.manifest.cache_clear()
     with pytest.raises(WeightsError, match="damaged"):
         manifests.manifest()
+
+
+SOUND = {
+    "name": "mine", "loss": "", "description": "", "file": "mine.safetensors", "repo_id": "",
+    "revision": "", "sha256": "0", "bytes": 1, "config": {}, "licence": "x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"bytes": "abc"}, "bytes of model 'mine' is 'abc', expected a whole number"),
+        ({"bytes": True}, "bytes of model 'mine' is True"),
+        ({"name": 5}, "name of model 5 is 5, expected a text"),
+        ({"file": 5}, "file of model 'mine' is 5"),
+        ({"sha256": None}, "sha256 of model 'mine' is None"),
+        ({"config": None}, "config of model 'mine' is None, expected an object"),
+        ({"config": {"stems": [1]}}, "one of config.stems of model 'mine' is 1"),
+        ({"config": {"guide": []}}, "config.guide of model 'mine'"),
+        ({"scores": []}, r"scores of model 'mine' is \[\]"),
+        ({"scores": {"sdr": {"vocals": "x"}}}, "scores.sdr.vocals of model 'mine' is 'x'"),
+        ({"source": "x"}, "source of model 'mine' is 'x'"),
+        ({"aliases": "abc"}, "aliases of model 'mine' is 'abc', expected a list"),
+        ({"training": {"songs": 5}}, "training.songs of model 'mine' is 5"),
+        ({"training": {"valid_songs": [{}]}}, "one of training.valid_songs of model 'mine'"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_field_of_a_wrong_type_is_named(
+    changes: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "models.json"
+    content = {"default": "", "datasets": {}, "checkpoints": [SOUND]}
+    path.write_text(json.dumps(content))
+    assert read_manifest(path).checkpoints["mine"].bytes == 1
+    path.write_text(json.dumps(content | {"checkpoints": [SOUND | changes]}))
+    with pytest.raises(WeightsError, match=rf"models\.json is damaged \({named}"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"default": 1, "checkpoints": []}, "default is 1"),
+        ({"default": "", "checkpoints": {}}, "checkpoints is {}, expected a list"),
+        ({"default": "", "checkpoints": ["x"]}, "one of checkpoints is 'x'"),
+        ({"default": "", "checkpoints": [{}]}, "'name' is missing"),
+        ({"default": "", "checkpoints": [], "datasets": []}, "datasets is"),
+        (
+            {"default": "", "checkpoints": [], "datasets": {"a": {"songs": "abc"}}},
+            "songs of data set 'a' is 'abc'",
+        ),
+        ([], "the whole is"),
+    ],
+    ids=lambda value: str(value) if not isinstance(value, str) else "",
+)
+def test_a_manifest_of_another_form_is_damage(content: object, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=rf"models\.json is damaged \({named}"):
+        read_manifest(path)
+
+
+def test_a_manifest_of_brackets_without_end_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(WeightsError, match="is damaged"):
+        read_manifest(path)
+
+
+def test_models_without_stems_and_scores_are_listed(tmp_path: Path) -> None:
+    """What a manifest may leave out."""
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps({"default": "", "checkpoints": [SOUND]}))
+    print_models(read_manifest(path))
 
 
 def test_a_missing_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

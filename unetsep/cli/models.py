@@ -148,7 +148,7 @@ def _name(entry: Checkpoint, known: Manifest) -> str:
 
 def _scores(entry: Checkpoint) -> str:
     scores = entry.scores.get("sdr", {})
-    return "/".join(f"{scores[s]:.2f}" for s in entry.config["stems"] if s in scores)
+    return "/".join(f"{scores[s]:.2f}" for s in entry.config.get("stems", ()) if s in scores)
 
 
 def _size(entry: Checkpoint, known: Manifest) -> str:

@@ -6,13 +6,13 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
 from ..storage import locked, open_atomically, user_folder, write_atomically
-from .datasets import DataSet, collect_datasets, refer, resolve
+from .datasets import SONG_LISTS, DataSet, collect_datasets, refer, resolve
 
 PACKAGE = Path(__file__).parent.parent
 BUNDLED = PACKAGE / "checkpoints"
@@ -139,17 +139,69 @@ class Manifest:
         ValueError, KeyError, TypeError, AttributeError
             If it is something else.
         """
-        datasets = {
-            name: DataSet(**(dataset | {"songs": tuple(dataset["songs"])}))
-            for name, dataset in content.get("datasets", {}).items()
-        }
+        _expect(dict, content, "the whole")
+        _expect(str, content["default"], "default")
+        datasets = {}
+        for name, dataset in _expect(dict, content.get("datasets", {}), "datasets").items():
+            _check_fields(DataSet, dataset, f"data set {name!r}")
+            datasets[name] = DataSet(**(dataset | {"songs": tuple(dataset["songs"])}))
         checkpoints = {}
-        for entry in content["checkpoints"]:
+        for entry in _expect(list, content["checkpoints"], "checkpoints"):
+            _expect(dict, entry, "one of checkpoints")
+            _check_fields(Checkpoint, entry, f"model {entry['name']!r}")
             training = resolve(entry.get("training", {}), datasets)
             aliases = tuple(entry.get("aliases", ()))
             entry = entry | {"training": training, "aliases": aliases}
+            _check_parts(entry)
             checkpoints[entry["name"]] = Checkpoint(**entry)
         return cls(content["default"], checkpoints, datasets)
+
+
+# What JSON has for the annotations of `Checkpoint` and `DataSet`, and what to call it.
+_KINDS = {"str": str, "int": int, "dict[str, Any]": dict, "tuple[str, ...]": list}
+_NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
+
+
+def _expect(kind: type, value: Any, place: str) -> Any:
+    """A part of a manifest, which anyone may have edited, if it is of the right kind."""
+    kinds = (int, float) if kind is float else kind
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ValueError(f"{place} is {repr(value)[:60]}, expected {_NAMES[kind]}")
+    return value
+
+
+def _check_fields(described: type[Checkpoint | DataSet], values: Any, place: str) -> None:
+    _expect(dict, values, place)
+    for each in fields(described):
+        if each.name in values:
+            kind = _KINDS[str(each.type)]
+            value = _expect(kind, values[each.name], f"{each.name} of {place}")
+            if kind is list:
+                _check_texts(value, f"{each.name} of {place}")
+
+
+def _check_texts(values: Any, place: str) -> None:
+    for value in _expect(list, values, place):
+        if not isinstance(value, str):  # of thousands of songs
+            _expect(str, value, f"one of {place}")
+
+
+def _check_parts(entry: Mapping[str, Any]) -> None:
+    """What is used of the objects in an entry."""
+    place = f"model {entry['name']!r}"
+    _check_texts(entry["config"].get("stems", []), f"config.stems of {place}")
+    _expect(str, entry["config"].get("guide", ""), f"config.guide of {place}")
+    scores = _expect(dict, entry.get("scores", {}).get("sdr", {}), f"scores.sdr of {place}")
+    for stem, score in scores.items():
+        _expect(float, score, f"scores.sdr.{stem} of {place}")
+    for key in SONG_LISTS:
+        _check_texts(entry["training"].get(key, []), f"training.{key} of {place}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -274,7 +326,9 @@ def read_manifest(path: Path, *, cure: str = "repair it, or name another file") 
         return Manifest()
     try:
         content = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise WeightsError(f"{path} is damaged ({error} is missing): {cure}") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
     for entry in content.checkpoints.values():
         # File names are joined to folders, so they must not lead anywhere else.

@@ -20,12 +20,20 @@ from typing import Any
 
 
 def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What ``unetsep separate`` says about each track, as soon as it is done."""
+    """What ``unetsep separate`` says about each track, as soon as it is done.
+
+    Ends the program if the command failed by itself, not by one of the tracks.
+    """
     command = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet", *words]
+    bad_track = False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         for line in process.stdout:
-            yield json.loads(line)
+            report = json.loads(line)
+            bad_track = bad_track or report["status"] == "error"
+            yield report
+    if process.returncode and not bad_track:
+        raise SystemExit(process.returncode)  # it has said why, on stderr
 
 
 def write_playlist(path: Path, files: Sequence[Path]) -> None:
@@ -38,18 +46,19 @@ def make(crate: Sequence[str], folder: Path, model: str) -> int:
     """Write the stem files and the playlist; returns how many tracks failed."""
     words = ["--format", "stem.mp4", "--skip-existing", "--model", model, "--output", str(folder)]
     words += ["--", *crate]
-    # Several tracks are worked on at a time and end in any order.
-    order = [report["source"] for report in reports(["--dry-run", *words])]
-    made: dict[str, Path] = {}
+    # Several tracks are worked on at a time and end in any order, each with every model.
+    order = [(report["source"], report["model"]) for report in reports(["--dry-run", *words])]
+    made: dict[tuple[str, str], Path] = {}
     failed = 0
     for report in reports(words):
         if report["status"] == "error":
             failed += 1  # the command itself has said why, on stderr
         elif report["stems"]:
-            file = made[report["source"]] = Path(report["stems"]["vocals"])
+            file = Path(report["stems"]["vocals"])
+            made[report["source"], report["model"]] = file
             print(f"{len(made):4d}  {report['status']:7s}  {file.name}", flush=True)
     if made:
-        write_playlist(folder / "stems.m3u8", [made[song] for song in order if song in made])
+        write_playlist(folder / "stems.m3u8", [made[each] for each in order if each in made])
     return failed
 
 
@@ -58,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("crate", nargs="+", help="tracks, folders or m3u playlists")
     parser.add_argument("folder", type=Path, help="where stem files go")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="default", help="one or several: fast,guided")
     options = parser.parse_args()
     failed = make(options.crate, options.folder, options.model)
     raise SystemExit(f"{failed} tracks failed" if failed else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -224,6 +225,31 @@ def test_a_crate_becomes_stem_files_and_a_playlist_in_its_order(
         streams, rate = stempeg.read_stems(str(folder / entry))
         assert len(streams) == 5
         assert rate == RATE
+
+
+def test_the_crate_of_a_model_that_is_not_there_fails_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stem_maker = example("stem_maker")
+    soundfile.write(tmp_path / "song.wav", music(0.5).T, RATE)
+    with pytest.raises(SystemExit) as ended:
+        stem_maker.make([str(tmp_path / "song.wav")], tmp_path / "stems", "nope")
+    assert ended.value.code == 1
+    assert capfd.readouterr().err.count("there is no model 'nope'") == 1
+
+
+def test_a_crate_has_an_entry_for_each_model(
+    tmp_path: Path, tiny_model: Path, need_ffmpeg: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem_maker = example("stem_maker")
+    other = shutil.copy(tiny_model, tmp_path / "other.safetensors")
+    soundfile.write(tmp_path / "song.wav", music(0.5).T, RATE)
+    folder = tmp_path / "stems"
+    assert stem_maker.make([str(tmp_path / "song.wav")], folder, f"{tiny_model},{other}") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+    _, *entries = (folder / "stems.m3u8").read_text("utf-8").splitlines()
+    assert len(set(entries)) == 2
+    assert all((folder / entry).is_file() for entry in entries)
 
 
 def test_the_flask_application_returns_a_zip_of_stems(

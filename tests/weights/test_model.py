@@ -169,9 +169,10 @@ def test_the_whole_model_compiles_as_one_graph(kind: str) -> None:
     torch.testing.assert_close(compiled(waveform), model(waveform), atol=1e-5, rtol=1e-4)
 
 
-def test_a_waveform_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected waveforms \(batch, channels, samples\), got"):
-        Model(seeded(JOINT))(torch.zeros(2, 1000))
+@pytest.mark.parametrize("shape", [(2, 1000), (0, 2, 1000), (1, 0, 1000), (1, 2, 0)], ids=str)
+def test_a_waveform_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected waveforms \(batch, channels, samples\).*, got"):
+        Model(seeded(JOINT))(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["fast", "default"])

@@ -107,8 +107,8 @@ class Model(nn.Module):
         Parameters
         ----------
         waveform
-            ``(batch, channels, samples)``, float32, at `sample_rate`, at any level, of any number
-            of samples from 1 on. Other than two channels are separated one by one.
+            ``(batch, channels, samples)``, float32, at `sample_rate`, at any level, of one or more
+            clips, channels and samples. Other than two channels are separated one by one.
 
         Returns
         -------
@@ -119,11 +119,12 @@ class Model(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is another one.
+            If the shape is another one, or nothing is in it.
         """
-        if waveform.dim() != 3:
+        if waveform.dim() != 3 or 0 in waveform.shape:
             raise ValueError(
-                f"expected waveforms (batch, channels, samples), got {tuple(waveform.shape)}"
+                "expected waveforms (batch, channels, samples), none of them 0, "
+                f"got {tuple(waveform.shape)}"
             )
         samples = waveform.shape[-1]
         spectrum = self.spectrum(waveform)

@@ -74,7 +74,7 @@ def test_the_source_archive_holds_all_that_the_repository_does_but_audio(sdist: 
     assert len(ours) >= 240
     assert ours <= names
     assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= names
-    assert {"pyproject.toml", "constraints.txt", "weights_manifest.json"} <= names
+    assert {"pyproject.toml", "constraints.txt", "weights_manifest.json", "hubconf.py"} <= names
     assert not [name for name in names if name.lower().endswith(tuple(AUDIO_SUFFIXES))]
     assert not [name for name in names if name.startswith((".venv", ".ci", "runs", "demo"))]
 

@@ -137,6 +137,14 @@ def test_the_address_may_come_from_the_environment(
     assert load_network("spleeter-2stems-16khz").config.bins == 1536
 
 
+@pytest.mark.parametrize("host", ["[bad", "host:port", "a host", "host/ü"])
+def test_an_address_that_is_none_is_named(host: str) -> None:
+    result = run("spleeter-4stems", "--url", f"http://{host}")
+    assert result.exit_code == 1
+    assert f"http://{host}/4stems.tar.gz could not be downloaded: " in result.output
+    assert "check the address (--url, UNETSEP_SPLEETER_URL)" in result.output
+
+
 @pytest.mark.parametrize("ranges", [True, False])
 def test_what_broke_off_is_resumed(server: Server, home: Path, ranges: bool) -> None:
     server.cut, server.ranges = 1000, ranges

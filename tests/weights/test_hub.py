@@ -123,6 +123,15 @@ def test_a_refused_connection_is_found_out_at_once(tmp_path: Path) -> None:
     assert float(str(result["took"])) < 5
 
 
+def test_a_folder_that_cannot_be_used_is_not_blamed_on_the_connection(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with server("good") as (address, _):
+        message = str(fetch(tmp_path / "file", address)["error"])
+    assert "free or choose a folder for downloads (HF_HOME; now " in message
+    assert str(tmp_path / "file") in message
+    assert "check the connection" not in message
+
+
 def test_offline_says_so_without_asking_the_network(tmp_path: Path) -> None:
     with server("good") as (address, requests):
         result = fetch(tmp_path, address, HF_HUB_OFFLINE="1")

@@ -9,7 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import BinaryIO
 
@@ -127,6 +127,10 @@ def download(
         if isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
             raise WeightsError(_failure(url, error, partial)) from error
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
+    except (ValueError, InvalidURL) as error:
+        raise WeightsError(
+            f"{url} could not be downloaded: {error}; check the address (--url, {VARIABLE})"
+        ) from error
     except (HTTPException, EOFError) as error:
         raise WeightsError(_failure(url, error, partial)) from error
     _check(path, url, ARCHIVES[archive])

@@ -8,6 +8,7 @@ a single cheap request goes first, and a download that stalls is given up.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import threading
@@ -116,9 +117,14 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
     try:
         return _bounded(entry)
     except Exception as error:  # the boundary: anything may come out of the client
+        cure = (
+            f"free or choose a folder for downloads (HF_HOME; now {cache_folder()})"
+            if _is_of_storage(error)
+            else "check the connection (HTTPS_PROXY, HF_ENDPOINT)"
+        )
         raise WeightsError(
-            f"{entry.file} could not be downloaded from {_where(entry)}: {_reason(error)}; check "
-            f"the connection (HTTPS_PROXY, HF_ENDPOINT), or {by_hand}"
+            f"{entry.file} could not be downloaded from {_where(entry)}: {_reason(error)}; {cure}, "
+            f"or {by_hand}"
         ) from error
     finally:
         logger.setLevel(level)
@@ -164,6 +170,13 @@ def _bounded(entry: Checkpoint) -> Path:
     if isinstance(result[0], Exception):
         raise result[0]
     return result[0]
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether an error is of the folder, not of the connection, whose errors name no file."""
+    return isinstance(error, OSError) and (
+        error.filename is not None or error.errno == errno.ENOSPC
+    )
 
 
 def _reason(error: Exception) -> str:

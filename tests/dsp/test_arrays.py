@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from unetsep.dsp.arrays import LOUDEST, check_finite
+from unetsep.dsp.arrays import LOUDEST, as_signal, check_finite
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e12, -2e12])
@@ -27,3 +27,10 @@ def test_audio_is_checked_without_copies() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < signal.nbytes / 8
+
+
+def test_a_host_that_lets_numpy_raise_may_hand_over_any_level() -> None:
+    with np.errstate(all="raise"):
+        assert as_signal(np.array([1e-60, -1e-42, 0.5, 1e300])).tolist() == pytest.approx(
+            [0.0, -1e-42, 0.5, np.inf]
+        )

@@ -56,7 +56,8 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
         )
     if signal.dtype.kind in "iu" and signal.dtype.itemsize <= MAX_SAMPLE_BYTES:
         return _from_full_scale(signal)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+    # What is too large becomes infinite, which is refused; what is too soft becomes zero.
+    with np.errstate(over="ignore", under="ignore"):
         return signal.astype(np.float32, copy=False)
 
 

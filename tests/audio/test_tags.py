@@ -210,18 +210,26 @@ def test_two_runs_with_tags_give_the_same_bytes(tagged, tiny_separator, tmp_path
         assert (tmp_path / "one" / stem).read_bytes() == (tmp_path / "two" / stem).read_bytes()
 
 
-def test_the_info_chunk_of_a_wav_file_is_read(tmp_path):
-    soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE)
+@pytest.mark.parametrize("form", ["WAV", "RF64"])
+def test_the_info_chunk_of_a_wav_file_is_read(tmp_path, form):
+    soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE, format=form)
     body = b"INFO"
     for name, text in ((b"INAM", b"Hal\xf6\0"), (b"IART", "Béla".encode()), (b"ICRD", b"1999")):
         body += struct.pack("<4sI", name, len(text)) + text + b"\0" * (len(text) % 2)
     content = (tmp_path / "a.wav").read_bytes()
     content += struct.pack("<4sI", b"LIST", len(body)) + body
-    (tmp_path / "a.wav").write_bytes(
-        content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
-    )
+    size = len(content) - 8 if form == "WAV" else 0xFFFF_FFFF  # RF64 has it elsewhere
+    (tmp_path / "a.wav").write_bytes(content[:4] + struct.pack("<I", size) + content[8:])
+    assert content[:4] == (b"RIFF" if form == "WAV" else b"RF64")
     expected = {"title": ("Halö",), "artist": ("Béla",), "date": ("1999",)}
-    assert dict(read_tags(tmp_path / "a.wav").values) == expected
+    tags = read_tags(tmp_path / "a.wav")
+    assert dict(tags.values) == expected
+    assert tags.warnings == ()
+
+
+def test_a_song_in_rf64_without_tags_gives_no_warning(tmp_path):
+    soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE, format="RF64")
+    assert read_tags(tmp_path / "a.wav") == Tags()
 
 
 def test_ape_and_windows_media_tags_are_read(tmp_path, need_ffmpeg):

@@ -158,8 +158,11 @@ def read_tags(path: Path) -> Tags:
     except ImportError:
         return Tags()
     try:
-        if _is_avi(path):  # which mutagen takes for a broken wav
+        form = _riff_form(path)
+        if form == b"RIFFAVI ":  # mutagen takes it for a broken wav, and RF64 as well
             return Tags()
+        if form == b"RF64WAVE":
+            return Tags(_read_info(path))
         file = mutagen.File(path)
         tags = Tags() if file is None or file.tags is None else _read(file)
         return tags or Tags(_read_info(path))
@@ -168,10 +171,11 @@ def read_tags(path: Path) -> Tags:
         return Tags(warnings=(f"the tags of {path} could not be read ({words}): none were copied",))
 
 
-def _is_avi(path: Path) -> bool:
+def _riff_form(path: Path) -> bytes:
+    """What the head of a file says that it is, such as ``RIFFWAVE``."""
     with path.open("rb") as file:
         head = file.read(12)
-    return head[:4] == b"RIFF" and head[8:] == b"AVI "
+    return head[:4] + head[8:]
 
 
 # What a library of tags raises, beside errors of its own, at files that it did not expect.
@@ -274,12 +278,17 @@ def _read_info(path: Path) -> dict[str, tuple[str, ...]]:
     with path.open("rb") as file:
         if file.read(4) not in (b"RIFF", b"RF64"):
             return values
-        at, end = 12, count_bytes(path)
+        at, end, long_size = 12, count_bytes(path), 0
         while at + 8 <= end:
             file.seek(at)
             name, size = struct.unpack("<4sI", file.read(8))
-            if name == b"LIST" and size <= INFO_BYTES and (body := file.read(size))[:4] == b"INFO":
-                values |= dict(_info_entries(body[4:]))
+            if name == b"ds64" and size >= 16:  # of RF64: the sizes that 32 bits do not hold
+                _, long_size = struct.unpack("<QQ", file.read(16))
+            elif name == b"data" and size == 0xFFFF_FFFF:
+                size = long_size
+            elif name == b"LIST" and size <= INFO_BYTES:
+                body = file.read(size)
+                values |= dict(_info_entries(body[4:])) if body[:4] == b"INFO" else {}
             at += 8 + size + size % 2
     return values
 

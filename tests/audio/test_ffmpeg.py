@@ -151,6 +151,13 @@ def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ff
     assert 0 < samples < 3 * RATE
 
 
+@pytest.mark.parametrize("samples", [1, 100, 200, 500])
+def test_a_sound_of_a_few_milliseconds_has_a_length_that_is_unknown(tmp_path, need_ffmpeg, samples):
+    soundfile.write(tmp_path / "a.wav", np.full((samples, 2), 0.1), RATE)
+    path = convert(need_ffmpeg, tmp_path / "a.wav", "a.m4a", "-c:a", "alac")
+    assert read(path).shape == (2, samples)
+
+
 def script(folder: Path, text: str) -> str:
     if os.name == "nt":
         pytest.skip("needs a shell")

@@ -89,7 +89,7 @@ class Tracks:
         Number of streams, pictures on the cover not counted.
     start, duration
         In seconds, of the whole; ``duration`` is None where the container does not state it,
-        and ffmpeg makes a guess, which may be half of it.
+        and ffmpeg makes a guess, which may be half of it, or where it rounds to zero.
     """
 
     audio: tuple[SoundTrack, ...]
@@ -127,7 +127,8 @@ def parse_tracks(text: str) -> Tracks:
     seconds = None
     if duration is not None and "Estimating duration from bitrate" not in text:
         hours, minutes, rest = duration.groups()
-        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+        # Two decimals: what is shorter than 5 ms is of unknown length, not without sound.
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest) or None
     return Tracks(audio, total, float(start[1]) if start else 0.0, seconds)
 
 

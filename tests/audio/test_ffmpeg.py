@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -149,6 +150,39 @@ def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ff
         samples = sum(block.shape[1] for block in reader.blocks())
         assert any("may be cut short" in text for text in reader.warnings)
     assert 0 < samples < 3 * RATE
+
+
+def cut_at(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "track"),
+    [
+        ("a.oga", ["-c:a", "flac"], None),
+        ("a.spx", ["-c:a", "libspeex", "-ar", "32000"], None),
+        ("a.ogg", ["-map", "0", "-map", "0", "-c:a", "libvorbis"], 2),
+    ],
+    ids=["FLAC", "Speex", "second track"],
+)
+def test_an_ogg_stream_without_an_end_that_ffmpeg_reads_is_read_with_a_warning(
+    song, need_ffmpeg, monkeypatch, name, options, track
+):
+    refuse = soundfile.LibsndfileError(1)
+    if track is None:  # some builds of libsndfile read these
+        monkeypatch.setattr(unetsep.audio.reader, "open_streams", Mock(side_effect=refuse))
+    source = song("a.wav", seconds=4)
+    try:
+        path = convert(need_ffmpeg, source, name, *options)
+    except subprocess.CalledProcessError:
+        pytest.skip("this ffmpeg has no such encoder")
+    for share, marked in ((1, True), (0.7, False)):
+        with AudioReader(cut_at(path, share), track=track) as reader:
+            assert sum(block.shape[1] for block in reader.blocks()) > 0
+            marks = [text for text in reader.warnings if "has no end mark" in text]
+        assert bool(marks) != marked
 
 
 @pytest.mark.parametrize("samples", [1, 100, 200, 500])

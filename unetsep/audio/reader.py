@@ -24,6 +24,7 @@ from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
+from .lengths import ogg_is_open
 from .times import as_seconds
 
 READ_FRAMES = 65_536
@@ -256,7 +257,7 @@ def _open(path: Path, track: int | None) -> Decoder:
         reason = str(error.error_string).rstrip(".")
         known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
-            foreign = FfmpegDecoder(path, ffmpeg, reason, track)
+            foreign = _foreign(path, ffmpeg, reason, track)
             if known and not _is_unsupported(path, reason):
                 foreign.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
@@ -281,6 +282,17 @@ def _open(path: Path, track: int | None) -> Decoder:
         ) from error
 
 
+def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegDecoder:
+    """A file that ffmpeg decodes, which says nothing of an Ogg stream that lacks its end."""
+    with path.open("rb") as file:
+        is_ogg = file.read(4) == b"OggS"
+    is_cut = is_ogg and ogg_is_open(path)
+    decoder = FfmpegDecoder(path, ffmpeg, reason, track)
+    if is_cut:
+        decoder.warnings.append(f"{path} has no end mark, as if it was cut off")
+    return decoder
+
+
 def _is_unsupported(path: Path, reason: str) -> bool:
     """Whether libsndfile knows what a file is but not its encoding: 32-bit FLAC, ALAC in caf.
 
@@ -301,7 +313,7 @@ def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:
     """Another sound track than the first of a file that libsndfile reads: Ogg may have several."""
     first.close()
     if (ffmpeg := find_ffmpeg()) is not None:
-        return FfmpegDecoder(path, ffmpeg, "only its first sound track", track)
+        return _foreign(path, ffmpeg, "only its first sound track", track)
     raise AudioError(f"{path} has no sound track {track} that can be read without ffmpeg")
 
 

@@ -265,6 +265,39 @@ def test_mp3_files_joined_by_copying_are_read_to_the_end_with_a_warning(song):
     assert 4 * RATE <= samples <= 4 * RATE + 6 * 1152
 
 
+@pytest.mark.parametrize("lost", [1, 500, 1000])
+def test_a_counted_mp3_that_lacks_its_last_frames_is_read_with_a_warning(song, need_ffmpeg, lost):
+    path = encode(need_ffmpeg, song("a.wav", seconds=4), "b.mp3", "-b:a", "128k")
+    whole = read(path)
+    assert whole.shape[1] == 4 * RATE
+    path.write_bytes(path.read_bytes()[:-lost])
+    with AudioReader(path) as reader:
+        samples = sum(block.shape[1] for block in reader.blocks())
+        (warning,) = reader.warnings
+    assert 3.9 * RATE < samples < 4 * RATE
+    assert "may be cut short" in warning
+    with AudioReader(path, duration=3.5) as reader:
+        assert sum(block.shape[1] for block in reader.blocks()) == 3.5 * RATE
+        assert reader.warnings == []
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 3.3])
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("options", [["-b:a", "64k"], ["-q:a", "4"], None], ids=str)
+def test_a_whole_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, options):
+    source = song("a.wav", seconds=seconds)
+    path = source.with_name("b.mp3")
+    if options is None:
+        audio, _ = soundfile.read(source)
+        soundfile.write(path, audio, rate, format="MP3", subtype="MPEG_LAYER_III")
+    else:
+        path = encode(need_ffmpeg, source, "b.mp3", "-ar", str(rate), *options)
+    for start in (0, seconds / 2):
+        with AudioReader(path, start=start) as reader:
+            assert sum(block.shape[1] for block in reader.blocks()) == reader.frames
+            assert reader.warnings == []
+
+
 def test_tags_behind_an_mp3_are_not_taken_for_audio(song):
     path = song("a.mp3")
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))

@@ -85,7 +85,7 @@ def _full(tensor: Tensor, name: str, label: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     full = tensor.float()
-    # By numpy: 7 ms for the default model and its guide, where torch takes 50 ms, one by one.
+    # By numpy: 7 ms for the default model and its guide, where torch takes several times as long.
     if not np.isfinite(full.numpy()).all():
         raise WeightsError(
             f"{label} is damaged, or its training failed: tensor {name!r} holds NaN or infinity"

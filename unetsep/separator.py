@@ -65,7 +65,7 @@ class Separator:
         `unetsep.network.masks.gated`.
     passes
         How often a song goes through the model, 1 to 4: each time at another pitch, see
-        `unetsep.dsp.passes`. The stems are the means. It takes as many times as long.
+        `unetsep.dsp.passes`. The stems are the means. It takes nearly as many times as long.
 
     Raises
     ------

@@ -88,8 +88,8 @@ passes = click.option(
     type=click.IntRange(1, 4),
     default=1,
     show_default=True,
-    help="Separate this often, each time at another pitch, and average: better, and as many "
-    "times slower.",
+    help="Separate this often, each time at another pitch, and average: better, and "
+    "nearly as many times slower.",
 )
 manifest = click.option("--manifest", type=PATH, help="Add the entries to this file.")
 threads = click.option(

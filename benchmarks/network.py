@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,15 @@ def segment(network: MaskNetwork) -> tuple[torch.Tensor, ...]:
 
 
 @torch.inference_mode()
-def compare(networks: dict[str, MaskNetwork], rounds: int) -> list[dict[str, Any]]:
+def compare(
+    networks: dict[str, MaskNetwork], precisions: Sequence[str], rounds: int
+) -> list[dict[str, Any]]:
     """A row for each network and precision."""
     inputs = {name: segment(network) for name, network in networks.items()}
     counts = {name: operations(network, inputs[name]) for name, network in networks.items()}
     rows = []
-    for precision, dtype in TYPES.items():
+    for precision in precisions:
+        dtype = TYPES[precision]
         libraries = {f"product {at}": run for at, run in enumerate(products(dtype))}
         runs: dict[str, Callable[[], object]] = dict(libraries)
         for name, network in networks.items():
@@ -126,6 +129,7 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", default=["default", "fast"])
+    parser.add_argument("--precision", nargs="+", choices=list(TYPES), default=list(TYPES))
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
@@ -136,7 +140,8 @@ def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     networks = {model_name(each): load_network(each) for each in options.model}
-    rows = compare({**networks, "16 to 512 filters": UNet(REFERENCE).eval()}, options.rounds)
+    networks["16 to 512 filters"] = UNet(REFERENCE).eval()
+    rows = compare(networks, options.precision, options.rounds)
     automatic = choose_precision("auto", torch.device("cpu"))
     print(f"{options.threads} threads; --precision auto computes in {automatic} here")
     for row in rows:

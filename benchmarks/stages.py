@@ -41,7 +41,8 @@ STAGES = {
     "network": ["separator:Separator.estimate"],
     "gate": ["separator:gated"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
-    "masks": ["dsp.passes:SongPass._advance"],
+    # The second is where it was in older checkouts, with which this one may be compared.
+    "masks": ["dsp.passes:SongPass._advance", "dsp.song_stream:SongStream._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
     "encode and write": [
         "dsp.transfer:pack",

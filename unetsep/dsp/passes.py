@@ -8,7 +8,7 @@ Every step takes blocks and gives blocks, so memory does not grow with the song.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -239,19 +239,16 @@ class SongPasses(SongStream):
         self._ready: list[Queue[Tensor]] = [Queue() for _ in passes]
 
     def _push(self, block: Signal) -> Tensor:
-        for song, ready in zip(self._passes, self._ready, strict=True):
-            with song._link.computing():
-                ready.put(song._push(block).cpu())
-        return self._mean()
+        return self._mean(lambda song: song._push(block))
 
     def _finish(self) -> Tensor:
+        return self._mean(lambda song: song._finish())
+
+    def _mean(self, compute: Callable[[SongPass], Tensor]) -> Tensor:
+        """Of what all passes have ready, once each has computed more."""
         for song, ready in zip(self._passes, self._ready, strict=True):
             with song._link.computing():
-                ready.put(song._finish().cpu())
-        return self._mean()
-
-    def _mean(self) -> Tensor:
-        """Of what all passes have ready."""
+                ready.put(compute(song).cpu())
         samples = min(ready.samples for ready in self._ready)
         shape = (self._passes[0].outputs, self.channels, samples)
         mean = torch.zeros(shape, dtype=torch.float32, device=CPU)

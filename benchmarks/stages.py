@@ -41,8 +41,7 @@ STAGES = {
     "network": ["separator:Separator.estimate"],
     "gate": ["separator:gated"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
-    # The second is where it was in older checkouts, with which this one may be compared.
-    "masks": ["dsp.passes:SongPass._advance", "dsp.song_stream:SongStream._advance"],
+    "masks": ["dsp.passes:SongPass._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
     "encode and write": [
         "dsp.transfer:pack",
@@ -52,6 +51,8 @@ STAGES = {
     ],
     "publish": ["audio.stem_files:StemFiles.commit"],
 }
+# Where a stage was in older checkouts, with which this one may be compared.
+PLACES_BEFORE = {"masks": ["dsp.song_stream:SongStream._advance"]}
 spent: dict[str, float] = defaultdict(float)
 local = threading.local()
 
@@ -74,11 +75,11 @@ def timed(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap() -> None:
-    """Count the time of every function of `STAGES` that is there."""
+    """Count the time of every function of `STAGES` and `PLACES_BEFORE` that is there."""
     import importlib
 
     for stage, places in STAGES.items():
-        for place in places:
+        for place in [*places, *PLACES_BEFORE.get(stage, [])]:
             module, _, name = place.partition(":")
             try:
                 owner: Any = importlib.import_module(f"unetsep.{module}")

@@ -87,6 +87,21 @@ def test_passes_are_those_that_a_separator_takes() -> None:
     assert tuple(str(1 + number) for number in range(MAX_PASSES)) == choices.PASSES
 
 
+def test_the_first_model_is_also_offered_with_two_passes() -> None:
+    rows = choices.qualities(list(OFFERS.values()))
+    assert [(row["model"], row["passes"]) for row in rows] == [
+        ("guided", 1),
+        ("guided", 2),
+        ("voice", 1),
+    ]
+    titles = [row["title"] for row in rows]
+    assert titles[1] == f"{titles[0]}, heard twice"
+    assert len(set(titles)) == 3
+    for row in rows:
+        fields = {name: str(row[name]) for name in ("model", "passes")}
+        assert JobChoice.from_fields(fields, OFFERS).passes == row["passes"]
+
+
 def test_every_usual_model_and_every_format_has_plain_words() -> None:
     assert offered_names(()) == ["guided", "fast", "open"]
     assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}

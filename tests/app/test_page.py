@@ -190,9 +190,10 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
 ) -> None:
     screen(page, 390, 844)
     tab_to(page, "Quality")
-    press(page, "\ue015")  # down
-    assert page.find_element("id", "model-words").text.startswith("Almost as good")
-    press(page, "\ue013")
+    words = page.find_element("id", "quality-words")
+    for key, text in (("down", "A little better"), ("down", "Almost as good"), ("up", "A little")):
+        press(page, {"down": "\ue015", "up": "\ue013"}[key])
+        assert words.text.startswith(text)
     tab_to(page, "Parts")
     press(page, "Vocals")
     words = page.find_element("id", "parts-words").text
@@ -203,6 +204,8 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
     until(lambda: states(page).get("My tune") == "Ready")
     assert states(page)["empty.mp3"] == "The file is empty."
+    (job,) = app.queue._jobs.values()
+    assert job.choice.passes == 2
     check_look(page)
     screen(page, 390, 844)
     tab_to(page, "Listen: My tune")

@@ -22,6 +22,10 @@ MODEL_WORDS = {
     "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
     "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
 }
+TWICE = (
+    "{title}, heard twice",
+    "A little better in every part. Takes nearly twice as long.",
+)
 FORMAT_WORDS = {
     "wav": ("WAV", "Full quality, opens everywhere. Large files."),
     "flac": ("FLAC", "Full quality at about half the size of WAV."),
@@ -106,6 +110,23 @@ def offered_names(names: Sequence[str]) -> list[str]:
                 f"unetsep models download {name} first"
             )
     return chosen
+
+
+def qualities(offers: Sequence[ModelOffer]) -> list[dict[str, Any]]:
+    """What the page offers in the order of a list: models, and the first one with two passes.
+
+    Of each there are the name of a model, its number of passes, a title and a description.
+    """
+    rows = [
+        {"model": offer.name, "passes": 1, "title": offer.title, "description": offer.description}
+        for offer in offers
+    ]
+    for offer in offers[:1]:
+        title, description = TWICE
+        title = title.format(title=offer.title)
+        twice = {"model": offer.name, "passes": 2, "title": title, "description": description}
+        rows.insert(1, twice)
+    return rows
 
 
 def formats() -> list[dict[str, str]]:

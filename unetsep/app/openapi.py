@@ -163,7 +163,7 @@ def _form() -> Document:
         | {
             "enum": list(PASSES),
             "default": "1",
-            "description": "As --passes of unetsep separate: better, and as many times slower.",
+            "description": "As --passes of unetsep separate; takes nearly as many times as long.",
         },
         "player": boolean | {"description": "Make the page to hear the stems, too."},
         "wait": boolean | {"description": "Answer with the zip instead of a job."},

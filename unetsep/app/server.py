@@ -30,7 +30,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import UnetsepError
 from ..storage import user_folder
 from ..version import __version__
-from .choices import JobChoice, ModelOffer, flag, formats, offered_names, safe_name
+from .choices import (
+    JobChoice,
+    ModelOffer,
+    flag,
+    formats,
+    offered_names,
+    qualities,
+    safe_name,
+)
 from .folder import WorkFolder
 from .guard import Guard
 from .jobs import MISTAKE, RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
@@ -165,6 +173,7 @@ class Handlers:
         return JSONResponse(
             {
                 "models": [offer.told() for offer in self._offers.values()],
+                "qualities": qualities(list(self._offers.values())),
                 "formats": formats(),
                 "limits": {
                     "upload_bytes": limits.upload_bytes,

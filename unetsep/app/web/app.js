@@ -230,8 +230,8 @@ class App {
     } catch (error) {
       return this.announce(error.message);
     }
-    const { models, formats, limits } = this.choices;
-    this.fill("model", models);
+    const { qualities, formats, limits } = this.choices;
+    this.fill("quality", qualities);
     this.fill("format", formats);
     this.fillParts();
     const size = Math.round(limits.upload_bytes / 1e6);
@@ -246,21 +246,25 @@ class App {
   fill(id, choices) {
     const select = $(id);
     select.replaceChildren(
-      ...choices.map(({ name, title }) => make("option", { value: name, text: title })),
+      ...choices.map(({ name, title }) => make("option", { value: name ?? title, text: title })),
     );
     const say = () => {
       $(`${id}-words`).textContent = choices[select.selectedIndex].description;
     };
     select.onchange = () => {
       say();
-      if (id === "model") this.fillParts();
+      if (id === "quality") this.fillParts();
     };
     say();
   }
 
+  get quality() {
+    return this.choices.qualities[$("quality").selectedIndex];
+  }
+
   /** What a model can make: everything, or one part and the rest. */
   fillParts() {
-    const { stems } = this.choices.models[$("model").selectedIndex];
+    const { stems } = this.choices.models.find(({ name }) => name === this.quality.model);
     const before = $("parts").value;
     const parts = [];
     if (stems.length > 1)
@@ -329,7 +333,8 @@ class App {
   add(files, entries = []) {
     if (!this.choices || !files.length) return;
     const fields = {
-      model: $("model").value,
+      model: this.quality.model,
+      passes: this.quality.passes,
       two_stems: $("parts").value,
       format: $("format").value,
       player: "true",

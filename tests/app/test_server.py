@@ -224,6 +224,13 @@ def test_a_wrong_field_is_an_error_and_leaves_no_job(app: Served, tune: Path) ->
     assert not app.queue._jobs
 
 
+def test_whoever_waits_gets_no_page_that_would_be_gone(app: Served, tune: Path) -> None:
+    answer = app.send(tune, wait="true", player="true")
+    assert answer.status == 422
+    assert answer.json["error"].startswith("choose either wait or player")
+    assert not app.queue._jobs
+
+
 def test_a_full_queue_answers_429_and_says_when_to_come_again(
     app: Served, tune: Path, long_song: Path
 ) -> None:

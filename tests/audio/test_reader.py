@@ -290,3 +290,12 @@ def test_what_is_not_supported_is_not_called_damaged(unsupported, name, monkeypa
     assert told(path) == "" or (name == "a.flac" and "flac of at most 24 bits" in told(path))
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
     assert told(path) == "" or "of a kind that is not supported without ffmpeg" in told(path)
+
+
+def test_what_is_no_mp3_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    path = tmp_path / "page.mp3"
+    path.write_bytes(b"<!doctype html><p>Not found" * 50)
+    with pytest.raises(AudioError) as refused:
+        AudioReader(path)
+    assert "does not exist" not in str(refused.value)
+    assert "ormat not recognised" in str(refused.value)

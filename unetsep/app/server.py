@@ -194,6 +194,8 @@ class Handlers:
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
+            if wait and choice.player:
+                raise ValueError("choose either wait or player: the page is gone with the answer")
             if await request.is_disconnected():  # nobody would ever know the job's name
                 raise cut_off()
         except ValueError as error:

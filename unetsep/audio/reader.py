@@ -257,6 +257,8 @@ def _open(path: Path, track: int | None) -> Decoder:
         if not os.access(path, os.R_OK):
             raise AudioError(f"{path} cannot be opened: permission denied") from error
         reason = str(error.error_string).rstrip(".")
+        if reason.startswith("File does not exist"):  # what is said of no mp3; it does exist
+            reason = "Format not recognised"
         known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
             foreign = _foreign(path, ffmpeg, reason, track)

@@ -19,6 +19,7 @@ from pathlib import Path
 from flask import Flask, Response, request, send_file
 
 import unetsep
+from unetsep.audio.decoder import AUDIO_SUFFIXES
 
 MAX_BYTES = 200 * 1024**2
 
@@ -36,8 +37,9 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
         if upload is None or not upload.filename:
             return {"error": "send the song as the form's field song"}, 400
         with tempfile.TemporaryDirectory() as folder:
-            # Nothing of the client's file name but its suffix reaches the disk.
-            song = Path(folder) / f"song{Path(upload.filename).suffix}"
+            # Nothing of the client's file name reaches the disk but a suffix that we know.
+            suffix = Path(upload.filename).suffix.lower()
+            song = Path(folder) / f"song{suffix if suffix in AUDIO_SUFFIXES else ''}"
             upload.save(song)
             try:
                 with turn:

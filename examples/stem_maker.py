@@ -18,14 +18,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+COMMAND = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet"]
+
+
+def planned(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Tracks and models in the crate's order; what is wrong with them is said by `reports`."""
+    run = subprocess.run(
+        [*COMMAND, "--dry-run", *words], capture_output=True, text=True, encoding="utf-8"
+    )
+    found = map(json.loads, run.stdout.splitlines())
+    return [(report["source"], report["model"]) for report in found]
+
 
 def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
     """What ``unetsep separate`` says about each track, as soon as it is done.
 
     Ends the program if the command failed by itself, not by one of the tracks.
     """
-    command = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet", *words]
-    bad_track = False
+    command, bad_track = [*COMMAND, *words], False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -43,23 +53,26 @@ def write_playlist(path: Path, files: Sequence[Path]) -> None:
 
 
 def make(crate: Sequence[str], folder: Path, model: str) -> int:
-    """Write the stem files and the playlist; returns how many tracks failed."""
+    """Write the stem files and the playlist; returns how many tracks have none."""
     words = ["--format", "stem.mp4", "--skip-existing", "--model", model, "--output", str(folder)]
     words += ["--", *crate]
     # Several tracks are worked on at a time and end in any order, each with every model.
-    order = [(report["source"], report["model"]) for report in reports(["--dry-run", *words])]
+    order = planned(words)
     made: dict[tuple[str, str], Path] = {}
-    failed = 0
+    without: set[str] = set()
     for report in reports(words):
         if report["status"] == "error":
-            failed += 1  # the command itself has said why, on stderr
-        elif report["stems"]:
+            without.add(report["source"])  # the command itself has said why, on stderr
+        elif not report["stems"]:  # another run is working on it
+            without.add(report["source"])
+            print(f"{report['source']}: {report['reason']}", file=sys.stderr)
+        else:
             file = Path(report["stems"]["vocals"])
             made[report["source"], report["model"]] = file
             print(f"{len(made):4d}  {report['status']:7s}  {file.name}", flush=True)
     if made:
         write_playlist(folder / "stems.m3u8", [made[each] for each in order if each in made])
-    return failed
+    return len(without)
 
 
 def main() -> None:
@@ -69,8 +82,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where stem files go")
     parser.add_argument("--model", default="default", help="one or several: fast,guided")
     options = parser.parse_args()
-    failed = make(options.crate, options.folder, options.model)
-    raise SystemExit(f"{failed} tracks failed" if failed else 0)
+    try:
+        without = make(options.crate, options.folder, options.model)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(f"without a stem file: {without}" if without else 0)
 
 
 if __name__ == "__main__":

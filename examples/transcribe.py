@@ -20,7 +20,7 @@ import soxr
 import unetsep
 
 WHISPER_RATE = 16_000
-# Where the voice is softer than this below its loudest second, only leftovers of the band remain.
+# Where the voice is softer than this below its loudest window, only leftovers of the band remain.
 GATE_DB = -40.0
 GATE_SECONDS = 0.5
 
@@ -91,7 +91,10 @@ def main(transcriber: Callable[[str], Transcriber] = whisper) -> None:
     parser.add_argument("--model", default="small", help="whisper's")
     options = parser.parse_args()
     transcribe = transcriber(options.model)  # what is missing is said before the long work
-    samples = voice(options.song, options.start, options.duration)
+    try:
+        samples = voice(options.song, options.start, options.duration)
+    except (ValueError, unetsep.UnetsepError) as error:
+        raise SystemExit(str(error)) from error
     for line in transcribe(samples):
         start, end = line.start + options.start, line.end + options.start
         print(f"{start:7.2f} {end:7.2f}  {line.text}")

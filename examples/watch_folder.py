@@ -2,9 +2,9 @@
 
     python examples/watch_folder.py inbox/ stems/
 
-A song is taken when its size has not changed between two looks, so that copies and downloads are
-complete. Songs whose stems are there are left alone. A bad file is told of once and stops nothing.
-Ctrl-C ends it.
+A song is taken when nothing has been written to it between two looks, so that copies and downloads
+are complete; if it changes later it is taken again. Songs whose stems are there are left alone. A
+bad file is told of once and stops nothing. Ctrl-C ends it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import unetsep
+from unetsep.audio.decoder import AUDIO_SUFFIXES
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"}
+# Bytes, and the time of the last change: some copiers make room for the whole file at first.
+State = tuple[int, int]
 
 
-def sizes(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Audio files of a folder and those below it, with their bytes."""
+def states(folder: Path) -> Iterator[tuple[Path, State]]:
+    """Audio files of a folder and those below it."""
     for parent, _, names in os.walk(folder):  # folders that vanish meanwhile are no error
         for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in AUDIO_SUFFIXES:
                 with contextlib.suppress(OSError):  # it vanished, or is a link to nothing yet
-                    yield path, path.stat().st_size
+                    status = path.stat()
+                    yield path, (status.st_size, status.st_mtime_ns)
 
 
 class Watcher:
@@ -60,27 +63,38 @@ class Watcher:
         if stems.resolve().is_relative_to(inbox.resolve()):
             raise ValueError(f"{stems} lies in {inbox}: its stems would be separated again")
         self.inbox, self.stems, self.separator, self.tell = inbox, stems, separator, tell
-        self._sizes: dict[Path, int] = {}
-        self._done: set[tuple[Path, int]] = set()
+        self._states: dict[Path, State] = {}
+        self._done: dict[Path, State] = {}
+        self._made: set[Path] = set()  # those that have stems
+        self._there = True
 
     def look(self) -> None:
-        """Separate the songs whose size is what it was at the last look."""
-        before = self._sizes
-        self._sizes = dict(sorted(sizes(self.inbox)))
-        for path, size in self._sizes.items():
-            if before.get(path) == size and (path, size) not in self._done:
-                self._done.add((path, size))
-                self._separate(path)
+        """Separate the songs that are what they were at the last look."""
+        there = self.inbox.is_dir()
+        if self._there and not there:
+            self.tell(f"{self.inbox} is gone; waiting for it")
+        before, self._there = self._states, there
+        self._states = dict(sorted(states(self.inbox)))
+        for path, state in self._states.items():
+            if before.get(path) == state != self._done.get(path):
+                changed, self._done[path] = path in self._done, state
+                self._separate(path, changed)
 
-    def _separate(self, path: Path) -> None:
+    def _separate(self, path: Path, changed: bool) -> None:
         target = self.stems / path.parent.relative_to(self.inbox)
+        twins = (each for each in self._made if each.with_suffix("") == path.with_suffix(""))
+        twin = next((each for each in twins if each != path and each.exists()), None)
+        if twin is not None:  # stems would be those of the one or the other
+            self.tell(f"{path.name}: has the name of {twin.name}, whose stems are there: rename it")
+            return
         try:
             report = unetsep.separate_to_files(
-                path, target, model=self.separator, skip_existing=True
+                path, target, model=self.separator, skip_existing=True, overwrite=changed
             )
         except unetsep.UnetsepError as error:
             self.tell(f"{path.name}: {error}")
         else:
+            self._made.add(path)
             if report.status == "ok":
                 self.tell(f"{path.name}: {', '.join(report.stems)} in {report.elapsed:.1f} s")
 
@@ -95,8 +109,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         watcher = Watcher(options.inbox, options.stems, unetsep.Separator(options.model))
-    except ValueError as error:
+    except (ValueError, unetsep.UnetsepError) as error:
         parser.error(str(error))
+    if not options.seconds >= 0:
+        parser.error(f"--seconds must be 0 or more, got {options.seconds:g}")
     print(f"Watching {options.inbox}; Ctrl-C ends it.")
     try:
         while True:

@@ -200,3 +200,5 @@ def test_jobs_of_kubernetes_and_slurm_take_every_shard_once(tmp_path):
         for index in range(first, last + 1)
     ]
     assert shards(["bash", str(CLUSTER / "array.slurm")], tmp_path, tasks) == everything
+    again = [tasks[6] | {"SLURM_ARRAY_TASK_COUNT": "1"}]  # sent alone
+    assert shards(["bash", str(CLUSTER / "array.slurm")], tmp_path, again) == [Shard(7, 20)]

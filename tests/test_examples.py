@@ -163,10 +163,10 @@ def test_what_vanishes_from_a_watched_folder_stops_nothing(
         watcher.look()
     separate = watcher._separate
 
-    def moved(path: Path) -> None:
+    def moved(path: Path, changed: bool) -> None:
         if path == taken:  # after the look, before it is opened
             taken.unlink()
-        separate(path)
+        separate(path, changed)
 
     monkeypatch.setattr(watcher, "_separate", moved)
     watcher.look()
@@ -176,6 +176,55 @@ def test_what_vanishes_from_a_watched_folder_stops_nothing(
     watcher.look()
     watcher.look()
     assert told[2].startswith("link.wav: vocals, drums, bass, other in ")
+
+
+def test_a_watched_song_that_changes_is_taken_again_whatever_its_size(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    watch_folder = example("watch_folder")
+    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
+    inbox.mkdir()
+    song, audio = inbox / "song.aif", music(0.5).T
+    soundfile.write(song, audio, RATE, format="AIFF")
+    content = song.read_bytes()
+    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+
+    def write(part: bytes) -> None:
+        song.write_bytes(part.ljust(len(content), b"\0"))
+
+    write(content[:4000])  # room for the whole file is made at first
+    watcher.look()
+    write(content[:20_000])
+    watcher.look()
+    assert not stems.exists()
+    watcher.look()
+    half = soundfile.read(stems / "song" / "vocals.wav")[0]
+    write(content)
+    watcher.look()
+    watcher.look()
+    whole = soundfile.read(stems / "song" / "vocals.wav")[0]
+    assert len(told) == 2
+    assert not half[-5000:].any()
+    assert whole[-5000:].any()
+
+
+def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_of_once(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    watch_folder = example("watch_folder")
+    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
+    inbox.mkdir()
+    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+    for name in ("a.wav", "a.flac"):
+        soundfile.write(inbox / name, music(0.5).T, RATE)
+    for _ in range(3):
+        watcher.look()
+    assert told[0].startswith("a.flac: vocals")
+    assert told[1:] == ["a.wav: has the name of a.flac, whose stems are there: rename it"]
+    shutil.rmtree(inbox)
+    for _ in range(3):
+        watcher.look()
+    assert told[2:] == [f"{inbox} is gone; waiting for it"]
 
 
 def test_a_watched_folder_that_is_not_there_is_an_error(
@@ -236,6 +285,24 @@ def test_the_crate_of_a_model_that_is_not_there_fails_once(
         stem_maker.make([str(tmp_path / "song.wav")], tmp_path / "stems", "nope")
     assert ended.value.code == 1
     assert capfd.readouterr().err.count("there is no model 'nope'") == 1
+
+
+def test_a_track_that_another_run_works_on_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem_maker = example("stem_maker")
+    done = tmp_path / "stems" / "a.stem.mp4"
+    done.parent.mkdir()
+    busy = {"status": "skipped", "stems": {}, "reason": "another run is working on it"}
+    lines = [
+        {"source": "a.wav", "model": "m", "status": "ok", "stems": {"vocals": str(done)}},
+        {"source": "b.wav", "model": "m"} | busy,
+    ]
+    monkeypatch.setattr(stem_maker, "planned", lambda _: [("b.wav", "m"), ("a.wav", "m")])
+    monkeypatch.setattr(stem_maker, "reports", lambda _: iter(lines))
+    assert stem_maker.make(["a.wav", "b.wav"], done.parent, "m") == 1
+    assert capsys.readouterr().err == "b.wav: another run is working on it\n"
+    assert (done.parent / "stems.m3u8").read_text("utf-8") == "#EXTM3U\na.stem.mp4\n"
 
 
 def test_a_crate_has_an_entry_for_each_model(
@@ -306,3 +373,16 @@ def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.Monk
     ]
     assert sum("<audio" in html for html in sounds) == 2
     assert len(list((tmp_path / "stems").rglob("*.flac"))) == 4
+
+
+@pytest.mark.parametrize("name", ["x." + 300 * "a", "a.mp3\0x", "song", "../a.WAV"])
+def test_the_flask_application_takes_whatever_name_a_song_has(
+    tiny_separator: Separator, name: str
+) -> None:
+    client = example("flask_app").create_app(tiny_separator).test_client()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, music(0.2).T, RATE, format="WAV")
+    buffer.seek(0)
+    answer = client.post("/stems", data={"song": (buffer, name)})
+    assert answer.status_code == 200
+    assert len(zipfile.ZipFile(io.BytesIO(answer.data)).namelist()) == 4

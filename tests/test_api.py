@@ -9,6 +9,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -486,3 +487,22 @@ def test_instrumentals_bit_rates_and_tags_are_as_on_the_command_line(
     assert sizes[1] > 1.5 * sizes[0]
     plain = unetsep.separate_to_files(path, tmp_path / "plain", tags=False, **options)
     assert "TIT2" not in (mutagen.File(plain.stems["no_vocals"]) or {})
+
+
+def test_stems_that_another_run_has_just_made_are_made_again_where_they_are_overwritten(
+    song: Path, tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = unetsep.separate(song, tmp_path / "out", model=tiny_separator)
+    make = unetsep.api._job
+
+    def begun_before(*arguments: object, **options: object) -> object:
+        job = make(*arguments, **options)
+        return replace(job, parts=[replace(part, seen=None) for part in job.parts])
+
+    monkeypatch.setattr(unetsep.api, "_job", begun_before)
+    again = unetsep.separate(song, tmp_path / "out", model=tiny_separator, overwrite=True)
+    assert again.keys() == first.keys()
+    for stem, audio in again.items():
+        np.testing.assert_array_equal(audio, first[stem])
+    with pytest.raises(unetsep.UnetsepError, match="exists already"):
+        unetsep.separate(song, tmp_path / "out", model=tiny_separator)

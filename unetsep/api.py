@@ -271,10 +271,18 @@ def _to_both(
 ) -> tuple[dict[str, Signal], SeparationReport]:
     """Separate one file into files, and into arrays on the way."""
     blocks: list[Signal] = []
-    (report,) = separate_or_raise(job, options, progress, lambda files: StemArrays(blocks, files))
     (part,) = job.parts
-    if not blocks:  # another process has just made them
-        refuse_existing(part.targets)
+    while True:
+        (report,) = separate_or_raise(
+            job, options, progress, lambda files: StemArrays(blocks, files)
+        )
+        if blocks:
+            break
+        # Another run has just made them; whoever overwrites wants them as arrays, too.
+        if not options.overwrite:
+            refuse_existing(part.targets)
+        part = replace(part, seen=part.record.signature)
+        job = replace(job, parts=[part])
     return name_stems(part.separator, options, blocks), report
 
 

@@ -235,7 +235,7 @@ class Separator:
         blocks
             ``(channels, samples)`` or ``(samples,)``, all with the same channels, of any sizes;
             small ones are gathered to half a second. Stems lag up to a segment and these
-            behind; with a Wiener filter 9 s more.
+            behind; with a Wiener filter 9 s more, and with several passes a fifth of all.
         sample_rate
             In Hz, a whole number from 1000 to 1000000.
         stems, two_stems

@@ -74,6 +74,7 @@ def test_stems_that_are_not_there_are_missing_or_incomplete(record, targets, sou
         ({"options": {"stems": ["bass", "drums"], "start": 1.0}}, "was made with start 0.0"),
         ({"options": {**RECIPE.options, "new": 1}}, "was made with new not given"),
         ({"version": "1.1"}, "was made by unetsep 1.0"),
+        ({"version": "1.1", "options": {"new": 1}}, "was made by unetsep 1.0"),
     ],
 )
 def test_another_recipe_is_named(record, targets, source, change, reason):

@@ -128,12 +128,13 @@ class Recipe:
         ours = self.to_dict()
         if [m["sha256"] for m in entry["models"]] != [m["sha256"] for m in ours["models"]]:
             return f"by {'+'.join(model['name'] for model in entry['models'])}"
+        # Before the options, of which another version had others.
+        if entry["unetsep"] != self.version:
+            return f"by unetsep {entry['unetsep']}"
         theirs = entry["options"]
         for name in sorted(theirs.keys() | ours["options"].keys()):
             if theirs.get(name) != ours["options"].get(name):
                 return f"with {name} {_words(theirs.get(name))}"
-        if entry["unetsep"] != self.version:
-            return f"by unetsep {entry['unetsep']}"
         return None
 
 

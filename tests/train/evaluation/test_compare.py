@@ -118,8 +118,9 @@ def test_a_folder_of_several_models_is_refused(base: np.ndarray, tmp_path: Path)
 
 def test_metrics_that_were_not_computed_are_named(base: np.ndarray, tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", base), write(tmp_path / "b", base)
-    with pytest.raises(UnetsepError, match="share no SAR scores"):
-        compare(a, b, "SAR")
+    for metric, option in (("SAR", "--metrics bsseval"), ("si-sdr", "--measures si-sdr")):
+        with pytest.raises(UnetsepError, match=f"no {metric} scores: score both with {option}$"):
+            compare(a, b, metric)
 
 
 def test_a_folder_of_estimates_is_not_taken_for_the_scores_of_its_name(

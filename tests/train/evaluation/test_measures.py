@@ -103,6 +103,22 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
     assert ",lsd-0-250," in (tmp_path / "report.csv").read_text(encoding="utf-8")
 
 
+def test_who_asks_for_more_loses_nothing_that_was_there(root: Path, tmp_path: Path) -> None:
+    tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4")
+    evaluate(tracks, methods, Settings(tmp_path, metrics="bsseval", measures=("si-sdr",)))
+    path = tmp_path / "mixture-4" / "test" / "Ana - One.json"
+    before = results.read(path)[0]
+    for measures in (("lsd-0-250",), ("lsd-2k-8k", "si-sdr")):
+        again = Settings(tmp_path, measures=measures)
+        assert not any(outcome.reused for outcome in evaluate(tracks, methods, again))
+    scores, about = results.read(path)
+    assert about["metrics"] == "bsseval"
+    assert set(scores.measures) == {"si-sdr", "lsd-0-250", "lsd-2k-8k"}
+    assert scores.measures["si-sdr"] == before.measures["si-sdr"]
+    for metric in ("SDR", "ISR", "SIR", "SAR"):
+        np.testing.assert_array_equal(scores.values[metric], before.values[metric])
+
+
 def test_log_wmse_is_the_log_of_the_error_over_the_mixture() -> None:
     """An error that is the mixture at -20 dB has a hundredth of its energy in every band."""
     pytest.importorskip("torch_log_wmse")

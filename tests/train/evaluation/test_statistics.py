@@ -10,6 +10,7 @@ from unetsep.train.evaluation.statistics import Interval, mean_of_medians, track
 
 def test_median_ignores_tracks_without_a_score() -> None:
     found = track_median([1, math.nan, 2, 9])
+    assert track_median([1, -math.inf, 2, 9]) == found
     assert found.value == 2
     assert found.tracks == 3
 

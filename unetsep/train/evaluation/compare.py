@@ -129,10 +129,8 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
             if pairs:
                 differences.append(_difference(stem, pairs, sources, lower=lower))
     if not differences:
-        raise UnetsepError(
-            f"{a} and {b} share no {metric} scores: were both scored with --metrics bsseval, or "
-            f"--measures {metric}?"
-        )
+        option = f"--measures {metric}" if metric in MEASURES else "--metrics bsseval"
+        raise UnetsepError(f"{a} and {b} share no {metric} scores: score both with {option}")
     return differences
 
 

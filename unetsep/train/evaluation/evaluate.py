@@ -249,7 +249,9 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 scored = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
                 there = results.reusable(path, origin, settings.metrics, settings.measures)
-                scores = there or _score(song, method, scored, settings, estimates)
+                asked = settings.metrics, settings.measures
+                mode, measures = results.widened(path, origin, *asked)
+                scores = there or _score(song, method, scored, mode, measures, estimates)
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -257,7 +259,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 outcomes.append(outcome(error=f"{track.path}: {error}"))
                 continue
             if there is None:
-                results.write(path, scores, origin, settings.metrics)
+                results.write(path, scores, origin, mode)
                 # As they would be read from the file, so that a resumed report is the same.
                 scores = results.read(path)[0]
             outcomes.append(outcome(scores=scores, reused=there is not None))
@@ -285,7 +287,8 @@ def _score(
     song: _DecodedOnce,
     method: Method,
     scored: Sources,
-    settings: Settings,
+    mode: str,
+    measures: Sequence[str],
     estimates: dict[str, Signal],
 ) -> TrackScores:
     """Scores in a set; ``estimates`` is filled if it is empty."""
@@ -296,7 +299,7 @@ def _score(
         references(audio, scored),
         regroup(estimates, scored, song.track.stems),
         audio.sample_rate,
-        mode=settings.metrics,
+        mode=mode,
         mixture=audio.mixture,
-        measures=settings.measures,
+        measures=measures,
     )

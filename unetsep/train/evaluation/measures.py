@@ -26,6 +26,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -152,6 +153,12 @@ MEASURES = {
 }
 # What is imported for a measure, to be missed before any work.
 PACKAGES = {"log-wmse": "torch_log_wmse", "2f": "seabass"}
+
+
+def can_measure(name: str) -> bool:
+    """Whether there is such a measure, and the package that it needs."""
+    package = PACKAGES.get(name)
+    return name in MEASURES and (package is None or find_spec(package) is not None)
 
 
 def choose_measures(names: Iterable[str]) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
 from ..data.cache import content_hash
-from .scoring import METRICS, TrackScores
+from .measures import can_measure
+from .scoring import FULL_MODES, METRICS, TrackScores
 from .stem_sets import Sources
 from .tracks import Track
 
@@ -181,13 +182,34 @@ def reusable(
     path: Path, origin: Origin, mode: str, measures: Collection[str] = ()
 ) -> TrackScores | None:
     """Scores that are there already, of the same origin and with all that is asked for."""
+    there = _of_origin(path, origin)
+    if there is None:
+        return None
+    scores, have = there
+    enough = have == mode or (mode == "sdr" and have in FULL_MODES)
+    return scores if enough and set(measures) <= set(scores.measures) else None
+
+
+def widened(
+    path: Path, origin: Origin, mode: str, measures: Collection[str]
+) -> tuple[str, list[str]]:
+    """Mode and measures to score with, so that none is lost that is there of the same origin."""
+    wanted = list(measures)
+    there = _of_origin(path, origin)
+    if there is None:
+        return mode, wanted
+    scores, have = there
+    wanted += [each for each in scores.measures if each not in wanted and can_measure(each)]
+    return have if mode == "sdr" and have in FULL_MODES else mode, wanted
+
+
+def _of_origin(path: Path, origin: Origin) -> tuple[TrackScores, str] | None:
+    """Scores of an origin that are there, and how they were made."""
     if not path.is_file():
         return None
     try:
         scores, about = read(path)
     except UnetsepError:
         return None  # half a file of another program: score again and replace it
-    have = about.get("metrics")
-    enough = have == mode or (mode == "sdr" and have in ("bsseval", "museval"))
-    enough = enough and set(measures) <= set(scores.measures)
-    return scores if enough and about.get("origin") == origin.to_dict() else None
+    same = about.get("origin") == origin.to_dict()
+    return (scores, str(about.get("metrics"))) if same else None

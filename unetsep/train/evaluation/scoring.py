@@ -16,6 +16,7 @@ from .sdr import Array, Signals, frame_sdr, match_length, median, silent_stems
 METRICS = ("SDR", "ISR", "SIR", "SAR")
 # What ``--metrics`` accepts; only the first leaves ISR, SIR and SAR out.
 MODES = ("sdr", "bsseval", "museval")
+FULL_MODES = MODES[1:]
 
 
 @dataclass(frozen=True)

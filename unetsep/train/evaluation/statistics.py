@@ -96,6 +96,7 @@ def _bootstrap(content: bytes, shape: tuple[int, int]) -> Interval:
 
 def _medians(scores: Array) -> Array:
     """Median over axis 1 without NaN: sorting puts those last; NaN where nothing is left."""
+    scores = np.where(np.isfinite(scores), scores, np.nan)
     ordered = np.sort(scores, axis=1)
     count = np.isfinite(scores).sum(axis=1, keepdims=True)
     lower = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=1)

@@ -248,10 +248,13 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 # First, as it needs no hash of the track, whose files may be large.
                 scored = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
-                there = results.reusable(path, origin, settings.metrics, settings.measures)
                 asked = settings.metrics, settings.measures
-                mode, measures = results.widened(path, origin, *asked)
-                scores = there or _score(song, method, scored, mode, measures, estimates)
+                there = results.reusable(path, origin, *asked)
+                if there is None:
+                    mode, measures = results.widened(path, origin, *asked)
+                    scores = _score(song, method, scored, mode, measures, estimates)
+                else:
+                    scores = there
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue

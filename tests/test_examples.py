@@ -319,16 +319,19 @@ def test_a_crate_has_an_entry_for_each_model(
     assert all((folder / entry).is_file() for entry in entries)
 
 
-def test_the_flask_application_returns_a_zip_of_stems(
-    tmp_path: Path, tiny_separator: Separator
-) -> None:
-    client = example("flask_app").create_app(tiny_separator).test_client()
+def flask_stems(separator: Separator, name: str) -> zipfile.ZipFile:
+    """What the Flask application answers to half a second of music of that name."""
+    client = example("flask_app").create_app(separator).test_client()
     buffer = io.BytesIO()
     soundfile.write(buffer, music(0.5).T, RATE, format="WAV")
     buffer.seek(0)
-    answer = client.post("/stems", data={"song": (buffer, "../my song.wav")})
+    answer = client.post("/stems", data={"song": (buffer, name)})
     assert answer.status_code == 200
-    archive = zipfile.ZipFile(io.BytesIO(answer.data))
+    return zipfile.ZipFile(io.BytesIO(answer.data))
+
+
+def test_the_flask_application_returns_a_zip_of_stems(tiny_separator: Separator) -> None:
+    archive = flask_stems(tiny_separator, "../my song.wav")
     assert archive.namelist() == ["vocals.flac", "drums.flac", "bass.flac", "other.flac"]
     for name in archive.namelist():
         assert soundfile.info(io.BytesIO(archive.read(name))).frames == RATE // 2
@@ -379,10 +382,4 @@ def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_flask_application_takes_whatever_name_a_song_has(
     tiny_separator: Separator, name: str
 ) -> None:
-    client = example("flask_app").create_app(tiny_separator).test_client()
-    buffer = io.BytesIO()
-    soundfile.write(buffer, music(0.2).T, RATE, format="WAV")
-    buffer.seek(0)
-    answer = client.post("/stems", data={"song": (buffer, name)})
-    assert answer.status_code == 200
-    assert len(zipfile.ZipFile(io.BytesIO(answer.data)).namelist()) == 4
+    assert len(flask_stems(tiny_separator, name).namelist()) == 4

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from tests.signals import RATE, music
+from unetsep.cli.startup import is_tried
 
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
@@ -178,6 +179,34 @@ def test_the_command_line_postpones_parts_of_torch_which_still_work_when_used() 
         "assert callable(torch.export.export)"
     )
     imported_by(code)
+
+
+def test_torch_is_imported_as_it_is_where_its_release_was_not_tried() -> None:
+    code = (
+        "import sys; from unetsep.cli import startup; startup.TRIED = ((2, 0), (2, 1))\n"
+        "startup.import_torch()\n"
+        "import torch\n"
+        "assert not [part for part in sys.modules.values() if type(part).__name__ == '_Postponed']"
+    )
+    imported_by(code)
+
+
+@pytest.mark.parametrize(
+    ("release", "tried"),
+    [
+        ("2.3.1", False),
+        ("2.4.0", True),
+        ("2.11.0+cpu", True),
+        ("2.15.1.dev20261101", True),
+        ("2.16.0", False),
+        ("3.0.0", False),
+        ("nightly", False),
+    ],
+)
+def test_releases_of_torch_that_were_tried_are_told_by_two_numbers(
+    release: str, tried: bool
+) -> None:
+    assert is_tried(release) == tried
 
 
 def test_public_names_are_all_there() -> None:

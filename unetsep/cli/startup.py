@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,11 @@ POSTPONED = (
     "torch.nn.quantized",
     "torch.nn.quantizable",
 )
+# What a part needs before it, and would have got from one that is postponed: since torch 2.15.
+BEFORE = {"torch.func": "torch.fx"}
+# Releases of torch with which this was tried, from the first to the last. Which part needs which
+# others is torch's to change, so a release that is not known is imported as it is.
+TRIED = ((2, 4), (2, 15))
 
 
 class _Postponed(ModuleType):
@@ -66,6 +72,8 @@ class _Finder:
     def find_spec(
         name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name in BEFORE:
+            import_module(BEFORE[name])
         if name not in POSTPONED:
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -74,12 +82,26 @@ class _Finder:
         return spec
 
 
+def is_tried(release: str) -> bool:
+    """Whether a release of torch, such as ``"2.11.0+cpu"``, is one of `TRIED`."""
+    first, last = TRIED
+    numbers = release.split(".")[:2]
+    return all(map(str.isdecimal, numbers)) and first <= tuple(map(int, numbers)) <= last
+
+
 def import_torch() -> None:
     """Import torch for a process that only separates, and will not compile or trace.
 
     Once torch is imported this does nothing: it is for the command line, not the library.
     """
     if "torch" in sys.modules:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # torch imports it, too
+
+    try:
+        if not is_tried(version("torch")):
+            return
+    except PackageNotFoundError:  # the import says so, or knows a torch that was built in place
         return
     finder = _Finder()
     sys.meta_path.insert(0, finder)

@@ -145,6 +145,22 @@ def test_a_missing_package_of_the_extra_is_one_sentence(
     assert "pip install 'unetsep[train]'" in result.stderr
 
 
+def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch_log_wmse.py").write_text("raise RuntimeError('made for another torch')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch_log_wmse", raising=False)
+    result = run(
+        *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--tracks", "1"),
+        *("--estimates", root / "test", "--baselines", "none", "--measures", "log-wmse"),
+    )
+    assert result.exit_code == 1
+    assert "--measures log-wmse needs torch_log_wmse" in result.stderr
+    assert "made for another torch" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -267,13 +267,22 @@ def _check_place(settings: Settings, figures: bool) -> None:
         importlib.import_module("museval.metrics")
     for measure in settings.measures:
         if measure in PACKAGES:
-            importlib.import_module(PACKAGES[measure])
+            _check_package(measure, PACKAGES[measure])
     if figures:
         importlib.import_module("matplotlib")
     with _writing(settings.output):
         settings.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=settings.output):
             pass
+
+
+def _check_package(measure: str, package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except (RuntimeError, OSError) as error:  # such as a torchaudio of another build than torch
+        raise UnetsepError(
+            f"--measures {measure} needs {package}, which cannot be loaded: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

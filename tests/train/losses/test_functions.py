@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -62,6 +63,17 @@ def test_mel_loss_is_the_squared_difference_of_mel_magnitudes() -> None:
         float(expected), rel=1e-5
     )
     assert filters.shape == (MODEL.bins // 8, MODEL.bins)
+
+
+def test_mel_filters_are_triangles_between_frequencies_at_equal_steps_of_mel() -> None:
+    filters = mel_filters(MODEL, torch.device("cpu")).double().numpy()
+    hertz = np.arange(MODEL.bins) * MODEL.sample_rate / MODEL.n_fft
+    top = 2595 * np.log10(1 + MODEL.bins * MODEL.sample_rate / MODEL.n_fft / 700)
+    corners = 700 * (10 ** (np.linspace(0, top, len(filters) + 2) / 2595) - 1)
+    for left, peak, right, found in zip(corners, corners[1:], corners[2:], filters, strict=False):
+        rising, falling = (hertz - left) / (peak - left), (right - hertz) / (right - peak)
+        expected = np.minimum(rising, falling).clip(min=0)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_perceptual_loss_is_the_difference_of_specific_loudness() -> None:

@@ -187,22 +187,21 @@ def perceptual(
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: ModelConfig, device: torch.device, mels: int = MELS) -> Tensor:
-    """Mel filters over the network's bins, ``(mels, bins)``, by torchaudio."""
-    from torchaudio.functional import melscale_fbanks
+    """Mel filters over the network's bins, ``(mels, bins)``, by librosa: O'Shaughnessy's scale."""
+    from librosa.filters import mel
 
-    top = config.bins * config.sample_rate / config.n_fft
     with warnings.catch_warnings():
         # Narrow low filters may fall between two bins of a short window: they count nothing.
-        warnings.filterwarnings("ignore", "At least one mel filterbank", UserWarning)
-        filters = melscale_fbanks(
-            n_freqs=config.n_fft // 2 + 1,
-            f_min=0.0,
-            f_max=top,
+        warnings.filterwarnings("ignore", "Empty filters", UserWarning)
+        filters = mel(
+            sr=config.sample_rate,
+            n_fft=config.n_fft,
             n_mels=min(mels, config.bins // 8),
-            sample_rate=config.sample_rate,
+            fmax=config.bins * config.sample_rate / config.n_fft,
+            htk=True,
+            norm=None,
         )
-    out: Tensor = filters[: config.bins].T.contiguous().to(device)
-    return out
+    return torch.from_numpy(filters[:, : config.bins]).contiguous().to(device)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ a single cheap request goes first, and a download that stalls is given up.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
 import threading
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +133,17 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
 
 
 def _bounded(entry: Checkpoint) -> Path:
-    """Download in a thread that is left behind when no bytes arrive any more."""
+    """Download in a thread that is left behind when no bytes arrive any more.
+
+    That they do is told by the client's bar, and before its version 1.0, whose bar is not to be
+    chosen, by the file that grows.
+    """
     import huggingface_hub
 
+    get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
     moved = [time.monotonic()]
+    size = 0
 
     base: Any = huggingface_hub.utils.tqdm  # type: ignore[attr-defined]
 
@@ -151,13 +159,8 @@ def _bounded(entry: Checkpoint) -> Path:
             # One request without retries: a hub that is away is found out at once.
             huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER)
             moved[0] = time.monotonic()
-            result.append(
-                Path(
-                    huggingface_hub.hf_hub_download(
-                        entry.repo_id, entry.file, revision=entry.revision, tqdm_class=Bar
-                    )
-                )
-            )
+            bar: Any = {"tqdm_class": Bar} if "tqdm_class" in signature(get).parameters else {}
+            result.append(Path(get(entry.repo_id, entry.file, revision=entry.revision, **bar)))
         except Exception as error:
             result.append(error)
 
@@ -165,11 +168,24 @@ def _bounded(entry: Checkpoint) -> Path:
     worker.start()
     while worker.is_alive():
         worker.join(0.1)
+        before, size = size, _received(entry)
+        if size != before:
+            moved[0] = time.monotonic()
         if time.monotonic() - moved[0] > STALL:
             raise TimeoutError(f"no data for {STALL:.0f} s")
     if isinstance(result[0], Exception):
         raise result[0]
     return result[0]
+
+
+def _received(entry: Checkpoint) -> int:
+    """Bytes in unfinished files of a repository in the client's cache."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = cache_folder() / repo_folder_name(repo_id=entry.repo_id, repo_type="model") / "blobs"
+    with contextlib.suppress(OSError):  # it is finished and gets its name
+        return sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
+    return 0
 
 
 def _is_of_storage(error: Exception) -> bool:

@@ -332,6 +332,29 @@ def test_a_sound_track_may_be_chosen_by_its_number(tmp_path, need_ffmpeg, name, 
     assert loudest(audio) == pitch
 
 
+def test_tracks_count_whatever_their_languages_are_called(tmp_path, need_ffmpeg):
+    languages = ("en-US", "eng,fra", "en (US)")
+    flags = []
+    for index, language in enumerate(languages):
+        flags += [f"-metadata:s:a:{index}", f"language={language}"]
+    sounds = [(440, 0, 3), (880, 0, 3), (1320, 0, 3)]
+    path = video(need_ffmpeg, tmp_path / "a.mkv", *sounds, options=tuple(flags))
+    for track, pitch in enumerate((440, 880, 1320), start=1):
+        assert loudest(read(path, track=track)) == pitch
+    with pytest.raises(AudioError, match=r"there are 3 \(1 en-US, 2 eng,fra, 3 en \(US\)\)"):
+        AudioReader(path, track=4)
+
+
+def test_where_no_track_is_recognised_the_chosen_one_is_read_or_none(
+    tmp_path, need_ffmpeg, monkeypatch
+):
+    path = video(need_ffmpeg, tmp_path / "a.mkv", (440, 0, 3), (880, 0, 3))
+    monkeypatch.setattr(FfmpegDecoder, "_probe", lambda _: "as a later ffmpeg may write it")
+    assert loudest(read(path, track=2)) == 880
+    with pytest.raises(AudioError, match="it has no audio track 3"):
+        AudioReader(path, track=3)
+
+
 def test_a_second_track_of_an_ogg_file_is_read_too(tmp_path, need_ffmpeg):
     path = tmp_path / "a.ogg"
     command = [need_ffmpeg, "-v", "error"]

@@ -64,7 +64,7 @@ class SoundTrack:
     index
         Its number among all streams, from 0.
     language
-        Three letters, empty if unknown.
+        As the file says it, such as ``eng``, ``en-US`` or ``eng,fra``; empty if unknown.
     is_default
         Whether the file says that players should take it.
     text
@@ -115,7 +115,7 @@ class Tracks:
 
 def parse_tracks(text: str) -> Tracks:
     """Tracks and times from what ``ffmpeg -i FILE`` writes."""
-    lines = re.findall(r"^ *Stream #0:(\d+)(?:\[\w+\])?(?:\((\w+)\))?: (\w+): (.*)", text, re.M)
+    lines = re.findall(r"^ *Stream #0:(\d+)(?:\[\w+\])?(?:\((.*?)\))?: (\w+): (.*)", text, re.M)
     audio = tuple(
         SoundTrack(int(index), "" if language == "und" else language, "(default)" in line, line)
         for index, language, kind, line in lines
@@ -176,7 +176,7 @@ class FfmpegDecoder:
     HEADER = struct.Struct(">4s5I")
 
     def __init__(self, path: Path, ffmpeg: str, reason: str, track: int | None = None) -> None:
-        self._path, self._ffmpeg, self._reason = path, ffmpeg, reason
+        self._path, self._ffmpeg, self._reason, self._track = path, ffmpeg, reason, track
         self._process: subprocess.Popen[bytes] | None = None
         # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
@@ -190,7 +190,8 @@ class FfmpegDecoder:
                 count = len(tracks.audio)
                 there = f"there are {count} ({tracks})" if count > 1 else "there is one"
                 raise AudioError(f"{path} has no sound track {track}: {there}")
-            self._stream = "0:a:0" if taken is None else f"0:{taken.index}"
+            # Where no track is recognised, ffmpeg finds it, or says that there is none.
+            self._stream = f"0:a:{(track or 1) - 1}" if taken is None else f"0:{taken.index}"
             self._begin()
             if track is None and taken is not None and len(tracks.audio) > 1:
                 self._tell_choice(tracks, taken)
@@ -330,7 +331,7 @@ class FfmpegDecoder:
         lines = self._said().splitlines()
         said = lines[-1].replace(f"file:{self._path}", "").strip(": ") if lines else "no message"
         if any("matches no streams" in line for line in lines):
-            said = "it has no audio track"
+            said = "it has no audio track" + (f" {self._track}" if self._track else "")
         if "unimplemented" in self._reason:
             raise AudioError(
                 f"{self._path} holds audio of a kind that neither libsndfile nor this ffmpeg "

@@ -58,6 +58,16 @@ def test_a_length_that_ffmpeg_guesses_from_the_bit_rate_is_none(song, need_ffmpe
         assert reader.warnings == []
 
 
+def test_a_tag_is_not_taken_for_the_length(song, need_ffmpeg):
+    source = song("a.wav", seconds=2)
+    tag = "comment=Mix\nDuration: 0:00:01, start: 7\nEstimating duration from bitrate, or so"
+    path = convert(need_ffmpeg, source, "a.m4a", "-metadata", tag)
+    with AudioReader(path, start=1.5) as reader:
+        assert reader.info.frames == pytest.approx(2 * RATE, abs=4096)
+        assert sum(block.shape[1] for block in reader.blocks()) > 0.4 * RATE
+        assert reader.warnings == []
+
+
 @pytest.mark.parametrize(
     ("codec", "depth"), [("alac", "16"), ("pcm_s32be", "32"), ("pcm_f64le", "64f")]
 )

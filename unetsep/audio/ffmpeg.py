@@ -122,10 +122,12 @@ def parse_tracks(text: str) -> Tracks:
         if kind == "Audio"
     )
     total = sum("(attached pic)" not in line for *_, line in lines)
-    duration = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
-    start = re.search(r"Duration: .*start: (-?[\d.]+)", text)
+    # Tags come first and may hold any words; ffmpeg indents them further.
+    duration = re.search(r"^  Duration: (\d+):(\d+):([\d.]+)", text, re.M)
+    start = re.search(r"^  Duration: .*start: (-?[\d.]+)", text, re.M)
+    is_guess = re.search(r"^\[.*\] Estimating duration from bitrate", text, re.M)
     seconds = None
-    if duration is not None and "Estimating duration from bitrate" not in text:
+    if duration is not None and not is_guess:
         hours, minutes, rest = duration.groups()
         # Two decimals: what is shorter than 5 ms is of unknown length, not without sound.
         seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest) or None

@@ -13,6 +13,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 MAX_STEMS = 64
 # Channels of a song; what has more is an array the wrong way round, or a damaged header.
 MAX_CHANNELS = 64
+# In Hz; a lower rate was meant in kHz, or is a damaged header.
+MIN_RATE = 1000
 # Samples beyond this are damage, not audio: sums of squares in the signal path would overflow.
 LOUDEST = 1e12
 # Far beyond what is useful, but what a file from elsewhere may not exceed: its config must

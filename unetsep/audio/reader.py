@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..config import LOUDEST, MAX_CHANNELS
+from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 from ..errors import AudioError
 from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
@@ -322,9 +322,10 @@ def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:
 
 
 def _check_header(path: Path, info: AudioInfo) -> None:
-    if not 1000 <= info.sample_rate <= 1_000_000:
+    if not MIN_RATE <= info.sample_rate <= MAX_RATE:
         raise AudioError(
-            f"{path} claims a sample rate of {info.sample_rate} Hz: expected 1000 to 1000000"
+            f"{path} claims a sample rate of {info.sample_rate} Hz: "
+            f"expected {MIN_RATE} to {MAX_RATE}"
         )
     if not 1 <= info.channels <= MAX_CHANNELS:
         raise AudioError(f"{path} claims {info.channels} channels: expected 1 to {MAX_CHANNELS}")

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE
+from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 if TYPE_CHECKING:
     import torch
 
 Signal = npt.NDArray[np.float32]
-MIN_RATE = 1000
 # Of integers that are samples; longer ones come from lists.
 MAX_SAMPLE_BYTES = 4
 

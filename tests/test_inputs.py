@@ -225,6 +225,36 @@ def test_a_playlist_without_songs_is_an_error(tmp_path):
     assert song.error == f"{tmp_path / 'list.m3u'} is a playlist without songs"
 
 
+def test_a_playlist_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
+    touch(tmp_path / "list.m3u", tmp_path / "a.wav")
+    read_bytes = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "list.m3u":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    found = find_inputs([tmp_path / "list.m3u", tmp_path / "a.wav"], tmp_path / "out")
+    assert [(song.track, song.error) for song in found] == [
+        ("list", f"{tmp_path / 'list.m3u'} cannot be read: Permission denied"),
+        ("a", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["b\0c.wav", "http://b\0/c.wav", "b" * 300, "sub\\" + "b" * 300],
+    ids=["zero", "url", "long", "windows"],
+)
+def test_a_name_in_a_playlist_that_no_file_can_have_stops_no_other(tmp_path, name):
+    touch(tmp_path / "a.wav", tmp_path / "sub/c.wav")
+    (tmp_path / "list.m3u").write_text(f"{name}\na.wav\n")
+    bad, good = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert name[-9:].replace("\0", "\ufffd") in bad.error
+    assert (good.track, good.error) == ("a", None)
+
+
 def test_playlists_in_folders_are_passed_over(tmp_path):
     touch(tmp_path / "in/a.mp3", tmp_path / "in/list.m3u")
     assert [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")] == ["a"]

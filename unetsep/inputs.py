@@ -56,8 +56,8 @@ def find_inputs(
     Hidden files and what lies under ``output_dir`` are passed over in folders, and so is what
     has no suffix of audio. Folders that are linked are searched once, under the link's name
     unless they lie in the folder themselves. Where ``output_dir`` itself is searched, or a folder
-    in it, the stems there are no songs. Paths that do not exist, folders that cannot be
-    read and folders without audio become inputs with an error: they must not stop the others.
+    in it, the stems there are no songs. Paths that do not exist, folders and playlists that cannot
+    be read and those without audio become inputs with an error: they must not stop the others.
 
     Parameters
     ----------
@@ -111,11 +111,15 @@ def _problem(path: Path) -> str | None:
 
 def _playlist(path: Path) -> list[Input]:
     """The songs that a playlist names, as they follow each other."""
-    raw = as_utf8(path.read_bytes())
+    try:
+        raw = as_utf8(path.read_bytes())
+    except OSError as error:
+        return [Input(path, path.stem, f"{path} cannot be read: {error.strerror}")]
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # of programs from before UTF-8
         text = raw.decode("cp1252", "replace")
+    text = text.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     names = [line.strip() for line in text.splitlines()]
     return [_listed(path, name) for name in names if name and not name.startswith("#")]
 
@@ -135,9 +139,11 @@ def _listed(playlist: Path, name: str) -> Input:
         problem = f"{playlist} names a URL, {name}: download it first"
         return Input(Path(name), _track(Path(Path(name).name)), problem)
     path = playlist.parent / name
-    if "\\" in name and not path.exists():  # written on Windows
+    problem = _problem(path)
+    if problem and "\\" in name:  # written on Windows
         path = playlist.parent / name.replace("\\", "/")
-    return Input(path, _track(Path(path.name)), _problem(path))
+        problem = _problem(path)
+    return Input(path, _track(Path(path.name)), problem)
 
 
 class _Search:

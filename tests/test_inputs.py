@@ -219,6 +219,18 @@ def test_playlists_of_windows_are_read(tmp_path, encoding):
     ]
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\u3000"])
+def test_lines_of_playlists_end_where_programs_end_them(tmp_path, character):
+    names = [f"x{character}y.wav", f"{character}z.wav"]
+    try:
+        touch(*(tmp_path / name for name in names))
+    except OSError:
+        pytest.skip("no such names here")
+    (tmp_path / "list.m3u").write_bytes("\r".join(f" {name}\t" for name in names).encode())
+    found = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert [(song.path.name, song.error) for song in found] == [(name, None) for name in names]
+
+
 def test_a_playlist_without_songs_is_an_error(tmp_path):
     (tmp_path / "list.m3u").write_text("#EXTM3U\n")
     (song,) = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")

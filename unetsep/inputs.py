@@ -120,7 +120,8 @@ def _playlist(path: Path) -> list[Input]:
     except UnicodeDecodeError:  # of programs from before UTF-8
         text = raw.decode("cp1252", "replace")
     text = text.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
-    names = [line.strip() for line in text.splitlines()]
+    # Not splitlines: to it characters end lines that names may hold, such as U+2028.
+    names = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
     return [_listed(path, name) for name in names if name and not name.startswith("#")]
 
 

@@ -205,7 +205,24 @@ def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
     ]
     assert [bool(song.error) for song in found] == [False, False, False, True, True]
     assert found[3].error == f"{tmp_path / 'music/gone.mp3'} does not exist"
-    assert found[4].error == f"{playlist} names a URL, http://x.org//y.mp3: download it first"
+    assert found[4].error == (
+        f"{playlist} names a URL, http://x.org//y.mp3: name it on the command line, or download it"
+    )
+
+
+@pytest.mark.parametrize("start", ["file://", "FILE://localhost"])
+def test_urls_of_files_in_playlists_are_their_paths(tmp_path, start):
+    name = "caf\u00e9 100% #1?.wav"
+    try:
+        touch(tmp_path / name)
+    except OSError:
+        pytest.skip("no such names here")
+    url = (tmp_path / name).as_uri().replace("file://", start)
+    (tmp_path / "list.m3u").write_text(f"{url}\nfile:///%00/%FF.wav\nfile://server/a.wav")
+    found = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert (found[0].path, found[0].error) == (tmp_path / name, None)
+    assert found[1].path == Path("/\ufffd/\udcff.wav")
+    assert "names a URL, file://server/a.wav" in found[2].error
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-32"])

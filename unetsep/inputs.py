@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES
 from .audio.tags import Tags
@@ -16,6 +17,8 @@ from .audio.tags import Tags
 PLAYLISTS = (".m3u", ".m3u8")
 # Of two letters at least: C:/song.wav is no URL.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Of a file on this machine; what follows is its path, in which % begins the number of a byte.
+FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
 STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
 # Which files are stems, by a folder and all names in it.
 OutputsIn = Callable[[Path, Sequence[str]], Set[Path]]
@@ -119,7 +122,6 @@ def _playlist(path: Path) -> list[Input]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # of programs from before UTF-8
         text = raw.decode("cp1252", "replace")
-    text = text.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     # Not splitlines: to it characters end lines that names may hold, such as U+2028.
     names = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
     return [_listed(path, name) for name in names if name and not name.startswith("#")]
@@ -136,9 +138,14 @@ def as_utf8(raw: bytes) -> bytes:
 
 
 def _listed(playlist: Path, name: str) -> Input:
+    if local := FILE_URL.match(name):
+        name = unquote(name[local.end() :], errors="surrogateescape")
+        if os.name == "nt":
+            name = re.sub(r"^/(?=[A-Za-z]:)", "", name)
+    name = name.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     if URL.match(name):
-        problem = f"{playlist} names a URL, {name}: download it first"
-        return Input(Path(name), _track(Path(Path(name).name)), problem)
+        why = f"{playlist} names a URL, {name}: name it on the command line, or download it"
+        return Input(Path(name), _track(Path(Path(name).name)), why)
     path = playlist.parent / name
     problem = _problem(path)
     if problem and "\\" in name:  # written on Windows

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import inspect
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,51 @@ def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path)
     songs = find_inputs([tmp_path], tmp_path / "out")
     assert [song.track for song in songs] == ["a", "b", "sub/c", "sub/deep/d"]
     assert not any(song.error for song in songs)
+
+
+def test_folders_may_lie_deeper_than_functions_may_call_each_other(tmp_path):
+    deep = "d/" * 200
+    touch(tmp_path / deep / "b.wav", tmp_path / "d/a.wav", tmp_path / "e/c.wav")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 120)
+    try:
+        songs = find_inputs([tmp_path], tmp_path / "out")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert [song.track for song in songs] == ["d/a", f"{deep}b", "e/c"]
+
+
+class CountedEntry:
+    """What a folder holds; counts how often one is compared with another."""
+
+    comparisons = 0
+
+    def __init__(self, entry: os.DirEntry[str]) -> None:
+        self.name, self.path, self.is_symlink = entry.name, entry.path, entry.is_symlink
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __eq__(self, other: object) -> bool:
+        type(self).comparisons += 1
+        return self is other
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+
+def test_files_of_a_large_folder_are_not_compared_with_each_other(tmp_path, monkeypatch):
+    touch(*(tmp_path / f"{index}.wav" for index in range(100)), tmp_path / "sub/a.wav")
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def counted(path):
+        with scandir(path) as listing:
+            yield [CountedEntry(entry) for entry in listing]
+
+    monkeypatch.setattr(unetsep.inputs.os, "scandir", counted)
+    assert len(find_inputs([tmp_path], tmp_path / "out")) == 101
+    assert CountedEntry.comparisons <= 101
 
 
 def test_a_file_that_is_named_twice_is_separated_once(tmp_path):

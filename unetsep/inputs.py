@@ -6,7 +6,7 @@ import codecs
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -185,45 +185,61 @@ class _Search:
 
     def inputs(self) -> list[Input]:
         """All of them in order: what lies there first, then what is linked."""
-        inputs = self._folder(self._root)
+        inputs = self._tree(self._root)
         while self._links:
             link = self._links.pop(0)
             if real_path(self._root).is_relative_to(real_path(link)):
                 self._left_out(link)  # the folder itself, or one that it lies in
             else:
-                inputs += self._folder(link)
+                inputs += self._tree(link)
         songs = [file for file in inputs if _in_real_folder(file.path) not in self._stems]
         self.has_stems = len(songs) < len(inputs)
         return songs
 
-    def _folder(self, folder: Path) -> list[Input]:
+    def _tree(self, top: Path) -> list[Input]:
+        """The songs in a folder and all below: its own, then those of each folder in it."""
+        inputs: list[Input] = []
+        # Folders may lie deeper than calls may: each has its search here, on hold for those in it.
+        searches = [self._folder(top, inputs)]
+        while searches:
+            inner = next(searches[-1], None)
+            if inner is None:
+                searches.pop()
+            else:
+                searches.append(self._folder(inner, inputs))
+        return inputs
+
+    def _folder(self, folder: Path, inputs: list[Input]) -> Iterator[Path]:
+        """Add the songs of one folder, and yield the folders in it that are to be searched."""
         real = real_path(folder)
         is_output = real.is_relative_to(self._output_dir)
         if real in self._searched or (is_output and not self._is_output):
-            return []
+            return
         self._searched.add(real)
         try:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             track = folder.relative_to(self._root).as_posix()
-            return [Input(folder, track, f"{folder} cannot be read: {error.strerror}")]
+            inputs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
+            return
         if self._is_output:
             stems = self._outputs_in(folder, [entry.name for entry in entries])
             self._stems.update(map(_in_real_folder, stems))
-        files = [entry for entry in entries if not os.path.isdir(entry)]  # noqa: PTH112 (no errors)
-        inputs = [self._input(folder / entry.name) for entry in files if self._is_audio(entry)]
+        folders = []
         for entry in entries:
+            if os.path.isdir(entry):  # noqa: PTH112 (no errors)
+                folders.append(entry)
+            elif self._is_audio(entry):
+                inputs.append(self._input(folder / entry.name))
+        for entry in folders:
             path = folder / entry.name
-            if entry in files:
-                continue
             if entry.name.startswith("."):
                 self._left_out(path)
             elif entry.is_symlink():
                 self._links.append(path)
             else:
-                inputs += self._folder(path)
-        return inputs
+                yield path
 
     def _is_audio(self, entry: os.DirEntry[str]) -> bool:
         suffix = Path(entry.name).suffix.lower()

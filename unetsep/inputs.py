@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES
@@ -88,7 +88,7 @@ def find_inputs(
                 Input(path, path.name, STEMS_ALONE.format(path) if search.has_stems else message)
             ]
         else:
-            found = [Input(path, _track(Path(path.name)), problem)]
+            found = [Input(path, track_name(Path(path.name)), problem)]
         for file in found:
             inputs.setdefault((real_path(file.path), file.track), file)
     return list(inputs.values())
@@ -145,13 +145,13 @@ def _listed(playlist: Path, name: str) -> Input:
     name = name.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     if URL.match(name):
         why = f"{playlist} names a URL, {name}: name it on the command line, or download it"
-        return Input(Path(name), _track(Path(Path(name).name)), why)
+        return Input(Path(name), track_name(Path(Path(name).name)), why)
     path = playlist.parent / name
     problem = _problem(path)
     if problem and "\\" in name:  # written on Windows
         path = playlist.parent / name.replace("\\", "/")
         problem = _problem(path)
-    return Input(path, _track(Path(path.name)), problem)
+    return Input(path, track_name(Path(path.name)), problem)
 
 
 class _Search:
@@ -249,7 +249,7 @@ class _Search:
         return audio
 
     def _input(self, path: Path) -> Input:
-        return Input(path, _track(path.relative_to(self._root)))
+        return Input(path, track_name(path.relative_to(self._root)))
 
 
 def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:
@@ -292,6 +292,7 @@ def count_kinds(paths: Iterable[Path]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
-def _track(relative: Path) -> str:
+def track_name(relative: PurePath) -> str:
+    """What the output of a song is called, by its path from the folder that was given on."""
     # Not with_name: it refuses what remains of names such as "..wav".
     return "/".join((*relative.parts[:-1], relative.stem))

@@ -28,7 +28,7 @@ from ..audio.staging import PREFIX
 from ..audio.tags import Tags
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
-from ..inputs import STEMS_ALONE, Input
+from ..inputs import STEMS_ALONE, Input, track_name
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, Record, SourceFile, parse_entries
 from .songs import Job, Part, Shared
@@ -391,16 +391,17 @@ class Spool:
             why = f"{public_url(url)} does not exist"
         except UnetsepError as error:
             why = str(error)
-        return [self.input(url, _track(last_name(url)), why)]
+        return [self.input(url, track_name(PurePosixPath(last_name(url))), why)]
 
     def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
+        track = track_name(PurePosixPath(last_name(url)))
         folder = url.endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
-            return [self.input(url, _track(last_name(url)))]
+            return [self.input(url, track)]
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
-            return [self.input(url, _track(last_name(url)))]
+            return [self.input(url, track)]
         top = store.url if store.scheme in READ_ONLY else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         outputs = _outputs(store, found) if store.place_in(stems) is not None else set()
@@ -419,12 +420,12 @@ class Spool:
             if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
                 left_out(Path(inner))
             else:
-                songs.append(self.input(full, _track(inner)))
+                songs.append(self.input(full, track_name(name)))
         if not songs:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
             if outputs.intersection(found):
                 message = STEMS_ALONE.format(store.url)
-            return [self.input(url, _track(last_name(url)), message)]
+            return [self.input(url, track, message)]
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:
@@ -535,9 +536,3 @@ def _outputs(store: Store, paths: Iterable[str]) -> set[str]:
         for entry in parse_entries(content or b"")
         for output in entry["outputs"]
     }
-
-
-def _track(inner: str) -> str:
-    """The name of a song as `Input` has it."""
-    path = PurePosixPath(inner)
-    return "/".join((*path.parts[:-1], path.stem))

@@ -51,6 +51,15 @@ def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
     assert [each["path"] for each in read_log(path)] == ["/x"]
 
 
+def test_a_line_that_a_run_could_not_end_takes_no_further_one_with_it(tmp_path):
+    path = write(tmp_path / "a", line("/x", "error", "1"))
+    with path.open("ab") as file:  # as on a full disk
+        file.write(b'{"schema": 1, "pa')
+    write(path, line("/y", "error", "2"), line("/z", "error", "3"))
+    assert [each["path"] for each in read_log(path)] == ["/x", "/y", "/z"]
+    assert len(path.read_bytes().splitlines()) == 4
+
+
 @pytest.mark.parametrize("name", ["path", "source", "track", "status", "ended", "reports"])
 @pytest.mark.parametrize(
     "change", [lambda line, name: line.pop(name), lambda line, name: line.update({name: 5})]

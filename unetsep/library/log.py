@@ -39,6 +39,8 @@ def log_path(folder: Path) -> Path:
 class RunLog:
     """A log that is being written; what another run wrote to the file stays in front.
 
+    A line that another run could not end is ended, so that it takes no further one with it.
+
     Parameters
     ----------
     path
@@ -58,8 +60,11 @@ class RunLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # ASCII: names of files may hold bytes that fit no encoding.
+            text = json.dumps(line).encode("ascii") + b"\n"
+            if not self.lines and _ends_within_line(self.path):
+                text = b"\n" + text
             with self.path.open("ab") as file:
-                file.write(json.dumps(line).encode("ascii") + b"\n")
+                file.write(text)
             self.lines += 1
         except OSError as error:
             self.failure = error.strerror or str(error)
@@ -73,6 +78,16 @@ class RunLog:
 
     def close(self, *, in_a_hurry: bool = False) -> None:
         """The run has ended, or was interrupted: then nobody wants to wait."""
+
+
+def _ends_within_line(path: Path) -> bool:
+    """Whether the last line of a file lacks its end; False where nothing can be read back."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+    return False
 
 
 def now() -> datetime:

@@ -647,6 +647,21 @@ def test_a_log_that_cannot_be_written_stops_nothing(run, song, tmp_path):
     assert "Warning: the log " in result.stderr
 
 
+def test_a_file_that_is_no_log_is_left_alone_before_any_work(run, song, tmp_path):
+    other = song("other.wav", seconds=0.1)
+    before = other.read_bytes()
+    result = run("--log", other, song("a.wav", seconds=0.1))  # as if --log were a flag
+    assert result.exit_code == 1
+    assert f"{other} is no log, to which lines could be added" in result.stderr
+    assert other.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "empty").touch()
+    for _ in range(2):
+        log = ("--log", tmp_path / "empty", "--overwrite")
+        assert run(song("a.wav", seconds=0.1), *log).exit_code == 0
+    assert len((tmp_path / "empty").read_text().splitlines()) == 2
+
+
 def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
     bad = tmp_path / "in/deep/bad.wav"
     for name in ("in/good.wav", "in/deep/bad.wav", "in/worse.wav"):

@@ -20,6 +20,7 @@ from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import (
     STDIN,
     RunLog,
+    check_log,
     failed_lines,
     failed_songs,
     find_logs,
@@ -158,6 +159,8 @@ def run_separate(options: SeparateOptions) -> bool:
     if isinstance(options.output, str) and (options.player or options.plots):
         raise ValueError(f"--player and --plots need a folder here, not {options.output}")
     _check_engine(options, songs)
+    if options.log:
+        check_log(options.log)
     urls = [song for song in songs if isinstance(song, str)]
     to = options.output if isinstance(options.output, str) else None
     if urls and uses_tags(options.file.filename):

@@ -80,6 +80,24 @@ class RunLog:
         """The run has ended, or was interrupted: then nobody wants to wait."""
 
 
+def check_log(path: Path) -> None:
+    """Refuse to append to a file that something else wrote, such as a song.
+
+    Raises
+    ------
+    UnetsepError
+        If it holds something that does not begin as a log does.
+    """
+    with contextlib.suppress(OSError):  # `RunLog` tells of what cannot be written
+        if path.is_file():
+            with path.open("rb") as file:
+                start = file.read(1)
+            if start not in (b"", b"{"):
+                raise UnetsepError(
+                    f"{path} is no log, to which lines could be added: name another file by --log"
+                )
+
+
 def _ends_within_line(path: Path) -> bool:
     """Whether the last line of a file lacks its end; False where nothing can be read back."""
     with contextlib.suppress(OSError):

@@ -17,7 +17,8 @@ from unetsep.cli.startup import is_tried
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
 FLOORS = [
-    {"errors", "config", "storage", "unfinished", "version"},
+    {"errors", "version"},
+    {"config", "storage", "unfinished"},
     {"audio", "dsp"},
     {"network"},
     {"weights"},

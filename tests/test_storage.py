@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 import unetsep.storage
-from unetsep.storage import HeldError, held, locked, open_atomically, write_atomically
+from unetsep.errors import UnetsepError
+from unetsep.storage import (
+    HeldError,
+    held,
+    locked,
+    open_atomically,
+    user_folder,
+    write_atomically,
+)
 
 
 def test_text_and_bytes_are_written_whole_and_replace_what_was_there(tmp_path: Path) -> None:
@@ -55,6 +63,19 @@ def test_an_error_of_the_renaming_leaves_nothing_either(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("chosen", ["", "~nosuchuser/x"])
+def test_without_a_home_an_error_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    def expanduser(path: str) -> str:  # as where nobody has an entry for this user
+        return path
+
+    monkeypatch.setenv("UNETSEP_HOME", chosen)
+    monkeypatch.setattr(os.path, "expanduser", expanduser)
+    with pytest.raises(UnetsepError, match=f"known for {chosen or 'this user'}: set UNETSEP_HOME"):
+        user_folder()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import UnetsepError
+
 try:
     import fcntl
 
@@ -44,11 +46,22 @@ def user_folder() -> Path:
     ``$UNETSEP_HOME`` if set, else ``unetsep`` where the system keeps the data of programs:
     ``%LOCALAPPDATA%``, ``~/Library/Application Support`` or, by the XDG base directory
     specification, ``$XDG_DATA_HOME`` or ``~/.local/share``.
+
+    Raises
+    ------
+    UnetsepError
+        If the user, or the one whom the variable names, has no home.
     """
     chosen = os.environ.get("UNETSEP_HOME")
+    try:
+        home = Path(chosen or "~").expanduser()
+    except RuntimeError as error:
+        raise UnetsepError(
+            f"no home folder is known for {chosen or 'this user'}: "
+            "set UNETSEP_HOME to the folder where models are to lie"
+        ) from error
     if chosen:
-        return Path(chosen).expanduser()
-    home = Path.home()
+        return home
     if sys.platform == "win32":
         data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     elif sys.platform == "darwin":

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,28 @@ def test_songs_run_at_the_same_time_and_end_as_they_end(jobs, hanging):
         if len(ended) == 2:
             hanging.set()
     assert ended == ["b", "c", "hangs"]
+
+
+def test_a_run_looks_once_for_what_dead_runs_left_in_a_folder_of_many_songs(
+    jobs, tmp_path, monkeypatch
+):
+    """To list a folder with the stems of ten thousand songs takes some hundredths of a second."""
+    looked: list[Path] = []
+    monkeypatch.setattr("unetsep.library.songs.remove_leftovers", looked.append)
+
+    def flat(job: Job) -> Job:
+        (part,) = job.parts
+        name, out = job.song.track, tmp_path / "out"
+        stems = {stem: out / f"{name} {stem}.wav" for stem in part.stems}
+        record = Record(out / f".unetsep.{name}.json")
+        return replace(job, parts=[replace(part, stems=stems, record=record)])
+
+    songs = [flat(job) for job in jobs("a", "b", "c")]
+    for status in ("ok", "skipped"):
+        looked.clear()
+        outcomes = separate_songs(songs, FileOptions())
+        assert [outcome.reports[0].status for outcome in outcomes] == [status] * 3
+        assert looked == [tmp_path / "out"]
 
 
 def test_what_is_no_error_of_a_song_ends_the_run(jobs, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from unetsep.audio.staging import PREFIX
 from unetsep.errors import AudioError
 from unetsep.files import FileOptions
 from unetsep.inputs import Input
@@ -79,6 +80,14 @@ def test_what_a_killed_run_left_beside_complete_stems_is_removed(job, tmp_path):
     job().parts[0].record.claim.write_text(f"{socket.gethostname()}\ngone 1@ x\n")
     assert run(job(skip_existing=True))[0] == "skipped"
     assert sorted((tmp_path / "out").iterdir()) == before
+
+
+def test_what_a_killed_run_left_where_stems_are_to_be_is_removed(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("abc.lock", "abc-0.part"):
+        (tmp_path / f"out/{PREFIX}{name}").touch()
+    assert run(job())[0] == "ok"
+    assert not list((tmp_path / "out").glob(f"{PREFIX}abc*"))
 
 
 def test_stems_without_a_record_are_left_alone(job, tmp_path):

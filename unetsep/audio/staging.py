@@ -28,15 +28,13 @@ class Staging:
     Parameters
     ----------
     folders
-        Where they will lie; existing folders. What dead runs left there is removed.
+        Where they will lie; existing folders.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._locks: dict[Path, int] = {}
         self.token = ""
         try:
-            for folder in dict.fromkeys(folders):
-                remove_leftovers(folder)
             while not self.token:
                 self._lock(dict.fromkeys(folders))
         except BaseException:

@@ -137,7 +137,7 @@ class _Task:
         The song.
     run
         What separates it, given what the songs share.
-    pool
+    shared
         See `Shared`.
     """
 
@@ -145,11 +145,11 @@ class _Task:
         self,
         job: Job,
         run: Callable[[Job, Shared], list[SeparationReport]],
-        pool: SegmentPool | None,
+        shared: Shared,
         ended: queue.Queue[_Task],
     ) -> None:
         self.job, self.begun, self.started = job, now(), time.monotonic()
-        self.shared = Shared(pool)
+        self.shared = shared
         self.reports: list[SeparationReport] | None = None
         self.error: BaseException | None = None
         self._work, self._ended = run, ended
@@ -177,11 +177,13 @@ class _Batch:
         self._options, self._pool = options, pool
         self._timeout, self._listener = math.inf if timeout is None else timeout, listener
         self._ended: queue.Queue[_Task] = queue.Queue()
+        self._tidied: set[Path] = set()
         self.running: list[_Task] = []
 
     def begin(self, job: Job) -> None:
         """Let a thread work on a song."""
-        self.running.append(_Task(job, self._separate, self._pool, self._ended))
+        shared = Shared(self._pool, tidied=self._tidied)
+        self.running.append(_Task(job, self._separate, shared, self._ended))
 
     def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
         progress = self._listener.begin(job)

@@ -121,10 +121,14 @@ class Shared:
         Threads for the segments of all songs; see `unetsep.files.separate_into`.
     stop
         Once it is set, the song ends without leaving anything, as if cancelled.
+    tidied
+        Folders out of which this run has removed what dead runs left: to look takes long where
+        one folder has the stems of all songs.
     """
 
     pool: SegmentPool | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    tidied: set[Path] = field(default_factory=set)
 
     def watch(self, progress: Progress | None) -> Progress:
         """A progress callback that cancels when the song is to end."""
@@ -136,6 +140,13 @@ class Shared:
             return progress(done, total) if progress else None
 
         return watched
+
+    def tidy(self, job: Job) -> None:
+        """Remove what dead runs left where a song's stems lie, once in a run for each folder."""
+        folders = {p.parent for part in job.parts for p in (*part.targets, part.record.path)}
+        for folder in folders - self.tidied:
+            remove_leftovers(folder)
+        self.tidied.update(folders)
 
 
 def part_for(
@@ -209,8 +220,11 @@ def separate_or_raise(
     ClaimedError
         If another run is working on the song, unless ``job.skip_existing``.
     """
+    shared = Shared()
     try:
-        return _settle(job, options) or _separate_claimed(job, options, progress, Shared(), around)
+        return _settle(job, options, shared) or _separate_claimed(
+            job, options, progress, shared, around
+        )
     except ClaimedError as busy:
         if job.skip_existing:
             return _reports(job, job.parts, "skipped", str(busy))
@@ -251,7 +265,9 @@ def separate_song(
             raise UnetsepError(job.song.error)
         shared = shared or Shared()
         with job.at_hand(options, shared):
-            return _settle(job, options) or _separate_claimed(job, options, progress, shared)
+            return _settle(job, options, shared) or _separate_claimed(
+                job, options, progress, shared
+            )
     except ClaimedError as busy:
         return _reports(job, job.parts, "skipped", str(busy))
     except Exception as error:
@@ -318,6 +334,7 @@ def _separate_claimed(
         skipped = [report for report in done if report]
         if len(skipped) == len(job.parts):
             return skipped
+        shared.tidy(job)
         todo = [
             (part, finding)
             for part, finding, report in zip(job.parts, findings, done, strict=True)
@@ -350,15 +367,14 @@ def _around(
     return around(open_sink(output, info))
 
 
-def _settle(job: Job, options: FileOptions) -> list[SeparationReport]:
+def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationReport]:
     """The reports of a song that is not to be worked on; none if it is."""
     source = job.source()
     done = _decide(job, [_find(part, source) for part in job.parts], options)
     reports = [report for report in done if report]
     if len(reports) < len(job.parts):
         return []
-    for folder in {p.parent for part in job.parts for p in (*part.targets, part.record.path)}:
-        remove_leftovers(folder)  # of a run that was killed after its last rename
+    shared.tidy(job)  # after a run that was killed after its last rename
     return reports
 
 

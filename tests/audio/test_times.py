@@ -17,7 +17,14 @@ def test_times_are_numbers_or_clocks(time: float | str, seconds: float) -> None:
     assert as_seconds(time) == seconds
 
 
-@pytest.mark.parametrize("time", ["soon", "1:75", "1:60:00", "1:2:3:4", "", None, True, [90]])
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("soon", "1:75", "1:60:00", "1:2:3:4", "", None, True, [90]),
+        pytest.param(10**400, id="a number beyond floats"),
+        pytest.param("9" * 400 + ":00", id="a clock beyond floats"),
+    ],
+)
 def test_what_is_no_time_is_refused_in_a_sentence(time: object) -> None:
     with pytest.raises(ValueError, match="is no time: expected seconds, 1:30 or 1:02:03"):
         as_seconds(time)  # type: ignore[arg-type]

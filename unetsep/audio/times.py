@@ -34,6 +34,6 @@ def as_seconds(time: float | str) -> float:
             # Only the first part may go beyond 59.
             if rest < 60 and (minutes < 60 or clock[1] is None):
                 return 3600 * hours + 60 * minutes + rest
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{time!r} is no time: expected seconds, 1:30 or 1:02:03")

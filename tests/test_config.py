@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -39,6 +40,18 @@ def test_unknown_keys_are_refused() -> None:
         ("filters", (16, 32.0)),
         ("wiener", 1.5),
         ("wiener", True),
+        ("stems", "vocals"),
+        ("stems", ("vocals", 1)),
+        ("filters", 16),
+        ("log_floor", "1"),
+        pytest.param("log_floor", 10**400, id="beyond floats"),
+        ("overlap", True),
+        ("norm_epsilon", math.inf),
+        ("mask_exponent", math.inf),
+        ("mask_exponent", math.nan),
+        ("gate_db", "-20"),
+        ("guide", None),
+        ("pad_segments", "no"),
     ],
 )
 def test_impossible_values_name_the_field(field: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,19 +169,16 @@ class ModelConfig:
     wiener: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stems", tuple(self.stems))
-        object.__setattr__(self, "filters", tuple(self.filters))
-        object.__setattr__(self, "guide_states", tuple(self.guide_states))
         for field in dataclasses.fields(self):
-            if field.type in ("int", "tuple[int, ...]"):
-                value = getattr(self, field.name)
-                numbers = value if isinstance(value, tuple) else (value,)
-                whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-                self._check(field.name, holds=whole)
+            value = getattr(self, field.name)
+            if isinstance(value, list):  # as JSON has them
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            self._check(field.name, holds=_is_of_type(value, str(field.type)))
         stride = self.frame_multiple
         checks = {
             "stems": 0 < len(set(self.stems)) == len(self.stems) <= MAX_STEMS
-            and all(isinstance(stem, str) and stem.isidentifier() for stem in self.stems),
+            and all(stem.isidentifier() for stem in self.stems),
             "sample_rate": 0 < self.sample_rate <= MAX_RATE,
             "channels": self.channels in (1, 2),
             "n_fft": 0 < self.n_fft <= MAX_N_FFT,
@@ -294,6 +292,20 @@ class ModelConfig:
         if unknown:
             raise ValueError(f"model config: unknown keys {unknown}; a newer unetsep wrote it")
         return cls(**values)
+
+
+def _is_of_type(value: object, annotation: str) -> bool:
+    """Whether a field of a type such as ``tuple[int, ...]`` may hold a value; floats are finite."""
+    if annotation.startswith("tuple["):
+        item = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, tuple) and all(_is_of_type(each, item) for each in value)
+    if annotation.endswith(" | None"):
+        return value is None or _is_of_type(value, annotation.removesuffix(" | None"))
+    if annotation == "float":
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+    kind = {"int": int, "str": str, "bool": bool}[annotation]
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:

@@ -347,6 +347,7 @@ def test_unknown_and_contradicting_stems_are_refused(separator: Separator) -> No
         {"overlap": "0.25"},
         {"overlap": [0.2]},
         {"wiener": -1},
+        {"wiener": 101},
         {"wiener": 1.5},
         {"wiener": "2"},
         {"device": None},

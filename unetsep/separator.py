@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .config import common_config
+from .config import MAX_ITERATIONS, common_config
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate, regroup
 from .dsp.passes import MAX_PASSES, SongPass, SongPasses, pass_rates
 from .dsp.segments import SegmentPool
@@ -418,10 +418,13 @@ def check_wiener(wiener: int) -> int:
     Raises
     ------
     ValueError
-        If it is no whole number from 0 on.
+        If it is no whole number from 0 to `unetsep.config.MAX_ITERATIONS`.
     """
-    if not isinstance(wiener, numbers.Integral) or wiener < 0:
-        raise ValueError(f"wiener must be a whole number of iterations from 0 on, got {wiener!r}")
+    if not isinstance(wiener, numbers.Integral) or not 0 <= wiener <= MAX_ITERATIONS:
+        raise ValueError(
+            f"wiener must be a whole number of iterations from 0 to {MAX_ITERATIONS}, "
+            f"got {wiener!r}"
+        )
     return int(wiener)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..config import MAX_ITERATIONS
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import AppCommand, TrainingCommand
 from .parsing import (
@@ -191,7 +192,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--wiener",
-    type=WHOLE,
+    type=click.IntRange(0, MAX_ITERATIONS),
     metavar="ITERATIONS",
     help="Refine stems by their place in the stereo image.  [default: the model's]",
 )

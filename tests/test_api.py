@@ -226,6 +226,28 @@ def test_a_song_is_the_same_in_whatever_form_it_comes(
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+@pytest.mark.parametrize("kind", ["bytes in memory", "array"])
+def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
+    song: Path, tiny_separator: Separator, kind: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    audio = given(song, kind)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(unetsep.AudioError, match=r"could not be copied to .*: set TMPDIR"):
+            unetsep.separate(audio, model=tiny_separator)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_separation_equals_itself_alone(song: Path, tiny_separator: Separator) -> None:
+    one, other = (unetsep.separate(song, model=tiny_separator, duration=0.1) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2
+
+
 def test_files_are_named_after_what_came_in(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:

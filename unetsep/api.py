@@ -16,7 +16,7 @@ import soundfile
 
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
-from .errors import UnetsepError
+from .errors import AudioError, UnetsepError
 from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
 from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
@@ -32,7 +32,7 @@ UNNAMED = "audio"
 SUFFIX_LENGTH = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separation(Mapping[str, Signal]):
     """Separated stems, a mapping from stem name to ``(channels, samples)`` float32.
 
@@ -49,6 +49,10 @@ class Separation(Mapping[str, Signal]):
     stems: dict[str, Signal]
     sample_rate: int
     report: SeparationReport
+
+    # Whether arrays are equal has no one answer: a separation equals itself alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @property
     def files(self) -> dict[str, Path]:
@@ -297,18 +301,35 @@ def _as_file(audio: AudioInput) -> Iterator[Input]:
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         if hasattr(audio, "read"):
             path = Path(folder, f"{UNNAMED}{name.suffix[:SUFFIX_LENGTH]}")
-            path.write_bytes(_content(cast(BinaryIO, audio)))
+            content = _content(cast(BinaryIO, audio))
+            with _explain_copying(folder):
+                path.write_bytes(content)
         else:
             path = Path(folder, f"{UNNAMED}.w64")
             signal, rate = _signal(audio)
             # Without a limit at 4 GB, and without the time of writing: float samples come back as
             # they are, and the same audio is the same file.
-            soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
+            with _explain_copying(folder):
+                soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
         try:
             yield Input(path, name.stem)
         except UnetsepError as error:
             error.args = (str(error).replace(str(path), str(name)),)
             raise
+
+
+@contextlib.contextmanager
+def _explain_copying(folder: str) -> Iterator[None]:
+    """Turn what may go wrong while audio is copied to the disk into a sentence."""
+    try:
+        yield
+    # The bare assertion is how soundfile says that less was written.
+    except (OSError, soundfile.LibsndfileError, AssertionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "the disk is full"
+        raise AudioError(
+            f"the audio could not be copied to {folder} ({reason}): set TMPDIR to a folder with "
+            "more room, or separate a file that is on the disk"
+        ) from error
 
 
 def _name(audio: object) -> Path:

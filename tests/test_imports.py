@@ -17,8 +17,8 @@ from unetsep.cli.startup import is_tried
 PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
 FLOORS = [
-    {"errors", "version"},
-    {"config", "storage", "unfinished"},
+    {"errors", "config", "version"},
+    {"storage", "unfinished"},
     {"audio", "dsp"},
     {"network"},
     {"weights"},

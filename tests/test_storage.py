@@ -65,19 +65,6 @@ def test_an_error_of_the_renaming_leaves_nothing_either(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-@pytest.mark.parametrize("chosen", ["", "~nosuchuser/x"])
-def test_without_a_home_an_error_says_what_to_set(
-    monkeypatch: pytest.MonkeyPatch, chosen: str
-) -> None:
-    def expanduser(path: str) -> str:  # as where nobody has an entry for this user
-        return path
-
-    monkeypatch.setenv("UNETSEP_HOME", chosen)
-    monkeypatch.setattr(os.path, "expanduser", expanduser)
-    with pytest.raises(UnetsepError, match=f"known for {chosen or 'this user'}: set UNETSEP_HOME"):
-        user_folder()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
@@ -154,3 +141,22 @@ def test_who_shares_a_folder_shares_its_locks(tmp_path: Path) -> None:
             assert stat.S_IMODE((tmp_path / ".a.lock").stat().st_mode) == 0o664
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("chosen", ["", "~no-such-user-54/models"])
+def test_a_home_folder_that_is_unknown_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str
+) -> None:
+    def unknown(path: Path) -> Path:
+        if path.parts[0].startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", unknown)  # no test can take an account away
+    for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UNETSEP_HOME", chosen)
+    with pytest.raises(UnetsepError, match=r"no home folder for ~.*: set UNETSEP_HOME to the path"):
+        user_folder()
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    assert user_folder() == tmp_path

@@ -50,25 +50,22 @@ def user_folder() -> Path:
     Raises
     ------
     UnetsepError
-        If the user, or the one whom the variable names, has no home.
+        If it would be in a home folder that the system does not know.
     """
-    chosen = os.environ.get("UNETSEP_HOME")
-    try:
-        home = Path(chosen or "~").expanduser()
-    except RuntimeError as error:
-        raise UnetsepError(
-            f"no home folder is known for {chosen or 'this user'}: "
-            "set UNETSEP_HOME to the folder where models are to lie"
-        ) from error
-    if chosen:
-        return home
     if sys.platform == "win32":
-        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        data = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
-        data = home / "Library" / "Application Support"
+        data = "~/Library/Application Support"
     else:
-        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return data / "unetsep"
+        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    place = os.environ.get("UNETSEP_HOME") or f"{data}/unetsep"
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:  # as of a container whose account has no name
+        raise UnetsepError(
+            f"there is no home folder for {place}: set UNETSEP_HOME to the path of a folder for "
+            "your models"
+        ) from error
 
 
 def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:

@@ -264,6 +264,23 @@ def test_tags_that_are_broken_become_a_warning_and_stop_nothing(song, tiny_separ
     assert report.warnings[0].startswith(f"the tags of {ogg} could not be read (")
 
 
+@pytest.mark.parametrize("mime", ["image/jp€g", "image/png\0x", "image/\u00fc"])
+@pytest.mark.parametrize("container", ["wav", "mp3", "flac"])
+def test_a_cover_whose_kind_is_no_plain_text_is_called_by_its_first_bytes(
+    song, tiny_separator, tmp_path, mime, container
+):
+    path = song("a.flac", seconds=0.5)
+    file, picture = flac.FLAC(path), flac.Picture()
+    picture.mime, picture.data = mime, PNG
+    file.add_picture(picture)
+    file.save()
+    targets = [tmp_path / stem for stem in tiny_separator.stems]
+    options = FileOptions(container=container)
+    (report,) = separate_file(path, [tiny_separator], [targets], options)
+    assert report.warnings == ()
+    assert read_tags(targets[0]).cover == Cover("image/png", PNG)
+
+
 def test_what_does_not_fit_an_atom_becomes_nothing(tagged, tiny_separator, tmp_path):
     path = tagged("mp3")
     file = mp3.MP3(path)

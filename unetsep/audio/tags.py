@@ -262,14 +262,19 @@ def _pictures(file: Any) -> Iterator[tuple[int, Cover]]:
         found += [Picture(base64.b64decode(text)) for text in tags["metadata_block_picture"]]
     for picture in found:
         if picture.mime != "-->":  # a link
-            yield picture.type, Cover(picture.mime, bytes(picture.data))
+            data = bytes(picture.data)
+            plain = picture.mime.isascii() and picture.mime.isprintable()  # as all can write it
+            yield picture.type, Cover(picture.mime if plain else _mime(data), data)
     for picture in tags.get("covr", []) if hasattr(tags, "get") else []:
-        mime = "image/png" if bytes(picture[:4]) == b"\x89PNG" else "image/jpeg"
-        yield FRONT_COVER, Cover(mime, bytes(picture))
+        yield FRONT_COVER, Cover(_mime(bytes(picture)), bytes(picture))
     if "Cover Art (Front)" in tags:
         _, _, data = bytes(tags["Cover Art (Front)"].value).partition(b"\0")
-        mime = "image/png" if data[:4] == b"\x89PNG" else "image/jpeg"
-        yield FRONT_COVER, Cover(mime, data)
+        yield FRONT_COVER, Cover(_mime(data), data)
+
+
+def _mime(picture: bytes) -> str:
+    """What kind a picture is, by its first bytes: the two that covers are."""
+    return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def _read_info(path: Path) -> dict[str, tuple[str, ...]]:

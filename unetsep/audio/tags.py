@@ -149,14 +149,12 @@ def stem_label(stem: str) -> str:
 
 
 def read_tags(path: Path) -> Tags:
-    """The tags of a file; none if it has none, or where mutagen is not installed.
+    """The tags of a file, if it has any.
 
     What is wrong with tags never stops a song: it becomes a warning.
     """
-    try:
-        import mutagen
-    except ImportError:
-        return Tags()
+    import mutagen
+
     try:
         form = _riff_form(path)
         if form == b"RIFFAVI ":  # mutagen takes it for a broken wav, and RF64 as well

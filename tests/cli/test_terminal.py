@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import soundfile
 
+from tests.signals import RATE, music
 from unetsep.cli.terminal import Lines
 
 
@@ -21,3 +25,26 @@ def test_what_becomes_of_letters_that_do_not_fit_is_the_choice_of_users(
     lines.write(line)
     assert lines.failure is None
     assert stream.buffer.getvalue() == written
+
+
+def in_shell(*arguments: object, shell: str) -> tuple[int, str]:
+    """Exit code of a command whose streams a shell led elsewhere, and what stderr got."""
+    words = [sys.executable, "-m", "unetsep", *map(str, arguments)]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *words]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such shell")
+def test_a_table_for_a_closed_stdout_is_no_error() -> None:
+    assert in_shell("models", shell=">&-") == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_page_is_written_whoever_hears_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "d:fire:"
+    folder.mkdir()
+    soundfile.write(folder / "vocals.wav", music(0.1).T, RATE)
+    assert in_shell("listen", folder, shell="2>/dev/full") == (0, "")
+    code, shown = in_shell("listen", folder, shell="")
+    assert (code, shown) == (0, f"{folder / 'index.html'}: open it in a browser\n")

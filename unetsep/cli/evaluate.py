@@ -7,13 +7,13 @@ import importlib
 import itertools
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -32,6 +32,7 @@ from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
+from .terminal import Messages, table_console
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def run_eval(options: EvalOptions) -> bool:
         raise ValueError(
             f"--duration must be more than 0 seconds, and finite, got {settings.duration}"
         )
-    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    console = Messages(quiet=options.quiet)
     tracks, name = options.where.find(options.subset, options.tracks)
     methods = options.what.methods({stem for track in tracks for stem in track.stems})
     for track, sources in itertools.product(tracks, settings.sources):
@@ -157,7 +158,7 @@ def run_eval(options: EvalOptions) -> bool:
     figures = options.figures and any(row.tracks for row in report.rows)
     paths = _write(report, settings.output, figures)
     if options.as_json:
-        sys.stdout.write(reports.to_json(report))
+        click.echo(reports.to_json(report), nl=False)
     else:
         print_report(report, options.quiet)
     reused = sum(outcome.reused for outcome in outcomes)
@@ -333,7 +334,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
 
 def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
     """Print measured tables, notes and, apart from them, published scores."""
-    out = _stdout()
+    out = table_console()
     for title, table in reports.titled_tables(report):
         out.print(_rich(table, title))
     out.print(reports.definition(report), markup=False, style="dim")
@@ -343,10 +344,6 @@ def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
         published = _rich([row[:-1] for row in reports.published_table(report)], "")
         out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
         out.print(published)
-
-
-def _stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
 def _rich(rows: list[list[str]], title: str) -> Table:
@@ -364,7 +361,7 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
         lines = [f"  {outcome.method}: {outcome.error}" for outcome in failed]
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
+        Messages().print(
             f"{len(failed)} of {len(outcomes)} scores failed:\n" + "\n".join(lines), markup=False
         )
     return not failed
@@ -380,9 +377,9 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     if as_json:
         stems = [asdict(each) | {"verdict": each.verdict} for each in differences]
         content = {"metric": metric, "a": str(left), "b": str(right), "stems": stems}
-        sys.stdout.write(json.dumps(reports.strict(content), indent=1, allow_nan=False) + "\n")
+        click.echo(json.dumps(reports.strict(content), indent=1, allow_nan=False))
         return
-    out = _stdout()
+    out = table_console()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
     several = len({each.sources for each in differences}) > 1

@@ -15,6 +15,7 @@ from ..inputs import Input
 from ..listen.page import write_page
 from ..listen.plots import plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
+from .terminal import Messages
 
 if TYPE_CHECKING:
     from ..files import SeparationReport
@@ -25,7 +26,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> None:
     if plots:
         require_matplotlib()
     hide_decoder_chatter()
-    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    console = Messages(quiet=quiet)
     songs = find_songs(folder)
     show_page(songs, folder, console)
     if plots:

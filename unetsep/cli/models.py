@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -30,6 +28,7 @@ from ..weights.manifest import (
     list_models,
     model_name,
 )
+from .terminal import Messages, table_console
 
 # Who should take which model: what no manifest can know. "Take it ..."
 TAKE = {
@@ -117,7 +116,7 @@ def run_models(*, as_json: bool, cache_dir: bool) -> None:
 
 def print_models(known: Manifest) -> None:
     """Print the models: a table or, on a narrow terminal, a list; with advice for each."""
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = table_console()
     if console.width < TABLE_WIDTH:
         for entry in known.checkpoints.values():
             console.print(_name(entry, known), style="bold", markup=False)
@@ -163,7 +162,7 @@ def run_download(
     *, names: Sequence[str], everything: bool, source: Path | None, address: str | None
 ) -> None:
     """The ``models download`` command."""
-    console = Console(stderr=True)
+    console = Messages()
     columns = (TextColumn("Downloading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal

@@ -41,6 +41,12 @@ class Messages(Console):
         silence(sys.stderr)
 
 
+def table_console() -> Console:
+    """A console on stdout for tables, which are wide where no terminal sets a width."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed at the start
+    return Console(width=None if terminal else 200, highlight=False, emoji=False)
+
+
 def silence(stream: TextIO | None) -> None:
     """Lead a stream whose reader is gone to the null device, so that its end is no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

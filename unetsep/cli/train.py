@@ -55,6 +55,7 @@ from ..weights.checkpoint import serialize
 from ..weights.load import carry_guide, checkpoint_hash, load_network
 from ..weights.manifest import is_path
 from .parsing import build
+from .terminal import Messages
 
 SHARES = ("extra_share", "second_share")
 
@@ -165,7 +166,7 @@ def run_train(options: TrainOptions) -> None:
         print_losses()
         return
     quiet = options.quiet or not is_main_process()
-    console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    console = Messages(quiet=quiet)
     machine = options.machine.machine()
     hide_decoder_chatter()
     if options.threads is not None:
@@ -377,7 +378,7 @@ def run_export(
     """The ``export`` command."""
     if not run.is_dir():
         raise TrainingError(f"there is no run {run}: expected a folder that unetsep train wrote")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Messages()
     with _logging(console):
         valid = _load(read_data(run), console, read_songs(run))[1] if check else None
         paths = export_run(
@@ -399,13 +400,13 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
     for model in filter(is_path, models):
         carry_guide(network.config.guide, Path(model).parent, output.parent)
     write_atomically(output, content)
-    Console(stderr=True).print(f"Wrote {output}", markup=False)
+    Messages().print(f"Wrote {output}", markup=False)
 
 
 def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None) -> None:
     """The ``publish`` command."""
     revision = publish(run, repo_id, private=private, manifest=manifest)
-    Console(stderr=True).print(f"Published {repo_id} at revision {revision}", markup=False)
+    Messages().print(f"Published {repo_id} at revision {revision}", markup=False)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -224,6 +225,22 @@ def test_report_says_what_was_done(run, song):
     assert all(Path(path).is_file() for path in report["stems"].values())
     assert report["warnings"] == []
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [
+        ("{stem}/{track}.{ext}", "out"),
+        ("{track}/{stem}.{ext}", "out/a"),
+        ("{track}/x/{stem}/s.{ext}", "out/a/x"),
+    ],
+)
+def test_the_folder_that_is_named_holds_all_stems(run, song, tmp_path, template, place):
+    path = song("a.wav", seconds=0.1)
+    result = run(path, "--filename", template)
+    assert f"a.wav: vocals, drums, bass, other in {tmp_path / place} (0.1 s" in result.stderr
+    result = run(path, "--filename", template, "--stems", "bass", "--overwrite")
+    assert re.search(rf"a.wav: bass in {re.escape(str(tmp_path))}/\S+\.wav \(0\.1 s", result.stderr)
 
 
 def test_warnings_are_shown_and_reported(run, song):

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -535,10 +535,8 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
     if report.status == "skipped" and (verbose or report.reason != EXIST):
         console.print(f"{report.source}: skipped, {report.reason}", markup=False)
     elif report.status == "ok":
-        paths = set(report.stems.values())
-        path = paths.pop()
         console.print(
-            f"{report.source}: {', '.join(report.stems)} in {path.parent if paths else path} "
+            f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
             f"{report.speed:.0f}x real time)",
             markup=False,
@@ -549,3 +547,11 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
             "(--bit-depth 32f keeps levels).",
             markup=False,
         )
+
+
+def _place(stems: Iterable[Path]) -> Path:
+    """The innermost folder that holds all stems; the file, if there is but one."""
+    first, *others = dict.fromkeys(stems)
+    if not others:
+        return first
+    return next(f for f in first.parents if all(path.is_relative_to(f) for path in others))

@@ -74,6 +74,11 @@ def uses_tags(template: str) -> bool:
     return any(name in TAG_FIELDS for _, name, _, _ in string.Formatter().parse(template))
 
 
+def named_by_track(template: str) -> bool:
+    """Whether only songs of one track, such as a.wav and a.mp3, may have the same names."""
+    return "{track}" in template and not uses_tags(template)
+
+
 def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
     """The songs with their tags, which are read only if the template asks for them."""
     if not uses_tags(template):

@@ -7,6 +7,7 @@ import soundfile
 from click.testing import CliRunner
 
 from tests.signals import RATE, music
+from unetsep.audio.tags import Tags, write_tags
 from unetsep.cli import main
 from unetsep.inputs import Input
 from unetsep.library.shards import Shard, parse_shard
@@ -105,3 +106,25 @@ def test_no_shard_writes_over_the_song_of_another(tmp_path, tiny_model):
     assert result.exit_code == 1
     assert "would be written over an input" in result.stderr
     assert (tmp_path / "a/vocals.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("template", ["{artist}/{title}/{stem}.{ext}", "{suffix}/{stem}.{ext}"])
+def test_songs_of_two_shards_that_have_the_same_names_are_refused_in_both(
+    tmp_path, tiny_model, template
+):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, title in (("a", "T"), ("b", "T"), ("c", "U")):
+        path = source / f"{name}.{'wav' if name == 'c' else 'flac'}"
+        soundfile.write(path, music(0.2).T, RATE)
+        write_tags(path, path.suffix[1:], Tags({"artist": ("A",), "title": (title,)}))
+    numbers = {name: next(k for k in range(1, 22) if Shard(k, 21).holds(name)) for name in "abc"}
+    assert len(set(numbers.values())) == 3
+    words = ["separate", source, "-o", out, "-m", tiny_model, "-d", "cpu", "--overwrite"]
+    for name, k in numbers.items():
+        more = ["--filename", template, "--shard", f"{k}/21"]
+        result = CliRunner().invoke(main, [str(word) for word in (*words, *more)])
+        assert f"Shard {k}/21: 1 of 3 songs" in result.stderr
+        assert result.exit_code == (name != "c"), result.stderr
+        assert ("a.flac and" in result.stderr) == (name != "c")
+    assert len(list(out.rglob("vocals.wav"))) == 1

@@ -34,7 +34,14 @@ from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
-from ..paths import find_clashes, name_targets, template_for, uses_tags, with_tags
+from ..paths import (
+    find_clashes,
+    name_targets,
+    named_by_track,
+    template_for,
+    uses_tags,
+    with_tags,
+)
 from ..separator import Separator
 from ..weights.manifest import is_path
 from .listen import show_separated
@@ -389,7 +396,9 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     options, file = run.options, run.options.file
     found = _find_songs(run, console)
-    songs = with_tags(_of_shard(found, options.shard, console), file.filename)
+    chosen = _of_shard(found, options.shard, console)
+    # Shards keep songs of one track together: by other names one may clash with any other's.
+    songs = with_tags(chosen if named_by_track(file.filename) else found, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(
@@ -399,6 +408,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
+    mine = {(song.path, song.track) for song in chosen}
     return [
         make_job(
             song,
@@ -409,6 +419,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
             skip_existing=options.leave_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
+        if (song.path, song.track) in mine
     ]
 
 

@@ -61,3 +61,26 @@ def test_a_song_that_failed_does_not_keep_the_others_from_the_page(separate, son
     result = separate(tmp_path / "bad.wav", song("a.wav", seconds=1), "--player")
     assert result.exit_code == 1
     assert (tmp_path / "out/a/index.html").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_page_of_somebody_else_is_refused_before_the_work(separate, song, tmp_path, more):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("mine")
+    result = separate(song("a.wav"), song("b.wav"), "--player", *more)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        "out/index.html exists and is no page of unetsep: move it away first\n"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
+
+
+def test_a_run_is_summed_up_though_its_page_cannot_be_written(separate, song, tmp_path):
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "out/a/index.html").write_text("mine")
+    (tmp_path / "bad.wav").write_bytes(b"no audio")  # or else the page would be of both songs
+    result = separate(song("a.wav"), tmp_path / "bad.wav", "--player")
+    assert result.exit_code == 1
+    assert "1 of 2 songs separated" in result.stderr
+    assert "Log: " in result.stderr
+    assert result.stderr.endswith("is no page of unetsep: move it away first\n")

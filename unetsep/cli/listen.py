@@ -81,7 +81,7 @@ def show_separated(
     """
     songs = [song for song in (_song(*each) for each in done) if song.models]
     if songs and player:
-        show_page(songs, common_folder(songs), console)
+        show_page(songs, common_folder(path for song in songs for path in song.files), console)
     if songs and plots:
         show_plots(songs, console)
 
@@ -91,6 +91,6 @@ def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
     return Song(song.track, stems)
 
 
-def common_folder(songs: Iterable[Song]) -> Path:
+def common_folder(stems: Iterable[Path]) -> Path:
     """The innermost folder that holds all stems: that of the song if there is but one."""
-    return Path(os.path.commonpath({path.parent for song in songs for path in song.files}))
+    return Path(os.path.commonpath({path.parent for path in stems}))

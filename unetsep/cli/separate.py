@@ -32,6 +32,7 @@ from ..library.records import outputs_in
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
+from ..listen.page import refuse_foreign
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
 from ..paths import (
@@ -44,7 +45,7 @@ from ..paths import (
 )
 from ..separator import Separator
 from ..weights.manifest import is_path
-from .listen import show_separated
+from .listen import common_folder, show_separated
 from .models import ModelChoice
 from .pipes import (
     STREAM,
@@ -226,6 +227,8 @@ def _separate(run: _Run) -> bool:
         names |= dict.fromkeys(targets, "stdout")
     if names:
         jobs = [PipedJob(job.song, job.parts, job.skip_existing, job, names) for job in jobs]
+    if options.player:
+        _check_page(jobs)
     if options.dry_run:
         return _preview(jobs, options, shown)
     log = _open_log(run, len(jobs))
@@ -249,8 +252,18 @@ def _separate(run: _Run) -> bool:
         shown.log(log)
         raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
-    show_separated(in_order, shown.console, player=options.player, plots=options.plots)
-    return shown.end(log)
+    try:
+        show_separated(in_order, shown.console, player=options.player, plots=options.plots)
+    finally:  # the stems are there, with or without a page
+        worked = shown.end(log)
+    return worked
+
+
+def _check_page(jobs: Sequence[Job]) -> None:
+    """Refuse, before work that takes long, a page where a foreign one is."""
+    stems = [p for job in jobs if not job.song.error for part in job.parts for p in part.targets]
+    if stems:
+        refuse_foreign(common_folder(stems))
 
 
 def _preview(jobs: Sequence[Job], options: SeparateOptions, shown: _Shown) -> bool:

@@ -63,8 +63,7 @@ def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = 
     """
     page = folder / PAGE
     try:
-        if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
-            raise UnetsepError(f"{page} exists and is no page of unetsep: move it away first")
+        refuse_foreign(folder)
         keys = [_key(song) for song in songs]
         _write_missing(songs, keys, folder / DATA, progress)
         text, before = render(folder, songs, keys), _keys_of(page)
@@ -75,6 +74,21 @@ def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = 
     except OSError as error:
         raise UnetsepError(f"writing to {folder} failed: {error.strerror or error}") from error
     return page
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise if a folder has an ``index.html`` that unetsep did not write.
+
+    Raises
+    ------
+    UnetsepError
+        If so.
+    OSError
+        If it cannot be read.
+    """
+    page = folder / PAGE
+    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise UnetsepError(f"{page} exists and is no page of unetsep: move it away first")
 
 
 def _keys_of(page: Path) -> set[str]:

@@ -84,3 +84,24 @@ def test_a_run_is_summed_up_though_its_page_cannot_be_written(separate, song, tm
     assert "1 of 2 songs separated" in result.stderr
     assert "Log: " in result.stderr
     assert result.stderr.endswith("is no page of unetsep: move it away first\n")
+
+
+@pytest.mark.parametrize("content", ["cut", "noise", "header"])
+def test_a_stem_that_cannot_be_read_costs_its_own_song_only(song, tmp_path, content):
+    for name in ("a", "b"):
+        for seed, stem in enumerate(STEMS):
+            song(f"out/{name}/{stem}.wav", seconds=1, seed=seed)
+    bad = tmp_path / "out/a/drums.wav"
+    whole = bad.read_bytes()
+    bad.write_bytes({"cut": whole[:50_000], "noise": b"no audio", "header": whole[:20]}[content])
+    result = run("listen", tmp_path / "out", "--plots", "-q")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: a is not on the page: {bad} ")
+    assert result.stderr.count("\n") == 1
+    text = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert '"name": "b"' in text
+    assert '"name": "a"' not in text
+    assert (tmp_path / "out/b/b-spectrograms.png").exists()
+    result = run("listen", tmp_path / "out/a")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {bad} ")

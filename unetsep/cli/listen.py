@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..audio.libsndfile import hide_decoder_chatter
+from ..errors import AudioError
 from ..inputs import Input
 from ..listen.page import write_page
 from ..listen.plots import plot_song, require_matplotlib
@@ -21,20 +22,28 @@ if TYPE_CHECKING:
     from ..files import SeparationReport
 
 
-def run_listen(*, folder: Path, plots: bool, quiet: bool) -> None:
-    """The ``listen`` command."""
+def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
+    """The ``listen`` command.
+
+    Returns
+    -------
+    bool
+        Whether all songs could be read.
+    """
     if plots:
         require_matplotlib()
     hide_decoder_chatter()
     console = Messages(quiet=quiet)
     songs = find_songs(folder)
-    show_page(songs, folder, console)
+    failed = show_page(songs, folder, console)
     if plots:
-        show_plots(songs, console)
+        show_plots([song for song in songs if song not in failed], console)
+    return not failed
 
 
-def show_page(songs: Sequence[Song], folder: Path, console: Console) -> None:
-    """Write the page of some songs, and say where it is."""
+def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Song]:
+    """Write the page of some songs, and say where it is; those that could not be read."""
+    failed: dict[str, Song] = {}
     shown = console.is_terminal and not console.quiet
     with Progress(console=console, transient=True, disable=not shown) as bar:
         task = bar.add_task("page", total=len(songs))
@@ -42,8 +51,14 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> None:
         def progress(song: Song, share: float) -> None:
             bar.update(task, description=song.name, completed=songs.index(song) + share)
 
-        page = write_page(folder, songs, progress)
+        def leave_out(song: Song, error: AudioError) -> None:
+            failed[f"{song.name} is not on the page: {error}"] = song
+
+        page = write_page(folder, songs, progress, leave_out)
+    for sentence in failed:
+        Messages().print(f"Error: {sentence}", markup=False)
     console.print(f"{page}: open it in a browser", markup=False)
+    return list(failed.values())
 
 
 def show_plots(songs: Iterable[Song], console: Console) -> None:
@@ -67,7 +82,7 @@ def show_separated(
     *,
     player: bool,
     plots: bool,
-) -> None:
+) -> bool:
     """The page and the pictures of songs that were separated now or before.
 
     Parameters
@@ -78,12 +93,20 @@ def show_separated(
         Where paths are told.
     player, plots
         What is wanted.
+
+    Returns
+    -------
+    bool
+        Whether all songs are on the page.
     """
     songs = [song for song in (_song(*each) for each in done) if song.models]
+    failed = []
     if songs and player:
-        show_page(songs, common_folder(path for song in songs for path in song.files), console)
+        folder = common_folder(path for song in songs for path in song.files)
+        failed = show_page(songs, folder, console)
     if songs and plots:
-        show_plots(songs, console)
+        show_plots([song for song in songs if song not in failed], console)
+    return not failed
 
 
 def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:

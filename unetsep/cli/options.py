@@ -296,7 +296,8 @@ def listen(**options: Any) -> None:
     """
     from .listen import run_listen
 
-    run_listen(**options)
+    if not run_listen(**options):
+        raise SystemExit(1)
 
 
 @click.command(cls=AppCommand)

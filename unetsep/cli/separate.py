@@ -253,10 +253,12 @@ def _separate(run: _Run) -> bool:
         raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     try:
-        show_separated(in_order, shown.console, player=options.player, plots=options.plots)
+        complete = show_separated(
+            in_order, shown.console, player=options.player, plots=options.plots
+        )
     finally:  # the stems are there, with or without a page
         worked = shown.end(log)
-    return worked
+    return worked and complete
 
 
 def _check_page(jobs: Sequence[Job]) -> None:

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..audio.staging import FOREIGN_AGE
-from ..errors import UnetsepError
+from ..errors import AudioError, UnetsepError
 from ..storage import write_atomically
 from ..version import __version__
 from .pieces import write_song
@@ -32,9 +32,15 @@ NAME = re.compile(rf"{KEY}(?:\.part)?")
 SCRIPTS = ("pieces.js", "deck.js", "engine.js", "mix.js", "lanes.js", "page.js")
 
 Progress = Callable[[Song, float], object]
+Failed = Callable[[Song, AudioError], object]
 
 
-def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = None) -> Path:
+def write_page(
+    folder: Path,
+    songs: Sequence[Song],
+    progress: Progress | None = None,
+    failed: Failed | None = None,
+) -> Path:
     """Write ``index.html``, and beside it ``player-data`` with sound and pictures.
 
     Data of songs whose stems have not changed since is used again; data of songs that are
@@ -48,6 +54,8 @@ def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = 
         At least one.
     progress
         Called with a song and the share of it that is done, 0 to 1.
+    failed
+        Called with a song that cannot be read, and why: then the page is of the others.
 
     Returns
     -------
@@ -59,13 +67,13 @@ def write_page(folder: Path, songs: Sequence[Song], progress: Progress | None = 
     UnetsepError
         If there is an ``index.html`` that unetsep did not write, or nothing can be written.
     AudioError
-        If a stem cannot be read.
+        If a stem cannot be read, and ``failed`` is not given or no song is left.
     """
     page = folder / PAGE
     try:
         refuse_foreign(folder)
+        songs = _write_readable(songs, folder / DATA, progress, failed)
         keys = [_key(song) for song in songs]
-        _write_missing(songs, keys, folder / DATA, progress)
         text, before = render(folder, songs, keys), _keys_of(page)
         write_atomically(page, text.encode("utf-8", "replace"))
         # What another command, whose page had other songs, took for old before this page said so.
@@ -95,6 +103,22 @@ def _keys_of(page: Path) -> set[str]:
     """The songs' folders that a page names."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
     return set(re.findall(rf'"key": "({KEY})"', text))
+
+
+def _write_readable(
+    songs: Sequence[Song], data: Path, progress: Progress | None, failed: Failed | None
+) -> list[Song]:
+    """Write the songs' folders that are not there; those songs that could be read."""
+    written = []
+    for song in songs:
+        try:
+            _write_missing([song], [_key(song)], data, progress)
+            written.append(song)
+        except AudioError as error:  # noqa: PERF203 (a song takes longer)
+            if failed is None or (not written and song is songs[-1]):
+                raise
+            failed(song, error)
+    return written
 
 
 def _write_missing(

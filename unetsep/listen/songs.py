@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.reader import AudioReader
 from ..config import STEMS
-from ..errors import UnetsepError
+from ..errors import AudioError, UnetsepError
 
 DATA = "player-data"
 # python-audio-separator writes all stems into one folder: song_(Vocals)_model.wav
@@ -221,17 +222,23 @@ def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
 
 
 def _length(path: Path) -> tuple[int, float]:
-    """Sample rate, and seconds; 0 where only decoding would tell."""
-    with AudioReader(path) as reader:
-        return reader.info.sample_rate, (reader.frames or 0) / reader.info.sample_rate
+    """Sample rate, and seconds; 0 where only decoding would tell, NaN where that fails."""
+    try:
+        with AudioReader(path) as reader:
+            return reader.info.sample_rate, (reader.frames or 0) / reader.info.sample_rate
+    except AudioError:  # as long as no other file; who reads it for the page says what is wrong
+        return 0, math.nan
 
 
 def _mixture(folder: StemFolder, start: float) -> npt.NDArray[np.float32]:
-    """The sum of some seconds of the stems, mono."""
+    """The sum of some seconds of the stems, mono; nothing if one cannot be read."""
     total = np.zeros(0, np.float32)
     for path in folder.stems.values():
-        with AudioReader(path, start=start, duration=EXCERPT) as reader:
-            mono = np.concatenate([block.mean(axis=0) for block in reader.blocks()])
+        try:
+            with AudioReader(path, start=start, duration=EXCERPT) as reader:
+                mono = np.concatenate([block.mean(axis=0) for block in reader.blocks()])
+        except AudioError:
+            return np.zeros(0, np.float32)
         length = min(len(mono), len(total)) or len(mono)
         total = mono if not len(total) else total[:length] + mono[:length]
     return total

@@ -27,8 +27,8 @@ from typing import Any
 # Stage: the functions whose time it is, less that of other stages which they call.
 STAGES = {
     "weights": [
-        "weights.load:load_network",
-        "separator:load_network",
+        "weights.load:load_checkpoint",
+        "separator:load_checkpoint",
         "network.inference:InferenceUNet.__init__",
         "network.guided:InferenceGuided.__init__",
     ],

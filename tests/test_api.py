@@ -23,6 +23,7 @@ from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
+from unetsep.weights.checkpoint import serialize
 
 
 @pytest.fixture
@@ -104,6 +105,23 @@ def test_stems_that_are_there_are_skipped_and_others_left_alone_or_replaced(
     other = Separator(UNet(ModelConfig(filters=(4,), segment_frames=64)), precision="fp32")
     with pytest.raises(unetsep.AudioError, match="was made by tiny"):
         unetsep.separate_to_files(song, tmp_path, model=other, skip_existing=True, bit_depth="24")
+
+
+def test_the_record_names_the_weights_that_were_loaded_though_their_file_has_changed(
+    song: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "m.safetensors", tmp_path / "out"
+    separators = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        path.write_bytes(serialize(UNet(ModelConfig(filters=(4,), segment_frames=64))))
+        separators.append(Separator(path, precision="fp32"))
+    old, new = separators
+    unetsep.separate_to_files(song, out, model=old)  # when the file has the other weights
+    with pytest.raises(unetsep.AudioError, match="was made by m; "):
+        unetsep.separate_to_files(song, out, model=new, skip_existing=True)
+    report = unetsep.separate_to_files(song, out, model=old, skip_existing=True)
+    assert report.status == "skipped"
 
 
 @pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])

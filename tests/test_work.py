@@ -109,13 +109,13 @@ def test_a_folder_of_songs_loads_the_model_once(
     for index in range(20):
         soundfile.write(songs / f"{index}.wav", np.zeros((1000, 2)), 44_100)
     loaded = []
-    load = separator_module.load_network
+    load = separator_module.load_checkpoint
 
-    def counted(model: str) -> UNet:
+    def counted(model: str) -> tuple[UNet, str]:
         loaded.append(model)
         return load(model)
 
-    monkeypatch.setattr(separator_module, "load_network", counted)
+    monkeypatch.setattr(separator_module, "load_checkpoint", counted)
     arguments = ["separate", str(songs), "-o", str(tmp_path / "out"), "-m", str(tiny_model)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

@@ -27,7 +27,7 @@ from .network.devices import check_choice, choose_device, choose_precision
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gated, ratio_masks
-from .weights.load import checkpoint_hash, load_network
+from .weights.load import load_checkpoint
 from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
@@ -103,12 +103,15 @@ class Separator:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         # In so little work threads cost more than they save, and a fork would lack them.
         with OwnThread(1, "loading") as thread:
-            networks = [thread.call(_network, each) for each in models]
+            loaded = [thread.call(_load, each) for each in models]
+            networks = [network for network, _ in loaded]
             ready = [thread.call(for_inference, each, dtype) for each in networks]
-        self._models = models
-        self.name = "+".join(
+        # Of what was loaded: the file may be another one by the time that stems are recorded.
+        self._hashes = [sha256 for _, sha256 in loaded]
+        self._names = [
             "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
-        )
+        ]
+        self.name = "+".join(self._names)
         self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
         self.mask_extension = mask_extension
@@ -120,12 +123,11 @@ class Separator:
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of each model: of its checkpoint, or of a network's own numbers."""
-        return [
-            ("unnamed", _fingerprint(ready))
-            if isinstance(model, MaskNetwork)
-            else (model_name(model), checkpoint_hash(model))
-            for model, ready in zip(self._models, self._networks, strict=True)
+        hashes = [
+            sha256 or _fingerprint(ready)
+            for sha256, ready in zip(self._hashes, self._networks, strict=True)
         ]
+        return list(zip(self._names, hashes, strict=True))
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -437,5 +439,6 @@ def _fingerprint(network: InferenceNetwork) -> str:
     return digest.hexdigest()
 
 
-def _network(model: ModelLike) -> MaskNetwork:
-    return model if isinstance(model, MaskNetwork) else load_network(model)
+def _load(model: ModelLike) -> tuple[MaskNetwork, str]:
+    """A network, and the SHA-256 of its checkpoint; empty if it has none."""
+    return (model, "") if isinstance(model, MaskNetwork) else load_checkpoint(model)

@@ -47,16 +47,25 @@ def load_network(model: str | Path) -> MaskNetwork:
     WeightsError
         If there is no such model, or the file is damaged or not what it should be.
     """
+    return load_checkpoint(model)[0]
+
+
+def load_checkpoint(model: str | Path) -> tuple[MaskNetwork, str]:
+    """A network and the SHA-256 of the very bytes that it was read from.
+
+    Parameters and errors are those of `load_network`.
+    """
     if is_path(model):
-        network = build_network(_read(Path(model)), str(model))
+        content = _read(Path(model))
+        network, sha256 = build_network(content, str(model)), hashlib.sha256(content).hexdigest()
         place: Path | Checkpoint = Path(model).parent
     else:
         entry = find_checkpoint(model_name(model))
-        network = _published(entry)
+        network, sha256 = _published(entry), entry.sha256
         place = _place(entry)
     if network.config.guide:
         _attach_guide(network, place, str(model))
-    return network
+    return network, sha256
 
 
 def fetch_model(entry: Checkpoint) -> Path:

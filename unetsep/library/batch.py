@@ -25,7 +25,7 @@ import torch
 from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..files import FileOptions, SeparationReport
-from .log import now
+from .log import now, song_status
 from .songs import Job, Shared, separate_song, stopped_reports
 
 # Seconds that a song has to end after it was asked to. A block takes a second or two.
@@ -209,7 +209,7 @@ class _Batch:
             raise song.error
         reports = song.reports
         # A song that came to its end just in time has stems.
-        if reports is None or (song.shared.stop.is_set() and _failed(reports)):
+        if reports is None or (song.shared.stop.is_set() and song_status(reports) == "error"):
             reports = stopped_reports(song.job, f"took longer than {self._timeout:g} s")
         return SongOutcome(song.job, song.job.present(reports), song.begun)
 
@@ -221,10 +221,6 @@ class _Batch:
         for song in self.running:
             while song.thread.is_alive() and time.monotonic() < end:
                 song.thread.join(TICK)
-
-
-def _failed(reports: Sequence[SeparationReport]) -> bool:
-    return any(report.status == "error" for report in reports)
 
 
 def choose_songs_at_once(jobs: Sequence[Job]) -> int:

@@ -48,3 +48,17 @@ def test_a_page_is_written_whoever_hears_of_it(tmp_path: Path) -> None:
     assert in_shell("listen", folder, shell="2>/dev/full") == (0, "")
     code, shown = in_shell("listen", folder, shell="")
     assert (code, shown) == (0, f"{folder / 'index.html'}: open it in a browser\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder")
+def test_a_working_folder_that_was_removed_is_one_sentence(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE)
+    (tmp_path / "gone").mkdir()
+    words = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-o", tmp_path / "out"]
+    command = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *words, tmp_path / "a.wav"]
+    done = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: the folder that the command was started in was removed")
+    assert done.stderr.count(b"\n") == 1

@@ -47,6 +47,7 @@ class Group(click.Group):
         """Run a command; turn known errors into messages and exit codes."""
         from ..errors import UnetsepError
 
+        _require_working_folder()
         try:
             with _as_sentence():
                 return super().invoke(ctx)
@@ -57,6 +58,16 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted; unfinished files were removed.", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _require_working_folder() -> None:
+    """Refuse to work where Intel's MKL, which asks for the working folder, ends the process."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            "the folder that the command was started in was removed: go to one that exists"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import math
 import os
 import secrets
@@ -34,6 +35,10 @@ except ImportError:  # Windows
     def _unlock(descriptor: int) -> None:
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_UNLCK"], 1)
+
+
+# At a time.
+READ_BYTES = 1 << 20
 
 
 class HeldError(OSError):
@@ -200,3 +205,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a whole file, text as UTF-8; see `open_atomically`."""
     with open_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def file_digest(file: BinaryIO, kind: str = "sha256") -> str:
+    """Hexadecimal checksum of an open file from where it stands.
+
+    `hashlib.file_digest` needs Python 3.11, and true files.
+    """
+    digest = hashlib.new(kind, usedforsecurity=False)
+    while block := file.read(READ_BYTES):
+        digest.update(block)
+    return digest.hexdigest()

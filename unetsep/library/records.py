@@ -28,6 +28,7 @@ from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..inputs import Input
 from ..paths import song_target
+from ..storage import file_digest
 from .claims import Claim, claim_path
 
 SCHEMA = 1
@@ -37,7 +38,6 @@ RECORD_PATTERN = ".unetsep.*.json"
 PLACE = "\ue000"
 # Seconds by which file systems are wrong about times.
 TIME_STEP = 2.0
-READ_BYTES = 1 << 20
 
 # missing: no stem exists; same: what the same command would make; incomplete: a part of that;
 # otherwise: something else, or nothing says what.
@@ -66,11 +66,8 @@ class SourceFile:
     @functools.cached_property
     def sha256(self) -> str:
         """Of the content."""
-        digest = hashlib.sha256()
         with self._path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
+            return file_digest(file)
 
     @functools.cached_property
     def tags(self) -> Tags:

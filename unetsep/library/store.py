@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hashlib
 import random
 import re
 import secrets
@@ -20,7 +19,7 @@ from urllib.parse import unquote
 from ..audio.staging import FOREIGN_AGE, PREFIX
 from ..errors import UnetsepError, how_to_install
 from ..inputs import real_path
-from .records import READ_BYTES
+from ..storage import file_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -215,11 +214,11 @@ class Store:
                 self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
                 self.files.put_file(str(source), self.at(name))
             with self.files.open(self.at(name), "rb") as file:
-                if _sha256(file) != digest:
+                if file_digest(file) != digest:
                     raise OSError("what was uploaded does not read back as it was")
 
         with source.open("rb") as file:
-            digest = _sha256(file)
+            digest = file_digest(file)
         self.retry(name, "uploaded", upload)
 
     def publish(self, source: Path, name: str) -> None:
@@ -288,24 +287,15 @@ def _without_query(text: str) -> str:
     return re.sub(r"(\bhttps?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
 
 
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(READ_BYTES):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def _check_download(path: Path, info: Mapping[str, Any]) -> None:
     """Compare a file with size and checksum, where its store says them."""
     size, expected = path.stat().st_size, info.get("size")
     if expected is not None and size != expected:
         raise OSError(f"{size} bytes came of {expected}")
     for name, value in _digests(info):
-        digest = hashlib.new(name, usedforsecurity=False)
         with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-        if digest.digest() != value:
+            digest = file_digest(file, name)
+        if digest != value.hex():
             raise OSError(f"its {name.upper()} is not what the server says")
 
 

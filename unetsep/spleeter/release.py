@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import urllib.error
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import WeightsError
-from ..storage import locked, user_folder
+from ..storage import file_digest, locked, user_folder
 from ..weights.manifest import Checkpoint, user_models
 from .convert import import_spleeter
 
@@ -200,8 +199,5 @@ def _check(path: Path, url: str, expected: str) -> None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file)

@@ -20,13 +20,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
-from ...storage import HeldError, held, open_atomically, write_atomically
+from ...storage import HeldError, file_digest, held, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, named
 
@@ -261,14 +261,4 @@ def content_hash(path: Path, notes: Path) -> str:
 
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
-
-
-_HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11 and later
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file)

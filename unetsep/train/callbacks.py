@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import signal
 import threading
 import time
@@ -23,6 +24,8 @@ from .config import TrainingError
 from .module import SeparationModule
 
 LAST = "last.ckpt"
+# Metadata of the best weights: their step and scores, which the log may not have after a crash.
+VALIDATION = "validation"
 
 
 class InterruptedRunError(TrainingError):
@@ -98,7 +101,8 @@ class Keeper(Callback):
 
     After each validation ``last.ckpt`` is replaced, from which the run can be resumed, and
     ``best-<loss>.safetensors`` for each network whose validation SDR is its best so far: its
-    averaged weights in fp32, which `unetsep.weights.load.load_network` reads.
+    averaged weights in fp32, which `unetsep.weights.load.load_network` reads. Their metadata
+    holds the step and the scores of that validation.
 
     Parameters
     ----------
@@ -160,7 +164,9 @@ class Keeper(Callback):
         assert isinstance(pl_module, SeparationModule)
         if trainer.is_global_zero:
             for name in pl_module.improved:
-                content = serialize(self.ema.network(name), half=False)
+                validation = {"step": trainer.global_step, "sdr": pl_module.scores[name]}
+                notes = {VALIDATION: json.dumps(validation)}
+                content = serialize(self.ema.network(name), half=False, notes=notes)
                 with self._saving(trainer):
                     write_atomically(self.run / f"best-{name}.safetensors", content)
         self.save(trainer)

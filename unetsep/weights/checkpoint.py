@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +112,12 @@ def _config(content: bytes, label: str) -> ModelConfig:
         raise WeightsError(f"{label} cannot be used: {error}") from error
 
 
-def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
+def serialize(
+    network: MaskNetwork,
+    *,
+    half: bool = True,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
     """A network as the content of a checkpoint file.
 
     Parameters
@@ -120,6 +127,8 @@ def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
     half
         Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
         input statistics) stay fp32: running variances overflow fp16.
+    notes
+        More metadata, which is not part of the model.
 
     Raises
     ------
@@ -138,4 +147,4 @@ def serialize(network: MaskNetwork, *, half: bool = True) -> bytes:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise WeightsError(f"tensor {name!r} of the network holds NaN or infinity as {kind}")
         tensors[name] = tensor
-    return bytes(save(tensors, metadata={"config": network.config.to_json()}))
+    return bytes(save(tensors, metadata={**notes, "config": network.config.to_json()}))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.train.runs import log
 from tests.train.synthetic import MODEL, songs
 from unetsep.network.unet import UNet
 from unetsep.train.config import TrainingError
@@ -69,11 +71,35 @@ def test_a_network_without_scores_differs_without_limit_from_one_that_has_them()
     assert sdr_change(network, network, valid) == 0
 
 
+def test_weights_that_the_log_does_not_have_are_exported_with_their_own_scores(
+    tmp_path: Path, whole: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
+    mean = "valid/l1/mean"
+    scored = sorted((line for line in log(run) if mean in line), key=lambda line: line[mean])
+    second, best = scored[-2:]
+
+    def exported() -> tuple[int, float]:
+        (file,) = export_run(run, loss="l1")
+        entry = json.loads(file.with_suffix(".json").read_text())
+        return entry["training"]["steps"], entry["scores"]["sdr"]["mean"]
+
+    # After a crash the weights may be newer than the checkpoint, and the log ends with that one.
+    (run / "log.jsonl").write_text(json.dumps(second) + "\n")
+    assert exported() == (best["step"], best[mean])
+    # Weights of an older run do not say: then the log does.
+    network = load_network(run / "best-l1.safetensors")
+    (run / "best-l1.safetensors").write_bytes(serialize(network, half=False))
+    assert exported() == (second["step"], second[mean])
+
+
 @pytest.mark.parametrize("file", ["config.json", "songs.json", "log.jsonl"])
 def test_a_damaged_file_of_the_run_is_named(file: str, tmp_path: Path, whole: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    if file == "log.jsonl":  # damaged lines are left out
+    if file == "log.jsonl":  # damaged lines are left out; weights of an older run need it
         (run / file).unlink()
+        network = load_network(run / "best-l1.safetensors")
+        (run / "best-l1.safetensors").write_bytes(serialize(network, half=False))
     else:
         (run / file).write_text("{")
     with pytest.raises(TrainingError, match=rf"{file} cannot be used: .*as unetsep train wrote it"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from ...errors import WeightsError
 from ...network.guided import Guided
@@ -20,6 +21,7 @@ from ...storage import write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import carry_guide, load_network
 from ...weights.manifest import Checkpoint, add_to_manifest, check_name
+from ..callbacks import VALIDATION
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
 from ..logs import read_log
@@ -179,6 +181,26 @@ def _log(run: Path) -> list[dict[str, Any]]:
         ) from error
 
 
+def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
+    """Step and SDR of the weights that a run kept, as they say; None if it was not validated.
+
+    Weights of older runs do not say: then it is the best line of the log, or the last one.
+    """
+    path = run / f"best-{loss}.safetensors"
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(VALIDATION)
+    if text is not None:
+        validation: dict[str, Any] = json.loads(text)
+        return validation
+    key = f"valid/{loss}/"
+    lines = [line for line in _log(run) if line.get(f"{key}mean") is not None]
+    if not lines:
+        return None
+    line = lines[-1] if last else max(lines, key=lambda line: float(line[f"{key}mean"]))
+    sdr = {name.removeprefix(key): v for name, v in line.items() if name.startswith(key)}
+    return {"step": line["step"], "sdr": sdr}
+
+
 def _described(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
@@ -207,14 +229,12 @@ def _described(
         roots = [root for folders in data["roots"].values() for root in folders]
         training["data"] = [Path(root).name for root in roots]
     scores: dict[str, Any] = {}
-    key = f"valid/{loss}/mean"
-    lines = [line for line in _log(run) if line.get(key) is not None]
+    validation = _validation(run, loss, last=config.all_songs)
     if config.all_songs:  # scores of songs that were trained on are none
-        training["steps"] = lines[-1]["step"] if lines else 0
-    elif lines:
-        best = max(lines, key=lambda line: float(line[key]))
-        stems = {k.rpartition("/")[2]: v for k, v in best.items() if k.startswith(f"valid/{loss}/")}
-        training["steps"] = best["step"]
+        training["steps"] = validation["step"] if validation else 0
+    elif validation:
+        stems = validation["sdr"]
+        training["steps"] = validation["step"]
         training["valid_sdr"] = {stem: round(value, 3) for stem, value in stems.items()}
         training["valid_over_songs"] = "mean"
         scores = {"sdr": stems, "definition": DEFINITION}

@@ -339,7 +339,7 @@ def read_manifest(path: Path, *, cure: str = "repair it, or name another file") 
 
 def write_manifest(path: Path, content: Manifest) -> None:
     """Write a manifest, or replace the one that is there."""
-    write_atomically(path, format_json(content.to_dict()) + "\n")
+    write_atomically(path, encode_json(format_json(content.to_dict()) + "\n"))
 
 
 def add_to_manifest(path: Path, entry: Checkpoint) -> None:
@@ -376,11 +376,16 @@ def add_user_model(entry: Checkpoint, content: bytes) -> None:
                 open_atomically(folder / USER_MANIFEST) as listing,
                 open_atomically(entry.path) as checkpoint,
             ):
-                listing.write(text.encode())
+                listing.write(encode_json(text))
                 listing.flush()
                 checkpoint.write(content)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
+def encode_json(text: str) -> bytes:
+    r"""JSON as UTF-8; a byte of a file's name that is none is escaped as JSON does, ``\udce9``."""
+    return text.encode(errors="backslashreplace")
 
 
 def format_json(value: Any, indent: str = "") -> str:

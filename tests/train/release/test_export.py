@@ -93,6 +93,19 @@ def test_weights_that_the_log_does_not_have_are_exported_with_their_own_scores(
     assert exported() == (second["step"], second[mean])
 
 
+def test_names_that_are_no_utf8_come_through(tmp_path: Path, whole: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
+    lists = {"songs": ["songs/train/caf\udce9"], "valid_songs": ["songs/valid/na\u00efve"]}
+    (run / "songs.json").write_text(json.dumps(lists))
+    manifest = tmp_path / "manifest.json"
+    (file,) = export_run(run, loss="l1", manifest=manifest)
+    training = json.loads(file.with_suffix(".json").read_text("utf-8"))["training"]
+    assert {name: training[name] for name in lists} == lists
+    assert manifest.read_text("utf-8").count("caf\\udce9") == 1
+    assert "na\u00efve" in manifest.read_text("utf-8")
+    assert r"caf\udce9" in repr(read_manifest(manifest).datasets)
+
+
 @pytest.mark.parametrize("file", ["config.json", "songs.json", "log.jsonl"])
 def test_a_damaged_file_of_the_run_is_named(file: str, tmp_path: Path, whole: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))

@@ -126,6 +126,7 @@ def run(tmp_path: Path) -> Path:
         name="net",
         licence="CC BY-NC-SA 4.0",
         scores=scores,
+        training={"data": ["caf\udce9"]},  # a folder whose name is no UTF-8
         **about,
     )
     (folder / "net.json").write_text(json.dumps(entry.__dict__))
@@ -143,7 +144,9 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
     card = hub.files["README.md"].decode()
     assert "license: cc-by-nc-sa-4.0" in card
     assert "vocals 1.00" in card
-    entry = json.loads((run / "export" / "net.json").read_text())
+    assert r"Trained on caf\udce9." in card
+    entry = json.loads((run / "export" / "net.json").read_text("utf-8"))
+    assert entry["training"]["data"] == ["caf\udce9"]
     assert (entry["repo_id"], entry["revision"]) == ("org/net", COMMIT)
     assert read_manifest(manifest).checkpoints["net"].revision == COMMIT
 

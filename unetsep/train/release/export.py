@@ -20,7 +20,7 @@ from ...separator import Separator
 from ...storage import write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import carry_guide, load_network
-from ...weights.manifest import Checkpoint, add_to_manifest, check_name
+from ...weights.manifest import Checkpoint, add_to_manifest, check_name, encode_json
 from ..callbacks import VALIDATION
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
@@ -133,12 +133,17 @@ def export_run(
         file = run / EXPORTS / f"{called}.safetensors"
         entry = export(network, file, **_described(run, trained, called, licence, change))
         carry_guide(network.config.guide, run, file.parent)
-        text = json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(file.with_suffix(".json"), text.encode())
+        write_entry(file.with_suffix(".json"), entry)
         if manifest is not None:
             add_to_manifest(Path(manifest), entry)
         written.append(file)
     return written
+
+
+def write_entry(path: Path, entry: Checkpoint) -> None:
+    """Write a manifest entry as a file of its own."""
+    text = json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, encode_json(text))
 
 
 def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Recording]) -> float:

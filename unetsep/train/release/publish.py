@@ -11,11 +11,10 @@ import tempfile
 from pathlib import Path
 
 from ...errors import WeightsError
-from ...storage import write_atomically
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest
 from ..config import TrainingError
-from .export import EXPORTS
+from .export import EXPORTS, write_entry
 
 
 def publish(
@@ -57,8 +56,7 @@ def publish(
     revision = _upload(folder, entries, repo_id, private)
     for entry in entries:
         pinned = dataclasses.replace(entry, revision=revision)
-        text = json.dumps(dataclasses.asdict(pinned), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / f"{Path(entry.file).stem}.json", text.encode())
+        write_entry(folder / f"{Path(entry.file).stem}.json", pinned)
         if manifest is not None:
             add_to_manifest(Path(manifest), pinned)
     return revision
@@ -94,7 +92,9 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
         for entry in entries:
             shutil.copyfile(folder / entry.file, Path(staged) / entry.file)
             carry_guide(entry.config.get("guide", ""), folder, Path(staged))
-        (Path(staged) / "README.md").write_text(model_card(entries), encoding="utf-8")
+        # A folder's name need not be UTF-8; a model card must be.
+        card = model_card(entries).encode(errors="backslashreplace")
+        (Path(staged) / "README.md").write_bytes(card)
         try:
             api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
             api.create_repo(repo_id, private=private, exist_ok=True)

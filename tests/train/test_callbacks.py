@@ -28,6 +28,7 @@ from unetsep.train.callbacks import Ema
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine
 from unetsep.train.module import SeparationModule
+from unetsep.unfinished import ENDING
 from unetsep.weights.load import load_network
 
 
@@ -45,7 +46,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: i
             assert torch.equal(ours[key], value), key
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
     def stop(_: Any) -> None:
         children = multiprocessing.active_children()
@@ -59,6 +60,16 @@ def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int
     with pytest.raises(TrainingError, match="interrupted after step 2"):
         run(tmp_path, tiny(), callbacks=[At(1, stop)], machine=Machine("cpu", workers=1))
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")
+def test_a_run_that_nohup_began_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        close = At(1, lambda _: os.kill(os.getpid(), signal.SIGHUP))
+        assert run(tmp_path, tiny(), callbacks=[close])[-1]["step"] == 6
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_average_lies_where_the_networks_will_be_and_is_never_waited_for() -> None:

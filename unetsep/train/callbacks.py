@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
 from ..storage import write_atomically
+from ..unfinished import ENDING
 from ..weights.checkpoint import serialize
 from .config import TrainingError
 from .module import SeparationModule
@@ -118,10 +119,13 @@ class Keeper(Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Ctrl-C and SIGTERM wait for the end of a step."""
+        """Let Ctrl-C, a polite kill and a closed terminal wait for the end of a step."""
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._note)
+            for number in ENDING:
+                # Who starts it with nohup wants it to outlive the terminal.
+                asked = number in (signal.SIGINT, signal.SIGTERM)
+                if asked or signal.getsignal(number) != signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         if self._signal is not None:  # the second time at once

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from tests.train.runs import At
 from tests.train.synthetic import MODEL, write, write_musdb
 from unetsep.cli import main
 from unetsep.cli import train as train_commands
@@ -21,6 +24,7 @@ from unetsep.train.config import TrainConfig
 from unetsep.train.data import cache
 from unetsep.train.fit import Machine
 from unetsep.train.losses.functions import LOSSES
+from unetsep.unfinished import ENDING
 from unetsep.weights.load import load_network
 from unetsep.weights.manifest import read_manifest
 
@@ -258,6 +262,20 @@ def test_shares_that_are_none_are_refused_by_the_name_of_their_option(
 def test_shares_are_those_of_the_stems_of_the_run() -> None:
     told = call("train", "--stems", "piano,rest", "--second-share", "bass=0.3", "--pools", "none")
     assert "for some of piano, rest, such as piano=0.3,rest=0.5" in told.output
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_gives_the_exit_code_of_shells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    stop = At(1, lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr(train_commands, "ProgressBar", lambda _: stop)
+    data = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    settings = ("--batch-size", 1, "--precision", "fp32", "--accelerator", "cpu", "--workers", 0)
+    told = call("train", "--run", tmp_path / "run", "--loss", "l1", *data, *settings)
+    assert told.exit_code == 128 + number, told.output
+    assert "Error: interrupted after step 2; go on with " in told.output
 
 
 def test_a_run_that_saved_nothing_starts_again_with_its_new_data(

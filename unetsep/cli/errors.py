@@ -70,6 +70,22 @@ def _require_working_folder() -> None:
         ) from error
 
 
+class SignalError(click.ClickException):
+    """A command that a signal ended.
+
+    Parameters
+    ----------
+    message
+        One sentence.
+    number
+        Of the signal; the exit code is that of shells.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number  # type: ignore[misc]
+
+
 @contextlib.contextmanager
 def _as_sentence() -> Iterator[None]:
     """Errors of the system as a sentence, but for a reader who left, which click knows."""

@@ -24,7 +24,7 @@ from ..network.devices import pick_precision
 from ..network.guided import state_channels
 from ..network.presets import DEFAULT, build_model
 from ..storage import write_atomically
-from ..train.callbacks import LAST
+from ..train.callbacks import LAST, InterruptedRunError
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.cache import Progress as DecodingProgress
 from ..train.data.datasets import DATASETS
@@ -54,6 +54,7 @@ from ..train.release.publish import publish
 from ..weights.checkpoint import serialize
 from ..weights.load import carry_guide, checkpoint_hash, load_network
 from ..weights.manifest import is_path
+from .errors import SignalError
 from .parsing import build
 from .terminal import Messages
 
@@ -188,21 +189,24 @@ def run_train(options: TrainOptions) -> None:
         if options.resume:
             check_songs(folder, songs)
             warn_of_other_audio(folder, notes)
-        fit(
-            config,
-            train,
-            valid,
-            folder,
-            machine=machine,
-            resume=options.resume,
-            init_from=options.data.init_from,
-            guide=options.data.guide,
-            notes={
-                "data.json": json.dumps(dataclasses.asdict(data), indent=1),
-                "songs.json": json.dumps({**songs, "recordings": notes}, indent=1),
-            },
-            callbacks=[ProgressBar(console)],
-        )
+        try:
+            fit(
+                config,
+                train,
+                valid,
+                folder,
+                machine=machine,
+                resume=options.resume,
+                init_from=options.data.init_from,
+                guide=options.data.guide,
+                notes={
+                    "data.json": json.dumps(dataclasses.asdict(data), indent=1),
+                    "songs.json": json.dumps({**songs, "recordings": notes}, indent=1),
+                },
+                callbacks=[ProgressBar(console)],
+            )
+        except InterruptedRunError as error:
+            raise SignalError(str(error), error.number) from error
     console.print(f"Done. Next: unetsep export {folder}")
 
 

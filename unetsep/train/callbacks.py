@@ -30,7 +30,19 @@ VALIDATION = "validation"
 
 
 class InterruptedRunError(TrainingError):
-    """Ctrl-C or a polite kill, after the checkpoint was saved."""
+    """A signal that asks to end, after the checkpoint was saved.
+
+    Parameters
+    ----------
+    message
+        What was saved, and how to go on.
+    number
+        Of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class Ema(EMAWeightAveraging):
@@ -151,12 +163,13 @@ class Keeper(Callback):
         if self._signal is not None and not due:
             pl_module.check_losses()
             self.save(trainer)
-            self._stop(trainer)
+            self._stop(trainer, self._signal)
 
-    def _stop(self, trainer: Trainer) -> None:
+    def _stop(self, trainer: Trainer, number: int) -> None:
         raise InterruptedRunError(
             f"interrupted after step {trainer.global_step}; go on with "
-            f"unetsep train --run {self.run} --resume"
+            f"unetsep train --run {self.run} --resume",
+            number,
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,7 +192,7 @@ class Keeper(Callback):
         if pl_module.schedule.exhausted():
             trainer.should_stop = True
         if self._signal is not None:
-            self._stop(trainer)
+            self._stop(trainer, self._signal)
 
     def save(self, trainer: Trainer) -> None:
         """Replace ``last.ckpt``.

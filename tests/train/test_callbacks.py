@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import tiny
-from unetsep.train.callbacks import Ema
+from unetsep.train.callbacks import Ema, InterruptedRunError
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine
 from unetsep.train.module import SeparationModule
@@ -60,6 +60,28 @@ def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int
     with pytest.raises(TrainingError, match="interrupted after step 2"):
         run(tmp_path, tiny(), callbacks=[At(1, stop)], machine=Machine("cpu", workers=1))
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "go on from .*--resume")])
+def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, message: str
+) -> None:
+    real = Trainer.save_checkpoint
+
+    def save(self: Trainer, path: Path) -> None:
+        real(self, path)
+        if self.global_step == step:
+            interrupt(None)
+            interrupt(None)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InterruptedRunError, match=f"interrupted at once; {message}") as caught:
+        run(tmp_path, tiny())
+    assert caught.value.number == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.glob("*.part"))
+    assert (tmp_path / "last.ckpt").exists() == (step == 6)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")

@@ -128,6 +128,7 @@ class Keeper(Callback):
     def __init__(self, run: Path, ema: Ema) -> None:
         self.run, self.ema = run, ema
         self._signal: int | None = None
+        self._at_once = False
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,8 +142,30 @@ class Keeper(Callback):
 
     def _note(self, number: int, frame: Any) -> None:
         if self._signal is not None:  # the second time at once
+            self._at_once = True
             raise KeyboardInterrupt
         self._signal = number
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Tell of the second signal as of the first; Lightning would end without a word.
+
+        Raises
+        ------
+        InterruptedRunError
+            Instead of Lightning's `SystemExit`.
+        """
+        try:
+            yield
+        except SystemExit as end:
+            if not self._at_once or self._signal is None:
+                raise
+            saved = self.run / LAST
+            where = f"go on from {saved} with unetsep train --run {self.run} --resume"
+            raise InterruptedRunError(
+                f"interrupted at once; {where if saved.exists() else 'nothing was saved yet'}",
+                self._signal,
+            ) from end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -208,7 +231,7 @@ class Keeper(Callback):
                 trainer.save_checkpoint(partial)
                 if trainer.is_global_zero:
                     partial.replace(self.run / LAST)
-            except OSError:
+            except BaseException:  # also the second Ctrl-C
                 partial.unlink(missing_ok=True)
                 raise
 

@@ -149,12 +149,14 @@ def fit(
         if not resume:
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
-        every = [ema, Keeper(run, ema), ChildWatch(run), *callbacks]
+        keeper = Keeper(run, ema)
+        every = [ema, keeper, ChildWatch(run), *callbacks]
         with _quiet(), _without_denormals():
             trainer = build_trainer(config, run, machine, every, first_step)
             try:
                 path = run / LAST if resume else None
-                trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+                with keeper.ending():
+                    trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             except TrainingError as error:
                 raise _last_good(error, run) from error
             except RuntimeError as error:

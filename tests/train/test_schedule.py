@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -24,6 +25,17 @@ def test_a_limit_in_minutes_ends_on_time_with_the_rate_annealed(tmp_path: Path) 
     rates = [line["lr/l1"] for line in lines if "lr/l1" in line]
     assert rates[-1] < 0.03 * rates[0]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_run_whose_minutes_are_over_is_not_trained_any_more(tmp_path: Path) -> None:
+    config = tiny(max_steps=10**6, max_minutes=0.02, valid_every=10**5)
+    lines = run(tmp_path, config)
+    best = (tmp_path / "best-l1.safetensors").read_bytes()
+    assert run(tmp_path, config, resume=True) == lines
+    assert (tmp_path / "best-l1.safetensors").read_bytes() == best
+    steps = lines[-1]["step"] + 1
+    longer = dataclasses.replace(config, max_minutes=0.0, max_steps=steps)
+    assert run(tmp_path, longer, resume=True)[-1]["step"] == steps
 
 
 def test_the_clock_counts_steps_minutes_and_earlier_parts() -> None:

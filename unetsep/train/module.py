@@ -164,6 +164,8 @@ class SeparationModule(lightning.LightningModule):
             seconds = self.clock.now() - self.clock.begun
             self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
         self.look_at_clock()
+        if self.done >= 1 and self.global_step:  # a run that had ended is resumed
+            self.trainer.should_stop = True
 
     def look_at_clock(self) -> None:
         """Note the share of the run that is done, the same in every process."""

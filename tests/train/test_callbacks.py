@@ -27,6 +27,7 @@ from tests.train.synthetic import tiny
 from unetsep.train.callbacks import Ema, InterruptedRunError
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine
+from unetsep.train.logs import JsonLinesLogger
 from unetsep.train.module import SeparationModule
 from unetsep.unfinished import ENDING
 from unetsep.weights.load import load_network
@@ -218,6 +219,22 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         run(tmp_path, tiny())
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(("step", "saved"), [(2, "none was saved yet"), (5, r"last .*last\.ckpt")])
+def test_a_line_of_the_log_that_a_full_disk_refuses_ends_a_run_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, saved: str
+) -> None:
+    real = JsonLinesLogger.log_metrics
+
+    def write(self: JsonLinesLogger, metrics: dict[str, float], number: int) -> None:
+        if number == step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, metrics, number)
+
+    monkeypatch.setattr(JsonLinesLogger, "log_metrics", write)
+    with pytest.raises(TrainingError, match=f"^{tmp_path}: No space left .*run stops.*{saved}"):
+        run(tmp_path, tiny())
 
 
 def test_weights_that_cannot_be_written_end_a_run_in_a_sentence(tmp_path: Path) -> None:

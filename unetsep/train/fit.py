@@ -159,6 +159,9 @@ def fit(
                     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             except TrainingError as error:
                 raise _last_good(error, run) from error
+            except OSError as error:  # a full disk, at a line of the log
+                what = f"{error.filename or run}: {error.strerror or error}"
+                raise _last_good(TrainingError(what), run) from error
             except RuntimeError as error:
                 if not is_lost_process(error):
                     raise

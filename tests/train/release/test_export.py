@@ -93,6 +93,15 @@ def test_weights_that_the_log_does_not_have_are_exported_with_their_own_scores(
     assert exported() == (second["step"], second[mean])
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, whole: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
+    # A folder of that name stands for a disk that is full: the file cannot take its place.
+    (run / "export" / "l1.json").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"export/l1\.json cannot be written: "):
+        export_run(run, loss="l1")
+    assert not list((run / "export").glob("*.part"))
+
+
 def test_names_that_are_no_utf8_come_through(tmp_path: Path, whole: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
     lists = {"songs": ["songs/train/caf\udce9"], "valid_songs": ["songs/valid/na\u00efve"]}

@@ -54,9 +54,14 @@ def export(network: MaskNetwork, file: Path, **described: Any) -> Checkpoint:
     -------
     Checkpoint
         The manifest entry, with hash, size and config of what was written.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written.
     """
     content = serialize(network)
-    write_atomically(file, content)
+    _write(file, content)
     return Checkpoint(
         file=file.name,
         sha256=hashlib.sha256(content).hexdigest(),
@@ -99,7 +104,8 @@ def export_run(
     ------
     TrainingError
         If there is nothing to export, half precision cannot hold a weight or changes the SDR
-        by 0.01 dB or more, or a file that describes the run is damaged or missing.
+        by 0.01 dB or more, a file that describes the run is damaged or missing, or the disk is
+        full.
     ValueError
         If there are several networks to name, or the name cannot be one.
     """
@@ -141,9 +147,22 @@ def export_run(
 
 
 def write_entry(path: Path, entry: Checkpoint) -> None:
-    """Write a manifest entry as a file of its own."""
+    """Write a manifest entry as a file of its own.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written.
+    """
     text = json.dumps(asdict(entry), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, encode_json(text))
+    _write(path, encode_json(text))
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:  # which names no file if the disk is full
+        raise TrainingError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Recording]) -> float:

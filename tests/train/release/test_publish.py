@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import threading
@@ -19,8 +20,8 @@ from unetsep.errors import WeightsError
 from unetsep.network.unet import UNet
 from unetsep.train.config import TrainingError
 from unetsep.train.release.export import export
-from unetsep.train.release.publish import publish
-from unetsep.weights.manifest import read_manifest
+from unetsep.train.release.publish import model_card, publish
+from unetsep.weights.manifest import Checkpoint, read_manifest
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 
@@ -149,6 +150,25 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
     assert entry["training"]["data"] == ["caf\udce9"]
     assert (entry["repo_id"], entry["revision"]) == ("org/net", COMMIT)
     assert read_manifest(manifest).checkpoints["net"].revision == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        (["CC BY-NC-SA 4.0"] * 2, "license: cc-by-nc-sa-4.0"),
+        (["CC BY-SA 4.0", "MIT"], "license: other\nlicense_name: cc-by-sa-4.0-and-mit"),
+        (
+            ["CC BY-SA 4.0 (ask: us)"],
+            "license: other\nlicense_name: cc-by-sa-4.0-ask-us",
+        ),
+    ],
+)
+def test_the_card_names_a_licence_that_the_hub_takes(
+    run: Path, licences: list[str], expected: str
+) -> None:
+    entry = Checkpoint(**json.loads((run / "export" / "net.json").read_text()))
+    card = model_card([dataclasses.replace(entry, licence=licence) for licence in licences])
+    assert card.startswith(f"---\n{expected}\nlibrary_name: unetsep\n---\n")
 
 
 def test_a_refused_upload_is_one_sentence_and_changes_nothing(

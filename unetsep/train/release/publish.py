@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +16,15 @@ from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest
 from ..config import TrainingError
 from .export import EXPORTS, write_entry
+
+# Licences that weights are likely to have, of those that the hub knows by these names; it
+# refuses others (https://huggingface.co/docs/hub/repositories-licenses).
+HUB_LICENCES = (
+    *("apache-2.0", "mit", "unlicense", "bsd-2-clause", "bsd-3-clause", "cc0-1.0"),
+    *("gpl-3.0", "lgpl-3.0", "agpl-3.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0"),
+    *("cc-by-sa-4.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+)
 
 
 def publish(
@@ -111,10 +121,21 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
     return str(commit.oid)
 
 
+def _licence(entries: list[Checkpoint]) -> list[str]:
+    """What the hub is told of the licence, which of others than it knows has a name alone."""
+    names = [_hyphenated(name) for name in dict.fromkeys(entry.licence for entry in entries)]
+    if len(names) == 1 and names[0] in HUB_LICENCES:
+        return [f"license: {names[0]}"]
+    return ["license: other", f"license_name: {'-and-'.join(names)}"]
+
+
+def _hyphenated(text: str) -> str:
+    return re.sub("[^a-z0-9.]+", "-", text.lower()).strip("-.")
+
+
 def model_card(entries: list[Checkpoint]) -> str:
     """README of a repository: what the files are, their scores, data and licence."""
-    licence = entries[0].licence.lower().replace(" ", "-")
-    lines = ["---", f"license: {licence}", "library_name: unetsep", "---", ""]
+    lines = ["---", *_licence(entries), "library_name: unetsep", "---", ""]
     lines += ["Music source separation with [unetsep](https://pypi.org/project/unetsep/).", ""]
     for entry in entries:
         lines += [f"## {entry.name}", "", entry.description + ".", ""]

@@ -239,6 +239,19 @@ def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None
     assert train_commands._model(None, None, str(tmp_path / "net.safetensors"), STEMS) == wide
 
 
+@pytest.mark.parametrize("options", [(), ("--network", "small"), ("--targets", "vocals")])
+def test_a_wrong_first_checkpoint_is_told_before_anything_is_decoded(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    data = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    begin = ("--init-from", tmp_path / "none.safetensors", *options)
+    told = call("train", "--run", tmp_path / "run", *data, *begin, "--max-steps", 1)
+    assert told.exit_code == 1
+    assert "none.safetensors does not exist" in told.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
+
+
 def test_shares_are_read() -> None:
     read = train_commands.parse_shares("--extra-share", "bass=0.3, drums=1", STEMS)
     assert read == {"bass": 0.3, "drums": 1.0}

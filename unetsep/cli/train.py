@@ -345,8 +345,10 @@ def parse_low_band(text: str) -> tuple[int, int]:
 def _model(
     network: str | None, targets: Sequence[str] | None, init_from: str | None, stems: Sequence[str]
 ) -> ModelConfig:
-    if init_from and not (network or targets):
-        return load_network(init_from).config
+    if init_from:  # a wrong one is told before hours of decoding, whatever the network
+        begun = load_network(init_from).config
+        if not (network or targets):
+            return begun
     return build_model(network or DEFAULT, targets, stems=stems)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from unetsep.errors import UnetsepError, WeightsError
 from unetsep.network.guided import Guided, with_guide
 from unetsep.network.per_stem import PerStem
 from unetsep.network.unet import UNet
@@ -50,12 +51,17 @@ def join(network: str, guide: str) -> bytes:
     return serialize(joined)
 
 
+def _guided(name: str) -> Guided:
+    network = load_network(name)
+    if not isinstance(network, Guided):
+        raise WeightsError(f"{name} has no guide: blend takes two networks that have one")
+    return network
+
+
 @torch.no_grad()
 def blend(trained: str, begun: str, share: float = SHARE) -> bytes:
     """The checkpoint of a guided network between two; the branch is that of the first."""
-    network, first = load_network(trained), load_network(begun)
-    assert isinstance(network, Guided)
-    assert isinstance(first, Guided)
+    network, first = _guided(trained), _guided(begun)
     then = first.rest.state_dict()
     for name, value in network.rest.state_dict().items():
         if value.is_floating_point():  # others count batches
@@ -80,12 +86,15 @@ def main() -> None:
     for command in (guide, joined, blended):
         command.add_argument("output", type=Path)
     options = parser.parse_args()
-    if options.command == "guide":
-        content = serialize(vocals_network(options.source))
-    elif options.command == "join":
-        content = join(options.network, options.guide)
-    else:
-        content = blend(options.trained, options.begun)
+    try:
+        if options.command == "guide":
+            content = serialize(vocals_network(options.source))
+        elif options.command == "join":
+            content = join(options.network, options.guide)
+        else:
+            content = blend(options.trained, options.begun)
+    except UnetsepError as error:
+        parser.error(str(error))
     write_atomically(options.output, content)
     print(f"{hashlib.sha256(content).hexdigest()}  {options.output}")
 

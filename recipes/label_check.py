@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unetsep.errors import UnetsepError
 from unetsep.separator import Separator
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.recording import AUDIBLE, Recording
@@ -66,13 +67,16 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="name or path")
     parser.add_argument("--below", type=float, default=6.0, help="SDR in dB of what is printed")
     options = parser.parse_args()
-    separator = Separator(options.model)
-    stems = separator.stems
-    roots = {name: getattr(options, name) for name in DATASETS}
-    data = find_data(roots, options.cache, stems=stems)
+    try:
+        separator = Separator(options.model)
+        stems = separator.stems
+        roots = {name: getattr(options, name) for name in DATASETS}
+        recordings = load_recordings(find_data(roots, options.cache, stems=stems))
+    except UnetsepError as error:
+        parser.error(str(error))
     findings = [
         finding
-        for recording in load_recordings(data)
+        for recording in recordings
         if recording.split == "train"
         for stem in recording.names
         if stem in stems and (finding := examine(separator, recording, stem)) is not None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.network.test_guided import SMALL, VOCALS
@@ -41,3 +43,27 @@ def test_a_blend_goes_back_most_of_the_way_and_keeps_the_branch(tmp_path: Path) 
         assert torch.allclose(mine, first + 0.35, atol=1e-5)
     for mine, branch in zip(blended.low.parameters(), trained.low.parameters(), strict=True):
         assert torch.equal(mine, branch)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("guide", "none", "out"), "none"),
+        (("join", "nosuch", "fast", "out"), "there is no model 'nosuch'"),
+        (("blend", "fast", "mse", "out"), "fast has no guide: blend takes two networks that have"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["guided.py", *words])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module("guided").main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

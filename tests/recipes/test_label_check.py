@@ -11,6 +11,16 @@ from tests.train.synthetic import write_musdb
 SCRIPT = Path(__file__).parents[2] / "recipes" / "label_check.py"
 
 
+def test_a_wrong_folder_is_one_sentence(tmp_path: Path, tiny_model: Path) -> None:
+    command = [sys.executable, SCRIPT, "--songs", tmp_path / "none", "--model", tiny_model]
+    done = subprocess.run(
+        [*command, "--cache", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"label_check.py: error: there are no songs in {tmp_path / 'none'}" in done.stderr
+
+
 def test_recordings_are_listed_with_what_is_heard_in_them(tmp_path: Path, tiny_model: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
     folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]

@@ -77,6 +77,7 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
 ) -> None:
     monkeypatch.setattr(distributed, "EVERY", threading.TIMEOUT_MAX)
     said, error = [], distributed.logger.error
+    (tmp_path / "last.ckpt").touch()
 
     def slow_error(*words: object) -> None:
         time.sleep(0.5)
@@ -91,7 +92,7 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
         )
         launcher = SimpleNamespace(procs=[well, ill, later])
         trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-        watch: Any = distributed.ChildWatch(tmp_path)
+        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt")
         watch.setup(trainer, None, "fit")
 
         def learns_of(child: subprocess.Popen[bytes]) -> bool:
@@ -113,6 +114,35 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
         "process 2 of this run ended with code 3; the run stops, go on with "
         f"unetsep train --run {tmp_path} --resume"
     ]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: bool
+) -> None:
+    if saved:
+        (tmp_path / "last.ckpt").touch()
+    ends: list[tuple[Any, ...]] = [
+        (KeyboardInterrupt(), "import time; time.sleep(600)"),  # Lightning kills the others
+        (None, "import sys; sys.exit(130)"),  # another process got Ctrl-C first
+    ]
+    for error, code in ends:
+        caplog.clear()
+        with subprocess.Popen([sys.executable, "-c", code]) as child:
+            trainer: Any = SimpleNamespace(
+                strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[child]))
+            )
+            watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt")
+            watch.setup(trainer, None, "fit")
+            if error is not None:
+                watch.on_exception(trainer, None, error)
+                child.kill()
+            child.wait()
+            child.poll()
+            watch.teardown(trainer, None, "fit")
+        resume = f"go on with unetsep train --run {tmp_path} --resume"
+        what = resume if saved else "nothing was saved yet"
+        assert caplog.messages == [f"the run was interrupted, {what}"]
 
 
 def test_errors_of_lost_processes_are_told_from_others() -> None:

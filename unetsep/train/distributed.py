@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from ..unfinished import ENDING
 from .config import TrainingError
 
 
@@ -58,6 +59,8 @@ logger = logging.getLogger(__name__)
 # What gloo, NCCL and torch's store say when the other side is gone.
 LOST = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
 
+# Codes with which the command ends when a signal asks it to: all processes may get it.
+INTERRUPTED = tuple(128 + number for number in ENDING)
 # Seconds between looks at the other processes.
 EVERY = 0.05
 
@@ -80,16 +83,16 @@ class ChildWatch(Callback):
 
     Parameters
     ----------
-    run
-        Folder of the run.
+    checkpoint
+        From which the run can be resumed, in its folder, once it is there.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run = run
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
         self._over = threading.Event()
         # Reentrant: a signal may come while the main thread asks, and its handler asks again.
         self._lock = threading.RLock()
-        self._told = False
+        self._told = self._watching = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch, in the process that started the others."""
@@ -97,6 +100,7 @@ class ChildWatch(Callback):
         children = [child for child in procs if isinstance(child, subprocess.Popen)]
         for rank, child in enumerate(children, start=1):
             child.poll = self._telling(rank, child.poll)  # type: ignore[method-assign]
+        self._watching = bool(children)
         if children:
             threading.Thread(target=self._watch, args=(children,), daemon=True).start()
 
@@ -106,18 +110,30 @@ class ChildWatch(Callback):
         def ask() -> int | None:
             with self._lock:
                 code = poll()
-                if code and not self._told:  # the first is why the others end
-                    self._told = True
-                    logger.error(
-                        "process %d of this run ended with code %d; the run stops, go on with "
-                        "unetsep train --run %s --resume",
-                        rank,
-                        code,
-                        self.run,
-                    )
+                if code in INTERRUPTED:
+                    self._tell("the run was interrupted")
+                elif code:
+                    self._tell(f"process {rank} of this run ended with code {code}; the run stops")
             return code
 
         return ask
+
+    def _tell(self, what: str) -> None:
+        """Say why the run ends; the first reason is why the others end."""
+        with self._lock:
+            if self._told:
+                return
+            self._told = True
+            cure = f"go on with unetsep train --run {self.checkpoint.parent} --resume"
+            saved = self.checkpoint.exists()
+            logger.error("%s, %s", what, cure if saved else "nothing was saved yet")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say so when a signal ends the first process, before Lightning kills the others."""
+        if self._watching and isinstance(exception, KeyboardInterrupt | SystemExit):
+            self._tell("the run was interrupted")
 
     def _watch(self, children: list[subprocess.Popen[bytes]]) -> None:
         while not self._over.wait(EVERY):

@@ -150,7 +150,7 @@ def fit(
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
-        every = [ema, keeper, ChildWatch(run), *callbacks]
+        every = [ema, keeper, ChildWatch(run / LAST), *callbacks]
         with _quiet(), _without_denormals():
             trainer = build_trainer(config, run, machine, every, first_step)
             try:

@@ -54,8 +54,23 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
-        self.answer({"id": "org/net", "sha": COMMIT, "siblings": []})
+        if "/resolve/" not in self.path:
+            self.answer({"id": "org/net", "sha": COMMIT, "siblings": []})
+            return
+        content = self.files.get(self.path.rpartition("/")[2])
+        self.send_response(404 if content is None else 200)
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content or b"")
 
     def do_PUT(self) -> None:
         content = self.body()
@@ -150,6 +165,27 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
     assert entry["training"]["data"] == ["caf\udce9"]
     assert (entry["repo_id"], entry["revision"]) == ("org/net", COMMIT)
     assert read_manifest(manifest).checkpoints["net"].revision == COMMIT
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_card_keeps_what_it_says_of_other_models_and_what_people_wrote(
+    hub: type[Hub], run: Path
+) -> None:
+    theirs = (
+        "---\nlicense: mit\ntags:\n- audio\n---\n\nOur models.\n\n"
+        "## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n\nWas worse.\n"
+    )
+    hub.files["README.md"] = theirs.encode()
+    publish(run, "org/net")
+    card = hub.files["README.md"].decode()
+    assert card.startswith(
+        "---\nlicense: other\nlicense_name: mit-and-cc-by-nc-sa-4.0\ntags:\n- audio\n---\n\n"
+        "Our models.\n\n## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n"
+    )
+    assert "Was worse" not in card
+    assert card.count("## net\n") == 1
+    publish(run, "org/net")
+    assert hub.files["README.md"].decode() == card
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,22 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest
 from ..config import TrainingError
 from .export import EXPORTS, write_entry
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CARD = "README.md"
+# What a card says of each model, so that the licence of the whole can be told from it.
+LICENCE = re.compile(r"licence of the weights (.+)\.$", re.MULTILINE)
 
 # Licences that weights are likely to have, of those that the hub knows by these names; it
 # refuses others (https://huggingface.co/docs/hub/repositories-licenses).
@@ -102,12 +111,12 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
         for entry in entries:
             shutil.copyfile(folder / entry.file, Path(staged) / entry.file)
             carry_guide(entry.config.get("guide", ""), folder, Path(staged))
-        # A folder's name need not be UTF-8; a model card must be.
-        card = model_card(entries).encode(errors="backslashreplace")
-        (Path(staged) / "README.md").write_bytes(card)
         try:
             api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
             api.create_repo(repo_id, private=private, exist_ok=True)
+            # A folder's name need not be UTF-8; a model card must be.
+            card = model_card(entries, _card_there(api, repo_id)).encode(errors="backslashreplace")
+            (Path(staged) / CARD).write_bytes(card)
             names = ", ".join(entry.name for entry in entries)
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=staged, commit_message=f"Add {names}"
@@ -121,9 +130,18 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
     return str(commit.oid)
 
 
-def _licence(entries: list[Checkpoint]) -> list[str]:
+def _card_there(api: HfApi, repo_id: str) -> str:
+    """The model card that a repository has, or nothing."""
+    if not api.file_exists(repo_id, CARD):
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        card = api.hf_hub_download(repo_id, CARD, local_dir=folder)
+        return Path(card).read_text(encoding="utf-8", errors="replace")
+
+
+def _licence(licences: Iterable[str]) -> list[str]:
     """What the hub is told of the licence, which of others than it knows has a name alone."""
-    names = [_hyphenated(name) for name in dict.fromkeys(entry.licence for entry in entries)]
+    names = [_hyphenated(name) for name in dict.fromkeys(licences)]
     if len(names) == 1 and names[0] in HUB_LICENCES:
         return [f"license: {names[0]}"]
     return ["license: other", f"license_name: {'-and-'.join(names)}"]
@@ -133,17 +151,50 @@ def _hyphenated(text: str) -> str:
     return re.sub("[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
-def model_card(entries: list[Checkpoint]) -> str:
-    """README of a repository: what the files are, their scores, data and licence."""
-    lines = ["---", *_licence(entries), "library_name: unetsep", "---", ""]
-    lines += ["Music source separation with [unetsep](https://pypi.org/project/unetsep/).", ""]
-    for entry in entries:
-        lines += [f"## {entry.name}", "", entry.description + ".", ""]
-        lines += ["```", f"unetsep separate song.wav --model {entry.file}", "```", ""]
-        lines += [f"SHA-256 `{entry.sha256}`, licence of the weights {entry.licence}.", ""]
-        if "sdr" in entry.scores:
-            values = [f"{stem} {value:.2f}" for stem, value in entry.scores["sdr"].items()]
-            lines += [f"{', '.join(values)}: {entry.scores.get('definition', 'SDR in dB')}.", ""]
-        if "data" in entry.training:
-            lines += [f"Trained on {', '.join(entry.training['data'])}.", ""]
-    return "\n".join(lines)
+def model_card(entries: Sequence[Checkpoint], before: str = "") -> str:
+    """README of a repository: what the files are, their scores, data and licence.
+
+    Parameters
+    ----------
+    entries
+        What is published.
+    before
+        The repository's card so far. What it says of other models, and what else people wrote
+        into it, stays.
+    """
+    front, head, sections = _parts(before)
+    ours = {_title(entry) for entry in entries}
+    kept = [text for text in sections if text.splitlines()[0] not in ours]
+    licences = LICENCE.findall("".join(kept)) + [entry.licence for entry in entries]
+    front = [line for line in front if not line.startswith(("license:", "license_name:"))]
+    lines = ["---", *_licence(licences), *front, "---"]
+    return "\n".join(lines) + "\n" + head + "".join(kept) + "".join(map(_section, entries))
+
+
+def _parts(card: str) -> tuple[list[str], str, list[str]]:
+    """Lines of a card's front matter, what stands before its first section, and the sections."""
+    if not card:
+        text = "\nMusic source separation with [unetsep](https://pypi.org/project/unetsep/).\n\n"
+        return ["library_name: unetsep"], text, []
+    front: list[str] = []
+    text = card
+    if matter := re.match(r"---\r?\n(.*?)^---[ \t]*\r?\n", card, re.DOTALL | re.MULTILINE):
+        front, text = matter[1].splitlines(), card[matter.end() :]
+    head, *sections = re.split(r"^(?=## )", text.rstrip() + "\n\n", flags=re.MULTILINE)
+    return front, head, sections
+
+
+def _title(entry: Checkpoint) -> str:
+    return f"## {entry.name}"
+
+
+def _section(entry: Checkpoint) -> str:
+    lines = [_title(entry), "", entry.description + ".", ""]
+    lines += ["```", f"unetsep separate song.wav --model {entry.file}", "```", ""]
+    lines += [f"SHA-256 `{entry.sha256}`, licence of the weights {entry.licence}.", ""]
+    if "sdr" in entry.scores:
+        values = [f"{stem} {value:.2f}" for stem, value in entry.scores["sdr"].items()]
+        lines += [f"{', '.join(values)}: {entry.scores.get('definition', 'SDR in dB')}.", ""]
+    if "data" in entry.training:
+        lines += [f"Trained on {', '.join(entry.training['data'])}.", ""]
+    return "\n".join(lines) + "\n"

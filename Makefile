@@ -3,6 +3,7 @@
 # make test   run all tests
 # make check  lint and type-check
 # make docs   the site of the documentation, in site/
+# make oldest the tests of separating with the oldest versions that pyproject.toml allows
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,8 +23,11 @@ CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-s
 OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 WEB = unetsep/listen/web unetsep/app/web
+OLDEST = .cache/oldest
+CORE_TESTS = tests/audio tests/dsp tests/network tests/weights tests/test_api.py \
+  tests/test_files.py tests/test_imports.py tests/test_separator.py tests/test_storage.py
 
-.PHONY: demo sounds test check docs ffmpeg chromium clean
+.PHONY: demo sounds test check docs oldest ffmpeg chromium clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python recipes/demo.py --output demo
@@ -46,6 +50,15 @@ check: $(VENV)/dev.stamp
 # Strict: a dead link, a missing anchor or a name that does not exist is an error.
 docs: $(VENV)/dev.stamp
 	$(VENV)/bin/zensical build --clean --strict
+
+# No extra is there, so this is also what shows that separating needs none. It takes gigabytes:
+# PYTHON=python3.10 make oldest
+oldest: ffmpeg
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) uv
+	$(OLDEST)/bin/uv pip install --python $(OLDEST) --resolution lowest-direct -e .
+	$(OLDEST)/bin/uv pip install --python $(OLDEST) hypothesis "pytest>=8.2" pytest-xdist
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(CORE_TESTS) $(PYTEST_ARGS)
 
 # musdb and stempeg call ffmpeg and ffprobe; the other programs say which samples are right. The
 # package itself can do without them.

@@ -499,6 +499,8 @@ def test_one_stem_may_be_named_without_a_list(separator: Separator) -> None:
         separator.select("vocal")
 
 
+# torch 2.15 says that it will make quantised tensors no longer: as long as it does, they come.
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_sparse_and_quantized_tensors_are_taken(separator: Separator) -> None:
     sparse = torch.tensor([[0.0, 0.5] * 50]).to_sparse()
     quantized = torch.quantize_per_tensor(sparse.to_dense(), 1 / 128, 0, torch.qint8)

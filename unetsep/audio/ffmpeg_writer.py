@@ -122,7 +122,8 @@ class Encoding:
         self._complaints.close()
         if os.strerror(errno.ENOSPC) in text:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        said = text.splitlines()[-1] if text else f"it ended with {self.process.returncode}"
+        # The first line is the cause; since version 6 of ffmpeg others follow it.
+        said = text.splitlines()[0] if text else f"it ended with {self.process.returncode}"
         return AudioError(f"writing to {self._folder} failed: ffmpeg says {said!r}")
 
 

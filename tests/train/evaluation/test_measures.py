@@ -130,6 +130,7 @@ def test_log_wmse_is_the_log_of_the_error_over_the_mixture() -> None:
     assert np.isnan(measure(silence, mixture / 10, RATE))
 
 
+@pytest.mark.filterwarnings("ignore:numpy.fix is deprecated")  # by seabass, since numpy 2.5
 def test_the_2f_model_gives_full_points_to_the_reference_and_fewer_the_more_is_heard() -> None:
     """The package's authors compare it with the model's own scores; this is how it is asked."""
     pytest.importorskip("seabass")

@@ -19,6 +19,7 @@ import torch
 from click.testing import CliRunner
 
 import unetsep
+from tests.releases import needs
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
@@ -156,6 +157,7 @@ except unetsep.CancelledError:
     assert (tmp_path / "out" / "song" / ".unetsep.wav.json").exists()
 
 
+@needs("click", "8.2")  # whose runner parts stdout from stderr
 def test_files_of_both_functions_and_of_the_command_are_known_to_each_other(
     song: Path, tmp_path: Path
 ) -> None:

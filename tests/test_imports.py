@@ -151,6 +151,7 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_listening_takes_no_torch(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     for seed, name in enumerate(("vocals", "drums")):
         soundfile.write(tmp_path / f"{name}.wav", music(1, seed=seed).T, RATE)
     words = ["listen", str(tmp_path), "--plots"]

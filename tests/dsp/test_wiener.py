@@ -205,7 +205,7 @@ def test_silence_stays_silent(channels):
 def test_one_iteration_is_the_least():
     with pytest.raises(ValueError, match="at least 1"):
         WienerFilter(0)
-    with pytest.raises(ValueError, match="from 0 on"):
+    with pytest.raises(ValueError, match="from 0 to 100, got -1"):
         Separator(network(), wiener=-1)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.releases import needs
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
 from unetsep.network.build import build
@@ -146,6 +147,7 @@ def test_a_guide_moves_along_and_stays_as_it_is() -> None:
     torch.testing.assert_close(twin(waveform), model.eval()(waveform))
 
 
+@needs("torch", "2.11")
 @pytest.mark.parametrize("kind", ["softmax", "spleeter", "low band"])
 def test_an_exported_program_takes_clips_of_any_length(kind: str) -> None:
     model = Model(KINDS[kind]())
@@ -161,6 +163,7 @@ def test_an_exported_program_takes_clips_of_any_length(kind: str) -> None:
         torch.testing.assert_close(program.module()(waveform), model(waveform))
 
 
+@needs("torch", "2.8")
 @pytest.mark.parametrize("kind", ["softmax", "low band"])
 def test_the_whole_model_compiles_as_one_graph(kind: str) -> None:
     model = Model(KINDS[kind]())

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 import weakref
 
 import pytest
+from click.testing import CliRunner
 
+from unetsep.cli.errors import Group
 from unetsep.cli.interrupts import KILLED, deliver_again
 
 
@@ -50,3 +53,22 @@ def test_other_exceptions_in_callbacks_are_shown_as_python_does(monkeypatch, cap
     del thing
     assert reference() is None
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143), (ValueError(), 1)]
+)
+def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
+    group = Group("unetsep")
+
+    @group.command()
+    def wait() -> None:
+        try:
+            raise ended
+        finally:  # as `threading.Condition` where a signal comes while it lets its lock go
+            threading.Lock().release()
+
+    result = CliRunner().invoke(group, ["wait"])
+    assert result.exit_code == code
+    assert ("Interrupted" in result.stderr) == (code == 130)
+    assert isinstance(result.exception, RuntimeError if code == 1 else SystemExit)

@@ -182,6 +182,9 @@ def test_the_model_changes_at_the_same_place_while_playing(
     player: Any, waves: dict[str, dict[str, np.ndarray]]
 ) -> None:
     record(player)
+    # Decoded before, so that no piece of a busy machine comes too late.
+    both = "[0, 1].flatMap((model) => [0, 1, 2].map((piece) => engine.pieces.get(model, piece)))"
+    run(player, f"return Promise.all({both}).then(() => null)")
     run(player, "mixer.stem('vocals').solo = true; engine.play()")
     wait(player, f"unetsepPlayer.engine.frame > {0.8 * RATE}")
     click(player, "#models label:nth-child(2)")

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -56,8 +56,19 @@ class Group(click.Group):
                 traceback.print_exc()
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted; unfinished files were removed.", err=True)
-            ctx.exit(INTERRUPTED)
+            self._interrupted(ctx)
+        except RuntimeError as error:
+            # A lock that is interrupted while it is let go complains that nobody holds it.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                self._interrupted(ctx)
+            if isinstance(error.__context__, SystemExit):
+                raise error.__context__ from None
+            raise
+
+    @staticmethod
+    def _interrupted(ctx: click.Context) -> NoReturn:
+        click.echo("Interrupted; unfinished files were removed.", err=True)
+        ctx.exit(INTERRUPTED)
 
 
 def _require_working_folder() -> None:

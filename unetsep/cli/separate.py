@@ -252,10 +252,9 @@ def _separate(run: _Run) -> bool:
         shown.log(log)
         raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
+    wanted = {"player": options.player, "plots": options.plots}
     try:
-        complete = show_separated(
-            in_order, shown.console, player=options.player, plots=options.plots
-        )
+        complete = show_separated(in_order, shown.console, **wanted)
     finally:  # the stems are there, with or without a page
         worked = shown.end(log)
     return worked and complete

@@ -82,6 +82,20 @@ def test_musdb_is_no_data_for_other_stems(tmp_path: Path, monkeypatch: pytest.Mo
         Musdb().find(tmp_path, ("piano", "strings"))
 
 
+def test_decoded_stems_need_no_home_folder_where_their_place_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)  # no test can take an account away
+    roots = {"songs": [tmp_path]}
+    assert find_data(roots, tmp_path / "cache").cache == str((tmp_path / "cache").resolve())
+    with pytest.raises(TrainingError, match=r"no home folder for ~.*: name a folder .* by --cache"):
+        find_data(roots)
+
+
 def test_shares_and_targets_are_of_the_stems_of_the_run() -> None:
     for wrong in ({"extra_share": {"piano": 0.5}}, {"second_share": {"piano": 0.5}}):
         with pytest.raises(ValueError, match="_share="):

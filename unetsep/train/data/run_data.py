@@ -83,7 +83,7 @@ def find_data(
     Raises
     ------
     AudioError, TrainingError
-        If a folder is of a test set, or none is named.
+        If a folder is of a test set, or none is named, or decoded stems have no place.
     """
     named = {name: list(roots.get(name, ())) for name in DATASETS}
     for name, kind in DATASETS.items():
@@ -95,13 +95,22 @@ def find_data(
             options = ", ".join(kind.option for kind in DATASETS.values() if kind.repeated)
             raise TrainingError(f"no training data for {', '.join(stems)}: name {options}")
         musdb_root(None)  # says what to name, and how to get it
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Data(
         roots=_resolved(named),
-        cache=str((folder or home / "unetsep" / "stems").resolve()),
+        cache=str((folder or _cache()).resolve()),
         stems=tuple(stems),
         **more,
     )
+
+
+def _cache() -> Path:
+    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "unetsep", "stems")
+    try:
+        return place.expanduser()
+    except RuntimeError as error:  # as of a container whose account has no name
+        raise TrainingError(
+            f"there is no home folder for {place}: name a folder for decoded stems by --cache"
+        ) from error
 
 
 def _resolved(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:

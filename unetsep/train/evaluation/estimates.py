@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from ...errors import AudioError
 from ...network.devices import choose_device
 from ...separator import Separator
 from ...version import __version__
-from ...weights.load import load_network
-from ...weights.manifest import all_models, is_path, model_name
+from ...weights.load import load_checkpoint
+from ...weights.manifest import model_name
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
 from .stem_sets import ACCOMPANIMENT, rest_of
@@ -269,16 +268,11 @@ def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -
     """
     choose_device(device)
     name = "+".join(model_name(model) for model in models)
-    config = common_config([load_network(model).config for model in models], name)
-    digest = "+".join(_digest(model) for model in models)
+    networks, digests = zip(*map(load_checkpoint, models), strict=True)
+    config = common_config([network.config for network in networks], name)
+    digest = "+".join(digests)
     name += f"-{passes}-passes" if passes > 1 else ""
     return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device, passes)
-
-
-def _digest(model: str) -> str:
-    if is_path(model):
-        return hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    return all_models().checkpoints[model_name(model)].sha256
 
 
 def baseline_methods(names: str) -> list[BaselineMethod]:

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from string import Template
 from typing import Any, NamedTuple
 
@@ -356,6 +357,25 @@ def test_figures_beside_other_tools_are_those_that_were_measured() -> None:
     assert f"| mean SDR, whole songs | | {spleeter:.2f} | {umx:.2f} | 9.00 | |" in readme
     default = manifest().checkpoints["guided"].scores["mean"]
     assert f"| mean SDR, excerpts | {default:.2f} | | | | |" in readme
+
+
+def test_rows_of_the_processor_without_bf16_are_those_that_were_measured() -> None:
+    page = (ROOT / "docs/research/performance.md").read_text("utf-8")
+    peers = json.loads((ROOT / "docs/research/performance/peers-avx2.json").read_text("utf-8"))
+    assert len(peers["results"]["lengths"]) == 2
+    for length in peers["results"]["lengths"]:
+        ours, fast, spleeter = (
+            [run["wall"] for run in length["runs"][tool]]
+            for tool in ("unetsep", "unetsep fast", "spleeter")
+        )
+        cells = [
+            f"{length['seconds']:.0f} s",
+            *(f"{median(x):.1f} s" for x in (ours, fast, spleeter)),
+        ]
+        for walls in (ours, fast):
+            ratios = sorted(theirs / own for theirs, own in zip(spleeter, walls, strict=True))
+            cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_pages_agree_on_how_much_faster_the_fast_model_is() -> None:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -178,16 +179,22 @@ def test_what_vanishes_from_a_watched_folder_stops_nothing(
     assert told[2].startswith("link.wav: vocals, drums, bass, other in ")
 
 
+def watched(tmp_path: Path, separator: Separator) -> tuple[Any, Path, Path, list[str]]:
+    """A watcher of an empty folder, that folder, where stems go, and what it says."""
+    inbox, stems = tmp_path / "inbox", tmp_path / "stems"
+    told: list[str] = []
+    inbox.mkdir()
+    watcher = example("watch_folder").Watcher(inbox, stems, separator, told.append)
+    return watcher, inbox, stems, told
+
+
 def test_a_watched_song_that_changes_is_taken_again_whatever_its_size(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    watch_folder = example("watch_folder")
-    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
-    inbox.mkdir()
+    watcher, inbox, stems, told = watched(tmp_path, tiny_separator)
     song, audio = inbox / "song.aif", music(0.5).T
     soundfile.write(song, audio, RATE, format="AIFF")
     content = song.read_bytes()
-    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
 
     def write(part: bytes) -> None:
         song.write_bytes(part.ljust(len(content), b"\0"))
@@ -211,10 +218,7 @@ def test_a_watched_song_that_changes_is_taken_again_whatever_its_size(
 def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_of_once(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    watch_folder = example("watch_folder")
-    inbox, stems, told = tmp_path / "inbox", tmp_path / "stems", []
-    inbox.mkdir()
-    watcher = watch_folder.Watcher(inbox, stems, tiny_separator, told.append)
+    watcher, inbox, _, told = watched(tmp_path, tiny_separator)
     for name in ("a.wav", "a.flac"):
         soundfile.write(inbox / name, music(0.5).T, RATE)
     for _ in range(3):

@@ -8,8 +8,8 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest

@@ -68,8 +68,11 @@ def _from_full_scale(signal: npt.NDArray[np.generic]) -> Signal:
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
+    from .threads import thread_count
+
     if tensor.is_meta:
         raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
+    thread_count()  # what follows may be the first that this thread computes
     tensor = tensor.detach().cpu()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     tensor = tensor.float() if tensor.is_floating_point() else tensor

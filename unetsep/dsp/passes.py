@@ -26,6 +26,7 @@ from .spectrogram import (
     apply_mask,
     extension_weights,
 )
+from .threads import thread_count
 from .transfer import Link, as_tensor
 from .wiener import WienerFilter
 
@@ -92,7 +93,8 @@ class SongPass(SongStream):
         pool: SegmentPool | None = None,
         device: torch.device,
     ) -> None:
-        threads = torch.get_num_threads() if pool is None else pool.share
+        count = thread_count()  # asked for before this thread computes
+        threads = count if pool is None else pool.share
         super().__init__(channels, device, threads)
         self._selection = selection.without_last() if rest else selection
         self._song: Queue[Tensor] | None = Queue() if rest else None

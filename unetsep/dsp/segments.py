@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .threads import use_threads
+from .threads import thread_count, use_threads
 
 # Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32,
 # which belong to the caller.
@@ -192,7 +192,7 @@ def segment_pool(device: torch.device) -> Iterator[SegmentPool | None]:
     one operation do after each. None is given where there is nothing to divide: with one
     thread, or on a GPU. The calling thread keeps its number.
     """
-    total = torch.get_num_threads()
+    total = thread_count()
     if device.type != "cpu" or total == 1:
         yield None
         return

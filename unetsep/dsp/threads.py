@@ -4,12 +4,17 @@ How many threads torch computes with belongs to the program that we are a guest 
 threads has a number of its own; a new one begins with that which was set last, in any thread. So
 here the number is set in threads that nobody else uses, and what was set last is put back.
 
+So for a moment new threads would begin with a number of ours. Whoever asks for his number here
+waits for the end of that moment, and so does a fork; a thread that calls us asks before it
+computes. Only one that computes for the first time in its life without us can meet it.
+
 A fork has only the thread that forked. What torch's operations share out their work to belongs
 to the thread that called them, so nothing that was begun in a thread of ours is missing there.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +23,24 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-# One at a time takes another number for its thread, which the others must not take for the
-# host's. A fork may copy the lock while it is held, hence a limit to waiting, in seconds.
-_changing = threading.Lock()
-PATIENCE = 1.0
+# Held while new threads would begin with a number of ours. It can be taken again by a thread that
+# has it: a signal's handler may fork.
+_changing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_changing.acquire,
+        after_in_parent=_changing.release,
+        after_in_child=_changing.release,
+    )
+
+
+def thread_count() -> int:
+    """How many threads torch uses in the calling thread.
+
+    A new thread keeps from its first question on what it is told.
+    """
+    with _changing:
+        return torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
@@ -32,8 +51,7 @@ def use_threads(count: int) -> None:
     count
         At least 1.
     """
-    locked = _changing.acquire(timeout=PATIENCE)
-    try:
+    with _changing:
         before = torch.get_num_threads()
         if before == count:
             return
@@ -42,9 +60,6 @@ def use_threads(count: int) -> None:
         restore = threading.Thread(target=torch.set_num_threads, args=(before,), daemon=True)
         restore.start()
         restore.join()
-    finally:
-        if locked:
-            _changing.release()
 
 
 class OwnThread(ThreadPoolExecutor):
@@ -59,6 +74,7 @@ class OwnThread(ThreadPoolExecutor):
     """
 
     def __init__(self, threads: int, name: str) -> None:
+        thread_count()  # the caller may be a new thread of the host
         super().__init__(1, name, use_threads, (threads,))
 
     def call(self, run: Callable[..., T], *arguments: Any) -> T:

@@ -20,10 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
+from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
 from .log import now, song_status
 from .songs import Job, Shared, separate_song, stopped_reports
@@ -230,7 +229,7 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
     other is computed; of short songs, whose few segments leave threads idle, it takes more. So
     does a GPU, which computes faster than one thread reads and another writes.
     """
-    threads, memory = torch.get_num_threads(), available_memory()
+    threads, memory = thread_count(), available_memory()
     if len(jobs) < 2 or threads < 2:
         return 1
     lengths = sorted(guess_seconds(job.song.path) for job in jobs)

@@ -404,6 +404,16 @@ def test_impossible_choices_are_value_errors(
     assert not (tmp_path / "out").exists()
 
 
+def test_urls_of_files_are_their_paths(
+    song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    song = song.rename(tmp_path / "a b.wav")
+    report = unetsep.separate_to_files(
+        song.as_uri(), (tmp_path / "my stems").as_uri(), model=tiny_separator
+    )
+    assert report.stems["bass"] == tmp_path / "my stems/a b/bass.wav"
+
+
 @pytest.mark.parametrize("function", [unetsep.separate, unetsep.separate_to_files])
 @pytest.mark.parametrize(
     ("path", "message"),

@@ -138,10 +138,7 @@ def as_utf8(raw: bytes) -> bytes:
 
 
 def _listed(playlist: Path, name: str) -> Input:
-    if local := FILE_URL.match(name):
-        name = unquote(name[local.end() :], errors="surrogateescape")
-        if os.name == "nt":
-            name = re.sub(r"^/(?=[A-Za-z]:)", "", name)
+    name = without_scheme(name)
     name = name.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     if URL.match(name):
         why = f"{playlist} names a URL, {name}: name it on the command line, or download it"
@@ -265,18 +262,32 @@ def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:
     Raises
     ------
     ValueError
-        If it is empty, a URL, which would lose a slash as a path, or something else.
+        If it is empty, a URL of another machine, or something else.
     """
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(f"{what} must be a path, got {value!r}")
-    if isinstance(value, str) and is_url(value):
-        raise ValueError(f"{value} is a URL: download it first")
+    if isinstance(value, str):
+        value = without_scheme(value)
+        if is_url(value):
+            raise ValueError(f"{value} is a URL: download it first")
     return Path(value)
 
 
 def is_url(text: str) -> bool:
     """Whether a text begins as URLs do."""
     return URL.match(text) is not None
+
+
+def without_scheme(text: str) -> str:
+    """The path that a URL of a file on this machine stands for; any other text as it is.
+
+    File managers write names so, where a song is dragged or copied from them.
+    """
+    local = FILE_URL.match(text)
+    if local is None:
+        return text
+    path = unquote(text[local.end() :], errors="surrogateescape").replace("\0", "\ufffd")
+    return re.sub(r"^/(?=[A-Za-z]:)", "", path) if os.name == "nt" else path
 
 
 def count_kinds(paths: Iterable[Path]) -> str:

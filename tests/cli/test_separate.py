@@ -944,6 +944,22 @@ def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_urls_of_files_are_their_paths(run, song, tmp_path, listed):
+    """As file managers give them."""
+    url = song("My 100% caf\u00e9 #1.wav", seconds=0.1).as_uri()
+    (tmp_path / "list.txt").write_text(f"{url}\n")
+    songs = ["--files-from", tmp_path / "list.txt"] if listed else [url]
+    result = run(*songs, "-o", (tmp_path / "my stems").as_uri(), "--stems", "bass", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["stems"] == {
+        "bass": str(tmp_path / "my stems/My 100% caf\u00e9 #1/bass.wav")
+    }
+    result = run("file:///%00")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("\ufffd does not exist\n")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_songs_come_from_a_list_that_powershell_wrote(run, song, tmp_path, encoding):
     paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "B\u00e9la \U0001d11e")]

@@ -152,11 +152,11 @@ def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(mem
 
 
 @pytest.mark.parametrize("name", ["Song [Live]", "a*b", "Why?", "[!x]"])
-@pytest.mark.parametrize("kind", ["memory", "file"])
+@pytest.mark.parametrize("kind", ["memory", "local"])
 def test_names_with_letters_of_patterns_are_names(memory, run, tmp_path, name, kind):
     song = write(tmp_path / "in" / f"{name}.wav").read_bytes()
     memory.pipe_file(f"/bucket/in/{name}.wav", song)
-    top = BUCKET if kind == "memory" else f"file://{tmp_path}"
+    top = BUCKET if kind == "memory" else f"local://{tmp_path}"
     words = (f"{top}/in/", "-o", f"{top}/out", "--json")
     for flags, status in (([], "ok"), (["--overwrite"], "ok"), (["--skip-existing"], "skipped")):
         result = run(*words, *flags)
@@ -360,7 +360,7 @@ def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_pat
         path.touch()
     for path in old:
         os.utime(path, (1000, 1000))
-    result = run(write(tmp_path / "a.wav"), "-o", f"file://{out}", "--shard", "1/1")
+    result = run(write(tmp_path / "a.wav"), "-o", f"local://{out}", "--shard", "1/1")
     assert result.exit_code == 0, result.stderr
     assert sorted(out.rglob("*.part")) == sorted(young)
 
@@ -460,11 +460,11 @@ def test_stems_beside_songs_of_a_bucket_are_no_songs_of_the_next_run(memory, run
 @pytest.mark.parametrize(
     ("source", "output"),
     [
-        ("file://{}/in", "{}/in"),
-        ("{}/in", "file://{}/in"),
+        ("local://{}/in", "{}/in"),
+        ("{}/in", "local://{}/in"),
         ("local://{}/in/", "file://{}/in"),
-        ("file://{}/in/", "file://{}/in/../link"),
-        ("file://{}/in/album/", "{}/in"),
+        ("local://{}/in/", "local://{}/in/../link"),
+        ("local://{}/in/album/", "{}/in"),
         ("memory:///bucket/in/", "memory://bucket/in"),
         ("memory://bucket/in/album", "memory:///bucket/in/"),
     ],
@@ -490,7 +490,7 @@ def test_stems_are_no_songs_however_their_folder_is_written(
 def test_a_folder_of_stems_is_passed_over_however_it_is_written(run, tmp_path, names):
     write(tmp_path / "in/a.wav")
     write(tmp_path / "in/out/b.wav")
-    source, output = (n.format(url=f"file://{tmp_path}/in", path=tmp_path / "in") for n in names)
+    source, output = (n.format(url=f"local://{tmp_path}/in", path=tmp_path / "in") for n in names)
     result = run(source, "-o", f"{output}/out", "--dry-run", "--json")
     (report,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert report["source"].endswith("in/a.wav")

@@ -91,16 +91,20 @@ def default_filename(*, container: str, without: str | None, **_: Any) -> str:
 
 
 def place(text: str | Path) -> Path | str:
-    """A path, or a URL as it is given.
+    """A path, or a URL of something that is not on this machine, as it is given.
 
     Raises
     ------
     click.BadParameter
         If it is empty.
     """
-    from ..inputs import as_path, is_url  # which imports numpy: help texts do without
+    from ..inputs import (
+        as_path,
+        is_url,
+        without_scheme,
+    )  # which imports numpy: help texts do without
 
-    if isinstance(text, str) and is_url(text):
+    if isinstance(text, str) and is_url(without_scheme(text)):
         return text
     try:
         return as_path(text, "it")  # which click says before this

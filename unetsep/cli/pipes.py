@@ -18,6 +18,7 @@ from ..files import FileOptions, SeparationReport
 from ..inputs import as_utf8, is_url
 from ..library.records import SourceFile
 from ..library.songs import Job, Shared
+from .parsing import place
 
 # Stands for a standard stream in the place of a file.
 STREAM = Path("-")
@@ -169,4 +170,4 @@ def listed_files(source: Path | None) -> list[Path | str]:
     raw = as_utf8(raw).removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
     names = [os.fsdecode(line) for line in lines if line.strip()]
-    return [name.strip() if is_url(name) else Path(name) for name in names]
+    return [place(name.strip() if is_url(name) else name) for name in names]

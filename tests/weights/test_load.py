@@ -39,9 +39,31 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_network(tmp_path / "nothing.safetensors")
 
 
-def test_a_folder_instead_of_a_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="cannot be read"):
-        load_network(tmp_path)
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["best-l1.safetensors", "export/l1.safetensors"], "run/export/l1.safetensors"),
+        (["best-l1.safetensors", "a.safetensors"], "run/a.safetensors"),
+        (["last.ckpt"], None),
+    ],
+)
+@pytest.mark.parametrize("as_name", [True, False])
+def test_a_folder_instead_of_a_file_is_an_error_that_names_a_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: list[str],
+    named: str | None,
+    as_name: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in files:
+        (tmp_path / "run" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / file).touch()
+    end = (
+        f": name a .safetensors file in it, such as {named}$" if named else " without .safetensors"
+    )
+    with pytest.raises(WeightsError, match=f"^run is a folder{end}"):
+        load_network("run" if as_name else Path("run"))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from .manifest import (
     manifest,
     model_name,
     user_models,
+    why_no_model,
 )
 
 if TYPE_CHECKING:
@@ -236,4 +237,6 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise WeightsError(f"model file {path} does not exist") from error
     except OSError as error:
+        if path.is_dir():
+            raise WeightsError(why_no_model(path)) from error
         raise WeightsError(f"model file {path} cannot be read: {error.strerror}") from error

@@ -268,6 +268,8 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     # A published one is found even where the user's manifest is damaged.
     entry = manifest().find(name) or all_models().find(name)
+    if entry is None and name and Path(name).is_dir():
+        raise WeightsError(why_no_model(Path(name)))
     if entry is None:
         cure = f"; get it by: unetsep models download {name}" if name in SPLEETER else ""
         raise WeightsError(
@@ -305,6 +307,15 @@ def is_path(model: str | Path) -> bool:
     """Whether ``model`` means a file rather than a name of the manifest."""
     text = str(model)
     return isinstance(model, Path) or text.endswith(SUFFIX) or "/" in text or "\\" in text
+
+
+def why_no_model(folder: Path) -> str:
+    """What is wrong with a folder in the place of a model, and which of its files to name."""
+    # Those of a run are first those that `unetsep export` wrote.
+    files = [*sorted(folder.glob(f"export/*{SUFFIX}")), *sorted(folder.glob(f"*{SUFFIX}"))]
+    if not files:
+        return f"{folder} is a folder without {SUFFIX} files: expected the path of such a file"
+    return f"{folder} is a folder: name a {SUFFIX} file in it, such as {files[0]}"
 
 
 def read_manifest(path: Path, *, cure: str = "repair it, or name another file") -> Manifest:

@@ -52,7 +52,10 @@ class Plan(NamedTuple):
 
 
 class _Choice:
-    """Tracks of one kind, longer ones drawn more often, but not in proportion: they repeat."""
+    """Tracks of one kind, or recordings, by their numbers.
+
+    Longer ones are drawn more often, but not in proportion: they repeat.
+    """
 
     def __init__(self, tracks: Sequence[tuple[int, Recording]], by_artist: bool) -> None:
         self.tracks = list(tracks)
@@ -106,21 +109,30 @@ class ClipPlanner:
     def __init__(self, recordings: Sequence[Recording], config: TrainConfig) -> None:
         self.config, self.stems = config, config.stems
         self.changes = ChangePlanner(config)
-        self.tracks = [
-            (recording, stem)
-            for recording in recordings
-            for stem in recording.names
-            if stem in self.stems
-        ]
-        number = {(id(recording), stem): i for i, (recording, stem) in enumerate(self.tracks)}
-        self.number = number
-        long = [each for each in recordings if each.samples >= config.clip_samples]
+        self.tracks: list[tuple[Recording, str]] = []
+        # Of each recording by its place, as other processes get copies of them all.
+        self.numbers: list[dict[str, int]] = []
+        for recording in recordings:
+            stems = [stem for stem in recording.names if stem in self.stems]
+            self.numbers.append({stem: len(self.tracks) + i for i, stem in enumerate(stems)})
+            self.tracks += [(recording, stem) for stem in stems]
         by_artist = config.artist_weights
-        self.whole = _Choice([(-1, each) for each in long if each.knows(self.stems)], by_artist)
+        self.whole = _Choice(
+            [
+                (place, each)
+                for place, each in enumerate(recordings)
+                if each.samples >= config.clip_samples and each.knows(self.stems)
+            ],
+            by_artist,
+        )
 
         def having(stem: str, extra: bool) -> _Choice:
-            some = [each for each in recordings if stem in each.names and each.extra == extra]
-            return _Choice([(number[id(each), stem], each) for each in some], by_artist)
+            some = [
+                (numbers[stem], each)
+                for numbers, each in zip(self.numbers, recordings, strict=True)
+                if stem in each.names and each.extra == extra
+            ]
+            return _Choice(some, by_artist)
 
         self.base = {stem: having(stem, False) for stem in self.stems}
         self.extra = {stem: having(stem, True) for stem in self.stems}
@@ -198,9 +210,9 @@ class ClipPlanner:
         return moved
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        _, recording = self.whole.draw(rng)
+        place, recording = self.whole.draw(rng)
         start = self._start(rng, recording)
-        return [(self.number.get((id(recording), stem), SILENCE), start) for stem in self.stems]
+        return [(self.numbers[place].get(stem, SILENCE), start) for stem in self.stems]
 
     def _single(self, rng: np.random.Generator, stem: str) -> tuple[int, int]:
         base, extra = self.base[stem], self.extra[stem]

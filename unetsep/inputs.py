@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
-from .audio.decoder import AUDIO_SUFFIXES
+from .audio.decoder import AUDIO_SUFFIXES, why_not_there
 from .audio.tags import Tags
 
 PLAYLISTS = (".m3u", ".m3u8")
@@ -75,7 +75,7 @@ def find_inputs(
     """
     inputs: dict[tuple[Path, str], Input] = {}
     for path in paths:
-        problem = _problem(path)
+        problem = why_not_there(path)
         if problem is None and path.suffix.lower() in PLAYLISTS and path.is_file():
             found = _playlist(path) or [
                 Input(path, path.stem, f"{path} is a playlist without songs")
@@ -102,14 +102,6 @@ def real_path(path: Path) -> Path:
 def _in_real_folder(path: Path) -> Path:
     """A file's path without links but itself."""
     return real_path(path.parent) / path.name
-
-
-def _problem(path: Path) -> str | None:
-    """Why a path that was given cannot be looked at, if it cannot."""
-    try:
-        return None if path.exists() else f"{path} does not exist"
-    except OSError as error:  # a name too long, a folder that may not be entered
-        return f"{path} cannot be opened: {error.strerror}"
 
 
 def _playlist(path: Path) -> list[Input]:
@@ -144,10 +136,10 @@ def _listed(playlist: Path, name: str) -> Input:
         why = f"{playlist} names a URL, {name}: name it on the command line, or download it"
         return Input(Path(name), track_name(Path(Path(name).name)), why)
     path = playlist.parent / name
-    problem = _problem(path)
+    problem = why_not_there(path)
     if problem and "\\" in name:  # written on Windows
         path = playlist.parent / name.replace("\\", "/")
-        problem = _problem(path)
+        problem = why_not_there(path)
     return Input(path, track_name(Path(path.name)), problem)
 
 

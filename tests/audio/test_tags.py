@@ -172,8 +172,8 @@ def test_tags_travel_to_stems_of_every_format(tagged, tiny_separator, tmp_path, 
         with AudioReader(target) as reader:
             samples = sum(block.shape[1] for block in reader.blocks())
         if source == "flac":
-            # Of AAC, ffmpeg decodes the last block whole, whatever the file says of its length.
-            assert samples == (45_056 if container == "m4a" else rate)
+            # Of AAC, ffmpeg before 9 decodes the last block whole, whatever length the file claims.
+            assert samples in ((45_056, rate) if container == "m4a" else (rate,))
 
 
 def test_a_song_without_tags_gives_the_bytes_that_it_gave_before(song, tiny_separator, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,18 @@ FFMPEG_SUFFIXES = frozenset(
 )
 # What a folder is searched for; single files may have any name.
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+
+
+def why_not_there(path: Path) -> str | None:
+    """A sentence on why nothing can be found at a path; None if something is there."""
+    # Not Path.exists, which from Python 3.14 on says no to whatever cannot be looked at.
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last by a NUL in the name
+        return f"{path} does not exist"
+    except OSError as error:  # a name too long, a folder that may not be entered
+        return f"{path} cannot be opened: {error.strerror}"
+    return None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import soundfile
 from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 from ..errors import AudioError
 from .chunks import read_chunk
-from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
+from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder, why_not_there
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
 from .lengths import ogg_is_open
@@ -236,12 +236,8 @@ def check_track(track: int | None) -> None:
 
 
 def _open(path: Path, track: int | None) -> Decoder:
-    try:
-        exists = path.exists()
-    except OSError as error:  # a name too long, a folder that may not be entered
-        raise AudioError(f"{path} cannot be opened: {error.strerror}") from error
-    if not exists:
-        raise AudioError(f"{path} does not exist")
+    if missing := why_not_there(path):
+        raise AudioError(missing)
     if path.is_dir():
         raise AudioError(f"{path} is a folder where an audio file was expected")
     if not path.is_file():

@@ -89,7 +89,8 @@ def read_bundle(source: Path, folder: str = "") -> BundleFiles:
             return _read(_choose(folders, source, folder), source)
     except tarfile.ReadError as error:
         raise WeightsError(
-            f"{source} is truncated or no tar archive: expected a folder, a .tar.gz, .zip or .whl"
+            f"{source} is truncated or damaged, or no tar archive: expected a folder, a .tar.gz, "
+            ".zip or .whl"
         ) from error
     except _damage() as error:
         raise WeightsError(f"{source} is truncated or damaged") from error

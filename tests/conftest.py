@@ -29,8 +29,13 @@ def _no_models_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
+def _few_threads() -> Iterator[None]:
+    """Tests run beside each other, so none takes a core that another needs."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        # Programs that tests start have their own numbers of threads; those that wait sleep.
+        patch.setenv("OMP_WAIT_POLICY", "passive")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ def test_shards_are_disjoint_and_together_hold_every_song(count):
 
 
 def test_shards_have_about_the_same_size():
-    sizes = [len(Shard(k, 20).select(songs(20_000))) for k in range(1, 21)]
+    everything = songs(20_000)
+    sizes = [len(Shard(k, 20).select(everything)) for k in range(1, 21)]
     # Binomial: 1000 with a standard deviation of 31.
     assert min(sizes) > 850
     assert max(sizes) < 1150

@@ -504,7 +504,9 @@ def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
     assert names(tmp_path / "out") == of_song("song")
     result = run(good, out="y" * 300)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: File name too long (")
+    assert result.stderr.startswith("Error: ")
+    assert "File name too long" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
+
+from tests.signals import RATE, music
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
 
 KILLS = int(os.environ.get("UNETSEP_KILLS", "3"))
 INTERRUPTS = int(os.environ.get("UNETSEP_INTERRUPTS", "3"))
+SECONDS = 4  # of the song: several segments
 
 # Loads torch once, then runs each command in a fork and sends it a signal.
 SERVER = """
@@ -95,15 +100,22 @@ def server():
 
 
 class Case:
-    """A song, how to separate it, and what an undisturbed run gives."""
+    """A song, how to separate it, and what an undisturbed run gives, in how many seconds."""
 
-    def __init__(self, server, folder: Path, source: Path, model: Path, container: str) -> None:
-        self.server, self.folder, self.out = server, folder, folder / "out"
-        self.source, self.model, self.container = source, model, container
-        seconds = [self.run(folder / "whole")["seconds"] for _ in range(2)]
-        self.seconds = min(seconds)
+    def __init__(
+        self, server: Callable[..., dict[str, float]], folder: Path, model: Path, container: str
+    ) -> None:
+        self.server, self.model, self.container = server, model, container
+        self.source = folder / "song.wav"
+        soundfile.write(self.source, music(SECONDS, RATE, 2, 0).T, RATE, subtype="FLOAT")
+        self.move(folder)
+        self.seconds = min(self.run(folder / "whole")["seconds"] for _ in range(2))
         self.whole = self.contents(folder / "whole")
         assert len(self.whole) == 4
+
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, with no stems."""
+        self.folder, self.out = folder, folder / "out"
 
     def run(self, out: Path, *options: str, **job: object) -> dict[str, float]:
         arguments = ["separate", "-q", "-m", self.model, "-d", "cpu", "-f", self.container]
@@ -131,10 +143,15 @@ class Case:
         assert self.contents(self.out) == self.whole
 
 
-@pytest.fixture(params=["wav", "flac"])
-def case(request, server, song, tmp_path, tiny_model):
-    source = song("song.wav", seconds=8, subtype="FLOAT")
-    return Case(server, tmp_path, source, tiny_model, request.param)
+@pytest.fixture(scope="module", params=["wav", "flac"])
+def undisturbed(request, server, tmp_path_factory, tiny_model):
+    return Case(server, tmp_path_factory.mktemp("whole"), tiny_model, request.param)
+
+
+@pytest.fixture
+def case(undisturbed, tmp_path):
+    undisturbed.move(tmp_path)
+    return undisturbed
 
 
 def moments(count: int, seconds: float) -> list[float]:
@@ -177,7 +194,7 @@ def test_a_disk_that_fills_up_at_any_moment_is_one_sentence_and_leaves_nothing(c
     # A limit on the size of files fails in the same places as a full disk.
     largest = max(len(content) for content in case.whole.values())
     # Floats of 32 bits as they are in wav, integers of 24 bits for flac.
-    spool = 8 * 44_100 * 2 * (3 if case.container == "flac" else 4)
+    spool = SECONDS * RATE * 2 * (3 if case.container == "flac" else 4)
     for size in (1000, 5000, largest // 2, largest - 1, spool // 2, spool - 1000):
         done = case.run(case.out, "--overwrite", bytes=size)
         if size >= spool and size >= largest:

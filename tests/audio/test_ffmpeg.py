@@ -15,7 +15,7 @@ import soundfile
 import unetsep.audio.ffmpeg
 import unetsep.audio.reader
 from tests.audio.test_reader import read
-from tests.signals import RATE
+from tests.signals import RATE, music
 from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -251,9 +251,9 @@ def test_no_process_outlives_its_reader(song, need_ffmpeg):
     assert process.returncode is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"),
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         ("a.wma", ["-c:a", "wmav2"]),
         ("a.webm", ["-c:a", "libopus"]),
         ("a.mkv", ["-c:a", "aac"]),
@@ -262,15 +262,21 @@ def test_no_process_outlives_its_reader(song, need_ffmpeg):
         ("a.ts", ["-c:a", "aac"]),
         ("a.m4a", ["-c:a", "aac"]),
     ],
+    ids=lambda param: param[0],
 )
-@pytest.mark.parametrize("start", [0.0321, 1.2345, 2.5])
-def test_a_start_is_counted_in_samples_whatever_the_time_stamps(
-    song, need_ffmpeg, name, codec, start
-):
-    path = convert(need_ffmpeg, song("a.wav", seconds=3), name, *codec)
+def three_seconds(request, need_ffmpeg, tmp_path_factory):
+    """A file of three seconds, all its samples, and their rate in Hz."""
+    name, codec = request.param
+    source = tmp_path_factory.mktemp("three") / "a.wav"
+    soundfile.write(source, music(3, RATE).T, RATE)
+    path = convert(need_ffmpeg, source, name, *codec)
     with AudioReader(path) as reader:
-        rate = reader.info.sample_rate
-    whole = read(path)
+        return path, np.concatenate(list(reader.blocks()), axis=1), reader.info.sample_rate
+
+
+@pytest.mark.parametrize("start", [0.0321, 1.2345, 2.5])
+def test_a_start_is_counted_in_samples_whatever_the_time_stamps(three_seconds, start):
+    path, whole, rate = three_seconds
     begin = round(start * rate)
     part = read(path, start=start, duration=0.3)
     np.testing.assert_array_equal(part, whole[:, begin : begin + round(0.3 * rate)])
@@ -278,7 +284,7 @@ def test_a_start_is_counted_in_samples_whatever_the_time_stamps(
 
 def video(ffmpeg: str, path: Path, *sounds: tuple[int, float, float], options: tuple = ()) -> Path:
     """Pictures for 4 s and sounds, each of a pitch in Hz, a start and a duration in seconds."""
-    command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=s=32x32:d=4"]
+    command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=s=32x32:r=5:d=4"]
     for pitch, start, duration in sounds:
         source = f"sine={pitch}:d={duration}:r=48000"
         command += ["-itsoffset", str(start), "-f", "lavfi", "-i", source]
@@ -295,16 +301,17 @@ def test_the_length_is_that_of_the_sound_and_a_late_start_is_told(
 ):
     path = video(need_ffmpeg, tmp_path / name, (440, late, duration))
     with AudioReader(path) as reader:
-        samples = sum(block.shape[1] for block in reader.blocks())
+        whole = np.concatenate(list(reader.blocks()), axis=1)
         expected = reader.info.frames
         warnings = reader.warnings
+    samples = whole.shape[1]
     assert abs(samples - duration * 48_000) <= 3 * 1024
     assert abs(expected - samples) <= 3 * 1024
     assert len(warnings) == (late > 0)
     if late:
         assert f"the sound of {path} starts at 0.7" in warnings[0]
     part = read(path, start=0.5)
-    np.testing.assert_array_equal(part, read(path)[:, 24_000:])
+    np.testing.assert_array_equal(part, whole[:, 24_000:])
 
 
 @pytest.mark.parametrize(("default", "pitch"), [(0, 440), (1, 880), (2, 1320)])
@@ -329,16 +336,22 @@ def loudest(audio: np.ndarray) -> int:
     return int(np.abs(np.fft.rfft(audio[0, 24_000:72_000])).argmax())
 
 
+THREE_TRACKS = [(440, 0, 3), (880, 0, 2), (1320, 0, 3)]
+
+
+@pytest.fixture(scope="module", params=["a.mkv", "a.mp4", "a.ts"])
+def three_tracks(request, need_ffmpeg, tmp_path_factory):
+    return video(need_ffmpeg, tmp_path_factory.mktemp("tracks") / request.param, *THREE_TRACKS)
+
+
 @pytest.mark.parametrize(("track", "pitch"), [(1, 440), (2, 880), (3, 1320)])
-@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
-def test_a_sound_track_may_be_chosen_by_its_number(tmp_path, need_ffmpeg, name, track, pitch):
-    sounds = [(440, 0, 3), (880, 0, 2), (1320, 0, 3)]
-    path = video(need_ffmpeg, tmp_path / name, *sounds)
+def test_a_sound_track_may_be_chosen_by_its_number(three_tracks, track, pitch):
+    path = three_tracks
     with AudioReader(path, track=track) as reader:
         audio = np.concatenate(list(reader.blocks()), axis=1)
         assert reader.warnings == []
         assert abs(reader.info.frames - audio.shape[1]) <= 3 * 1024
-    assert abs(audio.shape[1] - sounds[track - 1][2] * 48_000) <= 3 * 1024
+    assert abs(audio.shape[1] - THREE_TRACKS[track - 1][2] * 48_000) <= 3 * 1024
     assert loudest(audio) == pitch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from tests.forks import Server, forks
 from tests.musdb import write_song
 from tests.signals import RATE, music, noise
 from unetsep.audio.ffmpeg import find_ffmpeg
@@ -100,6 +102,15 @@ def need_ffmpeg() -> str:
     if ffmpeg is None:
         pytest.skip("needs ffmpeg")
     return ffmpeg
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The command in processes of their own."""
+    if os.name == "nt":
+        pytest.skip("needs forks")
+    with forks() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 
+from tests.forks import Server
 from tests.signals import RATE, music
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
@@ -24,87 +24,11 @@ KILLS = int(os.environ.get("UNETSEP_KILLS", "3"))
 INTERRUPTS = int(os.environ.get("UNETSEP_INTERRUPTS", "3"))
 SECONDS = 4  # of the song: several segments
 
-# Loads torch once, then runs each command in a fork and sends it a signal.
-SERVER = """
-import json, os, random, resource, signal, sys, time
-import unetsep.cli.separate
-import torch
-from unetsep.cli import run
-from unetsep.cli.interrupts import INTERRUPTED, obey_signals
-torch.set_num_threads(1)
-
-def start(job):
-    ready, begin = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        errors = os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(errors, 2)
-        if job.get("bytes"):
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
-        code = 99
-        try:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN if job.get("nohup") else signal.SIG_DFL)
-            obey_signals()
-            os.write(begin, b"x")
-            sys.argv = ["unetsep", *job["arguments"]]
-            run()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        except KeyboardInterrupt:
-            code = INTERRUPTED  # in these lines
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        os._exit(code)
-    os.read(ready, 1)
-    os.close(ready)
-    os.close(begin)
-    return pid
-
-def finish(pid, job):
-    begun = time.monotonic()
-    if job.get("signal"):
-        time.sleep(job["after"])
-        os.kill(pid, job["signal"])
-    _, status = os.waitpid(pid, 0)
-    return {"code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - begun}
-
-for line in sys.stdin:
-    jobs = json.loads(line)
-    pids = [start(job) for job in jobs]
-    print(json.dumps([finish(pid, job) for pid, job in zip(pids, jobs)]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Send jobs that run at the same time, get exit codes and times."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-    def run(*jobs: dict[str, object], **job: object) -> dict[str, float]:
-        process.stdin.write(json.dumps([*jobs, job]) + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())[-1]
-
-    yield run
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
-
 
 class Case:
     """A song, how to separate it, and what an undisturbed run gives, in how many seconds."""
 
-    def __init__(
-        self, server: Callable[..., dict[str, float]], folder: Path, model: Path, container: str
-    ) -> None:
+    def __init__(self, server: Server, folder: Path, model: Path, container: str) -> None:
         self.server, self.model, self.container = server, model, container
         self.source = folder / "song.wav"
         soundfile.write(self.source, music(SECONDS, RATE, 2, 0).T, RATE, subtype="FLOAT")

@@ -988,74 +988,80 @@ def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
     path = song("a.flac", seconds=0.5)
     command = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-d", "cpu"]
     options = ["-", "-o", "-", "--instrumental", "-f", "flac"]
-    with path.open("rb") as file:
-        done = subprocess.run([*command, *options], stdin=file, capture_output=True, check=False)
+    content = path.read_bytes()
+    done = subprocess.run([*command, *options], input=content, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert run_in_process(tiny_model, tmp_path, path) == done.stdout
     assert done.stderr.startswith(b"stdin: no_vocals in stdout (0.5 s of audio")
 
 
-def piped(
-    model: Path, *arguments: object, stdin: bytes = b"", shell: str = ""
-) -> tuple[int, bytes, str]:
+@pytest.fixture
+def piped(server, tiny_model, tmp_path):
     """Exit code, stdout and stderr of ``unetsep separate`` in a process of its own."""
-    words = [sys.executable, "-m", "unetsep", "separate", "-m", model, "-d", "cpu", *arguments]
-    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *map(str, words)]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr.decode()
+    stdin, out, error = (tmp_path / name for name in ("stdin.pipe", "stdout.pipe", "stderr.pipe"))
+
+    def separate(*arguments: object, content: bytes = b"", stdout: Path = out):
+        stdin.write_bytes(content)
+        words = ["separate", "-m", tiny_model, "-d", "cpu", *arguments]
+        streams = {"stdin": str(stdin), "stdout": str(stdout), "stderr": str(error)}
+        done = server(arguments=[str(word) for word in words], folder=str(tmp_path), **streams)
+        written = out.read_bytes() if stdout == out else b""
+        return done["code"], written, error.read_text()
+
+    return separate
 
 
 @pytest.mark.parametrize("name", [".hidden.wav", ".unetsep.wav", "a.wav"])
-def test_a_stem_of_any_name_goes_to_stdout_and_nothing_else_does(song, tiny_model, name):
+def test_a_stem_of_any_name_goes_to_stdout_and_nothing_else_does(song, piped, name):
     path = song(name, seconds=0.1)
-    code, content, error = piped(tiny_model, path, "-o", "-", "--stems", "bass", "--shard", "1/1")
+    code, content, error = piped(path, "-o", "-", "--stems", "bass", "--shard", "1/1")
     assert code == 0, error
     assert soundfile.info(io.BytesIO(content)).duration == pytest.approx(0.1)
     assert content.startswith(b"RIFF")
     assert len(content) == int.from_bytes(content[4:8], "little") + 8
 
 
-def test_a_song_that_fails_leaves_stdout_empty(tiny_model):
-    code, content, error = piped(tiny_model, "-", "-o", "-", "--instrumental", stdin=b"no audio")
+def test_a_song_that_fails_leaves_stdout_empty(piped):
+    code, content, error = piped("-", "-o", "-", "--instrumental", content=b"no audio")
     assert (code, content) == (1, b"")
     assert error.startswith("Error: stdin is not audio that can be read")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
-def test_a_stem_that_stdout_does_not_take_is_no_success(song, tiny_model, tmp_path):
+def test_a_stem_that_stdout_does_not_take_is_no_success(song, piped, tmp_path):
     log = tmp_path / "log.jsonl"
     options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
-    code, _, error = piped(tiny_model, *options, shell=">/dev/full")
+    code, _, error = piped(*options, stdout=Path("/dev/full"))
     assert (code, error) == (1, "Error: No space left on device\n")
     assert not log.exists()
 
 
-def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, tiny_model, tmp_path):
+def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, piped, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log.jsonl"
     options = ["-", "-o", out, "--stems", "bass", "--json", "--log", log]
     wav = song("a.wav", seconds=0.1).read_bytes()
-    code, content, error = piped(tiny_model, *options, stdin=wav)
+    code, content, error = piped(*options, content=wav)
     assert code == 0, error
     assert tempfile.gettempdir() not in error.replace(str(tmp_path), "")
     report = json.loads(content)
     assert report["source"] == "stdin"
     assert report["stems"] == {"bass": str(out / "stdin/bass.wav")}
-    _, content, error = piped(tiny_model, *options, "--start", "9", "--overwrite", stdin=wav)
+    _, content, error = piped(*options, "--start", "9", "--overwrite", content=wav)
     report = json.loads(content)
     assert report["error"].startswith("stdin lasts 0.10 s")
     assert error == f"Error: {report['error']}\nLog: {log}\n"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["source"], line["path"]) for line in lines] == [("stdin", "stdin")] * 2
-    code, _, error = piped(tiny_model, "-o", out, "--log", log, "--retry-failed")
+    code, _, error = piped("-o", out, "--log", log, "--retry-failed")
     assert error == f"By the logs in {out} no song failed\n"
 
 
-def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, tiny_model, tmp_path):
+def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, piped, tmp_path):
     log = tmp_path / "log.jsonl"
     (tmp_path / "stdout").write_text("a file of the user's")
     options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
-    words = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, *options]
-    subprocess.run(words, capture_output=True, check=True, cwd=tmp_path)
+    code, _, error = piped(*options)  # in this folder
+    assert code == 0, error
     (line,) = (json.loads(line) for line in log.read_text().splitlines())
     assert line["path"] == str(tmp_path / "a.wav")
     assert line["reports"][0]["stems"] == {"bass": "stdout"}
@@ -1071,10 +1077,12 @@ def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, tiny_model, t
     ],
 )
 def test_a_closed_stream_is_one_sentence(tiny_model, tmp_path, arguments, shell, message):
-    code, _, error = piped(tiny_model, "-o", tmp_path / "out", *arguments, shell=shell)
-    assert code == 1
-    assert message in error
-    assert error.count("\n") == 1
+    words = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-o", tmp_path / "out"]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *map(str, words), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def run_in_process(model: Path, folder: Path, path: Path) -> bytes:

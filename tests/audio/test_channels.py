@@ -69,9 +69,9 @@ def test_channels_are_read_in_the_order_of_wav_with_their_speakers(tmp_path, nam
         execute("opusenc", "--quiet", "--bitrate", str(channels * 96), wav, path)
     else:
         execute("ffmpeg", "-v", "error", "-i", wav, *ENCODERS[name], path)
-    assert_order(read(path), channels)
     with AudioReader(path) as reader:
         assert reader.info.channel_mask == MASKS[channels]
+        assert_order(np.concatenate(list(reader.blocks(1000)), axis=1), channels)
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])

@@ -16,6 +16,8 @@ CPU_INDEX = https://download.pytorch.org/whl/cpu
 PROBE_SECONDS ?= 10
 # Processes that run tests; all tests of a file run in the same one.
 WORKERS ?= 2
+# Tests start hundreds of processes, of which each would compile the package for itself.
+export PYTHONDONTWRITEBYTECODE =
 ASK = import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=5)
 CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-smi >/dev/null 2>&1 && \
   timeout $(PROBE_SECONDS) $(PYTHON) -c "$(ASK)" $(CPU_INDEX)/torch/ >/dev/null 2>&1; \

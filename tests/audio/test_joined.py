@@ -85,7 +85,9 @@ def test_chained_ogg_has_the_length_that_oggdec_and_opusdec_find(tmp_path):
         target = ["-o", tmp_path / "out.wav", path] if decoder == "oggdec" else [path, "out.wav"]
         target = [tmp_path / "out.wav" if name == "out.wav" else name for name in target]
         execute(decoder, *options, *target)
-        assert read(path).shape[1] == soundfile.info(tmp_path / "out.wav").frames == 2 * 72_000
+        assert read(path).shape[1] == 2 * 72_000
+        # oggdec 1.4.3 leaves the end of a block that the file's last page cuts off.
+        assert soundfile.info(tmp_path / "out.wav").frames - 2 * 72_000 in (0, 128)
 
 
 def test_opus_behind_vorbis_is_one_song_where_the_rates_agree(tmp_path):

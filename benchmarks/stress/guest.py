@@ -303,13 +303,13 @@ def an_event_loop(visit: Visit) -> None:
 def streams_left_open(visit: Visit) -> None:
     """Streams that nobody reads to the end leave no threads behind."""
     separator = visit.separator()
-    before = threading.active_count()
+    before = _threads()
     for _ in range(5):
         stream = separator.stream([visit.audio] * 4, RATE)
         next(stream)
         del stream
     gc.collect()
-    assert threading.active_count() == before
+    assert _threads() == before, _threads()
 
 
 def settings_stay(visit: Visit) -> None:
@@ -323,14 +323,25 @@ def settings_stay(visit: Visit) -> None:
             sorted(Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").is_dir() else None,
             (Path.cwd(), mask, dict(os.environ), warnings.filters[:], np.geterr()),
             (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
-            (gc.isenabled(), sys.excepthook, threading.active_count()),
+            (gc.isenabled(), sys.excepthook, _threads()),
         )
 
     visit.work()
     before = now()
     visit.work()
     visit.files(visit.separator(), "song.mp3")
-    assert now() == before
+    after = now()
+    changed = [(was, now_is) for was, now_is in zip(before, after, strict=True) if was != now_is]
+    assert not changed, changed
+    assert _threads() == ["MainThread"], _threads()
+
+
+def _threads() -> list[str]:
+    """Names of all threads, once those that are about to end had time to."""
+    deadline = time.monotonic() + 5
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [thread.name for thread in threading.enumerate()]
 
 
 HABITS: dict[str, Callable[[Visit], None]] = {

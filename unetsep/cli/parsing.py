@@ -98,11 +98,8 @@ def place(text: str | Path) -> Path | str:
     click.BadParameter
         If it is empty.
     """
-    from ..inputs import (
-        as_path,
-        is_url,
-        without_scheme,
-    )  # which imports numpy: help texts do without
+    # Which imports numpy: help texts do without.
+    from ..inputs import as_path, is_url, without_scheme
 
     if isinstance(text, str) and is_url(without_scheme(text)):
         return text

@@ -268,9 +268,9 @@ def find_checkpoint(name: str) -> Checkpoint:
     """
     # A published one is found even where the user's manifest is damaged.
     entry = manifest().find(name) or all_models().find(name)
-    if entry is None and name and Path(name).is_dir():
-        raise WeightsError(why_no_model(Path(name)))
     if entry is None:
+        if name and Path(name).is_dir():
+            raise WeightsError(why_no_model(Path(name)))
         cure = f"; get it by: unetsep models download {name}" if name in SPLEETER else ""
         raise WeightsError(
             f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "

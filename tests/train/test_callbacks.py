@@ -56,6 +56,7 @@ def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int
             assert process.pid is not None
             os.kill(process.pid, number)
         time.sleep(0.5)
+        assert all(process.is_alive() for process in children)
         os.kill(os.getpid(), number)
 
     with pytest.raises(TrainingError, match="interrupted after step 2"):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ...unfinished import ENDING
 from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording
@@ -82,11 +83,11 @@ def valid_loader(recordings: Sequence[Recording], rank: int, world: int) -> Data
 
 
 def _leave_signals(_: int) -> None:
-    """Let a worker outlive Ctrl-C and SIGTERM, which go to all processes of a terminal or job.
+    """Let a worker outlive signals that ask to end: they go to all processes of a terminal or job.
 
     The training process finishes its step and saves; for that it needs its workers.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -24,9 +24,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import tiny
-from unetsep.train.callbacks import Ema, InterruptedRunError
+from unetsep.train.callbacks import Ema
 from unetsep.train.config import TrainingError
 from unetsep.train.fit import Machine
+from unetsep.train.interruption import InterruptedRunError
 from unetsep.train.logs import JsonLinesLogger
 from unetsep.train.module import SeparationModule
 from unetsep.unfinished import ENDING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ import pytest
 import torch
 
 from tests.train.ddp_run import Notes
-from tests.train.synthetic import songs, tiny
+from tests.train.runs import log
+from tests.train.synthetic import songs, tiny, write_musdb
 from unetsep.train import distributed
 from unetsep.train.distributed import is_lost_process
 from unetsep.train.fit import Machine, check_resumable, fit
+from unetsep.train.interruption import EndSignals
 
 
 def run_in_two(folder: Path, *words: str) -> tuple[str, float]:
@@ -92,7 +95,7 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
         )
         launcher = SimpleNamespace(procs=[well, ill, later])
         trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt")
+        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", EndSignals(1))
         watch.setup(trainer, None, "fit")
 
         def learns_of(child: subprocess.Popen[bytes]) -> bool:
@@ -132,7 +135,7 @@ def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
             trainer: Any = SimpleNamespace(
                 strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[child]))
             )
-            watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt")
+            watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", EndSignals(1))
             watch.setup(trainer, None, "fit")
             if error is not None:
                 watch.on_exception(trainer, None, error)
@@ -143,6 +146,38 @@ def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
         resume = f"go on with unetsep train --run {tmp_path} --resume"
         what = resume if saved else "nothing was saved yet"
         assert caplog.messages == [f"the run was interrupted, {what}"]
+
+
+def test_a_signal_to_any_process_lets_all_save_and_stop(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+
+    def train(number: int, *more: object) -> subprocess.CompletedProcess[str]:
+        where = ("--cache", tmp_path / "cache", "--run", tmp_path / "run", "--workers", 0)
+        words = ("train", *where, "--accelerator", "cpu", "--devices", 2, *more)
+        start = [sys.executable, "-m", "tests.train.ddp_command", str(number)]
+        root = Path(__file__).parent.parent.parent
+        return subprocess.run(
+            [*start, *map(str, words)],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    settings = ("--loss", "l1", "--batch-size", 1, "--precision", "fp32")
+    asked = train(signal.SIGTERM, "--musdb-root", tmp_path / "musdb", *settings)
+    assert asked.returncode == 128 + signal.SIGTERM, asked.stderr
+    step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
+    assert 3 <= step <= 5
+    said = f"interrupted after step {step}; go on with unetsep train --run"
+    assert asked.stderr.count("interrupted") == asked.stderr.count(said) == 1
+    assert "Traceback" not in asked.stderr
+    assert not list((tmp_path / "run").glob("*.part"))
+    more = train(0, "--resume", "--max-steps", step + 1)
+    assert more.returncode == 0, more.stderr
+    steps = [line["step"] for line in log(tmp_path / "run") if "train/l1" in line]
+    assert steps == list(range(1, step + 2))
 
 
 def test_errors_of_lost_processes_are_told_from_others() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ..network.devices import pick_precision
 from ..network.guided import state_channels
 from ..network.presets import DEFAULT, build_model
 from ..storage import write_atomically
-from ..train.callbacks import LAST, InterruptedRunError
+from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.cache import Progress as DecodingProgress
 from ..train.data.datasets import DATASETS
@@ -44,6 +45,7 @@ from ..train.data.run_data import (
 )
 from ..train.distributed import processes
 from ..train.fit import Machine, check_resumable, fit, refuse_used
+from ..train.interruption import InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
 from ..train.losses.own import add_loss, add_losses, published_losses
@@ -206,6 +208,8 @@ def run_train(options: TrainOptions) -> None:
                 callbacks=[ProgressBar(console)],
             )
         except InterruptedRunError as error:
+            if not is_main_process():  # of many, one tells
+                sys.exit(128 + error.number)
             raise SignalError(str(error), error.number) from error
     console.print(f"Done. Next: unetsep export {folder}")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,30 +17,14 @@ from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
 from ..storage import write_atomically
-from ..unfinished import ENDING
 from ..weights.checkpoint import serialize
 from .config import TrainingError
-from .module import SeparationModule
+from .interruption import EndSignals, InterruptedRunError
+from .module import LOOK_EVERY, SeparationModule
 
 LAST = "last.ckpt"
 # Metadata of the best weights: their step and scores, which the log may not have after a crash.
 VALIDATION = "validation"
-
-
-class InterruptedRunError(TrainingError):
-    """A signal that asks to end, after the checkpoint was saved.
-
-    Parameters
-    ----------
-    message
-        What was saved, and how to go on.
-    number
-        Of the signal.
-    """
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.number = number
 
 
 class Ema(EMAWeightAveraging):
@@ -127,24 +109,11 @@ class Keeper(Callback):
 
     def __init__(self, run: Path, ema: Ema) -> None:
         self.run, self.ema = run, ema
-        self._signal: int | None = None
-        self._at_once = False
-        self._handlers: dict[int, Any] = {}
+        self.signals = EndSignals(LOOK_EVERY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Ctrl-C, a polite kill and a closed terminal wait for the end of a step."""
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for number in ENDING:
-                # Who starts it with nohup wants it to outlive the terminal.
-                asked = number in (signal.SIGINT, signal.SIGTERM)
-                if asked or signal.getsignal(number) != signal.SIG_IGN:
-                    self._handlers[number] = signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self._signal is not None:  # the second time at once
-            self._at_once = True
-            raise KeyboardInterrupt
-        self._signal = number
+        """Let signals that ask to end wait for the end of a step."""
+        self.signals.listen()
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
@@ -158,20 +127,19 @@ class Keeper(Callback):
         try:
             yield
         except SystemExit as end:
-            if not self._at_once or self._signal is None:
+            number = self.signals.number
+            if not self.signals.at_once or number is None:
                 raise
             saved = self.run / LAST
             where = f"go on from {saved} with unetsep train --run {self.run} --resume"
             raise InterruptedRunError(
                 f"interrupted at once; {where if saved.exists() else 'nothing was saved yet'}",
-                self._signal,
+                number,
             ) from end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        self.signals.give_back()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
@@ -183,12 +151,14 @@ class Keeper(Callback):
             trainer.should_stop = True
         # Where a validation is due it comes first: a resumed run would not make up for it.
         due = trainer.should_stop or trainer.global_step % pl_module.config.valid_every == 0
-        if self._signal is not None and not due:
+        number = self.signals.after_step(trainer)
+        if number is not None and not due:
             pl_module.check_losses()
             self.save(trainer)
-            self._stop(trainer, self._signal)
+            self._stop(trainer, number)
 
     def _stop(self, trainer: Trainer, number: int) -> None:
+        self.signals.heeded = True
         raise InterruptedRunError(
             f"interrupted after step {trainer.global_step}; go on with "
             f"unetsep train --run {self.run} --resume",
@@ -214,8 +184,9 @@ class Keeper(Callback):
         clock.validation = max(clock.validation, time.monotonic() - self._began)
         if pl_module.schedule.exhausted():
             trainer.should_stop = True
-        if self._signal is not None:
-            self._stop(trainer, self._signal)
+        number = self.signals.now(trainer)
+        if number is not None:
+            self._stop(trainer, number)
 
     def save(self, trainer: Trainer) -> None:
         """Replace ``last.ckpt``.

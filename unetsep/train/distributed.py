@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from ..unfinished import ENDING
 from .config import TrainingError
+from .interruption import EndSignals
 
 
 def launched() -> tuple[str, int, int] | None:
@@ -85,10 +86,12 @@ class ChildWatch(Callback):
     ----------
     checkpoint
         From which the run can be resumed, in its folder, once it is there.
+    signals
+        Those that ask this process to end.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Path, signals: EndSignals) -> None:
+        self.checkpoint, self.signals = checkpoint, signals
         self._over = threading.Event()
         # Reentrant: a signal may come while the main thread asks, and its handler asks again.
         self._lock = threading.RLock()
@@ -110,8 +113,10 @@ class ChildWatch(Callback):
         def ask() -> int | None:
             with self._lock:
                 code = poll()
+                if code in INTERRUPTED and self.signals.known is not None:
+                    return 0  # It saved and stopped with the others.
                 if code in INTERRUPTED:
-                    self._tell("the run was interrupted")
+                    self._tell_of_signal()
                 elif code:
                     self._tell(f"process {rank} of this run ended with code {code}; the run stops")
             return code
@@ -128,12 +133,18 @@ class ChildWatch(Callback):
             saved = self.checkpoint.exists()
             logger.error("%s, %s", what, cure if saved else "nothing was saved yet")
 
+    def _tell_of_signal(self) -> None:
+        if self.signals.number is None:
+            self._tell("the run was interrupted")
+        else:  # This process had one, and tells of it as it ends.
+            self._told = True
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say so when a signal ends the first process, before Lightning kills the others."""
         if self._watching and isinstance(exception, KeyboardInterrupt | SystemExit):
-            self._tell("the run was interrupted")
+            self._tell_of_signal()
 
     def _watch(self, children: list[subprocess.Popen[bytes]]) -> None:
         while not self._over.wait(EVERY):

@@ -30,12 +30,13 @@ from ..storage import HeldError, held, write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path
-from .callbacks import LAST, Ema, InterruptedRunError, Keeper
+from .callbacks import LAST, Ema, Keeper
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
 from .data.recording import Recording
 from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process
+from .interruption import InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule, fresh_network
 from .validation import check_defined
@@ -150,7 +151,7 @@ def fit(
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
-        every = [ema, keeper, ChildWatch(run / LAST), *callbacks]
+        every = [ema, keeper, ChildWatch(run / LAST, keeper.signals), *callbacks]
         with _quiet(), _without_denormals():
             trainer = build_trainer(config, run, machine, every, first_step)
             try:

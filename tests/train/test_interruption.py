@@ -1,0 +1,82 @@
+"""How the processes of a run agree on the step after which they end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from unetsep.train.interruption import EndSignals
+
+
+@pytest.fixture
+def signals() -> Iterator[EndSignals]:
+    """Of this process, noted."""
+    found = EndSignals(look_every=3)
+    found.listen()
+    yield found
+    found.give_back()
+
+
+def test_what_one_process_is_asked_all_know_a_step_later(
+    signals: EndSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, waited = 0, []
+
+    def all_reduce(number: torch.Tensor, *_: Any, async_op: bool) -> SimpleNamespace:
+        assert async_op
+        number.clamp_(min=elsewhere)
+        return SimpleNamespace(wait=lambda: waited.append(trainer.global_step))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(world_size=2, strategy=strategy, global_step=1)
+    assert signals.after_step(trainer) is None
+    assert not waited
+    trainer.global_step, elsewhere = 2, signal.SIGTERM
+    assert signals.after_step(trainer) is None
+    trainer.global_step = 3
+    assert signals.after_step(trainer) == signal.SIGTERM
+    assert waited == [2, 3]
+    # The scheduler's signal to this process comes late. It is no second one.
+    signal.raise_signal(signal.SIGTERM)
+    assert not signals.at_once
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signals.at_once
+
+
+def test_signals_after_the_last_step_was_saved_change_nothing(signals: EndSignals) -> None:
+    signal.raise_signal(signal.SIGINT)
+    signals.heeded = True
+    signal.raise_signal(signal.SIGINT)
+    assert signals.number == signal.SIGINT
+    assert not signals.at_once
+
+
+def test_accelerators_are_looked_at_seldom_unless_one_waits_for_all(
+    signals: EndSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def all_reduce(number: torch.Tensor, *_: Any, **__: Any) -> SimpleNamespace:
+        told.append(trainer.global_step)
+        return SimpleNamespace(wait=lambda: None)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(torch, "tensor", lambda number, **_: number)
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    trainer: Any = SimpleNamespace(world_size=2, strategy=strategy, global_step=0)
+    signal.raise_signal(signal.SIGINT)
+    known = []
+    for trainer.global_step in range(1, 8):
+        known.append(signals.after_step(trainer))
+    assert told == [3, 6]
+    assert known == [None] * 5 + [signal.SIGINT] * 2
+    trainer.global_step = 8
+    assert signals.now(trainer) == signal.SIGINT
+    assert told == [3, 6, 8]

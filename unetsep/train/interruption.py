@@ -34,9 +34,9 @@ class InterruptedRunError(TrainingError):
 class EndSignals:
     """Ctrl-C, a polite kill and a closed terminal, which wait for the end of a step.
 
-    A scheduler or a user may send one to any process of a run, or to all. They can only end
-    after the same step, so each tells the others of its signal at the end of a step, and reads
-    what they told at the end of the next, so that none waits for another.
+    A scheduler or a user may send one to any process of a run, or to all. Processes can only end
+    after the same step. So each tells the others of its signal at the end of a step, and reads
+    what they told at the end of the next, and none waits for another.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms of training, in the same way.
 TRAIN_FLOORS = [
     {"config", "graph", "muon", "logs"},
-    {"data", "losses", "schedule", "distributed"},
-    {"evaluation", "calibration"},
+    {"data", "losses", "schedule", "interruption"},
+    {"evaluation", "calibration", "distributed"},
     {"validation"},
     {"module", "datamodule"},
     {"callbacks", "progress"},

@@ -8,7 +8,8 @@ datamodule     its clips and validation recordings
 calibration    input statistics and the losses' scales, before the first step
 schedule       learning rates, and when a run ends
 muon           the optimiser
-callbacks      averages, checkpoints, interruptions
+callbacks      averages, checkpoints, ends
+interruption   signals that ask a run to end
 validation     SDR of the networks in training
 distributed    many processes
 logs           log lines and curves

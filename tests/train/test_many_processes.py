@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 from tests.train.ddp_run import Notes
 from tests.train.runs import log
@@ -146,6 +148,29 @@ def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
         resume = f"go on with unetsep train --run {tmp_path} --resume"
         what = resume if saved else "nothing was saved yet"
         assert caplog.messages == [f"the run was interrupted, {what}"]
+
+
+@pytest.mark.parametrize("code", [1, 130])
+def test_a_process_that_stopped_with_the_others_is_no_lost_one(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+) -> None:
+    signals, killed = EndSignals(1), []
+    with subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({code})"]) as child:
+        launcher = SimpleNamespace(procs=[child])
+        trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
+        signals.known = signal.SIGTERM
+        watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", signals)
+        watch.setup(trainer, None, "fit")
+        observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=0)
+        monkeypatch.setattr(observer, "_terminate_all", lambda: killed.append(child))
+        observer.run()
+        assert not killed
+        assert (child.poll(), child.returncode) == (0, 0)
+        watch.teardown(trainer, None, "fit")
+    assert not caplog.messages
 
 
 def test_a_signal_to_any_process_lets_all_save_and_stop(tmp_path: Path) -> None:

@@ -102,19 +102,21 @@ class ChildWatch(Callback):
         procs = getattr(trainer.strategy.launcher, "procs", None) or []
         children = [child for child in procs if isinstance(child, subprocess.Popen)]
         for rank, child in enumerate(children, start=1):
-            child.poll = self._telling(rank, child.poll)  # type: ignore[method-assign]
+            child.poll = self._telling(rank, child)  # type: ignore[method-assign]
         self._watching = bool(children)
         if children:
             threading.Thread(target=self._watch, args=(children,), daemon=True).start()
 
-    def _telling(self, rank: int, poll: Callable[[], int | None]) -> Callable[[], int | None]:
+    def _telling(self, rank: int, child: subprocess.Popen[bytes]) -> Callable[[], int | None]:
         """`poll` of a process, which does not say that it ended before the log does."""
+        poll = child.poll
 
         def ask() -> int | None:
             with self._lock:
                 code = poll()
-                if code in INTERRUPTED and self.signals.known is not None:
-                    return 0  # It saved and stopped with the others.
+                if code and self.signals.known is not None:
+                    # It saved and stopped with the others, which Lightning would kill for it.
+                    child.returncode = code = 0
                 if code in INTERRUPTED:
                     self._tell_of_signal()
                 elif code:

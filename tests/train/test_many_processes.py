@@ -27,14 +27,22 @@ from unetsep.train.fit import Machine, check_resumable, fit
 from unetsep.train.interruption import EndSignals
 
 
+def started(module: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """A module of the tests that ran as a program."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, words)],
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 def run_in_two(folder: Path, *words: str) -> tuple[str, float]:
     """Messages and seconds of a run in two processes, one of which was killed."""
     begun = time.monotonic()
-    command = [sys.executable, "-m", "tests.train.ddp_run", str(folder), *words]
-    root = Path(__file__).parent.parent.parent
-    ran = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=300, check=False
-    )
+    ran = started("tests.train.ddp_run", folder, *words)
     assert ran.returncode != 0
     return ran.stderr, time.monotonic() - begun
 
@@ -179,19 +187,10 @@ def test_a_signal_to_any_process_lets_all_save_and_stop(tmp_path: Path) -> None:
     def train(number: int, *more: object) -> subprocess.CompletedProcess[str]:
         where = ("--cache", tmp_path / "cache", "--run", tmp_path / "run", "--workers", 0)
         words = ("train", *where, "--accelerator", "cpu", "--devices", 2, *more)
-        start = [sys.executable, "-m", "tests.train.ddp_command", str(number)]
-        root = Path(__file__).parent.parent.parent
-        return subprocess.run(
-            [*start, *map(str, words)],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return started("tests.train.ddp_command", number, *words)
 
     settings = ("--loss", "l1", "--batch-size", 1, "--precision", "fp32")
-    asked = train(signal.SIGTERM, "--musdb-root", tmp_path / "musdb", *settings)
+    asked = train(int(signal.SIGTERM), "--musdb-root", tmp_path / "musdb", *settings)
     assert asked.returncode == 128 + signal.SIGTERM, asked.stderr
     step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
     assert 3 <= step <= 5

@@ -359,6 +359,18 @@ def test_figures_beside_other_tools_are_those_that_were_measured() -> None:
     assert f"| mean SDR, excerpts | {default:.2f} | | | | |" in readme
 
 
+def test_memory_with_torch_for_cpus_is_what_was_measured() -> None:
+    page = (ROOT / "docs/research/performance.md").read_text("utf-8")
+    _, _, table = page.partition("| tool, song of 600 s, torch for CPUs | peak memory |")
+    file = ROOT / "docs/research/performance/peers-600-cpu-build.json"
+    (length,) = json.loads(file.read_text("utf-8"))["results"]["lengths"]
+    for row, label in zip(
+        length["rows"], ("unetsep (`guided`, the default)", "unetsep `fast`"), strict=True
+    ):
+        assert f"| {label} | {row['peak_mib']:.0f} MiB |" in table
+        assert len(length["runs"][row["tool"]]) == 3
+
+
 def test_rows_of_the_processor_with_bf16_are_those_that_were_measured() -> None:
     page = (ROOT / "docs/research/performance.md").read_text("utf-8")
     peers = json.loads((ROOT / "docs/research/performance/peers-bf16.json").read_text("utf-8"))

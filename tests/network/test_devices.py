@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import ctypes
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from unetsep.network import devices
-from unetsep.network.devices import pick_precision
+from unetsep.network.devices import keep_freed_memory, pick_precision
 
 
 def test_the_precision_of_training_is_chosen_for_the_accelerator() -> None:
@@ -22,3 +26,29 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
     monkeypatch.setattr(devices, "choose_precision", None)
     assert pick_precision("auto", accelerator) == precision
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's alone")
+@pytest.mark.parametrize(("largest", "expected"), [(2**31 - 1, 2**31 - 1), (1 << 25, 1 << 25)])
+def test_freed_memory_is_kept_by_an_allocator_that_takes_less(
+    monkeypatch: pytest.MonkeyPatch, largest: int, expected: int
+) -> None:
+    """glibc before 2.35 refuses a threshold of more than 32 MiB."""
+    taken: dict[int, int] = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        if parameter == devices.M_MMAP_THRESHOLD and value > largest:
+            return 0
+        taken[parameter] = value
+        return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    assert keep_freed_memory()
+    assert taken[devices.M_MMAP_THRESHOLD] == expected
+    assert taken[devices.M_TRIM_THRESHOLD] == devices.LARGE
+    assert taken[devices.M_ARENA_MAX] == 1
+
+
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    assert not keep_freed_memory()

@@ -74,6 +74,8 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 # Parameters of mallopt(3): see malloc.h of the GNU C library.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 LARGE = 2**31 - 1
+# As a threshold glibc before 2.35 refuses more than this, which a segment's buffers do not reach.
+LARGEST_BEFORE = 1 << 25
 # The heap grows by this much at once; memory that is not touched costs nothing.
 GROWTH = 1 << 26
 
@@ -98,10 +100,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
+    kept = mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, LARGEST_BEFORE)
     settings = (
-        (M_MMAP_THRESHOLD, LARGE),
         (M_TRIM_THRESHOLD, LARGE),
         (M_TOP_PAD, GROWTH),
         (M_ARENA_MAX, 1),
     )
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    return kept == 1 and all(mallopt(parameter, value) == 1 for parameter, value in settings)

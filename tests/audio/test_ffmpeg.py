@@ -152,6 +152,21 @@ def test_playlists_fetch_nothing(tmp_path):
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.parametrize("name", ["list.wav", "list.m3u8", "list.mp3"])
+@pytest.mark.parametrize("kind", ["hls", "concat"])
+def test_no_file_makes_others_be_read(song, need_ffmpeg, name, kind):
+    """Else whoever may upload a song may have any song of the machine."""
+    secret = convert(need_ffmpeg, song("a.wav"), "secret.mp3")
+    text = {
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile {secret.name}\n",
+    }
+    path = secret.with_name(name)
+    path.write_text(text[kind])
+    with pytest.raises(AudioError, match=rf"list of other files \({kind}\), not audio"):
+        AudioReader(path)
+
+
 def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ffmpeg):
     path = convert(need_ffmpeg, song("a.wav", seconds=4), "a.m4a", "-movflags", "+faststart")
     content = path.read_bytes()

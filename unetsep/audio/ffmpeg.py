@@ -28,6 +28,8 @@ MEASURE_PATIENCE = 60.0
 SKIP_FRAMES = 1 << 16
 # Seconds by which a track is said to be late; encoders' own delays are some hundredths.
 LATE = 0.1
+# What reads other files than the one it is given: no upload may name a file of the machine's.
+LISTS = {"hls", "applehttp", "dash", "concat", "imf", "sdp", "rtsp", "avisynth", "vapoursynth"}
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
 _own_sessions = True
@@ -186,7 +188,9 @@ class FfmpegDecoder:
         self._silent = True  # until the first samples come
         self.warnings: list[str] = []
         try:
-            tracks = parse_tracks(self._probe())
+            told = self._probe()
+            self._refuse_lists(told)
+            tracks = parse_tracks(told)
             taken = tracks.choose(track)
             if taken is None and tracks.audio:
                 count = len(tracks.audio)
@@ -239,7 +243,7 @@ class FfmpegDecoder:
         return end - begin
 
     def _command(self, *options: str) -> list[str]:
-        # Playlists must not make ffmpeg fetch what they name.
+        # Playlists must not make ffmpeg fetch what they name; see also `_refuse_lists`.
         source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
         return [self._ffmpeg, "-hide_banner", "-nostdin", *options[:2], *source, *options[2:]]
 
@@ -254,6 +258,16 @@ class FfmpegDecoder:
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
         return probe.stderr.decode(errors="replace")
+
+    def _refuse_lists(self, told: str) -> None:
+        """Refuse what is no audio but names audio, whatever the file is called."""
+        formats = re.search(r"^Input #0, (\S+), from ", told, re.M)
+        names = set(formats[1].split(",")) if formats else set()
+        if named := names & LISTS:
+            raise AudioError(
+                f"{self._path} is a list of other files ({min(named)}), not audio: "
+                "give the files themselves"
+            )
 
     def _measure(self, stream: str) -> tuple[float, float] | None:
         """Time stamps of where a track begins and ends in seconds, without decoding it."""

@@ -38,18 +38,25 @@ def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
     command, bad_track = [*COMMAND, *words], False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            report = json.loads(line)
-            bad_track = bad_track or report["status"] == "error"
-            yield report
+        try:
+            for line in process.stdout:
+                report = json.loads(line)
+                bad_track = bad_track or report["status"] == "error"
+                yield report
+        except KeyboardInterrupt:
+            process.wait()  # Ctrl-C reached it, too: it removes what is unfinished
+            raise
     if process.returncode and not bad_track:
         raise SystemExit(process.returncode)  # it has said why, on stderr
 
 
 def write_playlist(path: Path, files: Sequence[Path]) -> None:
     """An m3u8 file whose entries are relative, so that the folder can be moved."""
-    lines = ["#EXTM3U", *(file.relative_to(path.parent).as_posix() for file in files)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = (file.relative_to(path.parent).as_posix() for file in files)
+    # A line that begins with # is a comment, and players take blanks away.
+    entries = (f"./{name}" if name.startswith(("#", " ")) else name for name in names)
+    text = "\n".join(["#EXTM3U", *entries]) + "\n"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))  # names may be no Unicode
 
 
 def make(crate: Sequence[str], folder: Path, model: str) -> int:

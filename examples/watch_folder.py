@@ -76,17 +76,18 @@ class Watcher:
         before, self._there = self._states, there
         self._states = dict(sorted(states(self.inbox)))
         for path, state in self._states.items():
-            if before.get(path) == state != self._done.get(path):
-                changed, self._done[path] = path in self._done, state
-                self._separate(path, changed)
+            ripe = before.get(path) == state != self._done.get(path)
+            if ripe and self._separate(path, path in self._done):
+                self._done[path] = state
 
-    def _separate(self, path: Path, changed: bool) -> None:
+    def _separate(self, path: Path, changed: bool) -> bool:
+        """Whether the song needs no other look as long as it stays what it is."""
         target = self.stems / path.parent.relative_to(self.inbox)
         twins = (each for each in self._made if each.with_suffix("") == path.with_suffix(""))
         twin = next((each for each in twins if each != path and each.exists()), None)
         if twin is not None:  # stems would be those of the one or the other
             self.tell(f"{path.name}: has the name of {twin.name}, whose stems are there: rename it")
-            return
+            return True
         try:
             report = unetsep.separate_to_files(
                 path, target, model=self.separator, skip_existing=True, overwrite=changed
@@ -94,9 +95,12 @@ class Watcher:
         except unetsep.UnetsepError as error:
             self.tell(f"{path.name}: {error}")
         else:
+            if not report.stems:  # another run is working on it, and may never finish
+                return False
             self._made.add(path)
             if report.status == "ok":
                 self.tell(f"{path.name}: {', '.join(report.stems)} in {report.elapsed:.1f} s")
+        return True
 
 
 def main() -> None:
@@ -111,8 +115,8 @@ def main() -> None:
         watcher = Watcher(options.inbox, options.stems, unetsep.Separator(options.model))
     except (ValueError, unetsep.UnetsepError) as error:
         parser.error(str(error))
-    if not options.seconds >= 0:
-        parser.error(f"--seconds must be 0 or more, got {options.seconds:g}")
+    if not 0 <= options.seconds <= 86_400:
+        parser.error(f"--seconds must be 0 to 86400, got {options.seconds:g}")
     print(f"Watching {options.inbox}; Ctrl-C ends it.")
     try:
         while True:

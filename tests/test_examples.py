@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import shutil
 import sys
 import zipfile
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import unetsep
 from tests.signals import RATE, music
+from unetsep.inputs import find_inputs
 from unetsep.separator import Separator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -231,6 +234,28 @@ def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_
     assert told[2:] == [f"{inbox} is gone; waiting for it"]
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_watched_song_that_another_run_took_and_left_is_taken_later(
+    tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    watcher, inbox, stems, told = watched(tmp_path, tiny_separator)
+    song, separate = inbox / "song.wav", unetsep.separate_to_files
+    soundfile.write(song, music(0.5).T, RATE)
+    if changed:
+        watcher.look()
+        watcher.look()
+        soundfile.write(song, music(0.7).T, RATE)
+    busy = SimpleNamespace(status="skipped", stems={})
+    monkeypatch.setattr(unetsep, "separate_to_files", lambda *_, **__: busy)
+    for _ in range(3):
+        watcher.look()
+    monkeypatch.setattr(unetsep, "separate_to_files", separate)
+    watcher.look()
+    assert len(told) == (2 if changed else 1)
+    seconds = soundfile.info(stems / "song" / "vocals.wav").duration
+    assert seconds == pytest.approx(0.7 if changed else 0.5, abs=0.01)
+
+
 def test_a_watched_folder_that_is_not_there_is_an_error(
     tmp_path: Path,
     tiny_model: Path,
@@ -307,6 +332,33 @@ def test_a_track_that_another_run_works_on_is_told_of(
     assert stem_maker.make(["a.wav", "b.wav"], done.parent, "m") == 1
     assert capsys.readouterr().err == "b.wav: another run is working on it\n"
     assert (done.parent / "stems.m3u8").read_text("utf-8") == "#EXTM3U\na.stem.mp4\n"
+
+
+def test_a_playlist_of_stem_files_holds_whatever_name_a_track_has(tmp_path: Path) -> None:
+    names = ["#1 Crush.stem.mp4", " lead.stem.mp4", "caf\udce9.stem.mp4", "plain.stem.mp4"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    playlist, stem_maker = tmp_path / "stems.m3u8", example("stem_maker")
+    stem_maker.write_playlist(playlist, [tmp_path / name for name in names])
+    assert os.fsencode(names[2]) in playlist.read_bytes().split(b"\n")
+    stem_maker.write_playlist(playlist, [tmp_path / name for name in names if name != names[2]])
+    found = find_inputs([playlist], tmp_path / "out")
+    assert [each.error for each in found] == [None] * 3
+    assert {each.path.name for each in found} == {*names} - {names[2]}
+
+
+def test_ctrl_c_waits_for_the_command_which_removes_what_is_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stem_maker = example("stem_maker")
+    code = 'import pathlib, time; print(\'{"status": "ok"}\', flush=True); time.sleep(1); '
+    code += f"pathlib.Path({str(tmp_path / 'tidy')!r}).touch()"
+    monkeypatch.setattr(stem_maker, "COMMAND", [sys.executable, "-c", code])
+    found = stem_maker.reports([])
+    assert next(found) == {"status": "ok"}
+    with pytest.raises(KeyboardInterrupt):
+        found.throw(KeyboardInterrupt)
+    assert (tmp_path / "tidy").exists()
 
 
 def test_a_crate_has_an_entry_for_each_model(

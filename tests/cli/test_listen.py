@@ -102,6 +102,8 @@ def test_a_stem_that_cannot_be_read_costs_its_own_song_only(song, tmp_path, cont
     assert '"name": "b"' in text
     assert '"name": "a"' not in text
     assert (tmp_path / "out/b/b-spectrograms.png").exists()
+    before = sorted((tmp_path / "out/a").iterdir())
     result = run("listen", tmp_path / "out/a")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {bad} ")
+    assert sorted((tmp_path / "out/a").iterdir()) == before

@@ -138,6 +138,8 @@ def _write_data(song: Song, key: str, data: Path, progress: Progress | None) -> 
         _give_name(partial, data / key)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there are songs in it
+            data.rmdir()
 
 
 def _is_complete(folder: Path) -> bool:

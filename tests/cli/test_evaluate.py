@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner, Result
 
+from unetsep.cli import evaluate as evaluation
 from unetsep.cli import main
 from unetsep.config import ModelConfig
+from unetsep.errors import UnetsepError
 from unetsep.network.unet import UNet
 from unetsep.train.evaluation.tracks import find_tracks
 from unetsep.weights.checkpoint import serialize
@@ -217,3 +220,21 @@ def test_help_and_import_load_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_report_that_cannot_be_written_whole_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    for name in ("to_markdown", "to_csv", "tracks_csv", "to_json"):
+        monkeypatch.setattr(evaluation.reports, name, lambda _: 50_000 * "x")
+    (tmp_path / "report.md").write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # as a disk with little room
+    try:
+        with pytest.raises(UnetsepError, match="cannot be written"):
+            evaluation._write(Mock(), tmp_path, figures=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+    assert (tmp_path / "report.md").read_text() == "before"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -178,6 +179,19 @@ def test_a_claim_that_comes_back_after_its_maker_gave_it_up_is_dead(lock, no_loc
     with Claim([lock]) as claim:
         assert claim.held
     assert len(seen) > 2
+
+
+def test_a_full_disk_leaves_no_claim_behind(lock, monkeypatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            Claim([lock])
+    assert not lock.parent.exists()
+    with Claim([lock]) as claim:
+        assert claim.held
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):

@@ -300,7 +300,10 @@ def test_a_checksum_of_the_server_is_compared(memory, run, tmp_path):
     assert not stems_here(tmp_path / "always")
 
 
-def test_what_a_server_does_not_have_is_one_sentence_and_stops_no_other(memory, run, tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_server_does_not_have_is_one_sentence_and_stops_no_other(
+    memory, run, tmp_path, named
+):
     write(tmp_path / "in/a.wav")
     (tmp_path / "list.txt").write_text("URL/gone.wav\nURL/a.wav\n")
     with serve(tmp_path / "in") as (url, server):
@@ -313,8 +316,11 @@ def test_what_a_server_does_not_have_is_one_sentence_and_stops_no_other(memory, 
         assert len([path for path in server.seen if "gone" in path]) <= 2
         # Once it is there, the log says what to take.
         write(tmp_path / "in/gone.wav")
-        result = run("--retry-failed", f"{url}/gone.wav", f"{url}/a.wav", "-o", tmp_path / "out")
+        words = [f"{url}/gone.wav", f"{url}/a.wav"] if named else []
+        result = run("--retry-failed", *words, "-o", tmp_path / "out", "--json")
         assert result.exit_code == 0, result.stderr
+        (report,) = map(json.loads, result.stdout.splitlines())
+        assert report["source"] == f"{url}/gone.wav"
     assert len(stems_here(tmp_path / "out")) == 8
 
 

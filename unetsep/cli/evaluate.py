@@ -20,6 +20,7 @@ from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..errors import UnetsepError
+from ..storage import write_atomically
 from ..train.data.musdb import STEMS, musdb_root
 from ..train.evaluation import report as reports
 from ..train.evaluation.compare import Difference, scores_folder
@@ -323,7 +324,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
     with _writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (output / name).write_text(text, encoding="utf-8")
+            write_atomically(output / name, text)
         paths = [output / name for name in texts]
         if figures:
             from ..train.evaluation.figures import write_figures

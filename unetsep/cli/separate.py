@@ -175,7 +175,8 @@ def run_separate(options: SeparateOptions) -> bool:
         raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(standard_input(songs))
-        spool = stack.enter_context(Spool(to)) if urls or to else None
+        remote = urls or to or (not songs and _retries_urls(options))
+        spool = stack.enter_context(Spool(to)) if remote else None
         if isinstance(options.output, str):
             assert spool
             output = spool.out
@@ -367,13 +368,25 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
     return _failed_of(songs, run, console) if options.retry_failed else songs
 
 
+def _retries_urls(options: SeparateOptions) -> bool:
+    """Whether songs of URLs are to be taken again that only the logs in a folder name."""
+    if not options.retry_failed or isinstance(options.output, str):
+        return False
+    lines = failed_lines(_logs(options, find_logs(options.output)))
+    return any(is_url(line["source"]) for line in lines)
+
+
+def _logs(options: SeparateOptions, found: list[Path]) -> list[Path]:
+    """Those that were found, and the one that was named."""
+    named = [options.log] if options.log else []
+    return sorted({path for path in (*found, *named) if path.is_file()})
+
+
 def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
     """The songs that failed last, of those that were given, if any were."""
     options, spool = run.options, run.spool
-    logs = spool.logs() if spool and spool.output else find_logs(run.output)
-    if options.log:
-        logs.append(options.log)
-    logs = sorted({path for path in logs if path.is_file()})
+    found = spool.logs() if spool and spool.output else find_logs(run.output)
+    logs = _logs(options, found)
     failed = failed_lines(logs)
     if not failed:
         console.print(f"By the logs in {options.output} no song failed", markup=False)

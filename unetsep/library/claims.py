@@ -119,7 +119,12 @@ class Claim:
         # On Windows, which removes no open file, a dead claim is signed anew under its lock.
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, self._sign.encode())
+        try:
+            os.write(descriptor, self._sign.encode())
+        except OSError:  # on a full disk: what nobody signed would pass for another machine's
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            raise
         return True
 
     @property

@@ -9,6 +9,8 @@ import weakref
 import pytest
 from click.testing import CliRunner
 
+from unetsep import cli
+from unetsep.cli import interrupts
 from unetsep.cli.errors import Group
 from unetsep.cli.interrupts import KILLED, deliver_again
 
@@ -72,3 +74,23 @@ def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
     assert result.exit_code == code
     assert ("Interrupted" in result.stderr) == (code == 130)
     assert isinstance(result.exception, RuntimeError if code == 1 else SystemExit)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *KILLED.values()])
+def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def main() -> None:
+        try:
+            handle = interrupts._interrupt if number == signal.SIGINT else interrupts._end
+            handle(number, None)
+        except BaseException:
+            sys.exit(1)
+
+    monkeypatch.setattr(interrupts, "_number", 0)
+    monkeypatch.setattr(cli, "main", main)
+    for name in ("obey_signals", "reopen_closed", "ignore_signals", "take_back"):
+        monkeypatch.setattr(cli, name, lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 128 + number

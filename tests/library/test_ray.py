@@ -165,6 +165,17 @@ def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch)
     assert [keywords["address"] for keywords in asked] == ["local", "local", "ray://head:10001"]
 
 
+def test_a_polite_kill_is_obeyed_by_us_not_by_ray(monkeypatch):
+    ray = pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    try:
+        _connect(Cluster())
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class FakeRay:
     """Slots that are no processes: what they answer, or the error that ends them, is given.
 

@@ -25,7 +25,7 @@ import click
 from ..unfinished import take_back
 from ..version import __version__
 from .errors import Group
-from .interrupts import INTERRUPTED, ignore_signals, obey_signals, was_interrupted
+from .interrupts import INTERRUPTED, ignore_signals, obey_signals, signal_number
 from .options import COMMANDS
 from .startup import leave, reopen_closed
 
@@ -49,7 +49,7 @@ def run() -> None:
     except KeyboardInterrupt:  # before or after all that `main` does
         code = INTERRUPTED
     except SystemExit as end:
-        code = INTERRUPTED if end.code == 1 and was_interrupted() else end.code
+        code = 128 + signal_number() if end.code == 1 and signal_number() else end.code
     ignore_signals()
     take_back()
     if sys.argv[1:2] == ["separate"] and isinstance(code, int):

@@ -18,7 +18,7 @@ KILLED = {128 + number: number for number in ENDING if number != signal.SIGINT}
 # Callbacks of the interpreter are over long before, and nobody notices the wait.
 PAUSE = 0.02
 
-_interrupted = False
+_number = 0
 
 
 def obey_signals() -> None:
@@ -37,18 +37,20 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def was_interrupted() -> bool:
-    """Whether Ctrl-C was pressed: libraries may turn it into an error like any other."""
-    return _interrupted
+def signal_number() -> int:
+    """The signal that asked us to end, 0 if none did: libraries may turn it into another error."""
+    return _number
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _interrupted
-    _interrupted = True
+    global _number
+    _number = number
     signal.default_int_handler(number, frame)
 
 
 def _end(number: int, _: FrameType | None) -> None:
+    global _number
+    _number = number
     sys.exit(128 + number)
 
 

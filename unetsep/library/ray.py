@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..separator import Separator
+from ..unfinished import ENDING
 from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
 from .claims import STALE
@@ -248,12 +250,26 @@ def _connect(cluster: Cluster) -> Any:
     else:
         keywords["address"] = cluster.address
     try:
-        ray.init(**keywords)
+        with _own_signals():
+            ray.init(**keywords)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
         where = cluster.address or "this machine"
         words = " ".join(str(error).split())
         raise UnetsepError(f"Ray's cluster at {where} cannot be used: {words}") from error
     return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back what handles signals: Ray's ends a program without a word, or with its own."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # of another language: not to be had
+                    signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ class Claim:
                 with uninterrupted():
                     self._make_folder(lock.parent)
                     self._held[lock] = self._take(lock)
+                    # Held by now, it is removed if a full disk leaves it unsigned: it would pass
+                    # for another machine's.
+                    os.write(self._held[lock], self._sign.encode())
         except BaseException:
             self.release()
             raise
@@ -80,7 +83,7 @@ class Claim:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _take(self, lock: Path) -> int:
-        """The open file of a claim that is now ours."""
+        """The open file of a claim that is now ours, to be signed."""
         while True:
             try:
                 descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -102,7 +105,7 @@ class Claim:
             os.close(descriptor)
 
     def _settle(self, lock: Path, descriptor: int, *, new: bool) -> bool:
-        """Sign a claim that we made; False to try again, after removing one that is dead."""
+        """Empty a claim that is ours; False to try again, after removing one that is dead."""
         locked = try_lock(descriptor, PATIENCE)
         if not _is_named(lock, descriptor):  # removed or replaced meanwhile
             if new:  # who moved it aside by mistake puts it back, see `_remove`
@@ -119,12 +122,6 @@ class Claim:
         # On Windows, which removes no open file, a dead claim is signed anew under its lock.
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.ftruncate(descriptor, 0)
-        try:
-            os.write(descriptor, self._sign.encode())
-        except OSError:  # on a full disk: what nobody signed would pass for another machine's
-            with contextlib.suppress(OSError):
-                lock.unlink()
-            raise
         return True
 
     @property

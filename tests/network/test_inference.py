@@ -214,6 +214,30 @@ def test_making_the_default_ready_copies_its_weights_few_times(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("found", "transposed"),
+    [
+        ({}, False),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, False),
+    ],
+    ids=str,
+)
+def test_bf16_levels_stay_transposed_convolutions_where_those_are_fast(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], transposed: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    layer = nn.ConvTranspose2d(32, 16, 5, 2, 2, output_padding=1).bfloat16().float()
+    x = torch.randn(1, 32, 16, 16).bfloat16().contiguous(memory_format=torch.channels_last)
+    doubling = Doubling(copy.deepcopy(layer), torch.bfloat16)
+    assert isinstance(doubling.form, nn.ConvTranspose2d) == transposed
+    room = torch.empty(1, 32, 32, 16, dtype=torch.bfloat16)
+    doubling(x, room)
+    expected = layer(x.float()).relu().permute(0, 2, 3, 1)
+    torch.testing.assert_close(room.float(), expected, rtol=0.01, atol=0.01)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> None:
     layer = nn.ConvTranspose2d(3, 5, kernel, 2, kernel // 2, output_padding=1)

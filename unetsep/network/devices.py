@@ -43,9 +43,15 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type != "cpu":
         return "fp32"
-    find: Any = getattr(torch.cpu, "get_capabilities", dict)
-    found = find()
+    found = cpu_capabilities()
     return "bf16" if any(found.get(name) for name in NATIVE_BF16) else "fp32"
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """What torch says of the CPU and its instructions; nothing where it is too old to."""
+    find: Any = getattr(torch.cpu, "get_capabilities", dict)
+    found: dict[str, Any] = find()
+    return found
 
 
 def pick_precision(precision: str, accelerator: str) -> str:

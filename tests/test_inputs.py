@@ -284,6 +284,19 @@ def test_playlists_of_windows_are_read(tmp_path, encoding):
     ]
 
 
+def test_a_playlist_may_mix_names_of_all_times(tmp_path):
+    raw = os.fsdecode(b"caf\xe9.mp3")
+    try:
+        touch(tmp_path / "B\u00e9la.mp3", tmp_path / raw, tmp_path / "\u00fc.mp3")
+    except OSError:
+        pytest.skip("no such names here")
+    lines = ["B\u00e9la.mp3".encode(), b"caf\xe9.mp3", b"\xfc.mp3"]
+    (tmp_path / "list.m3u").write_bytes(b"\n".join(lines))
+    found = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert [song.error for song in found] == [None] * 3
+    assert [song.path.name for song in found] == ["B\u00e9la.mp3", raw, "\u00fc.mp3"]
+
+
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\u3000"])
 def test_lines_of_playlists_end_where_programs_end_them(tmp_path, character):
     names = [f"x{character}y.wav", f"{character}z.wav"]

@@ -9,6 +9,7 @@ import unetsep.paths
 from unetsep.audio.tags import Tags
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
+from unetsep.library.store import UrlPath, public_url
 from unetsep.paths import (
     TEMPLATE,
     check_template,
@@ -106,6 +107,15 @@ def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
     assert clashes[0] == clashes[1]
     assert "01 Intro.flac and " in clashes[0]
     assert clashes[2] is None
+
+
+def test_urls_that_differ_in_their_query_alone_need_another_folder(tmp_path):
+    places = [UrlPath(public_url(f"https://x.org/get?id={number}")) for number in (1, 2)]
+    songs = [Input(place, "get") for place in places]
+    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
+    clashes = find_clashes(songs, targets)
+    assert clashes[0] == clashes[1]
+    assert clashes[0].endswith("separate one of them by itself, to another folder with -o")
 
 
 def test_songs_of_one_name_collide_before_any_work(tmp_path):

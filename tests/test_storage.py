@@ -58,6 +58,16 @@ def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path: Path) -> None:
+    def fill() -> None:
+        with open_atomically(tmp_path / "a"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "a")
+
+
 def test_an_error_of_the_renaming_leaves_nothing_either(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):

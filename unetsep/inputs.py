@@ -110,13 +110,20 @@ def _playlist(path: Path) -> list[Input]:
         raw = as_utf8(path.read_bytes())
     except OSError as error:
         return [Input(path, path.stem, f"{path} cannot be read: {error.strerror}")]
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:  # of programs from before UTF-8
-        text = raw.decode("cp1252", "replace")
     # Not splitlines: to it characters end lines that names may hold, such as U+2028.
-    names = [line.strip(" \t") for line in re.split(r"\r\n|\r|\n", text)]
+    lines = re.split(rb"\r\n|\r|\n", raw.removeprefix(codecs.BOM_UTF8))
+    names = [_decoded(line.strip(b" \t"), path.parent) for line in lines]
     return [_listed(path, name) for name in names if name and not name.startswith("#")]
+
+
+def _decoded(name: bytes, folder: Path) -> str:
+    """A name in a playlist: UTF-8, bytes of a file that is there, or as programs before UTF-8."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        as_it_is = name.decode(errors="surrogateescape")
+        there = os.path.exists(folder / as_it_is)  # noqa: PTH110 (no errors)
+        return as_it_is if there else name.decode("cp1252", "replace")
 
 
 def as_utf8(raw: bytes) -> bytes:

@@ -265,10 +265,17 @@ def find_clashes(
             first = owners[key][0]
             if first != index:
                 clashes[first] = clashes[index] = (
-                    f"{inputs[first].path} and {file.path} would both be written to {path}: give "
-                    "--filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+                    f"{inputs[first].path} and {file.path} would both be written to {path}: "
+                    + _way_out(inputs[first], file)
                 )
     return clashes
+
+
+def _way_out(first: Input, second: Input) -> str:
+    """How two songs can get stems of their own."""
+    if str(first.path) == str(second.path):  # of two URLs that differ in their query
+        return "separate one of them by itself, to another folder with -o"
+    return "give --filename more fields, such as {track}-{suffix}/{stem}.{ext}"
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

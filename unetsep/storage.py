@@ -37,6 +37,8 @@ except ImportError:  # Windows
         vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_UNLCK"], 1)
 
 
+# A disk without room, or a user without.
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # At a time.
 READ_BYTES = 1 << 20
 
@@ -195,9 +197,11 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         with partial.open("xb") as file:
             yield file
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:
+            error.filename = str(path)  # which disk it is nobody else says
         raise
 
 

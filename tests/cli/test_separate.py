@@ -946,6 +946,14 @@ def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 
 
+def test_a_list_without_songs_is_told_of_and_no_error(run, tmp_path):
+    (tmp_path / "list.txt").write_text("\n")
+    result = run("--files-from", tmp_path / "list.txt")
+    assert result.exit_code == 0
+    assert result.stderr == f"{tmp_path / 'list.txt'} names no songs: nothing to do\n"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_urls_of_files_are_their_paths(run, song, tmp_path, listed):
     """As file managers give them."""

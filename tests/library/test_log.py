@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unetsep.library.log import RunLog, failed_songs, find_logs, log_path, read_log
+from unetsep.library.log import RunLog, failed_lines, failed_songs, find_logs, log_path, read_log
 
 
 def line(path: str, status: str, ended: str, stems: dict[str, str] | None = None) -> dict[str, Any]:
@@ -35,13 +35,14 @@ def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):
     write(tmp_path / "b.jsonl", line("/x", "error", "1"), line("/y", "ok", "2"))
     both = [later, tmp_path / "b.jsonl"]
     for logs in (both, both[::-1]):
-        assert [(str(song.path), song.track) for song in failed_songs(logs)] == [("y", "t/y")]
+        (song,) = failed_songs(failed_lines(logs))
+        assert (str(song.path), song.track) == ("y", "t/y")
 
 
 @pytest.mark.parametrize(("stems", "failed"), [({}, 1), ({"bass": "b.wav"}, 0)])
 def test_a_song_that_another_run_had_in_hand_was_not_tried(tmp_path, stems, failed):
     log = write(tmp_path / "a", line("/x", "error", "1"), line("/x", "skipped", "2", stems))
-    assert len(failed_songs([log])) == failed
+    assert len(failed_songs(failed_lines([log]))) == failed
 
 
 def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
@@ -70,7 +71,7 @@ def test_lines_that_lack_what_is_read_of_them_are_passed_over(tmp_path, name, ch
     path = write(
         tmp_path / "a", line("/x", "error", "1"), bad, {**line("/z", "error", "1"), "reports": [1]}
     )
-    assert [str(song.path) for song in failed_songs([path])] == ["x"]
+    assert [str(song.path) for song in failed_songs(failed_lines([path]))] == ["x"]
 
 
 def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monkeypatch):
@@ -82,15 +83,15 @@ def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monk
     log = write(tmp_path / "a", failed)
     for folder, path in (("run", Path("in/song.wav")), ("other", song), (".", song)):
         monkeypatch.chdir(tmp_path / folder)
-        assert [song.path for song in failed_songs([log])] == [path]
+        assert [song.path for song in failed_songs(failed_lines([log]))] == [path]
     song.unlink()  # as on another machine
-    assert [song.path for song in failed_songs([log])] == [Path("in/song.wav")]
+    assert [song.path for song in failed_songs(failed_lines([log]))] == [Path("in/song.wav")]
 
 
 def test_names_that_are_no_unicode_come_back(tmp_path):
     path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
     assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"
-    assert str(failed_songs([path])[0].path) == "caf\udce9"
+    assert str(failed_songs(failed_lines([path]))[0].path) == "caf\udce9"
 
 
 def test_the_first_failure_to_write_is_kept(tmp_path):

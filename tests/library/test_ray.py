@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -155,6 +156,11 @@ def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch)
     asked = []
     monkeypatch.setattr(ray, "init", lambda **keywords: asked.append(keywords))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    called = []
+    monkeypatch.setattr(
+        "unetsep.library.ray.socket.create_connection",
+        lambda place, _: called.append(place) or socket.socket(),
+    )
     _connect(Cluster())
     _connect(Cluster(dashboard=True, slots=3, threads=2))
     _connect(Cluster(address="ray://head:10001"))
@@ -163,6 +169,17 @@ def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch)
     assert asked[1]["dashboard_host"] == asked[0]["_node_ip_address"] == "127.0.0.1"
     assert [keywords.get("num_cpus") for keywords in asked] == [None, 6, None]
     assert [keywords["address"] for keywords in asked] == ["local", "local", "ray://head:10001"]
+    assert called == [("head", 10001)]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer_is_told_of_at_once(scheme):
+    pytest.importorskip("ray")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(UnetsepError, match=f"at {address} cannot be used: nobody answers"):
+            _connect(Cluster(address=address))
 
 
 def test_a_polite_kill_is_obeyed_by_us_not_by_ray(monkeypatch):

@@ -44,6 +44,22 @@ def test_what_will_not_pass_is_not_tried_again():
     assert len(tries) == 1
 
 
+def test_an_error_without_words_is_called_by_its_name():
+    class TooManyRedirects(Exception):  # noqa: N818 (so aiohttp calls it)
+        status, message = 0, ""
+
+        def __str__(self) -> str:
+            return "0, message='', url='http://x.org/a'"
+
+    def circle() -> None:
+        raise TooManyRedirects
+
+    store = Store("memory://b")
+    store.attempts = 1
+    with pytest.raises(TransferError, match=r"b/a could not be read: TooManyRedirects$"):
+        store.retry("a", "read", circle)
+
+
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
     assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"

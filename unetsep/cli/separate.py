@@ -365,6 +365,9 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
         songs += run.spool.find(urls, run.output, left_out.append)
     if left_out:
         console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
+    if not (options.songs or options.retry_failed):
+        listed = "stdin" if options.files_from == STREAM else options.files_from
+        console.print(f"{listed} names no songs: nothing to do", markup=False)
     return _failed_of(songs, run, console) if options.retry_failed else songs
 
 
@@ -386,15 +389,14 @@ def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
     """The songs that failed last, of those that were given, if any were."""
     options, spool = run.options, run.spool
     found = spool.logs() if spool and spool.output else find_logs(run.output)
-    logs = _logs(options, found)
-    failed = failed_lines(logs)
+    failed = failed_lines(_logs(options, found))
     if not failed:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
     if options.songs:
         paths = {line["path"] for line in failed}
         return [song for song in songs if _logged_path(song, spool) in paths]
     urls = [line["source"] for line in failed if is_url(line["source"])]
-    return failed_songs(logs) + (spool.find(urls, run.output, lambda _: None) if spool else [])
+    return failed_songs(failed) + (spool.find(urls, run.output, lambda _: None) if spool else [])
 
 
 def _logged_path(song: Input, spool: Spool | None) -> str:
@@ -495,7 +497,7 @@ class _Shown:
         self._told: set[str] = set()
         self._begun, self._seconds = time.monotonic(), 0.0
         self._songs, self._separated, self._existing = 0, 0, 0
-        self._failed: dict[Path, str] = {}
+        self._failed, self._reasons = 0, dict[str, None]()
 
     def traceback(self, error: Exception) -> None:
         """With ``--verbose``, where an error comes from."""
@@ -520,7 +522,9 @@ class _Shown:
         if any(report.status in ("ok", "planned") for report in reports):
             self._separated += 1
             self._seconds += max(report.seconds or 0.0 for report in reports)
-        self._failed |= {r.source: r.error or "" for r in reports if r.status == "error"}
+        reasons = [report.error or "" for report in reports if report.status == "error"]
+        self._failed += bool(reasons)
+        self._reasons |= dict.fromkeys(reasons)
         # What went wrong with a song, once, not once for every model or for both of two songs.
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
             if sentence not in self._told:
@@ -538,10 +542,8 @@ class _Shown:
                 f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
             )
         if self._failed and self._songs > 1:
-            reasons = "\n  ".join(dict.fromkeys(self._failed.values()))
-            self._loud.print(
-                f"{len(self._failed)} of {self._songs} failed:\n  {reasons}", markup=False
-            )
+            reasons = "\n  ".join(self._reasons)
+            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}", markup=False)
         self.log(log)
         unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
         if unheard:

@@ -226,13 +226,9 @@ def _is_line(line: Mapping[str, Any]) -> bool:
     )
 
 
-def failed_songs(logs: Iterable[Path]) -> list[Input]:
-    """Files whose last attempt failed; see `failed_lines`."""
-    return [
-        Input(_place(line), line["track"])
-        for line in failed_lines(logs)
-        if not is_url(line["source"])
-    ]
+def failed_songs(failed: Iterable[Mapping[str, Any]]) -> list[Input]:
+    """The files among `failed_lines`."""
+    return [Input(_place(line), line["track"]) for line in failed if not is_url(line["source"])]
 
 
 def _place(line: Mapping[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -40,6 +42,8 @@ LOSSES = 3
 # Seconds between looks for machines that joined, and between tries of a song whose claim is
 # still that of a lost slot on another machine.
 LOOK_EVERY = 10.0
+# Seconds that the head of a cluster may take to take a call.
+PATIENCE = 20.0
 # CPUs of a slot with a GPU: it decodes and encodes beside it.
 CPUS_BESIDE_GPU = 4
 GROWING = "a cluster that grows on demand is waited for if its head has no CPUs (--num-cpus 0)"
@@ -248,6 +252,7 @@ def _connect(cluster: Cluster) -> Any:
             "_node_ip_address": "127.0.0.1",
         }
     else:
+        _require_answer(cluster.address)
         keywords["address"] = cluster.address
     try:
         with _own_signals():
@@ -257,6 +262,22 @@ def _connect(cluster: Cluster) -> Any:
         words = " ".join(str(error).split())
         raise UnetsepError(f"Ray's cluster at {where} cannot be used: {words}") from error
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a place where nobody listens, for which Ray would wait for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = place.hostname, place.port
+    except ValueError:  # Ray knows better what is wrong with it
+        return
+    if host and port:
+        try:
+            socket.create_connection((host, port), PATIENCE).close()
+        except OSError as error:
+            raise UnetsepError(
+                f"Ray's cluster at {address} cannot be used: nobody answers there ({error})"
+            ) from error
 
 
 @contextlib.contextmanager

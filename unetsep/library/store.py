@@ -167,7 +167,9 @@ class Store:
                     raise
                 if not _may_pass(error) or attempt >= self.attempts - 1:
                     place = f"{self.url}/{name}" if name else self.url
-                    words = " ".join(str(error).split()) or type(error).__name__
+                    words = " ".join(str(error).split())
+                    if not getattr(error, "message", words):  # as of redirections in a circle
+                        words = type(error).__name__
                     raise TransferError(
                         f"{place} could not be {doing}: {_without_query(words)}"
                     ) from error

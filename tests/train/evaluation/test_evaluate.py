@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +162,61 @@ def test_processes_give_the_scores_of_one(root: Path, tmp_path: Path) -> None:
         assert a.scores is not None
         assert b.scores is not None
         np.testing.assert_allclose(a.scores.values["SDR"], b.scores.values["SDR"], atol=1e-4)
+
+
+SLOW = """
+import time
+from pathlib import Path
+from unetsep.train.evaluation import evaluate
+
+def work(track):
+    Path(track).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        list(evaluate._results(work, ["a", "b"], 2))
+    except KeyboardInterrupt:
+        print("ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there signals are others")
+@pytest.mark.parametrize("begun", [False, True], ids=["starting", "working"])
+def test_an_interrupt_ends_processes_at_once_and_quietly(tmp_path: Path, begun: bool) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    main = subprocess.Popen(
+        [sys.executable, "slow.py"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3])),
+        start_new_session=True,
+        **pipes,
+    )
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+    deadline = time.monotonic() + 100
+
+    def ready() -> bool:
+        # Beside the two there is what keeps track of their resources.
+        there = len(children.read_text().split()) == 3
+        return all((tmp_path / name).exists() for name in "ab") if begun else there
+
+    try:
+        if not (begun or children.exists()):
+            pytest.skip("only Linux tells which processes a process started")
+        while not ready():
+            assert main.poll() is None, main.stderr and main.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if not begun:
+            time.sleep(0.3)  # they are importing
+        # A terminal sends it to all of them.
+        (os.kill if begun else os.killpg)(main.pid, signal.SIGINT)
+        said, complaints = main.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(main.pid, signal.SIGKILL)
+    assert (said, complaints) == ("ended\n", "")
 
 
 def test_names_that_would_mix_are_refused(root: Path, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -213,17 +216,39 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     # Fresh processes: a fork of a process that runs threads (torch's) may hang.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
-        for future in as_completed([pool.submit(work, track) for track in tracks]):
+        with _deaf_children():
+            futures = [pool.submit(_work_on, work, track) for track in tracks]
+        for future in as_completed(futures):
             yield from future.result()
     except BrokenProcessPool as error:
         raise UnetsepError(
             "a process of the evaluation died, perhaps for want of memory: try fewer --jobs; "
             "finished tracks are kept"
         ) from error
+    except BaseException:  # nobody waits for tracks that are under way
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that no Ctrl-C reaches, not even before they could say so themselves."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it would let signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(threads: int) -> None:
@@ -233,6 +258,15 @@ def _start(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hide_decoder_chatter()
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+
+def _work_on(work: Work, track: Track) -> list[Outcome]:
+    """Work in a process of the pool, which ends when it is told to and has cleaned up."""
+    try:
+        return work(track)
+    except SystemExit:
+        os._exit(128 + signal.SIGTERM)
 
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:

@@ -390,6 +390,18 @@ def test_rows_of_the_processor_with_bf16_are_those_that_were_measured() -> None:
         assert f"| {' | '.join(cells)} |" in page
 
 
+def test_shares_of_the_matrix_products_rate_are_those_that_were_measured() -> None:
+    page = (ROOT / "docs/research/performance.md").read_text("utf-8")
+    file = ROOT / "docs/research/performance/network-zen4.json"
+    rows = json.loads(file.read_text("utf-8"))["results"]["rows"]
+    assert len(rows) == 6
+    for row in rows:
+        time, share = f"{1000 * row['seconds']:.1f} ms", f"{row['share']:.0%}"
+        rates = f"{row['gflops']:.1f} | {row['matmul_gflops']:.1f}"
+        kind = f"{row['network']} | {row['precision']} | {row['gflop']:.2f}"
+        assert f"| {kind} | {time} | {rates} | {share} |" in page
+
+
 def test_pages_agree_on_how_much_faster_the_fast_model_is() -> None:
     peers = json.loads((ROOT / "docs/research/performance/peers.json").read_text("utf-8"))
     (rows,) = (each["rows"] for each in peers["results"]["lengths"] if each["seconds"] == 180)

@@ -151,6 +151,21 @@ def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(mem
     assert not [name for name in all_names(memory) if name.endswith(".part")]
 
 
+def test_the_mark_of_a_folder_is_no_file_and_local_names_do_not_count(
+    memory, run, tmp_path, monkeypatch
+):
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    memory.pipe_file("/bucket/in/notes", b"no audio")
+    find = type(memory).find
+    # As of S3, whose consoles make an empty object where a folder is made.
+    monkeypatch.setattr(type(memory), "find", lambda *a, **k: [f"{a[1]}", *find(*a, **k)])
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "passed over: 1 without suffix\n" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["Song [Live]", "a*b", "Why?", "[!x]"])
 @pytest.mark.parametrize("kind", ["memory", "local"])
 def test_names_with_letters_of_patterns_are_names(memory, run, tmp_path, name, kind):

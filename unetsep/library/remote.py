@@ -415,10 +415,13 @@ class Spool:
             full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
             if path in outputs or (passed_over and path.startswith(passed_over)):
                 continue
+            if not inner:  # the folder itself, which consoles of buckets make as an empty object
+                continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)
             if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
-                left_out(Path(inner))
+                # Not a path of this machine, where something else may have that name.
+                left_out(UrlPath(f"{url.rstrip('/')}/{inner}"))
             else:
                 songs.append(self.input(full, track_name(name)))
         if not songs:

@@ -252,9 +252,10 @@ def _connect(cluster: Cluster) -> Any:
             "_node_ip_address": "127.0.0.1",
         }
     else:
-        _require_answer(cluster.address)
         keywords["address"] = cluster.address
     try:
+        if cluster.address is not None:
+            _require_answer(cluster.address)
         with _own_signals():
             ray.init(**keywords)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
@@ -275,9 +276,7 @@ def _require_answer(address: str) -> None:
         try:
             socket.create_connection((host, port), PATIENCE).close()
         except OSError as error:
-            raise UnetsepError(
-                f"Ray's cluster at {address} cannot be used: nobody answers there ({error})"
-            ) from error
+            raise ConnectionError(f"nobody answers there ({error})") from error
 
 
 @contextlib.contextmanager

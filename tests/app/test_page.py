@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,7 +333,6 @@ def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
         drop(page, songs[1])
         # The app has all of it, has perhaps begun, and names no job yet.
         until(lambda: app.queue._jobs)
-        time.sleep(1)  # Chromium tells the page up to 0.1 s later that all is sent
         page.find_element("css selector", ".song button").click()
         until(lambda: not states(page))
         cancelled.set()

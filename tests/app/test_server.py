@@ -155,6 +155,38 @@ def test_a_job_that_waits_can_be_cancelled(app: Served, tune: Path, long_song: P
     assert app.ask("DELETE", f"/jobs/{second}").status == 404
 
 
+def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None:
+    id_ = "0123456789abcdef0123456789abcdef"
+    kind, body = form({}, "a.flac", tune.read_bytes())
+    for status in (202, 409):
+        answer = app.ask("POST", f"/separate?id={id_}", body, {"content-type": kind})
+        assert answer.status == status
+    assert answer.json["error"] == "there is a job with this id already"
+    assert app.wait(id_)["state"] == "done"
+    assert app.ask("DELETE", f"/jobs/{id_}").status == 204
+    for wrong in ("", "short", "0123456789abcdef0123456789/.", "a" * 65):
+        answer = app.ask("POST", f"/separate?id={wrong}", body, {"content-type": kind})
+        assert answer.status == 422
+        assert answer.json["error"] == "an id must have 22 to 64 letters, digits, - or _"
+    assert not app.queue._jobs
+
+
+def test_an_upload_is_removed_by_its_id(app: Served, tune: Path) -> None:
+    id_ = "fedcba9876543210fedcba9876543210"
+    kind, body = form({}, "a.flac", tune.read_bytes())
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        head = f"POST /separate?id={id_} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-9])
+        assert until(lambda: app.queue.get(id_)).state == "uploading"
+        folder = app.queue._jobs[id_].folder
+        assert app.ask("DELETE", f"/jobs/{id_}").status == 204
+        assert app.get(f"/jobs/{id_}").status == 404
+        answer = b""
+        while b"the upload was cut off" not in answer:
+            answer += connection.recv(10_000) or pytest.fail(answer.decode())
+        assert not folder.exists()
+
+
 def test_the_player_is_served_with_its_data_and_nothing_else_is(app: Served, tune: Path) -> None:
     job = app.wait(app.send(tune, player="true").json["id"])
     page = app.get(job["player"])

@@ -71,7 +71,8 @@ def test_what_is_no_form_is_refused_in_one_sentence(body: bytes, sentence: str) 
 
 def test_a_song_whose_sender_leaves_behind_its_last_byte_is_not_separated(tmp_path: Path) -> None:
     kind, body = form({}, "a.wav", b"x")
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", kind.encode())]}
+    headers = [(b"content-type", kind.encode())]
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": headers}
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
 
     async def receive() -> dict[str, Any]:

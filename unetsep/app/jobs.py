@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import shutil
 import time
@@ -29,6 +30,7 @@ RETRY = 10  # s after which it is worth asking again
 PLAYER_SHARE = 0.1  # of the progress bar
 ENDED = ("done", "failed")
 MISTAKE = "the app made a mistake: its log says more"
+ID = r"[A-Za-z0-9_-]{22,64}"  # as long as our own, or it could be guessed
 MOST_ENDED = 1000  # jobs that are kept when they have ended: those that failed take no room
 
 
@@ -247,25 +249,32 @@ class JobQueue:
 
     # What comes in
 
-    def open(self, bytes_: int) -> SeparationJob:
+    def open(self, bytes_: int, id_: str | None = None) -> SeparationJob:
         """A job for an upload that begins.
 
         Parameters
         ----------
         bytes_
             That are reserved on the disk: the size of the upload, or the most it may have.
+        id_
+            Its name, for a client that may have to remove it before it has read our answer.
 
         Raises
         ------
         RefusedError
-            If too much is waiting, or there is no room.
+            If the name is not fit or taken, too much is waiting, or there is no room.
         """
+        if id_ is None:
+            id_ = secrets.token_urlsafe(16)
+        if not re.fullmatch(ID, id_):
+            raise RefusedError("an id must have 22 to 64 letters, digits, - or _", 422, "id")
+        if id_ in self._jobs:
+            raise RefusedError("there is a job with this id already", 409, "id")
         if self.waiting >= self.limits.queue:
             raise RefusedError(
                 f"{self.waiting} songs are waiting already: try again later", 429, "queue"
             )
         self._check_room(bytes_)
-        id_ = secrets.token_urlsafe(16)
         job = SeparationJob(id_, self._folder / secrets.token_hex(8), bytes=bytes_)
         job.folder.mkdir()
         self._jobs[id_] = job
@@ -288,8 +297,14 @@ class JobQueue:
         self._ready.set()
 
     async def remove(self, job: SeparationJob) -> None:
-        """Cancel a job if it is not done, and remove all of it."""
+        """Cancel a job if it is not done, and remove all of it.
+
+        What is still being uploaded is removed by who receives it, by `give_up`.
+        """
         if self._jobs.pop(job.id, None) is None:
+            return
+        if job.state == "uploading":
+            job.ended.set()
             return
         if job.state in ("queued", "running"):
             self.figures.jobs.labels("cancelled").inc()
@@ -300,6 +315,11 @@ class JobQueue:
         job.ended.set()
         async with job.zipping:  # as above
             await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
+
+    async def give_up(self, job: SeparationJob) -> None:
+        """Forget an upload that will not be complete."""
+        self._jobs.pop(job.id, None)
+        await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     # What goes on
 

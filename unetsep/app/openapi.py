@@ -12,6 +12,7 @@ from typing import Any
 from ..audio.formats import BIT_DEPTHS
 from ..version import __version__
 from .choices import PASSES, formats
+from .jobs import ID
 
 Document = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/Error"}
@@ -43,6 +44,13 @@ def _paths() -> Document:
                 "description": "Answers 202 with a job at once. With wait=true it answers with a "
                 "zip of the stems once they are done, and forgets the job; whoever disconnects "
                 "before cancels it.",
+                "parameters": [
+                    _parameter("id", "query", {"type": "string", "pattern": f"^{ID}$"})
+                    | {
+                        "description": "The job's id, chosen at random. Who chooses it can remove "
+                        "the job even without having read the answer."
+                    }
+                ],
                 "requestBody": {"required": True, "content": {"multipart/form-data": _form()}},
                 "responses": {
                     "200": zip_file,
@@ -50,6 +58,7 @@ def _paths() -> Document:
                     **_errors(
                         {
                             "400": "No form, no file, or the upload was cut off.",
+                            "409": "There is a job with this id already.",
                             "408": "The upload was too slow.",
                             "413": "The file is too large; it is refused while it arrives.",
                             "422": "A field is wrong; with wait=true also: it cannot be separated.",

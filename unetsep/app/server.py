@@ -188,21 +188,26 @@ class Handlers:
 
     async def separate(self, request: Request) -> Response:
         """Take a song in; answer with its job, or wait for its stems."""
-        job = self._queue.open(announced_bytes(request, self._queue.limits.upload_bytes))
+        limits = self._queue.limits
+        job = self._queue.open(
+            announced_bytes(request, limits.upload_bytes), request.query_params.get("id")
+        )
         try:
-            upload = await self._unless_closed(receive(request, job.source, self._queue.limits))
+            receiving = receive(request, job.source, limits)
+            upload = await self._unless_closed(receiving, removed=job.ended)
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
             if wait and choice.player:
                 raise ValueError("choose either wait or player: the page is gone with the answer")
-            if await request.is_disconnected():  # nobody would ever know the job's name
+            # Nobody would ever know the job's id; or who knew it beforehand has removed it.
+            if await request.is_disconnected() or job.ended.is_set():
                 raise cut_off()
         except ValueError as error:
-            await self._queue.remove(job)
+            await self._queue.give_up(job)
             raise HTTPException(422, str(error)) from error
         except BaseException:
-            await self._queue.remove(job)
+            await self._queue.give_up(job)
             raise
         name = safe_name(upload.filename)
         self._queue.enqueue(job, name, choice, upload.bytes)
@@ -228,19 +233,25 @@ class Handlers:
             ended.cancel()
             left.cancel()
 
-    async def _unless_closed(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What comes of some work; it is broken off when the app is stopped."""
+    async def _unless_closed(
+        self, work: Coroutine[Any, Any, Result], removed: asyncio.Event | None = None
+    ) -> Result:
+        """What comes of some work; it is broken off when the app is stopped, or a job removed."""
+        closed = self._queue.closed
         working = asyncio.create_task(work)
-        closed = asyncio.create_task(self._queue.closed.wait())
+        events = [closed] if removed is None else [closed, removed]
+        waiting = [asyncio.create_task(event.wait()) for event in events]
         try:
-            await asyncio.wait([working, closed], return_when=asyncio.FIRST_COMPLETED)
-            if self._queue.closed.is_set():
+            await asyncio.wait([working, *waiting], return_when=asyncio.FIRST_COMPLETED)
+            if closed.is_set():
                 raise RefusedError("the app was stopped", 503, "stopped")
+            if removed is not None and removed.is_set():
+                raise cut_off()
             return working.result()
         finally:
-            working.cancel()
-            closed.cancel()
-            await asyncio.gather(working, closed, return_exceptions=True)
+            for task in (working, *waiting):
+                task.cancel()
+            await asyncio.gather(working, *waiting, return_exceptions=True)
 
     async def jobs(self, request: Request) -> Response:
         """The jobs whose names are given."""

@@ -60,13 +60,18 @@ async function ask(url, options = {}) {
 
 /** Send a form; fetch would not tell how much has been sent. */
 class Sender {
+  constructor() {
+    this.request = new XMLHttpRequest();
+    // The job's id is ours: it can be removed even if nobody has read the answer.
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    this.id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
   send(form, progress) {
     return new Promise((resolve, reject) => {
-      const request = new XMLHttpRequest();
-      this.request = request;
-      request.open("POST", "separate");
+      const { request } = this;
+      request.open("POST", `separate?id=${this.id}`);
       request.responseType = "json";
-      request.upload.onload = () => (this.sent = true);
       request.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 0);
       request.onload = () => {
         if (request.status === 202) return resolve(request.response);
@@ -80,9 +85,8 @@ class Sender {
     });
   }
 
-  /** Give up, unless all is sent: the answer then names a job, which nobody else could remove. */
   abort() {
-    if (!this.sent) this.request?.abort();
+    this.request.abort();
   }
 }
 
@@ -196,18 +200,19 @@ class SongRow {
 
   async remove() {
     const { state } = this;
+    const id = this.job?.id ?? this.sender?.id;
     this.state = "removed";
     this.sender?.abort();
     this.page.drop(this);
     const done = state === "done" || state === "failed";
     this.page.announce(`${this.name} was ${done ? "removed" : "cancelled"}.`);
-    if (this.job) await this.forget(this.job);
+    if (id) await this.forget(id);
   }
 
   /** Have the server remove a job. */
-  async forget(job) {
+  async forget(id) {
     try {
-      await ask(`jobs/${job.id}`, { method: "DELETE" });
+      await ask(`jobs/${id}`, { method: "DELETE" });
     } catch (error) {
       if (error.status !== 404) this.page.announce(error.message);
     }
@@ -395,10 +400,10 @@ class App {
     form.append("file", file);
     row.sender = new Sender();
     try {
-      const job = await row.sender.send(form, (share) =>
-        row.say(`Sending: ${percent(share)}`, share),
-      );
-      if (row.state === "removed") return await row.forget(job);
+      const job = await row.sender
+        .send(form, (share) => row.say(`Sending: ${percent(share)}`, share))
+        .finally(() => (row.sender = null));
+      if (row.state === "removed") return;
       row.show(job);
       this.save();
       this.poll();

@@ -526,6 +526,17 @@ def test_a_bucket_of_stems_alone_is_no_folder_without_audio(memory, run, tmp_pat
     assert result.stdout.count("\n") == 4
 
 
+def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_path):
+    song = tmp_path / "c.wav"
+    soundfile.write(song, music(2).T, RATE)
+    for name in "ab":
+        memory.pipe_file(f"/bucket/in/{name}.wav", song.read_bytes())
+    result = run(f"{BUCKET}/in/", song, "-o", tmp_path / "out", "--dry-run")
+    assert "3 of 3 songs would be separated: 2 s of audio, 2 of unknown length" in result.stderr
+    result = run(f"{BUCKET}/in/", "-o", tmp_path / "out", "--dry-run")
+    assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
+
+
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     memory, run, tmp_path
 ):

@@ -496,7 +496,7 @@ class _Shown:
         self._verbose, self._dry_run = options.verbose, options.dry_run
         self._told: set[str] = set()
         self._begun, self._seconds = time.monotonic(), 0.0
-        self._songs, self._separated, self._existing = 0, 0, 0
+        self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
         self._failed, self._reasons = 0, dict[str, None]()
 
     def traceback(self, error: Exception) -> None:
@@ -521,7 +521,9 @@ class _Shown:
             _show(report, self.console, verbose=self._verbose)
         if any(report.status in ("ok", "planned") for report in reports):
             self._separated += 1
-            self._seconds += max(report.seconds or 0.0 for report in reports)
+            seconds = max(report.seconds or 0.0 for report in reports)
+            self._seconds += seconds
+            self._unknown += not seconds
         reasons = [report.error or "" for report in reports if report.status == "error"]
         self._failed += bool(reasons)
         self._reasons |= dict.fromkeys(reasons)
@@ -562,8 +564,10 @@ class _Shown:
     def _summary(self) -> str:
         """Songs, audio, time and speed."""
         if self._dry_run:
-            audio = duration(self._seconds)
-            return f"{self._separated} of {self._songs} songs would be separated: {audio} of audio"
+            parts = [f"{duration(self._seconds)} of audio"] if self._seconds else []
+            parts += [f"{self._unknown} of unknown length"] if self._unknown else []
+            planned = f"{self._separated} of {self._songs} songs would be separated"
+            return f"{planned}: {', '.join(parts)}"
         elapsed = max(time.monotonic() - self._begun, 1e-3)
         return (
             f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "

@@ -18,6 +18,7 @@ from tests.train.runs import At
 from tests.train.synthetic import MODEL, write, write_musdb
 from unetsep.cli import main
 from unetsep.cli import train as train_commands
+from unetsep.cli.train import UNLIMITED
 from unetsep.config import STEMS
 from unetsep.network import presets
 from unetsep.train.config import TrainConfig
@@ -331,6 +332,31 @@ def test_the_length_of_clips_can_be_chosen(tmp_path: Path, monkeypatch: pytest.M
     told = call(*data, "--run", tmp_path / "run", "--clip-frames", 130)
     assert told.exit_code == 1
     assert "clip_frames=130 is not usable" in told.output
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "told"),
+    [
+        ((), 20_000, "20000 steps, 4 clips a step"),
+        (("--max-minutes", 480), UNLIMITED, "480 minutes, 4 clips a step"),
+        (("--max-minutes", 0), 20_000, "20000 steps, 4 clips a step"),
+        (("--max-minutes", 5, "--max-steps", 7), 7, "7 steps or 5 minutes, 4 clips a step"),
+    ],
+)
+def test_minutes_alone_decide_when_a_run_ends(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: tuple[object, ...],
+    steps: int,
+    told: str,
+) -> None:
+    drawn: list[TrainConfig] = []
+    monkeypatch.setattr(train_commands, "fit", lambda config, *_, **__: drawn.append(config))
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    data = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    result = call("train", *data, "--run", tmp_path / "run", *limits)
+    assert [config.max_steps for config in drawn] == [steps]
+    assert f"validating on 1: {told}; writing to" in result.output
 
 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -228,6 +228,10 @@ def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     assert bool(after.low.head.weight.any())
     assert not torch.equal(after.low.fine_std, torch.ones_like(after.low.fine_std))
 
+    refused = call(*start, both, *data, "--init-from", best[1], "--low-band", "16-31", *steps)
+    assert refused.exit_code != 0
+    assert f"{best[1]} has a branch for bins 0-15, which" in refused.output
+    assert not both.exists()
     told = call(*start, both, *data, "--init-from", best[1], *steps)
     assert told.exit_code == 0, told.output
     whole = load_network(best[2])

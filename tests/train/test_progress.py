@@ -49,8 +49,15 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
     assert [line.partition(":")[0] for line in lines] == ["step 3 l1", "step 6 l1"]
 
 
+@pytest.mark.parametrize(
+    ("minutes", "told"),
+    [
+        (0.0, "the 4 steps take about 10.0 hours"),
+        (90.0, "--max-minutes ends the run after 1.5 hours"),
+    ],
+)
 def test_the_length_of_a_run_is_told_once_after_its_first_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, told: str
 ) -> None:
     monkeypatch.setattr(progress, "WARM", 1)
     monkeypatch.setattr(progress, "TOLD", 3)
@@ -61,11 +68,11 @@ def test_the_length_of_a_run_is_told_once_after_its_first_steps(
     screen = io.StringIO()
     bar = ProgressBar(Console(file=screen, width=300, highlight=False))
     fit(
-        tiny(max_steps=4, valid_every=4),
+        tiny(max_steps=4, valid_every=4, max_minutes=minutes),
         *songs(),
         tmp_path / "run",
         machine=Machine("cpu", workers=0),
         callbacks=[bar],
     )
     (line,) = [each for each in screen.getvalue().splitlines() if "hours" in each]
-    assert line.startswith("0.0 clips/s: the 4 steps take about 10.0 hours")
+    assert line.startswith(f"0.0 clips/s: {told}")

@@ -61,6 +61,7 @@ from .parsing import build
 from .terminal import Messages
 
 SHARES = ("extra_share", "second_share")
+UNLIMITED = 1_000_000  # steps, which take a GPU half a day: a limit of minutes ends the run
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def run_train(options: TrainOptions) -> None:
         known = " of them" if config.all_songs else ""
         console.print(
             f"Training {', '.join(config.losses)} on {len(train)} recordings "
-            f"({minutes:.0f} min), validating on {len(valid)}{known}: {config.max_steps} steps of "
-            f"{config.batch_size} clips; writing to {folder}"
+            f"({minutes:.0f} min), validating on {len(valid)}{known}: {_length(config)}, "
+            f"{config.batch_size} clips a step; writing to {folder}"
         )
         songs, notes = song_lists(train, valid), audio_notes([*train, *valid])
         if options.resume:
@@ -224,6 +225,13 @@ def _with_losses(options: TrainOptions) -> TrainOptions:
     return dataclasses.replace(options, settings=settings)
 
 
+def _length(config: TrainConfig) -> str:
+    """When the run ends."""
+    ends = [f"{config.max_steps} steps"] if config.max_steps != UNLIMITED else []
+    ends += [f"{config.max_minutes:g} minutes"] if config.max_minutes else []
+    return " or ".join(ends)
+
+
 def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What a run that begins trains, and on what."""
     if is_main_process():
@@ -231,6 +239,8 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     given = options.data
     stems = given.stems or STEMS
     settings = {"precision": "auto"} | dict(options.settings)
+    if settings.get("max_minutes"):
+        settings = {"max_steps": UNLIMITED} | settings
     model = _model(options.network, options.targets, given.init_from, stems)
     if given.guide:
         sha256 = checkpoint_hash(given.guide)
@@ -240,6 +250,12 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
         raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:
         first, count = parse_low_band(options.low_band)
+        if model.low_bins and (model.low_first, model.low_bins) != (first, count):
+            last = model.low_first + model.low_bins - 1
+            raise ValueError(
+                f"--low-band {options.low_band}: {given.init_from} has a branch for bins "
+                f"{model.low_first}-{last}, which is trained by these numbers alone"
+            )
         model = dataclasses.replace(model, low_first=first, low_bins=count)
         settings |= {"part": "low"}
     config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)

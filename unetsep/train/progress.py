@@ -73,14 +73,16 @@ class ProgressBar(Callback):
         config = pl_module.config
         each = (now - self._warm) / (TOLD - WARM)
         hours = each * (config.max_steps - step) / 3600
-        if config.max_minutes:
-            hours = min(hours, config.max_minutes / 60)
-        self.console.print(
-            f"{config.batch_size * trainer.world_size / max(each, 1e-9):.1f} clips/s: the "
-            f"{config.max_steps} steps take about {hours:.1f} hours, and validations more; "
-            "--max-minutes ends a run on time",
-            markup=False,
-        )
+        limit = config.max_minutes / 60
+        if limit and limit < hours:
+            length = f"--max-minutes ends the run after {limit:.1f} hours"
+        else:
+            length = (
+                f"the {config.max_steps} steps take about {hours:.1f} hours, and validations more; "
+                "--max-minutes ends a run on time"
+            )
+        speed = config.batch_size * trainer.world_size / max(each, 1e-9)
+        self.console.print(f"{speed:.1f} clips/s: {length}", markup=False)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores as a line that stays."""

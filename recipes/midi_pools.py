@@ -13,7 +13,6 @@ recordings.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import random
 import shutil
@@ -29,6 +28,7 @@ import numpy as np
 import soundfile
 from midi_parts import Part, excerpt, for_kit, read, split, vary, write
 from sampler import play, sample_sets
+from source_list import SourceList
 
 RATE = 44_100
 FRAME = RATE // 20
@@ -114,7 +114,9 @@ def song(path: Path) -> dict[str, Part]:
 def order(folder: Path, rng: random.Random) -> list[Path]:
     """MIDI files below a folder, shuffled; its subfolders take turns as long as they have any."""
     groups = defaultdict(list)
-    for path in sorted(folder.rglob("*.mid")):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in (".mid", ".midi"):
+            continue
         groups[path.relative_to(folder).parts[0]].append(path)
     for group in groups.values():
         rng.shuffle(group)
@@ -194,6 +196,20 @@ def need_programs(*, fluidsynth: bool) -> None:
         raise SystemExit("run: apt-get install fluidsynth")
 
 
+def check_given(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse files and folders without which what is rendered would be silent, or something else.
+
+    fluidsynth takes a soundfont of its own for one that is not there.
+    """
+    for path in [*options.soundfont, *options.drum_kit]:
+        if not path.is_file():
+            parser.error(f"there is no soundfont {path}")
+    if not order(options.midi, random.Random(0)):
+        parser.error(f"there are no MIDI files (.mid, .midi) in {options.midi}")
+    if options.sampler and not options.sample_sets:
+        parser.error(f"there are no sample sets (.json) in {options.sampler}")
+
+
 def main() -> None:
     """Render pool after pool until there are enough minutes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,17 +228,22 @@ def main() -> None:
         parser.error("give either --soundfont or --sampler")
     need_programs(fluidsynth=bool(options.soundfont))
     options.sample_sets = sample_sets(options.sampler) if options.sampler else []
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "sources.csv").open("w", newline="") as listed:
-        table = csv.writer(listed)
-        table.writerow(["file", "midi", "instruments", "seconds"])
-        for stem, minutes in zip(("bass", "drums", "other"), options.minutes, strict=True):
-            seconds = 0.0
-            for row in pool(stem, minutes, options):
-                table.writerow(row)
-                listed.flush()
-                seconds += float(row[-1])
-            print(f"{stem}: {seconds / 60:.1f} minutes")
+    check_given(parser, options)
+    columns = ("file", "midi", "instruments", "seconds")
+    sources = SourceList(options.output / "sources.csv", columns, options.output)
+    missing = []
+    for stem, minutes in zip(("bass", "drums", "other"), options.minutes, strict=True):
+        seconds = 0.0
+        for row in pool(stem, minutes, options):
+            sources.add(row)
+            seconds += float(row[-1])
+        print(f"{stem}: {seconds / 60:.1f} minutes")
+        if minutes and not seconds:
+            missing.append(stem)
+    if missing:
+        raise SystemExit(
+            f"nothing of {options.midi} became {' or '.join(missing)} of {SHORTEST} s or more"
+        )
 
 
 if __name__ == "__main__":

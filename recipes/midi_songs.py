@@ -13,7 +13,6 @@ same seed, files and versions give the same songs.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import random
 from pathlib import Path
@@ -24,6 +23,7 @@ from midi_parts import Part, Performance, busiest, cut, vary
 from midi_pools import (
     RATE,
     Recording,
+    check_given,
     frame_power,
     need_programs,
     order,
@@ -33,6 +33,7 @@ from midi_pools import (
     too_short,
 )
 from sampler import sample_sets
+from source_list import SourceList
 
 STEMS = ("drums", "bass", "other")
 # RMS level of each stem while it plays, and how far a mix may be from it, in dB.
@@ -83,6 +84,8 @@ def take(
 def write_song(folder: Path, made: dict[str, Recording]) -> None:
     """A folder as ``--songs`` wants it: the stems, and which ones are silent."""
     folder.mkdir(parents=True, exist_ok=True)
+    for stem in STEMS:  # one of an earlier run would be taken for a part of this song
+        (folder / f"{stem}.flac").unlink(missing_ok=True)
     for stem, each in made.items():
         soundfile.write(folder / f"{stem}.flac", each.audio, RATE, subtype="PCM_16")
     silent = ["vocals", *(stem for stem in STEMS if stem not in made)]
@@ -93,6 +96,16 @@ def song_name(path: Path, number: int) -> str:
     """``COLLECTION-song_take``: what is before the hyphen counts as artist in training."""
     collection, *rest = path.with_suffix("").parts
     return f"{collection}-{'_'.join([*rest, str(number)]).replace('-', '_')}"
+
+
+def check_names(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Refuse MIDI files whose songs would have one name."""
+    seen: dict[str, Path] = {}
+    for path in order(folder, random.Random(0)):
+        name = song_name(path.relative_to(folder), 0)
+        if name in seen:
+            parser.error(f"{seen[name]} and {path} would be one song: rename one of them")
+        seen[name] = path
 
 
 def main() -> None:
@@ -108,23 +121,24 @@ def main() -> None:
     options = parser.parse_args()
     need_programs(fluidsynth=True)
     options.sample_sets, options.drum_kit = sample_sets(options.sampler), []
-    options.output.mkdir(parents=True, exist_ok=True)
-    with (options.output / "sources.csv").open("w", newline="") as listed:
-        table = csv.writer(listed)
-        table.writerow(["song", "midi", "instruments", "seconds"])
-        for number in range(options.takes):
-            for path in order(options.midi, random.Random(options.seed)):
-                parts = {stem: part for stem, part in song(path).items() if not too_short(part)}
-                if len(parts) < 2:
-                    continue
-                relative = path.relative_to(options.midi)
-                made = take(parts, options, random.Random(f"{options.seed} {number} {relative}"))
-                name = song_name(relative, number)
-                write_song(options.output / "train" / name, made)
-                instruments = " ".join(f"{s}={each.instruments.name}" for s, each in made.items())
-                seconds = len(next(iter(made.values())).audio) / RATE
-                table.writerow([name, str(relative), instruments, f"{seconds:.1f}"])
-                listed.flush()
+    check_given(parser, options)
+    check_names(parser, options.midi)
+    columns, songs = ("song", "midi", "instruments", "seconds"), options.output / "train"
+    sources = SourceList(options.output / "sources.csv", columns, songs)
+    for number in range(options.takes):
+        for path in order(options.midi, random.Random(options.seed)):
+            parts = {stem: part for stem, part in song(path).items() if not too_short(part)}
+            if len(parts) < 2:
+                continue
+            relative = path.relative_to(options.midi)
+            made = take(parts, options, random.Random(f"{options.seed} {number} {relative}"))
+            name = song_name(relative, number)
+            write_song(songs / name, made)
+            instruments = " ".join(f"{s}={each.instruments.name}" for s, each in made.items())
+            seconds = len(next(iter(made.values())).audio) / RATE
+            sources.add([name, str(relative), instruments, f"{seconds:.1f}"])
+    if not songs.exists():
+        raise SystemExit(f"no MIDI file in {options.midi} has two parts of bass, drums and other")
 
 
 if __name__ == "__main__":

@@ -65,8 +65,18 @@ def _only(found: Iterator[Path], name: str) -> list[Path]:
 
 
 def validation_songs(musdb_root: Path) -> list[Path]:
-    """Those of the 14 songs that musdb sets aside for validation which are there."""
-    return [each for each in (musdb_root / "train").iterdir() if song_name(each) in VALID_SONGS]
+    """Those of the 14 songs that musdb sets aside for validation which are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    paths = (musdb_root / "train").glob("*")
+    found = sorted(each for each in paths if song_name(each) in VALID_SONGS)
+    if not found:
+        raise FileNotFoundError(f"there is no validation song of MUSDB18 in {musdb_root / 'train'}")
+    return found
 
 
 def link(path: Path, place: Path) -> None:
@@ -82,11 +92,16 @@ def main() -> None:
     for name in ("musdb_root", "songs", "pools", "data"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
+    try:
+        validation = validation_songs(options.musdb_root)
+        recordings = list(sources(options.songs, options.pools))
+    except FileNotFoundError as error:
+        parser.error(str(error))
     rows = []
-    for path, place, licence in sources(options.songs, options.pools):
+    for path, place, licence in recordings:
         link(path, options.data / place)
         rows.append([place, licence])
-    for path in validation_songs(options.musdb_root):
+    for path in validation:
         link(path, options.data / "validation" / "train" / path.name)
     with (options.data / "sources.csv").open("w", newline="") as listed:
         table = csv.writer(listed)

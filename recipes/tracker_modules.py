@@ -12,7 +12,6 @@ and ``libopenmpt0``. A module whose stems do not add up to its own sound is left
 from __future__ import annotations
 
 import argparse
-import csv
 import ctypes
 import ctypes.util
 import gzip
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from source_list import SourceList
 
 RATE = 44_100
 BLOCK = 4096
@@ -178,14 +178,13 @@ def main() -> None:
     rows = {(row["package"], row["file"]): row for row in table}
     packages = sorted({package for package, _ in rows})
     if options.packages:
-        packages = [each for each in packages if each in options.packages.split(",")]
-    options.songs.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        (options.songs / "sources.csv").open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["song", "package", "file", "licence", "seconds", "agreement in dB"])
+        wanted = options.packages.split(",")
+        if unknown := set(wanted) - set(packages):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(packages)}")
+        packages = [each for each in packages if each in wanted]
+    columns = ("song", "package", "file", "licence", "seconds", "agreement in dB")
+    sources = SourceList(options.songs / "sources.csv", columns, options.songs / "train")
+    with tempfile.TemporaryDirectory() as temporary:
         for package, path in module_files(packages, Path(temporary)):
             row = rows.get((package, path.name.removesuffix(".gz")))
             if row is None:
@@ -208,7 +207,7 @@ def main() -> None:
                 f"{seconds:.0f}",
                 f"{agreement:.0f}",
             ]
-            writer.writerow(written)
+            sources.add(written)
 
 
 if __name__ == "__main__":

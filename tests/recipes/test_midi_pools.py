@@ -213,10 +213,12 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "midi" / "a" / "broken.mid").write_bytes(b"MThd")
     monkeypatch.setattr(midi_pools.shutil, "which", lambda name: name)
     monkeypatch.setattr(midi_pools, "render", lambda midi, *_: tone(read(midi).notes[-1].end))
+    (tmp_path / "a.sf2").touch()
 
-    def run(name: str, seed: int = 0) -> Path:
-        words = [str(tmp_path / "midi"), str(tmp_path / name), "--soundfont", "a.sf2"]
+    def run(name: str, seed: int = 0, midi: str = "midi", more: tuple[str, ...] = ()) -> Path:
+        words = [str(tmp_path / midi), str(tmp_path / name)]
         words += ["--minutes", "0.5", "0.2", "0.2", "--seed", str(seed)]
+        words += more or ["--soundfont", str(tmp_path / "a.sf2")]
         monkeypatch.setattr(sys, "argv", ["midi_pools.py", *words])
         midi_pools.main()
         return tmp_path / name
@@ -248,6 +250,50 @@ def test_the_same_seed_makes_the_same_pools(pools) -> None:
     first = sounds(pools("first"))
     assert first == sounds(pools("second"))
     assert first != sounds(pools("third", seed=1))
+
+
+@pytest.mark.parametrize(
+    ("midi", "more", "told"),
+    [
+        ("nowhere", (), "no MIDI files (.mid, .midi) in"),
+        ("midi", ("--soundfont", "nowhere.sf2"), "there is no soundfont nowhere.sf2"),
+        ("midi", ("--sampler", "nowhere"), "there are no sample sets (.json) in nowhere"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_rendered(
+    pools, capsys, tmp_path: Path, midi: str, more: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(SystemExit):
+        pools("pools", midi=midi, more=more)
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "pools").exists()
+
+
+def test_a_stem_that_nothing_became_is_told_at_the_end(pools, tmp_path: Path) -> None:
+    for path in (tmp_path / "midi" / "b").iterdir():
+        path.unlink()
+    with pytest.raises(SystemExit, match=r"nothing of .*midi became drums of 12 s or more"):
+        pools("pools")
+
+
+def test_names_of_midi_files_may_end_in_any_usual_way(pools, tmp_path: Path) -> None:
+    (tmp_path / "midi" / "a" / "one.mid").rename(tmp_path / "midi" / "a" / "ONE.MID")
+    (tmp_path / "midi" / "a" / "two.mid").rename(tmp_path / "midi" / "a" / "two.midi")
+    rows = (pools("pools") / "sources.csv").read_text()
+    assert {"ONE.MID", "two.midi"} <= {Path(row.split(",")[1]).name for row in rows.splitlines()}
+
+
+def test_sources_of_an_earlier_run_stay_while_their_recordings_do(pools, tmp_path: Path) -> None:
+    folder = pools("pools")
+    rows = (folder / "sources.csv").read_text().splitlines()
+    (tmp_path / "midi" / "a").rename(tmp_path / "midi" / "c")
+    gone, *_ = (folder / "drums").iterdir()
+    gone.unlink()
+    again = (pools("pools", seed=1) / "sources.csv").read_text().splitlines()
+    assert {row for row in rows if row.startswith(("bass", "other"))} < set(again)
+    names = [row.split(",")[0] for row in again[1:]]
+    assert len(names) == len(set(names))
+    assert all((folder / name).exists() for name in names)
 
 
 def test_without_fluidsynth_the_command_says_what_to_install(pools, monkeypatch) -> None:

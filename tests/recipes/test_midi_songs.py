@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import midi_pools
 import midi_songs
@@ -51,13 +53,19 @@ def songs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = tmp_path / "midi" / f"{name}.mid"
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part, path, random.Random(0))
-    (tmp_path / "sets").mkdir()
+    (tmp_path / "a.sf2").touch()
+    monkeypatch.setattr(midi_songs, "sample_sets", lambda _: [SimpleNamespace(stem="")])
     monkeypatch.setattr(midi_pools.shutil, "which", lambda name: name)
     monkeypatch.setattr(midi_pools, "render", lambda midi, *_: clicks(read(midi)))
     monkeypatch.setattr(midi_pools, "colour", lambda audio, *_: audio)
 
     def run(name: str, seed: int = 0) -> Path:
-        words = [str(tmp_path / "midi"), str(tmp_path / name), "--soundfont", "a.sf2"]
+        words = [
+            str(tmp_path / "midi"),
+            str(tmp_path / name),
+            "--soundfont",
+            str(tmp_path / "a.sf2"),
+        ]
         words += ["--sampler", str(tmp_path / "sets"), "--seconds", "12", "--takes", "2"]
         monkeypatch.setattr(sys, "argv", ["midi_songs.py", *words, "--seed", str(seed)])
         midi_songs.main()
@@ -141,6 +149,24 @@ def test_recorded_notes_play_every_bass_that_they_know(tmp_path: Path) -> None:
     assert not any(
         midi_songs.by_samples(piano, "other", options, random.Random(s)) for s in range(9)
     )
+
+
+def test_a_song_that_is_rendered_again_has_no_stem_of_before(tmp_path: Path) -> None:
+    sound = midi_pools.Recording(np.zeros((midi_pools.RATE, 2)), Path("a.sf2"))
+    midi_songs.write_song(tmp_path, {"drums": sound, "bass": sound})
+    midi_songs.write_song(tmp_path, {"bass": sound, "other": sound})
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["bass.flac", "other.flac", "song.json"]
+
+
+def test_midi_files_that_would_be_one_song_are_told_beforehand(
+    songs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(tmp_path / "midi" / "a" / "duo-one.mid", tmp_path / "midi" / "a" / "duo_one.mid")
+    with pytest.raises(SystemExit):
+        songs("songs")
+    assert "would be one song: rename one of them" in capsys.readouterr().err
+    assert not (tmp_path / "songs").exists()
 
 
 def test_without_fluidsynth_the_command_says_what_to_install(songs, monkeypatch) -> None:

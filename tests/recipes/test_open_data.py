@@ -76,8 +76,24 @@ def test_each_recording_stands_with_an_open_licence(
         assert not re.search(r"GPL|NC|ND", licence), licence
 
 
-def test_a_source_that_is_missing_is_named(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in (given / "pools" / "other").glob("cycfi*"):
-        path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no other/cycfi-guitar-\* among"):
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("pools/other/cycfi*", "no other/cycfi-guitar-* among"),
+        (f"musdb/train/{VALID}", "there is no validation song of MUSDB18 in"),
+        ("musdb/train", "there is no validation song of MUSDB18 in"),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_is_linked(
+    given: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    missing: str,
+    told: str,
+) -> None:
+    for path in given.glob(missing):
+        path.rename(given / f"away-{path.name}")
+    with pytest.raises(SystemExit):
         run(given, monkeypatch)
+    assert told in capsys.readouterr().err
+    assert not (given / "data").exists()

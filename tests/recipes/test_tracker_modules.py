@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_a_song_keeps_balance_and_peak_and_says_that_nobody_sings(tmp_path: Path
     assert ratio == pytest.approx(3, rel=0.05)
     (source,) = SongFolders().find(tmp_path, ("vocals", *tracker_modules.STEMS))
     assert set(source.files) >= set(tracker_modules.STEMS)
+
+
+def test_a_package_that_the_table_does_not_name_is_refused(
+    library: ctypes.CDLL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["tracker_modules.py", str(tmp_path / "songs"), "--packages", "pingus-data,pingu"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        tracker_modules.main()
+    assert "unknown: pingu; there are" in capsys.readouterr().err
+    assert not (tmp_path / "songs").exists()
 
 
 def test_the_table_names_a_free_licence_and_disjoint_instruments_for_each_module() -> None:

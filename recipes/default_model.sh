@@ -36,9 +36,12 @@ train() { # RUN MACHINE OPTIONS...
     run=$folder/$1 machine=$2
     shift 2
     [ -e "$run/done" ] && return
+    case " $* " in *" --max-minutes "*) limit="--max-minutes ${MINUTES:-120}" ;; *) limit= ;; esac
     if [ -e "$run/last.ckpt" ]; then
-        unetsep train --run "$run" --resume $machine
+        unetsep train --run "$run" --resume --musdb-root "$musdb" --songs "$songs" \
+            --pools "$pools" $machine $limit
     else
+        rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
         unetsep train --run "$run" --musdb-root "$musdb" --songs "$songs" --pools "$pools" \
             --schedule plateau $machine "$@"
     fi

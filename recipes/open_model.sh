@@ -51,22 +51,28 @@ for name in rendered sampled drummed; do made $name; done
 machine="--accelerator cpu --threads 1 --workers 0"
 [ "${ACCELERATOR:-cpu}" = cpu ] || machine="--accelerator gpu --resident"
 
+on_data() { # OPTIONS...
+    unetsep train --run "$run" --musdb-root "$data/validation" \
+        --songs "$data/songs" --songs "$data/rendered" \
+        --pools "$data/pools" --pools "$data/sampled" --pools "$data/drummed" \
+        --max-minutes "${MINUTES:-120}" $machine "$@"
+}
+
 train() { # RUN OPTIONS...
     run=$folder/$1
     shift
     [ -e "$run/done" ] && return
     if [ -e "$run/last.ckpt" ]; then
-        unetsep train --run "$run" --resume $machine
+        on_data --resume
     else
-        unetsep train --run "$run" --loss mse --musdb-root "$data/validation" \
-            --songs "$data/songs" --songs "$data/rendered" \
-            --pools "$data/pools" --pools "$data/sampled" --pools "$data/drummed" --held-out 0 \
+        rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
+        on_data --loss mse --held-out 0 \
             --leave-out everything-is-free-caesium=vocals,other --leave-out vocals/producerspace-06 \
             --artist-weights --varispeed 0.12 --coherent-varispeed 0.25 --eq-db 6 \
             --stereo-share 0.3 --drive-share 0.3 --reverb-share 0.1 --coherent-gain-db 4 \
             --second-share vocals=0.2,drums=0.1,other=0.4 \
             --schedule plateau --batch-size 8 --ema-decay 0.998 --precision auto \
-            --max-steps 1000000 --max-minutes "${MINUTES:-120}" --watched 14 $machine "$@"
+            --max-steps 1000000 --watched 14 "$@"
     fi
     touch "$run/done"
 }

@@ -125,11 +125,29 @@ def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     ]
     (runs / "rest" / "done").unlink()
     (runs / "rest" / "last.ckpt").touch()
-    calls = commands(tmp_path / "b", *arguments)
+    moved = ("default_model.sh", "M2", "S", "P", str(runs), "2stems")
+    calls = commands(tmp_path / "b", *moved, MINUTES="60")
     resumed = [words for words in calls if words[0] == "train"]
     assert [words[:4] for words in resumed] == [["train", "--run", str(runs / "rest"), "--resume"]]
+    assert resumed[0][resumed[0].index("--musdb-root") + 1] == "M2"
+    assert resumed[0][resumed[0].index("--max-minutes") + 1] == "60"
     check_unetsep(list(resumed[0]))
     assert not (tmp_path / "b" / "python.log").exists()
+
+
+@pytest.mark.parametrize("script", ["default_model.sh", "open_model.sh"])
+def test_a_run_that_broke_off_before_it_could_be_resumed_begins_again(
+    tmp_path: Path, script: str
+) -> None:
+    runs = tmp_path / "runs"
+    given = ("M", "S", "P") if script == "default_model.sh" else ("M", "S", "P", "MIDI", "SETS")
+    first = "first" if script == "default_model.sh" else "beside"
+    (runs / first).mkdir(parents=True)
+    left = runs / first / "best-mse.safetensors"
+    left.touch()
+    calls = commands(tmp_path / "a", script, *given, str(runs))
+    assert any(words[:3] == ["train", "--run", str(runs / first)] for words in calls)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@
 
 Every tool separates the same song into four 16-bit files with random weights of its own
 network, from the start of its process to its end, in turn, round by round; see
-`environments.py` for what is built, and where. Nothing else should run meanwhile.
+`environments.py` for what is built, and where. Right before each of these it separates one
+second, which is not counted: its files are in memory then, whatever ran before it. Nothing else
+should run meanwhile.
 """
 
 from __future__ import annotations
@@ -41,12 +43,15 @@ def run(tool: Tool, song: Path, folder: Path, cores: list[int] | None) -> Use:
 def compare(tools: list[Tool], song: Path, options: argparse.Namespace) -> dict[str, list[Use]]:
     """Uses of every tool, one for each round; the order changes from round to round."""
     uses: dict[str, list[Use]] = {tool.name: [] for tool in tools}
+    second, stems = song.parent / "second.wav", song.parent / "stems"
+    synthesise(second, 1.0)
     for index in range(options.rounds):
         shift = index % len(tools)
         for tool in tools[shift:] + tools[:shift]:
             if index > 0 and tool.name in options.once:
                 continue
-            used = run(tool, song, song.parent / "stems", options.cores)
+            run(tool, second, stems, options.cores)
+            used = run(tool, song, stems, options.cores)
             uses[tool.name].append(used)
             print(
                 f"  {tool.name:14} {used.wall:8.2f} s  {used.cpu:8.2f} CPU s  "

@@ -88,7 +88,7 @@ def pareto(peers: Any, measured: Any) -> Figure:
         label = ""
         _name(axes, text, seconds[tool], theirs[tool], (8, -26 if tool == "openunmix" else 6))
     axes.set_xscale("log")
-    axes.set_xlim(min(seconds.values()) / 1.5, max(seconds.values()) * 3)
+    axes.set_xlim(min(seconds.values()) / 1.5, max(seconds.values()) * 4)
     axes.set_ylim(3, 10)
     axes.set_xticks([5, 10, 20, 50, 100, 200])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -3,7 +3,7 @@
     python recipes/pictures.py
 
 draws the song of recipes/demo.py into docs/understand/images. It takes matplotlib, ffmpeg and
-stempeg: ``pip install '.[ffmpeg,plots]' stempeg``.
+stempeg: ``pip install ".[ffmpeg,plots]" stempeg``.
 """
 
 from __future__ import annotations

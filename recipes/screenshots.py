@@ -3,7 +3,7 @@
     python recipes/screenshots.py
 
 writes player.png, player-phone.png and plots.png into docs/images. It takes Debian's chromium
-and chromium-driver, ffmpeg, and ``pip install '.[ffmpeg,plots]' stempeg selenium``.
+and chromium-driver, ffmpeg, and ``pip install ".[ffmpeg,plots]" stempeg selenium``.
 """
 
 from __future__ import annotations

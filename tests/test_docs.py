@@ -371,9 +371,9 @@ def test_memory_with_torch_for_cpus_is_what_was_measured() -> None:
         assert len(length["runs"][row["tool"]]) == 3
 
 
-def test_rows_of_the_processor_with_bf16_are_those_that_were_measured() -> None:
+def test_rows_of_the_processor_without_bf16_are_those_that_were_measured() -> None:
     page = (ROOT / "docs/research/performance.md").read_text("utf-8")
-    peers = json.loads((ROOT / "docs/research/performance/peers-bf16.json").read_text("utf-8"))
+    peers = json.loads((ROOT / "docs/research/performance/peers-avx2.json").read_text("utf-8"))
     assert len(peers["results"]["lengths"]) == 2
     for length in peers["results"]["lengths"]:
         ours, fast, spleeter = (
@@ -392,7 +392,7 @@ def test_rows_of_the_processor_with_bf16_are_those_that_were_measured() -> None:
 
 def test_shares_of_the_matrix_products_rate_are_those_that_were_measured() -> None:
     page = (ROOT / "docs/research/performance.md").read_text("utf-8")
-    file = ROOT / "docs/research/performance/network-zen4.json"
+    file = ROOT / "docs/research/performance/network.json"
     rows = json.loads(file.read_text("utf-8"))["results"]["rows"]
     assert len(rows) == 6
     for row in rows:
@@ -403,10 +403,11 @@ def test_shares_of_the_matrix_products_rate_are_those_that_were_measured() -> No
 
 
 def test_pages_agree_on_how_much_faster_the_fast_model_is() -> None:
-    peers = json.loads((ROOT / "docs/research/performance/peers.json").read_text("utf-8"))
-    (rows,) = (each["rows"] for each in peers["results"]["lengths"] if each["seconds"] == 180)
-    (fast,) = (row for row in rows if row["tool"] == "unetsep fast")
-    assert 0.5 <= fast["least"] <= fast["most"] <= 0.65
+    for file in ("peers.json", "peers-avx2.json"):
+        peers = json.loads((ROOT / "docs/research/performance" / file).read_text("utf-8"))
+        (rows,) = (each["rows"] for each in peers["results"]["lengths"] if each["seconds"] == 180)
+        (fast,) = (row for row in rows if row["tool"] == "unetsep fast")
+        assert 0.475 <= fast["least"] <= fast["most"] <= 0.675  # rounded to twentieths
     pages = ("README.md", "docs/start/which-model.md", "docs/reference/models/fast.md")
     for page in pages:
         text = " ".join((ROOT / page).read_text("utf-8").split())

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
-from unetsep.cli import options
+from unetsep.cli import main, options
 from unetsep.cli.evaluate import EvalOptions
 from unetsep.cli.parsing import build
 from unetsep.cli.separate import SeparateOptions
@@ -85,7 +85,17 @@ def test_texts_name_the_defaults_and_names_there_are() -> None:
         "coherent_share": config.coherent_share,
         "gain_db": f"{config.gain_db:g}",
         "watched": config.watched,
-        "held_out": f"{HELD_OUT} excerpts",
+        "held_out": HELD_OUT,
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_steps,
+        "schedule": config.schedule,
+        "ema_decay": config.ema_decay,
+        "own_share": config.own_share,
+        "batch_size": config.batch_size,
+        "clip_frames": config.clip_frames,
+        "valid_every": config.valid_every,
+        "seed": config.seed,
+        "max_steps": f"{config.max_steps}; with --max-minutes none",
     }
     for name, default in shown.items():
         option = parameter(options.train, name)
@@ -100,6 +110,22 @@ def test_texts_name_the_defaults_and_names_there_are() -> None:
     baselines = parameter(options.evaluate, "baselines")
     assert isinstance(baselines, click.Option)
     assert baselines.help == f"{', '.join(BASELINES)}; or none."
+
+
+def test_each_option_says_what_it_does() -> None:
+    bare = [
+        f"{command.name} {option.opts[-1]}"
+        for command in every_command(main)
+        for option in command.params
+        if isinstance(option, click.Option) and not (option.help or "").split("[default")[0].strip()
+    ]
+    assert bare == []
+
+
+def every_command(command: click.Command) -> Iterator[click.Command]:
+    yield command
+    for child in command.commands.values() if isinstance(command, click.Group) else ():
+        yield from every_command(child)
 
 
 def field_names(kind: type) -> Iterator[str]:

@@ -83,6 +83,7 @@ device = click.option(
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="What to compute on; auto takes a GPU if there is one.",
 )
 passes = click.option(
     "--passes",
@@ -140,7 +141,8 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="wav",
     show_default=True,
     type=click.Choice([*CONTAINERS]),
-    help="Of the stems. " + " ".join(f"{name}: {row.help}." for name, row in CONTAINERS.items()),
+    help="File format of the stems. "
+    + " ".join(f"{name}: {row.help}." for name, row in CONTAINERS.items()),
 )
 @click.option(
     "--bit-depth",
@@ -150,7 +152,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     help="auto keeps the input's, or the nearest that the format holds: of more than 24 bits "
     "flac keeps 24. Lossy input counts as 24.",
 )
-@click.option("--bitrate", type=bitrate, metavar="RATE", help="Of lossy formats: 192k.")
+@click.option("--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats: 192k.")
 @click.option(
     "--tags/--no-tags", default=True, show_default=True, help="Copy the song's tags and cover."
 )
@@ -167,7 +169,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--track",
     type=COUNT,
     metavar="N",
-    help="Of a video with several sound tracks.  [default: the file's default]",
+    help="The N-th sound track of a video that has several.  [default: the file's default]",
 )
 @device
 @click.option(
@@ -175,20 +177,20 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Of the network alone.",
+    help="Numbers that the network computes with; auto takes bf16 where that is faster.",
 )
 @click.option(
     "--overlap",
     type=float,
     metavar="SHARE",
-    help="Of neighbouring segments, 0 to 0.5.  [default: the model's]",
+    help="Share of a segment that its neighbour sees, too, 0 to 0.5.  [default: the model's]",
 )
 @click.option(
     "--mask-extension",
     default="top",
     show_default=True,
     type=click.Choice(["top", "zeros"]),
-    help="Above the network's band.",
+    help="Above the network's band: go on with the top of the mask, or be silent.",
 )
 @click.option(
     "--wiener",
@@ -225,9 +227,9 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--address",
     metavar="HOST:PORT|auto",
-    help="Of a Ray cluster that runs.  [default: one on this machine]",
+    help="A Ray cluster that runs.  [default: one on this machine]",
 )
-@click.option("--dashboard", is_flag=True, help="Start Ray's, too, on 127.0.0.1.")
+@click.option("--dashboard", is_flag=True, help="Start Ray's dashboard, on 127.0.0.1.")
 @click.option(
     "--timeout", type=seconds, metavar="TIME", help="Give a song up that takes longer than this."
 )
@@ -258,7 +260,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--dry-run", is_flag=True, help="Only say what would be written, and why not.")
 @click.option("--player", is_flag=True, help="Then write a page to hear the stems.")
 @click.option("--plots", is_flag=True, help="Then draw spectrograms, masks and levels.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON report per file on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each song and model.")
 @quiet
 @click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
 def separate(**options: Any) -> None:
@@ -304,7 +306,13 @@ def listen(**options: Any) -> None:
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in, too."
 )
-@click.option("--port", default=8421, show_default=True, type=click.IntRange(0, 65_535))
+@click.option(
+    "--port",
+    default=8421,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="0 takes one that is free.",
+)
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", help="Further name of this machine."
 )
@@ -318,13 +326,23 @@ def listen(**options: Any) -> None:
 )
 @device
 @threads
-@click.option("--folder", type=PATH, help="For temporary files.  [default: the user's own]")
+@click.option("--folder", type=PATH, help="Where temporary files lie.  [default: the user's own]")
 @click.option(
-    "--max-upload", default=500.0, show_default=True, type=AMOUNT, metavar="MB", help="Of a song."
+    "--max-upload",
+    default=500.0,
+    show_default=True,
+    type=AMOUNT,
+    metavar="MB",
+    help="Size of the largest song that is taken.",
 )
 @click.option("--queue", default=20, show_default=True, type=COUNT, help="Songs that may wait.")
 @click.option(
-    "--time-limit", default=60.0, show_default=True, type=AMOUNT, metavar="MIN", help="Of a song."
+    "--time-limit",
+    default=60.0,
+    show_default=True,
+    type=AMOUNT,
+    metavar="MIN",
+    help="Give a song up that takes longer than this.",
 )
 @click.option(
     "--keep",
@@ -332,10 +350,15 @@ def listen(**options: Any) -> None:
     show_default=True,
     type=AMOUNT,
     metavar="HOURS",
-    help="Stems, after they were last used.",
+    help="How long stems are kept after they were last used.",
 )
 @click.option(
-    "--disk", default=20.0, show_default=True, type=AMOUNT, metavar="GB", help="Of all songs."
+    "--disk",
+    default=20.0,
+    show_default=True,
+    type=AMOUNT,
+    metavar="GB",
+    help="Room for all songs and stems together.",
 )
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @quiet
@@ -444,7 +467,10 @@ def import_spleeter(**options: Any) -> None:
 @click.option("--moisesdb", type=PATH, metavar="ROOT", help="Or all songs of MoisesDB in a folder.")
 @click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index as mirdata's.")
 @click.option(
-    "--stems", type=names, metavar="A,B", help="Of --moisesdb and --index.  [default: four]"
+    "--stems",
+    type=names,
+    metavar="A,B",
+    help="Stems of --moisesdb and --index to score.  [default: four]",
 )
 @output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
 @model_choice
@@ -463,7 +489,11 @@ def import_spleeter(**options: Any) -> None:
     help="mixture, mixture-4, oracle-1, oracle-2, repet-hpss; or none.",
 )
 @click.option(
-    "--subset", default="test", show_default=True, type=click.Choice(["test", "train", "valid"])
+    "--subset",
+    default="test",
+    show_default=True,
+    type=click.Choice(["test", "train", "valid"]),
+    help="Which part of the data to score; valid are 14 songs of train.",
 )
 @click.option(
     "--tracks",
@@ -494,10 +524,12 @@ def import_spleeter(**options: Any) -> None:
     help="Score in this set, such as vocals,accompaniment (the sum of the rest); repeatable."
     "  [default: the stems that each method gives]",
 )
-@click.option("--jobs", default=1, show_default=True, type=COUNT, help="Processes.")
+@click.option("--jobs", default=1, show_default=True, type=COUNT, help="Tracks at a time.")
 @device
 @passes
-@click.option("--figures/--no-figures", default=True, show_default=True, help="Pictures, too.")
+@click.option(
+    "--figures/--no-figures", default=True, show_default=True, help="Draw pictures of the scores."
+)
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the measured table.")
 @tracebacks
@@ -517,7 +549,11 @@ def evaluate(**options: Any) -> None:
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option(
-    "--metric", default="SDR", show_default=True, metavar="SDR|ISR|SIR|SAR", help="Or a measure."
+    "--metric",
+    default="SDR",
+    show_default=True,
+    metavar="SDR|ISR|SIR|SAR",
+    help="What to compare; a measure of the report works, too.",
 )
 @output("evaluation", "Where A and B are looked for if they are names.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
@@ -540,53 +576,134 @@ def compare(**options: Any) -> None:
 )
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
 @datasets
-@click.option("--stems", type=names, metavar="A,B", help="Of the songs.  [default: four]")
-@click.option("--cache", "cache_dir", type=PATH, help="For decoded stems.")
-@click.option("--held-out", type=WHOLE, help="Of --songs.  [default: 10 excerpts]")
-@click.option("--leave-out", multiple=True, metavar="NAME[=STEM,...]", help="Not trained on.")
-@click.option("--network", type=click.Choice(list(NETWORKS)), help=f"[default: {DEFAULT}]")
+@click.option("--stems", type=names, metavar="A,B", help="Stems that songs have.  [default: four]")
+@click.option("--cache", "cache_dir", type=PATH, help="Where decoded stems are kept.")
+@click.option(
+    "--held-out", type=WHOLE, help="Excerpts of --songs kept for validation.  [default: 10]"
+)
+@click.option(
+    "--leave-out",
+    multiple=True,
+    metavar="NAME[=STEM,...]",
+    help="Do not train on this song, or on these stems of it; repeatable.",
+)
+@click.option(
+    "--network", type=click.Choice(list(NETWORKS)), help=f"What to train.  [default: {DEFAULT}]"
+)
 @click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
-@click.option("--run", type=PATH, help="Folder.  [default: runs/LOSS]")
+@click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
 @click.option("--guide", metavar="NAME|PATH", help="A network for vocals, kept as it is.")
 @click.option(
-    "--guide-levels", type=WHOLE, help="Of the guide's decoder, seen by the encoder.  [default: 0]"
+    "--guide-levels",
+    type=WHOLE,
+    help="So many levels of the guide's decoder are seen by the encoder.  [default: 0]",
 )
 @click.option("--low-band", metavar="A-B", help="Train a branch for these bins alone: 0-127.")
-@click.option("--own-share", type=float, help="Of the vocals beside a guide.  [default: 0.25]")
-@click.option("--max-steps", type=COUNT, help="[default: 20000]")
-@click.option("--max-minutes", type=float, help="End on time, with the rate annealed.")
-@click.option("--batch-size", type=COUNT, help="Clips, for each device.  [default: 4]")
-@click.option("--clip-frames", type=COUNT, help="Of a clip; 256 are 6 seconds.  [default: 256]")
-@click.option("--varispeed", type=float, help="Pitch and tempo, 0.1: up to 10%.  [default: off]")
-@click.option("--coherent-varispeed", type=float, help="Of clips from one song.  [default: same]")
-@click.option("--eq-db", type=float, help="Random equalisers, up to this.  [default: off]")
-@click.option("--reverb-share", type=float, help="Of the stems.  [default: off]")
-@click.option("--stereo-share", type=float, help="Turned and widened stems.  [default: off]")
-@click.option("--drive-share", type=float, help="Saturated stems.  [default: off]")
-@click.option("--artist-weights", is_flag=True, default=None, help="Draw by artist.")
-@click.option("--all-songs", is_flag=True, default=None, help="Those for validation, too.")
-@click.option("--optimizer", type=click.Choice(["muon", "adamw"]), help="[default: muon]")
-@click.option("--muon-size", type=float, help="Of its steps.  [default: 0.8]")
-@click.option("--learning-rate", type=float, help="[default: 0.001]")
-@click.option("--warmup-steps", type=WHOLE)
-@click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
-@click.option("--ema-decay", type=float)
+@click.option(
+    "--own-share",
+    type=float,
+    help="With a guide: weight of the network's own vocals in the loss.  [default: 0.25]",
+)
+@click.option(
+    "--max-steps",
+    type=COUNT,
+    help="End after so many batches.  [default: 20000; with --max-minutes none]",
+)
+@click.option(
+    "--max-minutes", type=float, help="End on time; the learning rate has fallen to 0 then."
+)
+@click.option("--batch-size", type=COUNT, help="Clips in a batch, for each device.  [default: 4]")
+@click.option("--clip-frames", type=COUNT, help="Length of a clip; 256 are 6 s.  [default: 256]")
+@click.option(
+    "--varispeed",
+    type=float,
+    help="Change pitch and tempo of stems; 0.1: by up to 10%.  [default: off]",
+)
+@click.option(
+    "--coherent-varispeed",
+    type=float,
+    help="The same for clips from one song.  [default: the same number]",
+)
+@click.option("--eq-db", type=float, help="Random equalisers of up to so many dB.  [default: off]")
+@click.option("--reverb-share", type=float, help="Share of stems with reverb.  [default: off]")
+@click.option(
+    "--stereo-share",
+    type=float,
+    help="Share of stems that are turned and widened in stereo.  [default: off]",
+)
+@click.option("--drive-share", type=float, help="Share of saturated stems.  [default: off]")
+@click.option(
+    "--artist-weights",
+    is_flag=True,
+    default=None,
+    help="Draw artists instead of recordings, of which some have many.",
+)
+@click.option(
+    "--all-songs",
+    is_flag=True,
+    default=None,
+    help="Train on the validation songs, too, and keep the last weights.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["muon", "adamw"]),
+    help="How weights follow gradients.  [default: muon]",
+)
+@click.option("--muon-size", type=float, help="Length of Muon's steps.  [default: 0.8]")
+@click.option("--learning-rate", type=float, help="The highest of the run.  [default: 0.001]")
+@click.option("--warmup-steps", type=WHOLE, help="In which the rate rises.  [default: 50]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "plateau"]),
+    help="How the rate falls: to the end, or whenever scores stop rising.  [default: cosine]",
+)
+@click.option(
+    "--ema-decay",
+    type=float,
+    help="How slowly the averaged weights, which are exported, follow.  [default: 0.995]",
+)
 @click.option("--freeze-norm", is_flag=True, default=None, help="Keep BatchNorm's statistics.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
-@click.option("--coherent-share", type=float, help="Clips from one song.  [default: 0.3]")
-@click.option("--gain-db", type=float, help="Of each stem, plus or minus.  [default: 6]")
-@click.option("--coherent-gain-db", type=float, help="Of clips from one song.  [default: same]")
-@click.option("--extra-share", metavar="STEM=SHARE,...", help="Taken from songs and pools.")
-@click.option("--second-share", metavar="STEM=SHARE,...", help="Two recordings.  [default: none]")
-@click.option("--seed", type=WHOLE)
-@click.option("--valid-every", type=COUNT, help="Steps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    help="Numbers that convolutions compute with.  [default: auto]",
+)
+@click.option("--coherent-share", type=float, help="Share of clips from one song.  [default: 0.3]")
+@click.option("--gain-db", type=float, help="Random gain of stems, up or down.  [default: 6]")
+@click.option(
+    "--coherent-gain-db",
+    type=float,
+    help="The same for clips from one song.  [default: the same number]",
+)
+@click.option(
+    "--extra-share",
+    metavar="STEM=SHARE,...",
+    help="How often random mixes take a stem from songs and pools.",
+)
+@click.option(
+    "--second-share",
+    metavar="STEM=SHARE,...",
+    help="How often random mixes have two recordings of a stem.  [default: none]",
+)
+@click.option("--seed", type=WHOLE, help="Of weights and clips.  [default: 0]")
+@click.option("--valid-every", type=COUNT, help="Steps between validations.  [default: 200]")
 @click.option("--watched", type=WHOLE, help="Training recordings scored, too.  [default: 0]")
-@click.option("--early-stop", type=WHOLE, help="Validations without progress.")
-@click.option("--accelerator", default="auto", type=click.Choice(["auto", "cpu", "gpu", "mps"]))
-@click.option("--devices", type=COUNT, help="Per machine.  [default: 1, or the launcher's]")
-@click.option("--nodes", type=COUNT, help="Machines.  [default: as --devices]")
+@click.option(
+    "--early-stop",
+    type=WHOLE,
+    help="End after so many validations without progress.  [default: never]",
+)
+@click.option(
+    "--accelerator",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "gpu", "mps"]),
+    help="What to train on.",
+)
+@click.option("--devices", type=COUNT, help="GPUs of each machine.  [default: 1, or as launched]")
+@click.option("--nodes", type=COUNT, help="Machines.  [default: 1, or as launched]")
 @click.option("--workers", type=WHOLE, help="Processes that cut clips.")
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
 @click.option("--graph/--no-graph", default=True, help="On one GPU: steps as CUDA graphs.")
@@ -605,9 +722,9 @@ def train(**options: Any) -> None:
 
 @click.command(cls=TrainingCommand)
 @click.argument("run", type=PATH)
-@click.option("--loss", help="Only this network.  [default: all]")
+@click.option("--loss", help="Export only this network.  [default: all]")
 @click.option("--name", help="What to call it.  [default: the loss]")
-@click.option("--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Of the weights.")
+@click.option("--licence", default="CC BY-NC-SA 4.0", show_default=True, help="For the weights.")
 @manifest
 @click.option("--check/--no-check", default=True, help="Compare SDR with full precision.")
 def export(**options: Any) -> None:
@@ -619,7 +736,7 @@ def export(**options: Any) -> None:
 
 @click.command(cls=TrainingCommand)
 @click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
-@click.option("-o", "--output", type=PATH, required=True, help="New file.")
+@click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 def average(**options: Any) -> None:
     """Write the mean of the weights of several checkpoints, in full precision.
 

@@ -300,6 +300,17 @@ def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_doe
     assert [text for text in heard if "status of 500" not in text] == []
 
 
+def test_many_jobs_are_asked_for_a_few_at_a_time(page: Any) -> None:
+    ids = [f"{number:032x}" for number in range(250)]
+    driver_ids = json.dumps(ids)
+    requests(page)
+    assert page.execute_script(f"return unetsepApp.jobs({driver_ids})") == []
+    asked = [address for address in requests(page) if "/jobs?" in address]
+    assert sum(address.count("id=") for address in asked) == 250
+    assert max(map(len, asked)) < 8000
+    page.get(page.current_url)
+
+
 def test_a_folder_is_told_from_a_song_when_it_is_dropped(
     page: Any, app: Served, songs: list[Path], tmp_path: Path
 ) -> None:

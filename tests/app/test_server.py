@@ -28,7 +28,7 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Served, form, serving, until
 from tests.signals import music
-from unetsep.app import jobs, process
+from unetsep.app import connections, jobs, process
 from unetsep.app.jobs import JobLimits, write_zip
 from unetsep.app.server import AppSettings
 from unetsep.cli import main
@@ -153,6 +153,35 @@ def test_a_job_that_waits_can_be_cancelled(app: Served, tune: Path, long_song: P
     assert app.ask("DELETE", f"/jobs/{second}").status == 204
     assert app.job(first)["state"] in ("queued", "running")
     assert app.ask("DELETE", f"/jobs/{second}").status == 404
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+def test_connections_that_do_not_say_what_they_want_are_closed(
+    app: Served, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    begin = time.monotonic()
+    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" if begun else b"")
+        if begun:
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
+        connection.sendall(begun)
+        while connection.recv(10_000):
+            pass
+    assert 0.4 < time.monotonic() - begin < 4
+
+
+def test_a_slow_upload_is_no_silent_connection(
+    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    kind, body = form({"wait": "1"}, "a.flac", tune.read_bytes())
+    with socket.create_connection(("127.0.0.1", app.port), timeout=60) as connection:
+        head = f"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-9])
+        time.sleep(1)
+        connection.sendall(body[-9:])
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
 
 
 def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None:

@@ -39,6 +39,7 @@ from .choices import (
     qualities,
     safe_name,
 )
+from .connections import PromptProtocol
 from .folder import WorkFolder
 from .guard import Guard
 from .jobs import MISTAKE, RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
@@ -499,6 +500,7 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
             queue.start()
             config = uvicorn.Config(
                 build_app(queue, offers, settings),
+                http=PromptProtocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

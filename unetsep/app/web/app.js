@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const KEY = "unetsep-jobs"; // names of this browser's jobs: the server lists them to nobody
 const PERIOD = 1000; // ms between two looks at the jobs
+const SLICE = 100; // jobs that are asked for at a time
 const GONE = "It was removed meanwhile, or the app was started again. Add the song once more.";
 const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
 
@@ -456,9 +457,15 @@ class App {
     this.poll();
   }
 
+  /** Ask for jobs, a few at a time: proxies refuse long addresses. */
   async jobs(ids) {
-    const query = ids.map((id) => `id=${encodeURIComponent(id)}`).join("&");
-    return (await ask(`jobs?${query}`)).jobs;
+    const found = [];
+    for (let begin = 0; begin < ids.length; begin += SLICE) {
+      const slice = ids.slice(begin, begin + SLICE);
+      const query = slice.map((id) => `id=${encodeURIComponent(id)}`).join("&");
+      found.push(...(await ask(`jobs?${query}`)).jobs);
+    }
+    return found;
   }
 
   /** Say why the jobs are not known; once they are, nothing stays of it. */

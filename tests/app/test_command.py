@@ -138,6 +138,8 @@ def test_who_still_waits_or_sends_when_the_app_is_stopped_is_told_so(
     with command(*options(tiny_model, tmp_path)) as app, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(app.send, hour, wait="true")
         until(lambda: app.get("/health").json["running"])
+        for worker in children(app.process.pid):  # as when systemd stops all of a service
+            os.kill(worker, signal.SIGTERM)
         with slow_upload(app) as slow:
             assert app.end()[0] == 0
             told = b"".join(iter(lambda: slow.recv(1000), b""))

@@ -230,7 +230,8 @@ def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the app, which ends this
+        signal.signal(number, signal.SIG_IGN)
     send = open_channel()
     requests = Requests()
     try:

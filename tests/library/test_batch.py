@@ -192,7 +192,7 @@ def test_lengths_are_guessed_by_size(tmp_path):
         (tmp_path / name).write_bytes(bytes(2_400_000))
     assert guess_seconds(tmp_path / "a.flac") == 20
     assert guess_seconds(tmp_path / "a.mp3") == 100
-    assert guess_seconds(Path("none.mp3")) == 0
+    assert guess_seconds(Path("none.mp3")) is None
 
 
 def test_memory_that_is_left_is_known_on_linux():

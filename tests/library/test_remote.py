@@ -11,12 +11,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import fsspec
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from tests.signals import RATE, music
 from unetsep.cli import main
@@ -51,6 +54,51 @@ def run(tiny_model):
         return result
 
     return separate
+
+
+class Buckets(MemoryFileSystem):
+    """What differs in S3: buckets must be there, and folders are but beginnings of names."""
+
+    protocol = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    made: ClassVar[list[str]] = []
+    listed: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("s3://").strip("/")
+
+    def _check(self, path: str) -> str:
+        path = self._strip_protocol(path)
+        if path.lstrip("/").partition("/")[0] != "bucket":
+            raise FileNotFoundError(path)
+        return path
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        if self._check(path).strip("/") == "bucket":
+            return {"name": path, "size": 0, "type": "directory"}
+        return dict(super().info(path))
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        super().put_file(lpath, self._check(rpath), **options)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.made.append(path)
+        super().makedirs(path, exist_ok=exist_ok)
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        self.listed.append(path)
+        return super().ls(path, detail=detail)
+
+
+@pytest.fixture
+def buckets(monkeypatch) -> Iterator[type[Buckets]]:
+    """Stores called ``s3://``, with one bucket called so."""
+    monkeypatch.setitem(_registry, "s3", Buckets)
+    yield Buckets
+    for found in (Buckets.store, Buckets.made, Buckets.listed):
+        found.clear()
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -535,6 +583,30 @@ def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_
     assert "3 of 3 songs would be separated: 2 s of audio, 2 of unknown length" in result.stderr
     result = run(f"{BUCKET}/in/", "-o", tmp_path / "out", "--dry-run")
     assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
+
+
+@pytest.mark.parametrize("song", ["here", "s3://bucket/in/a.wav"])
+def test_a_bucket_that_is_not_there_is_told_before_anything_is_separated(
+    buckets, run, tmp_path, song
+):
+    place = write(tmp_path / "a.wav")
+    result = run(place if song == "here" else song, "-o", "s3://buckte/out")
+    assert result.exit_code == 1
+    assert "s3://buckte/out cannot be written to: there is no bucket buckte; " in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not buckets.made
+
+
+def test_songs_of_a_bucket_are_separated_without_looking_beside_their_folders(
+    buckets, run, tmp_path
+):
+    files = fsspec.filesystem("s3")
+    for name in ("/a.wav", "B::live.wav"):  # names that are none of a file's
+        files.pipe_file(f"/bucket/in/{name}", write(tmp_path / "a.wav", len(name)).read_bytes())
+    result = run("s3://bucket/in/", "-o", "s3://bucket/out")
+    assert result.exit_code == 0, result.stderr
+    assert {name.rpartition("/")[0] for name in stems_there(files)} == {"a", "B::live"}
+    assert not {"/bucket/out/a", "/bucket/out/B::live"} & set(buckets.listed)
 
 
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zipfile
+
 import fsspec
 import pytest
 
@@ -13,7 +15,7 @@ def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
         user, _, host = place.rpartition("@")
         return fsspec.filesystem("memory", host=host, user=user), f"/{path}"
 
-    monkeypatch.setattr("fsspec.core.url_to_fs", connect)
+    monkeypatch.setattr("unetsep.library.store._open", connect)
     songs = Store("sftp://me:word@x.org/music/album/")
     assert songs.place_in(Store("sftp://x.org/music")) == "album"
     assert songs.place_in(Store("sftp://me:word@x.org/music/album")) == ""
@@ -25,7 +27,7 @@ def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    monkeypatch.setattr("unetsep.library.store._open", refuse)
     with pytest.raises(UnetsepError, match=r"s3://b needs .* pip install 'unetsep\[remote\]"):
         Store("s3://b")
 
@@ -66,3 +68,12 @@ def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
         assert public_url(url) == str(UrlPath(url)) == url
         assert str(UrlPath(url).parent) == url.rpartition("/")[0]
+
+
+def test_colons_in_a_name_are_letters_and_links_are_followed(tmp_path):
+    for name in ("A::Live.wav", "A::live::b.wav", "A"):
+        (tmp_path / name).write_text(name)
+        assert Store(f"file://{tmp_path}/{name}").read("") == name.encode()
+    with zipfile.ZipFile(tmp_path / "songs.zip", "w") as archive:
+        archive.writestr("a.wav", "sound")
+    assert Store(f"zip://a.wav::file://{tmp_path}/songs.zip").read("") == b"sound"

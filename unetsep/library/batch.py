@@ -227,13 +227,15 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
 
     With one core, nothing can overlap. Two songs are enough to decode and encode one while the
     other is computed; of short songs, whose few segments leave threads idle, it takes more. So
-    does a GPU, which computes faster than one thread reads and another writes.
+    does a GPU, which computes faster than one thread reads and another writes. Songs that are yet
+    to be fetched may be long, and their stems fill the disk: they do not count as short.
     """
     threads, memory = thread_count(), available_memory()
     if len(jobs) < 2 or threads < 2:
         return 1
-    lengths = sorted(guess_seconds(job.song.path) for job in jobs)
-    short = lengths[len(lengths) // 2] < SHORT_SECONDS
+    guesses = [guess_seconds(job.song.path) for job in jobs]
+    lengths = sorted(guess for guess in guesses if guess is not None)
+    short = bool(lengths) and lengths[len(lengths) // 2] < SHORT_SECONDS
     by_gpu = any(part.separator.device.type == "cuda" for part in jobs[0].parts)
     wanted = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
     passes = max((part.separator.passes for part in jobs[0].parts), default=1)
@@ -242,12 +244,12 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
     return max(1, min(wanted, fits, len(jobs)))
 
 
-def guess_seconds(path: Path) -> float:
-    """About how long a song is, by its size; 0 if it is not there."""
+def guess_seconds(path: Path) -> float | None:
+    """About how long a song is, by its size; None if it is not there."""
     try:
         size = path.stat().st_size
     except OSError:
-        return 0.0
+        return None
     lossless = path.suffix.lower() in LOSSLESS
     return size / (LOSSLESS_RATE if lossless else LOSSY_RATE)
 

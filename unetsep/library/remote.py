@@ -345,6 +345,8 @@ class Spool:
         self.output = None if output is None else Store(output)
         if self.output and self.output.scheme in READ_ONLY:
             raise UnetsepError(f"{self.output.url} cannot be written to: name a bucket or a folder")
+        if self.output:
+            self.output.check_bucket()
         self._songs: dict[Path, str] = {}
 
     def __enter__(self) -> Spool:
@@ -402,17 +404,17 @@ class Spool:
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
             return [self.input(url, track)]
-        top = store.url if store.scheme in READ_ONLY else store.root
+        listed = store.scheme in READ_ONLY  # as URLs, with letters encoded
+        top = unquote(store.url) if listed else store.root
         found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         outputs = _outputs(store, found) if store.place_in(stems) is not None else set()
         within = stems.place_in(store)
         passed_over = f"{store.at(within)}/" if within else None
         songs = []
         for path in found:
-            inner = unquote(path) if store.scheme in READ_ONLY else path
-            inner = inner.removeprefix(unquote(top) if store.scheme in READ_ONLY else top)
-            inner = inner.strip("/")
-            full = path if store.scheme in READ_ONLY else f"{url.rstrip('/')}/{inner}"
+            below = (unquote(path) if listed else path).removeprefix(top).removeprefix("/")
+            full = path if listed else f"{url.rstrip('/')}/{below}"
+            inner = below.strip("/")
             if path in outputs or (passed_over and path.startswith(passed_over)):
                 continue
             if not inner:  # the folder itself, which consoles of buckets make as an empty object

@@ -38,6 +38,8 @@ ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
 # Schemes of files that have paths, too.
 LOCAL = ("file", "local")
+# Of stores whose folders are no more than beginnings of names.
+BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 
 Result = TypeVar("Result")
 
@@ -109,10 +111,7 @@ class Store:
         self.attempts = ATTEMPTS
         self.files: AbstractFileSystem
         try:
-            from fsspec.core import url_to_fs
-
-            # What others write meanwhile must be seen.
-            self.files, root = url_to_fs(url, use_listings_cache=False)
+            self.files, root = _open(url)
         except ImportError as error:
             raise UnetsepError(
                 f"{self.url} needs a package that is not installed ({error}): run "
@@ -121,6 +120,28 @@ class Store:
         except ValueError as error:
             raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
         self.root: str = root.rstrip("/")
+
+    def check_bucket(self) -> None:
+        """Look the bucket up, which nobody makes for its user.
+
+        Raises
+        ------
+        UnetsepError
+            If there is none of that name.
+        """
+        if self.scheme not in BUCKETS:
+            return
+        bucket = self.root.lstrip("/").partition("/")[0]
+        try:
+            self.files.info(bucket)
+        except FileNotFoundError as error:
+            if _true_cause(error) is error:
+                raise UnetsepError(
+                    f"{self.url} cannot be written to: there is no bucket {bucket}; make it first, "
+                    "or mend its name"
+                ) from error
+        except Exception:  # such as of who may write and not list: the first song will tell
+            return
 
     def at(self, name: str) -> str:
         """The path of what lies in the folder; for an empty name its own."""
@@ -190,11 +211,19 @@ class Store:
     def listing(self, name: str) -> dict[str, dict[str, Any]]:
         """The files of one folder, by their names; none if there is no such folder."""
         path = self.at(name)
+
+        def list_files() -> list[dict[str, Any]]:
+            if name and self.scheme in BUCKETS:
+                # Their `ls` lists all that is beside a folder which is not there yet.
+                found = self.files.find(f"{path}/", detail=True).values()
+                return [each for each in found if each["name"].rpartition("/")[0] == path]
+            return list(self.files.ls(path, detail=True))
+
         try:
-            found = self.retry(name, "listed", lambda: self.files.ls(path, detail=True))
+            entries = self.retry(name, "listed", list_files)
         except FileNotFoundError:
             return {}
-        return {PurePosixPath(e["name"]).name: e for e in found if e["type"] != "directory"}
+        return {PurePosixPath(e["name"]).name: e for e in entries if e["type"] != "directory"}
 
     def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
         """Download the file at the URL, as long and with the checksum that the store says."""
@@ -213,6 +242,8 @@ class Store:
             try:
                 self.files.put_file(str(source), self.at(name))
             except FileNotFoundError:  # of a store with true folders
+                if self.scheme in BUCKETS:  # which would be made
+                    raise
                 self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
                 self.files.put_file(str(source), self.at(name))
             with self.files.open(self.at(name), "rb") as file:
@@ -267,6 +298,22 @@ class Store:
             self.remove(f"{folder}/" * bool(folder) + name)
             del files[name]
         return files
+
+
+def _open(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path in it."""
+    from fsspec import filesystem, get_filesystem_class
+    from fsspec.core import url_to_fs
+
+    fresh = {"use_listings_cache": False}  # what others write meanwhile must be seen
+    if "://" in url.partition("::")[2]:  # such as zip://song.wav::s3://bucket/songs.zip
+        files, root = url_to_fs(url, **fresh)
+        return files, str(root)
+    # fsspec would take each :: in a name for the end of a link.
+    scheme = split_url(url)[0]
+    kind = get_filesystem_class(scheme)
+    files = filesystem(scheme, **kind._get_kwargs_from_urls(url), **fresh)
+    return files, str(kind._strip_protocol(url))
 
 
 def _is_leftover(name: str, written: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,43 @@ def test_listen_writes_the_page_of_stems_that_are_there(separate, song, tmp_path
     assert result.exit_code == 0
     assert (tmp_path / "out/a/index.html").exists()
     assert (tmp_path / "out/a/a-spectrograms.png").exists()
+
+
+def test_a_picture_that_is_none_of_ours_is_left_alone_and_the_others_are_drawn(
+    separate, song, tmp_path
+):
+    for seconds, name in ((1, "a"), (2, "b")):
+        separate(song(f"{name}.wav", seconds=seconds))
+    foreign = tmp_path / "out/a/a-spectrograms.png"
+    foreign.write_bytes(b"mine")
+    for drawn in (False, True):
+        ours = tmp_path / "out/b/b-spectrograms.png"
+        assert ours.exists() == drawn
+        result = run("listen", tmp_path / "out", "--plots", "-q")
+        assert result.exit_code == 1
+        assert f"Error: {foreign} is no picture that unetsep drew: it was" in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert foreign.read_bytes() == b"mine"
+        assert ours.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_that_is_no_text_is_drawn_with_marks_in_its_place(separate, song, tmp_path):
+    odd = tmp_path / os.fsdecode(b"a\xff.wav")
+    try:
+        song("a.wav", seconds=1).rename(odd)
+    except OSError:
+        pytest.skip("names of files are text here")
+    result = separate(odd, song("b.wav", seconds=1), "--plots")
+    assert result.exit_code == 0, result.stderr
+    assert len(list((tmp_path / "out").rglob("*-spectrograms.png"))) == 2
+
+
+def test_single_files_beside_each_other_have_a_picture_each(separate, song, tmp_path):
+    path = song("a.wav", seconds=1)
+    for options in (["--instrumental"], ["--without", "drums"]):
+        assert separate(path, *options, "--plots").exit_code == 0
+    pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert pictures == [f"a ({which})-spectrograms.png" for which in ("Instrumental", "No Drums")]
 
 
 def test_a_folder_without_stems_is_one_sentence(tmp_path):

@@ -936,6 +936,14 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     assert result.stdout.count("\n") == 4
 
 
+def test_a_song_in_the_place_of_a_list_is_called_so(run, song):
+    path = song("a.wav", seconds=1)
+    result = run("--files-from", path)
+    assert result.exit_code == 1
+    message = f"Error: {path} is audio, not a list of songs: name it without --files-from\n"
+    assert result.stderr == message
+
+
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
 def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):

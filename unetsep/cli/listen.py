@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..errors import AudioError
+from ..errors import AudioError, UnetsepError
 from ..inputs import Input
 from ..listen.page import write_page
-from ..listen.plots import plot_song, require_matplotlib
+from ..listen.plots import is_ours, plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
 from .terminal import Messages
 
@@ -28,7 +28,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
     Returns
     -------
     bool
-        Whether all songs could be read.
+        Whether all songs could be read, and drawn.
     """
     if plots:
         require_matplotlib()
@@ -36,9 +36,8 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
     console = Messages(quiet=quiet)
     songs = find_songs(folder)
     failed = show_page(songs, folder, console)
-    if plots:
-        show_plots([song for song in songs if song not in failed], console)
-    return not failed
+    drawn = not plots or show_plots([song for song in songs if song not in failed], console)
+    return drawn and not failed
 
 
 def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Song]:
@@ -61,19 +60,37 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Son
     return list(failed.values())
 
 
-def show_plots(songs: Iterable[Song], console: Console) -> None:
-    """Draw each song, once for each model, beside its stems."""
+def show_plots(songs: Iterable[Song], console: Console) -> bool:
+    """Draw each song, once for each model, beside its stems; whether all were drawn."""
     drawn: set[Path] = set()
+    complete = True
     for song in songs:
         for model, stems in song.models.items():
-            name = song.name.split("/")[-1]
-            folder = next(iter(stems.values())).parent
-            path = folder / f"{name}-spectrograms.png"
+            path = _picture(song, stems)
             if path in drawn:  # several models write into one folder
-                path = folder / f"{name}-{model.replace('/', '-')}-spectrograms.png"
-            plot_song(stems, path, f"{song.name}, {model}" if model else song.name)
+                path = _picture(song, stems, f"-{model.replace('/', '-')}")
+            try:
+                if path.exists() and not is_ours(path):
+                    raise UnetsepError(
+                        f"{path} is no picture that unetsep drew: it was left alone; move it away"
+                    )
+                plot_song(stems, path, f"{song.name}, {model}" if model else song.name)
+            except (UnetsepError, OSError) as error:
+                Messages().print(f"Error: {error}", markup=False)
+                complete = False
+                continue
             drawn.add(path)
             console.print(f"{path}: pictures of {', '.join(stems)}", markup=False)
+    return complete
+
+
+def _picture(song: Song, stems: Mapping[str, Path], ending: str = "") -> Path:
+    """The picture of a song's stems; of a single file that is named after it, beside others."""
+    first, *others = stems.values()
+    name = song.name.split("/")[-1]
+    if not others and first.stem.startswith(name):
+        name = first.stem
+    return first.parent / f"{name}{ending}-spectrograms.png"
 
 
 def show_separated(
@@ -97,16 +114,15 @@ def show_separated(
     Returns
     -------
     bool
-        Whether all songs are on the page.
+        Whether all songs are on the page, and drawn.
     """
     songs = [song for song in (_song(*each) for each in done) if song.models]
     failed = []
     if songs and player:
         folder = common_folder(path for song in songs for path in song.files)
         failed = show_page(songs, folder, console)
-    if songs and plots:
-        show_plots([song for song in songs if song not in failed], console)
-    return not failed
+    drawn = not plots or show_plots([song for song in songs if song not in failed], console)
+    return drawn and not failed
 
 
 def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:

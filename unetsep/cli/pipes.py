@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport
 from ..inputs import as_utf8, is_url
@@ -160,12 +161,14 @@ def listed_files(source: Path | None) -> list[Path | str]:
     OSError
         If it cannot be read.
     UnetsepError
-        If stdin is closed.
+        If stdin is closed, or it is audio.
     """
     if source == STREAM:
         _require_open(sys.stdin, "stdin")
     if source is None:
         return []
+    if source.suffix.lower() in AUDIO_SUFFIXES:
+        raise UnetsepError(f"{source} is audio, not a list of songs: name it without --files-from")
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
     raw = as_utf8(raw).removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()

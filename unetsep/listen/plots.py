@@ -78,7 +78,8 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     powers, seconds, top = measure(stems)
     figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
     axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
-    # A name may hold dollars, which mark formulas elsewhere.
+    # A name may hold bytes that are no letters, and dollars, which mark formulas elsewhere.
+    title, *names = (text.encode("utf-8", "replace").decode() for text in (title, *stems))
     plain: dict[str, Any] = {"parse_math": False, "fontfamily": fonts()}
     figure.suptitle(title, fontsize=13, **plain)
     loudest = float(powers[0].max()) or 1.0
@@ -87,7 +88,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     axes[0, 0].set_title("mixture", loc="left", fontsize=10)
     _levels(axes[0, 1], stems, powers, seconds)
     masks = ratio_masks(powers[1:])
-    for row, name in enumerate(stems, start=1):
+    for row, name in enumerate(names, start=1):
         frame.spectrogram(axes[row, 0], powers[row], loudest)
         axes[row, 0].set_title(name, loc="left", fontsize=10, **plain)
         mask = frame.mesh(axes[row, 1], masks[row - 1], cmap="Greys", vmin=0, vmax=1)
@@ -100,8 +101,15 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     with warnings.catch_warnings():
         # Of each letter that no font has; it is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
-        figure.savefig(buffer, dpi=DPI, format="png")
+        figure.savefig(buffer, dpi=DPI, format="png", metadata={"Software": "unetsep"})
     write_atomically(path, buffer.getvalue())
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that `plot_song` drew, in earlier versions too."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return any(b"tEXtSoftware\0" + name in head for name in (b"unetsep", b"Matplotlib"))
 
 
 def fonts() -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -139,6 +140,21 @@ def test_a_folder_of_estimates_is_not_taken_for_the_scores_of_its_name(
     Path("empty").mkdir()
     assert scores_folder(Path("empty"), output) == Path("empty")  # it is what an error names
     assert scores_folder(Path("nowhere"), output) == output / "nowhere"
+
+
+@pytest.mark.parametrize(
+    "damage", [{"silent": 3}, {"measures": [1]}, {"silent": 3, "measures": [1]}]
+)
+def test_damaged_scores_are_one_sentence(
+    base: np.ndarray, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    a = write(tmp_path / "a", base[:1])
+    path = a / "test" / "song 0.json"
+    content = json.loads(path.read_text())
+    content["unetsep"] |= damage
+    path.write_text(json.dumps(content))
+    with pytest.raises(UnetsepError, match="holds no scores in museval's layout"):
+        compare(a, a)
 
 
 def test_folders_without_scores_or_common_tracks_are_errors(

@@ -98,6 +98,9 @@ def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
     assert track.stems == ("vocals", "drums")
     assert not read_track(track).references["drums"].any()
     assert read_track(track).references["vocals"].any()
+    (tmp_path / "pairs.csv").write_text("mixture,vocals,accompaniment\nsong.wav,vox.wav,\n")
+    (track,) = read_pairs(tmp_path / "pairs.csv")
+    assert not read_track(track).references["accompaniment"].any()
 
 
 def test_a_stem_that_is_declared_silent_is_not_the_rest(tmp_path: Path) -> None:
@@ -136,6 +139,8 @@ def test_other_audio_of_the_same_length_is_scored_again(tmp_path: Path) -> None:
         ("mixture\nsong.wav\n", "is no list of pairs: .* got mixture"),
         ("mixture,vocals,drums\nsong.wav,vox.wav\n", "line 2: there is no cell for drums; leave"),
         ("mixture,vocals\nsong.wav,vox.wav\n", "line 2: there is no file .*song.wav"),
+        ("mixture,vocals,vocals\na.wav,b.wav,c.wav\n", "has two columns vocals: name each stem"),
+        ("mixture,vocals\na, b.wav,c.wav\n", "line 2: there are more cells than columns; put"),
     ],
 )
 def test_a_list_that_is_none_is_one_sentence(tmp_path: Path, content: str, message: str) -> None:

@@ -13,7 +13,7 @@ import yaml
 from tests.signals import RATE, noise
 from unetsep.config import STEMS
 from unetsep.errors import AudioError, UnetsepError
-from unetsep.train.data.musdb import VALID_SONGS
+from unetsep.train.data.musdb import VALID_SONGS, Musdb
 from unetsep.train.evaluation.tracks import Track, TrackAudio, find_tracks, read_track
 
 
@@ -80,6 +80,27 @@ def test_wav_tracks_are_read_exactly_and_cut(root: Path) -> None:
     np.testing.assert_array_equal(whole.references["bass"], expected.T)
     assert part.mixture.shape == (2, round(1.5 * RATE))
     np.testing.assert_array_equal(part.references["bass"], expected[: part.mixture.shape[1]].T)
+
+
+def test_suffixes_may_be_in_capitals(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    expected = read_track(find_tracks(root, "test")[0]).references["bass"]
+    for path in list((tmp_path / "copy").rglob("*.wav")):
+        path.rename(path.with_suffix(".WAV"))
+    tracks = find_tracks(tmp_path / "copy", "test")
+    assert [track.name for track in tracks] == [track.name for track in find_tracks(root, "test")]
+    np.testing.assert_array_equal(read_track(tracks[0]).references["bass"], expected)
+    (song,) = (s for s in Musdb().find(tmp_path / "copy", STEMS) if s.split == "train")
+    assert {path.suffix for path in song.files.values()} == {".WAV"}
+
+
+def test_a_track_that_lacks_its_mixture_is_an_error(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    (tmp_path / "copy" / "test" / "Ana - One" / "mixture.wav").unlink()
+    track = find_tracks(tmp_path / "copy", "test")[0]
+    assert track.name == "Ana - One"
+    with pytest.raises(AudioError, match="lacks mixture"):
+        read_track(track)
 
 
 def test_a_track_that_lacks_a_stem_is_an_error(tmp_path: Path) -> None:

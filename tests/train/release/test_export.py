@@ -13,6 +13,7 @@ from tests.train.runs import log
 from tests.train.synthetic import MODEL, songs
 from unetsep.network.unet import UNet
 from unetsep.train.config import TrainingError
+from unetsep.train.release import export
 from unetsep.train.release.export import export_run, sdr_change
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
@@ -38,6 +39,24 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
     assert list(read_manifest(manifest).checkpoints) == ["l1", "mel_mse", "renamed"]
     with pytest.raises(TrainingError, match=r"holds no best-mse.safetensors"):
         export_run(whole, loss="mse")
+
+
+def test_weights_that_the_run_replaces_meanwhile_are_not_exported(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("export"))
+    load = export.load_checkpoint
+
+    def train_on(path: Path) -> object:
+        loaded = load(path)
+        shutil.copy(run / "best-mel_mse.safetensors", path)
+        return loaded
+
+    monkeypatch.setattr(export, "load_checkpoint", train_on)
+    with pytest.raises(TrainingError, match=r"has replaced .*best-l1.safetensors meanwhile"):
+        export_run(run, loss="l1")
+    assert not list((run / "export").iterdir())
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "default", "x.safetensors", ""])

@@ -116,11 +116,14 @@ def song_files(path: Path) -> dict[str, Path]:
     """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
     if not path.is_dir():
         return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
-    places = {
-        stem: [file for suffix in WAV_SUFFIXES if (file := path / f"{stem}{suffix}").is_file()]
+    files = [file for file in path.iterdir() if file.is_file() and not is_shadow(file)]
+    return {
+        stem: file
+        for suffix in reversed(WAV_SUFFIXES)  # the first counts where there are both
         for stem in ("mixture", *STEMS)
+        for file in files
+        if (file.stem, file.suffix.lower()) == (stem, suffix)
     }
-    return {stem: files[0] for stem, files in places.items() if files}
 
 
 def read_stem_file(

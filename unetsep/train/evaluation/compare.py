@@ -147,7 +147,7 @@ def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:
     """Refuse scores of several models, or versions of one, in a method's folder."""
     methods: dict[str, str] = {}
     for track, about in abouts.items():
-        method = about.get("origin", {}).get("method", {})
+        method = (about.get("origin") or {}).get("method", {})
         # Files of estimates differ from track to track.
         same = {key: value for key, value in method.items() if key != "files"}
         methods.setdefault(json.dumps(same, sort_keys=True), track)
@@ -174,6 +174,6 @@ def _check_pair(
         ("track", "on different audio: score both on the same"),
         ("duration", "with --duration {} and {}: score both with the same"),
     ):
-        values = [about.get("origin", {}).get(key, ...) for about in (about_a, about_b)]
+        values = [(about.get("origin") or {}).get(key, ...) for about in (about_a, about_b)]
         if ... not in values and values[0] != values[1]:
             raise UnetsepError(f"{track}: A and B were scored {what.format(*values)}")

@@ -100,7 +100,8 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AudioError(f"{path} cannot be read: {error}") from error
     columns = [name for name in (rows[0] if rows else {}) if name]
@@ -109,8 +110,17 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
             f"{path} is no list of pairs: expected a CSV file with the columns {MIXTURE} and a "
             f"stem, such as {MIXTURE},vocals, got {','.join(columns) or 'no rows'}"
         )
+    named = list(reader.fieldnames or ())
+    twice = [name for name in columns if named.count(name) > 1]
+    if twice:
+        raise AudioError(f"{path} has two columns {twice[0]}: name each stem once")
     tracks = []
     for line, row in enumerate(rows, start=2):
+        if None in row:
+            raise AudioError(
+                f"{path}, line {line}: there are more cells than columns; put paths that hold "
+                "commas between quotes"
+            )
         short = [name for name in columns if row[name] is None]
         if short:
             raise AudioError(
@@ -123,8 +133,9 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
             what = f"there is no file {missing[0]}" if missing else "no mixture is named"
             raise AudioError(f"{path}, line {line}: {what}")
         stems = ordered(set(columns) - {MIXTURE})
-        rest = rest_of(stems[0])
+        rest = ""
         if len(stems) == 1:
+            rest = rest_of(stems[0])
             stems = (*stems, rest)
         name = files[MIXTURE].stem if files[MIXTURE].stem != MIXTURE else files[MIXTURE].parent.name
         tracks.append(Track(name, "pairs", path, stems, tuple(files.items()), rest))

@@ -167,10 +167,10 @@ def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
         duration = float(first.get("duration", 1.0))
         leaks = about.get("leakage")
         leakage = None if leaks is None else np.array([leaks[s] for s in stems], dtype=np.float64)
+        silent = tuple(about.get("silent", ()))
+        measures = dict(about.get("measures") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnetsepError(f"{path} holds no scores in museval's layout: {error}") from error
-    silent = tuple(about.get("silent", ()))
-    measures = about.get("measures") or {}
     return TrackScores(stems, values, silent, duration, leakage, measures), about
 
 

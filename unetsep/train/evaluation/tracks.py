@@ -19,7 +19,6 @@ from ..data.musdb import (
     VALID_SONGS,
     WAV_SUFFIXES,
     read_stem_file,
-    song_files,
     song_name,
     song_paths,
 )
@@ -122,7 +121,7 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     place = Path(root) / folder
     if not place.is_dir():
         raise AudioError(f"{root} has no folder {folder}/: expected a MUSDB18 root; {HOW_TO_GET}")
-    tracks = [Track(song_name(path), folder, path) for path in song_paths(place) if _whole(path)]
+    tracks = [Track(song_name(path), folder, path) for path in song_paths(place)]
     if subset != "test":
         valid = subset == "valid"
         tracks = [track for track in tracks if (track.name in VALID_SONGS) == valid]
@@ -133,11 +132,6 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
             f"{HOW_TO_GET}"
         )
     return keep(tracks, only)
-
-
-def _whole(path: Path) -> bool:
-    """Whether there is a mixture to separate."""
-    return bool({"", "mixture"} & song_files(path).keys())
 
 
 def keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:

@@ -17,9 +17,9 @@ from ...errors import WeightsError
 from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator
-from ...storage import write_atomically
+from ...storage import file_digest, write_atomically
 from ...weights.checkpoint import build_network, serialize
-from ...weights.load import carry_guide, load_network
+from ...weights.load import carry_guide, load_checkpoint
 from ...weights.manifest import Checkpoint, add_to_manifest, check_name, encode_json
 from ..callbacks import VALIDATION
 from ..config import TrainConfig, TrainingError
@@ -124,7 +124,7 @@ def export_run(
     for path in found:
         trained = path.stem.removeprefix("best-")
         called = name or trained
-        network = load_network(path)
+        network, sha256 = load_checkpoint(path)
         try:
             half = build_network(serialize(network), called)
         except WeightsError as error:
@@ -137,7 +137,11 @@ def export_run(
                 f"half precision changes the SDR of {path} by {change:.3f} dB: not exported"
             )
         file = run / EXPORTS / f"{called}.safetensors"
-        entry = export(network, file, **_described(run, trained, called, licence, change))
+        described = _described(run, trained, called, licence, change)
+        with path.open("rb") as best:
+            if file_digest(best) != sha256:  # and what was described is the new one
+                raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
+        entry = export(network, file, **described)
         carry_guide(network.config.guide, run, file.parent)
         write_entry(file.with_suffix(".json"), entry)
         if manifest is not None:

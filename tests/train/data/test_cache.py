@@ -328,6 +328,14 @@ def test_corrupt_stems_are_named_after_everything_else_is_decoded(tmp_path: Path
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
 
+def test_a_stem_that_is_cut_short_is_not_taken_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "bass" / "take", 0, 40_000)
+    (path,) = (tmp_path / "bass").iterdir()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"is cut short: its header promises 0\.91 s, 0\.4"):
+        cache.load(Pools().find(tmp_path, STEMS), tmp_path / "cache")
+
+
 def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

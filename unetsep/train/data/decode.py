@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...audio.reader import AudioReader
 from ...errors import AudioError
 from .musdb import read_stem_file
 from .sources import Source
@@ -77,6 +78,8 @@ def _read(path: Path) -> npt.NDArray[np.float32]:
         raise AudioError(f"{path} cannot be read: {error}") from error
     if len(audio) == 0:
         raise AudioError(f"{path} holds no audio")
+    with AudioReader(path):
+        pass  # it refuses what is cut short, which libsndfile takes as it is
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
     stereo: npt.NDArray[np.float32] = (

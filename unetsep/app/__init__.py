@@ -6,6 +6,7 @@ jobs         the queue: what is waiting, running and done, its limits and its fi
 worker       the program that separates, one song after another
 process      starting that program, talking to it, ending it
 uploads      a song from a request to the disk, within limits while it arrives
+connections  connections that must say in time what they want
 guard        requests that come from elsewhere, refused; headers of every answer
 server       the addresses of the app, and running it
 openapi      what the API promises, as OpenAPI and as a page

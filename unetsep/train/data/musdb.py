@@ -116,14 +116,18 @@ def song_files(path: Path) -> dict[str, Path]:
     """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
     if not path.is_dir():
         return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
-    files = [file for file in path.iterdir() if file.is_file() and not is_shadow(file)]
-    return {
-        stem: file
-        for suffix in reversed(WAV_SUFFIXES)  # the first counts where there are both
+    named = {(file.stem, file.suffix.lower()): file for file in wav_files(path) if file.is_file()}
+    places = {
+        stem: [named[stem, suffix] for suffix in WAV_SUFFIXES if (stem, suffix) in named]
         for stem in ("mixture", *STEMS)
-        for file in files
-        if (file.stem, file.suffix.lower()) == (stem, suffix)
     }
+    return {stem: files[0] for stem, files in places.items() if files}
+
+
+def wav_files(folder: Path) -> list[Path]:
+    """The wav and flac files of a song's folder, sorted."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in WAV_SUFFIXES)
+    return [path for path in sorted(paths) if not is_shadow(path)]
 
 
 def read_stem_file(

@@ -17,12 +17,11 @@ from ..data.musdb import (
     STEMS,
     SUBSETS,
     VALID_SONGS,
-    WAV_SUFFIXES,
     read_stem_file,
     song_name,
     song_paths,
+    wav_files,
 )
-from ..data.sources import is_shadow
 
 Signal = npt.NDArray[np.float32]
 
@@ -63,8 +62,7 @@ class Track:
             return list(self.sources)
         if self.path.is_file():
             return [("", self.path)]
-        wavs = (path for path in self.path.iterdir() if path.suffix.lower() in WAV_SUFFIXES)
-        return [(path.stem, path) for path in sorted(wavs) if not is_shadow(path)]
+        return [(path.stem, path) for path in wav_files(self.path)]
 
     @property
     def files(self) -> list[Path]:

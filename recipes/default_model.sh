@@ -38,13 +38,12 @@ train() { # RUN MACHINE OPTIONS...
     [ -e "$run/done" ] && return
     case " $* " in *" --max-minutes "*) limit="--max-minutes ${MINUTES:-120}" ;; *) limit= ;; esac
     if [ -e "$run/last.ckpt" ]; then
-        unetsep train --run "$run" --resume --musdb-root "$musdb" --songs "$songs" \
-            --pools "$pools" $machine $limit
+        set -- --resume $limit
     else
         rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
-        unetsep train --run "$run" --musdb-root "$musdb" --songs "$songs" --pools "$pools" \
-            --schedule plateau $machine "$@"
+        set -- --schedule plateau "$@"
     fi
+    unetsep train --run "$run" "$@" --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine
     touch "$run/done"
 }
 

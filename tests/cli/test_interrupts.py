@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -94,3 +97,20 @@ def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
     with pytest.raises(SystemExit) as ended:
         cli.run()
     assert ended.value.code == 128 + number
+
+
+def test_an_interrupt_while_the_command_is_imported_is_no_error(tmp_path: Path) -> None:
+    interrupt = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    (tmp_path / "click.py").write_text(interrupt, "utf-8")
+    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    listen = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = f"{listen}from unetsep.__main__ import run\nrun()"
+    here = str(Path(cli.__file__).parents[2])
+    ended = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), here])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -64,6 +64,26 @@ const [done] = arguments;
 })();
 """
 
+# Light and dark text on its ground, by WCAG 2: 4.5 is the least for text of this size.
+CONTRASTS = """
+const level = (colour) => {
+  const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+  const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (element) => {
+  const colour = getComputedStyle(element).backgroundColor;
+  if (colour.startsWith("rgb(")) return colour; // not one that shows what is behind it
+  return ground(element.parentElement);
+};
+return [...document.querySelectorAll("h1, h2, h3, p, a, label, button, select")]
+  .filter((element) => element.offsetParent && element.textContent.trim())
+  .map((element) => {
+    const [one, two] = [level(getComputedStyle(element).color), level(ground(element))];
+    return [element.textContent, (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)];
+  });
+"""
+
 
 @contextmanager
 def chromium(folder: Path, *, network: bool = True) -> Iterator[Any]:

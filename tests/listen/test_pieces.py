@@ -42,6 +42,26 @@ def noise(samples: int, channels: int = 2, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
+    ("rate", "played"),
+    [(2000, 8000), (65_537, 65_530), (88_201, 88_200), (192_000, 192_000), (768_000, 192_000)],
+)
+def test_songs_of_rates_that_no_browser_plays_get_one_that_all_do(
+    tmp_path: Path, rate: int, played: int
+) -> None:
+    wave = np.sin(2 * np.pi * 100 * np.arange(rate // 2) / rate) / 2
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_song(Song("s", {"": {"a": tmp_path / "a.wav"}}), out, "key")
+    assert value(out / "song.js")["sampleRate"] == played
+    expected = np.sin(2 * np.pi * 100 * np.arange(round(rate // 2 * played / rate)) / played) / 2
+    found = sound(out, 0)[:, 0]
+    assert len(found) == len(expected)
+    middle = slice(len(expected) // 4, -len(expected) // 4)
+    np.testing.assert_allclose(found[middle], expected[middle], atol=1e-3)
+
+
+@pytest.mark.parametrize(
     ("suffix", "subtype"),
     [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16")],
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.listen.browser import RECORDER, chromium, complaints, requests
+from tests.listen.browser import CONTRASTS, RECORDER, chromium, complaints, requests
 from unetsep.listen import pieces
 from unetsep.listen.page import write_page
 from unetsep.listen.songs import Song, find_songs
@@ -330,7 +330,7 @@ def test_a_model_that_ends_a_piece_earlier_is_silent_to_the_end(
     for place in (len(short) + 100, 2 * PIECE * RATE + 100):
         run(driver, f"engine.seek({place})")
         wait(driver, "!unetsepPlayer.engine.playing")
-        assert driver.find_element("css selector", "#message").text == ""
+        assert driver.find_element("css selector", "#message").text == "The mix is ready."
         silent_from = last_decks(driver)[-1]["place"] + FADE
         assert not heard(driver)[silent_from:].any()
         click(driver, "#play")
@@ -700,6 +700,220 @@ def test_m_mutes_the_stem_in_focus_and_everything_without_one(player: Any) -> No
     run(player, "unetsepPlayer.makeLanes(['vocals', 'drums', 'bass', 'other'])")
     press(player, "m")
     assert run(player, "return [mixer.stem('drums').muted, engine.volume]") == [False, 1]
+
+
+def test_the_focus_stays_on_its_control_when_the_stems_change(driver: Any, tmp_path: Path) -> None:
+    for model, names in (
+        ("l1", ("vocals", "drums", "bass")),
+        ("mse", ("drums", "other", "vocals")),
+    ):
+        write_stems(tmp_path / model / "song", {name: stem(0, 0.5) for name in names})
+    open_page(driver, write_page(tmp_path, find_songs(tmp_path)))
+    focus = "[...document.querySelectorAll('button')].find((b) => (b.ariaLabel ?? b.textContent)"
+    for name, kept in (
+        ("Mute drums", "Mute drums"),
+        ("Karaoke", "Karaoke"),
+        ("Mute bass", "Mute vocals"),  # there is no bass: the first control
+        ("No drums", "No drums"),
+    ):
+        run(driver, "engine.change({model: 0})")
+        run(driver, f"{focus} === '{name}').focus()")
+        press(driver, "c")
+        assert run(driver, "return engine.model") == 1
+        focused = "const {ariaLabel, textContent} = document.activeElement;"
+        assert run(driver, f"{focused} return ariaLabel ?? textContent") == kept
+    assert complaints(driver) == []
+
+
+def test_saving_keeps_the_focus_and_says_when_it_is_done(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    run(player, "$('save').focus()")
+    press(player, Keys.ENTER)
+    wait(player, "$('message').textContent === 'The mix is ready.'")
+    assert run(player, "return document.activeElement.id") == "save"
+    assert run(player, "return $('save').ariaDisabled") is None
+
+
+@pytest.mark.parametrize("end", ["Math.round(engine.frame)", "Math.round(engine.frame) + 500"])
+def test_a_loop_whose_end_is_heard_right_now_begins_again(player: Any, end: str) -> None:
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {RATE}")
+    loop = run(player, f"unetsepPlayer.setLoop({{start: 0, end: {end}}}); return engine.loop")
+    time.sleep(0.5)
+    place = frame(player)
+    run(player, "engine.pause()")
+    assert loop["end"] > RATE
+    assert 0 < place < loop["end"]
+    assert run(player, "return engine.looping")
+
+
+def test_dials_that_move_quickly_make_no_more_stretchers_than_are_used(player: Any) -> None:
+    click(player, "#play")
+    wait(player, "unetsepPlayer.engine.deck")
+    run(player, "for (let i = 0; i < 20; i++) engine.change({ speed: 0.5 + i / 20 })")
+    wait(player, "unetsepPlayer.engine.deck?.speed === 1.45")
+    run(player, "for (let i = 0; i < 20; i++) engine.change({ semitones: i - 10 })")
+    wait(player, "unetsepPlayer.engine.deck?.stretcher && !unetsepPlayer.engine.creating")
+    time.sleep(0.3)
+    assert run(player, "return engine.stretchers.length") <= 2
+    run(player, "engine.pause()")
+
+
+def test_a_drag_that_the_browser_takes_over_leaves_no_loop(player: Any) -> None:
+    box = player.find_element("css selector", ".view").rect
+    y = box["y"] + box["height"] / 2
+    touch = "Input.dispatchTouchEvent"
+    player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        for kind, x in (("touchStart", 100), ("touchMove", 150), ("touchMove", 300)):
+            points = [{"x": box["x"] + x, "y": y}]
+            player.execute_cdp_cmd(touch, {"type": kind, "touchPoints": points})
+        drawn = "return document.documentElement.style.getPropertyValue('--loop-end')"
+        assert float(run(player, drawn)) > 0
+        player.execute_cdp_cmd(touch, {"type": "touchCancel", "touchPoints": []})
+        wait(player, "document.documentElement.style.getPropertyValue('--loop-end') === '0'")
+    finally:
+        player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert run(player, "return engine.loop") is None
+
+
+TYPE = """
+const [key, code, repeat = false] = arguments;
+const options = { key, code, repeat, bubbles: true, cancelable: true };
+document.body.dispatchEvent(new KeyboardEvent("keydown", options));
+"""
+
+
+def test_keys_work_on_other_alphabets_number_pads_and_held_down(player: Any) -> None:
+    run(player, f"engine.seek({2 * RATE})")
+    player.execute_script(TYPE, "д", "KeyL")
+    assert run(player, "return engine.loop.start") == 2 * RATE
+    player.execute_script(TYPE, "ArrowRight", "Numpad6")
+    assert frame(player) == 7 * RATE
+    player.execute_script(TYPE, "ъ", "BracketRight")
+    assert run(player, "return engine.loop") == {"start": 2 * RATE, "end": 7 * RATE}
+    assert run(player, "return mixer.gain('vocals')") == 1
+    player.execute_script(TYPE, "2", "Numpad2")
+    assert run(player, "return mixer.gain('vocals')") == 0
+    for repeat in (False, True, True):
+        player.execute_script(TYPE, "m", "KeyM", repeat)
+    assert run(player, "return engine.volume") == 0
+    player.execute_script(TYPE, "ArrowUp", "ArrowUp", True)
+    assert run(player, "return engine.volume") == pytest.approx(0.05)
+
+
+def test_karaoke_leaves_out_the_vocals_alone(driver: Any, tmp_path: Path) -> None:
+    names = ("vocals", "no vocals", "No_vocals 2")
+    write_stems(tmp_path / "song", {name: stem(0, 0.5) for name in names})
+    song = Song("song", {"": {name: find(tmp_path / "song", name) for name in names}})
+    open_page(driver, write_page(tmp_path, [song]))
+    click(driver, "#presets button:nth-child(2)")
+    assert [run(driver, f"return mixer.gain('{name}')") for name in names] == [0, 1, 1]
+
+
+def test_a_song_whose_file_is_missing_says_so_and_has_no_controls(
+    driver: Any, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    write_stems(tmp_path / "song", {"vocals": stem(0, 0.5)})
+    page = write_page(tmp_path, find_songs(tmp_path))
+    for script in page.parent.glob("player-data/*/song.js"):
+        script.unlink()
+    driver.get(page.as_uri())
+    wait(driver, "$('message').textContent.includes('unetsep listen')")
+    assert driver.execute_script("return $('transport').inert")
+    said = driver.find_element("css selector", "#message").text
+    press(driver, Keys.SPACE, "l", Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
+    assert driver.find_element("css selector", "#message").text == said
+    assert [text for text in complaints(driver) if "ERR_FILE_NOT_FOUND" not in text] == []
+
+
+@contextlib.contextmanager
+def screen(driver: Any, width: int, height: int, **features: str) -> Iterator[None]:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    try:
+        time.sleep(0.2)
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A song of ten models and fourteen stems, one of which has a long name."""
+    folder = tmp_path_factory.mktemp("crowded")
+    names = [*(f"part {number}" for number in range(13)), "x" * 180]
+    for model in range(10):
+        write_stems(folder / f"model-{model}" / "song", {name: stem(0, 0.2) for name in names})
+    return write_page(folder, find_songs(folder))
+
+
+def test_many_models_and_long_names_leave_the_screen_as_wide_as_it_is(
+    driver: Any, crowded: Path
+) -> None:
+    for width, height in ((1280, 900), (390, 844)):
+        with screen(driver, width, height):
+            open_page(driver, crowded)
+            assert run(driver, "return document.documentElement.scrollWidth") == width
+            bottom = run(driver, "return $('play').getBoundingClientRect().bottom")
+            assert bottom < height
+    assert complaints(driver) == []
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (390, 844), (320, 256)])
+def test_what_has_the_focus_is_not_under_the_transport(
+    driver: Any, crowded: Path, size: tuple[int, int]
+) -> None:
+    with screen(driver, *size):
+        open_page(driver, crowded)
+        hidden = run(
+            driver,
+            """
+            const names = [];
+            for (const control of document.querySelectorAll("main button, main input")) {
+              control.focus();
+              const box = control.getBoundingClientRect();
+              const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+              const covered = document.elementFromPoint(x, y)?.closest(".transport");
+              if (covered || box.top > innerHeight) names.push(control.outerHTML);
+            }
+            return names;
+            """,
+        )
+    assert hidden == []
+
+
+def test_states_can_be_seen_in_colours_of_the_user_and_read_in_ours(player: Any) -> None:
+    click(player, ".lane:nth-child(1) .mute")
+    for number in range(1, 5):
+        click(player, f".lane:nth-child({number}) .solo")
+    for scheme in ("light", "dark"):
+        with screen(player, 1280, 900, prefers_color_scheme=scheme):
+            contrasts = player.execute_script(CONTRASTS)
+            assert len(contrasts) > 20
+            assert [each for each in contrasts if each[1] < 4.5] == [], scheme
+    look = "const {backgroundColor, color} = getComputedStyle(document.querySelector('%s'));"
+    look += "return [backgroundColor, color]"
+    with screen(player, 1280, 900, forced_colors="active"):
+        pressed = run(player, look % ".lane:nth-child(1) .mute")
+        assert pressed[0] != pressed[1]
+        assert pressed != run(player, look % ".lane:nth-child(2) .mute")
+        chosen = run(player, look % "#models input:checked + span")
+        assert chosen != run(player, look % "#models input:not(:checked) + span")
+        line = run(player, "return getComputedStyle($('volume')).backgroundImage")
+        assert line.startswith("linear-gradient")
+
+
+def test_only_messages_are_told_by_themselves(player: Any) -> None:
+    live = "output, progress, [aria-live], [role=status], [role=alert], [role=log], [role=timer]"
+    ids = f"return [...document.querySelectorAll('{live}')].map((element) => element.id)"
+    assert run(player, ids) == ["message"]
 
 
 def test_the_play_button_says_what_it_does_and_is_not_pressed_as_well(player: Any) -> None:

@@ -29,6 +29,8 @@ PIECE_SECONDS = 10
 # Decoded, four bytes for each sample of all stems. The player holds up to four pieces (now and
 # next, of two models while it switches) and keeps as many decoded as fit into 40 MB.
 PIECE_BYTES = 24_000_000
+BROWSER_RATES = (8000, 192_000)  # Hz, from the lowest to the highest that all of them play
+FLAC_EXACT_RATES = 1 << 16  # Hz: from here on it counts in tens
 COLOURS = {
     "vocals": (224, 90, 71),
     "drums": (214, 153, 32),
@@ -185,9 +187,16 @@ def common_format(song: Song) -> tuple[int, int, int]:
         with AudioReader(path) as reader:
             info = reader.info
             infos.append((info.sample_rate, info.channels, (info.frames or 0) / info.sample_rate))
-    rate = max(rate for rate, _, _ in infos)
+    rate = _playable(max(rate for rate, _, _ in infos))
     channels = min(2, max(channels for _, channels, _ in infos))
     return rate, channels, round(rate * max(seconds for _, _, seconds in infos))
+
+
+def _playable(sample_rate: int) -> int:
+    """The nearest rate that FLAC can name and browsers play."""
+    low, high = BROWSER_RATES
+    rate = min(max(sample_rate, low), high)
+    return rate if rate < FLAC_EXACT_RATES else rate - rate % 10
 
 
 def aligned(readers: Sequence[StemReader], samples: int) -> Iterator[list[Signal]]:

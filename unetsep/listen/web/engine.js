@@ -96,8 +96,10 @@ class Engine extends EventTarget {
     this.playing = false;
     this.place = 0; // frame, while nothing plays or the place changes
     this.seeking = false; // whether the next deck begins at the place, not where this one is
+    this.confined = false; // whether the next deck must not be behind the loop
     this.deck = null;
     this.stretchers = [];
+    this.creating = null; // a stretcher that is being made
     this.changes = 0;
     this.margin = MARGIN;
   }
@@ -154,6 +156,7 @@ class Engine extends EventTarget {
   async change(settings, place = null) {
     Object.assign(this, settings);
     if (place !== null) Object.assign(this, { place, seeking: true });
+    else if (this.loop !== null && this.frame < this.loop.end) this.confined = true;
     this.tell();
     if (!this.playing) return;
     const change = ++this.changes;
@@ -179,10 +182,14 @@ class Engine extends EventTarget {
     const heard = Math.ceil(earliest * context.sampleRate) / context.sampleRate;
     const before = this.deck;
     const going = before !== null && !this.seeking;
-    const from = going ? Math.round(before.frameAt(heard)) : this.place;
+    const loop = this.looping ? this.loop : null;
+    let from = going ? Math.round(before.frameAt(heard)) : this.place;
+    // The loop's end may pass between the decision for it and its deck.
+    if (going && this.confined && loop !== null && from >= loop.end)
+      from = loop.start + ((from - loop.end) % (loop.end - loop.start));
+    this.confined = false;
     stretcher?.use(semitones - 12 * Math.log2(speed));
     const route = { context, pieces, mixer, stretcher, output: this.master };
-    const loop = this.looping ? this.loop : null;
     const deck = new Deck(route, { model, from, loop, speed }, heard);
     this.deck = deck;
     this.seeking = false;
@@ -193,11 +200,16 @@ class Engine extends EventTarget {
   /** Speed is had by playing faster, and the pitch put right behind the mixer. */
   async freeStretcher(speed, semitones) {
     if (speed === 1 && semitones === 0) return null;
-    let stretcher = this.stretchers.find((one) => !one.used);
-    if (!stretcher) {
-      stretcher = await Stretcher.create(this.context);
-      this.stretchers.push(stretcher);
-    }
+    const free = this.stretchers.find((one) => !one.used);
+    if (free) return free;
+    // Changes that come meanwhile wait for the same one, which the last of them takes.
+    this.creating ??= this.createStretcher().finally(() => (this.creating = null));
+    return this.creating;
+  }
+
+  async createStretcher() {
+    const stretcher = await Stretcher.create(this.context);
+    this.stretchers.push(stretcher);
     return stretcher;
   }
 

@@ -40,12 +40,21 @@ function pale(colour) {
   return `rgb(${mixed.join(" ")})`;
 }
 
+/** Black or white, whichever is easier to read on a colour, by the contrast of WCAG 2. */
+function inkOn(colour) {
+  const [r, g, b] = [1, 3, 5]
+    .map((at) => parseInt(colour.slice(at, at + 2), 16) / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  const luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return (luminance + 0.05) ** 2 > 0.05 * 1.05 ? "#000000" : "#ffffff";
+}
+
 class Lane {
   /**
    * @param {string} name of the stem
    * @param {number} number its key
    * @param {Mixer} mixer what the controls change
-   * @param {object} actions mixed(), seek(share), loop(share, share)
+   * @param {object} actions mixed(), seek(share), drag(share, share), loop(share, share), cancel()
    */
   constructor(name, number, mixer, actions) {
     Object.assign(this, { name, mixer, actions });
@@ -122,13 +131,17 @@ class Lane {
       else this.actions.seek(share(event));
       from = null;
     });
-    this.view.addEventListener("pointercancel", () => (from = null));
+    this.view.addEventListener("pointercancel", () => {
+      from = null;
+      this.actions.cancel();
+    });
   }
 
   /** Show a model's version of the stem. */
   show(stem, path, duration) {
     this.step = null;
     this.element.style.setProperty("--stem", stem.colour);
+    this.element.style.setProperty("--on-stem", inkOn(stem.colour));
     this.picture.src = `${path}/${stem.picture}`;
     const peaks = Float32Array.from(bytesOf(stem.peaks), (byte) => byte / 255);
     this.surfer ??= WaveSurfer.create({

@@ -11,6 +11,25 @@ function clock(seconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
+/** The letter on a key; where the keyboard writes no Latin ones, the one at that place. */
+function letterOf(key, code) {
+  if (key.length !== 1) return key;
+  const brackets = { BracketLeft: "[", BracketRight: "]" };
+  const latin = brackets[code] ?? code.replace("Key", "");
+  return (key > "\x7f" ? latin : key).toLowerCase();
+}
+
+/** Make a part of the page anew; the focus stays on the control of the same name. */
+function keepFocus(part, remake) {
+  const name = (control) => control.getAttribute("aria-label") ?? control.textContent;
+  const { activeElement } = document;
+  const focused = part.contains(activeElement) ? name(activeElement) : null;
+  remake();
+  if (focused === null) return;
+  const controls = [...part.querySelectorAll("button, input")];
+  (controls.find((control) => name(control) === focused) ?? controls[0]).focus();
+}
+
 class Page {
   constructor() {
     this.mixer = new Mixer();
@@ -67,6 +86,7 @@ class Page {
 
   show(index, name, song) {
     this.say("");
+    $("transport").inert = false;
     this.model = null;
     this.song = song;
     $("title").textContent = name;
@@ -104,12 +124,13 @@ class Page {
     const { stems } = this.song.models[this.engine.model];
     const names = stems.map((stem) => stem.name);
     const old = this.lanes.map((lane) => lane.name);
-    if (names.join("\n") !== old.join("\n")) this.makeLanes(names);
+    if (names.join("\n") !== old.join("\n")) keepFocus($("lanes"), () => this.makeLanes(names));
     stems.forEach((stem, i) => this.lanes[i].show(stem, this.path, this.engine.duration));
     this.model = this.engine.model;
     this.drawn = null; // the place is drawn anew
     const khz = this.song.sampleRate / 1000;
-    $("facts").textContent = `${stems.length} stems · ${clock(this.engine.duration)} · ${khz} kHz`;
+    const count = stems.length === 1 ? "1 stem" : `${stems.length} stems`;
+    $("facts").textContent = `${count} · ${clock(this.engine.duration)} · ${khz} kHz`;
   }
 
   makeLanes(names) {
@@ -120,16 +141,17 @@ class Page {
       seek: (share) => this.engine.seek(share * this.song.length),
       drag: (one, other) => this.drawLoop(this.span(one, other)),
       loop: (one, other) => this.setLoop(this.span(one, other)),
+      cancel: () => this.drawLoop(this.engine.loop),
     };
     this.lanes = names.map((name, i) => new Lane(name, i + 1, this.mixer, actions));
     this.focused = null;
     $("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
-    this.makePresets(names);
+    keepFocus($("presets"), () => this.makePresets(names));
   }
 
   makePresets(names) {
     const vocals = names.filter(
-      (name) => /vocal|voice/i.test(name) && !/^no_|instrument/i.test(name),
+      (name) => /vocal|voice/i.test(name) && !/^no[_ ]|instrument/i.test(name),
     );
     const presets = [["All", []]];
     if (vocals.length && names.length > 1) presets.push(["Karaoke", vocals]);
@@ -225,7 +247,7 @@ class Page {
     setRange($("volume"), 100 * volume);
     $("pitch").setAttribute("aria-valuetext", `${semitones} semitones`);
     for (const id of ["speed", "volume"])
-      $(id).setAttribute("aria-valuetext", $(`${id}-value`).value);
+      $(id).setAttribute("aria-valuetext", $(`${id}-value`).textContent);
   }
 
   /** Once per picture of the screen: the place. Changing styles of the root would cost more. */
@@ -300,7 +322,8 @@ class Page {
     if (!action || (onButton && event.key === " ") || (onInput && event.key.startsWith("Arrow")))
       return;
     event.preventDefault();
-    action();
+    // Who holds a key down does not want to switch something on and off.
+    if (!event.repeat || event.key.startsWith("Arrow")) action();
   }
 
   /** What a key does, or undefined; on the slider of the position all arrows seek. */
@@ -310,7 +333,8 @@ class Page {
     const back = () => engine.seek(engine.frame - step);
     const on = () => engine.seek(engine.frame + step);
     const louder = (by) => engine.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
-    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(code);
+    // Without its lock the number pad has arrows, and with shift the digits above are others.
+    const digit = /^Digit([1-9])$/.exec(code) ?? /^([1-9])$/.exec(key);
     if (digit) return () => this.lanes[digit[1] - 1]?.toggle(shiftKey ? "muted" : "solo");
     return {
       " ": () => this.togglePlay(),
@@ -323,7 +347,7 @@ class Page {
       "[": () => this.edgeLoop("start"),
       "]": () => this.edgeLoop("end"),
       c: () => engine.change({ model: (engine.model + 1) % this.song.models.length }),
-    }[key.length === 1 ? key.toLowerCase() : key];
+    }[letterOf(key, code)];
   }
 
   mute() {
@@ -333,7 +357,9 @@ class Page {
   }
 
   async save() {
-    $("save").disabled = true;
+    if (this.saving) return;
+    this.saving = true;
+    $("save").setAttribute("aria-disabled", "true"); // not disabled, which would lose the focus
     // What is saved is what is open now: another song may be when the mix is ready.
     const name = `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`;
     try {
@@ -344,11 +370,12 @@ class Page {
       link.href = URL.createObjectURL(wav);
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-      this.say("");
+      this.say("The mix is ready.");
     } catch (error) {
       this.say(error.message);
     } finally {
-      $("save").disabled = false;
+      this.saving = false;
+      $("save").removeAttribute("aria-disabled");
     }
   }
 

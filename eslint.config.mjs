@@ -9,7 +9,7 @@ const shared = `
 const names = `${browser} ${shared}`.trim().split(/\s+/);
 // The app's page has one script.
 const ofApp = `
-  Error FormData XMLHttpRequest console crypto document fetch localStorage clearTimeout setTimeout window`;
+  Error FormData XMLHttpRequest console crypto document fetch history localStorage clearTimeout setTimeout window`;
 const rules = {
   eqeqeq: "error",
   "no-const-assign": "error",

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from tests.app.serving import Served, serving, until
-from tests.listen.browser import chromium, complaints, requests
+from tests.listen.browser import CONTRASTS, chromium, complaints, requests
 from tests.signals import music
 from unetsep.app.jobs import SeparationJob
 from unetsep.app.server import AppSettings, Handlers
@@ -31,27 +31,17 @@ for (const kind of ["dragover", "drop"])
     new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true }),
   );
 """
+# What screen readers are told from here on.
+ANNOUNCED = """
+window.announced = [];
+const { announce } = unetsepApp;
+unetsepApp.announce = (text) => {
+  window.announced.push(text);
+  announce.call(unetsepApp, text);
+};
+"""
 MISTAKE = "The app made a mistake: its log says more."
 GONE = "It was removed meanwhile, or the app was started again. Add the song once more."
-# Light and dark text on its ground, by WCAG 2: 4.5 is the least for text of this size.
-CONTRASTS = """
-const level = (colour) => {
-  const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
-  const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-};
-const ground = (element) => {
-  const colour = getComputedStyle(element).backgroundColor;
-  if (colour.startsWith("rgb(")) return colour; // not one that shows what is behind it
-  return ground(element.parentElement);
-};
-return [...document.querySelectorAll("h1, h2, h3, p, a, label, button, select")]
-  .filter((element) => element.offsetParent && element.textContent.trim())
-  .map((element) => {
-    const [one, two] = [level(getComputedStyle(element).color), level(ground(element))];
-    return [element.textContent, (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05)];
-  });
-"""
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +110,10 @@ def press(driver: Any, *keys: str) -> None:
     from selenium.webdriver import ActionChains
 
     ActionChains(driver).send_keys(*keys).perform()
+
+
+def announced(driver: Any) -> list[str]:
+    return list(driver.execute_script("return announced"))
 
 
 def focused(driver: Any) -> str:
@@ -199,11 +193,17 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     words = page.find_element("id", "parts-words").text
     assert words == "Two files: the voices, and the music for karaoke."
     tab_to(page, "Choose songs")
+    page.execute_script(ANNOUNCED)
     empty = tmp_path / "empty.mp3"
     empty.touch()
     page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
     until(lambda: states(page).get("My tune") == "Ready")
     assert states(page)["empty.mp3"] == "The file is empty."
+    assert announced(page)[-3:] == [
+        "empty.mp3: The file is empty.",
+        "1 song was added. Not added: empty.mp3.",
+        "My tune is ready.",
+    ]
     (job,) = app.queue._jobs.values()
     assert job.choice.passes == 2
     check_look(page)
@@ -247,6 +247,7 @@ def test_the_songs_of_another_tab_are_not_forgotten(
     page.refresh()
     until(lambda: page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]")
     assert states(page) == {}
+    assert message(page) == "1 song was removed meanwhile, or the app was started again."
 
 
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
@@ -365,3 +366,32 @@ def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
     until(lambda: states(page) == {"A _b_long one": GONE})
     page.find_element("xpath", "//button[text()='Remove']").click()
     until(lambda: not states(page))
+
+
+def test_the_browser_goes_back_from_the_player_to_the_songs(
+    page: Any, app: Served, songs: list[Path]
+) -> None:
+    def is_open() -> bool:
+        return bool(page.find_element("id", "player").is_displayed())
+
+    before = page.current_url
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    steps = page.execute_script("return history.length")
+    for close in ("back", "close", "escape", "back"):
+        page.find_element("css selector", ".song .first").click()
+        until(is_open)
+        until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
+        if close == "back":
+            page.back()
+        elif close == "close":
+            page.find_element("id", "close").click()
+        else:
+            press(page, "\ue00c")
+        until(lambda: not is_open())
+        until(lambda: page.execute_script("return history.state") is None)
+        assert page.current_url == before
+        assert states(page) == {"My tune": "Ready"}
+    assert page.execute_script("return history.length") <= steps + 1
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue._jobs)

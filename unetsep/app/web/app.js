@@ -4,6 +4,7 @@
 const $ = (id) => document.getElementById(id);
 const KEY = "unetsep-jobs"; // names of this browser's jobs: the server lists them to nobody
 const PERIOD = 1000; // ms between two looks at the jobs
+const PLAYER = "player"; // the state of the browser's history while it is open
 const SLICE = 100; // jobs that are asked for at a time
 const GONE = "It was removed meanwhile, or the app was started again. Add the song once more.";
 const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
@@ -39,6 +40,7 @@ function spanWords(seconds) {
   return `${Math.max(1, Math.round(seconds / 60))} minutes`;
 }
 
+const songWords = (count) => (count === 1 ? "1 song was" : `${count} songs were`);
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
@@ -313,9 +315,13 @@ class App {
       });
     $("close").addEventListener("click", () => $("player").close());
     $("player").addEventListener("close", () => {
-      $("frame").src = "about:blank";
+      this.showPlayer("about:blank");
       this.listened?.focus();
+      if (history.state === PLAYER) history.back();
     });
+    // To open the player is a step that the browser's button takes back.
+    if (history.state === PLAYER) history.replaceState(null, ""); // of before it was loaded again
+    window.addEventListener("popstate", () => $("player").close());
     // Keys that are pressed in the player do not reach this page by themselves.
     $("frame").addEventListener("load", () => {
       const inner = $("frame").contentWindow;
@@ -345,20 +351,30 @@ class App {
       format: $("format").value,
       player: "true",
     };
+    const refused = [];
     for (const [index, file] of [...files].entries()) {
       const row = this.addRow(file.name);
       const most = this.choices.limits.upload_bytes;
-      if (entries[index]?.isDirectory) row.fail("A folder: drop the songs that are in it.");
-      else if (file.size > most) row.fail(`Larger than ${Math.round(most / 1e6)} MB.`);
-      else if (!file.size) row.fail("The file is empty.");
-      else {
+      let trouble = null;
+      if (entries[index]?.isDirectory) trouble = "A folder: drop the songs that are in it.";
+      else if (file.size > most) trouble = `Larger than ${Math.round(most / 1e6)} MB.`;
+      else if (!file.size) trouble = "The file is empty.";
+      if (trouble) {
+        row.fail(trouble);
+        refused.push(file.name);
+      } else {
         row.say("Waiting to be sent", 0);
         this.toSend.push({ row, file, fields });
       }
     }
-    const { length } = files;
-    this.announce(length === 1 ? `${files[0].name} was added.` : `${length} songs were added.`);
+    if (files.length > 1 || !refused.length) this.announceAdded(files, refused);
     this.sendAll();
+  }
+
+  announceAdded(files, refused) {
+    const count = files.length - refused.length;
+    const added = files.length === 1 ? `${files[0].name} was added.` : `${songWords(count)} added.`;
+    this.announce(refused.length ? `${added} Not added: ${refused.join(", ")}.` : added);
   }
 
   addRow(name) {
@@ -452,7 +468,10 @@ class App {
       return;
     }
     for (const job of jobs) this.addRow(job.name).show(job);
-    this.announce("");
+    const gone = ids.length - jobs.length;
+    this.announce(
+      gone ? `${songWords(gone)} removed meanwhile, or the app was started again.` : "",
+    );
     this.save(ids.filter((id) => !jobs.some((job) => job.id === id)));
     this.poll();
   }
@@ -523,8 +542,14 @@ class App {
   async listen(row) {
     this.listened = document.activeElement;
     if (!(await this.check(row))) return;
-    $("frame").src = row.job.player.slice(1);
+    this.showPlayer(row.job.player.slice(1));
+    history.pushState(PLAYER, "");
     $("player").showModal();
+  }
+
+  /** As the address of a frame, it would be a step of the browser's history. */
+  showPlayer(url) {
+    $("frame").contentWindow.location.replace(url);
   }
 }
 

@@ -33,3 +33,13 @@ def execute(name: str, *arguments: str | Path) -> bytes:
         pytest.skip(message)
     command = [name, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def script(folder: Path, text: str) -> str:
+    """A program that stands in for ffmpeg."""
+    if os.name == "nt":
+        pytest.skip("needs a shell")
+    path = folder / "ffmpeg"
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return str(path)

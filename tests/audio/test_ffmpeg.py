@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import soundfile
 import unetsep.audio.ffmpeg
 import unetsep.audio.reader
 from tests.audio.test_reader import read
+from tests.programs import script
 from tests.signals import RATE, music
 from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
 from unetsep.audio.reader import AudioReader
@@ -215,15 +215,6 @@ def test_a_sound_of_a_few_milliseconds_has_a_length_that_is_unknown(tmp_path, ne
     soundfile.write(tmp_path / "a.wav", np.full((samples, 2), 0.1), RATE)
     path = convert(need_ffmpeg, tmp_path / "a.wav", "a.m4a", "-c:a", "alac")
     assert read(path).shape == (2, samples)
-
-
-def script(folder: Path, text: str) -> str:
-    if os.name == "nt":
-        pytest.skip("needs a shell")
-    path = folder / "ffmpeg"
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(0o755)
-    return str(path)
 
 
 @pytest.mark.parametrize("text", ["exec sleep 60", 'case "$*" in *pipe:1*) exec sleep 60;; esac'])

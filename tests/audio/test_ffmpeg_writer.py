@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.programs import execute
+from tests.programs import execute, script
 from tests.signals import RATE, music
 from unetsep.audio import ffmpeg_writer
 from unetsep.audio.decoder import AudioInfo
@@ -99,6 +99,42 @@ def test_what_ffmpeg_says_is_passed_on(tmp_path):
     with pytest.raises(AudioError, match="No such file or directory"):
         list(map(writer.write, blocks))
     writer.close()
+
+
+# What version 5 does where the disk is full by the end, without -xerror.
+CUT_SHORT = r"""cat > /dev/null
+for path; do :; done
+{
+  printf '\000\000\000\020ftypM4A \000\000\000\000\000\000\000\010free'
+  printf '\000\000\000\000mdatsound'
+} > "${path#file:}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("complaint", "message"),
+    [("No space left on device", "No space left on device; make room"), ("", "it ended with 0")],
+)
+@pytest.mark.parametrize("container", ["m4a", "stem.mp4"])
+def test_a_file_that_ffmpeg_leaves_cut_short_is_an_error_whatever_it_ends_with(
+    tmp_path, monkeypatch, four_stems, container, complaint, message
+):
+    fake = script(tmp_path, CUT_SHORT + f'echo "{complaint}" >&2')
+    monkeypatch.setattr(ffmpeg_writer, "find_ffmpeg", lambda: fake)
+    info, out = AudioInfo(RATE, 2, None, "16"), tmp_path / "out"
+    paths = [out / ("a" if container == "stem.mp4" else name) for name in STEMS]
+    with StemFiles(paths, OutputFormat(container, None), info, names=STEMS) as files:
+        files.write(four_stems)
+        with pytest.raises(AudioError, match=message):
+            files.commit()
+    assert not out.exists()
+
+
+def test_a_box_of_unknown_size_is_the_last(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(struct.pack(">I4sI4s", 8, b"moov", 0, b"mdat") + bytes(100))
+    assert not ffmpeg_writer.is_complete(tmp_path / "a.mp4")
+    (tmp_path / "a.mp4").write_bytes(struct.pack(">I4sI4s", 8, b"mdat", 8, b"moov"))
+    assert ffmpeg_writer.is_complete(tmp_path / "a.mp4")
 
 
 def write_stems(path: Path, stems: np.ndarray, tags: Tags | None = None) -> float:

@@ -69,10 +69,12 @@ class Encoding:
         ffmpeg = find_ffmpeg()
         if ffmpeg is None:
             raise AudioError(f"writing {path.name} needs ffmpeg, which is not installed any more")
-        self._folder = path.parent
+        self._path = path
         # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
         self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
-        command = [ffmpeg, "-v", "error", "-nostdin", "-y", *arguments, *EXACT, "-f", "mp4"]
+        # Up to version 5 it takes what it cannot write at the end for no failure, but for xerror.
+        options = ["-v", "error", "-xerror", "-nostdin", "-y"]
+        command = [ffmpeg, *options, *arguments, *EXACT, "-f", "mp4"]
         self.process = subprocess.Popen(
             [*command, f"file:{path}"],
             stdin=subprocess.PIPE,
@@ -107,7 +109,7 @@ class Encoding:
         finally:
             self.process.kill()
             self.process.wait()
-        if self.process.returncode != 0:
+        if self.process.returncode != 0 or not is_complete(self._path):
             raise self.failure()
         self._complaints.close()
 
@@ -124,7 +126,7 @@ class Encoding:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # The first line is the cause; since version 6 of ffmpeg others follow it.
         said = text.splitlines()[0] if text else f"it ended with {self.process.returncode}"
-        return AudioError(f"writing to {self._folder} failed: ffmpeg says {said!r}")
+        return AudioError(f"writing to {self._path.parent} failed: ffmpeg says {said!r}")
 
 
 class FfmpegWriter:
@@ -263,9 +265,8 @@ def add_stem_box(path: Path, labels: Sequence[str]) -> None:
     content = {"mastering_dsp": MASTERING, "version": 1, "stems": stems}
     stem = _box(b"stem", json.dumps(content, separators=(",", ":")).encode("ascii"))
     with path.open("r+b") as file:
-        boxes = dict(_boxes(file))
-        at, size = boxes[b"moov"]
-        assert at + size == path.stat().st_size, "moov must be last: nothing behind it may move"
+        name, at, size = _boxes(file)[-1]
+        assert name == b"moov", "moov must be last: nothing behind it may move"
         file.seek(at + 8)
         inner = file.read(size - 8)
         file.seek(at)
@@ -284,14 +285,24 @@ def _with_stem(inner: bytes, stem: bytes) -> bytes:
     return inner + _box(b"udta", stem)
 
 
-def _boxes(file: IO[bytes]) -> list[tuple[bytes, tuple[int, int]]]:
-    """Name, place and size of the boxes on the top floor."""
+def is_complete(path: Path) -> bool:
+    """Whether an mp4 file has all of its sound, and the box that describes it."""
+    with path.open("rb") as file:
+        boxes = _boxes(file)
+    end = sum(size for _, _, size in boxes)
+    return end == path.stat().st_size and {b"mdat", b"moov"} <= {name for name, _, _ in boxes}
+
+
+def _boxes(file: IO[bytes]) -> list[tuple[bytes, int, int]]:
+    """Name, place and size of the boxes on the top floor, up to one whose size is yet unknown."""
     found, at = [], 0
     while len(head := file.read(8)) == 8:
         size, name = struct.unpack(">I4s", head)
         if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-        found.append((name, (at, size)))
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8:
+            break
+        found.append((name, at, size))
         at += size
         file.seek(at)
     return found

@@ -305,8 +305,27 @@ def test_a_file_object_may_have_a_suffix_that_no_file_system_takes(
     song: Path, tiny_separator: Separator
 ) -> None:
     file = Named(song.read_bytes())
-    file.name = "a." + 300 * "b"
-    assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
+    for suffix in (300 * "b", "w\0v"):
+        file.seek(0)
+        file.name = f"a.{suffix}"
+        assert unetsep.separate(file, model=tiny_separator).sample_rate == 44_100
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "\0"])
+def test_a_file_object_whose_name_is_none_has_that_of_arrays(
+    song: Path, tmp_path: Path, tiny_separator: Separator, name: str
+) -> None:
+    file = Named(song.read_bytes())
+    file.name = name
+    report = unetsep.separate_to_files(file, tmp_path, model=tiny_separator)
+    assert report.stems["bass"] == tmp_path / "audio" / "bass.wav"
+
+
+def test_a_path_that_no_file_can_have_does_not_exist(
+    tmp_path: Path, tiny_separator: Separator
+) -> None:
+    with pytest.raises(unetsep.AudioError, match="does not exist"):
+        unetsep.separate_to_files("nul\0.wav", tmp_path, model=tiny_separator)
 
 
 def test_the_same_array_is_known_again(tmp_path: Path, tiny_separator: Separator) -> None:
@@ -368,6 +387,7 @@ def test_stems_are_never_written_over_the_input(
     ("options", "message"),
     [
         ({"container": "aac"}, "container must be wav, flac, .* or stem.mp4, got 'aac'"),
+        ({"container": ["wav"]}, r"container must be wav, .*, got \['wav'\]"),
         ({"bit_depth": "12"}, "bit_depth must be auto, 8, .* or 64f, got '12'"),
         ({"filename": 5}, "filename must be a template such as"),
         ({"stems": []}, r"stems must name some of .*, got \[\]; leave it out for all"),
@@ -439,6 +459,7 @@ def test_what_is_no_path_is_refused_in_a_sentence(
         {"track": np.int64(1), "bit_depth": np.int64(24), "stems": np.array(["bass", "drums"])},
         {"container": "mp3", "bitrate": np.int64(128_000)},
         {"container": "ogg", "bitrate": np.float64(128_000)},
+        {"tags": np.bool_(False)},
     ],
 )
 def test_numbers_may_be_numpys(

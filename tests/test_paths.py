@@ -109,6 +109,35 @@ def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
     assert clashes[2] is None
 
 
+@pytest.mark.parametrize(
+    ("names", "template", "remedy"),
+    [
+        (("a/x.wav", "a/x.mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
+        (("a/x.wav", "a/y.wav"), "{artist}/{stem}.{ext}", "such as {track}/{stem}.{ext}"),
+        (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both in their place"),
+    ],
+)
+def test_the_way_out_of_a_clash_is_one(tmp_path, names, template, remedy):
+    songs = [Input(tmp_path / name, Path(name).stem) for name in names]
+    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", template, "wav")
+    clashes = find_clashes(songs, targets)
+    assert remedy in clashes[0]
+    if "such as" in remedy:
+        template = remedy.removeprefix("such as ")
+        targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", template, "wav")
+        assert find_clashes(songs, targets) == [None, None]
+
+
+def test_folders_that_are_one_by_a_link_are_one(tmp_path):
+    (tmp_path / "o/a").mkdir(parents=True)
+    (tmp_path / "o/b").symlink_to("a")
+    songs = [Input(tmp_path / name, Path(name).stem) for name in ("a.wav", "b.wav")]
+    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
+    clashes = find_clashes(songs, targets)
+    assert "would both be written to" in clashes[0]
+    assert clashes[0] == clashes[1]
+
+
 def test_urls_that_differ_in_their_query_alone_need_another_folder(tmp_path):
     places = [UrlPath(public_url(f"https://x.org/get?id={number}")) for number in (1, 2)]
     songs = [Input(place, "get") for place in places]

@@ -30,3 +30,12 @@ def test_what_is_unfinished_is_taken_back_once(tmp_path):
     take_back()
     take_back()
     assert list(tmp_path.iterdir()) == [files[1]]
+
+
+def test_the_latest_is_taken_back_first(tmp_path):
+    begun = [tmp_path, *(tmp_path / "/".join("abcdefgh"[:depth]) for depth in range(1, 9))][1:]
+    for folder in begun:
+        folder.mkdir()
+        begin(folder.rmdir)  # which fails as long as there is another one in it
+    take_back()
+    assert list(tmp_path.iterdir()) == []

@@ -333,9 +333,10 @@ def _explain_copying(folder: str) -> Iterator[None]:
 
 
 def _name(audio: object) -> Path:
-    """Name of an open file, if it has one: that of a pipe is a number."""
+    """Name of an open file, if it has one: that of a pipe is a number, of an upload anything."""
     name = getattr(audio, "name", None)
-    return Path(name if isinstance(name, str) else UNNAMED)
+    path = Path(name.replace("\0", "") if isinstance(name, str) else UNNAMED)
+    return path if path.name else Path(UNNAMED)
 
 
 def _named(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:

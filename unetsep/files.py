@@ -73,6 +73,7 @@ class FileOptions:
         check_choices(self.container, self.bit_depth, self.bitrate)
         if self.bitrate is not None:  # numpy's numbers are none in JSON
             object.__setattr__(self, "bitrate", int(self.bitrate))
+        object.__setattr__(self, "tags", bool(self.tags))
         check_template(self.filename)
         chosen = [each is not None for each in (self.without, self.stems, self.two_stems)]
         if self.without is not None and sum(chosen) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 from collections import Counter
@@ -96,7 +97,10 @@ def find_inputs(
 
 def real_path(path: Path) -> Path:
     """The path without links; unlike `Path.resolve` it takes links that lead in circles."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a NUL in the name, by which nothing can be there
+        return path
 
 
 def _in_real_folder(path: Path) -> Path:
@@ -181,6 +185,8 @@ class _Search:
 
     def inputs(self) -> list[Input]:
         """All of them in order: what lies there first, then what is linked."""
+        if self._is_output:
+            self._look_above()
         inputs = self._tree(self._root)
         while self._links:
             link = self._links.pop(0)
@@ -191,6 +197,17 @@ class _Search:
         songs = [file for file in inputs if _in_real_folder(file.path) not in self._stems]
         self.has_stems = len(songs) < len(inputs)
         return songs
+
+    def _look_above(self) -> None:
+        """Note stems in the folder of which records tell that lie above it, in the output."""
+        for folder in real_path(self._root).parents:
+            if not folder.is_relative_to(self._output_dir):
+                return
+            with contextlib.suppress(OSError):
+                self._note_stems(folder, os.listdir(folder))  # noqa: PTH208 (names alone)
+
+    def _note_stems(self, folder: Path, names: Sequence[str]) -> None:
+        self._stems.update(map(_in_real_folder, self._outputs_in(folder, names)))
 
     def _tree(self, top: Path) -> list[Input]:
         """The songs in a folder and all below: its own, then those of each folder in it."""
@@ -220,8 +237,7 @@ class _Search:
             inputs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
             return
         if self._is_output:
-            stems = self._outputs_in(folder, [entry.name for entry in entries])
-            self._stems.update(map(_in_real_folder, stems))
+            self._note_stems(folder, [entry.name for entry in entries])
         folders = []
         for entry in entries:
             if os.path.isdir(entry):  # noqa: PTH112 (no errors)

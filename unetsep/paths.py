@@ -256,7 +256,8 @@ def find_clashes(
         for path in (path for paths in per_model for path in paths):
             if file.error:
                 continue
-            key = _same_file_key(path)
+            # However links lead there, and where it is a link itself, which would be replaced.
+            key = _same_file_key(real_path(path.parent) / path.name)
             if key in originals or _same_file_key(real_path(path)) in originals:
                 clashes[index] = (
                     f"{path} would be written over an input: choose another folder with -o"
@@ -275,7 +276,11 @@ def _way_out(first: Input, second: Input) -> str:
     """How two songs can get stems of their own."""
     if str(first.path) == str(second.path):  # of two URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
-    return "give --filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+    if first.track != second.track:
+        return "give --filename more fields, such as {track}/{stem}.{ext}"
+    if first.path.suffix != second.path.suffix:
+        return "give --filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+    return "name a folder that holds both in their place, or separate each to a folder of its own"
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:

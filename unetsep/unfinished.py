@@ -14,26 +14,27 @@ ENDING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 # What takes back work that has begun: methods of objects that have files of their own.
-_unfinished: set[Callable[[], None]] = set()
+# In the order in which it began.
+_unfinished: dict[Callable[[], None], None] = {}
 
 
 def begin(undo: Callable[[], None]) -> None:
     """Note what takes some work back, until `end`; it may be called more than once."""
-    _unfinished.add(undo)
+    _unfinished[undo] = None
 
 
 def end(undo: Callable[[], None]) -> None:
     """The work is finished, or taken back."""
-    _unfinished.discard(undo)
+    _unfinished.pop(undo, None)
 
 
 def take_back() -> None:
-    """Take all back that is unfinished, before a process ends at once.
+    """Take all back that is unfinished, the latest first, before a process ends at once.
 
     Context managers do so, unless a signal comes just when they have begun to.
     """
     while _unfinished:
-        undo = _unfinished.pop()
+        undo, _ = _unfinished.popitem()
         with contextlib.suppress(OSError):
             undo()
 

@@ -281,6 +281,20 @@ def test_a_cover_whose_kind_is_no_plain_text_is_called_by_its_first_bytes(
     assert read_tags(targets[0]).cover == Cover("image/png", PNG)
 
 
+@pytest.mark.parametrize("mime", ["PNG", "image/PNG", ""])
+def test_a_cover_is_what_its_bytes_say_in_m4a(tagged, tiny_separator, tmp_path, mime):
+    path = tagged("mp3")
+    file = mp3.MP3(path)
+    file.tags.delall("APIC")
+    file.tags.add(id3.APIC(encoding=3, mime=mime, type=3, desc="front", data=PNG))
+    file.save()
+    targets = [tmp_path / stem for stem in tiny_separator.stems]
+    separate_file(path, [tiny_separator], [targets], FileOptions(container="m4a"))
+    assert read_tags(targets[0]).cover == Cover("image/png", PNG)
+    (cover,) = mp4.MP4(targets[0])["covr"]
+    assert cover.imageformat == mp4.MP4Cover.FORMAT_PNG
+
+
 def test_what_does_not_fit_an_atom_becomes_nothing(tagged, tiny_separator, tmp_path):
     path = tagged("mp3")
     file = mp3.MP3(path)

@@ -674,6 +674,9 @@ def test_a_file_that_is_no_log_is_left_alone_before_any_work(run, song, tmp_path
     assert f"{other} is no log, to which lines could be added" in result.stderr
     assert other.read_bytes() == before
     assert not (tmp_path / "out").exists()
+    (tmp_path / "meta.json").write_text('{"title": "x"}\n')
+    result = run("--log", tmp_path / "meta.json", song("a.wav", seconds=0.1))
+    assert "is no log, to which lines could be added" in result.stderr
     (tmp_path / "empty").touch()
     for _ in range(2):
         log = ("--log", tmp_path / "empty", "--overwrite")
@@ -702,6 +705,52 @@ def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
         "worse.wav"
     ]
     assert run("--retry-failed", tmp_path / "in/good.wav", "--json").stdout == ""
+
+
+def test_retry_failed_finds_the_songs_of_folders_and_playlists_that_are_there_by_now(
+    run, song, tmp_path
+):
+    nas, playlist = tmp_path / "nas", tmp_path / "list.m3u"
+    assert run(song("a.wav", seconds=0.1), nas, playlist).exit_code == 1
+    song("nas/deep/b.wav", seconds=0.1), song("c.wav", seconds=0.1)
+    playlist.write_text("c.wav\n")
+    assert run("--retry-failed", nas, "--dry-run").stdout.count("deep/b/") == 4
+    result = run("--retry-failed", "--json")
+    assert result.exit_code == 0
+    assert result.stdout.count('"ok"') == 2
+    assert names(tmp_path / "out") == sorted([*of_song("a"), *of_song("c"), *of_song("deep/b")])
+    result = run("--retry-failed", "--json")
+    assert result.exit_code == 0
+    assert {json.loads(line)["status"] for line in result.stdout.splitlines()} == {"skipped"}
+
+
+def test_pipes_and_devices_stop_no_other_song(run, song, tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    paths = (song("a.wav", seconds=0.1), tmp_path / "pipe.wav", "/dev/zero")
+    for words in ((), ("--filename", "{artist}/{title}-{stem}.{ext}")):
+        result = run(*paths, *words)
+        assert result.exit_code == 1
+        assert "2 of 3 failed" in result.stderr
+        assert result.stderr.count("Error: ") == 2
+    assert len(names(tmp_path / "out")) == 8
+
+
+def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, tmp_path):
+    path = song("a.wav", seconds=0.1)
+    assert run(path, "--filename", "{stem}/{track}.{ext}").exit_code == 0
+    result = run(tmp_path / "out/vocals", "--dry-run")
+    assert result.exit_code == 1
+    assert "holds stems alone" in result.stderr
+
+
+def test_a_file_called_as_standard_input_is_named_with_its_folder(run, song, tmp_path, monkeypatch):
+    song("a.wav", seconds=0.1).rename(tmp_path / "-")
+    monkeypatch.chdir(tmp_path)
+    result = run("./-", "-v")
+    assert result.exit_code == 0
+    (tmp_path / "list").write_text("./-\n")
+    assert run("--files-from", "list", "--overwrite").exit_code == 0
+    assert names(tmp_path / "out") == of_song("-")
 
 
 def test_each_song_that_a_format_cannot_hold_is_named(run, song, tmp_path):
@@ -934,6 +983,33 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     result = run(tmp_path / "in/b.wav", "--dry-run", "-f", "mp3", out="new")
     assert not (tmp_path / "new").exists()
     assert result.stdout.count("\n") == 4
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_what_cannot_be_written_is_told_before_any_work(run, song, tmp_path, options):
+    path = song("a.wav", seconds=0.1)
+    for name, words in {
+        "file": "choose another folder with -o",
+        "link": "choose another folder with -o",
+        "folder": "a folder has the name of a file",
+        "long": "give shorter names with --filename",
+    }.items():
+        out = tmp_path / name
+        out.mkdir()
+        more = ["--overwrite", *options]
+        if name == "file":
+            (out / "a").touch()
+        elif name == "link":
+            (out / "a").symlink_to("nowhere")
+        elif name == "folder":
+            (out / "a/vocals.wav").mkdir(parents=True)
+        else:
+            more += ["--filename", f"{250 * 'x'}/{{stem}}{250 * 'y'}.{{ext}}"]
+        before = sorted(out.rglob("*"))
+        result = run(path, *more, out=name)
+        assert (result.exit_code, result.stdout) == (1, ""), name
+        assert words in result.stderr
+        assert sorted(out.rglob("*")) == before
 
 
 def test_a_song_in_the_place_of_a_list_is_called_so(run, song):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from unetsep.inputs import Input
 from unetsep.library.log import RunLog, failed_lines, failed_songs, find_logs, log_path, read_log
 
 
@@ -30,25 +31,35 @@ def write(path: Path, *lines: dict[str, Any]) -> Path:
     return path
 
 
+def failed(logs: list[Path]) -> list[Input]:
+    """The songs that failed, where no folder did."""
+
+    def search(path: Path) -> list[Input]:
+        raise AssertionError(path)
+
+    return failed_songs(failed_lines(logs), search)
+
+
 def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):
     later = write(tmp_path / "a.jsonl", line("/x", "ok", "3"), line("/y", "error", "4"))
     write(tmp_path / "b.jsonl", line("/x", "error", "1"), line("/y", "ok", "2"))
     both = [later, tmp_path / "b.jsonl"]
     for logs in (both, both[::-1]):
-        (song,) = failed_songs(failed_lines(logs))
+        (song,) = failed(logs)
         assert (str(song.path), song.track) == ("y", "t/y")
 
 
-@pytest.mark.parametrize(("stems", "failed"), [({}, 1), ({"bass": "b.wav"}, 0)])
-def test_a_song_that_another_run_had_in_hand_was_not_tried(tmp_path, stems, failed):
+@pytest.mark.parametrize(("stems", "count"), [({}, 1), ({"bass": "b.wav"}, 0)])
+def test_a_song_that_another_run_had_in_hand_was_not_tried(tmp_path, stems, count):
     log = write(tmp_path / "a", line("/x", "error", "1"), line("/x", "skipped", "2", stems))
-    assert len(failed_songs(failed_lines([log]))) == failed
+    assert len(failed([log])) == count
 
 
 def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
     path = write(tmp_path / "a", line("/x", "error", "1"))
     with path.open("ab") as file:
         file.write(b'{"schema": 2, "path": "/z"}\n[1]\n{"schema": 1, "pa')
+        file.write(b"\n" + 200_000 * b"[")
     assert [each["path"] for each in read_log(path)] == ["/x"]
 
 
@@ -71,7 +82,7 @@ def test_lines_that_lack_what_is_read_of_them_are_passed_over(tmp_path, name, ch
     path = write(
         tmp_path / "a", line("/x", "error", "1"), bad, {**line("/z", "error", "1"), "reports": [1]}
     )
-    assert [str(song.path) for song in failed_songs(failed_lines([path]))] == ["x"]
+    assert [str(song.path) for song in failed([path])] == ["x"]
 
 
 def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monkeypatch):
@@ -79,19 +90,18 @@ def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monk
         (tmp_path / folder / "in").mkdir(parents=True)
         (tmp_path / folder / "in/song.wav").touch()
     song = tmp_path / "run/in/song.wav"
-    failed = {**line(str(song), "error", "1"), "source": "in/song.wav"}
-    log = write(tmp_path / "a", failed)
+    log = write(tmp_path / "a", {**line(str(song), "error", "1"), "source": "in/song.wav"})
     for folder, path in (("run", Path("in/song.wav")), ("other", song), (".", song)):
         monkeypatch.chdir(tmp_path / folder)
-        assert [song.path for song in failed_songs(failed_lines([log]))] == [path]
+        assert [song.path for song in failed([log])] == [path]
     song.unlink()  # as on another machine
-    assert [song.path for song in failed_songs(failed_lines([log]))] == [Path("in/song.wav")]
+    assert [song.path for song in failed([log])] == [Path("in/song.wav")]
 
 
 def test_names_that_are_no_unicode_come_back(tmp_path):
     path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
     assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"
-    assert str(failed_songs(failed_lines([path]))[0].path) == "caf\udce9"
+    assert str(failed([path])[0].path) == "caf\udce9"
 
 
 def test_the_first_failure_to_write_is_kept(tmp_path):

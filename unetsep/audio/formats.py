@@ -289,7 +289,7 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     ValueError
         If one of them is unknown, or the container is lossless and has no bit rate.
     """
-    if container not in CONTAINERS:
+    if not isinstance(container, str) or container not in CONTAINERS:
         raise ValueError(f"container must be {_either([*CONTAINERS])}, got {container!r}")
     if bit_depth not in BIT_DEPTHS:
         raise ValueError(f"bit_depth must be {_either(BIT_DEPTHS)}, got {bit_depth!r}")

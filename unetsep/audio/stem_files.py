@@ -354,6 +354,8 @@ REMEDIES = {
     errno.EACCES: "choose a folder that you may write to with -o",
     errno.EPERM: "choose a folder that you may write to with -o",
     errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
+    errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
+    errno.EISDIR: "a folder has the name of a file: give other names with --filename",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
@@ -376,3 +378,25 @@ def explain_writing(folder: Path) -> Iterator[None]:
             f"writing to {folder} failed: {error.strerror or error}"
             + (f"; {remedy}" if remedy else "")
         ) from error
+
+
+def check_targets(targets: Sequence[Path]) -> None:
+    """Refuse what could not be written, as far as that is known without writing.
+
+    Raises
+    ------
+    AudioError
+        If a folder cannot be made or written to, or a name cannot be a file's.
+    """
+    for target in targets:
+        with explain_writing(target.parent):
+            folder = next((f for f in target.parents if os.path.lexists(f)), Path())
+            if not folder.is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+            if target.is_dir() and not target.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            for part in target.relative_to(folder).parts:
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / part).lstat()  # which tells of names that are too long

@@ -156,6 +156,8 @@ def read_tags(path: Path) -> Tags:
     import mutagen
 
     try:
+        if path.exists() and not path.is_file():  # opening a named pipe may never end
+            return Tags()
         form = _riff_form(path)
         if form == b"RIFFAVI ":  # mutagen takes it for a broken wav, and RF64 as well
             return Tags()
@@ -509,7 +511,7 @@ def _write_mp4(path: Path, tags: Tags) -> None:
         else:
             file[atom] = list(texts)
     if tags.cover:
-        png = tags.cover.mime == "image/png"
+        png = _mime(tags.cover.data) == "image/png"  # which a file may have called otherwise
         form = MP4Cover.FORMAT_PNG if png else MP4Cover.FORMAT_JPEG
         file["covr"] = [MP4Cover(tags.cover.data, form)]
     file.save()

@@ -104,7 +104,9 @@ def place(text: str | Path) -> Path | str:
     if isinstance(text, str) and is_url(without_scheme(text)):
         return text
     try:
-        return as_path(text, "it")  # which click says before this
+        path = as_path(text, "it")  # which click says before this
+        # Of ./- no more than - is left, which stands for a standard stream.
+        return path.absolute() if path == Path("-") and str(text) != "-" else path
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -358,8 +358,7 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
     options = run.options
     left_out: list[Path] = []
     paths = [song for song in options.songs if isinstance(song, Path)]
-    output = run.spool.location(run.output) if run.spool else run.output
-    songs = find_inputs(paths, output, left_out.append, outputs_in)
+    songs = find_inputs(paths, _local_output(run), left_out.append, outputs_in)
     if run.spool:
         urls = [song for song in options.songs if isinstance(song, str)]
         songs += run.spool.find(urls, run.output, left_out.append)
@@ -369,6 +368,11 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
         listed = "stdin" if options.files_from == STREAM else options.files_from
         console.print(f"{listed} names no songs: nothing to do", markup=False)
     return _failed_of(songs, run, console) if options.retry_failed else songs
+
+
+def _local_output(run: _Run) -> Path:
+    """The output folder, which is no song's folder wherever it is."""
+    return run.spool.location(run.output) if run.spool else run.output
 
 
 def _retries_urls(options: SeparateOptions) -> bool:
@@ -394,14 +398,17 @@ def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
     if options.songs:
         paths = {line["path"] for line in failed}
-        return [song for song in songs if _logged_path(song, spool) in paths]
+        return [song for song in songs if paths & _logged_paths(song, spool)]
     urls = [line["source"] for line in failed if is_url(line["source"])]
-    return failed_songs(failed) + (spool.find(urls, run.output, lambda _: None) if spool else [])
+    output = _local_output(run)
+    again = failed_songs(failed, lambda path: find_inputs([path], output, None, outputs_in))
+    return again + (spool.find(urls, run.output, lambda _: None) if spool else [])
 
 
-def _logged_path(song: Input, spool: Spool | None) -> str:
-    """A song's place as the log has it."""
-    return (spool and spool.url(song)) or os.path.abspath(song.path)  # noqa: PTH100 (as there)
+def _logged_paths(song: Input, spool: Spool | None) -> set[str]:
+    """A song's place as the log has it, and the folders that failed if they were not there."""
+    place = (spool and spool.url(song)) or os.path.abspath(song.path)  # noqa: PTH100 (as there)
+    return {place, *map(str, Path(place).parents)}
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
@@ -416,7 +423,8 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
         first = separators[0]
         console.print(
             f"Loaded {names} in {time.perf_counter() - begun:.2f} s; {first.device.type}, "
-            f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+            f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            markup=False,
         )
     return separators
 

@@ -24,6 +24,7 @@ from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
+from ..unfinished import uninterrupted
 from .log import now, song_status
 from .songs import Job, Shared, separate_song, stopped_reports
 
@@ -182,7 +183,8 @@ class _Batch:
     def begin(self, job: Job) -> None:
         """Let a thread work on a song."""
         shared = Shared(self._pool, tidied=self._tidied)
-        self.running.append(_Task(job, self._separate, shared, self._ended))
+        with uninterrupted():  # `end` must know of every thread
+            self.running.append(_Task(job, self._separate, shared, self._ended))
 
     def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
         progress = self._listener.begin(job)

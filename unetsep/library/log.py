@@ -11,19 +11,20 @@ import json
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import UnetsepError
 from ..files import SeparationReport
-from ..inputs import Input, is_url
+from ..inputs import PLAYLISTS, Input, is_url, real_path
 from ..version import __version__
 from .records import SourceFile
 from .songs import Job, Part
 
 SCHEMA = 1
+BEGINNING = b'{"schema": '  # of every line
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 PATTERN = "unetsep-*.jsonl"
 # What reports and logs call a song that came on standard input.
@@ -91,8 +92,8 @@ def check_log(path: Path) -> None:
     with contextlib.suppress(OSError):  # `RunLog` tells of what cannot be written
         if path.is_file():
             with path.open("rb") as file:
-                start = file.read(1)
-            if start not in (b"", b"{"):
+                start = file.read(len(BEGINNING))
+            if not BEGINNING.startswith(start):
                 raise UnetsepError(
                     f"{path} is no log, to which lines could be added: name another file by --log"
                 )
@@ -208,7 +209,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     with path.open("rb") as file:
         for text in file:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and line.get("schema") == SCHEMA and _is_line(line):
                     lines.append(line)
@@ -226,9 +227,28 @@ def _is_line(line: Mapping[str, Any]) -> bool:
     )
 
 
-def failed_songs(failed: Iterable[Mapping[str, Any]]) -> list[Input]:
-    """The files among `failed_lines`."""
-    return [Input(_place(line), line["track"]) for line in failed if not is_url(line["source"])]
+def failed_songs(
+    failed: Iterable[Mapping[str, Any]], search: Callable[[Path], Iterable[Input]]
+) -> list[Input]:
+    """The files among `failed_lines`.
+
+    Parameters
+    ----------
+    failed
+        The lines.
+    search
+        What finds the songs of folders and playlists, which failed as a whole when they were
+        not there.
+    """
+    songs: dict[tuple[Path, str], Input] = {}
+    for line in failed:
+        path = _place(line)
+        if is_url(line["source"]):
+            continue
+        several = path.is_dir() or path.suffix.lower() in PLAYLISTS
+        for song in search(path) if several else [Input(path, line["track"])]:
+            songs.setdefault((real_path(song.path), song.track), song)
+    return list(songs.values())
 
 
 def _place(line: Mapping[str, Any]) -> Path:

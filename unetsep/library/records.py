@@ -248,7 +248,7 @@ def parse_entries(content: bytes) -> list[dict[str, Any]]:
         parsed = json.loads(content)
         entries = parsed["entries"] if parsed["schema"] == SCHEMA else []
         return [entry for entry in entries if _is_entry(entry)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -380,9 +380,13 @@ class RecordedStems:
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a file that anybody may have changed has its form."""
     kinds = {"input": dict, "options": dict, "outputs": dict, "models": list, "unetsep": str}
-    return all(isinstance(entry[name], kind) for name, kind in kinds.items()) and all(
-        isinstance(model["name"], str) and "sha256" in model and "complete" in entry
-        for model in entry["models"]
+    return (
+        all(isinstance(entry[name], kind) for name, kind in kinds.items())
+        and "\0" not in "".join(entry["outputs"])  # which no path may hold
+        and all(
+            isinstance(model["name"], str) and "sha256" in model and "complete" in entry
+            for model in entry["models"]
+        )
     )
 
 

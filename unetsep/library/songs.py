@@ -17,7 +17,7 @@ from ..audio.ffmpeg_writer import order_labels
 from ..audio.formats import OutputFormat
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
-from ..audio.stem_files import explain_writing
+from ..audio.stem_files import check_targets, explain_writing
 from ..audio.tags import stem_label
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
@@ -390,7 +390,7 @@ def _decide(
     Raises
     ------
     AudioError
-        If stems are in the way: then no model separates it.
+        If stems are in the way, or cannot be written: then no model separates it.
     """
     reports: list[SeparationReport | None] = []
     in_the_way: list[Path] = []
@@ -410,6 +410,9 @@ def _decide(
         if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
     refuse_existing(in_the_way)
+    for part, decided in zip(job.parts, reports, strict=True):
+        if decided is None:
+            check_targets(part.targets)
     return reports
 
 

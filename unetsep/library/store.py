@@ -117,7 +117,7 @@ class Store:
                 f"{self.url} needs a package that is not installed ({error}): run "
                 f"{how_to_install('remote')}"
             ) from error
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # some connect at once
             raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
         self.root: str = root.rstrip("/")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -198,3 +199,25 @@ def test_lengths_are_guessed_by_size(tmp_path):
 def test_memory_that_is_left_is_known_on_linux():
     memory = batch.available_memory()
     assert memory is None or 1 << 20 < memory < 1 << 50
+
+
+def test_a_signal_while_a_song_begins_leaves_no_thread_that_nobody_ends(jobs, monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        signal.raise_signal(signal.SIGINT)
+
+    songs = batch._Batch(FileOptions(), None, None, Listener())
+    # Who starts the tests in the background of a shell has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            songs.begin(jobs("a")[0])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.undo()
+    (song,) = songs.running
+    songs.end()
+    assert not song.thread.is_alive()

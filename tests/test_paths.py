@@ -290,7 +290,7 @@ def test_tags_are_read_only_where_a_template_asks_for_them(tmp_path, monkeypatch
 
 
 def find_targets(songs: list[Input], folder: Path, template: str) -> list[Path]:
-    return plan(songs, [("m", ("vocals",))], folder, template, "wav")[0][0]
+    return plan(with_tags(songs, template), [("m", ("vocals",))], folder, template, "wav")[0][0]
 
 
 def test_all_stems_may_be_in_one_file(tmp_path):

@@ -46,6 +46,12 @@ class FileOptions:
         Of a file with several sound tracks; see `AudioReader`.
     overwrite
         Replace files that exist when the stems are complete; otherwise that is an error.
+    without
+        Write one file: all stems but this one.
+    bitrate
+        Bits per second of lossy formats; None for the format's own.
+    tags
+        Copy the song's tags and cover.
 
     Raises
     ------

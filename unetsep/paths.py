@@ -20,7 +20,7 @@ TEMPLATE = "{track}/{stem}.{ext}"
 WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
 TOGETHER_TEMPLATE = "{track}.{ext}"
 # Names that Windows keeps for itself, whatever the suffix.
-DEVICES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
+WINDOWS_NAMES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
 # Fields of templates that are filled from tags, and what stands where a tag is missing; for the
 # title it is the track's name.
 TAG_FIELDS = {
@@ -106,7 +106,7 @@ def _safe(text: str) -> str:
     text = re.sub(r"^\.", "_", text.strip()).rstrip(" .")
     raw = text.encode("utf-8", "surrogateescape")[:TAG_BYTES]
     text = raw.decode("utf-8", "ignore").rstrip(" .") if len(raw) == TAG_BYTES else text
-    return f"{text}_" if DEVICES.fullmatch(text.split(".")[0]) else text
+    return f"{text}_" if WINDOWS_NAMES.fullmatch(text.split(".")[0]) else text
 
 
 def check_template(template: str) -> None:
@@ -135,7 +135,7 @@ def _portable(name: str) -> str:
     """
     illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
     name = re.sub(illegal, "_", name).rstrip(" .") or "_"
-    return f"{name}_" if os.name == "nt" and DEVICES.fullmatch(name.split(".")[0]) else name
+    return f"{name}_" if os.name == "nt" and WINDOWS_NAMES.fullmatch(name.split(".")[0]) else name
 
 
 def _same_file_key(path: Path) -> str:
@@ -164,7 +164,6 @@ def plan(
         If two outputs would have the same name, an output would be written over an input,
         or the output folder is a file.
     """
-    inputs = with_tags(inputs, template)
     targets = name_targets(inputs, models, output_dir, template, ext, together=together)
     for file, clash in zip(inputs, find_clashes(inputs, targets), strict=True):
         if clash and not file.error:

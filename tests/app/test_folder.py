@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from unetsep.app.folder import SIGNATURE, WorkFolder, remove_dead, size_of
-from unetsep.audio.staging import try_lock
 
 
 def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:
@@ -45,22 +44,6 @@ def test_what_looks_like_a_dead_run_but_is_not_ours_stays(
     lock.write_bytes(content)
     WorkFolder(tmp_path).remove()
     assert (thesis.read_text(), lock.read_bytes()) == ("mine", content)
-
-
-def test_dead_runs_of_versions_that_signed_no_locks_go_where_only_ours_lie(tmp_path: Path) -> None:
-    alive, dead, begun = (tmp_path / f"run-{digit * 16}" for digit in "123")
-    for folder in (alive, dead, begun):
-        folder.mkdir()
-        folder.with_suffix(".lock").touch()
-    for folder in (alive, dead):
-        os.utime(folder.with_suffix(".lock"), (1e9, 1e9))
-    with alive.with_suffix(".lock").open("r+b") as lock:
-        assert try_lock(lock.fileno())
-        remove_dead(tmp_path)
-        assert dead.exists()
-        remove_dead(tmp_path, own=True)
-    names = {folder.name for folder in (alive, begun)}
-    assert {path.stem for path in tmp_path.iterdir()} == names
 
 
 def test_only_its_owner_may_look_into_the_folder(tmp_path: Path) -> None:

@@ -179,11 +179,14 @@ def test_a_manifest_of_brackets_without_end_is_damage(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-def test_models_without_stems_and_scores_are_listed(tmp_path: Path) -> None:
+def test_models_without_stems_and_scores_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What a manifest may leave out."""
     path = tmp_path / "models.json"
     path.write_text(json.dumps({"default": "", "checkpoints": [SOUND]}))
     print_models(read_manifest(path))
+    assert SOUND["name"] in capsys.readouterr().out
 
 
 def test_a_missing_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
-from ..paths import DEVICES
+from ..paths import WINDOWS_NAMES
 from ..weights import hub
 from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
 
@@ -104,7 +104,7 @@ def offered_names(names: Sequence[str]) -> list[str]:
         if is_path(name):
             continue
         entry = find_checkpoint(name)
-        if not (entry.source or entry.bundled or hub.cached_file(entry)):
+        if not (entry.is_local or hub.cached_file(entry)):
             raise WeightsError(
                 f"{name} is not on this machine, and the app downloads nothing: run "
                 f"unetsep models download {name} first"
@@ -266,4 +266,4 @@ def safe_name(filename: str) -> str:
     text = "".join(kept).strip(" .")
     text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
     first, dot, rest = text.partition(".")  # Windows looks at what is before the first dot
-    return f"{first}_{dot}{rest}" if DEVICES.fullmatch(first) else text
+    return f"{first}_{dot}{rest}" if WINDOWS_NAMES.fullmatch(first) else text

@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import stat
-import time
 from pathlib import Path
 
 from ..storage import try_lock
@@ -21,7 +20,6 @@ from ..storage import try_lock
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")
 SIGNATURE = b"unetsep app"  # in each lock: the folder beside it is one of ours
-UNSIGNED_AGE = 24 * 3600.0  # seconds; a run signs its lock within moments
 
 
 class WorkFolder:
@@ -31,8 +29,6 @@ class WorkFolder:
     ----------
     parent
         Where it lies, with those of other runs; made if it is missing.
-    own
-        Whether nothing but our runs lies there; see `remove_dead`.
 
     Raises
     ------
@@ -40,9 +36,9 @@ class WorkFolder:
         If it cannot be made.
     """
 
-    def __init__(self, parent: Path, *, own: bool = False) -> None:
+    def __init__(self, parent: Path) -> None:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        remove_dead(parent, own=own)
+        remove_dead(parent)
         while True:
             self.path = parent / f"{PREFIX}{secrets.token_hex(8)}"
             self._lock = self.path.with_suffix(".lock")
@@ -63,7 +59,7 @@ class WorkFolder:
         self._lock.unlink(missing_ok=True)
 
 
-def remove_dead(parent: Path, *, own: bool = False) -> None:
+def remove_dead(parent: Path) -> None:
     """Remove the folders of runs that are dead, and never one of a run that may be alive.
 
     The parent may be any folder of the user's: what our locks do not vouch for is not ours.
@@ -72,9 +68,6 @@ def remove_dead(parent: Path, *, own: bool = False) -> None:
     ----------
     parent
         Of the folders and their locks.
-    own
-        Whether nothing but our runs lies there. Then a lock that is empty is ours, too, as locks
-        were before they were signed, if it is older than `UNSIGNED_AGE`.
     """
     for lock in parent.glob(f"{PREFIX}*.lock"):
         if not LOCK_NAME.fullmatch(lock.name):
@@ -83,9 +76,7 @@ def remove_dead(parent: Path, *, own: bool = False) -> None:
             descriptor = os.open(lock, os.O_RDWR)
             try:
                 content = os.read(descriptor, len(SIGNATURE) + 1)
-                age = time.time() - os.fstat(descriptor).st_mtime
-                unsigned = own and not content and age > UNSIGNED_AGE
-                dead = (content == SIGNATURE or unsigned) and try_lock(descriptor)
+                dead = content == SIGNATURE and try_lock(descriptor)
                 if dead:
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             finally:

@@ -490,8 +490,7 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
     sock = listen(settings.host, settings.port)
     folder: WorkFolder | None = None
     try:
-        place = settings.folder or user_folder() / "app"
-        folder = WorkFolder(place, own=settings.folder is None)
+        folder = WorkFolder(settings.folder or user_folder() / "app")
         worker = WorkerProcess(names, settings.device, settings.threads)
         queue = JobQueue(folder.path, worker, settings.limits)
         try:

@@ -1,4 +1,4 @@
-"""Threads around one song: reading ahead, several segments at once, writing behind."""
+"""Threads around one song: reading ahead, writing behind."""
 
 from __future__ import annotations
 

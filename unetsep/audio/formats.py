@@ -83,7 +83,7 @@ class Container:
     help
         A few words for those who choose.
     open
-        Makes a writer.
+        Makes a writer of one stem; none where all stems of a song are in one file.
     bit_depths
         Those that it can store, rising; none for lossy containers.
     max_channels
@@ -104,7 +104,7 @@ class Container:
 
     suffix: str
     help: str
-    open: OpenFile
+    open: OpenFile | None = None
     bit_depths: tuple[str, ...] = ()
     max_channels: int = MAX_CHANNELS
     holds_rate: Callable[[int], bool] = lambda _: True
@@ -143,11 +143,6 @@ def open_m4a(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
     from .ffmpeg_writer import FfmpegWriter
 
     return FfmpegWriter(path, info, output.bitrate)
-
-
-def open_stem_mp4(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
-    """Never called: `unetsep.audio.ffmpeg_writer.write_stem_mp4` takes all stems at once."""
-    raise NotImplementedError(f"{path}: {output.container} at {info.sample_rate} Hz")
 
 
 def by_libsndfile(
@@ -256,7 +251,6 @@ CONTAINERS = {
     "stem.mp4": Container(
         suffix="stem.mp4",
         help="mix and four stems in one file for Traktor and Mixxx, AAC, by ffmpeg",
-        open=open_stem_mp4,
         max_channels=2,
         holds_rate=lambda rate: rate in AAC_RATES,
         limits=f"1 or 2 channels at {', '.join(map(str, AAC_RATES))} Hz",
@@ -268,7 +262,9 @@ CONTAINERS = {
 
 def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
     """A new file of a format that `choose_format` allowed."""
-    return CONTAINERS[output.container].open(path, output, info)
+    open_file = CONTAINERS[output.container].open
+    assert open_file is not None, f"{output.container} is written by `write_stem_mp4`"
+    return open_file(path, output, info)
 
 
 def _require_ffmpeg(container: str) -> None:

@@ -380,6 +380,11 @@ def explain_writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _is_read_only(folder: Path) -> bool:
+    """Whether a folder lies on a disk that nobody may write to."""
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def check_targets(targets: Sequence[Path]) -> None:
     """Refuse what could not be written, as far as that is known without writing.
 
@@ -394,7 +399,8 @@ def check_targets(targets: Sequence[Path]) -> None:
             if not folder.is_dir():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
             if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+                code = errno.EROFS if _is_read_only(folder) else errno.EACCES
+                raise OSError(code, os.strerror(code), folder)
             if target.is_dir() and not target.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
             for part in target.relative_to(folder).parts:

@@ -146,6 +146,12 @@ class TrainingCommand(ExtraCommand):
     extra = "train"
 
 
+class OnnxCommand(ExtraCommand):
+    """A command that needs the packages of the ``onnx`` extra."""
+
+    extra = "onnx"
+
+
 class AppCommand(ExtraCommand):
     """A command that needs the packages of the ``app`` extra."""
 

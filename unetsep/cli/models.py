@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UnetsepError, WeightsError, how_to_install
+from ..errors import UnetsepError, WeightsError
 from ..spleeter.release import Downloaded, get, is_release
 from ..weights import hub
 from ..weights.load import fetch_model
@@ -261,7 +261,7 @@ def verify() -> tuple[list[str], bool]:
 
 
 def _verify(entry: Checkpoint) -> tuple[str, bool]:
-    here = bool(entry.source) or entry.bundled
+    here = entry.is_local
     path = entry.path if here else hub.cached_file(entry)
     if path is None or not path.is_file():
         if entry.source:
@@ -297,12 +297,4 @@ def run_export_onnx(*, model: str, output: Path, overwrite: bool) -> None:
         raise UnetsepError(f"{output} exists already: use --overwrite, or choose another file")
     from ..weights.onnx import export_onnx
 
-    try:
-        path = export_onnx(model, output)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("onnx", "onnxscript", "onnx_ir"):
-            raise
-        raise UnetsepError(
-            f"export-onnx needs {error.name}, which is not installed: run {how_to_install('onnx')}"
-        ) from error
-    click.echo(f"Wrote {path}")
+    click.echo(f"Wrote {export_onnx(model, output)}")

@@ -15,7 +15,7 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS
 from ..network.presets import DEFAULT, NETWORKS
-from .errors import AppCommand, TrainingCommand
+from .errors import AppCommand, OnnxCommand, TrainingCommand
 from .parsing import (
     bitrate,
     build,
@@ -778,7 +778,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(source.source_template % source.source_vars())
 
 
-@click.command("export-onnx")
+@click.command("export-onnx", cls=OnnxCommand)
 @click.argument("model", metavar="NAME|PATH")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")

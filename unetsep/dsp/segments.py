@@ -76,7 +76,6 @@ class SegmentedMasks:
         self._waiting: deque[tuple[Callable[[], Tensor], int, int]] = deque()
         self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
         self._ended = False
-        self.calls = 0
 
     def push(self, spectrum: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(masks, spectrum)`` pairs for the frames whose masks are final.
@@ -127,7 +126,6 @@ class SegmentedMasks:
 
     def _begin(self, segment: Tensor, count: int, skip: int = 0) -> None:
         """Have a segment's masks computed, of which ``count`` frames after ``skip`` matter."""
-        self.calls += 1
         if self._pool is not None:
             masks = self._pool.submit(self._estimate, segment).result
         else:

@@ -225,12 +225,12 @@ def extension_weights(mask: Tensor) -> Tensor:
     Parameters
     ----------
     mask
-        ``(stems, channels, bins, frames)``.
+        ``(..., bins, frames)``.
 
     Returns
     -------
     Tensor
-        ``(stems, channels, frames)``.
+        ``(..., frames)``.
     """
     return mask[..., -EXTENSION_BINS:, :].mean(dim=-2)
 

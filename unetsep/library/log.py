@@ -21,7 +21,7 @@ from ..files import SeparationReport
 from ..inputs import PLAYLISTS, Input, is_url, real_path
 from ..version import __version__
 from .records import SourceFile
-from .songs import Job, Part
+from .songs import Job
 
 SCHEMA = 1
 BEGINNING = b'{"schema": '  # of every line
@@ -140,7 +140,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "track": job.song.track,
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
-        "input": _input(source, [_entry(part) for part in job.parts]),
+        "input": _input(source, [part.record.entry_of(part.targets) for part in job.parts]),
         "tags": {name: list(texts) for name, texts in source.tags.values.items()},
         "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
         "reports": [
@@ -163,12 +163,6 @@ def song_status(reports: Iterable[SeparationReport]) -> str:
     """One word for all models: ``error`` if one failed, ``ok`` if one did anything."""
     found = {report.status for report in reports}
     return next((status for status in ("error", "ok") if status in found), "skipped")
-
-
-def _entry(part: Part) -> Mapping[str, Any] | None:
-    """What the record says of a part's stems."""
-    names = {part.record.output_name(path) for path in part.targets}
-    return next((e for e in part.record.entries() if e["outputs"].keys() & names), None)
 
 
 def _absolute(path: Path) -> str:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,13 +177,17 @@ class Record:
         except OSError:
             return []
 
+    def entry_of(self, targets: Iterable[Path]) -> dict[str, Any] | None:
+        """What it says of some stems."""
+        names = {self.output_name(path) for path in targets}
+        return next((e for e in self.entries() if e["outputs"].keys() & names), None)
+
     def compare(self, source: SourceFile, targets: Sequence[Path], recipe: Recipe) -> Finding:
         """What there is of some stems, compared with what would be made now."""
         existing = [path for path in targets if os.path.lexists(path)]
         if not existing:
             return Finding("missing")
-        names = {self.output_name(path) for path in targets}
-        entry = next((e for e in self.entries() if e["outputs"].keys() & names), None)
+        entry = self.entry_of(targets)
         if entry is None:
             return Finding("otherwise", f"no record says what made {existing[0]}")
         told = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])

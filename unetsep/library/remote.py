@@ -253,7 +253,8 @@ class _Upload:
 
     def run(self, *, overwrite: bool, shared: Shared) -> None:
         """Upload the stems, then give them their names, then say so in the record."""
-        entry = _entry_of(self._record, self._targets)
+        entry = self._record.entry_of(self._targets)
+        assert entry is not None, "stems were made, so the record tells of them"
         token = secrets.token_hex(6)
         partial: dict[Path, str] = {}
         try:
@@ -283,7 +284,7 @@ class _Upload:
         """
         if self._fetch_record() == self._seen:
             return False
-        other = _entry_of(self._record, self._targets, default={})
+        other = self._record.entry_of(self._targets) or {}
         if _made(other) == _made({**entry, "complete": True}):
             return True
         if other and not overwrite:
@@ -311,15 +312,6 @@ def _made(entry: Mapping[str, Any]) -> dict[str, Any]:
     """What an entry says but for where and when the song was found."""
     song = entry.get("input", {})
     return {**entry, "input": (song.get("bytes"), song.get("sha256"))}
-
-
-def _entry_of(
-    record: Record, targets: Iterable[Path], default: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """What a record says of some stems."""
-    names = {record.output_name(path) for path in targets}
-    found = [entry for entry in record.entries() if entry["outputs"].keys() & names]
-    return found[0] if default is None else next(iter(found), default)
 
 
 def _end_if_asked(shared: Shared) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..dsp.arrays import Signal
+
 COLUMNS = 1600  # as wide as a player on a large screen
 MIN_HOP = 512  # samples; short songs get fewer columns
 ROWS = 96
@@ -16,8 +18,6 @@ LOWEST, HIGHEST = 40.0, 16_000.0  # Hz
 WINDOW = 0.093  # s: a semitone apart at 200 Hz
 RANGE = 66.0  # dB below the loudest place of all stems that are still drawn
 BATCH = 128  # windows transformed at once: 4 MB
-
-Signal = npt.NDArray[np.float32]
 
 
 class Overview:

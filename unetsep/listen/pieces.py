@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from ..audio.reader import AudioReader
+from ..dsp.arrays import Signal
 from ..dsp.resample import Queue, StreamResampler
 from .overview import Overview, spectrogram_png
 from .songs import Song
@@ -39,7 +39,6 @@ COLOURS = {
 }
 MORE_COLOURS = ((150, 99, 178), (97, 150, 62), (196, 92, 138), (70, 150, 180), (140, 120, 100))
 
-Signal = npt.NDArray[np.float32]
 Progress = Callable[[float], object]
 
 

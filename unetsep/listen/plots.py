@@ -106,10 +106,9 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a picture that `plot_song` drew, in earlier versions too."""
+    """Whether a file is a picture that `plot_song` drew."""
     with path.open("rb") as file:
-        head = file.read(4096)
-    return any(b"tEXtSoftware\0" + name in head for name in (b"unetsep", b"Matplotlib"))
+        return b"tEXtSoftware\0unetsep" in file.read(4096)
 
 
 def fonts() -> list[str]:

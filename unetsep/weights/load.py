@@ -79,22 +79,18 @@ def fetch_model(entry: Checkpoint) -> Path:
     """
     if entry.config.get("guide"):
         guide = _find_guide(entry.config["guide"], _place(entry))
-        if isinstance(guide, Checkpoint) and not _is_local(guide):
+        if isinstance(guide, Checkpoint) and not guide.is_local:
             hub.fetch(guide, guided=entry.name)
-    return entry.path if _is_local(entry) else hub.fetch(entry)
-
-
-def _is_local(entry: Checkpoint) -> bool:
-    return bool(entry.source) or entry.bundled
+    return entry.path if entry.is_local else hub.fetch(entry)
 
 
 def _place(entry: Checkpoint) -> Path | Checkpoint:
     """Where the guide of a model may lie: in the folder of its file, or on the hub as it does."""
-    return entry.path.parent if _is_local(entry) else entry
+    return entry.path.parent if entry.is_local else entry
 
 
 def _published(entry: Checkpoint, *, guided: str = "") -> MaskNetwork:
-    content = _verified(entry) if _is_local(entry) else hub.read(entry, guided=guided)
+    content = _verified(entry) if entry.is_local else hub.read(entry, guided=guided)
     return build_network(content, entry.name)
 
 
@@ -147,7 +143,7 @@ def _find_guide(sha256: str, place: Path | Checkpoint) -> Checkpoint | Path | No
     named = _guide_file(sha256)
     if isinstance(place, Checkpoint):  # `unetsep publish` uploaded what was not published
         return known or replace(place, name=named, file=named, sha256=sha256)
-    if known is not None and _is_local(known):
+    if known is not None and known.is_local:
         return known
     # By its name first: a folder may hold many checkpoints.
     files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))

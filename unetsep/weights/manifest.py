@@ -72,6 +72,11 @@ class Checkpoint:
         return not self.source and (BUNDLED / self.file).is_file()
 
     @property
+    def is_local(self) -> bool:
+        """Whether it came with the package or was imported, and is on no hub."""
+        return bool(self.source) or self.bundled
+
+    @property
     def path(self) -> Path:
         """Where the file lies, if it is there: in the package, or in the user's folder."""
         return (user_folder() if self.source else BUNDLED) / self.file

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ModelConfig
-from ..dsp.spectrogram import EXTENSION_BINS, overlap_add_with_gradients
+from ..dsp.spectrogram import extension_weights, overlap_add_with_gradients
 from ..network.guided import Guided, guided_logits, scaled_for_guide
 from ..network.low_band import fine_magnitudes
 from ..network.masks import MaskNetwork, ratio_masks
@@ -260,11 +260,8 @@ class Model(nn.Module):
         return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
-        """Masks with their mean over the top bins above them, frames before bins.
-
-        See `unetsep.dsp.spectrogram.extension_weights`.
-        """
-        above = masks[..., -EXTENSION_BINS:, :].mean(dim=-2)  # (batch, stems, channels, frames)
+        """Masks with their mean over the top bins above them, frames before bins."""
+        above = extension_weights(masks)  # (batch, stems, channels, frames)
         count = self.config.n_fft // 2 + 1 - self.config.bins
         return torch.cat([masks.mT, above[..., None].expand(*above.shape, count)], dim=-1)
 

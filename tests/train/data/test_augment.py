@@ -16,7 +16,6 @@ from tests.train.synthetic import pcm, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.data.augment import (
     EQ_TERMS,
-    RATE,
     Augmenter,
     ChangePlanner,
     Changes,
@@ -27,7 +26,7 @@ from unetsep.train.data.augment import (
 )
 from unetsep.train.data.clip_plans import SILENCE, ClipPlanner
 from unetsep.train.data.clips import ClipDataset, PlanDataset, ResidentClips
-from unetsep.train.data.recording import recording_from_arrays
+from unetsep.train.data.recording import SAMPLE_RATE, recording_from_arrays
 
 SAMPLES = 30_000
 ON: dict[str, Any] = {"varispeed": 0.12, "eq_db": 4.0, "reverb_share": 0.5}
@@ -42,7 +41,9 @@ def changes(length: int, eq: tuple[float, ...] = (), reverb: tuple[float, ...] =
 
 def tone(frequency: float, samples: int) -> Tensor:
     """Stereo sine of amplitude 1000 and 500, ``(samples, 2)``."""
-    wave = torch.sin(2 * np.pi * frequency * torch.arange(samples, dtype=torch.float64) / RATE)
+    wave = torch.sin(
+        2 * np.pi * frequency * torch.arange(samples, dtype=torch.float64) / SAMPLE_RATE
+    )
     return torch.stack([1000 * wave, 500 * wave], dim=1).float()
 
 
@@ -81,11 +82,11 @@ def test_speed_moves_a_tone_and_keeps_its_amplitude(speed: float) -> None:
     length = min(
         source_lengths(tiny(clip_frames=232, varispeed=0.12)), key=lambda n: abs(n / work - speed)
     )
-    frequency = 1000 * RATE / 44_100
+    frequency = 1000 * SAMPLE_RATE / 44_100
     out = augment(tone(frequency, length), changes(length))[:, 2000:-2000]
     expected = frequency * length / work
     spectrum = torch.fft.rfft(out[0].double() * torch.hann_window(out.shape[1]).double())
-    bin_width = RATE / out.shape[1]
+    bin_width = SAMPLE_RATE / out.shape[1]
     assert abs(int(spectrum.abs().argmax()) * bin_width - expected) <= bin_width
     assert float(out[0].square().mean().sqrt()) == pytest.approx(1000 / 2**0.5, rel=2e-3)
     torch.testing.assert_close(out[1], out[0] / 2, rtol=0, atol=0.5)
@@ -307,7 +308,7 @@ def test_bounds_are_checked() -> None:
 
 
 def test_a_six_second_clip_takes_little_time() -> None:
-    long = [recording_from_arrays("a", {s: pcm(i, 7 * RATE) for i, s in enumerate(STEMS)})]
+    long = [recording_from_arrays("a", {s: pcm(i, 7 * SAMPLE_RATE) for i, s in enumerate(STEMS)})]
     clips = ClipDataset(ClipPlanner(long, tiny(clip_frames=2000, drop_share=0.0, **ON)))
     seconds = []
     for index in range(3):

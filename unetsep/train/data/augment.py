@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
+from .recording import SAMPLE_RATE
 
 # Transforms are circular: so many samples at each end, where an excerpt meets itself, are
 # thrown away. Tails of reverb may wrap around, they sound like those of what came before.
@@ -31,7 +32,6 @@ EQ_TERMS, EQ_LOW, EQ_HIGH = 4, 50.0, 16_000.0
 # Reverb: seconds until it is 60 dB down, level below the dry sound in dB, noise bursts to
 # choose from, and the frequency above which rooms absorb.
 DECAY, WET_DB, BURSTS, DAMPING = (0.2, 0.8), (-24.0, -6.0), 16, 4000.0
-RATE = 44_100
 # Stereo image: angle by which left and right are turned (a quarter of pi makes the centre one
 # side), and gain of the sides against the middle.
 ANGLE, WIDTH = math.pi / 6, (0.0, 1.5)
@@ -194,18 +194,18 @@ class Augmenter:
 
     def __init__(self, samples: int, device: torch.device) -> None:
         self.samples, self.work = samples, work_length(samples)
-        frequencies = torch.arange(self.work // 2 + 1) * (RATE / self.work)
+        frequencies = torch.arange(self.work // 2 + 1) * (SAMPLE_RATE / self.work)
         octaves = torch.log2(frequencies.clamp(EQ_LOW, EQ_HIGH) / EQ_LOW)
         along = octaves * (math.pi / math.log2(EQ_HIGH / EQ_LOW))
         terms = torch.arange(1, EQ_TERMS + 1)[:, None]
         # (terms, bins); e to the power of it is a gain.
         self.curves = (torch.cos(terms * along) * (math.log(10) / 20)).to(device)
-        both = torch.fft.fftfreq(self.work, 1 / RATE)
+        both = torch.fft.fftfreq(self.work, 1 / SAMPLE_RATE)
         self.damping = (1 + (both / DAMPING).square()).rsqrt().to(device)
         rng = np.random.default_rng(STREAM)
-        noise = rng.normal(0, 1, (BURSTS, int(DECAY[1] * RATE), 2)).astype(np.float32)
+        noise = rng.normal(0, 1, (BURSTS, int(DECAY[1] * SAMPLE_RATE), 2)).astype(np.float32)
         self.bursts = torch.view_as_complex(torch.from_numpy(noise)).to(device)
-        self.seconds = (torch.arange(self.bursts.shape[1]) / RATE).to(device)
+        self.seconds = (torch.arange(self.bursts.shape[1]) / SAMPLE_RATE).to(device)
 
     def __call__(self, excerpts: Tensor, changes: Changes) -> Tensor:
         """Changed stems.

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ...audio.reader import AudioReader
 from ...errors import AudioError
 from .musdb import read_stem_file
+from .recording import SAMPLE_RATE
 from .sources import Source
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 44_100
 # Stems whose lengths differ by more than this many samples are worth a word.
 TOLERANCE = SAMPLE_RATE // 10
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+SAMPLE_RATE = 44_100  # Hz, of all of them
 # Name of what is in a recording, but not to be used.
 UNKNOWN = "unknown"
 # Samples over which levels are noted: a quarter of a second.
-LEVEL_BLOCK = 11_025
+LEVEL_BLOCK = SAMPLE_RATE // 4
 # Below this RMS (-54 dB full scale, in int16 units) an excerpt counts as silent.
 AUDIBLE = 2e-3 * 32768
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...config import STEMS
+from ...weights.datasets import SONG_LISTS
 from ..config import TrainingError
 from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
-from .recording import Recording, hold_out
+from .recording import SAMPLE_RATE, Recording, hold_out
 from .sources import named, refuse_test
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 # Length of the excerpts set aside from songs of one's own, and how many of them by default:
 # 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
-LISTS = ("songs", "valid_songs")  # in songs.json
 T = TypeVar("T")
 
 
@@ -239,7 +239,7 @@ def load_data(
         without(rest, data.leave_out, data.stems),
         data.stems,
         data.held_out,
-        HELD_SECONDS * 44_100,
+        HELD_SECONDS * SAMPLE_RATE,
         origins=[name for name, kind in DATASETS.items() if kind.held_out],
     )
     if not valid + held:
@@ -293,7 +293,7 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
     def names(recordings: Sequence[Recording]) -> list[str]:
         return list(dict.fromkeys(map(named, recordings)))
 
-    return dict(zip(LISTS, (names(train), names(valid)), strict=True))
+    return dict(zip(SONG_LISTS, (names(train), names(valid)), strict=True))
 
 
 def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
@@ -355,7 +355,7 @@ def read_songs(run: Path) -> dict[str, list[str]]:
         If they cannot be understood.
     """
     return _read_songs_json(
-        run, lambda content: {name: list(map(str, content[name])) for name in LISTS}
+        run, lambda content: {name: list(map(str, content[name])) for name in SONG_LISTS}
     )
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
+from ...dsp.arrays import Signal
 from ...dsp.spectrogram import StreamingISTFT, StreamingSTFT
 from ..data.musdb import STEMS
 from .stem_sets import rest_of
-from .tracks import Signal, TrackAudio
+from .tracks import TrackAudio
 
 Masks = npt.NDArray[np.float32]
 

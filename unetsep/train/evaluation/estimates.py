@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...config import common_config
+from ...dsp.arrays import Signal
 from ...errors import AudioError
 from ...network.devices import choose_device
 from ...separator import Separator
@@ -20,7 +21,7 @@ from ...weights.manifest import model_name
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
 from .stem_sets import ACCOMPANIMENT, rest_of
-from .tracks import Signal, Track, TrackAudio, read_audio, read_rate
+from .tracks import Track, TrackAudio, read_audio, read_rate
 
 # What tools call the sum of all stems but the vocals.
 ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from ...audio.libsndfile import hide_decoder_chatter
+from ...dsp.arrays import Signal
 from ...errors import UnetsepError
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
 from .stem_sets import Sources, absent, references, regroup
-from .tracks import Signal, Track, TrackAudio, read_track
+from .tracks import Track, TrackAudio, read_track
 
 
 @dataclass(frozen=True)

@@ -87,21 +87,6 @@ def split_frames(sources: Signals, window: int) -> Signals:
     return sources[..., : frames * window].reshape(stems, channels, frames, window)
 
 
-def silent_frames(references: Signals, estimates: Signals, window: int) -> Mask:
-    """Frames that count for no stem, ``(frames,)``.
-
-    Parameters
-    ----------
-    references, estimates
-        ``(stems, channels, samples)`` of one shape.
-    window
-        Samples in a frame.
-    """
-    true, guess = split_frames(references, window), split_frames(estimates, window)
-    frames = range(true.shape[2])
-    return np.array([_any_silent(_pick(true, f)) or _any_silent(_pick(guess, f)) for f in frames])
-
-
 def silent_stems(sources: Signals) -> Mask:
     """Stems that are silent throughout, by museval's test, ``(stems,)``."""
     return np.array([_any_silent(source[None].astype(np.float64)) for source in sources])

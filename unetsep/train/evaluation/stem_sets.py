@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .tracks import Signal, TrackAudio
+from ...dsp.arrays import Signal
+from .tracks import TrackAudio
 
 ACCOMPANIMENT = "accompaniment"
 Sources = tuple[str, ...]

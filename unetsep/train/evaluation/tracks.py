@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ...audio.reader import AudioReader
+from ...dsp.arrays import Signal
 from ...errors import AudioError
 from ..data.musdb import (
     HOW_TO_GET,
@@ -22,8 +22,6 @@ from ..data.musdb import (
     song_paths,
     wav_files,
 )
-
-Signal = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ work. Here a thread takes a block through all operations, and waits once at the 
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from ...dsp.threads import use_threads
 
 Block = tuple[slice, slice]
 Result = TypeVar("Result")
@@ -46,19 +47,6 @@ def work_on(blocks: Sequence[Block], work: Callable[[Block], Result]) -> list[Re
     return list(_pool(threads).map(work, blocks))
 
 
-def _alone() -> None:
-    """Have this thread do its operations without the help of others."""
-    torch.get_num_threads()  # at first it sets what all threads begin with
-    torch.set_num_threads(1)
-
-
 @functools.lru_cache(maxsize=1)
 def _pool(threads: int) -> ThreadPoolExecutor:
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "block", _alone)
-    # What a thread sets counts for itself and for threads that are born later: have all of
-    # the pool born now, then undo the latter.
-    barrier = threading.Barrier(threads)
-    list(pool.map(lambda _: barrier.wait(), range(threads)))
-    torch.set_num_threads(before)
-    return pool
+    return ThreadPoolExecutor(threads, "block", use_threads, (1,))

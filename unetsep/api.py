@@ -17,7 +17,14 @@ import soundfile
 from .dsp.arrays import Signal, as_signal, check_finite, check_rate
 from .dsp.song_stream import Progress
 from .errors import AudioError, UnetsepError
-from .files import FileOptions, SeparationReport, StemArrays, name_stems, separate_to_arrays
+from .files import (
+    FileOptions,
+    SeparationReport,
+    StemArrays,
+    name_stems,
+    renamed,
+    separate_to_arrays,
+)
 from .inputs import Input, as_path
 from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, plan, refuse_existing, with_tags
@@ -343,9 +350,12 @@ def _named(report: SeparationReport, audio: AudioInput, file: Input) -> Separati
     """A report that names what the caller gave instead of a copy of it."""
     if isinstance(audio, str | os.PathLike):
         return replace(report, source=file.path)
-    path, name = str(file.path), _name(audio)
-    sentences = tuple(text.replace(path, str(name)) for text in report.warnings)
-    return replace(report, source=name, warnings=sentences)
+    path, name = file.path, _name(audio)
+    return renamed(
+        report,
+        lambda place: name if place == path else place,
+        lambda text: text.replace(str(path), str(name)),
+    )
 
 
 def _content(file: BinaryIO) -> bytes:

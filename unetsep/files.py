@@ -163,6 +163,28 @@ class SeparationReport:
         return values | {"source": str(self.source), "stems": stems}
 
 
+def renamed(
+    report: SeparationReport, place: Callable[[Path], Path], text: Callable[[str], str]
+) -> SeparationReport:
+    """A report with other names for files, as of copies that stand for others.
+
+    Parameters
+    ----------
+    report
+        The report.
+    place, text
+        What to call a path, and how a sentence reads that may name one.
+    """
+    return replace(
+        report,
+        source=place(report.source),
+        stems={stem: place(path) for stem, path in report.stems.items()},
+        error=report.error and text(report.error),
+        reason=report.reason and text(report.reason),
+        warnings=tuple(map(text, report.warnings)),
+    )
+
+
 class Sink(Protocol):
     """Where the stems that one model makes of one file go; use as a context manager."""
 

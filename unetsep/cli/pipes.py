@@ -9,13 +9,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
-from ..files import FileOptions, SeparationReport
+from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import as_utf8, is_url
 from ..library.records import SourceFile
 from ..library.songs import Job, Shared
@@ -118,17 +118,8 @@ class PipedJob(Job):
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
         """Reports as people are to see them."""
-        return [
-            replace(
-                report,
-                source=self._place(report.source),
-                stems={stem: self._place(path) for stem, path in report.stems.items()},
-                error=report.error and self._text(report.error),
-                reason=report.reason and self._text(report.reason),
-                warnings=tuple(map(self._text, report.warnings)),
-            )
-            for report in self.inner.present(reports)
-        ]
+        shown = self.inner.present(reports)
+        return [renamed(report, self._place, self._text) for report in shown]
 
     def _place(self, path: Path) -> Path:
         return Path(self.names[path]) if path in self.names else path

@@ -126,7 +126,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
     begun
         When work on it began, in UTC.
     """
-    source, shown = job.source(), job.present([SeparationReport(job.song.path, "", "ok")])[0].source
+    source, shown = job.source(), job.shown
     parts = {part.separator.name: part for part in job.parts}
     return {
         "schema": SCHEMA,

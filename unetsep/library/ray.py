@@ -487,8 +487,7 @@ class _RayRun:
 
     def _as_here(self, job: Job, reports: list[SeparationReport]) -> list[SeparationReport]:
         """Reports with the paths that were given, where they are no URLs."""
-        source = job.present([SeparationReport(job.song.path, "", "ok")])[0].source
-        return [replace(report, source=source) for report in reports]
+        return [replace(report, source=job.shown) for report in reports]
 
     def end(self) -> None:
         """End all slots; songs in hand leave nothing."""

@@ -27,7 +27,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.staging import PREFIX
 from ..audio.tags import Tags
 from ..errors import UnetsepError
-from ..files import FileOptions, SeparationReport
+from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import STEMS_ALONE, Input, track_name
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, Record, SourceFile, parse_entries
@@ -170,18 +170,7 @@ class RemoteJob(Job):
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
         """The reports with URLs in the place of files of the spool."""
-        show = self.spool.display
-        return [
-            replace(
-                report,
-                source=self.spool.place(report.source),
-                stems={stem: self.spool.place(path) for stem, path in report.stems.items()},
-                error=report.error and show(report.error),
-                reason=report.reason and show(report.reason),
-                warnings=tuple(map(show, report.warnings)),
-            )
-            for report in reports
-        ]
+        return [renamed(report, self.spool.place, self.spool.display) for report in reports]
 
 
 class SpooledRecord(Record):

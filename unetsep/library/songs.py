@@ -90,6 +90,12 @@ class Job:
         return self.song.path.name
 
     @property
+    def shown(self) -> Path:
+        """What its reports call the song."""
+        (report,) = self.present([SeparationReport(self.song.path, "", "ok")])
+        return report.source
+
+    @property
     def streams(self) -> Collection[Path]:
         """What its reports call standard streams, in the place of files."""
         return ()

@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -348,3 +349,19 @@ def test_a_name_in_a_playlist_that_no_file_can_have_stops_no_other(tmp_path, nam
 def test_playlists_in_folders_are_passed_over(tmp_path):
     touch(tmp_path / "in/a.mp3", tmp_path / "in/list.m3u")
     assert [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")] == ["a"]
+
+
+def test_records_above_several_folders_are_read_once(tmp_path):
+    asked: list[Path] = []
+
+    def outputs_in(folder: Path, _: Sequence[str]) -> set[Path]:
+        asked.append(folder)
+        return {folder / "b/x.wav"} if folder == tmp_path else set()
+
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "x.wav").touch()
+    found = find_inputs(folders, tmp_path, None, outputs_in)
+    assert [song.error is None for song in found] == [True, False, True]
+    assert sorted(asked) == [tmp_path, *folders]

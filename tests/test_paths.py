@@ -114,6 +114,7 @@ def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
     [
         (("a/x.wav", "a/x.mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "a/y.wav"), "{artist}/{stem}.{ext}", "such as {track}/{stem}.{ext}"),
+        (("a/Song.wav", "a/Song .mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both in their place"),
     ],
 )
@@ -135,6 +136,7 @@ def test_folders_that_are_one_by_a_link_are_one(tmp_path):
     targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
     clashes = find_clashes(songs, targets)
     assert "would both be written to" in clashes[0]
+    assert clashes[0].endswith(": choose another folder with -o")
     assert clashes[0] == clashes[1]
 
 

@@ -75,6 +75,7 @@ def find_inputs(
         Which files are stems, by a folder and all names in it.
     """
     inputs: dict[tuple[Path, str], Input] = {}
+    stems_above: dict[Path, Set[Path]] = {}
     for path in paths:
         problem = why_not_there(path)
         if problem is None and path.suffix.lower() in PLAYLISTS and path.is_file():
@@ -82,7 +83,7 @@ def find_inputs(
                 Input(path, path.stem, f"{path} is a playlist without songs")
             ]
         elif problem is None and path.is_dir():
-            search = _Search(path, real_path(output_dir), left_out, outputs_in)
+            search = _Search(path, real_path(output_dir), left_out, outputs_in, stems_above)
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
             found = search.inputs() or [
@@ -165,6 +166,8 @@ class _Search:
         A folder that is passed over, without links in its path.
     left_out, outputs_in
         See `find_inputs`.
+    stems_above
+        What records in folders above those that are searched tell: there may be many of both.
     """
 
     def __init__(
@@ -173,11 +176,13 @@ class _Search:
         output_dir: Path,
         left_out: Callable[[Path], None] | None,
         outputs_in: OutputsIn | None,
+        stems_above: dict[Path, Set[Path]],
     ) -> None:
         self._root, self._output_dir = root, output_dir
         self._is_output = real_path(root).is_relative_to(output_dir)
         self._left_out = left_out or (lambda _: None)
         self._outputs_in = outputs_in or (lambda _folder, _names: set())
+        self._stems_above = stems_above
         self._searched: set[Path] = set()
         self._links: list[Path] = []
         self._stems: set[Path] = set()
@@ -203,11 +208,14 @@ class _Search:
         for folder in real_path(self._root).parents:
             if not folder.is_relative_to(self._output_dir):
                 return
-            with contextlib.suppress(OSError):
-                self._note_stems(folder, os.listdir(folder))  # noqa: PTH208 (names alone)
+            if folder not in self._stems_above:
+                with contextlib.suppress(OSError):
+                    names = os.listdir(folder)  # noqa: PTH208 (names alone)
+                    self._stems_above[folder] = self._stems_in(folder, names)
+            self._stems |= self._stems_above.get(folder, set())
 
-    def _note_stems(self, folder: Path, names: Sequence[str]) -> None:
-        self._stems.update(map(_in_real_folder, self._outputs_in(folder, names)))
+    def _stems_in(self, folder: Path, names: Sequence[str]) -> set[Path]:
+        return set(map(_in_real_folder, self._outputs_in(folder, names)))
 
     def _tree(self, top: Path) -> list[Input]:
         """The songs in a folder and all below: its own, then those of each folder in it."""
@@ -237,7 +245,7 @@ class _Search:
             inputs.append(Input(folder, track, f"{folder} cannot be read: {error.strerror}"))
             return
         if self._is_output:
-            self._note_stems(folder, [entry.name for entry in entries])
+            self._stems |= self._stems_in(folder, [entry.name for entry in entries])
         folders = []
         for entry in entries:
             if os.path.isdir(entry):  # noqa: PTH112 (no errors)

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from .audio.tags import Tags, read_tags, stem_label
@@ -238,6 +239,9 @@ def _refuse_equal(file: Input, paths: Sequence[Path]) -> None:
         )
 
 
+ELSEWHERE = "choose another folder with -o"
+
+
 def find_clashes(
     inputs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
@@ -258,15 +262,16 @@ def find_clashes(
             # However links lead there, and where it is a link itself, which would be replaced.
             key = _same_file_key(real_path(path.parent) / path.name)
             if key in originals or _same_file_key(real_path(path)) in originals:
-                clashes[index] = (
-                    f"{path} would be written over an input: choose another folder with -o"
-                )
+                clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
             owners.setdefault(key, []).append(index)
             first = owners[key][0]
             if first != index:
+                # Else a link leads to the same folder, which no other name mends.
+                by_name = _same_file_key(path) in map(_same_file_key, chain(*targets[first]))
+                way_out = _way_out(inputs[first], file) if by_name else ELSEWHERE
                 clashes[first] = clashes[index] = (
                     f"{inputs[first].path} and {file.path} would both be written to {path}: "
-                    + _way_out(inputs[first], file)
+                    + way_out
                 )
     return clashes
 
@@ -275,10 +280,10 @@ def _way_out(first: Input, second: Input) -> str:
     """How two songs can get stems of their own."""
     if str(first.path) == str(second.path):  # of two URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
-    if first.track != second.track:
-        return "give --filename more fields, such as {track}/{stem}.{ext}"
-    if first.path.suffix != second.path.suffix:
-        return "give --filename more fields, such as {track}-{suffix}/{stem}.{ext}"
+    for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
+        names = [song_target(template, song, "stem", "ext", "model") for song in (first, second)]
+        if _same_file_key(names[0]) != _same_file_key(names[1]):
+            return f"give --filename more fields, such as {template}"
     return "name a folder that holds both in their place, or separate each to a folder of its own"
 
 

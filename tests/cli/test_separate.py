@@ -715,13 +715,28 @@ def test_retry_failed_finds_the_songs_of_folders_and_playlists_that_are_there_by
     song("nas/deep/b.wav", seconds=0.1), song("c.wav", seconds=0.1)
     playlist.write_text("c.wav\n")
     assert run("--retry-failed", nas, "--dry-run").stdout.count("deep/b/") == 4
+    assert run("--retry-failed", playlist, "--dry-run").stdout.count("c/") == 4
     result = run("--retry-failed", "--json")
     assert result.exit_code == 0
     assert result.stdout.count('"ok"') == 2
     assert names(tmp_path / "out") == sorted([*of_song("a"), *of_song("c"), *of_song("deep/b")])
-    result = run("--retry-failed", "--json")
+    for words in ((), (nas,), (nas / "deep/b.wav",)):
+        result = run("--retry-failed", *words, "--json")
+        assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_songs_of_a_folder_that_failed_and_were_made_since_are_left(run, song, tmp_path):
+    nas = tmp_path / "in/nas"
+    assert run(song("a.wav", seconds=0.1), nas).exit_code == 1
+    for name in "bc":
+        song(f"in/nas/{name}.wav", seconds=0.1)
+    assert run(tmp_path / "in").exit_code == 0
+    song("in/nas/d.wav", seconds=0.1)
+    result = run("--retry-failed", "--bit-depth", "24", "--json")
     assert result.exit_code == 0
-    assert {json.loads(line)["status"] for line in result.stdout.splitlines()} == {"skipped"}
+    assert [Path(json.loads(each)["source"]).name for each in result.stdout.splitlines()] == [
+        "d.wav"
+    ]
 
 
 def test_pipes_and_devices_stop_no_other_song(run, song, tmp_path):

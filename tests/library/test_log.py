@@ -32,12 +32,7 @@ def write(path: Path, *lines: dict[str, Any]) -> Path:
 
 
 def failed(logs: list[Path]) -> list[Input]:
-    """The songs that failed, where no folder did."""
-
-    def search(path: Path) -> list[Input]:
-        raise AssertionError(path)
-
-    return failed_songs(failed_lines(logs), search)
+    return failed_songs(failed_lines(logs))
 
 
 def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):

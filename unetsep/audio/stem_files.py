@@ -395,7 +395,9 @@ def check_targets(targets: Sequence[Path]) -> None:
     """
     for target in targets:
         with explain_writing(target.parent):
-            folder = next((f for f in target.parents if os.path.lexists(f)), Path())
+            folder = next((f for f in target.parents if os.path.lexists(f)), None)
+            if folder is None:  # such as a drive that is not there
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.parent)
             if not folder.is_dir():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
             if not os.access(folder, os.W_OK | os.X_OK):

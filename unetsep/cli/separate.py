@@ -15,7 +15,7 @@ import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
-from ..inputs import Input, count_kinds, find_inputs, is_url
+from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import (
     STDIN,
@@ -24,6 +24,7 @@ from ..library.log import (
     failed_lines,
     failed_songs,
     find_logs,
+    last_lines,
     log_path,
     report_line,
     song_line,
@@ -32,6 +33,7 @@ from ..library.records import outputs_in
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import EXIST, Job, part_for, preview_song
+from ..library.store import public_url
 from ..listen.page import refuse_foreign
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
@@ -356,23 +358,28 @@ def _open_log(run: _Run, songs: int) -> RunLog | None:
 def _find_songs(run: _Run, console: Messages) -> list[Input]:
     """What is to be separated."""
     options = run.options
-    left_out: list[Path] = []
-    paths = [song for song in options.songs if isinstance(song, Path)]
-    songs = find_inputs(paths, _local_output(run), left_out.append, outputs_in)
-    if run.spool:
-        urls = [song for song in options.songs if isinstance(song, str)]
-        songs += run.spool.find(urls, run.output, left_out.append)
-    if left_out:
-        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
-    if not (options.songs or options.retry_failed):
+    if options.retry_failed:
+        return _failed_of(run, console)
+    if not options.songs:
         listed = "stdin" if options.files_from == STREAM else options.files_from
         console.print(f"{listed} names no songs: nothing to do", markup=False)
-    return _failed_of(songs, run, console) if options.retry_failed else songs
+    return _search(run, options.songs, console)
 
 
-def _local_output(run: _Run) -> Path:
-    """The output folder, which is no song's folder wherever it is."""
-    return run.spool.location(run.output) if run.spool else run.output
+def _search(run: _Run, places: Iterable[Path | str], console: Messages) -> list[Input]:
+    """The songs at some paths and URLs."""
+    places, spool = list(places), run.spool
+    left_out: list[Path] = []
+    # The output folder is no song's folder, wherever it is.
+    output = spool.location(run.output) if spool else run.output
+    paths = [place for place in places if isinstance(place, Path)]
+    songs = find_inputs(paths, output, left_out.append, outputs_in)
+    if spool:
+        urls = [place for place in places if isinstance(place, str)]
+        songs += spool.find(urls, run.output, left_out.append)
+    if left_out:
+        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
+    return songs
 
 
 def _retries_urls(options: SeparateOptions) -> bool:
@@ -389,26 +396,46 @@ def _logs(options: SeparateOptions, found: list[Path]) -> list[Path]:
     return sorted({path for path in (*found, *named) if path.is_file()})
 
 
-def _failed_of(songs: list[Input], run: _Run, console: Messages) -> list[Input]:
-    """The songs that failed last, of those that were given, if any were."""
+def _failed_of(run: _Run, console: Messages) -> list[Input]:
+    """The songs that failed last, of those that were given, if any were.
+
+    Folders and playlists that could not be read failed as a whole: of them all songs are taken
+    that were not tried by themselves since.
+    """
     options, spool = run.options, run.spool
     found = spool.logs() if spool and spool.output else find_logs(run.output)
-    failed = failed_lines(_logs(options, found))
+    last = last_lines(_logs(options, found))
+    failed = {path: line for path, line in last.items() if line["status"] == "error"}
     if not failed:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
     if options.songs:
-        paths = {line["path"] for line in failed}
-        return [song for song in songs if paths & _logged_paths(song, spool)]
-    urls = [line["source"] for line in failed if is_url(line["source"])]
-    output = _local_output(run)
-    again = failed_songs(failed, lambda path: find_inputs([path], output, None, outputs_in))
-    return again + (spool.find(urls, run.output, lambda _: None) if spool else [])
+        whole = [place for place in options.songs if _logged_place(place) in failed]
+        others = [place for place in options.songs if place not in whole]
+        songs = [song for song in _search(run, others, console) if _logged(song, spool) in failed]
+    else:
+        songs = failed_songs(failed.values())
+        whole = [song.path for song in songs if _holds_songs(song.path)]
+        songs = [song for song in songs if song.path not in whole]
+        whole += [line["source"] for line in failed.values() if is_url(line["source"])]
+    for song in _search(run, whole, console):
+        place = _logged(song, spool)
+        if place in failed or place not in last:
+            songs.append(song)
+    unique = {_logged(song, spool): song for song in reversed(songs)}
+    return [song for song in songs if unique[_logged(song, spool)] is song]
 
 
-def _logged_paths(song: Input, spool: Spool | None) -> set[str]:
-    """A song's place as the log has it, and the folders that failed if they were not there."""
-    place = (spool and spool.url(song)) or os.path.abspath(song.path)  # noqa: PTH100 (as there)
-    return {place, *map(str, Path(place).parents)}
+def _holds_songs(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in PLAYLISTS
+
+
+def _logged(song: Input, spool: Spool | None) -> str:
+    """A song's place as the log has it."""
+    return (spool and spool.url(song)) or _logged_place(song.path)
+
+
+def _logged_place(place: Path | str) -> str:
+    return public_url(place) if isinstance(place, str) else os.path.abspath(place)  # noqa: PTH100
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:

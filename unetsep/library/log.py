@@ -11,14 +11,14 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import UnetsepError
 from ..files import SeparationReport
-from ..inputs import PLAYLISTS, Input, is_url, real_path
+from ..inputs import Input, is_url
 from ..version import __version__
 from .records import SourceFile
 from .songs import Job
@@ -221,28 +221,9 @@ def _is_line(line: Mapping[str, Any]) -> bool:
     )
 
 
-def failed_songs(
-    failed: Iterable[Mapping[str, Any]], search: Callable[[Path], Iterable[Input]]
-) -> list[Input]:
-    """The files among `failed_lines`.
-
-    Parameters
-    ----------
-    failed
-        The lines.
-    search
-        What finds the songs of folders and playlists, which failed as a whole when they were
-        not there.
-    """
-    songs: dict[tuple[Path, str], Input] = {}
-    for line in failed:
-        path = _place(line)
-        if is_url(line["source"]):
-            continue
-        several = path.is_dir() or path.suffix.lower() in PLAYLISTS
-        for song in search(path) if several else [Input(path, line["track"])]:
-            songs.setdefault((real_path(song.path), song.track), song)
-    return list(songs.values())
+def failed_songs(failed: Iterable[Mapping[str, Any]]) -> list[Input]:
+    """The files among `failed_lines`; folders and playlists that could not be read, too."""
+    return [Input(_place(line), line["track"]) for line in failed if not is_url(line["source"])]
 
 
 def _place(line: Mapping[str, Any]) -> Path:
@@ -252,8 +233,8 @@ def _place(line: Mapping[str, Any]) -> Path:
     return Path(path if elsewhere and os.path.exists(path) else source)  # noqa: PTH110 (no errors)
 
 
-def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
-    """The last lines of songs whose last attempt failed, by all logs, in order of their paths.
+def last_lines(logs: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """The line of each song's last attempt, by all logs, by their paths and in this order.
 
     Parameters
     ----------
@@ -269,7 +250,12 @@ def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
         # A song that another run had in hand was not tried; one whose stems exist is done.
         if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
             last[line["path"]] = line
-    return [line for _, line in sorted(last.items()) if line["status"] == "error"]
+    return dict(sorted(last.items()))
+
+
+def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
+    """Of `last_lines` those of attempts that failed."""
+    return [line for line in last_lines(logs).values() if line["status"] == "error"]
 
 
 def find_logs(folder: Path) -> list[Path]:

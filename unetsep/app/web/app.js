@@ -321,7 +321,10 @@ class App {
     });
     // To open the player is a step that the browser's button takes back.
     if (history.state === PLAYER) history.replaceState(null, ""); // of before it was loaded again
-    window.addEventListener("popstate", () => $("player").close());
+    window.addEventListener("popstate", () => {
+      if (history.state !== PLAYER) $("player").close();
+      else if (!$("player").open) history.replaceState(null, ""); // forward, to one that is closed
+    });
     // Keys that are pressed in the player do not reach this page by themselves.
     $("frame").addEventListener("load", () => {
       const inner = $("frame").contentWindow;
@@ -541,7 +544,7 @@ class App {
 
   async listen(row) {
     this.listened = document.activeElement;
-    if (!(await this.check(row))) return;
+    if (!(await this.check(row)) || $("player").open) return; // by a double click
     this.showPlayer(row.job.player.slice(1));
     history.pushState(PLAYER, "");
     $("player").showModal();

@@ -156,7 +156,8 @@ class Engine extends EventTarget {
   async change(settings, place = null) {
     Object.assign(this, settings);
     if (place !== null) Object.assign(this, { place, seeking: true });
-    else if (this.loop !== null && this.frame < this.loop.end) this.confined = true;
+    else if (("loop" in settings || "looping" in settings) && !this.seeking)
+      this.confined = this.looping && this.loop !== null && this.frame < this.loop.end;
     this.tell();
     if (!this.playing) return;
     const change = ++this.changes;

@@ -11,12 +11,13 @@ function clock(seconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-/** The letter on a key; where the keyboard writes no Latin ones, the one at that place. */
+/** The letter on a key; on keyboards of other scripts, the Latin one at that place. */
 function letterOf(key, code) {
   if (key.length !== 1) return key;
   const brackets = { BracketLeft: "[", BracketRight: "]" };
   const latin = brackets[code] ?? code.replace("Key", "");
-  return (key > "\x7f" ? latin : key).toLowerCase();
+  const foreign = /\p{Letter}/u.test(key) && !/\p{Script=Latin}/u.test(key);
+  return (foreign ? latin : key).toLowerCase();
 }
 
 /** Make a part of the page anew; the focus stays on the control of the same name. */

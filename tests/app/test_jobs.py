@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+import zipfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from unetsep.app import process
 from unetsep.app.choices import JobChoice, ModelOffer
-from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, SeparationJob
+from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, SeparationJob, write_zip
 from unetsep.app.process import WorkerError, WorkerProcess
 
 REPORT = {"stems": {"vocals": "vocals.flac"}, "seconds": 1.0, "warnings": []}
@@ -161,3 +163,37 @@ def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
         assert worker.kills == 2
 
     asyncio.run(work())
+
+
+def test_who_leaves_a_job_takes_none_that_has_its_id_by_now(tmp_path: Path) -> None:
+    async def work() -> None:
+        queue = JobQueue(tmp_path, ScriptedWorker(separate, separate), JobLimits())
+        queue.start()
+        id_ = 32 * "a"
+        first = queue.open(10, id_)
+        await queue.remove(first)  # while it is uploaded
+        second = queue.open(10, id_)
+        await queue.give_up(first)
+        assert queue.get(id_) is second
+        second.source.write_bytes(bytes(10))
+        choice = JobChoice.from_fields({}, {"fast": ModelOffer.of("fast", ["vocals", "drums"])})
+        queue.enqueue(second, "Second", choice, 10)
+        await ended(second)
+        await queue.remove(second)
+        third = queue.open(10, id_)
+        await queue.remove(second)
+        assert await queue.zip(second) is None
+        assert queue.get(id_) is third
+        await queue.close()
+
+    asyncio.run(work())
+
+
+def test_a_zip_takes_files_of_any_time(tmp_path: Path) -> None:
+    times = {"old": 0, "new": 5e9}
+    for name, time_ in times.items():
+        (tmp_path / name).write_bytes(b"sound")
+        os.utime(tmp_path / name, (time_, time_))
+    write_zip({name: tmp_path / name for name in times}, tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert sorted(archive.namelist()) == ["new", "old"]

@@ -200,6 +200,19 @@ def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None
     assert not app.queue._jobs
 
 
+def test_an_id_can_be_used_again_when_its_job_was_cancelled(
+    app: Served, tune: Path, long_song: Path
+) -> None:
+    id_ = 32 * "c"
+    for song, state in ((long_song, "running"), (tune, "done")):
+        kind, body = form({}, "a.flac", song.read_bytes())
+        answer = app.ask("POST", f"/separate?id={id_}", body, {"content-type": kind})
+        assert answer.status == 202
+        until(lambda: app.get(f"/jobs/{id_}").json["progress"])
+        assert app.wait(id_)["state"] == "done" if state == "done" else True
+        assert app.ask("DELETE", f"/jobs/{id_}").status == 204
+
+
 def test_an_upload_is_removed_by_its_id(app: Served, tune: Path) -> None:
     id_ = "fedcba9876543210fedcba9876543210"
     kind, body = form({}, "a.flac", tune.read_bytes())

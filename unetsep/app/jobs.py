@@ -296,12 +296,23 @@ class JobQueue:
         self.figures.uploaded.inc(bytes_)
         self._ready.set()
 
+    def _has(self, job: SeparationJob) -> bool:
+        """Whether a job is still listed: another one may have its id by now."""
+        return self._jobs.get(job.id) is job
+
+    def _forget(self, job: SeparationJob) -> bool:
+        """Take a job off the list, if it is there."""
+        found = self._has(job)
+        if found:
+            del self._jobs[job.id]
+        return found
+
     async def remove(self, job: SeparationJob) -> None:
         """Cancel a job if it is not done, and remove all of it.
 
         What is still being uploaded is removed by who receives it, by `give_up`.
         """
-        if self._jobs.pop(job.id, None) is None:
+        if not self._forget(job):
             return
         if job.state == "uploading":
             job.ended.set()
@@ -309,7 +320,7 @@ class JobQueue:
         if job.state in ("queued", "running"):
             self.figures.jobs.labels("cancelled").inc()
         if self._running is not None and self._running[0] is job:
-            await self._worker.cancel(job.id, self._running[1])
+            await self._worker.cancel(job.folder.name, self._running[1])
             await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
@@ -318,7 +329,7 @@ class JobQueue:
 
     async def give_up(self, job: SeparationJob) -> None:
         """Forget an upload that will not be complete."""
-        self._jobs.pop(job.id, None)
+        self._forget(job)
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     # What goes on
@@ -351,7 +362,7 @@ class JobQueue:
     async def _run(self, job: SeparationJob) -> None:
         assert job.choice is not None
         request = job.choice.to_request() | {
-            "job": job.id,
+            "job": job.folder.name,  # its id may have been that of another one
             "source": str(job.source),
             "folder": str(job.folder),
             "name": job.name,
@@ -376,7 +387,7 @@ class JobQueue:
         job.bytes = size_of(job.folder)
 
     def _count(self, job: SeparationJob, seconds: float) -> None:
-        if job.id not in self._jobs:  # removed meanwhile, and counted then
+        if not self._has(job):  # removed meanwhile, and counted then
             return
         self.figures.jobs.labels(job.state).inc()
         if job.state == "done":
@@ -395,7 +406,7 @@ class JobQueue:
                 job.error = "its stems need more room than there is: remove songs that are done"
             else:
                 continue
-            await self._worker.cancel(job.id, task)
+            await self._worker.cancel(job.folder.name, task)
             return
 
     async def _expire(self) -> None:
@@ -424,7 +435,7 @@ class JobQueue:
         """
         path = job.folder / "stems.zip"
         async with job.zipping:
-            if job.id in self._jobs and not path.exists():
+            if self._has(job) and not path.exists():
                 stems = {
                     f"{job.name}/{file.name}": file
                     for name, file in job.files.items()
@@ -438,7 +449,7 @@ class JobQueue:
                         f"the zip could not be written: {error.strerror}", 507, "disk"
                     ) from error
                 job.bytes += path.stat().st_size
-            return path if job.id in self._jobs else None
+            return path if self._has(job) else None
 
 
 def write_zip(files: Mapping[str, Path], path: Path) -> None:
@@ -453,7 +464,9 @@ def write_zip(files: Mapping[str, Path], path: Path) -> None:
     """
     partial = path.with_suffix(".part")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        # Clocks may be wrong, and a zip holds no time before 1980.
+        stored = zipfile.ZIP_STORED
+        with zipfile.ZipFile(partial, "w", stored, strict_timestamps=False) as archive:
             for name, file in files.items():
                 archive.write(file, name)
         partial.replace(path)

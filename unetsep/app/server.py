@@ -461,11 +461,12 @@ def listen(host: str, port: int) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         sock.listen()  # or another could bind it, too, and learn that only with its models loaded
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
         if sock is not None:
             sock.close()
+        reason = getattr(error, "strerror", None) or "it is no name of a machine"
         raise UnetsepError(
-            f"the app cannot listen at {host}, port {port}: {error.strerror}; choose another "
+            f"the app cannot listen at {host}, port {port}: {reason}; choose another "
             "with --host or --port"
         ) from error
     return sock
@@ -522,10 +523,16 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
 
 @contextlib.contextmanager
 def signals_end_here() -> Iterator[None]:
-    """Uvicorn sends a signal once more when it has ended: it has been obeyed by then."""
-    handled = (signal.SIGINT, signal.SIGTERM)
+    """Have a closed terminal end the app as a polite kill does, and no signal end more than it.
+
+    Uvicorn sends a signal once more when it has ended: it has been obeyed by then.
+    """
+    handlers: dict[int, Any] = {n: lambda *_: None for n in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)  # which nohup ignores, and some systems lack
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
     try:
-        before = {number: signal.signal(number, lambda *_: None) for number in handled}
+        before = {number: signal.signal(number, handlers[number]) for number in handlers}
     except ValueError:  # not the main thread, which alone gets signals
         yield
         return

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -53,6 +54,10 @@ class Requests:
     def take(self) -> dict[str, Any]:
         """Wait for the next request."""
         return self._waiting.get()
+
+    def forget(self, job: str) -> None:
+        """A job has ended."""
+        self._cancelled.discard(job)
 
     def cancelled(self, job: str) -> bool:
         """Whether a job is to end."""
@@ -167,6 +172,7 @@ def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[s
     def public(text: str) -> str:
         text = text.replace(str(request["source"]), request["name"])
         text = text.replace(str(request["folder"]), "the job's folder")
+        text = re.sub(r" or choose another folder with -o|; choose [^;]* with -o", "", text)
         return text.replace("use --format", "choose the format")
 
     try:
@@ -243,3 +249,4 @@ def main() -> None:
     while True:
         request = requests.take()
         send(answer(request, separators, Teller(send, requests, request["job"])))
+        requests.forget(request["job"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import webbrowser
@@ -48,7 +49,17 @@ class AppOptions:
     quiet: bool
 
     def settings(self) -> AppSettings:
-        """The same for the app."""
+        """The same for the app.
+
+        Raises
+        ------
+        ValueError
+            If a limit is none.
+        """
+        for name in ("max_upload", "time_limit", "keep", "disk"):
+            if not math.isfinite(getattr(self, name)):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} {getattr(self, name)}: expected a finite number")
         limits = JobLimits(
             upload_bytes=round(self.max_upload * MEGABYTE),
             queue=self.queue,

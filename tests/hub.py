@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-BEHAVIOURS = ("good", "corrupt", "cut", "404", "403", "500", "slow", "hang")
+BEHAVIOURS = ("good", "corrupt", "cut", "404", "403", "500", "slow", "hang", "lying")
 
 
 def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
@@ -42,7 +42,9 @@ def serve(content: bytes, behaviour: str) -> ThreadingHTTPServer:
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            lie = "../../../../victim.txt"  # from the folder of blobs
+            etag = lie if behaviour == "lying" else hashlib.sha256(body).hexdigest()
+            self.send_header("ETag", f'"{etag}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if not with_body:

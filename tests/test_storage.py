@@ -170,3 +170,12 @@ def test_a_home_folder_that_is_unknown_is_one_sentence(
         user_folder()
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
     assert user_folder() == tmp_path
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other systems have other folders")
+def test_a_folder_of_data_that_is_relative_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNETSEP_HOME", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_folder() == tmp_path / "unetsep"
+    monkeypatch.setenv("XDG_DATA_HOME", "here")
+    assert user_folder() == Path("~/.local/share/unetsep").expanduser()

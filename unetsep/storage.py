@@ -64,7 +64,9 @@ def user_folder() -> Path:
     elif sys.platform == "darwin":
         data = "~/Library/Application Support"
     else:
-        data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        data = os.environ.get("XDG_DATA_HOME", "")
+        if not Path(data).is_absolute():  # such are to be ignored
+            data = "~/.local/share"
     place = os.environ.get("UNETSEP_HOME") or f"{data}/unetsep"
     try:
         return Path(place).expanduser()

@@ -232,6 +232,19 @@ def test_a_damaged_stream_is_one_sentence(tmp_path):
         read_bundle(path)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [{"GNU.sparse.map": "a,b", "GNU.sparse.major": "0"}, {"GNU.sparse.size": "many"}],
+)
+def test_numbers_in_heads_that_are_none_are_damage(tmp_path, head):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as file:
+        member = tarfile.TarInfo("model/checkpoint")
+        member.pax_headers = head
+        file.addfile(member)
+    with pytest.raises(WeightsError, match="truncated or damaged"):
+        read_bundle(tmp_path / "a.tar")
+
+
 def test_nothing_larger_than_a_checkpoint_is_read(tmp_path, monkeypatch):
     path = archive(tmp_path / "a.tar.gz", FILES)
     monkeypatch.setattr(bundle_files, "MAX_BYTES", 20_000)

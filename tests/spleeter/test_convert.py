@@ -22,7 +22,7 @@ from unetsep.spleeter.bundle_files import BundleFiles, read_bundle
 from unetsep.spleeter.convert import build, import_spleeter
 from unetsep.spleeter.tensor_bundle import Entry, read_index
 from unetsep.train.evaluation.estimates import model_method
-from unetsep.weights.load import load_network
+from unetsep.weights.load import fetch_model, load_network
 from unetsep.weights.manifest import all_models
 
 # Narrow networks with random weights, saved and run by Spleeter 2.4 and TensorFlow 2.12;
@@ -194,6 +194,18 @@ def test_a_name_is_taken_once_unless_overwritten(home):
     import_spleeter(FIXTURE / "4stems", name="mine")
     names = [e.name for e in list_models() if e.source]
     assert names == ["spleeter-2stems", "spleeter-2stems-16khz", "mine"]
+
+
+def test_a_file_that_no_model_is_known_by_is_not_replaced(home):
+    home.mkdir()
+    (home / "mine.safetensors").write_text("of somebody")
+    with pytest.raises(WeightsError, match=r"a file .*, which no model is known by: choose"):
+        import_spleeter(FIXTURE / "2stems", name="mine")
+    assert (home / "mine.safetensors").read_text() == "of somebody"
+    entry = import_spleeter(FIXTURE / "2stems", name="mine", overwrite=True)
+    entry.path.unlink()
+    with pytest.raises(WeightsError, match="does not exist"):
+        fetch_model(entry)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,12 @@ def test_a_weight_that_is_nan_or_infinite_is_refused(
         build_network(altered(file, encoder__0__0__weight=weight), "x")
 
 
+def test_a_variance_below_zero_is_refused(file: Path) -> None:
+    variance = torch.tensor([1.0, 1.0, -1e-3, 1.0])
+    with pytest.raises(WeightsError, match=r"'encoder\.0\.1\.running_var' holds variances below"):
+        build_network(altered(file, encoder__0__1__running_var=variance), "x")
+
+
 def test_an_absurd_config_costs_no_memory(file: Path) -> None:
     absurd = dataclasses.replace(SMALL, filters=(4096, 4096)).to_json()
     content = save(load(file.read_bytes()), metadata={"config": absurd})

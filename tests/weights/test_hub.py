@@ -92,7 +92,9 @@ CLIENTS = pytest.mark.parametrize(
 @CLIENTS
 def test_a_slow_download_arrives(client: dict[str, str], tmp_path: Path) -> None:
     with server("slow") as (address, _):
-        assert "path" in fetch(tmp_path, address, **client)
+        result = fetch(tmp_path, address, STALL="1", **client)
+    assert "path" in result
+    assert float(str(result["took"])) > 1.5  # longer than without a byte
 
 
 @CLIENTS
@@ -109,6 +111,15 @@ def test_a_body_with_another_hash_is_deleted_from_the_cache(tmp_path: Path) -> N
     assert result["cached"] is None
     large = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size >= len(CONTENT)]
     assert large == []
+
+
+def test_a_hub_that_calls_its_file_like_another_one_deletes_none(tmp_path: Path) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    with server("lying") as (address, _):
+        result = fetch(tmp_path / "home", address)
+    assert "error" in result
+    assert victim.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_network(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("name", [300 * "x", "a\0b"])
+def test_a_path_that_no_file_can_have_is_one_sentence(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"^model file "):
+        load_network(f"{name}.safetensors")
+
+
 @pytest.mark.parametrize(
     ("files", "named"),
     [

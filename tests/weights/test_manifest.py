@@ -172,6 +172,14 @@ def test_a_manifest_of_another_form_is_damage(content: object, named: str, tmp_p
         read_manifest(path)
 
 
+def test_a_manifest_of_a_newer_version_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "models.json"
+    path.write_text(json.dumps({"default": "", "checkpoints": [SOUND | {"colour": "red"}]}))
+    message = r"was written by a newer unetsep \(unknown field 'colour' of model .*\): update it"
+    with pytest.raises(WeightsError, match=message):
+        read_manifest(path)
+
+
 def test_a_manifest_of_brackets_without_end_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "models.json"
     path.write_text("[" * 200_000)
@@ -273,8 +281,10 @@ def test_a_model_of_the_users_is_added_whole_or_not_at_all(
     before = sorted(tmp_path.iterdir())
     (tmp_path / "third.safetensors").mkdir()  # in the way
     third = dataclasses.replace(mine, name="third", file="third.safetensors")
-    with pytest.raises(WeightsError, match="cannot be written"):
+    with pytest.raises(WeightsError, match="which no model is known by"):
         add_user_model(third, b"three")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        add_user_model(third, b"three", overwrite=True)
     (tmp_path / "third.safetensors").rmdir()
     assert sorted(tmp_path.iterdir()) == before
     assert list(manifests.user_models().checkpoints) == ["mine", "other"]

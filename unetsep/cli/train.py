@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -418,7 +419,7 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
     """The ``average`` command."""
     if output.suffix != ".safetensors":
         raise ValueError(f"--output {output}: expected a name that ends in .safetensors")
-    if output.exists():
+    if os.path.lexists(output):
         raise ValueError(f"{output} exists: choose another name, or delete it first")
     network = average_weights(models)
     content = serialize(network, half=False)

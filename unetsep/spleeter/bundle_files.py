@@ -135,13 +135,35 @@ def _folders(source: Path) -> _Folders:
 
 @contextmanager
 def _tar(source: Path) -> Iterator[_Folders]:
-    with tarfile.open(source) as archive:
+    with _as_damage():
+        archive = tarfile.open(source)  # noqa: SIM115 (it reads the first member)
+    with archive:
         collected = _Members(source)
-        for member in archive:
+        for member in _listed(archive):
             regular = member.isfile() or member.isdir()
             if collected.wants(member.name, member.size, regular=regular) and member.isfile():
                 collected.add(member.name, _File(member.size, _reader(archive, member)))
         yield collected.folders
+
+
+def _listed(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive."""
+    members = iter(archive)
+    while True:
+        with _as_damage():
+            member = next(members, None)
+        if member is None:
+            return
+        yield member
+
+
+@contextmanager
+def _as_damage() -> Iterator[None]:
+    """Numbers in heads of members may be none, or beyond all bounds."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise tarfile.ReadError(str(error)) from error
 
 
 def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:

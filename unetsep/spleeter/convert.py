@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 from ..errors import WeightsError
 from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
-from ..weights.manifest import SUFFIX, Checkpoint, add_user_model, check_name, manifest, user_models
+from ..weights.manifest import (
+    SUFFIX,
+    Checkpoint,
+    add_user_model,
+    check_name,
+    manifest,
+    refuse_taken,
+)
 from .bundle_files import BundleFiles, read_bundle
 from .tensor_bundle import Entry, read_index, read_tensor
 
@@ -105,7 +112,7 @@ def import_spleeter(
         licence="see its publisher",
         source={"kind": "spleeter", "from": path.name, "sha256": files.hashes()},
     )
-    add_user_model(entry, content)
+    add_user_model(entry, content, overwrite=overwrite)
     return entry
 
 
@@ -225,7 +232,5 @@ def _check_name(name: str, overwrite: bool) -> None:
     check_name(name)
     if manifest().find(name):
         raise WeightsError(f"{name!r} is a model of unetsep: choose another --name")
-    if name in user_models().checkpoints and not overwrite:
-        raise WeightsError(
-            f"there is already a model {name!r}: choose another --name or add --overwrite"
-        )
+    if not overwrite:
+        refuse_taken(name)

@@ -164,7 +164,7 @@ def _copy(
     total: int | None,
     progress: Downloaded | None,
 ) -> None:
-    while block := response.read(BLOCK):
+    while block := _received(response):
         file.write(block)
         done += len(block)
         if done > MAX_BYTES:
@@ -173,6 +173,20 @@ def _copy(
             progress(done, total)
     if total is not None and done < total:
         raise EOFError(f"it broke off after {done} of {total} bytes")
+
+
+def _received(response: HTTPResponse) -> bytes:
+    """The next bytes.
+
+    Raises
+    ------
+    ConnectionError
+        For all that the network may do, none of which is the fault of the disk.
+    """
+    try:
+        return response.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _failure(url: str, error: Exception, partial: Path) -> str:

@@ -92,6 +92,8 @@ def _full(tensor: Tensor, name: str, label: str) -> Tensor:
         raise WeightsError(
             f"{label} is damaged, or its training failed: tensor {name!r} holds NaN or infinity"
         )
+    if name.endswith("running_var") and (full < 0).any():
+        raise WeightsError(f"{label} is damaged: tensor {name!r} holds variances below zero")
     return full
 
 

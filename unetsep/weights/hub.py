@@ -23,6 +23,7 @@ from .manifest import Checkpoint
 
 # Seconds to wait for the hub's first answer, and for further bytes of a download.
 ANSWER, STALL = 10.0, 30.0
+DOWNLOAD_BLOCK = 1 << 14  # bytes: half a kilobyte a second is enough
 
 
 def cached_file(entry: Checkpoint) -> Path | None:
@@ -94,14 +95,18 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
 
 
 def remove(path: Path) -> None:
-    """Delete a cached file: the blob and the snapshot's link to it.
+    """Delete a cached file: the snapshot's link to it, and the blob.
+
+    The hub chooses what a blob is called, and so where a link leads: to no other file, here.
 
     Raises
     ------
     OSError
         If it cannot be deleted: a cache that several users share may be read-only.
     """
-    path.resolve().unlink(missing_ok=True)
+    blob, blobs = path.resolve(), path.parents[2] / "blobs"  # beside snapshots/<revision>/<file>
+    if blob.parent == blobs.resolve():
+        blob.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
@@ -136,10 +141,12 @@ def _bounded(entry: Checkpoint) -> Path:
     """Download in a thread that is left behind when no bytes arrive any more.
 
     That they do is told by the client's bar, and before its version 1.0, whose bar is not to be
-    chosen, by the file that grows.
+    chosen, by the file that grows. Neither moves before a block is whole.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
+    constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
     get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
     moved = [time.monotonic()]

@@ -7,6 +7,7 @@ is used.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,10 @@ def fetch_model(entry: Checkpoint) -> Path:
         guide = _find_guide(entry.config["guide"], _place(entry))
         if isinstance(guide, Checkpoint) and not guide.is_local:
             hub.fetch(guide, guided=entry.name)
-    return entry.path if entry.is_local else hub.fetch(entry)
+    if not entry.is_local:
+        return hub.fetch(entry)
+    _verified(entry)
+    return entry.path
 
 
 def _place(entry: Checkpoint) -> Path | Checkpoint:
@@ -232,7 +236,9 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise WeightsError(f"model file {path} does not exist") from error
+    except ValueError as error:  # a NUL in the name
+        raise WeightsError(f"model file {path} does not exist") from error
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (no errors, as of a name too long)
             raise WeightsError(why_no_model(path)) from error
         raise WeightsError(f"model file {path} cannot be read: {error.strerror}") from error

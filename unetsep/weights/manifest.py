@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -181,8 +182,15 @@ def _expect(kind: type, value: Any, place: str) -> Any:
     return value
 
 
+class NewerError(ValueError):
+    """A manifest with fields that this version does not know."""
+
+
 def _check_fields(described: type[Checkpoint | DataSet], values: Any, place: str) -> None:
     _expect(dict, values, place)
+    unknown = sorted(values.keys() - {each.name for each in fields(described)})
+    if unknown:
+        raise NewerError(f"unknown field {unknown[0]!r} of {place}")
     for each in fields(described):
         if each.name in values:
             kind = _KINDS[str(each.type)]
@@ -344,6 +352,8 @@ def read_manifest(path: Path, *, cure: str = "repair it, or name another file") 
         content = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except KeyError as error:
         raise WeightsError(f"{path} is damaged ({error} is missing): {cure}") from error
+    except NewerError as error:
+        raise WeightsError(f"{path} was written by a newer unetsep ({error}): update it") from error
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
     for entry in content.checkpoints.values():
@@ -368,24 +378,28 @@ def add_to_manifest(path: Path, entry: Checkpoint) -> None:
         write_manifest(path, replace(content, default=content.default or entry.name))
 
 
-def add_user_model(entry: Checkpoint, content: bytes) -> None:
+def add_user_model(entry: Checkpoint, content: bytes, *, overwrite: bool = False) -> None:
     """Write a checkpoint to the user's folder and name it in the manifest there.
 
     Parameters
     ----------
     entry
-        With a ``source``; it takes the place of one of its name.
+        With a ``source``.
     content
         Of the file.
+    overwrite
+        Take the place of a model of that name, and of a file that no model is known by.
 
     Raises
     ------
     WeightsError
-        If the folder cannot be written to; all is then as before.
+        If there is one, or the folder cannot be written to; all is then as before.
     """
     folder = user_folder()
     try:
         with locked(folder / USER_MANIFEST):
+            if not overwrite:
+                refuse_taken(entry.name)
             text = format_json(user_models().including(entry).to_dict()) + "\n"
             # Both files are complete before the first gets its name, which is the checkpoint.
             with (
@@ -397,6 +411,23 @@ def add_user_model(entry: Checkpoint, content: bytes) -> None:
                 checkpoint.write(content)
     except OSError as error:
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
+def refuse_taken(name: str) -> None:
+    """Refuse the name of a model that the user imported, or of a file in its place.
+
+    Raises
+    ------
+    WeightsError
+        If there is one.
+    """
+    path = user_folder() / f"{name}{SUFFIX}"
+    taken = name in user_models().checkpoints
+    if taken or os.path.lexists(path):
+        there = (
+            f"already a model {name!r}" if taken else f"a file {path}, which no model is known by"
+        )
+        raise WeightsError(f"there is {there}: choose another --name or add --overwrite")
 
 
 def encode_json(text: str) -> bytes:

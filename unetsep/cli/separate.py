@@ -410,12 +410,12 @@ def _failed_of(run: _Run, console: Messages) -> list[Input]:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
     if options.songs:
         whole = [place for place in options.songs if _logged_place(place) in failed]
-        others = [place for place in options.songs if place not in whole]
+        others = [place for place in options.songs if _logged_place(place) not in failed]
         songs = [song for song in _search(run, others, console) if _logged(song, spool) in failed]
     else:
         songs = failed_songs(failed.values())
         whole = [song.path for song in songs if _holds_songs(song.path)]
-        songs = [song for song in songs if song.path not in whole]
+        songs = [song for song in songs if not _holds_songs(song.path)]
         whole += [line["source"] for line in failed.values() if is_url(line["source"])]
     for song in _search(run, whole, console):
         place = _logged(song, spool)

@@ -331,6 +331,12 @@ def test_a_model_answers_to_its_other_names() -> None:
     assert load_network("mse-long").config == load_network("fast").config
 
 
+def test_the_path_of_a_model_may_hold_commas(tmp_path: Path) -> None:
+    path = tmp_path / "a, b.safetensors"
+    path.touch()
+    assert ModelChoice(models=(str(path), "fast,mse")).groups() == [[str(path)], ["fast"], ["mse"]]
+
+
 def test_all_losses_leaves_out_what_only_guides() -> None:
     (names,) = ModelChoice(average=True, all_losses=True).groups()
     assert "spleeter-vocals" not in names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ TAKE = {
 TABLE_WIDTH = 100
 
 
+def _split(text: str) -> list[str]:
+    """Names and paths between commas; the path of a file may have some itself."""
+    return [text] if is_path(text) and os.path.isfile(text) else text.split(",")  # noqa: PTH113
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """The models that a command is to use.
@@ -85,7 +91,7 @@ class ModelChoice:
         return [names] if self.average and names else [[name] for name in names]
 
     def _names(self) -> list[str]:
-        parts = [part.strip() for text in self.models for part in text.split(",")]
+        parts = [part.strip() for text in self.models for part in _split(text)]
         names = list(dict.fromkeys(part for part in parts if part))
         called = {model_name(name) for name in names}
         if len(called) < len(names) or not all(text.strip(", ") for text in self.models):

@@ -218,6 +218,15 @@ def test_a_refused_upload_is_one_sentence_and_changes_nothing(
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_a_damaged_manifest_is_told_before_anything_is_uploaded(
+    hub: type[Hub], run: Path, tmp_path: Path
+) -> None:
+    hub.refuse = True
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"manifest\.json is damaged"):
+        publish(run, "org/net", manifest=tmp_path / "manifest.json")
+
+
 def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to publish: run unetsep export"):
         publish(tmp_path, "org/net")

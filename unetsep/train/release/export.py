@@ -20,7 +20,13 @@ from ...separator import Separator
 from ...storage import file_digest, write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import carry_guide, load_checkpoint
-from ...weights.manifest import Checkpoint, add_to_manifest, check_name, encode_json
+from ...weights.manifest import (
+    Checkpoint,
+    add_to_manifest,
+    check_name,
+    encode_json,
+    read_manifest,
+)
 from ..callbacks import VALIDATION
 from ..config import TrainConfig, TrainingError
 from ..data.recording import Recording
@@ -108,6 +114,8 @@ def export_run(
         full.
     ValueError
         If there are several networks to name, or the name cannot be one.
+    WeightsError
+        If the manifest is damaged.
     """
     run = Path(run)
     found = sorted(run.glob("best-*.safetensors"))
@@ -119,6 +127,8 @@ def export_run(
         raise ValueError(f"{run} holds {len(found)} networks: choose one with --loss to name it")
     if name is not None:
         check_name(name)
+    if manifest is not None:
+        read_manifest(Path(manifest))  # a damaged one is told before the work
     (run / EXPORTS).mkdir(exist_ok=True)
     written = []
     for path in found:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
 from ...weights.load import carry_guide
-from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest
+from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest, read_manifest
 from ..config import TrainingError
 from .export import EXPORTS, write_entry
 
@@ -71,6 +71,8 @@ def publish(
     entries = [_exported(path, run) for path in sorted(folder.glob("*.json"))]
     if not entries:
         raise TrainingError(f"{folder} holds nothing to publish: run unetsep export {run} first")
+    if manifest is not None:
+        read_manifest(Path(manifest))  # a damaged one is told before the upload
     entries = [dataclasses.replace(entry, repo_id=repo_id) for entry in entries]
     revision = _upload(folder, entries, repo_id, private)
     for entry in entries:

@@ -532,7 +532,7 @@ def signals_end_here() -> Iterator[None]:
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
     try:
-        before = {number: signal.signal(number, handlers[number]) for number in handlers}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     except ValueError:  # not the main thread, which alone gets signals
         yield
         return

@@ -298,6 +298,7 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
         with job.at_hand(options, Shared()):
             source = job.source()
             done = _decide(job, [_find(part, source) for part in job.parts], options)
+            _check_targets(job, done)
             facts = _look(job, options) if source.here and not all(done) else {}
         return [
             report
@@ -379,6 +380,7 @@ def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationRe
     done = _decide(job, [_find(part, source) for part in job.parts], options)
     reports = [report for report in done if report]
     if len(reports) < len(job.parts):
+        _check_targets(job, done)
         return []
     shared.tidy(job)  # after a run that was killed after its last rename
     return reports
@@ -396,7 +398,7 @@ def _decide(
     Raises
     ------
     AudioError
-        If stems are in the way, or cannot be written: then no model separates it.
+        If stems are in the way: then no model separates it.
     """
     reports: list[SeparationReport | None] = []
     in_the_way: list[Path] = []
@@ -416,10 +418,14 @@ def _decide(
         if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
     refuse_existing(in_the_way)
-    for part, decided in zip(job.parts, reports, strict=True):
-        if decided is None:
-            check_targets(part.targets)
     return reports
+
+
+def _check_targets(job: Job, done: Sequence[SeparationReport | None]) -> None:
+    """Refuse, before any work, stems that could not be written; see `check_targets`."""
+    for part, report in zip(job.parts, done, strict=True):
+        if report is None:
+            check_targets(part.targets)
 
 
 def _reports(job: Job, parts: Sequence[Part], status: str, reason: str) -> list[SeparationReport]:

@@ -234,9 +234,7 @@ def _read(path: Path) -> bytes:
                 f"{MAX_BYTES / 1e9:.0f} GB"
             )
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise WeightsError(f"model file {path} does not exist") from error
-    except ValueError as error:  # a NUL in the name
+    except (FileNotFoundError, ValueError) as error:  # the latter by a NUL in the name
         raise WeightsError(f"model file {path} does not exist") from error
     except OSError as error:
         if os.path.isdir(path):  # noqa: PTH112 (no errors, as of a name too long)

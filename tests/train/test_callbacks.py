@@ -65,6 +65,41 @@ def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+class InValidation(Callback):
+    """Does something when a validation begins."""
+
+    def __init__(self, action: Any) -> None:
+        self.action = action
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.action(pl_module)
+
+
+def fail(_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [(interrupt, "interrupted after step 3"), (fail, "No space left")],
+    ids=["Ctrl-C", "full disk"],
+)
+def test_who_ends_in_a_validation_leaves_no_worker_to_wait_for(
+    tmp_path: Path, action: Any, message: str
+) -> None:
+    before = set(multiprocessing.active_children())
+    workers: list[Any] = []
+
+    def end(module: Any) -> None:
+        workers.extend(set(multiprocessing.active_children()) - before)
+        action(module)
+
+    with pytest.raises(TrainingError, match=message):
+        run(tmp_path, tiny(), callbacks=[InValidation(end)], machine=Machine("cpu", workers=1))
+    assert workers
+    assert set(multiprocessing.active_children()) <= before
+
+
 @pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "go on from .*--resume")])
 def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, message: str

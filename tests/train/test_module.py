@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning import Callback
 
 from tests.train.runs import At, log, run
 from tests.train.synthetic import MODEL, tiny
@@ -50,6 +51,25 @@ def test_a_loss_that_is_not_finite_stops_with_step_clips_and_checkpoint(
         match=r"loss l1 became nan at step 4, clips 8 to 9 with seed 0.*last.ckpt",
     ):
         run(tmp_path, tiny(), callbacks=[At(4, broken)])
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+    assert all(bool(value.isfinite().all()) for value in saved["state_dict"].values())
+
+
+class Overflow(Callback):
+    """A gradient that is infinite though the loss was not."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if trainer.global_step == 5:
+            for parameter in pl_module.network("l1").parameters():
+                parameter.grad.fill_(float("inf"))
+
+
+def test_weights_that_are_not_finite_never_replace_the_last_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(TrainingError, match=r"NaN or infinite by step 6; .*last.ckpt"):
+        run(tmp_path, tiny(), callbacks=[Overflow()])
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
     assert all(bool(value.isfinite().all()) for value in saved["state_dict"].values())

@@ -54,6 +54,18 @@ def test_large_running_variances_survive(network: UNet, tmp_path: Path) -> None:
     assert (load_network(file).state_dict()["encoder.0.1.running_var"] == 1e6).all()
 
 
+def test_the_same_network_and_notes_are_the_same_bytes(network: UNet) -> None:
+    notes = {str(number): f'"\x01é/{number}' for number in range(6)}
+    content = serialize(network, notes=notes)
+    assert {serialize(network, notes=notes) for _ in range(3)} == {content}
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    assert len(header) % 8 == 0
+    assert json.loads(header)["__metadata__"] == notes | {"config": SMALL.to_json()}
+    state = build_network(content, "one").state_dict()
+    for name, value in load(serialize(network)).items():
+        assert torch.equal(state[name], value.to(state[name].dtype)), name
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -194,8 +194,13 @@ class Keeper(Callback):
         Raises
         ------
         TrainingError
-            If the disk is full or gone; the checkpoint before stays.
+            If weights are not finite, or the disk is full or gone; the checkpoint before stays.
         """
+        # A gradient may overflow after a loss that did not; nothing could go on from there.
+        weights = [each.detach() for each in trainer.lightning_module.parameters()]
+        sizes = torch._foreach_norm(weights)
+        if not torch.stack(sizes).isfinite().all():
+            raise TrainingError(f"weights became NaN or infinite by step {trainer.global_step}")
         partial = self.run / f"{LAST}.part"
         with self._saving(trainer):
             try:

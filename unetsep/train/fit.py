@@ -168,6 +168,9 @@ def fit(
                     raise
                 raise _last_good(TrainingError("another process of this run ended"), run) from error
             finally:
+                # Who ends in a validation has Lightning end that alone, and the workers that cut
+                # clips heed no signal: the process would wait for them for ever.
+                trainer.fit_loop.teardown()
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     clips = config.batch_size * machine.devices * machine.nodes
                     _draw(run, clips)

@@ -149,4 +149,14 @@ def serialize(
             kind = str(tensor.dtype).removeprefix("torch.")
             raise WeightsError(f"tensor {name!r} of the network holds NaN or infinity as {kind}")
         tensors[name] = tensor
-    return bytes(save(tensors, metadata={**notes, "config": network.config.to_json()}))
+    return _in_order(save(tensors, metadata={**notes, "config": network.config.to_json()}))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata by name, which safetensors writes in random order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # tensors begin at multiples of 8
+    return len(text).to_bytes(8, "little") + text + content[end:]

@@ -259,6 +259,16 @@ def test_stems_that_are_left_out_are_unknown() -> None:
             without(songs, [wrong], STEMS)
 
 
+def test_a_stem_is_left_out_of_the_recordings_of_a_name_that_have_it() -> None:
+    ours = recording_from_arrays("one", {"vocals": pcm(1), "drums": pcm(2)})
+    theirs = recording_from_arrays("one", {"bass": pcm(3)})
+    for order in ([ours, theirs], [theirs, ours]):
+        kept = without(order, ["one=vocals,bass"], STEMS)
+        assert [stem for each in kept for stem in STEMS if each.knows([stem])] == ["drums"]
+    with pytest.raises(TrainingError, match="--leave-out one=other: there is no such"):
+        without([ours, theirs], ["one=other"], STEMS)
+
+
 def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:
     second = 44_100
     long = [song(i, samples=30 * second, origin="songs") for i in range(3)]

@@ -270,11 +270,13 @@ def without(
         If a name is no recording's, or a stem is not in it.
     """
     left: dict[str, set[str]] = {}
-    names = {each.name: each.names for each in recordings}
+    names: dict[str, set[str]] = {}  # several recordings may have one name
+    for each in recordings:
+        names.setdefault(each.name, set()).update(each.names)
     for text in leave_out:
         name, _, listed = text.rpartition("=") if text not in names else (text, "", "")
         some = {stem.strip() for stem in listed.split(",")} if listed else set(stems)
-        if name not in names or (listed and not some <= set(names[name])):
+        if name not in names or (listed and not some <= names[name]):
             raise TrainingError(
                 f"--leave-out {text}: there is no such recording to train on, expected a name "
                 "as in the songs.json of a run, or NAME=STEM,... with stems that it has"

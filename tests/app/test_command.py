@@ -259,6 +259,16 @@ def test_limits_that_are_none_are_refused() -> None:
             AppOptions(**values).settings()
 
 
+def test_names_are_names_alone() -> None:
+    for name in ("songs.example.org", "SONGS", "192.168.0.7", "fe80::1"):
+        values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
+        assert AppOptions(**values).settings().names == (name,)
+    for name in ("songs.example.org:8080", "https://songs.example.org", "[::1]:80"):
+        values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
+        with pytest.raises(ValueError, match=f"--allow-host {re.escape(name)}: expected a name"):
+            AppOptions(**values).settings()
+
+
 @pytest.mark.parametrize("host", ["a..b", 70 * "x"])
 def test_a_host_that_is_no_name_is_one_sentence(host: str) -> None:
     with pytest.raises(UnetsepError, match=f"the app cannot listen at {re.escape(host)}, port 0"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.serving import lives, until
+from unetsep.app import process
 from unetsep.app.process import WorkerError, WorkerProcess
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
@@ -83,3 +84,9 @@ def test_a_decoder_that_hangs_ends_with_the_worker(
 
     asyncio.run(work())
     until(lambda: not lives(int(pid.read_text())))
+
+
+def test_a_worker_that_cannot_begin_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PROGRAM", "import sys; sys.exit(3)")
+    with pytest.raises(WorkerError, match="ended before it was ready, with status 3"):
+        asyncio.run(WorkerProcess(["fast"]).start())

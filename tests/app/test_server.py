@@ -155,6 +155,26 @@ def test_a_job_that_waits_can_be_cancelled(app: Served, tune: Path, long_song: P
     assert app.ask("DELETE", f"/jobs/{second}").status == 404
 
 
+def test_files_that_are_just_removed_are_gone(app: Served, tune: Path) -> None:
+    id_ = app.send(tune).json["id"]
+    stem = next(iter(app.wait(id_)["stems"].values()))
+    assert app.get(stem).status == 200
+    for path in app.files:
+        if path.suffix != ".lock":
+            path.unlink()
+    answer = app.get(stem)
+    assert (answer.status, answer.json) == (
+        404,
+        {"error": "there is no such job, or it was removed"},
+    )
+
+
+def test_what_may_be_done_with_a_job_is_told_to_who_asks_for_more(app: Served) -> None:
+    answer = app.ask("PUT", "/jobs/0123456789abcdef0123456789abcdef")
+    assert answer.status == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE"}
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: local"])
 def test_connections_that_do_not_say_what_they_want_are_closed(
     app: Served, monkeypatch: pytest.MonkeyPatch, begun: bytes

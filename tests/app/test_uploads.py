@@ -16,6 +16,7 @@ from unetsep.app.process import WorkerProcess
 from unetsep.app.server import Handlers
 from unetsep.app.uploads import FIELD_BYTES, FormReader
 
+FIELD = b"--mark\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n"
 CONTENT = bytes(range(256)) * 3 + b"\r\n--mar\r\n--mark"
 
 
@@ -50,7 +51,7 @@ def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
     [
         (form({}, "a", b"x")[1][:-8], "its end is missing"),
         (form({}, "a", b"")[1], "must hold one file"),
-        (b"--mark\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--mark--\r\n", "one file"),
+        (FIELD + b"--mark--\r\n", "one file"),
         (form({}, "a", b"x")[1].replace(b'name="file"', b'name="data"'), "in the field 'file'"),
         (
             form({}, "a", bytes(FIELD_BYTES + 1))[1].replace(b"filename=", b"filename*=UTF-8''"),
@@ -59,6 +60,7 @@ def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
         (form({}, "a", b"x")[1][:-10] + b"\r\n" + form({}, "b", b"y")[1], "one file"),
         (form({"model": "x" * (FIELD_BYTES + 1)}, "a", b"x")[1], "a field is longer"),
         (form({f"f{i}": "" for i in range(30)}, "a", b"x")[1], "more than 20 fields"),
+        (21 * FIELD + form({}, "a", b"x")[1], "more than 20 fields"),
         (form({}, "a" * 9000, b"x")[1], "header|longer"),
         (b"no form at all", "no form"),
     ],

@@ -30,9 +30,19 @@ def describe() -> Document:
             "description": "Splits songs into stems. Send a song, follow its job, fetch the stems. "
             'Errors are JSON with one sentence: {"error": "..."}.',
         },
-        "paths": _paths(),
+        "paths": _guarded(_paths()),
         "components": {"schemas": _schemas()},
     }
+
+
+def _guarded(paths: Document) -> Document:
+    """With what every address may answer."""
+    for methods in paths.values():
+        for operation in methods.values():
+            operation["responses"] |= _errors(
+                {"403": "A page from elsewhere asks, or the app is not called so: --allow-host."}
+            )
+    return paths
 
 
 def _paths() -> Document:
@@ -119,6 +129,8 @@ def _paths() -> Document:
                 "parameters": [_parameter("id"), _parameter("path")],
                 "responses": {
                     "200": _file("The file.", "application/octet-stream"),
+                    "206": _file("The part that Range asks for.", "application/octet-stream"),
+                    "416": _file("Range lies beyond the end.", "text/plain"),
                     **_errors({"404": GONE, "409": NOT_DONE}),
                 },
             }

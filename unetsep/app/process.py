@@ -88,6 +88,12 @@ class WorkerProcess:
         except asyncio.TimeoutError as error:
             await self.kill()
             raise WorkerError("the models could not be loaded in time") from error
+        except WorkerError as error:
+            await self.kill()
+            raise WorkerError(
+                f"the program that separates ended before it was ready, with status "
+                f"{self._process.returncode}: above stands why, or else the memory was too small"
+            ) from error
         except BaseException:
             await self.kill()
             raise

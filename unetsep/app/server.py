@@ -139,8 +139,7 @@ class Handlers:
             Route("/choices", self.choices),
             Route("/separate", self.separate, methods=["POST"]),
             Route("/jobs", self.jobs),
-            Route("/jobs/{id}", self.job),
-            Route("/jobs/{id}", self.remove, methods=["DELETE"]),
+            Route("/jobs/{id}", self.job, methods=["GET", "DELETE"]),
             Route("/jobs/{id}/stems.zip", self.zip),
             Route("/jobs/{id}/{path:path}", self.file),
             Route("/health", self.health),
@@ -260,12 +259,11 @@ class Handlers:
         return JSONResponse({"jobs": [self._told(job) for job in found if job is not None]})
 
     async def job(self, request: Request) -> Response:
-        """One job."""
-        return JSONResponse(self._told(self._find(request)))
-
-    async def remove(self, request: Request) -> Response:
-        """Cancel and forget a job."""
-        await self._queue.remove(self._find(request))
+        """One job; or cancel and forget it."""
+        job = self._find(request)
+        if request.method != "DELETE":
+            return JSONResponse(self._told(job))
+        await self._queue.remove(job)
         return Response(status_code=204)
 
     async def zip(self, request: Request) -> Response:
@@ -279,14 +277,14 @@ class Handlers:
         if file is None:
             raise HTTPException(404, "this job has no such file")
         if path.startswith("stems/"):
-            return FileResponse(file, filename=f"{job.name} - {file.name}")
-        return FileResponse(file, headers={"content-security-policy": PLAYER_POLICY})
+            return _sent(file, filename=f"{job.name} - {file.name}")
+        return _sent(file, headers={"content-security-policy": PLAYER_POLICY})
 
     async def _zipped(self, job: SeparationJob) -> FileResponse:
         path = await self._queue.zip(job)
         if path is None:
             raise HTTPException(404, GONE)
-        return FileResponse(path, filename=f"{job.name}.zip", media_type="application/zip")
+        return _sent(path, filename=f"{job.name}.zip", media_type="application/zip")
 
     def _find(self, request: Request) -> SeparationJob:
         job = self._queue.get(request.path_params["id"])
@@ -375,6 +373,14 @@ class Once(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._remove()
+
+
+def _sent(path: Path, **options: Any) -> FileResponse:
+    """A file of a job, which may just be removed."""
+    try:
+        return FileResponse(path, stat_result=path.stat(), **options)
+    except FileNotFoundError as error:
+        raise HTTPException(404, GONE) from error
 
 
 async def _disconnected(request: Request) -> None:

@@ -65,7 +65,7 @@ class FormReader:
         self.complete = False
         self.pending: list[bytes] = []  # of the file, not yet written
         self._limit = limit
-        self._files = 0
+        self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
         self._header: tuple[bytes, bytes] = (b"", b"")
         self._is_file = False
@@ -98,7 +98,8 @@ class FormReader:
 
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
-        if len(self.upload.fields) + self._files >= FIELDS:
+        self._parts += 1
+        if self._parts > FIELDS:
             raise _malformed(f"it has more than {FIELDS} fields")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:

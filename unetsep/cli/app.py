@@ -9,7 +9,7 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..app.guard import is_loopback
+from ..app.guard import host_name, is_address, is_loopback
 from ..app.jobs import JobLimits
 from ..app.server import AppSettings, run
 from .terminal import Messages
@@ -54,12 +54,18 @@ class AppOptions:
         Raises
         ------
         ValueError
-            If a limit is none.
+            If a limit or a name is none.
         """
         for name in ("max_upload", "time_limit", "keep", "disk"):
             if not math.isfinite(getattr(self, name)):
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} {getattr(self, name)}: expected a finite number")
+        for name in self.names:
+            if host_name(name) != name.lower() and not is_address(name):
+                raise ValueError(
+                    f"--allow-host {name}: expected a name alone, such as songs.example.org, "
+                    "without http:// and port"
+                )
         limits = JobLimits(
             upload_bytes=round(self.max_upload * MEGABYTE),
             queue=self.queue,

@@ -52,7 +52,18 @@ def test_eval_writes_a_report_and_compare_reads_the_folders(
             "compare", tmp_path / "out" / "mixture", tmp_path / "out" / "mixture-4", "--json"
         ).stdout
     )
-    assert [stem["verdict"] for stem in found["stems"]] == ["B"] * 4
+    assert all(stem["better"] == stem["gain"]["tracks"] for stem in found["stems"])
+    assert {stem["verdict"] for stem in found["stems"]} == {"undecided"}  # of three tracks
+    for name in ("mixture", "mixture-4"):
+        folder = tmp_path / "out" / name
+        shutil.copytree(folder / "test", folder / "train")
+    next((folder / "test").glob("*.json")).unlink()
+    result = run("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    less = result.stdout
+    assert "Left out of test: 1 tracks with scores of A alone, 0 of B alone." in less
+    assert "Left out of train" not in less
+    assert "vocals in train" in less
 
 
 def test_estimates_of_other_tools_stand_in_the_same_table(

@@ -30,6 +30,7 @@ from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluat
 from ..train.evaluation.measures import MEASURES, PACKAGES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
+from ..train.evaluation.statistics import FEWEST
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
@@ -383,24 +384,36 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     out = table_console()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
-    several = len({each.sources for each in differences}) > 1
-    rows = [_difference(each, several=several) for each in differences]
-    out.print(_rich([head, *rows], title))
+    out.print(_rich([head, *_rows(differences)], title))
+    alone = {each.subset: each.alone for each in differences if any(each.alone)}
+    for subset, (ours, theirs) in alone.items():
+        out.print(
+            f"Left out of {subset}: {ours} tracks with scores of A alone, {theirs} of B alone.",
+            markup=False,
+        )
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
-        "undecided where that holds zero. Training seeds differ, too: it cannot tell how much.",
+        f"undecided where that holds zero, or of fewer than {FEWEST} tracks. Training seeds "
+        "differ, too: it cannot tell how much.",
         markup=False,
         style="dim",
     )
 
 
-def _difference(each: Difference, *, several: bool) -> list[str]:
-    """A row; with ``several`` sets of stems it says in which one."""
+def _rows(differences: Sequence[Difference]) -> list[list[str]]:
+    """A row for each; where there are several sets of stems, or folders, it says which."""
+    sets = len({each.sources for each in differences}) > 1
+    folders = len({each.subset for each in differences}) > 1
     return [
-        f"{each.stem} of {', '.join(each.sources)}" if several else each.stem,
-        f"{each.a:.2f}",
-        f"{each.b:.2f}",
-        str(each.gain),
-        f"{each.better} of {each.gain.tracks}",
-        each.verdict,
+        [
+            each.stem
+            + (f" of {', '.join(each.sources)}" if sets else "")
+            + (f" in {each.subset}" if folders else ""),
+            f"{each.a:.2f}",
+            f"{each.b:.2f}",
+            str(each.gain),
+            f"{each.better} of {each.gain.tracks}",
+            each.verdict,
+        ]
+        for each in differences
     ]

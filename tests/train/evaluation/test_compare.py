@@ -25,13 +25,14 @@ def write(
     first: int = 0,
     method: str = "test",
     audio: str = "song",
+    subset: str = "test",
 ) -> Path:
     """Results with SDR ``(tracks, stems)``."""
     for index, row in enumerate(sdr, start=first):
         values = {m: np.full((len(stems), 2), math.nan) for m in METRICS}
         values["SDR"][:] = row[:, None]
         scores = TrackScores(stems, values, (silent or {}).get(index, ()))
-        track = Track(f"song {index}", "test", folder)
+        track = Track(f"song {index}", subset, folder)
         origin = results.Origin({"kind": method}, [[audio, 1]], duration)
         results.write(results.path_of(folder.parent, folder.name, track), scores, origin, "sdr")
     return folder
@@ -106,6 +107,30 @@ def test_tracks_of_several_sets_are_compared_in_each_by_itself(
         *((stem, STEMS[:2], 12, "B") for stem in STEMS[:2]),
         *((stem, STEMS, 8, "A") for stem in STEMS),
     ]
+
+
+def test_songs_of_several_subsets_are_compared_in_each_by_itself(
+    base: np.ndarray, tmp_path: Path
+) -> None:
+    for name, gain in (("a", 0), ("b", 1)):
+        write(tmp_path / name, base[:12] + gain)
+        write(tmp_path / name, base - gain, subset="train")
+        write(tmp_path / name, base[: 2 - gain], subset="pairs")
+    found = compare(tmp_path / "a", tmp_path / "b")
+    told = [(each.subset, each.gain.tracks, each.verdict, each.alone) for each in found[::4]]
+    assert told == [
+        ("pairs", 1, "undecided", (1, 0)),
+        ("test", 12, "B", (0, 0)),
+        ("train", 20, "A", (0, 0)),
+    ]
+
+
+def test_a_gain_on_each_of_five_tracks_is_undecided(base: np.ndarray, tmp_path: Path) -> None:
+    a = tmp_path / "a"
+    for count, verdict in ((5, "undecided"), (6, "B")):
+        b = write(tmp_path / str(count), base[:count] + 1)
+        found = compare(write(a, base), b)
+        assert {(each.better, each.verdict) for each in found} == {(count, verdict)}
 
 
 def test_a_folder_of_several_models_is_refused(base: np.ndarray, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from unetsep.train.evaluation.statistics import Interval, mean_of_medians, track_median
+from unetsep.train.evaluation.statistics import FEWEST, Interval, mean_of_medians, track_median
 
 
 def test_median_ignores_tracks_without_a_score() -> None:
@@ -38,11 +38,28 @@ def test_interval_covers_the_median_of_a_normal_sample() -> None:
     assert np.mean(widths) == pytest.approx(2 * 1.96 * 1.25 / math.sqrt(50), rel=0.15)
 
 
-def test_one_track_has_no_interval() -> None:
-    found = track_median([3.0])
-    assert found.value == 3
-    assert math.isnan(found.low)
-    assert str(found) == "3.00"
+def test_few_tracks_have_no_interval() -> None:
+    # All of n draws from a coin's two sides are the same in one of 2^(n - 1) cases.
+    assert 2 ** -(FEWEST - 1) < 0.05 <= 2 ** -(FEWEST - 2)
+    for count in range(1, FEWEST):
+        found = track_median([3.0] * count + [math.nan] * 50)
+        assert found.value == 3
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+        assert str(found) == "3.00"
+    assert track_median(range(FEWEST)).low < 2.5
+    few = np.arange(2.0 * FEWEST).reshape(FEWEST, 2)
+    assert mean_of_medians(few).low < few.mean()
+    few[0, 1] = math.nan  # so that one stem has too few
+    assert math.isnan(mean_of_medians(few).low)
+
+
+def test_of_two_equal_methods_one_is_called_better_as_seldom_as_an_interval_says() -> None:
+    for count in (FEWEST, 14, 50):
+        rng = np.random.default_rng(count)
+        found = [track_median(rng.standard_normal(count)) for _ in range(150)]
+        wrong = sum(each.low > 0 or each.high < 0 for each in found)
+        assert wrong <= 0.12 * len(found), count
 
 
 def test_no_track_has_no_value() -> None:

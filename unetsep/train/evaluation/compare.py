@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ class Difference:
         Whether a negative difference speaks for B.
     sources
         The set of stems in which the tracks were scored.
+    subset
+        Folder of the scores, ``test`` or another.
+    alone
+        Tracks of that folder that only A, and only B, has scores of: they do not count.
     """
 
     stem: str
@@ -42,6 +47,8 @@ class Difference:
     better: int
     lower_is_better: bool = False
     sources: tuple[str, ...] = ()
+    subset: str = "test"
+    alone: tuple[int, int] = (0, 0)
 
     @property
     def verdict(self) -> str:
@@ -84,10 +91,11 @@ def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
 
 
 def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
-    """Paired differences of all stems that both methods scored, in each set by itself.
+    """Paired differences of all stems that both methods scored.
 
-    Pairing removes what makes songs easy or hard for both methods, so the interval is much
-    narrower than those of the two medians.
+    Each set of stems is compared by itself, and so is each folder: songs for validation chose
+    one of the models, perhaps. Pairing removes what makes songs easy or hard for both methods,
+    so the interval is much narrower than those of the two medians.
 
     Parameters
     ----------
@@ -112,12 +120,16 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     for folder, scored in ((a, left), (b, right)):
         _check_method(folder, {track: scored[track][1] for track in common})
     lower = metric in MEASURES and MEASURES[metric].lower_is_better
-    sets: dict[frozenset[str], list[str]] = {}
+    sets: dict[tuple[str, frozenset[str]], list[str]] = {}
     for track in common:
-        sets.setdefault(frozenset(left[track][0].stems), []).append(track)
+        sets.setdefault((_subset(track), frozenset(left[track][0].stems)), []).append(track)
     differences = []
-    for tracks in sets.values():
+    for (subset, _), tracks in sets.items():
         sources = left[tracks[0]][0].stems
+        alone = (
+            _count(left.keys() - right.keys(), subset),
+            _count(right.keys() - left.keys(), subset),
+        )
         for stem in sources:
             pairs = [
                 (left[track][0].median(stem, metric), right[track][0].median(stem, metric))
@@ -127,20 +139,27 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
             ]
             pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
             if pairs:
-                differences.append(_difference(stem, pairs, sources, lower=lower))
+                found = _difference(stem, pairs, lower=lower)
+                differences.append(replace(found, sources=sources, subset=subset, alone=alone))
     if not differences:
         option = f"--measures {metric}" if metric in MEASURES else "--metrics bsseval"
         raise UnetsepError(f"{a} and {b} share no {metric} scores: score both with {option}")
     return differences
 
 
-def _difference(
-    stem: str, pairs: list[tuple[float, float]], sources: tuple[str, ...], *, lower: bool
-) -> Difference:
+def _subset(track: str) -> str:
+    return track.partition("/")[0]
+
+
+def _count(tracks: Collection[str], subset: str) -> int:
+    return sum(_subset(track) == subset for track in tracks)
+
+
+def _difference(stem: str, pairs: list[tuple[float, float]], *, lower: bool) -> Difference:
     gains = [b - a for a, b in pairs]
     medians = [track_median(column).value for column in zip(*pairs, strict=True)]
     better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
-    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower, sources)
+    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower)
 
 
 def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:

@@ -20,6 +20,9 @@ from .sdr import Array
 DRAWS = 5_000
 SEED = 0
 COVERAGE = 0.95
+# All tracks lie on one side of what they are drawn from in one of 2^(n - 1) cases: with fewer
+# tracks that is more than the 5% that an interval leaves, however it is made.
+FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Interval:
     Parameters
     ----------
     value, low, high
-        In dB; NaN where there are no scores, bounds NaN for fewer than two tracks.
+        In dB; NaN where there are no scores, bounds NaN for fewer than six tracks.
     tracks
         How many tracks had a score.
     """
@@ -82,7 +85,7 @@ def _bootstrap(content: bytes, shape: tuple[int, int]) -> Interval:
     scores = np.frombuffer(content).reshape(shape)
     tracks = int(np.isfinite(scores).any(axis=1).sum())
     value = float(_medians(scores[None])[0].mean()) if tracks else math.nan
-    if tracks < 2 or math.isnan(value):
+    if np.isfinite(scores).sum(axis=0).min(initial=tracks) < FEWEST or math.isnan(value):
         return Interval(value, math.nan, math.nan, tracks)
     rng = np.random.default_rng(SEED)
     drawn = rng.integers(len(scores), size=(DRAWS, len(scores)))

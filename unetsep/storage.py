@@ -213,6 +213,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return file_digest(file)
+
+
 def file_digest(file: BinaryIO, kind: str = "sha256") -> str:
     """Hexadecimal checksum of an open file from where it stands.
 

@@ -39,6 +39,12 @@ def take_back() -> None:
             undo()
 
 
+def ignore_signals() -> None:
+    """From here on no signal of `ENDING` does anything."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C, a polite kill and a closed terminal back until the end of a short block.

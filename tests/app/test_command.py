@@ -25,10 +25,11 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Command, command, form, lives, until
 from tests.signals import music
-from unetsep.app.server import listen
+from unetsep.app.server import AppSettings, listen
 from unetsep.cli import CONTEXT, main
 from unetsep.cli.app import AppOptions, has_screen
 from unetsep.cli.options import app as app_command
+from unetsep.cli.parsing import build
 from unetsep.errors import UnetsepError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
@@ -244,29 +245,29 @@ def test_a_port_is_taken_before_any_model_is_loaded() -> None:
 def test_options_become_limits() -> None:
     words = ["--max-upload", "1.5", "--time-limit", "2", "--keep", "0.5", "--disk", "3"]
     values = app_command.make_context("app", words, **CONTEXT).params
-    limits = AppOptions(**values).settings().limits
+    limits = build(AppOptions, values).limits.to_limits()
     assert (limits.upload_bytes, limits.seconds) == (1_500_000, 120)
     assert (limits.keep_seconds, limits.disk_bytes) == (1800, 3_000_000_000)
-    defaults = AppOptions(**app_command.make_context("app", [], **CONTEXT).params).settings()
-    assert defaults.limits == type(limits)()
-    assert (defaults.host, defaults.port) == ("127.0.0.1", type(defaults)().port)
+    defaults = build(AppOptions, app_command.make_context("app", [], **CONTEXT).params)
+    assert defaults.limits.to_limits() == type(limits)()
+    assert (defaults.settings.host, defaults.settings.port) == ("127.0.0.1", AppSettings().port)
 
 
 def test_limits_that_are_none_are_refused() -> None:
     for words in (["--disk", "inf"], ["--keep", "nan"], ["--max-upload", "nan"]):
         values = app_command.make_context("app", list(words), **CONTEXT).params
         with pytest.raises(ValueError, match=rf"{words[0]} {words[1]}: expected a finite number"):
-            AppOptions(**values).settings()
+            build(AppOptions, values).limits.to_limits()
 
 
 def test_names_are_names_alone() -> None:
     for name in ("songs.example.org", "SONGS", "192.168.0.7", "fe80::1"):
         values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
-        assert AppOptions(**values).settings().names == (name,)
+        assert build(AppOptions, values).settings.names == (name,)
     for name in ("songs.example.org:8080", "https://songs.example.org", "[::1]:80"):
         values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
         with pytest.raises(ValueError, match=f"--allow-host {re.escape(name)}: expected a name"):
-            AppOptions(**values).settings()
+            build(AppOptions, values)
 
 
 @pytest.mark.parametrize("host", ["a..b", 70 * "x"])

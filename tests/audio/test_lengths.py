@@ -16,9 +16,9 @@ from unetsep.audio.lengths import (
     LengthClaim,
     claim_length,
     missing_share,
-    mp3_claim,
-    ogg_is_open,
 )
+from unetsep.audio.mp3 import mp3_claim
+from unetsep.audio.ogg import ogg_is_open
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from click.testing import CliRunner, Result
 
+from tests.commands import call
 from unetsep.cli import evaluate as evaluation
-from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.errors import UnetsepError
 from unetsep.network.unet import UNet
@@ -22,15 +21,11 @@ from unetsep.weights.checkpoint import serialize
 CHEAP = ("--baselines", "mixture,mixture-4")
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
 def test_eval_writes_a_report_and_compare_reads_the_folders(
     root: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     options = ["--musdb-root", root, "-o", tmp_path / "out", "-m", checkpoint, *CHEAP]
-    first = run("eval", *options, "--duration", "2")
+    first = call("eval", *options, "--duration", "2")
     assert first.exit_code == 0, first.output
     assert "mixture / 4" in first.stdout
     assert "vocals in 1 tracks" in first.stdout
@@ -38,17 +33,17 @@ def test_eval_writes_a_report_and_compare_reads_the_folders(
     for name in ("report.md", "report.csv", "tracks.csv", "report.json", "figure2.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
     report = (tmp_path / "out" / "report.md").read_bytes()
-    again = run("eval", *options, "--duration", "2", "--json")
+    again = call("eval", *options, "--duration", "2", "--json")
     assert "0 scores computed, 9 reused" in again.stderr
     assert (tmp_path / "out" / "report.md").read_bytes() == report
     content = json.loads(again.stdout)
     assert [m["name"] for m in content["methods"]] == ["tiny", "mixture", "mixture-4"]
     assert content["data"].startswith("3 test tracks of musdb")
-    both = run("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
+    both = call("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
     assert both.exit_code == 0, both.output
     assert "B - A" in both.stdout
     found = json.loads(
-        run(
+        call(
             "compare", tmp_path / "out" / "mixture", tmp_path / "out" / "mixture-4", "--json"
         ).stdout
     )
@@ -71,7 +66,7 @@ def test_estimates_of_other_tools_stand_in_the_same_table(
 ) -> None:
     for track in find_tracks(root, "test"):
         shutil.copytree(track.path, tmp_path / "perfect" / track.name)
-    result = run(
+    result = call(
         *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--no-figures"),
         *("--estimates", tmp_path / "perfect", *CHEAP),
     )
@@ -82,7 +77,7 @@ def test_estimates_of_other_tools_stand_in_the_same_table(
     # Estimates in the current folder are no scores, if they have the name of some.
     monkeypatch.chdir(tmp_path)
     Path("perfect").rename("mixture")
-    both = run("compare", "mixture", "mixture-4", "-o", "out")
+    both = call("compare", "mixture", "mixture-4", "-o", "out")
     assert both.exit_code == 0, both.output
     assert "B - A" in both.stdout
 
@@ -90,7 +85,7 @@ def test_estimates_of_other_tools_stand_in_the_same_table(
 def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_path: Path) -> None:
     first = find_tracks(root, "test")[0]
     shutil.copytree(first.path, tmp_path / "some" / first.name)
-    result = run(
+    result = call(
         *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--no-figures"),
         *("--estimates", tmp_path / "some", "--baselines", "none"),
     )
@@ -117,13 +112,13 @@ def test_what_can_have_no_score_is_said_before_any_work(
         (["--estimates", tmp_path / "nothing"], "nothing cannot be scored: .* has no estimates of"),
         (["--estimates", root / "test", "-o", tmp_path / "file" / "out"], "cannot be written"),
     ):
-        result = run("eval", "--musdb-root", root, "-o", tmp_path / "out", *options)
+        result = call("eval", "--musdb-root", root, "-o", tmp_path / "out", *options)
         assert result.exit_code == 1
         assert re.search(message, result.stderr)
 
 
 def test_an_empty_root_is_an_error_not_an_empty_table(tmp_path: Path) -> None:
-    result = run("eval", "--musdb-root", tmp_path, "-o", tmp_path / "out")
+    result = call("eval", "--musdb-root", tmp_path, "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "Error:" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -131,7 +126,7 @@ def test_an_empty_root_is_an_error_not_an_empty_table(tmp_path: Path) -> None:
 
 def test_without_a_root_the_message_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUSDB_PATH", raising=False)
-    result = run("eval")
+    result = call("eval")
     assert result.exit_code == 1
     assert "MUSDB_PATH" in result.stderr
 
@@ -141,7 +136,7 @@ def test_the_root_may_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(root))
     options = ("-o", tmp_path, "--subset", "valid", "-m", checkpoint, "--no-figures", "-q", *CHEAP)
-    result = run("eval", *options)
+    result = call("eval", *options)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "tiny" / "train" / "Actions - One Minute Smile.json").is_file()
     assert "Published" not in result.stdout
@@ -151,7 +146,7 @@ def test_a_missing_package_of_the_extra_is_one_sentence(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "librosa", None)
-    result = run(
+    result = call(
         *("eval", "--musdb-root", root, "-o", tmp_path, "--tracks", "1", "--no-figures"),
         *("--estimates", root / "test", "--baselines", "repet-hpss"),
     )
@@ -165,7 +160,7 @@ def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
     (tmp_path / "torch_log_wmse.py").write_text("raise RuntimeError('made for another torch')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "torch_log_wmse", raising=False)
-    result = run(
+    result = call(
         *("eval", "--musdb-root", root, "-o", tmp_path / "out", "--tracks", "1"),
         *("--estimates", root / "test", "--baselines", "none", "--measures", "log-wmse"),
     )
@@ -191,7 +186,7 @@ def test_bad_options_are_one_sentence(
     root: Path, tmp_path: Path, checkpoint: Path, options: list[str], message: str
 ) -> None:
     model = [] if "-m" in options else ["-m", str(checkpoint)]
-    result = run("eval", "--musdb-root", root, "-o", tmp_path, *model, *options)
+    result = call("eval", "--musdb-root", root, "-o", tmp_path, *model, *options)
     assert result.exit_code == 1
     assert message in result.stderr
 
@@ -199,8 +194,8 @@ def test_bad_options_are_one_sentence(
 def test_a_comparison_of_one_track_is_strict_json(root: Path, tmp_path: Path) -> None:
     options = ("--baselines", "mixture,mixture-4", "--tracks", "1", "--no-figures")
     estimates = ("--estimates", root / "test")
-    assert run("eval", "--musdb-root", root, "-o", tmp_path, *estimates, *options).exit_code == 0
-    result = run("compare", "mixture", "mixture-4", "-o", tmp_path, "--json")
+    assert call("eval", "--musdb-root", root, "-o", tmp_path, *estimates, *options).exit_code == 0
+    result = call("compare", "mixture", "mixture-4", "-o", tmp_path, "--json")
     assert result.exit_code == 0, result.output
 
     def refuse(word: str) -> None:
@@ -215,7 +210,7 @@ def test_a_comparison_of_one_track_is_strict_json(root: Path, tmp_path: Path) ->
 
 
 def test_an_unknown_metric_to_compare_is_refused(tmp_path: Path) -> None:
-    result = run("compare", tmp_path, tmp_path, "--metric", "uSDR")
+    result = call("compare", tmp_path, tmp_path, "--metric", "uSDR")
     assert result.exit_code == 1
     assert "--metric must be one of" in result.stderr
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+from tests.commands import call
 from tests.train.runs import At
 from tests.train.synthetic import MODEL, write, write_musdb
-from unetsep.cli import main
 from unetsep.cli import train as train_commands
 from unetsep.cli.train import UNLIMITED
 from unetsep.config import STEMS
@@ -41,10 +40,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(train_commands, "TrainConfig", ShortClips)
     monkeypatch.delenv("MUSDB_PATH", raising=False)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_run_is_trained_resumed_and_exported_from_the_command_line(

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from unetsep.inputs import Input
-from unetsep.library.log import RunLog, failed_lines, failed_songs, find_logs, log_path, read_log
+from unetsep.library.log import (
+    RunLog,
+    failed_lines,
+    failed_songs,
+    find_logs,
+    last_lines,
+    log_path,
+    read_log,
+)
 
 
 def line(path: str, status: str, ended: str, stems: dict[str, str] | None = None) -> dict[str, Any]:
@@ -32,7 +40,7 @@ def write(path: Path, *lines: dict[str, Any]) -> Path:
 
 
 def failed(logs: list[Path]) -> list[Input]:
-    return failed_songs(failed_lines(logs))
+    return failed_songs(failed_lines(last_lines(logs)).values())
 
 
 def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):

@@ -446,7 +446,7 @@ def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeyp
             raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("unetsep.cli.separate._Shown.song", show)
+        patch.setattr("unetsep.cli.reporter.Reporter.song", show)
         result = run(f"{BUCKET}/in/", "-o", f"{BUCKET}/out", "--jobs", "1")
     assert len(shown) == 2
     assert f"Log: {BUCKET}/out/unetsep-" in result.stderr

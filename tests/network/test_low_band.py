@@ -10,10 +10,9 @@ import torch
 from unetsep.config import ModelConfig
 from unetsep.dsp.spectrogram import stft
 from unetsep.network.build import build, for_inference
-from unetsep.network.guided import Guided, guided_logits, with_parts
+from unetsep.network.guided import Guided, corrected, guided_logits, with_parts
 from unetsep.network.low_band import (
     SIDE,
-    corrected,
     fine_bins,
     fine_magnitudes,
     low_slice,

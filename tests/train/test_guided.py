@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+from tests.commands import call
 from tests.train.runs import At, run
 from tests.train.synthetic import GUIDE, MODEL, RATE, pcm, tiny, write_musdb
-from unetsep.cli import main
 from unetsep.cli import train as train_commands
 from unetsep.errors import WeightsError
 from unetsep.network import presets
@@ -46,10 +45,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def recordings(folder: Path) -> tuple[object, ...]:

@@ -115,6 +115,11 @@ class SeparationJob:
     zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
+    def request(self) -> str:
+        """What the worker calls it: its id may have been that of a job that was removed."""
+        return self.folder.name
+
+    @property
     def source(self) -> Path:
         """Where the upload lies; nothing of the name that it was sent under is in it."""
         return self.folder / "upload"
@@ -320,7 +325,7 @@ class JobQueue:
         if job.state in ("queued", "running"):
             self.figures.jobs.labels("cancelled").inc()
         if self._running is not None and self._running[0] is job:
-            await self._worker.cancel(job.folder.name, self._running[1])
+            await self._worker.cancel(job.request, self._running[1])
             await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
@@ -362,7 +367,7 @@ class JobQueue:
     async def _run(self, job: SeparationJob) -> None:
         assert job.choice is not None
         request = job.choice.to_request() | {
-            "job": job.folder.name,  # its id may have been that of another one
+            "job": job.request,
             "source": str(job.source),
             "folder": str(job.folder),
             "name": job.name,
@@ -406,7 +411,7 @@ class JobQueue:
                 job.error = "its stems need more room than there is: remove songs that are done"
             else:
                 continue
-            await self._worker.cancel(job.folder.name, task)
+            await self._worker.cancel(job.request, task)
             return
 
     async def _expire(self) -> None:

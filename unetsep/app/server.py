@@ -41,7 +41,7 @@ from .choices import (
 )
 from .connections import PromptProtocol
 from .folder import WorkFolder
-from .guard import Guard
+from .guard import Guard, host_name, is_address
 from .jobs import MISTAKE, RETRY, JobLimits, JobQueue, RefusedError, SeparationJob
 from .openapi import describe, render
 from .process import WorkerProcess
@@ -82,6 +82,11 @@ class AppSettings:
     folder
         For temporary files; None is ``app`` in the user's folder. The system's own folder for
         them is often a part of the memory.
+
+    Raises
+    ------
+    ValueError
+        If a name is none.
     """
 
     host: str = "127.0.0.1"
@@ -92,6 +97,14 @@ class AppSettings:
     threads: int | None = None
     limits: JobLimits = field(default_factory=JobLimits)
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if host_name(name) != name.lower() and not is_address(name):
+                raise ValueError(
+                    f"--allow-host {name}: expected a name alone, such as songs.example.org, "
+                    "without http:// and port"
+                )
 
 
 class Refusal(JSONResponse):

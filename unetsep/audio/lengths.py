@@ -8,7 +8,6 @@ the first frame and stops there, which can lose half of a song of variable bit r
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import BinaryIO
 from ..errors import AudioError
 from .chunks import find_chunk, read_chunk
 from .flac import flac_forms, flac_total
-from .ogg import without_pre_skip
+from .mp3 import MP3_FORMATS, mp3_claim
+from .ogg import ogg_is_open, without_pre_skip
 from .sections import Section, count_bytes, open_bytes
 
 # Programs that write to a pipe cannot know the size: they leave it at zero, at a little less
@@ -28,9 +28,12 @@ ROUND_SIZE = 10**9
 EXTENSIBLE, NO_INTEGERS = 0xFFFE, (3, 6, 7)
 # GSM 06.10 is stored in blocks of so many bytes, for so many samples.
 GSM_BLOCKS = {"WAV": (65, 320), "WAVEX": (65, 320), "RF64": (65, 320), "W64": (65, 320)}
+# The chunk that holds the samples.
+SAMPLE_CHUNKS = {
+    **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "CAF"), b"data"),
+    "AIFF": b"SSND",
+}
 OPUS_RATE = 48_000  # in which Opus counts, whatever rate it is decoded at
-LAST_PAGE_BYTES = 1 << 17
-MP3_FORMATS = ("MP3", "MPEG")
 # Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
 MP3_SLACK = 4 * 1152
 
@@ -271,202 +274,24 @@ def missing_share(path: Path | Section, container: str) -> float:
 
 def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None:
     """Position of the sample data and its size as the header states it, both in bytes."""
-    find = {
-        "WAV": _riff,
-        "WAVEX": _riff,
-        "RF64": _riff,
-        "AIFF": _aiff,
-        "AU": _au,
-        "W64": _w64,
-        "CAF": _caf,
-    }.get(container)
-    if find is None:
+    if container == "AU":
+        return _au_data(path)
+    data = find_chunk(path, SAMPLE_CHUNKS[container]) if container in SAMPLE_CHUNKS else None
+    if data is None:
         return None
+    begin, size = data
+    if size == 0xFFFF_FFFF and len(sizes := read_chunk(path, b"ds64")) >= 16:  # as in RF64
+        (long,) = struct.unpack_from("<8xQ", sizes)
+        return begin, long if long < 2**62 else size
+    # Damaged: zero is no size in w64, and caf counts in 64 bits what no disk holds.
+    damaged = size == 0 if container == "W64" else container == "CAF" and size >= 2**40
+    return None if damaged else (begin, size)
+
+
+def _au_data(path: Path | Section) -> tuple[int, int] | None:
     with open_bytes(path) as file:
-        try:
-            return find(file)
-        except struct.error:  # the header itself is cut: libsndfile's business
-            return None
-
-
-def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
-    return struct.unpack(layout, file.read(struct.calcsize(layout)))
-
-
-def _riff(file: BinaryIO) -> tuple[int, int] | None:
-    """Position and claimed size of the sample data in wav, RF64 and their big-endian kin."""
-    order = ">" if file.read(4) == b"RIFX" else "<"
-    file.seek(12)
-    long_size = -1
-    while len(name := file.read(4)) == 4:
-        (size,) = _unpack(file, order + "I")
-        if name == b"data":
-            begin = file.tell()
-            long = size == 0xFFFF_FFFF and 0 <= long_size < 2**62
-            return begin, long_size if long else size
-        here = file.tell()
-        if name == b"ds64":
-            _, long_size = _unpack(file, "<QQ")
-        file.seek(here + size + size % 2)
-    return None
-
-
-def _aiff(file: BinaryIO) -> tuple[int, int] | None:
-    file.seek(12)
-    while len(name := file.read(4)) == 4:
-        (size,) = _unpack(file, ">I")
-        if name == b"SSND":
-            return file.tell(), size
-        file.seek(size + size % 2, os.SEEK_CUR)
-    return None
-
-
-def _au(file: BinaryIO) -> tuple[int, int] | None:
-    order = ">" if file.read(4) == b".snd" else "<"
-    begin, size = _unpack(file, order + "II")
+        head = file.read(12)
+    if len(head) < 12:  # the header itself is cut: libsndfile's business
+        return None
+    begin, size = struct.unpack_from(">4xII" if head[:4] == b".snd" else "<4xII", head)
     return begin, size
-
-
-def _w64(file: BinaryIO) -> tuple[int, int] | None:
-    file.seek(40)
-    while len(guid := file.read(16)) == 16:
-        (size,) = _unpack(file, "<q")  # counts its own 24 bytes of header
-        if guid.startswith(b"data"):
-            return None if size <= 24 else (file.tell(), size - 24)
-        if not 24 <= size < 2**40:  # damaged; no seek can go there
-            return None
-        file.seek((size - 24 + 7) // 8 * 8, os.SEEK_CUR)
-    return None
-
-
-def _caf(file: BinaryIO) -> tuple[int, int] | None:
-    file.seek(8)
-    while len(name := file.read(4)) == 4:
-        (size,) = _unpack(file, ">q")
-        if not 0 <= size < 2**40:  # -1: until the end of the file; or damaged
-            return None
-        if name == b"data":
-            return file.tell(), size
-        file.seek(size, os.SEEK_CUR)
-    return None
-
-
-def ogg_is_open(path: Path | Section) -> bool:
-    """Whether the last page of an Ogg stream lacks the mark that ends a complete one."""
-    with open_bytes(path) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LAST_PAGE_BYTES))
-        tail = file.read()
-    at = tail.rfind(b"OggS\0")
-    return at < 0 or len(tail) < at + 6 or not tail[at + 5] & 4
-
-
-@dataclass(frozen=True)
-class Mp3Claim:
-    """What the first frame of an mp3 file says about the rest.
-
-    Parameters
-    ----------
-    counted
-        Whether it holds a count of the frames ("Xing" or "Info"); otherwise any length
-        is a guess.
-    missing
-        Share of the promised bytes that the file does not hold.
-    goes_on_at
-        Where to start reading if the count leaves out audio at the end, as in files that
-        were joined by copying one behind the other.
-    """
-
-    counted: bool = False
-    missing: float = 0.0
-    goes_on_at: int | None = None
-
-
-def mp3_claim(path: Path | Section) -> Mp3Claim:
-    """Read the count of frames and bytes that most encoders leave in the first frame."""
-    with open_bytes(path) as file:
-        begin = _after_tags(file)
-        file.seek(begin)
-        frame = file.read(1 << 16)
-        marks = (frame.find(b"Xing"), frame.find(b"Info"))
-        mark = min((at for at in marks if at > 0), default=-1)
-        sync = frame.rfind(b"\xff", 0, max(mark, 0))
-        # Header and side information come before it: 13 to 40 bytes.
-        if mark < 0 or sync < 0 or not 12 <= mark - sync <= 40 or len(frame) < mark + 16:
-            return Mp3Claim()
-        uncounted = mp3_frame(frame[:4])  # the mark is that of a file joined behind
-        if sync and uncounted and mp3_frame(frame[uncounted.size :][:4]):
-            return Mp3Claim()
-        flags, _, size = struct.unpack_from(">III", frame, mark + 4)
-        if flags & 3 != 3 or size == 0:
-            return Mp3Claim(counted=bool(flags & 1))
-        begin += sync
-        held = file.seek(0, os.SEEK_END) - begin
-        file.seek(after_end_tags(file, begin + size))
-        after = file.read(4)
-        goes_on = after[:3] == b"ID3" or mp3_frame(after) is not None
-        counter = mp3_frame(frame[sync : sync + 4])
-        first = begin + (counter.size if counter else 0)
-    return Mp3Claim(True, max(0.0, 1 - held / size), first if goes_on else None)
-
-
-def after_end_tags(file: BinaryIO, at: int) -> int:
-    """Position after the ID3v1 and APE tags that end a stream."""
-    while True:
-        file.seek(at)
-        head = file.read(16)
-        if head[:3] == b"TAG":
-            at += 128
-        elif head[:8] == b"APETAGEX" and len(head) == 16:
-            at += 32 + int.from_bytes(head[12:16], "little")
-        else:
-            return at
-
-
-def _after_tags(file: BinaryIO) -> int:
-    """Position after the ID3 tags at the front, which may hold pictures."""
-    at = 0
-    while True:
-        file.seek(at)
-        head = file.read(10)
-        if len(head) < 10 or head[:3] != b"ID3":
-            return at
-        a, b, c, d = (byte & 127 for byte in head[6:])
-        at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
-
-
-@dataclass(frozen=True)
-class Mp3Frame:
-    """What the header of a layer III frame says.
-
-    Parameters
-    ----------
-    size
-        In bytes.
-    sample_rate
-        In Hz.
-    mono
-        Whether it has one channel.
-    """
-
-    size: int
-    sample_rate: int
-    mono: bool
-
-
-def mp3_frame(header: bytes) -> Mp3Frame | None:
-    """A layer III frame from its four bytes of header; None if it is none."""
-    bits = int.from_bytes(header[:4], "big")
-    version = bits >> 19 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
-    if len(header) < 4 or bits >> 21 != 0x7FF or version == 1 or bits >> 17 & 3 != 1:
-        return None
-    rates = (44_100, 48_000, 32_000, 0)
-    rate = rates[bits >> 10 & 3] >> {3: 0, 2: 1}.get(version, 2)
-    slow = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-    fast = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-    kbits = (fast if version == 3 else slow)[bits >> 12 & 15]
-    if not rate or not kbits:
-        return None
-    samples = 144_000 if version == 3 else 72_000
-    size = samples * kbits // rate + (bits >> 9 & 1)
-    return Mp3Frame(size, rate, bits >> 6 & 3 == 3)

@@ -18,7 +18,8 @@ import soundfile
 from .channels import read_mask, read_order
 from .core_audio import is_ambiguous
 from .decoder import AudioInfo, Block
-from .lengths import MP3_FORMATS, LengthClaim, claim_length
+from .lengths import LengthClaim, claim_length
+from .mp3 import MP3_FORMATS
 from .sections import Section, count_bytes, open_bytes
 
 # libmpg123 takes the length of an uncounted stream to be its size over the bytes of its

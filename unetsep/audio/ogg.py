@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +10,18 @@ from pathlib import Path
 from .sections import Section, open_bytes
 
 PAGE_HEAD = 27
+LAST_PAGE_BYTES = 1 << 17
 REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def ogg_is_open(path: Path | Section) -> bool:
+    """Whether the last page of an Ogg stream lacks the mark that ends a complete one."""
+    with open_bytes(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LAST_PAGE_BYTES))
+        tail = file.read()
+    at = tail.rfind(b"OggS\0")
+    return at < 0 or len(tail) < at + 6 or not tail[at + 5] & 4
 
 
 def with_checksum(page: bytes) -> bytes:

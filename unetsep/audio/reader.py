@@ -25,7 +25,7 @@ from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder, why_not_there
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
-from .lengths import ogg_is_open
+from .ogg import ogg_is_open
 from .times import as_seconds
 
 READ_FRAMES = 65_536

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from .chunks import end_by_header
 from .flac import FLAC_MARK
-from .lengths import MP3_FORMATS, after_end_tags, mp3_claim, mp3_frame
+from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
 from .sections import Section, count_bytes
 
 CHUNK_BYTES = 1 << 20
@@ -152,10 +152,9 @@ def _mp3_frames(
     while at < size:
         file.seek(at)
         head = file.read(64)
-        if head[:3] == b"ID3" and len(head) >= 10:
-            a, b, c, d = (byte & 127 for byte in head[6:10])
+        if tag := id3_size(head):
             yield at, None, None
-            at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 16 else 0)
+            at += tag
             continue
         if (behind := after_end_tags(file, at)) > at:
             at = behind

@@ -24,8 +24,8 @@ import soxr
 from ..errors import AudioError
 from .channels import is_ordinary, mask_comment, write_order
 from .decoder import AudioInfo, Block
-from .lengths import MP3_FORMATS
 from .libsndfile import native_name, no_decoder_chatter
+from .mp3 import MP3_FORMATS
 from .ogg import with_checksum
 from .tags import write_channel_mask
 

@@ -1,13 +1,15 @@
 """The ``unetsep`` command: words and options in, sentences and exit codes out.
 
 options      every command and its options, on one page
-separate     what ``separate`` does, and how it shows it
+separate     what ``separate`` does
+reporter     what it says of each song, and of all
 pipes        songs from standard input, stems to standard output
 progress     bars of songs, under a line about all of them
 listen       what ``listen`` does, and ``separate --player`` and ``--plots``
 app          what ``app`` does, and how it says where the app is
 models       what ``models`` and its subcommands do; which models a command takes
 train        what ``train``, ``average``, ``export`` and ``publish`` do
+training_progress  bars of ``train``
 evaluate     what ``eval`` and ``compare`` do
 parsing      words as values, values as the dataclasses that the library takes
 terminal     what is printed, even where nobody listens any more
@@ -22,10 +24,10 @@ import sys
 
 import click
 
-from ..unfinished import take_back
+from ..unfinished import ignore_signals, take_back
 from ..version import __version__
 from .errors import Group
-from .interrupts import INTERRUPTED, ignore_signals, obey_signals, signal_number
+from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
 from .startup import leave, reopen_closed
 
@@ -50,7 +52,7 @@ def run() -> None:
         code = INTERRUPTED
     except SystemExit as end:
         code = 128 + signal_number() if end.code == 1 and signal_number() else end.code
-    ignore_signals()
+    ignore_signals()  # the process ends anyway, and cleans up
     take_back()
     if sys.argv[1:2] == ["separate"] and isinstance(code, int):
         leave(code)

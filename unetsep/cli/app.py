@@ -6,10 +6,9 @@ import math
 import os
 import sys
 import webbrowser
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
-from ..app.guard import host_name, is_address, is_loopback
+from ..app.guard import is_loopback
 from ..app.jobs import JobLimits
 from ..app.server import AppSettings, run
 from .terminal import Messages
@@ -18,71 +17,62 @@ MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True)
-class AppOptions:
-    """Options of the command.
+class LimitOptions:
+    """`JobLimits` in the units of people.
 
     Parameters
     ----------
-    host, port, names, models, device, threads, folder
-        See `unetsep.app.server.AppSettings`.
     max_upload, queue, time_limit, keep, disk
-        Of `unetsep.app.jobs.JobLimits`, in MB, songs, minutes, hours and GB.
-    browser
-        Open the page.
-    quiet
-        Say nothing.
+        In MB, songs, minutes, hours and GB.
     """
 
-    host: str
-    port: int
-    names: tuple[str, ...]
-    models: tuple[str, ...]
-    device: str
-    threads: int | None
-    folder: Path | None
     max_upload: float
     queue: int
     time_limit: float
     keep: float
     disk: float
-    browser: bool
-    quiet: bool
 
-    def settings(self) -> AppSettings:
+    def to_limits(self) -> JobLimits:
         """The same for the app.
 
         Raises
         ------
         ValueError
-            If a limit or a name is none.
+            If a limit is none.
         """
-        for name in ("max_upload", "time_limit", "keep", "disk"):
-            if not math.isfinite(getattr(self, name)):
+        for name, value in asdict(self).items():
+            if not math.isfinite(value):
                 option = name.replace("_", "-")
-                raise ValueError(f"--{option} {getattr(self, name)}: expected a finite number")
-        for name in self.names:
-            if host_name(name) != name.lower() and not is_address(name):
-                raise ValueError(
-                    f"--allow-host {name}: expected a name alone, such as songs.example.org, "
-                    "without http:// and port"
-                )
-        limits = JobLimits(
+                raise ValueError(f"--{option} {value}: expected a finite number")
+        return JobLimits(
             upload_bytes=round(self.max_upload * MEGABYTE),
             queue=self.queue,
             seconds=60 * self.time_limit,
             keep_seconds=3600 * self.keep,
             disk_bytes=round(self.disk * GIGABYTE),
         )
-        return AppSettings(
-            self.host,
-            self.port,
-            self.names,
-            self.models,
-            self.device,
-            self.threads,
-            limits,
-            self.folder,
-        )
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """Options of the command.
+
+    Parameters
+    ----------
+    settings
+        How the app runs, but for its limits.
+    limits
+        What it takes on.
+    browser
+        Open the page.
+    quiet
+        Say nothing.
+    """
+
+    settings: AppSettings
+    limits: LimitOptions
+    browser: bool
+    quiet: bool
 
 
 def run_app(options: AppOptions) -> None:
@@ -91,7 +81,7 @@ def run_app(options: AppOptions) -> None:
 
     def started(address: str) -> None:
         console.print(f"The app is at {address} (Ctrl-C ends it)", markup=False)
-        if not is_loopback(options.host):
+        if not is_loopback(options.settings.host):
             console.print(
                 "Everybody who can reach this machine can use it. See "
                 "docs/how-to/web-service.md for a password."
@@ -100,7 +90,7 @@ def run_app(options: AppOptions) -> None:
             webbrowser.open(address)
 
     console.print("Loading the model ...")
-    run(options.settings(), started)
+    run(replace(options.settings, limits=options.limits.to_limits()), started)
     console.print("Stopped; all temporary files were removed.")
 
 

@@ -31,12 +31,6 @@ def obey_signals() -> None:
     sys.unraisablehook = deliver_again
 
 
-def ignore_signals() -> None:
-    """From here on the process ends anyway, and cleans up."""
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def signal_number() -> int:
     """The signal that asked us to end, 0 if none did: libraries may turn it into another error."""
     return _number

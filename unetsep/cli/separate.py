@@ -1,12 +1,10 @@
-"""What the ``separate`` command does, and how it shows it."""
+"""What the ``separate`` command does."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-import traceback
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..files import FileOptions, SeparationReport
+from ..files import FileOptions
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import (
@@ -26,13 +24,12 @@ from ..library.log import (
     find_logs,
     last_lines,
     log_path,
-    report_line,
     song_line,
 )
 from ..library.records import outputs_in
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
-from ..library.songs import EXIST, Job, part_for, preview_song
+from ..library.songs import Job, part_for, preview_song
 from ..library.store import public_url
 from ..listen.page import refuse_foreign
 from ..listen.plots import require_matplotlib
@@ -58,8 +55,9 @@ from .pipes import (
     standard_output,
     write_out,
 )
-from .progress import Bars, duration
-from .terminal import Lines, Messages
+from .progress import Bars
+from .reporter import Reporter
+from .terminal import Messages
 
 
 @dataclass(frozen=True)
@@ -219,10 +217,15 @@ def _separate(run: _Run) -> bool:
         torch.set_num_threads(options.threads)
     if options.plots:
         require_matplotlib()
-    shown = _Shown(options)
-    separators = _load(options, shown.console)
+    reporter = Reporter(
+        as_json=options.as_json,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        dry_run=options.dry_run,
+    )
+    separators = _load(options, reporter.console)
     with run.spool.naming() if run.spool else contextlib.nullcontext():
-        jobs = _plan(run, separators, shown.console)
+        jobs = _plan(run, separators, reporter.console)
     targets = [path for job in jobs for part in job.parts for path in part.targets]
     names = dict(run.names)
     if options.output == STREAM:
@@ -233,33 +236,33 @@ def _separate(run: _Run) -> bool:
     if options.player:
         _check_page(jobs)
     if options.dry_run:
-        return _preview(jobs, options, shown)
+        return _preview(jobs, options, reporter)
     log = _open_log(run, len(jobs))
     done = {}
     try:
         with (
             log or contextlib.nullcontext(),
-            _Bars(shown, jobs) as bars,
+            _Bars(reporter, jobs) as bars,
             contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
         ):
             for outcome in outcomes:
                 bars.end(outcome)
                 if options.output == STREAM:  # before anybody is told that it worked
                     write_out(targets[0])
-                shown.song(outcome.reports)
+                reporter.song(outcome.reports)
                 if log:
                     line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
                     log.write(line)
                 done[id(outcome.job)] = outcome
     except (KeyboardInterrupt, SystemExit):
-        shown.log(log)
+        reporter.log(log)
         raise
     in_order = [(job.song, done[id(job)].reports) for job in jobs]
     wanted = {"player": options.player, "plots": options.plots}
     try:
-        complete = show_separated(in_order, shown.console, **wanted)
+        complete = show_separated(in_order, reporter.console, **wanted)
     finally:  # the stems are there, with or without a page
-        worked = shown.end(log)
+        worked = reporter.end(log)
     return worked and complete
 
 
@@ -270,19 +273,19 @@ def _check_page(jobs: Sequence[Job]) -> None:
         refuse_foreign(common_folder(stems))
 
 
-def _preview(jobs: Sequence[Job], options: SeparateOptions, shown: _Shown) -> bool:
+def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) -> bool:
     """Tell what would be done, and do nothing."""
     for job in jobs:
-        shown.song(job.present(preview_song(job, options.file)))
-    return shown.end(None)
+        reporter.song(job.present(preview_song(job, options.file)))
+    return reporter.end(None)
 
 
 class _Bars(Bars):
     """Bars of the songs that are being separated, and tracebacks of what fails."""
 
-    def __init__(self, shown: _Shown, jobs: Sequence[Job]) -> None:
-        super().__init__(shown.console, jobs)
-        self.failed = shown.traceback  # type: ignore[method-assign]
+    def __init__(self, reporter: Reporter, jobs: Sequence[Job]) -> None:
+        super().__init__(reporter.console, jobs)
+        self.failed = reporter.traceback  # type: ignore[method-assign]
 
 
 def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
@@ -386,8 +389,8 @@ def _retries_urls(options: SeparateOptions) -> bool:
     """Whether songs of URLs are to be taken again that only the logs in a folder name."""
     if not options.retry_failed or isinstance(options.output, str):
         return False
-    lines = failed_lines(_logs(options, find_logs(options.output)))
-    return any(is_url(line["source"]) for line in lines)
+    failed = failed_lines(last_lines(_logs(options, find_logs(options.output))))
+    return any(is_url(line["source"]) for line in failed.values())
 
 
 def _logs(options: SeparateOptions, found: list[Path]) -> list[Path]:
@@ -405,7 +408,7 @@ def _failed_of(run: _Run, console: Messages) -> list[Input]:
     options, spool = run.options, run.spool
     found = spool.logs() if spool and spool.output else find_logs(run.output)
     last = last_lines(_logs(options, found))
-    failed = {path: line for path, line in last.items() if line["status"] == "error"}
+    failed = failed_lines(last)
     if not failed:
         console.print(f"By the logs in {options.output} no song failed", markup=False)
     if options.songs:
@@ -511,126 +514,3 @@ def _of_shard(songs: list[Input], shard: Shard | None, console: Messages) -> lis
     count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
     console.print(f"Shard {shard}: {count}", markup=False)
     return chosen
-
-
-class _Shown:
-    """What the user gets to see of the songs, on stderr and, as JSON, on stdout.
-
-    Parameters
-    ----------
-    options
-        Say what is to be shown.
-    """
-
-    def __init__(self, options: SeparateOptions) -> None:
-        self.console = Messages(quiet=options.quiet)
-        # The same console: only that knows of the bars, above which lines are to appear.
-        self._loud = Messages() if options.quiet else self.console
-        self._lines = Lines() if options.as_json else None
-        self._paths = Lines() if options.dry_run and not options.as_json else None
-        self._verbose, self._dry_run = options.verbose, options.dry_run
-        self._told: set[str] = set()
-        self._begun, self._seconds = time.monotonic(), 0.0
-        self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
-        self._failed, self._reasons = 0, dict[str, None]()
-
-    def traceback(self, error: Exception) -> None:
-        """With ``--verbose``, where an error comes from."""
-        if self._verbose:
-            text = "".join(traceback.format_exception(error))
-            self._loud.print(text.rstrip(), markup=False)
-
-    def song(self, reports: Sequence[SeparationReport]) -> None:
-        """What became of one song, with each model."""
-        self._songs += 1
-        if all(report.reason == EXIST for report in reports):
-            self._existing += 1
-        for report in reports:
-            if self._paths and report.status == "planned":
-                for path in dict.fromkeys(report.stems.values()):
-                    self._paths.write(str(path))
-            if self._lines:
-                # ASCII: file names may hold bytes, and terminals have encodings, that fit no
-                # other.
-                self._lines.write(json.dumps(report_line(report)))
-            _show(report, self.console, verbose=self._verbose)
-        if any(report.status in ("ok", "planned") for report in reports):
-            self._separated += 1
-            seconds = max(report.seconds or 0.0 for report in reports)
-            self._seconds += seconds
-            self._unknown += not seconds
-        reasons = [report.error or "" for report in reports if report.status == "error"]
-        self._failed += bool(reasons)
-        self._reasons |= dict.fromkeys(reasons)
-        # What went wrong with a song, once, not once for every model or for both of two songs.
-        for sentence in dict.fromkeys(report.error for report in reports if report.error):
-            if sentence not in self._told:
-                self._loud.print(f"Error: {sentence}", markup=False)
-            self._told.add(sentence)
-        for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
-            self.console.print(f"Warning: {sentence}", markup=False)
-
-    def end(self, log: RunLog | None) -> bool:
-        """Sum up; whether nothing failed."""
-        if self._songs > 1 and self._separated:
-            self.console.print(self._summary(), markup=False)
-        if self._existing:
-            self.console.print(
-                f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
-            )
-        if self._failed and self._songs > 1:
-            reasons = "\n  ".join(self._reasons)
-            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}", markup=False)
-        self.log(log)
-        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
-        if unheard:
-            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
-        return not self._failed and not unheard
-
-    def log(self, log: RunLog | None) -> None:
-        """Where the log is, or why there is none."""
-        if log and log.failure:
-            self._loud.print(
-                f"Warning: the log {log.place} could not be written: {log.failure}", markup=False
-            )
-        elif log and log.lines:
-            self.console.print(f"Log: {log.place}", markup=False)
-
-    def _summary(self) -> str:
-        """Songs, audio, time and speed."""
-        if self._dry_run:
-            parts = [f"{duration(self._seconds)} of audio"] if self._seconds else []
-            parts += [f"{self._unknown} of unknown length"] if self._unknown else []
-            planned = f"{self._separated} of {self._songs} songs would be separated"
-            return f"{planned}: {', '.join(parts)}"
-        elapsed = max(time.monotonic() - self._begun, 1e-3)
-        return (
-            f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
-            f"audio in {duration(elapsed)}, {self._seconds / elapsed:.0f}x real time"
-        )
-
-
-def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:
-    if report.status == "skipped" and (verbose or report.reason != EXIST):
-        console.print(f"{report.source}: skipped, {report.reason}", markup=False)
-    elif report.status == "ok":
-        console.print(
-            f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
-            f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
-            f"{report.speed:.0f}x real time)",
-            markup=False,
-        )
-    if report.gain_db:
-        console.print(
-            f"  All stems were lowered by {-report.gain_db:.2f} dB so that none clips "
-            "(--bit-depth 32f keeps levels).",
-            markup=False,
-        )
-
-
-def _place(stems: Iterable[Path]) -> Path:
-    """The innermost folder that holds all stems; the file, if there is but one."""
-    first, *others = dict.fromkeys(stems)
-    if not others:
-        return first
-    return next(f for f in first.parents if all(path.is_relative_to(f) for path in others))

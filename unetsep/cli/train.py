@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
@@ -28,7 +27,6 @@ from ..network.presets import DEFAULT, build_model
 from ..storage import write_atomically
 from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
-from ..train.data.cache import Progress as DecodingProgress
 from ..train.data.datasets import DATASETS
 from ..train.data.recording import Recording
 from ..train.data.run_data import (
@@ -50,7 +48,6 @@ from ..train.interruption import InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
 from ..train.losses.own import add_loss, add_losses, published_losses
-from ..train.progress import ProgressBar, stop
 from ..train.release.average import average_weights
 from ..train.release.export import export_run
 from ..train.release.publish import publish
@@ -60,6 +57,7 @@ from ..weights.manifest import is_path
 from .errors import SignalError
 from .parsing import build
 from .terminal import Messages
+from .training_progress import ProgressBar, decoding
 
 SHARES = ("extra_share", "second_share")
 UNLIMITED = 1_000_000  # steps, which take a GPU half a day: a limit of minutes ends the run
@@ -458,22 +456,3 @@ def _load(
     songs = set(itertools.chain.from_iterable(saved.values()))
     with decoding(console) as progress:
         return load_data(data, all_songs=all_songs, songs=songs, progress=progress)
-
-
-@contextmanager
-def decoding(console: Console) -> Iterator[DecodingProgress]:
-    """A bar for decoding, shown only if there is something to decode."""
-    bar = Progress(
-        TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    )
-    task = bar.add_task("decoding", total=None)
-
-    def advance(done: int, total: int) -> None:
-        if done < total and console.is_terminal and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield advance
-    finally:
-        stop(bar)

@@ -253,9 +253,9 @@ def last_lines(logs: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return dict(sorted(last.items()))
 
 
-def failed_lines(logs: Iterable[Path]) -> list[dict[str, Any]]:
+def failed_lines(last: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Of `last_lines` those of attempts that failed."""
-    return [line for line in last_lines(logs).values() if line["status"] == "error"]
+    return {path: line for path, line in last.items() if line["status"] == "error"}
 
 
 def find_logs(folder: Path) -> list[Path]:

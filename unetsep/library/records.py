@@ -28,7 +28,7 @@ from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..inputs import Input
 from ..paths import song_target
-from ..storage import file_digest
+from ..storage import file_sha256
 from .claims import Claim, claim_path
 
 SCHEMA = 1
@@ -66,8 +66,7 @@ class SourceFile:
     @functools.cached_property
     def sha256(self) -> str:
         """Of the content."""
-        with self._path.open("rb") as file:
-            return file_digest(file)
+        return file_sha256(self._path)
 
     @functools.cached_property
     def tags(self) -> Tags:

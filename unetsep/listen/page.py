@@ -31,14 +31,14 @@ KEY = r"[a-z0-9-]+-[0-9a-f]{12}"
 NAME = re.compile(rf"{KEY}(?:\.part)?")
 SCRIPTS = ("pieces.js", "deck.js", "engine.js", "mix.js", "lanes.js", "page.js")
 
-Progress = Callable[[Song, float], object]
+PageProgress = Callable[[Song, float], object]
 Failed = Callable[[Song, AudioError], object]
 
 
 def write_page(
     folder: Path,
     songs: Sequence[Song],
-    progress: Progress | None = None,
+    progress: PageProgress | None = None,
     failed: Failed | None = None,
 ) -> Path:
     """Write ``index.html``, and beside it ``player-data`` with sound and pictures.
@@ -106,7 +106,7 @@ def _keys_of(page: Path) -> set[str]:
 
 
 def _write_readable(
-    songs: Sequence[Song], data: Path, progress: Progress | None, failed: Failed | None
+    songs: Sequence[Song], data: Path, progress: PageProgress | None, failed: Failed | None
 ) -> list[Song]:
     """Write the songs' folders that are not there; those songs that could be read."""
     written = []
@@ -122,7 +122,7 @@ def _write_readable(
 
 
 def _write_missing(
-    songs: Sequence[Song], keys: Sequence[str], data: Path, progress: Progress | None
+    songs: Sequence[Song], keys: Sequence[str], data: Path, progress: PageProgress | None
 ) -> None:
     """Write the songs' folders that are not there; their names change with the stems."""
     for song, key in zip(songs, keys, strict=True):
@@ -130,7 +130,7 @@ def _write_missing(
             _write_data(song, key, data, progress)
 
 
-def _write_data(song: Song, key: str, data: Path, progress: Progress | None) -> None:
+def _write_data(song: Song, key: str, data: Path, progress: PageProgress | None) -> None:
     partial = _partial(data / key)
     partial.mkdir(parents=True)
     try:

@@ -39,7 +39,7 @@ COLOURS = {
 }
 MORE_COLOURS = ((150, 99, 178), (97, 150, 62), (196, 92, 138), (70, 150, 180), (140, 120, 100))
 
-Progress = Callable[[float], object]
+ShareProgress = Callable[[float], object]
 
 
 class StemReader:
@@ -88,7 +88,7 @@ def fold(block: Signal, channels: int) -> Signal:
     return np.stack([block[0::2].mean(axis=0), block[1::2].mean(axis=0)])
 
 
-def write_song(song: Song, folder: Path, name: str, progress: Progress | None = None) -> None:
+def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | None = None) -> None:
     """Write the pieces and pictures of a song, and ``song.js`` that describes them.
 
     Parameters

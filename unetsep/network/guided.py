@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .inference import ALL, InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames, affine
-from .low_band import InferenceLowBand, LowBand, corrected, low_slice
+from .low_band import InferenceLowBand, LowBand, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
 
@@ -43,6 +43,26 @@ from .unet import UNet, rms_level
 LEVEL = 9.0
 # Digital silence has level 0 and stays silent instead of becoming infinity times 0.
 MIN_LEVEL = 1e-20
+
+
+def split_vocals(stems: Tensor, vocals: int) -> tuple[Tensor, Tensor]:
+    """The vocals and the rest of ``(batch, stems, ...)``, both with an axis of stems.
+
+    Parameters
+    ----------
+    stems
+        Left as it is; no part is a copy where the vocals come first.
+    vocals
+        Place of the vocals among the stems.
+    """
+    before, voice, after = stems.tensor_split((vocals, vocals + 1), dim=1)
+    return voice, torch.cat([before, after], dim=1) if vocals else after
+
+
+def join_vocals(voice: Tensor, rest: Tensor, vocals: int) -> Tensor:
+    """What `split_vocals` has split."""
+    before, after = rest.tensor_split((vocals,), dim=1)
+    return torch.cat([before, voice, after], dim=1)
 
 
 def guided_logits(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Tensor:
@@ -64,10 +84,10 @@ def guided_logits(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Ten
     Tensor
         Of the shape of ``own``.
     """
-    before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
-    level = torch.cat([before, after], dim=1).logsumexp(dim=1, keepdim=True)
+    voice, rest = split_vocals(own, vocals)
+    level = rest.logsumexp(dim=1, keepdim=True)
     vote = torch.lerp(voice - level, guide, weight)
-    return torch.cat([before - level, vote, after - level], dim=1)
+    return join_vocals(vote, rest - level, vocals)
 
 
 def write_guided_masks(
@@ -89,12 +109,11 @@ def write_guided_masks(
         Where the masks go, of the shape of ``own``.
     change
         What a branch adds to the logits of the rest in some bins,
-        ``(batch, stems - 1, ..., bins)``; see `unetsep.network.low_band.corrected`.
+        ``(batch, stems - 1, ..., bins)``; see `corrected`.
     changed
         Those bins.
     """
-    before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
-    rest = torch.cat([before, after], dim=1) if vocals else after
+    voice, rest = split_vocals(own, vocals)
     top = rest.amax(dim=1, keepdim=True)
     shares = (rest - top).exp_()
     total = shares.sum(dim=1, keepdim=True)
@@ -111,6 +130,33 @@ def _write_rest(shares: Tensor, factor: Tensor, room: Tensor, vocals: int) -> No
     for part, place in zip(shares.tensor_split((vocals,), dim=1), places, strict=True):
         if part.shape[1]:
             torch.mul(part, factor, out=room[:, place])
+
+
+def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:
+    """Logits ``a`` that divide the rest otherwise, and say the same about the vocals.
+
+    With ``a'_s = a_s + change_s`` for the rest and
+    ``a'_vocals = a_vocals + logsumexp(a'_rest) - logsumexp(a_rest)`` the network's own vote
+    ``a_vocals - logsumexp(a_rest)`` stays what it was.
+
+    Parameters
+    ----------
+    own
+        ``a``, ``(batch, stems, ...)``.
+    change
+        ``(batch, stems - 1, ...)``.
+    vocals
+        Place of the vocals among the stems.
+
+    Returns
+    -------
+    Tensor
+        ``a'``, of the shape of ``own``.
+    """
+    voice, rest = split_vocals(own, vocals)
+    changed = rest + change
+    voice = voice + (changed.logsumexp(1, keepdim=True) - rest.logsumexp(1, keepdim=True))
+    return join_vocals(voice, changed, vocals)
 
 
 def guide_logits(

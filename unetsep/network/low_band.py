@@ -295,35 +295,6 @@ def units_of(bins: int) -> int:
     return bins // 4
 
 
-def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:
-    """Logits ``a`` that divide the rest otherwise, and say the same about the vocals.
-
-    With ``a'_s = a_s + change_s`` for the rest and
-    ``a'_vocals = a_vocals + logsumexp(a'_rest) - logsumexp(a_rest)`` the network's own vote
-    ``a_vocals - logsumexp(a_rest)`` stays what it was.
-
-    Parameters
-    ----------
-    own
-        ``a``, ``(batch, stems, ...)``.
-    change
-        ``(batch, stems - 1, ...)``.
-    vocals
-        Place of the vocals among the stems.
-
-    Returns
-    -------
-    Tensor
-        ``a'``, of the shape of ``own``.
-    """
-    before, voice, after = own.tensor_split((vocals, vocals + 1), dim=1)
-    rest = torch.cat([before, after], dim=1)
-    changed = rest + change
-    voice = voice + (changed.logsumexp(1, keepdim=True) - rest.logsumexp(1, keepdim=True))
-    before, after = changed.tensor_split((vocals,), dim=1)
-    return torch.cat([before, voice, after], dim=1)
-
-
 def _block(width: int, dilation: int, mixed: int) -> nn.Sequential:
     convolution = nn.Conv2d(
         width, width, 3, dilation=(dilation, 1), padding=(dilation, 1), bias=False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import WeightsError
-from ..storage import file_digest, locked, user_folder
+from ..storage import file_sha256, locked, user_folder
 from ..weights.manifest import Checkpoint, user_models
 from .convert import import_spleeter
 
@@ -93,7 +93,7 @@ def get(
 def _imported(name: str) -> Checkpoint | None:
     """The user's model of a name, unless its file is gone or damaged."""
     entry = user_models().checkpoints.get(name)
-    if entry is None or not entry.path.is_file() or _sha256(entry.path) != entry.sha256:
+    if entry is None or not entry.path.is_file() or file_sha256(entry.path) != entry.sha256:
         return None
     return entry
 
@@ -203,15 +203,10 @@ def _failure(url: str, error: Exception, partial: Path) -> str:
 
 
 def _check(path: Path, url: str, expected: str) -> None:
-    sha256 = _sha256(path)
+    sha256 = file_sha256(path)
     if sha256 != expected:
         path.unlink()
         raise WeightsError(
             f"{url} was damaged or replaced: its SHA-256 is {sha256[:12]}..., "
             f"expected {expected[:12]}...; it was deleted, try again later"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file)

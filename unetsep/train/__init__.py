@@ -13,7 +13,6 @@ interruption   signals that ask a run to end
 validation     SDR of the networks in training
 distributed    many processes
 logs           log lines and curves
-progress       the progress bar
 data/          from files to clips
 losses/        what is minimised
 evaluation/    scores, reports, figures

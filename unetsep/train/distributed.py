@@ -1,4 +1,4 @@
-"""How many processes a run has: as many as torchrun or SLURM's srun started, or as asked."""
+"""Many processes in a run: how many, as torchrun, srun or the user says, and which one ended."""
 
 from __future__ import annotations
 

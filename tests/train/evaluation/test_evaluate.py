@@ -69,13 +69,13 @@ def test_references_are_hashed_once_and_where_there_may_be_a_score(
     methods = [folder_method(tmp_path / "estimates")]
     tracks = find_tracks(root, "test")
     hashed: list[Path] = []
-    real = cache._file_hash
+    real = cache.file_sha256
 
     def counted(path: Path) -> str:
         hashed.append(path)
         return real(path)
 
-    monkeypatch.setattr(cache, "_file_hash", counted)
+    monkeypatch.setattr(cache, "file_sha256", counted)
     assert all(outcome.error for outcome in evaluate(tracks, methods, Settings(tmp_path / "out")))
     assert hashed == []
     run(root, tmp_path / "out")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from torch import Tensor
 
+from tests.commands import call
 from tests.train.synthetic import write_musdb
-from unetsep.cli import main
 from unetsep.train.config import TrainingError
 from unetsep.train.losses import LOSSES, check
 from unetsep.train.losses.own import add_loss
@@ -153,10 +152,6 @@ def test_what_cannot_be_a_loss_is_one_sentence(text: str, message: str, tmp_path
     (tmp_path / "worse.py").write_text("mine = nothing\n")
     with pytest.raises(TrainingError, match=message):
         add_loss(text)
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:

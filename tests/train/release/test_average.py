@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
+from tests.commands import call
 from tests.train.synthetic import MODEL
-from unetsep.cli import main
 from unetsep.network.unet import UNet
 from unetsep.train.config import TrainingError
 from unetsep.train.release.average import average_weights
@@ -24,10 +23,6 @@ def saved(path: Path, seed: int, **changes: object) -> Path:
     network.encoder[0][1].running_mean.normal_()  # type: ignore[index]
     path.write_bytes(serialize(network, half=False))
     return path
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:

@@ -26,19 +26,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
-from ...storage import HeldError, file_digest, held, open_atomically, write_atomically
+from ...storage import HeldError, file_sha256, held, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, named
 
 CACHE_VERSION = 2
-Progress = Callable[[int, int], None]
+DecodingProgress = Callable[[int, int], None]
 
 
 def load(
     sources: Sequence[Source],
     cache: str | Path,
     *,
-    progress: Progress | None = None,
+    progress: DecodingProgress | None = None,
     jobs: int | None = None,
 ) -> list[Recording]:
     """Recordings of all sources, decoding those that the cache does not have.
@@ -252,13 +252,8 @@ def content_hash(path: Path, notes: Path) -> str:
     note = notes / name
     if note.exists():
         return note.read_text()
-    found = _file_hash(path)
+    found = file_sha256(path)
     with contextlib.suppress(OSError):
         notes.mkdir(parents=True, exist_ok=True)
         write_atomically(note, found)
     return found
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file)

@@ -69,22 +69,14 @@ def _read_sum(source: Source, stem: str) -> Pcm:
 
 
 def _read(path: Path) -> npt.NDArray[np.float32]:
-    import soundfile
     import soxr
 
-    try:
-        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path} cannot be read: {error}") from error
-    if len(audio) == 0:
-        raise AudioError(f"{path} holds no audio")
-    with AudioReader(path):
-        pass  # it refuses what is cut short, which libsndfile takes as it is
+    with AudioReader(path) as reader:
+        rate = reader.info.sample_rate
+        audio = np.concatenate([block[:2] for block in reader.blocks()], axis=1).T
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
-    stereo: npt.NDArray[np.float32] = (
-        audio[:, :2] if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
-    )
+    stereo: npt.NDArray[np.float32] = audio if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
     return stereo
 
 

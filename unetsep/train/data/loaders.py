@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ...unfinished import ENDING
+from ...unfinished import ignore_signals
 from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording
@@ -87,8 +86,7 @@ def _leave_signals(_: int) -> None:
 
     The training process finishes its step and saves; for that it needs its workers.
     """
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
 
 
 def _same(item: Any) -> Any:

@@ -175,7 +175,7 @@ def load_recordings(
     data: Data,
     *,
     songs: Collection[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: cache.DecodingProgress | None = None,
 ) -> list[Recording]:
     """All recordings, each once, from the cache or decoded into it.
 
@@ -216,7 +216,7 @@ def load_data(
     *,
     all_songs: bool = False,
     songs: Collection[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: cache.DecodingProgress | None = None,
 ) -> tuple[list[Recording], list[Recording]]:
     """Training and validation recordings, decoded if need be.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...errors import AudioError
 from ..data.index import Index
@@ -98,6 +99,13 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     AudioError
         If it cannot be read, lacks a column or a cell, or names a file that is not there.
     """
+    columns, rows = _read_table(path)
+    tracks = [_pair(path, f"line {line}", columns, row) for line, row in enumerate(rows, start=2)]
+    return keep(tracks, only)
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[Any, Any]]]:
+    """Names of the columns of a list of pairs, and its rows."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -114,32 +122,39 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     twice = [name for name in columns if named.count(name) > 1]
     if twice:
         raise AudioError(f"{path} has two columns {twice[0]}: name each stem once")
-    tracks = []
-    for line, row in enumerate(rows, start=2):
-        if None in row:
-            raise AudioError(
-                f"{path}, line {line}: there are more cells than columns; put paths that hold "
-                "commas between quotes"
-            )
-        short = [name for name in columns if row[name] is None]
-        if short:
-            raise AudioError(
-                f"{path}, line {line}: there is no cell for {short[0]}; leave it empty, with its "
-                "comma, if the stem is silent"
-            )
-        files = {name: path.parent / row[name] for name in columns if row[name]}
-        missing = [file for file in files.values() if not file.is_file()]
-        if missing or MIXTURE not in files:
-            what = f"there is no file {missing[0]}" if missing else "no mixture is named"
-            raise AudioError(f"{path}, line {line}: {what}")
-        stems = ordered(set(columns) - {MIXTURE})
-        rest = ""
-        if len(stems) == 1:
-            rest = rest_of(stems[0])
-            stems = (*stems, rest)
-        name = files[MIXTURE].stem if files[MIXTURE].stem != MIXTURE else files[MIXTURE].parent.name
-        tracks.append(Track(name, "pairs", path, stems, tuple(files.items()), rest))
-    return keep(tracks, only)
+    return columns, rows
+
+
+def _pair(path: Path, line: str, columns: Sequence[str], row: dict[Any, Any]) -> Track:
+    """The track of one row."""
+    if None in row:
+        raise AudioError(
+            f"{path}, {line}: there are more cells than columns; put paths that hold "
+            "commas between quotes"
+        )
+    short = [name for name in columns if row[name] is None]
+    if short:
+        raise AudioError(
+            f"{path}, {line}: there is no cell for {short[0]}; leave it empty, with its "
+            "comma, if the stem is silent"
+        )
+    files = {name: path.parent / row[name] for name in columns if row[name]}
+    missing = [file for file in files.values() if not file.is_file()]
+    if missing or MIXTURE not in files:
+        what = f"there is no file {missing[0]}" if missing else "no mixture is named"
+        raise AudioError(f"{path}, {line}: {what}")
+    stems, rest = _with_rest(ordered(set(columns) - {MIXTURE}))
+    mixture = files[MIXTURE]
+    name = mixture.stem if mixture.stem != MIXTURE else mixture.parent.name
+    return Track(name, "pairs", path, stems, tuple(files.items()), rest)
+
+
+def _with_rest(stems: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Stems and the rest of the mixture, and its name, where there is one stem alone."""
+    if len(stems) != 1:
+        return stems, ""
+    rest = rest_of(stems[0])
+    return (*stems, rest), rest
 
 
 def find_moisesdb(
@@ -203,10 +218,7 @@ def find_in_index(
 def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Track:
     """A song of a data set."""
     known = tuple(stem for stem in stems if stem in (*source.files, *source.silent))
-    rest = ""
-    if len(known) == 1 and MIXTURE in source.files:
-        rest = rest_of(known[0])
-        known = (*known, rest)
+    known, rest = _with_rest(known) if MIXTURE in source.files else (known, "")
     if len(known) < 2:
         raise AudioError(f"{source.name} in {path} has {len(known)} stems: expected two or more")
     return Track(source.name, subset, path, known, tuple(source.parts), rest)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...network.guided import Guided
+from ...network.guided import Guided, join_vocals, split_vocals
 from ...network.low_band import low_slice
 from ...network.masks import MaskNetwork
 
@@ -115,7 +115,7 @@ class Shares:
         self, own: Tensor, guide: Tensor, mixture: Tensor, weight: float, vocals: int
     ) -> None:
         self.count, self.vocals = own.shape[1], vocals
-        voice, rest = split(own, vocals)
+        voice, rest = split_vocals(own, vocals)
         top = rest.amax(dim=1, keepdim=True)
         shares = (rest - top).exp_()
         total = shares.sum(dim=1, keepdim=True)
@@ -143,8 +143,7 @@ class Shares:
             rest = played.mul_(self.left)
             inner = (rest * self.shares).sum(dim=1, keepdim=True).add_(voice)
             rest = rest.sub_(inner).mul_(self.shares)
-            before, after = rest.tensor_split((self.vocals,), dim=1)
-            return torch.cat([before, voice, after], dim=1)
+            return join_vocals(voice, rest, self.vocals)
 
 
 def guided_loss(
@@ -172,7 +171,7 @@ def guided_loss(
     """
     assert isinstance(network, Guided)
     shares = Shares(own, guidance.guide, mixture, network.config.guide_weight, network.vocals)
-    true = zip(*(split(each, network.vocals) for each in references), strict=True)
+    true = zip(*(split_vocals(each, network.vocals) for each in references), strict=True)
     with torch.enable_grad():
         value = torch.stack(
             [
@@ -183,9 +182,3 @@ def guided_loss(
             ]
         ).sum()
         return value.detach(), shares.gradient(value)
-
-
-def split(stems: Tensor, vocals: int) -> tuple[Tensor, Tensor]:
-    """The vocals and the rest of ``(batch, stems, ...)``, both with an axis of stems."""
-    before, voice, after = stems.tensor_split((vocals, vocals + 1), dim=1)
-    return voice, torch.cat([before, after], dim=1) if vocals else after

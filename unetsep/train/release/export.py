@@ -17,7 +17,7 @@ from ...errors import WeightsError
 from ...network.guided import Guided
 from ...network.masks import MaskNetwork
 from ...separator import Separator
-from ...storage import file_digest, write_atomically
+from ...storage import file_sha256, write_atomically
 from ...weights.checkpoint import build_network, serialize
 from ...weights.load import carry_guide, load_checkpoint
 from ...weights.manifest import (
@@ -148,9 +148,8 @@ def export_run(
             )
         file = run / EXPORTS / f"{called}.safetensors"
         described = _described(run, trained, called, licence, change)
-        with path.open("rb") as best:
-            if file_digest(best) != sha256:  # and what was described is the new one
-                raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
+        if file_sha256(path) != sha256:  # and what was described is the new one
+            raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
         entry = export(network, file, **described)
         carry_guide(network.config.guide, run, file.parent)
         write_entry(file.with_suffix(".json"), entry)

@@ -1,15 +1,18 @@
-"""A progress bar for runs."""
+"""Bars of ``train``: recordings that are decoded, and the run."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from .module import SeparationModule
+from ..train.data.cache import DecodingProgress
+from ..train.module import SeparationModule
 
 # Seconds between updates; reading a loss makes an accelerator wait.
 UPDATE_EVERY = 1.0
@@ -98,10 +101,29 @@ class ProgressBar(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the bar away."""
-        stop(self.bar)
+        _stop(self.bar)
 
 
-def stop(bar: Progress) -> None:
+@contextmanager
+def decoding(console: Console) -> Iterator[DecodingProgress]:
+    """A bar for decoding, shown only if there is something to decode."""
+    bar = Progress(
+        TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    )
+    task = bar.add_task("decoding", total=None)
+
+    def advance(done: int, total: int) -> None:
+        if done < total and console.is_terminal and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        _stop(bar)
+
+
+def _stop(bar: Progress) -> None:
     """Take a bar away that may never have been shown; rich would print an empty line."""
     if bar.live.is_started:
         bar.stop()

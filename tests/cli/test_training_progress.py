@@ -12,16 +12,15 @@ import pytest
 from rich.console import Console
 
 from tests.train.synthetic import songs, tiny
-from unetsep.cli.train import decoding
-from unetsep.train import progress
+from unetsep.cli import training_progress
+from unetsep.cli.training_progress import ProgressBar, decoding
 from unetsep.train.fit import Machine, fit
-from unetsep.train.progress import ProgressBar
 
 
 def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "UPDATE_EVERY", 0.0)
+    monkeypatch.setattr(training_progress, "UPDATE_EVERY", 0.0)
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=160, highlight=False)
     machine = Machine("cpu", workers=0)
@@ -59,12 +58,12 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
 def test_the_length_of_a_run_is_told_once_after_its_first_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, told: str
 ) -> None:
-    monkeypatch.setattr(progress, "WARM", 1)
-    monkeypatch.setattr(progress, "TOLD", 3)
+    monkeypatch.setattr(training_progress, "WARM", 1)
+    monkeypatch.setattr(training_progress, "TOLD", 3)
     # A clock that moves by ten hours each time it is looked at, once for each step.
     hours = itertools.count(0, 10)
     clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours))
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(training_progress, "time", clock)
     screen = io.StringIO()
     bar = ProgressBar(Console(file=screen, width=300, highlight=False))
     fit(

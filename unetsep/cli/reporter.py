@@ -1,0 +1,138 @@
+"""What ``separate`` says of each song and of all: on stderr, as JSON, and in the end."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..files import SeparationReport
+from ..library.log import RunLog, report_line
+from ..library.songs import EXIST
+from .progress import duration
+from .terminal import Lines, Messages
+
+
+class Reporter:
+    """What users get to see of the songs, on stderr and, as JSON, on stdout.
+
+    Parameters
+    ----------
+    as_json, quiet, verbose, dry_run
+        See `unetsep.cli.separate.SeparateOptions`.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool, dry_run: bool) -> None:
+        self.console = Messages(quiet=quiet)
+        # The same console: only that knows of the bars, above which lines are to appear.
+        self._loud = Messages() if quiet else self.console
+        self._lines = Lines() if as_json else None
+        self._paths = Lines() if dry_run and not as_json else None
+        self._verbose, self._dry_run = verbose, dry_run
+        self._told: set[str] = set()
+        self._begun, self._seconds = time.monotonic(), 0.0
+        self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
+        self._failed, self._reasons = 0, dict[str, None]()
+
+    def traceback(self, error: Exception) -> None:
+        """With ``--verbose``, where an error comes from."""
+        if self._verbose:
+            text = "".join(traceback.format_exception(error))
+            self._loud.print(text.rstrip(), markup=False)
+
+    def song(self, reports: Sequence[SeparationReport]) -> None:
+        """What became of one song, with each model."""
+        self._songs += 1
+        if all(report.reason == EXIST for report in reports):
+            self._existing += 1
+        for report in reports:
+            if self._paths and report.status == "planned":
+                for path in dict.fromkeys(report.stems.values()):
+                    self._paths.write(str(path))
+            if self._lines:
+                # ASCII: file names may hold bytes, and terminals have encodings, that fit no
+                # other.
+                self._lines.write(json.dumps(report_line(report)))
+            _show(report, self.console, verbose=self._verbose)
+        if any(report.status in ("ok", "planned") for report in reports):
+            self._separated += 1
+            seconds = max(report.seconds or 0.0 for report in reports)
+            self._seconds += seconds
+            self._unknown += not seconds
+        reasons = [report.error or "" for report in reports if report.status == "error"]
+        self._failed += bool(reasons)
+        self._reasons |= dict.fromkeys(reasons)
+        # What went wrong with a song, once, not once for every model or for both of two songs.
+        for sentence in dict.fromkeys(report.error for report in reports if report.error):
+            if sentence not in self._told:
+                self._loud.print(f"Error: {sentence}", markup=False)
+            self._told.add(sentence)
+        for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
+            self.console.print(f"Warning: {sentence}", markup=False)
+
+    def end(self, log: RunLog | None) -> bool:
+        """Sum up; whether nothing failed."""
+        if self._songs > 1 and self._separated:
+            self.console.print(self._summary(), markup=False)
+        if self._existing:
+            self.console.print(
+                f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
+            )
+        if self._failed and self._songs > 1:
+            reasons = "\n  ".join(self._reasons)
+            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}", markup=False)
+        self.log(log)
+        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
+        if unheard:
+            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
+        return not self._failed and not unheard
+
+    def log(self, log: RunLog | None) -> None:
+        """Where the log is, or why there is none."""
+        if log and log.failure:
+            self._loud.print(
+                f"Warning: the log {log.place} could not be written: {log.failure}", markup=False
+            )
+        elif log and log.lines:
+            self.console.print(f"Log: {log.place}", markup=False)
+
+    def _summary(self) -> str:
+        """Songs, audio, time and speed."""
+        if self._dry_run:
+            parts = [f"{duration(self._seconds)} of audio"] if self._seconds else []
+            parts += [f"{self._unknown} of unknown length"] if self._unknown else []
+            planned = f"{self._separated} of {self._songs} songs would be separated"
+            return f"{planned}: {', '.join(parts)}"
+        elapsed = max(time.monotonic() - self._begun, 1e-3)
+        return (
+            f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
+            f"audio in {duration(elapsed)}, {self._seconds / elapsed:.0f}x real time"
+        )
+
+
+def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:
+    if report.status == "skipped" and (verbose or report.reason != EXIST):
+        console.print(f"{report.source}: skipped, {report.reason}", markup=False)
+    elif report.status == "ok":
+        console.print(
+            f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
+            f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
+            f"{report.speed:.0f}x real time)",
+            markup=False,
+        )
+    if report.gain_db:
+        console.print(
+            f"  All stems were lowered by {-report.gain_db:.2f} dB so that none clips "
+            "(--bit-depth 32f keeps levels).",
+            markup=False,
+        )
+
+
+def _place(stems: Iterable[Path]) -> Path:
+    """The innermost folder that holds all stems; the file, if there is but one."""
+    first, *others = dict.fromkeys(stems)
+    if not others:
+        return first
+    return next(f for f in first.parents if all(path.is_relative_to(f) for path in others))

@@ -53,7 +53,7 @@ def test_eval_writes_a_report_and_compare_reads_the_folders(
         folder = tmp_path / "out" / name
         shutil.copytree(folder / "test", folder / "train")
     next((folder / "test").glob("*.json")).unlink()
-    result = run("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
+    result = call("compare", "mixture", "mixture-4", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     less = result.stdout
     assert "Left out of test: 1 tracks with scores of A alone, 0 of B alone." in less

@@ -120,6 +120,14 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, whole: Pa
         check_resumable(tmp_path / "last.ckpt", config)
 
 
+def test_a_run_is_resumed_on_as_many_processes_as_it_had(whole: Path) -> None:
+    config = tiny(losses=("l1", "mel_mse"), max_steps=8)
+    assert check_resumable(whole / "last.ckpt", config, Machine("cpu")) == 8
+    for machine in (Machine("cpu", devices=2), Machine("cpu", nodes=3)):
+        with pytest.raises(TrainingError, match=r"of a run of 1 processes, this one has [23]: "):
+            check_resumable(whole / "last.ckpt", config, machine)
+
+
 def test_weights_without_a_checkpoint_are_neither_resumed_nor_replaced(tmp_path: Path) -> None:
     """As a crash leaves them, between the first of the best weights and the first last.ckpt."""
     best = tmp_path / "best-l1.safetensors"

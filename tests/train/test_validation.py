@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.train.runs import CPU, log, run
-from tests.train.synthetic import RATE, pcm, song, songs, tiny
+from tests.train.synthetic import MODEL, RATE, pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.separator import Separator
 from unetsep.train.config import TrainingError
 from unetsep.train.data.recording import recording_from_arrays
 from unetsep.train.datamodule import watched_recordings
 from unetsep.train.fit import fit
-from unetsep.train.validation import check_defined, combine, recording_sdr
+from unetsep.train.validation import check_defined, combine, recording_sdr, with_mixture
 
 
 def test_a_set_has_the_mean_of_its_recordings_without_those_that_have_no_sdr() -> None:
@@ -38,6 +39,24 @@ def test_a_validation_without_any_score_is_refused(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
     check_defined([never, song(8)], STEMS)
     check_defined([never], ("vocals", "drums", "other"))
+
+
+def test_who_has_no_mixture_is_not_validated_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sum of the stems that are known would be none: nothing to take away from the vocals."""
+    train, valid = songs()
+    alone = recording_from_arrays("alone", {"vocals": pcm(1)}, split="valid")
+    mixed = recording_from_arrays("mixed", {"vocals": pcm(1), "mixture": pcm(2)}, split="valid")
+    assert with_mixture([*valid, mixed], STEMS) == [*valid, mixed]
+    assert not caplog.messages
+    model = dataclasses.replace(MODEL, stems=("vocals",), mask="sigmoid")
+    fit(tiny(model=model), train, [*valid, alone], tmp_path / "both", machine=CPU)
+    assert caplog.messages == [
+        "not validated on, as not all of vocals, drums, bass, other are known of them: alone"
+    ]
+    fit(tiny(model=model), train, valid, tmp_path / "one", machine=CPU)
+    assert log(tmp_path / "both") == log(tmp_path / "one")
 
 
 def test_watched_recordings_are_whole_ones_of_the_base_spread_evenly() -> None:

@@ -217,12 +217,7 @@ def _separate(run: _Run) -> bool:
         torch.set_num_threads(options.threads)
     if options.plots:
         require_matplotlib()
-    reporter = Reporter(
-        as_json=options.as_json,
-        quiet=options.quiet,
-        verbose=options.verbose,
-        dry_run=options.dry_run,
-    )
+    reporter = _reporter(options)
     separators = _load(options, reporter.console)
     with run.spool.naming() if run.spool else contextlib.nullcontext():
         jobs = _plan(run, separators, reporter.console)
@@ -264,6 +259,15 @@ def _separate(run: _Run) -> bool:
     finally:  # the stems are there, with or without a page
         worked = reporter.end(log)
     return worked and complete
+
+
+def _reporter(options: SeparateOptions) -> Reporter:
+    return Reporter(
+        as_json=options.as_json,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        dry_run=options.dry_run,
+    )
 
 
 def _check_page(jobs: Sequence[Job]) -> None:

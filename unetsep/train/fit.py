@@ -39,7 +39,7 @@ from .distributed import ChildWatch, is_lost_process
 from .interruption import InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule, fresh_network
-from .validation import check_defined
+from .validation import check_defined, with_mixture
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,11 @@ class Machine:
     workers: int | None = None
     resident: bool = False
     graph: bool = True
+
+    @property
+    def processes(self) -> int:
+        """Of all machines."""
+        return self.devices * self.nodes
 
 
 def fit(
@@ -138,10 +143,11 @@ def fit(
     """
     run, machine = Path(run), machine or Machine()
     keep_freed_memory()
+    valid = with_mixture(valid, config.stems)
     if not config.all_songs:  # which chooses nothing by its scores
         check_defined(valid, config.model.stems)
     with _alone(run):
-        first_step = check_resumable(run / LAST, config) if resume else 0
+        first_step = check_resumable(run / LAST, config, machine) if resume else 0
         if is_main_process():
             _describe(run, config, resume, notes)
         data = ClipModule(config, train, valid, workers=machine.workers, resident=machine.resident)
@@ -172,8 +178,7 @@ def fit(
                 # clips heed no signal: the process would wait for them for ever.
                 trainer.fit_loop.teardown()
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
-                    clips = config.batch_size * machine.devices * machine.nodes
-                    _draw(run, clips)
+                    _draw(run, config.batch_size * machine.processes)
     return module.scores
 
 
@@ -202,7 +207,7 @@ def build_trainer(
     first_step: int = 0,
 ) -> Trainer:
     """Lightning's trainer for a run."""
-    many = machine.devices * machine.nodes > 1
+    many = machine.processes > 1
     accelerator = machine.accelerator
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -291,8 +296,8 @@ def _guided(network: MaskNetwork, guide: MaskNetwork) -> MaskNetwork:
     return network
 
 
-def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
-    """Step of a checkpoint that a run with this config can be resumed from.
+def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | None = None) -> int:
+    """Step of a checkpoint that a run with this config can be resumed from, on this machine.
 
     Raises
     ------
@@ -311,6 +316,7 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         saved = TrainConfig.from_json(content["unetsep"]["config"])
         step = int(content["global_step"])
+        processes = content["unetsep"].get("processes")  # which older runs do not say
     except Exception as error:  # torch.load raises many kinds for files that are none of its
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: {str(error).splitlines()[0]}"
@@ -321,6 +327,11 @@ def check_resumable(checkpoint: Path, config: TrainConfig) -> int:
             raise TrainingError(
                 f"{checkpoint} is of another run: its {field.name} is {old!r}, this run's {new!r}"
             )
+    if machine and processes not in (None, machine.processes):
+        raise TrainingError(
+            f"{checkpoint} is of a run of {processes} processes, this one has "
+            f"{machine.processes}: its steps would take other clips; resume it on as many devices"
+        )
     if config.max_steps < step:
         raise TrainingError(
             f"{checkpoint} is of step {step}: name at least as many --max-steps, got "

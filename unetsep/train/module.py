@@ -337,6 +337,7 @@ class SeparationModule(lightning.LightningModule):
             "schedule": self.schedule.state_dict(),
             "seconds": self.clock.seconds(),
             "validation": self.clock.validation,
+            "processes": self.trainer.world_size,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ depend on two of fourteen. Frames are scored with the stems that the network est
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..separator import Separator
 from .config import TrainingError
 from .data.recording import UNKNOWN, Recording
 from .evaluation.sdr import frame_sdr, median
+
+logger = logging.getLogger(__name__)
 
 # Samples of a frame: a second.
 FRAME = 44_100
@@ -77,6 +80,27 @@ def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.
             np.stack([estimates[stem] for stem in separator.stems]),
         )
     )
+
+
+def with_mixture(recordings: Sequence[Recording], stems: Sequence[str]) -> list[Recording]:
+    """Recordings that can be validated on: their mixture is there, or all stems whose sum it is.
+
+    Parameters
+    ----------
+    recordings
+        To validate on; it is said which ones cannot be.
+    stems
+        Of the run, of which a mixture is the sum.
+    """
+    left = [each for each in recordings if "mixture" in each.names or each.knows(stems)]
+    if len(left) < len(recordings):
+        lack = [each.name for each in recordings if each not in left]
+        logger.warning(
+            "not validated on, as not all of %s are known of them: %s",
+            ", ".join(stems),
+            ", ".join(lack),
+        )
+    return left
 
 
 def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None:

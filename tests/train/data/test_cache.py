@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.train.synthetic import pcm, write, write_musdb
 from unetsep.config import STEMS
@@ -23,6 +24,7 @@ from unetsep.errors import AudioError
 from unetsep.train.data import cache, decode
 from unetsep.train.data.musdb import VALID_SONGS, Musdb, musdb_root
 from unetsep.train.data.pools import Pools
+from unetsep.train.data.run_data import find_data, load_recordings
 from unetsep.train.data.song_folders import SongFolders
 from unetsep.train.data.sources import Source, refuse_test
 
@@ -127,6 +129,20 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         SongFolders().find(tmp_path, STEMS)
     with pytest.raises(AudioError, match="is of a test set"):
         refuse_test(tmp_path / "test")
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "deep" / "take", 0)
+    write(tmp_path / "pools" / "bass" / "own", 1)
+    write(tmp_path / "test" / "song", 2)
+    for name, target in (("set", "real"), ("again", "real/deep"), ("up", "pools")):
+        (tmp_path / "pools" / "bass" / name).symlink_to(tmp_path / target)
+    found = Pools().find(tmp_path / "pools", STEMS)
+    assert [source.name for source in found] == ["bass/again/take", "bass/own"]
+    (tmp_path / "pools" / "bass" / "more").symlink_to(tmp_path / "test")
+    data = find_data({"pools": [tmp_path / "pools"]}, tmp_path / "cache")
+    with pytest.raises(AudioError, match="of a test set"):
+        load_recordings(data)
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -347,9 +363,48 @@ def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
     assert "one: stems differ in length" in caplog.text
 
 
+def test_stems_above_full_scale_are_lowered_alike_and_not_clipped(tmp_path: Path) -> None:
+    time = np.arange(20_000) / 44_100
+    song = tmp_path / "train" / "one"
+    song.mkdir(parents=True)
+    for stem, peak in (("drums", 0.5), ("bass", 1.6)):
+        tone = peak * np.sin(2 * np.pi * 441 * time)
+        soundfile.write(song / f"{stem}.wav", tone, 44_100, subtype="FLOAT")
+    (loaded,) = cache.load(SongFolders().find(tmp_path, STEMS), tmp_path / "cache")
+    drums, bass = loaded.stem("drums").astype(float), loaded.stem("bass").astype(float)
+    assert np.abs(bass).max() >= 32_766
+    np.testing.assert_allclose(bass, drums * 3.2, atol=3)
+
+
+def test_a_stem_of_many_channels_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "bass").mkdir()
+    soundfile.write(tmp_path / "bass" / "take.wav", np.zeros((4000, 6), np.int16), 44_100)
+    with pytest.raises(AudioError, match=r"take\.wav has 6 channels: expected a mono or stereo"):
+        cache.load(Pools().find(tmp_path, STEMS), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("content", ["", "ab", 64 * "x"])
+def test_notes_that_a_full_disk_left_make_no_two_files_the_same(
+    tmp_path: Path, content: str
+) -> None:
+    found = pool(tmp_path / "pools")
+    first = [each.path for each in cache.load(found, tmp_path / "cache")]
+    for note in (tmp_path / "cache" / "hashes").iterdir():
+        note.write_text(content)
+    assert cache.distinct(found, tmp_path / "cache") == (found, [])
+    assert [each.path for each in cache.load(found, tmp_path / "cache")] == first
+
+
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
     found = pool(tmp_path / "pools", 1)
     cache.load(found, tmp_path / "cache")
+    described = next((tmp_path / "cache").glob("*.json"))
+    good = described.read_text()
+    for content in ("[]", '{"stems": null, "block": 1, "levels": []}'):
+        described.write_text(content)
+        with pytest.raises(AudioError, match=r"cache of bass/take0 is damaged: remove"):
+            cache.load(found, tmp_path / "cache")
+    described.write_text(good)
     next((tmp_path / "cache").glob("*.npy")).write_bytes(b"")
     with pytest.raises(AudioError, match=r"cache of bass/take0 is damaged: remove .* start again"):
         cache.load(found, tmp_path / "cache")

@@ -234,6 +234,21 @@ def test_silent_passages_are_avoided_where_there_is_sound() -> None:
     assert sum(start < 5 * 44_100 for start in starts) > 140
 
 
+def test_a_word_is_said_where_songs_are_too_short_to_be_of_one_piece(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = tiny()
+    short = [song(number, samples=config.clip_samples - 1) for number in (1, 2)]
+    ClipPlanner(short, tiny(coherent_share=0.0))
+    ClipPlanner([short[0].without(["bass"]), short[1].without(["drums"])], config)
+    ClipPlanner([song(1), *short], config)
+    assert not caplog.messages
+    ClipPlanner(short, config)
+    (message,) = caplog.messages
+    seconds = f"{config.clip_samples / 44_100:.1f} s"
+    assert f"clips have {seconds}, and the longest song whose stems are all known has" in message
+
+
 def test_data_without_a_target_or_without_sound_is_refused() -> None:
     silent = {stem: np.zeros((44_100, 2), np.int16) for stem in STEMS}
     with pytest.raises(TrainingError, match="no training data for vocals"):

@@ -100,6 +100,22 @@ def test_estimates_are_found_where_tools_put_them(place: str, track: Track, tmp_
     assert {stem: x.shape for stem, x in found.items()} == dict.fromkeys(STEMS, (2, 3 * RATE))
 
 
+def test_estimates_that_end_early_are_no_whole_ones(track: Track, tmp_path: Path) -> None:
+    method, recording = folder_method(tmp_path), read_track(track)
+    folder = tmp_path / track.name
+    folder.mkdir()
+    for seconds, whole in ((2.1, True), (1.9, False)):
+        for stem in STEMS:
+            part = recording.references[stem][:, : int(seconds * RATE)]
+            soundfile.write(folder / f"{stem}.wav", part.T, RATE, subtype="FLOAT")
+        if whole:
+            assert set(method.estimate(track, recording)) == set(STEMS)
+            continue
+        with pytest.raises(AudioError, match=r"vocals\.wav ends after 1\.9 of 3\.0 s: .* 1$"):
+            method.estimate(track, recording)
+        assert set(method.estimate(track, read_track(track, 1.0))) == set(STEMS)
+
+
 @pytest.mark.parametrize("rest", ["accompaniment", "no_vocals", "instrumental"])
 def test_two_stem_tools_are_scored_in_the_set_of_two(
     rest: str, track: Track, tmp_path: Path

@@ -90,6 +90,18 @@ def test_a_pair_is_a_mixture_and_one_stem(tmp_path: Path) -> None:
     assert outcome.scores.median("vocals") > 0
 
 
+def test_pairs_whose_mixtures_have_one_name_have_those_of_their_folders(tmp_path: Path) -> None:
+    rows = ["mixture,vocals,drums"]
+    for song, mixture in (("a", "mix"), ("b", "mix"), ("c", "mixture"), ("d", "song")):
+        names = [f"{song}/{name}.wav" for name in (mixture, "vocals", "drums")]
+        for seed, name in enumerate(names):
+            write(tmp_path / name, seed)
+        rows.append(",".join(names))
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    assert [track.name for track in read_pairs(tmp_path / "pairs.csv")] == ["a", "b", "c", "song"]
+    assert [t.name for t in read_pairs(tmp_path / "pairs.csv", ["b"])] == ["b"]
+
+
 def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
     write(tmp_path / "song.wav", 1)
     write(tmp_path / "vox.wav", 2)

@@ -30,7 +30,7 @@ from ...storage import HeldError, file_sha256, held, open_atomically, write_atom
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, named
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 DecodingProgress = Callable[[int, int], None]
 
 
@@ -133,7 +133,7 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
         pcm = np.load(folder / f"{key}.npy", mmap_mode="r")
         levels = np.asarray(info["levels"], np.float32)
         names = tuple(info["stems"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise AudioError(
             f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"
         ) from error
@@ -250,8 +250,10 @@ def content_hash(path: Path, notes: Path) -> str:
     state = [str(path.resolve()), status.st_size, status.st_mtime_ns]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
     note = notes / name
-    if note.exists():
-        return note.read_text()
+    with contextlib.suppress(OSError, ValueError):  # a disk that was full leaves empty notes
+        known = note.read_text()
+        if len(bytes.fromhex(known)) == hashlib.sha256().digest_size:
+            return known
     found = file_sha256(path)
     with contextlib.suppress(OSError):
         notes.mkdir(parents=True, exist_ok=True)

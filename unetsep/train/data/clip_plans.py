@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from ..config import TrainConfig, TrainingError
 from .augment import ChangePlanner, Changes, augments
-from .recording import AUDIBLE, Recording
+from .recording import AUDIBLE, SAMPLE_RATE, Recording
+
+logger = logging.getLogger(__name__)
 
 # Attempts to find an audible excerpt before a silent one is taken.
 ATTEMPTS = 5
@@ -90,6 +93,18 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     return weights
 
 
+def _warn_of_short(recordings: Sequence[Recording], config: TrainConfig) -> None:
+    """Say that no clip is from one song, if that is because songs are short."""
+    longest = max((each.samples for each in recordings if each.knows(config.stems)), default=0)
+    if longest:
+        logger.warning(
+            "all clips are random mixtures, none is from one song: clips have %.1f s, and the "
+            "longest song whose stems are all known has %.1f s; choose fewer --clip-frames",
+            config.clip_samples / SAMPLE_RATE,
+            longest / SAMPLE_RATE,
+        )
+
+
 class ClipPlanner:
     """Draws clips: coherent ones from one place in one recording, and random mixtures.
 
@@ -125,6 +140,9 @@ class ClipPlanner:
             ],
             by_artist,
         )
+
+        if config.coherent_share and not self.whole.tracks:
+            _warn_of_short(recordings, config)
 
         def having(stem: str, extra: bool) -> _Choice:
             some = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +19,15 @@ logger = logging.getLogger(__name__)
 # Stems whose lengths differ by more than this many samples are worth a word.
 TOLERANCE = SAMPLE_RATE // 10
 
-Pcm = npt.NDArray[np.int16]
+# ``(samples, 2)``, 1 is full scale.
+Stem = npt.NDArray[np.float32]
 
 
-def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
+def decode(source: Source) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
     """Stems of a source.
 
-    Stems start together; shorter ones are filled up with silence at the end.
+    Stems start together; shorter ones are filled up with silence at the end. Where one is above
+    full scale, as sums of recordings may be, all are lowered alike so that none is clipped.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
     Raises
     ------
     AudioError
-        If a file cannot be read or is empty.
+        If a file cannot be read, is empty, or has more than two channels.
     """
     if "" in source.files:
         ((_, path),) = source.parts
@@ -53,39 +54,40 @@ def decode(source: Source) -> tuple[tuple[str, ...], Pcm]:
             source.name,
             ", ".join(f"{name} {samples / SAMPLE_RATE:.1f}" for name, samples in lengths.items()),
         )
+    peak = max(float(np.abs(stem).max(initial=0.0)) for stem in stems.values())
+    scale = 32768.0 / max(peak, 1.0)
     pcm = np.zeros((len(stems), longest, 2), np.int16)
     for row, stem in zip(pcm, stems.values(), strict=True):
-        row[: len(stem)] = stem
+        row[: len(stem)] = np.clip(np.rint(stem * scale), -32768, 32767)
     return tuple(stems), pcm
 
 
-def _read_sum(source: Source, stem: str) -> Pcm:
+def _read_sum(source: Source, stem: str) -> Stem:
     """A stem; parts that are shorter than others are silent at their end."""
     parts = [_read(path) for name, path in source.parts if name == stem]
     total = np.zeros((max(map(len, parts)), 2), np.float32)
     for part in parts:
         total[: len(part)] += part
-    return _to_int16(total)
+    return total
 
 
-def _read(path: Path) -> npt.NDArray[np.float32]:
+def _read(path: Path) -> Stem:
     import soxr
 
     with AudioReader(path) as reader:
-        rate = reader.info.sample_rate
-        audio = np.concatenate([block[:2] for block in reader.blocks()], axis=1).T
+        rate, channels = reader.info.sample_rate, reader.info.channels
+        if channels > 2:
+            raise AudioError(f"{path} has {channels} channels: expected a mono or stereo file")
+        audio = np.concatenate(list(reader.blocks()), axis=1).T
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
-    stereo: npt.NDArray[np.float32] = audio if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
+    stereo: Stem = audio if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)
     return stereo
 
 
-def _read_musdb(path: Path) -> dict[str, Pcm]:
+def _read_musdb(path: Path) -> dict[str, Stem]:
     streams, _ = read_stem_file(path, dtype=np.float32, sample_rate=SAMPLE_RATE)
-    return {name: _to_int16(stream) for name, stream in streams.items()}
-
-
-def _to_int16(audio: npt.NDArray[Any]) -> Pcm:
-    if not np.isfinite(audio).all():
-        raise AudioError("the audio holds NaN or infinite samples")
-    return np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
+    for name, stream in streams.items():
+        if not np.isfinite(stream).all():
+            raise AudioError(f"{path}: the {name} hold NaN or infinite samples")
+    return streams

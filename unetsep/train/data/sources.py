@@ -121,9 +121,24 @@ def is_shadow(path: Path) -> bool:
     return path.name.startswith("._")
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder in order, also where links lead, but into no folder twice."""
+    seen = {folder.resolve()}
+
+    def inside(place: Path) -> Iterator[Path]:
+        for path in sorted(place.iterdir()):
+            if not path.is_dir():
+                yield path
+            elif (real := path.resolve()) not in seen:
+                seen.add(real)
+                yield from inside(path)
+
+    return inside(folder) if folder.is_dir() else iter(())
+
+
 def audio_files(folder: Path) -> Iterator[Path]:
     """Audio files below a folder, without those in folders called ``test``."""
-    for path in sorted(folder.rglob("*")):
+    for path in walk(folder):
         inside = path.relative_to(folder).parts[:-1]
         audio = path.suffix.lower() in AUDIO_SUFFIXES and not is_shadow(path)
         if audio and "test" not in map(str.lower, inside):

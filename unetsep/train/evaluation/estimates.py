@@ -206,13 +206,25 @@ class FolderMethod:
         return tuple(files)
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:
-        """Read the stems; a longer file is read no further than the track."""
-        rate = audio.sample_rate
+        """Read the stems; a longer file is read no further than the track.
+
+        Raises
+        ------
+        AudioError
+            If one cannot be read, has another rate, or ends over a second before the track: what
+            is not there would not count, as silent estimates have no score.
+        """
+        rate, samples = audio.sample_rate, audio.mixture.shape[1]
         stems = {}
         for stem, path in self.find(track).items():
-            seconds = (audio.mixture.shape[1] + 1) / rate
-            stems[stem], found = read_audio(path, seconds)
+            stems[stem], found = read_audio(path, (samples + 1) / rate)
             _check_rate(path, found, rate)
+            there = stems[stem].shape[1]
+            if there < samples - rate:
+                raise AudioError(
+                    f"{path} ends after {there / rate:.1f} of {samples / rate:.1f} s: separate the "
+                    f"song again, or score all of them with --duration {max(1, there // rate)}"
+                )
         return stems
 
     def find(self, track: Track) -> dict[str, Path]:

@@ -14,7 +14,9 @@ is a stem that is silent in the song.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,8 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     path
         The CSV file.
     only
-        See `unetsep.train.evaluation.tracks.find_tracks`; a track has the name of its mixture.
+        See `unetsep.train.evaluation.tracks.find_tracks`; a track has the name of its mixture,
+        or of that one's folder where several mixtures have one name or it is ``mixture``.
 
     Raises
     ------
@@ -101,7 +104,14 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     """
     columns, rows = _read_table(path)
     tracks = [_pair(path, f"line {line}", columns, row) for line, row in enumerate(rows, start=2)]
-    return keep(tracks, only)
+    uses = Counter(track.name for track in tracks)
+    alike = {MIXTURE, *(name for name, count in uses.items() if count > 1)}
+    return keep([_by_folder(each) if each.name in alike else each for each in tracks], only)
+
+
+def _by_folder(track: Track) -> Track:
+    """A pair by the name of its mixture's folder, as many mixtures have the name of this one."""
+    return replace(track, name=dict(track.sources)[MIXTURE].parent.name)
 
 
 def _read_table(path: Path) -> tuple[list[str], list[dict[Any, Any]]]:
@@ -144,9 +154,7 @@ def _pair(path: Path, line: str, columns: Sequence[str], row: dict[Any, Any]) ->
         what = f"there is no file {missing[0]}" if missing else "no mixture is named"
         raise AudioError(f"{path}, {line}: {what}")
     stems, rest = _with_rest(ordered(set(columns) - {MIXTURE}))
-    mixture = files[MIXTURE]
-    name = mixture.stem if mixture.stem != MIXTURE else mixture.parent.name
-    return Track(name, "pairs", path, stems, tuple(files.items()), rest)
+    return Track(files[MIXTURE].stem, "pairs", path, stems, tuple(files.items()), rest)
 
 
 def _with_rest(stems: tuple[str, ...]) -> tuple[tuple[str, ...], str]:

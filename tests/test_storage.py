@@ -58,6 +58,16 @@ def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name")
+def test_a_pipe_or_device_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="a device or a pipe"):
+        write_atomically(pipe, b"content")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path: Path) -> None:
     def fill() -> None:
         with open_atomically(tmp_path / "a"):

@@ -194,6 +194,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     >>> with open_atomically(Path("numbers.bin")) as file:
     ...     written = file.write(bytes(8))
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # the rename would remove it
+        raise FileExistsError(errno.EEXIST, "it is a device or a pipe, which stays", str(path))
     partial = path.with_name(f"{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:

@@ -211,6 +211,19 @@ def test_an_ogg_stream_without_an_end_is_read_with_a_warning(song):
     assert RATE < samples < 4 * RATE
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_stream_that_is_cut_in_its_last_page_is_read_with_a_warning(song, subtype):
+    path = song("a.ogg", rate=48_000, seconds=4, subtype=subtype)
+    whole = path.read_bytes()
+    assert not ogg_is_open(path)
+    for left_out in (1, 20, 60):
+        path.write_bytes(whole[:-left_out])
+        assert ogg_is_open(path)
+        with AudioReader(path) as reader:
+            assert sum(block.shape[1] for block in reader.blocks()) > RATE
+            assert "no end mark" in reader.warnings[0]
+
+
 @pytest.mark.parametrize("options", [["-b:a", "32k"], ["-b:a", "320k"], ["-q:a", "9"]])
 def test_an_mp3_is_the_same_in_small_and_large_blocks(song, need_ffmpeg, options):
     # Low bit rates borrow bits from up to nine earlier frames, which a seek would miss.

@@ -96,6 +96,20 @@ def test_verify_finds_bundled_models_intact_and_says_what_is_not_there(remote: P
     assert all(line.endswith("intact") for line in lines[:-1])
 
 
+def test_a_repository_that_cannot_be_is_told_of_its_model_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
+    mine = {**dataclasses.asdict(manifests.list_models()[0]), "name": "mine", "repo_id": ""}
+    mine["file"] = "mine.safetensors"
+    (tmp_path / "models.json").write_text(json.dumps({"default": "", "checkpoints": [mine]}))
+    lines, _ = manage.verify()
+    assert len(lines) > 5
+    assert "mine: not downloaded" in lines
+    with pytest.raises(WeightsError, match="mine"):
+        list(manage.download(["mine"]))
+
+
 def test_verify_deletes_a_damaged_download(remote: Path) -> None:
     remote.write_bytes(b"wights")
     lines, intact = manage.verify()

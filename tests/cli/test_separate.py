@@ -750,6 +750,19 @@ def test_pipes_and_devices_stop_no_other_song(run, song, tmp_path):
     assert len(names(tmp_path / "out")) == 8
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)], ids=["a run", "a dry run"])
+def test_pipes_and_devices_are_not_replaced_by_stems(run, song, tmp_path, words):
+    path = song("a.wav", seconds=0.1)
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    pipe = tmp_path / "out" / "a" / "vocals.wav"
+    os.mkfifo(pipe)
+    result = run(path, "--overwrite", *words)
+    assert result.exit_code == 1
+    assert f"Error: {pipe} is a device or a pipe, which stays: choose another" in result.stderr
+    assert pipe.is_fifo()
+    assert list(pipe.parent.iterdir()) == [pipe]
+
+
 def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, tmp_path):
     path = song("a.wav", seconds=0.1)
     assert run(path, "--filename", "{stem}/{track}.{ext}").exit_code == 0

@@ -141,6 +141,17 @@ def test_a_folder_as_the_file_is_said_before_the_export(
         export_onnx("fast", tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name")
+def test_a_pipe_or_device_is_no_file_to_replace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.onnx, "export", None)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="it is a device or a pipe, name a file"):
+        export_onnx("fast", tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_the_command_replaces_a_file_only_if_it_is_told_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,13 +15,17 @@ REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def ogg_is_open(path: Path | Section) -> bool:
-    """Whether the last page of an Ogg stream lacks the mark that ends a complete one."""
+    """Whether the last page of an Ogg stream is cut, or lacks the mark that ends a complete one."""
     with open_bytes(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LAST_PAGE_BYTES))
         tail = file.read()
     at = tail.rfind(b"OggS\0")
-    return at < 0 or len(tail) < at + 6 or not tail[at + 5] & 4
+    page = tail[at:] if at >= 0 else b""
+    if len(page) < PAGE_HEAD or not page[5] & 4:
+        return True
+    begin = PAGE_HEAD + page[PAGE_HEAD - 1]  # after a table of the sizes of all that is in it
+    return len(page) < begin + sum(page[PAGE_HEAD:begin])
 
 
 def with_checksum(page: bytes) -> bytes:

@@ -297,13 +297,16 @@ class StemFiles:
             raise
 
     def _check_targets(self) -> None:
-        """Raise if a stem cannot get its name: a folder has it, or it is too long."""
+        """Raise if a stem cannot get its name: no file has it, or it is too long."""
         for target in self._targets:
             with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISDIR(target.lstat().st_mode):
+                mode = target.lstat().st_mode
+                if stat.S_ISDIR(mode):
                     raise AudioError(
                         f"{target} is a folder: move it away or choose another with -o"
                     )
+                if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+                    raise AudioError(NO_FILE.format(target))
 
     def _close(self) -> None:
         while self._writers:
@@ -362,6 +365,9 @@ REMEDIES = {
 }
 
 
+NO_FILE = "{} is a device or a pipe, which stays: choose another folder with -o"
+
+
 @contextlib.contextmanager
 def explain_writing(folder: Path) -> Iterator[None]:
     """Turn operating-system errors while writing into one clear sentence."""
@@ -405,6 +411,8 @@ def check_targets(targets: Sequence[Path]) -> None:
                 raise OSError(code, os.strerror(code), folder)
             if target.is_dir() and not target.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+            if target.exists() and not target.is_file():
+                raise AudioError(NO_FILE.format(target))
             for part in target.relative_to(folder).parts:
                 with contextlib.suppress(FileNotFoundError):
                     (folder / part).lstat()  # which tells of names that are too long

@@ -30,7 +30,10 @@ def cached_file(entry: Checkpoint) -> Path | None:
     """The checkpoint in the hub's cache, whether or not it is intact, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
+    try:
+        found = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
+    except ValueError:  # a name that no repository has: the download will say so
+        return None
     return Path(found) if isinstance(found, str) else None
 
 

@@ -75,6 +75,8 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
     if target.is_dir():
         raise ValueError(f"{target} cannot be written: it is a folder, name a file")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{target} cannot be written: it is a device or a pipe, name a file")
     import onnx
 
     given = model if isinstance(model, Model) else Model.from_pretrained(model)

@@ -12,6 +12,7 @@ import pytest
 from tests.train.runs import log
 from tests.train.synthetic import MODEL, songs
 from unetsep.network.unet import UNet
+from unetsep.train.callbacks import VALIDATION
 from unetsep.train.config import TrainingError
 from unetsep.train.release import export
 from unetsep.train.release.export import export_run, sdr_change
@@ -132,6 +133,45 @@ def test_names_that_are_no_utf8_come_through(tmp_path: Path, whole: Path) -> Non
     assert manifest.read_text("utf-8").count("caf\\udce9") == 1
     assert "na\u00efve" in manifest.read_text("utf-8")
     assert r"caf\udce9" in repr(read_manifest(manifest).datasets)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("data.json", '{"roots": []}'),
+        ("data.json", '{"a": 1}'),
+        ("songs.json", '{"versions": []}'),
+        ("config.json", '{"own_losses": []}'),
+        ("log.jsonl", '{"valid/l1/mean": [1], "step": 1}'),
+        ("log.jsonl", '{"valid/l1/mean": "loud", "step": 1}'),
+        ("note", '{"step": 1, "sdr": []}'),
+        ("note", "{"),
+    ],
+)
+def test_files_of_the_run_that_were_changed_are_one_sentence(
+    file: str, content: str, tmp_path: Path, whole: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    best = run / "best-l1.safetensors"
+    if file == "note":
+        best.write_bytes(serialize(load_network(best), half=False, notes={VALIDATION: content}))
+    else:
+        (run / file).write_text(content)
+    if file == "log.jsonl":
+        best.write_bytes(serialize(load_network(best), half=False))
+    with pytest.raises(TrainingError, match="as unetsep train wrote it"):
+        export_run(run, loss="l1")
+
+
+@pytest.mark.parametrize("file", ["data.json", "versions.json", "songs.json"])
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"x"'])
+def test_a_file_of_the_run_that_holds_no_object_is_named(
+    file: str, content: str, tmp_path: Path, whole: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    (run / file).write_text(content)
+    with pytest.raises(TrainingError, match=rf"{file} cannot be used: it holds .*an object"):
+        export_run(run, loss="l1")
 
 
 @pytest.mark.parametrize("file", ["config.json", "songs.json", "log.jsonl"])

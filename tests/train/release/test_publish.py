@@ -256,3 +256,37 @@ def test_what_is_not_as_it_was_exported_is_not_published(
     with pytest.raises(TrainingError, match=message):
         publish(run, "org/net")
     assert hub.files == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"config": []},
+        {"config": None},
+        {"config": {"stems": 3}},
+        {"config": {"guide": []}},
+        {"aliases": None},
+        {"aliases": {}},
+        {"source": 3},
+        {"scores": []},
+        {"bytes": {}},
+        {"training": []},
+        {"training": {"songs": "x"}},
+        {"training": {"songs": [1]}},
+        {"training": {"songs": {"nope": {}}}},
+    ],
+    ids=str,
+)
+def test_an_entry_of_wrong_kinds_is_refused_before_anything_is_uploaded(
+    hub: type[Hub], run: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    path, manifest = run / "export" / "net.json", tmp_path / "manifest.json"
+    entry = json.loads(path.read_text())
+    config = entry["config"] | changed["config"] if changed.get("config") else None
+    path.write_text(json.dumps(entry | changed | ({"config": config} if config else {})))
+    with pytest.raises(
+        TrainingError, match=r"net\.json is no manifest entry .*: run unetsep export"
+    ):
+        publish(run, "org/net", manifest=manifest)
+    assert hub.files == {}
+    assert not manifest.exists()

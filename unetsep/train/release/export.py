@@ -147,7 +147,13 @@ def export_run(
                 f"half precision changes the SDR of {path} by {change:.3f} dB: not exported"
             )
         file = run / EXPORTS / f"{called}.safetensors"
-        described = _described(run, trained, called, licence, change)
+        try:
+            described = _described(run, trained, called, licence, change)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise TrainingError(
+                f"{run} cannot be exported: a file of it is not as unetsep train wrote it "
+                f"({error!r})"
+            ) from error
         if file_sha256(path) != sha256:  # and what was described is the new one
             raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
         entry = export(network, file, **described)
@@ -238,6 +244,14 @@ def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
     return {"step": line["step"], "sdr": sdr}
 
 
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object from its text."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {text[:20]!r}, expected an object")
+    return content
+
+
 def _described(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
@@ -255,9 +269,9 @@ def _described(
     }
     for part in ("data", "versions"):
         if (run / f"{part}.json").exists():
-            training[part] = _read(run / f"{part}.json", json.loads)
+            training[part] = _read(run / f"{part}.json", _object)
     if (run / "songs.json").exists():
-        training |= _read(run / "songs.json", json.loads)
+        training |= _read(run / "songs.json", _object)
     training.pop("recordings", None)  # they say what changes when a run is resumed
     training.get("versions", {}).pop("command", None)
     if "data" in training:  # folders of this machine say nothing elsewhere

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
 from ...weights.load import carry_guide
-from ...weights.manifest import SUFFIX, Checkpoint, add_to_manifest, read_manifest
+from ...weights.manifest import SUFFIX, Checkpoint, Manifest, add_to_manifest, read_manifest
 from ..config import TrainingError
 from .export import EXPORTS, write_entry
 
@@ -87,8 +87,10 @@ def _exported(path: Path, run: str | Path) -> Checkpoint:
     """The manifest entry in a file, after the checkpoint that it describes has been compared."""
     cure = f"run unetsep export {run} again, or delete {path}"
     try:
-        entry = Checkpoint(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        described = Manifest.from_dict({"default": "", "checkpoints": [content]})
+        (entry,) = described.checkpoints.values()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(f"{path} is no manifest entry ({error}): {cure}") from error
     file = path.with_suffix(SUFFIX)
     if entry.file != file.name:

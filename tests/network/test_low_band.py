@@ -13,6 +13,7 @@ from unetsep.network.build import build, for_inference
 from unetsep.network.guided import Guided, corrected, guided_logits, with_parts
 from unetsep.network.low_band import (
     SIDE,
+    LowBand,
     fine_bins,
     fine_magnitudes,
     low_slice,
@@ -67,6 +68,24 @@ def test_a_correction_leaves_the_vote_on_the_vocals_alone() -> None:
         rest = [stem for stem in range(4) if stem != vocals]
         shares = after[:, rest] / after[:, rest].sum(dim=1, keepdim=True)
         torch.testing.assert_close(shares, (own[:, rest] + change).softmax(dim=1))
+
+
+def test_a_branch_is_trained_in_half_precision_as_in_full() -> None:
+    torch.manual_seed(0)
+    branch = LowBand(dataclasses.replace(GUIDED, low_bins=32)).to(memory_format=torch.channels_last)
+    torch.nn.init.normal_(branch.head.weight)
+    fine, level = torch.rand(2, 2, fine_bins(branch.config), 64), torch.ones(2, 1, 1, 1)
+    own, guide = torch.randn(2, 4, 2, 32, 64), torch.randn(2, 1, 2, 32, 64)
+    found = []
+    for half in (False, True):
+        branch.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            branch(fine, level, own, guide).square().mean().backward()
+        found.append({name: each.grad.clone() for name, each in branch.named_parameters()})
+    full, half_precision = found
+    for name, gradient in full.items():
+        if gradient.dim() > 1:  # before a norm biases have none
+            assert (half_precision[name] - gradient).norm() <= 0.1 * gradient.norm(), name
 
 
 def test_a_new_branch_changes_nothing_and_its_twin_agrees_once_it_does() -> None:

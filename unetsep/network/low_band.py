@@ -280,6 +280,20 @@ class _InferenceBlock(nn.Module):
             sum_.addmm_(self.expand, rows)
 
 
+class _AlongTime(nn.Conv2d):
+    """A dilated convolution that is trained in fp32 on a CPU.
+
+    The gradient of its weights in bf16 is wrong, or reads what is not its own, where oneDNN uses
+    AVX-512's instructions for bf16 and channels are no multiple of 16 (torch 2.11 to 2.13).
+    """
+
+    def forward(self, seen: Tensor) -> Tensor:
+        if seen.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(seen)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(seen.float())
+
+
 def _turned(convolution: nn.Module) -> nn.Conv2d:
     """A convolution for spectra whose frames and bins have changed places."""
     assert isinstance(convolution, nn.Conv2d)
@@ -296,7 +310,7 @@ def units_of(bins: int) -> int:
 
 
 def _block(width: int, dilation: int, mixed: int) -> nn.Sequential:
-    convolution = nn.Conv2d(
+    convolution = _AlongTime(
         width, width, 3, dilation=(dilation, 1), padding=(dilation, 1), bias=False
     )
     mixing = [BinMixing(mixed, width, units_of(mixed))] if mixed else []

@@ -125,7 +125,9 @@ def separate(
         Whether files get the tags and the cover of the input.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
-        ``{stem}``, ``{ext}``, ``{model}`` and ``{suffix}`` (the input's).
+        ``{stem}``, ``{label}`` (such as Vocals), ``{ext}``, ``{model}``, ``{suffix}`` (the
+        input's), and the tags ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``,
+        ``{tracknumber}`` and ``{year}``.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track

@@ -75,7 +75,7 @@ model_choice = group(
         "  [default: the default model]",
     ),
     click.option("--average", is_flag=True, help="One result: the mean of the models' masks."),
-    click.option("--all-losses", is_flag=True, help="Every bundled model."),
+    click.option("--all-losses", is_flag=True, help="Every bundled model but the guide."),
 )
 device = click.option(
     "-d",

@@ -142,7 +142,14 @@ def test_an_address_that_is_none_is_named(host: str) -> None:
     result = run("spleeter-4stems", "--url", f"http://{host}")
     assert result.exit_code == 1
     assert f"http://{host}/4stems.tar.gz could not be downloaded: " in result.output
-    assert "check the address (--url, UNETSEP_SPLEETER_URL)" in result.output
+    assert "check the address (--url, UNETSEP_SPLEETER_URL) and that of the pr" in result.output
+
+
+def test_a_password_of_a_mirror_is_not_shown() -> None:
+    result = run("spleeter-4stems", "--url", "http://me:secret@127.0.0.1:2/models")
+    assert result.exit_code == 1
+    assert "name it: --from FILE" in result.output
+    assert "secret" not in result.output
 
 
 @pytest.mark.parametrize("ranges", [True, False])

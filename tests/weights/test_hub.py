@@ -185,3 +185,29 @@ def test_the_server_of_these_tests_hangs_when_told_to() -> None:
         with pytest.raises(TimeoutError):
             urllib.request.urlopen(address, timeout=0.5)
         assert time.monotonic() - begun >= 0.5
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [("HF_HUB_DOWNLOAD_TIMEOUT", "abc"), ("HF_ENDPOINT", "http://127.0.0.1:99999")],
+    ids=" ".join,
+)
+def test_a_variable_that_the_client_does_not_take_is_one_sentence(
+    tmp_path: Path, variable: tuple[str, str]
+) -> None:
+    code = (
+        "from unetsep.weights import hub\nfrom unetsep.errors import WeightsError\n"
+        "from unetsep.weights.manifest import list_models\n"
+        "try:\n    hub.cached_file(list_models()[0])\n"
+        "except WeightsError as error:\n    print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"HF_HOME": str(tmp_path), variable[0]: variable[1]},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert run.stdout.startswith("huggingface_hub cannot start: ")
+    assert run.stdout.endswith("; check the variables that begin with HF_\n")

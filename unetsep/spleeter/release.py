@@ -114,6 +114,11 @@ def download(
     url = f"{(address or os.environ.get(VARIABLE) or ADDRESS).rstrip('/')}/{archive}.tar.gz"
     if not url.startswith(("https://", "http://")):
         raise WeightsError(f"{url} is no address of a server: expected https://...")
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise WeightsError(
+            "the address of the mirror holds a user, whose password cannot be sent: get "
+            f"{archive}.tar.gz by hand and name it: --from FILE"
+        )
     folder = user_folder() / "downloads"
     path = folder / f"{archive}.tar.gz"
     partial = path.with_name(f"{path.name}.part")
@@ -128,7 +133,8 @@ def download(
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
     except (ValueError, InvalidURL) as error:
         raise WeightsError(
-            f"{url} could not be downloaded: {error}; check the address (--url, {VARIABLE})"
+            f"{url} could not be downloaded: {error}; check the address (--url, {VARIABLE}) "
+            "and that of the proxy (HTTPS_PROXY)"
         ) from error
     except (HTTPException, EOFError) as error:
         raise WeightsError(_failure(url, error, partial)) from error

@@ -27,9 +27,19 @@ DOWNLOAD_BLOCK = 1 << 14  # bytes: half a kilobyte a second is enough
 
 
 def cached_file(entry: Checkpoint) -> Path | None:
-    """The checkpoint in the hub's cache, whether or not it is intact, or None."""
-    from huggingface_hub import try_to_load_from_cache
+    """The checkpoint in the hub's cache, whether or not it is intact, or None.
 
+    Raises
+    ------
+    WeightsError
+        If the client cannot start.
+    """
+    try:
+        from huggingface_hub.file_download import try_to_load_from_cache
+    except ValueError as error:
+        raise WeightsError(
+            f"huggingface_hub cannot start: {error}; check the variables that begin with HF_"
+        ) from error
     try:
         found = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
     except ValueError:  # a name that no repository has: the download will say so

@@ -108,7 +108,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 180, 600])
     parser.add_argument("--tools", nargs="+", choices=list(TOOLS), default=list(TOOLS)[:6])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--once", nargs="*", default=["demucs"], help="only in the first round")
+    parser.add_argument(
+        "--once", nargs="*", choices=list(TOOLS), default=["demucs"], help="only in the first round"
+    )
     parser.add_argument("--cores", type=int, nargs="+", help="numbers of the cores to use")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="for environments")
     parser.add_argument("--pip-args", default="", help="such as another index")
@@ -117,7 +119,11 @@ def main() -> None:
     options = parser.parse_args()
     names = ["unetsep", *(name for name in options.tools if name != "unetsep")]
     cache = options.cache.resolve()
-    tools = [TOOLS[name](cache, shlex.split(options.pip_args)) for name in names]
+    if "unetsep" in options.once:
+        parser.error("--once: every round is compared with unetsep")
+    made = {name: TOOLS[name](cache, shlex.split(options.pip_args)) for name in names}
+    tools = list(made.values())
+    options.once = [made[name].name for name in options.once if name in made]
     results = []
     for seconds in options.seconds:
         with tempfile.TemporaryDirectory() as folder:

@@ -257,6 +257,7 @@ def main() -> None:
     print(table(results))
     if options.json:
         rows = [{"batch": asdict(batch), "outcome": asdict(out)} for batch, out in results]
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

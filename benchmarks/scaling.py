@@ -111,6 +111,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
+    if len({*options.seconds}) < 2:
+        parser.error("a line takes two lengths or more: --seconds 10 60")
     with tempfile.TemporaryDirectory() as folder:
         rows = lengths(Path(folder), options)
         songs = folder_of_songs(Path(folder), options)

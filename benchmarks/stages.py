@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
     names = options.name or [source.resolve().name for source in options.source]
+    if len(names) != len(options.source) or len({*names}) < len(names):
+        parser.error(f"each checkout needs a name of its own, by --name; here: {', '.join(names)}")
     stages: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     walls: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:

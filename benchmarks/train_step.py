@@ -77,7 +77,7 @@ def main() -> None:
     """Print CPU seconds of each part."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--loss", default="l1")
+    parser.add_argument("--loss", default="l1", help="of ours; the straightforward step takes l1")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--wall", action="store_true", help="not CPU time; for several threads")
     parser.add_argument("--plain-allocator", action="store_true", help="as without unetsep")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -32,10 +33,20 @@ def fine_magnitudes(spectrum, first, count):
     return fine[:, 2 * first : 2 * (first + count) + 3]
 
 
+if len(sys.argv) != 3:
+    sys.exit(f"usage: {sys.argv[0]} MODEL.onnx SONG")
+for path in map(Path, sys.argv[1:]):
+    if not path.is_file():
+        sys.exit(f"there is no file {path}")
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 config = json.loads(session.get_modelmeta().custom_metadata_map["config"])
 size, hop, bins, segment = (config[k] for k in ("n_fft", "hop_length", "bins", "segment_frames"))
-audio, rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
+if there := [f"{stem}.wav" for stem in config["stems"] if Path(f"{stem}.wav").exists()]:
+    sys.exit(f"{', '.join(there)} would be overwritten: run this in another folder")
+try:
+    audio, rate = soundfile.read(sys.argv[2], dtype="float32", always_2d=True)
+except soundfile.SoundFileError as error:
+    sys.exit(f"{sys.argv[2]} cannot be read: {error}")
 if (rate, audio.shape[1]) != (config["sample_rate"], config["channels"]):
     sys.exit("expected the model's sample rate and channels")
 # Every sample lies under four windows; less than a segment is filled up to whole units of frames.

@@ -60,6 +60,7 @@ wrong beside it ([what losses do](../../understand/losses.md)).
 
 SDR is that of BSS Eval v4: frames of 1 s, median of frames, median of songs. The test songs are
 the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sdr.md)).{validation}
+`{scored}` prints the scores of the test songs again.
 
 ## Made by
 
@@ -116,6 +117,7 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
             )
         ),
         validation=MEAN if over == "mean" else "",
+        scored=entry.scores["command"],
         command=SCRIPT if training["command"].startswith(LOSSES) else training["command"],
         settings="\n".join(["", *settings]),
     )
@@ -262,6 +264,9 @@ def main() -> None:
     manifest = read_manifest(MANIFEST)
     if options.report is not None:
         report = json.loads(options.report.read_text(encoding="utf-8"))
+        if not report["data"].startswith("50 test tracks of ") or report["metrics"] != "sdr":
+            # `unetsep eval --subset valid` writes a report of the same name.
+            parser.error(f"{options.report} is of {report['data']}: the pages say 50 test songs")
         for entry in manifest.checkpoints.values():
             manifest = manifest.including(scored(entry, report))
         write_manifest(MANIFEST, manifest)

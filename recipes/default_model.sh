@@ -77,8 +77,12 @@ weights=$folder/start/best-mse.safetensors
 for round in 1 2 3 4; do
     branch "mild-$round" "$weights" $((29 + 2 * round)) 400 400 $mild &
     mild_run=$!
-    branch "strong-$round" "$weights" $((30 + 2 * round)) 400 400 $strong
-    wait $mild_run
+    branch "strong-$round" "$weights" $((30 + 2 * round)) 400 400 $strong &
+    strong_run=$! failed=
+    # If one fails, the other goes on to its end: nothing is left running behind the script.
+    wait $mild_run || failed=yes
+    wait $strong_run || failed=yes
+    [ -z "$failed" ]
     weights=$folder/round-$round.safetensors
     average "$weights" \
         "$folder/mild-$round/best-mse.safetensors" "$folder/strong-$round/best-mse.safetensors"

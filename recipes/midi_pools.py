@@ -180,12 +180,26 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
                 continue
             again.append(path)
             missing -= seconds
-            name = "-".join(path.relative_to(options.midi).with_suffix("").parts)
-            file = options.output / stem / f"{name}-{take}.flac"
+            file = options.output / stem / file_name(path.relative_to(options.midi), take)
             file.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(file, made.audio, RATE, subtype="PCM_16")
             yield [f"{stem}/{file.name}", str(path), made.instruments.name, f"{seconds:.1f}"]
         paths, take = again, take + 1
+
+
+def file_name(path: Path, take: int) -> str:
+    """The recording's name, from the place of its MIDI file."""
+    return f"{'-'.join(path.with_suffix('').parts)}-{take}.flac"
+
+
+def check_names(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Refuse MIDI files whose recordings would have one name."""
+    seen: dict[str, Path] = {}
+    for path in order(folder, random.Random(0)):
+        name = file_name(path.relative_to(folder), 0)
+        if name in seen:
+            parser.error(f"{seen[name]} and {path} would be one recording: rename one of them")
+        seen[name] = path
 
 
 def need_programs(*, fluidsynth: bool) -> None:
@@ -229,6 +243,7 @@ def main() -> None:
     need_programs(fluidsynth=bool(options.soundfont))
     options.sample_sets = sample_sets(options.sampler) if options.sampler else []
     check_given(parser, options)
+    check_names(parser, options.midi)
     columns = ("file", "midi", "instruments", "seconds")
     sources = SourceList(options.output / "sources.csv", columns, options.output)
     missing = []

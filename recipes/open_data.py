@@ -40,6 +40,8 @@ POOLS = {
     "other/solo-winds-*": "CC BY, MTG Good-sounds and librosa",
     "other/waveform-playlist-*": "MIT, naomiaro/waveform-playlist",
 }
+# Folders of DATA that hold links of this script alone.
+MADE = ("songs", "pools", "validation")
 
 
 def sources(songs: Path, pools: Path) -> Iterator[tuple[Path, str, str]]:
@@ -97,6 +99,10 @@ def main() -> None:
         recordings = list(sources(options.songs, options.pools))
     except FileNotFoundError as error:
         parser.error(str(error))
+    for folder in MADE:
+        for place in sorted((options.data / folder).rglob("*")):
+            if place.is_symlink():  # of an earlier table, which may have named more
+                place.unlink()
     rows = []
     for path, place, licence in recordings:
         link(path, options.data / place)

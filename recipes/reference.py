@@ -9,6 +9,7 @@ docs/reference/json.md from the schema that is in the package.
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import re
@@ -135,6 +136,7 @@ def pages() -> dict[Path, str]:
 
 def main() -> None:
     """Write the pages."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
 

@@ -237,8 +237,16 @@ def main() -> None:
     options = parser.parse_args()
     data = RESEARCH / "evaluation" / "measures.json"
     if options.report:
-        content = measures_of(json.loads(options.report.read_text("utf-8")))
-        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        report = json.loads(options.report.read_text("utf-8"))
+        there = {method["name"] for method in report["methods"]}
+        if missing := [name for name in (*LOSSES, *BESIDE) if name not in there]:
+            parser.error(f"{options.report} lacks {', '.join(missing)}")
+        if not report["data"].startswith("50 test tracks of "):
+            parser.error(f"{options.report} is of {report['data']}: the page says 50 test songs")
+        if missing := [name for name in HEADS if name not in ("SDR", *report["measures"])]:
+            parser.error(f"{options.report} lacks {', '.join(missing)}: eval with --measures all")
+        measured = measures_of(report)
+        text = json.dumps(measured, ensure_ascii=False, separators=(",", ":"))
         data.write_text(text + "\n", encoding="utf-8")
     peers = json.loads((RESEARCH / "performance" / "peers.json").read_text("utf-8"))["results"]
     measured = json.loads(data.read_text("utf-8"))

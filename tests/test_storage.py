@@ -66,6 +66,11 @@ def test_a_pipe_or_device_stays(tmp_path: Path) -> None:
         write_atomically(pipe, b"content")
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    write_atomically(link, b"content")
+    assert link.read_bytes() == b"content"
+    assert pipe.is_fifo()
 
 
 def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path: Path) -> None:

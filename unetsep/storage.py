@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,14 @@ def held(
         os.close(descriptor)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a name is that of a device, a pipe or a socket, and of no link to one."""
+    with contextlib.suppress(OSError):
+        mode = path.lstat().st_mode
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    return False
+
+
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """A file to fill that gets its name only when the block ends without an error.
@@ -194,7 +203,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     >>> with open_atomically(Path("numbers.bin")) as file:
     ...     written = file.write(bytes(8))
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):  # the rename would remove it
+    if is_special(path):  # the rename would remove it
         raise FileExistsError(errno.EEXIST, "it is a device or a pipe, which stays", str(path))
     partial = path.with_name(f"{secrets.token_hex(8)}.part")
     try:

@@ -173,6 +173,7 @@ def main() -> None:
         print(name, {key: value for key, value in row.items() if key not in ("by_song",)})
     if options.json:
         content = rounded({"model": options.model, "variants": rows})
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content) + "\n")
 
 

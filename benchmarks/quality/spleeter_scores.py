@@ -64,7 +64,7 @@ def import_checkpoint(package: Path, folder: Path) -> tuple[Path, dict[str, str]
 def differences(output: Path, names: Sequence[str]) -> dict[str, list[Difference]]:
     """Every model minus Spleeter."""
     folder = output / "-".join(SOURCES)
-    return {name: compare(folder / NAME, folder / name) for name in names}
+    return {name: compare(folder / NAME, folder / name).differences for name in names}
 
 
 def to_markdown(report: reports.EvaluationReport, gains: dict[str, list[Difference]]) -> str:

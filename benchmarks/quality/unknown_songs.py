@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from unetsep.config import STEMS
 from unetsep.network.masks import MaskNetwork
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.clip_plans import ClipPlanner
@@ -68,6 +69,9 @@ def main() -> None:
     data = find_data({"musdb": [options.musdb_root]}, options.cache)
     train, valid = load_data(data)
     networks = [load_network(model) for model in options.models]
+    for model, network in zip(options.models, networks, strict=True):
+        if network.config.stems != STEMS:  # a mask would be taken for that of every stem
+            parser.error(f"{model} has the stems {', '.join(network.config.stems)}")
     columns = [
         mean_sdr(networks, clips(recordings, one_song=one_song), options.clips)
         for one_song in (False, True)

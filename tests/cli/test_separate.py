@@ -761,6 +761,14 @@ def test_pipes_and_devices_are_not_replaced_by_stems(run, song, tmp_path, words)
     assert f"Error: {pipe} is a device or a pipe, which stays: choose another" in result.stderr
     assert pipe.is_fifo()
     assert list(pipe.parent.iterdir()) == [pipe]
+    pipe.unlink()
+    (tmp_path / "place").mkdir()
+    for target in ("/dev/null", tmp_path / "place"):
+        pipe.symlink_to(target)
+        assert run(path, "--overwrite", *words).exit_code == 0
+        assert pipe.is_symlink() == bool(words)
+        pipe.unlink()
+    assert Path("/dev/null").is_char_device()
 
 
 def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, tmp_path):
@@ -1019,7 +1027,7 @@ def test_what_cannot_be_written_is_told_before_any_work(run, song, tmp_path, opt
     for name, words in {
         "file": "choose another folder with -o",
         "link": "choose another folder with -o",
-        "folder": "a folder has the name of a file",
+        "folder": "is a folder: move it away",
         "long": "give shorter names with --filename",
     }.items():
         out = tmp_path / name

@@ -49,8 +49,12 @@ def test_who_has_no_mixture_is_not_validated_on(
     alone = recording_from_arrays("alone", {"vocals": pcm(1)}, split="valid")
     mixed = recording_from_arrays("mixed", {"vocals": pcm(1), "mixture": pcm(2)}, split="valid")
     assert with_mixture([*valid, mixed], STEMS) == [*valid, mixed]
+    assert with_mixture([mixed, mixed], STEMS) == [mixed, mixed]
     assert not caplog.messages
     model = dataclasses.replace(MODEL, stems=("vocals",), mask="sigmoid")
+    twins = [song(9, split="valid"), dataclasses.replace(song(8, split="valid"), name="song9")]
+    assert [each.name for each in with_mixture([*twins, alone], STEMS)] == ["song9", "song9"]
+    caplog.clear()
     fit(tiny(model=model), train, [*valid, alone], tmp_path / "both", machine=CPU)
     assert caplog.messages == [
         "not validated on, as not all of vocals, drums, bass, other are known of them: alone"

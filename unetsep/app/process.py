@@ -91,8 +91,8 @@ class WorkerProcess:
         except WorkerError as error:
             await self.kill()
             raise WorkerError(
-                f"the program that separates ended before it was ready, with status "
-                f"{self._process.returncode}: above stands why, or else the memory was too small"
+                "the program that separates ended before it was ready, with status "
+                f"{self._process.returncode}: what the app has printed says why"
             ) from error
         except BaseException:
             await self.kill()

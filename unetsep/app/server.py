@@ -377,7 +377,12 @@ class Once(FileResponse):
     """A file that is fetched once; what it belongs to is removed then, come what may."""
 
     def __init__(self, response: FileResponse, remove: Callable[[], Any]) -> None:
-        super().__init__(response.path, filename=response.filename, media_type=response.media_type)
+        super().__init__(
+            response.path,
+            filename=response.filename,
+            media_type=response.media_type,
+            stat_result=response.stat_result,
+        )
         self._remove = remove
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError
+from ..storage import is_special
 from ..unfinished import begin, end, uninterrupted
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
@@ -297,16 +298,9 @@ class StemFiles:
             raise
 
     def _check_targets(self) -> None:
-        """Raise if a stem cannot get its name: no file has it, or it is too long."""
+        """Raise if a stem cannot get its name: something that is no file has it, or it is long."""
         for target in self._targets:
-            with contextlib.suppress(FileNotFoundError):
-                mode = target.lstat().st_mode
-                if stat.S_ISDIR(mode):
-                    raise AudioError(
-                        f"{target} is a folder: move it away or choose another with -o"
-                    )
-                if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-                    raise AudioError(NO_FILE.format(target))
+            _check_replaceable(target)
 
     def _close(self) -> None:
         while self._writers:
@@ -365,9 +359,6 @@ REMEDIES = {
 }
 
 
-NO_FILE = "{} is a device or a pipe, which stays: choose another folder with -o"
-
-
 @contextlib.contextmanager
 def explain_writing(folder: Path) -> Iterator[None]:
     """Turn operating-system errors while writing into one clear sentence."""
@@ -391,6 +382,17 @@ def _is_read_only(folder: Path) -> bool:
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
+def _check_replaceable(target: Path) -> None:
+    """Raise if a name is not a file's or a link's, or is too long for one."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISDIR(target.lstat().st_mode):
+            raise AudioError(f"{target} is a folder: move it away or choose another with -o")
+    if is_special(target):
+        raise AudioError(
+            f"{target} is a device or a pipe, which stays: choose another folder with -o"
+        )
+
+
 def check_targets(targets: Sequence[Path]) -> None:
     """Refuse what could not be written, as far as that is known without writing.
 
@@ -409,10 +411,7 @@ def check_targets(targets: Sequence[Path]) -> None:
             if not os.access(folder, os.W_OK | os.X_OK):
                 code = errno.EROFS if _is_read_only(folder) else errno.EACCES
                 raise OSError(code, os.strerror(code), folder)
-            if target.is_dir() and not target.is_symlink():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-            if target.exists() and not target.is_file():
-                raise AudioError(NO_FILE.format(target))
+            _check_replaceable(target)
             for part in target.relative_to(folder).parts:
                 with contextlib.suppress(FileNotFoundError):
                     (folder / part).lstat()  # which tells of names that are too long

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -30,7 +31,6 @@ from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluat
 from ..train.evaluation.measures import MEASURES, PACKAGES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
-from ..train.evaluation.statistics import FEWEST
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
@@ -293,7 +293,8 @@ def _writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnetsepError(f"{output} cannot be written: {error.strerror}") from error
+        place = error.filename or output
+        raise UnetsepError(f"{place} cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -375,26 +376,26 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
         known = ", ".join((*METRICS, *MEASURES))
         raise ValueError(f"--metric must be one of {known}, got {metric!r}")
     left, right = (scores_folder(method, output) for method in (a, b))
-    differences = compare_folders(left, right, metric)
+    comparison = compare_folders(left, right, metric)
     if as_json:
-        stems = [asdict(each) | {"verdict": each.verdict} for each in differences]
-        content = {"metric": metric, "a": str(left), "b": str(right), "stems": stems}
+        stems = [asdict(each) | {"verdict": each.verdict} for each in comparison.differences]
+        content: dict[str, Any] = {"metric": metric, "a": str(left), "b": str(right)}
+        content |= {"stems": stems, "alone": comparison.alone}
         click.echo(json.dumps(reports.strict(content), indent=1, allow_nan=False))
         return
     out = table_console()
     head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
-    out.print(_rich([head, *_rows(differences)], title))
-    alone = {each.subset: each.alone for each in differences if any(each.alone)}
-    for subset, (ours, theirs) in alone.items():
+    out.print(_rich([head, *_rows(comparison.differences)], title))
+    for subset, (ours, theirs) in comparison.alone.items():
         out.print(
             f"Left out of {subset}: {ours} tracks with scores of A alone, {theirs} of B alone.",
             markup=False,
         )
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
-        f"undecided where that holds zero, or of fewer than {FEWEST} tracks. Training seeds "
-        "differ, too: it cannot tell how much.",
+        "undecided where that holds zero, or where signs may be uneven by chance (p > 0.05). "
+        "Training seeds differ, too: it cannot tell how much.",
         markup=False,
         style="dim",
     )

@@ -291,7 +291,7 @@ class _AlongTime(nn.Conv2d):
         if seen.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(seen)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(seen.float())
+            return super().forward(seen.to(self.weight.dtype))
 
 
 def _turned(convolution: nn.Module) -> nn.Conv2d:

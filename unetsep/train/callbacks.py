@@ -197,8 +197,7 @@ class Keeper(Callback):
             If weights are not finite, or the disk is full or gone; the checkpoint before stays.
         """
         # A gradient may overflow after a loss that did not; nothing could go on from there.
-        weights = [each.detach() for each in trainer.lightning_module.parameters()]
-        sizes = torch._foreach_norm(weights)
+        sizes = torch._foreach_norm(_split(trainer.lightning_module)[0])
         if not torch.stack(sizes).isfinite().all():
             raise TrainingError(f"weights became NaN or infinite by step {trainer.global_step}")
         partial = self.run / f"{LAST}.part"

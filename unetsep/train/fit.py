@@ -84,8 +84,8 @@ class Machine:
     graph: bool = True
 
     @property
-    def processes(self) -> int:
-        """Of all machines."""
+    def world_size(self) -> int:
+        """Processes of all machines."""
         return self.devices * self.nodes
 
 
@@ -178,7 +178,7 @@ def fit(
                 # clips heed no signal: the process would wait for them for ever.
                 trainer.fit_loop.teardown()
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
-                    _draw(run, config.batch_size * machine.processes)
+                    _draw(run, config.batch_size * machine.world_size)
     return module.scores
 
 
@@ -207,7 +207,7 @@ def build_trainer(
     first_step: int = 0,
 ) -> Trainer:
     """Lightning's trainer for a run."""
-    many = machine.processes > 1
+    many = machine.world_size > 1
     accelerator = machine.accelerator
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -327,10 +327,10 @@ def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | No
             raise TrainingError(
                 f"{checkpoint} is of another run: its {field.name} is {old!r}, this run's {new!r}"
             )
-    if machine and processes not in (None, machine.processes):
+    if machine and processes not in (None, machine.world_size):
         raise TrainingError(
             f"{checkpoint} is of a run of {processes} processes, this one has "
-            f"{machine.processes}: its steps would take other clips; resume it on as many devices"
+            f"{machine.world_size}: its steps would take other clips; resume it on as many devices"
         )
     if config.max_steps < step:
         raise TrainingError(

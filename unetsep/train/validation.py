@@ -92,15 +92,20 @@ def with_mixture(recordings: Sequence[Recording], stems: Sequence[str]) -> list[
     stems
         Of the run, of which a mixture is the sum.
     """
-    left = [each for each in recordings if "mixture" in each.names or each.knows(stems)]
-    if len(left) < len(recordings):
-        lack = [each.name for each in recordings if each not in left]
+    kept: list[Recording] = []
+    lacking: list[str] = []
+    for each in recordings:
+        if "mixture" in each.names or each.knows(stems):
+            kept.append(each)
+        else:
+            lacking.append(each.name)
+    if lacking:
         logger.warning(
             "not validated on, as not all of %s are known of them: %s",
             ", ".join(stems),
-            ", ".join(lack),
+            ", ".join(lacking),
         )
-    return left
+    return kept
 
 
 def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None:

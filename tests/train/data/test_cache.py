@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,18 +132,60 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         refuse_test(tmp_path / "test")
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_of_pools_are_followed_but_not_in_circles(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path / "real" / "deep" / "take", 0)
-    write(tmp_path / "pools" / "bass" / "own", 1)
-    write(tmp_path / "test" / "song", 2)
-    for name, target in (("set", "real"), ("again", "real/deep"), ("up", "pools")):
+    write(tmp_path / "pools" / "bass" / "own" / "take", 1)
+    write(tmp_path / "pools" / "drums" / "take", 2)
+    write(tmp_path / "test" / "song", 3)
+    # Names that sort before and after what they lead to: that keeps its own name.
+    for name, target in (
+        ("set", "real"),
+        ("up", "pools"),
+        ("a", "pools/bass/own"),
+        ("test", "pools/bass/own"),
+        ("gone", "nowhere"),
+    ):
         (tmp_path / "pools" / "bass" / name).symlink_to(tmp_path / target)
+    (tmp_path / "pools" / "bass" / "own" / "again").symlink_to(tmp_path / "pools" / "bass")
     found = Pools().find(tmp_path / "pools", STEMS)
-    assert [source.name for source in found] == ["bass/again/take", "bass/own"]
+    assert [each.name for each in found] == ["drums/take", "bass/own/take", "bass/set/deep/take"]
     (tmp_path / "pools" / "bass" / "more").symlink_to(tmp_path / "test")
     data = find_data({"pools": [tmp_path / "pools"]}, tmp_path / "cache")
     with pytest.raises(AudioError, match="of a test set"):
         load_recordings(data)
+    assert not caplog.messages
+
+
+def test_links_inside_a_song_lead_to_no_stems_of_another(tmp_path: Path) -> None:
+    for song, stem in (("a", "drums"), ("b", "vocals")):
+        write(tmp_path / "train" / song / stem, 0)
+    (tmp_path / "train" / "a" / "see also").symlink_to(tmp_path / "train" / "b")
+    (tmp_path / "train" / "c").symlink_to(tmp_path / "train" / "b")  # a song itself may be one
+    found = SongFolders().find(tmp_path, STEMS)
+    assert [(each.name, list(each.files)) for each in found] == [
+        ("a", ["drums"]), ("b", ["vocals"]), ("c", ["vocals"])
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders that nobody may read")
+def test_a_folder_that_cannot_be_read_is_passed_over_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "bass" / "take", 0)
+    (tmp_path / "bass" / "lost+found").mkdir()
+    real = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:  # root may read everything
+        if path.name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert [each.name for each in Pools().find(tmp_path, STEMS)] == ["bass/take"]
+    (message,) = caplog.messages
+    assert message.endswith("lost+found is passed over: Permission denied")
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -393,6 +436,18 @@ def test_notes_that_a_full_disk_left_make_no_two_files_the_same(
         note.write_text(content)
     assert cache.distinct(found, tmp_path / "cache") == (found, [])
     assert [each.path for each in cache.load(found, tmp_path / "cache")] == first
+
+
+def test_what_a_run_notes_of_its_audio_does_not_depend_on_how_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pool(tmp_path / "pools", 1)
+    (before,) = cache.load(found, tmp_path / "cache")
+    monkeypatch.setattr(cache, "CACHE_VERSION", 99)
+    (after,) = cache.load(found, tmp_path / "cache")
+    assert before.path != after.path
+    assert cache.content_of(before) == cache.content_of(after)
+    assert len(cache.content_of(before)) == 24
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:

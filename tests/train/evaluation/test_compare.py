@@ -10,7 +10,8 @@ import pytest
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
 from unetsep.train.evaluation import results
-from unetsep.train.evaluation.compare import compare, load, scores_folder
+from unetsep.train.evaluation.compare import Difference, load, scores_folder
+from unetsep.train.evaluation.compare import compare as compare_folders
 from unetsep.train.evaluation.scoring import METRICS, TrackScores
 from unetsep.train.evaluation.tracks import Track
 
@@ -36,6 +37,10 @@ def write(
         origin = results.Origin({"kind": method}, [[audio, 1]], duration)
         results.write(results.path_of(folder.parent, folder.name, track), scores, origin, "sdr")
     return folder
+
+
+def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
+    return compare_folders(a, b, metric).differences
 
 
 @pytest.fixture
@@ -116,13 +121,23 @@ def test_songs_of_several_subsets_are_compared_in_each_by_itself(
         write(tmp_path / name, base[:12] + gain)
         write(tmp_path / name, base - gain, subset="train")
         write(tmp_path / name, base[: 2 - gain], subset="pairs")
-    found = compare(tmp_path / "a", tmp_path / "b")
-    told = [(each.subset, each.gain.tracks, each.verdict, each.alone) for each in found[::4]]
-    assert told == [
-        ("pairs", 1, "undecided", (1, 0)),
-        ("test", 12, "B", (0, 0)),
-        ("train", 20, "A", (0, 0)),
-    ]
+    write(tmp_path / "b", base[:3], subset="own")
+    comparison = compare_folders(tmp_path / "a", tmp_path / "b")
+    told = [(each.subset, each.gain.tracks, each.verdict) for each in comparison.differences[::4]]
+    assert told == [("pairs", 1, "undecided"), ("test", 12, "B"), ("train", 20, "A")]
+    assert comparison.alone == {"own": (0, 3), "pairs": (1, 0)}
+
+
+def test_what_signs_may_be_by_chance_is_undecided(base: np.ndarray, tmp_path: Path) -> None:
+    a = write(tmp_path / "a", base)
+    gains = np.full((7, 4), 1.0)
+    gains[3] = -0.01
+    b = write(tmp_path / "b", base[:7] + gains)
+    for each in compare(a, b):
+        assert each.better == 6
+        assert each.gain.low > -0.1
+        assert each.chance == pytest.approx(2 * 8 / 2**7)
+        assert each.verdict == "undecided"
 
 
 def test_a_gain_on_each_of_five_tracks_is_undecided(base: np.ndarray, tmp_path: Path) -> None:

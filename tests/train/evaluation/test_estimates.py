@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -114,6 +115,17 @@ def test_estimates_that_end_early_are_no_whole_ones(track: Track, tmp_path: Path
         with pytest.raises(AudioError, match=r"vocals\.wav ends after 1\.9 of 3\.0 s: .* 1$"):
             method.estimate(track, recording)
         assert set(method.estimate(track, read_track(track, 1.0))) == set(STEMS)
+
+
+def test_estimates_may_end_where_the_song_is_silent(track: Track, tmp_path: Path) -> None:
+    recording = read_track(track)
+    quiet = np.concatenate([recording.mixture[:, :RATE], np.zeros((2, 2 * RATE), np.float32)], 1)
+    folder = tmp_path / track.name
+    folder.mkdir()
+    for stem in STEMS:
+        soundfile.write(folder / f"{stem}.wav", quiet[:, :RATE].T, RATE, subtype="FLOAT")
+    audio = dataclasses.replace(recording, mixture=quiet)
+    assert set(folder_method(tmp_path).estimate(track, audio)) == set(STEMS)
 
 
 @pytest.mark.parametrize("rest", ["accompaniment", "no_vocals", "instrumental"])

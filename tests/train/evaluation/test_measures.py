@@ -89,7 +89,7 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
     scores = results.read(tmp_path / "oracle-2" / "test" / "Ana - One.json")[0]
     assert scores.median("bass", "si-sdr") == scores.measures["si-sdr"]["bass"]
     for metric in ("SDR", "si-sdr", "lsd-2k-8k"):
-        gains = compare(tmp_path / "mixture-4", tmp_path / "oracle-2", metric)
+        gains = compare(tmp_path / "mixture-4", tmp_path / "oracle-2", metric).differences
         assert all(each.better > each.gain.tracks / 2 for each in gains), metric
         assert {each.lower_is_better for each in gains} == {metric == "lsd-2k-8k"}
     words = ["eval", "--musdb-root", str(root), "-o", str(tmp_path), "--measures", "lsd,si-sdr"]

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from unetsep.train.evaluation.statistics import FEWEST, Interval, mean_of_medians, track_median
+from unetsep.train.evaluation.statistics import (
+    FEWEST,
+    Interval,
+    mean_of_medians,
+    sign_test,
+    track_median,
+)
 
 
 def test_median_ignores_tracks_without_a_score() -> None:
@@ -54,12 +60,22 @@ def test_few_tracks_have_no_interval() -> None:
     assert math.isnan(mean_of_medians(few).low)
 
 
-def test_of_two_equal_methods_one_is_called_better_as_seldom_as_an_interval_says() -> None:
-    for count in (FEWEST, 14, 50):
+def test_of_two_equal_methods_one_is_called_better_as_seldom_as_is_said() -> None:
+    for count in (5, 6, 7, 14, 50):
         rng = np.random.default_rng(count)
-        found = [track_median(rng.standard_normal(count)) for _ in range(150)]
-        wrong = sum(each.low > 0 or each.high < 0 for each in found)
-        assert wrong <= 0.12 * len(found), count
+        wrong = 0
+        for _ in range(200):
+            gains = rng.standard_normal(count)
+            found = track_median(gains)
+            wrong += (found.low > 0 or found.high < 0) and sign_test(gains.tolist()) < 0.05
+        assert wrong <= 0.08 * 200, count
+
+
+def test_signs_are_tested_exactly() -> None:
+    assert sign_test([1.0] * 6) == 2 / 2**6
+    assert sign_test([1.0] * 7 + [-1.0, 0.0]) == 2 * 9 / 2**8
+    assert sign_test([-1.0] * 7 + [1.0]) == sign_test([1.0] * 7 + [-1.0])
+    assert sign_test([1.0, -1.0]) == sign_test([]) == sign_test([0.0]) == 1.0
 
 
 def test_no_track_has_no_value() -> None:

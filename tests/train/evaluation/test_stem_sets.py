@@ -102,7 +102,7 @@ def test_each_set_has_its_own_results_which_are_reused_and_compared(
     ]
     assert all(outcome.reused for outcome in evaluate(tracks, methods, settings))
     folder = tmp_path / "vocals-accompaniment"
-    (vocals, accompaniment) = compare(folder / "mixture-4", folder / "oracle-2")
+    (vocals, accompaniment) = compare(folder / "mixture-4", folder / "oracle-2").differences
     assert (vocals.stem, accompaniment.stem) == TWO
     assert vocals.better == vocals.gain.tracks == 2  # in the third one no vocals sound
     with pytest.raises(UnetsepError, match="these cannot be compared"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.train.synthetic import MODEL
+from unetsep.dsp.threads import thread_count
 from unetsep.network.unet import UNet
 from unetsep.train.losses.blocks import BLOCK_FRAMES, Block, divide, work_on
 from unetsep.train.losses.functions import LOSSES, build_loss
@@ -48,7 +49,7 @@ def test_results_come_in_order_and_the_number_of_threads_stays() -> None:
     assert inner == {1}
     assert all(name.startswith("block") for name in names)
     born: list[int] = []
-    thread = threading.Thread(target=lambda: born.append(torch.get_num_threads()))
+    thread = threading.Thread(target=lambda: born.append(thread_count()))
     thread.start()
     thread.join()
     assert torch.get_num_threads() == 3

@@ -1,10 +1,10 @@
 """Stems decoded once into memory-mapped int16 files.
 
 A recording becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
-the stems' names and levels. The key is a hash of the files' content and of
-`CACHE_VERSION`. A file appears under its name only when it is complete and each recording has
-a lock of its own, so decoding can be interrupted, repeated, or shared by several processes.
-Reading from a complete cache imports no decoder.
+the stems' names and levels. The key is a hash of the files' content, and `CACHE_VERSION`. A file
+appears under its name only when it is complete and each recording has a lock of its own, so
+decoding can be interrupted, repeated, or shared by several processes. Reading from a complete
+cache imports no decoder.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ...storage import HeldError, file_sha256, held, open_atomically, write_atom
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, named
 
+# Raise this when the same files are decoded otherwise.
 CACHE_VERSION = 3
 DecodingProgress = Callable[[int, int], None]
 
@@ -230,10 +231,15 @@ def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, s
 
 
 def _key(content: Sequence[tuple[str, str]]) -> str:
-    digest = hashlib.sha256(json.dumps([CACHE_VERSION, LEVEL_BLOCK]).encode())
+    digest = hashlib.sha256(json.dumps([2, LEVEL_BLOCK]).encode())  # as runs have noted it
     for stem, found in content:
         digest.update(f"{stem}={found};".encode())
-    return digest.hexdigest()[:24]
+    return f"{digest.hexdigest()[:24]}.{CACHE_VERSION}"
+
+
+def content_of(recording: Recording) -> str:
+    """A hash of the content of a recording's files, whatever version has decoded them."""
+    return "" if recording.path is None else recording.path.name.partition(".")[0]
 
 
 def content_hash(path: Path, notes: Path) -> str:

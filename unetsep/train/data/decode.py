@@ -79,6 +79,8 @@ def _read(path: Path) -> Stem:
         if channels > 2:
             raise AudioError(f"{path} has {channels} channels: expected a mono or stereo file")
         audio = np.concatenate(list(reader.blocks()), axis=1).T
+        for sentence in reader.warnings:
+            logger.warning("%s", sentence)
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
     stereo: Stem = audio if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)

@@ -65,7 +65,7 @@ class MoisesDb(DatasetKind):
                 f"MoisesDB has no stem {unknown[0]!r}: expected some of {', '.join(STEMS)}"
             )
         found = []
-        for described in (path for path in walk(root) if path.name == "data.json"):
+        for described in (path for path in walk(root, links=True) if path.name == "data.json"):
             files = self._files(described, stems)
             if files:
                 silent = tuple(stem for stem in stems if stem not in files)

@@ -21,7 +21,7 @@ class Pools(DatasetKind):
         sources = [
             Source(str(path.relative_to(root).with_suffix("")), self.name, "train", {stem: path})
             for stem in stems
-            for path in audio_files(root / stem)
+            for path in audio_files(root / stem, links=True)
         ]
         if not sources:
             raise AudioError(

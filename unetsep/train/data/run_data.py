@@ -299,14 +299,14 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
 
 
 def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
-    """Of each recording its stems, and the key of the cache, a hash of its files' content.
+    """Of each recording its stems, and a hash of its files' content.
 
     They stand in ``songs.json`` under ``recordings``, for `warn_of_other_audio`.
     """
     return {
         named(each): {
             "stems": ", ".join(sorted(each.names)),
-            "content": "" if each.path is None else each.path.stem,
+            "content": cache.content_of(each),
         }
         for each in recordings
     }

@@ -7,6 +7,7 @@ called ``test`` is ever listed: those songs are for reporting alone.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ...errors import AudioError
 
 if TYPE_CHECKING:
     from .recording import Recording
+
+logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
@@ -121,24 +124,44 @@ def is_shadow(path: Path) -> bool:
     return path.name.startswith("._")
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder in order, also where links lead, but into no folder twice."""
-    seen = {folder.resolve()}
+def walk(folder: Path, *, links: bool) -> Iterator[Path]:
+    """All files below a folder, in order.
 
-    def inside(place: Path) -> Iterator[Path]:
-        for path in sorted(place.iterdir()):
+    Parameters
+    ----------
+    folder
+        One that is not there has none.
+    links
+        Whether to follow links to folders: to none twice, and to none that the folder is in.
+    """
+    if not folder.is_dir():
+        return iter(())
+    root, seen, files = folder.resolve(), set[Path](), list[Path]()
+    real, linked = [folder], list[Path]()
+    while real or linked:  # what is there by itself comes first, by its own name
+        place = real.pop() if real else linked.pop(0)
+        target = place.resolve()
+        if target in seen or (root != target and root.is_relative_to(target)):
+            continue
+        seen.add(target)
+        try:
+            inside = sorted(place.iterdir())
+        except OSError as error:
+            logger.warning("%s is passed over: %s", place, error.strerror)
+            continue
+        for path in inside:
             if not path.is_dir():
-                yield path
-            elif (real := path.resolve()) not in seen:
-                seen.add(real)
-                yield from inside(path)
+                files.append(path)
+            elif not path.is_symlink():
+                real.append(path)
+            elif links:
+                linked.append(path)
+    return iter(sorted(files))
 
-    return inside(folder) if folder.is_dir() else iter(())
 
-
-def audio_files(folder: Path) -> Iterator[Path]:
-    """Audio files below a folder, without those in folders called ``test``."""
-    for path in walk(folder):
+def audio_files(folder: Path, *, links: bool = False) -> Iterator[Path]:
+    """Audio files below a folder, see `walk`, without those in folders called ``test``."""
+    for path in walk(folder, links=links):
         inside = path.relative_to(folder).parts[:-1]
         audio = path.suffix.lower() in AUDIO_SUFFIXES and not is_shadow(path)
         if audio and "test" not in map(str.lower, inside):

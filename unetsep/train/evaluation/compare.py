@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ...errors import UnetsepError
 from . import results
 from .measures import MEASURES
 from .scoring import TrackScores
-from .statistics import Interval, track_median
+from .statistics import COVERAGE, Interval, sign_test, track_median
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Difference:
         The set of stems in which the tracks were scored.
     subset
         Folder of the scores, ``test`` or another.
-    alone
-        Tracks of that folder that only A, and only B, has scores of: they do not count.
+    chance
+        Probability that of two equal methods one is better on so many tracks, or on more: a sign
+        test.
     """
 
     stem: str
@@ -48,14 +49,31 @@ class Difference:
     lower_is_better: bool = False
     sources: tuple[str, ...] = ()
     subset: str = "test"
-    alone: tuple[int, int] = (0, 0)
+    chance: float = 1.0
 
     @property
     def verdict(self) -> str:
-        """What the interval says: ``A``, ``B`` or ``undecided``."""
-        if math.isnan(self.gain.low) or self.gain.low <= 0 <= self.gain.high:
+        """What interval and sign test say: ``A``, ``B`` or ``undecided`` if either does not."""
+        holds_zero = math.isnan(self.gain.low) or self.gain.low <= 0 <= self.gain.high
+        if holds_zero or self.chance > 1 - COVERAGE:
             return "undecided"
         return "B" if (self.gain.low > 0) != self.lower_is_better else "A"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the tracks that both were scored on.
+
+    Parameters
+    ----------
+    differences
+        Of each stem, in each folder and set of stems by itself.
+    alone
+        By folder, how many tracks only A, and only B, has scores of: they do not count.
+    """
+
+    differences: list[Difference]
+    alone: dict[str, tuple[int, int]]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -90,7 +108,7 @@ def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
     return {f"{path.parent.name}/{path.stem}": results.read(path) for path in files}
 
 
-def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
+def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
     """Paired differences of all stems that both methods scored.
 
     Each set of stems is compared by itself, and so is each folder: songs for validation chose
@@ -126,10 +144,6 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
     differences = []
     for (subset, _), tracks in sets.items():
         sources = left[tracks[0]][0].stems
-        alone = (
-            _count(left.keys() - right.keys(), subset),
-            _count(right.keys() - left.keys(), subset),
-        )
         for stem in sources:
             pairs = [
                 (left[track][0].median(stem, metric), right[track][0].median(stem, metric))
@@ -140,26 +154,27 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> list[Difference]:
             pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
             if pairs:
                 found = _difference(stem, pairs, lower=lower)
-                differences.append(replace(found, sources=sources, subset=subset, alone=alone))
+                differences.append(replace(found, sources=sources, subset=subset))
     if not differences:
         option = f"--measures {metric}" if metric in MEASURES else "--metrics bsseval"
         raise UnetsepError(f"{a} and {b} share no {metric} scores: score both with {option}")
-    return differences
+    ours, theirs = (
+        Counter(map(_subset, one.keys() - other.keys()))
+        for one, other in ((left, right), (right, left))
+    )
+    alone = {subset: (ours[subset], theirs[subset]) for subset in sorted({*ours, *theirs})}
+    return Comparison(differences, alone)
 
 
 def _subset(track: str) -> str:
     return track.partition("/")[0]
 
 
-def _count(tracks: Collection[str], subset: str) -> int:
-    return sum(_subset(track) == subset for track in tracks)
-
-
 def _difference(stem: str, pairs: list[tuple[float, float]], *, lower: bool) -> Difference:
     gains = [b - a for a, b in pairs]
-    medians = [track_median(column).value for column in zip(*pairs, strict=True)]
+    a, b = (track_median(column).value for column in zip(*pairs, strict=True))
     better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
-    return Difference(stem, track_median(gains), medians[0], medians[1], better, lower)
+    return Difference(stem, track_median(gains), a, b, better, lower, chance=sign_test(gains))
 
 
 def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:

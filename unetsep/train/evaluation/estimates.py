@@ -187,7 +187,7 @@ class FolderMethod:
         """Names, sizes and times of the track's stems."""
         stats = [(path, path.stat()) for path in self.find(track).values()]
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
-        return {"kind": self.kind, "files": files}
+        return {"kind": self.kind, "files": files, "whole": True}  # see `estimate`
 
     def gives(self, track: Track) -> tuple[str, ...]:
         """The estimates that are there.
@@ -211,18 +211,19 @@ class FolderMethod:
         Raises
         ------
         AudioError
-            If one cannot be read, has another rate, or ends over a second before the track: what
-            is not there would not count, as silent estimates have no score.
+            If one cannot be read, has another rate, or ends over a second before the track is
+            silent: what is not there would not count, as silent estimates have no score.
         """
         rate, samples = audio.sample_rate, audio.mixture.shape[1]
+        end = int(np.flatnonzero(audio.mixture.any(axis=0)).max(initial=-1)) + 1
         stems = {}
         for stem, path in self.find(track).items():
             stems[stem], found = read_audio(path, (samples + 1) / rate)
             _check_rate(path, found, rate)
             there = stems[stem].shape[1]
-            if there < samples - rate:
+            if there < end - rate:
                 raise AudioError(
-                    f"{path} ends after {there / rate:.1f} of {samples / rate:.1f} s: separate the "
+                    f"{path} ends after {there / rate:.1f} of {end / rate:.1f} s: separate the "
                     f"song again, or score all of them with --duration {max(1, there // rate)}"
                 )
         return stems

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,28 @@ def track_median(scores: npt.ArrayLike) -> Interval:
     2.0
     """
     return mean_of_medians(np.asarray(scores, dtype=np.float64)[:, None])
+
+
+def sign_test(gains: Sequence[float]) -> float:
+    """Probability that signs are as uneven as these, or more, if either is as likely.
+
+    Of few tracks a bootstrap interval of the median is too narrow, for 7 by far; this is exact
+    (Conover, "Practical Nonparametric Statistics", 1999).
+
+    Parameters
+    ----------
+    gains
+        Differences of two methods track by track; zeros do not count.
+
+    Examples
+    --------
+    >>> sign_test([0.1, 0.2, 0.5, 0.1, 0.3, 0.2])
+    0.03125
+    """
+    more, less = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    count = more + less
+    tail = sum(math.comb(count, number) for number in range(min(more, less) + 1))
+    return min(1.0, 2.0 * tail * 0.5**count)
 
 
 def mean_of_medians(scores: Array) -> Interval:

@@ -19,7 +19,7 @@
 # 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
 # a large one. 5 to 8 run on a CPU, or with ACCELERATOR=gpu on a GPU, for MINUTES each (120), with
 # the learning rate annealed at the end. What FOLDER holds already is not trained again, and a run
-# that broke off is resumed: start the script again.
+# that broke off is resumed: start the script again, once no unetsep train of it runs any more.
 set -eu
 [ $# -eq 4 ] || [ $# -eq 5 ] || {
     echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER [2STEMS]" >&2

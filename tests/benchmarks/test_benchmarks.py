@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -144,3 +145,26 @@ def test_every_tool_of_the_comparison_is_pinned() -> None:
     assert set(TOOLS) >= {"unetsep", *REQUIREMENTS}
     for name, requirements in REQUIREMENTS.items():
         assert any(word.startswith(f"{name}==") for word in requirements)
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "told"),
+    [
+        ("peers", ["--once", "unetsep"], "every round is compared with unetsep"),
+        ("peers", ["--once", "nobody"], "invalid choice"),
+        ("scaling", ["--seconds", "2"], "a line takes two lengths"),
+        ("stages", ["--source", "a/one", "b/one"], "needs a name of its own"),
+        ("stages", ["--source", "a", "b", "--name", "x"], "needs a name of its own"),
+    ],
+)
+def test_what_a_benchmark_would_mistake_is_refused(
+    module: str,
+    words: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{module}.py", *words])
+    with pytest.raises(SystemExit):
+        importlib.import_module(module).main()
+    assert told in capsys.readouterr().err

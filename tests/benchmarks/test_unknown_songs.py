@@ -23,3 +23,12 @@ def test_songs_that_were_trained_on_are_told_from_unknown_ones(
     assert name == str(tiny_model)
     assert len(scores) == 4
     assert all(-60 < float(score) < 60 for score in scores)
+
+
+def test_a_model_without_the_four_stems_is_refused(tmp_path: Path) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
+    folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
+    command = [sys.executable, SCRIPT, *folders, "--models", "spleeter-vocals", "--clips", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "spleeter-vocals has the stems vocals" in done.stderr

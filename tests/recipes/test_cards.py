@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import statistics
+import sys
 from pathlib import Path
 
 import click
@@ -113,3 +114,18 @@ def test_the_command_beside_the_table_of_the_readme_scores_each_of_its_models() 
     rows = re.findall(r"^\| `([\w-]+)`", readme.partition("## Models")[2], re.MULTILINE)
     assert len(rows) == 11
     assert {name for (name,) in choice.groups()} == set(rows)
+
+
+def test_a_report_of_other_songs_changes_no_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = importlib.import_module("cards")
+    before = cards.MANIFEST.read_bytes()
+    for data, metrics in (("14 valid tracks of musdb", "sdr"), ("50 test tracks of x", "bsseval")):
+        report = {"data": data, "metrics": metrics, "definition": "", "methods": []}
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        monkeypatch.setattr(sys, "argv", ["cards.py", str(tmp_path / "report.json")])
+        with pytest.raises(SystemExit):
+            cards.main()
+        assert data in capsys.readouterr().err
+    assert cards.MANIFEST.read_bytes() == before

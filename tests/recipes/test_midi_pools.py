@@ -300,3 +300,12 @@ def test_without_fluidsynth_the_command_says_what_to_install(pools, monkeypatch)
     monkeypatch.setattr(midi_pools.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="apt-get install fluidsynth"):
         pools("pools")
+
+
+def test_files_whose_recordings_would_have_one_name_are_refused(pools, tmp_path, capsys) -> None:
+    again = tmp_path / "midi" / "a-one.mid"
+    again.write_bytes((tmp_path / "midi" / "a" / "one.mid").read_bytes())
+    with pytest.raises(SystemExit):
+        pools("pools")
+    assert "would be one recording: rename one of them" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.flac"))

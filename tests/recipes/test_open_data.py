@@ -97,3 +97,16 @@ def test_what_is_missing_is_named_before_anything_is_linked(
         run(given, monkeypatch)
     assert told in capsys.readouterr().err
     assert not (given / "data").exists()
+
+
+def test_a_recording_that_the_table_names_no_more_is_taken_out(
+    given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = run(given, monkeypatch)
+    before = places(data)
+    dropped = data / "pools" / "vocals" / "dropped.opus"
+    dropped.symlink_to(given / "pools" / "vocals" / "pjs-0.opus")
+    own = data / "pools" / "vocals" / "notes.txt"
+    own.write_text("mine")
+    assert places(run(given, monkeypatch)) == before
+    assert own.read_text() == "mine"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +40,32 @@ def test_what_is_kept_of_a_report_is_rounded_and_compared_song_by_song() -> None
     found = {loss: gains["SDR"] for loss, gains in kept["minus"].items()}
     assert [gain["value"] for gain in found.values()] == [1, 2, 3, 4, 5, 6]
     assert [gain["tracks"] for gain in found.values()] == [2, 3, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        ({"methods": [], "data": "50 test tracks of musdb", "measures": []}, "lacks mse, "),
+        ({"methods": None, "data": "14 valid tracks of musdb", "measures": []}, "14 valid tracks"),
+        ({"methods": None, "data": "50 test tracks of musdb", "measures": []}, "--measures all"),
+    ],
+)
+def test_a_report_that_lacks_something_replaces_nothing(
+    report: dict[str, Any],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = (*research_figures.LOSSES, *research_figures.BESIDE)
+    if report["methods"] is None:
+        report = report | {"methods": [{"name": name} for name in names]}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    monkeypatch.setattr(research_figures, "RESEARCH", tmp_path)
+    words = ["research_figures.py", "--report", str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        research_figures.main()
+    assert told in capsys.readouterr().err
+    assert not list((tmp_path / "evaluation").iterdir())

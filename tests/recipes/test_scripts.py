@@ -159,3 +159,24 @@ def test_too_few_arguments_are_refused(script: str) -> None:
     )
     assert run.returncode == 2
     assert "usage:" in run.stderr
+
+
+def test_when_one_of_two_parallel_runs_fails_the_other_ends_before_the_script(
+    tmp_path: Path,
+) -> None:
+    stub = tmp_path / "bin" / "unetsep"
+    stub.parent.mkdir()
+    stub.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {shlex.quote(str(tmp_path / "calls"))}\n'
+        'case "$*" in *strong-1*) exit 3 ;; *mild-1*) sleep 1 ;; esac\n'
+        'while [ $# -gt 1 ]; do [ "$1" = --run ] && mkdir -p "$2" && run=$2; shift; done\n'
+        f"echo $run >> {shlex.quote(str(tmp_path / 'ended'))}\n"
+    )
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    words = ["sh", str(RECIPES / "default_model.sh"), "M", "S", "P", str(tmp_path / "runs")]
+    done = subprocess.run(words, env=env, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "mild-1" in (tmp_path / "ended").read_text().splitlines()[-1]
+    assert "average" not in (tmp_path / "calls").read_text()

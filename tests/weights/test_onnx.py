@@ -123,6 +123,27 @@ def test_the_example_joins_segments_as_the_separator_does(
     assert_the_example_separates(path, tmp_path, Separator(branched(), precision="fp32"), -80)
 
 
+def test_the_example_replaces_nothing_and_names_what_it_cannot_use(
+    exported: tuple[Model, Path], tmp_path: Path
+) -> None:
+    _, model = exported
+
+    def run(*words: str | Path) -> str:
+        command = [sys.executable, EXAMPLE, *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "usage: " in run(model)
+    assert "there is no file nothing.wav" in run(model, "nothing.wav")
+    (tmp_path / "song.wav").write_bytes(b"noise")
+    assert "song.wav cannot be read" in run(model, "song.wav")
+    (tmp_path / "vocals.wav").write_bytes(b"precious")
+    assert "vocals.wav would be overwritten" in run(model, "vocals.wav")
+    assert (tmp_path / "vocals.wav").read_bytes() == b"precious"
+
+
 def test_a_folder_that_is_missing_is_said_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

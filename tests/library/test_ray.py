@@ -295,41 +295,23 @@ def test_an_error_of_our_own_on_another_machine_is_no_lost_slot():
 @pytest.mark.parametrize(
     ("machines", "words", "slots", "options"),
     [
-        ([(4, 0), (4, 0)], {"threads": 3}, 2, {"num_cpus": 3}),
         ([(2, 0), (7, 0)], {"threads": 3}, 2, {"num_cpus": 3}),
-        ([(2, 0), (3, 0)], {}, 5, {"num_cpus": 1}),
+        ([(2, 0), (3, 0)], {"slots": 3}, 3, {"num_cpus": 1}),
+        ([(64, 0)], {}, 20, {"num_cpus": 1}),  # no more than songs
         ([(2, 0)], {"threads": 4, "address": None}, 1, {"num_cpus": 2}),
-        ([(0, 0)], {"threads": 4}, 1, {"num_cpus": 4}),  # it may be about to get machines
-        ([(0, 0)], {"device": "cuda"}, 1, {"num_cpus": 4, "num_gpus": 1}),
-        ([(8, 2), (64, 0)], {"threads": 8, "device": "cuda"}, 1, {"num_cpus": 8, "num_gpus": 1}),
         ([(8, 4), (64, 0)], {"device": "auto"}, 4, {"num_cpus": 2, "num_gpus": 1}),
     ],
 )
-def test_slots_are_as_many_as_fit_on_each_machine(machines, words, slots, options):
+def test_slots_are_asked_for_with_what_they_need(machines, words, slots, options):
     fake = FakeRay(machines)
-    run_of(fake, 20, **words)._add_slots()
-    assert [each.items() >= options.items() for each in fake.asked] == [True] * slots
+    steps(run_of(fake, 20, **words), 1)
+    assert fake.asked == [options | {"max_concurrency": 2}] * slots
 
 
-@pytest.mark.parametrize(
-    ("machines", "words", "message"),
-    [
-        (
-            [(2, 0), (3, 0)],
-            {"threads": 4},
-            "no machine of the cluster has 4 CPUs: give fewer --threads",
-        ),
-        (
-            [(2, 1), (8, 0)],
-            {"threads": 4, "device": "cuda"},
-            "no machine of the cluster with a GPU has 4",
-        ),
-        ([(8, 0)], {"device": "cuda"}, "device 'cuda' was asked for but the cluster has no GPU"),
-    ],
-)
-def test_more_threads_than_any_machine_has_are_refused_at_once(machines, words, message):
-    with pytest.raises(UnetsepError, match=message):
-        run_of(FakeRay(machines), 1, **words)._add_slots()
+def test_more_threads_than_any_machine_has_are_refused_at_once():
+    run = run_of(FakeRay([(2, 0), (3, 0)]), 1, threads=4)
+    with pytest.raises(UnetsepError, match="no machine of the cluster has 4 CPUs"):
+        steps(run, 1)
 
 
 def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
@@ -360,13 +342,16 @@ def test_a_gpu_that_goes_while_songs_are_separated_is_waited_for(device):
         ((8, 2), (8, 0), {"num_cpus": 4, "num_gpus": 1}),
     ],
 )
-def test_machines_that_change_before_a_slot_is_ready_change_no_device(before, after, asked):
+def test_machines_that_change_before_a_slot_is_ready_change_no_device(
+    before, after, asked, monkeypatch
+):
+    monkeypatch.setattr("unetsep.library.ray.LOOK_EVERY", 0.0)
     machines = [before]
     fake = FakeRay(machines)
     run = run_of(fake, 9, device="auto")
-    run._add_slots()
+    steps(run, 1)
     machines[:] = [(0, 0), after]
-    run._add_slots()
+    steps(run, 1)
     assert {device for _, device in run._loading.values()} == {"cuda" if before[1] else "cpu"}
     assert all(each == asked | {"max_concurrency": 2} for each in fake.asked)
 
@@ -377,15 +362,16 @@ def test_the_device_is_chosen_anew_when_no_slot_got_as_far_as_its_models():
     run = run_of(fake, 1, device="auto")
     steps(run, 1)
     machines[:] = [(8, 0)]
-    run._add_slots()
+    steps(run, 1)
     assert [each.get("num_gpus") for each in fake.asked] == [1, None]
 
 
-def test_a_gpu_that_comes_while_songs_are_separated_changes_no_stems():
+def test_a_gpu_that_comes_while_songs_are_separated_changes_no_stems(monkeypatch):
+    monkeypatch.setattr("unetsep.library.ray.LOOK_EVERY", 0.0)
     machines = [(2, 0)]
     fake = FakeRay(machines, [__version__])
     run = run_of(fake, 9, device="auto")
     steps(run, 1)
     machines[:] = [(2, 0), (4, 2)]
-    run._add_slots()
+    steps(run, 1)
     assert fake.asked == [{"num_cpus": 1, "max_concurrency": 2}] * 6

@@ -4,6 +4,7 @@ batch     the songs of a run, several at a time, each with its time limit
 songs     one song of many: claimed, compared, separated, recorded
 shards    shares of the songs for job arrays
 ray       the songs of a run on a Ray cluster
+machines  machines of a cluster, and the slots that they have room for
 claims    locks that die with their process: two runs never do one song
 records   what made a song's stems, in a hidden file beside them
 remote    songs and stems at URLs

@@ -34,6 +34,7 @@ from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
 from .claims import STALE
 from .log import now, song_line
+from .machines import CPUS_BESIDE_GPU, GPU, Machine, SlotNeeds, choose_device, cpus_beside_gpu
 from .remote import RemoteJob, Spool
 from .songs import Job, part_for, stopped_reports
 
@@ -44,9 +45,6 @@ LOSSES = 3
 LOOK_EVERY = 10.0
 # Seconds that the head of a cluster may take to take a call.
 PATIENCE = 20.0
-# CPUs of a slot with a GPU: it decodes and encodes beside it.
-CPUS_BESIDE_GPU = 4
-GROWING = "a cluster that grows on demand is waited for if its head has no CPUs (--num-cpus 0)"
 
 
 @dataclass(frozen=True)
@@ -292,14 +290,6 @@ def _own_signals() -> Iterator[None]:
                     signal.signal(number, handler)
 
 
-@dataclass(frozen=True)
-class _Machine:
-    """What Ray may give away of a machine."""
-
-    cpus: int
-    gpus: int
-
-
 class _SlotLostError(Exception):
     """A slot that is gone, with what it had in hand."""
 
@@ -347,10 +337,10 @@ class _RayRun:
     def _slots(self) -> int:
         return len(self._loading) + len(self._idle) + len(self.running)
 
-    def _machines(self) -> list[_Machine]:
+    def _machines(self) -> list[Machine]:
         """Those of the cluster that are there now."""
         sizes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return [_Machine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
+        return [Machine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
 
     def _add_slots(self) -> None:
         """As many as the machines have room for now; some may have joined, or gone.
@@ -362,42 +352,20 @@ class _RayRun:
             is loading or was ready before.
         """
         machines = self._machines()
-        wanted = self._cluster.threads
-        with_gpu = [machine for machine in machines if machine.gpus]
+        self._share = cpus_beside_gpu(machines, self._share)
         # What a run began with it goes on with, also while the first slots are but asked for:
         # other devices round otherwise.
         begun = self._device or next((device for _, device in self._loading.values()), None)
-        device = begun or self._cluster.device
-        # Where there is no machine yet, this means the CPU. To ask for nothing until there is a
-        # choice would be in vain: a cluster grows only when a slot is asked for.
-        if device == "auto":
-            device = "cuda" if with_gpu else "cpu"
-        on_gpu = device == "cuda"
-        # One that has no CPUs may only lead a cluster whose machines come when they are asked for.
-        may_grow = begun is not None or not any(machine.cpus for machine in machines)
-        if on_gpu and not with_gpu and not may_grow:
-            raise UnetsepError(f"device 'cuda' was asked for but the cluster has no GPU; {GROWING}")
-        if on_gpu:
-            machines = with_gpu
-            shares = [machine.cpus // machine.gpus for machine in machines]
-            self._share = min(shares, default=self._share)
-            threads = wanted or max(1, min(CPUS_BESIDE_GPU, self._share))
-        else:
-            threads = wanted or 1
-        most = max((machine.cpus for machine in machines), default=0)
-        # This machine alone takes more threads than it has CPUs, as it does without Ray.
-        cpus = threads if self._cluster.address else max(1, min(threads, most))
-        if most < cpus and not may_grow:
-            kind = "machine of the cluster with a GPU" if on_gpu else "machine of the cluster"
-            raise UnetsepError(f"no {kind} has {cpus} CPUs: give fewer --threads; {GROWING}")
-        options = {"num_cpus": cpus, "num_gpus": 1} if on_gpu else {"num_cpus": cpus}
-        room = sum(
-            min(machine.cpus // cpus, machine.gpus) if on_gpu else machine.cpus // cpus
-            for machine in machines
-        )
-        room = max(1, room)
+        device = choose_device(machines, begun or self._cluster.device)
+        threads = self._cluster.threads or (self._share if device == GPU else 1)
+        needs = SlotNeeds(device, threads)
+        if self._cluster.address is None:
+            needs = needs.at_most(machines)
+        if begun is None:
+            needs.require_machine(machines)
+        room = needs.room(machines)
         limit = min(room, self._cluster.slots or room, len(self.pending) + self._slots)
-        kind = self._ray.remote(Slot).options(max_concurrency=2, **options)
+        kind = self._ray.remote(Slot).options(max_concurrency=2, **needs.resources)
         for _ in range(limit - self._slots):
             slot = kind.remote()
             self._loading[slot.load.remote(self._setup, threads, device)] = slot, device

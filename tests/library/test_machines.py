@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from unetsep.errors import UnetsepError
+from unetsep.library.machines import Machine, SlotNeeds, choose_device, cpus_beside_gpu
+
+
+def machines_of(*sizes: tuple[int, int]) -> list[Machine]:
+    return [Machine(cpus, gpus) for cpus, gpus in sizes]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "asked", "device"),
+    [
+        ([(8, 0), (8, 2)], "auto", "cuda"),
+        ([(8, 0)], "auto", "cpu"),
+        ([], "auto", "cpu"),
+        ([(8, 0)], "cuda", "cuda"),
+        ([(8, 2)], "cpu", "cpu"),
+    ],
+)
+def test_gpus_are_taken_where_there_are_any_and_nothing_else_was_asked_for(sizes, asked, device):
+    assert choose_device(machines_of(*sizes), asked) == device
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cpus"),
+    [
+        ([(8, 4), (64, 0)], 2),
+        ([(8, 4), (64, 4)], 2),  # as many as every machine has
+        ([(64, 4)], 4),
+        ([(1, 2)], 1),
+        ([(8, 0)], 3),
+        ([], 3),
+    ],
+)
+def test_a_gpu_has_its_share_of_the_cpus_and_four_at_most(sizes, cpus):
+    assert cpus_beside_gpu(machines_of(*sizes), 3) == cpus
+
+
+@pytest.mark.parametrize(
+    ("sizes", "needs", "slots"),
+    [
+        ([(4, 0), (4, 0)], SlotNeeds("cpu", 3), 2),
+        ([(2, 0), (7, 0)], SlotNeeds("cpu", 3), 2),
+        ([(2, 0), (3, 0)], SlotNeeds("cpu", 1), 5),
+        ([(8, 4), (64, 0)], SlotNeeds("cuda", 2), 4),
+        ([(8, 4)], SlotNeeds("cuda", 3), 2),
+        ([(8, 2), (64, 0)], SlotNeeds("cuda", 8), 1),
+        ([(0, 0)], SlotNeeds("cpu", 4), 1),  # it may be about to get machines
+        ([(0, 0)], SlotNeeds("cuda", 4), 1),
+    ],
+)
+def test_slots_are_as_many_as_fit_on_each_machine(sizes, needs, slots):
+    machines = machines_of(*sizes)
+    needs.require_machine(machines)
+    assert needs.room(machines) == slots
+
+
+@pytest.mark.parametrize(
+    ("sizes", "needs", "message"),
+    [
+        (
+            [(2, 0), (3, 0)],
+            SlotNeeds("cpu", 4),
+            "no machine of the cluster has 4 CPUs: give fewer --threads",
+        ),
+        ([(2, 1), (8, 0)], SlotNeeds("cuda", 4), "no machine of the cluster with a GPU has 4"),
+        ([(8, 0)], SlotNeeds("cuda", 1), "device 'cuda' was asked for but the cluster has no GPU"),
+    ],
+)
+def test_needs_that_no_machine_meets_are_refused(sizes, needs, message):
+    with pytest.raises(UnetsepError, match=message):
+        needs.require_machine(machines_of(*sizes))
+
+
+def test_one_machine_alone_takes_more_threads_than_it_has_cpus():
+    assert SlotNeeds("cpu", 4).at_most(machines_of((2, 0))) == SlotNeeds("cpu", 2)
+    assert SlotNeeds("cpu", 4).at_most(machines_of((8, 0))) == SlotNeeds("cpu", 4)
+    # Not the machine that is largest, but the largest that has a GPU.
+    assert SlotNeeds("cuda", 4).at_most(machines_of((2, 1), (8, 0))) == SlotNeeds("cuda", 2)
+    assert SlotNeeds("cuda", 4).at_most([]) == SlotNeeds("cuda", 1)
+
+
+def test_needs_are_said_in_the_words_of_ray():
+    assert SlotNeeds("cpu", 2).resources == {"num_cpus": 2}
+    assert SlotNeeds("cuda", 2).resources == {"num_cpus": 2, "num_gpus": 1}

@@ -333,15 +333,15 @@ def test_a_folder_is_told_from_a_song_when_it_is_dropped(
 def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
     page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Handlers._told
+    to_json = Handlers._to_json
     cancelled = threading.Event()
 
     def slow(handlers: Handlers, job: SeparationJob) -> dict[str, Any]:
         cancelled.wait(20)
-        return told(handlers, job)
+        return to_json(handlers, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Handlers, "_told", slow)
+        patch.setattr(Handlers, "_to_json", slow)
         drop(page, songs[1])
         # The app has all of it, has perhaps begun, and names no job yet.
         until(lambda: app.queue._jobs)

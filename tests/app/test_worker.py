@@ -65,15 +65,15 @@ def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
         "passes": 1,
         "player": True,
     }
-    told: list[tuple[str, float]] = []
+    progress: list[tuple[str, float]] = []
     cache = SeparatorCache("cpu")
-    report = worker.separate(request | choice, cache, lambda *each: told.append(each))
+    report = worker.separate(request | choice, cache, lambda *each: progress.append(each))
     assert report["stems"] == {"drums": "drums.flac", "vocals": "vocals.flac"}
     assert {path.name for path in (tmp_path / "stems").iterdir()} == {"drums.flac", "vocals.flac"}
     assert "My tune" in (tmp_path / "player" / "index.html").read_text(encoding="utf-8")
-    assert {stage for stage, _ in told} == {"separating", "preparing"}
-    assert all(0 <= share <= 1 for _, share in told)
-    assert told[-1] == ("preparing", 1)
+    assert {stage for stage, _ in progress} == {"separating", "preparing"}
+    assert all(0 <= share <= 1 for _, share in progress)
+    assert progress[-1] == ("preparing", 1)
 
 
 def test_only_the_models_that_were_used_last_are_kept(

@@ -78,7 +78,7 @@ class ModelOffer:
             title, description = name, find_checkpoint(name).description
         return cls(name, title, description, tuple(stems), model)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What everybody may know of it."""
         values = asdict(self)
         del values["model"]

@@ -131,7 +131,7 @@ class SeparationJob:
             return None
         return round((time.monotonic() - self.begun) * (1 / self.progress - 1), 1)
 
-    def told(self, stage: str, share: float) -> None:
+    def advance(self, stage: str, share: float) -> None:
         """Take in the worker's progress."""
         assert self.choice is not None
         if not self.begun:
@@ -372,7 +372,7 @@ class JobQueue:
             "folder": str(job.folder),
             "name": job.name,
         }
-        task = asyncio.create_task(self._worker.run(request, job.told))
+        task = asyncio.create_task(self._worker.run(request, job.advance))
         watch = asyncio.create_task(self._watch(job, task))
         self._running = (job, task)
         try:

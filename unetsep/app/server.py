@@ -185,7 +185,7 @@ class Handlers:
         limits = self._queue.limits
         return JSONResponse(
             {
-                "models": [offer.told() for offer in self._offers.values()],
+                "models": [offer.to_json() for offer in self._offers.values()],
                 "qualities": qualities(list(self._offers.values())),
                 "formats": formats(),
                 "limits": {
@@ -225,7 +225,7 @@ class Handlers:
         name = safe_name(upload.filename)
         self._queue.enqueue(job, name, choice, upload.bytes)
         if not wait:
-            return JSONResponse(self._told(job), 202, headers={"location": f"/jobs/{job.id}"})
+            return JSONResponse(self._to_json(job), 202, headers={"location": f"/jobs/{job.id}"})
         return await self._when_done(request, job)
 
     async def _when_done(self, request: Request, job: SeparationJob) -> Response:
@@ -269,13 +269,13 @@ class Handlers:
     async def jobs(self, request: Request) -> Response:
         """The jobs whose names are given."""
         found = [self._queue.get(id_) for id_ in request.query_params.getlist("id")]
-        return JSONResponse({"jobs": [self._told(job) for job in found if job is not None]})
+        return JSONResponse({"jobs": [self._to_json(job) for job in found if job is not None]})
 
     async def job(self, request: Request) -> Response:
         """One job; or cancel and forget it."""
         job = self._find(request)
         if request.method != "DELETE":
-            return JSONResponse(self._told(job))
+            return JSONResponse(self._to_json(job))
         await self._queue.remove(job)
         return Response(status_code=204)
 
@@ -311,7 +311,7 @@ class Handlers:
             raise HTTPException(409, f"the job is not done: it is {job.state}")
         return job
 
-    def _told(self, job: SeparationJob) -> dict[str, Any]:
+    def _to_json(self, job: SeparationJob) -> dict[str, Any]:
         """A job as the API tells it."""
         home = f"/jobs/{job.id}"
         done = job.state == "done"
@@ -446,12 +446,12 @@ class AppServer(uvicorn.Server):
         close: Callable[[], Awaitable[object]],
     ) -> None:
         super().__init__(config)
-        self._told, self._close = started, close
+        self._started, self._close = started, close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
-        self._told()
+        self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: uvicorn alone would cancel what is not answered, without a word to its client."""

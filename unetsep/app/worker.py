@@ -96,7 +96,7 @@ class SeparatorCache:
 
 
 def separate(
-    request: Message, separators: SeparatorCache, told: Callable[[str, float], None]
+    request: Message, separators: SeparatorCache, advance: Callable[[str, float], None]
 ) -> dict[str, Any]:
     """Separate one song into ``stems`` of its folder, and write its ``player``.
 
@@ -106,7 +106,7 @@ def separate(
         ``source``, ``folder`` and ``name``; what `unetsep.app.choices.JobChoice` adds.
     separators
         The models.
-    told
+    advance
         Called with the stage and the share of it that is done, 0 to 1, or -1 if unknown; it
         raises `CancelledError` to end the job.
 
@@ -139,13 +139,13 @@ def separate(
     targets = [folder / "stems" / f"{name}.{options.suffix}" for name in names]
 
     def progress(done: float, total: float | None) -> None:
-        told("separating", min(1.0, done / total) if total else -1.0)
+        advance("separating", min(1.0, done / total) if total else -1.0)
 
     (report,) = separate_file(Path(request["source"]), [separator], [targets], options, progress)
     if request["player"]:
         (folder / "player").mkdir()
         song = Song(request["name"], {"": order_stems(report.stems)})
-        write_page(folder / "player", [song], lambda _, share: told("preparing", share))
+        write_page(folder / "player", [song], lambda _, share: advance("preparing", share))
     return report.to_dict() | {"stems": {n: p.name for n, p in report.stems.items()}}
 
 
@@ -166,7 +166,7 @@ class Teller:
             self._send({"stage": stage, "share": share})
 
 
-def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[str, Any]:
+def answer(request: Message, separators: SeparatorCache, advance: Teller) -> dict[str, Any]:
     """What became of a request, as a message; paths of ours are not told to anybody."""
 
     def public(text: str) -> str:
@@ -176,7 +176,7 @@ def answer(request: Message, separators: SeparatorCache, told: Teller) -> dict[s
         return text.replace("use --format", "choose the format")
 
     try:
-        report = separate(request, separators, told)
+        report = separate(request, separators, advance)
         return {"done": report | {"warnings": [public(text) for text in report["warnings"]]}}
     except CancelledError:
         return {"cancelled": True}

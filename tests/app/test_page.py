@@ -162,7 +162,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     screen(page, 1280, 900)
     page.find_element("link text", "Download all").click()
     zipped = until(lambda: list(downloads.glob("My tune.zip")))
-    (job,) = app.queue._jobs.values()
+    (job,) = app.queue.jobs.values()
     assert zipped[0].read_bytes() == (job.folder / "stems.zip").read_bytes()
     page.find_element("css selector", ".song .first").click()
     page.switch_to.frame("frame")
@@ -175,7 +175,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     page.refresh()  # the songs are still there
     until(lambda: states(page) == {short.stem: "Ready"})
     page.find_element("xpath", "//button[text()='Remove']").click()
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
     assert page.find_element("id", "message").text == "My tune was removed."
 
 
@@ -204,7 +204,7 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
         "1 song was added. Not added: empty.mp3.",
         "My tune is ready.",
     ]
-    (job,) = app.queue._jobs.values()
+    (job,) = app.queue.jobs.values()
     assert job.choice.passes == 2
     check_look(page)
     screen(page, 390, 844)
@@ -218,7 +218,7 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     until(lambda: focused(page) == "Listen: My tune")
     tab_to(page, "Remove: My tune")
     press(page, "\ue007")
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
     assert focused(page) == "Remove: empty.mp3"
     press(page, "\ue007")
     until(lambda: not states(page))
@@ -256,7 +256,7 @@ def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
 ) -> None:
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
-    (job,) = app.queue._jobs
+    (job,) = app.queue.jobs
     app.ask("DELETE", f"/jobs/{job}")
     page.find_element("xpath", f"//*[text()='{button}']").click()
     until(lambda: states(page) == {"My tune": GONE})
@@ -295,7 +295,7 @@ def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_doe
     page.find_element("css selector", "[aria-label='Cancel: A _b_long one']").click()
     until(lambda: states(page) == {"My tune": "Ready"})
     page.find_element("xpath", "//button[text()='Remove']").click()
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
     heard = complaints(page)
     assert heard
     assert [text for text in heard if "status of 500" not in text] == []
@@ -327,7 +327,7 @@ def test_a_folder_is_told_from_a_song_when_it_is_dropped(
     assert states(page)["Album.flac"] == "A folder: drop the songs that are in it."
     for button in page.find_elements("xpath", "//button[text()='Remove']"):
         button.click()
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
@@ -344,16 +344,16 @@ def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
         patch.setattr(Handlers, "_to_json", slow)
         drop(page, songs[1])
         # The app has all of it, has perhaps begun, and names no job yet.
-        until(lambda: app.queue._jobs)
+        until(lambda: app.queue.jobs)
         page.find_element("css selector", ".song button").click()
         until(lambda: not states(page))
         cancelled.set()
-        until(lambda: not app.queue._jobs)
+        until(lambda: not app.queue.jobs)
     assert message(page) == "A <b>long one.flac was cancelled."
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
     page.find_element("xpath", "//button[text()='Remove']").click()
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
@@ -361,7 +361,7 @@ def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
 ) -> None:
     drop(page, songs[1])
     until(lambda: "%" in states(page).get("A _b_long one", ""))
-    (job,) = app.queue._jobs
+    (job,) = app.queue.jobs
     app.ask("DELETE", f"/jobs/{job}")
     until(lambda: states(page) == {"A _b_long one": GONE})
     page.find_element("xpath", "//button[text()='Remove']").click()
@@ -394,4 +394,4 @@ def test_the_browser_goes_back_from_the_player_to_the_songs(
         assert states(page) == {"My tune": "Ready"}
     assert page.execute_script("return history.length") <= steps + 1
     page.find_element("xpath", "//button[text()='Remove']").click()
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)

@@ -53,9 +53,9 @@ def _nothing_left(app: Served) -> Iterator[None]:
     """Each test removes its jobs; nothing of them may stay on the disk."""
     yield
     app.queue.limits = LIMITS
-    for id_ in list(app.queue._jobs):
+    for id_ in list(app.queue.jobs):
         app.ask("DELETE", f"/jobs/{id_}")
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
     until(lambda: [path.suffix for path in app.files] == [".lock"])
 
 
@@ -120,7 +120,7 @@ def test_one_request_can_wait_for_the_zip_and_nothing_of_it_stays(app: Served, t
     assert (answer.status, answer.headers["content-type"]) == (200, "application/zip")
     names = zipfile.ZipFile(io.BytesIO(answer.body)).namelist()
     assert names == ["My tune/drums.wav", "My tune/bass.wav"]
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 def test_who_waits_and_leaves_cancels(app: Served, long_song: Path) -> None:
@@ -129,7 +129,7 @@ def test_who_waits_and_leaves_cancels(app: Served, long_song: Path) -> None:
         head = f"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         until(lambda: app.queue.count("running"))
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 def test_of_two_songs_one_is_cancelled_and_the_other_done(
@@ -217,7 +217,7 @@ def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None
         answer = app.ask("POST", f"/separate?id={wrong}", body, {"content-type": kind})
         assert answer.status == 422
         assert answer.json["error"] == "an id must have 22 to 64 letters, digits, - or _"
-    assert not app.queue._jobs
+    assert not app.queue.jobs
 
 
 def test_an_id_can_be_used_again_when_its_job_was_cancelled(
@@ -240,7 +240,7 @@ def test_an_upload_is_removed_by_its_id(app: Served, tune: Path) -> None:
         head = f"POST /separate?id={id_} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-9])
         assert until(lambda: app.queue.get(id_)).state == "uploading"
-        folder = app.queue._jobs[id_].folder
+        folder = app.queue.jobs[id_].folder
         assert app.ask("DELETE", f"/jobs/{id_}").status == 204
         assert app.get(f"/jobs/{id_}").status == 404
         answer = b""
@@ -315,14 +315,14 @@ def test_a_wrong_field_is_an_error_and_leaves_no_job(app: Served, tune: Path) ->
     answer = app.send(tune, format="exe")
     assert answer.status == 422
     assert "expected wav" in answer.json["error"]
-    assert not app.queue._jobs
+    assert not app.queue.jobs
 
 
 def test_whoever_waits_gets_no_page_that_would_be_gone(app: Served, tune: Path) -> None:
     answer = app.send(tune, wait="true", player="true")
     assert answer.status == 422
     assert answer.json["error"].startswith("choose either wait or player")
-    assert not app.queue._jobs
+    assert not app.queue.jobs
 
 
 def test_a_full_queue_answers_429_and_says_when_to_come_again(
@@ -357,7 +357,7 @@ def test_a_zip_that_cannot_be_written_answers_507_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     job = app.wait(app.send(tune).json["id"])
-    until(app.queue._jobs[job["id"]].ended.is_set)
+    until(app.queue.jobs[job["id"]].ended.is_set)
     before, files = app.queue.bytes, sorted(app.files)
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "write", fill_disk)
@@ -384,7 +384,7 @@ def test_a_song_that_is_removed_while_its_zip_is_made_is_gone(
         answer = pool.submit(app.get, job["zip"])
         assert begun.wait(60)
         removal = pool.submit(app.ask, "DELETE", f"/jobs/{job['id']}")
-        until(lambda: not app.queue._jobs)
+        until(lambda: not app.queue.jobs)
         removed.set()
     assert (answer.result().status, removal.result().status) == (404, 204)
 
@@ -401,7 +401,7 @@ def test_jobs_that_nobody_uses_are_removed(app: Served, tune: Path) -> None:
     id_ = app.send(tune).json["id"]
     app.wait(id_)
     limit(app, keep_seconds=0.0)
-    until(lambda: id_ not in app.queue._jobs)
+    until(lambda: id_ not in app.queue.jobs)
 
 
 def send_head(connection: socket.socket, *lines: str) -> None:
@@ -431,7 +431,7 @@ def test_two_gigabytes_of_unknown_length_are_refused_while_they_arrive(app: Serv
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
     # What had been sent when the answer came was in the system's buffers or thrown away.
     assert sent < 500_000_000
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 def test_a_slow_upload_is_given_up_and_others_go_on_meanwhile(app: Served, tune: Path) -> None:
@@ -448,7 +448,7 @@ def test_a_broken_upload_leaves_nothing(app: Served) -> None:
         send_head(connection, "Content-Length: 3000000")
         connection.sendall(form({}, "a.wav", bytes(2_000_000))[1][:-20])
         until(lambda: app.queue.waiting)
-    until(lambda: not app.queue._jobs)
+    until(lambda: not app.queue.jobs)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain"])
@@ -512,7 +512,7 @@ def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> No
     foreign = {"content-type": kind, "origin": "https://evil.example"}
     assert app.ask("POST", "/separate", body, foreign).status == 403
     assert app.get("/choices", host="evil.example").status == 403
-    assert not app.queue._jobs
+    assert not app.queue.jobs
 
 
 def test_the_python_client_of_the_documentation_works(

@@ -85,7 +85,7 @@ def test_a_song_whose_sender_leaves_behind_its_last_byte_is_not_separated(tmp_pa
         handlers = Handlers(queue, {"fast": ModelOffer.of("fast", ["vocals"])})
         with pytest.raises(RefusedError, match="cut off"):
             await handlers.separate(Request(scope, receive))
-        assert not queue._jobs
+        assert not queue.jobs
 
     asyncio.run(work())
     assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -220,6 +221,11 @@ class JobQueue:
     # What there is
 
     @property
+    def jobs(self) -> Mapping[str, SeparationJob]:
+        """All jobs by their names, in the order in which they came; changes with the queue."""
+        return MappingProxyType(self._jobs)
+
+    @property
     def healthy(self) -> bool:
         """Whether jobs are being taken; a worker that died is started again for the next one."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
@@ -232,11 +238,11 @@ class JobQueue:
     @property
     def bytes(self) -> int:
         """On the disk, or reserved there."""
-        return sum(job.bytes for job in self._jobs.values())
+        return sum(job.bytes for job in self.jobs.values())
 
     def count(self, state: str) -> int:
         """Jobs in a state."""
-        return sum(job.state == state for job in self._jobs.values())
+        return sum(job.state == state for job in self.jobs.values())
 
     def get(self, id_: str) -> SeparationJob | None:
         """A job by its name, which keeps it from being removed for a while."""
@@ -249,7 +255,7 @@ class JobQueue:
         """How many songs are before a job that waits."""
         if job.state != "queued":
             return None
-        queued = [other for other in self._jobs.values() if other.state == "queued"]
+        queued = [other for other in self.jobs.values() if other.state == "queued"]
         return queued.index(job) + self.count("running")
 
     # What comes in

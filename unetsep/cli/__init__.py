@@ -2,6 +2,7 @@
 
 options      every command and its options, on one page
 separate     what ``separate`` does
+song_search  which songs it takes: given, failed, of a shard
 reporter     what it says of each song, and of all
 pipes        songs from standard input, stems to standard output
 progress     bars of songs, under a line about all of them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,24 +13,12 @@ import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions
-from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
+from ..inputs import Input
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
-from ..library.log import (
-    STDIN,
-    RunLog,
-    check_log,
-    failed_lines,
-    failed_songs,
-    find_logs,
-    last_lines,
-    log_path,
-    song_line,
-)
-from ..library.records import outputs_in
+from ..library.log import STDIN, RunLog, check_log, log_path, song_line
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
 from ..library.songs import Job, part_for, preview_song
-from ..library.store import public_url
 from ..listen.page import refuse_foreign
 from ..listen.plots import require_matplotlib
 from ..network.devices import keep_freed_memory
@@ -57,6 +45,7 @@ from .pipes import (
 )
 from .progress import Bars
 from .reporter import Reporter
+from .song_search import SongSearch, has_failed_urls, select_shard
 from .terminal import Messages
 
 
@@ -362,87 +351,23 @@ def _open_log(run: _Run, songs: int) -> RunLog | None:
     return RunLog(chosen or log_path(run.output))
 
 
-def _find_songs(run: _Run, console: Messages) -> list[Input]:
-    """What is to be separated."""
-    options = run.options
-    if options.retry_failed:
-        return _failed_of(run, console)
-    if not options.songs:
-        listed = "stdin" if options.files_from == STREAM else options.files_from
-        console.print(f"{listed} names no songs: nothing to do", markup=False)
-    return _search(run, options.songs, console)
-
-
-def _search(run: _Run, places: Iterable[Path | str], console: Messages) -> list[Input]:
-    """The songs at some paths and URLs."""
-    places, spool = list(places), run.spool
-    left_out: list[Path] = []
-    # The output folder is no song's folder, wherever it is.
-    output = spool.location(run.output) if spool else run.output
-    paths = [place for place in places if isinstance(place, Path)]
-    songs = find_inputs(paths, output, left_out.append, outputs_in)
-    if spool:
-        urls = [place for place in places if isinstance(place, str)]
-        songs += spool.find(urls, run.output, left_out.append)
-    if left_out:
-        console.print(f"Not audio by name, passed over: {count_kinds(left_out)}", markup=False)
-    return songs
-
-
 def _retries_urls(options: SeparateOptions) -> bool:
     """Whether songs of URLs are to be taken again that only the logs in a folder name."""
     if not options.retry_failed or isinstance(options.output, str):
         return False
-    failed = failed_lines(last_lines(_logs(options, find_logs(options.output))))
-    return any(is_url(line["source"]) for line in failed.values())
+    return has_failed_urls(options.output, options.log)
 
 
-def _logs(options: SeparateOptions, found: list[Path]) -> list[Path]:
-    """Those that were found, and the one that was named."""
-    named = [options.log] if options.log else []
-    return sorted({path for path in (*found, *named) if path.is_file()})
-
-
-def _failed_of(run: _Run, console: Messages) -> list[Input]:
-    """The songs that failed last, of those that were given, if any were.
-
-    Folders and playlists that could not be read failed as a whole: of them all songs are taken
-    that were not tried by themselves since.
-    """
-    options, spool = run.options, run.spool
-    found = spool.logs() if spool and spool.output else find_logs(run.output)
-    last = last_lines(_logs(options, found))
-    failed = failed_lines(last)
-    if not failed:
-        console.print(f"By the logs in {options.output} no song failed", markup=False)
-    if options.songs:
-        whole = [place for place in options.songs if _logged_place(place) in failed]
-        others = [place for place in options.songs if _logged_place(place) not in failed]
-        songs = [song for song in _search(run, others, console) if _logged(song, spool) in failed]
-    else:
-        songs = failed_songs(failed.values())
-        whole = [song.path for song in songs if _holds_songs(song.path)]
-        songs = [song for song in songs if not _holds_songs(song.path)]
-        whole += [line["source"] for line in failed.values() if is_url(line["source"])]
-    for song in _search(run, whole, console):
-        place = _logged(song, spool)
-        if place in failed or place not in last:
-            songs.append(song)
-    unique = {_logged(song, spool): song for song in reversed(songs)}
-    return [song for song in songs if unique[_logged(song, spool)] is song]
-
-
-def _holds_songs(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in PLAYLISTS
-
-
-def _logged(song: Input, spool: Spool | None) -> str:
-    """A song's place as the log has it."""
-    return (spool and spool.url(song)) or _logged_place(song.path)
-
-
-def _logged_place(place: Path | str) -> str:
-    return public_url(place) if isinstance(place, str) else os.path.abspath(place)  # noqa: PTH100
+def _find_songs(run: _Run, console: Messages) -> list[Input]:
+    """What is to be separated."""
+    options = run.options
+    search = SongSearch(options.output, run.output, run.spool, options.log, console)
+    if options.retry_failed:
+        return search.find_failed(options.songs)
+    if not options.songs:
+        listed = "stdin" if options.files_from == STREAM else options.files_from
+        console.print(f"{listed} names no songs: nothing to do", markup=False)
+    return search.find(options.songs)
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
@@ -467,7 +392,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     options, file = run.options, run.options.file
     found = _find_songs(run, console)
-    chosen = _of_shard(found, options.shard, console)
+    chosen = select_shard(found, options.shard, console)
     # Shards keep songs of one track together: by other names one may clash with any other's.
     songs = with_tags(chosen if named_by_track(file.filename) else found, file.filename)
     selections = [file.select(separator) for separator in separators]
@@ -508,13 +433,3 @@ def _find_clashes(
         [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
         [replace(song, path=spool.location(song.path)) for song in found],
     )
-
-
-def _of_shard(songs: list[Input], shard: Shard | None, console: Messages) -> list[Input]:
-    """The songs of a share, and a word about it."""
-    if shard is None:
-        return songs
-    chosen = shard.select(songs)
-    count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
-    console.print(f"Shard {shard}: {count}", markup=False)
-    return chosen

@@ -1,0 +1,118 @@
+"""Which songs ``separate`` takes: those that are given, those that failed, those of a shard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
+from ..library.log import failed_lines, failed_songs, find_logs, last_lines
+from ..library.records import outputs_in
+from ..library.remote import Spool
+from ..library.shards import Shard
+from ..library.store import public_url
+from .terminal import Messages
+
+
+@dataclass(frozen=True)
+class SongSearch:
+    """What a run needs to know to find its songs.
+
+    Parameters
+    ----------
+    given_output
+        The output folder or its URL, as it was given.
+    output
+        The folder where stems are written.
+    spool
+        Where the songs or stems of URLs lie for a while, if there are such.
+    log
+        The log that was named.
+    console
+        For words about what was passed over.
+    """
+
+    given_output: Path | str
+    output: Path
+    spool: Spool | None
+    log: Path | None
+    console: Messages
+
+    def find(self, places: Iterable[Path | str]) -> list[Input]:
+        """The songs at some paths and URLs."""
+        places, spool = list(places), self.spool
+        left_out: list[Path] = []
+        # The output folder is no song's folder, wherever it is.
+        output = spool.location(self.output) if spool else self.output
+        paths = [place for place in places if isinstance(place, Path)]
+        songs = find_inputs(paths, output, left_out.append, outputs_in)
+        if spool:
+            urls = [place for place in places if isinstance(place, str)]
+            songs += spool.find(urls, self.output, left_out.append)
+        if left_out:
+            kinds = count_kinds(left_out)
+            self.console.print(f"Not audio by name, passed over: {kinds}", markup=False)
+        return songs
+
+    def find_failed(self, places: Sequence[Path | str]) -> list[Input]:
+        """The songs that failed last, of those that are given, if any are.
+
+        Folders and playlists that could not be read failed as a whole: of them all songs are taken
+        that were not tried by themselves since.
+        """
+        spool = self.spool
+        logs = spool.logs() if spool and spool.output else find_logs(self.output)
+        last = last_lines(_with_named(logs, self.log))
+        failed = failed_lines(last)
+        if not failed:
+            self.console.print(f"By the logs in {self.given_output} no song failed", markup=False)
+        if places:
+            whole = [place for place in places if _logged_place(place) in failed]
+            others = [place for place in places if _logged_place(place) not in failed]
+            songs = [song for song in self.find(others) if self._logged(song) in failed]
+        else:
+            songs = failed_songs(failed.values())
+            whole = [song.path for song in songs if _holds_songs(song.path)]
+            songs = [song for song in songs if not _holds_songs(song.path)]
+            whole += [line["source"] for line in failed.values() if is_url(line["source"])]
+        for song in self.find(whole):
+            place = self._logged(song)
+            if place in failed or place not in last:
+                songs.append(song)
+        unique = {self._logged(song): song for song in reversed(songs)}
+        return [song for song in songs if unique[self._logged(song)] is song]
+
+    def _logged(self, song: Input) -> str:
+        """A song's place as the log has it."""
+        return (self.spool and self.spool.url(song)) or _logged_place(song.path)
+
+
+def has_failed_urls(output: Path, log: Path | None) -> bool:
+    """Whether songs of URLs failed last, by the logs in a folder and the one that was named."""
+    failed = failed_lines(last_lines(_with_named(find_logs(output), log)))
+    return any(is_url(line["source"]) for line in failed.values())
+
+
+def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> list[Input]:
+    """The songs of a share, and a word about it."""
+    if shard is None:
+        return songs
+    chosen = shard.select(songs)
+    count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
+    console.print(f"Shard {shard}: {count}", markup=False)
+    return chosen
+
+
+def _with_named(logs: list[Path], named: Path | None) -> list[Path]:
+    """Logs that are there, and the one that was named."""
+    return sorted({path for path in (*logs, *([named] if named else [])) if path.is_file()})
+
+
+def _holds_songs(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in PLAYLISTS
+
+
+def _logged_place(place: Path | str) -> str:
+    return public_url(place) if isinstance(place, str) else os.path.abspath(place)  # noqa: PTH100

@@ -194,34 +194,34 @@ class _Batch:
         """Wait for the next song that ends, or whose time is over."""
         while True:
             with contextlib.suppress(queue.Empty):
-                song = self._ended.get(timeout=TICK)
-                if song in self.running:  # else it was left behind
-                    return self._outcome(song)
-            for song in self.running:
-                over = time.monotonic() - song.started - self._timeout
+                task = self._ended.get(timeout=TICK)
+                if task in self.running:  # else it was left behind
+                    return self._outcome(task)
+            for task in self.running:
+                over = time.monotonic() - task.started - self._timeout
                 if over > 0:
-                    song.shared.stop.set()
+                    task.shared.stop.set()
                 if over > GRACE:
-                    return self._outcome(song)
+                    return self._outcome(task)
 
-    def _outcome(self, song: _Task) -> SongOutcome:
-        self.running.remove(song)
-        if song.error is not None:
-            raise song.error
-        reports = song.reports
+    def _outcome(self, task: _Task) -> SongOutcome:
+        self.running.remove(task)
+        if task.error is not None:
+            raise task.error
+        reports = task.reports
         # A song that came to its end just in time has stems.
-        if reports is None or (song.shared.stop.is_set() and song_status(reports) == "error"):
-            reports = stopped_reports(song.job, f"took longer than {self._timeout:g} s")
-        return SongOutcome(song.job, song.job.present(reports), song.begun)
+        if reports is None or (task.shared.stop.is_set() and song_status(reports) == "error"):
+            reports = stopped_reports(task.job, f"took longer than {self._timeout:g} s")
+        return SongOutcome(task.job, task.job.present(reports), task.begun)
 
     def end(self) -> None:
         """End what is being worked on, without leaving anything."""
-        for song in self.running:
-            song.shared.stop.set()
+        for task in self.running:
+            task.shared.stop.set()
         end = time.monotonic() + GRACE
-        for song in self.running:
-            while song.thread.is_alive() and time.monotonic() < end:
-                song.thread.join(TICK)
+        for task in self.running:
+            while task.thread.is_alive() and time.monotonic() < end:
+                task.thread.join(TICK)
 
 
 def choose_songs_at_once(jobs: Sequence[Job]) -> int:

@@ -8,6 +8,7 @@ describes its sound or its place in a program does not, since it would be wrong 
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -358,10 +359,9 @@ def write_tags(path: Path, container: str, tags: Tags) -> None:
     import mutagen
 
     try:
-        WRITERS[container](path, tags)
+        with _system_errors():
+            WRITERS[container](path, tags)
     except mutagen.MutagenError as error:
-        if error.args and isinstance(error.args[0], OSError):
-            raise error.args[0] from error
         raise AudioError(
             f"the tags of {path.parent} could not be written ({error}): use --no-tags"
         ) from error
@@ -384,16 +384,24 @@ def write_channel_mask(path: Path, container: str, comment: str) -> None:
     OSError
         If the disk is full.
     """
-    import mutagen
     from mutagen.flac import FLAC
     from mutagen.oggvorbis import OggVorbis
 
-    try:
+    with _system_errors():
         file: Any = FLAC(path) if container == "flac" else OggVorbis(path)
         if file.tags is None:
             file.add_tags()
         file[MASK_COMMENT] = [comment]
         file.save()
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise the system's errors as they are: mutagen puts them into errors of its own."""
+    import mutagen
+
+    try:
+        yield
     except mutagen.MutagenError as error:
         if error.args and isinstance(error.args[0], OSError):
             raise error.args[0] from error

@@ -14,6 +14,7 @@ import unetsep.storage
 from unetsep.errors import UnetsepError
 from unetsep.storage import (
     HeldError,
+    MadeFolders,
     held,
     locked,
     open_atomically,
@@ -194,3 +195,14 @@ def test_a_folder_of_data_that_is_relative_is_ignored(tmp_path, monkeypatch):
     assert user_folder() == tmp_path / "unetsep"
     monkeypatch.setenv("XDG_DATA_HOME", "here")
     assert user_folder() == Path("~/.local/share/unetsep").expanduser()
+
+
+def test_folders_that_were_made_go_again_unless_something_is_in_them(tmp_path: Path) -> None:
+    folders = MadeFolders()
+    (tmp_path / "before").mkdir()
+    for name in ("before/a/b", "before/a/c", "d/e", "before"):
+        folders.make(tmp_path / name)
+        assert (tmp_path / name).is_dir()
+    (tmp_path / "d" / "stem.wav").touch()
+    folders.remove()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["before", "d", "stem.wav"]

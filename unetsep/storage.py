@@ -180,6 +180,31 @@ def is_special(path: Path) -> bool:
     return False
 
 
+class MadeFolders:
+    """Folders that were made for files, and go again if no file came to stay in them."""
+
+    def __init__(self) -> None:
+        self._made: set[Path] = set()
+
+    def make(self, folder: Path) -> None:
+        """Make a folder and those above it, as far as they are missing.
+
+        Raises
+        ------
+        OSError
+            If it cannot be made.
+        """
+        # Noted before making them: it may fail half-way.
+        self._made |= {path for path in (folder, *folder.parents) if not path.exists()}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Remove those that are empty: others may write there, too."""
+        for folder in sorted(self._made, reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """A file to fill that gets its name only when the block ends without an error.

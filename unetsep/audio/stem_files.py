@@ -30,7 +30,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError
-from ..storage import is_special
+from ..storage import MadeFolders, is_special
 from ..unfinished import begin, end, uninterrupted
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
@@ -94,7 +94,7 @@ class StemFiles:
         self._parts: list[Path] = []
         self._spools: list[list[Path]] = []  # of each stem; one, or integers and then floats
         self._writers: list[Writer] = []
-        self._made: list[Path] = []
+        self._folders = MadeFolders()
         self._committed, self._failed = False, threading.Event()
         self.has_replaced = False  # which a commit that fails does not take back
         self._stop = stop or threading.Event()
@@ -116,7 +116,7 @@ class StemFiles:
             order_labels(self._labels)  # or refuse them
         folders = [target.parent for target in self.paths]
         for folder in folders:
-            self._make_folder(folder)
+            self._folders.make(folder)
         self._check_targets()
         with uninterrupted():
             staging = self._staging = Staging(folders)
@@ -129,11 +129,6 @@ class StemFiles:
                 self._spools.append([staging.name(target, index, ".spool")])
                 spool = WavWriter(self._spools[-1][0], self._spool_depth, self._info)
                 self._writers.append(spool)
-
-    def _make_folder(self, folder: Path) -> None:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        self._made += missing  # before making them: it may fail half-way
-        folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""
@@ -321,9 +316,7 @@ class StemFiles:
         if self._staging is not None:
             self._staging.release()
         if not self._committed:
-            for folder in sorted(set(self._made), reverse=True):
-                with contextlib.suppress(OSError):  # not empty: others write there too
-                    folder.rmdir()
+            self._folders.remove()
 
     def __exit__(self, *_: object) -> None:
         self._discard()  # after a commit nothing but the locks is left to remove

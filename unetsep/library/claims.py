@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from ..storage import try_lock
+from ..storage import MadeFolders, try_lock
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:
@@ -54,14 +54,14 @@ class Claim:
     def __init__(self, locks: Iterable[Path]) -> None:
         self._sign = f"{socket.gethostname()}\n{_machine()} {_process()} {secrets.token_hex(8)}\n"
         self._held: dict[Path, int] = {}
-        self._made: list[Path] = []
+        self._folders = MadeFolders()
         self._end = threading.Event()
         begin(self.release)
         try:
             # All runs take them in the same order; none waits for another while it holds one.
             for lock in sorted(set(locks)):
                 with uninterrupted():
-                    self._make_folder(lock.parent)
+                    self._folders.make(lock.parent)
                     self._held[lock] = self._take(lock)
                     # Held by now, it is removed if a full disk leaves it unsigned: it would pass
                     # for another machine's.
@@ -78,10 +78,6 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _make_folder(self, folder: Path) -> None:
-        self._made += [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-
     def _take(self, lock: Path) -> int:
         """The open file of a claim that is now ours, to be signed."""
         while True:
@@ -94,7 +90,7 @@ class Claim:
                 except FileNotFoundError:  # released between the two lines
                     continue
             except FileNotFoundError:  # another run made this folder, too, and removed it
-                self._make_folder(lock.parent)
+                self._folders.make(lock.parent)
                 continue
             try:
                 if self._settle(lock, descriptor, new=new):
@@ -158,9 +154,7 @@ class Claim:
                     lock.unlink()
             if os.name != "nt":
                 os.close(descriptor)
-        for folder in sorted(set(self._made), reverse=True):
-            with contextlib.suppress(OSError):  # not empty: there are stems in it now
-                folder.rmdir()
+        self._folders.remove()
 
 
 def claim_path(folder: Path, token: str) -> Path:

@@ -114,13 +114,8 @@ def _cell(row: Row, stem: str) -> str:
 def scatter(report: EvaluationReport) -> Figure:
     """SDR of every track, one panel per stem, tracks sorted by the first method's SDR."""
     stems = _stems(report)
-    lines = math.ceil(len(stems) / 2)
-    figure = _figure(10, 3.5 * lines)
-    # A list: numpy's flat iterator would be used up by the first loop.
-    panels = list(figure.subplots(lines, 2, squeeze=False).flat)
-    for axes in panels[len(stems) :]:
-        axes.set_axis_off()
-    for axes, stem in zip(panels, stems, strict=False):
+    figure, panels = _panels(len(stems))
+    for axes, stem in zip(panels, stems, strict=True):
         rows = [row for row in report.rows if _finite(row, stem)]
         order = _order(rows[0], stem) if rows else []
         baselines = [row.name for row in rows if row.kind == "baseline"]
@@ -135,9 +130,7 @@ def scatter(report: EvaluationReport) -> Figure:
         axes.set_xlabel(_ranks(axes, rows, len(order)), fontsize=8)
         axes.set_ylabel("SDR (dB)", fontsize=8)
         axes.grid(alpha=0.3)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    _add_legend(figure)
     return figure
 
 
@@ -162,20 +155,16 @@ def bands(report: EvaluationReport) -> Figure:
         Of one set, with the measures ``lsd``.
     """
     stems = _stems(report)
-    lines = math.ceil(len(stems) / 2)
-    figure = _figure(10, 3.5 * lines)
-    panels = list(figure.subplots(lines, 2, squeeze=False, sharex=True).flat)
-    for axes in panels[len(stems) :]:
-        axes.set_axis_off()
+    figure, panels = _panels(len(stems), sharex=True)
     labels = [name.removeprefix("lsd-").replace("-", " to ") for name in BANDS]
-    for axes, stem in zip(panels, stems, strict=False):
+    for axes, stem in zip(panels, stems, strict=True):
         rows = [row for row in report.rows if stem in row.stems]
         for number, (row, colour) in enumerate(zip(rows, _colours(rows), strict=True)):
-            found = [row.interval(stem, name) for name in BANDS]
-            values = [each.value for each in found]
+            intervals = [row.interval(stem, name) for name in BANDS]
+            values = [each.value for each in intervals]
             spans = [
-                [each.value - each.low for each in found],
-                [each.high - each.value for each in found],
+                [each.value - each.low for each in intervals],
+                [each.high - each.value for each in intervals],
             ]
             places = [
                 place + 0.6 * ((number + 0.5) / len(rows) - 0.5) for place in range(len(BANDS))
@@ -189,9 +178,7 @@ def bands(report: EvaluationReport) -> Figure:
         axes.set_ylabel("log-spectral distance (dB)", fontsize=8)
         axes.grid(axis="y", alpha=0.3)
         axes.tick_params(labelbottom=True, labelsize=8)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
+    _add_legend(figure)
     return figure
 
 
@@ -221,6 +208,24 @@ def _colours(rows: list[Row]) -> list[str]:
 def _name_rows(axes: Axes, rows: list[Row]) -> None:
     axes.set_xticks(range(1, len(rows) + 1), [row.label for row in rows], rotation=25, ha="right")
     axes.tick_params(axis="x", labelsize=8)
+
+
+def _panels(count: int, *, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with some panels, two on a line."""
+    lines = math.ceil(count / 2)
+    figure = _figure(10, 3.5 * lines)
+    # A list: numpy's flat iterator would be used up by the first loop.
+    panels = list(figure.subplots(lines, 2, squeeze=False, sharex=sharex).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _add_legend(figure: Figure) -> None:
+    """Name what the first panel shows, below all panels."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
 
 
 def _figure(width: float, height: float) -> Figure:

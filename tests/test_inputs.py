@@ -13,16 +13,11 @@ import pytest
 import soundfile
 
 import unetsep.inputs
+from tests.files import touch
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.reader import AudioReader
 from unetsep.inputs import count_kinds, find_inputs
 from unetsep.paths import TEMPLATE, plan
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import unetsep.paths
+from tests.files import touch
 from unetsep.audio.tags import Tags
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
@@ -22,12 +23,6 @@ from unetsep.paths import (
 )
 
 STEMS = ("vocals", "drums")
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from tests.app.serving import Served, serving, until
-from tests.listen.browser import CONTRASTS, chromium, complaints, requests
+from tests.listen.browser import CONTRASTS, chromium, complaints, press, requests
 from tests.signals import music
 from unetsep.app.jobs import SeparationJob
 from unetsep.app.server import AppSettings, Handlers
@@ -104,12 +104,6 @@ def states(driver: Any) -> dict[str, str]:
         "return unetsepApp.rows.map(({ name, status }) => [name, status.textContent])"
     )
     return dict(rows)
-
-
-def press(driver: Any, *keys: str) -> None:
-    from selenium.webdriver import ActionChains
-
-    ActionChains(driver).send_keys(*keys).perform()
 
 
 def announced(driver: Any) -> list[str]:

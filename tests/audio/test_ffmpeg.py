@@ -14,6 +14,7 @@ import soundfile
 import unetsep.audio.ffmpeg
 import unetsep.audio.reader
 from tests.audio.test_reader import read
+from tests.files import cut
 from tests.programs import script
 from tests.signals import RATE, music
 from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
@@ -177,12 +178,6 @@ def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ff
     assert 0 < samples < 3 * RATE
 
 
-def cut_at(path, share):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "options", "track"),
     [
@@ -204,7 +199,7 @@ def test_an_ogg_stream_without_an_end_that_ffmpeg_reads_is_read_with_a_warning(
     except subprocess.CalledProcessError:
         pytest.skip("this ffmpeg has no such encoder")
     for share, marked in ((1, True), (0.7, False)):
-        with AudioReader(cut_at(path, share), track=track) as reader:
+        with AudioReader(cut(path, share), track=track) as reader:
             assert sum(block.shape[1] for block in reader.blocks()) > 0
             marks = [text for text in reader.warnings if "has no end mark" in text]
         assert bool(marks) != marked

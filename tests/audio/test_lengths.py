@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from tests.audio.test_reader import read
+from tests.files import cut
 from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.lengths import (
@@ -41,12 +42,6 @@ OPEN_HEADERS = [
     ("r.wav", 28, "<Q"),
     ("a.au", 8, ">I"),
 ]
-
-
-def cut(path: Path, share: float) -> Path:
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    return path
 
 
 @pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)

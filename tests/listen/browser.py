@@ -121,3 +121,10 @@ def requests(driver: Any) -> list[str]:
 def complaints(driver: Any) -> list[str]:
     """Whatever the console showed since the last call."""
     return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def press(driver: Any, *keys: str) -> None:
+    """Press keys one after the other."""
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).send_keys(*keys).perform()

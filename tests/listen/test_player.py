@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.listen.browser import CONTRASTS, RECORDER, chromium, complaints, requests
+from tests.listen.browser import CONTRASTS, RECORDER, chromium, complaints, press, requests
 from unetsep.listen import pieces
 from unetsep.listen.page import write_page
 from unetsep.listen.songs import Song, find_songs
@@ -103,12 +103,6 @@ def wait(driver: Any, condition: str, seconds: float = 30) -> None:
 
 def run(driver: Any, code: str) -> Any:
     return driver.execute_script("const {engine, mixer} = unetsepPlayer;" + code)
-
-
-def press(driver: Any, *keys: str) -> None:
-    from selenium.webdriver import ActionChains
-
-    ActionChains(driver).send_keys(*keys).perform()
 
 
 def click(driver: Any, selector: str) -> None:

@@ -118,51 +118,72 @@ def export_run(
         If the manifest is damaged.
     """
     run = Path(run)
-    found = sorted(run.glob("best-*.safetensors"))
+    paths = sorted(run.glob("best-*.safetensors"))
     if loss is not None:
-        found = [path for path in found if path.stem == f"best-{loss}"]
-    if not found:
+        paths = [path for path in paths if path.stem == f"best-{loss}"]
+    if not paths:
         raise TrainingError(f"{run} holds no best-{loss or '<loss>'}.safetensors to export")
-    if name is not None and len(found) > 1:
-        raise ValueError(f"{run} holds {len(found)} networks: choose one with --loss to name it")
+    if name is not None and len(paths) > 1:
+        raise ValueError(f"{run} holds {len(paths)} networks: choose one with --loss to name it")
     if name is not None:
         check_name(name)
     if manifest is not None:
         read_manifest(Path(manifest))  # a damaged one is told before the work
     (run / EXPORTS).mkdir(exist_ok=True)
     written = []
-    for path in found:
-        trained = path.stem.removeprefix("best-")
-        called = name or trained
-        network, sha256 = load_checkpoint(path)
-        try:
-            half = build_network(serialize(network), called)
-        except WeightsError as error:
-            raise TrainingError(f"{path} cannot be exported: {error}") from error
-        if isinstance(network, Guided) and isinstance(half, Guided):
-            half.attach(network.guide)
-        change = sdr_change(network, half, valid) if valid else None
-        if change is not None and not change < TOLERANCE:
-            raise TrainingError(
-                f"half precision changes the SDR of {path} by {change:.3f} dB: not exported"
-            )
-        file = run / EXPORTS / f"{called}.safetensors"
-        try:
-            described = _described(run, trained, called, licence, change)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise TrainingError(
-                f"{run} cannot be exported: a file of it is not as unetsep train wrote it "
-                f"({error!r})"
-            ) from error
-        if file_sha256(path) != sha256:  # and what was described is the new one
-            raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
-        entry = export(network, file, **described)
-        carry_guide(network.config.guide, run, file.parent)
-        write_entry(file.with_suffix(".json"), entry)
+    for path in paths:
+        entry = _export_best(path, name, licence, valid)
         if manifest is not None:
             add_to_manifest(Path(manifest), entry)
-        written.append(file)
+        written.append(run / EXPORTS / entry.file)
     return written
+
+
+def _export_best(
+    path: Path, name: str | None, licence: str, valid: Sequence[Recording] | None
+) -> Checkpoint:
+    """Export one of a run's best networks, with its entry and its guide."""
+    run, loss = path.parent, path.stem.removeprefix("best-")
+    network, sha256 = load_checkpoint(path)
+    name = name or loss
+    change = _half_precision_change(network, path, name, valid)
+    try:
+        described = _described(run, loss, name, licence, change)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise TrainingError(
+            f"{run} cannot be exported: a file of it is not as unetsep train wrote it ({error!r})"
+        ) from error
+    if file_sha256(path) != sha256:  # and what was described is the new one
+        raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
+    file = run / EXPORTS / f"{name}.safetensors"
+    entry = export(network, file, **described)
+    carry_guide(network.config.guide, run, file.parent)
+    write_entry(file.with_suffix(".json"), entry)
+    return entry
+
+
+def _half_precision_change(
+    network: MaskNetwork, path: Path, name: str, valid: Sequence[Recording] | None
+) -> float | None:
+    """What half precision changes of a network's SDR in dB, if there are recordings to tell.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot hold a weight, or changes too much.
+    """
+    try:
+        half = build_network(serialize(network), name)
+    except WeightsError as error:
+        raise TrainingError(f"{path} cannot be exported: {error}") from error
+    if isinstance(network, Guided) and isinstance(half, Guided):
+        half.attach(network.guide)
+    change = sdr_change(network, half, valid) if valid else None
+    if change is not None and not change < TOLERANCE:
+        raise TrainingError(
+            f"half precision changes the SDR of {path} by {change:.3f} dB: not exported"
+        )
+    return change
 
 
 def write_entry(path: Path, entry: Checkpoint) -> None:

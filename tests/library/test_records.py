@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from unetsep.inputs import Input
-from unetsep.library.records import SCHEMA, Recipe, Record, SourceFile, record_path
+from unetsep.library.records import SCHEMA, InputFile, Recipe, Record, record_path
 
 RECIPE = Recipe([("mse", "aa")], {"stems": ["bass", "drums"], "start": 0.0}, "1.0")
 
@@ -38,7 +38,7 @@ def record(tmp_path, targets, source):
 
 
 def entry(source: Path, *, complete: bool = True, **outputs: int) -> dict[str, object]:
-    file = SourceFile(source)
+    file = InputFile(source)
     return {
         "complete": complete,
         "input": {**file.facts, "sha256": file.sha256},
@@ -48,21 +48,21 @@ def entry(source: Path, *, complete: bool = True, **outputs: int) -> dict[str, o
 
 
 def test_stems_are_the_same_if_all_is_as_recorded(record, targets, source):
-    assert record.compare(SourceFile(source), targets, RECIPE).state == "same"
-    assert record.compare(SourceFile(source), targets[::-1], RECIPE).state == "same"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "same"
+    assert record.compare(InputFile(source), targets[::-1], RECIPE).state == "same"
 
 
 def test_what_differs_is_said_of_a_file_that_the_record_knows(record, targets, source):
     record.write(entry(source, **{"bass.wav": 4}))
-    finding = record.compare(SourceFile(source), targets, replace(RECIPE, version="1.1"))
+    finding = record.compare(InputFile(source), targets, replace(RECIPE, version="1.1"))
     assert finding.reason.startswith(f"{targets[1]} was made by unetsep 1.0")
 
 
 def test_stems_that_are_not_there_are_missing_or_incomplete(record, targets, source):
     targets[0].unlink()
-    assert record.compare(SourceFile(source), targets, RECIPE).state == "incomplete"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "incomplete"
     targets[1].unlink()
-    assert record.compare(SourceFile(source), targets, RECIPE).state == "missing"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "missing"
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,22 @@ def test_stems_that_are_not_there_are_missing_or_incomplete(record, targets, sou
     ],
 )
 def test_another_recipe_is_named(record, targets, source, change, reason):
-    finding = record.compare(SourceFile(source), targets, replace(RECIPE, **change))
+    finding = record.compare(InputFile(source), targets, replace(RECIPE, **change))
     assert finding.state == "otherwise"
     assert reason in finding.reason
 
 
 def test_the_same_model_under_another_name_is_the_same(record, targets, source):
     recipe = replace(RECIPE, models=[("copy", "aa")])
-    assert record.compare(SourceFile(source), targets, recipe).state == "same"
+    assert record.compare(InputFile(source), targets, recipe).state == "same"
 
 
 def test_the_song_counts_by_its_content(record, targets, source, tmp_path):
     moved = source.rename(tmp_path / "moved.wav")
     os.utime(moved, (5, 5))
-    assert record.compare(SourceFile(moved), targets, RECIPE).state == "same"
+    assert record.compare(InputFile(moved), targets, RECIPE).state == "same"
     moved.write_bytes(b"MUSIC")
-    finding = record.compare(SourceFile(moved), targets, RECIPE)
+    finding = record.compare(InputFile(moved), targets, RECIPE)
     assert finding.state == "otherwise"
     assert "another version of the song" in finding.reason
 
@@ -103,14 +103,14 @@ def test_a_song_of_known_size_and_time_is_not_read(record, targets, source, monk
         raise AssertionError
 
     monkeypatch.setattr("unetsep.library.records.hashlib.sha256", fail)
-    assert record.compare(SourceFile(source), targets, RECIPE).state == "same"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "same"
 
 
 def test_stems_of_another_size_or_time_were_changed(record, targets, source):
     for change in (b"other", b"longer than it was"):
         targets[0].write_bytes(change)
         os.utime(targets[0], (2**32,) * 2 if len(change) == 5 else None)
-        finding = record.compare(SourceFile(source), targets, RECIPE)
+        finding = record.compare(InputFile(source), targets, RECIPE)
         assert finding.state == "otherwise"
         assert finding.reason == f"{targets[0]} was changed after it was made"
 
@@ -120,14 +120,14 @@ def test_stems_of_another_size_or_time_were_changed(record, targets, source):
 )
 def test_stems_without_a_readable_record_were_made_otherwise(record, targets, source, text):
     record.restore(text)
-    finding = record.compare(SourceFile(source), targets, RECIPE)
+    finding = record.compare(InputFile(source), targets, RECIPE)
     assert finding.state == "otherwise"
     assert finding.reason == f"no record says what made {targets[0]}"
 
 
 def test_an_incomplete_entry_is_no_claim_to_be_the_same(record, targets, source):
     record.write(entry(source, complete=False))
-    assert record.compare(SourceFile(source), targets, RECIPE).state == "incomplete"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "incomplete"
 
 
 def test_entries_of_other_stems_stay_and_of_the_same_are_replaced(record, source):

@@ -17,7 +17,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import as_utf8, is_url
-from ..library.records import SourceFile
+from ..library.records import InputFile
 from ..library.songs import Job, Shared
 from .parsing import place
 
@@ -106,9 +106,9 @@ class PipedJob(Job):
         """What its reports call standard streams, in the place of files."""
         return [Path(name) for name in self.names.values()]
 
-    def source(self) -> SourceFile:
+    def input_file(self) -> InputFile:
         """The song's file, as it is now."""
-        return self.inner.source()
+        return self.inner.input_file()
 
     def at_hand(
         self, options: FileOptions, shared: Shared

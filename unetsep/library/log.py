@@ -20,7 +20,7 @@ from ..errors import UnetsepError
 from ..files import SeparationReport
 from ..inputs import Input, is_url
 from ..version import __version__
-from .records import SourceFile
+from .records import InputFile
 from .songs import Job
 
 SCHEMA = 1
@@ -126,7 +126,7 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
     begun
         When work on it began, in UTC.
     """
-    source, shown = job.source(), job.shown
+    input_file, shown = job.input_file(), job.shown
     parts = {part.separator.name: part for part in job.parts}
     return {
         "schema": SCHEMA,
@@ -140,8 +140,8 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
         "track": job.song.track,
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
-        "input": _input(source, [part.record.entry_of(part.targets) for part in job.parts]),
-        "tags": {name: list(texts) for name, texts in source.tags.values.items()},
+        "input": _input(input_file, [part.record.entry_of(part.targets) for part in job.parts]),
+        "tags": {name: list(texts) for name, texts in input_file.tags.values.items()},
         "warnings": list(dict.fromkeys(text for report in reports for text in report.warnings)),
         "reports": [
             report_line(report)
@@ -171,14 +171,14 @@ def _absolute(path: Path) -> str:
 
 
 def _input(
-    source: SourceFile, entries: Iterable[Mapping[str, Any] | None]
+    input_file: InputFile, entries: Iterable[Mapping[str, Any] | None]
 ) -> dict[str, Any] | None:
     """Size, time and, where it is known, hash of a song; None if it is not there."""
     try:
-        facts = {name: source.facts[name] for name in ("bytes", "time_ns")}
+        facts = {name: input_file.facts[name] for name in ("bytes", "time_ns")}
     except (OSError, UnetsepError):
         return None
-    hashes = [source.known_sha256]
+    hashes = [input_file.known_sha256]
     for entry in entries:
         known = entry["input"] if entry else {}
         if all(known.get(name) == value for name, value in facts.items()):

@@ -44,7 +44,7 @@ TIME_STEP = 2.0
 State = Literal["missing", "same", "incomplete", "otherwise"]
 
 
-class SourceFile:
+class InputFile:
     """A song, known by its content.
 
     Parameters
@@ -181,7 +181,7 @@ class Record:
         names = {self.output_name(path) for path in targets}
         return next((e for e in self.entries() if e["outputs"].keys() & names), None)
 
-    def compare(self, source: SourceFile, targets: Sequence[Path], recipe: Recipe) -> Finding:
+    def compare(self, input_file: InputFile, targets: Sequence[Path], recipe: Recipe) -> Finding:
         """What there is of some stems, compared with what would be made now."""
         existing = [path for path in targets if os.path.lexists(path)]
         if not existing:
@@ -192,7 +192,7 @@ class Record:
         told = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
         if difference := recipe.difference(entry):
             return Finding("otherwise", f"{told} was made {difference}")
-        if not source.is_that_of(entry["input"]):
+        if not input_file.is_that_of(entry["input"]):
             return Finding("otherwise", f"{told} was made from another version of the song")
         for path in existing:
             if not self._is_as_recorded(path, entry):
@@ -289,7 +289,7 @@ class RecordedStems:
     ----------
     targets, output, info, names, overwrite
         See `StemFiles`.
-    record, recipe, source
+    record, recipe, input_file
         Where to write what.
     claim
         Which allows it.
@@ -307,7 +307,7 @@ class RecordedStems:
         overwrite: bool,
         record: Record,
         recipe: Recipe,
-        source: SourceFile,
+        input_file: InputFile,
         claim: Claim,
         stop: threading.Event | None = None,
     ) -> None:
@@ -320,7 +320,7 @@ class RecordedStems:
             before_naming=self._announce,
             stop=stop,
         )
-        self._record, self._recipe, self._source = record, recipe, source
+        self._record, self._recipe, self._input = record, recipe, input_file
         self._claim = claim
         self._before: str | None = None
         self._entry: dict[str, Any] = {}
@@ -334,7 +334,7 @@ class RecordedStems:
         # What is separated is what is there now: the song may be replaced meanwhile.
         self._entry = {
             "complete": False,
-            "input": {**self._source.facts, "sha256": self._source.sha256},
+            "input": {**self._input.facts, "sha256": self._input.sha256},
             **self._recipe.to_dict(),
         }
         self._files.__enter__()

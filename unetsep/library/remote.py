@@ -30,7 +30,7 @@ from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import STEMS_ALONE, Input, track_name
 from .log import PATTERN, RunLog
-from .records import RECORD_PATTERN, Record, SourceFile, parse_entries
+from .records import RECORD_PATTERN, InputFile, Record, parse_entries
 from .songs import Job, Part, Shared
 from .store import (
     LOCAL,
@@ -51,7 +51,7 @@ READERS = 16
 LOG_EVERY = 60.0
 
 
-class RemoteSource(SourceFile):
+class RemoteInput(InputFile):
     """A song at a URL, fetched when its content is needed.
 
     Parameters
@@ -136,19 +136,19 @@ class RemoteJob(Job):
     url: str | None = field(kw_only=True)
 
     @functools.cached_property
-    def _source(self) -> SourceFile:
+    def _input_file(self) -> InputFile:
         if self.url is None:
-            return SourceFile(self.song.path)
-        return RemoteSource(self.url, self.song.path)
+            return InputFile(self.song.path)
+        return RemoteInput(self.url, self.song.path)
 
     @property
     def name(self) -> str:
         """What people call it."""
         return self.spool.display(str(self.song.path)).rpartition("/")[2]
 
-    def source(self) -> SourceFile:
+    def input_file(self) -> InputFile:
         """The song, the same whenever it is asked for."""
-        return self._source
+        return self._input_file
 
     @contextlib.contextmanager
     def at_hand(self, options: FileOptions, shared: Shared) -> Iterator[None]:

@@ -29,7 +29,7 @@ from ..separator import Separator
 from ..unfinished import uninterrupted
 from ..version import __version__
 from .claims import Claim, ClaimedError
-from .records import Finding, Recipe, Record, RecordedStems, SourceFile, record_path
+from .records import Finding, InputFile, Recipe, Record, RecordedStems, record_path
 
 # Why a song is skipped whose stems are what would be made.
 EXIST = "its stems exist"
@@ -100,9 +100,9 @@ class Job:
         """What its reports call standard streams, in the place of files."""
         return ()
 
-    def source(self) -> SourceFile:
+    def input_file(self) -> InputFile:
         """The song's file, as it is now."""
-        return SourceFile(self.song.path)
+        return InputFile(self.song.path)
 
     def at_hand(
         self,
@@ -296,10 +296,10 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
         if job.song.error:
             raise UnetsepError(job.song.error)
         with job.at_hand(options, Shared()):
-            source = job.source()
-            done = _decide(job, [_find(part, source) for part in job.parts], options)
+            input_file = job.input_file()
+            done = _decide(job, [_find(part, input_file) for part in job.parts], options)
             _check_targets(job, done)
-            facts = _look(job, options) if source.here and not all(done) else {}
+            facts = _look(job, options) if input_file.here and not all(done) else {}
         return [
             report
             or SeparationReport(
@@ -335,8 +335,8 @@ def _separate_claimed(
     with contextlib.ExitStack() as held:
         with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
             claim = held.enter_context(Claim(part.record.claim for part in job.parts))
-        source = job.source()
-        findings = [_find(part, source) for part in job.parts]
+        input_file = job.input_file()
+        findings = [_find(part, input_file) for part in job.parts]
         done = _decide(job, findings, options)
         skipped = [report for report in done if report]
         if len(skipped) == len(job.parts):
@@ -355,7 +355,7 @@ def _separate_claimed(
                 overwrite=options.overwrite or finding.state == "incomplete",
                 record=part.record,
                 recipe=part.recipe,
-                source=source,
+                input_file=input_file,
                 claim=claim,
                 stop=shared.stop,
             )
@@ -365,7 +365,8 @@ def _separate_claimed(
             sinks = [functools.partial(_around, around, open_sink) for open_sink in sinks]
         models = [part.separator for part, _ in todo]
         watched = shared.watch(progress)
-        return skipped + separate_into(source.fetch(), models, sinks, options, watched, shared.pool)
+        path, pool = input_file.fetch(), shared.pool
+        return skipped + separate_into(path, models, sinks, options, watched, pool)
 
 
 def _around(
@@ -376,8 +377,8 @@ def _around(
 
 def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationReport]:
     """The reports of a song that is not to be worked on; none if it is."""
-    source = job.source()
-    done = _decide(job, [_find(part, source) for part in job.parts], options)
+    input_file = job.input_file()
+    done = _decide(job, [_find(part, input_file) for part in job.parts], options)
     reports = [report for report in done if report]
     if len(reports) < len(job.parts):
         _check_targets(job, done)
@@ -386,8 +387,8 @@ def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationRe
     return reports
 
 
-def _find(part: Part, source: SourceFile) -> Finding:
-    return part.record.compare(source, part.targets, part.recipe)
+def _find(part: Part, input_file: InputFile) -> Finding:
+    return part.record.compare(input_file, part.targets, part.recipe)
 
 
 def _decide(

@@ -250,7 +250,7 @@ def test_thousands_of_songs_that_share_a_silent_stem_are_told_apart_at_once(
     ]
     parts = [song("narrow", drums="drums 7", bass="silence"), song("quiet", vocals="silence")]
     kept, twice = cache.distinct([*parts, *songs], tmp_path)
-    assert len(comparisons) < 3 * len(songs)  # not each with each other
+    assert len(comparisons) < len(songs)  # not each with each other
     assert kept == songs
     assert [(one.name, other.name) for one, other in twice] == [("narrow", "7"), ("quiet", "0")]
 

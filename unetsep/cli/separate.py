@@ -147,6 +147,25 @@ def run_separate(options: SeparateOptions) -> bool:
     if options.files_from == STREAM and STREAM in options.songs:
         raise ValueError("stdin holds either a song or names of songs: give - once")
     songs = [*options.songs, *listed_files(options.files_from)]
+    _check_options(options, songs)
+    to = options.output if isinstance(options.output, str) else None
+    with contextlib.ExitStack() as stack:
+        places = stack.enter_context(standard_input(songs))
+        urls = any(isinstance(song, str) for song in songs)
+        remote = urls or to or (not songs and _retries_urls(options))
+        spool = stack.enter_context(Spool(to)) if remote else None
+        if isinstance(options.output, str):
+            assert spool
+            output = spool.out
+        else:
+            output = stack.enter_context(standard_output(options.output))
+        names = {Path(new): STDIN for new, old in zip(places, songs, strict=True) if old == STREAM}
+        run = _Run(replace(options, songs=tuple(places)), output, spool, names)
+        return _separate(run)
+
+
+def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
+    """Refuse options that do not go together, or with the songs."""
     if options.output == STREAM and (options.as_json or options.player or options.plots):
         raise ValueError("-o - leaves stdout and files to the stem: no --json, --player or --plots")
     if options.file.together and (options.player or options.plots):
@@ -158,22 +177,8 @@ def run_separate(options: SeparateOptions) -> bool:
     _check_engine(options, songs)
     if options.log:
         check_log(options.log)
-    urls = [song for song in songs if isinstance(song, str)]
-    to = options.output if isinstance(options.output, str) else None
-    if urls and uses_tags(options.file.filename):
+    if any(isinstance(song, str) for song in songs) and uses_tags(options.file.filename):
         raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
-    with contextlib.ExitStack() as stack:
-        found = stack.enter_context(standard_input(songs))
-        remote = urls or to or (not songs and _retries_urls(options))
-        spool = stack.enter_context(Spool(to)) if remote else None
-        if isinstance(options.output, str):
-            assert spool
-            output = spool.out
-        else:
-            output = stack.enter_context(standard_output(options.output))
-        names = {Path(new): STDIN for new, old in zip(found, songs, strict=True) if old == STREAM}
-        run = _Run(replace(options, songs=tuple(found)), output, spool, names)
-        return _separate(run)
 
 
 @dataclass(frozen=True)
@@ -391,20 +396,20 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
 def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list[Job]:
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     options, file = run.options, run.options.file
-    found = _find_songs(run, console)
-    chosen = select_shard(found, options.shard, console)
+    all_songs = _find_songs(run, console)
+    chosen = select_shard(all_songs, options.shard, console)
     # Shards keep songs of one track together: by other names one may clash with any other's.
-    songs = with_tags(chosen if named_by_track(file.filename) else found, file.filename)
+    songs = with_tags(chosen if named_by_track(file.filename) else all_songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(
         songs, models, run.output, file.filename, file.suffix, together=file.together
     )
-    clashes = _find_clashes(songs, targets, found, run.spool)
+    clashes = _find_clashes(songs, targets, all_songs, run.spool)
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
-    mine = {(song.path, song.track) for song in chosen}
+    taken = {(song.path, song.track) for song in chosen}
     return [
         make_job(
             song,
@@ -415,7 +420,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
             skip_existing=options.leave_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
-        if (song.path, song.track) in mine
+        if (song.path, song.track) in taken
     ]
 
 

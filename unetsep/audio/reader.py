@@ -255,31 +255,35 @@ def _open(path: Path, track: int | None) -> Decoder:
         reason = str(error.error_string).rstrip(".")
         if reason.startswith("File does not exist"):  # what is said of no mp3; it does exist
             reason = "Format not recognised"
-        known = path.suffix.lower() in SOUNDFILE_SUFFIXES
         if (ffmpeg := find_ffmpeg()) is not None:
             foreign = _foreign(path, ffmpeg, reason, track)
-            if known and not _is_unsupported(path, reason):
+            if path.suffix.lower() in SOUNDFILE_SUFFIXES and not _is_unsupported(path, reason):
                 foreign.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
                     "ffmpeg could"
                 )
             return foreign
-        if _is_unsupported(path, reason):
-            raise AudioError(
-                f"{path} holds {path.suffix[1:]} audio of a kind that is not supported without "
-                "ffmpeg: install ffmpeg or run 'pip install imageio-ffmpeg', or convert the file "
-                "to wav or to flac of at most 24 bits"
-            ) from error
-        if known:
-            raise AudioError(
-                f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
-                "it is damaged, or something else with that name"
-            ) from error
-        raise AudioError(
-            f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
-            "not installed: install ffmpeg or run 'pip install imageio-ffmpeg', or convert "
-            "the file to wav, flac or mp3"
-        ) from error
+        raise AudioError(_why_not_readable(path, reason)) from error
+
+
+def _why_not_readable(path: Path, reason: str) -> str:
+    """Why a file that libsndfile refuses cannot be read without ffmpeg, and what to do."""
+    if _is_unsupported(path, reason):
+        return (
+            f"{path} holds {path.suffix[1:]} audio of a kind that is not supported without "
+            "ffmpeg: install ffmpeg or run 'pip install imageio-ffmpeg', or convert the file "
+            "to wav or to flac of at most 24 bits"
+        )
+    if path.suffix.lower() in SOUNDFILE_SUFFIXES:
+        return (
+            f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
+            "it is damaged, or something else with that name"
+        )
+    return (
+        f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
+        "not installed: install ffmpeg or run 'pip install imageio-ffmpeg', or convert "
+        "the file to wav, flac or mp3"
+    )
 
 
 def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegDecoder:

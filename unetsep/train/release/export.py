@@ -278,28 +278,7 @@ def _described(
 ) -> dict[str, Any]:
     """Fields of the manifest entry that come from the run folder."""
     config = _read(run / "config.json", TrainConfig.from_json)
-    settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
-    settings["own_losses"] = {
-        name: {**about, "from": loss_words(config, name)}
-        for name, about in config.own_losses.items()
-    }
-    training: dict[str, Any] = {
-        "splits": ["train", "valid"] if config.all_songs else ["train"],
-        "settings": settings,
-        "trained_with": list(config.losses),
-    }
-    for part in ("data", "versions"):
-        if (run / f"{part}.json").exists():
-            training[part] = _read(run / f"{part}.json", _object)
-    if (run / "songs.json").exists():
-        training |= _read(run / "songs.json", _object)
-    training.pop("recordings", None)  # they say what changes when a run is resumed
-    training.get("versions", {}).pop("command", None)
-    if "data" in training:  # folders of this machine say nothing elsewhere
-        data = training["data"]
-        training["command"] = train_command(config, data)
-        roots = [root for folders in data["roots"].values() for root in folders]
-        training["data"] = [Path(root).name for root in roots]
+    training = _training(run, config)
     scores: dict[str, Any] = {}
     validation = _validation(run, loss, last=config.all_songs)
     if config.all_songs:  # scores of songs that were trained on are none
@@ -322,3 +301,30 @@ def _described(
         "training": training,
         "scores": scores,
     }
+
+
+def _training(run: Path, config: TrainConfig) -> dict[str, Any]:
+    """How all networks of a run were trained: settings, data, versions, command."""
+    settings = {k: v for k, v in asdict(config).items() if k not in ("model", "losses")}
+    settings["own_losses"] = {
+        name: {**about, "from": loss_words(config, name)}
+        for name, about in config.own_losses.items()
+    }
+    training: dict[str, Any] = {
+        "splits": ["train", "valid"] if config.all_songs else ["train"],
+        "settings": settings,
+        "trained_with": list(config.losses),
+    }
+    for part in ("data", "versions"):
+        if (run / f"{part}.json").exists():
+            training[part] = _read(run / f"{part}.json", _object)
+    if (run / "songs.json").exists():
+        training |= _read(run / "songs.json", _object)
+    training.pop("recordings", None)  # they say what changes when a run is resumed
+    training.get("versions", {}).pop("command", None)
+    if "data" in training:  # folders of this machine say nothing elsewhere
+        data = training["data"]
+        training["command"] = train_command(config, data)
+        roots = [root for folders in data["roots"].values() for root in folders]
+        training["data"] = [Path(root).name for root in roots]
+    return training

@@ -174,7 +174,7 @@ class Slot(Listener):
 
 
 @dataclass
-class _Try:
+class _Attempt:
     """A song that is to be separated, and how often its slot was lost."""
 
     job: Job
@@ -307,8 +307,8 @@ class _RayRun:
     ) -> None:
         self._ray, self._setup, self._cluster = ray, setup, cluster
         self._listener = listener
-        self.pending = deque(_Try(job) for job in jobs)
-        self.running: dict[Any, tuple[Any, _Try]] = {}
+        self.pending = deque(_Attempt(job) for job in jobs)
+        self.running: dict[Any, tuple[Any, _Attempt]] = {}
         self._loading: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._looked = -LOOK_EVERY
@@ -412,14 +412,14 @@ class _RayRun:
         for _ in range(len(self.pending)):
             if not self._idle:
                 return
-            song = self.pending.popleft()
-            if song.not_before > time.monotonic():
-                self.pending.append(song)
+            attempt = self.pending.popleft()
+            if attempt.not_before > time.monotonic():
+                self.pending.append(attempt)
                 continue
             slot = self._idle.pop()
-            self._listener.begin(song.job)
-            song.begun = now()
-            self.running[slot.separate.remote(self._task(song.job))] = slot, song
+            self._listener.begin(attempt.job)
+            attempt.begun = now()
+            self.running[slot.separate.remote(self._task(attempt.job))] = slot, attempt
 
     def _task(self, job: Job) -> SlotTask:
         url = job.url if isinstance(job, RemoteJob) else None
@@ -433,29 +433,29 @@ class _RayRun:
 
     def _ended(self, ref: Any) -> Generator[SongOutcome, None, None]:
         """What became of a song whose slot is ready, or gone."""
-        slot, song = self.running.pop(ref)
+        slot, attempt = self.running.pop(ref)
         try:
             reports, line, begun = self._get(ref)
         except _SlotLostError:
             self._looked = -LOOK_EVERY  # another slot takes the place
-            song.losses, song.lost_at = song.losses + 1, time.monotonic()
-            if song.losses < LOSSES:
-                self.pending.appendleft(song)
+            attempt.losses, attempt.lost_at = attempt.losses + 1, time.monotonic()
+            if attempt.losses < LOSSES:
+                self.pending.appendleft(attempt)
                 return
-            reports = stopped_reports(song.job, f"took {LOSSES} workers down")
-            reports = song.job.present(reports)
-            yield SongOutcome(song.job, reports, song.begun)
+            reports = stopped_reports(attempt.job, f"took {LOSSES} workers down")
+            reports = attempt.job.present(reports)
+            yield SongOutcome(attempt.job, reports, attempt.begun)
             return
         self._idle.append(slot)
-        if song.losses and _is_claimed(reports) and time.monotonic() < song.lost_at + 2 * STALE:
-            song.not_before = time.monotonic() + LOOK_EVERY
-            self.pending.append(song)
+        # The claim of a lost slot counts until it is stale.
+        may_be_own = attempt.losses and time.monotonic() < attempt.lost_at + 2 * STALE
+        if may_be_own and _is_claimed(reports):
+            attempt.not_before = time.monotonic() + LOOK_EVERY
+            self.pending.append(attempt)
             return
-        yield SongOutcome(song.job, self._as_here(song.job, reports), begun, line)
-
-    def _as_here(self, job: Job, reports: list[SeparationReport]) -> list[SeparationReport]:
-        """Reports with the paths that were given, where they are no URLs."""
-        return [replace(report, source=job.shown) for report in reports]
+        # With the paths that were given, where they are no URLs.
+        reports = [replace(report, source=attempt.job.shown) for report in reports]
+        yield SongOutcome(attempt.job, reports, begun, line)
 
     def end(self) -> None:
         """End all slots; songs in hand leave nothing."""

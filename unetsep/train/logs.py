@@ -108,15 +108,7 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
-    for line in read_log(log):
-        for key, value in line.items():
-            kind, _, label = key.partition("/")
-            if kind in ("train", "valid") and isinstance(value, float):
-                loss, _, stem = label.partition("/")
-                curves.setdefault(stem or "loss", {}).setdefault(loss, []).append(
-                    (line["step"], value)
-                )
+    curves = _read_curves(log)
     losses = sorted({loss for panel in curves.values() for loss in panel})
     # The mean over stems comes right after the losses.
     names = sorted(curves, key=lambda name: {"loss": 0, "mean": 1}.get(name, 2))
@@ -142,3 +134,16 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     content = io.BytesIO()
     figure.savefig(content, dpi=100)
     write_atomically(picture, content.getvalue())
+
+
+def _read_curves(log: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Steps and values of each loss in a log: of ``loss`` itself, of each stem, of their mean."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {"loss": {}}
+    for line in read_log(log):
+        for key, value in line.items():
+            kind, _, label = key.partition("/")
+            if kind in ("train", "valid") and isinstance(value, float):
+                loss, _, stem = label.partition("/")
+                points = curves.setdefault(stem or "loss", {}).setdefault(loss, [])
+                points.append((line["step"], value))
+    return curves

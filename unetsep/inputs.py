@@ -127,8 +127,8 @@ def _decoded(name: bytes, folder: Path) -> str:
         return name.decode()
     except UnicodeDecodeError:
         as_it_is = name.decode(errors="surrogateescape")
-        there = os.path.exists(folder / as_it_is)  # noqa: PTH110 (no errors)
-        return as_it_is if there else name.decode("cp1252", "replace")
+        exists = os.path.exists(folder / as_it_is)  # noqa: PTH110 (no errors)
+        return as_it_is if exists else name.decode("cp1252", "replace")
 
 
 def as_utf8(raw: bytes) -> bytes:

@@ -188,14 +188,14 @@ class FfmpegDecoder:
         self._silent = True  # until the first samples come
         self.warnings: list[str] = []
         try:
-            told = self._probe()
-            self._refuse_lists(told)
-            tracks = parse_tracks(told)
+            output = self._probe()
+            self._refuse_lists(output)
+            tracks = parse_tracks(output)
             taken = tracks.choose(track)
             if taken is None and tracks.audio:
                 count = len(tracks.audio)
-                there = f"there are {count} ({tracks})" if count > 1 else "there is one"
-                raise AudioError(f"{path} has no sound track {track}: {there}")
+                words = f"there are {count} ({tracks})" if count > 1 else "there is one"
+                raise AudioError(f"{path} has no sound track {track}: {words}")
             # Where no track is recognised, ffmpeg finds it, or says that there is none.
             self._stream = f"0:a:{(track or 1) - 1}" if taken is None else f"0:{taken.index}"
             self._begin()
@@ -259,9 +259,9 @@ class FfmpegDecoder:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
         return probe.stderr.decode(errors="replace")
 
-    def _refuse_lists(self, told: str) -> None:
+    def _refuse_lists(self, output: str) -> None:
         """Refuse what is no audio but names audio, whatever the file is called."""
-        formats = re.search(r"^Input #0, (\S+), from ", told, re.M)
+        formats = re.search(r"^Input #0, (\S+), from ", output, re.M)
         names = set(formats[1].split(",")) if formats else set()
         if named := names & LISTS:
             raise AudioError(

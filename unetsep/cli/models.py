@@ -93,15 +93,15 @@ class ModelChoice:
     def _names(self) -> list[str]:
         parts = [part.strip() for text in self.models for part in _split(text)]
         names = list(dict.fromkeys(part for part in parts if part))
-        called = {model_name(name) for name in names}
-        if len(called) < len(names) or not all(text.strip(", ") for text in self.models):
+        unique = {model_name(name) for name in names}
+        if len(unique) < len(names) or not all(text.strip(", ") for text in self.models):
             raise ValueError(
                 f"--model {','.join(self.models)!r}: expected different names, separated by commas"
             )
         if self.all_losses:
             known = all_models()
             bundled = (e.name for e in known.checkpoints.values() if e.bundled)
-            names += [name for name in bundled if name not in called | known.guides]
+            names += [name for name in bundled if name not in unique | known.guides]
         return names
 
 

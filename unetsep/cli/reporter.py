@@ -31,7 +31,7 @@ class Reporter:
         self._lines = Lines() if as_json else None
         self._paths = Lines() if dry_run and not as_json else None
         self._verbose, self._dry_run = verbose, dry_run
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._begun, self._seconds = time.monotonic(), 0.0
         self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
         self._failed, self._reasons = 0, dict[str, None]()
@@ -66,9 +66,9 @@ class Reporter:
         self._reasons |= dict.fromkeys(reasons)
         # What went wrong with a song, once, not once for every model or for both of two songs.
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
-            if sentence not in self._told:
+            if sentence not in self._printed:
                 self._loud.print(f"Error: {sentence}", markup=False)
-            self._told.add(sentence)
+            self._printed.add(sentence)
         for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
             self.console.print(f"Warning: {sentence}", markup=False)
 

@@ -189,11 +189,11 @@ class Record:
         entry = self.entry_of(targets)
         if entry is None:
             return Finding("otherwise", f"no record says what made {existing[0]}")
-        told = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
+        named = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
         if difference := recipe.difference(entry):
-            return Finding("otherwise", f"{told} was made {difference}")
+            return Finding("otherwise", f"{named} was made {difference}")
         if not input_file.is_that_of(entry["input"]):
-            return Finding("otherwise", f"{told} was made from another version of the song")
+            return Finding("otherwise", f"{named} was made from another version of the song")
         for path in existing:
             if not self._is_as_recorded(path, entry):
                 return Finding("otherwise", f"{path} was changed after it was made")

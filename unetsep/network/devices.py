@@ -21,14 +21,14 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 def choose_device(device: str) -> torch.device:
     """The device for a name of `DEVICES`; an explicit one that is not there is an error."""
     check_choice("device", device, DEVICES)
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if device == "auto":
-        return torch.device(next(name for name, found in there.items() if found))
-    if not there[device]:
+        return torch.device(next(name for name in available if available[name]))
+    if not available[device]:
         raise UnetsepError(
             f"device {device} was asked for but torch {torch.__version__} finds none: "
             "use --device auto or cpu, or install a torch build for it"

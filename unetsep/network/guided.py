@@ -383,10 +383,10 @@ class Guided(MaskNetwork):
             twin = InferenceUNet(guide, self._guide_dtype)
             self._guide.append(twin.to(magnitude.device))
         wanted = states if self.laterals else None
-        told = guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
+        logits = guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
         if wanted is not None and self._guide[1].mirrored:
             wanted[:] = [state.flip(2, 3) for state in wanted]
-        return told
+        return logits
 
     def own_logits(
         self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
@@ -471,9 +471,9 @@ class InferenceGuided(InferenceNetwork):
         weight, low = self.config.guide_weight, low_slice(self.config)
 
         def write(start: int, stop: int, room: Tensor) -> None:
-            logits, told = own(start, stop), guide[..., start:stop, :]
+            logits, votes = own(start, stop), guide[..., start:stop, :]
             part = None if change is None else change[..., start:stop, :]
-            write_guided_masks(logits, told, weight, self.vocals, room, part, low)
+            write_guided_masks(logits, votes, weight, self.vocals, room, part, low)
 
         return write
 

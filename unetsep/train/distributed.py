@@ -95,7 +95,7 @@ class ChildWatch(Callback):
         self._over = threading.Event()
         # Reentrant: a signal may come while the main thread asks, and its handler asks again.
         self._lock = threading.RLock()
-        self._told = self._watching = False
+        self._explained = self._watching = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch, in the process that started the others."""
@@ -128,9 +128,9 @@ class ChildWatch(Callback):
     def _tell(self, what: str) -> None:
         """Say why the run ends; the first reason is why the others end."""
         with self._lock:
-            if self._told:
+            if self._explained:
                 return
-            self._told = True
+            self._explained = True
             cure = f"go on with unetsep train --run {self.checkpoint.parent} --resume"
             saved = self.checkpoint.exists()
             logger.error("%s, %s", what, cure if saved else "nothing was saved yet")
@@ -139,7 +139,7 @@ class ChildWatch(Callback):
         if self.signals.number is None:
             self._tell("the run was interrupted")
         else:  # This process had one, and tells of it as it ends.
-            self._told = True
+            self._explained = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

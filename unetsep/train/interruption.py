@@ -54,7 +54,7 @@ class EndSignals:
         # Set once all is saved, and nothing left to be ended.
         self.heeded = False
         self._handlers: dict[int, Any] = {}
-        self._told: tuple[Tensor, Any] | None = None
+        self._sent: tuple[Tensor, Any] | None = None
 
     def listen(self) -> None:
         """Begin to note them, in the main thread; others get none."""
@@ -106,10 +106,10 @@ class EndSignals:
         device = trainer.strategy.root_device
         number = torch.tensor(self.known or self.number or 0, dtype=torch.int32, device=device)
         maximum = torch.distributed.ReduceOp.MAX
-        self._told = number, torch.distributed.all_reduce(number, maximum, async_op=True)
+        self._sent = number, torch.distributed.all_reduce(number, maximum, async_op=True)
 
     def _read(self) -> None:
-        if self._told is not None:
-            number, work = self._told
+        if self._sent is not None:
+            number, work = self._sent
             work.wait()
             self.known = int(number) or None

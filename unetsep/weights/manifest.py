@@ -424,10 +424,10 @@ def refuse_taken(name: str) -> None:
     path = user_folder() / f"{name}{SUFFIX}"
     taken = name in user_models().checkpoints
     if taken or os.path.lexists(path):
-        there = (
+        owner = (
             f"already a model {name!r}" if taken else f"a file {path}, which no model is known by"
         )
-        raise WeightsError(f"there is {there}: choose another --name or add --overwrite")
+        raise WeightsError(f"there is {owner}: choose another --name or add --overwrite")
 
 
 def encode_json(text: str) -> bytes:

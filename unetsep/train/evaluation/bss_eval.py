@@ -171,10 +171,10 @@ def _filters(references: Signals, estimates: Signals) -> tuple[Tensor, Tensor]:
     gram, right = lags[:, :rows], lags[:, rows:].permute(2, 0, 1)  # (taps, input, output)
     solution = toeplitz.solve(gram[None], right[None])[0]
     filters = solution.permute(2, 1, 0).reshape(stems, channels, stems, channels, -1)
-    mine = [slice(at, at + channels) for at in range(0, rows, channels)]
+    own_rows = [slice(at, at + channels) for at in range(0, rows, channels)]
     own = toeplitz.solve(
-        torch.stack([gram[some, some] for some in mine]),
-        torch.stack([right[:, some, some] for some in mine]),
+        torch.stack([gram[some, some] for some in own_rows]),
+        torch.stack([right[:, some, some] for some in own_rows]),
     )
     return filters, own.permute(0, 3, 2, 1)
 

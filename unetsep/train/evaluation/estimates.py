@@ -220,11 +220,11 @@ class FolderMethod:
         for stem, path in self.find(track).items():
             stems[stem], found = read_audio(path, (samples + 1) / rate)
             _check_rate(path, found, rate)
-            there = stems[stem].shape[1]
-            if there < end - rate:
+            count = stems[stem].shape[1]
+            if count < end - rate:
                 raise AudioError(
-                    f"{path} ends after {there / rate:.1f} of {end / rate:.1f} s: separate the "
-                    f"song again, or score all of them with --duration {max(1, there // rate)}"
+                    f"{path} ends after {count / rate:.1f} of {end / rate:.1f} s: separate the "
+                    f"song again, or score all of them with --duration {max(1, count // rate)}"
                 )
         return stems
 

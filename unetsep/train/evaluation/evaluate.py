@@ -284,23 +284,23 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 scored = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
                 asked = settings.metrics, settings.measures
-                there = results.reusable(path, origin, *asked)
-                if there is None:
+                stored = results.reusable(path, origin, *asked)
+                if stored is None:
                     mode, measures = results.widened(path, origin, *asked)
                     scores = _score(song, method, scored, mode, measures, estimates)
                 else:
-                    scores = there
+                    scores = stored
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
             except OSError as error:
                 outcomes.append(outcome(error=f"{track.path}: {error}"))
                 continue
-            if there is None:
+            if stored is None:
                 results.write(path, scores, origin, mode)
                 # As they would be read from the file, so that a resumed report is the same.
                 scores = results.read(path)[0]
-            outcomes.append(outcome(scores=scores, reused=there is not None))
+            outcomes.append(outcome(scores=scores, reused=stored is not None))
     return outcomes
 
 

@@ -147,12 +147,12 @@ def collect(
 
     A method whose tracks were scored in several sets has a row for each.
     """
-    found = list(outcomes)
+    outcomes = list(outcomes)
     rows = []
     for method in methods:
-        mine = [outcome for outcome in found if outcome.method == method.name]
-        for asked in dict.fromkeys(outcome.sources for outcome in mine):
-            rows += _rows(method, [outcome for outcome in mine if outcome.sources == asked])
+        of_method = [outcome for outcome in outcomes if outcome.method == method.name]
+        for asked in dict.fromkeys(outcome.sources for outcome in of_method):
+            rows += _rows(method, [outcome for outcome in of_method if outcome.sources == asked])
     return EvaluationReport(tuple(rows), data, metrics, measures)
 
 

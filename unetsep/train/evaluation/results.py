@@ -182,10 +182,10 @@ def reusable(
     path: Path, origin: Origin, mode: str, measures: Collection[str] = ()
 ) -> TrackScores | None:
     """Scores that are there already, of the same origin and with all that is asked for."""
-    there = _of_origin(path, origin)
-    if there is None:
+    stored = _of_origin(path, origin)
+    if stored is None:
         return None
-    scores, have = there
+    scores, have = stored
     enough = have == mode or (mode == "sdr" and have in FULL_MODES)
     return scores if enough and set(measures) <= set(scores.measures) else None
 
@@ -195,10 +195,10 @@ def widened(
 ) -> tuple[str, list[str]]:
     """Mode and measures to score with, so that none is lost that is there of the same origin."""
     wanted = list(measures)
-    there = _of_origin(path, origin)
-    if there is None:
+    stored = _of_origin(path, origin)
+    if stored is None:
         return mode, wanted
-    scores, have = there
+    scores, have = stored
     wanted += [each for each in scores.measures if each not in wanted and can_measure(each)]
     return have if mode == "sdr" and have in FULL_MODES else mode, wanted
 

@@ -143,10 +143,10 @@ def schur(lags: Tensor) -> Tensor | None:
         )
         if info.any():
             return None
-        mine, its = gains[0], gains[1]  # lower: I - K'K = mine mine', I - KK' = its its'
-        upper = torch.linalg.solve_triangular(mine, upper - k.mT @ lower, upper=False)
+        inner, outer = gains  # lower: I - K'K = inner inner', I - KK' = outer outer'
+        upper = torch.linalg.solve_triangular(inner, upper - k.mT @ lower, upper=False)
         # Mixed form: the new B from the new A. Only this order is stable.
-        turn = torch.linalg.solve_triangular(its, k @ mine, upper=False)
-        lower = (its.mT @ lower - turn @ upper)[..., m:]
+        turn = torch.linalg.solve_triangular(outer, k @ inner, upper=False)
+        lower = (outer.mT @ lower - turn @ upper)[..., m:]
         factor[:, at : at + m, at:] = upper
     return factor

@@ -92,8 +92,8 @@ def loss_words(config: TrainConfig, name: str) -> str:
     place = config.own_losses.get(name, {}).get("from")
     if place is None:
         return name
-    source, _, called = place.rpartition(":")
-    return f"{Path(source).name if source.endswith('.py') else source}:{called}"
+    source, _, loss = place.rpartition(":")
+    return f"{Path(source).name if source.endswith('.py') else source}:{loss}"
 
 
 def _network(config: TrainConfig, data: Mapping[str, Any]) -> list[str]:

@@ -64,7 +64,10 @@ class Reporter:
         reasons = [report.error or "" for report in reports if report.status == "error"]
         self._failed += bool(reasons)
         self._reasons |= dict.fromkeys(reasons)
-        # What went wrong with a song, once, not once for every model or for both of two songs.
+        self._complain(reports)
+
+    def _complain(self, reports: Sequence[SeparationReport]) -> None:
+        """What went wrong with a song, once, not once for every model or for both of two songs."""
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
             if sentence not in self._printed:
                 self._loud.print(f"Error: {sentence}", markup=False)

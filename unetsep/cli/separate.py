@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..files import FileOptions
+from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
 from ..library.log import STDIN, RunLog, check_log, log_path, song_line
@@ -227,32 +227,39 @@ def _separate(run: _Run) -> bool:
     if options.dry_run:
         return _preview(jobs, options, reporter)
     log = _open_log(run, len(jobs))
-    done = {}
     try:
-        with (
-            log or contextlib.nullcontext(),
-            _Bars(reporter, jobs) as bars,
-            contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
-        ):
-            for outcome in outcomes:
-                bars.end(outcome)
-                if options.output == STREAM:  # before anybody is told that it worked
-                    write_out(targets[0])
-                reporter.song(outcome.reports)
-                if log:
-                    line = outcome.line or song_line(outcome.job, outcome.reports, outcome.begun)
-                    log.write(line)
-                done[id(outcome.job)] = outcome
+        reports = _separate_jobs(run, jobs, reporter, log)
     except (KeyboardInterrupt, SystemExit):
         reporter.log(log)
         raise
-    in_order = [(job.song, done[id(job)].reports) for job in jobs]
+    in_order = [(job.song, reports[id(job)]) for job in jobs]
     wanted = {"player": options.player, "plots": options.plots}
     try:
         complete = show_separated(in_order, reporter.console, **wanted)
     finally:  # the stems are there, with or without a page
         worked = reporter.end(log)
     return worked and complete
+
+
+def _separate_jobs(
+    run: _Run, jobs: Sequence[Job], reporter: Reporter, log: RunLog | None
+) -> dict[int, list[SeparationReport]]:
+    """What became of each song, by the `id` of its job; told and logged as soon as it has ended."""
+    reports = {}
+    with (
+        log or contextlib.nullcontext(),
+        _Bars(reporter, jobs) as bars,
+        contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
+    ):
+        for outcome in outcomes:
+            bars.end(outcome)
+            if run.options.output == STREAM:  # before anybody is told that it worked
+                write_out(outcome.job.parts[0].targets[0])
+            reporter.song(outcome.reports)
+            if log:
+                log.write(outcome.line or song_line(outcome.job, outcome.reports, outcome.begun))
+            reports[id(outcome.job)] = outcome.reports
+    return reports
 
 
 def _reporter(options: SeparateOptions) -> Reporter:

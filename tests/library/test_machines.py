@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from unetsep.errors import UnetsepError
-from unetsep.library.machines import Machine, SlotNeeds, choose_device, cpus_beside_gpu
+from unetsep.library.machines import ClusterMachine, SlotNeeds, choose_device, cpus_beside_gpu
 
 
-def machines_of(*sizes: tuple[int, int]) -> list[Machine]:
-    return [Machine(cpus, gpus) for cpus, gpus in sizes]
+def machines_of(*sizes: tuple[int, int]) -> list[ClusterMachine]:
+    return [ClusterMachine(cpus, gpus) for cpus, gpus in sizes]
 
 
 @pytest.mark.parametrize(

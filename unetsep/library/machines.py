@@ -14,7 +14,7 @@ GROWING = "a cluster that grows on demand is waited for if its head has no CPUs 
 
 
 @dataclass(frozen=True)
-class Machine:
+class ClusterMachine:
     """What a cluster may give away of a machine."""
 
     cpus: int
@@ -42,14 +42,14 @@ class SlotNeeds:
         cpus = {"num_cpus": self.cpus}
         return cpus | {"num_gpus": 1} if self.device == GPU else cpus
 
-    def at_most(self, machines: Sequence[Machine]) -> SlotNeeds:
+    def at_most(self, machines: Sequence[ClusterMachine]) -> SlotNeeds:
         """No more CPUs than the largest machine has.
 
         This machine alone takes more threads than it has CPUs, as it does without Ray.
         """
         return replace(self, cpus=max(1, min(self.cpus, _most_cpus(self._suited(machines)))))
 
-    def require_machine(self, machines: Sequence[Machine]) -> None:
+    def require_machine(self, machines: Sequence[ClusterMachine]) -> None:
         """Refuse needs that no machine meets.
 
         A machine that has no CPUs may only lead a cluster whose machines come when they are asked
@@ -70,7 +70,7 @@ class SlotNeeds:
             kind = "machine of the cluster with a GPU" if on_gpu else "machine of the cluster"
             raise UnetsepError(f"no {kind} has {self.cpus} CPUs: give fewer --threads; {GROWING}")
 
-    def room(self, machines: Sequence[Machine]) -> int:
+    def room(self, machines: Sequence[ClusterMachine]) -> int:
         """How many slots fit on the machines; one at least, for which a cluster may grow."""
         on_gpu = self.device == GPU
         return max(
@@ -83,12 +83,12 @@ class SlotNeeds:
             ),
         )
 
-    def _suited(self, machines: Sequence[Machine]) -> list[Machine]:
+    def _suited(self, machines: Sequence[ClusterMachine]) -> list[ClusterMachine]:
         """Machines that have the device."""
         return [machine for machine in machines if machine.gpus or self.device != GPU]
 
 
-def choose_device(machines: Sequence[Machine], device: str) -> str:
+def choose_device(machines: Sequence[ClusterMachine], device: str) -> str:
     """The device of slots: what was asked for; for ``auto`` GPUs where there are any.
 
     Where there is no machine yet, this means the CPU. To ask for nothing until there is a choice
@@ -99,11 +99,11 @@ def choose_device(machines: Sequence[Machine], device: str) -> str:
     return GPU if any(machine.gpus for machine in machines) else "cpu"
 
 
-def cpus_beside_gpu(machines: Sequence[Machine], default: int) -> int:
+def cpus_beside_gpu(machines: Sequence[ClusterMachine], default: int) -> int:
     """CPUs for each GPU, four at most: as many as every machine has; a default without GPUs."""
     shares = [machine.cpus // machine.gpus for machine in machines if machine.gpus]
     return max(1, min(CPUS_BESIDE_GPU, *shares)) if shares else default
 
 
-def _most_cpus(machines: Sequence[Machine]) -> int:
+def _most_cpus(machines: Sequence[ClusterMachine]) -> int:
     return max((machine.cpus for machine in machines), default=0)

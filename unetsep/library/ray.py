@@ -34,7 +34,14 @@ from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
 from .claims import STALE
 from .log import now, song_line
-from .machines import CPUS_BESIDE_GPU, GPU, Machine, SlotNeeds, choose_device, cpus_beside_gpu
+from .machines import (
+    CPUS_BESIDE_GPU,
+    GPU,
+    ClusterMachine,
+    SlotNeeds,
+    choose_device,
+    cpus_beside_gpu,
+)
 from .remote import RemoteJob, Spool
 from .songs import Job, part_for, stopped_reports
 
@@ -337,10 +344,10 @@ class _RayRun:
     def _slots(self) -> int:
         return len(self._loading) + len(self._idle) + len(self.running)
 
-    def _machines(self) -> list[Machine]:
+    def _machines(self) -> list[ClusterMachine]:
         """Those of the cluster that are there now."""
         sizes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return [Machine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
+        return [ClusterMachine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
 
     def _add_slots(self) -> None:
         """As many as the machines have room for now; some may have joined, or gone.

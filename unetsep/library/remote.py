@@ -385,14 +385,20 @@ class Spool:
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
             return [self.input(url, track)]
+        return self._search_folder(store, url, stems, left_out)
+
+    def _search_folder(
+        self, store: Store, url: str, stems: Store, left_out: Callable[[Path], None]
+    ) -> list[Input]:
+        """The songs below a URL; one with an error where there are none."""
         listed = store.scheme in READ_ONLY  # as URLs, with letters encoded
         top = unquote(store.url) if listed else store.root
-        found = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
-        outputs = _outputs(store, found) if store.place_in(stems) is not None else set()
+        paths = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
+        outputs = _outputs(store, paths) if store.place_in(stems) is not None else set()
         within = stems.place_in(store)
         passed_over = f"{store.at(within)}/" if within else None
         songs = []
-        for path in found:
+        for path in paths:
             below = (unquote(path) if listed else path).removeprefix(top).removeprefix("/")
             full = path if listed else f"{url.rstrip('/')}/{below}"
             inner = below.strip("/")
@@ -409,9 +415,9 @@ class Spool:
                 songs.append(self.input(full, track_name(name)))
         if not songs:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
-            if outputs.intersection(found):
+            if outputs.intersection(paths):
                 message = STEMS_ALONE.format(store.url)
-            return [self.input(url, track, message)]
+            return [self.input(url, track_name(PurePosixPath(last_name(url))), message)]
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -192,13 +192,15 @@ def file_name(path: Path, take: int) -> str:
     return f"{'-'.join(path.with_suffix('').parts)}-{take}.flac"
 
 
-def check_names(parser: argparse.ArgumentParser, folder: Path) -> None:
-    """Refuse MIDI files whose recordings would have one name."""
+def check_names(
+    parser: argparse.ArgumentParser, folder: Path, name_of: Callable[[Path, int], str]
+) -> None:
+    """Refuse MIDI files of which the same take would have the same name."""
     seen: dict[str, Path] = {}
     for path in order(folder, random.Random(0)):
-        name = file_name(path.relative_to(folder), 0)
+        name = name_of(path.relative_to(folder), 0)
         if name in seen:
-            parser.error(f"{seen[name]} and {path} would be one recording: rename one of them")
+            parser.error(f"{seen[name]} and {path} would have one name: rename one of them")
         seen[name] = path
 
 
@@ -243,7 +245,7 @@ def main() -> None:
     need_programs(fluidsynth=bool(options.soundfont))
     options.sample_sets = sample_sets(options.sampler) if options.sampler else []
     check_given(parser, options)
-    check_names(parser, options.midi)
+    check_names(parser, options.midi, file_name)
     columns = ("file", "midi", "instruments", "seconds")
     sources = SourceList(options.output / "sources.csv", columns, options.output)
     missing = []

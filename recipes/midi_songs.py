@@ -24,6 +24,7 @@ from midi_pools import (
     RATE,
     Recording,
     check_given,
+    check_names,
     frame_power,
     need_programs,
     order,
@@ -98,16 +99,6 @@ def song_name(path: Path, number: int) -> str:
     return f"{collection}-{'_'.join([*rest, str(number)]).replace('-', '_')}"
 
 
-def check_names(parser: argparse.ArgumentParser, folder: Path) -> None:
-    """Refuse MIDI files whose songs would have one name."""
-    seen: dict[str, Path] = {}
-    for path in order(folder, random.Random(0)):
-        name = song_name(path.relative_to(folder), 0)
-        if name in seen:
-            parser.error(f"{seen[name]} and {path} would be one song: rename one of them")
-        seen[name] = path
-
-
 def main() -> None:
     """Render take after take of every song with at least two parts."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -122,7 +113,7 @@ def main() -> None:
     need_programs(fluidsynth=True)
     options.sample_sets, options.drum_kit = sample_sets(options.sampler), []
     check_given(parser, options)
-    check_names(parser, options.midi)
+    check_names(parser, options.midi, song_name)
     columns, songs = ("song", "midi", "instruments", "seconds"), options.output / "train"
     sources = SourceList(options.output / "sources.csv", columns, songs)
     for number in range(options.takes):

@@ -307,5 +307,5 @@ def test_files_whose_recordings_would_have_one_name_are_refused(pools, tmp_path,
     again.write_bytes((tmp_path / "midi" / "a" / "one.mid").read_bytes())
     with pytest.raises(SystemExit):
         pools("pools")
-    assert "would be one recording: rename one of them" in capsys.readouterr().err
+    assert "would have one name: rename one of them" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.flac"))

@@ -165,7 +165,7 @@ def test_midi_files_that_would_be_one_song_are_told_beforehand(
     shutil.copy(tmp_path / "midi" / "a" / "duo-one.mid", tmp_path / "midi" / "a" / "duo_one.mid")
     with pytest.raises(SystemExit):
         songs("songs")
-    assert "would be one song: rename one of them" in capsys.readouterr().err
+    assert "would have one name: rename one of them" in capsys.readouterr().err
     assert not (tmp_path / "songs").exists()
 
 

@@ -4,8 +4,9 @@
     python examples/stem_maker.py friday.m3u8 stems/ --model fast
 
 A .stem.mp4 holds the track and its four stems, with names and colours; the deck shows four more
-faders. Tags and covers travel along. stems/stems.m3u8 lists the files in the crate's order. What is
-there is left alone, so the same command goes on where it was stopped. Needs ffmpeg.
+faders. Tags and covers travel along. stems/stems.m3u8 lists the files in the crate's order: give
+each crate a folder of its own. What is there is left alone, so the same command goes on where it
+was stopped. Needs ffmpeg.
 """
 
 from __future__ import annotations

@@ -264,9 +264,11 @@ def main() -> None:
     manifest = read_manifest(MANIFEST)
     if options.report is not None:
         report = json.loads(options.report.read_text(encoding="utf-8"))
-        if not report["data"].startswith("50 test tracks of ") or report["metrics"] != "sdr":
-            # `unetsep eval --subset valid` writes a report of the same name.
+        # `unetsep eval --subset valid` writes a report of the same name.
+        if not report["data"].startswith("50 test tracks of "):
             parser.error(f"{options.report} is of {report['data']}: the pages say 50 test songs")
+        if report["metrics"] != "sdr":
+            parser.error(f"{options.report} has {report['metrics']}: eval with --metrics sdr")
         for entry in manifest.checkpoints.values():
             manifest = manifest.including(scored(entry, report))
         write_manifest(MANIFEST, manifest)

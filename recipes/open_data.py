@@ -94,6 +94,9 @@ def main() -> None:
     for name in ("musdb_root", "songs", "pools", "data"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
+    for given in (options.songs, options.pools):
+        if given.resolve().is_relative_to(options.data.resolve()):
+            parser.error(f"{given} lies in {options.data}, whose links are made anew")
     try:
         validation = validation_songs(options.musdb_root)
         recordings = list(sources(options.songs, options.pools))

@@ -238,8 +238,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        if isinstance(error, OSError) and error.errno in FULL and not error.filename:
-            error.filename = str(path)  # which disk it is nobody else says
+        if isinstance(error, OSError):
+            full = error.errno in FULL and not error.filename
+            if full or error.filename == str(partial):  # a name that nobody knows
+                error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -66,12 +66,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["default"], help="names or paths")
     parser.add_argument("--clips", type=int, default=96, help="of each kind")
     options = parser.parse_args()
-    data = find_data({"musdb": [options.musdb_root]}, options.cache)
-    train, valid = load_data(data)
     networks = [load_network(model) for model in options.models]
     for model, network in zip(options.models, networks, strict=True):
         if network.config.stems != STEMS:  # a mask would be taken for that of every stem
             parser.error(f"{model} has the stems {', '.join(network.config.stems)}")
+    data = find_data({"musdb": [options.musdb_root]}, options.cache)
+    train, valid = load_data(data)
     columns = [
         mean_sdr(networks, clips(recordings, one_song=one_song), options.clips)
         for one_song in (False, True)

@@ -121,11 +121,14 @@ def test_a_report_of_other_songs_changes_no_scores(
 ) -> None:
     cards = importlib.import_module("cards")
     before = cards.MANIFEST.read_bytes()
-    for data, metrics in (("14 valid tracks of musdb", "sdr"), ("50 test tracks of x", "bsseval")):
+    for data, metrics, told in (
+        ("14 valid tracks of musdb", "sdr", "14 valid tracks of musdb: the pages say 50 test"),
+        ("50 test tracks of x", "bsseval", "has bsseval: eval with --metrics sdr"),
+    ):
         report = {"data": data, "metrics": metrics, "definition": "", "methods": []}
         (tmp_path / "report.json").write_text(json.dumps(report))
         monkeypatch.setattr(sys, "argv", ["cards.py", str(tmp_path / "report.json")])
         with pytest.raises(SystemExit):
             cards.main()
-        assert data in capsys.readouterr().err
+        assert told in capsys.readouterr().err
     assert cards.MANIFEST.read_bytes() == before

@@ -168,9 +168,12 @@ def test_a_pipe_or_device_is_no_file_to_replace(
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is a device or a pipe, name a file"):
-        export_onnx("fast", tmp_path / "pipe")
-    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")  # as /dev/stdout is one
+    for name in ("pipe", "link"):
+        with pytest.raises(ValueError, match="it is a device or a pipe, name a file"):
+            export_onnx("fast", tmp_path / name)
+        assert (tmp_path / name).is_fifo()
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_the_command_replaces_a_file_only_if_it_is_told_to(

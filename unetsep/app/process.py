@@ -92,7 +92,8 @@ class WorkerProcess:
             await self.kill()
             raise WorkerError(
                 "the program that separates ended before it was ready, with status "
-                f"{self._process.returncode}: what the app has printed says why"
+                f"{self._process.returncode}: what the app has printed says why, "
+                "or else the memory was too small"
             ) from error
         except BaseException:
             await self.kill()

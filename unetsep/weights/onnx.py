@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..network.low_band import fine_bins
-from ..storage import is_special, write_atomically
+from ..storage import write_atomically
 from .model import Model
 
 OPSET = 18
@@ -75,7 +75,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
     if target.is_dir():
         raise ValueError(f"{target} cannot be written: it is a folder, name a file")
-    if is_special(target):
+    if target.exists() and not target.is_file():  # also by a link, such as /dev/stdout
         raise ValueError(f"{target} cannot be written: it is a device or a pipe, name a file")
     import onnx
 

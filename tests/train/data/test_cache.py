@@ -150,6 +150,11 @@ def test_links_to_folders_of_pools_are_followed_but_not_in_circles(
     (tmp_path / "pools" / "bass" / "own" / "again").symlink_to(tmp_path / "pools" / "bass")
     found = Pools().find(tmp_path / "pools", STEMS)
     assert [each.name for each in found] == ["drums/take", "bass/own/take", "bass/set/deep/take"]
+    for place in ("one", "two"):  # the same folder by two links: the first one names it
+        write(tmp_path / "pools" / "other" / place / "take", 4 + len(place))
+        (tmp_path / "pools" / "other" / place / "link").symlink_to(tmp_path / "real")
+    names = [each.name for each in Pools().find(tmp_path / "pools", ("other",))]
+    assert names == ["other/one/link/deep/take", "other/one/take", "other/two/take"]
     (tmp_path / "pools" / "bass" / "more").symlink_to(tmp_path / "test")
     data = find_data({"pools": [tmp_path / "pools"]}, tmp_path / "cache")
     with pytest.raises(AudioError, match="of a test set"):
@@ -181,10 +186,20 @@ def test_a_folder_that_cannot_be_read_is_passed_over_with_a_word(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    assert [each.name for each in Pools().find(tmp_path, STEMS)] == ["bass/take"]
-    (message,) = caplog.messages
-    assert message.endswith("lost+found is passed over: Permission denied")
+    def refuse_inside(path: Path) -> bool:  # a folder that may be listed, and not entered
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_dir(path)
+
+    (tmp_path / "bass" / "lost+found" / "inner").mkdir()
+    is_dir = Path.is_dir
+    for name, refusal in (("iterdir", refuse), ("is_dir", refuse_inside)):
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refusal)
+            assert [each.name for each in Pools().find(tmp_path, STEMS)] == ["bass/take"]
+        (message,) = caplog.messages
+        assert message.endswith("lost+found is passed over: Permission denied")
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -423,6 +438,16 @@ def test_stems_above_full_scale_are_lowered_alike_and_not_clipped(tmp_path: Path
     drums, bass = loaded.stem("drums").astype(float), loaded.stem("bass").astype(float)
     assert np.abs(bass).max() >= 32_766
     np.testing.assert_allclose(bass, drums * 3.2, atol=3)
+
+
+def test_what_is_odd_about_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "bass").mkdir()
+    path = tmp_path / "bass" / "take.ogg"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((60_000, 2)), 44_100)
+    path.write_bytes(path.read_bytes()[:-20])
+    cache.load(Pools().find(tmp_path, STEMS), tmp_path / "cache")
+    (message,) = caplog.messages
+    assert "take.ogg has no end mark" in message
 
 
 def test_a_stem_of_many_channels_is_refused_by_name(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_signs_are_tested_exactly() -> None:
     assert sign_test([1.0] * 6) == 2 / 2**6
     assert sign_test([1.0] * 7 + [-1.0, 0.0]) == 2 * 9 / 2**8
     assert sign_test([-1.0] * 7 + [1.0]) == sign_test([1.0] * 7 + [-1.0])
+    assert sign_test([1.0, -1.0] * 600) == 1.0
     assert sign_test([1.0, -1.0]) == sign_test([]) == sign_test([0.0]) == 1.0
 
 

@@ -139,18 +139,18 @@ def walk(folder: Path, *, links: bool) -> Iterator[Path]:
     root, seen, files = folder.resolve(), set[Path](), list[Path]()
     real, linked = [folder], list[Path]()
     while real or linked:  # what is there by itself comes first, by its own name
-        place = real.pop() if real else linked.pop(0)
+        place = real.pop(0) if real else linked.pop(0)
         target = place.resolve()
         if target in seen or (root != target and root.is_relative_to(target)):
             continue
         seen.add(target)
         try:
-            inside = sorted(place.iterdir())
+            inside = [(path, path.is_dir()) for path in sorted(place.iterdir())]
         except OSError as error:
             logger.warning("%s is passed over: %s", place, error.strerror)
             continue
-        for path in inside:
-            if not path.is_dir():
+        for path, is_folder in inside:
+            if not is_folder:
                 files.append(path)
             elif not path.is_symlink():
                 real.append(path)

@@ -187,7 +187,8 @@ class FolderMethod:
         """Names, sizes and times of the track's stems."""
         stats = [(path, path.stat()) for path in self.find(track).values()]
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
-        return {"kind": self.kind, "files": files, "whole": True}  # see `estimate`
+        # Whole, as scores of estimates that end early are not reused.
+        return {"kind": self.kind, "files": files, "whole": True}
 
     def gives(self, track: Track) -> tuple[str, ...]:
         """The estimates that are there.

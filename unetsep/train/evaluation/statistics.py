@@ -87,7 +87,8 @@ def sign_test(gains: Sequence[float]) -> float:
     more, less = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
     count = more + less
     tail = sum(math.comb(count, number) for number in range(min(more, less) + 1))
-    return min(1.0, 2.0 * tail * 0.5**count)
+    chance: float = 2 * tail / 2**count  # of whole numbers, which may be too large for floats
+    return min(1.0, chance)
 
 
 def mean_of_medians(scores: Array) -> Interval:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..files import SeparationReport
 from ..library.log import RunLog, report_line
 from ..library.songs import EXIST
+from .listen import common_folder
 from .progress import duration
 from .terminal import Lines, Messages
 
@@ -136,6 +137,4 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
 def _place(stems: Iterable[Path]) -> Path:
     """The innermost folder that holds all stems; the file, if there is but one."""
     first, *others = dict.fromkeys(stems)
-    if not others:
-        return first
-    return next(f for f in first.parents if all(path.is_relative_to(f) for path in others))
+    return common_folder([first, *others]) if others else first

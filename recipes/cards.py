@@ -256,6 +256,15 @@ def pages(manifest: Manifest) -> dict[Path, str]:
     }
 
 
+def refuse_other_songs(parser: argparse.ArgumentParser, path: Path, data: str) -> None:
+    """End with an error unless a report is of what the pages say its scores are of.
+
+    ``unetsep eval --subset valid`` writes a report of the same name.
+    """
+    if not data.startswith("50 test tracks of "):
+        parser.error(f"{path} is of {data}: the pages say 50 test songs")
+
+
 def main() -> None:
     """Update manifest and pages."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -264,9 +273,7 @@ def main() -> None:
     manifest = read_manifest(MANIFEST)
     if options.report is not None:
         report = json.loads(options.report.read_text(encoding="utf-8"))
-        # `unetsep eval --subset valid` writes a report of the same name.
-        if not report["data"].startswith("50 test tracks of "):
-            parser.error(f"{options.report} is of {report['data']}: the pages say 50 test songs")
+        refuse_other_songs(parser, options.report, report["data"])
         if report["metrics"] != "sdr":
             parser.error(f"{options.report} has {report['metrics']}: eval with --metrics sdr")
         for entry in manifest.checkpoints.values():

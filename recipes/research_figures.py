@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cards import between
+from cards import between, refuse_other_songs
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -241,8 +241,7 @@ def main() -> None:
         there = {method["name"] for method in report["methods"]}
         if missing := [name for name in (*LOSSES, *BESIDE) if name not in there]:
             parser.error(f"{options.report} lacks {', '.join(missing)}")
-        if not report["data"].startswith("50 test tracks of "):
-            parser.error(f"{options.report} is of {report['data']}: the page says 50 test songs")
+        refuse_other_songs(parser, options.report, report["data"])
         if missing := [name for name in HEADS if name not in ("SDR", *report["measures"])]:
             parser.error(f"{options.report} lacks {', '.join(missing)}: eval with --measures all")
         measured = measures_of(report)

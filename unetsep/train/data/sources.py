@@ -124,7 +124,7 @@ def is_shadow(path: Path) -> bool:
     return path.name.startswith("._")
 
 
-def walk(folder: Path, *, links: bool) -> Iterator[Path]:
+def walk(folder: Path, *, links: bool) -> list[Path]:
     """All files below a folder, in order.
 
     Parameters
@@ -135,7 +135,7 @@ def walk(folder: Path, *, links: bool) -> Iterator[Path]:
         Whether to follow links to folders: to none twice, and to none that the folder is in.
     """
     if not folder.is_dir():
-        return iter(())
+        return []
     root, seen, files = folder.resolve(), set[Path](), list[Path]()
     real, linked = [folder], list[Path]()
     while real or linked:  # what is there by itself comes first, by its own name
@@ -156,7 +156,7 @@ def walk(folder: Path, *, links: bool) -> Iterator[Path]:
                 real.append(path)
             elif links:
                 linked.append(path)
-    return iter(sorted(files))
+    return sorted(files)
 
 
 def audio_files(folder: Path, *, links: bool = False) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,7 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
             ]
             pairs = [pair for pair in pairs if all(map(math.isfinite, pair))]
             if pairs:
-                found = _difference(stem, pairs, lower=lower)
-                differences.append(replace(found, sources=sources, subset=subset))
+                differences.append(_difference(stem, pairs, sources, subset, lower=lower))
     if not differences:
         option = f"--measures {metric}" if metric in MEASURES else "--metrics bsseval"
         raise UnetsepError(f"{a} and {b} share no {metric} scores: score both with {option}")
@@ -170,11 +169,19 @@ def _subset(track: str) -> str:
     return track.partition("/")[0]
 
 
-def _difference(stem: str, pairs: list[tuple[float, float]], *, lower: bool) -> Difference:
+def _difference(
+    stem: str,
+    pairs: list[tuple[float, float]],
+    sources: tuple[str, ...],
+    subset: str,
+    *,
+    lower: bool,
+) -> Difference:
     gains = [b - a for a, b in pairs]
     a, b = (track_median(column).value for column in zip(*pairs, strict=True))
     better = sum((gain < 0) if lower else (gain > 0) for gain in gains)
-    return Difference(stem, track_median(gains), a, b, better, lower, chance=sign_test(gains))
+    gain, chance = track_median(gains), sign_test(gains)
+    return Difference(stem, gain, a, b, better, lower, sources, subset, chance)
 
 
 def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:

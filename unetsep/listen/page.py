@@ -77,7 +77,8 @@ def write_page(
         text, before = render(folder, songs, keys), _keys_of(page)
         write_atomically(page, text.encode("utf-8", "replace"))
         # What another command, whose page had other songs, took for old before this page said so.
-        _write_missing(songs, keys, folder / DATA, progress)
+        for song, key in zip(songs, keys, strict=True):
+            _write_missing(song, key, folder / DATA, progress)
         _remove_others(folder / DATA, _keys_of(page) | set(keys), before)
     except OSError as error:
         raise UnetsepError(f"writing to {folder} failed: {error.strerror or error}") from error
@@ -112,7 +113,7 @@ def _write_readable(
     written = []
     for song in songs:
         try:
-            _write_missing([song], [_key(song)], data, progress)
+            _write_missing(song, _key(song), data, progress)
             written.append(song)
         except AudioError as error:  # noqa: PERF203 (a song takes longer)
             if failed is None or (not written and song is songs[-1]):
@@ -121,16 +122,10 @@ def _write_readable(
     return written
 
 
-def _write_missing(
-    songs: Sequence[Song], keys: Sequence[str], data: Path, progress: PageProgress | None
-) -> None:
-    """Write the songs' folders that are not there; their names change with the stems."""
-    for song, key in zip(songs, keys, strict=True):
-        if not _is_complete(data / key):
-            _write_data(song, key, data, progress)
-
-
-def _write_data(song: Song, key: str, data: Path, progress: PageProgress | None) -> None:
+def _write_missing(song: Song, key: str, data: Path, progress: PageProgress | None) -> None:
+    """Write a song's folder if it is not there; its name changes with the stems."""
+    if _is_complete(data / key):
+        return
     partial = _partial(data / key)
     partial.mkdir(parents=True)
     try:

@@ -17,7 +17,7 @@ from tests.train.synthetic import MODEL, RATE, songs, tiny, write
 from unetsep.api import separate_to_files
 from unetsep.audio.formats import CONTAINERS, Container, by_libsndfile
 from unetsep.config import STEMS, ModelConfig
-from unetsep.network.presets import NETWORKS, build_model
+from unetsep.network.presets import NETWORKS, preset_config
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.train.data.datasets import DATASETS
@@ -44,7 +44,7 @@ def test_a_loss_is_a_function_and_a_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_network_is_a_config_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "narrow", ModelConfig(filters=(8,) * 6))
-    network = UNet(build_model("narrow", ("vocals", "drums")))
+    network = UNet(preset_config("narrow", ("vocals", "drums")))
     masks = network(torch.rand(1, 2, network.config.bins, 64))
     assert masks.shape == (1, 2, 2, network.config.bins, 64)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unetsep.network.build import build
-from unetsep.network.presets import NETWORKS, build_model, spleeter_config
+from unetsep.network.presets import NETWORKS, preset_config, spleeter_config
 
 COUNTS = {
     "small": 1_973_480,
@@ -31,18 +31,18 @@ def test_networks_have_their_counts_and_shapes(name: str) -> None:
 
 
 def test_targets_choose_the_mask() -> None:
-    assert build_model("small") == build_model("small", ["other", "bass", "drums", "vocals"])
-    assert build_model("wide", ["vocals"]).mask == "sigmoid"
+    assert preset_config("small") == preset_config("small", ["other", "bass", "drums", "vocals"])
+    assert preset_config("wide", ["vocals"]).mask == "sigmoid"
     with torch.device("meta"):
-        network = build(build_model("wide", ["vocals"]))
+        network = build(preset_config("wide", ["vocals"]))
     assert network(torch.zeros(1, 2, 1024, 64, device="meta")).shape == (1, 1, 2, 1024, 64)
     with pytest.raises(ValueError, match="no network 'huge': expected small, mixing, large"):
-        build_model("huge")
+        preset_config("huge")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_some_targets_do_not_share_out_the_whole_mixture_between_them(name: str) -> None:
-    model = build_model(name, ["vocals", "bass"])
+    model = preset_config(name, ["vocals", "bass"])
     assert model.stems == ("vocals", "bass")
     assert model.ratio_exponent == 0
     if name.startswith("spleeter"):

@@ -23,7 +23,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
 from ..network.guided import state_channels
-from ..network.presets import DEFAULT, build_model
+from ..network.presets import DEFAULT, preset_config
 from ..storage import write_atomically
 from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
@@ -112,7 +112,7 @@ class TrainOptions:
     data, machine
         On what recordings, and on what machine.
     network, targets
-        See `unetsep.network.presets.build_model`.
+        See `unetsep.network.presets.preset_config`.
     guide_levels
         How many levels of the encoder see the states of the guide, from the first on.
     low_band
@@ -368,7 +368,7 @@ def _model(
         begun = load_network(init_from).config
         if not (network or targets):
             return begun
-    return build_model(network or DEFAULT, targets, stems=stems)
+    return preset_config(network or DEFAULT, targets, stems=stems)
 
 
 def _saved(run: Path) -> tuple[TrainConfig, Data]:

@@ -1,4 +1,4 @@
-"""Networks to choose by name; `unetsep.network.build` makes them."""
+"""Configs of networks, to choose by name; `unetsep.network.build` makes the networks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ NETWORKS: dict[str, ModelConfig] = {
 }
 
 
-def build_model(
+def preset_config(
     network: str, targets: Sequence[str] | None = None, *, stems: Sequence[str] = STEMS
 ) -> ModelConfig:
     """The model config of a named network.

@@ -13,7 +13,7 @@ from unetsep.cli.options import train
 from unetsep.cli.train import _model
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
-from unetsep.network.presets import NETWORKS, build_model
+from unetsep.network.presets import NETWORKS, preset_config
 from unetsep.train.config import TrainConfig
 from unetsep.train.release.command import train_command
 from unetsep.weights.checkpoint import serialize
@@ -81,7 +81,7 @@ def test_every_setting_that_has_an_option_is_in_the_command() -> None:
     assert set(CHANGED) == settings & {parameter.name for parameter in train.params}
     for name, value in CHANGED.items():
         stems = value if name == "stems" else STEMS
-        config = TrainConfig(**{name: value}, model=build_model("mixing", None, stems=stems))
+        config = TrainConfig(**{name: value}, model=preset_config("mixing", None, stems=stems))
         shown = ",".join(f"{k}={v:g}" for k, v in value.items()) if isinstance(value, dict) else ""
         assert parsed(config)[name] == (shown or value), name
 
@@ -115,11 +115,11 @@ def test_names_with_spaces_are_quoted() -> None:
 @pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
 def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:
-    config = TrainConfig(model=build_model(network, targets), extra_share={"bass": 0.5})
+    config = TrainConfig(model=preset_config(network, targets), extra_share={"bass": 0.5})
     found = parsed(config)
     named = str(found["network"] or "mixing")
     chosen = found["targets"]
-    assert build_model(named, chosen) == config.model
+    assert preset_config(named, chosen) == config.model
     assert found["extra_share"] == "bass=0.5"
 
 
@@ -156,7 +156,7 @@ CUSTOM = ModelConfig(n_fft=512, hop_length=128, bins=64, filters=(4, 6), segment
         (NETWORKS["mixing"], NETWORKS["small"]),  # layers were added
         (NETWORKS["small"], NETWORKS["small"]),
         (NETWORKS["mixing"], NETWORKS["mixing"]),
-        (build_model("mixing", ["vocals"]), build_model("mixing", ["vocals"])),
+        (preset_config("mixing", ["vocals"]), preset_config("mixing", ["vocals"])),
         (CUSTOM, CUSTOM),
     ],
 )
@@ -172,7 +172,7 @@ def test_the_command_trains_the_same_network_from_a_checkpoint(
 
 
 def test_a_branch_that_came_with_the_checkpoint_is_not_named_away() -> None:
-    model = build_model("mixing").guided("a" * 64)
+    model = preset_config("mixing").guided("a" * 64)
     model = dataclasses.replace(model, low_bins=128)
     begin = {"init_from": "guided.safetensors", "guide": "vocals.safetensors"}
     assert "--network" not in train_command(TrainConfig(model=model), DATA | begin)
@@ -182,7 +182,7 @@ def test_a_branch_that_came_with_the_checkpoint_is_not_named_away() -> None:
 
 
 def test_a_network_with_a_guide_is_called_by_the_name_it_has_without() -> None:
-    model = dataclasses.replace(build_model("small", None), networks="guided", guide="a" * 64)
+    model = dataclasses.replace(preset_config("small", None), networks="guided", guide="a" * 64)
     named = train_command(TrainConfig(model=model), DATA | {"guide": "vocals.safetensors"})
     assert "--network small --guide vocals.safetensors" in named
     assert "--guide-levels" not in named

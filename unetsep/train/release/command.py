@@ -9,7 +9,7 @@ from typing import Any
 
 from ...config import STEMS
 from ...network.guided import plain
-from ...network.presets import DEFAULT, NETWORKS, build_model
+from ...network.presets import DEFAULT, NETWORKS, preset_config
 from ..config import TrainConfig
 from ..data.datasets import DATASETS
 from ..data.run_data import HELD_OUT
@@ -106,7 +106,7 @@ def _network(config: TrainConfig, data: Mapping[str, Any]) -> list[str]:
         model = plain(model)
     stems = model.stems
     for name in NETWORKS:
-        if build_model(name, stems, stems=config.stems).as_trained == model.as_trained:
+        if preset_config(name, stems, stems=config.stems).as_trained == model.as_trained:
             # Without the option a run takes the network of the checkpoint that it begins with.
             network = [] if name == DEFAULT and not begun else ["--network", name]
             alone = len(stems) < len(config.stems)

@@ -12,8 +12,9 @@ import unetsep.audio.writers
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat, open_writer
+from unetsep.audio.ogg import set_serial
 from unetsep.audio.reader import AudioReader
-from unetsep.audio.writers import quantize, set_ogg_serial
+from unetsep.audio.writers import quantize
 from unetsep.errors import AudioError
 
 INFO = AudioInfo(RATE, 2, None, "24")
@@ -108,7 +109,7 @@ def test_an_ogg_file_with_another_serial_number_is_a_valid_stream(tmp_path, need
     soundfile.write(tmp_path / "a.ogg", audio, RATE, format="OGG", subtype="VORBIS")
     before = soundfile.read(tmp_path / "a.ogg")[0]
     serial = (tmp_path / "a.ogg").read_bytes()[14:18]
-    set_ogg_serial(tmp_path / "a.ogg", 0x1234_5678)
+    set_serial(tmp_path / "a.ogg", 0x1234_5678)
     content = (tmp_path / "a.ogg").read_bytes()
     assert content.count(b"\x78\x56\x34\x12") >= content.count(b"OggS") >= 3
     assert content[14:18] != serial

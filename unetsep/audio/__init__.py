@@ -11,7 +11,7 @@ chunks       the chunks of wav, w64, aiff and caf files, and where these end
 lengths      how long a file is, by its own bytes
 streams      where streams begin in a file that holds several
 sections     a part of a file as a file in itself
-ogg          pages of Ogg files, whether the last is there, the head of an Opus stream
+ogg          pages of Ogg files, their serial numbers, whether the last is there, Opus's head
 mp3          frames of mp3 files, their count, and tags around them
 flac         what the header of a FLAC stream says, and what its last frame says
 times        seconds from 90, 1:30 or 1:02:03

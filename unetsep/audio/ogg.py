@@ -39,6 +39,25 @@ def with_checksum(page: bytes) -> bytes:
     return page[:22] + struct.pack("<I", int(f"{raw:032b}"[::-1], 2)) + page[26:]
 
 
+def set_serial(path: Path, serial: int) -> None:
+    """Give an Ogg stream a fixed serial number instead of the random one of libsndfile.
+
+    The number stands in every page, and so does a checksum of the page.
+    """
+    with path.open("r+b") as file:
+        while True:
+            begin = file.tell()
+            head = file.read(PAGE_HEAD)
+            if len(head) < PAGE_HEAD or head[:4] != b"OggS":
+                return
+            lengths = file.read(head[26])
+            body = lengths + file.read(sum(lengths))
+            head = head[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + head[18:]
+            file.seek(begin)
+            file.write(with_checksum(head + body)[: len(head)])
+            file.seek(len(body), os.SEEK_CUR)
+
+
 def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
     """How much an Opus stream asks decoders to skip, and its first page asking for nothing.
 

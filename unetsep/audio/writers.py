@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import struct
 import zlib
 from dataclasses import replace
@@ -26,7 +25,7 @@ from .channels import is_ordinary, mask_comment, write_order
 from .decoder import AudioInfo, Block
 from .libsndfile import native_name, no_decoder_chatter
 from .mp3 import MP3_FORMATS
-from .ogg import with_checksum
+from .ogg import set_serial
 from .tags import write_channel_mask
 
 Integers = npt.NDArray[np.integer]
@@ -219,7 +218,7 @@ class LibsndfileWriter:
             return
         self._file.close()
         if self._format == "OGG":
-            set_ogg_serial(self._path, zlib.crc32(b"unetsep"))
+            set_serial(self._path, zlib.crc32(b"unetsep"))
         if self._mask:
             write_channel_mask(self._path, self._format.lower(), self._mask)
         self._verify()
@@ -325,25 +324,6 @@ def vorbis_bitrates(sample_rate: int, channels: int) -> dict[float, int]:
             f"ogg has no bit rates for {channels} channels at {sample_rate} Hz: leave --bitrate out"
         )
     return rates
-
-
-def set_ogg_serial(path: Path, serial: int) -> None:
-    """Give an Ogg stream a fixed serial number instead of the random one of libsndfile.
-
-    The number stands in every page, and so does a checksum of the page.
-    """
-    with path.open("r+b") as file:
-        while True:
-            begin = file.tell()
-            head = file.read(27)
-            if len(head) < 27 or head[:4] != b"OggS":
-                return
-            lengths = file.read(head[26])
-            body = lengths + file.read(sum(lengths))
-            head = head[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + head[18:]
-            file.seek(begin)
-            file.write(with_checksum(head + body)[: len(head)])
-            file.seek(len(body), os.SEEK_CUR)
 
 
 def interleaved(block: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..data.moisesdb import MoisesDb
 from ..data.musdb import STEMS
 from ..data.song_folders import read_description, stem_files
 from ..data.sources import AUDIO_SUFFIXES, Source, audio_files
-from .stem_sets import ACCOMPANIMENT, rest_of
+from .stem_sets import ACCOMPANIMENT, ordered, rest_of
 from .tracks import Track, keep
 
 MIXTURE = "mixture"
@@ -230,10 +230,3 @@ def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Tra
     if len(known) < 2:
         raise AudioError(f"{source.name} in {path} has {len(known)} stems: expected two or more")
     return Track(source.name, subset, path, known, tuple(source.parts), rest)
-
-
-def ordered(stems: Iterable[str]) -> tuple[str, ...]:
-    """The usual stems in their order, then others by name."""
-    names = set(stems)
-    usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in names]
-    return (*usual, *sorted(names - set(usual)))

@@ -18,11 +18,10 @@ from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median
 from .measures import MEASURES
-from .own_songs import ordered
 from .published import PUBLISHED, Published
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
-from .stem_sets import Sources
+from .stem_sets import Sources, ordered
 
 LEAKAGE = (
     "energy of the estimate over that of the mixture in dB, the lower the better: median over "

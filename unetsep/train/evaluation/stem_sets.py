@@ -13,10 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ...dsp.arrays import Signal
+from ..data.musdb import STEMS
 from .tracks import TrackAudio
 
 ACCOMPANIMENT = "accompaniment"
 Sources = tuple[str, ...]
+
+
+def ordered(stems: Iterable[str]) -> tuple[str, ...]:
+    """The usual stems in their order, then others by name."""
+    names = set(stems)
+    usual = [stem for stem in (*STEMS, ACCOMPANIMENT) if stem in names]
+    return (*usual, *sorted(names - set(usual)))
 
 
 def rest_of(stem: str) -> str:

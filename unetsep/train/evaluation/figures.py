@@ -50,19 +50,13 @@ def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     return paths
 
 
-def box_plot(report: EvaluationReport, stem: str = "") -> Figure:
-    """SDR of one stem over tracks, one box per method; baselines in grey.
+def box_plot(report: EvaluationReport) -> Figure:
+    """SDR of a set's first stem over tracks, one box per method; baselines in grey.
 
-    Boxes span the quartiles, whiskers the data within 1.5 times that range.
-
-    Parameters
-    ----------
-    report
-        Measured rows, of one set.
-    stem
-        By default the first of the set: Tang's Figure 2 shows vocals.
+    Boxes span the quartiles, whiskers the data within 1.5 times that range. The first stem is
+    ``vocals`` where there are some: Tang's Figure 2 shows these.
     """
-    stem = stem or _stems(report)[0]
+    stem = _stems(report)[0]
     rows = [row for row in report.rows if _finite(row, stem)]
     figure = _figure(2 + 0.8 * max(len(rows), 3), 4.5)
     axes = figure.subplots()

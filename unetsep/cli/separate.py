@@ -290,7 +290,10 @@ class _Bars(Bars):
 
     def __init__(self, reporter: Reporter, jobs: Sequence[Job]) -> None:
         super().__init__(reporter.console, jobs)
-        self.failed = reporter.traceback  # type: ignore[method-assign]
+        self._reporter = reporter
+
+    def failed(self, error: Exception) -> None:
+        self._reporter.traceback(error)
 
 
 def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None:

@@ -104,9 +104,14 @@ def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
     return magnitudes(spectrum[..., : config.bins, :]), *fine_inputs(spectrum, config)
 
 
-def fine_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
-    """What `network_inputs` gives beside the magnitudes, which several networks may share."""
-    return (fine_magnitudes(spectrum, config),) if config.low_bins else ()
+def fine_inputs(
+    spectrum: Tensor, config: ModelConfig, add: Callable[[Tensor, int], Tensor] = overlap_add
+) -> tuple[Tensor, ...]:
+    """What `network_inputs` gives beside the magnitudes, which several networks may share.
+
+    Parameters are those of `fine_magnitudes`.
+    """
+    return (fine_magnitudes(spectrum, config, add),) if config.low_bins else ()
 
 
 class LowBand(nn.Module):

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..config import ModelConfig
 from ..dsp.spectrogram import extension_weights, overlap_add_with_gradients
 from ..network.guided import Guided, guided_logits, scaled_for_guide
-from ..network.low_band import fine_magnitudes
+from ..network.low_band import fine_inputs
 from ..network.masks import MaskNetwork, ratio_masks
 from ..network.unet import UNet, rms_level, safe_sqrt
 from .load import load_network
@@ -239,15 +239,10 @@ class Model(nn.Module):
         return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
 
     def _logits(self, spectrum: Tensor) -> Tensor:
-        config = self.config
-        more = (
-            [fine_magnitudes(spectrum, config, overlap_add_with_gradients)]
-            if config.low_bins
-            else []
-        )
-        return self._logits_of(_magnitudes(spectrum[:, :, : config.bins]), *more)
+        fine = fine_inputs(spectrum, self.config, overlap_add_with_gradients)
+        return self._logits_of(_magnitudes(spectrum[:, :, : self.config.bins]), *fine)
 
-    def _logits_of(self, magnitude: Tensor, *more: Tensor) -> Tensor:
+    def _logits_of(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """`MaskNetwork.logits`, with gradients through the guide, too."""
         if self.guide is None:
             return self.network.logits(magnitude)
@@ -256,7 +251,7 @@ class Model(nn.Module):
         states: list[Tensor] = []
         wanted = states if network.laterals else None
         guide = self.guide.output(self.guide.normalised(scaled), states=wanted)
-        own = network.own_logits(magnitude, *more, guide=guide, states=states)
+        own = network.own_logits(magnitude, *fine, guide=guide, states=states)
         return guided_logits(own, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:

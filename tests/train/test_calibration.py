@@ -17,13 +17,13 @@ from unetsep.train.module import SeparationModule
 def test_losses_start_with_equal_gradient_norms() -> None:
     from unetsep.train.data.clip_plans import ClipPlanner
     from unetsep.train.data.clips import ClipDataset
-    from unetsep.train.losses.spectra import blockwise_loss
+    from unetsep.train.losses.spectra import blockwise_loss, spectra
 
     config = tiny(losses=tuple(losses.LOSSES))
     module = SeparationModule(config)
     clips = ClipDataset(ClipPlanner(songs()[0], config))
     module.calibrate(clips, count=8)
-    batch = module._spectra(torch.stack([clips[10**12 + i] for i in range(4)]))
+    batch = spectra(torch.stack([clips[10**12 + i] for i in range(4)]), config.model)
     for (name, loss), scale in zip(module.losses().items(), module.scales, strict=True):
         network = module.network(name)
         value = blockwise_loss(network.logits(batch.mixture), network, batch, loss) * scale

@@ -32,7 +32,7 @@ from .data.recording import Recording
 from .graph import RecordedStep
 from .losses.functions import Loss, build_loss
 from .losses.guidance import Guidance
-from .losses.spectra import Batch, spectra, training_loss
+from .losses.spectra import spectra, training_loss
 from .muon import Muon
 from .schedule import Clock, Schedule
 from .validation import Separators, combine
@@ -137,9 +137,6 @@ class SeparationModule(lightning.LightningModule):
             config = self.config
             self.scales[index] = loss_scale(copied, loss, batches, config.own_share, config.part)
 
-    def _spectra(self, clips: Tensor) -> Batch:
-        return spectra(clips, self.config.model, self.config.targets)
-
     def _mode(self, network: nn.Module) -> None:
         if self.config.part == "low":
             network.eval()
@@ -206,7 +203,7 @@ class SeparationModule(lightning.LightningModule):
             ``(batch, stems, 2, samples)``.
         """
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            sound = self._spectra(clips)
+            sound = spectra(clips, self.config.model, self.config.targets)
             # One guide is like the other, whatever the network.
             any_network = self.network(self.config.losses[0])
             seen = sound.seen(self.config.model)

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from ...errors import AudioError
 from ...storage import HeldError, file_sha256, held, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
-from .sources import Source, named
+from .sources import Source, listed_name
 
 # Raise this when the same files are decoded otherwise.
 CACHE_VERSION = 3
@@ -176,7 +176,7 @@ def distinct(
         Each that does not, and the one that stays instead.
     """
     contents = [frozenset(content) for content in _contents(sources, Path(cache))]
-    names = [named(source) for source in sources]
+    names = [listed_name(source) for source in sources]
     order = sorted(
         range(len(sources)),
         key=lambda i: (

@@ -19,7 +19,7 @@ from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
 from .recording import SAMPLE_RATE, Recording, hold_out
-from .sources import named, refuse_test
+from .sources import listed_name, refuse_test
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def load_recordings(
         refuse_test(path)  # in order, so that the same one is named each time
     sources, twice = cache.distinct(sources, data.cache, songs)
     if twice:
-        listed = [f"{named(one)} is in {named(other)}" for one, other in twice]
+        listed = [f"{listed_name(one)} is in {listed_name(other)}" for one, other in twice]
         more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
         logger.warning(
             "recordings that come twice are taken once: %s%s", ", ".join(listed[:3]), more
@@ -293,7 +293,7 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
     """
 
     def names(recordings: Sequence[Recording]) -> list[str]:
-        return list(dict.fromkeys(map(named, recordings)))
+        return list(dict.fromkeys(map(listed_name, recordings)))
 
     return dict(zip(SONG_LISTS, (names(train), names(valid)), strict=True))
 
@@ -304,7 +304,7 @@ def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
     They stand in ``songs.json`` under ``recordings``, for `warn_of_other_audio`.
     """
     return {
-        named(each): {
+        listed_name(each): {
             "stems": ", ".join(sorted(each.names)),
             "content": cache.content_of(each),
         }

@@ -62,7 +62,7 @@ class Source:
         ]
 
 
-def named(song: Source | Recording) -> str:
+def listed_name(song: Source | Recording) -> str:
     """What a song is called among those of a run, ``origin/split/name``."""
     return f"{song.origin}/{song.split}/{song.name}"
 

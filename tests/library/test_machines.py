@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unetsep.errors import UnetsepError
-from unetsep.library.machines import ClusterMachine, SlotNeeds, choose_device, cpus_beside_gpu
+from unetsep.library.machines import ClusterMachine, SlotNeeds, cpus_beside_gpu, slot_device
 
 
 def machines_of(*sizes: tuple[int, int]) -> list[ClusterMachine]:
@@ -21,7 +21,7 @@ def machines_of(*sizes: tuple[int, int]) -> list[ClusterMachine]:
     ],
 )
 def test_gpus_are_taken_where_there_are_any_and_nothing_else_was_asked_for(sizes, asked, device):
-    assert choose_device(machines_of(*sizes), asked) == device
+    assert slot_device(machines_of(*sizes), asked) == device
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class SlotNeeds:
         return [machine for machine in machines if machine.gpus or self.device != GPU]
 
 
-def choose_device(machines: Sequence[ClusterMachine], device: str) -> str:
+def slot_device(machines: Sequence[ClusterMachine], device: str) -> str:
     """The device of slots: what was asked for; for ``auto`` GPUs where there are any.
 
     Where there is no machine yet, this means the CPU. To ask for nothing until there is a choice

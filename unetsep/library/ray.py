@@ -39,8 +39,8 @@ from .machines import (
     GPU,
     ClusterMachine,
     SlotNeeds,
-    choose_device,
     cpus_beside_gpu,
+    slot_device,
 )
 from .remote import RemoteJob, Spool
 from .songs import Job, part_for, stopped_reports
@@ -363,7 +363,7 @@ class _RayRun:
         # What a run began with it goes on with, also while the first slots are but asked for:
         # other devices round otherwise.
         begun = self._device or next((device for _, device in self._loading.values()), None)
-        device = choose_device(machines, begun or self._cluster.device)
+        device = slot_device(machines, begun or self._cluster.device)
         threads = self._cluster.threads or (self._share if device == GPU else 1)
         needs = SlotNeeds(device, threads)
         if self._cluster.address is None:

@@ -35,7 +35,7 @@ Send = Callable[[Message], None]
 
 
 class Requests:
-    """What the app asks for, read by a thread; `cancelled` is set from outside at any time."""
+    """What the app asks for, read by a thread: a job is cancelled while it is separated."""
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

@@ -2,7 +2,7 @@
 
 arrays       what callers hand over, checked
 spectrogram  streaming STFT and its exact inverse; masks above the network's band
-resample     streaming resampling
+resample     streaming resampling, and the queue that holds samples until enough are there
 segments     segments of frames, masks cross-faded between them, several at once
 wiener       multichannel Wiener filter over the stems
 threads      threads of our own, which leave the host's settings of torch alone

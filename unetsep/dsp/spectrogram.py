@@ -220,7 +220,7 @@ def extension_weights(mask: Tensor) -> Tensor:
     """Share of each stem above the network's top bin, frame by frame.
 
     The average over the top `EXTENSION_BINS` bins, so that shares that sum to one in every
-    bin still do; Spleeter averages over all its bins instead (``mask_extension: average``).
+    bin still do. Spleeter can average over all its bins instead (``mask_extension: average``).
 
     Parameters
     ----------

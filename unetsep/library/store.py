@@ -32,8 +32,9 @@ else:  # before Python 3.12 only the class of this system's paths can be derived
 # spread so that twenty machines do not come back at once.
 ATTEMPTS = 5
 PAUSE = 1.0
-# Answers of HTTP that will be the same next time; 408 and 429 ask to come again.
+# Those of HTTP's answers from 400 to 499 that ask to come again; others stay as they are.
 PATIENT_STATUS = (408, 429)
+# Those that say that there is no such file.
 ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
 # Schemes of files that have paths, too.

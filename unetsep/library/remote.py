@@ -40,6 +40,7 @@ from .store import (
     UrlPath,
     last_name,
     modified,
+    name_in,
     public_url,
     split_url,
     version_of,
@@ -250,7 +251,7 @@ class _Upload:
             for index, path in enumerate(self._targets):
                 _end_if_asked(shared)
                 folder = self._folder(path.parent)
-                partial[path] = f"{folder}/" * bool(folder) + f"{PREFIX}{token}-{index}.part"
+                partial[path] = name_in(folder, f"{PREFIX}{token}-{index}.part")
                 self._store.put(path, partial[path])
             _end_if_asked(shared)
             if self._was_done_meanwhile(entry, overwrite=overwrite):

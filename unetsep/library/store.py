@@ -258,7 +258,7 @@ class Store:
     def publish(self, source: Path, name: str) -> None:
         """Upload a file under another name and give it its own when it is complete."""
         folder, _, last = name.rpartition("/")
-        partial = f"{folder}/" * bool(folder) + f"{PREFIX}{secrets.token_hex(6)}-{last}.part"
+        partial = name_in(folder, f"{PREFIX}{secrets.token_hex(6)}-{last}.part")
         try:
             self.put(source, partial)
             self.rename(partial, name)
@@ -296,9 +296,14 @@ class Store:
         files = self.listing(folder)
         dead = [name for name, info in files.items() if _is_leftover(name, modified(info))]
         for name in dead:
-            self.remove(f"{folder}/" * bool(folder) + name)
+            self.remove(name_in(folder, name))
             del files[name]
         return files
+
+
+def name_in(folder: str, name: str) -> str:
+    """The name in a store of a file in a folder; the store's own folder is ``""``."""
+    return f"{folder}/{name}" if folder else name
 
 
 def _open(url: str) -> tuple[AbstractFileSystem, str]:

@@ -365,7 +365,7 @@ def read_manifest(path: Path, *, cure: str = "repair it, or name another file") 
 
 def write_manifest(path: Path, content: Manifest) -> None:
     """Write a manifest, or replace the one that is there."""
-    write_atomically(path, encode_json(format_json(content.to_dict()) + "\n"))
+    write_atomically(path, _encoded(content))
 
 
 def add_to_manifest(path: Path, entry: Checkpoint) -> None:
@@ -400,13 +400,13 @@ def add_user_model(entry: Checkpoint, content: bytes, *, overwrite: bool = False
         with locked(folder / USER_MANIFEST):
             if not overwrite:
                 refuse_taken(entry.name)
-            text = format_json(user_models().including(entry).to_dict()) + "\n"
+            models = _encoded(user_models().including(entry))
             # Both files are complete before the first gets its name, which is the checkpoint.
             with (
                 open_atomically(folder / USER_MANIFEST) as listing,
                 open_atomically(entry.path) as checkpoint,
             ):
-                listing.write(encode_json(text))
+                listing.write(models)
                 listing.flush()
                 checkpoint.write(content)
     except OSError as error:
@@ -428,6 +428,10 @@ def refuse_taken(name: str) -> None:
             f"already a model {name!r}" if taken else f"a file {path}, which no model is known by"
         )
         raise WeightsError(f"there is {owner}: choose another --name or add --overwrite")
+
+
+def _encoded(content: Manifest) -> bytes:
+    return encode_json(format_json(content.to_dict()) + "\n")
 
 
 def encode_json(text: str) -> bytes:

@@ -39,7 +39,7 @@ class Upload:
     bytes: int = 0
 
 
-def refuse_size(limit: int) -> RefusedError:
+def too_large(limit: int) -> RefusedError:
     """What to say of a file that is too large."""
     return RefusedError(f"the file is larger than {limit / 1e6:g} MB", 413, "size")
 
@@ -137,7 +137,7 @@ class FormReader:
         if self._is_file:
             self.upload.bytes += end - start
             if self.upload.bytes > self._limit:
-                raise refuse_size(self._limit)
+                raise too_large(self._limit)
             self.pending.append(data[start:end])
             return
         self._value += data[start:end]
@@ -184,7 +184,7 @@ def announced_bytes(request: Request, limit: int) -> int:
     text = request.headers.get("content-length", "")
     announced = int(text) if text.isdigit() else limit
     if announced > limit + OVERHEAD:
-        raise refuse_size(limit)
+        raise too_large(limit)
     return min(announced, limit)
 
 
@@ -240,7 +240,7 @@ async def _copy(
             break
         total += len(chunk)
         if total > limits.upload_bytes + OVERHEAD:
-            raise refuse_size(limits.upload_bytes)
+            raise too_large(limits.upload_bytes)
         reader.write(chunk)
         gathered += len(chunk)
         if gathered >= PIECE:

@@ -372,8 +372,8 @@ class Separator:
             # What is separated by itself is gated by itself.
             size = len(spectrum) if together else 1
             parts = torch.split(masks, size, 1), torch.split(spectrum, size)
-            for part, seen in zip(*parts, strict=True):
-                gated(part, seen, self.gate_db)
+            for shares, mixture in zip(*parts, strict=True):
+                gated(shares, mixture, self.gate_db)
         return masks
 
 

@@ -431,8 +431,8 @@ class _RayRun:
     def _task(self, job: Job) -> SlotTask:
         url = job.url if isinstance(job, RemoteJob) else None
         song = replace(job.song, path=job.song.path.absolute())
-        base = Path(self._setup.output) if isinstance(self._setup.output, Path) else None
-        if base is None:
+        base = self._setup.output
+        if isinstance(base, str):  # a URL: stems are uploaded from the spool
             assert isinstance(job, RemoteJob)
             base = job.spool.out
         targets = [[path.absolute().relative_to(base) for path in p.targets] for p in job.parts]

@@ -29,7 +29,7 @@ LIBRARIES = {"wavesurfer": "wavesurfer.min.js", "stretcher": "SignalsmithStretch
 # Of a song's folder, see `_key`, and of one that is half there.
 KEY = r"[a-z0-9-]+-[0-9a-f]{12}"
 NAME = re.compile(rf"{KEY}(?:\.part)?")
-SCRIPTS = ("pieces.js", "deck.js", "engine.js", "mix.js", "lanes.js", "page.js")
+SCRIPTS = ("pieces.js", "deck.js", "engine.js", "save.js", "lanes.js", "page.js")
 
 PageProgress = Callable[[Song, float], object]
 Failed = Callable[[Song, AudioError], object]

@@ -143,7 +143,7 @@ class SongRow {
     this.element.classList.add("failed");
     this.element.replaceChildren(this.title, this.actions, this.status);
     this.status.textContent = text;
-    this.replaceActions();
+    this.actions.replaceChildren();
     const button = this.addAction("Remove", () => this.remove());
     if (hadFocus) button.focus();
     this.page.announce(`${this.name}: ${text}`);
@@ -179,7 +179,7 @@ class SongRow {
     this.element.classList.add("done");
     this.status.textContent = "Ready";
     const hadFocus = this.element.contains(document.activeElement);
-    this.replaceActions();
+    this.actions.replaceChildren();
     if (job.player) this.addAction("Listen", () => this.page.listen(this), "first");
     this.actions.append(this.addLink("Download all", job.zip, "button"));
     this.addAction("Remove", () => this.remove());
@@ -195,10 +195,6 @@ class SongRow {
     for (const text of notes) this.element.append(make("p", { class: "notes", text }));
     if (hadFocus) this.actions.querySelector("button").focus();
     this.page.announce(`${job.name} is ready.`);
-  }
-
-  replaceActions() {
-    this.actions.replaceChildren();
   }
 
   async remove() {

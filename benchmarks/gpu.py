@@ -15,14 +15,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from record import RATE, save, synthesise
+from record import RATE, save, seconds, synthesise
 
 from unetsep.audio.reader import AudioReader
 from unetsep.dsp.segments import MAX_WORKERS
@@ -60,13 +60,6 @@ def network(separator: Separator, segments: int) -> float:
     synchronize(separator)
     elapsed = time.perf_counter() - begun
     return segments * config.segment_frames * config.hop_length / config.sample_rate / elapsed
-
-
-def seconds(run: Callable[..., object], *arguments: Any) -> float:
-    """Time that a call takes."""
-    begun = time.perf_counter()
-    run(*arguments)
-    return time.perf_counter() - begun
 
 
 def separate(separator: Separator, sources: list[Path], jobs: int) -> float:

@@ -8,8 +8,6 @@ machine treats them alike.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -72,7 +70,7 @@ def main(path: Path | None, seconds: float | None, repeat: int, threads: int) ->
                 found = score(recording.references, estimates, recording.sample_rate, mode=mode)
                 values[mode] = found.values
 
-            times[mode] = _time(run)
+            times[mode] = seconds(run)
         ratios = [times["museval"] / times[mode] for mode in ("bsseval", "sdr")]
         click.echo(
             "  ".join(f"{mode} {spent:.3f} s" for mode, spent in times.items())
@@ -82,12 +80,6 @@ def main(path: Path | None, seconds: float | None, repeat: int, threads: int) ->
         for metric in METRICS[: 1 if mode == "sdr" else None]:
             gap = np.abs(values[mode][metric] - values["museval"][metric])
             click.echo(f"{mode} {metric}: at most {np.nanmax(gap):.1e} dB from museval")
-
-
-def _time(run: Callable[[], None]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record import save
+from record import save, seconds
 from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,13 +37,6 @@ SIZE = 2048
 FRAMES = 512
 REFERENCE = ModelConfig(filters=(16, 32, 64, 128, 256, 512))
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def clock(run: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
 
 
 def operations(network: MaskNetwork, inputs: tuple[torch.Tensor, ...]) -> int:
@@ -88,10 +80,10 @@ def compare(
         runs: dict[str, Callable[[], object]] = dict(libraries)
         for name, network in networks.items():
             runs[name] = functools.partial(for_inference(network, dtype), *inputs[name])
-        least = {name: min(clock(run), clock(run)) for name, run in runs.items()}
+        least = {name: min(seconds(run), seconds(run)) for name, run in runs.items()}
         for _ in range(rounds):
             for name, run in runs.items():
-                least[name] = min(least[name], clock(run))
+                least[name] = min(least[name], seconds(run))
         ceiling = 2 * SIZE**3 / min(least[name] for name in libraries) / 1e9
         for name in networks:
             rate = counts[name] / least[name] / 1e9

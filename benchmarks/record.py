@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,13 @@ RATE = 44_100
 ROOT = Path(__file__).parent.parent
 UNETSEP = (sys.executable, "-m", "unetsep")  # the command; see `checkout`
 MIB = 1024 if sys.platform != "darwin" else 1024**2  # what ru_maxrss counts, in MiB
+
+
+def seconds(run: Callable[..., object], *arguments: Any) -> float:
+    """Time that a call takes."""
+    begun = time.perf_counter()
+    run(*arguments)
+    return time.perf_counter() - begun
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A million songs on machines that fail: hours, money, and what failures cost, on paper.
 
-    python benchmarks/scale.py --json docs/research/performance/scale.json
+    python benchmarks/cluster.py --json docs/research/performance/cluster.json
 
 A simulation, event by event: slots take songs, machines die with what their slots have in hand
 and come back, some songs cannot be separated at all. Seconds for each second of audio are those

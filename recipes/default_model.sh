@@ -27,12 +27,13 @@ set -eu
 }
 musdb=$1 songs=$2 pools=$3 folder=$4 two_stems=${5-}
 here=$(dirname "$0")
+. "$here/trainings.sh"
 mild="--varispeed 0.08 --eq-db 2 --second-share vocals=0.2,drums=0.1,other=0.4"
 strong="--varispeed 0.12 --eq-db 4 --second-share vocals=0.3,drums=0.1,other=0.5"
 cpu="--accelerator cpu --threads 1 --workers 0"
 gpu="--accelerator gpu --resident"
 
-train() { # RUN MACHINE OPTIONS...
+start() { # RUN MACHINE OPTIONS...
     run=$folder/$1 machine=$2
     shift 2
     [ -e "$run/done" ] && return
@@ -43,8 +44,12 @@ train() { # RUN MACHINE OPTIONS...
         rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
         set -- --schedule plateau "$@"
     fi
-    unetsep train --run "$run" "$@" --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine
-    touch "$run/done"
+    begin "$run" "$@" --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine
+}
+
+train() { # RUN MACHINE OPTIONS...
+    start "$@"
+    finish
 }
 
 average() { # OUTPUT WEIGHTS...
@@ -54,7 +59,7 @@ average() { # OUTPUT WEIGHTS...
 branch() { # RUN FIRST-WEIGHTS SEED STEPS VALID-EVERY OPTIONS...
     run=$1 first=$2 seed=$3 steps=$4 every=$5
     shift 5
-    train "$run" "$cpu" --loss mse --init-from "$first" --seed "$seed" --max-steps "$steps" \
+    start "$run" "$cpu" --loss mse --init-from "$first" --seed "$seed" --max-steps "$steps" \
         --valid-every "$every" --ema-decay 0.998 --muon-size 0.4 --precision fp32 "$@"
 }
 
@@ -72,17 +77,14 @@ varied() { # RUN MACHINE LOSS FIRST-WEIGHTS SEED OPTIONS...
 train first "$cpu" --loss mse --network small --optimizer adamw --seed 0 --max-steps 5000 \
     --valid-every 200 --ema-decay 0.998 --precision fp32
 branch second "$folder/first/best-mse.safetensors" 6 1600 200 --network small $mild
+finish
 branch start "$folder/second/best-mse.safetensors" 11 800 100 --network mixing $mild
+finish
 weights=$folder/start/best-mse.safetensors
 for round in 1 2 3 4; do
-    branch "mild-$round" "$weights" $((29 + 2 * round)) 400 400 $mild &
-    mild_run=$!
-    branch "strong-$round" "$weights" $((30 + 2 * round)) 400 400 $strong &
-    strong_run=$! failed=
-    # If one fails, the other goes on to its end: nothing is left running behind the script.
-    wait $mild_run || failed=yes
-    wait $strong_run || failed=yes
-    [ -z "$failed" ]
+    branch "mild-$round" "$weights" $((29 + 2 * round)) 400 400 $mild
+    branch "strong-$round" "$weights" $((30 + 2 * round)) 400 400 $strong
+    finish
     weights=$folder/round-$round.safetensors
     average "$weights" \
         "$folder/mild-$round/best-mse.safetensors" "$folder/strong-$round/best-mse.safetensors"

@@ -20,6 +20,7 @@ set -eu
 }
 musdb=$1 songs=$2 pools=$3 midi=$4 samples=$5 folder=$6
 here=$(dirname "$0") data=$folder/data
+. "$here/trainings.sh"
 sf2=/usr/share/sounds/sf2
 fonts=${SOUNDFONTS:-$sf2/FluidR3_GM.sf2 $sf2/MuseScore_General_Full.sf2}
 font_options=
@@ -52,10 +53,11 @@ machine="--accelerator cpu --threads 1 --workers 0"
 [ "${ACCELERATOR:-cpu}" = cpu ] || machine="--accelerator gpu --resident"
 
 on_data() { # OPTIONS...
-    unetsep train --run "$run" --musdb-root "$data/validation" \
+    begin "$run" "$@" --musdb-root "$data/validation" \
         --songs "$data/songs" --songs "$data/rendered" \
         --pools "$data/pools" --pools "$data/sampled" --pools "$data/drummed" \
-        --max-minutes "${MINUTES:-120}" $machine "$@"
+        --max-minutes "${MINUTES:-120}" $machine
+    finish
 }
 
 train() { # RUN OPTIONS...
@@ -74,7 +76,6 @@ train() { # RUN OPTIONS...
             --schedule plateau --batch-size 8 --ema-decay 0.998 --precision auto \
             --max-steps 1000000 --watched 14 "$@"
     fi
-    touch "$run/done"
 }
 
 train beside --network mixing --guide spleeter-vocals --guide-levels 5 --seed 1 \

@@ -4,16 +4,23 @@
 #     sh recipes/small_comparison.sh MUSDB18-7 SONGS POOLS FOLDER
 #
 # FOLDER/four-stems holds seven networks for four stems, FOLDER/vocals five for vocals alone.
+# If it breaks off, start it again: it is resumed, and what has ended is not trained again.
 set -eu
 [ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }
 musdb=$1 songs=$2 pools=$3 folder=$4
+. "$(dirname "$0")/trainings.sh"
 
 train() { # RUN OPTIONS...
     run=$folder/$1
     shift
-    unetsep train --run "$run" --network small --musdb-root "$musdb" --songs "$songs" \
-        --pools "$pools" --optimizer adamw --valid-every 100 --precision fp32 --threads 1 \
-        --seed 0 "$@"
+    [ -e "$run/done" ] && return
+    if [ -e "$run/last.ckpt" ]; then
+        set -- --resume
+    else
+        set -- --network small --optimizer adamw --valid-every 100 --precision fp32 --seed 0 "$@"
+    fi
+    begin "$run" "$@" --musdb-root "$musdb" --songs "$songs" --pools "$pools" --threads 1
+    finish
 }
 
 train four-stems --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual --max-steps 500

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,22 @@ PYTHON = """#!/bin/sh
 echo "$@" >> {log}
 while [ $# -gt 1 ]; do shift; done
 touch "$1"
+"""
+# Says when it runs and is told to end, and ends once it is let; logs how often it was told.
+TOLD = """#!{python} -S
+import os, signal, sys
+told = []
+def note(number, _):
+    told.append(number)
+    os.write({says}, b"t")
+signal.signal(signal.SIGTERM, note)
+os.write({says}, b"r")
+os.read({let}, 1)
+run = sys.argv[sys.argv.index("--run") + 1]
+with open({log!r}, "a") as log:
+    log.write(f"{{os.path.basename(run)}} {{len(told)}}\\n")
+os.write({says}, b"e")
+sys.exit(143)
 """
 
 pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
@@ -180,3 +199,61 @@ def test_when_one_of_two_parallel_runs_fails_the_other_ends_before_the_script(
     assert done.returncode != 0
     assert "mild-1" in (tmp_path / "ended").read_text().splitlines()[-1]
     assert "average" not in (tmp_path / "calls").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_a_script_that_is_told_to_end_ends_its_trainings_by_one_signal_each(
+    tmp_path: Path, whole_group: bool
+) -> None:
+    runs, log, stub = tmp_path / "runs", tmp_path / "log", tmp_path / "bin" / "unetsep"
+    for name in ("first", "second", "start"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "done").touch()
+    (heard, says), (let, go) = os.pipe(), os.pipe()
+    stub.parent.mkdir()
+    stub.write_text(TOLD.format(python=sys.executable, says=says, let=let, log=str(log)))
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    words = ["sh", str(RECIPES / "default_model.sh"), "M", "S", "P", str(runs)]
+    script = subprocess.Popen(words, env=env, pass_fds=(says, let), start_new_session=True)
+    os.close(says)
+
+    def both_say(letter: bytes) -> None:
+        for _ in range(2):
+            assert select.select([heard], [], [], 60)[0], "nothing is said"
+            assert os.read(heard, 1) == letter
+
+    try:
+        both_say(b"r")
+        (os.killpg if whole_group else os.kill)(script.pid, signal.SIGTERM)
+        both_say(b"t")
+        if whole_group:  # the signal that must not come could come until the script has ended
+            assert script.wait(60) == 143
+    finally:
+        os.close(go)
+    both_say(b"e")
+    assert script.wait(60) == 143
+    os.close(let)
+    os.close(heard)
+    assert sorted(log.read_text().splitlines()) == ["mild-1 1", "strong-1 1"]
+
+
+def test_the_comparisons_are_resumed_and_not_begun_again(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    smaller = ("small_comparison.sh", "M", "S", "P", str(runs))
+    larger = ("losses.sh", "M", "S", "P", str(runs / "all"), "--seed", "1")
+    for number, (script, of_script) in enumerate(
+        {smaller: ("four-stems", "vocals"), larger: ("all",)}.items()
+    ):
+        assert len(commands(tmp_path / f"begun-{number}", *script)) == len(of_script)
+        assert not commands(tmp_path / f"ended-{number}", *script)
+        broken = runs / of_script[-1]
+        (broken / "done").unlink()
+        (broken / "last.ckpt").touch()
+        (words,) = commands(tmp_path / f"resumed-{number}", *script)
+        check_unetsep(list(words))
+        assert words[:4] == ["train", "--run", str(broken), "--resume"]
+        assert not {"--network", "--targets", "--leave-out"} & set(words)
+        assert words[words.index("--pools") + 1] == "P"
+    assert words[-2:] == ["--seed", "1"]

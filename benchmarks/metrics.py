@@ -16,6 +16,7 @@ import soxr
 import torch
 
 from unetsep.config import STEMS
+from unetsep.errors import UnetsepError
 from unetsep.train.evaluation.baselines import oracle_mask
 from unetsep.train.evaluation.scoring import METRICS, MODES, score
 from unetsep.train.evaluation.sdr import Array
@@ -36,8 +37,13 @@ def folder(path: Path, seconds: float | None) -> TrackAudio:
     """A folder of stems, at the rate of MUSDB18; their sum is the mixture."""
     stems = {}
     for stem in STEMS:
-        (file,) = path.glob(f"{stem}.*")
-        signal, rate = read_audio(file, seconds)
+        files = sorted(path.glob(f"{stem}.*"))
+        if len(files) != 1:
+            raise click.UsageError(f"{path} has {len(files)} files {stem}.*: expected one")
+        try:
+            signal, rate = read_audio(files[0], seconds)
+        except UnetsepError as error:
+            raise click.UsageError(str(error)) from error
         signal = soxr.resample(signal.T, rate, SAMPLE_RATE).T.astype(np.float32)
         # 16 bits, as in MUSDB18: their noise keeps the filters' equations well-posed.
         signal = (np.rint(signal * 32768) / 32768).astype(np.float32)
@@ -48,7 +54,9 @@ def folder(path: Path, seconds: float | None) -> TrackAudio:
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path, exists=True))
+@click.argument(
+    "path", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
 @click.option("--seconds", type=float)
 @click.option("--repeat", default=3)
 @click.option("--threads", default=1)

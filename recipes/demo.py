@@ -19,6 +19,7 @@ import soundfile
 
 import unetsep
 from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.errors import UnetsepError
 from unetsep.train.evaluation.sdr import frame_sdr, median
 
 # Streams of a stems file after the mixture.
@@ -33,7 +34,10 @@ def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         raise SystemExit("run: pip install 'unetsep[ffmpeg]' stempeg")
     (source,) = (Path(package.origin).parent / "data").glob("*.stem.mp4")
     decoded = {}
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"cannot write to {folder}: {error.strerror}") from error
     song = folder / f"{source.name.removesuffix('.stem.mp4')}.wav"
     for stream, name in enumerate(("mixture", *STREAMS)):
         target = song if name == "mixture" else folder / f"true-{name}.wav"
@@ -52,7 +56,10 @@ def main() -> None:
     options = parser.parse_args()
     song, references = excerpt(options.output)
     begun = time.perf_counter()
-    stems = unetsep.separate(song, options.output, model=options.model, overwrite=True)
+    try:
+        stems = unetsep.separate(song, options.output, model=options.model, overwrite=True)
+    except UnetsepError as error:
+        parser.error(str(error))
     elapsed = time.perf_counter() - begun
     names = list(stems)
     scores = frame_sdr(

@@ -18,6 +18,7 @@ import soundfile
 from demo import excerpt
 
 import unetsep
+from unetsep.errors import UnetsepError
 from unetsep.listen.page import write_page
 from unetsep.listen.songs import Song
 from unetsep.weights.manifest import list_models, manifest
@@ -52,7 +53,10 @@ def main() -> None:
     options = parser.parse_args()
     song, truth = excerpt(options.output / "song")
     rate = soundfile.info(song).samplerate
-    found = estimates(song, options.models)
+    try:
+        found = estimates(song, options.models)
+    except UnetsepError as error:
+        parser.error(str(error))
     # In the order of the models' stems; MUSDB18's own is another.
     truth = {name: truth[name] for name in found[options.models[0]]}
     stems, errors = {TRUTH: write_stems(options.output / "stems" / "true", truth, rate)}, {}

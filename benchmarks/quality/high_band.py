@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetsep.dsp.spectrogram import EXTENSION_BINS, magnitudes, overlap_add, stft
+from unetsep.errors import UnetsepError, WeightsError
 from unetsep.network.guided import LEVEL, Guided
 from unetsep.network.inference import InferenceUNet
 from unetsep.network.unet import rms_level
@@ -72,7 +73,8 @@ class Way:
     def __init__(self, model: str) -> None:
         self.separator = Separator(model, precision="fp32")
         network = load_network(model)
-        assert isinstance(network, Guided), f"{model} has no guide"
+        if not isinstance(network, Guided):
+            raise WeightsError(f"{model} has no guide: expected a guided model")
         self.config, self.vocals = network.config, network.vocals
         self.guide = InferenceUNet(network.guide)
         self.map = torch.zeros(0)
@@ -147,9 +149,13 @@ def main() -> None:
     parser.add_argument("--musdb-root", type=Path, required=True)
     parser.add_argument("--model", default="guided")
     options = parser.parse_args()
-    way = Way(options.model)
+    try:
+        way = Way(options.model)
+        known = find_tracks(options.musdb_root, "train")
+    except UnetsepError as error:
+        parser.error(str(error))
     stems = way.config.stems
-    way.fit(read_track(track) for track in find_tracks(options.musdb_root, "train"))
+    way.fit(read_track(track) for track in known)
     table: dict[str, list[list[float]]] = {}
     for track in find_tracks(options.musdb_root, "valid"):
         song = read_track(track)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unetsep.errors import UnetsepError
 from unetsep.separator import Separator
 from unetsep.train.evaluation.sdr import frame_sdr, median
 from unetsep.train.evaluation.tracks import find_tracks, read_track
@@ -69,8 +70,11 @@ def main() -> None:
     parser.add_argument("--musdb-root", type=Path, required=True)
     parser.add_argument("--model", default="default")
     options = parser.parse_args()
-    songs = [read_track(track) for track in find_tracks(options.musdb_root, "valid")]
-    separator = Separator(options.model, precision="fp32")
+    try:
+        songs = [read_track(track) for track in find_tracks(options.musdb_root, "valid")]
+        separator = Separator(options.model, precision="fp32")
+    except UnetsepError as error:
+        parser.error(str(error))
     mixture = np.concatenate([song.mixture for song in songs], axis=1)
     references = np.concatenate(
         [np.stack([song.references[name] for name in separator.stems]) for song in songs], axis=2

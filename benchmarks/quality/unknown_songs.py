@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from unetsep.config import STEMS
+from unetsep.errors import UnetsepError
 from unetsep.network.masks import MaskNetwork
 from unetsep.train.config import TrainConfig
 from unetsep.train.data.clip_plans import ClipPlanner
@@ -66,12 +67,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["default"], help="names or paths")
     parser.add_argument("--clips", type=int, default=96, help="of each kind")
     options = parser.parse_args()
-    networks = [load_network(model) for model in options.models]
+    try:
+        networks = [load_network(model) for model in options.models]
+        train, valid = load_data(find_data({"musdb": [options.musdb_root]}, options.cache))
+    except UnetsepError as error:
+        parser.error(str(error))
     for model, network in zip(options.models, networks, strict=True):
         if network.config.stems != STEMS:  # a mask would be taken for that of every stem
             parser.error(f"{model} has the stems {', '.join(network.config.stems)}")
-    data = find_data({"musdb": [options.musdb_root]}, options.cache)
-    train, valid = load_data(data)
     columns = [
         mean_sdr(networks, clips(recordings, one_song=one_song), options.clips)
         for one_song in (False, True)

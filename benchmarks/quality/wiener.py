@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unetsep.errors import UnetsepError
 from unetsep.separator import Separator
 from unetsep.train.evaluation.sdr import frame_sdr, median
 from unetsep.train.evaluation.tracks import find_tracks, read_track
+from unetsep.weights.load import load_network
 
 
 def main() -> None:
@@ -25,11 +27,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["default"])
     parser.add_argument("--iterations", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    songs = [read_track(track) for track in find_tracks(options.musdb_root, "valid")]
-    for model in options.models:
+    try:
+        songs = [read_track(track) for track in find_tracks(options.musdb_root, "valid")]
+        networks = {model: load_network(model) for model in options.models}
+    except UnetsepError as error:
+        parser.error(str(error))
+    for model, network in networks.items():
         exact: list[np.ndarray] = []
         for iterations in options.iterations:
-            separator = Separator(model, precision="fp32", wiener=iterations)
+            separator = Separator(network, precision="fp32", wiener=iterations)
             scores = []
             for song in songs:
                 stems = separator.separate(song.mixture, song.sample_rate)
@@ -41,7 +47,7 @@ def main() -> None:
             by_stem = median(np.stack(scores), axis=0)
             shown = " | ".join(f"{score:.2f}" for score in (*by_stem, by_stem.mean()))
             print(f"| {model}, {iterations} | {shown} |", flush=True)
-        rough = Separator(model, precision="bf16", wiener=0)
+        rough = Separator(network, precision="bf16", wiener=0)
         error = power = np.zeros(len(rough.stems))
         for song, stems_ in zip(songs, exact, strict=False):
             changed = np.stack(list(rough.separate(song.mixture, song.sample_rate).values()))

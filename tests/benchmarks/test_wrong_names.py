@@ -1,0 +1,83 @@
+"""Models and files that are not there: a sentence of the recipe or benchmark, and no traceback."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.train.synthetic import write_musdb
+from unetsep.config import STEMS
+
+ROOT = Path(__file__).parents[2]
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """The last line of what a script says that ends with an error, given it and its words."""
+
+    def run(script: str, *words: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+        # Several scripts have siblings of their own, by their bare names.
+        monkeypatch.syspath_prepend(str((ROOT / script).parent))
+        threads = torch.get_num_threads()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+        if isinstance(ended.value.code, str):  # which Python prints, and exits with 1
+            return ended.value.code
+        assert ended.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(("script", "option"), [("demo", "--model"), ("sounds", "--models")])
+def test_a_recipe_names_the_model_that_is_not_there(
+    tmp_path: Path, refusal: Refusal, script: str, option: str
+) -> None:
+    said = refusal(f"recipes/{script}.py", "--output", tmp_path / "out", option, "no-such")
+    assert "no-such" in said
+    (tmp_path / "file").touch()
+    said = refusal(f"recipes/{script}.py", "--output", tmp_path / "file" / "out")
+    assert said.startswith(f"cannot write to {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("wiener", "--models"),
+        ("segments", "--model"),
+        ("high_band", "--model"),
+        ("unknown_songs", "--models"),
+    ],
+)
+def test_a_benchmark_names_the_model_or_the_songs_that_are_not_there(
+    tmp_path: Path, refusal: Refusal, script: str, option: str
+) -> None:
+    path, nowhere = f"benchmarks/quality/{script}.py", tmp_path / "nowhere"
+    assert str(nowhere) in refusal(path, "--musdb-root", nowhere)
+    write_musdb(tmp_path / "musdb", ("Leaf - Summerghost",))
+    said = refusal(path, "--musdb-root", tmp_path / "musdb", option, "no-such")
+    assert "no-such" in said
+
+
+def test_the_songs_of_the_metrics_are_a_folder_of_all_stems(
+    tmp_path: Path, refusal: Refusal
+) -> None:
+    for stem in STEMS[:-1]:
+        soundfile.write(tmp_path / f"{stem}.wav", np.zeros(100), 44_100)
+    script = "benchmarks/metrics.py"
+    assert f"has 0 files {STEMS[-1]}.*" in refusal(script, tmp_path)
+    (tmp_path / f"{STEMS[0]}.wav").write_text("no audio")
+    assert f"{STEMS[0]}.wav" in refusal(script, tmp_path)
+    assert "is a file" in refusal(script, tmp_path / f"{STEMS[0]}.wav")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from tests.train.runs import CPU
-from tests.train.synthetic import RATE, tiny, write
+from tests.train.synthetic import RATE, tiny, write, write_musdb
 from unetsep.config import STEMS
 from unetsep.errors import AudioError
 from unetsep.train.config import TrainConfig, TrainingError
@@ -216,3 +217,30 @@ def test_the_songs_of_a_run_are_those_of_its_start(tmp_path: Path) -> None:
     (tmp_path / "songs.json").write_text("{}")
     with pytest.raises(TrainingError, match="cannot be understood"):
         check_songs(tmp_path, lists)
+
+
+def test_a_stem_that_a_song_for_validation_has_too_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"), 3 * RATE)
+    song, other = tmp_path / "songs/train/remix", tmp_path / "songs/train/other"
+    known = tmp_path / "musdb/train/Leaf - Summerghost/vocals.wav"
+    audio, rate = soundfile.read(known, dtype="int16")
+    song.mkdir(parents=True)
+    soundfile.write(song / "vocals.flac", audio, rate)  # another file of the same samples
+    write(song / "drums", 50, 4 * RATE)
+    for stem in ("vocals", "drums"):  # silence is shared by many
+        soundfile.write(tmp_path / f"musdb/train/A - B/{stem}.wav", 0 * audio, rate)
+    write(other / "vocals", 51, 3 * RATE)
+    soundfile.write(other / "drums.wav", 0 * audio, rate)
+    roots = {"musdb": [tmp_path / "musdb"], "songs": [tmp_path / "songs"]}
+    data = find_data(roots, tmp_path / "cache", held_out=0)
+    load_data(data)
+    (said,) = (record.message for record in caplog.records if "are trained on" in record.message)
+    assert said.endswith(
+        "--leave-out names them: songs/train/remix has the vocals of musdb/valid/Leaf - Summerghost"
+    )
+    caplog.clear()
+    load_data(dataclasses.replace(data, leave_out=("remix=vocals",)))
+    load_data(data, all_songs=True)
+    assert not caplog.records

@@ -7,10 +7,13 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ...config import STEMS
 from ...weights.datasets import SONG_LISTS
@@ -18,7 +21,7 @@ from ..config import TrainingError
 from . import cache
 from .datasets import DATASETS
 from .musdb import musdb_root
-from .recording import SAMPLE_RATE, Recording, hold_out
+from .recording import AUDIBLE, SAMPLE_RATE, UNKNOWN, Recording, hold_out
 from .sources import listed_name, refuse_test
 
 logger = logging.getLogger(__name__)
@@ -235,8 +238,11 @@ def load_data(
     recordings = load_recordings(data, songs=songs, progress=progress)
     valid = [each for each in recordings if each.split == "valid"]
     rest = [each for each in recordings if each.split == "train"]
+    rest = without(rest, data.leave_out, data.stems)
+    if not all_songs:
+        _warn_of_shared(rest, valid)
     train, held = hold_out(
-        without(rest, data.leave_out, data.stems),
+        rest,
         data.stems,
         data.held_out,
         HELD_SECONDS * SAMPLE_RATE,
@@ -248,6 +254,42 @@ def load_data(
             f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once"
         )
     return [*train, *(valid + held if all_songs else ())], valid + held
+
+
+def _warn_of_shared(train: Sequence[Recording], valid: Sequence[Recording]) -> None:
+    """Say which training recordings have a stem of a song for validation, the same to the sample.
+
+    Those that have all of it, or nothing else, have been taken out by `cache.distinct`.
+    """
+
+    def stems(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, str, bytes]]:
+        for each in recordings:
+            for name, levels in zip(each.names, each.levels, strict=True):
+                if name != UNKNOWN and levels.max(initial=0) > AUDIBLE:
+                    # Of a shorter stem silence is the end, which is as long as the others.
+                    yield each, name, np.trim_zeros(levels, "b").tobytes()
+
+    unknown = {levels: (each, name) for each, name, levels in stems(valid)}
+    shared = []
+    for each, name, levels in stems(train):
+        if levels in unknown:
+            song, stem = unknown[levels]
+            if _same(each.stem(name), song.stem(stem)):
+                shared.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        logger.warning(
+            "stems of songs for validation are trained on, unless --leave-out names them: %s%s",
+            ", ".join(shared[:3]),
+            more,
+        )
+
+
+def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
+    """Whether two stems ``(samples, 2)`` are alike, but for silence at the end."""
+    common = min(len(one), len(other))
+    rest = one[common:].any() or other[common:].any()
+    return not rest and np.array_equal(one[:common], other[:common])
 
 
 def without(

@@ -38,6 +38,24 @@ def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
     assert upload.filename == 'a "quoted" ü.mp3'
 
 
+@pytest.mark.parametrize("piece", [1, 7, 100_000])
+@pytest.mark.parametrize("before", [b"\r\n", b"A form.\r\n", b"--mar\r\n\r\n--other\r\n"])
+def test_lines_before_the_first_mark_are_passed_over(before: bytes, piece: int) -> None:
+    _, body = form({"model": "l1"}, "a.mp3", b"song")
+    reader, file = read(before + body, piece)
+    assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 100_000])
+def test_a_body_that_never_begins_is_refused_and_not_gathered(piece: int) -> None:
+    _, body = form({}, "a.mp3", b"song")
+    reader, _ = read(b"x" * (FIELD_BYTES - 20) + b"\r\n" + body, piece)
+    reader.check()
+    for other in (b"x" * FIELD_BYTES + b"\r\n" + body, body.replace(b"mark", b"other")):
+        with pytest.raises(RefusedError, match="boundary"):
+            read(other, piece)[0].check()
+
+
 def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
     _, body = form({}, "a", bytes(1000))
     assert read(body, 100, limit=1000)[0].check().bytes == 1000

@@ -69,6 +69,8 @@ class FormReader:
         self._name, self._value = b"", b""
         self._header: tuple[bytes, bytes] = (b"", b"")
         self._is_file = False
+        self._mark = b"\r\n--" + boundary
+        self._before: bytes | None = b"\r\n"  # what came before the first mark, until that comes
         self._parser = MultipartParser(
             boundary,
             {
@@ -91,6 +93,16 @@ class FormReader:
         RefusedError
             If it is no form, or too much.
         """
+        if self._before is not None:
+            # RFC 2046 lets lines stand before the first mark; the parser knows of none.
+            before = self._before + data
+            at = before.find(self._mark, 0, FIELD_BYTES)
+            if at < 0:
+                if len(before) > FIELD_BYTES:
+                    raise _malformed("it does not begin with its boundary")
+                self._before = before
+                return
+            self._before, data = None, before[at + 2 :]
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -161,7 +173,8 @@ class FormReader:
             If its end, or the file, is missing.
         """
         if not self.complete:
-            raise _malformed("its end is missing")
+            missing = "end" if self._before is None else "boundary"
+            raise _malformed(f"its {missing} is missing")
         if not self._files or not self.upload.bytes:
             raise _malformed("it must hold one file, in the field 'file', that is not empty")
         return self.upload

@@ -30,6 +30,7 @@ from tests.app.serving import ROOT, Served, form, serving, until
 from tests.signals import music
 from unetsep.app import connections, jobs, process
 from unetsep.app.jobs import JobLimits, write_zip
+from unetsep.app.openapi import describe
 from unetsep.app.server import AppSettings
 from unetsep.cli import main
 
@@ -113,6 +114,17 @@ def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:
     whole = app.get(job["stems"]["vocals"]).body
     part = app.get(job["stems"]["vocals"], range="bytes=100-199")
     assert (part.status, part.body) == (206, whole[100:200])
+    described = describe()["paths"]
+    addresses = {"stems.zip": job["zip"], "{path}": job["stems"]["vocals"]}
+    for name, address in addresses.items():
+        answers = described[f"/jobs/{{id}}/{name}"]["get"]["responses"]
+        for asked, status in (("0-1", 206), ("0-1,4-5", 206), ("5-1", 400), ("99999999-", 416)):
+            answer = app.get(address, range=f"bytes={asked}")
+            assert answer.status == status
+            kinds = list(answers[str(status)]["content"])
+            assert kinds in (["*/*"], [answer.headers["content-type"].partition(";")[0]])
+    assert app.get(job["stems"]["vocals"]).status == 200
+    assert list(described["/jobs/{id}/{path}"]["get"]["responses"]["200"]["content"]) == ["*/*"]
 
 
 def test_one_request_can_wait_for_the_zip_and_nothing_of_it_stays(app: Served, tune: Path) -> None:
@@ -505,6 +517,8 @@ def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) 
         check(answer.body)
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert app.get("/nothing").json == {"error": "Not Found"}
+    answer = app.get("/api/")  # a redirect would name http, and a proxy may speak https
+    assert (answer.status, answer.json) == (404, {"error": "Not Found"})
 
 
 def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> None:

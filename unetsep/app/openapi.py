@@ -18,6 +18,7 @@ Document = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/Error"}
 JOB = {"$ref": "#/components/schemas/Job"}
 JSON = "application/json"
+ANY = "*/*"  # of sound, pictures and scripts: the answer says which
 
 
 def describe() -> Document:
@@ -47,6 +48,11 @@ def _guarded(paths: Document) -> Document:
 
 def _paths() -> Document:
     zip_file = _file("A zip with all stems.", "application/zip")
+    parts = {
+        "206": _file("The part, or parts, that Range asks for.", ANY),
+        "400": _file("Range is none.", "text/plain"),
+        "416": _file("Range lies beyond the end.", "text/plain"),
+    }
     return {
         "/separate": {
             "post": {
@@ -117,6 +123,7 @@ def _paths() -> Document:
                 "parameters": [_parameter("id")],
                 "responses": {
                     "200": zip_file,
+                    **parts,
                     **_errors({"404": GONE, "409": NOT_DONE, "507": "No room for the zip."}),
                 },
             }
@@ -128,9 +135,8 @@ def _paths() -> Document:
                 "page to hear the stems, if player=true was sent.",
                 "parameters": [_parameter("id"), _parameter("path")],
                 "responses": {
-                    "200": _file("The file.", "application/octet-stream"),
-                    "206": _file("The part that Range asks for.", "application/octet-stream"),
-                    "416": _file("Range lies beyond the end.", "text/plain"),
+                    "200": _file("The file.", ANY),
+                    **parts,
                     **_errors({"404": GONE, "409": NOT_DONE}),
                 },
             }

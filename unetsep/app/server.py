@@ -422,6 +422,8 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
             Exception: handlers.fail,
         },
     )
+    # The address that it leads to begins with http, also where a proxy speaks https for us.
+    inner.router.redirect_slashes = False
     refused = queue.figures.refused.labels("origin").inc
     return Guard(inner, settings.host, settings.names, refused)
 

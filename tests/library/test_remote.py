@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -400,12 +401,26 @@ def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory
     memory.pipe_file("/bucket/in/b.wav", b"no audio")
     result = run(f"{BUCKET}/in", "-o", f"{BUCKET}/out")
     assert result.exit_code == 1
+    assert f"{BUCKET}/in/a.wav: vocals, drums, bass, other in {BUCKET}/out/a (" in result.stderr
     assert f"Error: {BUCKET}/in/b.wav is not audio that can be read" in result.stderr, result.stderr
     memory.pipe_file("/bucket/in/b.wav", write(tmp_path / "b.wav").read_bytes())
     result = run("--retry-failed", "-o", f"{BUCKET}/out", "--json")
     assert [json.loads(x)["source"] for x in result.stdout.splitlines()] == [f"{BUCKET}/in/b.wav"]
     assert result.exit_code == 0
     assert len(stems_there(memory)) == 8
+
+
+@pytest.mark.parametrize("words", [(), (f"{BUCKET}/in/b/c/",), (f"{BUCKET}/in/b/c/x.wav",)])
+def test_songs_that_are_retried_keep_their_folders(memory, run, tmp_path, words):
+    memory.pipe_file("/bucket/in/a/x.wav", write(tmp_path / "a.wav").read_bytes())
+    memory.pipe_file("/bucket/in/b/c/x.wav", b"no audio")
+    for out in (f"{BUCKET}/out", tmp_path / "out"):
+        assert run(f"{BUCKET}/in/", "-o", out).exit_code == 1
+    memory.pipe_file("/bucket/in/b/c/x.wav", write(tmp_path / "x.wav").read_bytes())
+    for out in (f"{BUCKET}/out", tmp_path / "out"):
+        assert run("--retry-failed", *words, "-o", out).exit_code == 0
+    for stems in (stems_there(memory), stems_here(tmp_path / "out")):
+        assert {name.rpartition("/")[0] for name in stems} == {"a/x", "b/c/x"}
 
 
 def test_a_log_leaves_that_of_an_earlier_run_with_the_same_process_number(memory, run, tmp_path):
@@ -607,6 +622,38 @@ def test_songs_of_a_bucket_are_separated_without_looking_beside_their_folders(
     assert result.exit_code == 0, result.stderr
     assert {name.rpartition("/")[0] for name in stems_there(files)} == {"a", "B::live"}
     assert not {"/bucket/out/a", "/bucket/out/B::live"} & set(buckets.listed)
+
+
+def test_keys_that_would_be_no_paths_are_retried_as_they_are(buckets, run, tmp_path):
+    files = fsspec.filesystem("s3")
+    song = write(tmp_path / "a.wav").read_bytes()
+    keys = ["/a.wav", "./b.wav", "c\\d.wav"]
+    for key in keys:
+        files.pipe_file(f"/bucket/in/{key}", b"no audio")
+    assert run("s3://bucket/in/", "-o", "s3://bucket/out").exit_code == 1
+    for key in keys:
+        files.pipe_file(f"/bucket/in/{key}", song)
+    result = run("--retry-failed", "-o", "s3://bucket/out", "--json")
+    assert result.exit_code == 0, result.stderr
+    sources = {json.loads(line)["source"] for line in result.stdout.splitlines()}
+    assert sources == {f"s3://bucket/in/{key}" for key in keys}
+
+
+def test_songs_within_an_archive_have_their_own_names(memory, run, tmp_path):
+    song = write(tmp_path / "song.wav")
+    with zipfile.ZipFile(tmp_path / "songs.zip", "w") as archive:
+        archive.write(song, "a.wav")
+        archive.write(song, "disc/b.wav")
+    memory.pipe_file("/bucket/songs.zip", (tmp_path / "songs.zip").read_bytes())
+    place = f"{BUCKET}/songs.zip"
+    for number, (inner, names) in enumerate(
+        {"": {"a", "disc/b"}, "disc/": {"b"}, "a.wav": {"a"}}.items()
+    ):
+        result = run(f"zip://{inner}::{place}", "-o", tmp_path / f"{number}")
+        assert result.exit_code == 0, result.stderr
+        stems = stems_here(tmp_path / f"{number}")
+        assert {name.rpartition("/")[0] for name in stems} == names
+    assert f"zip://a.wav::{place}: vocals" in result.stderr
 
 
 def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(

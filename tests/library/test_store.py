@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import zipfile
 
 import fsspec
@@ -65,6 +66,10 @@ def test_an_error_without_words_is_called_by_its_name():
 def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     assert public_url("https://me:word@x.org/a%20b.wav?sig=1#2") == "https://x.org/a%20b.wav"
     assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
+    link = "zip://a@b/c.wav::https://me:word@x.org/songs.zip?sig=1"
+    assert public_url(link) == "zip://a@b/c.wav::https://x.org/songs.zip"
+    for url in ("s3://b//a/./b\\c.wav", "https://x.org//a.wav", "zip://::s3://bucket/a.zip"):
+        assert str(UrlPath(url)) == str(pickle.loads(pickle.dumps(UrlPath(url)))) == url
     for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
         assert public_url(url) == str(UrlPath(url)) == url
         assert str(UrlPath(url).parent) == url.rpartition("/")[0]

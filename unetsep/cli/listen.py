@@ -132,4 +132,6 @@ def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
 
 def common_folder(stems: Iterable[Path]) -> Path:
     """The innermost folder that holds all stems: that of the song if there is but one."""
-    return Path(os.path.commonpath({path.parent for path in stems}))
+    folders = {path.parent for path in stems}
+    kind = type(next(iter(folders)))  # URLs in the place of paths stay such
+    return kind(os.path.commonpath(folders))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..inputs import PLAYLISTS, Input, count_kinds, find_inputs, is_url
@@ -81,8 +81,14 @@ class SongSearch:
             place = self._logged(song)
             if place in failed or place not in last:
                 songs.append(song)
-        unique = {self._logged(song): song for song in reversed(songs)}
-        return [song for song in songs if unique[self._logged(song)] is song]
+        unique: dict[str, Input] = {}
+        for song in songs:
+            unique.setdefault(self._logged(song), song)
+        # By its URL alone a song of a folder would lose the folder, and its stems their place.
+        return [
+            replace(song, track=failed[place]["track"]) if place in failed else song
+            for place, song in unique.items()
+        ]
 
     def _logged(self, song: Input) -> str:
         """A song's place as the log has it."""

@@ -42,7 +42,9 @@ from .store import (
     modified,
     name_in,
     public_url,
+    split_links,
     split_url,
+    url_below,
     version_of,
 )
 
@@ -380,7 +382,7 @@ class Spool:
     def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
         track = track_name(PurePosixPath(last_name(url)))
-        folder = url.endswith("/")
+        folder = split_links(url)[0].endswith("/")
         if not folder and suffix in AUDIO_SUFFIXES:
             return [self.input(url, track)]
         store = Store(url)
@@ -401,7 +403,7 @@ class Spool:
         songs = []
         for path in paths:
             below = (unquote(path) if listed else path).removeprefix(top).removeprefix("/")
-            full = path if listed else f"{url.rstrip('/')}/{below}"
+            full = path if listed else url_below(url, below)
             inner = below.strip("/")
             if path in outputs or (passed_over and path.startswith(passed_over)):
                 continue
@@ -411,7 +413,7 @@ class Spool:
             hidden = any(part.startswith(".") for part in name.parts)
             if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
                 # Not a path of this machine, where something else may have that name.
-                left_out(UrlPath(f"{url.rstrip('/')}/{inner}"))
+                left_out(UrlPath(url_below(url, inner)))
             else:
                 songs.append(self.input(full, track_name(name)))
         if not songs:

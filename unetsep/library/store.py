@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import os
 import random
 import re
 import secrets
@@ -62,17 +63,42 @@ def _true_cause(error: Exception) -> Exception:
 class UrlPath(_Path):
     """A URL in the place of a path, for reports; nothing can be opened by it."""
 
+    _url: str
+
+    def __new__(cls, *parts: str | Path) -> UrlPath:
+        """Keep the text, too: where folders are letters of names, ``a//b`` is not ``a/b``."""
+        path = super().__new__(cls, *parts)
+        path._url = "/".join(map(str, parts))
+        return path
+
+    def __reduce__(self) -> tuple[type[UrlPath], tuple[str]]:
+        return UrlPath, (str(self),)
+
     def __str__(self) -> str:
-        text = super().__str__().replace("\\", "/")
+        text = getattr(self, "_url", None) or super().__str__()  # of a parent there is no text
+        text = text.replace(os.sep, "/")
         return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
+
+
+def split_links(url: str) -> tuple[str, str]:
+    """The first link of a chain, such as ``zip://song.wav::s3://bucket/songs.zip``, and the rest.
+
+    Where no URL follows, ``::`` are letters of a name, and the rest is empty.
+    """
+    first, colons, rest = url.partition("::")
+    return (first, f"{colons}{rest}") if "://" in rest else (url, "")
 
 
 def split_url(url: str) -> tuple[str, str, str]:
     """Scheme, place with user and password, and path of a URL.
 
-    Only on web servers do ``?`` and ``#`` end the path; elsewhere they are letters of names.
+    Only on web servers do ``?`` and ``#`` end the path; elsewhere they are letters of names. The
+    place of what lies within another file is that file.
     """
-    scheme, _, rest = url.partition("://")
+    first, links = split_links(url)
+    scheme, _, rest = first.partition("://")
+    if links:
+        return scheme.lower(), links, f"/{rest}"
     if scheme.lower() in READ_ONLY:
         rest = re.split("[?#]", rest, maxsplit=1)[0]
     place, slash, path = rest.partition("/")
@@ -81,6 +107,9 @@ def split_url(url: str) -> tuple[str, str, str]:
 
 def public_url(url: str) -> str:
     """A URL without what may be secret: user, password, signature."""
+    first, rest = split_links(url)
+    if rest:
+        return f"{first}::{public_url(rest[2:])}"
     scheme, place, path = split_url(url)
     return f"{scheme}://{place.rpartition('@')[2]}{path}"
 
@@ -88,8 +117,16 @@ def public_url(url: str) -> str:
 def last_name(url: str) -> str:
     """The last part of a URL's path, in plain letters."""
     scheme, place, path = split_url(url)
-    last = path.rstrip("/").rpartition("/")[2] or place.rpartition("@")[2]
+    last = path.rstrip("/").rpartition("/")[2] or re.split("[/@]", place)[-1]
     return unquote(last) if scheme in READ_ONLY else last
+
+
+def url_below(url: str, name: str) -> str:
+    """The URL of a file in the folder at a URL."""
+    first, links = split_links(url)
+    folder = first.rstrip("/")
+    slashes = "//" if folder.endswith(":") else "/"  # an archive's top is zip://
+    return f"{folder}{slashes}{name}{links}"
 
 
 class Store:
@@ -119,7 +156,8 @@ class Store:
                 f"{how_to_install('remote')}"
             ) from error
         except (ValueError, OSError) as error:  # some connect at once
-            raise UnetsepError(f"{self.url} cannot be opened: {error}") from error
+            words = _without_query(" ".join(str(error).split()))
+            raise UnetsepError(f"{self.url} cannot be opened: {words}") from error
         self.root: str = root.rstrip("/")
 
     def check_bucket(self) -> None:
@@ -312,7 +350,7 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
     from fsspec.core import url_to_fs
 
     fresh = {"use_listings_cache": False}  # what others write meanwhile must be seen
-    if "://" in url.partition("::")[2]:  # such as zip://song.wav::s3://bucket/songs.zip
+    if split_links(url)[1]:
         files, root = url_to_fs(url, **fresh)
         return files, str(root)
     # fsspec would take each :: in a name for the end of a link.

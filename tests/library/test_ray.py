@@ -193,6 +193,23 @@ def test_a_polite_kill_is_obeyed_by_us_not_by_ray(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_polite_kill_while_ray_starts_ends_as_any_other(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def begin(**_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    monkeypatch.setattr(ray, "init", begin)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            _connect(Cluster())
+        assert ended.value.code == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class FakeRay:
     """Slots that are no processes: what they answer, or the error that ends them, is given.
 

@@ -289,12 +289,17 @@ def _own_signals() -> Iterator[None]:
     """Put back what handles signals: Ray's ends a program without a word, or with its own."""
     before = {number: signal.getsignal(number) for number in ENDING}
     try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                if handler is not None:  # of another language: not to be had
-                    signal.signal(number, handler)
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    if handler is not None:  # of another language: not to be had
+                        signal.signal(number, handler)
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # by Ray's handler, in the place of ours
+            signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 class _SlotLostError(Exception):

@@ -66,7 +66,7 @@ COMMANDS = {
     "docs/reference/licences.md": 2,
     "docs/reference/python.md": 0,
     "docs/research/default-model.md": 4,
-    "docs/research/evaluation.md": 13,
+    "docs/research/evaluation.md": 9,
     "docs/research/losses.md": 6,
     "docs/research/notebook.md": 1,
     "docs/research/open-model.md": 4,

@@ -17,10 +17,11 @@ import torch
 
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
+from unetsep.train.data.decode import read_audio
 from unetsep.train.evaluation.baselines import oracle_mask
 from unetsep.train.evaluation.scoring import METRICS, MODES, score
 from unetsep.train.evaluation.sdr import Array
-from unetsep.train.evaluation.tracks import Track, TrackAudio, read_audio, read_track
+from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
 
 SAMPLE_RATE = 44_100
 

@@ -245,3 +245,23 @@ def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
     both = call(*words, "--pairs", "x.csv")
     assert both.exit_code == 1
     assert "choose one of --musdb-root, --songs, --pairs" in both.output
+
+
+def test_what_is_odd_about_a_file_is_said(songs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = songs / "test" / "a" / "voice.ogg"
+    soundfile.write(path, noise(3, 2 * RATE).T / 8, RATE)
+    path.with_suffix(".wav").unlink()
+    path.write_bytes(path.read_bytes()[:-20])
+    read_track(find_songs(songs, "test", ["a"])[0])
+    (message,) = caplog.messages
+    assert "voice.ogg has no end mark" in message
+
+
+def test_folders_within_that_of_a_song_are_not_opened(
+    songs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(songs / "test" / "a" / "takes" / "band.wav", 4)
+    opened, listed = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: opened.append(path.name) or listed(path))
+    find_songs(songs, "test")
+    assert sorted(opened) == ["a", "b", "c", "test"]

@@ -7,7 +7,7 @@ moisesdb      MoisesDB, whose stems are sums of recordings
 index         songs that a JSON file names, as mirdata's do
 pools         single stems
 datasets      all kinds of data sets
-decode        a source's files as int16 samples
+decode        audio files as arrays, a source's as int16 samples
 cache         recordings decoded once, memory-mapped
 recording     a decoded recording, or a part of one
 run_data      the data of a run, as it is stored with it

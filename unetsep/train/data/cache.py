@@ -5,6 +5,7 @@ the stems' names and levels. The key is a hash of the files' content, and `CACHE
 appears under its name only when it is complete and each recording has a lock of its own, so
 decoding can be interrupted, repeated, or shared by several processes. Reading from a complete
 cache imports no decoder.
+What another version decoded stays: a run of that version may have it open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Audio files to int16 arrays at 44.1 kHz stereo; only the cache calls this."""
+"""Audio files to arrays, and for the cache to int16 at 44.1 kHz stereo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...audio.reader import AudioReader
+from ...dsp.arrays import Signal
 from ...errors import AudioError
 from .musdb import read_stem_file
 from .recording import SAMPLE_RATE
@@ -21,6 +22,35 @@ TOLERANCE = SAMPLE_RATE // 10
 
 # ``(samples, 2)``, 1 is full scale.
 Stem = npt.NDArray[np.float32]
+
+
+def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
+    """An audio file; what may be wrong with it is logged.
+
+    Parameters
+    ----------
+    path
+        Of any format that is read.
+    duration
+        In seconds, of the beginning that is read; by default all.
+
+    Returns
+    -------
+    signal
+        ``(channels, samples)``, 1 is full scale.
+    rate
+        In Hz.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be read.
+    """
+    with AudioReader(path, duration=duration) as reader:
+        signal = np.concatenate(list(reader.blocks()), axis=1)
+        for sentence in reader.warnings:
+            logger.warning("%s", sentence)
+        return signal, reader.info.sample_rate
 
 
 def decode(source: Source) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
@@ -74,13 +104,10 @@ def _read_sum(source: Source, stem: str) -> Stem:
 def _read(path: Path) -> Stem:
     import soxr
 
-    with AudioReader(path) as reader:
-        rate, channels = reader.info.sample_rate, reader.info.channels
-        if channels > 2:
-            raise AudioError(f"{path} has {channels} channels: expected a mono or stereo file")
-        audio = np.concatenate(list(reader.blocks()), axis=1).T
-        for sentence in reader.warnings:
-            logger.warning("%s", sentence)
+    signal, rate = read_audio(path)
+    if len(signal) > 2:
+        raise AudioError(f"{path} has {len(signal)} channels: expected a mono or stereo file")
+    audio = signal.T
     if rate != SAMPLE_RATE:
         audio = soxr.resample(audio, rate, SAMPLE_RATE)
     stereo: Stem = audio if audio.shape[1] > 1 else np.repeat(audio, 2, axis=1)

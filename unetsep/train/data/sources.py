@@ -124,7 +124,7 @@ def is_shadow(path: Path) -> bool:
     return path.name.startswith("._")
 
 
-def walk(folder: Path, *, links: bool) -> list[Path]:
+def walk(folder: Path, *, links: bool, deep: bool = True) -> list[Path]:
     """All files below a folder, in order.
 
     Parameters
@@ -133,6 +133,8 @@ def walk(folder: Path, *, links: bool) -> list[Path]:
         One that is not there has none.
     links
         Whether to follow links to folders: to none twice, and to none that the folder is in.
+    deep
+        Whether to look into the folders in it.
     """
     if not folder.is_dir():
         return []
@@ -152,6 +154,8 @@ def walk(folder: Path, *, links: bool) -> list[Path]:
         for path, is_folder in inside:
             if not is_folder:
                 files.append(path)
+            elif not deep:
+                continue
             elif not path.is_symlink():
                 real.append(path)
             elif links:
@@ -159,9 +163,9 @@ def walk(folder: Path, *, links: bool) -> list[Path]:
     return sorted(files)
 
 
-def audio_files(folder: Path, *, links: bool = False) -> Iterator[Path]:
+def audio_files(folder: Path, *, links: bool = False, deep: bool = True) -> Iterator[Path]:
     """Audio files below a folder, see `walk`, without those in folders called ``test``."""
-    for path in walk(folder, links=links):
+    for path in walk(folder, links=links, deep=deep):
         inside = path.relative_to(folder).parts[:-1]
         audio = path.suffix.lower() in AUDIO_SUFFIXES and not is_shadow(path)
         if audio and "test" not in map(str.lower, inside):

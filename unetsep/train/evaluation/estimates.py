@@ -18,10 +18,11 @@ from ...separator import Separator
 from ...version import __version__
 from ...weights.load import load_checkpoint
 from ...weights.manifest import model_name
+from ..data.decode import read_audio
 from ..data.musdb import STEM_SUFFIX
 from .baselines import BASELINES, LABELS
 from .stem_sets import ACCOMPANIMENT, rest_of
-from .tracks import Track, TrackAudio, read_audio, read_rate
+from .tracks import Track, TrackAudio, read_rate
 
 # What tools call the sum of all stems but the vocals.
 ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")

@@ -75,8 +75,7 @@ def _song(path: Path, subset: str, spelling: dict[str, str]) -> Track | None:
     def stem_of(name: str) -> str:
         return spelling.setdefault(name.lower(), name)
 
-    own = (file for file in audio_files(path) if file.parent == path)
-    files = stem_files(path, own, stem_of)
+    files = stem_files(path, audio_files(path, deep=False), stem_of)
     if not files:
         return None
     silent, _ = read_description(path / "song.json")

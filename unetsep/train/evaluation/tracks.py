@@ -11,6 +11,7 @@ import numpy as np
 from ...audio.reader import AudioReader
 from ...dsp.arrays import Signal
 from ...errors import AudioError
+from ..data.decode import read_audio
 from ..data.musdb import (
     HOW_TO_GET,
     STEM_SUFFIX,
@@ -215,12 +216,6 @@ def read_rate(path: Path) -> int:
     """The sample rate of an audio file in Hz."""
     with AudioReader(path) as reader:
         return reader.info.sample_rate
-
-
-def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
-    """An audio file as ``(channels, samples)`` and its rate in Hz."""
-    with AudioReader(path, duration=duration) as reader:
-        return np.concatenate(list(reader.blocks()), axis=1), reader.info.sample_rate
 
 
 def _read_stem_file(track: Track, duration: float | None) -> TrackAudio:

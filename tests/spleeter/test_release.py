@@ -164,6 +164,21 @@ def test_what_broke_off_is_resumed(server: Server, home: Path, ranges: bool) -> 
     assert same_as_fixture("spleeter-2stems", "2stems")
 
 
+def test_who_interrupts_a_download_is_told_that_it_can_be_resumed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(release, "_received", interrupted)
+        first = run("spleeter-2stems", "--url", server.address)
+    assert first.exit_code == 130
+    assert "interrupted; what was downloaded is kept" in first.output
+    assert "removed" not in first.output
+    assert run("spleeter-2stems", "--url", server.address).exit_code == 0
+
+
 def test_a_download_that_was_complete_is_not_fetched_again(server: Server, home: Path) -> None:
     (home / "downloads").mkdir(parents=True)
     part = home / "downloads" / "2stems.tar.gz.part"

@@ -140,6 +140,20 @@ def test_a_guide_that_is_no_model_of_the_manifest_lies_beside_what_it_guides(
         load_network("small")
 
 
+def test_a_damaged_manifest_of_the_users_hides_no_guide_that_lies_beside(
+    guided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNETSEP_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "models.json").write_text("{")
+    for model in ("small", guided[0]):
+        assert isinstance(load_network(model), Guided)
+    guided[1].unlink()  # it may be a model of that manifest
+    for model in ("small", guided[0]):
+        with pytest.raises(WeightsError, match=r"models\.json is damaged"):
+            load_network(model)
+
+
 @pytest.mark.parametrize("how", [load_network, lambda name: fetch_model(find_checkpoint(name))])
 def test_a_guide_comes_from_the_hub_with_what_it_guides(
     how: Callable[[str], object],

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..weights.manifest import (
     list_models,
     model_name,
 )
+from .errors import SignalError
 from .terminal import Messages, table_console
 
 # Who should take which model: what no manifest can know. "Take it ..."
@@ -238,7 +240,15 @@ def download(
     for name in known if everything else names:
         if is_release(name) and not everything:
             wait = functools.partial(on_wait, name)
-            entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
+            try:
+                entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
+            except KeyboardInterrupt as error:
+                if source is not None:
+                    raise
+                raise SignalError(
+                    "interrupted; what was downloaded is kept: run the command again to resume",
+                    signal.SIGINT,
+                ) from error
         else:
             entry = known[name]
         yield f"{entry.name}: {fetch_model(entry)}"

@@ -143,16 +143,26 @@ def load_guide(sha256: str, place: Path | Checkpoint, label: str) -> MaskNetwork
 
 
 def _find_guide(sha256: str, place: Path | Checkpoint) -> Checkpoint | Path | None:
-    known = _known(sha256)
-    named = _guide_file(sha256)
+    try:
+        known = _known(sha256)
+    except WeightsError:  # the user's manifest is damaged, and of no concern to what is beside
+        beside = None if isinstance(place, Checkpoint) else _guide_in(place, sha256, None)
+        if beside is None:
+            raise
+        return beside
     if isinstance(place, Checkpoint):  # `unetsep publish` uploaded what was not published
+        named = _guide_file(sha256)
         return known or replace(place, name=named, file=named, sha256=sha256)
     if known is not None and known.is_local:
         return known
-    # By its name first: a folder may hold many checkpoints.
-    files = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
-    size = None if known is None else known.bytes
-    return next((path for path in files if _has_hash(path, sha256, size)), known)
+    return _guide_in(place, sha256, None if known is None else known.bytes) or known
+
+
+def _guide_in(folder: Path, sha256: str, size: int | None) -> Path | None:
+    """The guide's file in a folder; that of its own name first, as there may be many."""
+    named = _guide_file(sha256)
+    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
+    return next((path for path in files if _has_hash(path, sha256, size)), None)
 
 
 def _has_hash(path: Path, sha256: str, size: int | None) -> bool:

@@ -258,6 +258,9 @@ def unsupported(song, tmp_path):
     execute("flac", "-s", "-o", tmp_path / "a.flac", wav)
     for name, codec in (("a.ogg", "flac"), ("a.caf", "alac"), ("g722.wav", "adpcm_g722")):
         execute("ffmpeg", "-v", "error", "-i", wav, "-c:a", codec, tmp_path / name)
+    long = tmp_path / "bw64.wav"
+    execute("ffmpeg", "-v", "error", "-i", wav, "-rf64", "always", long)
+    long.write_bytes(long.read_bytes().replace(b"RF64", b"BW64", 1))
     return tmp_path
 
 
@@ -283,13 +286,25 @@ def told(path: Path) -> str:
         return str(error)
 
 
-@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.caf", "g722.wav"])
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.caf", "g722.wav", "bw64.wav"])
 def test_what_is_not_supported_is_not_called_damaged(unsupported, name, monkeypatch):
     path = unsupported / name
     # Not every ffmpeg reads FLAC of 32 bits; a newer libsndfile may.
     assert told(path) == "" or (name == "a.flac" and "flac of at most 24 bits" in told(path))
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
     assert told(path) == "" or "of a kind that is not supported without ffmpeg" in told(path)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg"])
+@pytest.mark.parametrize("size", [4, 20, 40])
+def test_what_ends_within_its_header_is_cut_short_and_not_unsupported(
+    song, suffix, size, monkeypatch
+):
+    path = song(f"a.{suffix}", seconds=0.5)
+    path.write_bytes(path.read_bytes()[:size])
+    assert "is cut short: it ends within its header" in told(path)
+    monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: None)
+    assert "is cut short: it ends within its header" in told(path)
 
 
 def test_what_is_no_mp3_is_not_said_to_be_missing(tmp_path: Path) -> None:

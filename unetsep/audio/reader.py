@@ -255,6 +255,10 @@ def _open(path: Path, track: int | None) -> Decoder:
         reason = str(error.error_string).rstrip(".")
         if reason.startswith("File does not exist"):  # what is said of no mp3; it does exist
             reason = "Format not recognised"
+        if _ends_in_header(path):  # which libsndfile calls unsupported
+            raise AudioError(
+                f"{path} is cut short: it ends within its header; get a complete copy"
+            ) from error
         if (ffmpeg := find_ffmpeg()) is not None:
             foreign = _foreign(path, ffmpeg, reason, track)
             if path.suffix.lower() in SOUNDFILE_SUFFIXES and not _is_unsupported(path, reason):
@@ -297,11 +301,22 @@ def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegD
     return decoder
 
 
+def _ends_in_header(path: Path) -> bool:
+    """Whether a FLAC file lacks some of its stream info, or an Ogg file of its first page."""
+    with path.open("rb") as file:
+        head = file.read(27 + 255)
+    if head[:4] == b"fLaC":
+        return len(head) < 4 + 4 + 34
+    if head[:4] != b"OggS":
+        return False
+    return len(head) < 27 or path.stat().st_size < 27 + head[26] + sum(head[27 : 27 + head[26]])
+
+
 def _is_unsupported(path: Path, reason: str) -> bool:
     """Whether libsndfile knows what a file is but not its encoding: 32-bit FLAC, ALAC in caf.
 
-    Of FLAC within Ogg, which it does not know in every build, of Speex, and of many encodings in
-    wav it says less.
+    Of FLAC within Ogg, which it does not know in every build, of Speex, of many encodings in wav,
+    and of BW64, which is RF64 by another name, it says less.
     """
     if "unsupported" in reason or "unimplemented" in reason:
         return True
@@ -309,6 +324,8 @@ def _is_unsupported(path: Path, reason: str) -> bool:
         head = file.read(64)
     if head[:4] == b"OggS":
         return b"\x7fFLAC" in head or b"Speex  " in head
+    if head[:4] == b"BW64":
+        return True
     form = read_chunk(path, b"fmt ") if head[:4] in (b"RIFF", b"RF64", b"riff") else b""
     return len(form) >= 16 and int.from_bytes(form[:2], "little") not in WAV_ENCODINGS
 

@@ -345,7 +345,6 @@ REMEDIES = {
     errno.EPERM: "choose a folder that you may write to with -o",
     errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
     errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
-    errno.EISDIR: "a folder has the name of a file: give other names with --filename",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",

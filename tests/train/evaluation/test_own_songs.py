@@ -102,6 +102,25 @@ def test_pairs_whose_mixtures_have_one_name_have_those_of_their_folders(tmp_path
     assert [t.name for t in read_pairs(tmp_path / "pairs.csv", ["b"])] == ["b"]
 
 
+def test_pairs_whose_folders_have_one_name_too_are_told_apart_by_those_above(
+    tmp_path: Path,
+) -> None:
+    rows = ["mixture,vocals"]
+    for folder in ("one/live", "two/live", "x/three/cd", "y/three/cd", "four/demo"):
+        for stem in ("mixture", "vocals"):
+            write(tmp_path / folder / f"{stem}.wav", 1)
+        rows.append(f"{folder}/mixture.wav,{folder}/vocals.wav")
+    (tmp_path / "pairs.csv").write_text("\n".join([*rows, rows[-1]]))
+    assert [track.name for track in read_pairs(tmp_path / "pairs.csv")][:4] == [
+        "one - live",
+        "two - live",
+        "x - three - cd",
+        "y - three - cd",
+    ]
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    assert read_pairs(tmp_path / "pairs.csv")[-1].name == "demo"
+
+
 def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
     write(tmp_path / "song.wav", 1)
     write(tmp_path / "vox.wav", 2)

@@ -31,6 +31,7 @@ from .stem_sets import ACCOMPANIMENT, ordered, rest_of
 from .tracks import Track, keep
 
 MIXTURE = "mixture"
+MOST_FOLDERS = 3  # whose names tell pairs apart
 
 
 def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
@@ -94,7 +95,8 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
         The CSV file.
     only
         See `unetsep.train.evaluation.tracks.find_tracks`; a track has the name of its mixture,
-        or of that one's folder where several mixtures have one name or it is ``mixture``.
+        or of that one's folder where several mixtures have one name or it is ``mixture``; where
+        several folders have one name, the names of the folders above come before it.
 
     Raises
     ------
@@ -103,14 +105,17 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     """
     columns, rows = _read_table(path)
     tracks = [_pair(path, f"line {line}", columns, row) for line, row in enumerate(rows, start=2)]
-    uses = Counter(track.name for track in tracks)
-    alike = {MIXTURE, *(name for name, count in uses.items() if count > 1)}
-    return keep([_by_folder(each) if each.name in alike else each for each in tracks], only)
+    for folders in range(1, MOST_FOLDERS + 1):
+        uses = Counter(track.name for track in tracks)
+        alike = {MIXTURE, *(name for name, count in uses.items() if count > 1)}
+        tracks = [_by_folder(each, folders) if each.name in alike else each for each in tracks]
+    return keep(tracks, only)
 
 
-def _by_folder(track: Track) -> Track:
-    """A pair by the name of its mixture's folder, as many mixtures have the name of this one."""
-    return replace(track, name=dict(track.sources)[MIXTURE].parent.name)
+def _by_folder(track: Track, folders: int) -> Track:
+    """A pair by the folders of its mixture, as many mixtures have the name of this one."""
+    names = dict(track.sources)[MIXTURE].absolute().parent.parts[1:]
+    return replace(track, name=" - ".join(names[-folders:]))
 
 
 def _read_table(path: Path) -> tuple[list[str], list[dict[Any, Any]]]:

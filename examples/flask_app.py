@@ -31,6 +31,10 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
     separator = model if isinstance(model, unetsep.Separator) else unetsep.Separator(model)
     turn = threading.Lock()
 
+    @app.errorhandler(413)
+    def too_large(_: Exception) -> tuple[dict[str, str], int]:
+        return {"error": f"the form is too large: a song may have {MAX_BYTES >> 20} MB"}, 413
+
     @app.post("/stems")
     def stems() -> Response | tuple[dict[str, str], int]:
         upload = request.files.get("song")

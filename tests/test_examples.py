@@ -400,6 +400,10 @@ def test_the_flask_application_answers_nonsense_in_a_sentence(tiny_separator: Se
     assert answer.status_code == 422
     assert "the song is not audio that can be read" in answer.json["error"]
     assert "/" not in answer.json["error"].partition("(")[0]
+    client.application.config["MAX_CONTENT_LENGTH"] = 1000
+    answer = client.post("/stems", data={"song": (io.BytesIO(bytes(1001)), "song.wav")})
+    assert answer.status_code == 413
+    assert "a song may have 200 MB" in answer.json["error"]
 
 
 def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,6 +341,15 @@ def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
     assert len(run._ray.asked) == 2
 
 
+def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for():
+    machines = [(4, 0)]
+    run = run_of(FakeRay(machines, [__version__, lost_slots()[1]]), 1, address=None)
+    steps(run, 1)
+    machines.clear()
+    with pytest.raises(UnetsepError, match=r"^Ray has ended on this machine"):
+        steps(run, 3)
+
+
 @pytest.mark.parametrize("device", ["cuda", "auto"])
 def test_a_gpu_that_goes_while_songs_are_separated_is_waited_for(device):
     machines = [(2, 1), (8, 0)]

@@ -361,9 +361,14 @@ class _RayRun:
         ------
         UnetsepError
             If there is no GPU where one was asked for, or no machine is large enough, and no slot
-            is loading or was ready before.
+            is loading or was ready before. If the cluster of this machine is gone.
         """
         machines = self._machines()
+        if not machines and self._cluster.address is None:
+            raise UnetsepError(
+                "Ray has ended on this machine, perhaps for want of memory: run the command again "
+                "with --skip-existing, and with fewer --jobs"
+            )
         self._share = cpus_beside_gpu(machines, self._share)
         # What a run began with it goes on with, also while the first slots are but asked for:
         # other devices round otherwise.

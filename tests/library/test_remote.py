@@ -8,6 +8,9 @@ import http.server
 import json
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +28,7 @@ from fsspec.registry import _registry
 from tests.signals import RATE, music
 from unetsep.cli import main
 from unetsep.library import store
-from unetsep.library.remote import RemoteLog
+from unetsep.library.remote import MARK, RemoteLog, Spool
 from unetsep.library.store import Store
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -447,6 +450,39 @@ def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_pat
     result = run(write(tmp_path / "a.wav"), "-o", f"local://{out}", "--shard", "1/1")
     assert result.exit_code == 0, result.stderr
     assert sorted(out.rglob("*.part")) == sorted(young)
+
+
+def test_what_a_killed_run_left_on_the_disk_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "from unetsep.library.remote import Spool; spool = Spool(None).__enter__(); "
+        "(spool.folder / 'song.wav').write_bytes(b'sound'); "
+        "print(spool.folder, flush=True); input()"
+    )
+    (tmp_path / "unetsep-foreign").mkdir()
+    with contextlib.ExitStack() as runs:
+        spools = []
+        for number in range(2):
+            run = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"TMPDIR": str(tmp_path)},
+            )
+            runs.enter_context(run)
+            runs.callback(run.kill)
+            assert run.stdout
+            spools.append(Path(run.stdout.readline().strip()))
+            if number == 0:
+                run.kill()
+                run.wait()
+        for spool in spools:
+            os.utime(spool / MARK, (0, 0))  # a process that slept, too
+        with Spool(None) as own:
+            left = {path.name for path in tmp_path.iterdir()}
+            assert left == {own.folder.name, spools[1].name, "unetsep-foreign"}
+    assert not own.folder.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])

@@ -29,6 +29,7 @@ from ..audio.tags import Tags
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import STEMS_ALONE, Input, track_name
+from .claims import STALE, Claim, ClaimedError
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, InputFile, Record, parse_entries
 from .songs import Job, Part, Shared
@@ -52,6 +53,9 @@ from .store import (
 READERS = 16
 # Seconds between uploads of a log that grows.
 LOG_EVERY = 60.0
+# What folders of spools are called, and the claim in each.
+SPOOL = "unetsep-"
+MARK = f"{PREFIX}spool.lock"
 
 
 class RemoteInput(InputFile):
@@ -334,15 +338,18 @@ class Spool:
         self._songs: dict[Path, str] = {}
 
     def __enter__(self) -> Spool:
-        self._temporary = tempfile.TemporaryDirectory(prefix="unetsep-")
-        self.folder = Path(self._temporary.name)
+        self._held = contextlib.ExitStack()
+        temporary = tempfile.TemporaryDirectory(prefix=SPOOL)
+        self.folder = Path(self._held.enter_context(temporary))
+        _remove_dead(self.folder.parent)
+        self._held.enter_context(Claim([self.folder / MARK]))
         self.out = self.folder / "out"
         inner = re.escape(f"{self.folder / 'in'}{os.sep}")
         self._spooled = re.compile(inner + r"\d+" + re.escape(os.sep) + r"song(?:\.\w+)?")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._temporary.cleanup()
+        self._held.close()
 
     def find(
         self, urls: Iterable[str], output_dir: Path, left_out: Callable[[Path], None]
@@ -480,6 +487,16 @@ class Spool:
                 found.append(folder / name)
                 found[-1].write_bytes(self.output.read(name) or b"")
         return found
+
+
+def _remove_dead(folder: Path) -> None:
+    """Remove spools whose runs were killed: they may hold songs and stems."""
+    for spool in folder.glob(f"{SPOOL}*"):
+        with contextlib.suppress(OSError, ClaimedError):
+            # Without a look at its lock, for which one waits: who lives sets the time of it.
+            if time.time() - (spool / MARK).stat().st_mtime > STALE:
+                with Claim([spool / MARK]):
+                    shutil.rmtree(spool, ignore_errors=True)
 
 
 class RemoteLog(RunLog):

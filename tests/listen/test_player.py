@@ -393,6 +393,16 @@ def test_clicks_are_saved_in_time_at_other_speeds(
     assert complaints(driver) == []
 
 
+def test_a_mix_is_saved_at_another_speed_where_no_rendering_can_be_suspended(
+    player: Any, tmp_path: Path
+) -> None:
+    player.execute_script("delete OfflineAudioContext.prototype.suspend")  # as in Firefox
+    set_dials(player, 0.75, 0)
+    saved = save(player, tmp_path, "song")
+    assert len(saved) == round(SECONDS * RATE / 0.75)
+    assert np.abs(saved[-RATE:]).max() > 0.1  # of the last piece
+
+
 def test_controls_have_names_for_screen_readers(player: Any) -> None:
     unnamed = run(
         player,

@@ -97,41 +97,29 @@ async function* renderStretched(engine, start, end) {
   }
 }
 
-/** Some frames of a mix from a frame of the song on, behind what warms the stretcher up. */
+/**
+ * Some frames of a mix from a frame of the song on, behind what warms the stretcher up. Firefox
+ * cannot suspend a rendering, so all its sound is there before: as a mix, the smallest that it is.
+ */
 async function stretch({ pieces, mixer, model, song, speed, semitones }, first, end, warm, frames) {
   const rate = song.sampleRate;
   // A stretcher is less than a second late.
   const context = new OfflineAudioContext(2, rate + warm + frames, rate);
   const stretcher = await Stretcher.create(context);
   await stretcher.use(semitones - 12 * Math.log2(speed));
-  const strips = new Strips(context, song.models[model].stems, mixer);
-  strips.bus.connect(stretcher.node);
   stretcher.node.connect(context.destination);
   const until = Math.min(end, first + Math.ceil((rate + warm + frames) * speed));
+  const mixed = [];
   let done = 0;
-  let failure = null;
-  for (const span of spansOf(song, first, until)) {
-    const time = done / (rate * speed);
-    const schedule = async () => {
-      const buffers = await pieces.get(model, span.piece);
-      buffers.forEach((buffer, stem) => {
-        const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
-        source.connect(strips.strips[stem].gain);
-        source.start(time, span.offset / rate, span.frames / rate);
-      });
-    };
-    // A piece is decoded when its turn comes: a second before it is heard.
-    if (time < 1) await schedule();
-    else
-      context
-        .suspend(time - 1)
-        .then(schedule)
-        .catch((error) => (failure = error))
-        .then(() => context.resume());
-    done += span.frames;
+  for await (const buffer of renderPlain({ pieces, mixer, model, song }, first, until)) {
+    const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
+    source.connect(stretcher.node);
+    source.start(done / (rate * speed));
+    done += buffer.length;
+    mixed.push(buffer);
   }
   const whole = await context.startRendering();
-  if (failure !== null) throw failure;
+  mixed.forEach(release);
   return cut(whole, Math.round(stretcher.latency * rate) + warm, frames);
 }
 

@@ -870,6 +870,27 @@ def test_many_models_and_long_names_leave_the_screen_as_wide_as_it_is(
     assert complaints(driver) == []
 
 
+@pytest.mark.parametrize("size", [(1280, 900), (390, 844)])
+def test_sliders_that_are_wide_by_themselves_stay_in_their_strips(
+    player: Any, size: tuple[int, int]
+) -> None:
+    with screen(player, *size):
+        outside = run(
+            player,
+            """
+            const style = make("style", { text: ".strip input { width: 12rem }" }); // as Firefox's
+            document.head.append(style);
+            const right = (element) => element.getBoundingClientRect().right;
+            const sliders = [...document.querySelectorAll(".strip input")];
+            const out = sliders.map((slider) => right(slider) - right(slider.closest(".strip")));
+            style.remove();
+            return out;
+            """,
+        )
+    assert len(outside) == 8
+    assert max(outside) < 0
+
+
 @pytest.mark.parametrize("size", [(1280, 720), (390, 844), (320, 256)])
 def test_what_has_the_focus_is_not_under_the_transport(
     driver: Any, crowded: Path, size: tuple[int, int]

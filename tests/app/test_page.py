@@ -389,3 +389,16 @@ def test_the_browser_goes_back_from_the_player_to_the_songs(
     assert page.execute_script("return history.length") <= steps + 1
     page.find_element("xpath", "//button[text()='Remove']").click()
     until(lambda: not app.queue.jobs)
+
+
+def test_the_page_lets_its_player_save_a_mix(page: Any) -> None:
+    """Firefox asks the page whether its frame may show what the frame saves."""
+    page.execute_async_script(
+        """
+        const [done] = arguments;
+        const frame = document.createElement("iframe");
+        frame.onload = () => done(frame.remove()); // the fixture sees what is refused
+        frame.src = URL.createObjectURL(new Blob(["mix"], { type: "text/plain" }));
+        document.body.append(frame);
+        """
+    )

@@ -23,7 +23,8 @@ COMMON_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'",
+    "form-action 'self'; frame-ancestors 'none'; "
+    "frame-src 'self' blob:",  # Firefox takes the mix that the player saves for a page of its frame
 }
 
 

@@ -764,6 +764,37 @@ def test_dials_that_move_quickly_make_no_more_stretchers_than_are_used(player: A
     run(player, "engine.pause()")
 
 
+def test_a_browser_without_worklets_says_why_speed_stays(player: Any) -> None:
+    player.execute_script(  # as on a page of another machine that comes without TLS
+        "Object.defineProperty(BaseAudioContext.prototype, 'audioWorklet', { value: undefined })"
+    )
+    set_dials(player, 1, 3)
+    click(player, "#play")
+    message = player.find_element("id", "message")
+    wait(player, "$('message').textContent")
+    assert message.text.startswith("Browsers change speed and pitch only on pages of this machine")
+    set_dials(player, 1, 0)
+    click(player, "#play")
+    wait(player, "unetsepPlayer.engine.frame > 4410")
+    run(player, "engine.pause()")
+
+
+def test_a_sound_that_never_begins_is_given_up_with_a_word(player: Any) -> None:
+    player.execute_async_script(
+        """
+        const done = arguments[0];
+        const { engine } = unetsepPlayer;
+        engine.open();
+        engine.context.resume = () => new Promise(() => {}); // as without any device in Firefox
+        engine.context.suspend().then(done);
+        """
+    )
+    click(player, "#play")
+    run(player, "for (let i = 0; i < MOST_WAITS; i++) engine.tick()")
+    assert not run(player, "return engine.playing")
+    assert player.find_element("id", "message").text.startswith("No sound begins: connect a device")
+
+
 def test_a_drag_that_the_browser_takes_over_leaves_no_loop(player: Any) -> None:
     box = player.find_element("css selector", ".view").rect
     y = box["y"] + box["height"] / 2

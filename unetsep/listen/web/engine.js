@@ -3,6 +3,7 @@
 
 const MARGIN = 0.06; // s from a decision to the moment it is heard; more on a slow machine
 const MOST_MARGIN = 1;
+const MOST_WAITS = 50; // ticks, 5 s, until a sound that does not begin is given up
 
 /** Volume, pan, mute and solo of each stem, by name, so that they outlast a change of model. */
 class Mixer {
@@ -42,6 +43,11 @@ class Mixer {
 /** A node that shifts pitch, with how late its output is. */
 class Stretcher {
   static async create(context) {
+    if (!context.audioWorklet)
+      throw new Error(
+        "Browsers change speed and pitch only on pages of this machine or over https: " +
+          "set both back to hear the song",
+      );
     await Stretcher.install(context);
     const channels = { numberOfInputs: 1, numberOfOutputs: 1, outputChannelCount: [2] };
     const stretcher = new Stretcher();
@@ -129,6 +135,7 @@ class Engine extends EventTarget {
     this.open();
     if (this.playing) return;
     this.playing = true;
+    this.waits = 0;
     this.tell();
     if (this.place >= this.song.length) this.place = 0;
     this.timer = setInterval(() => this.tick(), 100);
@@ -216,7 +223,7 @@ class Engine extends EventTarget {
 
   async tick() {
     const { deck } = this;
-    if (deck === null) return;
+    if (deck === null) return this.awaitSound();
     if (!this.seeking && deck.overAt(this.context.currentTime)) {
       this.pause();
       this.place = 0;
@@ -228,6 +235,12 @@ class Engine extends EventTarget {
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** Without a device Firefox would keep everybody waiting, and never say why. */
+  awaitSound() {
+    if (this.context.state === "running" || ++this.waits < MOST_WAITS) return;
+    this.fail(new Error("No sound begins: connect a device to play on, then load this page again"));
   }
 
   /** A piece came too late, on a slow machine: go on from where it was missed. */

@@ -403,6 +403,22 @@ def test_a_mix_is_saved_at_another_speed_where_no_rendering_can_be_suspended(
     assert np.abs(saved[-RATE:]).max() > 0.1  # of the last piece
 
 
+def test_saving_says_so_from_the_beginning(player: Any, tmp_path: Path) -> None:
+    set_dials(player, 0.75, 0)
+    run(
+        player,
+        """
+        window.said = [];
+        const say = unetsepPlayer.say.bind(unetsepPlayer);
+        unetsepPlayer.say = (text) => say(text, window.said.push(text));
+        """,
+    )
+    save(player, tmp_path, "song")
+    said = player.execute_script("return said")
+    assert said[0] == "Saving the mix: 0 %"
+    assert said[-1] == "The mix is ready."
+
+
 def test_controls_have_names_for_screen_readers(player: Any) -> None:
     unnamed = run(
         player,

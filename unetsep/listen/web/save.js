@@ -144,6 +144,7 @@ function fadeOver(part, tail) {
 /** The mix as 16 bits: frames, peak, and parts that may leave memory, as arrays may not. */
 async function gather(buffers, gain, progress) {
   const out = { frames: 0, peak: 0, parts: [] };
+  progress(0); // the first part may take half a minute
   for await (const buffer of buffers) {
     out.peak = Math.max(out.peak, gain * peakOf(buffer));
     out.parts.push(new Blob([toInt16(buffer, gain)]));

@@ -102,8 +102,15 @@ def test_stems_are_those_that_the_command_writes(
         answer = app.get(job["stems"][stem])
         assert answer.body == archive.read(f"My tune/{stem}.flac") == written
         assert f"The title ({stem.capitalize()})".encode() in written
-        assert answer.headers["content-disposition"].startswith("attachment")
-        assert "My%20tune%20-%20" in answer.headers["content-disposition"]
+        named = f"attachment; filename=\"My tune - {stem}.flac\"; filename*=utf-8''My%20tune%20-%20"
+        assert answer.headers["content-disposition"] == f"{named}{stem}.flac"
+
+
+def test_files_have_names_that_every_client_can_read(app: Served, tune: Path) -> None:
+    job = app.wait(app.send(tune, name='Où "春".wav', stems="vocals").json["id"])
+    named = app.get(job["zip"]).headers["content-disposition"]
+    plain, whole = "Ou ___.zip", "O%C3%B9%20_%E6%98%A5_.zip"
+    assert named == f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"
 
 
 def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:

@@ -13,10 +13,12 @@ import os
 import signal
 import socket
 import time
+import unicodedata
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -59,6 +61,7 @@ LINGER = 2.0  # s in which a client that is refused may read why, while it still
 CLOSE_SECONDS = 3  # for requests that are being answered when the app ends
 STOPPED_SECONDS = 3  # then, for telling the others that it was stopped; more than LINGER
 CONNECTIONS = 200
+DISPOSITION = "content-disposition"
 GONE = "there is no such job, or it was removed"
 Result = TypeVar("Result")
 
@@ -290,14 +293,15 @@ class Handlers:
         if file is None:
             raise HTTPException(404, "this job has no such file")
         if path.startswith("stems/"):
-            return _sent(file, filename=f"{job.name} - {file.name}")
+            return _sent(file, headers=_named(f"{job.name} - {file.name}"))
         return _sent(file, headers={"content-security-policy": PLAYER_POLICY})
 
     async def _zipped(self, job: SeparationJob) -> FileResponse:
         path = await self._queue.zip(job)
         if path is None:
             raise HTTPException(404, GONE)
-        return _sent(path, filename=f"{job.name}.zip", media_type="application/zip")
+        headers = _named(f"{job.name}.zip")
+        return _sent(path, headers=headers, media_type="application/zip")
 
     def _find(self, request: Request) -> SeparationJob:
         job = self._queue.get(request.path_params["id"])
@@ -379,7 +383,7 @@ class Once(FileResponse):
     def __init__(self, response: FileResponse, remove: Callable[[], Any]) -> None:
         super().__init__(
             response.path,
-            filename=response.filename,
+            headers={DISPOSITION: response.headers[DISPOSITION]},
             media_type=response.media_type,
             stat_result=response.stat_result,
         )
@@ -391,6 +395,18 @@ class Once(FileResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._remove()
+
+
+def _named(filename: str) -> dict[str, str]:
+    """What tells clients under which name to save a file.
+
+    By RFC 6266 that is ``filename*``. Some, such as curl, know but ``filename``, in ASCII.
+    """
+    letters = unicodedata.normalize("NFKD", filename)
+    known = (each for each in letters if not unicodedata.combining(each))
+    plain = "".join(each if each.isascii() and each not in '"\\' else "_" for each in known)
+    whole = quote(filename, safe="")
+    return {DISPOSITION: f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"}
 
 
 def _sent(path: Path, **options: Any) -> FileResponse:

@@ -4,19 +4,21 @@
 #     sh recipes/losses.sh MUSDB18-7 SONGS POOLS RUN [OPTIONS...]
 #
 # OPTIONS of `unetsep train` overrule those below: `--losses mse,l1 --seed 1` is the second seed.
-# It needs a GPU, seven minutes of a large one; on a CPU core it takes a day or more, without
-# --resident. If it breaks off, start it again: it is resumed, and what has ended is not trained
-# again. Then `unetsep export RUN`.
+# It takes seven minutes of a large GPU; with ACCELERATOR=cpu before it, a day or more of a core.
+# If it breaks off, start it again: it is resumed, and what has ended is not trained again. Then
+# `unetsep export RUN`.
 set -eu
 [ $# -ge 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS RUN [OPTIONS...]" >&2; exit 2; }
 musdb=$1 songs=$2 pools=$3 run=$4
 shift 4
 . "$(dirname "$0")/trainings.sh"
+machine=--resident
+[ "${ACCELERATOR:-gpu}" = gpu ] || machine="--accelerator cpu"
 
 if [ -e "$run/done" ]; then
     echo "$run has been trained"
 elif [ -e "$run/last.ckpt" ]; then
-    begin "$run" --resume --musdb-root "$musdb" --songs "$songs" --pools "$pools" --resident "$@"
+    begin "$run" --resume --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine "$@"
 else
     begin "$run" --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual \
         --musdb-root "$musdb" --songs "$songs" --pools "$pools" --held-out 0 \
@@ -26,7 +28,7 @@ else
         --leave-out "St Vitus - Word Gets Around=drums" \
         --varispeed 0.12 --eq-db 4 --second-share vocals=0.3,drums=0.1,other=0.5 \
         --coherent-share 0.5 --coherent-varispeed 0.25 --schedule plateau --precision fp32 \
-        --batch-size 16 --resident --max-steps 1600 --valid-every 400 --ema-decay 0.998 --seed 0 \
-        "$@"
+        --batch-size 16 --max-steps 1600 --valid-every 400 --ema-decay 0.998 --seed 0 \
+        $machine "$@"
 fi
 finish

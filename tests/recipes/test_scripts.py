@@ -68,6 +68,12 @@ def test_the_losses_are_trained_by_options_that_exist(tmp_path: Path) -> None:
     check_unetsep(list(words))
     assert words[words.index("--leave-out", words.index("P")) + 1].endswith("=vocals,other")
     assert words[-2:] == ["--losses", "mse,l1"]  # the last one counts
+    assert "--resident" in words
+    run += "-cpu"
+    (words,) = commands(tmp_path / "cpu", "losses.sh", "M", "S", "P", run, ACCELERATOR="cpu")
+    check_unetsep(list(words))
+    assert "--resident" not in words
+    assert words[words.index("--accelerator") + 1] == "cpu"
 
 
 def test_the_smaller_comparison_is_trained_by_options_that_exist(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@
 #
 # Each run takes MINUTES (120) of a CPU core, or with ACCELERATOR=gpu of a GPU, with the learning
 # rate annealed at the end. What FOLDER holds already is not made again, and a run that broke off
-# is resumed: start the script again. SOUNDFONTS names the two soundfonts.
+# is resumed: start the script again. SOUNDFONTS names the two soundfonts, which
+# otherwise are those of Debian's fluid-soundfont-gm and musescore-general-soundfont-lossless.
 set -eu
 [ $# -eq 6 ] || {
     echo "usage: $0 MUSDB18-7 SONGS POOLS MIDI SAMPLE_SETS FOLDER" >&2

@@ -34,7 +34,7 @@ from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
 from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
-from .terminal import Messages, table_console
+from .terminal import Messages, duration, table_console
 
 
 @dataclass(frozen=True)
@@ -253,15 +253,8 @@ class Expectation:
         rounds = -(-(self.tracks - complete) // min(self.jobs, self.tracks))
         seconds = (self.clock() - self.begun) * rounds
         if seconds > 0:
-            self.say(
-                f"Expected for the other {self.tracks - complete} tracks: {_duration(seconds)}"
-            )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5940 else f"about {seconds / 3600:.1f} h"
+            left = self.tracks - complete
+            self.say(f"Expected for the other {left} tracks: about {duration(max(1, seconds))}")
 
 
 def _check_place(settings: Settings, figures: bool) -> None:

@@ -17,22 +17,12 @@ from rich.text import Text
 from ..dsp.song_stream import Progress
 from ..library.batch import Listener, SongOutcome
 from ..library.songs import Job
+from .terminal import duration
 
 # Columns of a bar, and of a song's name, where the terminal has room.
 BAR, NAME = 40, 48
 # Seconds before a guess of the time that is left is worth anything.
 FIRST_GUESS = 3.0
-
-
-def duration(seconds: float) -> str:
-    """Words for a time: ``45 s``, ``3 min``, ``2 h 5 min``."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def printable(text: str) -> str:

@@ -12,8 +12,7 @@ from ..files import SeparationReport
 from ..library.log import RunLog, report_line
 from ..library.songs import EXIST
 from .listen import common_folder
-from .progress import duration
-from .terminal import Lines, Messages
+from .terminal import Lines, Messages, duration
 
 
 class Reporter:

@@ -80,3 +80,14 @@ class Lines:
         except (OSError, ValueError) as error:
             self.failure = getattr(error, "strerror", None) or str(error)
             silence(self._stream)
+
+
+def duration(seconds: float) -> str:
+    """Words for a time: ``45 s``, ``3 min``, ``2 h 5 min``."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..train.data.cache import DecodingProgress
 from ..train.module import SeparationModule
+from .terminal import duration
 
 # Seconds between updates; reading a loss makes an accelerator wait.
 UPDATE_EVERY = 1.0
@@ -75,14 +76,14 @@ class ProgressBar(Callback):
         assert isinstance(pl_module, SeparationModule)
         config = pl_module.config
         each = (now - self._warm) / (TOLD - WARM)
-        hours = each * (config.max_steps - step) / 3600
-        limit = config.max_minutes / 60
-        if limit and limit < hours:
-            length = f"--max-minutes ends the run after {limit:.1f} hours"
+        seconds = each * (config.max_steps - step)
+        limit = 60 * config.max_minutes
+        if limit and limit < seconds:
+            length = f"--max-minutes ends the run after {duration(limit)}"
         else:
             length = (
-                f"the {config.max_steps} steps take about {hours:.1f} hours, and validations more; "
-                "--max-minutes ends a run on time"
+                f"the {config.max_steps} steps take about {duration(seconds)}, and validations "
+                "more; --max-minutes ends a run on time"
             )
         speed = config.batch_size * trainer.world_size / max(each, 1e-9)
         self.console.print(f"{speed:.1f} clips/s: {length}", markup=False)

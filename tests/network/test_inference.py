@@ -77,6 +77,16 @@ def test_masks_are_those_of_the_trained_network(name: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", [*CONFIGS, "default"])
+def test_a_network_that_is_trained_on_several_gpus_is_made_ready_alike(name: str) -> None:
+    net = load_network(name) if name == "default" else network(CONFIGS[name])
+    inputs = network_inputs(torch.randn(1, net.config.channels, 64, 1024).mT + 0j, net.config)
+    masks = for_inference(net)(*inputs)
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    assert torch.equal(for_inference(synced)(*inputs), masks)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", CONFIGS)
 def test_bf16_gives_fp32_masks_within_a_hundredth(name: str) -> None:
     net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])

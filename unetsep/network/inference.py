@@ -588,7 +588,8 @@ def parts_of_level(
 @torch.no_grad()
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """What a BatchNorm multiplies with and what it adds then, ``(channels,)``."""
-    assert isinstance(norm, nn.BatchNorm2d)
+    # Not `BatchNorm2d`: in training on several GPUs all norms are `SyncBatchNorm`.
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
@@ -636,7 +637,8 @@ def fold_last_norm(block: nn.Module, dtype: torch.dtype) -> Tensor | None:
         ``b``, ``(channels,)``; None if the level is another one, which is left as it is.
     """
     assert isinstance(block, nn.Sequential)
-    if not (isinstance(block[1], nn.ReLU) and isinstance(block[2], nn.BatchNorm2d)):
+    norms = nn.modules.batchnorm._BatchNorm
+    if not (isinstance(block[1], nn.ReLU) and isinstance(block[2], norms)):
         return None
     factor, shift = affine(block[2])
     if not bool((factor > 0).all()):

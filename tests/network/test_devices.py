@@ -23,7 +23,11 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
     monkeypatch: pytest.MonkeyPatch, accelerator: str, native: bool, precision: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
+    major = 8 if native else 7  # such as a T4, which emulates it
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
     monkeypatch.setattr(devices, "choose_precision", None)
     assert pick_precision("auto", accelerator) == precision
 

@@ -67,7 +67,9 @@ def pick_precision(precision: str, accelerator: str) -> str:
     if precision != "auto":
         return precision
     if accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        # GPUs before Ampere can be asked for bf16, too, but emulate it, slower than fp32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp32"
     return choose_precision("auto", torch.device("mps" if accelerator == "mps" else "cpu"))
 
 

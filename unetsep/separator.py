@@ -353,11 +353,12 @@ class Separator:
         """
         together = spectrum.shape[0] == self.config.channels
         batch = spectrum[None] if together else spectrum[:, None]
-        batch = batch.expand(-1, self.config.channels, -1, -1).to(self.device)
-        seen = magnitudes(batch)
+        batch = batch.expand(-1, self.config.channels, -1, -1)
+        # Only real numbers go to the device: not every Apple GPU has others.
+        seen = magnitudes(batch).to(self.device)
         total: Tensor | None = None
         for network in self._networks:
-            more = fine_inputs(batch, network.config)
+            more = [each.to(self.device) for each in fine_inputs(batch, network.config)]
             masks: Tensor = network(seen, *more, wanted=wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
             config = network.config

@@ -162,6 +162,37 @@ def test_at_another_rate_spectra_stay_on_the_device():
     assert link.downloads <= 4 * 6
 
 
+class DeviceTypes(TorchDispatchMode):
+    """Types of numbers on the device meta; what is brought from there is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, operation, _types, arguments=(), options=None):
+        options = options or {}
+        if options.get("device") == CPU and getattr(arguments[0], "is_meta", False):
+            return torch.zeros_like(arguments[0], device=CPU)
+        result = operation(*arguments, **options)
+        tensors = [each for each in tree_leaves((arguments, result)) if torch.is_tensor(each)]
+        self.seen |= {each.dtype for each in tensors if each.is_meta}
+        return result
+
+
+@pytest.mark.parametrize("model", ["default", "fast", "spleeter-vocals"])
+@pytest.mark.parametrize("channels", [2, 1])
+def test_where_spectra_stay_on_the_host_no_type_that_apples_gpus_lack_leaves_it(model, channels):
+    separator, _ = make_meta(Separator(model, device="cpu", precision="fp32"))
+    config = separator.config
+    shape = (channels, config.segment_frames, config.n_fft // 2 + 1)
+    spectrum = torch.zeros(shape, dtype=torch.complex64).mT[:, : config.bins]
+    with DeviceTypes() as types:
+        masks = separator.estimate(spectrum)
+    assert masks.device == CPU
+    assert torch.float32 in types.seen
+    assert not types.seen & {torch.float64, torch.complex64, torch.complex128}
+
+
 class FakeCuda:
     """CUDA streams and events that only write down what happens to them."""
 

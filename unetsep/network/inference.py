@@ -435,7 +435,8 @@ class DoublingHead(nn.Module):
     def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.channels, self.dtype = layer.out_channels, dtype
-        self.pair = torch.float64 if dtype == torch.float32 else torch.float32
+        # Moved and nothing else; Apple's GPUs have no float64.
+        self.pair = torch.int64 if dtype == torch.float32 else torch.int32
         self.subpixels = Subpixels(layer, dtype, bins_last=True)
 
     def forward(self, hidden: Tensor) -> Tensor:

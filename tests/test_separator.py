@@ -13,6 +13,7 @@ from unetsep.config import ModelConfig
 from unetsep.dsp.song_stream import SongStream
 from unetsep.dsp.transfer import StemBlock
 from unetsep.errors import UnetsepError
+from unetsep.network import devices
 from unetsep.network.devices import choose_device, choose_precision
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -366,6 +367,20 @@ def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UnetsepError, match="device cuda was asked for"):
         choose_device("cuda")
+
+
+def test_apples_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    separator = Separator(small_network(), device="cpu")
+    spectrum = torch.zeros(2, 64, SMALL.bins, dtype=torch.complex64).mT
+    held: list[bool] = []
+    watch = separator._networks[0].register_forward_pre_hook
+    watch(lambda *_: held.append(devices._apples_turn.locked()))
+    separator.estimate(spectrum)
+    turns = devices.taking_turns
+    monkeypatch.setattr("unetsep.separator.taking_turns", lambda _: turns(torch.device("mps")))
+    separator.estimate(spectrum)
+    assert held == [False, True]
+    assert not devices._apples_turn.locked()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference
-from .network.devices import check_choice, choose_device, choose_precision
+from .network.devices import check_choice, choose_device, choose_precision, taking_turns
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gated, ratio_masks
@@ -118,15 +118,17 @@ class Separator:
         self.wiener = self.config.wiener if wiener is None else check_wiener(wiener)
         self.gate_db = self.config.gate_db if gate else None
         self.passes = check_passes(passes)
-        self._networks = [each.to(self.device) for each in ready]
+        with taking_turns(self.device):
+            self._networks = [each.to(self.device) for each in ready]
 
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of each model: of its checkpoint, or of a network's own numbers."""
-        hashes = [
-            sha256 or _fingerprint(ready)
-            for sha256, ready in zip(self._hashes, self._networks, strict=True)
-        ]
+        with taking_turns(self.device):
+            hashes = [
+                sha256 or _fingerprint(ready)
+                for sha256, ready in zip(self._hashes, self._networks, strict=True)
+            ]
         return list(zip(self._names, hashes, strict=True))
 
     @property
@@ -354,12 +356,14 @@ class Separator:
         together = spectrum.shape[0] == self.config.channels
         batch = spectrum[None] if together else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1)
-        # Only real numbers go to the device: not every Apple GPU has others.
-        seen = magnitudes(batch).to(self.device)
+        seen = magnitudes(batch)
         total: Tensor | None = None
         for network in self._networks:
-            more = [each.to(self.device) for each in fine_inputs(batch, network.config)]
-            masks: Tensor = network(seen, *more, wanted=wanted).to(spectrum.device)
+            # Only real numbers go to the device: not every Apple GPU has others.
+            inputs = (seen, *fine_inputs(batch, network.config))
+            with taking_turns(self.device):
+                there = [each.to(self.device) for each in inputs]
+                masks: Tensor = network(*there, wanted=wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
             config = network.config
             if config.ratio_exponent != 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +73,19 @@ def pick_precision(precision: str, accelerator: str) -> str:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
     return choose_precision("auto", torch.device("mps" if accelerator == "mps" else "cpu"))
+
+
+# Held by the thread that computes on Apple's GPU.
+_apples_turn = threading.Lock()
+
+
+def taking_turns(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within this no other thread computes on a device on which only one may.
+
+    That is Apple's GPU: if two threads use it at once, Metal ends the process (pytorch issue
+    197805, up to torch 2.15). All that is computed there has to be within this.
+    """
+    return _apples_turn if device.type == "mps" else contextlib.nullcontext()
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -8,6 +8,17 @@ def how_to_install(extra: str) -> str:
     return f"pip install 'unetsep[{extra}]' or, in a checkout, pip install -e '.[{extra}]'"
 
 
+# What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries.
+NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, the computer's or a GPU's."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, MemoryError)
+
+
 class UnetsepError(Exception):
     """Base of all errors a user can cause or cure; the message is one clear sentence."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import soundfile
+import torch
 
 from tests.signals import music
 from unetsep.app import worker
@@ -30,6 +31,7 @@ REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "nam
             {"failed": "the files could not be written: No space left on device"},
         ),
         (MemoryError(), {"failed": "out of memory"}),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), {"failed": "out of memory"}),
         (CancelledError("cancelled"), {"cancelled": True}),
     ],
 )

@@ -79,6 +79,19 @@ def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
     assert isinstance(result.exception, RuntimeError if code == 1 else SystemExit)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to")])
+def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> None:
+    group = Group("unetsep")
+
+    @group.command()
+    def load() -> None:
+        raise error
+
+    result = CliRunner().invoke(group, ["load"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: out of memory; close other programs or use --device cpu\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, *KILLED.values()])
 def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals

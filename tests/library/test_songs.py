@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
 from unetsep.audio.staging import PREFIX
 from unetsep.errors import AudioError
@@ -154,11 +155,20 @@ def test_a_run_that_was_taken_for_dead_writes_nothing(job, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+def out_of_memory() -> RuntimeError:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
         (AudioError("x cannot be read"), "x cannot be read"),
         (MemoryError(), "a.wav: out of memory; close other programs or use --device cpu"),
+        (out_of_memory(), "a.wav: out of memory; close other programs or use --device cpu"),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to"), "a.wav: out of memory; "),
+        (RuntimeError("MPS backend out of memory (MPS allocated"), "a.wav: out of memory; "),
         (OSError(2, "No usable temporary directory"), "a.wav: No usable temporary directory"),
         (PermissionError(13, "Permission denied", "/x"), "a.wav: Permission denied (/x)"),
         (KeyError("samplerate"), "a.wav: unexpected KeyError: 'samplerate'; please report it"),

@@ -33,6 +33,14 @@ def test_a_run_without_a_checkpoint_can_be_started_again(tmp_path: Path, whole: 
     assert run(tmp_path, config) == log(whole)
 
 
+def test_a_run_without_memory_says_what_needs_less(tmp_path: Path) -> None:
+    def fill(_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(TrainingError, match=r"out of memory: .*--batch-size.* none was saved yet"):
+        run(tmp_path, tiny(), callbacks=[At(2, fill)])
+
+
 def test_fp16_on_a_cpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="do not train in fp16: choose --precision bf16"):
         run(tmp_path, tiny(precision="fp16"))

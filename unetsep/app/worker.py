@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import CancelledError, UnetsepError
+from ..errors import CancelledError, UnetsepError, is_out_of_memory
 
 if TYPE_CHECKING:
     from ..separator import Separator
@@ -184,7 +184,9 @@ def answer(request: Message, separators: SeparatorCache, advance: Teller) -> dic
         text = str(error)
     except OSError as error:
         text = f"the files could not be written: {error.strerror or error}"
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         text = "out of memory"
     return {"failed": public(text)}
 

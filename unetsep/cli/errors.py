@@ -45,7 +45,7 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn known errors into messages and exit codes."""
-        from ..errors import UnetsepError
+        from ..errors import UnetsepError, is_out_of_memory
 
         _require_working_folder()
         try:
@@ -57,13 +57,17 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             self._interrupted(ctx)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             # A lock that is interrupted while it is let go complains that nobody holds it.
             if isinstance(error.__context__, KeyboardInterrupt):
                 self._interrupted(ctx)
             if isinstance(error.__context__, SystemExit):
                 raise error.__context__ from None
-            raise
+            if not is_out_of_memory(error):
+                raise
+            raise click.ClickException(
+                "out of memory; close other programs or use --device cpu"
+            ) from error
 
     @staticmethod
     def _interrupted(ctx: click.Context) -> NoReturn:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..audio.decoder import AudioInfo
 from ..audio.ffmpeg_writer import order_labels
 from ..audio.formats import OutputFormat
@@ -21,7 +19,7 @@ from ..audio.stem_files import check_targets, explain_writing
 from ..audio.tags import stem_label
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
-from ..errors import AudioError, UnetsepError
+from ..errors import AudioError, UnetsepError, is_out_of_memory
 from ..files import FileOptions, OpenSink, SeparationReport, Sink, format_for, separate_into
 from ..inputs import Input
 from ..paths import refuse_existing
@@ -452,7 +450,7 @@ def stopped_reports(job: Job, why: str) -> list[SeparationReport]:
 
 def sentence(error: Exception, path: Path) -> str:
     """What to tell of an error, in one sentence."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return f"{path}: out of memory; close other programs or use --device cpu"
     if isinstance(error, (UnetsepError, ValueError)):
         return str(error)

@@ -23,6 +23,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from ..errors import is_out_of_memory
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
@@ -53,6 +54,11 @@ GROUP_TIMEOUT = timedelta(seconds=60)
 # How long a run waits for another one in its folder: the workers of one that was killed notice it
 # within 5 seconds, and hold its lock until then.
 LOCK_SECONDS = 10.0
+# What takes memory in a step, and what is in it beside.
+NO_ROOM = (
+    "out of memory: choose a smaller --batch-size or fewer --clip-frames, leave out --resident, or "
+    "close other programs"
+)
 BEST = "best-*.safetensors"
 # What may differ between a run and its resumption without changing what is trained.
 RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", "early_stop")
@@ -170,9 +176,13 @@ def fit(
                 what = f"{error.filename or run}: {error.strerror or error}"
                 raise _last_good(TrainingError(what), run) from error
             except RuntimeError as error:
-                if not is_lost_process(error):
+                if is_out_of_memory(error):
+                    why = TrainingError(NO_ROOM)
+                elif is_lost_process(error):
+                    why = TrainingError("another process of this run ended")
+                else:
                     raise
-                raise _last_good(TrainingError("another process of this run ended"), run) from error
+                raise _last_good(why, run) from error
             finally:
                 # Who ends in a validation has Lightning end that alone, and the workers that cut
                 # clips heed no signal: the process would wait for them for ever.

@@ -15,6 +15,7 @@ from unetsep.dsp.transfer import StemBlock
 from unetsep.errors import UnetsepError
 from unetsep.network import devices
 from unetsep.network.devices import choose_device, choose_precision
+from unetsep.network.inference import InferenceNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 
@@ -367,6 +368,13 @@ def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UnetsepError, match="device cuda was asked for"):
         choose_device("cuda")
+
+
+def test_a_model_is_used_on_the_gpu_that_it_was_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unetsep.separator.choose_device", lambda _: torch.device("cuda"))
+    move = torch.nn.Module.to  # the device meta stands for the one of several that is chosen
+    monkeypatch.setattr(InferenceNetwork, "to", lambda self, _: move(self, "meta"))
+    assert Separator(small_network(), device="cuda").device == torch.device("meta")
 
 
 def test_apples_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

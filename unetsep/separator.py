@@ -48,7 +48,8 @@ class Separator:
         `unetsep.config.SIGNAL_PATH`, and segments and overlap are those of the first, see
         `unetsep.config.common_config`.
     device
-        ``auto`` takes CUDA, then Apple's GPU, then the CPU.
+        ``auto`` takes CUDA, then Apple's GPU, then the CPU. Of several GPUs ``cuda`` is the one
+        that torch has chosen where the model is loaded: ``with torch.cuda.device(1):``.
     precision
         ``auto`` computes the network in bfloat16 where the CPU does so natively, else in
         float32. Masks, spectra and sums are float32 in any case.
@@ -120,6 +121,8 @@ class Separator:
         self.passes = check_passes(passes)
         with taking_turns(self.device):
             self._networks = [each.to(self.device) for each in ready]
+        # With its number, as other threads have another GPU than this one may have now.
+        self.device = next(self._networks[0].parameters()).device
 
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .config import TrainConfig
+from .data.augment import on_device
 from .data.clip_plans import ClipPlanner, Plan
 from .data.clips import ClipBatches, ResidentClips
 from .data.loaders import clip_loader, valid_loader
@@ -71,7 +72,7 @@ class ClipModule(lightning.LightningDataModule):
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
         """Move clips; leave recordings and plans where they are."""
-        return batch.to(device, non_blocking=True) if isinstance(batch, Tensor) else batch
+        return on_device(batch, device) if isinstance(batch, Tensor) else batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Cut resident clips."""

@@ -13,6 +13,7 @@ import torch
 from tests.train.synthetic import pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.config import TrainingError
+from unetsep.train.data.augment import on_device
 from unetsep.train.data.clip_plans import SILENCE, ClipPlanner, draw_weights
 from unetsep.train.data.clips import (
     ClipBatches,
@@ -21,11 +22,33 @@ from unetsep.train.data.clips import (
     ResidentClips,
     clip_indices,
 )
-from unetsep.train.data.loaders import NO_NUMBER, ValidRecordings
+from unetsep.train.data.loaders import NO_NUMBER, ValidRecordings, clip_loader
 from unetsep.train.data.recording import hold_out, recording_from_arrays
 from unetsep.train.data.run_data import without
+from unetsep.train.datamodule import ClipModule
 
 CONFIG = tiny(seed=3)
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True)])
+def test_only_a_gpu_of_cuda_copies_clips_while_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, device: str, waits: bool
+) -> None:
+    copies: list[tuple[str, bool]] = []
+
+    def copy(tensor: torch.Tensor, to: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        copies.append((to.type, not non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    there, clips = torch.device(device), torch.zeros(1, 4, 2, 8)
+    data = ClipModule(CONFIG, songs()[0], [])
+    assert data.transfer_batch_to_device(clips, there, 0) is clips
+    assert on_device(clips, there) is clips
+    assert copies == 2 * [(device, waits)]
+    loader = clip_loader(data.planner, ClipBatches(1, 0), there, workers=0)
+    assert loader.pin_memory != waits
 
 
 def planner(**changed: object) -> ClipPlanner:

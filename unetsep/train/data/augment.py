@@ -321,10 +321,11 @@ def exact_products() -> Iterator[None]:
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU in a device's memory, without waiting for what the device does now.
+    """A tensor of the CPU in a device's memory; for a GPU of CUDA nobody waits.
 
-    Only from memory that the system never moves a GPU copies by itself.
+    Only from memory that the system never moves such a GPU copies by itself. Apple's would read
+    what may be another tensor's by then (pytorch issue 189690).
     """
     if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -71,7 +71,7 @@ def clip_loader(
         num_workers=workers,
         worker_init_fn=_leave_signals,
         prefetch_factor=4 if workers else None,
-        pin_memory=not on_cpu,
+        pin_memory=device.type == "cuda",
     )
 
 

@@ -371,7 +371,7 @@ def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.Monk
 
 
 def test_a_model_is_used_on_the_gpu_that_it_was_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unetsep.separator.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("unetsep.separator.usable_device", lambda _: torch.device("cuda"))
     move = torch.nn.Module.to  # the device meta stands for the one of several that is chosen
     monkeypatch.setattr(InferenceNetwork, "to", lambda self, _: move(self, "meta"))
     assert Separator(small_network(), device="cuda").device == torch.device("meta")

@@ -23,7 +23,7 @@ from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference
-from .network.devices import check_choice, choose_device, choose_precision, taking_turns
+from .network.devices import check_choice, choose_precision, taking_turns, usable_device
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gated, ratio_masks
@@ -98,7 +98,7 @@ class Separator:
         passes: int = 1,
     ) -> None:
         check_choice("mask_extension", mask_extension, MASK_EXTENSIONS)
-        self.device = choose_device(device)
+        self.device = usable_device(device)
         self.precision = choose_precision(precision, self.device)
         models = _as_models(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unetsep.errors import UnetsepError
 from unetsep.network import devices
 from unetsep.network.devices import keep_freed_memory, pick_precision
 
@@ -30,6 +31,28 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
     monkeypatch.setattr(devices, "choose_precision", None)
     assert pick_precision("auto", accelerator) == precision
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    says = "CUDA error: no kernel image is available for execution on the device\nCompile with"
+
+    def ones(*_: object, device: torch.device) -> None:
+        assert device.type == "cuda"
+        raise RuntimeError(says)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", ones)
+    assert devices.usable_device("auto") == torch.device("cpu")
+    assert "no kernel image is available for execution on the device): the CPU is" in caplog.text
+    with pytest.raises(UnetsepError, match=r"device cuda was asked for but .*no kernel image"):
+        devices.usable_device("cuda")
+    says = "CUDA error: out of memory"
+    for device in ("auto", "cuda"):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            devices.usable_device(device)
+    assert devices.usable_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's alone")

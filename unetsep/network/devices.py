@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from typing import Any
 
 import torch
 
-from ..errors import UnetsepError
+from ..errors import UnetsepError, is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -36,6 +39,36 @@ def choose_device(device: str) -> torch.device:
             "use --device auto or cpu, or install a torch build for it"
         )
     return torch.device(device)
+
+
+def usable_device(device: str) -> torch.device:
+    """The device of `choose_device`, where it computes; ``auto`` makes do with the CPU.
+
+    torch finds a GPU also where it has no code for it: builds leave the oldest out, and those
+    that are newer than the build.
+
+    Raises
+    ------
+    UnetsepError
+        If a GPU that was asked for computes nothing.
+    """
+    chosen = choose_device(device)
+    if chosen.type != "cuda":
+        return chosen
+    try:
+        torch.ones(1, device=chosen).add_(1).item()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        why = f"torch {torch.__version__} cannot compute on this GPU ({str(error).splitlines()[0]})"
+        if device != "auto":
+            raise UnetsepError(
+                f"device {device} was asked for but {why}: use --device auto or cpu, or install a "
+                "torch build for it"
+            ) from error
+        logger.warning("%s: the CPU is used", why)
+        return torch.device("cpu")
+    return chosen
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

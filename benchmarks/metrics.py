@@ -14,6 +14,7 @@ import click
 import numpy as np
 import soxr
 import torch
+from record import seconds
 
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
@@ -34,7 +35,7 @@ def excerpt() -> TrackAudio:
     return read_track(Track(path.name, "test", path))
 
 
-def folder(path: Path, seconds: float | None) -> TrackAudio:
+def folder(path: Path, duration: float | None) -> TrackAudio:
     """A folder of stems, at the rate of MUSDB18; their sum is the mixture."""
     stems = {}
     for stem in STEMS:
@@ -42,7 +43,7 @@ def folder(path: Path, seconds: float | None) -> TrackAudio:
         if len(files) != 1:
             raise click.UsageError(f"{path} has {len(files)} files {stem}.*: expected one")
         try:
-            signal, rate = read_audio(files[0], seconds)
+            signal, rate = read_audio(files[0], duration)
         except UnetsepError as error:
             raise click.UsageError(str(error)) from error
         signal = soxr.resample(signal.T, rate, SAMPLE_RATE).T.astype(np.float32)
@@ -58,15 +59,15 @@ def folder(path: Path, seconds: float | None) -> TrackAudio:
 @click.argument(
     "path", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
 )
-@click.option("--seconds", type=float)
+@click.option("--seconds", "duration", type=float)
 @click.option("--repeat", default=3)
 @click.option("--threads", default=1)
-def main(path: Path | None, seconds: float | None, repeat: int, threads: int) -> None:
+def main(path: Path | None, duration: float | None, repeat: int, threads: int) -> None:
     """Print times in seconds and the largest difference from museval in dB."""
     import museval  # noqa: F401  (its import is not what is measured)
 
     torch.set_num_threads(threads)
-    recording = excerpt() if path is None else folder(path, seconds)
+    recording = excerpt() if path is None else folder(path, duration)
     length = recording.mixture.shape[1] / recording.sample_rate
     estimates = oracle_mask(recording, 1)
     click.echo(f"{length:.1f} s, four stereo stems, {threads} threads")

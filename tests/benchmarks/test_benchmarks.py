@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
+from click.testing import CliRunner
+
+from tests.signals import RATE, noise
+from unetsep.config import STEMS
+from unetsep.train.evaluation.scoring import TrackScores
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -77,6 +83,28 @@ def test_a_gpu_is_busy_once_whatever_it_does_at_a_time() -> None:
     ]
     assert busy(trace) == pytest.approx(14e-6)
     assert launches(trace) == 2
+
+
+def test_the_metrics_of_a_folder_are_timed_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import metrics
+
+    for number, stem in enumerate(STEMS):
+        soundfile.write(tmp_path / f"{stem}.wav", noise(number, 2 * RATE).T / 8, RATE)
+    scored = []
+
+    def score(references: Any, *others: Any, mode: str) -> TrackScores:
+        scored.append((mode, references["vocals"].shape[1]))
+        return exact(references, *others, mode="bsseval" if mode == "museval" else mode)
+
+    exact = metrics.score
+    monkeypatch.setattr(metrics, "score", score)  # museval takes ten seconds
+    words = [str(tmp_path), "--seconds", "1", "--repeat", "1"]
+    words += ["--threads", str(torch.get_num_threads())]
+    result = CliRunner().invoke(metrics.main, words, catch_exceptions=False)
+    assert scored == [(mode, RATE) for mode in metrics.MODES]
+    assert "bsseval SDR: at most 0.0e+00 dB from museval" in result.output
 
 
 def test_stages_add_up_to_the_process(tmp_path: Path, tiny_model: Path) -> None:

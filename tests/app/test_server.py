@@ -107,9 +107,9 @@ def test_stems_are_those_that_the_command_writes(
 
 
 def test_files_have_names_that_every_client_can_read(app: Served, tune: Path) -> None:
-    job = app.wait(app.send(tune, name='Où "春".wav', stems="vocals").json["id"])
+    job = app.wait(app.send(tune, name='Où "春"\uff0f\uff1f.wav', stems="vocals").json["id"])
     named = app.get(job["zip"]).headers["content-disposition"]
-    plain, whole = "Ou ___.zip", "O%C3%B9%20_%E6%98%A5_.zip"
+    plain, whole = "Ou _____.zip", "O%C3%B9%20_%E6%98%A5_%EF%BC%8F%EF%BC%9F.zip"
     assert named == f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"
 
 

@@ -33,6 +33,7 @@ from ..errors import UnetsepError
 from ..storage import user_folder
 from ..version import __version__
 from .choices import (
+    FORBIDDEN,
     JobChoice,
     ModelOffer,
     flag,
@@ -402,9 +403,9 @@ def _named(filename: str) -> dict[str, str]:
 
     By RFC 6266 that is ``filename*``. Some, such as curl, know but ``filename``, in ASCII.
     """
-    letters = unicodedata.normalize("NFKD", filename)
+    letters = unicodedata.normalize("NFKD", filename)  # makes ? and / of wide ones, too
     known = (each for each in letters if not unicodedata.combining(each))
-    plain = "".join(each if each.isascii() and each not in '"\\' else "_" for each in known)
+    plain = "".join(each if each.isascii() and each not in FORBIDDEN else "_" for each in known)
     whole = quote(filename, safe="")
     return {DISPOSITION: f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"}
 

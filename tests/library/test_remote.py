@@ -30,6 +30,7 @@ from unetsep.cli import main
 from unetsep.library import store
 from unetsep.library.remote import MARK, RemoteLog, Spool
 from unetsep.library.store import Store
+from unetsep.unfinished import take_back
 
 STEMS = ("vocals", "drums", "bass", "other")
 BUCKET = "memory://bucket"
@@ -483,6 +484,20 @@ def test_what_a_killed_run_left_on_the_disk_is_removed_by_the_next(tmp_path, mon
             left = {path.name for path in tmp_path.iterdir()}
             assert left == {own.folder.name, spools[1].name, "unetsep-foreign"}
     assert not own.folder.exists()
+
+
+def test_what_is_on_the_disk_is_removed_whenever_a_signal_comes(monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "__exit__", interrupted)
+    spool = Spool(None).__enter__()
+    (spool.folder / "song.wav").touch()
+    with pytest.raises(KeyboardInterrupt):
+        spool.__exit__()
+    assert spool.folder.exists()
+    take_back()
+    assert not spool.folder.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])

@@ -29,6 +29,7 @@ from ..audio.tags import Tags
 from ..errors import UnetsepError
 from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import STEMS_ALONE, Input, track_name
+from ..unfinished import begin, end
 from .claims import STALE, Claim, ClaimedError
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, InputFile, Record, parse_entries
@@ -339,8 +340,9 @@ class Spool:
 
     def __enter__(self) -> Spool:
         self._held = contextlib.ExitStack()
-        temporary = tempfile.TemporaryDirectory(prefix=SPOOL)
-        self.folder = Path(self._held.enter_context(temporary))
+        self._temporary = tempfile.TemporaryDirectory(prefix=SPOOL)
+        begin(self._temporary.cleanup)
+        self.folder = Path(self._held.enter_context(self._temporary))
         _remove_dead(self.folder.parent)
         self._held.enter_context(Claim([self.folder / MARK]))
         self.out = self.folder / "out"
@@ -350,6 +352,7 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self._held.close()
+        end(self._temporary.cleanup)
 
     def find(
         self, urls: Iterable[str], output_dir: Path, left_out: Callable[[Path], None]

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from unetsep.errors import UnetsepError
-from unetsep.library.store import Store, TransferError, UrlPath, public_url
+from unetsep.library.store import Store, TransferError, UrlPath, last_name, public_url
 
 
 def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
@@ -68,6 +68,8 @@ def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     assert public_url("sftp://me:word@x.org/Why? #1.wav") == "sftp://x.org/Why? #1.wav"
     link = "zip://a@b/c.wav::https://me:word@x.org/songs.zip?sig=1"
     assert public_url(link) == "zip://a@b/c.wav::https://x.org/songs.zip"
+    assert last_name(link) == "c.wav"
+    assert last_name(link.replace("a@b/c.wav", "")) == "songs.zip"
     for url in ("s3://b//a/./b\\c.wav", "https://x.org//a.wav", "zip://::s3://bucket/a.zip"):
         assert str(UrlPath(url)) == str(pickle.loads(pickle.dumps(UrlPath(url)))) == url
     for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):

@@ -115,9 +115,12 @@ def public_url(url: str) -> str:
 
 
 def last_name(url: str) -> str:
-    """The last part of a URL's path, in plain letters."""
+    """The last part of a URL's path, in plain letters; of an archive's top that of the archive."""
     scheme, place, path = split_url(url)
-    last = path.rstrip("/").rpartition("/")[2] or re.split("[/@]", place)[-1]
+    last = path.rstrip("/").rpartition("/")[2]
+    if not last and (links := split_links(url)[1]):
+        return last_name(links[2:])
+    last = last or place.rpartition("@")[2]
     return unquote(last) if scheme in READ_ONLY else last
 
 

@@ -24,8 +24,13 @@ def ogg_is_open(path: Path | Section) -> bool:
     page = tail[at:] if at >= 0 else b""
     if len(page) < PAGE_HEAD or not page[5] & 4:
         return True
-    begin = PAGE_HEAD + page[PAGE_HEAD - 1]  # after a table of the sizes of all that is in it
-    return len(page) < begin + sum(page[PAGE_HEAD:begin])
+    return len(page) < page_bytes(page)
+
+
+def page_bytes(head: bytes) -> int:
+    """How long a page is, by its head and the table behind it of the sizes of all that is in it."""
+    begin = PAGE_HEAD + head[PAGE_HEAD - 1]
+    return begin + sum(head[PAGE_HEAD:begin])
 
 
 def with_checksum(page: bytes) -> bytes:

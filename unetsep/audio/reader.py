@@ -25,7 +25,7 @@ from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder, why_not_there
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
-from .ogg import ogg_is_open
+from .ogg import PAGE_HEAD, ogg_is_open, page_bytes
 from .times import as_seconds
 
 READ_FRAMES = 65_536
@@ -304,12 +304,11 @@ def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegD
 def _ends_in_header(path: Path) -> bool:
     """Whether a FLAC file lacks some of its stream info, or an Ogg file of its first page."""
     with path.open("rb") as file:
-        head = file.read(27 + 255)
+        head = file.read(PAGE_HEAD + 255)
     if head[:4] == b"fLaC":
         return len(head) < 4 + 4 + 34
-    if head[:4] != b"OggS":
-        return False
-    return len(head) < 27 or path.stat().st_size < 27 + head[26] + sum(head[27 : 27 + head[26]])
+    is_ogg = head[:4] == b"OggS"
+    return is_ogg and (len(head) < PAGE_HEAD or path.stat().st_size < page_bytes(head))
 
 
 def _is_unsupported(path: Path, reason: str) -> bool:

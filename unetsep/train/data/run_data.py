@@ -207,10 +207,7 @@ def load_recordings(
     sources, twice = cache.distinct(sources, data.cache, songs)
     if twice:
         listed = [f"{listed_name(one)} is in {listed_name(other)}" for one, other in twice]
-        more = f" and {len(twice) - 3} more" if len(twice) > 3 else ""
-        logger.warning(
-            "recordings that come twice are taken once: %s%s", ", ".join(listed[:3]), more
-        )
+        logger.warning("recordings that come twice are taken once: %s", _first_few(listed))
     return cache.load(sources, data.cache, progress=progress)
 
 
@@ -266,22 +263,20 @@ def _warn_of_shared(train: Sequence[Recording], valid: Sequence[Recording]) -> N
         for each in recordings:
             for name, levels in zip(each.names, each.levels, strict=True):
                 if name != UNKNOWN and levels.max(initial=0) > AUDIBLE:
-                    # Of a shorter stem silence is the end, which is as long as the others.
+                    # A stem that is shorter than others of its song ends with silence.
                     yield each, name, np.trim_zeros(levels, "b").tobytes()
 
-    unknown = {levels: (each, name) for each, name, levels in stems(valid)}
+    valid_stems = {levels: (each, name) for each, name, levels in stems(valid)}
     shared = []
     for each, name, levels in stems(train):
-        if levels in unknown:
-            song, stem = unknown[levels]
+        if levels in valid_stems:
+            song, stem = valid_stems[levels]
             if _same(each.stem(name), song.stem(stem)):
                 shared.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
     if shared:
-        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         logger.warning(
-            "stems of songs for validation are trained on, unless --leave-out names them: %s%s",
-            ", ".join(shared[:3]),
-            more,
+            "stems of songs for validation are trained on, unless --leave-out names them: %s",
+            _first_few(shared),
         )
 
 
@@ -290,6 +285,12 @@ def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
     common = min(len(one), len(other))
     rest = one[common:].any() or other[common:].any()
     return not rest and np.array_equal(one[:common], other[:common])
+
+
+def _first_few(texts: Sequence[str]) -> str:
+    """Three of several texts, and how many more there are."""
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"{', '.join(texts[:3])}{more}"
 
 
 def without(
@@ -384,10 +385,7 @@ def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> No
         elif note["content"] != content:
             changes.append(f"{name} has other content")
     if changes:
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-        logger.warning(
-            "the run goes on with other audio than before: %s%s", ", ".join(changes[:3]), more
-        )
+        logger.warning("the run goes on with other audio than before: %s", _first_few(changes))
 
 
 def read_songs(run: Path) -> dict[str, list[str]]:

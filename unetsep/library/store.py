@@ -63,7 +63,7 @@ def _true_cause(error: Exception) -> Exception:
 class UrlPath(_Path):
     """A URL in the place of a path, for reports; nothing can be opened by it."""
 
-    _url: str
+    _url = ""  # before Python 3.12 a parent has none
 
     def __new__(cls, *parts: str | Path) -> UrlPath:
         """Keep the text, too: where folders are letters of names, ``a//b`` is not ``a/b``."""
@@ -75,8 +75,7 @@ class UrlPath(_Path):
         return UrlPath, (str(self),)
 
     def __str__(self) -> str:
-        text = getattr(self, "_url", None) or super().__str__()  # of a parent there is no text
-        text = text.replace(os.sep, "/")
+        text = (self._url or super().__str__()).replace(os.sep, "/")
         return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
 
 

@@ -151,13 +151,13 @@ def main() -> None:
     options = parser.parse_args()
     try:
         way = Way(options.model)
-        known = find_tracks(options.musdb_root, "train")
+        train, valid = (find_tracks(options.musdb_root, part) for part in ("train", "valid"))
     except UnetsepError as error:
         parser.error(str(error))
     stems = way.config.stems
-    way.fit(read_track(track) for track in known)
+    way.fit(read_track(track) for track in train)
     table: dict[str, list[list[float]]] = {}
-    for track in find_tracks(options.musdb_root, "valid"):
+    for track in valid:
         song = read_track(track)
         parts = [spectrum_of(song.references[stem]) for stem in stems]
         mixture: Tensor = sum(parts)  # type: ignore[assignment]

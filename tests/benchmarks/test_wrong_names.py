@@ -69,6 +69,8 @@ def test_a_benchmark_names_the_model_or_the_songs_that_are_not_there(
     write_musdb(tmp_path / "musdb", ("Leaf - Summerghost",))
     said = refusal(path, "--musdb-root", tmp_path / "musdb", option, "no-such")
     assert "no-such" in said
+    write_musdb(tmp_path / "other", ("A - B",))
+    refusal(path, "--musdb-root", tmp_path / "other")  # without songs for validation
 
 
 def test_the_songs_of_the_metrics_are_a_folder_of_all_stems(

@@ -577,6 +577,26 @@ def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None
     assert all('make the page again with "unetsep listen"' in message for message in messages)
 
 
+def test_scripts_that_ran_keep_no_sound(player: Any) -> None:
+    # Firefox keeps such scripts itself; here the page does.
+    player.execute_async_script(
+        """
+        const { pieces } = unetsepPlayer.engine, done = arguments[0];
+        window.scripts = [];
+        new MutationObserver((changes) => {
+          for (const { addedNodes } of changes) scripts.push(...addedNodes);
+        }).observe(document.head, { childList: true });
+        loadData(`${pieces.key}/0/1`, `${pieces.path}/0/1.js`).then((stems) => {
+          window.sound = new WeakRef(stems);
+          done();
+        });
+        """
+    )
+    wait(player, "waiting.size === 0")
+    player.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+    assert run(player, "return [scripts.length, sound.deref() === undefined]") == [1, True]
+
+
 # Decoding takes 0.3 s: what is done meanwhile comes between a decision and its deck.
 SLOW = """
 const get = engine.pieces.get.bind(engine.pieces);

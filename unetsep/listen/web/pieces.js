@@ -19,6 +19,8 @@ function loadData(name, url) {
     const script = document.createElement("script");
     script.onload = script.onerror = () => {
       script.remove();
+      // Firefox keeps scripts that ran: with these, they would keep all data for ever.
+      script.onload = script.onerror = null;
       waiting.delete(name);
       // Of no effect behind a value.
       data.reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));

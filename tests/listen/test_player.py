@@ -663,6 +663,32 @@ def test_arrows_pressed_quickly_add_up(player: Any) -> None:
     run(player, "engine.pause()")
 
 
+def test_places_that_are_passed_quickly_are_not_decoded(player: Any) -> None:
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
+    run(
+        player,
+        f"""
+        {SLOW}
+        const slow = engine.pieces.get;
+        let decoding = 0;
+        window.most = 0;
+        engine.pieces.get = async (...piece) => {{
+          window.most = Math.max(most, ++decoding);
+          return slow(...piece).finally(() => decoding--);
+        }};
+        let seeks = 0;
+        const dragging = setInterval(() => {{
+          if (++seeks === 20) clearInterval(dragging);
+          engine.seek({0.2 * RATE} * seeks);
+        }}, 20);
+        """,
+    )
+    wait(player, f"unetsepPlayer.engine.deck?.from === {4 * RATE}")
+    assert 1 <= run(player, "return most") <= 3  # for the seek, and for what is heard and next
+    run(player, "engine.pause()")
+
+
 def test_play_and_pause_at_once_leave_no_timer(player: Any) -> None:
     left = player.execute_async_script(
         """

@@ -107,6 +107,7 @@ class Engine extends EventTarget {
     this.stretchers = [];
     this.creating = null; // a stretcher that is being made
     this.changes = 0;
+    this.preparing = Promise.resolve(); // what the last change needs
     this.margin = MARGIN;
   }
 
@@ -172,11 +173,18 @@ class Engine extends EventTarget {
     try {
       const stretcher = await this.freeStretcher(speed, semitones);
       // What is needed must be decoded before it is known when it will be heard.
-      await this.pieces.get(this.model, this.pieceAt(this.frame));
+      await this.prepare(change);
       if (change === this.changes) await this.takeOver(stretcher, speed, semitones);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** Decode what a change needs: one after another, and none that a later change has replaced. */
+  prepare(change) {
+    const decode = () =>
+      change === this.changes && this.pieces.get(this.model, this.pieceAt(this.frame));
+    return (this.preparing = this.preparing.then(decode, decode));
   }
 
   pieceAt(frame) {

@@ -391,6 +391,34 @@ def test_the_browser_goes_back_from_the_player_to_the_songs(
     until(lambda: not app.queue.jobs)
 
 
+def test_the_player_stays_closed_after_reloads_and_a_step_forward(
+    page: Any, app: Served, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    steps = page.execute_script("return history.length")
+    for leave in (page.refresh, page.refresh, page.back):
+        page.find_element("css selector", ".song .first").click()
+        until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
+        leave()
+        until(lambda: page.execute_script("return history.state") is None)
+        until(lambda: states(page) == {"My tune": "Ready"})
+        assert page.execute_script("return history.length") <= steps + 1
+    page.execute_script(
+        """
+        window.shown = [];
+        const frame = document.getElementById("frame");
+        frame.addEventListener("load", () => shown.push(frame.contentWindow.location.href));
+        """
+    )
+    until(lambda: page.execute_script("return frames[0].location.href") == "about:blank")
+    page.forward()  # Chromium loads the player for it
+    until(lambda: page.execute_script("return shown.length > 1 && shown.at(-1)") == "about:blank")
+    assert not page.find_element("id", "player").is_displayed()
+    page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue.jobs)
+
+
 def test_the_page_lets_its_player_save_a_mix(page: Any) -> None:
     """Firefox asks the page whether its frame may show what the frame saves."""
     page.execute_async_script(

@@ -316,7 +316,7 @@ class App {
       if (history.state === PLAYER) history.back();
     });
     // To open the player is a step that the browser's button takes back.
-    if (history.state === PLAYER) history.replaceState(null, ""); // of before it was loaded again
+    if (history.state === PLAYER) history.back(); // of before it was loaded again
     window.addEventListener("popstate", () => {
       if (history.state !== PLAYER) $("player").close();
       else if (!$("player").open) history.replaceState(null, ""); // forward, to one that is closed
@@ -324,6 +324,9 @@ class App {
     // Keys that are pressed in the player do not reach this page by themselves.
     $("frame").addEventListener("load", () => {
       const inner = $("frame").contentWindow;
+      // Chromium brings the player back into its frame with a step of the history.
+      if (!$("player").open && inner.location.href !== "about:blank")
+        return this.showPlayer("about:blank");
       inner.addEventListener("keydown", (event) => {
         if (event.key === "Escape") $("player").close();
       });

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -595,6 +598,38 @@ def test_scripts_that_ran_keep_no_sound(player: Any) -> None:
     wait(player, "waiting.size === 0")
     player.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     assert run(player, "return [scripts.length, sound.deref() === undefined]") == [1, True]
+
+
+def test_a_page_from_a_server_reads_pieces_and_runs_none(page: Path, tmp_path: Path) -> None:
+    """Chromium keeps the text of every script that it ran."""
+    handler = functools.partial(QuietHandler, directory=page.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, chromium(tmp_path) as driver:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        driver.get(f"http://127.0.0.1:{server.server_port}/{page.name}")
+        wait(driver, "window.unetsepPlayer?.engine")
+        found = driver.execute_async_script(
+            """
+            const { pieces } = unetsepPlayer.engine, done = arguments[0];
+            const message = (error) => error.message;
+            const tries = [pieces.get(1, 2), pieces.get(0, 99).catch(message)];
+            const kinds = () =>
+              performance.getEntriesByType("resource").filter(({ name }) => name.endsWith(".js"));
+            Promise.all(tries).then(([stems, missing]) =>
+              done([stems.length, missing, kinds().map((entry) => entry.initiatorType)]),
+            );
+            """
+        )
+        server.shutdown()
+    stems, missing, kinds = found
+    assert stems == 4
+    assert 'make the page again with "unetsep listen"' in missing
+    assert len(kinds) >= 2
+    assert set(kinds) == {"fetch"}
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 # Decoding takes 0.3 s: what is done meanwhile comes between a decision and its deck.

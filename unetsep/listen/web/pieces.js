@@ -1,6 +1,6 @@
 "use strict";
 // Sound and pictures lie beside the page as scripts: a page opened from a disk may run those,
-// but not read files. Each of them calls unetsepData once.
+// but not read files. Each of them calls unetsepData once, with JSON.
 
 const $ = (id) => document.getElementById(id);
 const BUDGET = 40e6; // bytes of decoded sound that are kept
@@ -10,23 +10,39 @@ function unetsepData(name, value) {
   waiting.get(name)?.resolve(value);
 }
 
-/** Run a data script and return the value that it hands over; once for all who wait for it. */
-function loadData(name, url) {
-  if (!waiting.has(name)) {
-    const data = {};
-    data.promise = new Promise((resolve, reject) => Object.assign(data, { resolve, reject }));
-    waiting.set(name, data);
+/** Run a data script; it says nothing of how it ended. */
+function runData(url) {
+  return new Promise((resolve) => {
     const script = document.createElement("script");
     script.onload = script.onerror = () => {
       script.remove();
       // Firefox keeps scripts that ran: with these, they would keep all data for ever.
       script.onload = script.onerror = null;
+      resolve();
+    };
+    script.src = url;
+    document.head.append(script);
+  });
+}
+
+/** Do what a data script does, without running it: Chromium keeps the text of all that it ran. */
+async function readData(url) {
+  const text = await (await fetch(url)).text();
+  unetsepData(...JSON.parse(`[${text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"))}]`));
+}
+
+/** The value that a data script hands over; once for all who wait for it. */
+function loadData(name, url) {
+  if (!waiting.has(name)) {
+    const data = {};
+    data.promise = new Promise((resolve, reject) => Object.assign(data, { resolve, reject }));
+    waiting.set(name, data);
+    const end = () => {
       waiting.delete(name);
       // Of no effect behind a value.
       data.reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));
     };
-    script.src = url;
-    document.head.append(script);
+    (location.protocol.startsWith("http") ? readData(url) : runData(url)).then(end, end);
   }
   return waiting.get(name).promise;
 }

@@ -1247,7 +1247,7 @@ def memory(driver: Any) -> int:
     sizes = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            command = status.with_name("cmdline").read_text()
+            command = status.with_name("cmdline").read_text(errors="replace")
             held = re.search(r"RssAnon:\s+(\d+)", status.read_text())
             if "--type=renderer" in command and folder in command and held:
                 sizes.append(1024 * int(held[1]))

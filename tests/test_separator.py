@@ -603,6 +603,14 @@ def test_small_blocks_of_a_stream_take_no_more_steps_than_large_ones(
     assert max(pushed) <= separator.block_samples(44_100)
 
 
+@pytest.mark.parametrize("padding", ["torch", "same"])
+def test_loading_and_separating_leave_the_random_state_alone(padding: str) -> None:
+    network = small_network(dataclasses.replace(SMALL, padding=padding))
+    before = torch.random.get_rng_state()
+    Separator(network).separate(music(0.5), 44_100)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_loading_and_separating_leave_torchs_threads_alone() -> None:
     before = torch.get_num_threads()
     try:

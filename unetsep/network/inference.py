@@ -249,10 +249,12 @@ def mirrored(layer: nn.Module) -> nn.Module:
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     kernel = layer.kernel_size[0]
     new: Any = copy.copy(layer)
+    # On no device: numbers that nobody keeps would be drawn from the caller's random state.
+    without: Any = {"bias": False, "device": "meta"}
     if isinstance(layer, SameConv2d):
-        new = nn.Conv2d(1, 1, kernel, 2, kernel // 2, bias=False)
+        new = nn.Conv2d(1, 1, kernel, 2, kernel // 2, **without)
     elif isinstance(layer, SameConvTranspose2d):
-        new = nn.ConvTranspose2d(1, 1, kernel, 2, kernel // 2, output_padding=1, bias=False)
+        new = nn.ConvTranspose2d(1, 1, kernel, 2, kernel // 2, output_padding=1, **without)
     new.in_channels, new.out_channels = layer.in_channels, layer.out_channels
     new._parameters = {
         "weight": nn.Parameter(layer.weight.detach().flip(2, 3), requires_grad=False),

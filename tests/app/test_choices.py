@@ -126,7 +126,7 @@ def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:
     assert offer.to_json()["name"] == "mine"
     assert "secret" not in str(offer.to_json())
     assert JobChoice(offer).to_request()["model"] == "/secret/place/mine.safetensors"
-    with pytest.raises(ValueError, match="different names"):
+    with pytest.raises(ValueError, match="two are called l1, expected different names"):
         offered_names(["a/l1.safetensors", "l1"])
 
 

@@ -337,6 +337,15 @@ def test_the_path_of_a_model_may_hold_commas(tmp_path: Path) -> None:
     assert ModelChoice(models=(str(path), "fast,mse")).groups() == [[str(path)], ["fast"], ["mse"]]
 
 
+def test_files_of_several_runs_with_one_name_are_averaged() -> None:
+    files = ("a/best-mse.safetensors", "b/best-mse.safetensors")
+    assert ModelChoice(models=files, average=True).groups() == [list(files)]
+    with pytest.raises(ValueError, match="two are called best-mse, expected different names"):
+        ModelChoice(models=files).groups()
+    with pytest.raises(ValueError, match="two are called fast, "):
+        ModelChoice(models=("fast,mse-long",), average=True).groups()
+
+
 def test_all_losses_leaves_out_what_only_guides() -> None:
     (names,) = ModelChoice(average=True, all_losses=True).groups()
     assert "spleeter-vocals" not in names

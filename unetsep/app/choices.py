@@ -98,8 +98,12 @@ def offered_names(names: Sequence[str]) -> list[str]:
     published = manifest()
     usual = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
     chosen = list(dict.fromkeys(names or [*usual, *(e.name for e in list_models() if e.source)]))
-    if len({model_name(name) for name in chosen}) < len(chosen):
-        raise ValueError(f"--model {', '.join(chosen)}: expected different names")
+    called = [model_name(name) for name in chosen]
+    twice = next((each for each in called if called.count(each) > 1), None)
+    if twice:
+        raise ValueError(
+            f"--model {', '.join(chosen)}: two are called {twice}, expected different names"
+        )
     for name in chosen:
         if is_path(name):
             continue

@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import secrets
+import shlex
 import stat
 import sys
 import time
@@ -76,6 +77,14 @@ def user_folder() -> Path:
             f"there is no home folder for {place}: set UNETSEP_HOME to the path of a folder for "
             "your models"
         ) from error
+
+
+def shell_word(path: str | Path) -> str:
+    """A path as one word of a command that a message tells to type, with quotes if it needs any.
+
+    Slashes stand for Windows' backslashes, which would need quotes.
+    """
+    return shlex.quote(Path(path).as_posix())
 
 
 def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:

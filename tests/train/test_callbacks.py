@@ -38,12 +38,15 @@ from unetsep.weights.load import load_network
 def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: int) -> None:
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingError, match=f"interrupted after step {step}.*--resume"):
-        run(tmp_path, config, callbacks=[At(step - 1, interrupt)])
+    folder = tmp_path / "my run"
+    with pytest.raises(TrainingError) as caught:
+        run(folder, config, callbacks=[At(step - 1, interrupt)])
+    how = f"unetsep train --run '{folder}' --resume"
+    assert str(caught.value) == f"interrupted after step {step}; go on with {how}"
     assert signal.getsignal(signal.SIGINT) is before
-    assert run(tmp_path, config, resume=True) == log(whole)
+    assert run(folder, config, resume=True) == log(whole)
     for name in ("best-l1", "best-mel_mse"):
-        ours = load_network(tmp_path / f"{name}.safetensors").state_dict()
+        ours = load_network(folder / f"{name}.safetensors").state_dict()
         for key, value in load_network(whole / f"{name}.safetensors").state_dict().items():
             assert torch.equal(ours[key], value), key
 
@@ -114,12 +117,14 @@ def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
 
     monkeypatch.setattr(Trainer, "save_checkpoint", save)
     before = signal.getsignal(signal.SIGINT)
+    folder = tmp_path / "my run"
     with pytest.raises(InterruptedRunError, match=f"interrupted at once; {message}") as caught:
-        run(tmp_path, tiny())
+        run(folder, tiny())
+    assert step == 3 or f"unetsep train --run '{folder}' --resume" in str(caught.value)
     assert caught.value.number == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is before
-    assert not list(tmp_path.glob("*.part"))
-    assert (tmp_path / "last.ckpt").exists() == (step == 6)
+    assert not list(folder.glob("*.part"))
+    assert (folder / "last.ckpt").exists() == (step == 6)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")

@@ -24,7 +24,7 @@ from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
 from ..network.guided import state_channels
 from ..network.presets import DEFAULT, preset_config
-from ..storage import write_atomically
+from ..storage import shell_word, write_atomically
 from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.datasets import DATASETS
@@ -211,7 +211,7 @@ def run_train(options: TrainOptions) -> None:
             if not is_main_process():  # of many, one tells
                 sys.exit(128 + error.number)
             raise SignalError(str(error), error.number) from error
-    console.print(f"Done. Next: unetsep export {folder}")
+    console.print(f"Done. Next: unetsep export {shell_word(folder)}")
 
 
 def _with_losses(options: TrainOptions) -> TrainOptions:

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from ..network.masks import MaskNetwork
-from ..storage import write_atomically
+from ..storage import shell_word, write_atomically
 from ..weights.checkpoint import serialize
 from .config import TrainingError
 from .interruption import EndSignals, InterruptedRunError
@@ -131,7 +131,7 @@ class Keeper(Callback):
             if not self.signals.at_once or number is None:
                 raise
             saved = self.run / LAST
-            where = f"go on from {saved} with unetsep train --run {self.run} --resume"
+            where = f"go on from {saved} with unetsep train --run {shell_word(self.run)} --resume"
             raise InterruptedRunError(
                 f"interrupted at once; {where if saved.exists() else 'nothing was saved yet'}",
                 number,
@@ -161,7 +161,7 @@ class Keeper(Callback):
         self.signals.heeded = True
         raise InterruptedRunError(
             f"interrupted after step {trainer.global_step}; go on with "
-            f"unetsep train --run {self.run} --resume",
+            f"unetsep train --run {shell_word(self.run)} --resume",
             number,
         )
 

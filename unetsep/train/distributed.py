@@ -13,6 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from ..storage import shell_word
 from ..unfinished import ENDING
 from .config import TrainingError
 from .interruption import EndSignals
@@ -131,7 +132,7 @@ class ChildWatch(Callback):
             if self._explained:
                 return
             self._explained = True
-            cure = f"go on with unetsep train --run {self.checkpoint.parent} --resume"
+            cure = f"go on with unetsep train --run {shell_word(self.checkpoint.parent)} --resume"
             saved = self.checkpoint.exists()
             logger.error("%s, %s", what, cure if saved else "nothing was saved yet")
 

@@ -228,8 +228,9 @@ def test_a_damaged_manifest_is_told_before_anything_is_uploaded(
 
 
 def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nothing to publish: run unetsep export"):
-        publish(tmp_path, "org/net")
+    folder = tmp_path / "my run"
+    with pytest.raises(TrainingError, match=f"nothing to publish: run unetsep export '{folder}' "):
+        publish(folder, "org/net")
 
 
 @pytest.mark.parametrize(

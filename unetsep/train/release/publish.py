@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
+from ...storage import shell_word
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, Manifest, add_to_manifest, read_manifest
 from ..config import TrainingError
@@ -70,7 +71,9 @@ def publish(
     folder = Path(run) / EXPORTS
     entries = [_exported(path, run) for path in sorted(folder.glob("*.json"))]
     if not entries:
-        raise TrainingError(f"{folder} holds nothing to publish: run unetsep export {run} first")
+        raise TrainingError(
+            f"{folder} holds nothing to publish: run unetsep export {shell_word(run)} first"
+        )
     if manifest is not None:
         read_manifest(Path(manifest))  # a damaged one is told before the upload
     entries = [dataclasses.replace(entry, repo_id=repo_id) for entry in entries]
@@ -85,7 +88,7 @@ def publish(
 
 def _exported(path: Path, run: str | Path) -> Checkpoint:
     """The manifest entry in a file, after the checkpoint that it describes has been compared."""
-    cure = f"run unetsep export {run} again, or delete {path}"
+    cure = f"run unetsep export {shell_word(run)} again, or delete {path}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         described = Manifest.from_dict({"default": "", "checkpoints": [content]})

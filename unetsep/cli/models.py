@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -246,20 +247,24 @@ def download(
         expected = dict.fromkeys((*known, *SPLEETER))  # of which some may be imported already
         raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(expected)}")
     for name in known if everything else names:
-        if is_release(name) and not everything:
+        entry = known.get(name)
+        if entry is None or (is_release(name) and not everything):
             wait = functools.partial(on_wait, name)
-            try:
+            with contextlib.nullcontext() if source else _telling_what_is_kept():
                 entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
-            except KeyboardInterrupt as error:
-                if source is not None:
-                    raise
-                raise SignalError(
-                    "interrupted; what was downloaded is kept: run the command again to resume",
-                    signal.SIGINT,
-                ) from error
-        else:
-            entry = known[name]
         yield f"{entry.name}: {fetch_model(entry)}"
+
+
+@contextlib.contextmanager
+def _telling_what_is_kept() -> Iterator[None]:
+    """Say on Ctrl-C that a download goes on where it was."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise SignalError(
+            "interrupted; what was downloaded is kept: run the command again to resume",
+            signal.SIGINT,
+        ) from error
 
 
 def run_verify() -> bool:

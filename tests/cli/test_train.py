@@ -249,6 +249,18 @@ def test_a_wrong_first_checkpoint_is_told_before_anything_is_decoded(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
 
 
+def test_a_first_checkpoint_of_another_network_is_told_before_anything_is_decoded(
+    tmp_path: Path,
+) -> None:
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    data = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    begin = ("--init-from", "fast", "--network", "wide")
+    told = call("train", "--run", tmp_path / "run", *data, *begin, "--max-steps", 1)
+    assert told.exit_code == 1
+    assert "fast does not fit this run: its filters" in told.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
+
+
 def test_shares_are_read() -> None:
     read = train_commands.parse_shares("--extra-share", "bass=0.3, drums=1", STEMS)
     assert read == {"bass": 0.3, "drums": 1.0}

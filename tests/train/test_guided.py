@@ -197,6 +197,19 @@ def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weig
 
 
 @pytest.mark.usefixtures("_small")
+def test_a_guide_that_fits_nothing_is_told_before_anything_is_decoded_or_written(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    data = recordings(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    words = (*TRAIN, tmp_path / "run", *data, "--guide", files["plain"], *THREE_STEPS)
+    told = call(*words)
+    assert told.exit_code == 1
+    assert "a guide must be one network for vocals alone" in " ".join(told.output.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
-from ..network.guided import state_channels
+from ..network.guided import check_guide, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
 from ..train.callbacks import LAST
@@ -43,7 +43,7 @@ from ..train.data.run_data import (
     warn_of_other_audio,
 )
 from ..train.distributed import processes
-from ..train.fit import Machine, check_resumable, fit, refuse_used
+from ..train.fit import Machine, check_fits, check_resumable, fit, refuse_used
 from ..train.interruption import InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
@@ -243,8 +243,8 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     model = _model(options.network, options.targets, given.init_from, stems)
     if given.guide:
         sha256 = checkpoint_hash(given.guide)
-        states = _states(given.guide, options.guide_levels or 0)
-        model = model.guided(sha256, states)
+        model = model.guided(sha256, _states(given.guide, options.guide_levels or 0))
+        check_guide(model, load_network(given.guide).config)  # before hours of decoding
     elif options.guide_levels is not None:
         raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:
@@ -368,6 +368,9 @@ def _model(
         begun = load_network(init_from).config
         if not (network or targets):
             return begun
+        model = preset_config(network or DEFAULT, targets, stems=stems)
+        check_fits(begun, model, init_from)
+        return model
     return preset_config(network or DEFAULT, targets, stems=stems)
 
 

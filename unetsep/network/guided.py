@@ -346,18 +346,8 @@ class Guided(MaskNetwork):
         ValueError
             If it is another kind of network.
         """
-        ours, theirs = self.config, guide.config
-        path = ("sample_rate", "channels", "n_fft", "hop_length", "bins")
-        alike = all(getattr(ours, name) == getattr(theirs, name) for name in path)
-        alone = (theirs.stems, theirs.input) == (("vocals",), "linear")
-        if not (isinstance(guide, UNet) and alike and alone):
-            raise ValueError(
-                f"a guide must be one network for vocals alone, with linear input and equal "
-                f"{', '.join(path)}"
-            )
-        seen, has = ours.guide_states, state_channels(theirs)
-        if seen != has[: len(seen)]:
-            raise ValueError(f"the network sees guide_states {seen} of its guide, which has {has}")
+        check_guide(self.config, guide.config)
+        assert isinstance(guide, UNet)
         # Its twin that computes is made when it is first needed: who only separates has another.
         self._guide, self._guide_dtype = [guide], dtype
 
@@ -484,6 +474,34 @@ class InferenceGuided(InferenceNetwork):
         said = own(0, guide.shape[-2], low).mT
         change: Tensor = self.low(fine, level, said, guide[..., low].mT)
         return change.mT
+
+
+def check_guide(config: ModelConfig, guide: ModelConfig) -> None:
+    """Make sure that a network can be the guide of another.
+
+    Parameters
+    ----------
+    config
+        Of the network that is guided, or is to be.
+    guide
+        Of the other.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    path = ("sample_rate", "channels", "n_fft", "hop_length", "bins")
+    alike = all(getattr(config, name) == getattr(guide, name) for name in path)
+    alone = (guide.networks, guide.stems, guide.input) == ("joint", ("vocals",), "linear")
+    if not (alike and alone):
+        raise ValueError(
+            f"a guide must be one network for vocals alone, with linear input and equal "
+            f"{', '.join(path)}"
+        )
+    seen, has = config.guide_states, state_channels(guide)
+    if seen != has[: len(seen)]:
+        raise ValueError(f"the network sees guide_states {seen} of its guide, which has {has}")
 
 
 def plain(config: ModelConfig) -> ModelConfig:

@@ -23,6 +23,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from ..config import ModelConfig
 from ..errors import is_out_of_memory
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
@@ -282,10 +283,32 @@ def _first_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             found = with_parts(found, config.model)
-    theirs, ours = found.config.as_trained, config.model.as_trained
+    check_fits(found.config, config.model, init_from)
+    if found.config.bin_units == config.model.bin_units:
+        return found
+    network = fresh_network(config)
+    network.load_state_dict(found.state_dict(), strict=False)
+    return network if guide is None else _guided(network, guide)
+
+
+def check_fits(theirs: ModelConfig, ours: ModelConfig, init_from: str | Path) -> None:
+    """Make sure that a network can start from the weights of another.
+
+    Parameters
+    ----------
+    theirs, ours
+        Of the other, which may lack layers that mix bins, and of the network.
+    init_from
+        Name or path of the other, for the message.
+
+    Raises
+    ------
+    TrainingError
+        With the first field that differs.
+    """
+    theirs, ours = theirs.as_trained, ours.as_trained
     # Layers that mix bins start as the identity: a network without them can be given some.
-    added = theirs.bin_units == 0 < ours.bin_units
-    if added:
+    if theirs.bin_units == 0:
         theirs = replace(theirs, bin_units=ours.bin_units)
     for name in (field.name for field in fields(ours)):
         if getattr(theirs, name) != getattr(ours, name):
@@ -293,11 +316,6 @@ def _first_network(
                 f"{init_from} does not fit this run: its {name} is "
                 f"{getattr(theirs, name)!r}, the run's {getattr(ours, name)!r}"
             )
-    if not added:
-        return found
-    network = fresh_network(config)
-    network.load_state_dict(found.state_dict(), strict=False)
-    return network if guide is None else _guided(network, guide)
 
 
 def _guided(network: MaskNetwork, guide: MaskNetwork) -> MaskNetwork:

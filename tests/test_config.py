@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from unetsep.config import ModelConfig, common_config
+from unetsep.train.config import TrainConfig
 
 
 def test_config_survives_json() -> None:
@@ -59,6 +60,15 @@ def test_impossible_values_name_the_field(field: str, value: Any) -> None:
     name = "hop_length" if field == "n_fft" else field
     with pytest.raises(ValueError, match=name):
         ModelConfig(**{field: value})
+
+
+def test_values_of_options_are_refused_with_what_is_expected() -> None:
+    with pytest.raises(ValueError, match="expected 1 to 64 different names of letters, digits"):
+        ModelConfig(stems=("lead guitar", "band"))
+    with pytest.raises(ValueError, match="not usable: expected a network with a guide"):
+        ModelConfig(low_bins=128)
+    with pytest.raises(ValueError, match="not usable: expected two or more different names"):
+        TrainConfig(losses=("l1",), stems=("voice",), model=ModelConfig(stems=("voice",)))
 
 
 def test_the_mean_of_models_is_gated_and_filtered_in_any_order() -> None:

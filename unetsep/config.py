@@ -36,6 +36,14 @@ CHOICES = {
     "head": ("transposed", "dilated"),
 }
 
+# What is expected of values that users choose by options, and cannot guess.
+STEM_NAMES = "different names of letters, digits and underscores, none with a digit first"
+EXPECTED = {
+    "stems": f"1 to {MAX_STEMS} {STEM_NAMES}",
+    "low_bins": "a network with a guide, and a multiple of 4 bins",
+    "low_first": "an even number, and all bins of the branch in the lower half",
+}
+
 # Fields in which models must agree for their masks to be averaged.
 SIGNAL_PATH = (
     *("stems", "sample_rate", "channels", "n_fft", "hop_length", "bins"),
@@ -220,7 +228,10 @@ class ModelConfig:
     def _check(self, name: str, *, holds: bool) -> None:
         """Refuse the value of a field unless it holds."""
         if not holds:
-            raise ValueError(f"model config: {name}={repr(getattr(self, name))[:60]} is not usable")
+            expected = f": expected {EXPECTED[name]}" if name in EXPECTED else ""
+            raise ValueError(
+                f"model config: {name}={repr(getattr(self, name))[:60]} is not usable{expected}"
+            )
 
     @property
     def frame_multiple(self) -> int:

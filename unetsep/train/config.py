@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import STEMS, ModelConfig
+from ..config import STEM_NAMES, STEMS, ModelConfig
 from ..errors import UnetsepError
 from ..network.presets import DEFAULT, NETWORKS
 
@@ -224,9 +224,16 @@ class TrainConfig:
             "watched": self.watched >= 0,
             "early_stop": self.early_stop >= 0,
         }
+        expected = {
+            "stems": f": expected two or more {STEM_NAMES}, other than {', '.join(RESERVED)}",
+            "clip_frames": f": expected a multiple of {self.model.frame_multiple}",
+        }
         for name, holds in checks.items():
             if not holds:
-                raise ValueError(f"training config: {name}={getattr(self, name)!r} is not usable")
+                why = expected.get(name, "")
+                raise ValueError(
+                    f"training config: {name}={getattr(self, name)!r} is not usable{why}"
+                )
         for stem in self.model.stems:
             if stem not in self.stems:
                 raise ValueError(f"there is no target {stem!r}: expected {', '.join(self.stems)}")

@@ -261,6 +261,14 @@ def test_a_first_checkpoint_of_another_network_is_told_before_anything_is_decode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
 
 
+def test_a_first_checkpoint_of_other_stems_is_told_with_its_stems() -> None:
+    told = call("train", "--songs", "none", "--stems", "vocals,piano", "--init-from", "fast")
+    assert told.exit_code == 1
+    assert "--init-from fast estimates vocals, drums, bass, other, and --stems are vocals" in (
+        " ".join(told.output.split())
+    )
+
+
 def test_shares_are_read() -> None:
     read = train_commands.parse_shares("--extra-share", "bass=0.3, drums=1", STEMS)
     assert read == {"bass": 0.3, "drums": 1.0}
@@ -339,7 +347,7 @@ def test_the_length_of_clips_can_be_chosen(tmp_path: Path, monkeypatch: pytest.M
     assert [each.clip_samples for each in drawn] == [MODEL.n_fft + 127 * MODEL.hop_length]
     told = call(*data, "--run", tmp_path / "run", "--clip-frames", 130)
     assert told.exit_code == 1
-    assert "clip_frames=130 is not usable" in told.output
+    assert "clip_frames=130 is not usable: expected a multiple of 4" in told.output
 
 
 @pytest.mark.parametrize(

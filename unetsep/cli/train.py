@@ -366,6 +366,11 @@ def _model(
 ) -> ModelConfig:
     if init_from:  # a wrong one is told before hours of decoding, whatever the network
         begun = load_network(init_from).config
+        if not set(begun.stems) <= set(stems):
+            raise ValueError(
+                f"--init-from {init_from} estimates {', '.join(begun.stems)}, and --stems are "
+                f"{', '.join(stems)}: start from a network of these stems"
+            )
         if not (network or targets):
             return begun
         model = preset_config(network or DEFAULT, targets, stems=stems)

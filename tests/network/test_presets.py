@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from unetsep.config import ModelConfig
 from unetsep.network.build import build
+from unetsep.network.guided import check_guide
 from unetsep.network.presets import NETWORKS, preset_config, spleeter_config
 
 COUNTS = {
@@ -49,6 +51,13 @@ def test_some_targets_do_not_share_out_the_whole_mixture_between_them(name: str)
         with torch.device("meta"):
             network = build(model)
         assert sum(p.numel() for p in network.parameters()) == 2 * 9_822_725
+
+
+@pytest.mark.parametrize("name", ["spleeter", "spleeter-relu"])
+def test_spleeters_network_for_vocals_alone_can_be_a_guide(name: str) -> None:
+    check_guide(ModelConfig().guided("a" * 64), preset_config(name, ["vocals"]))
+    with pytest.raises(ValueError, match="a guide must be one network for vocals alone"):
+        check_guide(ModelConfig().guided("a" * 64), preset_config("wide", ["vocals"]))
 
 
 def test_the_spleeter_preset_is_what_the_importer_builds() -> None:

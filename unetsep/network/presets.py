@@ -97,4 +97,6 @@ def preset_config(
         model = dataclasses.replace(model, stems=tuple(stems))
     if targets is None or set(targets) == set(model.stems):
         return model
-    return dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)
+    alone = dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)
+    # One of a network for each stem is a plain one, which can be a guide.
+    return dataclasses.replace(alone, networks="joint") if len(alone.stems) == 1 else alone

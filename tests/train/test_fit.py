@@ -70,6 +70,11 @@ def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Pa
     assert lines[-2]["lr/l1"] < 0.05 * 1e-3
 
 
+def test_the_command_of_a_run_is_kept_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["unetsep", "train", "--songs", "my songs"])
+    assert fitting.versions()["command"] == "unetsep train --songs 'my songs'"
+
+
 def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import platform
+import shlex
 import sys
 import warnings
 import zipfile
@@ -442,7 +443,7 @@ def versions() -> dict[str, str]:
     for name in ("torch", "lightning", "numpy", "torchaudio"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    return found | {"platform": platform.platform(), "command": " ".join(sys.argv)}
+    return found | {"platform": platform.platform(), "command": shlex.join(sys.argv)}
 
 
 @contextlib.contextmanager

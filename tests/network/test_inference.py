@@ -76,6 +76,14 @@ def test_masks_are_those_of_the_trained_network(name: str) -> None:
     assert masks.mT.is_contiguous()  # as the spectrum that they multiply
 
 
+@pytest.mark.parametrize("name", [*CONFIGS, "default", "open"])
+def test_a_network_is_made_ready_without_random_numbers(name: str) -> None:
+    net = load_network(name) if name in ("default", "open") else network(CONFIGS[name])
+    before = torch.random.get_rng_state()
+    for_inference(net)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*CONFIGS, "default"])
 def test_a_network_that_is_trained_on_several_gpus_is_made_ready_alike(name: str) -> None:

@@ -282,7 +282,8 @@ class InferenceLateral(Lateral):
         self, lateral: nn.Module, level: nn.Module, *, folds: bool, dtype: torch.dtype
     ) -> None:
         assert isinstance(lateral, Lateral)
-        super().__init__(lateral.in_channels, lateral.out_channels)
+        with torch.device("meta"):  # see `mirrored`
+            super().__init__(lateral.in_channels, lateral.out_channels)
         weight = lateral.weight.detach().cpu().float()
         if folds:
             assert isinstance(level, nn.Sequential)

@@ -52,7 +52,7 @@ from ..train.release.average import average_weights
 from ..train.release.export import export_run
 from ..train.release.publish import publish
 from ..weights.checkpoint import serialize
-from ..weights.load import carry_guide, checkpoint_hash, load_network
+from ..weights.load import carry_guide, load_checkpoint, load_network
 from ..weights.manifest import is_path
 from .errors import SignalError
 from .parsing import build
@@ -242,9 +242,10 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
         settings = {"max_steps": UNLIMITED} | settings
     model = _model(options.network, options.targets, given.init_from, stems)
     if given.guide:
-        sha256 = checkpoint_hash(given.guide)
-        model = model.guided(sha256, _states(given.guide, options.guide_levels or 0))
-        check_guide(model, load_network(given.guide).config)  # before hours of decoding
+        network, sha256 = load_checkpoint(given.guide)
+        levels = options.guide_levels or 0
+        model = model.guided(sha256, _states(given.guide, network.config, levels))
+        check_guide(model, network.config)  # before hours of decoding
     elif options.guide_levels is not None:
         raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:
@@ -337,11 +338,9 @@ def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, floa
     return shares
 
 
-def _states(guide: str, levels: int) -> tuple[int, ...]:
+def _states(guide: str, config: ModelConfig, levels: int) -> tuple[int, ...]:
     """Channels of the guide's states that an encoder is to see."""
-    if not levels:
-        return ()
-    channels = state_channels(load_network(guide).config)
+    channels = state_channels(config)
     if levels > len(channels):
         raise ValueError(f"--guide-levels {levels}: {guide} has {len(channels)}")
     return channels[:levels]

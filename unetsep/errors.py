@@ -9,7 +9,7 @@ def how_to_install(extra: str) -> str:
 
 
 # What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries.
-NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from unetsep import cli
-from unetsep.cli import interrupts
+from unetsep.cli import interrupts, options
 from unetsep.cli.errors import Group
 from unetsep.cli.interrupts import KILLED, deliver_again
 
@@ -79,17 +79,30 @@ def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
     assert isinstance(result.exception, RuntimeError if code == 1 else SystemExit)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    ],
+)
 def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> None:
     group = Group("unetsep")
 
     @group.command()
-    def load() -> None:
+    @options.device
+    def load(device: str) -> None:
         raise error
 
-    result = CliRunner().invoke(group, ["load"])
-    assert result.exit_code == 1
-    assert result.stderr == "Error: out of memory; close other programs or use --device cpu\n"
+    @group.command()
+    def train() -> None:
+        raise error
+
+    for name, cure in {"load": " or use --device cpu", "train": ""}.items():
+        result = CliRunner().invoke(group, [name])
+        assert result.exit_code == 1
+        assert result.stderr == f"Error: out of memory; close other programs{cure}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *KILLED.values()])

@@ -33,9 +33,13 @@ def test_a_run_without_a_checkpoint_can_be_started_again(tmp_path: Path, whole: 
     assert run(tmp_path, config) == log(whole)
 
 
-def test_a_run_without_memory_says_what_needs_less(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()],
+)
+def test_a_run_without_memory_says_what_needs_less(tmp_path: Path, error: Exception) -> None:
     def fill(_: Any) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise error
 
     with pytest.raises(TrainingError, match=r"out of memory: .*--batch-size.* none was saved yet"):
         run(tmp_path, tiny(), callbacks=[At(2, fill)])

@@ -65,9 +65,10 @@ class Group(click.Group):
                 raise error.__context__ from None
             if not is_out_of_memory(error):
                 raise
-            raise click.ClickException(
-                "out of memory; close other programs or use --device cpu"
-            ) from error
+            command = self.commands.get(ctx.invoked_subcommand or "", self)
+            has_device = any(each.name == "device" for each in command.params)
+            cure = " or use --device cpu" if has_device else ""
+            raise click.ClickException(f"out of memory; close other programs{cure}") from error
 
     @staticmethod
     def _interrupted(ctx: click.Context) -> NoReturn:

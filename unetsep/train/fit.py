@@ -56,7 +56,7 @@ GROUP_TIMEOUT = timedelta(seconds=60)
 # How long a run waits for another one in its folder: the workers of one that was killed notice it
 # within 5 seconds, and hold its lock until then.
 LOCK_SECONDS = 10.0
-# What takes memory in a step, and what is in it beside.
+# What needs less memory in a training step, or leaves it more.
 NO_ROOM = (
     "out of memory: choose a smaller --batch-size or fewer --clip-frames, leave out --resident, or "
     "close other programs"
@@ -177,7 +177,7 @@ def fit(
             except OSError as error:  # a full disk, at a line of the log
                 what = f"{error.filename or run}: {error.strerror or error}"
                 raise _last_good(TrainingError(what), run) from error
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     why = TrainingError(NO_ROOM)
                 elif is_lost_process(error):

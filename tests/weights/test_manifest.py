@@ -342,6 +342,8 @@ def test_files_of_several_runs_with_one_name_are_averaged() -> None:
     assert ModelChoice(models=files, average=True).groups() == [list(files)]
     with pytest.raises(ValueError, match="two are called best-mse, expected different names"):
         ModelChoice(models=files).groups()
+    with pytest.raises(ValueError, match=",,': expected different names"):
+        ModelChoice(models=(*files, ","), average=True).groups()
     with pytest.raises(ValueError, match="two are called fast, "):
         ModelChoice(models=("fast,mse-long",), average=True).groups()
 

@@ -96,14 +96,10 @@ class ModelChoice:
     def _names(self) -> list[str]:
         parts = [part.strip() for text in self.models for part in _split(text)]
         names = list(dict.fromkeys(part for part in parts if part))
-        called = [model_name(name) for name in names]
         # Files of two runs have one name. Only results by model need names of their own.
-        unique = {
-            name if self.average and is_path(name) else each
-            for name, each in zip(names, called, strict=True)
-        }
-        if len(unique) < len(names) or not all(text.strip(", ") for text in self.models):
-            twice = next((each for each in called if called.count(each) > 1), None)
+        called = [name if self.average and is_path(name) else model_name(name) for name in names]
+        twice = next((each for each in called if called.count(each) > 1), None)
+        if twice or not all(text.strip(", ") for text in self.models):
             why = f"two are called {twice}, " if twice else ""
             raise ValueError(
                 f"--model {','.join(self.models)!r}: {why}expected different names, separated by "
@@ -112,7 +108,7 @@ class ModelChoice:
         if self.all_losses:
             known = all_models()
             bundled = (e.name for e in known.checkpoints.values() if e.bundled)
-            names += [name for name in bundled if name not in unique | known.guides]
+            names += [name for name in bundled if name not in {*called, *known.guides}]
         return names
 
 

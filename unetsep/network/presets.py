@@ -97,6 +97,8 @@ def preset_config(
         model = dataclasses.replace(model, stems=tuple(stems))
     if targets is None or set(targets) == set(model.stems):
         return model
-    alone = dataclasses.replace(model, stems=tuple(targets), mask="sigmoid", mask_exponent=0.0)
     # One of a network for each stem is a plain one, which can be a guide.
-    return dataclasses.replace(alone, networks="joint") if len(alone.stems) == 1 else alone
+    networks = "joint" if len(targets) == 1 else model.networks
+    return dataclasses.replace(
+        model, stems=tuple(targets), networks=networks, mask="sigmoid", mask_exponent=0.0
+    )

@@ -18,7 +18,7 @@ from tests.train.synthetic import GUIDE, MODEL, RATE, pcm, tiny, write_musdb
 from unetsep.cli import train as train_commands
 from unetsep.errors import WeightsError
 from unetsep.network import presets
-from unetsep.network.guided import Guided
+from unetsep.network.guided import Guided, with_guide
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -194,6 +194,24 @@ def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weig
     assert network.config.guide_states == (8,)
     assert bool(network.laterals[0].weight.any())  # type: ignore[operator]
     assert_stems_add_up(network)
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_network_of_a_guided_checkpoint_can_be_named_beside_its_guide(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    guide = files["guide"]
+    guided = with_guide(load_network(files["plain"]), load_network(guide), sha256(guide))
+    first = tmp_path / "guided.safetensors"
+    first.write_bytes(serialize(guided, half=False))
+    shutil.copy(guide, tmp_path)  # where the network finds it
+    begin = ("--network", "mixing", "--init-from", first)  # as an exported command has it
+    start = (*TRAIN, tmp_path / "run", *recordings(tmp_path), *begin, *THREE_STEPS)
+    refused = call(*start)
+    assert "its networks is 'guided', the run's 'joint'" in " ".join(refused.output.split())
+    assert not (tmp_path / "cache").exists()
+    told = call(*start, "--guide", guide)
+    assert told.exit_code == 0, told.output
 
 
 @pytest.mark.usefixtures("_small")

@@ -22,7 +22,7 @@ from rich.table import Table
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
 from ..network.devices import pick_precision
-from ..network.guided import check_guide, state_channels
+from ..network.guided import check_guide, plain, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
 from ..train.callbacks import LAST
@@ -240,7 +240,7 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     settings = {"precision": "auto"} | dict(options.settings)
     if settings.get("max_minutes"):
         settings = {"max_steps": UNLIMITED} | settings
-    model = _model(options.network, options.targets, given.init_from, stems)
+    model = _model(options.network, options.targets, given.init_from, stems, given.guide)
     if given.guide:
         network, sha256 = load_checkpoint(given.guide)
         levels = options.guide_levels or 0
@@ -361,8 +361,13 @@ def parse_low_band(text: str) -> tuple[int, int]:
 
 
 def _model(
-    network: str | None, targets: Sequence[str] | None, init_from: str | None, stems: Sequence[str]
+    network: str | None,
+    targets: Sequence[str] | None,
+    init_from: str | None,
+    stems: Sequence[str],
+    guide: str | None = None,
 ) -> ModelConfig:
+    """The config of the network, as it is without what the option of its guide adds."""
     if init_from:  # a wrong one is told before hours of decoding, whatever the network
         begun = load_network(init_from).config
         if not set(begun.stems) <= set(stems):
@@ -373,7 +378,8 @@ def _model(
         if not (network or targets):
             return begun
         model = preset_config(network or DEFAULT, targets, stems=stems)
-        check_fits(begun, model, init_from)
+        # What only guided networks have is compared when the guide is there, by `fit`.
+        check_fits(plain(begun) if guide and begun.guide else begun, model, init_from)
         return model
     return preset_config(network or DEFAULT, targets, stems=stems)
 

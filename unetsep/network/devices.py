@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import sys
 import threading
@@ -66,9 +67,15 @@ def usable_device(device: str) -> torch.device:
                 f"device {device} was asked for but {why}: use --device auto or cpu, or install a "
                 "torch build for it"
             ) from error
-        logger.warning("%s: the CPU is used", why)
+        _warn_once(f"{why}: the CPU is used")
         return torch.device("cpu")
     return chosen
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    """Say something that is as true of the next model that is loaded."""
+    logger.warning("%s", sentence)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

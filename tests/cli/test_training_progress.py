@@ -31,8 +31,8 @@ def test_a_terminal_shows_speed_loss_best_sdr_and_time_left(
     fit(tiny(), *songs(), tmp_path / "run", machine=machine, callbacks=[bar])
     told = [str(fields["description"]) for fields in shown]
     assert len(told) == 6
-    assert re.fullmatch(r"step 1, \d+\.\d clips/s, loss \d+\.\d+, \d+ min left", told[0])
-    assert re.fullmatch(r"step 6, .* l1 -?\d+\.\d\d dB, 0 min left", told[-1])
+    assert re.fullmatch(r"step 1, \d+\.\d clips/s, loss \d+\.\d+, \d+ s left", told[0])
+    assert re.fullmatch(r"step 6, .* l1 -?\d+\.\d\d dB, 0 s left", told[-1])
     assert shown[-1]["completed"] == 1.0
     assert screen.getvalue().count("SDR in dB vocals") == 2
 

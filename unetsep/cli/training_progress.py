@@ -63,7 +63,7 @@ class ProgressBar(Callback):
         parts = [f"step {step}", f"{rate:.1f} clips/s", f"loss {float(outputs['loss']):.4f}"]
         best = pl_module.schedule.best
         parts += [f"{name} {value:.2f} dB" for name, value in best.items() if value > -1e9]
-        parts.append(f"{left / 60:.0f} min left")
+        parts.append(f"{duration(left)} left")
         self.bar.update(self.task, completed=done, description=", ".join(parts))
 
     def _tell_length(self, trainer: Trainer, pl_module: LightningModule, now: float) -> None:

@@ -25,6 +25,7 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     major = 8 if native else 7  # such as a T4, which emulates it
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))

@@ -39,6 +39,8 @@ except ImportError:  # Windows
         vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_UNLCK"], 1)
 
 
+# For `os.open`: Windows else writes two bytes for the end of a line, and other functions see both.
+BINARY = getattr(os, "O_BINARY", 0)
 # A disk without room, or a user without.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # At a time.
@@ -163,7 +165,7 @@ def held(
     OSError
         If it cannot be made.
     """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
     try:
         taken = try_lock(descriptor)
         if taken is False:

@@ -60,6 +60,28 @@ def test_a_claim_is_held_by_one_run_and_leaves_no_trace(lock, tmp_path):
     assert not claim.held
 
 
+def test_a_claim_is_held_where_files_are_text_unless_opened_as_binary(lock, monkeypatch):
+    """As on Windows, where `os.write` makes two bytes of the end of a line."""
+    binary, as_text = 1 << 30, set()
+    really_open, really_write = os.open, os.write
+
+    def open_as_there(path, flags, *arguments, **options):
+        descriptor = really_open(path, flags & ~binary, *arguments, **options)
+        (as_text.discard if flags & binary else as_text.add)(descriptor)
+        return descriptor
+
+    def write_as_there(descriptor, data):
+        in_full = data.replace(b"\n", b"\r\n") if descriptor in as_text else data
+        really_write(descriptor, in_full)
+        return len(data)
+
+    monkeypatch.setattr(unetsep.library.claims, "BINARY", binary, raising=False)
+    monkeypatch.setattr(os, "open", open_as_there)
+    monkeypatch.setattr(os, "write", write_as_there)
+    with Claim([lock]) as claim:
+        assert claim.held
+
+
 def test_of_several_locks_all_are_taken_or_none(tmp_path):
     first, second = (claim_path(tmp_path / name, "ab") for name in "ab")
     with Claim([second]), pytest.raises(ClaimedError):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from ..storage import MadeFolders, try_lock
+from ..storage import BINARY, MadeFolders, try_lock
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:
@@ -82,11 +82,11 @@ class Claim:
         """The open file of a claim that is now ours, to be signed."""
         while True:
             try:
-                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                new = True
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY
+                descriptor, new = os.open(lock, flags, 0o666), True
             except FileExistsError:
                 try:
-                    descriptor, new = os.open(lock, os.O_RDWR), False
+                    descriptor, new = os.open(lock, os.O_RDWR | BINARY), False
                 except FileNotFoundError:  # released between the two lines
                     continue
             except FileNotFoundError:  # another run made this folder, too, and removed it

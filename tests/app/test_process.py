@@ -86,6 +86,22 @@ def test_a_decoder_that_hangs_ends_with_the_worker(
     until(lambda: not lives(int(pid.read_text())))
 
 
+def test_nothing_that_the_worker_loads_or_starts_shares_the_pipe_that_a_thread_reads(
+    tiny_model: Path,
+) -> None:
+    """On Windows whoever looks at stdin meanwhile waits until a line comes: torch's libraries."""
+
+    async def stdin_of_worker() -> str:
+        worker = WorkerProcess([str(tiny_model)], "cpu", 1)
+        await worker.start()
+        try:
+            return os.readlink(f"/proc/{worker.pid}/fd/0")
+        finally:
+            await worker.kill()
+
+    assert asyncio.run(stdin_of_worker()) == os.devnull
+
+
 def test_a_worker_that_cannot_begin_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "PROGRAM", "import sys; sys.exit(3)")
     with pytest.raises(WorkerError, match="ended before it was ready, with status 3"):

@@ -15,11 +15,10 @@ import os
 import queue
 import re
 import signal
-import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,15 +34,22 @@ Send = Callable[[Message], None]
 
 
 class Requests:
-    """What the app asks for, read by a thread: a job is cancelled while it is separated."""
+    """What the app asks for, read by a thread: a job is cancelled while it is separated.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    lines
+        A request each; see `open_channels`.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
         self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in sys.stdin:
+        for line in self._lines:
             request = json.loads(line)
             if "cancel" in request:
                 self._cancelled.add(request["cancel"])
@@ -198,8 +204,17 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def open_channel() -> Send:
-    """A way to send messages on what was stdout; what libraries print goes to stderr from now."""
+def open_channels() -> tuple[Iterable[str], Send]:
+    """The requests on what was stdin, and a way to send messages on what was stdout.
+
+    From now on stdin is empty, and what libraries print goes to stderr. On Windows libraries that
+    are loaded, and programs that are started, look at stdin: while a thread waits for a pipe
+    there, they would wait, too.
+    """
+    lines = os.fdopen(os.dup(0), encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -210,7 +225,7 @@ def open_channel() -> Send:
         except OSError:
             leave()
 
-    return send
+    return lines, send
 
 
 def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
@@ -240,8 +255,8 @@ def main() -> None:
     """Answer requests until stdin ends."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they are for the app, which ends this
         signal.signal(number, signal.SIG_IGN)
-    send = open_channel()
-    requests = Requests()
+    lines, send = open_channels()
+    requests = Requests(lines)
     try:
         separators, ready = load(requests.take())
     except (UnetsepError, ValueError) as error:

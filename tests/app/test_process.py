@@ -91,15 +91,15 @@ def test_nothing_that_the_worker_loads_or_starts_shares_the_pipe_that_a_thread_r
 ) -> None:
     """On Windows whoever looks at stdin meanwhile waits until a line comes: torch's libraries."""
 
-    async def stdin_of_worker() -> str:
+    async def stdin_of_worker() -> Path:
         worker = WorkerProcess([str(tiny_model)], "cpu", 1)
         await worker.start()
         try:
-            return os.readlink(f"/proc/{worker.pid}/fd/0")
+            return Path(f"/proc/{worker.pid}/fd/0").readlink()
         finally:
             await worker.kill()
 
-    assert asyncio.run(stdin_of_worker()) == os.devnull
+    assert asyncio.run(stdin_of_worker()) == Path(os.devnull)
 
 
 def test_a_worker_that_cannot_begin_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,15 @@ import pytest
 import soundfile
 
 import unetsep.audio.ffmpeg
+import unetsep.audio.ffmpeg_writer
 import unetsep.audio.reader
 from tests.audio.test_reader import read
 from tests.files import cut
 from tests.programs import script
 from tests.signals import RATE, music
+from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
+from unetsep.audio.ffmpeg_writer import FfmpegWriter
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -46,6 +49,26 @@ def test_other_containers_are_read_with_ffmpeg(song, need_ffmpeg, name):
         assert reader.warnings == []
     assert audio.shape[0] == 2
     assert audio.shape[1] == pytest.approx(2 * rate, abs=4096)
+
+
+def test_ffmpeg_has_no_console_on_windows(song, need_ffmpeg, tmp_path, monkeypatch):
+    """Ctrl-C would end it there, before we can, and each start of it show a window."""
+    path = convert(need_ffmpeg, song("a.wav", seconds=2), "a.mkv")
+    flags, really_start = [], subprocess.Popen
+
+    def start(*arguments, creationflags=0, **options):
+        flags.append(creationflags)
+        return really_start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    for module in (unetsep.audio.ffmpeg, unetsep.audio.ffmpeg_writer):
+        monkeypatch.setattr(module, "NO_CONSOLE", 8, raising=False)
+    read(path)
+    writer = FfmpegWriter(tmp_path / "b.m4a", AudioInfo(RATE, 2, None, "16"), None)
+    writer.write(np.zeros((RATE, 2), np.float32))
+    writer.close()
+    assert len(flags) >= 3
+    assert set(flags) == {8}
 
 
 def test_a_length_that_ffmpeg_guesses_from_the_bit_rate_is_none(song, need_ffmpeg):

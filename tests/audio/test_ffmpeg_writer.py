@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -98,6 +100,18 @@ def test_what_ffmpeg_says_is_passed_on(tmp_path):
     blocks = [np.zeros((1 << 16, 2), np.float32)] * 100
     with pytest.raises(AudioError, match="No such file or directory"):
         list(map(writer.write, blocks))
+    writer.close()
+
+
+def test_what_ffmpeg_says_is_passed_on_where_its_broken_pipe_is_an_invalid_argument(tmp_path):
+    """As on Windows."""
+    writer = ffmpeg_writer.FfmpegWriter(tmp_path / "gone" / "a", AudioInfo(RATE, 2, None, "16"), 9)
+    pipe = writer._encoding.process.stdin
+    pipe.close()
+    refuse = Mock(side_effect=OSError(errno.EINVAL, "Invalid argument"))
+    writer._encoding.process.stdin = Mock(write=refuse, close=refuse)
+    with pytest.raises(AudioError, match="No such file or directory"):
+        writer.write(np.zeros((8, 2), np.float32))
     writer.close()
 
 

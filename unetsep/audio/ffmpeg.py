@@ -32,6 +32,8 @@ LATE = 0.1
 LISTS = {"hls", "applehttp", "dash", "concat", "imf", "sdp", "rtsp", "avisynth", "vapoursynth"}
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
+# On Windows: no Ctrl-C, which is ours to handle, and no window over that of a program without one.
+NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 _own_sessions = True
 
 
@@ -251,7 +253,11 @@ class FfmpegDecoder:
         """What ffmpeg tells of the file."""
         try:
             probe = subprocess.run(
-                self._command(), capture_output=True, check=False, timeout=PATIENCE
+                self._command(),
+                capture_output=True,
+                check=False,
+                timeout=PATIENCE,
+                creationflags=NO_CONSOLE,
             )
         except subprocess.TimeoutExpired as error:
             raise self._stalled() from error
@@ -278,6 +284,7 @@ class FfmpegDecoder:
                 capture_output=True,
                 check=False,
                 timeout=MEASURE_PATIENCE,
+                creationflags=NO_CONSOLE,
             )
         except (subprocess.TimeoutExpired, OSError):
             return None
@@ -300,6 +307,7 @@ class FfmpegDecoder:
             stderr=self._complaints,
             bufsize=1 << 20,
             start_new_session=_own_sessions,  # Ctrl-C is ours to handle
+            creationflags=NO_CONSOLE,
         )
         header = self._take(self.HEADER.size)
         if len(header) < self.HEADER.size:

@@ -24,7 +24,7 @@ import soundfile
 
 from ..errors import AudioError, CancelledError
 from .decoder import AudioInfo, Block
-from .ffmpeg import find_ffmpeg
+from .ffmpeg import NO_CONSOLE, find_ffmpeg
 from .libsndfile import native_name
 from .writers import WavWriter
 
@@ -80,6 +80,7 @@ class Encoding:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._complaints,
+            creationflags=NO_CONSOLE,
         )
 
     def end(self, stop: threading.Event | None = None) -> None:
@@ -95,7 +96,7 @@ class Encoding:
             If it was stopped.
         """
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended before, and says why
+        with contextlib.suppress(OSError):  # it ended before, and says why
             self.process.stdin.close()
         try:
             while True:
@@ -117,7 +118,7 @@ class Encoding:
         """Why it failed, by its complaints."""
         self.process.wait()
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self.process.stdin.close()
         self._complaints.seek(0)
         text = self._complaints.read(1 << 16).decode(errors="replace").strip()
@@ -153,7 +154,7 @@ class FfmpegWriter:
         assert pipe is not None
         try:
             pipe.write(np.ascontiguousarray(block, "<f4").data)
-        except BrokenPipeError:
+        except OSError:  # the pipe is broken, which Windows calls an invalid argument
             self._closed = True
             raise self._encoding.failure() from None
 

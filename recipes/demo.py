@@ -31,7 +31,7 @@ def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     package = importlib.util.find_spec("stempeg")
     ffmpeg = find_ffmpeg()
     if package is None or package.origin is None or ffmpeg is None:
-        raise SystemExit("run: pip install 'unetsep[ffmpeg]' stempeg")
+        raise SystemExit('run: pip install "unetsep[ffmpeg]" stempeg')
     (source,) = (Path(package.origin).parent / "data").glob("*.stem.mp4")
     decoded = {}
     try:

@@ -18,6 +18,7 @@ from unetsep.storage import (
     held,
     locked,
     open_atomically,
+    shell_word,
     user_folder,
     write_atomically,
 )
@@ -204,6 +205,20 @@ def test_a_folder_of_data_that_is_relative_is_ignored(tmp_path, monkeypatch):
     assert user_folder() == tmp_path / "unetsep"
     monkeypatch.setenv("XDG_DATA_HOME", "here")
     assert user_folder() == Path("~/.local/share/unetsep").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        (r"C:\runs\a-1", "C:/runs/a-1"),
+        (r"C:\Users\Jo O'Hara (home)\run", '"C:/Users/Jo O\'Hara (home)/run"'),
+    ],
+)
+def test_a_path_to_type_has_quotes_that_windows_knows(path, word, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        shown = shell_word(path)
+    assert shown == word
 
 
 def test_folders_that_were_made_go_again_unless_something_is_in_them(tmp_path: Path) -> None:

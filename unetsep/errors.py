@@ -5,7 +5,8 @@ from __future__ import annotations
 
 def how_to_install(extra: str) -> str:
     """The commands that install what an extra needs, published or not."""
-    return f"pip install 'unetsep[{extra}]' or, in a checkout, pip install -e '.[{extra}]'"
+    # Of all quotes only these are such to Windows' cmd, too.
+    return f'pip install "unetsep[{extra}]" or, in a checkout, pip install -e ".[{extra}]"'
 
 
 # What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries.

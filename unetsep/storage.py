@@ -7,13 +7,14 @@ import errno
 import hashlib
 import math
 import os
+import re
 import secrets
 import shlex
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from .errors import UnetsepError
@@ -86,7 +87,15 @@ def shell_word(path: str | Path) -> str:
 
     Slashes stand for Windows' backslashes, which would need quotes.
     """
-    return shlex.quote(Path(path).as_posix())
+    return quoted(PurePath(path).as_posix())
+
+
+def quoted(*words: str) -> str:
+    """Words as they can be typed; in double quotes on Windows, where cmd knows no others."""
+    if os.name != "nt":
+        return shlex.join(words)
+    plain = re.compile(r"[\w@%+=:,./\\-]+", re.ASCII)
+    return " ".join(word if plain.fullmatch(word) else f'"{word}"' for word in words)
 
 
 def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:

@@ -151,7 +151,7 @@ def test_a_missing_package_of_the_extra_is_one_sentence(
         *("--estimates", root / "test", "--baselines", "repet-hpss"),
     )
     assert result.exit_code == 1
-    assert "pip install 'unetsep[train]'" in result.stderr
+    assert 'pip install "unetsep[train]"' in result.stderr
 
 
 def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(

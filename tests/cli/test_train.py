@@ -410,6 +410,6 @@ def test_without_the_extra_the_message_says_what_to_install() -> None:
     for line, command in zip(lines, ("train", "average", "export", "publish"), strict=True):
         assert line.startswith(f"1|Error: unetsep {command} needs ")
         assert line.endswith(
-            ", which is not installed: run pip install 'unetsep[train]' or, in a checkout, "
-            "pip install -e '.[train]'"
+            ', which is not installed: run pip install "unetsep[train]" or, in a checkout, '
+            'pip install -e ".[train]"'
         )

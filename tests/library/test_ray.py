@@ -147,7 +147,7 @@ def test_without_ray_the_extra_is_named(tmp_path, tiny_model, monkeypatch):
     words = ["separate", tmp_path / "a.wav", "-o", tmp_path / "out", "-m", tiny_model]
     result = CliRunner().invoke(main, [str(word) for word in (*words, "--engine", "ray")])
     assert result.exit_code == 1
-    advice = "run pip install 'unetsep[ray]' or, in a checkout, pip install -e '.[ray]'"
+    advice = 'run pip install "unetsep[ray]" or, in a checkout, pip install -e ".[ray]"'
     assert advice in result.stderr
 
 

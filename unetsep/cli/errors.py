@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -29,13 +28,12 @@ class Group(click.Group):
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
             from ..inputs import is_url
+            from ..storage import quoted
 
             if is_url(word):
                 ctx.fail(f"{word} is no command; did you mean: unetsep separate {word}?")
             if _is_song(word):
-                ctx.fail(
-                    f"{word} is no command; did you mean: unetsep separate {shlex.join(args)}?"
-                )
+                ctx.fail(f"{word} is no command; did you mean: unetsep separate {quoted(*args)}?")
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import platform
-import shlex
 import sys
 import warnings
 import zipfile
@@ -29,7 +28,7 @@ from ..errors import is_out_of_memory
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
-from ..storage import HeldError, held, write_atomically
+from ..storage import HeldError, held, quoted, write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path
@@ -443,7 +442,7 @@ def versions() -> dict[str, str]:
     for name in ("torch", "lightning", "numpy", "torchaudio"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    return found | {"platform": platform.platform(), "command": shlex.join(sys.argv)}
+    return found | {"platform": platform.platform(), "command": quoted(*sys.argv)}
 
 
 @contextlib.contextmanager

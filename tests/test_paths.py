@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
@@ -58,6 +58,18 @@ def test_reserved_names_of_windows_are_avoided_there(monkeypatch):
         "song_",
         "console",
     ]
+
+
+def test_backslashes_part_folders_of_a_template_on_windows(monkeypatch):
+    template = r"{track}\{stem}.{ext}"
+    assert target_path(template, "a", "vocals", "wav", "mse") == Path(r"a\vocals.wav")
+    with monkeypatch.context() as patch:
+        patch.setattr(unetsep.paths, "Path", PureWindowsPath)
+        patch.setattr(unetsep.paths.os, "name", "nt")
+        path = target_path(template, "a/b", "vocals", "wav", "mse")
+        with pytest.raises(ValueError, match="must end with the name of a file"):
+            check_template("{track}\\")
+    assert path == PureWindowsPath("a/b/vocals.wav")
 
 
 def test_every_field_of_a_template_is_filled():

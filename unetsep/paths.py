@@ -61,7 +61,7 @@ def target_path(
     values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
     values |= {"label": stem_label(stem)} | _tag_values(tags or Tags(), track)
     # Of the template, not of a name, a dot is the folder itself.
-    template = "/".join(part for part in template.split("/") if part != ".")
+    template = "/".join(part for part in _slashed(template).split("/") if part != ".")
     return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
 
 
@@ -123,8 +123,13 @@ def check_template(template: str) -> None:
         raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
     if Path(template).is_absolute() or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
-    if template.rpartition("/")[2] in ("", "."):
+    if _slashed(template).rpartition("/")[2] in ("", "."):
         raise ValueError(f"filename template {template!r} must end with the name of a file")
+
+
+def _slashed(template: str) -> str:
+    """A template with slashes between folders, for which people on Windows write backslashes."""
+    return template.replace("\\", "/") if os.name == "nt" else template
 
 
 def _portable(name: str) -> str:

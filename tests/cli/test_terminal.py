@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import soundfile
 
 from tests.signals import RATE, music
+from unetsep.cli.pipes import listed_files
+from unetsep.cli.startup import write_utf8
 from unetsep.cli.terminal import Lines
 
 
@@ -25,6 +28,24 @@ def test_what_becomes_of_letters_that_do_not_fit_is_the_choice_of_users(
     lines.write(line)
     assert lines.failure is None
     assert stream.buffer.getvalue() == written
+
+
+def test_what_goes_to_files_is_utf8_on_windows_unless_it_is_asked_for_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        write_utf8()
+        assert stream.encoding == "cp1252"
+        patch.delenv("PYTHONIOENCODING")
+        write_utf8()
+    lines = Lines()
+    lines.write("Дом/vocals.wav")
+    assert lines.failure is None
+    assert stream.buffer.getvalue().decode() == "Дом/vocals.wav\n"
 
 
 def in_shell(*arguments: object, shell: str) -> tuple[int, str]:
@@ -62,3 +83,12 @@ def test_a_working_folder_that_was_removed_is_one_sentence(
     assert done.returncode == 1
     assert done.stderr.startswith(b"Error: the folder that the command was started in was removed")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where `os.fsdecode` takes UTF-8 alone, and old programs write otherwise."""
+    (tmp_path / "songs.txt").write_bytes(b"caf\xe9.wav\r\nplain.wav\r\n")
+    monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("utf-8", "surrogatepass"))
+    assert listed_files(tmp_path / "songs.txt") == [Path("café.wav"), Path("plain.wav")]

@@ -30,7 +30,7 @@ from ..version import __version__
 from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
-from .startup import leave, reopen_closed
+from .startup import leave, reopen_closed, write_utf8
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -47,6 +47,7 @@ def run() -> None:
     try:
         obey_signals()
         reopen_closed()
+        write_utf8()
         main()
         code = 0
     except KeyboardInterrupt:  # before or after all that `main` does

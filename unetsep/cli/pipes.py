@@ -163,5 +163,13 @@ def listed_files(source: Path | None) -> list[Path | str]:
     raw = sys.stdin.buffer.read() if source == STREAM else source.read_bytes()
     raw = as_utf8(raw).removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
-    names = [os.fsdecode(line) for line in lines if line.strip()]
+    names = [_name(line) for line in lines if line.strip()]
     return [place(name.strip() if is_url(name) else name) for name in names]
+
+
+def _name(line: bytes) -> str:
+    """A name in a list; where names are no bytes, as on Windows, old programs have written it."""
+    try:
+        return os.fsdecode(line)
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -125,6 +126,19 @@ def reopen_closed() -> None:
             os.fstat(descriptor)
         except OSError:  # noqa: PERF203 (the lowest free number is this one)
             os.open(os.devnull, os.O_RDWR)
+
+
+def write_utf8() -> None:
+    """Write UTF-8 to files and other programs on Windows, too: JSON is UTF-8, and lists of names.
+
+    Its own choice is one of 256 letters, which most names in the world do not fit; terminals take
+    all. PYTHONIOENCODING says otherwise.
+    """
+    if os.name != "nt" or "PYTHONIOENCODING" in os.environ:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8", errors=stream.errors)
 
 
 def leave(code: int) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 # Signals that ask a process to end, and let it clean up: Ctrl-C, a polite kill, a terminal that
-# was closed, which not every system has.
+# was closed and Ctrl-Break, which is the polite kill of Windows. No system has all of them.
 ENDING = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
 )
 # What takes back work that has begun: methods of objects that have files of their own.
 # In the order in which it began.

@@ -51,6 +51,25 @@ def test_a_signal_in_a_callback_comes_again_where_it_can_be_raised(
     assert capsys.readouterr().err == ""
 
 
+CTRL_BREAK = """
+import signal
+signal.SIGBREAK = signal.SIGUSR1  # as if this system had it
+from unetsep.cli.interrupts import obey_signals
+from unetsep.unfinished import uninterrupted
+obey_signals()
+with uninterrupted():
+    signal.raise_signal(signal.SIGBREAK)
+    print("taken back")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it needs a console")
+def test_ctrl_break_ends_as_politely_as_ctrl_c():
+    command = [sys.executable, "-c", CTRL_BREAK]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGUSR1, b"taken back\n")
+
+
 def test_other_exceptions_in_callbacks_are_shown_as_python_does(monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", deliver_again)
     thing = Thing()

@@ -31,6 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import UnetsepError
 from ..storage import user_folder
+from ..unfinished import ENDING
 from ..version import __version__
 from .choices import (
     FORBIDDEN,
@@ -570,8 +571,8 @@ def signals_end_here() -> Iterator[None]:
 
     Uvicorn sends a signal once more when it has ended: it has been obeyed by then.
     """
-    handlers: dict[int, Any] = {n: lambda *_: None for n in (signal.SIGINT, signal.SIGTERM)}
     hangup = getattr(signal, "SIGHUP", None)  # which nohup ignores, and some systems lack
+    handlers: dict[int, Any] = {n: lambda *_: None for n in ENDING if n != hangup}
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
     try:

@@ -18,6 +18,7 @@ import pytest
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
 from unetsep.train.data import cache
+from unetsep.train.evaluation import evaluate as evaluate_module
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
@@ -179,6 +180,22 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("ended")
 """
+
+
+def test_nothing_waits_for_a_track_without_end_as_windows_hears_no_ctrl_c_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = []
+    really_wait = evaluate_module.wait
+
+    def wait(futures: Any, timeout: float | None = None, *options: str) -> Any:
+        limits.append(timeout)
+        return really_wait(futures, timeout, *options)
+
+    monkeypatch.setattr(evaluate_module, "wait", wait, raising=False)
+    assert sorted(evaluate_module._results(list, ["a", "b"], 2)) == ["a", "b"]
+    assert limits
+    assert None not in limits
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there signals are others")

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -207,6 +207,8 @@ def _check_names(names: list[str], what: str) -> None:
 
 
 Work = Callable[[Track], list[Outcome]]
+# Seconds between looks for Ctrl-C on Windows, where waiting hears nothing.
+TICK = 0.5
 
 
 def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome]:
@@ -222,8 +224,11 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     try:
         with _deaf_children():
             futures = [pool.submit(_work_on, work, track) for track in tracks]
-        for future in as_completed(futures):
-            yield from future.result()
+        waiting = set(futures)
+        while waiting:
+            ended, waiting = wait(waiting, TICK, FIRST_COMPLETED)
+            for future in ended:
+                yield from future.result()
     except BrokenProcessPool as error:
         raise UnetsepError(
             "a process of the evaluation died, perhaps for want of memory: try fewer --jobs; "

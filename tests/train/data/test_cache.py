@@ -43,6 +43,37 @@ def test_musdb_in_wav_layout_has_its_validation_songs(tmp_path: Path) -> None:
     assert np.array_equal(loaded[0].stem("drums"), pcm(2, 22_050))
 
 
+MANY = """
+import resource, sys
+from pathlib import Path
+from unetsep.errors import AudioError
+from unetsep.train.data import cache
+from unetsep.train.data.sources import Source
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[2])))
+song = {"drums": Path(sys.argv[1], "drums.wav")}
+songs = [Source(str(number), "pool", "train", song) for number in range(80)]
+try:
+    print(len(cache.load(songs, Path(sys.argv[1], "cache"), jobs=1)))
+except AudioError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+@pytest.mark.parametrize(
+    ("hard", "outcome"), [(4096, "80\n"), (64, "the system lets this process open no more rec")]
+)
+def test_more_recordings_are_open_than_the_system_lets_programs_open_at_first(
+    tmp_path: Path, hard: int, outcome: str
+) -> None:
+    """As on macOS, where that is 256 files."""
+    soundfile.write(tmp_path / "drums.wav", np.full((4410, 2), 0.1), 44_100)
+    command = [sys.executable, "-c", MANY, str(tmp_path), str(hard)]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert done.stdout.startswith(outcome)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the writer's pipes
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_musdb_stem_files_are_decoded_in_their_order(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from .sources import Source, listed_name
 
 # Raise this when the same files are decoded otherwise.
 CACHE_VERSION = 3
+# That may be open beside the recordings.
+OTHER_FILES = 1024
 DecodingProgress = Callable[[int, int], None]
 
 
@@ -89,7 +91,28 @@ def load(
             f"{len(failures)} of {len(sources)} recordings cannot be decoded, repair or remove "
             f"them (the others are in the cache): {'; '.join(sorted(failures)[:5])}"
         )
+    _allow_files(len(sources))
     return [_open(source, folder, key) for source, key in zip(sources, keys, strict=True)]
+
+
+def _allow_files(recordings: int) -> None:
+    """Let this process, and those it starts, have the files of so many recordings open.
+
+    A memory map keeps its file open, and where no more than 256 (macOS) or 1024 may be, that is a
+    limit that each process may raise. Where it is not to be had `_open` says so.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where there is none
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A process that gets clips of a recording maps it once for each of a few views of it.
+    wanted = OTHER_FILES + 4 * recordings
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses more than its kernel has
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
@@ -136,6 +159,11 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
         levels = np.asarray(info["levels"], np.float32)
         names = tuple(info["stems"])
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise AudioError(
+                f"the system lets this process open no more recordings ({error.strerror}): raise "
+                "its limit, such as by ulimit -n 65536, or name fewer songs"
+            ) from error
         raise AudioError(
             f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"
         ) from error

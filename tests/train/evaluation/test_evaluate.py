@@ -22,7 +22,7 @@ from unetsep.train.evaluation import evaluate as evaluate_module
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
-from unetsep.train.evaluation.tracks import find_tracks
+from unetsep.train.evaluation.tracks import Track, find_tracks
 
 MIXTURES = "mixture,mixture-4"
 
@@ -282,6 +282,18 @@ def test_a_file_of_something_else_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1, 2]")
     with pytest.raises(UnetsepError, match="no scores in museval's layout"):
         results.read(tmp_path / "x.json")
+
+
+def test_names_from_an_index_are_those_of_files_on_windows_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A colon there begins the name of a stream in a file that hides it."""
+    track = Track("AC: DC/Why?", "test", Path("song"))
+    assert results.file_name(track) == "AC: DC_Why?"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        name = results.file_name(track)
+    assert name == "AC_ DC_Why_"
 
 
 def test_results_that_cannot_be_written_are_one_sentence(root: Path, tmp_path: Path) -> None:

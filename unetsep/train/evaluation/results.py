@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -81,8 +82,13 @@ def track_origin(track: Track, output: Path) -> list[Any]:
 
 
 def file_name(track: Track) -> str:
-    """A track's name as that of a file: what separates folders in it becomes ``_``."""
-    return re.sub(r"[\x00-\x1f/\\]", "_", track.name)
+    """A track's name as that of a file: what separates folders in it becomes ``_``.
+
+    On Windows so does what it refuses there, and the colon, behind which a stream of a file is
+    named.
+    """
+    illegal = r'[\x00-\x1f/\\<>:"|?*]' if os.name == "nt" else r"[\x00-\x1f/\\]"
+    return re.sub(illegal, "_", track.name)
 
 
 def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:

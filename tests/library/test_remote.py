@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -451,6 +452,26 @@ def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_pat
     result = run(write(tmp_path / "a.wav"), "-o", f"local://{out}", "--shard", "1/1")
     assert result.exit_code == 0, result.stderr
     assert sorted(out.rglob("*.part")) == sorted(young)
+
+
+def test_of_a_dead_spool_no_folder_stays_where_no_open_file_can_be_removed(tmp_path, monkeypatch):
+    """As on Windows, where its lock, which is held meanwhile, outlives the rest."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / "unetsep-dead"
+    dead.mkdir()
+    (dead / "song.wav").write_bytes(b"sound")
+    (dead / MARK).write_bytes(b"")
+    os.utime(dead / MARK, (0, 0))
+    really_remove = shutil.rmtree
+
+    def remove(folder, **options):
+        if Path(folder) != dead:
+            return really_remove(folder, **options)
+        return [path.unlink() for path in dead.iterdir() if path.name != MARK]
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    with Spool(None):
+        assert not dead.exists()
 
 
 def test_what_a_killed_run_left_on_the_disk_is_removed_by_the_next(tmp_path, monkeypatch):

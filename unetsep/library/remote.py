@@ -500,6 +500,8 @@ def _remove_dead(folder: Path) -> None:
             if time.time() - (spool / MARK).stat().st_mtime > STALE:
                 with Claim([spool / MARK]):
                     shutil.rmtree(spool, ignore_errors=True)
+                if spool.exists():  # Windows keeps a lock that is held, and its folder
+                    spool.rmdir()
 
 
 class RemoteLog(RunLog):

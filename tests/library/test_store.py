@@ -29,7 +29,7 @@ def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("unetsep.library.store._open", refuse)
-    with pytest.raises(UnetsepError, match=r"s3://b needs .* pip install 'unetsep\[remote\]"):
+    with pytest.raises(UnetsepError, match=r's3://b needs .* pip install "unetsep\[remote\]'):
         Store("s3://b")
 
 

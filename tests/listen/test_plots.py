@@ -79,5 +79,5 @@ def test_without_matplotlib_the_sentence_says_what_to_install(
         return real(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(UnetsepError, match=r"pip install 'unetsep\[plots\]'"):
+    with pytest.raises(UnetsepError, match=r'pip install "unetsep\[plots\]"'):
         plot_song(stems, tmp_path / "plot.png", "title")

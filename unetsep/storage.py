@@ -98,6 +98,26 @@ def quoted(*words: str) -> str:
     return " ".join(word if plain.fullmatch(word) else f'"{word}"' for word in words)
 
 
+def open_lock(lock: Path, flags: int = 0, mode: int = 0o666) -> int:
+    """Open the file of a lock to read and write it; returns its descriptor.
+
+    Parameters
+    ----------
+    lock
+        The file.
+    flags
+        Of `os.open`, beside reading and writing.
+    mode
+        Of a file that is made.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    """
+    return os.open(lock, os.O_RDWR | BINARY | flags, mode)
+
+
 def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:
     """Take a lock that ends with the process.
 
@@ -174,7 +194,7 @@ def held(
     OSError
         If it cannot be made.
     """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
+    descriptor = open_lock(lock, os.O_CREAT)
     try:
         taken = try_lock(descriptor)
         if taken is False:

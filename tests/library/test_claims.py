@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import unetsep.library.claims
+import unetsep.storage
 from unetsep.audio.staging import remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
 
@@ -75,7 +76,7 @@ def test_a_claim_is_held_where_files_are_text_unless_opened_as_binary(lock, monk
         really_write(descriptor, in_full)
         return len(data)
 
-    monkeypatch.setattr(unetsep.library.claims, "BINARY", binary, raising=False)
+    monkeypatch.setattr(unetsep.storage, "BINARY", binary)
     monkeypatch.setattr(os, "open", open_as_there)
     monkeypatch.setattr(os, "write", write_as_there)
     with Claim([lock]) as claim:

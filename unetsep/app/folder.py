@@ -15,7 +15,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from ..storage import BINARY, try_lock
+from ..storage import open_lock, try_lock
 
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")
@@ -42,8 +42,7 @@ class WorkFolder:
         while True:
             self.path = parent / f"{PREFIX}{secrets.token_hex(8)}"
             self._lock = self.path.with_suffix(".lock")
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY
-            self._descriptor = os.open(self._lock, flags, 0o600)
+            self._descriptor = open_lock(self._lock, os.O_CREAT | os.O_EXCL, 0o600)
             os.write(self._descriptor, SIGNATURE)
             # Between these lines it looks like the lock of a dead run, which may be removed.
             try_lock(self._descriptor, patience=1.0)
@@ -73,7 +72,7 @@ def remove_dead(parent: Path) -> None:
         if not LOCK_NAME.fullmatch(lock.name):
             continue
         with contextlib.suppress(OSError):
-            descriptor = os.open(lock, os.O_RDWR | BINARY)
+            descriptor = open_lock(lock)
             try:
                 content = os.read(descriptor, len(SIGNATURE) + 1)
                 dead = content == SIGNATURE and try_lock(descriptor)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..storage import BINARY, try_lock
+from ..storage import open_lock, try_lock
 
 PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.
@@ -46,8 +46,7 @@ class Staging:
         token = secrets.token_hex(6)
         for folder in folders:
             path = folder / f"{PREFIX}{token}.lock"
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY
-            descriptor = os.open(path, flags, 0o666)
+            descriptor = open_lock(path, os.O_CREAT | os.O_EXCL)
             self._locks[path] = descriptor
             # Between these lines the lock looks like that of a dead run. Where locks do not
             # work at all, nobody can take it, and the files are as safe.
@@ -98,7 +97,7 @@ def _remove_run(lock: Path, files: list[Path]) -> None:
 def _taken(lock: Path) -> Iterator[bool]:
     """Whether the lock could be taken, and its owner was on this machine or long ago."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | BINARY)
+        descriptor = open_lock(lock)
     except FileNotFoundError:  # removed by hand, or by another run that is cleaning up
         yield False
         return

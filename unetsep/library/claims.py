@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from ..storage import BINARY, MadeFolders, try_lock
+from ..storage import MadeFolders, open_lock, try_lock
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:
@@ -82,11 +82,10 @@ class Claim:
         """The open file of a claim that is now ours, to be signed."""
         while True:
             try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY
-                descriptor, new = os.open(lock, flags, 0o666), True
+                descriptor, new = open_lock(lock, os.O_CREAT | os.O_EXCL), True
             except FileExistsError:
                 try:
-                    descriptor, new = os.open(lock, os.O_RDWR | BINARY), False
+                    descriptor, new = open_lock(lock), False
                 except FileNotFoundError:  # released between the two lines
                     continue
             except FileNotFoundError:  # another run made this folder, too, and removed it

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 from .chunks import end_by_header
 from .flac import FLAC_MARK
 from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
+from .ogg import PAGE_HEAD, page_bytes
 from .sections import Section, count_bytes
 
 CHUNK_BYTES = 1 << 20
@@ -60,9 +61,9 @@ def _is_one_mp3(path: Path) -> bool:
 def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
     """Where a group of pages that begin streams follows pages that do not."""
     at, beginning = 0, True
-    while at + 27 <= size:
+    while at + PAGE_HEAD <= size:
         file.seek(at)
-        head = file.read(27)
+        head = file.read(PAGE_HEAD)
         if head[:4] != b"OggS":
             if (at := _find(file, b"OggS", at + 1)) < 0:
                 return
@@ -71,7 +72,7 @@ def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
         if begins and not beginning:
             yield at
         beginning = begins
-        at += 27 + head[26] + sum(file.read(head[26]))
+        at += page_bytes(head + file.read(head[PAGE_HEAD - 1]))
 
 
 def _find(file: BinaryIO, mark: bytes, at: int) -> int:

@@ -139,9 +139,17 @@ def _portable(name: str) -> str:
     the rest stays: people look for their songs by the names that they gave them. What tags
     say is changed for all platforms, by `_safe`.
     """
-    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
-    name = re.sub(illegal, "_", name).rstrip(" .") or "_"
+    name = without_illegal(name).rstrip(" .") or "_"
     return f"{name}_" if os.name == "nt" and WINDOWS_NAMES.fullmatch(name.split(".")[0]) else name
+
+
+def without_illegal(name: str) -> str:
+    """A name with ``_`` for control codes, and on Windows for what no name may hold there.
+
+    That is the colon, too, behind which a stream of a file is named.
+    """
+    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
+    return re.sub(illegal, "_", name)
 
 
 def _same_file_key(path: Path) -> str:

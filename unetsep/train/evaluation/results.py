@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UnetsepError
+from ...paths import without_illegal
 from ...storage import write_atomically
 from ...version import __version__
 from ..data.cache import content_hash
@@ -82,13 +82,8 @@ def track_origin(track: Track, output: Path) -> list[Any]:
 
 
 def file_name(track: Track) -> str:
-    """A track's name as that of a file: what separates folders in it becomes ``_``.
-
-    On Windows so does what it refuses there, and the colon, behind which a stream of a file is
-    named.
-    """
-    illegal = r'[\x00-\x1f/\\<>:"|?*]' if os.name == "nt" else r"[\x00-\x1f/\\]"
-    return re.sub(illegal, "_", track.name)
+    """A track's name as that of a file: what separates folders in it becomes ``_``, too."""
+    return re.sub(r"[/\\]", "_", without_illegal(track.name))
 
 
 def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:

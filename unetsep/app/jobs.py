@@ -22,6 +22,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..errors import UnetsepError
+from ..storage import open_atomically
 from .choices import JobChoice
 from .folder import size_of
 from .process import WorkerError, WorkerProcess
@@ -473,13 +474,10 @@ def write_zip(files: Mapping[str, Path], path: Path) -> None:
     path
         The zip.
     """
-    partial = path.with_suffix(".part")
-    try:
-        # Clocks may be wrong, and a zip holds no time before 1980.
-        stored = zipfile.ZIP_STORED
-        with zipfile.ZipFile(partial, "w", stored, strict_timestamps=False) as archive:
-            for name, file in files.items():
-                archive.write(file, name)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Clocks may be wrong, and a zip holds no time before 1980.
+    with (
+        open_atomically(path) as file,
+        zipfile.ZipFile(file, "w", strict_timestamps=False) as archive,
+    ):
+        for name, each in files.items():
+            archive.write(each, name)

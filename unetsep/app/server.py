@@ -204,7 +204,7 @@ class Handlers:
 
     # Jobs
 
-    async def separate(self, request: Request) -> Response:
+    async def separate(self, request: Request) -> ASGIApp:
         """Take a song in; answer with its job, or wait for its stems."""
         limits = self._queue.limits
         job = self._queue.open(
@@ -233,7 +233,7 @@ class Handlers:
             return JSONResponse(self._to_json(job), 202, headers={"location": f"/jobs/{job.id}"})
         return await self._when_done(request, job)
 
-    async def _when_done(self, request: Request, job: SeparationJob) -> Response:
+    async def _when_done(self, request: Request, job: SeparationJob) -> ASGIApp:
         """The zip of a job once it is done; if the client leaves before, the job ends."""
         ended = asyncio.create_task(job.ended.wait())
         left = asyncio.create_task(_disconnected(request))
@@ -379,24 +379,19 @@ class Handlers:
         return JSONResponse({"error": MISTAKE}, 500)
 
 
-class Once(FileResponse):
-    """A file that is fetched once; what it belongs to is removed then, come what may."""
+@dataclass(frozen=True)
+class Once:
+    """An answer that is sent once; what it belongs to is removed then, come what may."""
 
-    def __init__(self, response: FileResponse, remove: Callable[[], Any]) -> None:
-        super().__init__(
-            response.path,
-            headers={DISPOSITION: response.headers[DISPOSITION]},
-            media_type=response.media_type,
-            stat_result=response.stat_result,
-        )
-        self._remove = remove
+    answer: Response
+    remove: Callable[[], Awaitable[object]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, then remove."""
         try:
-            await super().__call__(scope, receive, send)
+            await self.answer(scope, receive, send)
         finally:
-            await self._remove()
+            await self.remove()
 
 
 def _named(filename: str) -> dict[str, str]:

@@ -527,37 +527,31 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
         If a model cannot be loaded, or it cannot listen.
     """
     names = offered_names(settings.models)
-    sock = listen(settings.host, settings.port)
-    folder: WorkFolder | None = None
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        sock = stack.enter_context(listen(settings.host, settings.port))
         folder = WorkFolder(settings.folder or user_folder() / "app")
+        stack.callback(folder.remove)
         worker = WorkerProcess(names, settings.device, settings.threads)
         queue = JobQueue(folder.path, worker, settings.limits)
-        try:
-            stems = await worker.start()
-            offers = {offer.name: offer for offer in map(ModelOffer.of, names, stems.values())}
-            queue.start()
-            config = uvicorn.Config(
-                build_app(queue, offers, settings),
-                http=PromptProtocol,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
-                timeout_graceful_shutdown=CLOSE_SECONDS + STOPPED_SECONDS,
-            )
-            address = _address(settings.host, sock.getsockname()[1])
-            with signals_end_here():
-                server = AppServer(config, lambda: started(address), queue.close)
-                await server.serve(sockets=[sock])
-        finally:
-            await queue.close()
-    finally:
-        sock.close()
-        if folder is not None:
-            folder.remove()
+        stack.push_async_callback(queue.close)
+        stems = await worker.start()
+        offers = {offer.name: offer for offer in map(ModelOffer.of, names, stems.values())}
+        queue.start()
+        config = uvicorn.Config(
+            build_app(queue, offers, settings),
+            http=PromptProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=CLOSE_SECONDS + STOPPED_SECONDS,
+        )
+        address = _address(settings.host, sock.getsockname()[1])
+        with signals_end_here():
+            server = AppServer(config, lambda: started(address), queue.close)
+            await server.serve(sockets=[sock])
 
 
 @contextlib.contextmanager

@@ -124,9 +124,19 @@ def _is_song(word: str) -> bool:
 
 
 class ExtraCommand(click.Command):
-    """A command that needs the packages of an extra, and says so without them."""
+    """A command that needs the packages of an extra, and says so without them.
 
-    extra = ""
+    Parameters
+    ----------
+    extra
+        Its name.
+    arguments, options
+        Of `click.Command`.
+    """
+
+    def __init__(self, *arguments: Any, extra: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.extra = extra
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; a package that is missing becomes what to install."""
@@ -141,21 +151,3 @@ class ExtraCommand(click.Command):
                 f"unetsep {ctx.info_name} needs {error.name}, which is not installed: run "
                 f"{how_to_install(self.extra)}"
             ) from error
-
-
-class TrainingCommand(ExtraCommand):
-    """A command that needs the packages of the ``train`` extra."""
-
-    extra = "train"
-
-
-class OnnxCommand(ExtraCommand):
-    """A command that needs the packages of the ``onnx`` extra."""
-
-    extra = "onnx"
-
-
-class AppCommand(ExtraCommand):
-    """A command that needs the packages of the ``app`` extra."""
-
-    extra = "app"

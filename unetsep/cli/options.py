@@ -15,7 +15,7 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS
 from ..network.presets import DEFAULT, NETWORKS
-from .errors import AppCommand, OnnxCommand, TrainingCommand
+from .errors import ExtraCommand
 from .parsing import (
     bitrate,
     build,
@@ -311,7 +311,7 @@ def listen(**options: Any) -> None:
         raise SystemExit(1)
 
 
-@click.command(cls=AppCommand)
+@click.command(cls=ExtraCommand, extra="app")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in, too."
 )
@@ -460,7 +460,7 @@ def import_spleeter(**options: Any) -> None:
     run_import(**options)
 
 
-@click.command("eval", cls=TrainingCommand)
+@click.command("eval", cls=ExtraCommand, extra="train")
 @click.option(
     "--musdb-root",
     type=PATH,
@@ -560,7 +560,7 @@ def evaluate(**options: Any) -> None:
         raise SystemExit(1)
 
 
-@click.command(cls=TrainingCommand)
+@click.command(cls=ExtraCommand, extra="train")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option(
@@ -580,7 +580,7 @@ def compare(**options: Any) -> None:
     run_compare(**options)
 
 
-@click.command(cls=TrainingCommand)
+@click.command(cls=ExtraCommand, extra="train")
 @click.option(
     "--loss",
     "--losses",
@@ -760,7 +760,7 @@ def train(**options: Any) -> None:
     run_train(TrainOptions.from_values(options))
 
 
-@click.command(cls=TrainingCommand)
+@click.command(cls=ExtraCommand, extra="train")
 @click.argument("run", type=PATH)
 @click.option("--loss", help="Export only this network.  [default: all]")
 @click.option("--name", help="What to call it.  [default: the loss]")
@@ -781,7 +781,7 @@ def export(**options: Any) -> None:
     run_export(**options)
 
 
-@click.command(cls=TrainingCommand)
+@click.command(cls=ExtraCommand, extra="train")
 @click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 def average(**options: Any) -> None:
@@ -795,7 +795,7 @@ def average(**options: Any) -> None:
     run_average(**options)
 
 
-@click.command(cls=TrainingCommand)
+@click.command(cls=ExtraCommand, extra="train")
 @click.argument("run", type=PATH)
 @click.option("--repo-id", required=True, metavar="ORG/NAME", help="Repository on the hub.")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
@@ -825,7 +825,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(source.source_template % source.source_vars())
 
 
-@click.command("export-onnx", cls=OnnxCommand)
+@click.command("export-onnx", cls=ExtraCommand, extra="onnx")
 @click.argument("model", metavar="NAME|PATH")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")

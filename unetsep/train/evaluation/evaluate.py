@@ -289,23 +289,21 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 scored = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
                 asked = settings.metrics, settings.measures
-                stored = results.reusable(path, origin, *asked)
-                if stored is None:
-                    mode, measures = results.widened(path, origin, *asked)
+                scores, mode, measures = results.reusable(path, origin, *asked)
+                reused = scores is not None
+                if scores is None:
                     scores = _score(song, method, scored, mode, measures, estimates)
-                else:
-                    scores = stored
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
             except OSError as error:
                 outcomes.append(outcome(error=f"{track.path}: {error}"))
                 continue
-            if stored is None:
+            if not reused:
                 results.write(path, scores, origin, mode)
                 # As they would be read from the file, so that a resumed report is the same.
                 scores = results.read(path)[0]
-            outcomes.append(outcome(scores=scores, reused=stored is not None))
+            outcomes.append(outcome(scores=scores, reused=reused))
     return outcomes
 
 

@@ -180,28 +180,27 @@ def _number(value: Any) -> float:
 
 
 def reusable(
-    path: Path, origin: Origin, mode: str, measures: Collection[str] = ()
-) -> TrackScores | None:
-    """Scores that are there already, of the same origin and with all that is asked for."""
-    stored = _of_origin(path, origin)
-    if stored is None:
-        return None
-    scores, have = stored
-    enough = have == mode or (mode == "sdr" and have in FULL_MODES)
-    return scores if enough and set(measures) <= set(scores.measures) else None
-
-
-def widened(
     path: Path, origin: Origin, mode: str, measures: Collection[str]
-) -> tuple[str, list[str]]:
-    """Mode and measures to score with, so that none is lost that is there of the same origin."""
+) -> tuple[TrackScores | None, str, list[str]]:
+    """Scores that are there already, of the same origin and with all that is asked for.
+
+    Returns
+    -------
+    TrackScores or None
+        The scores, if they are there.
+    str, list of str
+        Mode and measures to score with: those of scores of this origin are not lost.
+    """
     wanted = list(measures)
     stored = _of_origin(path, origin)
     if stored is None:
-        return mode, wanted
+        return None, mode, wanted
     scores, have = stored
+    mode = have if mode == "sdr" and have in FULL_MODES else mode
+    if have == mode and set(wanted) <= set(scores.measures):
+        return scores, mode, wanted
     wanted += [each for each in scores.measures if each not in wanted and can_measure(each)]
-    return have if mode == "sdr" and have in FULL_MODES else mode, wanted
+    return None, mode, wanted
 
 
 def _of_origin(path: Path, origin: Origin) -> tuple[TrackScores, str] | None:

@@ -8,17 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
-from ..files import FileOptions, SeparationReport, renamed
 from ..inputs import as_utf8, is_url
-from ..library.records import InputFile
-from ..library.songs import Job, Shared
 from .parsing import place
 
 # Stands for a standard stream in the place of a file.
@@ -79,55 +75,6 @@ def write_out(path: Path) -> None:
 def _require_open(stream: TextIO | None, name: str) -> None:
     if stream is None:
         raise UnetsepError(f"- is {name}, which is closed: lead it to a file or another program")
-
-
-@dataclass(frozen=True)
-class PipedJob(Job):
-    """A song of which reports name standard streams, not the files that stand for them.
-
-    Parameters
-    ----------
-    inner
-        The song as it is without.
-    names
-        What to call which path.
-    """
-
-    inner: Job
-    names: Mapping[Path, str]
-
-    @property
-    def name(self) -> str:
-        """What people call the song."""
-        return self.inner.name
-
-    @property
-    def streams(self) -> Collection[Path]:
-        """What its reports call standard streams, in the place of files."""
-        return [Path(name) for name in self.names.values()]
-
-    def input_file(self) -> InputFile:
-        """The song's file, as it is now."""
-        return self.inner.input_file()
-
-    def at_hand(
-        self, options: FileOptions, shared: Shared
-    ) -> contextlib.AbstractContextManager[None]:
-        """What brings the song before it is separated, and takes its stems away."""
-        return self.inner.at_hand(options, shared)
-
-    def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
-        """Reports as people are to see them."""
-        shown = self.inner.present(reports)
-        return [renamed(report, self._place, self._text) for report in shown]
-
-    def _place(self, path: Path) -> Path:
-        return Path(self.names[path]) if path in self.names else path
-
-    def _text(self, text: str) -> str:
-        for path, name in self.names.items():
-            text = text.replace(str(path), name)
-        return text
 
 
 def require_one_file(paths: Sequence[Path]) -> None:

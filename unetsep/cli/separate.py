@@ -36,7 +36,6 @@ from .listen import common_folder, show_separated
 from .models import ModelChoice
 from .pipes import (
     STREAM,
-    PipedJob,
     listed_files,
     require_one_file,
     standard_input,
@@ -220,8 +219,7 @@ def _separate(run: _Run) -> bool:
     if options.output == STREAM:
         require_one_file(targets)
         names |= dict.fromkeys(targets, "stdout")
-    if names:
-        jobs = [PipedJob(job.song, job.parts, job.skip_existing, job, names) for job in jobs]
+    jobs = [replace(job, names=names) for job in jobs]
     if options.player:
         _check_page(jobs)
     if options.dry_run:

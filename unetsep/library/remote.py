@@ -27,7 +27,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.staging import PREFIX
 from ..audio.tags import Tags
 from ..errors import UnetsepError
-from ..files import FileOptions, SeparationReport, renamed
+from ..files import FileOptions
 from ..inputs import STEMS_ALONE, Input, track_name
 from ..unfinished import begin, end
 from .claims import STALE, Claim, ClaimedError
@@ -176,9 +176,13 @@ class RemoteJob(Job):
             if self.url is not None:
                 shutil.rmtree(self.song.path.parent, ignore_errors=True)
 
-    def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
-        """The reports with URLs in the place of files of the spool."""
-        return [renamed(report, self.spool.place, self.spool.display) for report in reports]
+    def place(self, path: Path) -> Path:
+        """A path, or the URL that a file of the spool stands for."""
+        return super().place(self.spool.place(path))
+
+    def text(self, text: str) -> str:
+        """A sentence with URLs in the place of files of the spool."""
+        return super().text(self.spool.display(text))
 
 
 class SpooledRecord(Record):

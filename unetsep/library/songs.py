@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from ..audio.tags import stem_label
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError, is_out_of_memory
-from ..files import FileOptions, OpenSink, SeparationReport, Sink, format_for, separate_into
+from ..files import (
+    FileOptions,
+    OpenSink,
+    SeparationReport,
+    Sink,
+    format_for,
+    renamed,
+    separate_into,
+)
 from ..inputs import Input
 from ..paths import refuse_existing
 from ..separator import Separator
@@ -76,11 +84,14 @@ class Job:
         One for each model.
     skip_existing
         Leave stems that are what would be made; otherwise any stem that exists is an error.
+    names
+        What to call files that stand for standard streams.
     """
 
     song: Input
     parts: Sequence[Part]
     skip_existing: bool
+    names: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -90,13 +101,12 @@ class Job:
     @property
     def shown(self) -> Path:
         """What its reports call the song."""
-        (report,) = self.present([SeparationReport(self.song.path, "", "ok")])
-        return report.source
+        return self.place(self.song.path)
 
     @property
     def streams(self) -> Collection[Path]:
         """What its reports call standard streams, in the place of files."""
-        return ()
+        return [Path(name) for name in self.names.values()]
 
     def input_file(self) -> InputFile:
         """The song's file, as it is now."""
@@ -112,7 +122,17 @@ class Job:
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
         """Reports as people are to see them."""
-        return list(reports)
+        return [renamed(report, self.place, self.text) for report in reports]
+
+    def place(self, path: Path) -> Path:
+        """What people call a path."""
+        return Path(self.names[path]) if path in self.names else path
+
+    def text(self, text: str) -> str:
+        """A sentence as people are to read it."""
+        for path, name in self.names.items():
+            text = text.replace(str(path), name)
+        return text
 
 
 @dataclass(frozen=True)

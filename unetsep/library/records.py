@@ -14,16 +14,15 @@ import functools
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audio.decoder import AudioInfo, Block
+from ..audio.decoder import AudioInfo
 from ..audio.formats import OutputFormat
 from ..audio.staging import PREFIX
-from ..audio.stem_files import StemFiles, WriteIntegers
+from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..inputs import Input
@@ -282,19 +281,17 @@ def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model
     return output_dir.joinpath(*parts[:place], f".unetsep{rest.removeprefix(PLACE)}.json")
 
 
-class RecordedStems:
-    """A song's stems in files, and the record of what made them: `unetsep.files.Sink`.
+class RecordedStems(StemFiles):
+    """A song's stems in files, and the record of what made them.
 
     Parameters
     ----------
-    targets, output, info, names, overwrite
+    targets, output, info, options
         See `StemFiles`.
     record, recipe, input_file
         Where to write what.
     claim
         Which allows it.
-    stop
-        See `StemFiles`.
     """
 
     def __init__(
@@ -303,32 +300,17 @@ class RecordedStems:
         output: OutputFormat,
         info: AudioInfo,
         *,
-        names: Sequence[str],
-        overwrite: bool,
         record: Record,
         recipe: Recipe,
         input_file: InputFile,
         claim: Claim,
-        stop: threading.Event | None = None,
+        **options: Any,
     ) -> None:
-        self._files = StemFiles(
-            targets,
-            output,
-            info,
-            names=names,
-            overwrite=overwrite,
-            before_naming=self._announce,
-            stop=stop,
-        )
+        super().__init__(targets, output, info, before_naming=self._announce, **options)
         self._record, self._recipe, self._input = record, recipe, input_file
         self._claim = claim
         self._before: str | None = None
         self._entry: dict[str, Any] = {}
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The files, in the order of the stems."""
-        return self._files.paths
 
     def __enter__(self) -> RecordedStems:
         # What is separated is what is there now: the song may be replaced meanwhile.
@@ -337,20 +319,8 @@ class RecordedStems:
             "input": {**self._input.facts, "sha256": self._input.sha256},
             **self._recipe.to_dict(),
         }
-        self._files.__enter__()
+        super().__enter__()
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._files.__exit__(*error)
-
-    def write(self, block: Block) -> None:
-        """Append ``(stems, channels, samples)``."""
-        self._files.write(block)
-
-    @property
-    def write_integers(self) -> WriteIntegers | None:
-        """See `StemFiles`."""
-        return self._files.write_integers
 
     def _announce(self, files: Sequence[Path]) -> None:
         """Say what is going to have the stems' names."""
@@ -368,9 +338,9 @@ class RecordedStems:
     def commit(self) -> float:
         """Give the files their names, with their record; the gain that they got."""
         try:
-            gain = self._files.commit()
+            gain = super().commit()
         except BaseException:
-            if "outputs" in self._entry and not self._files.has_replaced:
+            if "outputs" in self._entry and not self.has_replaced:
                 with contextlib.suppress(OSError):
                     self._record.restore(self._before)
             raise

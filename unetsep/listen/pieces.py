@@ -11,7 +11,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -116,15 +116,11 @@ def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | No
     for index, paths in enumerate(song.models.values()):
         overviews = [Overview(sample_rate, expected) for _ in paths]
         writer = _ModelWriter(folder / str(index), f"{name}/{index}", sample_rate, overviews)
-        with ExitStack() as stack:
-            readers = [StemReader(path, sample_rate, channels) for path in paths.values()]
-            for reader in readers:
-                stack.callback(reader.close)
-            for blocks in aligned(readers, piece):
-                writer.push(blocks)
-                if progress is not None:
-                    share = min(1.0, writer.samples / max(expected, 1))
-                    progress((index + share) / len(song.models))
+        for blocks in aligned(paths.values(), sample_rate, channels, piece):
+            writer.push(blocks)
+            if progress is not None:
+                share = min(1.0, writer.samples / max(expected, 1))
+                progress((index + share) / len(song.models))
         writers.append(writer)
     length = max(writer.samples for writer in writers)
     models = []
@@ -198,14 +194,20 @@ def _playable(sample_rate: int) -> int:
     return rate if rate < FLAC_EXACT_RATES else rate - rate % 10
 
 
-def aligned(readers: Sequence[StemReader], samples: int) -> Iterator[list[Signal]]:
+def aligned(
+    paths: Iterable[Path], sample_rate: int, channels: int, samples: int
+) -> Iterator[list[Signal]]:
     """Pieces of all stems, equally long; a stem that ends early goes on in silence."""
-    while True:
-        blocks = [reader.take(samples) for reader in readers]
-        length = max(block.shape[-1] for block in blocks)
-        if length == 0:
-            return
-        yield [np.pad(block, ((0, 0), (0, length - block.shape[-1]))) for block in blocks]
+    with ExitStack() as stack:
+        readers = [
+            stack.enter_context(closing(StemReader(path, sample_rate, channels))) for path in paths
+        ]
+        while True:
+            blocks = [reader.take(samples) for reader in readers]
+            length = max(block.shape[-1] for block in blocks)
+            if length == 0:
+                return
+            yield [np.pad(block, ((0, 0), (0, length - block.shape[-1]))) for block in blocks]
 
 
 def encode(block: Signal, sample_rate: int) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from ..errors import UnetsepError, how_to_install
 from ..storage import write_atomically
 from .overview import HIGHEST, LOWEST, RANGE, ROWS, Overview
-from .pieces import PIECE_SECONDS, StemReader, aligned, colours, common_format
+from .pieces import PIECE_SECONDS, aligned, colours, common_format
 from .songs import Song
 
 if TYPE_CHECKING:
@@ -125,15 +124,11 @@ def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
     sample_rate, channels, expected = common_format(Song("", {"": stems}))
     overviews = [Overview(sample_rate, expected) for _ in range(len(stems) + 1)]
     samples = 0
-    with ExitStack() as stack:
-        readers = [StemReader(path, sample_rate, channels) for path in stems.values()]
-        for reader in readers:
-            stack.callback(reader.close)
-        for blocks in aligned(readers, PIECE_SECONDS * sample_rate):
-            mixture = np.sum(blocks, axis=0)
-            for overview, block in zip(overviews, [mixture, *blocks], strict=True):
-                overview.push(block)
-            samples += mixture.shape[-1]
+    for blocks in aligned(stems.values(), sample_rate, channels, PIECE_SECONDS * sample_rate):
+        mixture = np.sum(blocks, axis=0)
+        for overview, block in zip(overviews, [mixture, *blocks], strict=True):
+            overview.push(block)
+        samples += mixture.shape[-1]
     for overview in overviews:
         overview.finish()
     powers = [overview.power for overview in overviews]

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -315,15 +315,14 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
             raise UnetsepError(job.song.error)
         with job.at_hand(options, Shared()):
             input_file = job.input_file()
-            done = _decide(job, [_find(part, input_file) for part in job.parts], options)
-            _check_targets(job, done)
-            facts = _look(job, options) if input_file.here and not all(done) else {}
-        return [
-            report
-            or SeparationReport(
+            skipped, todo = _decide(job, input_file, options)
+            check_targets([path for part, _ in todo for path in part.targets])
+            facts = _look(job, options) if input_file.here and todo else {}
+        return skipped + [
+            SeparationReport(
                 job.song.path, part.separator.name, "planned", stems=part.stems, **facts
             )
-            for part, report in zip(job.parts, done, strict=True)
+            for part, _ in todo
         ]
     except Exception as error:
         return _reports(job, job.parts, "error", sentence(error, job.song.path))
@@ -354,17 +353,10 @@ def _separate_claimed(
         with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
             claim = held.enter_context(Claim(part.record.claim for part in job.parts))
         input_file = job.input_file()
-        findings = [_find(part, input_file) for part in job.parts]
-        done = _decide(job, findings, options)
-        skipped = [report for report in done if report]
-        if len(skipped) == len(job.parts):
+        skipped, todo = _decide(job, input_file, options)
+        if not todo:
             return skipped
         shared.tidy(job)
-        todo = [
-            (part, finding)
-            for part, finding, report in zip(job.parts, findings, done, strict=True)
-            if not report
-        ]
         sinks: list[OpenSink] = [
             functools.partial(
                 RecordedStems,
@@ -395,40 +387,35 @@ def _around(
 
 def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationReport]:
     """The reports of a song that is not to be worked on; none if it is."""
-    input_file = job.input_file()
-    done = _decide(job, [_find(part, input_file) for part in job.parts], options)
-    reports = [report for report in done if report]
-    if len(reports) < len(job.parts):
-        _check_targets(job, done)
+    skipped, todo = _decide(job, job.input_file(), options)
+    if todo:
+        check_targets([path for part, _ in todo for path in part.targets])
         return []
     shared.tidy(job)  # after a run that was killed after its last rename
-    return reports
-
-
-def _find(part: Part, input_file: InputFile) -> Finding:
-    return part.record.compare(input_file, part.targets, part.recipe)
+    return skipped
 
 
 def _decide(
-    job: Job, findings: Sequence[Finding], options: FileOptions
-) -> list[SeparationReport | None]:
-    """For each model a report, or None if it is to separate the song.
+    job: Job, input_file: InputFile, options: FileOptions
+) -> tuple[list[SeparationReport], list[tuple[Part, Finding]]]:
+    """Reports of the models that leave the song, and the others with what there is of their stems.
 
     Raises
     ------
     AudioError
         If stems are in the way: then no model separates it.
     """
-    reports: list[SeparationReport | None] = []
+    skipped: list[SeparationReport] = []
+    todo: list[tuple[Part, Finding]] = []
     in_the_way: list[Path] = []
-    for part, finding in zip(job.parts, findings, strict=True):
+    for part in job.parts:
+        finding = part.record.compare(input_file, part.targets, part.recipe)
         # What another run has made since this one began is not made again, whatever was asked.
         new = part.record.signature != part.seen
         if finding.state == "same" and (job.skip_existing or new):
-            (report,) = _reports(job, [part], "skipped", EXIST)
-            reports.append(report)
+            skipped += _reports(job, [part], "skipped", EXIST)
             continue
-        reports.append(None)
+        todo.append((part, finding))
         if options.overwrite:
             continue
         if job.skip_existing and finding.state == "otherwise":
@@ -437,27 +424,19 @@ def _decide(
         if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
     refuse_existing(in_the_way)
-    return reports
+    return skipped, todo
 
 
-def _check_targets(job: Job, done: Sequence[SeparationReport | None]) -> None:
-    """Refuse, before any work, stems that could not be written; see `check_targets`."""
-    for part, report in zip(job.parts, done, strict=True):
-        if report is None:
-            check_targets(part.targets)
-
-
-def _reports(job: Job, parts: Sequence[Part], status: str, reason: str) -> list[SeparationReport]:
+def _reports(job: Job, parts: Sequence[Part], status: str, why: str) -> list[SeparationReport]:
     """The same about several models; songs that are not separated have no other facts."""
-    report = SeparationReport(job.song.path, "", status)
-    if status == "error":
-        return [replace(report, model=part.separator.name, error=reason) for part in parts]
     return [
-        replace(
-            report,
-            model=part.separator.name,
-            stems=part.stems if reason == EXIST else {},
-            reason=reason,
+        SeparationReport(
+            job.song.path,
+            part.separator.name,
+            status,
+            stems=part.stems if why == EXIST else {},
+            error=why if status == "error" else None,
+            reason=why if status == "skipped" else None,
         )
         for part in parts
     ]

@@ -116,9 +116,10 @@ class Separator:
         self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
         self.mask_extension = mask_extension
-        self.wiener = self.config.wiener if wiener is None else check_wiener(wiener)
+        wanted = self.config.wiener if wiener is None else wiener
+        self.wiener = check_count("wiener", wanted, 0, MAX_ITERATIONS)
         self.gate_db = self.config.gate_db if gate else None
-        self.passes = check_passes(passes)
+        self.passes = check_count("passes", passes, 1, MAX_PASSES)
         with taking_turns(self.device):
             self._networks = [each.to(self.device) for each in ready]
         # With its number, as other threads have another GPU than this one may have now.
@@ -409,33 +410,17 @@ def check_overlap(overlap: float) -> float:
     return float(overlap)
 
 
-def check_passes(passes: int) -> int:
-    """A number of passes.
+def check_count(name: str, count: int, least: int, most: int) -> int:
+    """A number of passes or iterations.
 
     Raises
     ------
     ValueError
-        If it is no whole number from 1 to `MAX_PASSES`.
+        If it is no whole number from ``least`` to ``most``.
     """
-    if not isinstance(passes, numbers.Integral) or not 1 <= passes <= MAX_PASSES:
-        raise ValueError(f"passes must be a whole number from 1 to {MAX_PASSES}, got {passes!r}")
-    return int(passes)
-
-
-def check_wiener(wiener: int) -> int:
-    """A number of iterations.
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number from 0 to `unetsep.config.MAX_ITERATIONS`.
-    """
-    if not isinstance(wiener, numbers.Integral) or not 0 <= wiener <= MAX_ITERATIONS:
-        raise ValueError(
-            f"wiener must be a whole number of iterations from 0 to {MAX_ITERATIONS}, "
-            f"got {wiener!r}"
-        )
-    return int(wiener)
+    if not isinstance(count, numbers.Integral) or not least <= count <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, got {count!r}")
+    return int(count)
 
 
 def _fingerprint(network: InferenceNetwork) -> str:

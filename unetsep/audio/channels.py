@@ -92,10 +92,10 @@ def mask_comment(channels: int, mask: int) -> str:
     return "" if mask in (0, MASKS.get(channels)) else f"0x{mask:04X}"
 
 
-def read_order(
+def read_speakers(
     source: Path | Section, container: str, subtype: str, channels: int
-) -> tuple[int, ...] | None:
-    """The places in a stream of its channels in the order of wav; None where they stand so.
+) -> tuple[tuple[int, ...] | None, int]:
+    """How the channels of a file stand, and the speakers that they are for.
 
     Parameters
     ----------
@@ -105,12 +105,24 @@ def read_order(
         Its format and encoding, as libsndfile calls them.
     channels
         Number of channels.
+
+    Returns
+    -------
+    tuple of int or None
+        The places in the stream of the channels in the order of wav; None where they stand so.
+    int
+        The speakers as a mask of wav; 0 where nothing is said.
     """
     if container in ("CAF", "AIFF"):
-        return places_of(core_audio_speakers(source, channels))
-    if container != "OGG" or not _has_vorbis_layout(source, subtype):
-        return None
-    return VORBIS_PLACES.get(channels)
+        speakers = core_audio_speakers(source, channels)
+        return places_of(speakers), mask_of(speakers)
+    if container in ("WAV", "WAVEX", "RF64", "W64"):
+        return None, _wav_mask(source, channels)
+    if container == "FLAC":
+        return None, _commented_mask(source, channels)
+    if container == "OGG" and _has_vorbis_layout(source, subtype):
+        return VORBIS_PLACES.get(channels), _commented_mask(source, channels)
+    return None, 0
 
 
 def places_of(speakers: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -145,27 +157,6 @@ def write_order(channels: int) -> tuple[int, ...] | None:
     """The channels of wav in the order of Vorbis; None where they stand so."""
     places = VORBIS_PLACES.get(channels)
     return None if places is None else tuple(places.index(at) for at in range(channels))
-
-
-def read_mask(source: Path | Section, container: str, subtype: str, channels: int) -> int:
-    """The speakers that the channels are for, as a mask of wav; 0 where nothing is said.
-
-    Parameters
-    ----------
-    source
-        A file that libsndfile could open.
-    container, subtype
-        Its format and encoding, as libsndfile calls them.
-    channels
-        Number of channels.
-    """
-    if container == "FLAC" or (container == "OGG" and _has_vorbis_layout(source, subtype)):
-        return _commented_mask(source, channels)
-    if container in ("WAV", "WAVEX", "RF64", "W64"):
-        return _wav_mask(source, channels)
-    if container in ("CAF", "AIFF"):
-        return mask_of(core_audio_speakers(source, channels))
-    return 0
 
 
 def _commented_mask(source: Path | Section, channels: int) -> int:

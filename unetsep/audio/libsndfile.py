@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from .channels import read_mask, read_order
+from .channels import read_speakers
 from .core_audio import is_ambiguous
 from .decoder import AudioInfo, Block
 from .lengths import LengthClaim, claim_length
@@ -75,10 +75,8 @@ class LibsndfileDecoder:
                 self.length = replace(self.length, frames=frames, available=frames)
             depth = _bit_depth(file.subtype)
             form = self.container, self.subtype, file.channels
-            self._order = read_order(path, *form)
-            self.info = AudioInfo(
-                file.samplerate, file.channels, self.length.frames, depth, read_mask(path, *form)
-            )
+            self._order, mask = read_speakers(path, *form)
+            self.info = AudioInfo(file.samplerate, file.channels, self.length.frames, depth, mask)
             self.warnings = list(self.length.warnings)
             if self.container == "AIFF" and is_ambiguous(path):
                 self.warnings.append(

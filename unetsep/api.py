@@ -19,6 +19,7 @@ from .dsp.song_stream import Progress
 from .errors import AudioError, UnetsepError
 from .files import (
     FileOptions,
+    OpenSink,
     SeparationReport,
     StemArrays,
     name_stems,
@@ -285,10 +286,12 @@ def _to_both(
     """Separate one file into files, and into arrays on the way."""
     blocks: list[Signal] = []
     (part,) = job.parts
+
+    def both(files: OpenSink) -> OpenSink:
+        return lambda output, info: StemArrays(blocks, files(output, info))
+
     while True:
-        (report,) = separate_or_raise(
-            job, options, progress, lambda files: StemArrays(blocks, files)
-        )
+        (report,) = separate_or_raise(job, options, progress, both)
         if blocks:
             break
         # Another run has just made them; whoever overwrites wants them as arrays, too.

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audio.decoder import AudioInfo
 from ..audio.ffmpeg_writer import order_labels
-from ..audio.formats import OutputFormat
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import check_targets, explain_writing
@@ -24,7 +22,6 @@ from ..files import (
     FileOptions,
     OpenSink,
     SeparationReport,
-    Sink,
     format_for,
     renamed,
     separate_into,
@@ -228,7 +225,7 @@ def separate_or_raise(
     job: Job,
     options: FileOptions,
     progress: Progress | None = None,
-    around: Callable[[Sink], Sink] | None = None,
+    around: Callable[[OpenSink], OpenSink] | None = None,
 ) -> list[SeparationReport]:
     """Separate one song as `separate_song` does, for callers who want errors as exceptions.
 
@@ -237,7 +234,7 @@ def separate_or_raise(
     job, options, progress
         See `separate_song`.
     around
-        Makes of the sink for the files another, such as one that keeps arrays, too.
+        Makes of what opens the files something else, such as what keeps arrays, too.
 
     Raises
     ------
@@ -346,7 +343,7 @@ def _separate_claimed(
     options: FileOptions,
     progress: Progress | None,
     shared: Shared,
-    around: Callable[[Sink], Sink] | None = None,
+    around: Callable[[OpenSink], OpenSink] | None = None,
 ) -> list[SeparationReport]:
     """Claim a song, look again, and separate it."""
     with contextlib.ExitStack() as held:
@@ -372,17 +369,11 @@ def _separate_claimed(
             for part, finding in todo
         ]
         if around:
-            sinks = [functools.partial(_around, around, open_sink) for open_sink in sinks]
+            sinks = [around(open_sink) for open_sink in sinks]
         models = [part.separator for part, _ in todo]
         watched = shared.watch(progress)
         path, pool = input_file.fetch(), shared.pool
         return skipped + separate_into(path, models, sinks, options, watched, pool)
-
-
-def _around(
-    around: Callable[[Sink], Sink], open_sink: OpenSink, output: OutputFormat, info: AudioInfo
-) -> Sink:
-    return around(open_sink(output, info))
 
 
 def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationReport]:

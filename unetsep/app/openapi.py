@@ -86,28 +86,24 @@ def _paths() -> Document:
                 },
             }
         },
-        "/jobs": {
-            "get": {
-                "summary": "Follow some jobs",
-                "description": "Jobs that are gone are left out. There is no list of all jobs: who "
-                "does not know the name of a job cannot see it.",
-                "parameters": [
-                    _parameter("id", "query", {"type": "array", "items": {"type": "string"}})
-                ],
-                "responses": {
-                    "200": _json(
-                        "The jobs.",
-                        {"type": "object", "properties": {"jobs": {"type": "array", "items": JOB}}},
-                    )
-                },
-            }
-        },
-        "/jobs/{id}": {
-            "get": {
-                "summary": "Follow a job",
-                "parameters": [_parameter("id")],
-                "responses": {"200": _json("The job.", JOB), **_errors({"404": GONE})},
+        "/jobs": _get(
+            "Follow some jobs",
+            {
+                "200": _json(
+                    "The jobs.",
+                    {"type": "object", "properties": {"jobs": {"type": "array", "items": JOB}}},
+                )
             },
+            description="Jobs that are gone are left out. There is no list of all jobs: who "
+            "does not know the name of a job cannot see it.",
+            parameters=[_parameter("id", "query", {"type": "array", "items": {"type": "string"}})],
+        ),
+        "/jobs/{id}": {
+            **_get(
+                "Follow a job",
+                {"200": _json("The job.", JOB), **_errors({"404": GONE})},
+                parameters=[_parameter("id")],
+            ),
             "delete": {
                 "summary": "Cancel a job, or remove what it made",
                 "parameters": [_parameter("id")],
@@ -117,58 +113,44 @@ def _paths() -> Document:
                 },
             },
         },
-        "/jobs/{id}/stems.zip": {
-            "get": {
-                "summary": "Fetch all stems",
-                "parameters": [_parameter("id")],
-                "responses": {
-                    "200": zip_file,
-                    **parts,
-                    **_errors({"404": GONE, "409": NOT_DONE, "507": "No room for the zip."}),
-                },
-            }
-        },
-        "/jobs/{id}/{path}": {
-            "get": {
-                "summary": "Fetch a stem, or the player",
-                "description": "stems/vocals.wav and so on, as the job lists them. player/ is a "
-                "page to hear the stems, if player=true was sent.",
-                "parameters": [_parameter("id"), _parameter("path")],
-                "responses": {
-                    "200": _file("The file.", ANY),
-                    **parts,
-                    **_errors({"404": GONE, "409": NOT_DONE}),
-                },
-            }
-        },
-        "/choices": {
-            "get": {
-                "summary": "Models, formats and limits",
-                "responses": {"200": _json("What can be chosen.", {"type": "object"})},
-            }
-        },
-        "/health": {
-            "get": {
-                "summary": "Whether songs are taken",
-                "responses": {
-                    "200": _json("They are.", {"type": "object"}),
-                    "503": _json("They are not: start the app again.", {"type": "object"}),
-                },
-            }
-        },
-        "/metrics": {
-            "get": {
-                "summary": "Figures for Prometheus",
-                "responses": {"200": _file("Text; no names of songs are in it.", "text/plain")},
-            }
-        },
-        "/openapi.json": {
-            "get": {
-                "summary": "This page for programs",
-                "responses": {"200": _json("OpenAPI 3.1.", {"type": "object"})},
-            }
-        },
+        "/jobs/{id}/stems.zip": _get(
+            "Fetch all stems",
+            {
+                "200": zip_file,
+                **parts,
+                **_errors({"404": GONE, "409": NOT_DONE, "507": "No room for the zip."}),
+            },
+            parameters=[_parameter("id")],
+        ),
+        "/jobs/{id}/{path}": _get(
+            "Fetch a stem, or the player",
+            {"200": _file("The file.", ANY), **parts, **_errors({"404": GONE, "409": NOT_DONE})},
+            description="stems/vocals.wav and so on, as the job lists them. player/ is a "
+            "page to hear the stems, if player=true was sent.",
+            parameters=[_parameter("id"), _parameter("path")],
+        ),
+        "/choices": _get(
+            "Models, formats and limits", {"200": _json("What can be chosen.", {"type": "object"})}
+        ),
+        "/health": _get(
+            "Whether songs are taken",
+            {
+                "200": _json("They are.", {"type": "object"}),
+                "503": _json("They are not: start the app again.", {"type": "object"}),
+            },
+        ),
+        "/metrics": _get(
+            "Figures for Prometheus",
+            {"200": _file("Text; no names of songs are in it.", "text/plain")},
+        ),
+        "/openapi.json": _get(
+            "This page for programs", {"200": _json("OpenAPI 3.1.", {"type": "object"})}
+        ),
     }
+
+
+def _get(summary: str, responses: Document, **more: Any) -> Document:
+    return {"get": {"summary": summary, **more, "responses": responses}}
 
 
 GONE = "There is no such job or file, or it was removed."

@@ -212,7 +212,9 @@ class Handlers:
         )
         try:
             receiving = receive(request, job.source, limits)
-            upload = await self._unless_closed(receiving, removed=job.ended)
+            upload = await self._until_ended(receiving, job)
+            if upload is None:
+                raise cut_off()
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
@@ -235,37 +237,27 @@ class Handlers:
 
     async def _when_done(self, request: Request, job: SeparationJob) -> ASGIApp:
         """The zip of a job once it is done; if the client leaves before, the job ends."""
-        ended = asyncio.create_task(job.ended.wait())
-        left = asyncio.create_task(_disconnected(request))
         try:
-            await self._unless_closed(
-                asyncio.wait([ended, left], return_when=asyncio.FIRST_COMPLETED)
-            )
+            await self._until_ended(_disconnected(request), job)
             if job.state != "done":
                 raise HTTPException(422, job.error or "the song was removed before it was done")
             return Once(await self._zipped(job), lambda: self._queue.remove(job))
         except BaseException:
             await self._queue.remove(job)
             raise
-        finally:
-            ended.cancel()
-            left.cancel()
 
-    async def _unless_closed(
-        self, work: Coroutine[Any, Any, Result], removed: asyncio.Event | None = None
-    ) -> Result:
-        """What comes of some work; it is broken off when the app is stopped, or a job removed."""
+    async def _until_ended(
+        self, work: Coroutine[Any, Any, Result], job: SeparationJob
+    ) -> Result | None:
+        """What comes of some work; None if its job ends before. The app's end breaks it off."""
         closed = self._queue.closed
         working = asyncio.create_task(work)
-        events = [closed] if removed is None else [closed, removed]
-        waiting = [asyncio.create_task(event.wait()) for event in events]
+        waiting = [asyncio.create_task(event.wait()) for event in (closed, job.ended)]
         try:
             await asyncio.wait([working, *waiting], return_when=asyncio.FIRST_COMPLETED)
             if closed.is_set():
                 raise RefusedError("the app was stopped", 503, "stopped")
-            if removed is not None and removed.is_set():
-                raise cut_off()
-            return working.result()
+            return None if job.ended.is_set() else working.result()
         finally:
             for task in (working, *waiting):
                 task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,7 @@ def table(report: EvaluationReport) -> Figure:
     stems = _stems(report)
     head = ["method", *stems, "mean"]
     cells = [
-        [row.label, *(_cell(row, stem) for stem in stems), str(row.mean()).replace(" [", "\n[")]
+        [row.label, *(str(x).replace(" [", "\n[") for x in (*map(row.interval, stems), row.mean()))]
         for row in report.rows
     ]
     figure = _figure(9.5, 1.0 + 0.42 * (len(cells) + 1))
@@ -99,10 +100,6 @@ def table(report: EvaluationReport) -> Figure:
             cell.set_text_props(ha="left")
     axes.set_title(definition(report), fontsize=6, wrap=True)
     return figure
-
-
-def _cell(row: Row, stem: str) -> str:
-    return str(row.interval(stem)).replace(" [", "\n[") if stem in row.stems else "-"
 
 
 def scatter(report: EvaluationReport) -> Figure:
@@ -150,10 +147,10 @@ def bands(report: EvaluationReport) -> Figure:
     """
     stems = _stems(report)
     figure, panels = _panels(len(stems), sharex=True)
+    rows, colours = report.rows, _colours(report.rows)
     labels = [name.removeprefix("lsd-").replace("-", " to ") for name in BANDS]
     for axes, stem in zip(panels, stems, strict=True):
-        rows = [row for row in report.rows if stem in row.stems]
-        for number, (row, colour) in enumerate(zip(rows, _colours(rows), strict=True)):
+        for number, (row, colour) in enumerate(zip(rows, colours, strict=True)):
             intervals = [row.interval(stem, name) for name in BANDS]
             values = [each.value for each in intervals]
             spans = [
@@ -191,7 +188,7 @@ def _finite(row: Row, stem: str) -> list[float]:
     return [score for score in row.by_track(stem) if math.isfinite(score)]
 
 
-def _colours(rows: list[Row]) -> list[str]:
+def _colours(rows: Sequence[Row]) -> list[str]:
     scored = [row.name for row in rows if row.kind != "baseline"]
     return [
         COLOURS[scored.index(row.name) % len(COLOURS)] if row.name in scored else GREY

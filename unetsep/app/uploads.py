@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class FormReader:
         self._limit = limit
         self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
-        self._header: tuple[bytes, bytes] = (b"", b"")
+        self._header = [b"", b""]  # name and value
         self._is_file = False
         self._mark = b"\r\n--" + boundary
         self._before: bytes | None = b"\r\n"  # what came before the first mark, until that comes
@@ -75,8 +76,8 @@ class FormReader:
             boundary,
             {
                 "on_part_begin": self._begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
+                "on_header_field": functools.partial(self._header_data, 0),
+                "on_header_value": functools.partial(self._header_data, 1),
                 "on_header_end": self._header_end,
                 "on_headers_finished": self._headers_finished,
                 "on_part_data": self._data,
@@ -114,20 +115,14 @@ class FormReader:
         if self._parts > FIELDS:
             raise _malformed(f"it has more than {FIELDS} fields")
 
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._grow_header(data[start:end], b"")
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._grow_header(b"", data[start:end])
-
-    def _grow_header(self, name: bytes, value: bytes) -> None:
-        self._header = (self._header[0] + name, self._header[1] + value)
+    def _header_data(self, part: int, data: bytes, start: int, end: int) -> None:
+        self._header[part] += data[start:end]
         if sum(map(len, self._header)) > FIELD_BYTES:
             raise _malformed(f"a header is longer than {FIELD_BYTES} bytes")
 
     def _header_end(self) -> None:
         name, value = self._header
-        self._header = (b"", b"")
+        self._header = [b"", b""]
         if name.lower() != b"content-disposition":
             return
         _, options = parse_options_header(value)

@@ -125,11 +125,9 @@ def qualities(offers: Sequence[ModelOffer]) -> list[dict[str, Any]]:
         {"model": offer.name, "passes": 1, "title": offer.title, "description": offer.description}
         for offer in offers
     ]
-    for offer in offers[:1]:
-        title, description = TWICE
-        title = title.format(title=offer.title)
-        twice = {"model": offer.name, "passes": 2, "title": title, "description": description}
-        rows.insert(1, twice)
+    first, (title, description) = offers[0], TWICE
+    title = title.format(title=first.title)
+    rows.insert(1, {"model": first.name, "passes": 2, "title": title, "description": description})
     return rows
 
 

@@ -15,7 +15,7 @@ import unetsep.audio.stem_files
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
-from unetsep.audio.stem_files import StemFiles
+from unetsep.audio.stem_files import StemFiles, check_targets
 from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
 
@@ -162,6 +162,50 @@ def test_an_output_folder_that_is_removed_is_an_error(tmp_path, container, depth
             shutil.rmtree(tmp_path / "song")
             files.commit()
     assert everything(tmp_path) == []
+
+
+def as_if_open(monkeypatch: pytest.MonkeyPatch, held: Path) -> None:
+    """Let a file have no other name and no other content, as one that is open on Windows."""
+
+    def refuse(name: str) -> None:
+        really = getattr(Path, name)
+
+        def move(path: Path, target: Path) -> Path:
+            if held in (path, target):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return really(path, target)
+
+        monkeypatch.setattr(Path, name, move)
+
+    for name in ("rename", "replace"):
+        refuse(name)
+
+
+def test_no_stem_is_replaced_if_a_player_has_one_of_them_open_on_windows(tmp_path, monkeypatch):
+    paths = targets(tmp_path)
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(b"as it was")
+    with pytest.raises(AudioError, match=r"two\.wav cannot be replaced while another program"):
+        with StemFiles(paths, OutputFormat("wav", "16"), INFO) as files:
+            files.write(stems())
+            as_if_open(monkeypatch, paths[1])
+            files.commit()
+    assert [path.read_bytes() for path in paths] == [b"as it was"] * 2
+    with pytest.raises(AudioError, match=r"close it there"):  # before any work
+        check_targets(paths)
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path, monkeypatch):
+    path = tmp_path / "vocals.wav"
+    path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda name, mode: name != path or mode != os.W_OK)
+        check_targets([path])  # elsewhere the folder decides
+        patch.setattr(os, "name", "nt")
+        with pytest.raises(AudioError, match=r"vocals\.wav is read-only: allow"):
+            check_targets([path])
 
 
 @pytest.mark.parametrize(("code", "remedy"), sorted(unetsep.audio.stem_files.REMEDIES.items()))

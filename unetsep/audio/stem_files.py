@@ -375,14 +375,28 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Raise if a name is not a file's or a link's, or is too long for one."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(target.lstat().st_mode):
-            raise AudioError(f"{target} is a folder: move it away or choose another with -o")
+    """Raise if a name is too long, or has what is no file or link, or may not be replaced."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{target} is a folder: move it away or choose another with -o")
     if is_special(target):
         raise AudioError(
             f"{target} is a device or a pipe, which stays: choose another folder with -o"
         )
+    # Windows replaces no file that is read-only, or that a player has open: one stem among them
+    # would keep the stems of two runs together. It gives such a file no name, not even its own.
+    if os.name == "nt" and not os.access(target, os.W_OK):
+        raise AudioError(f"{target} is read-only: allow to write to it, or choose another with -o")
+    try:
+        target.rename(target)
+    except PermissionError as error:
+        raise AudioError(
+            f"{target} cannot be replaced while another program has it open: close it there, or "
+            "choose another folder with -o"
+        ) from error
 
 
 def check_targets(targets: Sequence[Path]) -> None:

@@ -49,12 +49,17 @@ def test_names_suit_every_file_system(track, expected):
 
 
 def test_reserved_names_of_windows_are_avoided_there(monkeypatch):
-    monkeypatch.setattr(unetsep.paths.os, "name", "nt")
-    portable = unetsep.paths._portable
-    assert [portable(n) for n in ("CON", "nul.wav", "com1", "song?", "console")] == [
+    names = ("CON", "nul.wav", "aux .tar.gz", "com1", "LPT\u00b2", "conin$", "song?", "console")
+    with monkeypatch.context() as patch:
+        patch.setattr(unetsep.paths.os, "name", "nt")
+        portable = [unetsep.paths._portable(name) for name in names]
+    assert portable == [
         "CON_",
-        "nul.wav_",
+        "nul_.wav",  # nul.wav_ would be the device as well
+        "aux _.tar.gz",
         "com1_",
+        "LPT\u00b2_",
+        "conin$_",
         "song_",
         "console",
     ]
@@ -269,7 +274,7 @@ def test_what_tags_do_not_say_has_a_fallback():
         ("line\nbreak\x7f", "line_break_"),
         ("Vol. 1. ", "Vol. 1"),
         ("NUL", "NUL_"),
-        ("con.fusion", "con.fusion_"),
+        ("con.fusion", "con_.fusion"),
         ("Cafe\u0301", "Caf\u00e9"),
         ("\u00e9" * 80, "\u00e9" * 50),
         ("x" * 99 + "\u00e9", "x" * 99),

@@ -20,8 +20,10 @@ TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
 WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
 TOGETHER_TEMPLATE = "{track}.{ext}"
-# Names that Windows keeps for itself, whatever the suffix.
-WINDOWS_NAMES = re.compile(r"(?i)con|prn|aux|nul|com[0-9]|lpt[0-9]")
+# Names that Windows keeps for itself: what is before the first dot decides, without blanks.
+WINDOWS_NAMES = re.compile(
+    r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *"
+)
 # Fields of templates that are filled from tags, and what stands where a tag is missing; for the
 # title it is the track's name.
 TAG_FIELDS = {
@@ -107,7 +109,7 @@ def _safe(text: str) -> str:
     text = re.sub(r"^\.", "_", text.strip()).rstrip(" .")
     raw = text.encode("utf-8", "surrogateescape")[:TAG_BYTES]
     text = raw.decode("utf-8", "ignore").rstrip(" .") if len(raw) == TAG_BYTES else text
-    return f"{text}_" if WINDOWS_NAMES.fullmatch(text.split(".")[0]) else text
+    return without_reserved(text)
 
 
 def check_template(template: str) -> None:
@@ -140,7 +142,13 @@ def _portable(name: str) -> str:
     say is changed for all platforms, by `_safe`.
     """
     name = without_illegal(name).rstrip(" .") or "_"
-    return f"{name}_" if os.name == "nt" and WINDOWS_NAMES.fullmatch(name.split(".")[0]) else name
+    return without_reserved(name) if os.name == "nt" else name
+
+
+def without_reserved(name: str) -> str:
+    """A name with ``_`` behind what Windows would take for one of its devices, as ``con_.wav``."""
+    first, dot, rest = name.partition(".")
+    return f"{first}_{dot}{rest}" if WINDOWS_NAMES.fullmatch(first) else name
 
 
 def without_illegal(name: str) -> str:

@@ -12,7 +12,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..errors import WeightsError
-from ..paths import WINDOWS_NAMES
+from ..paths import without_reserved
 from ..weights import hub
 from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
 
@@ -267,5 +267,4 @@ def safe_name(filename: str) -> str:
         kept.append("_" if bad else character)
     text = "".join(kept).strip(" .")
     text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
-    first, dot, rest = text.partition(".")  # Windows looks at what is before the first dot
-    return f"{first}_{dot}{rest}" if WINDOWS_NAMES.fullmatch(first) else text
+    return without_reserved(text)

@@ -5,6 +5,10 @@ import errno
 import os
 import shutil
 import signal
+import sys
+import threading
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +279,30 @@ def test_an_interrupt_does_not_wait_for_long_conversions(tmp_path, monkeypatch):
             monkeypatch.setattr(unetsep.audio.stem_files, "quantize", quantize)
             files.commit()
     assert 1 <= len(blocks) <= 4
+    assert everything(tmp_path) == []
+
+
+def names_of_calls(thread: int) -> list[str]:
+    return [call.name for call in traceback.extract_stack(sys._current_frames()[thread])]
+
+
+def test_ctrl_c_is_heard_during_conversions_where_waiting_hears_nothing(tmp_path, monkeypatch):
+    """As on Windows; here another thread gets the signal, which wakes none that waits."""
+    told, main = [], threading.get_ident()
+
+    def convert(files: StemFiles, _spools: object, part: Path, *, gain: float) -> None:
+        if part == files._parts[0]:
+            while "submit" in (calls := names_of_calls(main)) or calls[-1] != "wait":
+                time.sleep(0.001)
+            signal.raise_signal(signal.SIGINT)
+            told.append(files._failed.wait(20))
+
+    monkeypatch.setattr(StemFiles, "_convert", convert)
+    with pytest.raises(KeyboardInterrupt):
+        with StemFiles(targets(tmp_path, "mp3"), OutputFormat("mp3", None), INFO) as files:
+            files.write(stems())
+            files.commit()
+    assert told == [True]
     assert everything(tmp_path) == []
 
 

@@ -23,7 +23,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ from .writers import Integers, WavWriter, Writer, quantize, round_to
 
 WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
+# Seconds between looks for Ctrl-C while stems are converted: on Windows waiting hears nothing.
+TICK = 0.2
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
@@ -216,9 +218,17 @@ class StemFiles:
         convert = functools.partial(self._convert, gain=gain)
         with ThreadPoolExecutor(max_workers=2) as pool:
             try:
-                list(pool.map(convert, self._spools, self._parts))
+                running = {
+                    pool.submit(convert, *each)
+                    for each in zip(self._spools, self._parts, strict=True)
+                }
+                while running:
+                    done, running = wait(running, TICK, FIRST_COMPLETED)
+                    for each in done:
+                        each.result()
             except BaseException:  # Ctrl-C must not wait for hours of mp3
                 self._failed.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _tag(self) -> None:

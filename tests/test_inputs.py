@@ -16,7 +16,7 @@ import unetsep.inputs
 from tests.files import touch
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.reader import AudioReader
-from unetsep.inputs import count_kinds, find_inputs
+from unetsep.inputs import count_kinds, find_inputs, without_scheme
 from unetsep.paths import TEMPLATE, plan
 
 
@@ -267,6 +267,36 @@ def test_urls_of_files_in_playlists_are_their_paths(tmp_path, start):
     assert (found[0].path, found[0].error) == (tmp_path / name, None)
     assert found[1].path == Path("/\ufffd/\udcff.wav")
     assert "names a URL, file://server/a.wav" in found[2].error
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///C:/My%20Music/a.wav", "C:/My Music/a.wav"),
+        ("file://C:/a.wav", "C:/a.wav"),
+        ("file://localhost/c:/a.wav", "c:/a.wav"),
+        ("file://server/share/a%23.wav", "//server/share/a#.wav"),
+        ("FILE:////server/share/a.wav", "//server/share/a.wav"),
+        ("file://///server/share/a.wav", "//server/share/a.wav"),
+        ("file:///a.wav", "/a.wav"),
+        ("https://server/a.wav", "https://server/a.wav"),
+    ],
+)
+def test_urls_of_files_are_paths_of_drives_and_servers_on_windows(monkeypatch, url, path):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        found = without_scheme(url)
+    assert found == path
+
+
+def test_names_in_the_encoding_of_terminals_are_read_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(unetsep.inputs, "OLD_ENCODINGS", ("cp1252", "cp850"))
+    touch(tmp_path / "caf\u00e9.mp3", tmp_path / "B\u00e9la.mp3")
+    lines = ["B\u00e9la.mp3".encode("cp850"), "caf\u00e9.mp3".encode("cp1252"), b"gon\xe9.mp3"]
+    (tmp_path / "list.m3u").write_bytes(b"\r\n".join(lines))
+    found = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
+    assert [song.path.name for song in found] == ["B\u00e9la.mp3", "caf\u00e9.mp3", "gon\u00e9.mp3"]
+    assert [bool(song.error) for song in found] == [False, False, True]
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-32"])

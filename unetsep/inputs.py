@@ -20,6 +20,11 @@ PLAYLISTS = (".m3u", ".m3u8")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # Of a file on this machine; what follows is its path, in which % begins the number of a byte.
 FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+# On Windows also that of a file of another machine, whose path begins with two slashes.
+SHARE_URL = re.compile(r"file://(?=[^/])", re.IGNORECASE)
+# How programs wrote names before UTF-8: on Windows those with windows, and those in terminals,
+# as dir; elsewhere those of Windows in the west.
+OLD_ENCODINGS = ("mbcs", "oem") if os.name == "nt" else ("cp1252",)
 STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
 # Which files are stems, by a folder and all names in it.
 OutputsIn = Callable[[Path, Sequence[str]], Set[Path]]
@@ -128,7 +133,22 @@ def _decoded(name: bytes, folder: Path) -> str:
     except UnicodeDecodeError:
         as_it_is = name.decode(errors="surrogateescape")
         exists = os.path.exists(folder / as_it_is)  # noqa: PTH110 (no errors)
-        return as_it_is if exists else name.decode("cp1252", "replace")
+        return as_it_is if exists else from_old_encoding(name, folder)
+
+
+def from_old_encoding(name: bytes, folder: Path) -> str:
+    """A name that is no UTF-8, read as that of a file that is there.
+
+    Parameters
+    ----------
+    name
+        As some program wrote it.
+    folder
+        From which it leads to the file, unless it is absolute.
+    """
+    texts = [name.decode(encoding, "replace") for encoding in OLD_ENCODINGS]
+    there = (text for text in texts if os.path.exists(folder / text))  # noqa: PTH110 (no errors)
+    return next(there, texts[0])
 
 
 def as_utf8(raw: bytes) -> bytes:
@@ -306,11 +326,20 @@ def without_scheme(text: str) -> str:
 
     File managers write names so, where a song is dragged or copied from them.
     """
-    local = FILE_URL.match(text)
+    windows = os.name == "nt"
+    local = FILE_URL.match(text) or (SHARE_URL.match(text) if windows else None)
     if local is None:
         return text
     path = unquote(text[local.end() :], errors="surrogateescape").replace("\0", "\ufffd")
-    return re.sub(r"^/(?=[A-Za-z]:)", "", path) if os.name == "nt" else path
+    return _windows_path(path, share=local.re is SHARE_URL) if windows else path
+
+
+def _windows_path(path: str, *, share: bool) -> str:
+    """What is behind the ``file://`` of a URL; browsers have up to five slashes before a server."""
+    drive = re.match(r"/*(?=[A-Za-z]:)", path)
+    if drive:
+        return path[drive.end() :]
+    return "//" + path.lstrip("/") if share or path.startswith("//") else path
 
 
 def count_kinds(paths: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
+import unetsep.inputs
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
 from unetsep.cli.startup import write_utf8
@@ -92,6 +93,12 @@ def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
     (tmp_path / "songs.txt").write_bytes(b"caf\xe9.wav\r\nplain.wav\r\n")
     monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("utf-8", "surrogatepass"))
     assert listed_files(tmp_path / "songs.txt") == [Path("café.wav"), Path("plain.wav")]
+    # As dir writes it into a pipe: by the encoding of terminals, in which the file is there.
+    (tmp_path / "café.wav").touch()
+    (tmp_path / "songs.txt").write_bytes("café.wav\r\n".encode("cp850"))
+    monkeypatch.setattr(unetsep.inputs, "OLD_ENCODINGS", ("cp1252", "cp850"))
+    monkeypatch.chdir(tmp_path)
+    assert listed_files(tmp_path / "songs.txt") == [Path("café.wav")]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
-from ..inputs import as_utf8, is_url
+from ..inputs import as_utf8, from_old_encoding, is_url
 from .parsing import place
 
 # Stands for a standard stream in the place of a file.
@@ -119,4 +119,4 @@ def _name(line: bytes) -> str:
     try:
         return os.fsdecode(line)
     except UnicodeDecodeError:
-        return line.decode("cp1252", "replace")
+        return from_old_encoding(line, Path())

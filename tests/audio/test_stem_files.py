@@ -19,7 +19,7 @@ import unetsep.audio.stem_files
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
-from unetsep.audio.stem_files import StemFiles, check_targets
+from unetsep.audio.stem_files import StemFiles, check_targets, explain_writing
 from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
 
@@ -224,6 +224,25 @@ def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, re
         pass
     assert str(caught.value).endswith(remedy)
     assert os.strerror(code) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "path", "remedy"),
+    [
+        (errno.ENOENT, "/music" + "/song" * 50, "its path is too long: choose a shorter -o"),
+        (errno.EINVAL, "/music/" + "x" * 256, "or shorter names with --filename"),
+        (errno.ENOENT, "/music/song", "the folder cannot be made, or was removed meanwhile"),
+        (errno.EACCES, "/music/song", "or close the program that has a file there open"),
+    ],
+)
+def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
+    tmp_path, monkeypatch, code, path, remedy
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        with pytest.raises(AudioError) as caught, explain_writing(tmp_path):
+            raise OSError(code, os.strerror(code), path)
+    assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize("loud", [False, True])

@@ -41,6 +41,8 @@ from .writers import Integers, WavWriter, Writer, quantize, round_to
 
 WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
+# Characters of a folder's path that Windows takes, unless it is set to take more.
+WINDOWS_PATH = 247
 # Seconds between looks for Ctrl-C while stems are converted: on Windows waiting hears nothing.
 TICK = 0.2
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
@@ -372,11 +374,24 @@ def explain_writing(folder: Path) -> Iterator[None]:
             "is the disk full or read-only?"
         ) from error
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0)
+        remedy = _remedy(error)
         raise AudioError(
             f"writing to {folder} failed: {error.strerror or error}"
             + (f"; {remedy}" if remedy else "")
         ) from error
+
+
+def _remedy(error: OSError) -> str | None:
+    """What to do, if that is known."""
+    remedy = REMEDIES.get(error.errno or 0)
+    if os.name == "nt":
+        names = [str(name) for name in (error.filename, error.filename2) if name]
+        # Windows calls what is too long not there, or invalid.
+        if any(len(os.path.abspath(name)) > WINDOWS_PATH for name in names):  # noqa: PTH100
+            return "its path is too long: choose a shorter -o, or shorter names with --filename"
+        if error.errno == errno.EACCES:
+            return f"{remedy}, or close the program that has a file there open"
+    return remedy
 
 
 def _is_read_only(folder: Path) -> bool:

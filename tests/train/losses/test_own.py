@@ -182,3 +182,9 @@ def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:
     changed = call("train", "--run", run, "--resume", "--max-steps", 3, "--quiet")
     assert changed.exit_code == 1
     assert "is of another run: its own_losses is" in changed.output
+
+
+@pytest.mark.parametrize("text", ["C:\\x.py", "c:/losses/x.py", "x.py"])
+def test_a_file_of_which_no_loss_is_named_is_no_module_called_as_its_drive(text: str) -> None:
+    with pytest.raises(ValueError, match=r"there is no loss .*, module:name or file\.py:name"):
+        add_loss(text)

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -60,7 +61,8 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
         If there is no such loss, or it fails `check`.
     """
     points = published_losses()
-    if ":" not in text and (text in LOSSES or text not in points):
+    without_drive = re.sub(r"^[A-Za-z]:(?=[\\/])", "", text)  # as in C:\x.py, which names no loss
+    if ":" not in without_drive and (text in LOSSES or text not in points):
         if text not in LOSSES:
             known = ", ".join((*LOSSES, *points))
             raise ValueError(

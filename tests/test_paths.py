@@ -49,20 +49,20 @@ def test_names_suit_every_file_system(track, expected):
 
 
 def test_reserved_names_of_windows_are_avoided_there(monkeypatch):
-    names = ("CON", "nul.wav", "aux .tar.gz", "com1", "LPT\u00b2", "conin$", "song?", "console")
-    with monkeypatch.context() as patch:
-        patch.setattr(unetsep.paths.os, "name", "nt")
-        portable = [unetsep.paths._portable(name) for name in names]
-    assert portable == [
-        "CON_",
-        "nul_.wav",  # nul.wav_ would be the device as well
-        "aux _.tar.gz",
-        "com1_",
-        "LPT\u00b2_",
-        "conin$_",
-        "song_",
-        "console",
-    ]
+    monkeypatch.setattr(unetsep.paths.os, "name", "nt")
+    portable = unetsep.paths._portable
+    names = {
+        "CON": "CON_",
+        "nul.wav": "nul_.wav",
+        "aux .b": "aux_ .b",
+        "com1": "com1_",
+        "LPT².x": "LPT²_.x",
+        "conout$": "conout$_",
+        "song?": "song_",
+        "console": "console",
+        "a con": "a con",
+    }
+    assert {name: portable(name) for name in names} == names
 
 
 def test_backslashes_part_folders_of_a_template_on_windows(monkeypatch):
@@ -74,6 +74,9 @@ def test_backslashes_part_folders_of_a_template_on_windows(monkeypatch):
         path = target_path(template, "a/b", "vocals", "wav", "mse")
         with pytest.raises(ValueError, match="must end with the name of a file"):
             check_template("{track}\\")
+        for outside in ("/a/{stem}", r"\a\{stem}", "c:{stem}", "c:/{stem}", r"..\{stem}"):
+            with pytest.raises(ValueError, match="must stay inside the output folder"):
+                check_template(outside)
     assert path == PureWindowsPath("a/b/vocals.wav")
 
 

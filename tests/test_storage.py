@@ -63,9 +63,10 @@ def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -
 def test_an_error_names_the_file_and_not_the_partial_one(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere" / "file", tmp_path / "folder"):
         (tmp_path / "folder").mkdir(exist_ok=True)
-        with pytest.raises(OSError, match=r"(No such file|Is a directory)") as caught:
+        with pytest.raises(OSError, match=r"(No such file|Is a directory|denied)") as caught:
             write_atomically(path, b"content")
         assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+        assert str(caught.value).endswith(f": {str(path)!r}")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
 
 

@@ -20,9 +20,9 @@ TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
 WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
 TOGETHER_TEMPLATE = "{track}.{ext}"
-# Names that Windows keeps for itself: what is before the first dot decides, without blanks.
+# Names that Windows keeps for itself, whatever follows their first dot: nul.tar.gz is a device.
 WINDOWS_NAMES = re.compile(
-    r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *"
+    r"(?i)^(con(?:in\$|out\$)?|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))"
 )
 # Fields of templates that are filled from tags, and what stands where a tag is missing; for the
 # title it is the track's name.
@@ -123,7 +123,8 @@ def check_template(template: str) -> None:
     if any(name not in FIELDS or spec or conversion for name, spec, conversion in parsed):
         names = ", ".join(f"{{{name}}}" for name in FIELDS)
         raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
-    if Path(template).is_absolute() or ".." in Path(template).parts:
+    # Not only if it is absolute: on Windows /a and C:a are not.
+    if Path(template).anchor or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
     if _slashed(template).rpartition("/")[2] in ("", "."):
         raise ValueError(f"filename template {template!r} must end with the name of a file")
@@ -141,23 +142,22 @@ def _portable(name: str) -> str:
     the rest stays: people look for their songs by the names that they gave them. What tags
     say is changed for all platforms, by `_safe`.
     """
-    name = without_illegal(name).rstrip(" .") or "_"
-    return without_reserved(name) if os.name == "nt" else name
-
-
-def without_reserved(name: str) -> str:
-    """A name with ``_`` behind what Windows would take for one of its devices, as ``con_.wav``."""
-    first, dot, rest = name.partition(".")
-    return f"{first}_{dot}{rest}" if WINDOWS_NAMES.fullmatch(first) else name
+    return without_illegal(name).rstrip(" .") or "_"
 
 
 def without_illegal(name: str) -> str:
     """A name with ``_`` for control codes, and on Windows for what no name may hold there.
 
-    That is the colon, too, behind which a stream of a file is named.
+    That is the colon, too, behind which a stream of a file is named. See `without_reserved`.
     """
     illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
-    return re.sub(illegal, "_", name)
+    name = re.sub(illegal, "_", name)
+    return without_reserved(name) if os.name == "nt" else name
+
+
+def without_reserved(name: str) -> str:
+    """A name with ``_`` behind what Windows else takes for a device."""
+    return WINDOWS_NAMES.sub(r"\1_", name)
 
 
 def _same_file_key(path: Path) -> str:

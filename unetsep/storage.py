@@ -281,7 +281,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             full = error.errno in FULL and not error.filename
             if full or error.filename == str(partial):  # a name that nobody knows
-                error.filename, error.filename2 = str(path), None
+                error.filename = str(path)
+                del error.filename2  # None would be told as a second name
         raise
 
 

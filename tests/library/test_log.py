@@ -112,7 +112,9 @@ def test_the_first_failure_to_write_is_kept(tmp_path):
     log = RunLog(tmp_path / "file/log.jsonl")
     log.write({})
     log.write({})
-    assert (log.lines, log.failure) == (0, "File exists")
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "file").mkdir()
+    assert (log.lines, log.failure) == (0, caught.value.strerror)
 
 
 def test_logs_are_found_where_they_are_kept(tmp_path):

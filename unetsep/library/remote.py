@@ -458,7 +458,10 @@ class Spool:
     def display(self, text: str) -> str:
         """A text with URLs in the place of paths of the spool."""
         if self.output:
-            text = text.replace(str(self.out), self.output.url)
+            out, url = str(self.out), self.output.url
+            # With what may be the rest of the path: Windows' folders end with backslashes.
+            paths = re.compile(re.escape(out) + r"""[^<>:"|?*\n]*""")
+            text = paths.sub(lambda m: url + m[0].removeprefix(out).replace(os.sep, "/"), text)
         return self._spooled.sub(
             lambda match: public_url(self._songs.get(Path(match[0]), match[0])), text
         )

@@ -463,7 +463,12 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Cutting clips from a memory map takes little: one worker or none is a choice.
-        for advice in (".*does not have many workers.*", ".*GPU available but not used.*"):
+        # Where they do not fork it says that they should outlive an epoch: all clips are in one.
+        for advice in (
+            ".*does not have many workers.*",
+            ".*persistent_workers=True.*",
+            ".*GPU available but not used.*",
+        ):
             warnings.filterwarnings("ignore", advice)
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)

@@ -19,9 +19,9 @@ class Pools(DatasetKind):
     def find(self, root: Path, stems: Sequence[str]) -> list[Source]:
         """Recordings of all stems; see `DatasetKind.find`."""
         sources = [
-            Source(str(path.relative_to(root).with_suffix("")), self.name, "train", {stem: path})
+            Source(name.with_suffix("").as_posix(), self.name, "train", {stem: root / name})
             for stem in stems
-            for path in audio_files(root / stem, links=True)
+            for name in (p.relative_to(root) for p in audio_files(root / stem, links=True))
         ]
         if not sources:
             raise AudioError(

@@ -32,7 +32,8 @@ def execute(name: str, *arguments: str | Path) -> bytes:
             pytest.fail(message)
         pytest.skip(message)
     command = [name, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True).stdout
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, check=True, capture_output=True)
+    return ran.stdout
 
 
 def script(folder: Path, text: str) -> str:

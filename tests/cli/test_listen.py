@@ -69,6 +69,7 @@ def test_a_picture_that_is_none_of_ours_is_left_alone_and_the_others_are_drawn(
         assert ours.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_a_name_that_is_no_text_is_drawn_with_marks_in_its_place(separate, song, tmp_path):
     odd = tmp_path / os.fsdecode(b"a\xff.wav")
     try:
@@ -108,7 +109,7 @@ def test_a_page_of_somebody_else_is_refused_before_the_work(separate, song, tmp_
     result = separate(song("a.wav"), song("b.wav"), "--player", *more)
     assert result.exit_code == 1
     assert result.stderr.endswith(
-        "out/index.html exists and is no page of unetsep: move it away first\n"
+        f"{Path('out/index.html')} exists and is no page of unetsep: move it away first\n"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 

@@ -63,6 +63,7 @@ def test_a_table_for_a_closed_stdout_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 def test_a_page_is_written_whoever_hears_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "d:fire:"
     folder.mkdir()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import soundfile
 
 import unetsep
 from tests.signals import RATE
+from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError, CancelledError
 from unetsep.files import FileOptions, SeparationReport, separate_file
 
@@ -65,6 +68,23 @@ def test_report_has_plain_values(song, tiny_separator, tmp_path):
     assert report.to_dict()["seconds"] == pytest.approx(0.25, abs=1e-3)
     assert report.to_dict() == SeparationReport(**report.to_dict()).to_dict()
     assert soundfile.info(targets[0]).frames == round(0.25 * RATE)
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_stems_of_broadcast_wav_lie_where_the_song_lies_in_a_session(
+    song, tiny_separator, tmp_path, endian
+):
+    path, hour = tmp_path / "song.wav", 3600 * RATE
+    soundfile.write(path, soundfile.read(song("a.wav"))[0], RATE, endian=endian)
+    order, plain = ("<" if endian == "LITTLE" else ">"), path.read_bytes()
+    chunk = struct.pack(f"{order}4sI338xQH254x", b"bext", 602, hour, 1)
+    size = struct.pack(f"{order}I", len(plain) - 8 + len(chunk))
+    path.write_bytes(plain[:4] + size + plain[8:12] + chunk + plain[12:])
+    targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
+    separate_file(path, [tiny_separator], [targets], FileOptions(start=0.5))
+    for target in targets:
+        with AudioReader(target) as reader:
+            assert reader.time_reference == hour + RATE // 2
 
 
 def test_impossible_output_is_refused_before_the_network_runs(

@@ -350,7 +350,7 @@ def separate_into(
         )
         output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
-        info = replace(reader.info, tags=tags)
+        info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
         opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
         samples = _push(
             reader, list(zip(separators, selections, opened, strict=True)), progress, pool

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from pathlib import Path
@@ -159,3 +160,15 @@ def test_a_short_write_of_soundfile_is_an_audio_error(tmp_path, monkeypatch):
     monkeypatch.setattr(writer._file, "write", short)
     with pytest.raises(AudioError, match="most likely because the disk is full"):
         writer.write(np.zeros((10, 2), np.int16))
+
+
+def test_wav_without_a_time_says_none(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", music(0.1).T)
+    assert b"bext" not in (tmp_path / "a.wav").read_bytes()
+    # A damaged time is none, and no chunk is too short to be looked into.
+    for content in (b"\xff" * 602, b"\1" * 100):
+        plain = (tmp_path / "a.wav").read_bytes()
+        chunk = struct.pack("<4sI", b"bext", len(content)) + content
+        (tmp_path / "b.wav").write_bytes(plain[:12] + chunk + plain[12:])
+        with AudioReader(tmp_path / "b.wav", start=0.05) as reader:
+            assert reader.time_reference == 0

@@ -65,6 +65,9 @@ class AudioInfo:
         channels stand in the order of its bits.
     tags
         What it says of the song, where somebody asked for that.
+    time_reference
+        The first sample's place in a session, in samples from midnight, of broadcast wav files
+        (EBU Tech 3285); 0 where nothing is said.
     """
 
     sample_rate: int
@@ -73,6 +76,7 @@ class AudioInfo:
     bit_depth: str
     channel_mask: int = 0
     tags: Tags = field(default_factory=Tags)
+    time_reference: int = 0
 
 
 class Decoder(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 
 from .channels import read_speakers
+from .chunks import byte_order, read_chunk
 from .core_audio import is_ambiguous
 from .decoder import AudioInfo, Block
 from .lengths import LengthClaim, claim_length
@@ -26,6 +28,8 @@ from .sections import Section, count_bytes, open_bytes
 # first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
 ENDLESS_FACTOR = 64
 ID3V1_BYTES = 128
+# Where it lies in the chunk of broadcast wav files, behind texts of fixed lengths.
+TIME_REFERENCE = 338
 # A step of reading towards a fault: small, and a divisor of the frames of mp3 and FLAC.
 FAULT_FRAMES = 64
 # By encoding; of others 24 bits hold what is decoded.
@@ -76,7 +80,14 @@ class LibsndfileDecoder:
             depth = _bit_depth(file.subtype)
             form = self.container, self.subtype, file.channels
             self._order, mask = read_speakers(path, *form)
-            self.info = AudioInfo(file.samplerate, file.channels, self.length.frames, depth, mask)
+            self.info = AudioInfo(
+                file.samplerate,
+                file.channels,
+                self.length.frames,
+                depth,
+                mask,
+                time_reference=_time_reference(path, self.container),
+            )
             self.warnings = list(self.length.warnings)
             if self.container == "AIFF" and is_ambiguous(path):
                 self.warnings.append(
@@ -266,6 +277,14 @@ class PatchedFile:
 def native_name(path: Path) -> str | bytes:
     """A file name for soundfile, which refuses those that are no valid unicode as text."""
     return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def _time_reference(source: Path | Section, container: str) -> int:
+    found = read_chunk(source, b"bext") if container in ("WAV", "WAVEX", "RF64") else b""
+    if len(found) < TIME_REFERENCE + 8:
+        return 0
+    (place,) = struct.unpack_from(byte_order(source) + "Q", found, TIME_REFERENCE)
+    return int(place) if place < 2**62 else 0  # beyond are no times
 
 
 def _bit_depth(subtype: str) -> str:

@@ -139,6 +139,12 @@ class AudioReader:
         left = self.info.frames - self._start
         return left if self._limit is None else min(left, self._limit)
 
+    @property
+    def time_reference(self) -> int:
+        """Place of the first sample that is read in a session, as in `AudioInfo`; 0 if unknown."""
+        found = self.info.time_reference
+        return found + self._start if found else 0
+
     def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
         """Yield ``(channels, samples)`` blocks, contiguous, all but the last of one size.
 

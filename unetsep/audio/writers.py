@@ -102,6 +102,8 @@ class WavWriter:
 
     # RIFF header, room for a ds64 chunk; fmt stands between; fact (samples), data.
     HEADER, TAIL = struct.Struct("<4sI4s 4sI28s"), struct.Struct("<4sII 4sI")
+    # Description, originator, its reference, date, time, samples from midnight, version, rest.
+    BROADCAST = struct.Struct("<4sI 256s32s32s10s8sQH254s")
 
     # By bit depth, of samples as `quantize` gives them.
     STORED: ClassVar[dict[str, np.dtype[Any]]] = {
@@ -122,7 +124,7 @@ class WavWriter:
 
     def _header(self) -> bytes:
         samples = self._bytes // (self._info.channels * self._width)
-        form = self._format()
+        form = self._broadcast() + self._format()
         ends = self.HEADER.size + len(form) + self.TAIL.size
         riff = ends - 8 + self._bytes + self._bytes % 2
         long = riff > RIFF_BYTES
@@ -138,6 +140,13 @@ class WavWriter:
         data = RIFF_BYTES if long else self._bytes
         fact = self.TAIL.pack(b"fact", 4, min(samples, RIFF_BYTES), b"data", data)
         return header + form + fact
+
+    def _broadcast(self) -> bytes:
+        """The chunk by which programs find the first sample's place in a session, if it has one."""
+        if not (place := self._info.time_reference):
+            return b""
+        size = self.BROADCAST.size - 8
+        return self.BROADCAST.pack(b"bext", size, b"", b"unetsep", b"", b"", b"", place, 1, b"")
 
     def _format(self) -> bytes:
         """The chunk that describes the samples, with a mask of speakers if it says something."""

@@ -235,3 +235,11 @@ def test_a_gpu_trains_on_resident_clips_and_validates(tmp_path: Path, precision:
     lines = run(tmp_path / "run", config, machine=gpu)
     assert [line["step"] for line in lines if "valid/mse/mean" in line] == [2, 4]
     assert (tmp_path / "run" / "best-mse.safetensors").exists()
+
+
+def test_processes_that_are_not_forked_are_no_reason_to_warn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning tells to keep them for the next epoch, but a run has one."""
+    monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "spawn")
+    assert run(tmp_path, tiny(max_steps=1), machine=Machine("cpu", workers=1))

@@ -236,6 +236,24 @@ def test_an_interrupt_ends_processes_at_once_and_quietly(tmp_path: Path, begun: 
     assert (said, complaints) == ("ended\n", "")
 
 
+def test_processes_end_where_the_first_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    main = subprocess.Popen(
+        [sys.executable, "slow.py"],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[3])),
+        stdout=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 100
+    while not all((tmp_path / name).exists() for name in "ab"):
+        assert main.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    main.kill()
+    # Its output ends when nobody is left who could write to it.
+    assert main.communicate(timeout=60) == (b"", None)
+
+
 def test_names_that_would_mix_are_refused(root: Path, tmp_path: Path) -> None:
     tracks, methods = find_tracks(root, "test"), baseline_methods("mixture")
     with pytest.raises(ValueError, match="two methods are called 'mixture'"):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -262,9 +263,17 @@ def _start(threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     hide_decoder_chatter()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+
+
+def _end_with_the_first() -> None:
+    """End this process once the first one was killed: it would wait for work for ever."""
+    if (first := multiprocessing.parent_process()) is not None:
+        first.join()
+        os._exit(1)
 
 
 def _work_on(work: Work, track: Track) -> list[Outcome]:

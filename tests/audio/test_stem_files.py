@@ -170,6 +170,7 @@ def test_an_output_folder_that_is_removed_is_an_error(tmp_path, container, depth
 
 def as_if_open(monkeypatch: pytest.MonkeyPatch, held: Path) -> None:
     """Let a file have no other name and no other content, as one that is open on Windows."""
+    monkeypatch.setattr(sys, "platform", "win32")
 
     def refuse(name: str) -> None:
         really = getattr(Path, name)
@@ -207,7 +208,7 @@ def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda name, mode: name != path or mode != os.W_OK)
         check_targets([path])  # elsewhere the folder decides
-        patch.setattr(os, "name", "nt")
+        patch.setattr(sys, "platform", "win32")
         with pytest.raises(AudioError, match=r"vocals\.wav is read-only: allow"):
             check_targets([path])
 

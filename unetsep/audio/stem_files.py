@@ -21,6 +21,7 @@ import functools
 import itertools
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -411,9 +412,16 @@ def _check_replaceable(target: Path) -> None:
         raise AudioError(
             f"{target} is a device or a pipe, which stays: choose another folder with -o"
         )
-    # Windows replaces no file that is read-only, or that a player has open: one stem among them
-    # would keep the stems of two runs together. It gives such a file no name, not even its own.
-    if os.name == "nt" and not os.access(target, os.W_OK):
+    if sys.platform == "win32":
+        _check_free(target)
+
+
+def _check_free(target: Path) -> None:
+    """Raise if Windows would not replace a file: it is read-only, or a player has it open.
+
+    One such stem would keep the stems of two runs together. It gets no name, not even its own.
+    """
+    if not os.access(target, os.W_OK):
         raise AudioError(f"{target} is read-only: allow to write to it, or choose another with -o")
     try:
         target.rename(target)

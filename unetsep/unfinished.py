@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Signals that ask a process to end, and let it clean up: Ctrl-C, a polite kill, a terminal that
@@ -48,27 +48,6 @@ def ignore_signals() -> None:
 
 
 @contextlib.contextmanager
-def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Handle signals otherwise until the end of a block; only the main thread gets any.
-
-    Parameters
-    ----------
-    handlers
-        As `signal.signal` takes them, by the numbers of signals.
-    """
-    before: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                before[number] = signal.getsignal(number)
-                signal.signal(number, handler)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C, a polite kill and a closed terminal back until the end of a short block.
 
@@ -81,10 +60,17 @@ def uninterrupted() -> Iterator[None]:
     ...     pass
     """
     came: list[int] = []
-    handled = (number for number in ENDING if callable(signal.getsignal(number)))
+    before: dict[signal.Signals, Any] = {}
     try:
-        with handling(dict.fromkeys(handled, lambda number, _: came.append(number))):
-            yield
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    before[number] = handler
+                    signal.signal(number, lambda number, _: came.append(number))
+        yield
     finally:
-        for number in came:
-            signal.raise_signal(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for other in came:
+            signal.raise_signal(other)

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 import unicodedata
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import UnetsepError
 from ..storage import user_folder
-from ..unfinished import ENDING, handling
+from ..unfinished import ENDING
 from ..version import __version__
 from .choices import (
     FORBIDDEN,
@@ -546,7 +546,8 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
             await server.serve(sockets=[sock])
 
 
-def signals_end_here() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def signals_end_here() -> Iterator[None]:
     """Have a closed terminal end the app as a polite kill does, and no signal end more than it.
 
     Uvicorn sends a signal once more when it has ended: it has been obeyed by then.
@@ -555,7 +556,16 @@ def signals_end_here() -> contextlib.AbstractContextManager[None]:
     handlers: dict[int, Any] = {n: lambda *_: None for n in ENDING if n != hangup}
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
-    return handling(handlers)
+    try:
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _address(host: str, port: int) -> str:

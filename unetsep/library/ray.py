@@ -29,7 +29,7 @@ from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..separator import Separator
-from ..unfinished import ENDING, handling
+from ..unfinished import ENDING
 from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
 from .claims import STALE
@@ -287,11 +287,15 @@ def _require_answer(address: str) -> None:
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Put back what handles signals: Ray's ends a program without a word, or with its own."""
-    own = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: signal.getsignal(number) for number in ENDING}
     try:
-        # None is a handler of another language: not to be had.
-        with handling({number: handler for number, handler in own.items() if handler is not None}):
+        try:
             yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    if handler is not None:  # of another language: not to be had
+                        signal.signal(number, handler)
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # by Ray's handler, in the place of ours
             signal.raise_signal(signal.SIGTERM)

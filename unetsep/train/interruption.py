@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+import threading
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch.distributed
 from lightning import Trainer
 from torch import Tensor
 
-from ..unfinished import ENDING, handling
+from ..unfinished import ENDING
 from .config import TrainingError
 
 
@@ -53,19 +53,24 @@ class EndSignals:
         self.at_once = False
         # Set once all is saved, and nothing left to be ended.
         self.heeded = False
-        self._listening = contextlib.ExitStack()
+        self._handlers: dict[int, Any] = {}
         self._sent: tuple[Tensor, Any] | None = None
 
     def listen(self) -> None:
         """Begin to note them, in the main thread; others get none."""
-        # Who starts it with nohup wants it to outlive the terminal.
-        asked = (signal.SIGINT, signal.SIGTERM)
-        noted = (n for n in ENDING if n in asked or signal.getsignal(n) != signal.SIG_IGN)
-        self._listening.enter_context(handling(dict.fromkeys(noted, self._note)))
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in ENDING:
+            # Who starts it with nohup wants it to outlive the terminal.
+            asked = number in (signal.SIGINT, signal.SIGTERM)
+            if asked or signal.getsignal(number) != signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
 
     def give_back(self) -> None:
         """Leave them to those who had them before."""
-        self._listening.close()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def _note(self, number: int, _: Any) -> None:
         if self.number is not None and not self.heeded:  # the second time at once

@@ -223,3 +223,15 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         Claim([claim_path(tmp_path / "file" / "song", "ab")])
+
+
+def test_a_claim_is_ours_on_windows_whatever_number_a_file_has_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.12 numbers files by their names in another way than open ones."""
+    ours, gone = tmp_path / "a.lock", tmp_path / "b.lock"
+    with ours.open("w") as file, monkeypatch.context() as patch:
+        patch.setattr(os.path, "samestat", lambda *_: False)
+        patch.setattr(os, "name", "nt")
+        named = [unetsep.library.claims._is_named(path, file.fileno()) for path in (ours, gone)]
+    assert named == [True, False]

@@ -134,7 +134,7 @@ def write_utf8() -> None:
     Its own choice is one of 256 letters, which most names in the world do not fit; terminals take
     all. PYTHONIOENCODING says otherwise.
     """
-    if os.name != "nt" or "PYTHONIOENCODING" in os.environ:
+    if os.name != "nt" or os.environ.get("PYTHONIOENCODING"):
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():

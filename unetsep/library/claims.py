@@ -206,6 +206,8 @@ def _remove(lock: Path, descriptor: int) -> None:
 
 def _is_named(path: Path, descriptor: int) -> bool:
     """Whether a path still leads to an open file."""
+    if os.name == "nt":  # gives an open file no other name, and has two ways to number files
+        return path.exists()
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except OSError:

@@ -241,11 +241,8 @@ def separate_or_raise(
     ClaimedError
         If another run is working on the song, unless ``job.skip_existing``.
     """
-    shared = Shared()
     try:
-        return _settle(job, options, shared) or _separate_claimed(
-            job, options, progress, shared, around
-        )
+        return _separate(job, options, progress, Shared(), around)
     except ClaimedError as busy:
         if job.skip_existing:
             return _reports(job, job.parts, "skipped", str(busy))
@@ -286,9 +283,7 @@ def separate_song(
             raise UnetsepError(job.song.error)
         shared = shared or Shared()
         with job.at_hand(options, shared):
-            return _settle(job, options, shared) or _separate_claimed(
-                job, options, progress, shared
-            )
+            return _separate(job, options, progress, shared)
     except ClaimedError as busy:
         return _reports(job, job.parts, "skipped", str(busy))
     except Exception as error:
@@ -338,14 +333,19 @@ def _look(job: Job, options: FileOptions) -> dict[str, Any]:
     return {"sample_rate": info.sample_rate, "channels": info.channels, "seconds": seconds}
 
 
-def _separate_claimed(
+def _separate(
     job: Job,
     options: FileOptions,
     progress: Progress | None,
     shared: Shared,
     around: Callable[[OpenSink], OpenSink] | None = None,
 ) -> list[SeparationReport]:
-    """Claim a song, look again, and separate it."""
+    """Claim a song that is to be separated, look again, and separate it."""
+    skipped, todo = _decide(job, job.input_file(), options)
+    if not todo:
+        shared.tidy(job)  # after a run that was killed after its last rename
+        return skipped
+    check_targets([path for part, _ in todo for path in part.targets])
     with contextlib.ExitStack() as held:
         with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
             claim = held.enter_context(Claim(part.record.claim for part in job.parts))
@@ -374,16 +374,6 @@ def _separate_claimed(
         watched = shared.watch(progress)
         path, pool = input_file.fetch(), shared.pool
         return skipped + separate_into(path, models, sinks, options, watched, pool)
-
-
-def _settle(job: Job, options: FileOptions, shared: Shared) -> list[SeparationReport]:
-    """The reports of a song that is not to be worked on; none if it is."""
-    skipped, todo = _decide(job, job.input_file(), options)
-    if todo:
-        check_targets([path for part, _ in todo for path in part.targets])
-        return []
-    shared.tidy(job)  # after a run that was killed after its last rename
-    return skipped
 
 
 def _decide(

@@ -249,21 +249,24 @@ class FfmpegDecoder:
         source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
         return [self._ffmpeg, "-hide_banner", "-nostdin", *options[:2], *source, *options[2:]]
 
+    def _ask(self, patience: float, *options: str) -> subprocess.CompletedProcess[bytes]:
+        """Run ffmpeg to its end."""
+        return subprocess.run(
+            self._command(*options),
+            capture_output=True,
+            check=False,
+            timeout=patience,
+            creationflags=NO_CONSOLE,
+        )
+
     def _probe(self) -> str:
         """What ffmpeg tells of the file."""
         try:
-            probe = subprocess.run(
-                self._command(),
-                capture_output=True,
-                check=False,
-                timeout=PATIENCE,
-                creationflags=NO_CONSOLE,
-            )
+            return self._ask(PATIENCE).stderr.decode(errors="replace")
         except subprocess.TimeoutExpired as error:
             raise self._stalled() from error
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
-        return probe.stderr.decode(errors="replace")
 
     def _refuse_lists(self, output: str) -> None:
         """Refuse what is no audio but names audio, whatever the file is called."""
@@ -279,13 +282,7 @@ class FfmpegDecoder:
         """Time stamps of where a track begins and ends in seconds, without decoding it."""
         output = ["-map", stream, "-c", "copy", "-copyts", "-f", "framecrc", "pipe:1"]
         try:
-            done = subprocess.run(
-                self._command("-v", "error", *output),
-                capture_output=True,
-                check=False,
-                timeout=MEASURE_PATIENCE,
-                creationflags=NO_CONSOLE,
-            )
+            done = self._ask(MEASURE_PATIENCE, "-v", "error", *output)
         except (subprocess.TimeoutExpired, OSError):
             return None
         lines = done.stdout.decode(errors="replace").splitlines()

@@ -1087,6 +1087,19 @@ def test_only_stems_that_have_a_key_name_it(player: Any) -> None:
     assert titles[8:] == ["Solo stem 9 (key 9)", "Solo stem 10"]
 
 
+def test_arrows_seek_after_a_click_on_a_choice_too(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    for row in ("views", "models"):
+        click(player, f"#{row} label:nth-child(2)")
+        wait(player, "document.activeElement === document.body")
+        before = frame(player)
+        press(player, Keys.ARROW_LEFT if before else Keys.ARROW_RIGHT)
+        assert abs(frame(player) - before) == 5 * RATE
+    chosen = "return [...document.querySelectorAll('.row input:checked')].map((one) => one.value)"
+    assert run(player, chosen) == ["1", "1"]
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

@@ -285,10 +285,11 @@ class Page {
     }
     DARK.addEventListener("change", () => this.engine && this.showModel());
     document.addEventListener("keydown", (event) => this.key(event));
-    // Space must play after a click on a button; who uses the tab key keeps the focus.
+    // Space and arrows must do what they do after a click, too, which gives a button or a choice
+    // the focus; who uses the tab key keeps it.
     document.addEventListener("pointerup", (event) => {
-      const control = event.target.closest?.("button, input");
-      setTimeout(() => control?.blur(), 0);
+      const control = event.target.closest?.("button, input, label");
+      setTimeout(() => (control?.control ?? control)?.blur(), 0);
     });
     document.addEventListener("focusout", () => (this.focused = null));
     document.addEventListener("focusin", (event) => {

@@ -1029,6 +1029,7 @@ def test_what_has_the_focus_is_not_under_the_transport(
             driver,
             """
             const names = [];
+            document.querySelector(".help").open = true;
             for (const control of document.querySelectorAll("main button, main input")) {
               control.focus();
               const box = control.getBoundingClientRect();
@@ -1098,6 +1099,21 @@ def test_arrows_seek_after_a_click_on_a_choice_too(player: Any) -> None:
         assert abs(frame(player) - before) == 5 * RATE
     chosen = "return [...document.querySelectorAll('.row input:checked')].map((one) => one.value)"
     assert run(player, chosen) == ["1", "1"]
+
+
+def test_letters_and_digits_can_be_switched_off_as_keys(player: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    state = "return [engine.model, engine.loop, mixer.stem('vocals').solo, engine.volume]"
+    before = run(player, state)
+    run(player, "$('keys').closest('details').open = true; $('keys').focus()")
+    press(player, Keys.SPACE, "c", "l", "1", "m", "[", "!")
+    assert run(player, state) == before
+    assert not run(player, "return engine.playing")
+    press(player, Keys.SPACE, "c")
+    assert run(player, state) == [1, *before[1:]]
+    press(player, Keys.SPACE, Keys.TAB, Keys.ARROW_RIGHT)  # these belong to no language
+    assert frame(player) == 5 * RATE
 
 
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:

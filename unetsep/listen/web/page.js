@@ -316,8 +316,10 @@ class Page {
     const bracket = event.altKey && (event.key === "[" || event.key === "]");
     const modified = event.metaKey || ((event.ctrlKey || event.altKey) && !bracket);
     if (!this.engine || modified) return;
+    // Who speaks to the computer, or often hits a wrong key, can do without letters and signs.
+    if (event.key.length === 1 && event.key !== " " && !$("keys").checked) return;
     const { target } = event;
-    const onButton = target.matches("button, summary, a");
+    const onButton = target.matches("button, summary, a, [type=checkbox]");
     const onPosition = target === $("position"); // its own arrows would move by a millisecond
     const onInput = target.matches("input") && !onPosition;
     const action = this.action(event, onPosition);

@@ -1116,6 +1116,20 @@ def test_letters_and_digits_can_be_switched_off_as_keys(player: Any) -> None:
     assert frame(player) == 5 * RATE
 
 
+def test_screen_readers_hear_of_the_beginning_and_the_end_of_saving(player: Any) -> None:
+    run(
+        player,
+        """
+        window.told = [];
+        const note = () => $("message").ariaLive === "off" || told.push($("message").textContent);
+        new MutationObserver(note).observe($("message"), { childList: true });
+        $("save").click();
+        """,
+    )
+    wait(player, "told.at(-1) === 'The mix is ready.'")
+    assert player.execute_script("return told") == ["Saving the mix: 0 %", "The mix is ready."]
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

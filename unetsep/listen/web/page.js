@@ -367,9 +367,7 @@ class Page {
     // What is saved is what is open now: another song may be when the mix is ready.
     const name = `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`;
     try {
-      const wav = await renderMix(this.engine, (share) =>
-        this.say(`Saving the mix: ${percent(share)}`),
-      );
+      const wav = await renderMix(this.engine, (share) => this.saySaved(share));
       const link = make("a", { download: name });
       link.href = URL.createObjectURL(wav);
       link.click();
@@ -384,7 +382,14 @@ class Page {
   }
 
   say(text) {
+    $("message").removeAttribute("aria-live");
     $("message").textContent = text;
+  }
+
+  /** Say how much is saved; screen readers are told of the beginning and, later, of the end. */
+  saySaved(share) {
+    this.say(`Saving the mix: ${percent(share)}`);
+    if (share > 0) $("message").setAttribute("aria-live", "off");
   }
 }
 

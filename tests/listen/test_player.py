@@ -1130,6 +1130,33 @@ def test_screen_readers_hear_of_the_beginning_and_the_end_of_saving(player: Any)
     assert player.execute_script("return told") == ["Saving the mix: 0 %", "The mix is ready."]
 
 
+@pytest.mark.parametrize("size", [(1280, 500), (390, 844), (320, 256)])
+def test_a_message_is_seen_wherever_the_page_is_scrolled_and_covers_no_focus(
+    driver: Any, crowded: Path, size: tuple[int, int]
+) -> None:
+    with screen(driver, *size):
+        open_page(driver, crowded)
+        run(driver, "unetsepPlayer.say('No sound begins: connect a device to play on, then load')")
+        run(driver, "$('lanes').lastChild.scrollIntoView()")
+        top, bottom = run(
+            driver,
+            "const {top, bottom} = $('message').getBoundingClientRect(); return [top, bottom]",
+        )
+        assert 0 <= top < bottom < size[1] / 2
+        covered = run(
+            driver,
+            """
+            const { bottom } = $("message").getBoundingClientRect();
+            const controls = [...document.querySelectorAll("#lanes button, #lanes input")];
+            return controls.reverse().filter((control) => {
+              control.focus();
+              return control.getBoundingClientRect().top < bottom;
+            }).length;
+            """,
+        )
+        assert covered == 0
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

@@ -1157,6 +1157,40 @@ def test_a_message_is_seen_wherever_the_page_is_scrolled_and_covers_no_focus(
         assert covered == 0
 
 
+def test_sliders_are_as_high_as_a_finger_needs_them_and_their_knobs_can_be_seen(
+    player: Any,
+) -> None:
+    """24 pixels and a contrast of 3 are the least that WCAG 2.2 wants."""
+    level = CONTRASTS.partition("const ground")[0]
+    for width, height in ((1280, 900), (390, 844)):
+        for scheme in ("light", "dark"):
+            with screen(player, width, height, prefers_color_scheme=scheme):
+                sliders = player.execute_script(
+                    level
+                    + """
+                    const resolve = (element, colour) => {
+                      const probe = make("i");
+                      probe.style.color = colour;
+                      element.parentElement.append(probe);
+                      const context = new OffscreenCanvas(1, 1).getContext("2d");
+                      context.fillStyle = getComputedStyle(probe).color;
+                      probe.remove();
+                      context.fillRect(0, 0, 1, 1);
+                      return level(context.getImageData(0, 0, 1, 1).data.slice(0, 3).join(" "));
+                    };
+                    return [...document.querySelectorAll("input[type=range]")].map((input) => {
+                      const colour = getComputedStyle(input).getPropertyValue("--colour");
+                      const knob = resolve(input, colour) + 0.05;
+                      const panel = resolve(input, "var(--panel)") + 0.05;
+                      const contrast = Math.max(knob, panel) / Math.min(knob, panel);
+                      return [input.ariaLabel ?? input.id, input.offsetHeight, contrast];
+                    });
+                    """
+                )
+            assert len(sliders) == 12
+            assert [one for one in sliders if one[1] < 24 or one[2] < 3] == [], scheme
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

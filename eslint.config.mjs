@@ -5,7 +5,7 @@ const browser = `
   console document fetch location matchMedia requestAnimationFrame setInterval setTimeout window`;
 const shared = `
   $ album unetsepData loadData bytesOf release Pieces FADE Strips spanAt Deck Mixer Stretcher Engine renderMix make
-  percent setRange DARK Lane WaveSurfer SignalsmithStretch`;
+  percent setRange DARK STRONG Lane WaveSurfer SignalsmithStretch`;
 const names = `${browser} ${shared}`.trim().split(/\s+/);
 // The app's page has one script.
 const ofApp = `

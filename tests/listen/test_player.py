@@ -1191,6 +1191,21 @@ def test_sliders_are_as_high_as_a_finger_needs_them_and_their_knobs_can_be_seen(
             assert [one for one in sliders if one[1] < 24 or one[2] < 3] == [], scheme
 
 
+def test_who_asks_for_more_contrast_gets_lines_and_waves_that_are_seen(player: Any) -> None:
+    look = """
+    const { borderTopColor, color } = getComputedStyle($("loop"));
+    const facts = getComputedStyle($("facts")).color;
+    return [borderTopColor, facts === color, unetsepPlayer.lanes[1].surfer.options.waveColor];
+    """
+    with screen(player, 1280, 900, prefers_contrast="no-preference"):
+        before = run(player, look)
+    with screen(player, 1280, 900, prefers_contrast="more"):
+        more = run(player, look)
+    assert [before[1], more[1]] == [False, True]
+    assert before[0] != more[0] == "rgb(118, 118, 118)"
+    assert before[2] != more[2]
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

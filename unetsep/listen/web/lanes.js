@@ -29,13 +29,15 @@ function setRange(input, value) {
 }
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");
+const STRONG = matchMedia("(prefers-contrast: more)");
 
 /** A paler version of a colour, opaque: wavesurfer draws the part that was played over it. */
 function pale(colour) {
   const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
+  const share = STRONG.matches ? 0.75 : 0.4;
   const mixed = paper.map((p, i) => {
     const c = parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
-    return Math.round(0.4 * c + 0.6 * p);
+    return Math.round(share * c + (1 - share) * p);
   });
   return `rgb(${mixed.join(" ")})`;
 }

@@ -283,7 +283,8 @@ class Page {
         this.setDials();
       });
     }
-    DARK.addEventListener("change", () => this.engine && this.showModel());
+    for (const query of [DARK, STRONG])
+      query.addEventListener("change", () => this.engine && this.showModel());
     document.addEventListener("keydown", (event) => this.key(event));
     // Space and arrows must do what they do after a click, too, which gives a button or a choice
     // the focus; who uses the tab key keeps it.

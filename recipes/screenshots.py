@@ -68,6 +68,7 @@ def screenshot(
     """The page on one screen, once all of it is drawn."""
     size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
     feature = {"name": "prefers-color-scheme", "value": scheme}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     driver.get(page.as_uri())

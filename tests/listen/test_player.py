@@ -1206,6 +1206,27 @@ def test_who_asks_for_more_contrast_gets_lines_and_waves_that_are_seen(player: A
     assert before[2] != more[2]
 
 
+def test_choices_wrap_where_no_finger_can_push_them(player: Any) -> None:
+    wide = "return [...document.querySelectorAll('.row')].map((e) => e.scrollWidth > e.clientWidth)"
+    with screen(player, 320, 640):
+        assert run(player, wide) == [False, False, False]
+        player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        try:
+            assert any(run(player, wide))
+        finally:
+            player.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_on_paper_no_page_is_covered_by_the_transport(player: Any) -> None:
+    position = "return getComputedStyle($('transport')).position"
+    assert run(player, position) == "fixed"
+    player.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert run(player, position) == "static"
+    finally:
+        player.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

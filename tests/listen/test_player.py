@@ -1227,6 +1227,17 @@ def test_on_paper_no_page_is_covered_by_the_transport(player: Any) -> None:
         player.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
+def test_the_page_says_that_it_needs_javascript(driver: Any, page: Path) -> None:
+    command = "Emulation.setScriptExecutionDisabled"
+    driver.execute_cdp_cmd(command, {"value": True})
+    try:
+        driver.get(page.as_uri())
+        text = driver.find_element("css selector", "main").text
+    finally:
+        driver.execute_cdp_cmd(command, {"value": False})
+    assert "This page needs JavaScript." in text
+
+
 def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
     messages = player.execute_async_script(
         """

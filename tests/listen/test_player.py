@@ -1206,6 +1206,35 @@ def test_who_asks_for_more_contrast_gets_lines_and_waves_that_are_seen(player: A
     assert before[2] != more[2]
 
 
+def test_the_page_is_as_large_as_the_browsers_letters(player: Any, page: Path) -> None:
+    size = "return parseFloat(getComputedStyle(document.documentElement).fontSize)"
+    assert run(player, size) == 15
+    player.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 32}})
+    try:
+        open_page(player, page)
+        assert run(player, size) == 30
+    finally:
+        player.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 16}})
+
+
+@pytest.mark.parametrize("letters", [20, 24, 32])
+def test_the_transport_covers_no_end_of_a_page_of_large_letters(
+    player: Any, page: Path, letters: int
+) -> None:
+    player.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": letters}})
+    try:
+        for width, height in ((1280, 900), (800, 700), (390, 844), (320, 640)):
+            with screen(player, width, height):
+                open_page(player, page)
+                run(player, "scrollTo(0, 1e6)")
+                box = "document.querySelector('%s').getBoundingClientRect()"
+                end = run(player, f"return {box % '.help'}.bottom")
+                assert end < run(player, f"return {box % '.transport'}.top"), width
+                assert run(player, "return document.documentElement.scrollWidth") == width
+    finally:
+        player.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 16}})
+
+
 def test_choices_wrap_where_no_finger_can_push_them(player: Any) -> None:
     wide = "return [...document.querySelectorAll('.row')].map((e) => e.scrollWidth > e.clientWidth)"
     with screen(player, 320, 640):

@@ -430,3 +430,32 @@ def test_the_page_lets_its_player_save_a_mix(page: Any) -> None:
         document.body.append(frame);
         """
     )
+
+
+def test_long_names_and_names_from_right_to_left_spoil_no_sentence(page: Any) -> None:
+    """A name that turns the direction would show the words behind it in reverse."""
+    for name in ("x" * 180 + ".mp3", "evil\u202egpj.mp3", "שרה 1.mp3"):
+        page.execute_script(DROP, json.dumps([[name, ""]]))
+        for width in (1280, 390, 320):
+            screen(page, width, 844)
+            assert page.execute_script("return document.documentElement.scrollWidth") == width
+        left, right = page.execute_script(
+            """
+            const text = document.getElementById("message").firstChild;
+            const range = document.createRange();
+            return [/(?<=: )The/, /empty/].map((word) => {
+              range.setStart(text, text.data.search(word));
+              range.setEnd(text, range.startOffset + 1);
+              return range.getBoundingClientRect().left;
+            });
+            """
+        )
+        assert left < right, name
+    page.execute_script(DROP, json.dumps([["שרה 1", ""], ["plain", ""], ["שרה 2", ""]]))
+    isolated = "\u2068שרה 1\u2069, plain, \u2068שרה 2\u2069"
+    assert page.execute_script("return document.getElementById('message').textContent") == (
+        f"0 songs were added. Not added: {isolated}."
+    )
+    page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
+
+

@@ -40,6 +40,13 @@ function spanWords(seconds) {
   return `${Math.max(1, Math.round(seconds / 60))} minutes`;
 }
 
+/** A name for a sentence, whose other words keep their direction. */
+function inSentence(name) {
+  const turns =
+    /[\p{Bidi_Control}\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}]/u;
+  return turns.test(name) ? `\u2068${name}\u2069` : name;
+}
+
 const songWords = (count) => (count === 1 ? "1 song was" : `${count} songs were`);
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
@@ -146,7 +153,13 @@ class SongRow {
     this.actions.replaceChildren();
     const button = this.addAction("Remove", () => this.remove());
     if (hadFocus) button.focus();
-    this.page.announce(`${this.name}: ${text}`);
+    this.tell(`${inSentence(this.name)}: ${text}`);
+  }
+
+  /** Announce how the song's way ended. */
+  tell(text) {
+    this.news = text;
+    this.page.announce(text);
   }
 
   /** Take in what the server says of the job. */
@@ -194,7 +207,7 @@ class SongRow {
       );
     for (const text of notes) this.element.append(make("p", { class: "notes", text }));
     if (hadFocus) this.actions.querySelector("button").focus();
-    this.page.announce(`${job.name} is ready.`);
+    this.tell(`${inSentence(job.name)} is ready.`);
   }
 
   async remove() {
@@ -204,7 +217,7 @@ class SongRow {
     this.sender?.abort();
     this.page.drop(this);
     const done = state === "done" || state === "failed";
-    this.page.announce(`${this.name} was ${done ? "removed" : "cancelled"}.`);
+    this.page.announce(`${inSentence(this.name)} was ${done ? "removed" : "cancelled"}.`);
     if (id) await this.forget(id);
   }
 
@@ -363,7 +376,7 @@ class App {
       else if (!file.size) trouble = "The file is empty.";
       if (trouble) {
         row.fail(trouble);
-        refused.push(file.name);
+        refused.push(inSentence(file.name));
       } else {
         row.say("Waiting to be sent", 0);
         this.toSend.push({ row, file, fields });
@@ -375,7 +388,8 @@ class App {
 
   announceAdded(files, refused) {
     const count = files.length - refused.length;
-    const added = files.length === 1 ? `${files[0].name} was added.` : `${songWords(count)} added.`;
+    const name = inSentence(files[0].name);
+    const added = files.length === 1 ? `${name} was added.` : `${songWords(count)} added.`;
     this.announce(refused.length ? `${added} Not added: ${refused.join(", ")}.` : added);
   }
 

@@ -459,3 +459,24 @@ def test_long_names_and_names_from_right_to_left_spoil_no_sentence(page: Any) ->
     page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
 
 
+def test_of_songs_that_end_in_one_moment_all_are_announced(
+    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.execute_script(ANNOUNCED)
+    to_json = Handlers._to_json
+
+    def late(handlers: Handlers, job: SeparationJob) -> dict[str, Any]:
+        """Says of no job that it is done before all are."""
+        over = len(app.queue.jobs) == 2 and {j.state for j in app.queue.jobs.values()} == {"done"}
+        return to_json(handlers, job) | ({} if over else {"state": "queued", "before": 0})
+
+    content = base64.b64encode(songs[0].read_bytes()).decode()
+    with monkeypatch.context() as patch:
+        patch.setattr(Handlers, "_to_json", late)
+        page.execute_script(DROP, json.dumps([["One.flac", content], ["Two.flac", content]]))
+        until(lambda: states(page) == {"One": "Ready", "Two": "Ready"})
+    assert announced(page)[-1] == "One is ready. Two is ready."
+    page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
+    until(lambda: not app.queue.jobs)
+
+

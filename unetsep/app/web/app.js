@@ -525,6 +525,9 @@ class App {
           if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
           else this.lose(row);
         }
+        // Of several messages in one moment, only the last would be read or heard.
+        const over = rows.filter(({ state }) => ["done", "failed"].includes(state));
+        if (over.length > 1) this.announce(over.map(({ news }) => news).join(" "));
         this.complain("");
       }
     } catch (error) {

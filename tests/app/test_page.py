@@ -480,3 +480,10 @@ def test_of_songs_that_end_in_one_moment_all_are_announced(
     until(lambda: not app.queue.jobs)
 
 
+def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Served) -> None:
+    screen(page, 320, 640)
+    page.get(f"http://127.0.0.1:{app.port}/api")
+    wide = "return [...document.querySelectorAll('pre')].map((e) => e.scrollWidth > e.clientWidth)"
+    assert set(page.execute_script(wide)) == {False}
+    assert page.execute_script("return document.documentElement.scrollWidth") == 320
+    page.get(f"http://127.0.0.1:{app.port}/")  # the fixture counts what is loaded

@@ -480,6 +480,28 @@ def test_of_songs_that_end_in_one_moment_all_are_announced(
     until(lambda: not app.queue.jobs)
 
 
+def test_the_page_follows_the_browsers_letters_and_its_wish_for_contrast(page: Any) -> None:
+    size = "return parseFloat(getComputedStyle(document.documentElement).fontSize)"
+    border = "return getComputedStyle(document.getElementById('quality')).borderTopColor"
+    assert page.execute_script(size) == 16
+    before = page.execute_script(border)
+    contrast = {"features": [{"name": "prefers-contrast", "value": "more"}]}
+    page.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 32}})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", contrast)
+    try:
+        page.refresh()
+        assert page.execute_script(size) == 32
+        ink = page.execute_script("return getComputedStyle(document.body).color")
+        assert page.execute_script(border) == ink != before
+        for width in (1280, 390):
+            screen(page, width, 844)
+            until(lambda: page.execute_script("return unetsepApp.choices"))
+            assert page.execute_script("return document.documentElement.scrollWidth") == width
+    finally:
+        page.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 16}})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
 def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Served) -> None:
     screen(page, 320, 640)
     page.get(f"http://127.0.0.1:{app.port}/api")

@@ -509,3 +509,34 @@ def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Serve
     assert set(page.execute_script(wide)) == {False}
     assert page.execute_script("return document.documentElement.scrollWidth") == 320
     page.get(f"http://127.0.0.1:{app.port}/")  # the fixture counts what is loaded
+
+
+@pytest.mark.parametrize("size", [(1280, 700), (390, 844), (320, 256)])
+def test_a_message_is_seen_far_down_in_a_long_list_and_covers_no_focus(
+    page: Any, size: tuple[int, int]
+) -> None:
+    screen(page, *size)
+    page.execute_script(
+        """
+        for (let i = 0; i < 300; i++) unetsepApp.addRow(`Song ${i}`);
+        unetsepApp.announce("The app does not answer. Is it still running?");
+        scrollTo(0, 1e6);
+        """
+    )
+    box = "const {top, bottom} = document.getElementById('message').getBoundingClientRect();"
+    top, bottom = page.execute_script(box + "return [top, bottom]")
+    assert 0 <= top < bottom < size[1] / 2
+    covered = page.execute_script(
+        box
+        + """
+        const controls = [...document.querySelectorAll(".song button")].reverse().slice(0, 20);
+        return controls.filter((control) => {
+          control.focus();
+          return control.getBoundingClientRect().top < bottom;
+        }).length;
+        """
+    )
+    assert covered == 0
+    page.execute_script(DROP, json.dumps([[f"{number}.mp3", ""] for number in range(1, 31)]))
+    assert message(page) == "0 songs were added. Not added: 1.mp3, 2.mp3, 3.mp3 and 27 more."
+    page.refresh()

@@ -390,7 +390,10 @@ class App {
     const count = files.length - refused.length;
     const name = inSentence(files[0].name);
     const added = files.length === 1 ? `${name} was added.` : `${songWords(count)} added.`;
-    this.announce(refused.length ? `${added} Not added: ${refused.join(", ")}.` : added);
+    // The list names them all.
+    const more = refused.length > 3 ? ` and ${refused.length - 3} more` : "";
+    const names = refused.slice(0, 3).join(", ") + more;
+    this.announce(refused.length ? `${added} Not added: ${names}.` : added);
   }
 
   addRow(name) {

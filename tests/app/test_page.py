@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from tests.app.serving import Served, serving, until
-from tests.listen.browser import CONTRASTS, chromium, complaints, press, requests
+from tests.listen.browser import CONTRASTS, FROM_RIGHT, chromium, complaints, press, requests
 from tests.signals import music
 from unetsep.app.jobs import SeparationJob
 from unetsep.app.server import AppSettings, Handlers
@@ -451,6 +451,8 @@ def test_long_names_and_names_from_right_to_left_spoil_no_sentence(page: Any) ->
             """
         )
         assert left < right, name
+    page.execute_script(DROP, json.dumps([["שרה (live)!", ""]]))
+    assert page.execute_script(FROM_RIGHT, ".song:last-child h3") == [True]
     page.execute_script(DROP, json.dumps([["שרה 1", ""], ["plain", ""], ["שרה 2", ""]]))
     isolated = "\u2068שרה 1\u2069, plain, \u2068שרה 2\u2069"
     assert page.execute_script("return document.getElementById('message').textContent") == (

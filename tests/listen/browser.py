@@ -84,6 +84,19 @@ return [...document.querySelectorAll("h1, h2, h3, p, a, label, button, select")]
   });
 """
 
+# Whether a name from right to left, the only text of what a selector finds, is shown as one.
+FROM_RIGHT = """
+return [...document.querySelectorAll(arguments[0])].map((element) => {
+  const range = document.createRange();
+  const [first, last] = [0, element.firstChild.length - 1].map((at) => {
+    range.setStart(element.firstChild, at);
+    range.setEnd(element.firstChild, at + 1);
+    return range.getBoundingClientRect().left;
+  });
+  return first > last;
+});
+"""
+
 
 @contextmanager
 def chromium(folder: Path, *, network: bool = True) -> Iterator[Any]:

@@ -18,7 +18,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.listen.browser import CONTRASTS, RECORDER, chromium, complaints, press, requests
+from tests.listen.browser import (
+    CONTRASTS,
+    FROM_RIGHT,
+    RECORDER,
+    chromium,
+    complaints,
+    press,
+    requests,
+)
 from unetsep.listen import pieces
 from unetsep.listen.page import write_page
 from unetsep.listen.songs import Song, find_songs
@@ -1254,6 +1262,18 @@ def test_on_paper_no_page_is_covered_by_the_transport(player: Any) -> None:
         assert run(player, position) == "static"
     finally:
         player.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_names_of_songs_are_read_in_their_direction(driver: Any, tmp_path: Path) -> None:
+    for number, name in enumerate(("שרה (live)!", "abc")):
+        write_stems(tmp_path / name, {"vocals": stem(number, 0.5), "bass": stem(9, 0.5)})
+    open_page(driver, write_page(tmp_path, find_songs(tmp_path)))
+    click(driver, "#songs li:last-child button")
+    wait(driver, "$('title').textContent.includes('live')")
+    assert driver.execute_script(FROM_RIGHT, "#songs button") == [False, True]
+    assert driver.execute_script(FROM_RIGHT, "#title") == [True]
+    left = "return ['title', 'facts'].map((id) => $(id).getBoundingClientRect().left)"
+    assert run(driver, left)[0] < run(driver, left)[1]
 
 
 def test_the_page_says_that_it_needs_javascript(driver: Any, page: Path) -> None:

@@ -28,7 +28,7 @@ from tests.listen.browser import (
     requests,
 )
 from unetsep.listen import pieces
-from unetsep.listen.page import write_page
+from unetsep.listen.page import read, write_page
 from unetsep.listen.songs import Song, find_songs
 
 RATE = 44_100
@@ -1070,6 +1070,22 @@ def test_states_can_be_seen_in_colours_of_the_user_and_read_in_ours(player: Any)
         assert chosen != run(player, look % "#models input:not(:checked) + span")
         line = run(player, "return getComputedStyle($('volume')).backgroundImage")
         assert line.startswith("linear-gradient")
+
+
+def test_choices_have_their_names_beside_them_in_every_browser(player: Any) -> None:
+    """WebKit puts the legend of a fieldset above what it is of, whatever the layout."""
+    for name, title in (("views", "Show"), ("models", "Model"), ("presets", "Hear")):
+        group = player.find_element("id", name)
+        assert (group.aria_role, group.accessible_name) == ("group", title)
+        word, row = (group.find_element("css selector", part).rect for part in ("span", ".row"))
+        assert word["x"] + word["width"] < row["x"]
+        assert row["y"] < word["y"] + word["height"] / 2 < row["y"] + row["height"]
+    assert player.find_elements("css selector", "legend") == []
+
+
+def test_a_drag_selects_no_text_in_safari_either() -> None:
+    rules = re.findall(r"[{;/]\s*([a-z-]*user-select: \w+)", read("page.css"))
+    assert rules == ["-webkit-user-select: none", "user-select: none"]
 
 
 def test_only_messages_are_told_by_themselves(player: Any) -> None:

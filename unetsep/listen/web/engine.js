@@ -245,10 +245,12 @@ class Engine extends EventTarget {
     }
   }
 
-  /** Without a device Firefox would keep everybody waiting, and never say why. */
+  /** Without a device, or a click, browsers keep everybody waiting, and never say why. */
   awaitSound() {
     if (this.context.state === "running" || ++this.waits < MOST_WAITS) return;
-    this.fail(new Error("No sound begins: connect a device to play on, then load this page again"));
+    this.fail(
+      new Error("No sound begins: press play again, or connect a device and load this page again"),
+    );
   }
 
   /** A piece came too late, on a slow machine: go on from where it was missed. */
@@ -278,8 +280,14 @@ class Engine extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  close() {
+  /**
+   * Stop, and leave what plays to the next song if it has the same rate. Safari would let a new
+   * context begin only soon after a click, and the song may have come later.
+   */
+  handOver(next) {
     this.pause();
-    return this.context?.close();
+    const { context, master, stretchers } = this;
+    if (context?.sampleRate !== next.song.sampleRate) return context?.close();
+    return Object.assign(next, { context, master, stretchers });
   }
 }

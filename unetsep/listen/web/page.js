@@ -77,9 +77,12 @@ class Page {
         Object.assign(this.engine, { speed, semitones, volume });
       }
       this.engine.addEventListener("change", () => this.update());
-      this.engine.addEventListener("failure", (event) => this.say(event.detail.message));
+      this.engine.addEventListener("failure", (event) => {
+        this.trouble = event.detail.message;
+        this.say(this.trouble);
+      });
       this.show(index, name, song);
-      await Promise.all([before?.close(), playing && this.engine.play()]);
+      await Promise.all([before?.handOver(this.engine), playing && this.engine.play()]);
     } catch (error) {
       this.say(error.message);
     }
@@ -309,7 +312,10 @@ class Page {
   }
 
   togglePlay() {
-    return this.engine.playing ? this.engine.pause() : this.engine.play();
+    if (this.engine.playing) return this.engine.pause();
+    // Why it did not play before; nothing else that is said there.
+    if ($("message").textContent === this.trouble) this.say("");
+    return this.engine.play();
   }
 
   key(event) {

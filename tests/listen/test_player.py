@@ -955,6 +955,31 @@ def test_a_sound_that_never_begins_is_given_up_with_a_word(player: Any) -> None:
     run(player, "engine.pause()")
 
 
+def test_a_sound_that_a_call_stops_is_paused_and_goes_on_by_one_click(player: Any) -> None:
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {0.1 * RATE}")
+    # The browser does so, without being asked; in Safari the state is called interrupted.
+    player.execute_script("unetsepPlayer.engine.context.suspend()")
+    wait(player, "!unetsepPlayer.engine.playing")
+    assert player.find_element("id", "play").get_attribute("aria-label") == "Play"
+    place = frame(player)
+    assert place > 0
+    click(player, "#play")
+    wait(player, f"unetsepPlayer.engine.frame > {place + 0.1 * RATE}")
+    assert run(player, "return engine.context.state") == "running"
+    run(player, "engine.pause()")
+
+
+def test_a_phone_whose_ring_is_muted_plays_the_song(player: Any) -> None:
+    """As on iPhones: the type says what the switch of the ring mutes."""
+    player.execute_script(
+        "Object.defineProperty(navigator, 'audioSession', { value: { type: 'auto' } })"
+    )
+    click(player, "#play")
+    assert player.execute_script("return navigator.audioSession.type") == "playback"
+    run(player, "engine.pause()")
+
+
 def test_a_drag_that_the_browser_takes_over_leaves_no_loop(player: Any) -> None:
     box = player.find_element("css selector", ".view").rect
     y = box["y"] + box["height"] / 2

@@ -124,6 +124,8 @@ class Engine extends EventTarget {
   /** Made when it is first needed: browsers start sound only after a click or a key. */
   open() {
     if (this.context) return;
+    // Else the switch of an iPhone that mutes its ring would mute the song.
+    if (navigator.audioSession) navigator.audioSession.type = "playback";
     this.context = new AudioContext({
       sampleRate: this.song.sampleRate,
       latencyHint: "interactive",
@@ -140,6 +142,7 @@ class Engine extends EventTarget {
     this.tell();
     if (this.place >= this.song.length) this.place = 0;
     this.timer = setInterval(() => this.tick(), 100);
+    this.context.onstatechange = () => this.context.state !== "running" && this.interrupt();
     await this.context.resume();
     await this.change({}, this.place);
   }
@@ -153,6 +156,11 @@ class Engine extends EventTarget {
     this.deck?.stop(this.context.currentTime);
     this.deck = null;
     this.tell();
+  }
+
+  /** A call, or the lock of a phone, has stopped the sound: only a tap may bring it back. */
+  interrupt() {
+    if (this.deck !== null) this.pause();
   }
 
   seek(frame) {

@@ -23,6 +23,8 @@ from unetsep.cli import CONTEXT
 from unetsep.cli.options import separate
 from unetsep.library.shards import Shard
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="images and jobs are of Linux")
+
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "examples/cluster"
 # Nobody's number: a user without a name, as `docker run --user` may give.

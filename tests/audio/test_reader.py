@@ -11,6 +11,7 @@ import soundfile
 import unetsep.audio.reader
 from tests.programs import execute
 from tests.signals import RATE, music
+from unetsep.audio.decoder import why_not_there
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -167,12 +168,16 @@ def zero_rate(folder: Path) -> Path:
     return folder / "rate.wav"
 
 
+# Windows does not tell it from what is not there.
+TOO_LONG = "its path is too long" if os.name == "nt" else "cannot be opened: File name too long"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (no_file, "does not exist"),
         (lambda folder: folder, "is a folder where an audio file was expected"),
-        (lambda folder: folder / ("x" * 300), "cannot be opened: File name too long"),
+        (lambda folder: folder / ("x" * 300), TOO_LONG),
         (empty_file, r"is empty \(0 bytes\)"),
         (text_file, "text.wav"),
         (raw_samples, "a.raw"),
@@ -189,6 +194,15 @@ def test_what_is_no_usable_audio_is_refused_in_one_sentence(tmp_path, make, mess
         AudioReader(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypatch):
+    short, long = tmp_path / "song.wav", Path("/music" + "/song" * 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        told = [why_not_there(path) for path in (short, long)]
+    assert told[0] == f"{short} does not exist"
+    assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
 
 
 def test_a_wav_file_that_is_called_raw_is_read(tmp_path, song):

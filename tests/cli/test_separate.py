@@ -31,6 +31,7 @@ from unetsep.separator import Separator
 from unetsep.weights.checkpoint import serialize
 
 STEMS = ("vocals", "drums", "bass", "other")
+TOO_LONG = "path is too long" if os.name == "nt" else "File name too long"
 
 
 @pytest.fixture
@@ -463,7 +464,7 @@ def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
         (["--filename", "{track}.wav"], "name {stem} in --filename"),
         (["--filename", "{stem"], "filename template"),
         (["--filename", "{stem:>9999999999999}"], "expected nothing but {track}"),
-        (["--filename", "x" * 300 + "/{stem}.wav"], "File name too long"),
+        (["--filename", "x" * 300 + "/{stem}.wav"], TOO_LONG),
         (["-f", "mp3", "--bit-depth", "16"], "mp3 has no bit depth"),
         (["-f", "flac", "--bit-depth", "32f"], "use --format wav"),
         (["-m", "nothing"], "there is no model 'nothing'"),
@@ -506,12 +507,12 @@ def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
     good = song(seconds=0.1)
     result = run(tmp_path / ("x" * 300 + ".wav"), good)
     assert result.exit_code == 1
-    assert "cannot be opened: File name too long" in result.stderr
+    assert TOO_LONG in result.stderr
     assert names(tmp_path / "out") == of_song("song")
     result = run(good, out="y" * 300)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")
-    assert "File name too long" in result.stderr
+    assert TOO_LONG in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -560,8 +561,9 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
     result = CliRunner().invoke(main, [name, "--two-stems", "vocals"])
     assert result.exit_code == 2
     told = result.stderr.splitlines()[-1]
-    quoted = f"'{name}'" if " " in name else name
-    advice = f"did you mean: unetsep separate {quoted} --two-stems vocals?"
+    quote = ('"' if os.name == "nt" else "'") if " " in name else ""
+    typed = f"{quote}{name}{quote}"
+    advice = f"did you mean: unetsep separate {typed} --two-stems vocals?"
     assert told == f"Error: {name} is no command; {advice}"
 
 
@@ -720,8 +722,8 @@ def test_retry_failed_finds_the_songs_of_folders_and_playlists_that_are_there_by
     assert run(song("a.wav", seconds=0.1), nas, playlist).exit_code == 1
     song("nas/deep/b.wav", seconds=0.1), song("c.wav", seconds=0.1)
     playlist.write_text("c.wav\n")
-    assert run("--retry-failed", nas, "--dry-run").stdout.count("deep/b/") == 4
-    assert run("--retry-failed", playlist, "--dry-run").stdout.count("c/") == 4
+    assert run("--retry-failed", nas, "--dry-run").stdout.count(str(Path("deep/b/x"))[:-1]) == 4
+    assert run("--retry-failed", playlist, "--dry-run").stdout.count(f"c{os.sep}") == 4
     result = run("--retry-failed", "--json")
     assert result.exit_code == 0
     assert result.stdout.count('"ok"') == 2

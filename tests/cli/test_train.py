@@ -56,7 +56,8 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert told.exit_code == 0, told.output
     assert "Training l1, mse on 2 recordings" in told.output
     assert "step 2 l1: SDR in dB vocals" in told.output
-    assert f"Next: unetsep export '{run}'" in told.output.replace("\n", "")
+    quote = '"' if os.name == "nt" else "'"
+    assert f"Next: unetsep export {quote}{run.as_posix()}{quote}" in told.output.replace("\n", "")
     assert json.loads((run / "data.json").read_text())["roots"] == {
         "musdb": [str(tmp_path / "musdb")]
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,8 @@ FFMPEG_SUFFIXES = frozenset(
 )
 # What a folder is searched for; single files may have any name.
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+# Characters of a file's path that Windows takes, unless it is set to take more.
+LONGEST_PATH = 259
 
 
 def why_not_there(path: Path) -> str | None:
@@ -39,6 +42,9 @@ def why_not_there(path: Path) -> str | None:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last by a NUL in the name
+        # Windows lists files in folders that it does not find by the length of their paths.
+        if os.name == "nt" and len(os.path.abspath(path)) > LONGEST_PATH:  # noqa: PTH100
+            return f"{path} does not exist, or its path is too long: move it to a shorter one"
         return f"{path} does not exist"
     except OSError as error:  # a name too long, a folder that may not be entered
         return f"{path} cannot be opened: {error.strerror}"

@@ -182,12 +182,16 @@ def test_no_file_makes_others_be_read(song, need_ffmpeg, name, kind):
     """Else whoever may upload a song may have any song of the machine."""
     secret = convert(need_ffmpeg, song("a.wav"), "secret.mp3")
     text = {
-        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{secret}\n#EXT-X-ENDLIST\n",
+        "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n"
+        f"file:{secret.as_posix()}\n#EXT-X-ENDLIST\n",
         "concat": f"ffconcat version 1.0\nfile {secret.name}\n",
     }
     path = secret.with_name(name)
     path.write_text(text[kind])
-    with pytest.raises(AudioError, match=rf"list of other files \({kind}\), not audio"):
+    refused = rf"list of other files \({kind}\), not audio"
+    if kind == "hls" and path.suffix != ".m3u8":  # from version 7.1 on ffmpeg knows it by its name
+        refused += "|list.* is not audio that can be read"
+    with pytest.raises(AudioError, match=refused):
         AudioReader(path)
 
 

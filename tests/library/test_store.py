@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 
@@ -70,7 +71,8 @@ def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
     assert public_url(link) == "zip://a@b/c.wav::https://x.org/songs.zip"
     assert last_name(link) == "c.wav"
     assert last_name(link.replace("a@b/c.wav", "")) == "songs.zip"
-    for url in ("s3://b//a/./b\\c.wav", "https://x.org//a.wav", "zip://::s3://bucket/a.zip"):
+    letter = "/" if os.name == "nt" else "\\"  # there both are slashes
+    for url in (f"s3://b//a/./b{letter}c.wav", "https://x.org//a.wav", "zip://::s3://bucket/a.zip"):
         assert str(UrlPath(url)) == str(pickle.loads(pickle.dumps(UrlPath(url)))) == url
     for url in ("s3://bucket/a/b.wav", "memory://a/b#?.wav", "file:///data/a.wav", "gs://b/c d"):
         assert public_url(url) == str(UrlPath(url)) == url
@@ -78,7 +80,7 @@ def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes():
 
 
 def test_colons_in_a_name_are_letters_and_links_are_followed(tmp_path):
-    for name in ("A::Live.wav", "A::live::b.wav", "A"):
+    for name in ("A",) if os.name == "nt" else ("A::Live.wav", "A::live::b.wav", "A"):
         (tmp_path / name).write_text(name)
         assert Store(f"file://{tmp_path}/{name}").read("") == name.encode()
     with zipfile.ZipFile(tmp_path / "songs.zip", "w") as archive:

@@ -31,7 +31,7 @@ time.sleep(60)
 def other_run(tmp_path):
     """Another process that is writing into the folder."""
     process = subprocess.Popen([sys.executable, "-c", RUN, tmp_path], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
+    assert process.stdout.readline().split() == [b"ready"]
     yield process
     process.kill()
     process.wait()
@@ -109,6 +109,7 @@ def test_a_lock_without_a_name_is_of_a_run_that_died_in_the_act(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no open file is removed there")
 def test_a_lock_that_is_removed_in_the_act_is_made_anew(tmp_path, monkeypatch):
     removed = []
     lock_now = unetsep.storage._lock_now

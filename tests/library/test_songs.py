@@ -78,7 +78,7 @@ def test_stems_of_another_model_are_left_alone_unless_overwriting_is_asked_for(j
 def test_what_a_killed_run_left_beside_complete_stems_is_removed(job, tmp_path):
     assert run(job())[0] == "ok"
     before = sorted((tmp_path / "out").iterdir())
-    job().parts[0].record.claim.write_text(f"{socket.gethostname()}\ngone 1@ x\n")
+    job().parts[0].record.claim.write_bytes(f"{socket.gethostname()}\ngone 1@ x\n".encode())
     assert run(job(skip_existing=True))[0] == "skipped"
     assert sorted((tmp_path / "out").iterdir()) == before
 

@@ -33,7 +33,7 @@ import soundfile
 from ..errors import AudioError, CancelledError
 from ..storage import MadeFolders, is_special
 from ..unfinished import begin, end, uninterrupted
-from .decoder import AudioInfo, Block
+from .decoder import LONGEST_PATH, AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
 from .libsndfile import native_name
 from .staging import Staging
@@ -395,6 +395,26 @@ def _remedy(error: OSError) -> str | None:
     return remedy
 
 
+def _takes_long_paths() -> bool:
+    """Whether Windows is set to take paths of any length from this program."""
+    import ctypes
+
+    try:
+        enabled = ctypes.WinDLL("ntdll").RtlAreLongPathsEnabled  # type: ignore[attr-defined]
+    except AttributeError:  # before Windows 10
+        return False
+    enabled.restype = ctypes.c_ubyte
+    return bool(enabled())
+
+
+def _is_too_long(target: Path) -> bool:
+    """Whether Windows refuses a path for its length: it tells so only when the stems are done."""
+    path = os.path.abspath(target)  # noqa: PTH100
+    folder = os.path.dirname(path)  # noqa: PTH120
+    long = len(path) > LONGEST_PATH or len(folder) > WINDOWS_PATH
+    return long and not path.startswith("\\\\?\\") and not _takes_long_paths()
+
+
 def _is_read_only(folder: Path) -> bool:
     """Whether a folder lies on a disk that nobody may write to."""
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
@@ -402,6 +422,8 @@ def _is_read_only(folder: Path) -> bool:
 
 def _check_replaceable(target: Path) -> None:
     """Raise if a name is too long, or has what is no file or link, or may not be replaced."""
+    if os.name == "nt" and _is_too_long(target):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), target)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:

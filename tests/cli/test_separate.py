@@ -407,6 +407,8 @@ def test_a_stem_that_would_clip_lowers_all_stems_alike(run, tmp_path):
 def test_any_file_name_works(run, song, tmp_path, name):
     if os.name == "nt" and set(name) & set('"\n'):
         pytest.skip("no such names there")
+    if os.name == "nt" and len(name) > 100:
+        pytest.skip("paths are shorter there")
     path = song("in/" + name, seconds=0.1, container="WAV")
     result = run(path, "--json")
     assert result.exit_code == 0, result.stderr

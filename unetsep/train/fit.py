@@ -345,6 +345,7 @@ def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | No
         saved = TrainConfig.from_json(content["unetsep"]["config"])
         step = int(content["global_step"])
         processes = content["unetsep"].get("processes")  # which older runs do not say
+        del content  # Windows replaces no file that is mapped, as by who keeps an error below
     except Exception as error:  # torch.load raises many kinds for files that are none of its
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: {str(error).splitlines()[0]}"

@@ -153,7 +153,7 @@ def test_paths_that_windows_finds_too_long_are_told_before_any_work(tmp_path, mo
     target = tmp_path / name
     with monkeypatch.context() as patch:
         patch.setattr(unetsep.audio.stem_files, "_takes_long_paths", lambda: True)
-        patch.setattr(os, "name", "nt")
+        patch.setattr(sys, "platform", "win32")
         check_targets([target])
         patch.setattr(unetsep.audio.stem_files, "_takes_long_paths", lambda: False)
         with pytest.raises(AudioError, match="its path is too long: choose a shorter -o"):
@@ -255,7 +255,7 @@ def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
     tmp_path, monkeypatch, code, path, remedy
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(os, "name", "nt")
+        patch.setattr(sys, "platform", "win32")
         with pytest.raises(AudioError) as caught, explain_writing(tmp_path):
             raise OSError(code, os.strerror(code), path)
     assert remedy in str(caught.value)

@@ -385,7 +385,7 @@ def explain_writing(folder: Path) -> Iterator[None]:
 def _remedy(error: OSError) -> str | None:
     """What to do, if that is known."""
     remedy = REMEDIES.get(error.errno or 0)
-    if os.name == "nt":
+    if sys.platform == "win32":
         names = [str(name) for name in (error.filename, error.filename2) if name]
         # Windows calls what is too long not there, or invalid.
         if any(len(os.path.abspath(name)) > WINDOWS_PATH for name in names):  # noqa: PTH100
@@ -422,7 +422,7 @@ def _is_read_only(folder: Path) -> bool:
 
 def _check_replaceable(target: Path) -> None:
     """Raise if a name is too long, or has what is no file or link, or may not be replaced."""
-    if os.name == "nt" and _is_too_long(target):
+    if sys.platform == "win32" and _is_too_long(target):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), target)
     try:
         mode = target.lstat().st_mode

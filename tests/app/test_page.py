@@ -482,6 +482,40 @@ def test_of_songs_that_end_in_one_moment_all_are_announced(
     until(lambda: not app.queue.jobs)
 
 
+def test_many_songs_that_end_in_one_moment_leave_the_list_in_sight(page: Any) -> None:
+    """As when the app was started again."""
+    screen(page, 390, 844)
+    top = "return document.getElementById('songs').getBoundingClientRect().top"
+    page.execute_script("unetsepApp.addRow('First')")
+    before = page.execute_script(top)
+    page.execute_script("unetsepApp.announce('Ready')")
+    assert page.execute_script(top) == before
+    page.execute_script(
+        """
+        for (let i = 0; i < 20; i++) {
+          const row = unetsepApp.addRow(`Song ${i}`);
+          row.job = { id: "0".repeat(30) + (10 + i) };
+          row.state = "queued";
+        }
+        unetsepApp.poll();
+        """
+    )
+    until(lambda: message(page) == "20 songs failed: the list says why.")
+    assert states(page)["Song 19"] == GONE
+    page.execute_script(DROP, json.dumps([["x" * 250 + str(number), ""] for number in range(3)]))
+    box = "return document.getElementById('message').getBoundingClientRect().height"
+    assert page.execute_script(box) < 844 / 2
+    page.execute_script(
+        """
+        unetsepApp.announceOver([...Array(5)].map((_, i) => ({ state: i ? "done" : "failed" })));
+        """
+    )
+    assert message(page) == "4 songs are ready. 1 song failed: the list says why."
+    page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
+    until(lambda: message(page).endswith("was removed."))
+    page.refresh()
+
+
 def test_the_page_follows_the_browsers_letters_and_its_wish_for_contrast(page: Any) -> None:
     size = "return parseFloat(getComputedStyle(document.documentElement).fontSize)"
     border = "return getComputedStyle(document.getElementById('quality')).borderTopColor"

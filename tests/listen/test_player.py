@@ -1250,6 +1250,12 @@ def test_arrows_seek_after_a_click_on_a_choice_too(player: Any) -> None:
         before = frame(player)
         press(player, Keys.ARROW_LEFT if before else Keys.ARROW_RIGHT)
         assert abs(frame(player) - before) == 5 * RATE
+    click(player, ".help summary")
+    wait(player, "document.querySelector('.help').open && document.activeElement === document.body")
+    press(player, Keys.SPACE)
+    wait(player, "unetsepPlayer.engine.playing")
+    run(player, "engine.pause()")
+    assert run(player, "return document.querySelector('.help').open")
     chosen = "return [...document.querySelectorAll('.row input:checked')].map((one) => one.value)"
     assert run(player, chosen) == ["1", "1"]
 

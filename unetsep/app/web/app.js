@@ -396,6 +396,18 @@ class App {
     this.announce(refused.length ? `${added} Not added: ${names}.` : added);
   }
 
+  /** Announce how several songs ended; of many the list says more than a screen would hold. */
+  announceOver(rows) {
+    if (rows.length <= 3) return this.announce(rows.map(({ news }) => news).join(" "));
+    const words = (count) => (count === 1 ? "1 song" : `${count} songs`);
+    const failed = rows.filter(({ state }) => state === "failed").length;
+    const ready = rows.length - failed;
+    const texts = [];
+    if (ready) texts.push(`${words(ready)} ${ready === 1 ? "is" : "are"} ready.`);
+    if (failed) texts.push(`${words(failed)} failed: the list says why.`);
+    return this.announce(texts.join(" "));
+  }
+
   addRow(name) {
     const row = new SongRow(this, name);
     this.rows.push(row);
@@ -530,7 +542,7 @@ class App {
         }
         // Of several messages in one moment, only the last would be read or heard.
         const over = rows.filter(({ state }) => ["done", "failed"].includes(state));
-        if (over.length > 1) this.announce(over.map(({ news }) => news).join(" "));
+        if (over.length > 1) this.announceOver(over);
         this.complain("");
       }
     } catch (error) {

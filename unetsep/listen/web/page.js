@@ -289,10 +289,10 @@ class Page {
     for (const query of [DARK, STRONG])
       query.addEventListener("change", () => this.engine && this.showModel());
     document.addEventListener("keydown", (event) => this.key(event));
-    // Space and arrows must do what they do after a click, too, which gives a button or a choice
-    // the focus; who uses the tab key keeps it.
+    // Space and arrows must do what they do after a click, too, which gives a button, a choice
+    // or a summary the focus; who uses the tab key keeps it.
     document.addEventListener("pointerup", (event) => {
-      const control = event.target.closest?.("button, input, label");
+      const control = event.target.closest?.("button, input, label, summary");
       setTimeout(() => (control?.control ?? control)?.blur(), 0);
     });
     document.addEventListener("focusout", () => (this.focused = null));

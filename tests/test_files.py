@@ -77,14 +77,14 @@ def test_stems_of_broadcast_wav_lie_where_the_song_lies_in_a_session(
     path, hour = tmp_path / "song.wav", 3600 * RATE
     soundfile.write(path, soundfile.read(song("a.wav"))[0], RATE, endian=endian)
     order, plain = ("<" if endian == "LITTLE" else ">"), path.read_bytes()
-    chunk = struct.pack(f"{order}4sI338xQH254x", b"bext", 602, hour, 1)
+    chunk = struct.pack(f"{order}4sI338xIIH254x", b"bext", 602, hour, 1, 1)  # lower half first
     size = struct.pack(f"{order}I", len(plain) - 8 + len(chunk))
     path.write_bytes(plain[:4] + size + plain[8:12] + chunk + plain[12:])
     targets = [tmp_path / f"{stem}.wav" for stem in tiny_separator.stems]
     separate_file(path, [tiny_separator], [targets], FileOptions(start=0.5))
     for target in targets:
         with AudioReader(target) as reader:
-            assert reader.time_reference == hour + RATE // 2
+            assert reader.time_reference == 2**32 + hour + RATE // 2
 
 
 def test_impossible_output_is_refused_before_the_network_runs(

@@ -283,8 +283,10 @@ def _time_reference(source: Path | Section, container: str) -> int:
     found = read_chunk(source, b"bext") if container in ("WAV", "WAVEX", "RF64") else b""
     if len(found) < TIME_REFERENCE + 8:
         return 0
-    (place,) = struct.unpack_from(byte_order(source) + "Q", found, TIME_REFERENCE)
-    return int(place) if place < 2**62 else 0  # beyond are no times
+    # Two numbers, the lower half first whatever the order of bytes.
+    low, high = struct.unpack_from(byte_order(source) + "II", found, TIME_REFERENCE)
+    place = int(low) + (int(high) << 32)
+    return place if place < 2**62 else 0  # beyond are no times
 
 
 def _bit_depth(subtype: str) -> str:

@@ -285,6 +285,12 @@ def test_urls_have_slashes_where_paths_have_none(memory, monkeypatch):
         )
 
 
+def test_all_urls_of_a_sentence_stand_for_paths(memory):
+    with Spool(f"{BUCKET}/out") as spool:
+        text = f"{spool.out}/a.wav and {spool.out}/b.wav exist"
+        assert spool.display(text) == f"{BUCKET}/out/a.wav and {BUCKET}/out/b.wav exist"
+
+
 @pytest.mark.parametrize("failing", [0, 2, 5])
 def test_a_broken_upload_leaves_nothing_that_looks_whole(
     memory, run, tmp_path, monkeypatch, failing

@@ -461,7 +461,7 @@ class Spool:
             out, url = str(self.out), self.output.url
             # With what may be the rest of the path: Windows' folders end with backslashes.
             paths = re.compile(re.escape(out) + r"""[^<>:"|?*\n]*""")
-            text = paths.sub(lambda m: url + m[0].removeprefix(out).replace(os.sep, "/"), text)
+            text = paths.sub(lambda m: m[0].replace(out, url).replace(os.sep, "/"), text)
         return self._spooled.sub(
             lambda match: public_url(self._songs.get(Path(match[0]), match[0])), text
         )

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Result = TypeVar("Result")
 
 # Signals that ask a process to end, and let it clean up: Ctrl-C, a polite kill, a terminal that
 # was closed and Ctrl-Break, which is the polite kill of Windows. No system has all of them.
@@ -15,6 +20,8 @@ ENDING = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
 )
+# Seconds between looks for Ctrl-C on Windows, where waiting hears nothing.
+TICK = 0.2
 # What takes back work that has begun: methods of objects that have files of their own.
 # In the order in which it began.
 _unfinished: dict[Callable[[], None], None] = {}
@@ -45,6 +52,19 @@ def ignore_signals() -> None:
     """From here on no signal of `ENDING` does anything."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+def as_they_end(futures: Iterable[Future[Result]]) -> Iterator[Future[Result]]:
+    """Futures as they end; Ctrl-C is heard meanwhile, on Windows too.
+
+    `concurrent.futures.as_completed` waits without limit, or gives up at one.
+    """
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    running = set(futures)
+    while running:
+        ended, running = wait(running, TICK, FIRST_COMPLETED)
+        yield from ended
 
 
 @contextlib.contextmanager

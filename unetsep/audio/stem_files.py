@@ -24,7 +24,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ import soundfile
 
 from ..errors import AudioError, CancelledError
 from ..storage import MadeFolders, is_special
-from ..unfinished import begin, end, uninterrupted
+from ..unfinished import as_they_end, begin, end, uninterrupted
 from .decoder import LONGEST_PATH, AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
 from .libsndfile import native_name
@@ -44,8 +44,6 @@ WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
 # Characters of a folder's path that Windows takes, unless it is set to take more.
 WINDOWS_PATH = 247
-# Seconds between looks for Ctrl-C while stems are converted: on Windows waiting hears nothing.
-TICK = 0.2
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
@@ -221,14 +219,12 @@ class StemFiles:
         convert = functools.partial(self._convert, gain=gain)
         with ThreadPoolExecutor(max_workers=2) as pool:
             try:
-                running = {
+                running = [
                     pool.submit(convert, *each)
                     for each in zip(self._spools, self._parts, strict=True)
-                }
-                while running:
-                    done, running = wait(running, TICK, FIRST_COMPLETED)
-                    for each in done:
-                        each.result()
+                ]
+                for ended in as_they_end(running):
+                    ended.result()
             except BaseException:  # Ctrl-C must not wait for hours of mp3
                 self._failed.set()
                 pool.shutdown(wait=False, cancel_futures=True)

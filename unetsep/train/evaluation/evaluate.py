@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -21,6 +21,7 @@ from typing import Any
 from ...audio.libsndfile import hide_decoder_chatter
 from ...dsp.arrays import Signal
 from ...errors import UnetsepError
+from ...unfinished import as_they_end
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
@@ -208,8 +209,6 @@ def _check_names(names: list[str], what: str) -> None:
 
 
 Work = Callable[[Track], list[Outcome]]
-# Seconds between looks for Ctrl-C on Windows, where waiting hears nothing.
-TICK = 0.5
 
 
 def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome]:
@@ -225,11 +224,8 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     try:
         with _deaf_children():
             futures = [pool.submit(_work_on, work, track) for track in tracks]
-        waiting = set(futures)
-        while waiting:
-            ended, waiting = wait(waiting, TICK, FIRST_COMPLETED)
-            for future in ended:
-                yield from future.result()
+        for future in as_they_end(futures):
+            yield from future.result()
     except BrokenProcessPool as error:
         raise UnetsepError(
             "a process of the evaluation died, perhaps for want of memory: try fewer --jobs; "

@@ -47,7 +47,8 @@ function inSentence(name) {
   return turns.test(name) ? `\u2068${name}\u2069` : name;
 }
 
-const songWords = (count) => (count === 1 ? "1 song was" : `${count} songs were`);
+const countSongs = (count) => (count === 1 ? "1 song" : `${count} songs`);
+const songWords = (count) => `${countSongs(count)} ${count === 1 ? "was" : "were"}`;
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
@@ -399,12 +400,11 @@ class App {
   /** Announce how several songs ended; of many the list says more than a screen would hold. */
   announceOver(rows) {
     if (rows.length <= 3) return this.announce(rows.map(({ news }) => news).join(" "));
-    const words = (count) => (count === 1 ? "1 song" : `${count} songs`);
     const failed = rows.filter(({ state }) => state === "failed").length;
     const ready = rows.length - failed;
     const texts = [];
-    if (ready) texts.push(`${words(ready)} ${ready === 1 ? "is" : "are"} ready.`);
-    if (failed) texts.push(`${words(failed)} failed: the list says why.`);
+    if (ready) texts.push(`${countSongs(ready)} ${ready === 1 ? "is" : "are"} ready.`);
+    if (failed) texts.push(`${countSongs(failed)} failed: the list says why.`);
     return this.announce(texts.join(" "));
   }
 

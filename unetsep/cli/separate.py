@@ -219,7 +219,8 @@ def _separate(run: _Run) -> bool:
     if options.output == STREAM:
         require_one_file(targets)
         names |= dict.fromkeys(targets, "stdout")
-    jobs = [replace(job, names=names) for job in jobs]
+    if names:
+        jobs = [replace(job, names=names) for job in jobs]
     if options.player:
         _check_page(jobs)
     if options.dry_run:

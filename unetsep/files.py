@@ -15,11 +15,11 @@ import numpy as np
 
 from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
+from .audio.ffmpeg_writer import order_labels
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
-from .audio.reader import AudioReader, check_track
+from .audio.reader import AudioReader, check_excerpt, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tags import Tags, fit_tags, read_tags
-from .audio.times import as_seconds
 from .dsp.arrays import Signal
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
@@ -57,7 +57,9 @@ class FileOptions:
     ------
     ValueError
         If there is no such container or bit depth, or the template has other fields, or a
-        value is none of its kind.
+        value is none of its kind, or no song has such an excerpt.
+    AudioError
+        If the container cannot hold the bit depth.
     """
 
     stems: Sequence[str] | None = None
@@ -89,9 +91,9 @@ class FileOptions:
         check_track(self.track)
         if self.track is not None:
             object.__setattr__(self, "track", int(self.track))
-        object.__setattr__(self, "start", as_seconds(self.start))
-        if self.duration is not None:
-            object.__setattr__(self, "duration", as_seconds(self.duration))
+        start, duration = check_excerpt(self.start, self.duration)
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "duration", duration)
 
     @property
     def suffix(self) -> str:
@@ -104,7 +106,9 @@ class FileOptions:
         return CONTAINERS[self.container].together
 
     def select(self, separator: Separator) -> Selection:
-        """The stems of a model that are wanted."""
+        """The stems of a model that are wanted; an `AudioError` if a file cannot hold them."""
+        if self.together:
+            order_labels(separator.stems)  # or refuse them
         if self.without is None:
             return separator.select(self.stems, self.two_stems)
         pair = separator.select(two_stems=self.without)

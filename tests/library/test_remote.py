@@ -689,6 +689,30 @@ def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_
     assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-f", "mp3", "--bit-depth", "16"], "mp3 has no bit depth"),
+        (["--start", "-1"], "start must be 0 or more seconds"),
+        (["--duration", "0"], "duration must be more than 0 seconds"),
+        (["--timeout", "0"], "timeout must be more than 0 seconds"),
+        (["--timeout", "0", "--engine", "ray"], "timeout must be more than 0 seconds"),
+        (["-f", "stem.mp4", "-m", "spleeter-vocals"], "a .stem.mp4 holds 4 stems, not 1"),
+    ],
+)
+def test_what_no_song_can_have_is_refused_before_any_is_fetched(
+    memory, run, tmp_path, options, sentence
+):
+    for name in "ab":
+        memory.pipe_file(f"/bucket/in/{name}.wav", b"no audio")
+    for more in ([], ["--dry-run"]):
+        result = run(f"{BUCKET}/in/", "-o", tmp_path / "out", *options, *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"Error: {sentence}")
+        assert result.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()  # where a log of songs that failed would be
+
+
 @pytest.mark.parametrize("song", ["here", "s3://bucket/in/a.wav"])
 def test_a_bucket_that_is_not_there_is_told_before_anything_is_separated(
     buckets, run, tmp_path, song

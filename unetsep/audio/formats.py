@@ -284,11 +284,15 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     ------
     ValueError
         If one of them is unknown, or the container is lossless and has no bit rate.
+    AudioError
+        If the container cannot hold the bit depth.
     """
     if not isinstance(container, str) or container not in CONTAINERS:
         raise ValueError(f"container must be {_either([*CONTAINERS])}, got {container!r}")
     if bit_depth not in BIT_DEPTHS:
         raise ValueError(f"bit_depth must be {_either(BIT_DEPTHS)}, got {bit_depth!r}")
+    if bit_depth not in ("auto", *CONTAINERS[container].bit_depths):
+        raise _wrong_bit_depth(container, bit_depth)
     if bitrate is None:
         return
     least, most = BITRATES
@@ -335,8 +339,6 @@ def choose_format(
     row = CONTAINERS[container]
     if row.by_ffmpeg:
         _require_ffmpeg(container)
-    if bit_depth != "auto" and bit_depth not in row.bit_depths:
-        raise _wrong_bit_depth(container, bit_depth)
     if not row.holds(info):
         other = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
         raise AudioError(

@@ -71,12 +71,7 @@ class AudioReader:
         duration: float | str | None = None,
         track: int | None = None,
     ) -> None:
-        start = as_seconds(start)
-        duration = None if duration is None else as_seconds(duration)
-        if not 0 <= start < math.inf:
-            raise ValueError(f"start must be 0 or more seconds, got {start}")
-        if duration is not None and not 0 < duration < math.inf:
-            raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+        start, duration = check_excerpt(start, duration)
         check_track(track)
         self.path = Path(path)
         self._decoder = _open(self.path, track)
@@ -226,6 +221,23 @@ class AudioReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_excerpt(start: float | str, duration: float | str | None) -> tuple[float, float | None]:
+    """Start and length of an excerpt in seconds; None is the rest.
+
+    Raises
+    ------
+    ValueError
+        If they are no times, or no song has such an excerpt.
+    """
+    start = as_seconds(start)
+    duration = None if duration is None else as_seconds(duration)
+    if not 0 <= start < math.inf:
+        raise ValueError(f"start must be 0 or more seconds, got {start}")
+    if duration is not None and not 0 < duration < math.inf:
+        raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+    return start, duration
 
 
 def check_track(track: int | None) -> None:

@@ -14,7 +14,7 @@ import torch
 from ..audio.libsndfile import hide_decoder_chatter
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
-from ..library.batch import SongOutcome, choose_songs_at_once, separate_songs
+from ..library.batch import SongOutcome, check_timeout, choose_songs_at_once, separate_songs
 from ..library.log import STDIN, RunLog, check_log, log_path, song_line
 from ..library.remote import RemoteLog, Spool
 from ..library.shards import Shard
@@ -174,6 +174,7 @@ def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> Non
     if isinstance(options.output, str) and (options.player or options.plots):
         raise ValueError(f"--player and --plots need a folder here, not {options.output}")
     _check_engine(options, songs)
+    check_timeout(options.timeout)
     if options.log:
         check_log(options.log)
     if any(isinstance(song, str) for song in songs) and uses_tags(options.file.filename):

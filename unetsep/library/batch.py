@@ -76,6 +76,18 @@ class Listener:
         """What became the error of a report."""
 
 
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is no time limit in seconds; None is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not positive.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be more than 0 seconds, got {timeout:g}")
+
+
 def separate_songs(
     jobs: Sequence[Job],
     options: FileOptions,
@@ -111,8 +123,7 @@ def separate_songs(
     ValueError
         If the time limit is not positive.
     """
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be more than 0 seconds, got {timeout:g}")
+    check_timeout(timeout)
     if not jobs:
         return
     with segment_pool(jobs[0].parts[0].separator.device) as pool:

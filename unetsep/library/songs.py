@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audio.ffmpeg_writer import order_labels
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
 from ..audio.stem_files import check_targets, explain_writing
-from ..audio.tags import stem_label
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError, is_out_of_memory
@@ -321,14 +319,11 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
 
 
 def _look(job: Job, options: FileOptions) -> dict[str, Any]:
-    """What a song says of itself; whether the format can hold it and the stems."""
+    """What a song says of itself; whether the format can hold it."""
     path, start, length = job.song.path, options.start, options.duration
     with AudioReader(path, start=start, duration=length, track=options.track) as reader:
         info, frames = reader.info, reader.frames
         format_for(reader, options)
-    if options.together:
-        for part in job.parts:
-            order_labels([stem_label(name) for name in part.stems])  # or refuse them
     seconds = None if frames is None else round(frames / info.sample_rate, 3)
     return {"sample_rate": info.sample_rate, "channels": info.channels, "seconds": seconds}
 

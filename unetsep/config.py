@@ -40,6 +40,7 @@ CHOICES = {
 STEM_NAMES = "different names of letters, digits and underscores, none with a digit first"
 EXPECTED = {
     "stems": f"1 to {MAX_STEMS} {STEM_NAMES}",
+    "guide": "a network of several stems, vocals among them, whose masks sum to one",
     "low_bins": "a network with a guide, and a multiple of 4 bins",
     "low_first": "an even number, and all bins of the branch in the lower half",
 }

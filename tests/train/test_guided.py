@@ -228,6 +228,27 @@ def test_a_guide_that_fits_nothing_is_told_before_anything_is_decoded_or_written
 
 
 @pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--targets", "vocals,bass"), "expected a network of several stems, vocals among them"),
+        (("--low-band", "0-15", "--losses", "mse,mel_mse"), "the loss mel_mse needs all: choose"),
+        (("--low-band", "0-15", "--losses", "perceptual"), "the loss perceptual needs all"),
+    ],
+)
+def test_what_a_guide_does_not_go_with_is_told_before_anything_is_decoded_or_written(
+    tmp_path: Path, files: dict[str, Path], options: tuple[str, ...], sentence: str
+) -> None:
+    data = recordings(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    begin = ("--guide", files["guide"], *THREE_STEPS, *options)
+    told = call(*TRAIN, tmp_path / "run", *data, *begin)
+    assert told.exit_code == 1
+    assert sentence in " ".join(told.output.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("_small")
 def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:

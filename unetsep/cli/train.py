@@ -257,6 +257,7 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
                 f"{model.low_first}-{last}, which is trained by these numbers alone"
             )
         model = dataclasses.replace(model, low_first=first, low_bins=count)
+        _check_low_losses(settings.get("losses") or TrainConfig().losses)
         settings |= {"part": "low"}
     config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
     data = find_data(
@@ -358,6 +359,16 @@ def parse_low_band(text: str) -> tuple[int, int]:
     if not (dash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ValueError(f"--low-band {text!r}: expected the first and the last bin, as 0-127")
     return int(first), int(last) + 1 - int(first)
+
+
+def _check_low_losses(losses: Sequence[str]) -> None:
+    """Refuse losses that take what they count from all bins, of which a branch has a few."""
+    for name in losses:
+        if name in LOSSES and LOSSES[name].arrays:
+            fitting = ", ".join(known for known, entry in LOSSES.items() if not entry.arrays)
+            raise ValueError(
+                f"--low-band trains a few bins, and the loss {name} needs all: choose {fitting}"
+            )
 
 
 def _model(

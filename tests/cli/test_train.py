@@ -252,6 +252,27 @@ def test_a_wrong_first_checkpoint_is_told_before_anything_is_decoded(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--accelerator", "cpu", "--precision", "fp16"), "CPUs do not train in fp16: choose"),
+        (("--accelerator", "gpu"), "cannot train on 1 gpu: torch finds none here; choose"),
+        (("--accelerator", "mps"), "cannot train on 1 mps: torch finds none here; choose"),
+    ],
+)
+def test_what_a_machine_cannot_do_is_told_before_anything_is_decoded_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], sentence: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
+    words = ("--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    told = call("train", *words, "--run", tmp_path / "run", "--max-steps", 1, *options)
+    assert told.exit_code == 1
+    assert sentence in told.output
+    assert [path.name for path in tmp_path.iterdir()] == ["musdb"]
+
+
 def test_a_first_checkpoint_of_another_network_is_told_before_anything_is_decoded(
     tmp_path: Path,
 ) -> None:

@@ -43,7 +43,7 @@ from ..train.data.run_data import (
     warn_of_other_audio,
 )
 from ..train.distributed import processes
-from ..train.fit import Machine, check_fits, check_resumable, fit, refuse_used
+from ..train.fit import Machine, check_fits, check_machine, check_resumable, fit, refuse_used
 from ..train.interruption import InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
@@ -168,14 +168,14 @@ def run_train(options: TrainOptions) -> None:
     if options.list_losses:
         print_losses()
         return
-    quiet = options.quiet or not is_main_process()
-    console = Messages(quiet=quiet)
+    console = Messages(quiet=options.quiet or not is_main_process())
     machine = options.machine.machine()
     hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     options = _with_losses(options)
     config, data = _resumed_run(options) if options.resume else _new_run(options)
+    check_machine(config, machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
         saved = read_songs(folder) if options.resume else {}

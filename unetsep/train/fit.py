@@ -95,6 +95,31 @@ class Machine:
         """Processes of all machines."""
         return self.devices * self.nodes
 
+    @property
+    def kind(self) -> str:
+        """The accelerator, ``auto`` as what it means here."""
+        if self.accelerator == "auto":
+            return "gpu" if torch.cuda.is_available() else "cpu"
+        return self.accelerator
+
+
+def check_machine(config: TrainConfig, machine: Machine) -> None:
+    """Find out before any work whether a machine can train as a config says.
+
+    Raises
+    ------
+    TrainingError
+        If it has no such accelerator, or that has no such precision.
+    """
+    if machine.kind == "cpu" and config.precision == "fp16":
+        raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
+    apple = torch.backends.mps.is_available()  # for Lightning a gpu, too
+    if machine.kind != "cpu" and not (apple or torch.cuda.is_available()):
+        raise TrainingError(
+            f"cannot train on {machine.devices} {machine.kind}: torch finds none here; choose "
+            "--accelerator cpu, or leave it out"
+        )
+
 
 def fit(
     config: TrainConfig,
@@ -149,6 +174,7 @@ def fit(
         If the run cannot start or go on; what is saved by then stays.
     """
     run, machine = Path(run), machine or Machine()
+    check_machine(config, machine)
     keep_freed_memory()
     valid = with_mixture(valid, config.stems)
     if not config.all_songs:  # which chooses nothing by its scores
@@ -219,12 +245,7 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's trainer for a run."""
     many = machine.world_size > 1
-    accelerator = machine.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    on_cpu = accelerator == "cpu"
-    if on_cpu and config.precision == "fp16":
-        raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
+    on_cpu = machine.kind == "cpu"
     strategy: Any = "auto"
     if many:
         backend = "gloo" if on_cpu else "nccl"
@@ -237,7 +258,7 @@ def build_trainer(
     try:
         return Trainer(
             default_root_dir=run,
-            accelerator=accelerator,
+            accelerator=machine.kind,
             devices=machine.devices,
             num_nodes=machine.nodes,
             strategy=strategy,
@@ -257,7 +278,7 @@ def build_trainer(
             enable_model_summary=False,
         )
     except lightning.fabric.utilities.exceptions.MisconfigurationException as error:
-        raise TrainingError(f"cannot train on {machine.devices} {accelerator}: {error}") from error
+        raise TrainingError(f"cannot train on {machine.devices} {machine.kind}: {error}") from error
 
 
 def _guide(config: TrainConfig, run: Path, *models: str | Path | None) -> MaskNetwork | None:

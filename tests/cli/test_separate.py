@@ -1239,6 +1239,7 @@ def run_in_process(model: Path, folder: Path, path: Path) -> bytes:
         (["-"], "-o - takes one file"),
         (["-", "--instrumental", "--json"], "-o - leaves stdout"),
         (["-", "a.wav", "--instrumental"], "- takes one song from stdin"),
+        (["--retry-failed", "--instrumental"], "-o - has no logs that say what failed: name one"),
     ],
 )
 def test_what_cannot_go_through_pipes_is_one_sentence(tiny_model, arguments, message):

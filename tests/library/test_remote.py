@@ -689,6 +689,19 @@ def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_
     assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
 
 
+def test_tags_name_no_stems_of_urls_whether_given_or_retried(memory, run, tmp_path):
+    memory.pipe_file("/bucket/in/a.wav", b"no audio")
+    assert run(f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out", "--shard", "1/1").exit_code == 1
+    memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
+    retry = ["--retry-failed", "-o", f"{BUCKET}/out"]
+    for words in ([f"{BUCKET}/in/a.wav", "-o", tmp_path / "out"], retry):
+        result = run(*words, "--filename", "{artist}/{stem}.{ext}")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: names of stems of URLs cannot hold tags")
+    assert not stems_there(memory)
+    assert run(*retry).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -167,6 +167,8 @@ def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> Non
     """Refuse options that do not go together, or with the songs."""
     if options.output == STREAM and (options.as_json or options.player or options.plots):
         raise ValueError("-o - leaves stdout and files to the stem: no --json, --player or --plots")
+    if options.output == STREAM and options.retry_failed and options.log is None:
+        raise ValueError("-o - has no logs that say what failed: name one with --log")
     if options.file.together and (options.player or options.plots):
         raise ValueError(
             f"--player and --plots need a file for each stem, not {options.file.suffix}"
@@ -177,8 +179,6 @@ def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> Non
     check_timeout(options.timeout)
     if options.log:
         check_log(options.log)
-    if any(isinstance(song, str) for song in songs) and uses_tags(options.file.filename):
-        raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
 
 
 @dataclass(frozen=True)
@@ -407,6 +407,9 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     """All songs and what to make of them; what is known to be wrong is known before any work."""
     options, file = run.options, run.options.file
     all_songs = _find_songs(run, console)
+    # Of the songs that were found: logs may name URLs, too.
+    if run.spool and uses_tags(file.filename) and any(map(run.spool.url, all_songs)):
+        raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
     chosen = select_shard(all_songs, options.shard, console)
     # Shards keep songs of one track together: by other names one may clash with any other's.
     songs = with_tags(chosen if named_by_track(file.filename) else all_songs, file.filename)

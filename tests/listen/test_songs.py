@@ -193,8 +193,10 @@ def test_one_stem_of_audio_separator_in_two_formats_has_two_names(tmp_path: Path
     names = ["s_(Vocals)_m.flac", "s_(Vocals)_m.wav", "s_(vocals)_m.wav", "s_(Instrumental)_m.wav"]
     for name in names:
         soundfile.write(tmp_path / name, np.zeros(100), RATE)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert len(written) >= 3  # Windows and macOS take two of the names for one
     (song,) = find_songs(tmp_path)
-    assert sorted(path.name for path in song.files) == sorted(names)
+    assert sorted(path.name for path in song.files) == written
     assert next(iter(song.models[""])) == "vocals"
 
 

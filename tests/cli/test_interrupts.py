@@ -128,7 +128,7 @@ def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> Non
 def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    def main() -> None:
+    def main(_: list[str]) -> None:
         try:
             handle = interrupts._interrupt if number == signal.SIGINT else interrupts._end
             handle(number, None)

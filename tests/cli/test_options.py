@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
+from unittest.mock import Mock
 
 import click
 import pytest
 
+from unetsep import cli
 from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
 from unetsep.cli import main, options
 from unetsep.cli.evaluate import EvalOptions
-from unetsep.cli.parsing import build
+from unetsep.cli.parsing import build, expanded
 from unetsep.cli.separate import SeparateOptions
 from unetsep.cli.train import TrainOptions
 from unetsep.dsp.passes import MAX_PASSES
@@ -190,3 +194,43 @@ def test_functions_of_the_command_line_are_short_and_take_few_parameters() -> No
         count = len(given.posonlyargs + given.args + given.kwonlyargs)
         assert count <= 6, function.name
         assert (function.end_lineno or 0) - function.lineno < 50, function.name
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("Track [12].wav", ["Track [12].wav"]),
+        ("Ke$$ha 100%% $HOME.wav", ["Ke$$ha 100%% $HOME.wav"]),
+        ("~song.wav", ["~song.wav"]),
+        ("~/2.wav", [str(Path.home() / "2.wav")]),
+        ("Album [2020]/*.wav", [str(Path("Album [2020]", name)) for name in ("1.wav", "2.wav")]),
+        ("**/2.wav", [str(Path("Album [2020]", "2.wav"))]),
+        ("Track ?.wav", ["Track 1.wav", "Track 2.wav"]),
+        ("*.mp3", ["*.mp3"]),
+        ("https://host/song.wav?part=[12]", ["https://host/song.wav?part=[12]"]),
+    ],
+)
+def test_only_patterns_and_the_home_folder_are_more_than_names_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, names: list[str]
+) -> None:
+    (tmp_path / "Album [2020]").mkdir()
+    for name in ("Track 1.wav", "Track 2.wav", "Album [2020]/1.wav", "Album [2020]/2.wav"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert list(map(Path, expanded([word]))) == list(map(Path, names))
+
+
+def test_on_windows_names_stay_what_they_are_on_the_way_to_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = Mock()
+    monkeypatch.setattr(sys, "argv", ["unetsep", "separate", "Ke$$ha.wav"])
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "main", words)
+        for name in ("obey_signals", "reopen_closed", "write_utf8", "take_back", "ignore_signals"):
+            patch.setattr(cli, name, lambda: None)
+        patch.setattr(cli, "leave", lambda _: None)
+        patch.setattr(os, "name", "nt")
+        with pytest.raises(SystemExit):
+            cli.run()
+    words.assert_called_once_with(["separate", "Ke$$ha.wav"])

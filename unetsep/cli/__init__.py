@@ -21,6 +21,7 @@ startup      starting fast, and ending fast
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -30,6 +31,7 @@ from ..version import __version__
 from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
+from .parsing import expanded
 from .startup import leave, reopen_closed, write_utf8
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -48,7 +50,8 @@ def run() -> None:
         obey_signals()
         reopen_closed()
         write_utf8()
-        main()
+        words = sys.argv[1:]
+        main(expanded(words) if os.name == "nt" else words)
         code = 0
     except KeyboardInterrupt:  # before or after all that `main` does
         code = INTERRUPTED

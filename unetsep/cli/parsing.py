@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
     from ..library.shards import Shard
 
 Options = TypeVar("Options")
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """The words of a command line of Windows, whose shells leave ``~`` and patterns to programs.
+
+    Only ``*`` and ``?`` make a pattern, which no name may hold there. Click would take names for
+    more: ``[12]`` for one of two letters, ``$$`` and ``%%`` for one, ``~song`` for a user.
+
+    Returns
+    -------
+    list of str
+        With all that exist in the place of a pattern; one that nothing fits stays as it is.
+    """
+    from glob import glob
+
+    names = []
+    for each in words:
+        word = os.path.expanduser(each) if re.match(r"~(?:[\\/]|$)", each) else each  # noqa: PTH111
+        drive, path = os.path.splitdrive(word)
+        pattern = drive + path.replace("[", "[[]")
+        found = sorted(glob(pattern, recursive=True)) if re.search("[*?]", word) else []  # noqa: PTH207
+        names += found or [word]
+    return names
 
 
 def names(text: str) -> tuple[str, ...]:

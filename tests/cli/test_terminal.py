@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -12,7 +14,7 @@ import soundfile
 import unetsep.inputs
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
-from unetsep.cli.startup import write_utf8
+from unetsep.cli.startup import name_closed_pipes, write_utf8
 from unetsep.cli.terminal import Lines, speed
 
 
@@ -47,6 +49,31 @@ def test_what_goes_to_files_is_utf8_on_windows_unless_it_is_asked_for_otherwise(
     lines.write("Дом/vocals.wav")
     assert lines.failure is None
     assert stream.buffer.getvalue().decode() == "Дом/vocals.wav\n"
+
+
+class PipeOfWindows(io.FileIO):
+    def write(self, _: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_pipe_that_nobody_reads_is_a_broken_one_on_windows_too(
+    monkeypatch: pytest.MonkeyPatch, buffered: bool
+) -> None:
+    reader, writer = os.pipe()
+    raw = PipeOfWindows(writer, "wb", closefd=False)
+    binary: Any = io.BufferedWriter(raw) if buffered else raw
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(binary, write_through=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        name_closed_pipes()
+    lines = Lines()
+    lines.write("a.wav")
+    assert lines.failure == os.strerror(errno.EPIPE)
+    with pytest.raises(BrokenPipeError):
+        raw.write(b"more")
+    os.close(reader)
+    os.close(writer)
 
 
 def in_shell(*arguments: object, shell: str) -> tuple[int, str]:

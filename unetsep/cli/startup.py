@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import gc
 import io
 import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from importlib.abc import Loader
@@ -139,6 +143,31 @@ def write_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
             stream.reconfigure(encoding="utf-8", errors=stream.errors)
+
+
+def name_closed_pipes() -> None:
+    """Let writing to a pipe that nobody reads be a broken pipe on Windows, too.
+
+    Its C library says of that "Invalid argument" (https://bugs.python.org/issue19612).
+    """
+    for stream in (sys.stdout, sys.stderr) if os.name == "nt" else ():
+        with contextlib.suppress(OSError, ValueError):  # of no true file
+            if isinstance(stream, io.TextIOWrapper) and _is_pipe(stream):
+                raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # the same if unbuffered
+                raw.write = functools.partial(_write_to_pipe, raw.write)
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+
+
+def _write_to_pipe(write: Callable[[bytes], int | None], data: bytes) -> int | None:
+    try:
+        return write(data)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
 
 
 def leave(code: int) -> None:

@@ -75,7 +75,9 @@ class UrlPath(_Path):
         return UrlPath, (str(self),)
 
     def __str__(self) -> str:
-        text = (self._url or super().__str__()).replace(os.sep, "/")
+        text = self._url
+        if "://" not in text:  # of a parent; in a URL backslashes are letters, on Windows too
+            text = (text or super().__str__()).replace(os.sep, "/")
         return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
 
 

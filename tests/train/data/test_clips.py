@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -336,3 +338,30 @@ def test_songs_travel_to_other_processes_without_their_audio(tmp_path: Path) -> 
     assert len(content) < 10_000
     copy = pickle.loads(content)
     assert np.array_equal(copy.stem("bass"), original.stem("bass")[100:2000])
+
+
+# In a file of its own, as processes that are not forked read the main one.
+INTERRUPTED_AT_THE_START = """
+import multiprocessing, os, signal
+from unetsep.train.data.loaders import ClipLoader
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    signal.signal(signal.SIGINT, lambda *_: print("heard", flush=True))
+    batches = iter(ClipLoader(range(4), num_workers=1))
+    os.killpg(0, signal.SIGINT)
+    print([batch.item() for batch in batches])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its terminals send Ctrl-C to all")
+def test_ctrl_c_while_workers_import_torch_is_for_the_training_process_alone(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(INTERRUPTED_AT_THE_START, "utf-8")
+    done = subprocess.run(
+        [sys.executable, script], start_new_session=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout.decode()) == (0, "heard\n[0, 1, 2, 3]\n"), done.stderr
+    assert done.stderr == b""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ...unfinished import ignore_signals
+from ...unfinished import deaf_children, ignore_signals
 from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording
@@ -35,6 +35,17 @@ class ValidRecordings(Dataset[tuple[int, Recording]]):
         if index >= len(self.recordings):
             raise IndexError(index)
         return self.recordings[index]
+
+
+class ClipLoader(DataLoader[Any]):
+    """A loader whose workers no Ctrl-C reaches, from their first moment on.
+
+    Where processes are not forked, they import torch for seconds before they can ignore it.
+    """
+
+    def __iter__(self) -> Any:
+        with deaf_children():
+            return super().__iter__()
 
 
 def clip_loader(
@@ -65,7 +76,7 @@ def clip_loader(
     if workers is None:
         workers = 1 if on_cpu else min(8, os.cpu_count() or 1)
     dataset: Dataset[Any] = PlanDataset(planner) if resident else ClipDataset(planner)
-    return DataLoader(
+    return ClipLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,

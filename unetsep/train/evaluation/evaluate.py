@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import multiprocessing
@@ -14,14 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from ...audio.libsndfile import hide_decoder_chatter
 from ...dsp.arrays import Signal
 from ...errors import UnetsepError
-from ...unfinished import as_they_end
+from ...unfinished import as_they_end, deaf_children
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
@@ -222,7 +220,7 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
-        with _deaf_children():
+        with deaf_children():
             futures = [pool.submit(_work_on, work, track) for track in tracks]
         for future in as_they_end(futures):
             yield from future.result()
@@ -238,20 +236,6 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches, not even before they could say so themselves."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it would let signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(threads: int) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import MODEL, tiny
+from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.fit import Machine, check_resumable
@@ -76,7 +77,7 @@ def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Pa
 
 def test_the_command_of_a_run_is_kept_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["unetsep", "train", "--songs", "my songs"])
-    assert fitting.versions()["command"] == "unetsep train --songs 'my songs'"
+    assert fitting.versions()["command"] == f"unetsep train --songs {shell_word('my songs')}"
 
 
 def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(

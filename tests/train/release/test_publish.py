@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import torch
 from tests.train.synthetic import MODEL
 from unetsep.errors import WeightsError
 from unetsep.network.unet import UNet
+from unetsep.storage import shell_word
 from unetsep.train.config import TrainingError
 from unetsep.train.release.export import export
 from unetsep.train.release.publish import model_card, publish
@@ -229,7 +231,8 @@ def test_a_damaged_manifest_is_told_before_anything_is_uploaded(
 
 def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
     folder = tmp_path / "my run"
-    with pytest.raises(TrainingError, match=f"nothing to publish: run unetsep export '{folder}' "):
+    command = re.escape(f"run unetsep export {shell_word(folder)} ")
+    with pytest.raises(TrainingError, match=f"nothing to publish: {command}"):
         publish(folder, "org/net")
 
 

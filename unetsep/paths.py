@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from .audio.decoder import stray_quote
 from .audio.tags import Tags, read_tags, stem_label
 from .errors import AudioError, UnetsepError
 from .inputs import Input, real_path
@@ -224,9 +225,12 @@ def name_targets(
     Raises
     ------
     UnetsepError
-        If several stems of a song would have the same name, or the output folder is a file.
+        If several stems of a song would have the same name, or the output folder is a file, or
+        no name of a folder.
     """
     check_template(template)
+    if quote := stray_quote(output_dir):
+        raise UnetsepError(quote)
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))

@@ -205,6 +205,16 @@ def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypat
     assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
 
 
+def test_a_backslash_before_a_closing_quote_of_windows_is_told_of(monkeypatch):
+    path = Path('C:\\My Music" -o out')
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        told = why_not_there(path)
+    assert told == (
+        f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
+    )
+
+
 def test_a_wav_file_that_is_called_raw_is_read(tmp_path, song):
     path = song("a.wav")
     expected = read(path)

@@ -114,6 +114,17 @@ def test_a_working_folder_that_was_removed_is_one_sentence(
     assert done.stderr.count(b"\n") == 1
 
 
+def test_a_list_may_hold_what_windows_copies_as_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "songs.txt"
+    path.write_bytes(b'"C:\\My Music\\1.wav" \r\nC:\\2.wav\r\n')
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        patch.setattr("unetsep.cli.pipes.place", str)
+        assert listed_files(path) == [r"C:\My Music\1.wav", r"C:\2.wav"]
+
+
 def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

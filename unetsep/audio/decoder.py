@@ -36,8 +36,20 @@ AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 LONGEST_PATH = 259
 
 
+def stray_quote(path: Path) -> str | None:
+    r"""A sentence on a quote in a path of Windows, where no name holds one; None if none is.
+
+    There ``"C:\My Music\" -o out`` is one word, whose second quote is a letter.
+    """
+    if os.name != "nt" or '"' not in str(path):
+        return None
+    return f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
+
+
 def why_not_there(path: Path) -> str | None:
     """A sentence on why nothing can be found at a path; None if something is there."""
+    if quote := stray_quote(path):
+        return quote
     # Not Path.exists, which from Python 3.14 on says no to whatever cannot be looked at.
     try:
         path.stat()

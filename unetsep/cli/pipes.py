@@ -115,7 +115,12 @@ def listed_files(source: Path | None) -> list[Path | str]:
 
 
 def _name(line: bytes) -> str:
-    """A name in a list; where names are no bytes, as on Windows, old programs have written it."""
+    """A name in a list; where names are no bytes, as on Windows, old programs have written it.
+
+    There it may stand in quotes, as "Copy as path" gives it, which no name holds.
+    """
+    if os.name == "nt" and line.startswith(b'"'):
+        line = line.strip(b' "')
     try:
         return os.fsdecode(line)
     except UnicodeDecodeError:

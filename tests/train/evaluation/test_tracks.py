@@ -91,7 +91,8 @@ def test_suffixes_may_be_in_capitals(root: Path, tmp_path: Path) -> None:
     assert [track.name for track in tracks] == [track.name for track in find_tracks(root, "test")]
     np.testing.assert_array_equal(read_track(tracks[0]).references["bass"], expected)
     (song,) = (s for s in Musdb().find(tmp_path / "copy", STEMS) if s.split == "train")
-    assert {path.resolve().suffix for path in song.files.values()} == {".WAV"}
+    assert song.files
+    assert all(path.samefile(path.with_suffix(".WAV")) for path in song.files.values())
 
 
 def test_a_track_that_lacks_its_mixture_is_an_error(root: Path, tmp_path: Path) -> None:

@@ -98,12 +98,15 @@ def quoted(*words: str) -> str:
     return " ".join(word if plain.fullmatch(word) else f'"{word}"' for word in words)
 
 
-def open_lock(lock: Path, flags: int = 0, mode: int = 0o666) -> int:
-    """Open the file of a lock to read and write it; returns its descriptor.
+class LockFile:
+    """An open file that this process may lock, until it closes the file or dies.
+
+    The system frees the lock when the process ends, however it ends: whoever can take that of a
+    file which is left over knows that its owner is dead.
 
     Parameters
     ----------
-    lock
+    path
         The file.
     flags
         Of `os.open`, beside reading and writing.
@@ -115,37 +118,86 @@ def open_lock(lock: Path, flags: int = 0, mode: int = 0o666) -> int:
     OSError
         If it cannot be opened.
     """
-    return os.open(lock, os.O_RDWR | BINARY | flags, mode)
 
+    def __init__(self, path: Path, flags: int = 0, mode: int = 0o666) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | BINARY | flags, mode)
 
-def try_lock(descriptor: int, patience: float = 0.0) -> bool | None:
-    """Take a lock that ends with the process.
+    def take(self, patience: float = 0.0) -> bool | None:
+        """Take the lock, for whose other owner it waits some seconds.
 
-    Parameters
-    ----------
-    descriptor
-        An open file.
-    patience
-        Seconds to wait for another owner.
+        Returns
+        -------
+        bool or None
+            False if another has it, None if this file system knows no locks.
+        """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                _lock_now(self._descriptor)
+            except OSError as error:  # noqa: PERF203 (it waits here anyway)
+                busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+                if not busy:
+                    return None
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.01)
+            else:
+                return True
 
-    Returns
-    -------
-    bool or None
-        False if another has it, None if this file system knows no locks.
-    """
-    end = time.monotonic() + patience
-    while True:
+    def sign(self, content: bytes) -> bool:
+        """Fill a new file and take its lock; False if the file was removed in the act."""
+        self.write(content)
+        # Between these lines it looks like that of a dead owner. Where locks do not work at all,
+        # nobody can take it, and it is as safe.
+        self.take(patience=1.0)
+        return self.path.exists()  # no other has its name
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the path still leads to this file."""
+        if os.name == "nt":  # gives an open file no other name, and has two ways to number files
+            return self.path.exists()
         try:
-            _lock_now(descriptor)
-        except OSError as error:  # noqa: PERF203 (it waits here anyway)
-            busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-            if not busy:
-                return None
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
+            return os.path.samestat(self.path.stat(), self.status)
+        except OSError:
+            return False
+
+    @property
+    def status(self) -> os.stat_result:
+        """Of the open file, whatever has its name."""
+        return os.fstat(self._descriptor)
+
+    def read(self) -> bytes:
+        """The content, up to 1 KiB."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.read(self._descriptor, 1024)
+
+    def write(self, content: bytes) -> None:
+        """Write in the place of the content."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, content)
+
+    def unlock(self) -> None:
+        """Give up a lock that was taken: processes forked meanwhile have the file open, too."""
+        _unlock(self._descriptor)
+
+    def close(self) -> None:
+        """Give up the lock and leave the file; once closed, it stays so."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):  # late news of a write, on a network drive
+                os.close(descriptor)
+
+    def remove(self) -> None:
+        """Remove the file, unless it has lost its name to another, and give up the lock."""
+        with contextlib.suppress(OSError):
+            if self.is_named:
+                if os.name == "nt":  # which removes no open file
+                    self.close()
+                self.path.unlink()
+        self.close()
 
 
 @contextlib.contextmanager
@@ -194,22 +246,19 @@ def held(
     OSError
         If it cannot be made.
     """
-    descriptor = open_lock(lock, os.O_CREAT)
-    try:
-        taken = try_lock(descriptor)
+    with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
+        taken = file.take()
         if taken is False:
             if on_wait:
                 on_wait()
-            taken = try_lock(descriptor, patience)
+            taken = file.take(patience)
         if taken is False:
             raise HeldError(errno.EAGAIN, "another process holds it", str(lock))
         try:
             yield
         finally:
-            if taken:  # processes that were forked meanwhile have the file open, too
-                _unlock(descriptor)
-    finally:
-        os.close(descriptor)
+            if taken:
+                file.unlock()
 
 
 def is_special(path: Path) -> bool:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import unetsep.library.claims
 import unetsep.storage
 from unetsep.audio.staging import remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
+from unetsep.storage import LockFile
 
 HOLD = """
 import sys, time
@@ -33,7 +36,7 @@ def lock(tmp_path):
 @pytest.fixture
 def no_locks(monkeypatch):
     """A file system that knows no locks."""
-    monkeypatch.setattr(unetsep.library.claims, "try_lock", lambda *_: None)
+    monkeypatch.setattr(LockFile, "take", lambda *_: None)
 
 
 def hold(lock: Path) -> subprocess.Popen[str]:
@@ -121,6 +124,24 @@ def test_a_dead_claim_is_among_the_leftovers_and_a_living_one_is_not(lock):
     assert not lock.exists()
 
 
+def test_a_claim_made_in_the_place_of_a_dead_one_is_not_removed_for_it(lock, monkeypatch):
+    lock.parent.mkdir()
+    lock.write_text(socket.gethostname())
+    os.utime(lock, (time.time() - STALE - 20,) * 2)
+    lock_now, claims = unetsep.storage._lock_now, []
+
+    def replaced_before(descriptor: int) -> None:
+        if not claims:
+            claims.append(None)
+            claims[0] = Claim([lock])
+        lock_now(descriptor)
+
+    monkeypatch.setattr(unetsep.storage, "_lock_now", replaced_before)
+    remove_leftovers(lock.parent)
+    with claims[0] as claim:
+        assert claim.held
+
+
 @pytest.mark.skipif(os.name == "nt", reason="locks always work there")
 def test_without_locks_a_process_that_is_gone_has_no_claim(lock, no_locks):
     process = hold(lock)
@@ -194,13 +215,13 @@ def test_of_many_that_want_a_dead_claim_one_gets_it(lock, locks, request):
 
 
 def test_a_claim_that_comes_back_after_its_maker_gave_it_up_is_dead(lock, no_locks, monkeypatch):
-    named, seen = unetsep.library.claims._is_named, []
+    named, seen = LockFile.is_named.fget, []
 
-    def moved_aside_at_first(path: Path, descriptor: int) -> bool:
-        seen.append(path)
-        return len(seen) > 1 and named(path, descriptor)
+    def moved_aside_at_first(file: LockFile) -> bool:
+        seen.append(file)
+        return len(seen) > 1 and named(file)
 
-    monkeypatch.setattr(unetsep.library.claims, "_is_named", moved_aside_at_first)
+    monkeypatch.setattr(LockFile, "is_named", property(moved_aside_at_first))
     with Claim([lock]) as claim:
         assert claim.held
     assert len(seen) > 2
@@ -230,8 +251,10 @@ def test_a_claim_is_ours_on_windows_whatever_number_a_file_has_there(
 ) -> None:
     """Python 3.12 numbers files by their names in another way than open ones."""
     ours, gone = tmp_path / "a.lock", tmp_path / "b.lock"
-    with ours.open("w") as file, monkeypatch.context() as patch:
+    file, named = LockFile(ours, os.O_CREAT), []
+    with contextlib.closing(file), monkeypatch.context() as patch:
         patch.setattr(os.path, "samestat", lambda *_: False)
         patch.setattr(os, "name", "nt")
-        named = [unetsep.library.claims._is_named(path, file.fileno()) for path in (ours, gone)]
+        for file.path in (ours, gone):
+            named.append(file.is_named)
     assert named == [True, False]

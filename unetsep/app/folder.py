@@ -1,8 +1,7 @@
 """A folder for temporary files that no kill leaves behind for good.
 
-Each run of the app has a folder and, beside it, a file that it holds locked. The system frees
-the lock when the process ends, however it ends. The next start takes the free lock: so it
-knows that the folder is nobody's, and removes it.
+Each run of the app has a folder and, beside it, a lock that ends with the run. The next start
+takes the free lock: so it knows that the folder is nobody's, and removes it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from ..storage import open_lock, try_lock
+from ..storage import LockFile
 
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")
@@ -41,21 +40,16 @@ class WorkFolder:
         remove_dead(parent)
         while True:
             self.path = parent / f"{PREFIX}{secrets.token_hex(8)}"
-            self._lock = self.path.with_suffix(".lock")
-            self._descriptor = open_lock(self._lock, os.O_CREAT | os.O_EXCL, 0o600)
-            os.write(self._descriptor, SIGNATURE)
-            # Between these lines it looks like the lock of a dead run, which may be removed.
-            try_lock(self._descriptor, patience=1.0)
-            if self._lock.exists():
+            self._lock = LockFile(self.path.with_suffix(".lock"), os.O_CREAT | os.O_EXCL, 0o600)
+            if self._lock.sign(SIGNATURE):
                 break
-            os.close(self._descriptor)
+            self._lock.close()
         self.path.mkdir(mode=0o700)
 
     def remove(self) -> None:
         """Remove the folder with all that is in it, and give up the lock."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._descriptor)
-        self._lock.unlink(missing_ok=True)
+        self._lock.remove()
 
 
 def remove_dead(parent: Path) -> None:
@@ -68,20 +62,14 @@ def remove_dead(parent: Path) -> None:
     parent
         Of the folders and their locks.
     """
-    for lock in parent.glob(f"{PREFIX}*.lock"):
-        if not LOCK_NAME.fullmatch(lock.name):
+    for path in parent.glob(f"{PREFIX}*.lock"):
+        if not LOCK_NAME.fullmatch(path.name):
             continue
-        with contextlib.suppress(OSError):
-            descriptor = open_lock(lock)
-            try:
-                content = os.read(descriptor, len(SIGNATURE) + 1)
-                dead = content == SIGNATURE and try_lock(descriptor)
-                if dead:
-                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-            finally:
-                os.close(descriptor)
-            if dead and not lock.with_suffix("").exists():
-                lock.unlink()
+        with contextlib.suppress(OSError), contextlib.closing(LockFile(path)) as lock:
+            if lock.read() == SIGNATURE and lock.take():
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                if not path.with_suffix("").exists():
+                    lock.remove()
 
 
 def size_of(folder: Path) -> int:

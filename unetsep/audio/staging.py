@@ -1,8 +1,7 @@
 """Temporary files beside their targets, and what becomes of them when a run dies.
 
-Each song that is being written holds a lock file in each of its folders. The system frees
-the lock when the process ends, however it ends: whoever can take it knows that the files
-with its token are nobody's, and removes them.
+Each song that is being written holds a lock in each of its folders, which ends with its run.
+Whoever can take it knows that the files with its token are nobody's, and removes them.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from ..storage import open_lock, try_lock
+from ..storage import LockFile
 
 PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.
@@ -32,7 +31,7 @@ class Staging:
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        self._locks: dict[Path, int] = {}
+        self._locks: list[LockFile] = []
         self.token = ""
         try:
             while not self.token:
@@ -45,17 +44,11 @@ class Staging:
         """Choose a token and lock it, unless another run removes a lock in the act."""
         token = secrets.token_hex(6)
         for folder in folders:
-            path = folder / f"{PREFIX}{token}.lock"
-            descriptor = open_lock(path, os.O_CREAT | os.O_EXCL)
-            self._locks[path] = descriptor
-            # Between these lines the lock looks like that of a dead run. Where locks do not
-            # work at all, nobody can take it, and the files are as safe.
-            try_lock(descriptor, patience=1.0)
-            if not path.exists():
+            lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
+            self._locks.append(lock)
+            if not lock.sign(socket.gethostname().encode()):
                 self.release()
                 return
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, socket.gethostname().encode())
         self.token = token
 
     def name(self, target: Path, index: int, suffix: str) -> Path:
@@ -65,11 +58,7 @@ class Staging:
     def release(self) -> None:
         """Give up the locks; the temporary files must be gone."""
         while self._locks:
-            path, descriptor = self._locks.popitem()
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-            with contextlib.suppress(OSError):
-                path.unlink()
+            self._locks.pop().remove()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -82,31 +71,19 @@ def remove_leftovers(folder: Path) -> None:
             _remove_run(folder / f"{PREFIX}{token}.lock", files)
 
 
-def _remove_run(lock: Path, files: list[Path]) -> None:
+def _remove_run(path: Path, files: list[Path]) -> None:
     """Remove the files of one run and then its lock, if the lock is free."""
-    with contextlib.suppress(OSError):
-        with _taken(lock) as dead:
-            for path in (*files, lock) if dead else ():
+    # There is none if it was removed by hand, or by another run that is cleaning up.
+    with contextlib.suppress(OSError), contextlib.closing(LockFile(path)) as lock:
+        if lock.take() and _is_old_or_here(lock):
+            for file in files:
                 with contextlib.suppress(PermissionError):  # Windows removes no open file
-                    path.unlink(missing_ok=True)
-        if dead:
-            lock.unlink(missing_ok=True)
+                    file.unlink(missing_ok=True)
+            lock.remove()
 
 
-@contextlib.contextmanager
-def _taken(lock: Path) -> Iterator[bool]:
-    """Whether the lock could be taken, and its owner was on this machine or long ago."""
-    try:
-        descriptor = open_lock(lock)
-    except FileNotFoundError:  # removed by hand, or by another run that is cleaning up
-        yield False
-        return
-    try:
-        taken = bool(try_lock(descriptor))
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        host = os.read(descriptor, 256).decode(errors="replace").partition("\n")[0]
-        age = time.time() - os.fstat(descriptor).st_mtime
-        # Without a name it is a lock whose owner died, or is about to look whether it exists.
-        yield taken and (host in ("", socket.gethostname()) or age > FOREIGN_AGE)
-    finally:
-        os.close(descriptor)
+def _is_old_or_here(lock: LockFile) -> bool:
+    """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
+    host = lock.read().decode(errors="replace").partition("\n")[0]
+    # Without a name it is a lock whose owner died in the act.
+    return host in ("", socket.gethostname()) or time.time() - lock.status.st_mtime > FOREIGN_AGE

@@ -1,8 +1,8 @@
 """Locks that die with their process, so that two runs never work on one song.
 
-A claim is a hidden file that says who made it. On one machine the system's lock on it decides,
-which ends with its process, however that ends. Between machines that share a disk locks may
-not be seen: there a claim is alive as long as its owner sets the file's time again and again.
+A claim is a hidden file that says who made it. On one machine the system's lock on it decides.
+Between machines that share a disk locks may not be seen: there a claim is alive as long as its
+owner sets the file's time again and again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from ..storage import MadeFolders, open_lock, try_lock
+from ..storage import LockFile, MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:
@@ -52,20 +52,21 @@ class Claim:
     """
 
     def __init__(self, locks: Iterable[Path]) -> None:
-        self._sign = f"{socket.gethostname()}\n{_machine()} {_process()} {secrets.token_hex(8)}\n"
-        self._held: dict[Path, int] = {}
+        owner = f"{socket.gethostname()}\n{_machine()} {_process()} {secrets.token_hex(8)}\n"
+        self._sign = owner.encode()
+        self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
         begin(self.release)
         try:
             # All runs take them in the same order; none waits for another while it holds one.
-            for lock in sorted(set(locks)):
+            for path in sorted(set(locks)):
                 with uninterrupted():
-                    self._folders.make(lock.parent)
-                    self._held[lock] = self._take(lock)
+                    self._folders.make(path.parent)
+                    self._held.append(self._take(path))
                     # Held by now, it is removed if a full disk leaves it unsigned: it would pass
                     # for another machine's.
-                    os.write(self._held[lock], self._sign.encode())
+                    self._held[-1].write(self._sign)
         except BaseException:
             self.release()
             raise
@@ -78,46 +79,41 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _take(self, lock: Path) -> int:
-        """The open file of a claim that is now ours, to be signed."""
+    def _take(self, path: Path) -> LockFile:
+        """A claim that is now ours, to be signed."""
         while True:
             try:
-                descriptor, new = open_lock(lock, os.O_CREAT | os.O_EXCL), True
+                lock, new = LockFile(path, os.O_CREAT | os.O_EXCL), True
             except FileExistsError:
                 try:
-                    descriptor, new = open_lock(lock), False
+                    lock, new = LockFile(path), False
                 except FileNotFoundError:  # released between the two lines
                     continue
             except FileNotFoundError:  # another run made this folder, too, and removed it
-                self._folders.make(lock.parent)
+                self._folders.make(path.parent)
                 continue
             try:
-                if self._settle(lock, descriptor, new=new):
-                    return descriptor
+                if self._settle(lock, new=new):
+                    return lock
             except BaseException:
-                os.close(descriptor)
+                lock.close()
                 raise
-            os.close(descriptor)
+            lock.close()
 
-    def _settle(self, lock: Path, descriptor: int, *, new: bool) -> bool:
-        """Empty a claim that is ours; False to try again, after removing one that is dead."""
-        locked = try_lock(descriptor, PATIENCE)
-        if not _is_named(lock, descriptor):  # removed or replaced meanwhile
+    def _settle(self, lock: LockFile, *, new: bool) -> bool:
+        """Whether a claim is ours; False to try again, after removing one that is dead."""
+        locked = lock.take(PATIENCE)
+        if not lock.is_named:  # removed or replaced meanwhile
             if new:  # who moved it aside by mistake puts it back, see `_remove`
-                os.write(descriptor, ABANDONED.encode())
+                lock.write(ABANDONED.encode())
             return False
-        if locked is False:
-            raise ClaimedError(_sentence(_read(descriptor)))
-        owner = "" if new else _read(descriptor)
-        if not new and _lives(owner, lock, descriptor, locked=bool(locked)):
+        owner = lock.read().decode(errors="replace")
+        if locked is False or (not new and _lives(owner, lock, locked=bool(locked))):
             raise ClaimedError(_sentence(owner))
-        if not new and os.name != "nt":
-            _remove(lock, descriptor)
-            return False
-        # On Windows, which removes no open file, a dead claim is signed anew under its lock.
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.ftruncate(descriptor, 0)
-        return True
+        if new or os.name == "nt":  # which removes no open file: it is signed anew
+            return True
+        _remove(lock)
+        return False
 
     @property
     def held(self) -> bool:
@@ -125,7 +121,7 @@ class Claim:
         if self._end.is_set():
             return False
         try:
-            return all(lock.read_bytes() == self._sign.encode() for lock in self._held)
+            return all(lock.path.read_bytes() == self._sign for lock in self._held)
         except OSError:
             return False
 
@@ -133,27 +129,16 @@ class Claim:
         while not self._end.wait(BEAT):
             for lock in list(self._held):
                 with contextlib.suppress(OSError):
-                    os.utime(lock)
+                    os.utime(lock.path)
 
     def release(self) -> None:
         """Give everything up and leave no trace."""
         with uninterrupted():
-            self._release()
+            self._end.set()
+            while self._held:
+                self._held.pop().remove()
+            self._folders.remove()
             end(self.release)
-
-    def _release(self) -> None:
-        self._end.set()
-        while self._held:
-            lock, descriptor = self._held.popitem()
-            ours = _is_named(lock, descriptor)
-            if os.name == "nt":  # which removes no open file
-                os.close(descriptor)
-            with contextlib.suppress(OSError):
-                if ours:
-                    lock.unlink()
-            if os.name != "nt":
-                os.close(descriptor)
-        self._folders.remove()
 
 
 def claim_path(folder: Path, token: str) -> Path:
@@ -169,7 +154,7 @@ def claim_path(folder: Path, token: str) -> Path:
     return folder / f"{PREFIX}{token}.lock"
 
 
-def _lives(owner: str, lock: Path, descriptor: int, *, locked: bool) -> bool:
+def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
     """Whether the owner of a claim works on, as far as that can be known from here."""
     if owner == ABANDONED:
         return False
@@ -179,7 +164,7 @@ def _lives(owner: str, lock: Path, descriptor: int, *, locked: bool) -> bool:
             return False
         if _is_gone(process):
             return False
-    return _now(lock) - os.fstat(descriptor).st_mtime < STALE
+    return _now(lock.path) - lock.status.st_mtime < STALE
 
 
 def _now(lock: Path) -> float:
@@ -192,31 +177,15 @@ def _now(lock: Path) -> float:
         probe.unlink()
 
 
-def _remove(lock: Path, descriptor: int) -> None:
+def _remove(lock: LockFile) -> None:
     """Remove a dead claim, and never one that another run has made in its place."""
-    inode = os.fstat(descriptor).st_ino
-    aside = lock.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
+    aside = lock.path.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
     with contextlib.suppress(FileNotFoundError):
-        lock.rename(aside)
-        if aside.stat().st_ino != inode:
+        lock.path.rename(aside)
+        if not os.path.samestat(aside.stat(), lock.status):
             with contextlib.suppress(FileExistsError):
-                os.link(aside, lock)
+                os.link(aside, lock.path)
         aside.unlink()
-
-
-def _is_named(path: Path, descriptor: int) -> bool:
-    """Whether a path still leads to an open file."""
-    if os.name == "nt":  # gives an open file no other name, and has two ways to number files
-        return path.exists()
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _read(descriptor: int) -> str:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return os.read(descriptor, 1024).decode(errors="replace")
 
 
 def _sentence(owner: str) -> str:

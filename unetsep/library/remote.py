@@ -198,40 +198,32 @@ class _Upload:
     """The stems of one model on their way to a store."""
 
     def __init__(self, part: Part, store: Store, out: Path) -> None:
-        self._part, self._store, self._out = part, store, out
-        self._record = part.record
+        self._store, self._out = store, out
+        self._record, self._targets = part.record, list(dict.fromkeys(part.targets))
         self._seen: str | None = None
-        self._written: float | None = None
         self._stand_ins: dict[Path, tuple[int, int]] = {}
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._out).as_posix()
-
-    @property
-    def _targets(self) -> list[Path]:
-        return list(dict.fromkeys(self._part.targets))
 
     def prepare(self) -> None:
         """Put the record here, and for each stem that exists an empty file of its size.
 
         With them a song is judged as if its stems lay here. Such files take no room on a disk.
         """
+        stored: dict[Path, dict[str, Any]] = {}
         for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, info in self._store.remove_leftovers(self._folder(folder)).items():
-                path, written = folder / name, modified(info)
-                if path == self._record.path:
-                    self._written = written
-                elif path in self._targets:
-                    with path.open("wb") as file:
-                        file.truncate(info.get("size") or 0)
-                    if written is not None:
-                        os.utime(path, (written, written))
-                    status = path.stat()
-                    self._stand_ins[path] = status.st_ino, status.st_mtime_ns
+            infos = self._store.remove_leftovers(self._folder(folder))
+            stored |= {folder / name: info for name, info in infos.items()}
+        for path in stored.keys() & self._targets:
+            with path.open("wb") as file:
+                file.truncate(stored[path].get("size") or 0)
+            _set_time(path, stored[path])
+            self._stand_ins[path] = _signature(path)
         self._seen = self._fetch_record()
-        if self._seen is not None and self._written is not None:
-            os.utime(self._record.path, (self._written, self._written))
+        if self._seen is not None and self._record.path in stored:
+            _set_time(self._record.path, stored[self._record.path])
 
     def _folder(self, folder: Path) -> str:
         return "" if folder == self._out else self._name(folder)
@@ -302,6 +294,12 @@ class _Upload:
         for path in (*self._targets, self._record.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _set_time(path: Path, info: Mapping[str, Any]) -> None:
+    """Give a file the time of one in a store, if that is known."""
+    if (written := modified(info)) is not None:
+        os.utime(path, (written, written))
 
 
 def _signature(path: Path) -> tuple[int, int]:

@@ -59,10 +59,19 @@ def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
 
 
 def test_download_needs_names_or_all() -> None:
-    with pytest.raises(ValueError, match="--all"):
+    with pytest.raises(ValueError, match="--all: got neither"):
         list(manage.download([]))
-    with pytest.raises(ValueError, match="--all"):
+    with pytest.raises(ValueError, match="--all: got both"):
         list(manage.download(["mse"], everything=True))
+
+
+def test_no_option_is_ignored_for_another() -> None:
+    with pytest.raises(ValueError, match="give one of them"):
+        list(
+            manage.download(["spleeter-2stems"], source=Path("a.zip"), address="http://host/a.zip")
+        )
+    with pytest.raises(ValueError, match="give one of them"):
+        manage.run_models(as_json=True, cache_dir=True)
 
 
 def test_download_refuses_unknown_names() -> None:

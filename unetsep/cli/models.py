@@ -114,6 +114,8 @@ class ModelChoice:
 
 def run_models(*, as_json: bool, cache_dir: bool) -> None:
     """The ``models`` command without a subcommand."""
+    if as_json and cache_dir:
+        raise ValueError("--json prints the models and --cache-dir a folder: give one of them")
     if cache_dir:
         click.echo(hub.cache_folder())
         return
@@ -224,12 +226,16 @@ def download(
     Raises
     ------
     ValueError
-        If neither or both of ``names`` and ``everything`` are given, or a source for several.
+        If neither or both of ``names`` and ``everything`` are given, or a source for several, or
+        a source and an address.
     WeightsError
         If a name is unknown or a download fails.
     """
     if bool(names) == everything:
-        raise ValueError("name the models to download, or give --all")
+        given = "both" if names else "neither"
+        raise ValueError(f"name the models to download, or give --all: got {given}")
+    if source and address:
+        raise ValueError("--from and --url both say where an archive is: give one of them")
     if (source or address) and not all(is_release(name) for name in names):
         raise ValueError(
             f"--from and --url are for {', '.join(SPLEETER)}: others come from the hub"

@@ -17,7 +17,7 @@ from tests.train.synthetic import MODEL, tiny
 from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.fit import Machine, check_resumable
+from unetsep.train.fit import Machine, check_machine, check_resumable
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
 from unetsep.weights.load import load_network
@@ -96,6 +96,28 @@ def test_a_device_that_is_not_there_is_explained(tmp_path: Path) -> None:
         pytest.skip("there is one")
     with pytest.raises(TrainingError, match="cannot train on 1 gpu"):
         run(tmp_path, tiny(), machine=Machine("gpu"))
+
+
+@pytest.mark.parametrize(
+    ("machine", "sentence"),
+    [
+        (Machine("mps"), "cannot train on 1 mps: torch finds none here; choose --accelerator cpu"),
+        (Machine("gpu", 3), "cannot train on 3 gpu: torch finds 2 here; choose fewer --devices"),
+        (Machine(devices=3, nodes=2), "cannot train on 3 gpu: torch finds 2 here"),
+    ],
+)
+def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, sentence: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match=re.escape(sentence)):
+        check_machine(tiny(), machine)
+    for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):
+        check_machine(tiny(), each)
+    monkeypatch.setattr(fitting, "launched", lambda: ("torchrun", 3, 1))
+    check_machine(tiny(), Machine("gpu", 3))
 
 
 def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(

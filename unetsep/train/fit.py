@@ -37,7 +37,7 @@ from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
 from .data.recording import Recording
 from .datamodule import ClipModule
-from .distributed import ChildWatch, is_lost_process
+from .distributed import ChildWatch, is_lost_process, launched
 from .interruption import InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .module import SeparationModule, fresh_network
@@ -109,15 +109,21 @@ def check_machine(config: TrainConfig, machine: Machine) -> None:
     Raises
     ------
     TrainingError
-        If it has no such accelerator, or that has no such precision.
+        If it has no such accelerator or too few, or that has no such precision.
     """
-    if machine.kind == "cpu" and config.precision == "fp16":
-        raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
+    if machine.kind == "cpu":
+        if config.precision == "fp16":
+            raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
+        return
     apple = torch.backends.mps.is_available()  # for Lightning a gpu, too
-    if machine.kind != "cpu" and not (apple or torch.cuda.is_available()):
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = int(apple) if apple or machine.kind == "mps" else count
+    # What processes see that a launcher has started is Lightning's to judge: perhaps one each.
+    if not count or (count < machine.devices and not launched()):
+        cure = "fewer --devices" if count else "--accelerator cpu, or leave it out"
         raise TrainingError(
-            f"cannot train on {machine.devices} {machine.kind}: torch finds none here; choose "
-            "--accelerator cpu, or leave it out"
+            f"cannot train on {machine.devices} {machine.kind}: torch finds {count or 'none'} "
+            f"here; choose {cure}"
         )
 
 

@@ -63,6 +63,25 @@ def test_own_files_are_not_removed_by_a_second_song_in_the_same_process(tmp_path
     assert leftovers(tmp_path) == []
 
 
+def test_a_file_that_another_program_has_open_on_windows_is_removed_later(tmp_path, monkeypatch):
+    kept = [tmp_path / f"{PREFIX}abc-0.part", tmp_path / f"{PREFIX}abc.lock"]
+    for path in (*kept, tmp_path / f"{PREFIX}abc-1.part"):
+        path.touch()
+    unlink = Path.unlink
+
+    def unless_it_is_open(path: Path, missing_ok: bool = False) -> None:
+        if path == kept[0]:
+            raise PermissionError(errno.EACCES, "another program has it open", str(path))
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unless_it_is_open)
+        remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == kept
+    remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == []
+
+
 def test_files_of_another_machine_are_kept_for_a_day(tmp_path, monkeypatch):
     lock = tmp_path / f"{PREFIX}abc.lock"
     part = tmp_path / f"{PREFIX}abc-0.part"

@@ -72,14 +72,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_run(path: Path, files: list[Path]) -> None:
-    """Remove the files of one run and then its lock, if the lock is free."""
+    """Remove the files of one run and, once all are gone, its lock, if the lock is free."""
     # There is none if it was removed by hand, or by another run that is cleaning up.
     with contextlib.suppress(OSError), contextlib.closing(LockFile(path)) as lock:
         if lock.take() and _is_old_or_here(lock):
             for file in files:
                 with contextlib.suppress(PermissionError):  # Windows removes no open file
                     file.unlink(missing_ok=True)
-            lock.remove()
+            if not any(file.exists() for file in files):  # without it nobody would know whose
+                lock.remove()
 
 
 def _is_old_or_here(lock: LockFile) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from unetsep.train.data.clips import (
     ResidentClips,
     clip_indices,
 )
-from unetsep.train.data.loaders import NO_NUMBER, ValidRecordings, clip_loader
+from unetsep.train.data.loaders import NO_NUMBER, ClipLoader, ValidRecordings, clip_loader
 from unetsep.train.data.recording import hold_out, recording_from_arrays
 from unetsep.train.data.run_data import without
 from unetsep.train.datamodule import ClipModule
@@ -365,3 +366,13 @@ def test_ctrl_c_while_workers_import_torch_is_for_the_training_process_alone(
     )
     assert (done.returncode, done.stdout.decode()) == (0, "heard\n[0, 1, 2, 3]\n"), done.stderr
     assert done.stderr == b""
+
+
+def test_clips_that_are_cut_in_the_training_process_need_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(resource_tracker, "ensure_running", refuse)
+    assert [int(batch) for batch in ClipLoader(range(3), num_workers=0)] == [0, 1, 2]

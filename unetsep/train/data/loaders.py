@@ -44,6 +44,8 @@ class ClipLoader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Any:
+        if not self.num_workers:  # where processes are scarce, it starts none at all
+            return super().__iter__()
         with deaf_children():
             return super().__iter__()
 

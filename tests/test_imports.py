@@ -34,7 +34,7 @@ FLOORS = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms of training, in the same way.
 TRAIN_FLOORS = [
-    {"config", "graph", "muon", "logs"},
+    {"config", "graph", "muon", "logs", "children"},
     {"data", "losses", "schedule", "interruption"},
     {"evaluation", "calibration", "distributed"},
     {"validation"},

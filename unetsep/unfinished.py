@@ -54,25 +54,6 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def deaf_children() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches, not even before they could say so themselves.
-
-    Here it waits for the end of the block. Windows knows nothing of the kind.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # starting it would let signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def as_they_end(futures: Iterable[Future[Result]]) -> Iterator[Future[Result]]:
     """Futures as they end; Ctrl-C is heard meanwhile, on Windows too.
 

@@ -12,6 +12,7 @@ callbacks      averages, checkpoints, ends
 interruption   signals that ask a run to end
 validation     SDR of the networks in training
 distributed    many processes
+children       processes that no Ctrl-C reaches
 logs           log lines and curves
 data/          from files to clips
 losses/        what is minimised

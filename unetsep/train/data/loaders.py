@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ...unfinished import deaf_children, ignore_signals
+from ...unfinished import ignore_signals
+from ..children import deaf_children
 from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording

@@ -19,7 +19,8 @@ from typing import Any
 from ...audio.libsndfile import hide_decoder_chatter
 from ...dsp.arrays import Signal
 from ...errors import UnetsepError
-from ...unfinished import as_they_end, deaf_children
+from ...unfinished import as_they_end
+from ..children import deaf_children
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score

@@ -2,7 +2,7 @@
 const browser = `
   AudioBuffer AudioBufferSourceNode AudioContext AudioWorkletNode Blob ConstantSourceNode CustomEvent Event
   EventTarget GainNode OfflineAudioContext StereoPannerNode URL atob clearInterval clearTimeout
-  console document fetch location matchMedia navigator requestAnimationFrame setInterval setTimeout window`;
+  console document fetch localStorage location matchMedia navigator requestAnimationFrame setInterval setTimeout window`;
 const shared = `
   $ album unetsepData loadData bytesOf release Pieces FADE Strips spanAt Deck Mixer Stretcher Engine renderMix make
   percent setRange DARK STRONG Lane WaveSurfer SignalsmithStretch`;

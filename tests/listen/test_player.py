@@ -1260,7 +1260,7 @@ def test_arrows_seek_after_a_click_on_a_choice_too(player: Any) -> None:
     assert run(player, chosen) == ["1", "1"]
 
 
-def test_letters_and_digits_can_be_switched_off_as_keys(player: Any) -> None:
+def test_letters_and_digits_can_be_switched_off_as_keys(player: Any, page: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     state = "return [engine.model, engine.loop, mixer.stem('vocals').solo, engine.volume]"
@@ -1273,6 +1273,11 @@ def test_letters_and_digits_can_be_switched_off_as_keys(player: Any) -> None:
     assert run(player, state) == [1, *before[1:]]
     press(player, Keys.SPACE, Keys.TAB, Keys.ARROW_RIGHT)  # these belong to no language
     assert frame(player) == 5 * RATE
+    open_page(player, page)
+    assert not run(player, "return $('keys').checked")  # as it was left
+    run(player, "$('keys').click()")
+    open_page(player, page)
+    assert run(player, "return $('keys').checked")
 
 
 def test_screen_readers_hear_of_the_beginning_and_the_end_of_saving(player: Any) -> None:

@@ -31,6 +31,17 @@ function keepFocus(part, remake) {
   (controls.find((control) => name(control) === focused) ?? controls[0]).focus();
 }
 
+/** Let the choice of a checkbox outlive the page, where the browser lets pages keep something. */
+function keepChoice(box) {
+  const name = `unetsep.${box.id}`;
+  try {
+    box.checked = JSON.parse(localStorage.getItem(name)) ?? box.checked;
+    box.addEventListener("change", () => localStorage.setItem(name, box.checked));
+  } catch {
+    // Then it holds until the page is loaded again.
+  }
+}
+
 class Page {
   constructor() {
     this.mixer = new Mixer();
@@ -288,6 +299,7 @@ class Page {
     }
     for (const query of [DARK, STRONG])
       query.addEventListener("change", () => this.engine && this.showModel());
+    keepChoice($("keys"));
     document.addEventListener("keydown", (event) => this.key(event));
     // Space and arrows must do what they do after a click, too, which gives a button, a choice
     // or a summary the focus; who uses the tab key keeps it.

@@ -17,7 +17,7 @@ from tests.train.synthetic import MODEL, tiny
 from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
-from unetsep.train.fit import Machine, check_machine, check_resumable
+from unetsep.train.fit import Machine, check_resumable, check_trainable
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
 from unetsep.weights.load import load_network
@@ -113,11 +113,20 @@ def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(TrainingError, match=re.escape(sentence)):
-        check_machine(tiny(), machine)
+        check_trainable(tiny(), machine)
     for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):
-        check_machine(tiny(), each)
+        check_trainable(tiny(), each)
     monkeypatch.setattr(fitting, "launched", lambda: ("torchrun", 3, 1))
-    check_machine(tiny(), Machine("gpu", 3))
+    check_trainable(tiny(), Machine("gpu", 3))
+
+
+def test_a_branch_for_low_bins_needs_losses_that_do_with_these(tmp_path: Path) -> None:
+    low = dataclasses.replace(MODEL.guided("0" * 64, ()), low_bins=16)
+    config = tiny(model=low, part="low", losses=("mse", "mel_mse"))
+    with pytest.raises(TrainingError, match="the loss mel_mse needs all: choose mse, mag_mse, l1"):
+        run(tmp_path / "run", config, machine=Machine("cpu"))
+    assert not (tmp_path / "run").exists()
+    check_trainable(dataclasses.replace(config, losses=("mse",)), Machine("cpu"))
 
 
 def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(

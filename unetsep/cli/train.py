@@ -43,7 +43,7 @@ from ..train.data.run_data import (
     warn_of_other_audio,
 )
 from ..train.distributed import processes
-from ..train.fit import Machine, check_fits, check_machine, check_resumable, fit, refuse_used
+from ..train.fit import Machine, check_fits, check_resumable, check_trainable, fit, refuse_used
 from ..train.interruption import InterruptedRunError
 from ..train.logs import is_main_process
 from ..train.losses.functions import LOSSES
@@ -175,7 +175,7 @@ def run_train(options: TrainOptions) -> None:
         torch.set_num_threads(options.threads)
     options = _with_losses(options)
     config, data = _resumed_run(options) if options.resume else _new_run(options)
-    check_machine(config, machine)  # before hours of decoding
+    check_trainable(config, machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
         saved = read_songs(folder) if options.resume else {}
@@ -257,7 +257,6 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
                 f"{model.low_first}-{last}, which is trained by these numbers alone"
             )
         model = dataclasses.replace(model, low_first=first, low_bins=count)
-        _check_low_losses(settings.get("losses") or TrainConfig().losses)
         settings |= {"part": "low"}
     config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
     data = find_data(
@@ -359,16 +358,6 @@ def parse_low_band(text: str) -> tuple[int, int]:
     if not (dash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ValueError(f"--low-band {text!r}: expected the first and the last bin, as 0-127")
     return int(first), int(last) + 1 - int(first)
-
-
-def _check_low_losses(losses: Sequence[str]) -> None:
-    """Refuse losses that take what they count from all bins, of which a branch has a few."""
-    for name in losses:
-        if name in LOSSES and LOSSES[name].arrays:
-            fitting = ", ".join(known for known, entry in LOSSES.items() if not entry.arrays)
-            raise ValueError(
-                f"--low-band trains a few bins, and the loss {name} needs all: choose {fitting}"
-            )
 
 
 def _model(

@@ -40,6 +40,7 @@ from .datamodule import ClipModule
 from .distributed import ChildWatch, is_lost_process, launched
 from .interruption import InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
+from .losses.functions import LOSSES
 from .module import SeparationModule, fresh_network
 from .validation import check_defined, with_mixture
 
@@ -103,14 +104,22 @@ class Machine:
         return self.accelerator
 
 
-def check_machine(config: TrainConfig, machine: Machine) -> None:
+def check_trainable(config: TrainConfig, machine: Machine) -> None:
     """Find out before any work whether a machine can train as a config says.
 
     Raises
     ------
     TrainingError
-        If it has no such accelerator or too few, or that has no such precision.
+        If it has no such accelerator or too few, or that has no such precision, or a loss takes
+        what it counts from all bins where a branch for a few is trained.
     """
+    needing_all = [name for name in config.losses if name in LOSSES and LOSSES[name].arrays]
+    if config.part == "low" and needing_all:
+        fitting = ", ".join(name for name, entry in LOSSES.items() if not entry.arrays)
+        raise TrainingError(
+            f"--low-band trains a few bins, and the loss {needing_all[0]} needs all: choose "
+            f"{fitting}"
+        )
     if machine.kind == "cpu":
         if config.precision == "fp16":
             raise TrainingError("CPUs do not train in fp16: choose --precision bf16 or fp32")
@@ -180,7 +189,7 @@ def fit(
         If the run cannot start or go on; what is saved by then stays.
     """
     run, machine = Path(run), machine or Machine()
-    check_machine(config, machine)
+    check_trainable(config, machine)
     keep_freed_memory()
     valid = with_mixture(valid, config.stems)
     if not config.all_songs:  # which chooses nothing by its scores

@@ -146,8 +146,18 @@ class LockFile:
                 return True
 
     def sign(self, content: bytes) -> bool:
-        """Fill a new file and take its lock; False if the file was removed in the act."""
-        self.write(content)
+        """Fill a new file and take its lock; False if the file was removed in the act.
+
+        Raises
+        ------
+        OSError
+            If it cannot be filled; then it is removed.
+        """
+        try:
+            self.write(content)
+        except OSError:  # a full disk: empty, it would be nobody's for ever
+            self.remove()
+            raise
         # Between these lines it looks like that of a dead owner. Where locks do not work at all,
         # nobody can take it, and it is as safe.
         self.take(patience=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,16 @@ def test_a_folder_that_vanishes_while_it_is_measured_counts_nothing(
 
     monkeypatch.setattr(os, "scandir", scan)
     assert size_of(tmp_path) == 24
+
+
+def test_a_full_disk_leaves_no_lock_that_nobody_would_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            WorkFolder(tmp_path)
+    assert not list(tmp_path.iterdir())

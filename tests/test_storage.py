@@ -3,20 +3,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-import unetsep.storage
 from unetsep.errors import UnetsepError
 from unetsep.storage import (
-    HeldError,
     MadeFolders,
-    held,
-    locked,
     open_atomically,
     shell_word,
     user_folder,
@@ -108,76 +102,6 @@ def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
     write_atomically(tmp_path / "atomic", b"")
     plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
     assert plain == atomic
-
-
-def test_a_lock_is_held_in_the_block_and_by_nobody_after_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "a"
-    lock = tmp_path / "folder" / ".a.lock"
-
-    def fail() -> None:
-        with locked(path):
-            with pytest.raises(HeldError), held(lock, patience=0):
-                pass
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    with held(lock, patience=0):
-        pass
-    with locked(path):
-        path.write_text("")
-
-
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
-def test_where_the_file_system_knows_no_locks_nobody_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    def fail(_: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(unetsep.storage, "_lock_now", fail)
-    with locked(tmp_path / "a"), locked(tmp_path / "a"):
-        pass
-
-
-def test_who_waits_is_told_and_gets_its_turn(tmp_path: Path) -> None:
-    waiting, order = threading.Event(), []
-
-    def wait() -> None:
-        with locked(tmp_path / "a", on_wait=waiting.set):
-            order.append("second")
-
-    thread = threading.Thread(target=wait)
-    with locked(tmp_path / "a", on_wait=lambda: order.append("wrong")):
-        thread.start()
-        assert waiting.wait(10)
-        order.append("first")
-    thread.join(10)
-    assert order == ["first", "second"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not fork")
-def test_a_child_that_was_forked_in_the_block_does_not_keep_the_lock(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, time; from pathlib import Path; from unetsep.storage import held\n"
-        "lock = Path(sys.argv[1])\n"
-        "with held(lock):\n"
-        "    if not (child := os.fork()): time.sleep(60); os._exit(0)\n"
-        "try:\n"
-        "    with held(lock, patience=0): pass\n"
-        "finally: os.kill(child, 9)"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], check=True, timeout=50)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_who_shares_a_folder_shares_its_locks(tmp_path: Path) -> None:
-    before = os.umask(0o002)
-    try:
-        with locked(tmp_path / "a"):
-            assert stat.S_IMODE((tmp_path / ".a.lock").stat().st_mode) == 0o664
-    finally:
-        os.umask(before)
 
 
 @pytest.mark.parametrize("chosen", ["", "~no-such-user-54/models"])

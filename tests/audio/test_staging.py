@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import unetsep.storage
+import unetsep.locks
 from unetsep.audio.staging import PREFIX, Staging, remove_leftovers
 
 RUN = """
@@ -131,7 +131,7 @@ def test_a_lock_without_a_name_is_of_a_run_that_died_in_the_act(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="no open file is removed there")
 def test_a_lock_that_is_removed_in_the_act_is_made_anew(tmp_path, monkeypatch):
     removed = []
-    lock_now = unetsep.storage._lock_now
+    lock_now = unetsep.locks._lock_now
 
     def lose_the_first(descriptor: int) -> None:
         lock_now(descriptor)
@@ -139,7 +139,7 @@ def test_a_lock_that_is_removed_in_the_act_is_made_anew(tmp_path, monkeypatch):
             removed.extend(leftovers(tmp_path))
             removed[0].unlink()
 
-    monkeypatch.setattr(unetsep.storage, "_lock_now", lose_the_first)
+    monkeypatch.setattr(unetsep.locks, "_lock_now", lose_the_first)
     staging = Staging([tmp_path])
     assert leftovers(tmp_path) == [tmp_path / f"{PREFIX}{staging.token}.lock"] != removed
     staging.release()
@@ -149,7 +149,7 @@ def test_files_are_safe_where_locks_do_not_work(tmp_path, monkeypatch):
     def fail(_: int) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(unetsep.storage, "_lock_now", fail)
+    monkeypatch.setattr(unetsep.locks, "_lock_now", fail)
     staging = Staging([tmp_path])
     staging.name(tmp_path / "a.wav", 0, ".part").touch()
     remove_leftovers(tmp_path)

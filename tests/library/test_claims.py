@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import unetsep.library.claims
-import unetsep.storage
+import unetsep.locks
 from unetsep.audio.staging import remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
-from unetsep.storage import LockFile
+from unetsep.locks import LockFile
 
 HOLD = """
 import sys, time
@@ -80,7 +80,7 @@ def test_a_claim_is_held_where_files_are_text_unless_opened_as_binary(lock, monk
         really_write(descriptor, in_full)
         return len(data)
 
-    monkeypatch.setattr(unetsep.storage, "BINARY", binary)
+    monkeypatch.setattr(unetsep.locks, "BINARY", binary)
     monkeypatch.setattr(os, "open", open_as_there)
     monkeypatch.setattr(os, "write", write_as_there)
     with Claim([lock]) as claim:
@@ -128,7 +128,7 @@ def test_a_claim_made_in_the_place_of_a_dead_one_is_not_removed_for_it(lock, mon
     lock.parent.mkdir()
     lock.write_text(socket.gethostname())
     os.utime(lock, (time.time() - STALE - 20,) * 2)
-    lock_now, claims = unetsep.storage._lock_now, []
+    lock_now, claims = unetsep.locks._lock_now, []
 
     def replaced_before(descriptor: int) -> None:
         if not claims:
@@ -136,7 +136,7 @@ def test_a_claim_made_in_the_place_of_a_dead_one_is_not_removed_for_it(lock, mon
             claims[0] = Claim([lock])
         lock_now(descriptor)
 
-    monkeypatch.setattr(unetsep.storage, "_lock_now", replaced_before)
+    monkeypatch.setattr(unetsep.locks, "_lock_now", replaced_before)
     remove_leftovers(lock.parent)
     with claims[0] as claim:
         assert claim.held

@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 
 from unetsep.cli import main
 from unetsep.errors import WeightsError
+from unetsep.locks import HeldError, held
 from unetsep.spleeter import release
 from unetsep.spleeter.bundle_files import read_bundle
 from unetsep.spleeter.convert import build, import_spleeter
-from unetsep.storage import HeldError, held
 from unetsep.weights.load import load_network
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "spleeter"

@@ -14,7 +14,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from ..storage import LockFile
+from ..locks import LockFile
 
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..storage import LockFile
+from ..locks import LockFile
 
 PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from ..storage import LockFile, MadeFolders
+from ..locks import LockFile
+from ..storage import MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import WeightsError
-from ..storage import file_sha256, locked, user_folder
+from ..locks import locked
+from ..storage import file_sha256, user_folder
 from ..weights.manifest import Checkpoint, user_models
 from .convert import import_spleeter
 

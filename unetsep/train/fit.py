@@ -25,10 +25,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import ModelConfig
 from ..errors import is_out_of_memory
+from ..locks import HeldError, held
 from ..network.devices import keep_freed_memory
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
-from ..storage import HeldError, held, quoted, write_atomically
+from ..storage import quoted, write_atomically
 from ..version import __version__
 from ..weights.load import carry_guide, load_guide, load_network
 from ..weights.manifest import is_path

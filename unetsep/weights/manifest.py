@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from ..storage import locked, open_atomically, user_folder, write_atomically
+from ..locks import locked
+from ..storage import open_atomically, user_folder, write_atomically
 from .datasets import SONG_LISTS, DataSet, collect_datasets, refer, resolve
 
 PACKAGE = Path(__file__).parent.parent

@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import AudioError
-from ...storage import HeldError, file_sha256, held, open_atomically, write_atomically
+from ...locks import HeldError, held
+from ...storage import file_sha256, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, listed_name
 

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from unetsep.config import ModelConfig
 from unetsep.network.build import build, for_inference
+from unetsep.network.doubling import Doubling
 from unetsep.network.guided import Guided
-from unetsep.network.inference import Doubling, InferenceUNet
+from unetsep.network.inference import InferenceUNet
 from unetsep.network.low_band import network_inputs
 from unetsep.network.masks import MaskNetwork
 from unetsep.network.presets import spleeter_config

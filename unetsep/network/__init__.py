@@ -8,6 +8,8 @@ guided       a U-Net and the network that it is guided by, Spleeter's for vocals
 low_band     what a guided network hears of the lowest bins at twice the resolution
 layers       their layers
 inference    the same masks in fewer operations, as it separates
+doubling     its transposed convolutions and last layers
+folding      its layers without norms
 presets      configs of networks, to choose by name
 devices      where it runs, in which precision, and the allocator
 """

@@ -33,7 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .inference import ALL, InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames, affine
+from .doubling import ALL
+from .folding import affine
+from .inference import InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames
 from .low_band import InferenceLowBand, LowBand, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import magnitudes, overlap_add
-from .inference import fold_norm, fold_norm_of_sum
+from .folding import fold_norm, fold_norm_of_sum
 from .layers import BinMixing
 from .unet import compress
 

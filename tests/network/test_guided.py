@@ -12,12 +12,10 @@ from unetsep.network.build import for_inference
 from unetsep.network.guided import (
     LEVEL,
     Guided,
-    guided_logits,
     scaled_for_guide,
     state_channels,
     with_guide,
     with_parts,
-    write_guided_masks,
 )
 from unetsep.network.presets import spleeter_config
 from unetsep.network.unet import UNet, rms_level
@@ -62,44 +60,6 @@ def laterally_connected(**changed: object) -> Guided:
 def magnitude(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(2, 2, 64, 32, generator=generator) ** 4 * 30
-
-
-def test_masks_are_the_vote_and_shares_of_what_it_leaves() -> None:
-    torch.manual_seed(0)
-    own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
-    masks = guided_logits(own, guide, 0.7, 0).softmax(dim=1)
-    rest = own[:, 1:]
-    alone = (own[:, :1] - rest.logsumexp(dim=1, keepdim=True)).sigmoid()
-    vote = (0.7 * guide + 0.3 * alone.logit()).sigmoid()
-    expected = torch.cat([vote, (1 - vote) * rest.softmax(dim=1)], dim=1)
-    assert (masks - expected).abs().max() < 1e-6
-
-
-@pytest.mark.parametrize("vocals", range(4))
-def test_the_vocals_may_have_any_place_among_the_stems(vocals: int) -> None:
-    own, guide = torch.randn(1, 4, 3), torch.randn(1, 1, 3)
-    order = [1, 2, 3]
-    order.insert(vocals, 0)
-    moved = guided_logits(own[:, order], guide, 0.5, vocals)
-    assert torch.allclose(moved, guided_logits(own, guide, 0.5, 0)[:, order])
-
-
-@pytest.mark.parametrize("vocals", [0, 1, 3])
-def test_masks_are_the_softmax_of_the_logits_however_far_they_are(vocals: int) -> None:
-    torch.manual_seed(1)
-    own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
-    for scale in (1, 30, 1e4):
-        masks = torch.empty_like(own)
-        write_guided_masks(scale * own, scale * guide, 0.7, vocals, masks)
-        expected = guided_logits(scale * own, scale * guide, 0.7, vocals).softmax(dim=1)
-        torch.testing.assert_close(masks, expected, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(masks.sum(dim=1), torch.ones(1, 2, 5, 6))
-
-
-def test_without_weight_the_guide_changes_nothing() -> None:
-    own = torch.randn(1, 4, 2, 5, 6)
-    masks = guided_logits(own, torch.randn(1, 1, 2, 5, 6), 0.0, 0).softmax(dim=1)
-    assert (masks - own.softmax(dim=1)).abs().max() < 1e-6
 
 
 def test_a_network_that_was_just_given_a_guide_divides_the_rest_as_before() -> None:

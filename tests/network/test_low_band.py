@@ -10,7 +10,7 @@ import torch
 from unetsep.config import ModelConfig
 from unetsep.dsp.spectrogram import stft
 from unetsep.network.build import build, for_inference
-from unetsep.network.guided import Guided, corrected, guided_logits, with_parts
+from unetsep.network.guided import Guided, with_parts
 from unetsep.network.low_band import (
     SIDE,
     LowBand,
@@ -20,6 +20,7 @@ from unetsep.network.low_band import (
     network_inputs,
 )
 from unetsep.network.unet import UNet
+from unetsep.network.voting import corrected, guided_logits
 
 SMALL = {"filters": (16, 8), "n_fft": 512, "hop_length": 128, "bins": 128, "segment_frames": 64}
 GUIDED = ModelConfig(**SMALL, networks="guided", guide="0" * 64)

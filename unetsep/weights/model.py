@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import extension_weights, overlap_add_with_gradients
-from ..network.guided import Guided, guided_logits, scaled_for_guide
+from ..network.guided import Guided, scaled_for_guide
 from ..network.low_band import fine_inputs
 from ..network.masks import MaskNetwork, ratio_masks
 from ..network.unet import UNet, rms_level, safe_sqrt
+from ..network.voting import guided_logits
 from .load import load_network
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from tests.train.synthetic import GUIDE, MODEL
-from unetsep.network.guided import Guided, guided_logits, with_guide
+from unetsep.network.guided import Guided, with_guide
 from unetsep.network.unet import UNet
+from unetsep.network.voting import guided_logits
 from unetsep.train.losses.functions import build_loss
 from unetsep.train.losses.guidance import Guidance, Shares, trained_logits
 from unetsep.train.losses.spectra import Batch, blockwise_loss

@@ -1,6 +1,6 @@
 """Training beside a guide: a loss in which the vote on the vocals is fixed.
 
-See `unetsep.network.guided` for the masks. If the vote were trained together with what divides
+See `unetsep.network.voting` for the masks. If the vote were trained together with what divides
 the rest, random mixtures, which the guide was not made for, would teach the network to correct
 it where songs need no correction: vocals lost half a decibel that way. So the others learn to
 divide what the vote leaves, and the vocals learn from a mask of the network's own.
@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...network.guided import Guided, join_vocals, split_vocals
+from ...network.guided import Guided
 from ...network.low_band import low_slice
 from ...network.masks import MaskNetwork
+from ...network.voting import join_vocals, split_vocals
 
 
 class Guidance(NamedTuple):

@@ -19,7 +19,8 @@ from .audio.ffmpeg_writer import order_labels
 from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
 from .audio.reader import AudioReader, check_excerpt, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
-from .audio.tags import Tags, fit_tags, read_tags
+from .audio.tag_writers import fit_tags
+from .audio.tags import Tags, read_tags
 from .dsp.arrays import Signal
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all

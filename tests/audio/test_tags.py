@@ -14,7 +14,8 @@ from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.formats import CONTAINERS
 from unetsep.audio.reader import AudioReader
-from unetsep.audio.tags import Cover, Tags, read_tags, stem_label, write_tags
+from unetsep.audio.tag_writers import write_tags
+from unetsep.audio.tags import Cover, Tags, read_tags, stem_label
 from unetsep.files import FileOptions, separate_file
 
 # The smallest pictures that players take: a white dot.

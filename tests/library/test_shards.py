@@ -7,7 +7,8 @@ import soundfile
 from click.testing import CliRunner
 
 from tests.signals import RATE, music
-from unetsep.audio.tags import Tags, write_tags
+from unetsep.audio.tag_writers import write_tags
+from unetsep.audio.tags import Tags
 from unetsep.cli import main
 from unetsep.inputs import Input
 from unetsep.library.shards import Shard, parse_shard

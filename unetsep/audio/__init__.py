@@ -16,7 +16,8 @@ mp3          frames of mp3 files, their count, and tags around them
 flac         what the header of a FLAC stream says, and what its last frame says
 times        seconds from 90, 1:30 or 1:02:03
 formats      the table of output formats: what each holds, what writes it
-tags         tags and covers of songs, and how they travel to stems
+tags         tags and covers of songs: which travel to stems, and how files hold them
+tag_writers  these, written into files of stems
 writers      the writers of wav and of what libsndfile encodes, samples as they are stored
 ffmpeg_writer  what an ``ffmpeg`` program encodes: m4a, .stem.mp4
 stem_files   the stems of one song, written together, one gain for all

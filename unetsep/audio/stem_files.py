@@ -37,7 +37,8 @@ from .decoder import LONGEST_PATH, AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, open_writer
 from .libsndfile import native_name
 from .staging import Staging
-from .tags import stem_label, write_tags
+from .tag_writers import write_tags
+from .tags import stem_label
 from .writers import Integers, WavWriter, Writer, quantize, round_to
 
 WriteIntegers = Callable[[Integers], None]

@@ -26,7 +26,7 @@ from .decoder import AudioInfo, Block
 from .libsndfile import native_name, no_decoder_chatter
 from .mp3 import MP3_FORMATS
 from .ogg import set_serial
-from .tags import write_channel_mask
+from .tag_writers import write_channel_mask
 
 Integers = npt.NDArray[np.integer]
 

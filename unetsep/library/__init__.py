@@ -8,6 +8,7 @@ machines  machines of a cluster, and the slots that they have room for
 claims    locks that die with their process: two runs never do one song
 records   what made a song's stems, in a hidden file beside them
 remote    songs and stems at URLs
+stem_uploads  stems on their way to a store
 store     what lies under a URL: read, written and renamed with patience
 log       what became of each song of a run, one JSON line for each
 """

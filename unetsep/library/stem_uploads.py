@@ -80,7 +80,7 @@ class StemUpload:
         )
 
     def run(self, *, overwrite: bool, shared: Shared) -> None:
-        """StemUpload the stems, then give them their names, then say so in the record."""
+        """Upload the stems, then give them their names, then say so in the record."""
         entry = self._record.entry_of(self._targets)
         assert entry is not None, "stems were made, so the record tells of them"
         token = secrets.token_hex(6)

@@ -11,7 +11,7 @@ from .devices import cpu_capabilities
 # Output channels that vector units take at once; oneDNN's transposed convolutions are fast
 # with multiples of it only.
 LANES = 16
-# Of bins.
+# For whoever does not choose bins.
 ALL = slice(None)
 
 

@@ -231,17 +231,7 @@ def download(
     WeightsError
         If a name is unknown or a download fails.
     """
-    if bool(names) == everything:
-        given = "both" if names else "neither"
-        raise ValueError(f"name the models to download, or give --all: got {given}")
-    if source and address:
-        raise ValueError("--from and --url both say where an archive is: give one of them")
-    if (source or address) and not all(is_release(name) for name in names):
-        raise ValueError(
-            f"--from and --url are for {', '.join(SPLEETER)}: others come from the hub"
-        )
-    if source and len(names) > 1:
-        raise ValueError(f"--from is for one model, got {', '.join(names)}")
+    _check_download(names, everything=everything, source=source, address=address)
     known = {entry.name: entry for entry in list_models()}
     names = [name if is_path(name) else model_name(name) for name in names]
     unknown = [name for name in names if name not in known and not is_release(name)]
@@ -255,6 +245,23 @@ def download(
             with contextlib.nullcontext() if source else _telling_what_is_kept():
                 entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
         yield f"{entry.name}: {fetch_model(entry)}"
+
+
+def _check_download(
+    names: Sequence[str], *, everything: bool, source: Path | None, address: str | None
+) -> None:
+    """Raise `ValueError` unless these options go together."""
+    if bool(names) == everything:
+        given = "both" if names else "neither"
+        raise ValueError(f"name the models to download, or give --all: got {given}")
+    if source and address:
+        raise ValueError("--from and --url both say where an archive is: give one of them")
+    if (source or address) and not all(is_release(name) for name in names):
+        raise ValueError(
+            f"--from and --url are for {', '.join(SPLEETER)}: others come from the hub"
+        )
+    if source and len(names) > 1:
+        raise ValueError(f"--from is for one model, got {', '.join(names)}")
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.routing import Route
 
+from unetsep.app.handlers import STATIC, Handlers, read
 from unetsep.app.openapi import describe, render
-from unetsep.app.server import STATIC, Handlers, read
 
 PAGES = {"/", "/static/{name}", "/api"}
 

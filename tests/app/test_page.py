@@ -16,8 +16,9 @@ import soundfile
 from tests.app.serving import Served, serving, until
 from tests.listen.browser import CONTRASTS, FROM_RIGHT, chromium, complaints, press, requests
 from tests.signals import music
+from unetsep.app.handlers import Handlers
 from unetsep.app.jobs import SeparationJob
-from unetsep.app.server import AppSettings, Handlers
+from unetsep.app.server import AppSettings
 
 # What a mouse does when it drops files on the page.
 DROP = """

@@ -569,7 +569,7 @@ def test_a_mistake_of_ours_is_one_sentence(
     def broken() -> None:
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr("unetsep.app.server.formats", broken)
+    monkeypatch.setattr("unetsep.app.handlers.formats", broken)
     answer = app.get("/choices")
     assert (answer.status, answer.json["error"][:22]) == (500, "the app made a mistake")
     until(lambda: "the reason" in caplog.text)

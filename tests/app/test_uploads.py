@@ -11,9 +11,9 @@ from starlette.requests import Request
 
 from tests.app.serving import form
 from unetsep.app.choices import ModelOffer
+from unetsep.app.handlers import Handlers
 from unetsep.app.jobs import JobLimits, JobQueue, RefusedError
 from unetsep.app.process import WorkerProcess
-from unetsep.app.server import Handlers
 from unetsep.app.uploads import FIELD_BYTES, FormReader
 
 FIELD = b"--mark\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n"

@@ -8,6 +8,7 @@ process      starting that program, talking to it, ending it
 uploads      a song from a request to the disk, within limits while it arrives
 connections  connections that must say in time what they want
 guard        requests that come from elsewhere, refused; headers of every answer
-server       the addresses of the app, and running it
+handlers     what it answers at each address
+server       running it, from the first moment to the last
 openapi      what the API promises, as OpenAPI and as a page
 """

@@ -1,0 +1,348 @@
+"""What the app answers at each of its addresses.
+
+Starlette, and nothing that builds forms or pages for us: uploads must be measured while they
+arrive, the player must keep its own page, and no script may come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import time
+import unicodedata
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..version import __version__
+from .choices import FORBIDDEN, JobChoice, ModelOffer, flag, formats, qualities, safe_name
+from .jobs import MISTAKE, RETRY, JobQueue, RefusedError, SeparationJob
+from .openapi import describe, render
+from .uploads import announced_bytes, cut_off, receive
+
+STATIC = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
+# The player has its scripts inside its page, one of them WebAssembly.
+PLAYER_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self' blob: data:; media-src 'self' blob: data:; worker-src 'self' blob: data:; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
+)
+LINGER = 2.0  # s in which a client that is refused may read why, while it still sends
+DISPOSITION = "content-disposition"
+GONE = "there is no such job, or it was removed"
+Result = TypeVar("Result")
+
+
+class Refusal(JSONResponse):
+    """Why a request was refused, told to a client that may still be sending.
+
+    Whoever closes a connection that bytes are coming in on may destroy the answer, too. So what
+    comes in during the next seconds is thrown away.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Answer, throw away, close."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send(start | {"headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        end = time.monotonic() + LINGER
+        with contextlib.suppress(asyncio.TimeoutError):
+            while (left := end - time.monotonic()) > 0:
+                message = await asyncio.wait_for(receive(), left)
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    break
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class Handlers:
+    """What the app answers at each address.
+
+    Parameters
+    ----------
+    queue
+        The jobs.
+    offers
+        Models by name.
+    """
+
+    def __init__(self, queue: JobQueue, offers: dict[str, ModelOffer]) -> None:
+        self._queue, self._offers = queue, offers
+
+    def routes(self) -> list[Route]:
+        """All addresses."""
+        return [
+            Route("/", self.index),
+            Route("/static/{name}", self.static),
+            Route("/api", self.api),
+            Route("/openapi.json", self.openapi),
+            Route("/choices", self.choices),
+            Route("/separate", self.separate, methods=["POST"]),
+            Route("/jobs", self.jobs),
+            Route("/jobs/{id}", self.job, methods=["GET", "DELETE"]),
+            Route("/jobs/{id}/stems.zip", self.zip),
+            Route("/jobs/{id}/{path:path}", self.file),
+            Route("/health", self.health),
+            Route("/metrics", self.metrics),
+        ]
+
+    # Pages
+
+    async def index(self, _: Request) -> Response:
+        """The page."""
+        return HTMLResponse(read("index.html"))
+
+    async def static(self, request: Request) -> Response:
+        """A file of the page."""
+        name = request.path_params["name"]
+        if name not in STATIC:
+            raise HTTPException(404, "there is no such file")
+        return Response(read(name), media_type=STATIC[name])
+
+    async def api(self, _: Request) -> Response:
+        """What the API promises, to read."""
+        return HTMLResponse(render(describe()))
+
+    async def openapi(self, _: Request) -> Response:
+        """The same for programs."""
+        return JSONResponse(describe())
+
+    async def choices(self, _: Request) -> Response:
+        """Models, formats and limits."""
+        limits = self._queue.limits
+        return JSONResponse(
+            {
+                "models": [offer.to_json() for offer in self._offers.values()],
+                "qualities": qualities(list(self._offers.values())),
+                "formats": formats(),
+                "limits": {
+                    "upload_bytes": limits.upload_bytes,
+                    "queue": limits.queue,
+                    "seconds": limits.seconds,
+                    "keep_seconds": limits.keep_seconds,
+                },
+            }
+        )
+
+    # Jobs
+
+    async def separate(self, request: Request) -> ASGIApp:
+        """Take a song in; answer with its job, or wait for its stems."""
+        limits = self._queue.limits
+        job = self._queue.open(
+            announced_bytes(request, limits.upload_bytes), request.query_params.get("id")
+        )
+        try:
+            receiving = receive(request, job.source, limits)
+            upload = await self._until_ended(receiving, job)
+            if upload is None:
+                raise cut_off()
+            wait = flag(upload.fields, "wait")
+            fields = {name: v for name, v in upload.fields.items() if name != "wait"}
+            choice = JobChoice.from_fields(fields, self._offers)
+            if wait and choice.player:
+                raise ValueError("choose either wait or player: the page is gone with the answer")
+            # Nobody would ever know the job's id; or who knew it beforehand has removed it.
+            if await request.is_disconnected() or job.ended.is_set():
+                raise cut_off()
+        except ValueError as error:
+            await self._queue.give_up(job)
+            raise HTTPException(422, str(error)) from error
+        except BaseException:
+            await self._queue.give_up(job)
+            raise
+        name = safe_name(upload.filename)
+        self._queue.enqueue(job, name, choice, upload.bytes)
+        if not wait:
+            return JSONResponse(self._to_json(job), 202, headers={"location": f"/jobs/{job.id}"})
+        return await self._when_done(request, job)
+
+    async def _when_done(self, request: Request, job: SeparationJob) -> ASGIApp:
+        """The zip of a job once it is done; if the client leaves before, the job ends."""
+        try:
+            await self._until_ended(_disconnected(request), job)
+            if job.state != "done":
+                raise HTTPException(422, job.error or "the song was removed before it was done")
+            return Once(await self._zipped(job), lambda: self._queue.remove(job))
+        except BaseException:
+            await self._queue.remove(job)
+            raise
+
+    async def _until_ended(
+        self, work: Coroutine[Any, Any, Result], job: SeparationJob
+    ) -> Result | None:
+        """What comes of some work; None if its job ends before. The app's end breaks it off."""
+        closed = self._queue.closed
+        working = asyncio.create_task(work)
+        waiting = [asyncio.create_task(event.wait()) for event in (closed, job.ended)]
+        try:
+            await asyncio.wait([working, *waiting], return_when=asyncio.FIRST_COMPLETED)
+            if closed.is_set():
+                raise RefusedError("the app was stopped", 503, "stopped")
+            return None if job.ended.is_set() else working.result()
+        finally:
+            for task in (working, *waiting):
+                task.cancel()
+            await asyncio.gather(working, *waiting, return_exceptions=True)
+
+    async def jobs(self, request: Request) -> Response:
+        """The jobs whose names are given."""
+        found = [self._queue.get(id_) for id_ in request.query_params.getlist("id")]
+        return JSONResponse({"jobs": [self._to_json(job) for job in found if job is not None]})
+
+    async def job(self, request: Request) -> Response:
+        """One job; or cancel and forget it."""
+        job = self._find(request)
+        if request.method != "DELETE":
+            return JSONResponse(self._to_json(job))
+        await self._queue.remove(job)
+        return Response(status_code=204)
+
+    async def zip(self, request: Request) -> Response:
+        """All stems of a job."""
+        return await self._zipped(self._done(request))
+
+    async def file(self, request: Request) -> Response:
+        """A stem, or a file of the player: one that the job listed, and no other."""
+        job, path = self._done(request), request.path_params["path"]
+        file = job.files.get("player/index.html" if path == "player/" else path)
+        if file is None:
+            raise HTTPException(404, "this job has no such file")
+        if path.startswith("stems/"):
+            return _sent(file, headers=_named(f"{job.name} - {file.name}"))
+        return _sent(file, headers={"content-security-policy": PLAYER_POLICY})
+
+    async def _zipped(self, job: SeparationJob) -> FileResponse:
+        path = await self._queue.zip(job)
+        if path is None:
+            raise HTTPException(404, GONE)
+        headers = _named(f"{job.name}.zip")
+        return _sent(path, headers=headers, media_type="application/zip")
+
+    def _find(self, request: Request) -> SeparationJob:
+        job = self._queue.get(request.path_params["id"])
+        if job is None:
+            raise HTTPException(404, GONE)
+        return job
+
+    def _done(self, request: Request) -> SeparationJob:
+        job = self._find(request)
+        if job.state != "done":
+            raise HTTPException(409, f"the job is not done: it is {job.state}")
+        return job
+
+    def _to_json(self, job: SeparationJob) -> dict[str, Any]:
+        """A job as the API tells it."""
+        home = f"/jobs/{job.id}"
+        done = job.state == "done"
+        stems = {Path(path).stem: f"{home}/{path}" for path in job.files if path[:6] == "stems/"}
+        return {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "model": job.choice.offer.name if job.choice else None,
+            "before": self._queue.place(job),
+            "stage": job.stage or None,
+            "progress": None if job.progress is None else round(job.progress, 4),
+            "seconds_left": job.seconds_left,
+            "error": job.error,
+            "seconds": job.report.get("seconds"),
+            "gain_db": job.report.get("gain_db"),
+            "warnings": job.report.get("warnings", []),
+            "stems": stems,
+            "zip": f"{home}/stems.zip" if done else None,
+            "player": f"{home}/player/" if "player/index.html" in job.files else None,
+        }
+
+    # Operation
+
+    async def health(self, _: Request) -> Response:
+        """Whether songs are taken."""
+        queue = self._queue
+        content = {
+            "status": "ok" if queue.healthy else "failed",
+            "version": __version__,
+            "waiting": queue.waiting,
+            "running": queue.count("running"),
+        }
+        return JSONResponse(content, 200 if queue.healthy else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """Figures for Prometheus."""
+        text = generate_latest(self._queue.figures.registry)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    # Errors
+
+    async def refuse(self, _: Request, error: Exception) -> Response:
+        """Too much, too large, too slow."""
+        assert isinstance(error, RefusedError)
+        self._queue.figures.refused.labels(error.reason).inc()
+        headers = {"connection": "close"}
+        if error.status in (429, 507):
+            headers["retry-after"] = str(RETRY)
+        return Refusal({"error": str(error)}, error.status, headers=headers)
+
+    async def explain(self, _: Request, error: Exception) -> Response:
+        """Anything that is not there."""
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+    async def fail(self, _: Request, __: Exception) -> Response:
+        """A mistake of ours; the log has it."""
+        return JSONResponse({"error": MISTAKE}, 500)
+
+
+@dataclass(frozen=True)
+class Once:
+    """An answer that is sent once; what it belongs to is removed then, come what may."""
+
+    answer: Response
+    remove: Callable[[], Awaitable[object]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, then remove."""
+        try:
+            await self.answer(scope, receive, send)
+        finally:
+            await self.remove()
+
+
+def _named(filename: str) -> dict[str, str]:
+    """What tells clients under which name to save a file.
+
+    By RFC 6266 that is ``filename*``. Some, such as curl, know but ``filename``, in ASCII.
+    """
+    letters = unicodedata.normalize("NFKD", filename)  # makes ? and / of wide ones, too
+    known = (each for each in letters if not unicodedata.combining(each))
+    plain = "".join(each if each.isascii() and each not in FORBIDDEN else "_" for each in known)
+    whole = quote(filename, safe="")
+    return {DISPOSITION: f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"}
+
+
+def _sent(path: Path, **options: Any) -> FileResponse:
+    """A file of a job, which may just be removed."""
+    try:
+        return FileResponse(path, stat_result=path.stat(), **options)
+    except FileNotFoundError as error:
+        raise HTTPException(404, GONE) from error
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def read(name: str) -> bytes:
+    """A file of the page."""
+    return importlib.resources.files(__package__).joinpath("web", name).read_bytes()

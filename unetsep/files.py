@@ -15,8 +15,14 @@ import numpy as np
 
 from .audio.background import BackgroundWriter, ReadAhead
 from .audio.decoder import AudioInfo
-from .audio.ffmpeg_writer import order_labels
-from .audio.formats import CONTAINERS, OutputFormat, check_choices, choose_format, speaker_warnings
+from .audio.formats import (
+    CONTAINERS,
+    OutputFormat,
+    check_choices,
+    check_stems,
+    choose_format,
+    speaker_warnings,
+)
 from .audio.reader import AudioReader, check_excerpt, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tag_writers import fit_tags
@@ -108,8 +114,7 @@ class FileOptions:
 
     def select(self, separator: Separator) -> Selection:
         """The stems of a model that are wanted; an `AudioError` if a file cannot hold them."""
-        if self.together:
-            order_labels(separator.stems)  # or refuse them
+        check_stems(self.container, separator.stems)
         if self.without is None:
             return separator.select(self.stems, self.two_stems)
         pair = separator.select(two_stems=self.without)

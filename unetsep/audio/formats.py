@@ -37,7 +37,6 @@ FLAC_RATE = 655_350
 FLAC_FINE_RATE = 65_535
 # Containers to propose for what another cannot hold; the last holds everything.
 ALTERNATIVES = ("flac", "wav")
-
 # AAC has a table of rates.
 AAC_RATES = (
     *(8000, 11_025, 12_000, 16_000, 22_050, 24_000),
@@ -275,6 +274,20 @@ def _require_ffmpeg(container: str) -> None:
             f"writing {container} needs ffmpeg, which is not installed: install ffmpeg "
             "or run 'pip install imageio-ffmpeg', or use --format mp3"
         )
+
+
+def check_stems(container: str, stems: Sequence[str]) -> None:
+    """Refuse stems that a container does not hold.
+
+    Raises
+    ------
+    AudioError
+        If all of them are in one file, and there are more or fewer than it has room for.
+    """
+    if CONTAINERS[container].together:
+        from .ffmpeg_writer import order_labels
+
+        order_labels(stems)  # or refuse them
 
 
 def check_choices(container: str, bit_depth: str, bitrate: int | None = None) -> None:

@@ -34,7 +34,7 @@ from ..errors import AudioError, CancelledError
 from ..storage import MadeFolders, is_special
 from ..unfinished import as_they_end, begin, end, uninterrupted
 from .decoder import LONGEST_PATH, AudioInfo, Block
-from .formats import CONTAINERS, OutputFormat, open_writer
+from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
 from .libsndfile import native_name
 from .staging import Staging
 from .tag_writers import write_tags
@@ -114,10 +114,7 @@ class StemFiles:
         return self
 
     def _begin(self) -> None:
-        if self._together:
-            from .ffmpeg_writer import order_labels
-
-            order_labels(self._labels)  # or refuse them
+        check_stems(self._output.container, self._labels)
         folders = [target.parent for target in self.paths]
         for folder in folders:
             self._folders.make(folder)

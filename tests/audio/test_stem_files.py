@@ -19,6 +19,7 @@ import unetsep.audio.stem_files
 from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
+from unetsep.audio.staging import remove_leftovers
 from unetsep.audio.stem_files import StemFiles, check_targets, explain_writing
 from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
@@ -114,6 +115,75 @@ def test_without_overwriting_new_files_get_their_names(tmp_path, monkeypatch, li
         files.write(stems())
         files.commit()
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST])
+def test_a_link_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, number):
+    """As over NFS, whose server made it, and whose answer was lost."""
+    link = os.link
+
+    def lose_the_answer(part: Path, target: Path) -> None:
+        link(part, target)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", lose_the_answer)
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False) as files:
+        files.write(stems())
+        files.commit()
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Let the first removal of a file with some suffix fail."""
+    unlink, failed = Path.unlink, []
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == suffix and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+
+
+def test_a_second_name_that_cannot_be_removed_at_once_loses_no_stem(tmp_path, monkeypatch):
+    failing_once(monkeypatch, ".part")
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False) as files:
+        files.write(stems())
+        files.commit()
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
+def test_a_temporary_file_that_cannot_be_removed_is_removed_by_the_next_run(tmp_path, monkeypatch):
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
+        files.write(stems())
+        failing_once(monkeypatch, ".spool")
+    assert [Path(name).suffix for name in everything(tmp_path / "song")] == [".spool", ".lock"]
+    remove_leftovers(tmp_path / "song")
+    assert everything(tmp_path / "song") == []
+
+
+def test_stems_that_cannot_be_taken_back_are_said_to_be_there(tmp_path, monkeypatch):
+    def fail(path: Path, *_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    link = os.link
+
+    def link_the_first(part: Path, target: Path) -> None:
+        link(part, target)
+        monkeypatch.setattr(os, "link", fail)
+        monkeypatch.setattr(Path, "rename", fail)
+        monkeypatch.setattr(Path, "unlink", fail)
+
+    monkeypatch.setattr(os, "link", link_the_first)
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False) as files:
+        files.write(stems())
+        with pytest.raises(AudioError, match="Read-only file system"):
+            files.commit()
+        assert files.has_replaced
+    monkeypatch.undo()
+    remove_leftovers(tmp_path / "song")
+    assert everything(tmp_path) == ["song", "song/one.wav"]
 
 
 def test_overwriting_replaces(tmp_path):

@@ -55,10 +55,17 @@ class Staging:
         """Temporary path beside a target."""
         return target.with_name(f"{PREFIX}{self.token}-{index}{suffix}")
 
-    def release(self) -> None:
-        """Give up the locks; the temporary files must be gone."""
+    def release(self, *, keep: bool = False) -> None:
+        """Give up the locks; their files stay if one of the temporary files could not be removed.
+
+        Without them no later run would know whose it is.
+        """
         while self._locks:
-            self._locks.pop().remove()
+            lock = self._locks.pop()
+            if keep:
+                lock.close()
+            else:
+                lock.remove()
 
 
 def remove_leftovers(folder: Path) -> None:

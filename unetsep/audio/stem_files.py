@@ -291,7 +291,9 @@ class StemFiles:
                         done.append(target)
         except BaseException as error:
             for path in done:
-                path.unlink()
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            self.has_replaced |= any(map(os.path.lexists, done))
             if isinstance(error, FileExistsError):
                 raise AudioError(
                     f"{target} appeared while its song was being separated, written by another "
@@ -317,11 +319,9 @@ class StemFiles:
         while self._writers:
             with contextlib.suppress(OSError, soundfile.SoundFileError, AudioError):
                 self._writers.pop().close()
-        for path in (*self._parts, *itertools.chain(*self._spools)):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        left = [p for p in (*self._parts, *itertools.chain(*self._spools)) if not _remove(p)]
         if self._staging is not None:
-            self._staging.release()
+            self._staging.release(keep=bool(left))
         if not self._committed:
             self._folders.remove()
 
@@ -329,18 +329,34 @@ class StemFiles:
         self._discard()  # after a commit nothing but the locks is left to remove
 
 
+def _remove(path: Path) -> bool:
+    """Remove a file; whether it is gone."""
+    try:
+        path.unlink()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return True
+
+
 def _rename_new(part: Path, target: Path) -> None:
     """Rename without ever replacing a file that came into being meanwhile."""
     try:
         os.link(part, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links here: a tiny gap between looking and renaming remains
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
-        part.rename(target)
-    else:
-        part.unlink()
+    except OSError as error:
+        if not _is_linked(part, target):
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
+            # No hard links here: a tiny gap between looking and renaming remains.
+            part.rename(target)
+            return
+    _remove(part)  # if it stays, that is tried once more in the end
+
+
+def _is_linked(part: Path, target: Path) -> bool:
+    """Whether a link was made that failed: a network drive may lose the answer, and ask again."""
+    with contextlib.suppress(OSError):
+        return part.samefile(target)
+    return False
 
 
 REMEDIES = {

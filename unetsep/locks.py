@@ -125,10 +125,25 @@ class LockFile:
         return os.read(self._descriptor, 1024)
 
     def write(self, content: bytes) -> None:
-        """Write in the place of the content."""
+        """Write in the place of the content, and set the file's time."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, content)
+        with contextlib.suppress(OSError):
+            self.touch()
+
+    def touch(self) -> None:
+        """Set the file's time to now.
+
+        By the clock of this machine on some network drives, whose server's clock sets the time of
+        what is written, and may be hours away: times can be compared if all are set by this.
+
+        Raises
+        ------
+        OSError
+            If that is not allowed.
+        """
+        os.utime(self.path)
 
     def unlock(self) -> None:
         """Give up a lock that was taken: processes forked meanwhile have the file open, too."""

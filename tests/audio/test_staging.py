@@ -96,6 +96,15 @@ def test_files_of_another_machine_are_kept_for_a_day(tmp_path, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
+def test_files_of_another_machine_are_kept_whatever_our_clock_says(tmp_path, monkeypatch):
+    lock = tmp_path / f"{PREFIX}abc.lock"
+    lock.write_text("another-" + socket.gethostname())
+    now = time.time() + 48 * 3600  # the server's clock is behind
+    monkeypatch.setattr(time, "time", lambda: now)
+    remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == [lock]
+
+
 def test_files_without_a_lock_and_foreign_files_are_left_alone(tmp_path):
     kept = [tmp_path / f"{PREFIX}abc-0.part", tmp_path / "song.part", tmp_path / ".hidden"]
     for path in kept:

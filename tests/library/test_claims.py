@@ -177,6 +177,48 @@ def test_a_claim_shows_that_it_lives(lock, monkeypatch):
         assert lock.stat().st_mtime > time.time() - 60
 
 
+def test_claims_live_by_one_clock_where_new_files_have_another(lock, monkeypatch, no_locks):
+    """As on network drives that set the time of new files themselves, and others as asked."""
+    really_open, ahead = os.open, 300.0
+
+    def open_there(path, flags, *arguments, **options):
+        descriptor = really_open(path, flags, *arguments, **options)
+        if flags & os.O_CREAT:
+            os.utime(path, (time.time() + ahead,) * 2)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_there)
+    with Claim([lock]):
+        assert abs(lock.stat().st_mtime - time.time()) < ahead / 2
+        foreign(lock, 1)
+        with pytest.raises(ClaimedError, match="on elsewhere"):
+            Claim([lock])
+        foreign(lock, STALE + 20)
+        with Claim([lock]) as claim:
+            assert claim.held
+
+
+def test_a_claim_that_cannot_be_looked_at_is_left_by_nobody(lock, monkeypatch):
+    def fail(_: LockFile) -> bytes:
+        monkeypatch.undo()
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(LockFile, "read", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        Claim([lock])
+    assert not lock.parent.exists()
+
+
+def test_a_claim_that_cannot_be_read_is_not_said_to_be_another_runs(lock, monkeypatch):
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with Claim([lock]) as claim:
+        monkeypatch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            _ = claim.held
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no open file is removed there")
 def test_a_claim_that_was_taken_over_is_no_longer_held_and_not_removed(lock):
     with Claim([lock]) as claim:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -94,4 +93,21 @@ def _is_old_or_here(lock: LockFile) -> bool:
     """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
     host = lock.read().decode(errors="replace").partition("\n")[0]
     # Without a name it is a lock whose owner died in the act.
-    return host in ("", socket.gethostname()) or time.time() - lock.status.st_mtime > FOREIGN_AGE
+    return host in ("", socket.gethostname()) or age(lock) > FOREIGN_AGE
+
+
+def age(lock: LockFile) -> float:
+    """Seconds since a lock's time was set, by the clock that does so there, which may be wrong.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written beside the lock.
+    """
+    path = lock.path.with_name(f"{PREFIX}{secrets.token_hex(6)}-clock.part")
+    probe = LockFile(path, os.O_CREAT | os.O_EXCL)
+    try:
+        probe.touch()
+        return probe.status.st_mtime - lock.status.st_mtime
+    finally:
+        probe.remove()

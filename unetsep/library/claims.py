@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..audio.staging import PREFIX
+from ..audio.staging import PREFIX, age
 from ..errors import UnetsepError
 from ..locks import LockFile
 from ..storage import MadeFolders
@@ -97,6 +97,8 @@ class Claim:
                 if self._settle(lock, new=new):
                     return lock
             except BaseException:
+                if new:  # empty, it would pass for another machine's
+                    lock.remove()
                 lock.close()
                 raise
             lock.close()
@@ -118,19 +120,25 @@ class Claim:
 
     @property
     def held(self) -> bool:
-        """Whether all is still ours: a machine that slept may have been taken for dead."""
+        """Whether all is still ours: a machine that slept may have been taken for dead.
+
+        Raises
+        ------
+        OSError
+            If a claim is there, but cannot be read.
+        """
         if self._end.is_set():
             return False
         try:
             return all(lock.path.read_bytes() == self._sign for lock in self._held)
-        except OSError:
+        except FileNotFoundError:
             return False
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
             for lock in list(self._held):
                 with contextlib.suppress(OSError):
-                    os.utime(lock.path)
+                    lock.touch()
 
     def release(self) -> None:
         """Give everything up and leave no trace."""
@@ -165,17 +173,7 @@ def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
             return False
         if _is_gone(process):
             return False
-    return _now(lock.path) - lock.status.st_mtime < STALE
-
-
-def _now(lock: Path) -> float:
-    """The time by the clock that sets the times of files there, which may be a server's."""
-    probe = lock.with_name(f"{PREFIX}{secrets.token_hex(6)}-clock.part")
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink()
+    return age(lock) < STALE
 
 
 def _remove(lock: LockFile) -> None:

@@ -110,9 +110,22 @@ class LockFile:
         if os.name == "nt":  # gives an open file no other name, and has two ways to number files
             return self.path.exists()
         try:
-            return os.path.samestat(self.path.stat(), self.status)
+            return self.is_at(self.path)
         except OSError:
             return False
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this file.
+
+        Where the file system gives a file another number each time, any file there counts as it.
+
+        Raises
+        ------
+        OSError
+            If there is none, or that cannot be known.
+        """
+        found, status = path.stat(), self.status
+        return os.path.samestat(found, status) or not os.path.samestat(status, self.status)
 
     @property
     def status(self) -> os.stat_result:

@@ -198,6 +198,28 @@ def test_claims_live_by_one_clock_where_new_files_have_another(lock, monkeypatch
             assert claim.held
 
 
+@pytest.mark.skipif(os.name == "nt", reason="files have no numbers there that are looked at")
+def test_where_files_have_another_number_each_time_a_claim_is_held_and_leaves_no_trace(
+    lock, monkeypatch
+):
+    looks: list[LockFile] = []
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+
+    def take(lock: LockFile, patience: float = 0.0) -> bool | None:
+        looks.append(lock)
+        assert len(looks) < 100, "it goes on for ever"
+        return really_take(lock, patience)
+
+    really_take = LockFile.take
+    monkeypatch.setattr(LockFile, "take", take)
+    foreign(lock, STALE + 20)  # to be replaced
+    with Claim([lock]) as claim:
+        assert claim.held
+        with pytest.raises(ClaimedError):
+            Claim([lock])
+    assert not lock.exists()
+
+
 def test_a_claim_that_cannot_be_looked_at_is_left_by_nobody(lock, monkeypatch):
     def fail(_: LockFile) -> bytes:
         monkeypatch.undo()

@@ -181,7 +181,7 @@ def _remove(lock: LockFile) -> None:
     aside = lock.path.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
     with contextlib.suppress(FileNotFoundError):
         lock.path.rename(aside)
-        if not os.path.samestat(aside.stat(), lock.status):
+        if not lock.is_at(aside):
             with contextlib.suppress(FileExistsError):
                 os.link(aside, lock.path)
         aside.unlink()

@@ -17,6 +17,7 @@ from unetsep.audio import ffmpeg_writer
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.ffmpeg_writer import Encoding, order_labels
 from unetsep.audio.formats import OutputFormat, choose_format, open_writer
+from unetsep.audio.staging import remove_leftovers
 from unetsep.audio.stem_files import StemFiles
 from unetsep.audio.tags import Tags, read_tags
 from unetsep.errors import AudioError, CancelledError
@@ -184,6 +185,22 @@ def test_a_stem_file_is_read_back_by_stempeg(tmp_path, four_stems):
         assert np.sqrt(np.mean(error**2)) < 0.01
     assert stempeg.Info(str(path)).title_streams == ["Mix", "Drums", "Bass", "Other", "Vocals"]
     assert read_tags(path).values == {"title": ("Halo",)}
+
+
+def test_a_mix_that_cannot_be_removed_at_once_loses_no_stems(tmp_path, four_stems, monkeypatch):
+    unlink, failed = Path.unlink, []
+
+    def fail_once(path: Path, missing_ok: bool = False) -> None:
+        if "-mix" in path.name and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "the drive fails", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail_once)
+    write_stems(tmp_path / "song.stem.mp4", four_stems)
+    assert failed[0].exists()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["song.stem.mp4"]
 
 
 def test_the_stem_box_names_and_colours_the_stems(tmp_path, four_stems):

@@ -6,10 +6,16 @@ import sys
 import threading
 
 import pytest
+import soundfile
 
 import unetsep.audio.libsndfile
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
-from unetsep.audio.libsndfile import EndlessFile, hide_decoder_chatter, no_decoder_chatter
+from unetsep.audio.libsndfile import (
+    EndlessFile,
+    LibsndfileDecoder,
+    hide_decoder_chatter,
+    no_decoder_chatter,
+)
 
 
 @pytest.fixture
@@ -102,3 +108,14 @@ def test_suffixes_are_lower_case_and_begin_with_a_dot():
     assert SOUNDFILE_SUFFIXES < AUDIO_SUFFIXES
     assert all(s.startswith(".") and s == s.lower() for s in AUDIO_SUFFIXES)
     assert {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".webm"} <= AUDIO_SUFFIXES
+
+
+def test_a_drive_that_refuses_to_close_a_song_spoils_nothing_that_was_read(song, monkeypatch):
+    def fail(_: soundfile.SoundFile) -> None:
+        raise soundfile.LibsndfileError(-1)
+
+    decoder = LibsndfileDecoder(song("song.wav", seconds=1))
+    assert len(decoder.read(1000)) == 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile.SoundFile, "close", fail)
+        decoder.close()

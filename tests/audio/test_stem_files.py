@@ -473,3 +473,9 @@ def test_a_gain_costs_at_most_one_more_rounding(tmp_path, depth):
         expected = np.clip(gain * stem.astype(np.float64), -1, 1 - step)
         error = soundfile.read(path)[0].T - expected
         assert np.abs(error).max() <= roundings * step * 1.001 + 2.0**-24
+
+
+def test_a_file_that_cannot_be_closed_is_no_bug_of_libsndfile(tmp_path):
+    with pytest.raises(AudioError, match=r"libsndfile could not complete a file; is the disk full"):
+        with explain_writing(tmp_path):
+            raise soundfile.LibsndfileError(-1)

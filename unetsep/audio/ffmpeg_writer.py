@@ -167,6 +167,7 @@ class FfmpegWriter:
 
 def write_stem_mp4(
     path: Path,
+    mix: Path,
     spools: Mapping[str, Path],
     bitrate: int | None,
     gain: float,
@@ -178,6 +179,8 @@ def write_stem_mp4(
     ----------
     path
         The file.
+    mix
+        Where their sum goes meanwhile; it stays.
     spools
         Label to a wav file of floats, in any order.
     bitrate
@@ -195,19 +198,15 @@ def write_stem_mp4(
         If it was stopped.
     """
     labels = order_labels(spools)
-    mix = path.with_name(f"{path.name.removesuffix('.part')}-mix.spool")
-    try:
-        info = _write_mix(mix, list(spools.values()))
-        tracks = {"Mix": mix, **{label: spools[label] for label in labels}}
-        arguments = [word for each in tracks.values() for word in ("-i", f"file:{each}")]
-        for index, label in enumerate(tracks):
-            arguments += ["-map", str(index), f"-metadata:s:a:{index}", f"handler_name={label}"]
-            arguments += [f"-disposition:a:{index}", "0" if index else "default"]
-        arguments += ["-filter:a", f"volume={gain!r}:precision=float"] if gain != 1 else []
-        arguments += _aac(bitrate, info)
-        Encoding(arguments, path).end(stop)
-    finally:
-        mix.unlink(missing_ok=True)
+    info = _write_mix(mix, list(spools.values()))
+    tracks = {"Mix": mix, **{label: spools[label] for label in labels}}
+    arguments = [word for each in tracks.values() for word in ("-i", f"file:{each}")]
+    for index, label in enumerate(tracks):
+        arguments += ["-map", str(index), f"-metadata:s:a:{index}", f"handler_name={label}"]
+        arguments += [f"-disposition:a:{index}", "0" if index else "default"]
+    arguments += ["-filter:a", f"volume={gain!r}:precision=float"] if gain != 1 else []
+    arguments += _aac(bitrate, info)
+    Encoding(arguments, path).end(stop)
     add_stem_box(path, labels)
 
 

@@ -189,7 +189,9 @@ class LibsndfileDecoder:
         """Release the file."""
         for view in (self._file, self._endless, self._view):
             if view is not None:
-                view.close()
+                # What was read is as good as before: a drive that is gone may refuse even that.
+                with contextlib.suppress(OSError, soundfile.LibsndfileError):
+                    view.close()
 
 
 class EndlessFile:

@@ -212,7 +212,10 @@ class StemFiles:
             spools = {
                 label: spool for label, (spool,) in zip(self._labels, self._spools, strict=True)
             }
-            write_stem_mp4(self._parts[0], spools, self._output.bitrate, gain, self._stop)
+            assert self._staging is not None
+            mix = self._staging.name(self.paths[0], 0, "-mix.spool")
+            self._spools.append([mix])  # which vanishes with the others
+            write_stem_mp4(self._parts[0], mix, spools, self._output.bitrate, gain, self._stop)
             return
         convert = functools.partial(self._convert, gain=gain)
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -381,8 +384,7 @@ def explain_writing(folder: Path) -> Iterator[None]:
         yield
     except soundfile.LibsndfileError as error:
         raise AudioError(
-            f"writing to {folder} failed: libsndfile says {str(error.error_string).rstrip('.')!r}; "
-            "is the disk full or read-only?"
+            f"writing to {folder} failed: {_said(error)}; is the disk full or read-only?"
         ) from error
     except OSError as error:
         remedy = _remedy(error)
@@ -390,6 +392,13 @@ def explain_writing(folder: Path) -> Iterator[None]:
             f"writing to {folder} failed: {error.strerror or error}"
             + (f"; {remedy}" if remedy else "")
         ) from error
+
+
+def _said(error: soundfile.LibsndfileError) -> str:
+    """What libsndfile says of an error, which of closing a file is that it has no words."""
+    if error.code < 0:  # what the system's function returned
+        return "libsndfile could not complete a file"
+    return f"libsndfile says {str(error.error_string).rstrip('.')!r}"
 
 
 def _remedy(error: OSError) -> str | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -269,6 +271,19 @@ def test_many_complaints_do_not_stop_ffmpeg(song, tmp_path, need_ffmpeg, monkeyp
     with AudioReader(path) as reader:
         assert sum(block.shape[1] for block in reader.blocks()) >= RATE
         assert "damaged in places; ffmpeg says: 1" in reader.warnings[0]
+
+
+def test_what_ffmpeg_reads_of_a_drive_that_is_lost_is_not_taken_for_the_song(
+    song, need_ffmpeg, monkeypatch
+):
+    path = convert(need_ffmpeg, song("a.wav", seconds=4), "a.m4a", "-movflags", "faststart")
+    with AudioReader(cut(path, 0.5)) as reader:
+        assert 0 < sum(block.shape[1] for block in reader.blocks()) < 3 * RATE
+    with AudioReader(path) as reader:
+        refuse = Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(AudioError, match="m4a cannot be read: "):
+            list(reader.blocks())
 
 
 def test_no_process_outlives_its_reader(song, need_ffmpeg):

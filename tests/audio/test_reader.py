@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import unetsep.audio.reader
 from tests.programs import execute
 from tests.signals import RATE, music
 from unetsep.audio.decoder import why_not_there
+from unetsep.audio.libsndfile import PatchedFile
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
 
@@ -338,3 +341,48 @@ def test_what_is_no_mp3_is_not_said_to_be_missing(tmp_path: Path) -> None:
         AudioReader(path)
     assert "does not exist" not in str(refused.value)
     assert "ormat not recognised" in str(refused.value)
+
+
+def lose_drive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on decoders see a file end in its middle, and the system says why."""
+    truly = Path.open
+
+    def refuse(self: Path, *arguments: object, **options: object) -> object:
+        if self == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self)
+        return truly(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.mp3", "MPEG_LAYER_III")]
+)
+def test_a_drive_that_is_lost_while_a_song_is_read_is_not_taken_for_its_end(
+    song, monkeypatch, name, subtype
+):
+    path = song(name, subtype=subtype, seconds=10)
+    with AudioReader(path) as reader:
+        blocks = reader.blocks(1000)
+        next(blocks)
+        lose_drive(path, monkeypatch)
+        with pytest.raises(AudioError, match=f"{name} cannot be read: {os.strerror(errno.EIO)}"):
+            list(blocks)
+
+
+def test_a_drive_that_is_lost_under_libsndfiles_callbacks_prints_no_traceback(
+    tmp_path, monkeypatch, capfd
+):
+    path = tmp_path / "a.opus"
+    soundfile.write(path, music(10, 48_000).T, 48_000, format="OGG", subtype="OPUS")
+    with AudioReader(path) as reader:
+        blocks = reader.blocks(1000)
+        next(blocks)
+        lose_drive(path, monkeypatch)
+        refuse = Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+        monkeypatch.setattr(PatchedFile, "read", refuse)
+        with pytest.raises(AudioError, match=f"opus cannot be read: {os.strerror(errno.EIO)}"):
+            list(blocks)
+    assert refuse.called
+    assert capfd.readouterr().err == ""

@@ -101,7 +101,7 @@ class LibsndfileDecoder:
     def _open(self) -> ForwardFile:
         """The file from the front, in the way that its length asks for."""
         self.close()
-        source: EndlessFile | PatchedFile | BinaryIO | str | bytes
+        source: EndlessFile | PatchedFile | QuietFile | BinaryIO | str | bytes
         if self.length.read_from is not None:
             source = EndlessFile(self._path, self.length.read_from, self.length.read_to)
             self._endless = source
@@ -113,6 +113,8 @@ class LibsndfileDecoder:
             source = self._view = open_bytes(Section(self._path, 0, count_bytes(self._path)))
         else:
             source = native_name(self._path)
+        if not isinstance(source, (str, bytes)):
+            source = QuietFile(source)
         with no_decoder_chatter():
             self._file = ForwardFile(source)
         if self.length.skip:
@@ -192,6 +194,29 @@ class LibsndfileDecoder:
                 # What was read is as good as before: a drive that is gone may refuse even that.
                 with contextlib.suppress(OSError, soundfile.LibsndfileError):
                     view.close()
+
+
+class QuietFile:
+    """A file for libsndfile's callbacks, which ends where it cannot be read.
+
+    What they raise would be printed as a traceback, and lost; `AudioReader` finds the reason.
+
+    Parameters
+    ----------
+    file
+        An open file.
+    """
+
+    def __init__(self, file: EndlessFile | PatchedFile | BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes."""
+        try:
+            return self._file.read(size)
+        except OSError:
+            return b""
 
 
 class EndlessFile:

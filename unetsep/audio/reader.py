@@ -21,6 +21,7 @@ import soundfile
 
 from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 from ..errors import AudioError
+from ..storage import READ_BYTES
 from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder, why_not_there
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
@@ -100,6 +101,7 @@ class AudioReader:
         try:
             self._decoder.seek(self._start)
         except (soundfile.LibsndfileError, OSError) as error:
+            _check_readable(self.path)
             raise AudioError(
                 f"{self.path} is damaged before {self._start / self.info.sample_rate:.2f} s, where "
                 f"the excerpt starts: {error}"
@@ -146,10 +148,10 @@ class AudioReader:
         Raises
         ------
         AudioError
-            If samples are NaN, infinite or huge, nothing could be decoded, or the file ends
-            before the length its header promises.
+            If samples are NaN, infinite or huge, nothing could be decoded, the system does not
+            read the file, or it ends before the length its header promises.
         """
-        done = 0
+        done, told = 0, len(self._decoder.warnings)
         # What follows a counted length is no audio: a tag, or a byte of padding.
         limit = self.frames if self._decoder.length.slack == 0 else self._limit
         while limit is None or done < limit:
@@ -160,13 +162,20 @@ class AudioReader:
             self._check_finite(block, done)
             done += len(block)
             yield np.ascontiguousarray(block.T)
-        self._check_complete(done)
+        try:
+            self._check_complete(done)
+        except AudioError:
+            _check_readable(self.path)
+            raise
+        if len(self._decoder.warnings) > told:
+            _check_readable(self.path)
 
     def _read(self, frames: int, done: int) -> Block:
         """The next block; empty at the end, and at a fault in the last frame of an mp3."""
         try:
             return self._decoder.read(frames)
         except (soundfile.LibsndfileError, OSError) as error:
+            _check_readable(self.path)
             at = (self._start + done) / self.info.sample_rate
             if done == 0 or not self._decoder.at_end():
                 raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
@@ -286,6 +295,23 @@ def _open(path: Path, track: int | None) -> Decoder:
                 )
             return foreign
         raise AudioError(_why_not_readable(path, reason)) from error
+
+
+def _check_readable(path: Path) -> None:
+    """Raise if the system cannot read a file, where decoders see no more than its end.
+
+    A drive that fails or is gone would pass for a song that is cut short, and of what ffmpeg
+    decodes the first part would become stems.
+    """
+    try:
+        with path.open("rb") as file:
+            while file.read(READ_BYTES):
+                pass
+    except OSError as error:
+        raise AudioError(
+            f"{path} cannot be read: {error.strerror or error}; see to its disk or network drive, "
+            "and try again"
+        ) from error
 
 
 def _why_not_readable(path: Path, reason: str) -> str:

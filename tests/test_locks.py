@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unetsep.locks
-from unetsep.locks import HeldError, held, locked
+from unetsep.locks import HeldError, LockFile, held, locked
 
 
 def test_a_lock_is_held_in_the_block_and_by_nobody_after_an_error(tmp_path: Path) -> None:
@@ -82,3 +82,28 @@ def test_who_shares_a_folder_shares_its_locks(tmp_path: Path) -> None:
             assert stat.S_IMODE((tmp_path / ".a.lock").stat().st_mode) == 0o664
     finally:
         os.umask(before)
+
+
+def test_a_file_that_a_drive_writes_when_it_is_closed_is_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rclone does without a cache, whether the file was removed by then or not."""
+    path, truly, closed = tmp_path / "a.lock", os.close, []
+    lock = LockFile(path, os.O_CREAT | os.O_EXCL)
+    assert lock.sign(b"mine")
+
+    def close(descriptor: int) -> None:
+        truly(descriptor)
+        closed.append(path.exists())
+        path.write_bytes(content)
+
+    monkeypatch.setattr(os, "close", close)
+    content = b"mine"
+    lock.remove()
+    assert closed == [False]
+    assert not path.exists()
+    other = LockFile(path, os.O_CREAT | os.O_EXCL)
+    assert other.sign(b"mine")
+    content = b"another's, which came just then"
+    other.remove()
+    assert path.read_bytes() == content

@@ -61,7 +61,7 @@ class LockFile:
     """
 
     def __init__(self, path: Path, flags: int = 0, mode: int = 0o666) -> None:
-        self.path = path
+        self.path, self._content = path, b""
         self._descriptor = os.open(path, os.O_RDWR | BINARY | flags, mode)
 
     def take(self, patience: float = 0.0) -> bool | None:
@@ -142,6 +142,7 @@ class LockFile:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, content)
+        self._content = content
         with contextlib.suppress(OSError):
             self.touch()
 
@@ -177,6 +178,11 @@ class LockFile:
                     self.close()
                 self.path.unlink()
         self.close()
+        # A cloud drive without a cache (rclone's default) writes a file once it is closed, even if
+        # it was removed before. It is no other's: those have other contents, or other names.
+        with contextlib.suppress(OSError):
+            if self._content and self.path.read_bytes() == self._content:
+                self.path.unlink()
 
 
 @contextlib.contextmanager

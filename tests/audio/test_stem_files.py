@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -329,6 +330,36 @@ def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
         with pytest.raises(AudioError) as caught, explain_writing(tmp_path):
             raise OSError(code, os.strerror(code), path)
     assert remedy in str(caught.value)
+
+
+class OnlyForwards(io.FileIO):
+    """A file on a drive that takes it from front to back only."""
+
+    end = 0
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        if self.tell() < self.end:
+            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        self.end += super().write(data)
+        return len(data)
+
+
+@pytest.mark.parametrize(("container", "depth"), FORMATS)
+def test_a_drive_that_takes_files_from_front_to_back_only_is_told_before_any_work(
+    tmp_path, monkeypatch, container, depth
+):
+    opened = []
+
+    def open_forwards(path: Path, mode: str) -> io.BufferedWriter:
+        opened.append(io.BufferedWriter(OnlyForwards(path, mode)))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", open_forwards)
+    files = StemFiles(targets(tmp_path), OutputFormat(container, depth), INFO)
+    with pytest.raises(AudioError, match="front to back only: mount it with a cache"):
+        files.__enter__()
+    assert [file.closed for file in opened] == [True]
+    assert everything(tmp_path) == []
 
 
 @pytest.mark.parametrize("loud", [False, True])

@@ -374,6 +374,9 @@ REMEDIES = {
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
+    errno.ENOTCONN: "the network drive is gone: mount it again, and repeat with --skip-existing",
+    errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
+    "writing (rclone: --vfs-cache-mode writes), or choose another folder with -o",
 }
 
 

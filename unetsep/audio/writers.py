@@ -7,6 +7,7 @@ time of day: two runs shall give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
@@ -120,7 +121,20 @@ class WavWriter:
         self._width = int((bit_depth or "").removesuffix("f")) // 8
         self._bytes = 0
         self._file = path.open("wb")
+        try:
+            # Twice: where files can only be written from front to back, as on some cloud drives,
+            # the way back to the header fails now, and not when the song is done.
+            self._put_header()
+            self._put_header()
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise
+
+    def _put_header(self) -> None:
+        self._file.seek(0)
         self._file.write(self._header())
+        self._file.flush()
 
     def _header(self) -> bytes:
         samples = self._bytes // (self._info.channels * self._width)
@@ -176,8 +190,7 @@ class WavWriter:
             return
         try:
             self._file.write(b"\0" * (self._bytes % 2))
-            self._file.seek(0)
-            self._file.write(self._header())
+            self._put_header()
         finally:
             self._file.close()
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from tests.signals import RATE, music
 from unetsep.config import ModelConfig
+from unetsep.dsp import song_stream
 from unetsep.dsp.song_stream import SongStream
 from unetsep.dsp.transfer import StemBlock
 from unetsep.errors import UnetsepError
@@ -624,3 +627,46 @@ def test_loading_and_separating_leave_torchs_threads_alone() -> None:
         assert [torch.get_num_threads(), *fresh] == [3, 3]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_caller_within_autocast_gets_the_same_stems_where_its_thread_computes(
+    monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    @contextlib.contextmanager
+    def as_on_a_gpu(_: object) -> Iterator[Callable[[Callable[[], Any]], Any]]:
+        yield lambda compute: compute()
+
+    monkeypatch.setattr(song_stream, "_computing", as_on_a_gpu)
+    network = small_network(dataclasses.replace(SMALL, bin_units=4))
+    separator = Separator(network, device="cpu", precision="fp32", wiener=1, passes=passes)
+    mixture = music(4)
+    expected = separator.separate(mixture, RATE)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = separator.separate(mixture, RATE)
+        assert torch.is_autocast_enabled("cpu")
+    for stem in STEMS:
+        np.testing.assert_array_equal(found[stem], expected[stem])
+
+
+def test_songs_on_a_gpu_are_computed_without_its_autocast(
+    separator: Separator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def noted(*_: object) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cuda"))
+        return torch.zeros(4, 2, 0)
+
+    song = separator.open_song(RATE, 2, separator.select())
+    song.device = torch.device("cuda")
+    monkeypatch.setattr(song, "_push", noted)
+    monkeypatch.setattr(song, "_finish", noted)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        song.push(music(1))
+        song.finish()
+        assert torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    assert seen == [False, False]

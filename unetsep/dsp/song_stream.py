@@ -174,6 +174,16 @@ def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], S
         yield thread.call
 
 
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within this torch computes with the types of numbers that it is given.
+
+    A GPU's songs are computed in the caller's thread, which may be within autocast: a validation
+    is, where a network is trained in half precision. A network that separates chooses its types
+    itself, and writes into memory of those types.
+    """
+    return torch.autocast("cuda" if device.type == "cuda" else "cpu", enabled=False)
+
+
 class SongStream:
     """A song on its way through a model; push blocks, then finish.
 
@@ -212,13 +222,13 @@ class SongStream:
         """
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise ValueError(f"expected blocks ({self.channels}, samples), got {block.shape}")
-        with self._link.computing():
+        with self._link.computing(), without_autocast(self.device):
             return StemBlock(self._link, self._push(block), integers=integers)
 
     @torch.inference_mode()
     def _end(self, *, integers: bool = False) -> StemBlock:
         """`finish` that does not wait for a GPU; see `_send`."""
-        with self._link.computing():
+        with self._link.computing(), without_autocast(self.device):
             return StemBlock(self._link, self._finish(), integers=integers)
 
     def _push(self, block: Signal) -> Tensor:

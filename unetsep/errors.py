@@ -9,8 +9,9 @@ def how_to_install(extra: str) -> str:
     return f'pip install "unetsep[{extra}]" or, in a checkout, pip install -e ".[{extra}]"'
 
 
-# What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries.
-NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "_ALLOC_FAILED")
+# What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries,
+# of which cuDNN 9 writes the word out.
+NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

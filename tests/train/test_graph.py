@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from unetsep.train.losses.blocks import divide
 from unetsep.train.losses.functions import LOSSES
 from unetsep.train.module import SeparationModule
 
-record_graph = graph.record  # which the tests replace
+record_graph, noting_waits = graph.record, graph.noting_waits  # which the tests replace
 aten = torch.ops.aten
 # What asks for values, or has a shape that depends on them.
 ASKING = (
@@ -102,6 +103,26 @@ def record(
     return recording.play, result
 
 
+class Noting(TorchDispatchMode):
+    """What asks for values, as torch notes it on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in ASKING:
+            self.places.append("own.py:1")
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def noting(_: torch.device) -> Iterator[list[str]]:
+    """In the place of `graph.noting_waits`."""
+    with Noting() as mode:
+        yield mode.places
+
+
 @pytest.fixture(autouse=True)
 def _as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block for all, and no look at a factor that is known on a CPU."""
@@ -109,6 +130,7 @@ def _as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectra, "divide", lambda clips, frames, _: divide(clips, frames, other))
     monkeypatch.setattr(spectra, "known_one", lambda _: False)
     monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(graph, "noting_waits", noting)
 
 
 SPLEETER = dataclasses.replace(
@@ -260,9 +282,20 @@ def test_a_recorded_loss_that_is_not_finite_stops_the_run(
         run(tmp_path, tiny(max_steps=8), callbacks=[At(4, broken)])
 
 
+# Found out beforehand, or by a recording that fails.
+@pytest.mark.parametrize("noted", [True, False])
 def test_a_loss_that_asks_for_values_is_trained_without_a_recording(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, noted: bool
 ) -> None:
+    tried: list[object] = []
+
+    def counted(work: Callable[[], Tensor], device: torch.device) -> object:
+        tried.append(work)
+        return record(work, device)
+
+    monkeypatch.setattr(graph, "record", counted)
+    if not noted:
+        monkeypatch.setattr(graph, "noting_waits", noting_waits)
     config = tiny()
     eager, module = built(config), built(config)
     for each in (eager, module):
@@ -283,4 +316,35 @@ def test_a_loss_that_asks_for_values_is_trained_without_a_recording(
         for ours, theirs in zip(module.parameters(), eager.parameters(), strict=True):
             assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
     assert recorded._play is None
-    assert [record.message.count("asks for a value") for record in caplog.records] == [1]
+    assert len(tried) == (not noted)
+    why = "waits for the GPU at own.py:1" if noted else "asks for a value"
+    assert [record.message.count(why) for record in caplog.records] == [1]
+
+
+def test_what_waits_for_a_gpu_is_noted_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+
+    def switch(mode: str) -> None:
+        modes.append(mode)
+        if len(modes) == 2:  # torch says it once
+            warnings.warn("Synchronization debug mode is a prototype", stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", switch)
+    with warnings.catch_warnings(record=True) as others:
+        warnings.simplefilter("always")
+        with noting_waits(torch.device("cuda")) as places:
+            for _ in range(2):
+                assert modes == ["default", "warn"]
+                warnings.warn(graph.WAITS, stacklevel=1)
+                warnings.warn("of another kind", FutureWarning, stacklevel=1)
+    assert modes == ["default", "warn", "default"]
+    assert [place.startswith(f"{__file__}:") for place in places] == [True, True]
+    assert {str(each.message) for each in others} == {"of another kind"}
+
+
+def test_nothing_is_noted_of_a_cpu() -> None:
+    with noting_waits(torch.device("cpu")) as places:
+        warnings.simplefilter("ignore")
+        warnings.warn(graph.WAITS, stacklevel=1)
+    assert places == []

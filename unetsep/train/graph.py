@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 # Steps before the one that is recorded, for libraries to choose their algorithms and for what is
 # made when it is first needed.
 WARM_UP = 3
+# How torch warns of what waits for a GPU, as `torch.cuda.set_sync_debug_mode` has it do.
+WAITS = "called a synchronizing CUDA operation"
 
 
 class RecordedStep:
@@ -52,27 +55,40 @@ class RecordedStep:
         self.steps += 1
         if self._play is None:
             with beside(clips.device):
-                return self._eager(clips)
+                return self._watched(clips) if self.steps == WARM_UP else self._eager(clips)
         self._clips.copy_(clips, non_blocking=True)
         self._play()
         for weights, gradient in zip(self.parameters, self._gradients, strict=True):
             weights.grad = gradient
         return self._values
 
+    def _watched(self, clips: Tensor) -> Tensor:
+        """The step before the one to be recorded; that is left alone if this one waits."""
+        with noting_waits(clips.device) as places:
+            values = self._eager(clips)
+        if places:
+            self._give_up(f"it waits for the GPU at {places[0]}")
+        return values
+
     def _record(self, clips: Tensor) -> None:
         """Record a step; where that fails, be content with what was done until now."""
-        self._clips = clips.clone()
+        room = clips.clone()
         try:
-            self._play, self._values = record(lambda: self._eager(self._clips), clips.device)
+            self._play, self._values = record(lambda: self._eager(room), clips.device)
         except RuntimeError as error:
-            self.fails = True
-            logger.warning(
-                "the training step cannot be recorded as a CUDA graph (%s): it is done operation "
-                "by operation, which is slower; a loss of one's own must not ask for values, as "
-                "item() does",
-                str(error).splitlines()[0],
-            )
+            self._give_up(str(error).splitlines()[0])
+            return
+        self._clips = room
         self._gradients = [weights.grad for weights in self.parameters]
+
+    def _give_up(self, why: str) -> None:
+        self.fails = True
+        logger.warning(
+            "the training step cannot be recorded as a CUDA graph (%s): it is done operation by "
+            "operation, which is slower; a loss of one's own must not ask for values, as item() "
+            "does",
+            why,
+        )
 
     def _eager(self, clips: Tensor) -> Tensor:
         for weights in self.parameters:
@@ -85,6 +101,39 @@ class RecordedStep:
         with torch.autocast(kind, enabled=False):
             values.sum().backward()  # type: ignore[no-untyped-call]
         return values.detach()
+
+
+@contextlib.contextmanager
+def noting_waits(device: torch.device) -> Iterator[list[str]]:
+    """Note where work waits for a CUDA device, which no recording allows.
+
+    It is found out beforehand, since torch does not recover from a recording that fails: up to
+    2.11 its allocator gives back no memory that two streams have used from then on, of which each
+    validation needs some (pytorch pull request 180395).
+
+    Yields
+    ------
+    list of str
+        Filled at the end: files and lines.
+    """
+    places: list[str] = []
+    if device.type != "cuda":
+        yield places
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        caught.clear()  # that this is a prototype
+        try:
+            yield places
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for each in caught:
+        if WAITS in str(each.message):
+            places.append(f"{each.filename}:{each.lineno}")
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 @contextlib.contextmanager

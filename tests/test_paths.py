@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -20,6 +21,7 @@ from unetsep.paths import (
     plan,
     refuse_existing,
     target_path,
+    with_namesakes,
     with_tags,
 )
 
@@ -172,17 +174,82 @@ def test_songs_of_one_name_collide_before_any_work(tmp_path):
     assert len(one(songs, tmp_path / "out", "{track}-{suffix}/{stem}.{ext}")) == 2
 
 
-@pytest.mark.parametrize(("platform", "collide"), [("linux", False), ("darwin", True)])
-def test_names_that_differ_in_case_collide_where_the_file_system_thinks_so(
-    tmp_path, monkeypatch, platform, collide
+def take_for_one(monkeypatch, folds):
+    """Let folders of the tests find names as some drives do: by what is equal once it is folded."""
+
+    def exists(path):
+        folder, name = Path(path).parent, Path(path).name
+        return folder.is_dir() and folds(name) in {folds(each.name) for each in folder.iterdir()}
+
+    monkeypatch.setattr(unetsep.paths.os.path, "lexists", exists)
+
+
+def nfc(name):
+    return unicodedata.normalize("NFC", name)
+
+
+DRIVES = {
+    "ext4": (lambda name: name, False, False),
+    "exFAT": (str.casefold, True, False),
+    "ZFS": (nfc, False, True),
+    "APFS": (lambda name: nfc(name).casefold(), True, True),
+}
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("drive", DRIVES)
+@pytest.mark.parametrize("existing", ["", "out", "out/Song", "out/song"])
+def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
+    tmp_path, monkeypatch, platform, drive, existing
 ):
+    folds, case, accents = DRIVES[drive]
+    (tmp_path / existing).mkdir(exist_ok=True, parents=True)
     monkeypatch.setattr(sys, "platform", platform)
-    songs = [Input(tmp_path / "a/Été.wav", "Été"), Input(tmp_path / "b/e.wav", "e\u0301te\u0301")]
-    if collide:
-        with pytest.raises(UnetsepError, match="would both be written"):
-            one(songs, tmp_path / "out")
-    else:
-        assert len(one(songs, tmp_path / "out")) == 2
+    take_for_one(monkeypatch, folds)
+    always = platform == "darwin"
+    before = sorted(tmp_path.rglob("*"))
+    for names, collide in {
+        ("Song", "song"): case,
+        ("caf\u00e9", "cafe\u0301"): accents,
+        ("Caf\u00e9", "cafe\u0301"): case and accents,
+    }.items():
+        songs = [
+            Input(tmp_path / f"{folder}/{name}.wav", name)
+            for folder, name in zip("ab", names, strict=True)
+        ]
+        targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
+        clashes = find_clashes(songs, targets)
+        assert all(map(bool, clashes)) == any(map(bool, clashes)) == (collide or always)
+        assert not clashes[0] or clashes[0].endswith("separate each to a folder of its own")
+    songs = [Input(tmp_path / "Song.mp3", "Song"), Input(tmp_path / "song.wav", "song")]
+    targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
+    remedy = "such as {track}-{suffix}/{stem}.{ext}"
+    found = [bool(clash) and clash.endswith(remedy) for clash in find_clashes(songs, targets)]
+    assert found == [case or always] * 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_written_to_a_folder_to_know_names_that_do_not_clash(tmp_path, monkeypatch):
+    monkeypatch.setattr(unetsep.paths, "_rules_of_names", None)
+    songs = [Input(tmp_path / f"{name}.wav", name) for name in ("Song", "Songs", "caf\u00e9")]
+    assert len(one(songs, tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(("drive", "refused"), [("ext4", False), ("exFAT", True)])
+def test_an_input_is_no_output_where_case_does_not_count(tmp_path, monkeypatch, drive, refused):
+    touch(tmp_path / "ZOOM0001.WAV")  # as recorders call them
+    monkeypatch.setattr(sys, "platform", "linux")
+    take_for_one(monkeypatch, DRIVES[drive][0])
+    songs = [Input(tmp_path / "ZOOM0001.WAV", "ZOOM0001")]
+    targets = name_targets(songs, [("m", ("vocals",))], tmp_path, "{track}.{ext}", "wav")
+    (clash,) = find_clashes(songs, targets)
+    assert bool(clash) == refused
+    assert not clash or "would be written over an input" in clash
+
+
+def test_a_shard_is_planned_with_the_songs_that_a_drive_may_confuse_with_its_own(tmp_path):
+    songs = [Input(tmp_path / f"{name}.wav", name) for name in ("Song", "other", "song")]
+    assert with_namesakes(songs[2:], songs) == [songs[0], songs[2]]
 
 
 def test_a_song_with_an_error_collides_with_nothing(tmp_path):

@@ -109,7 +109,7 @@ def real_path(path: Path) -> Path:
         return path
 
 
-def _in_real_folder(path: Path) -> Path:
+def in_real_folder(path: Path) -> Path:
     """A file's path without links but itself."""
     return real_path(path.parent) / path.name
 
@@ -219,7 +219,7 @@ class _Search:
                 self._left_out(link)  # the folder itself, or one that it lies in
             else:
                 inputs += self._tree(link)
-        songs = [file for file in inputs if _in_real_folder(file.path) not in self._stems]
+        songs = [file for file in inputs if in_real_folder(file.path) not in self._stems]
         self.has_stems = len(songs) < len(inputs)
         return songs
 
@@ -235,7 +235,7 @@ class _Search:
             self._stems |= self._stems_above.get(folder, set())
 
     def _stems_in(self, folder: Path, names: Sequence[str]) -> set[Path]:
-        return set(map(_in_real_folder, self._outputs_in(folder, names)))
+        return set(map(in_real_folder, self._outputs_in(folder, names)))
 
     def _tree(self, top: Path) -> list[Input]:
         """The songs in a folder and all below: its own, then those of each folder in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import string
 import sys
 import unicodedata
@@ -13,9 +14,10 @@ from itertools import chain
 from pathlib import Path
 
 from .audio.decoder import stray_quote
+from .audio.staging import PREFIX
 from .audio.tags import Tags, read_tags, stem_label
 from .errors import AudioError, UnetsepError
-from .inputs import Input, real_path
+from .inputs import Input, in_real_folder, real_path
 
 TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
@@ -81,6 +83,12 @@ def uses_tags(template: str) -> bool:
 def named_by_track(template: str) -> bool:
     """Whether only songs of one track, such as a.wav and a.mp3, may have the same names."""
     return "{track}" in template and not uses_tags(template)
+
+
+def with_namesakes(chosen: Iterable[Input], songs: Iterable[Input]) -> list[Input]:
+    """Those of the songs that are chosen, or whose tracks some drives take for that of one."""
+    tracks = {_folded(song.track) for song in chosen}
+    return [song for song in songs if _folded(song.track) in tracks]
 
 
 def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
@@ -161,11 +169,53 @@ def without_reserved(name: str) -> str:
     return WINDOWS_NAMES.sub(r"\1_", name)
 
 
-def _same_file_key(path: Path) -> str:
-    """Equal for names that the usual file systems of this platform take for the same."""
-    if sys.platform not in ("win32", "darwin"):
-        return str(path)
+def _folded(path: Path | str) -> str:
+    """Equal for names that any of the usual file systems takes for the same."""
     return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+class _Drives:
+    """Which names lead to one file, as the drives that they are on take them.
+
+    The system does not tell: cards, sticks and the disks of Macs are used with any. So a folder is
+    asked, once, when names differ in no more than that.
+    """
+
+    def __init__(self) -> None:
+        self._rules: dict[Path, tuple[bool, bool]] = {}
+
+    def same(self, one: Path, other: Path) -> bool:
+        """Whether two paths without links are those of one file."""
+        if str(one) == str(other) or _folded(one) != _folded(other):
+            return str(one) == str(other)
+        if sys.platform in ("win32", "darwin"):  # nearly all drives there
+            return True
+        shared = Path(os.path.commonpath([one, other]))
+        folder = next(f for f in (shared, *shared.parents) if os.path.isdir(f))  # noqa: PTH112
+        if folder not in self._rules:
+            self._rules[folder] = _rules_of_names(folder)
+        case, accents = self._rules[folder]
+        names = [str(path) for path in (one, other)]
+        if accents:
+            names = [unicodedata.normalize("NFC", name) for name in names]
+        if case:
+            names = [name.casefold() for name in names]
+        return names[0] == names[1]
+
+
+def _rules_of_names(folder: Path) -> tuple[bool, bool]:
+    """Whether names that differ in case, or in how accents are coded, are one in a folder."""
+    probe = folder / f"{PREFIX}{secrets.token_hex(6)}-\u00e9.part"
+    others = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
+    try:
+        probe.touch(exist_ok=False)
+        try:
+            case, accents = (os.path.lexists(folder / other) for other in others)
+        finally:
+            probe.unlink()
+    except (OSError, UnicodeEncodeError):  # where nothing can be written, nothing clashes
+        return False, False
+    return case, accents
 
 
 def plan(
@@ -234,7 +284,7 @@ def name_targets(
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))
-    targets = []
+    drives, targets = _Drives(), []
     for file in inputs:
         per_model = [
             [
@@ -245,7 +295,7 @@ def name_targets(
         ]
         targets.append(per_model)
         files = [dict.fromkeys(paths) if together else paths for paths in per_model]
-        _refuse_equal(file, [path for paths in files for path in paths])
+        _refuse_equal(file, [path for paths in files for path in paths], drives)
     return targets
 
 
@@ -254,14 +304,16 @@ def template_for(template: str, models: int) -> str:
     return template if models == 1 or "{model}" in template else "{model}/" + template
 
 
-def _refuse_equal(file: Input, paths: Sequence[Path]) -> None:
+def _refuse_equal(file: Input, paths: Sequence[Path], drives: _Drives) -> None:
     """Raise if stems of one song have the same name: so will those of any other."""
-    keys = [_same_file_key(path) for path in paths]
-    if len(set(keys)) < len(keys):
-        path = next(path for path, key in zip(paths, keys, strict=True) if keys.count(key) > 1)
-        raise UnetsepError(
-            f"several stems of {file.path} would be written to {path}: name {{stem}} in --filename"
-        )
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.setdefault(_folded(path), path)
+        if other is not path and drives.same(other, path):
+            raise UnetsepError(
+                f"several stems of {file.path} would be written to {path}: name {{stem}} in "
+                "--filename"
+            )
 
 
 ELSEWHERE = "choose another folder with -o"
@@ -277,22 +329,35 @@ def find_clashes(
     Of two songs that would write the same file both have a clash: neither has the better
     right to it. Nor may stems be written over ``others``, inputs that are separated elsewhere.
     """
-    originals = {_same_file_key(real_path(file.path)) for file in (*inputs, *others)}
+    drives = _Drives()
+    originals: dict[str, list[Path]] = {}
+    for place in (real_path(file.path) for file in (*inputs, *others)):
+        originals.setdefault(_folded(place), []).append(place)
     owners: dict[str, list[int]] = {}
     clashes: list[str | None] = [file.error for file in inputs]
+
+    def owns(index: int, place: Path) -> bool:
+        return any(drives.same(in_real_folder(path), place) for path in chain(*targets[index]))
+
     for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):
         for path in (path for paths in per_model for path in paths):
             if file.error:
                 continue
             # However links lead there, and where it is a link itself, which would be replaced.
-            key = _same_file_key(real_path(path.parent) / path.name)
-            if key in originals or _same_file_key(real_path(path)) in originals:
+            places = in_real_folder(path), real_path(path)
+            keys = [_folded(place) for place in places]
+            if any(
+                drives.same(original, place)
+                for place, key in zip(places, keys, strict=True)
+                for original in originals.get(key, ())
+            ):
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
-            owners.setdefault(key, []).append(index)
-            first = owners[key][0]
+            others_of_key = owners.setdefault(keys[0], [])
+            first = next((other for other in others_of_key if owns(other, places[0])), index)
+            others_of_key.append(index)
             if first != index:
                 # Else a link leads to the same folder, which no other name mends.
-                by_name = _same_file_key(path) in map(_same_file_key, chain(*targets[first]))
+                by_name = _folded(path) in map(_folded, chain(*targets[first]))
                 way_out = _way_out(inputs[first], file) if by_name else ELSEWHERE
                 clashes[first] = clashes[index] = (
                     f"{inputs[first].path} and {file.path} would both be written to {path}: "
@@ -307,7 +372,7 @@ def _way_out(first: Input, second: Input) -> str:
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
         names = [song_target(template, song, "stem", "ext", "model") for song in (first, second)]
-        if _same_file_key(names[0]) != _same_file_key(names[1]):
+        if _folded(names[0]) != _folded(names[1]):
             return f"give --filename more fields, such as {template}"
     return "name a folder that holds both in their place, or separate each to a folder of its own"
 

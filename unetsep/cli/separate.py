@@ -28,6 +28,7 @@ from ..paths import (
     named_by_track,
     template_for,
     uses_tags,
+    with_namesakes,
     with_tags,
 )
 from ..separator import Separator
@@ -412,7 +413,9 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
         raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
     chosen = select_shard(all_songs, options.shard, console)
     # Shards keep songs of one track together: by other names one may clash with any other's.
-    songs = with_tags(chosen if named_by_track(file.filename) else all_songs, file.filename)
+    by_track = named_by_track(file.filename)
+    songs = with_namesakes(chosen, all_songs) if by_track else all_songs
+    songs = with_tags(songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
     targets = name_targets(

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -295,6 +296,45 @@ def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path
         patch.setattr(sys, "platform", "win32")
         with pytest.raises(AudioError, match=r"vocals\.wav is read-only: allow"):
             check_targets([path])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names have been made for its drives")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOENT, errno.EILSEQ])  # as drives say it
+def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeypatch, code):
+    touch = Path.touch
+
+    def refuse(path, *arguments, **options):
+        if "?" in path.name or path.stem == "con":
+            raise OSError(code, os.strerror(code), path)
+        touch(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    for name in ("a/What?/one.wav", "What? (Instrumental).wav", "con.wav"):
+        named = re.escape(f"{tmp_path}/{name.removesuffix('/one.wav')}")
+        with pytest.raises(AudioError, match=rf"^{named}: this drive takes .* write {{title}} in"):
+            check_targets([tmp_path / "What/one.wav", tmp_path / name])
+    assert everything(tmp_path) == []
+    (tmp_path / "What?").mkdir()  # as it is there, it is taken
+    check_targets([tmp_path / "What?/one.wav", tmp_path / "What/one.wav"])
+
+
+def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise OSError(code, os.strerror(code), path)
+
+    code = errno.EIO
+    monkeypatch.setattr(Path, "touch", refuse)
+    check_targets([tmp_path / "What?/one.wav"])
+    touched = []
+
+    def fill(path, *arguments, **options):
+        touched.append(path.name)
+        if len(touched) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(Path, "touch", fill)
+    check_targets([tmp_path / "What?/one.wav"])
+    assert everything(tmp_path) == []
 
 
 @pytest.mark.parametrize(("code", "remedy"), sorted(unetsep.audio.stem_files.REMEDIES.items()))

@@ -20,23 +20,25 @@ import errno
 import functools
 import itertools
 import os
+import re
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError
-from ..storage import MadeFolders, is_special
+from ..storage import FULL, MadeFolders, is_special
 from ..unfinished import as_they_end, begin, end, uninterrupted
 from .decoder import LONGEST_PATH, AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
 from .libsndfile import native_name
-from .staging import Staging
+from .staging import PREFIX, Staging
 from .tag_writers import write_tags
 from .tags import stem_label
 from .writers import Integers, WavWriter, Writer, quantize, round_to
@@ -45,6 +47,11 @@ WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
 # Characters of a folder's path that Windows takes, unless it is set to take more.
 WINDOWS_PATH = 247
+# Names that no drive minds; some of letters alone are kept by Windows for itself.
+PLAIN_NAME = re.compile(
+    r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\b)[\w ,()&'!+-]+(?:\.[\w ,()&'!+-]+)*",
+    re.ASCII | re.IGNORECASE,
+)
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
@@ -362,6 +369,7 @@ def _is_linked(part: Path, target: Path) -> bool:
     return False
 
 
+OTHER_NAME = "rename the song, or write {title} in --filename where it has {track}"
 REMEDIES = {
     errno.ENOSPC: "make room or choose another folder with -o",
     errno.EDQUOT: "make room or choose another folder with -o",
@@ -373,6 +381,7 @@ REMEDIES = {
     errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
+    errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
     errno.ENOTCONN: "the network drive is gone: mount it again, and repeat with --skip-existing",
     errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
@@ -484,6 +493,7 @@ def check_targets(targets: Sequence[Path]) -> None:
     AudioError
         If a folder cannot be made or written to, or a name cannot be a file's.
     """
+    doubtful: dict[Path, dict[str, Path]] = {}
     for target in targets:
         with explain_writing(target.parent):
             folder = next((f for f in target.parents if os.path.lexists(f)), None)
@@ -495,6 +505,39 @@ def check_targets(targets: Sequence[Path]) -> None:
                 code = errno.EROFS if _is_read_only(folder) else errno.EACCES
                 raise OSError(code, os.strerror(code), folder)
             _check_replaceable(target)
+            place = folder
             for part in target.relative_to(folder).parts:
                 with contextlib.suppress(FileNotFoundError):
                     (folder / part).lstat()  # which tells of names that are too long
+                place /= part
+                if not PLAIN_NAME.fullmatch(part):
+                    doubtful.setdefault(folder, {}).setdefault(part, place)
+    for folder, places in doubtful.items():
+        _check_taken(places, folder)
+
+
+def _check_taken(places: Mapping[str, Path], folder: Path) -> None:
+    """Raise if the drive of a folder refuses names, as those that are for Windows, too, do.
+
+    It tells only when a file is made. What else may keep it from that is told later.
+
+    Parameters
+    ----------
+    places
+        Names, and where they are to be.
+    folder
+        An existing one on the drive.
+    """
+    if not places or sys.platform == "win32":  # where names have been made for it
+        return
+    name = ""
+    try:
+        with TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as empty:
+            for name in ("plain", *places):  # the first tells whether any can be made
+                Path(empty, name).touch()
+    except OSError as error:
+        # A path that is longer here is told by its own length.
+        if name in places and error.errno not in (errno.ENAMETOOLONG, *FULL):
+            raise AudioError(
+                f"{places[name]}: this drive takes no such name; {OTHER_NAME}"
+            ) from error

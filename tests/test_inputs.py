@@ -392,3 +392,23 @@ def test_records_above_several_folders_are_read_once(tmp_path):
     found = find_inputs(folders, tmp_path, None, outputs_in)
     assert [song.error is None for song in found] == [True, False, True]
     assert sorted(asked) == [tmp_path, *folders]
+
+
+@pytest.mark.parametrize("listed", ["bj\u00f6rk/j\u00f3ga.wav", "Bjo\u0308rk/Jo\u0301ga.wav"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_stem_is_one_however_its_drive_spells_what_it_lists(
+    tmp_path, monkeypatch, listed, exists
+):
+    stem = Path("Bj\u00f6rk/J\u00f3ga.wav")  # as its record has it
+    touch(tmp_path / "song.wav", tmp_path / listed)
+    lexists = os.path.lexists
+
+    def on_drive(path):
+        return exists if str(path).endswith(str(stem)) else lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", on_drive)
+    found = find_inputs([tmp_path], tmp_path, None, lambda folder, _: {folder / stem})
+    names = sorted(each.path.relative_to(tmp_path).as_posix() for each in found)[::-1]
+    # Else it is another file, on a drive that tells their names apart; no path of Windows does.
+    is_stem = exists or Path(listed) == stem
+    assert names == (["song.wav"] if is_stem else ["song.wav", listed])

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -114,6 +115,11 @@ def in_real_folder(path: Path) -> Path:
     return real_path(path.parent) / path.name
 
 
+def folded(path: Path | str) -> str:
+    """Equal for names that any of the usual file systems takes for the same."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
 def _playlist(path: Path) -> list[Input]:
     """The songs that a playlist names, as they follow each other."""
     try:
@@ -219,9 +225,26 @@ class _Search:
                 self._left_out(link)  # the folder itself, or one that it lies in
             else:
                 inputs += self._tree(link)
-        songs = [file for file in inputs if in_real_folder(file.path) not in self._stems]
+        songs = self._without_stems(inputs)
         self.has_stems = len(songs) < len(inputs)
         return songs
+
+    def _without_stems(self, inputs: Sequence[Input]) -> list[Input]:
+        """Those of the inputs that no record names, however the drive spells what it lists."""
+        if not self._stems:
+            return list(inputs)
+        places = [in_real_folder(file.path) for file in inputs]
+        keys = [folded(place) for place in places]
+        # Such as a folder that was there in other case, or what HFS+ has taken apart.
+        unlisted, listed = self._stems.difference(places), set(keys)
+        stems = {
+            key for stem in unlisted if (key := folded(stem)) in listed and os.path.lexists(stem)
+        }
+        return [
+            file
+            for file, place, key in zip(inputs, places, keys, strict=True)
+            if place not in self._stems and key not in stems
+        ]
 
     def _look_above(self) -> None:
         """Note stems in the folder of which records tell that lie above it, in the output."""

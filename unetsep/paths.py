@@ -17,7 +17,7 @@ from .audio.decoder import stray_quote
 from .audio.staging import PREFIX
 from .audio.tags import Tags, read_tags, stem_label
 from .errors import AudioError, UnetsepError
-from .inputs import Input, in_real_folder, real_path
+from .inputs import Input, folded, in_real_folder, real_path
 
 TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
@@ -87,8 +87,8 @@ def named_by_track(template: str) -> bool:
 
 def with_namesakes(chosen: Iterable[Input], songs: Iterable[Input]) -> list[Input]:
     """Those of the songs that are chosen, or whose tracks some drives take for that of one."""
-    tracks = {_folded(song.track) for song in chosen}
-    return [song for song in songs if _folded(song.track) in tracks]
+    tracks = {folded(song.track) for song in chosen}
+    return [song for song in songs if folded(song.track) in tracks]
 
 
 def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
@@ -169,11 +169,6 @@ def without_reserved(name: str) -> str:
     return WINDOWS_NAMES.sub(r"\1_", name)
 
 
-def _folded(path: Path | str) -> str:
-    """Equal for names that any of the usual file systems takes for the same."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
-
-
 class _Drives:
     """Which names lead to one file, as the drives that they are on take them.
 
@@ -186,7 +181,7 @@ class _Drives:
 
     def same(self, one: Path, other: Path) -> bool:
         """Whether two paths without links are those of one file."""
-        if str(one) == str(other) or _folded(one) != _folded(other):
+        if str(one) == str(other) or folded(one) != folded(other):
             return str(one) == str(other)
         if sys.platform in ("win32", "darwin"):  # nearly all drives there
             return True
@@ -308,7 +303,7 @@ def _refuse_equal(file: Input, paths: Sequence[Path], drives: _Drives) -> None:
     """Raise if stems of one song have the same name: so will those of any other."""
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(_folded(path), path)
+        other = first.setdefault(folded(path), path)
         if other is not path and drives.same(other, path):
             raise UnetsepError(
                 f"several stems of {file.path} would be written to {path}: name {{stem}} in "
@@ -332,7 +327,7 @@ def find_clashes(
     drives = _Drives()
     originals: dict[str, list[Path]] = {}
     for place in (real_path(file.path) for file in (*inputs, *others)):
-        originals.setdefault(_folded(place), []).append(place)
+        originals.setdefault(folded(place), []).append(place)
     owners: dict[str, list[int]] = {}
     clashes: list[str | None] = [file.error for file in inputs]
 
@@ -345,7 +340,7 @@ def find_clashes(
                 continue
             # However links lead there, and where it is a link itself, which would be replaced.
             places = in_real_folder(path), real_path(path)
-            keys = [_folded(place) for place in places]
+            keys = [folded(place) for place in places]
             if any(
                 drives.same(original, place)
                 for place, key in zip(places, keys, strict=True)
@@ -357,7 +352,7 @@ def find_clashes(
             others_of_key.append(index)
             if first != index:
                 # Else a link leads to the same folder, which no other name mends.
-                by_name = _folded(path) in map(_folded, chain(*targets[first]))
+                by_name = folded(path) in map(folded, chain(*targets[first]))
                 way_out = _way_out(inputs[first], file) if by_name else ELSEWHERE
                 clashes[first] = clashes[index] = (
                     f"{inputs[first].path} and {file.path} would both be written to {path}: "
@@ -372,7 +367,7 @@ def _way_out(first: Input, second: Input) -> str:
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
         names = [song_target(template, song, "stem", "ext", "model") for song in (first, second)]
-        if _folded(names[0]) != _folded(names[1]):
+        if folded(names[0]) != folded(names[1]):
             return f"give --filename more fields, such as {template}"
     return "name a folder that holds both in their place, or separate each to a folder of its own"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Coroutine
@@ -15,7 +17,7 @@ import pytest
 
 from unetsep.app import process
 from unetsep.app.choices import JobChoice, ModelOffer
-from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, SeparationJob, write_zip
+from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, RefusedError, SeparationJob, write_zip
 from unetsep.app.process import WorkerError, WorkerProcess
 
 REPORT = {"stems": {"vocals": "vocals.flac"}, "seconds": 1.0, "warnings": []}
@@ -187,6 +189,22 @@ def test_who_leaves_a_job_takes_none_that_has_its_id_by_now(tmp_path: Path) -> N
         await queue.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("call", ["disk_usage", "mkdir"])
+def test_a_disk_that_fails_refuses_a_job_and_is_no_mistake_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(path: Path, *_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    queue = JobQueue(tmp_path, ScriptedWorker(), JobLimits())
+    with monkeypatch.context() as patch:
+        patch.setattr(*((shutil, call) if call == "disk_usage" else (Path, call)), fail)
+        with pytest.raises(RefusedError, match="the upload could not be written: Input") as caught:
+            queue.open(10)
+    assert (caught.value.status, caught.value.reason) == (507, "disk")
+    assert queue.open(10).folder.exists()
 
 
 def test_a_zip_takes_files_of_any_time(tmp_path: Path) -> None:

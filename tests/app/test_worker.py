@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from tests.signals import music
 from unetsep.app import worker
 from unetsep.app.worker import SeparatorCache, answer
+from unetsep.audio.stem_files import REMEDIES, explain_writing
 from unetsep.errors import AudioError, CancelledError
 
 REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "name": "My tune"}
@@ -43,6 +45,20 @@ def test_an_error_becomes_a_sentence_without_paths_of_ours(
 
     monkeypatch.setattr(worker, "separate", fail)
     assert answer(REQUEST, SeparatorCache("cpu"), None) == message  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", sorted(REMEDIES))
+def test_no_sentence_names_options_that_the_page_does_not_have(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        with explain_writing(Path("/secret/1/stems")):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(worker, "separate", fail)
+    text = answer(REQUEST, SeparatorCache("cpu"), None)["failed"]  # type: ignore[arg-type]
+    assert text.startswith(f"writing to the job's folder/stems failed: {os.strerror(number)}")
+    assert " -o" not in text
 
 
 def test_warnings_name_the_song_as_its_owner_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,23 @@ def test_without_overwriting_new_files_get_their_names(tmp_path, monkeypatch, li
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
+def test_a_rename_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, number):
+    """As over NFS, where a second try finds nothing to rename."""
+    replace = Path.replace
+
+    def lose_the_answer(part: Path, target: Path) -> None:
+        replace(part, target)
+        if target in targets(tmp_path):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", lose_the_answer)
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
+        files.write(stems())
+        files.commit()
+    assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST])
 def test_a_link_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, number):
     """As over NFS, whose server made it, and whose answer was lost."""

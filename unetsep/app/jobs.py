@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -52,6 +52,26 @@ class RefusedError(UnetsepError):
     def __init__(self, message: str, status: int, reason: str) -> None:
         super().__init__(message)
         self.status, self.reason = status, reason
+
+
+@contextlib.contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Refuse a job where the disk fails, or is full.
+
+    Parameters
+    ----------
+    what
+        Is being written.
+
+    Raises
+    ------
+    RefusedError
+        For what the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(f"{what} could not be written: {error.strerror}", 507, "disk") from error
 
 
 @dataclass(frozen=True)
@@ -286,9 +306,10 @@ class JobQueue:
             raise RefusedError(
                 f"{self.waiting} songs are waiting already: try again later", 429, "queue"
             )
-        self._check_room(bytes_)
         job = SeparationJob(id_, self._folder / secrets.token_hex(8), bytes=bytes_)
-        job.folder.mkdir()
+        with disk_errors("the upload"):
+            self._check_room(bytes_)
+            job.folder.mkdir()
         self._jobs[id_] = job
         return job
 
@@ -453,14 +474,10 @@ class JobQueue:
                     for name, file in job.files.items()
                     if name.startswith("stems/")
                 }
-                self._check_room(sum(file.stat().st_size for file in stems.values()))
-                try:
+                with disk_errors("the zip"):
+                    self._check_room(sum(file.stat().st_size for file in stems.values()))
                     await asyncio.to_thread(write_zip, stems, path)
-                except OSError as error:
-                    raise RefusedError(
-                        f"the zip could not be written: {error.strerror}", 507, "disk"
-                    ) from error
-                job.bytes += path.stat().st_size
+                    job.bytes += path.stat().st_size
             return path if self._has(job) else None
 
 

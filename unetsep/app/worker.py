@@ -178,7 +178,7 @@ def answer(request: Message, separators: SeparatorCache, advance: Teller) -> dic
     def public(text: str) -> str:
         text = text.replace(str(request["source"]), request["name"])
         text = text.replace(str(request["folder"]), "the job's folder")
-        text = re.sub(r" or choose another folder with -o|; choose [^;]* with -o", "", text)
+        text = re.sub(r" or choose another folder with -o|[;:] choose [^;:]* with -o", "", text)
         return text.replace("use --format", "choose the format")
 
     try:

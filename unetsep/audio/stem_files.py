@@ -294,7 +294,7 @@ class StemFiles:
             with uninterrupted():  # or some stems would be new and some old
                 for part, target in zip(self._parts, self._targets, strict=True):
                     if self._overwrite:
-                        part.replace(target)
+                        _replace(part, target)
                         self.has_replaced = True
                     else:
                         _rename_new(part, target)
@@ -348,12 +348,23 @@ def _remove(path: Path) -> bool:
     return True
 
 
+def _replace(part: Path, target: Path) -> None:
+    """Rename, in the place of what has the name."""
+    file = part.stat()
+    try:
+        part.replace(target)
+    except OSError:
+        if not _is_at(target, file):
+            raise
+
+
 def _rename_new(part: Path, target: Path) -> None:
     """Rename without ever replacing a file that came into being meanwhile."""
+    file = part.stat()
     try:
         os.link(part, target)
     except OSError as error:
-        if not _is_linked(part, target):
+        if not _is_at(target, file):
             if target.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
             # No hard links here: a tiny gap between looking and renaming remains.
@@ -362,10 +373,13 @@ def _rename_new(part: Path, target: Path) -> None:
     _remove(part)  # if it stays, that is tried once more in the end
 
 
-def _is_linked(part: Path, target: Path) -> bool:
-    """Whether a link was made that failed: a network drive may lose the answer, and ask again."""
+def _is_at(target: Path, file: os.stat_result) -> bool:
+    """Whether a file has a name although that failed.
+
+    A network drive may lose the answer of the server, which has done it, and ask once more.
+    """
     with contextlib.suppress(OSError):
-        return part.samefile(target)
+        return os.path.samestat(target.stat(), file)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests import hub
+from unetsep.storage import FULL
+from unetsep.weights.hub import _is_of_storage
 
 CONTENT = bytes(range(256)) * 800
 SCRIPT = """
@@ -159,6 +162,22 @@ def test_a_folder_that_cannot_be_used_is_not_blamed_on_the_connection(tmp_path: 
     assert "free or choose a folder for downloads (HF_HOME; now " in message
     assert str(tmp_path / "file") in message
     assert "check the connection" not in message
+
+
+@pytest.mark.parametrize(
+    ("error", "of_storage"),
+    [
+        *((OSError(number, os.strerror(number)), True) for number in (*FULL, errno.EIO)),
+        (PermissionError(errno.EACCES, "denied", "some/file"), True),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), False),
+        (TimeoutError("no data"), False),
+        (OSError("what a client says of a connection"), False),
+    ],
+)
+def test_errors_of_a_disk_are_told_from_those_of_a_connection(
+    error: Exception, of_storage: bool
+) -> None:
+    assert _is_of_storage(error) == of_storage
 
 
 def test_offline_says_so_without_asking_the_network(tmp_path: Path) -> None:

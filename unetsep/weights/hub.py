@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..storage import FULL
 from .manifest import Checkpoint
 
 # Seconds to wait for the hub's first answer, and for further bytes of a download.
@@ -210,9 +211,8 @@ def _received(entry: Checkpoint) -> int:
 
 def _is_of_storage(error: Exception) -> bool:
     """Whether an error is of the folder, not of the connection, whose errors name no file."""
-    return isinstance(error, OSError) and (
-        error.filename is not None or error.errno == errno.ENOSPC
-    )
+    of_disks = (*FULL, errno.EIO, errno.ESTALE, errno.EFBIG)  # of open files, without a name
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in of_disks)
 
 
 def _reason(error: Exception) -> str:

@@ -21,6 +21,7 @@ import soundfile
 from tests.train.synthetic import pcm, write, write_musdb
 from unetsep.config import STEMS
 from unetsep.errors import AudioError
+from unetsep.storage import FULL
 from unetsep.train.data import cache, decode
 from unetsep.train.data.musdb import VALID_SONGS, Musdb, musdb_root
 from unetsep.train.data.pools import Pools
@@ -385,8 +386,9 @@ def test_a_lock_that_another_process_has_open_stays(
     assert len(list((tmp_path / "cache").glob("*.lock"))) == 3
 
 
+@pytest.mark.parametrize("number", FULL)
 def test_a_full_disk_leaves_what_was_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     found, real, written = pool(tmp_path / "pools"), cache.save_array, []
 
@@ -394,7 +396,7 @@ def test_a_full_disk_leaves_what_was_decoded(
         written.append(1)
         if len(written) == 2:
             file.write(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
         real(file, array)
 
     monkeypatch.setattr(cache, "save_array", save)
@@ -510,6 +512,20 @@ def test_what_a_run_notes_of_its_audio_does_not_depend_on_how_it_is_decoded(
     assert before.path != after.path
     assert cache.content_of(before) == cache.content_of(after)
     assert len(cache.content_of(before)) == 24
+
+
+def test_a_cache_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pool(tmp_path / "pools", 1)
+    cache.load(found, tmp_path / "cache")
+
+    def fail(path: Path, **_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(cache.np, "load", fail)
+    with pytest.raises(AudioError, match=r"cannot be read: Input/output error \(.*\.npy\)$"):
+        cache.load(found, tmp_path / "cache")
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from ...errors import AudioError
 from ...locks import HeldError, held
-from ...storage import file_sha256, open_atomically, write_atomically
+from ...storage import FULL, file_sha256, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, listed_name
 
@@ -117,7 +117,7 @@ def _allow_files(recordings: int) -> None:
 
 
 def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in FULL:
         return (
             f"the disk of {folder} is full after {done} of {total} recordings, which remain there: "
             "free some space or choose another --cache, and start again"
@@ -164,6 +164,11 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
             raise AudioError(
                 f"the system lets this process open no more recordings ({error.strerror}): raise "
                 "its limit, such as by ulimit -n 65536, or name fewer songs"
+            ) from error
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            place = error.filename or folder / f"{key}.*"
+            raise AudioError(
+                f"the cache of {source.name} cannot be read: {error.strerror} ({place})"
             ) from error
         raise AudioError(
             f"the cache of {source.name} is damaged: remove {folder / key}.* and start again"

@@ -343,6 +343,31 @@ def test_a_playlist_without_songs_is_an_error(tmp_path):
     assert song.error == f"{tmp_path / 'list.m3u'} is a playlist without songs"
 
 
+@pytest.mark.parametrize(
+    ("name", "number"), [("d", errno.EIO), ("d", errno.EACCES), ("link", errno.ENOTCONN)]
+)
+def test_a_folder_on_a_drive_that_is_away_is_an_error_and_the_others_go_on(
+    tmp_path, monkeypatch, linked, name, number
+):
+    touch(tmp_path / "in/a.wav", tmp_path / "in/d/b.wav", tmp_path / "in/note.txt")
+    linked("link", tmp_path / "elsewhere")
+
+    def refuse(call):
+        def refused(path, **options):
+            if Path(path) == tmp_path / "in" / name:
+                raise OSError(number, os.strerror(number))
+            return call(path, **options)
+
+        return refused
+
+    monkeypatch.setattr(unetsep.inputs.os, "stat", refuse(os.stat))
+    monkeypatch.setattr(unetsep.inputs.os, "scandir", refuse(os.scandir))
+    found = find_inputs([tmp_path / "in"], tmp_path / "out")
+    (error,) = [song.error for song in found if song.error]
+    assert error == f"{tmp_path / 'in' / name} cannot be read: {os.strerror(number)}"
+    assert "a" in [song.track for song in found]
+
+
 def test_a_playlist_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
     touch(tmp_path / "list.m3u", tmp_path / "a.wav")
     read_bytes = Path.read_bytes

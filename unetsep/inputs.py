@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import os
 import re
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -26,6 +28,12 @@ SHARE_URL = re.compile(r"file://(?=[^/])", re.IGNORECASE)
 # How programs wrote names before UTF-8: on Windows those with windows, and those in terminals,
 # as dir; elsewhere those of Windows in the west.
 OLD_ENCODINGS = ("mbcs", "oem") if os.name == "nt" else ("cp1252",)
+# What a disk that fails says of a file, and a network drive whose server is away.
+NO_ANSWER = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH")
+    if hasattr(errno, name)
+)
 STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
 # Which files are stems, by a folder and all names in it.
 OutputsIn = Callable[[Path, Sequence[str]], Set[Path]]
@@ -291,7 +299,7 @@ class _Search:
             self._stems |= self._stems_in(folder, [entry.name for entry in entries])
         folders = []
         for entry in entries:
-            if os.path.isdir(entry):  # noqa: PTH112 (no errors)
+            if _is_folder(entry):
                 folders.append(entry)
             elif self._is_audio(entry):
                 inputs.append(self._input(folder / entry.name))
@@ -313,6 +321,22 @@ class _Search:
 
     def _input(self, path: Path) -> Input:
         return Input(path, track_name(path.relative_to(self._root)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a name in a folder is that of one, or of a link to one.
+
+    What cannot be looked at, but is listed as a folder or lies on a drive that does not answer,
+    counts as one: the error of reading it says what is wrong.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(entry).st_mode)  # noqa: PTH116 (an entry is no path)
+    except OSError as error:
+        if error.errno in NO_ANSWER:
+            return True
+    with contextlib.suppress(OSError):
+        return entry.is_dir(follow_symlinks=False)
+    return False
 
 
 def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:

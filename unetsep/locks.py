@@ -96,8 +96,9 @@ class LockFile:
         """
         try:
             self.write(content)
-        except OSError:  # a full disk: empty, it would be nobody's for ever
+        except OSError as error:  # a full disk: empty, it would be nobody's for ever
             self.remove()
+            error.filename = str(self.path)
             raise
         # Between these lines it looks like that of a dead owner. Where locks do not work at all,
         # nobody can take it, and it is as safe.

@@ -88,6 +88,21 @@ def test_a_full_disk_leaves_no_lock_that_nobody_would_remove(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*\.lock'"):
             WorkFolder(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_removed_at_once_is_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, **_: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    folder = WorkFolder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", fail)
+        folder.remove()
+    assert folder.path.exists()
+    remove_dead(tmp_path)
     assert not list(tmp_path.iterdir())

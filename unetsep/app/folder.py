@@ -47,9 +47,15 @@ class WorkFolder:
         self.path.mkdir(mode=0o700)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it, and give up the lock."""
+        """Remove the folder with all that is in it, and give up the lock.
+
+        The lock's file stays if that fails, so that the next start tries it again.
+        """
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.remove()
+        if os.path.lexists(self.path):
+            self._lock.close()
+        else:
+            self._lock.remove()
 
 
 def remove_dead(parent: Path) -> None:

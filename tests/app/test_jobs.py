@@ -87,6 +87,33 @@ def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
     assert "not thought of" in caplog.text
 
 
+def test_a_folder_on_a_drive_that_is_gone_is_named_and_no_mistake_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_gone(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    def lose_drive(_: Path) -> None:
+        monkeypatch.setattr(Path, "unlink", be_gone)
+        monkeypatch.setattr(shutil, "disk_usage", be_gone)
+        raise WorkerError("writing failed: not connected")
+
+    async def work() -> None:
+        worker = ScriptedWorker(lose_drive)
+        queue = JobQueue(tmp_path, worker, JobLimits())
+        queue.start()
+        job = enqueue(queue, "First")
+        await ended(job)
+        assert (job.state, job.error) == ("failed", "writing failed: not connected")
+        assert worker.kills == 0
+        with pytest.raises(RefusedError, match="upload could not be written: not connected") as caught:
+            queue.open(10)
+        assert caught.value.status == 507
+        await queue.close()
+
+    asyncio.run(work())
+
+
 def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: Path) -> None:
     seen: list[bool] = []
 

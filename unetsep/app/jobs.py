@@ -294,7 +294,7 @@ class JobQueue:
         Raises
         ------
         RefusedError
-            If the name is not fit or taken, too much is waiting, or there is no room.
+            If the name is not fit or taken, too much is waiting, or there is no room or no disk.
         """
         if id_ is None:
             id_ = secrets.token_urlsafe(16)
@@ -416,7 +416,8 @@ class JobQueue:
         """Keep nothing but the results."""
         if job.state == "failed":
             shutil.rmtree(job.folder, ignore_errors=True)
-        job.source.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a network drive that is gone made the song fail, too
+            job.source.unlink(missing_ok=True)
         job.bytes = size_of(job.folder)
 
     def _count(self, job: SeparationJob, seconds: float) -> None:

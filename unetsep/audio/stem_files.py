@@ -397,9 +397,9 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
-    errno.ENOTCONN: "the network drive is gone: mount it again, and repeat with --skip-existing",
+    errno.ENOTCONN: "the network drive is gone: mount it again, and try again",
     errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
-    "writing (rclone: --vfs-cache-mode writes), or choose another folder with -o",
+    "writing (rclone: --vfs-cache-mode writes) or choose another folder with -o",
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,6 +161,16 @@ class LockFile:
         """
         os.utime(self.path)
 
+    def is_as_written(self) -> bool:
+        """Whether the path leads to what was written here last.
+
+        Raises
+        ------
+        OSError
+            If that cannot be read.
+        """
+        return bool(self._content) and self.path.read_bytes() == self._content
+
     def unlock(self) -> None:
         """Give up a lock that was taken: processes forked meanwhile have the file open, too."""
         _unlock(self._descriptor)
@@ -182,7 +193,7 @@ class LockFile:
         # A cloud drive without a cache (rclone's default) writes a file once it is closed, even if
         # it was removed before. It is no other's: those have other contents, or other names.
         with contextlib.suppress(OSError):
-            if self._content and self.path.read_bytes() == self._content:
+            if self.is_as_written():
                 self.path.unlink()
 
 
@@ -245,3 +256,57 @@ def held(
         finally:
             if taken:
                 file.unlock()
+
+
+def owner_of(lock: LockFile) -> str:
+    """The owner that this process is of a lock, for its file: host, system, process and drive."""
+    drive = lock.status.st_dev
+    return f"{socket.gethostname()}\n{this_system()} {_this_process()} {drive}"
+
+
+def is_elsewhere(owner: str, lock: LockFile) -> bool:
+    """Whether an owner on this system may hold a lock through another mount of a network drive.
+
+    There locks are not seen from here: that this one is free says nothing.
+
+    Parameters
+    ----------
+    owner
+        The content of the lock's file; see `owner_of`.
+    lock
+        As it was opened here.
+    """
+    _, system, process, drive, *_ = [*owner.split(), "", "", "", ""]
+    others = drive.isdigit() and int(drive) != lock.status.st_dev
+    return system == this_system() and others and not is_gone(process)
+
+
+def this_system() -> str:
+    """One word for the running system, in which locks are seen by all processes."""
+    try:  # containers of one machine have different host names
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _this_process() -> str:
+    """The number of this process, and the name space in which its number counts."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it leads to no file)
+    except OSError:
+        space = ""
+    return f"{os.getpid()}@{space}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; False where that cannot be known."""
+    number, _, space = process.partition("@")
+    if os.name == "nt" or not number.isdigit() or space != _this_process().partition("@")[2]:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

@@ -14,9 +14,9 @@ import pytest
 
 import unetsep.library.claims
 import unetsep.locks
-from unetsep.audio.staging import remove_leftovers
+from unetsep.audio.staging import PREFIX, remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
-from unetsep.locks import LockFile
+from unetsep.locks import LockFile, owner_of
 
 HOLD = """
 import sys, time
@@ -165,6 +165,40 @@ def test_a_claim_of_another_machine_lives_while_it_is_heard_of(lock, locks, requ
     with Claim([lock]) as claim:
         assert claim.held
     assert not lock.parent.exists() or list(lock.parent.iterdir()) == []
+
+
+def through_another_mount(lock: Path, process: int, age: float) -> None:
+    """A claim that a process of this system holds, whose lock is not seen from here."""
+    lock.parent.mkdir(exist_ok=True)
+    with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
+        owner, _, drive = owner_of(file).rpartition(" ")
+        owner = owner.replace(f" {os.getpid()}@", f" {process}@")
+        file.write(f"{owner} {int(drive) + 1} abc\n".encode())
+    os.utime(lock, (time.time() - age,) * 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no process is known to be gone there")
+def test_a_claim_through_another_mount_lives_with_its_process_while_it_is_heard_of(lock):
+    through_another_mount(lock, os.getpid(), STALE - 20)
+    other = lock.with_name(f"{PREFIX}abc-0.spool")
+    through_another_mount(lock.with_name(f"{PREFIX}abc.lock"), os.getpid(), STALE - 20)
+    other.touch()
+    with pytest.raises(ClaimedError, match=f"process {os.getpid()} on "):
+        Claim([lock])
+    remove_leftovers(lock.parent)
+    assert lock.exists()
+    assert other.exists()
+    through_another_mount(lock, os.getpid(), STALE + 20)
+    with Claim([lock]) as claim:
+        assert claim.held
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.communicate()
+    through_another_mount(lock, gone.pid, 0)
+    through_another_mount(lock.with_name(f"{PREFIX}abc.lock"), gone.pid, 0)
+    with Claim([lock]) as claim:
+        assert claim.held
+        remove_leftovers(lock.parent)
+    assert not other.exists()
 
 
 def test_a_claim_shows_that_it_lives(lock, monkeypatch):

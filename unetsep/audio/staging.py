@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..locks import LockFile
+from ..locks import LockFile, is_elsewhere, owner_of
 
 PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.
@@ -45,7 +45,7 @@ class Staging:
         for folder in folders:
             lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
             self._locks.append(lock)
-            if not lock.sign(socket.gethostname().encode()):
+            if not lock.sign(owner_of(lock).encode()):
                 self.release()
                 return
         self.token = token
@@ -91,9 +91,10 @@ def _remove_run(path: Path, files: list[Path]) -> None:
 
 def _is_old_or_here(lock: LockFile) -> bool:
     """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
-    host = lock.read().decode(errors="replace").partition("\n")[0]
+    owner = lock.read().decode(errors="replace")
     # Without a name it is a lock whose owner died in the act.
-    return host in ("", socket.gethostname()) or age(lock) > FOREIGN_AGE
+    here = owner.partition("\n")[0] in ("", socket.gethostname())
+    return (here and not is_elsewhere(owner, lock)) or age(lock) > FOREIGN_AGE
 
 
 def age(lock: LockFile) -> float:

@@ -1,8 +1,8 @@
 """Locks that die with their process, so that two runs never work on one song.
 
 A claim is a hidden file that says who made it. On one machine the system's lock on it decides.
-Between machines that share a disk locks may not be seen: there a claim is alive as long as its
-owner sets the file's time again and again.
+Between machines that share a disk, or mounts of one network drive, locks may not be seen: there a
+claim is alive as long as its owner sets the file's time again and again.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..audio.staging import PREFIX, age
 from ..errors import UnetsepError
-from ..locks import LockFile
+from ..locks import LockFile, is_elsewhere, is_gone, owner_of, this_system
 from ..storage import MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
@@ -53,8 +52,7 @@ class Claim:
     """
 
     def __init__(self, locks: Iterable[Path]) -> None:
-        owner = f"{socket.gethostname()}\n{_machine()} {_process()} {secrets.token_hex(8)}\n"
-        self._sign = owner.encode()
+        self._token = secrets.token_hex(8)
         self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
@@ -67,7 +65,8 @@ class Claim:
                     self._held.append(self._take(path))
                     # Held by now, it is removed if a full disk leaves it unsigned: it would pass
                     # for another machine's.
-                    self._held[-1].write(self._sign)
+                    lock = self._held[-1]
+                    lock.write(f"{owner_of(lock)} {self._token}\n".encode())
         except BaseException:
             self.release()
             raise
@@ -130,7 +129,7 @@ class Claim:
         if self._end.is_set():
             return False
         try:
-            return all(lock.path.read_bytes() == self._sign for lock in self._held)
+            return all(lock.is_as_written() for lock in self._held)
         except FileNotFoundError:
             return False
 
@@ -168,10 +167,10 @@ def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
     if owner == ABANDONED:
         return False
     _, machine, process, *_ = [*owner.split(), "", "", ""]
-    if machine == _machine():
-        if locked:  # its lock would not have been to be had
+    if machine == this_system():
+        if locked and not is_elsewhere(owner, lock):  # its lock would not have been to be had
             return False
-        if _is_gone(process):
+        if is_gone(process):
             return False
     return age(lock) < STALE
 
@@ -191,34 +190,3 @@ def _sentence(owner: str) -> str:
     host, _, process, *_ = [*owner.split(), "", "", ""]
     who = f" (process {process.partition('@')[0]} on {host})" if process else ""
     return f"another run is working on it{who}"
-
-
-def _machine() -> str:
-    """One word for the running system, in which locks are seen by all processes."""
-    try:  # containers of one machine have different host names
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return socket.gethostname()
-
-
-def _process() -> str:
-    """The number of this process, and the name space in which its number counts."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it leads to no file)
-    except OSError:
-        space = ""
-    return f"{os.getpid()}@{space}"
-
-
-def _is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; False where that cannot be known."""
-    number, _, space = process.partition("@")
-    if os.name == "nt" or not number.isdigit() or space != _process().partition("@")[2]:
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False

@@ -398,6 +398,8 @@ REMEDIES = {
     errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
     errno.ENOTCONN: "the network drive is gone: mount it again, and try again",
+    # Of a call that was on its way to a FUSE drive when that ended.
+    errno.ECONNABORTED: "the network drive is gone: mount it again, and try again",
     errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
     "writing (rclone: --vfs-cache-mode writes) or choose another folder with -o",
 }

@@ -106,7 +106,7 @@ def test_a_folder_on_a_drive_that_is_gone_is_named_and_no_mistake_of_ours(
         await ended(job)
         assert (job.state, job.error) == ("failed", "writing failed: not connected")
         assert worker.kills == 0
-        with pytest.raises(RefusedError, match="upload could not be written: not connected") as caught:
+        with pytest.raises(RefusedError, match="could not be written: not connected") as caught:
             queue.open(10)
         assert caught.value.status == 507
         await queue.close()

@@ -405,9 +405,11 @@ class OnlyForwards(io.FileIO):
 def test_a_drive_that_takes_files_from_front_to_back_only_is_told_before_any_work(
     tmp_path, monkeypatch, container, depth
 ):
-    opened = []
+    opened, real = [], Path.open
 
-    def open_forwards(path: Path, mode: str) -> io.BufferedWriter:
+    def open_forwards(path: Path, mode: str = "r", **options: str | None) -> object:
+        if "w" not in mode:
+            return real(path, mode, **options)
         opened.append(io.BufferedWriter(OnlyForwards(path, mode)))
         return opened[-1]
 

@@ -224,12 +224,12 @@ def test_claims_live_by_one_clock_where_new_files_have_another(lock, monkeypatch
     monkeypatch.setattr(os, "open", open_there)
     with Claim([lock]):
         assert abs(lock.stat().st_mtime - time.time()) < ahead / 2
-        foreign(lock, 1)
-        with pytest.raises(ClaimedError, match="on elsewhere"):
-            Claim([lock])
-        foreign(lock, STALE + 20)
-        with Claim([lock]) as claim:
-            assert claim.held
+    foreign(lock, 1)
+    with pytest.raises(ClaimedError, match="on elsewhere"):
+        Claim([lock])
+    foreign(lock, STALE + 20)
+    with Claim([lock]) as claim:
+        assert claim.held
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files have no numbers there that are looked at")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,3 +214,24 @@ def test_a_folder_without_stems_and_none_at_all_are_one_sentence(tmp_path: Path)
         find_songs(tmp_path)
     with pytest.raises(UnetsepError, match="is no folder"):
         find_songs(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("number", "found"), [(errno.EIO, False), (errno.EACCES, True)])
+def test_a_folder_that_its_drive_does_not_give_is_told_and_one_of_others_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, found: bool
+) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / name, stems_of(1, 0.1))
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path).name == "two":
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    if found:
+        assert len(find_songs(tmp_path)) == 1
+    else:
+        with pytest.raises(UnetsepError, match=r"two cannot be read: Input/output error"):
+            find_songs(tmp_path)

@@ -86,7 +86,7 @@ def find_songs(folder: Path) -> list[Song]:
     Raises
     ------
     UnetsepError
-        If there is no such folder, or no audio in it.
+        If there is no such folder, or no audio in it, or a folder in it cannot be read.
     """
     if not folder.is_dir():
         raise UnetsepError(f"{folder} is no folder: name one that holds stems, such as out/song")
@@ -110,7 +110,7 @@ def order_stems(stems: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _stem_folders(folder: Path) -> Iterator[StemFolder]:
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != DATA)
         here = Path(root)
         # A file beside a folder of its own name is the song that was separated.
@@ -123,6 +123,12 @@ def _stem_folders(folder: Path) -> Iterator[StemFolder]:
             and Path(name).stem not in folders
         ]
         yield from _split(here.relative_to(folder).parts, files)
+
+
+def _refuse(error: OSError) -> None:
+    """Tell of a folder that a drive does not give; one that nobody may enter holds no stems."""
+    if not isinstance(error, PermissionError):
+        raise UnetsepError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_stem_mp4(name: str) -> bool:

@@ -383,6 +383,7 @@ def _is_at(target: Path, file: os.stat_result) -> bool:
     return False
 
 
+DRIVE_GONE = "the drive is gone: connect it again or choose another folder with -o"
 OTHER_NAME = "rename the song, or write {title} in --filename where it has {track}"
 REMEDIES = {
     errno.ENOSPC: "make room or choose another folder with -o",
@@ -397,9 +398,12 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give shorter names with --filename",
     errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
-    errno.ENOTCONN: "the network drive is gone: mount it again, and try again",
+    errno.ENODEV: DRIVE_GONE,
+    errno.ENXIO: DRIVE_GONE,
+    errno.ENOTCONN: DRIVE_GONE,
+    errno.ESTALE: DRIVE_GONE,
     # Of a call that was on its way to a FUSE drive when that ended.
-    errno.ECONNABORTED: "the network drive is gone: mount it again, and try again",
+    errno.ECONNABORTED: DRIVE_GONE,
     errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
     "writing (rclone: --vfs-cache-mode writes) or choose another folder with -o",
 }

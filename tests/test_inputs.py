@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -437,3 +438,17 @@ def test_a_stem_is_one_however_its_drive_spells_what_it_lists(
     # Else it is another file, on a drive that tells their names apart; no path of Windows does.
     is_stem = exists or Path(listed) == stem
     assert names == (["song.wav"] if is_stem else ["song.wav", listed])
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_a_playlist_finds_songs_however_their_accents_are_coded(tmp_path, written, listed):
+    folder = tmp_path / "\u00e9ly\u0301"  # which stays as it is
+    name = unicodedata.normalize(written, "M\u00e9lanie/Caf\u00e9.wav")
+    touch(folder / unicodedata.normalize(listed, name))
+    text = "\n".join([name, name.replace("/", "\\"), "gone.wav"])
+    (folder / "list.m3u8").write_text(text, encoding="utf-8")
+    *songs, missing = find_inputs([folder / "list.m3u8"], tmp_path / "out")
+    assert missing.error == f"{folder / 'gone.wav'} does not exist"
+    assert [song.error for song in songs] == [None]
+    assert songs[0].path.samefile(next(folder.rglob("*.wav")))

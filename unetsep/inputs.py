@@ -181,12 +181,13 @@ def _listed(playlist: Path, name: str) -> Input:
     if URL.match(name):
         why = f"{playlist} names a URL, {name}: name it on the command line, or download it"
         return Input(Path(name), track_name(Path(Path(name).name)), why)
-    path = playlist.parent / name
-    problem = why_not_there(path)
-    if problem and "\\" in name:  # written on Windows
-        path = playlist.parent / name.replace("\\", "/")
-        problem = why_not_there(path)
-    return Input(path, track_name(Path(path.name)), problem)
+    slashed = name.replace("\\", "/")  # written on Windows
+    # Written, or copied here, by a system that takes accents apart, or one that does not.
+    forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
+    places = [playlist.parent / each for each in dict.fromkeys([name, slashed, *forms])]
+    there = (place for place in places if why_not_there(place) is None)
+    path = next(there, playlist.parent / slashed)
+    return Input(path, track_name(Path(path.name)), why_not_there(path))
 
 
 class _Search:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 
 def touch(*paths: Path) -> None:
@@ -17,3 +21,19 @@ def cut(path: Path, share: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
+
+
+def take_for_one(monkeypatch: pytest.MonkeyPatch, folds: Callable[[str], str]) -> None:
+    """Let names be found in folders as on some drives: by what is equal once it is folded."""
+
+    def exists(path: str | Path) -> bool:
+        place = Path(Path(path).anchor)
+        for name in Path(path).parts[1:]:
+            names = [each.name for each in place.iterdir()] if place.is_dir() else []
+            same = [each for each in names if folds(each) == folds(name)]
+            if not same:
+                return False
+            place /= name if name in same else same[0]
+        return True
+
+    monkeypatch.setattr(os.path, "lexists", exists)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import unetsep.inputs
-from tests.files import touch
+from tests.files import take_for_one, touch
 from unetsep.audio.decoder import AUDIO_SUFFIXES, SOUNDFILE_SUFFIXES
 from unetsep.audio.reader import AudioReader
 from unetsep.inputs import count_kinds, find_inputs, without_scheme
@@ -452,3 +452,30 @@ def test_a_playlist_finds_songs_however_their_accents_are_coded(tmp_path, writte
     assert missing.error == f"{folder / 'gone.wav'} does not exist"
     assert [song.error for song in songs] == [None]
     assert songs[0].path.samefile(next(folder.rglob("*.wav")))
+
+
+@pytest.mark.parametrize(
+    ("songs", "output"),
+    [("Music", "Music/stems"), ("Music", "music/Stems"), ("Music/Stems", "music/stems")],
+)
+def test_the_output_is_known_where_case_does_not_count(tmp_path, monkeypatch, songs, output):
+    touch(tmp_path / "Music/song.wav", tmp_path / "Music/Stems/song/bass.wav")
+    take_for_one(monkeypatch, str.casefold)
+
+    def outputs_in(folder: Path, _: Sequence[str]) -> set[Path]:
+        return {folder / "song/bass.wav"} if folder.name == "Stems" else set()
+
+    (found,) = find_inputs([tmp_path / songs], tmp_path / output, None, outputs_in)
+    assert found.track == ("song" if songs == "Music" else "Stems")
+    assert ("holds stems alone" in str(found.error)) == (songs != "Music")
+
+
+@pytest.mark.parametrize("drive", [str, str.casefold])
+def test_a_song_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch, drive):
+    touch(tmp_path / "Music/Song.wav")
+    take_for_one(monkeypatch, drive)
+    paths = [tmp_path / name for name in ("Music/Song.wav", "music/SONG.wav", "Music")]
+    found = find_inputs(paths, tmp_path / "out")
+    tracks = [song.track for song in found]
+    once = drive is str.casefold or sys.platform == "win32"  # where paths have no case
+    assert tracks == (["Song"] if once else ["Song", "SONG"])

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 import unetsep.paths
-from tests.files import touch
+from tests.files import take_for_one, touch
 from unetsep.audio.tags import Tags
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
@@ -172,16 +172,6 @@ def test_songs_of_one_name_collide_before_any_work(tmp_path):
     with pytest.raises(UnetsepError, match=r"x\.wav and .*x\.flac would both be written"):
         one(songs, tmp_path / "out")
     assert len(one(songs, tmp_path / "out", "{track}-{suffix}/{stem}.{ext}")) == 2
-
-
-def take_for_one(monkeypatch, folds):
-    """Let folders of the tests find names as some drives do: by what is equal once it is folded."""
-
-    def exists(path):
-        folder, name = Path(path).parent, Path(path).name
-        return folder.is_dir() and folds(name) in {folds(each.name) for each in folder.iterdir()}
-
-    monkeypatch.setattr(unetsep.paths.os.path, "lexists", exists)
 
 
 def nfc(name):

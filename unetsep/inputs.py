@@ -10,7 +10,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
@@ -97,7 +97,8 @@ def find_inputs(
                 Input(path, path.stem, f"{path} is a playlist without songs")
             ]
         elif problem is None and path.is_dir():
-            search = _Search(path, real_path(output_dir), left_out, outputs_in, stems_above)
+            output = _as_searched(real_path(output_dir), real_path(path))
+            search = _Search(path, output, left_out, outputs_in, stems_above)
             suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
             message = f"{path} is a folder without audio files ({suffixes})"
             found = search.inputs() or [
@@ -107,7 +108,22 @@ def find_inputs(
             found = [Input(path, track_name(Path(path.name)), problem)]
         for file in found:
             inputs.setdefault((real_path(file.path), file.track), file)
-    return list(inputs.values())
+    return _each_once(inputs)
+
+
+def _each_once(inputs: Mapping[tuple[Path, str], Input]) -> list[Input]:
+    """Inputs by their paths without links and tracks, each file of a track once.
+
+    A drive may take names for one that differ, such as that in a playlist and that in a folder.
+    """
+    once: dict[tuple[str, str], list[Path]] = {}
+    songs = []
+    for (place, track), file in inputs.items():
+        places = once.setdefault((folded(place), folded(track)), [])
+        if not places or _listed(place) not in map(_listed, places):
+            songs.append(file)
+        places.append(place)
+    return songs
 
 
 def real_path(path: Path) -> Path:
@@ -121,6 +137,43 @@ def real_path(path: Path) -> Path:
 def in_real_folder(path: Path) -> Path:
     """A file's path without links but itself."""
     return real_path(path.parent) / path.name
+
+
+def _listed(path: Path) -> Path:
+    """A path without links, by the names that folders list: drives may know others for them."""
+    place = Path(path.anchor)
+    for name in path.parts[1:]:
+        place /= _listed_name(place, name)
+    return place
+
+
+def _listed_name(folder: Path, name: str) -> str:
+    """The name under which a folder lists what has a name for its drive; else that name."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 (names alone)
+    except (OSError, ValueError):  # the last by a NUL in the name
+        return name
+    if name in names or not os.path.lexists(folder / name):
+        return name
+    return next((each for each in names if folded(each) == folded(name)), name)
+
+
+def _as_searched(output: Path, root: Path) -> Path:
+    """The output folder by the name that a search from another folder finds it by.
+
+    Parameters
+    ----------
+    output, root
+        Without links.
+    """
+    depth = min(len(output.parts), len(root.parts))
+    shared, top = Path(*output.parts[:depth]), Path(*root.parts[:depth])
+    if shared != top and (folded(shared) != folded(top) or _listed(shared) != _listed(top)):
+        return output
+    place = top
+    for name in output.parts[depth:]:
+        place /= _listed_name(place, name)
+    return place
 
 
 def folded(path: Path | str) -> str:
@@ -137,7 +190,7 @@ def _playlist(path: Path) -> list[Input]:
     # Not splitlines: to it characters end lines that names may hold, such as U+2028.
     lines = re.split(rb"\r\n|\r|\n", raw.removeprefix(codecs.BOM_UTF8))
     names = [_decoded(line.strip(b" \t"), path.parent) for line in lines]
-    return [_listed(path, name) for name in names if name and not name.startswith("#")]
+    return [_named(path, name) for name in names if name and not name.startswith("#")]
 
 
 def _decoded(name: bytes, folder: Path) -> str:
@@ -175,7 +228,7 @@ def as_utf8(raw: bytes) -> bytes:
     return raw
 
 
-def _listed(playlist: Path, name: str) -> Input:
+def _named(playlist: Path, name: str) -> Input:
     name = without_scheme(name)
     name = name.replace("\0", "\ufffd")  # as of bytes that are no text: no name has it
     if URL.match(name):

@@ -54,22 +54,35 @@ def usable_device(device: str) -> torch.device:
         If a GPU that was asked for computes nothing.
     """
     chosen = choose_device(device)
-    if chosen.type != "cuda":
+    why = refusal(chosen)
+    if not why:
         return chosen
-    try:
-        torch.ones(1, device=chosen).add_(1).item()
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        why = f"torch {torch.__version__} cannot compute on this GPU ({str(error).splitlines()[0]})"
-        if device != "auto":
-            raise UnetsepError(
-                f"device {device} was asked for but {why}: use --device auto or cpu, or install a "
-                "torch build for it"
-            ) from error
-        _warn_once(f"{why}: the CPU is used")
-        return torch.device("cpu")
-    return chosen
+    if device != "auto":
+        raise UnetsepError(
+            f"device {device} was asked for but {why}: use --device auto or cpu, or install a "
+            "torch build for it"
+        )
+    _warn_once(f"{why}: the CPU is used")
+    return torch.device("cpu")
+
+
+def refusal(device: torch.device) -> str:
+    """Why torch computes nothing on a GPU of CUDA that it finds; empty if it computes.
+
+    Raises
+    ------
+    RuntimeError
+        If it has no memory left.
+    """
+    if device.type == "cuda":
+        try:
+            torch.ones(1, device=device).add_(1).item()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            says = str(error).splitlines()[0]
+            return f"torch {torch.__version__} cannot compute on this GPU ({says})"
+    return ""
 
 
 @functools.cache

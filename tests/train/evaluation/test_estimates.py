@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tests.signals import RATE, noise
 from unetsep.config import STEMS, ModelConfig
 from unetsep.errors import AudioError, UnetsepError, WeightsError
+from unetsep.network import devices
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.train.evaluation.estimates import (
@@ -57,6 +59,17 @@ def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: 
 def test_a_model_that_is_not_there_fails_before_work_starts() -> None:
     with pytest.raises(WeightsError, match="there is no model"):
         model_method(["nonsense"])
+
+
+def test_a_gpu_that_computes_nothing_fails_before_work_starts(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "refusal", lambda each: "no code" * (each.type == "cuda"))
+    with pytest.raises(UnetsepError, match="device cuda was asked for but no code"):
+        model_method([str(checkpoint)], "cuda")
+    # Processes that score do not each find it out for themselves.
+    assert model_method([str(checkpoint)], "auto").device == "cpu"
 
 
 def test_a_single_stem_model_is_scored_against_the_rest(track: Track, tmp_path: Path) -> None:

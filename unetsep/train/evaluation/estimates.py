@@ -13,7 +13,7 @@ import numpy as np
 from ...config import common_config
 from ...dsp.arrays import Signal
 from ...errors import AudioError
-from ...network.devices import choose_device
+from ...network.devices import usable_device
 from ...separator import Separator
 from ...version import __version__
 from ...weights.load import load_checkpoint
@@ -278,17 +278,17 @@ def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -
     WeightsError
         If a model cannot be loaded.
     UnetsepError
-        If the device is not there.
+        If the device is not there, or computes nothing.
     ValueError
         If their masks cannot be averaged.
     """
-    choose_device(device)
+    chosen = usable_device(device).type
     name = "+".join(model_name(model) for model in models)
     networks, digests = zip(*map(load_checkpoint, models), strict=True)
     config = common_config([network.config for network in networks], name)
     digest = "+".join(digests)
     name += f"-{passes}-passes" if passes > 1 else ""
-    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device, passes)
+    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, chosen, passes)
 
 
 def baseline_methods(names: str) -> list[BaselineMethod]:

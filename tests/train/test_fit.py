@@ -14,6 +14,7 @@ import torch
 
 from tests.train.runs import At, interrupt, log, run
 from tests.train.synthetic import MODEL, tiny
+from unetsep.network import devices
 from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
@@ -112,12 +113,40 @@ def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for module in (devices, fitting):
+        monkeypatch.setattr(module, "refusal", lambda _: "")  # there they compute
     with pytest.raises(TrainingError, match=re.escape(sentence)):
         check_trainable(tiny(), machine)
     for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):
         check_trainable(tiny(), each)
     monkeypatch.setattr(fitting, "launched", lambda: ("torchrun", 3, 1))
     check_trainable(tiny(), Machine("gpu", 3))
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ones(*_: object, device: torch.device) -> None:
+        assert device.type == "cuda"
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "ones", ones)
+    devices._warn_once.cache_clear()
+    machine = Machine()
+    assert machine.kind == "cpu"
+    check_trainable(tiny(), machine)
+    assert [record.getMessage().endswith(": the CPU is used") for record in caplog.records] == [
+        True
+    ]
+    for asked in (Machine("gpu"), Machine(devices=2)):
+        why = r"cannot train on \d gpu: torch .* no kernel image is available\); choose --acc"
+        with pytest.raises(TrainingError, match=why):
+            check_trainable(tiny(), asked)
+    monkeypatch.setattr(fitting, "is_main_process", lambda: False)  # which has a GPU of its own
+    check_trainable(tiny(), Machine(devices=2))
 
 
 def test_a_branch_for_low_bins_needs_losses_that_do_with_these(tmp_path: Path) -> None:

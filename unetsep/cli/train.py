@@ -258,7 +258,7 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
             )
         model = dataclasses.replace(model, low_first=first, low_bins=count)
         settings |= {"part": "low"}
-    config = TrainConfig(**_parsed(settings, options.machine.accelerator, stems), model=model)
+    config = TrainConfig(**_parsed(settings, options.machine.machine().kind, stems), model=model)
     data = find_data(
         given.roots,
         given.cache_dir,
@@ -285,7 +285,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
-    settings = _parsed(options.settings, options.machine.accelerator, data.stems)
+    settings = _parsed(options.settings, options.machine.machine().kind, data.stems)
     if given.cache_dir or any(given.roots.values()):
         data = move_data(data, given.roots, given.cache_dir)
     config = dataclasses.replace(config, **settings)

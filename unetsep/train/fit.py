@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ..config import ModelConfig
 from ..errors import is_out_of_memory
 from ..locks import HeldError, held
-from ..network.devices import keep_freed_memory
+from ..network.devices import keep_freed_memory, refusal, usable_device
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
 from ..storage import quoted, write_atomically
@@ -100,9 +100,11 @@ class Machine:
     @property
     def kind(self) -> str:
         """The accelerator, ``auto`` as what it means here."""
-        if self.accelerator == "auto":
+        if self.accelerator != "auto":
+            return self.accelerator
+        if self.world_size > 1:  # of which all would ask the first GPU
             return "gpu" if torch.cuda.is_available() else "cpu"
-        return self.accelerator
+        return "gpu" if usable_device("auto").type == "cuda" else "cpu"
 
 
 def check_trainable(config: TrainConfig, machine: Machine) -> None:
@@ -111,8 +113,8 @@ def check_trainable(config: TrainConfig, machine: Machine) -> None:
     Raises
     ------
     TrainingError
-        If it has no such accelerator or too few, or that has no such precision, or a loss takes
-        what it counts from all bins where a branch for a few is trained.
+        If it has no such accelerator or too few, or computes nothing there, or that has no such
+        precision, or a loss takes what it counts from all bins where a branch for a few is trained.
     """
     needing_all = [name for name in config.losses if name in LOSSES and LOSSES[name].arrays]
     if config.part == "low" and needing_all:
@@ -134,6 +136,12 @@ def check_trainable(config: TrainConfig, machine: Machine) -> None:
         raise TrainingError(
             f"cannot train on {machine.devices} {machine.kind}: torch finds {count or 'none'} "
             f"here; choose {cure}"
+        )
+    why = "" if apple or not is_main_process() else refusal(torch.device("cuda"))
+    if why:
+        raise TrainingError(
+            f"cannot train on {machine.devices} {machine.kind}: {why}; choose --accelerator cpu, "
+            "or install a torch build for it"
         )
 
 

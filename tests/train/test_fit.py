@@ -149,6 +149,16 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
     check_trainable(tiny(), Machine(devices=2))
 
 
+def test_an_error_of_a_process_that_is_alone_is_not_laid_at_another_ones_door(
+    tmp_path: Path,
+) -> None:
+    def hang(_: Any) -> None:  # as a GPU that has a screen, too
+        raise RuntimeError("CUDA error: the launch timed out and was terminated")
+
+    with pytest.raises(RuntimeError, match="the launch timed out"):
+        run(tmp_path, tiny(), callbacks=[At(2, hang)])
+
+
 def test_a_branch_for_low_bins_needs_losses_that_do_with_these(tmp_path: Path) -> None:
     low = dataclasses.replace(MODEL.guided("0" * 64, ()), low_bins=16)
     config = tiny(model=low, part="low", losses=("mse", "mel_mse"))

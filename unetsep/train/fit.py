@@ -229,7 +229,7 @@ def fit(
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
                     why = TrainingError(NO_ROOM)
-                elif is_lost_process(error):
+                elif machine.world_size > 1 and is_lost_process(error):
                     why = TrainingError("another process of this run ended")
                 else:
                     raise

@@ -149,6 +149,14 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
     check_trainable(tiny(), Machine(devices=2))
 
 
+def test_how_products_are_rounded_is_as_before_after_a_run_on_a_gpu() -> None:
+    before = torch.get_float32_matmul_precision()
+    for machine, inside in ((Machine("gpu"), "high"), (Machine("cpu"), before)):
+        with fitting._short_factors(machine):
+            assert torch.get_float32_matmul_precision() == inside
+        assert torch.get_float32_matmul_precision() == before == "highest"
+
+
 def test_an_error_of_a_process_that_is_alone_is_not_laid_at_another_ones_door(
     tmp_path: Path,
 ) -> None:

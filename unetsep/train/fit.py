@@ -215,7 +215,7 @@ def fit(
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
         every = [ema, keeper, ChildWatch(run / LAST, keeper.signals), *callbacks]
-        with _quiet(), _without_denormals():
+        with _quiet(), _without_denormals(), _short_factors(machine):
             trainer = build_trainer(config, run, machine, every, first_step)
             try:
                 path = run / LAST if resume else None
@@ -274,8 +274,6 @@ def build_trainer(
     if many:
         backend = "gloo" if on_cpu else "nccl"
         strategy = DDPStrategy(process_group_backend=backend, timeout=GROUP_TIMEOUT)
-    if not on_cpu:
-        torch.set_float32_matmul_precision("high")
     loggers: list[Logger] = [JsonLinesLogger(run / "log.jsonl", first_step)]
     with contextlib.suppress(ModuleNotFoundError):
         loggers.append(TensorBoardLogger(run, name="", version="tensorboard"))
@@ -499,6 +497,18 @@ def _without_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+@contextlib.contextmanager
+def _short_factors(machine: Machine) -> Iterator[None]:
+    """Let GPUs round the factors of products of fp32: those with tf32 are several times as fast."""
+    before = torch.get_float32_matmul_precision()
+    if machine.kind != "cpu":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

@@ -188,6 +188,27 @@ def test_a_gpu_has_more_songs_at_once(monkeypatch, tmp_path, tiny_separator):
     assert choose_songs_at_once(jobs) == 2  # each takes more
 
 
+@pytest.mark.parametrize(("free", "expected"), [(9, 5), (3, 3), (0, 1)])
+def test_songs_at_once_fit_into_the_memory_of_a_gpu(
+    monkeypatch, tmp_path, tiny_separator, free, expected
+):
+    asked = []
+
+    def memory(device):
+        asked.append(device)
+        return free * batch.SONG_BYTES, 1 << 40
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    monkeypatch.setattr(batch, "available_memory", lambda: 1 << 40)
+    monkeypatch.setattr(tiny_separator, "device", torch.device("cuda:1"))
+    record = Record(tmp_path / ".unetsep.json")
+    part = Part(tiny_separator, Recipe([("tiny", "aa")], {}, "1"), {}, record, None)
+    jobs = [Job(Input(tmp_path / "song.wav", "song"), [part], False)] * 9
+    assert choose_songs_at_once(jobs) == expected
+    assert asked == [torch.device("cuda:1")]
+
+
 def test_lengths_are_guessed_by_size(tmp_path):
     for name in ("a.flac", "a.mp3"):
         (tmp_path / name).write_bytes(bytes(2_400_000))

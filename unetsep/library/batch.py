@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
@@ -240,21 +242,24 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
 
     With one core, nothing can overlap. Two songs are enough to decode and encode one while the
     other is computed; of short songs, whose few segments leave threads idle, it takes more. So
-    does a GPU, which computes faster than one thread reads and another writes. Songs that are yet
-    to be fetched may be long, and their stems fill the disk: they do not count as short.
+    does a GPU, which computes faster than one thread reads and another writes; there songs share
+    its memory, too. Songs that are yet to be fetched may be long, and their stems fill the disk:
+    they do not count as short.
     """
-    threads, memory = thread_count(), available_memory()
+    threads = thread_count()
     if len(jobs) < 2 or threads < 2:
         return 1
     guesses = [guess_seconds(job.song.path) for job in jobs]
     lengths = sorted(guess for guess in guesses if guess is not None)
     short = bool(lengths) and lengths[len(lengths) // 2] < SHORT_SECONDS
-    by_gpu = any(part.separator.device.type == "cuda" for part in jobs[0].parts)
+    devices = {part.separator.device for part in jobs[0].parts}
+    by_gpu = any(device.type == "cuda" for device in devices)
     wanted = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
     passes = max((part.separator.passes for part in jobs[0].parts), default=1)
     each = SONG_BYTES + (passes - 1) * PASS_BYTES
-    fits = wanted if memory is None else memory // each
-    return max(1, min(wanted, fits, len(jobs)))
+    room = [available_memory(), *map(free_memory, devices)]
+    fits = [memory // each for memory in room if memory is not None]
+    return max(1, min(wanted, len(jobs), *fits))
 
 
 def guess_seconds(path: Path) -> float | None:
@@ -265,6 +270,15 @@ def guess_seconds(path: Path) -> float | None:
         return None
     lossless = path.suffix.lower() in LOSSLESS
     return size / (LOSSLESS_RATE if lossless else LOSSY_RATE)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's own memory that nobody has taken; None of other devices."""
+    if device.type != "cuda":
+        return None
+    with contextlib.suppress(RuntimeError, AssertionError):  # torch cannot ask
+        return int(torch.cuda.mem_get_info(device)[0])
+    return None
 
 
 def available_memory() -> int | None:

@@ -649,6 +649,7 @@ def test_a_caller_within_autocast_gets_the_same_stems_where_its_thread_computes(
         np.testing.assert_array_equal(found[stem], expected[stem])
 
 
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")  # by older torch
 def test_songs_on_a_gpu_are_computed_without_its_autocast(
     separator: Separator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,3 +106,23 @@ def test_only_the_models_that_were_used_last_are_kept(
     cache.get(str(third))
     assert cache.get(str(tiny_model)) is first
     assert cache.get(str(checkpoint)) is not second
+
+
+def test_models_for_which_there_is_no_memory_are_told_of_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(_: object) -> None:
+        raise error
+
+    sent: list[object] = []
+    lines = ['{"models": ["fast"]}']
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(worker, "leave", lambda: None)
+    monkeypatch.setattr(worker, "open_channels", lambda: (lines, sent.append))
+    monkeypatch.setattr(worker, "load", load)
+    error: Exception = torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    worker.main()
+    assert sent == [{"failed": "out of memory; close other programs or use --device cpu"}]
+    error = RuntimeError("of another kind")
+    with pytest.raises(RuntimeError, match="of another kind"):
+        worker.main()

@@ -262,6 +262,11 @@ def main() -> None:
     except (UnetsepError, ValueError) as error:
         send({"failed": str(error)})
         return
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        send({"failed": "out of memory; close other programs or use --device cpu"})
+        return
     send(ready)
     while True:
         request = requests.take()

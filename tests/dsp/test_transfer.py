@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import math
@@ -200,13 +201,13 @@ class FakeCuda:
         self.log: list[str] = []
         self.current: str | None = None
         self.streams = 0
+        self.by_name = {"None": FakeStream(self, "None")}  # where no other was chosen
+        self.kept: set[tuple[int, str]] = set()
         patch.setattr(torch.cuda, "Stream", self.stream)
         patch.setattr(torch.cuda, "Event", self.event)
         patch.setattr(torch.cuda, "stream", self.use)
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
-        patch.setattr(
-            torch.Tensor, "record_stream", lambda _, stream: self.write("keep", stream.name)
-        )
+        patch.setattr(torch.Tensor, "record_stream", lambda *each: self.keep(*each))
         empty = torch.empty
         patch.setattr(torch, "empty", lambda *a, pin_memory=False, **b: empty(*a, **b))
         patch.setattr(transfer, "_idle", type(transfer._idle)(list))
@@ -214,9 +215,14 @@ class FakeCuda:
     def write(self, *words: str) -> None:
         self.log.append(" ".join(words))
 
+    def keep(self, tensor: torch.Tensor, stream: FakeStream) -> None:
+        self.write("keep", stream.name)
+        self.kept.add((memory(tensor), stream.name))
+
     def stream(self, _device: torch.device) -> FakeStream:
         self.streams += 1
-        return FakeStream(self, ("compute", "up", "down")[(self.streams - 1) % 3])
+        stream = FakeStream(self, ("compute", "up", "down")[(self.streams - 1) % 3])
+        return self.by_name.setdefault(stream.name, stream)
 
     @contextlib.contextmanager
     def use(self, stream: FakeStream) -> Iterator[None]:
@@ -232,9 +238,12 @@ class FakeCuda:
 class FakeStream:
     def __init__(self, cuda: FakeCuda, name: str) -> None:
         self.cuda, self.name = cuda, name
+        # How much of each stream's work is done before what comes next on this one.
+        self.before = collections.Counter[str]()
 
     def wait_stream(self, other: FakeStream) -> None:
         self.cuda.write(self.name, "after", other.name)
+        self.before |= other.before
 
 
 class FakeEvent:
@@ -249,6 +258,84 @@ class FakeEvent:
 
     def synchronize(self) -> None:
         self.cuda.write("wait")
+
+
+def memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+class StreamOrder(TorchDispatchMode):
+    """Which stream reads and writes which memory of the device meta, and whether it may yet.
+
+    What is in the memory nobody knows; what is brought from there is zero.
+    """
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        super().__init__()
+        self.cuda, self.problems = cuda, list[str]()
+        self.alive: list[torch.Tensor] = []  # so that no memory is used again
+        # Of each memory: on which stream it was made, and how far each had come when it last
+        # read or wrote it.
+        self.made: dict[int, str] = {}
+        self.touched = collections.defaultdict[int, dict[tuple[str, bool], int]](dict)
+
+    def __torch_dispatch__(self, operation, _types, arguments=(), options=None):
+        options = options or {}
+        stream = self.cuda.by_name[str(self.cuda.current)]
+        stream.before[stream.name] += 1
+        for spec, value in zip(operation._schema.arguments, arguments, strict=False):
+            writes = spec.alias_info is not None and spec.alias_info.is_write
+            for each in tree_leaves(value):
+                self.touch(each, stream, operation, writes=writes)
+        for each in tree_leaves(options):
+            self.touch(each, stream, operation, writes=True)
+        if operation is torch.ops.aten.copy_.default and not arguments[0].is_meta:
+            return arguments[0].zero_()
+        result = operation(*arguments, **options)
+        for each in tree_leaves(result):
+            if torch.is_tensor(each) and each.is_meta and memory(each) not in self.touched:
+                self.alive.append(each)
+                self.made[memory(each)] = stream.name
+                self.touched[memory(each)][stream.name, True] = stream.before[stream.name]
+        return result
+
+    def touch(self, value, stream: FakeStream, operation, *, writes: bool) -> None:
+        if not (torch.is_tensor(value) and value.is_meta and memory(value) in self.made):
+            return  # or it was there before the song
+        touched = self.touched[memory(value)]
+        for (name, wrote), count in touched.items():
+            if (wrote or writes) and stream.before[name] < count:
+                self.problems.append(f"{operation} on {stream.name} does not wait for {name}")
+        touched[stream.name, writes] = stream.before[stream.name]
+
+    def shared(self) -> set[tuple[int, str]]:
+        """Memory that another stream used than that on which it was made, and which."""
+        return {
+            (each, name)
+            for each, touched in self.touched.items()
+            for name, _ in touched
+            if name != self.made[each]
+        }
+
+
+@pytest.mark.parametrize(
+    ("rate", "wiener", "integers"), [(RATE, 1, True), (RATE, 0, False), (48_000, 0, True)]
+)
+def test_no_stream_reads_what_is_not_there_and_none_writes_what_is_read(
+    monkeypatch, rate, wiener, integers
+):
+    separator, _ = make_meta(make_separator())
+    song = make_song(separator, rate, META, wiener)
+    cuda = FakeCuda(monkeypatch)
+    song._link._streams = transfer.Streams(META)
+    size = separator.block_samples(rate)
+    with StreamOrder(cuda) as order:
+        blocks = [song._send(white_noise(size), integers=integers) for _ in range(12)]
+        blocks.append(song._end(integers=integers))
+    assert sum(block.samples for block in blocks) == 12 * size
+    assert order.problems == []
+    assert cuda.kept == order.shared() != set()
+    assert set(order.made.values()) == {"compute", "up"}
 
 
 def test_streams_wait_for_each_other_and_the_host_only_when_it_reads(monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.synthetic import pcm, song, songs, tiny
+from tests.train.synthetic import MODEL, pcm, song, songs, tiny
 from unetsep.config import STEMS
 from unetsep.train.config import TrainingError
 from unetsep.train.data.augment import on_device
@@ -249,6 +249,19 @@ def test_resident_clips_equal_those_read_from_the_cache(second: dict[str, float]
     batch = torch.utils.data.default_collate([PlanDataset(plans)[i] for i in range(30)])
     expected = torch.stack([ClipDataset(plans)[i] for i in range(30)])
     torch.testing.assert_close(resident.cut(batch), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("varispeed", [0.0, 0.1])
+def test_a_resident_batch_may_be_silent(varispeed: float) -> None:
+    """A stem of which there is no recording may be the one that remains of a clip."""
+    model = dataclasses.replace(MODEL, stems=("vocals",), mask="sigmoid")
+    config = tiny(model=model, stems=STEMS, drop_share=0.5, varispeed=varispeed)
+    plans = ClipPlanner([recording_from_arrays("voice", {"vocals": pcm(0)})], config)
+    silent = next(i for i in range(99) if (plans.plan(i).tracks == SILENCE).all())
+    batch = torch.utils.data.default_collate([plans.plan(silent)])
+    clips = ResidentClips(plans, torch.device("cpu")).cut(batch)
+    assert torch.equal(clips, ClipDataset(plans)[silent][None])
+    assert clips.dtype == torch.float32
 
 
 def test_silent_passages_are_avoided_where_there_is_sound() -> None:

@@ -97,10 +97,10 @@ class ResidentClips:
         """
         device = self.pcm.device
         first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
-        if self.augmenter is None:
+        heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
+        if self.augmenter is None or not len(heard):
             clips = self._read(first, self.samples).mT.float()  # (batch, stems, 2, samples)
         else:
-            heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
             changes = Changes(*(part.flatten(0, 1)[heard] for part in plan.changes))
             longest = int(changes.lengths.max())
             changed = self.augmenter(self._read(first.flatten()[heard], longest), changes)

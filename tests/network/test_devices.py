@@ -59,6 +59,27 @@ def test_a_gpu_that_torch_has_no_code_for_is_left_alone(
     assert devices.usable_device("cpu") == torch.device("cpu")
 
 
+def test_products_are_rounded_as_wanted_and_then_as_before() -> None:
+    assert torch.get_float32_matmul_precision() == "highest"
+    with devices.products("high"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_products_are_left_to_a_host_that_has_torchs_newer_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> str:
+        raise RuntimeError("you have used mix of the legacy and new APIs")
+
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    with devices.products("high"):
+        pass
+    assert not asked
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's alone")
 @pytest.mark.parametrize("largest", [2**31 - 1, 1 << 25])
 def test_freed_memory_is_kept_by_an_allocator_that_takes_less(

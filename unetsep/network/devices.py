@@ -8,7 +8,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -126,6 +126,30 @@ def pick_precision(precision: str, accelerator: str) -> str:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
     return choose_precision("auto", torch.device("mps" if accelerator == "mps" else "cpu"))
+
+
+@contextlib.contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Within this torch rounds the factors of products of fp32 as ``precision`` says.
+
+    A program that we are a guest of may have chosen by torch's newer settings, each for one kind
+    of device (since 2.9); then torch does not answer, and they stay as they are.
+
+    Parameters
+    ----------
+    precision
+        See `torch.set_float32_matmul_precision`.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        yield
+        return
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 # Held by the thread that computes on Apple's GPU.

@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ..config import ModelConfig
 from ..errors import is_out_of_memory
 from ..locks import HeldError, held
-from ..network.devices import keep_freed_memory, refusal, usable_device
+from ..network.devices import keep_freed_memory, products, refusal, usable_device
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
 from ..storage import quoted, write_atomically
@@ -499,16 +499,9 @@ def _without_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@contextlib.contextmanager
-def _short_factors(machine: Machine) -> Iterator[None]:
+def _short_factors(machine: Machine) -> contextlib.AbstractContextManager[None]:
     """Let GPUs round the factors of products of fp32: those with tf32 are several times as fast."""
-    before = torch.get_float32_matmul_precision()
-    if machine.kind != "cpu":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return contextlib.nullcontext() if machine.kind == "cpu" else products("high")
 
 
 @contextlib.contextmanager

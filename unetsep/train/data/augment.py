@@ -10,10 +10,9 @@ and saturated.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...network.devices import products
 from ..config import TrainConfig
 from .recording import SAMPLE_RATE
 
@@ -254,7 +254,7 @@ class Augmenter:
 
     def _equalise(self, spectra: Tensor, eq: Tensor) -> None:
         """Multiply by the gains of `Changes.eq`."""
-        with exact_products():
+        with products("highest"):  # not as a training on a GPU has them rounded: these are clips
             decibels = on_device(eq, spectra.device) @ self.curves
         gains, half = decibels.exp_(), self.work // 2  # (excerpts, bins)
         spectra[:, :half] *= gains[:, :-1]
@@ -288,7 +288,7 @@ class Augmenter:
         """Clips ``(excerpts, samples, 2)`` whose channels `Changes.stereo` has mixed."""
         if bool((stereo == torch.eye(2)).all()):
             return clips
-        with exact_products():
+        with products("highest"):
             return (on_device(stereo, clips.device) @ clips.mT).mT
 
     def _saturated(self, clips: Tensor, drive: Tensor) -> Tensor:
@@ -307,17 +307,6 @@ def rms(clips: Tensor) -> Tensor:
     """RMS of all samples of each clip ``(clips, samples, 2)``, never 0: ``(clips, 1, 1)``."""
     # `torch.linalg.vector_norm` is faster, but 4e-6 off.
     return clips.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-8)
-
-
-@contextlib.contextmanager
-def exact_products() -> Iterator[None]:
-    """Without the rounding of factors that a training on a GPU allows: these are clips."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -282,7 +282,7 @@ def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -
     ValueError
         If their masks cannot be averaged.
     """
-    chosen = usable_device(device).type
+    chosen = str(usable_device(device))
     name = "+".join(model_name(model) for model in models)
     networks, digests = zip(*map(load_checkpoint, models), strict=True)
     config = common_config([network.config for network in networks], name)

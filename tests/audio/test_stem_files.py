@@ -152,6 +152,26 @@ def test_a_link_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, num
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
 
 
+def test_where_files_have_no_numbers_another_programs_file_is_no_stem(tmp_path, monkeypatch):
+    stat, link = Path.stat, os.link
+
+    def without_number(path: Path, **options: bool) -> os.stat_result:
+        status = stat(path, **options)
+        return os.stat_result([status[0], 0, *status[2:10]])
+
+    def after_another(part: Path, target: Path) -> None:
+        target.write_bytes(b"another's")
+        link(part, target)
+
+    with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO, overwrite=False) as files:
+        files.write(stems())
+        monkeypatch.setattr(Path, "stat", without_number)
+        monkeypatch.setattr(os, "link", after_another)
+        with pytest.raises(AudioError, match="appeared while its song was being separated"):
+            files.commit()
+    assert targets(tmp_path)[0].read_bytes() == b"another's"
+
+
 def failing_once(monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     """Let the first removal of a file with some suffix fail."""
     unlink, failed = Path.unlink, []

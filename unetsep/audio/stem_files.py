@@ -376,10 +376,11 @@ def _rename_new(part: Path, target: Path) -> None:
 def _is_at(target: Path, file: os.stat_result) -> bool:
     """Whether a file has a name although that failed.
 
-    A network drive may lose the answer of the server, which has done it, and ask once more.
+    A network drive may lose the answer of the server, which has done it, and ask once more. Where
+    files have no numbers, as on some drives of Windows, nothing tells.
     """
     with contextlib.suppress(OSError):
-        return os.path.samestat(target.stat(), file)
+        return bool(file.st_ino) and os.path.samestat(target.stat(), file)
     return False
 
 

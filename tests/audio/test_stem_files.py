@@ -22,7 +22,7 @@ from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
 from unetsep.audio.staging import remove_leftovers
-from unetsep.audio.stem_files import StemFiles, check_targets, explain_writing
+from unetsep.audio.stem_files import StemFiles, check_names, check_targets, explain_writing
 from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
 
@@ -349,10 +349,10 @@ def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeyp
     for name in ("a/What?/one.wav", "What? (Instrumental).wav", "con.wav"):
         named = re.escape(f"{tmp_path}/{name.removesuffix('/one.wav')}")
         with pytest.raises(AudioError, match=rf"^{named}: this drive takes .* write {{title}} in"):
-            check_targets([tmp_path / "What/one.wav", tmp_path / name])
+            check_names([tmp_path / "What/one.wav", tmp_path / name])
     assert everything(tmp_path) == []
     (tmp_path / "What?").mkdir()  # as it is there, it is taken
-    check_targets([tmp_path / "What?/one.wav", tmp_path / "What/one.wav"])
+    check_names([tmp_path / "What?/one.wav", tmp_path / "What/one.wav"])
 
 
 def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeypatch):
@@ -361,7 +361,7 @@ def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeyp
 
     code = errno.EIO
     monkeypatch.setattr(Path, "touch", refuse)
-    check_targets([tmp_path / "What?/one.wav"])
+    check_names([tmp_path / "What?/one.wav"])
     touched = []
 
     def fill(path, *arguments, **options):
@@ -370,7 +370,7 @@ def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeyp
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
     monkeypatch.setattr(Path, "touch", fill)
-    check_targets([tmp_path / "What?/one.wav"])
+    check_names([tmp_path / "What?/one.wav"])
     assert everything(tmp_path) == []
 
 

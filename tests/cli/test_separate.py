@@ -1012,14 +1012,14 @@ def two_stems(folder: Path) -> Path:
 
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_path):
-    for name in ("in/a.wav", "in/b.wav"):
+    for name in ("in/a.wav", "in/b#.wav"):
         song(name, seconds=2)
     (tmp_path / "in/bad.wav").write_text("no audio at all")
     assert run(tmp_path / "in/a.wav").exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     result = run(tmp_path / "in", "--skip-existing", "--dry-run")
     assert result.exit_code == 1
-    assert result.stdout.splitlines() == [str(tmp_path / f"out/b/{stem}.wav") for stem in STEMS]
+    assert result.stdout.splitlines() == [str(tmp_path / f"out/b#/{stem}.wav") for stem in STEMS]
     assert "1 of 3 songs would be separated: 2 s of audio" in result.stderr
     assert "1 of 3 skipped, their stems exist" in result.stderr
     assert "1 of 3 failed:" in result.stderr
@@ -1028,7 +1028,7 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     assert [r["status"] for r in reports] == ["skipped", "planned", "error"]
     assert reports[1]["seconds"] == 2.0
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    result = run(tmp_path / "in/b.wav", "--dry-run", "-f", "mp3", out="new")
+    result = run(tmp_path / "in/b#.wav", "--dry-run", "-f", "mp3", out="new")
     assert not (tmp_path / "new").exists()
     assert result.stdout.count("\n") == 4
 

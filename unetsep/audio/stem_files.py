@@ -514,43 +514,56 @@ def check_targets(targets: Sequence[Path]) -> None:
     AudioError
         If a folder cannot be made or written to, or a name cannot be a file's.
     """
-    doubtful: dict[Path, dict[str, Path]] = {}
     for target in targets:
         with explain_writing(target.parent):
-            folder = next((f for f in target.parents if os.path.lexists(f)), None)
-            if folder is None:  # such as a drive that is not there
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.parent)
+            folder = _existing_folder(target)
             if not folder.is_dir():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 code = errno.EROFS if _is_read_only(folder) else errno.EACCES
                 raise OSError(code, os.strerror(code), folder)
             _check_replaceable(target)
-            place = folder
             for part in target.relative_to(folder).parts:
                 with contextlib.suppress(FileNotFoundError):
                     (folder / part).lstat()  # which tells of names that are too long
-                place /= part
-                if not PLAIN_NAME.fullmatch(part):
-                    doubtful.setdefault(folder, {}).setdefault(part, place)
+
+
+def _existing_folder(target: Path) -> Path:
+    """The nearest folder above a file that is there; FileNotFoundError if none is."""
+    for folder in target.parents:
+        if os.path.lexists(folder):
+            return folder
+    # Such as on a drive that is not there.
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.parent)
+
+
+def check_names(targets: Sequence[Path]) -> None:
+    """Refuse names that a drive refuses, as those that are for Windows, too, do.
+
+    A drive tells only when a file is made: empty ones are made, and removed. What else may keep
+    it from that is told later.
+
+    Raises
+    ------
+    AudioError
+        For the first of such names.
+    """
+    if sys.platform == "win32":  # where names have been made for it
+        return
+    doubtful: dict[Path, dict[str, Path]] = {}
+    for target in targets:
+        with explain_writing(target.parent):
+            place = folder = _existing_folder(target)
+        for part in target.relative_to(folder).parts:
+            place /= part
+            if not PLAIN_NAME.fullmatch(part):
+                doubtful.setdefault(folder, {}).setdefault(part, place)
     for folder, places in doubtful.items():
         _check_taken(places, folder)
 
 
 def _check_taken(places: Mapping[str, Path], folder: Path) -> None:
-    """Raise if the drive of a folder refuses names, as those that are for Windows, too, do.
-
-    It tells only when a file is made. What else may keep it from that is told later.
-
-    Parameters
-    ----------
-    places
-        Names, and where they are to be.
-    folder
-        An existing one on the drive.
-    """
-    if not places or sys.platform == "win32":  # where names have been made for it
-        return
+    """`check_names` by names, with the paths that they are to be of, in an existing folder."""
     name = ""
     try:
         with TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as empty:

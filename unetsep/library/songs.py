@@ -12,7 +12,7 @@ from typing import Any
 
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
-from ..audio.stem_files import check_targets, explain_writing
+from ..audio.stem_files import check_names, check_targets, explain_writing
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import AudioError, UnetsepError, is_out_of_memory
@@ -340,7 +340,9 @@ def _separate(
     if not todo:
         shared.tidy(job)  # after a run that was killed after its last rename
         return skipped
-    check_targets([path for part, _ in todo for path in part.targets])
+    targets = [path for part, _ in todo for path in part.targets]
+    check_targets(targets)
+    check_names(targets)
     with contextlib.ExitStack() as held:
         with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
             claim = held.enter_context(Claim(part.record.claim for part in job.parts))

@@ -20,7 +20,7 @@ FLOORS = [
     {"errors", "config", "version"},
     {"storage", "locks", "unfinished"},
     {"audio", "dsp"},
-    {"network"},
+    {"network", "drives"},
     {"weights"},
     {"separator", "spleeter", "inputs", "listen"},
     {"paths"},

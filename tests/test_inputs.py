@@ -479,3 +479,14 @@ def test_a_song_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch, drive
     tracks = [song.track for song in found]
     once = drive is str.casefold or sys.platform == "win32"  # where paths have no case
     assert tracks == (["Song"] if once else ["Song", "SONG"])
+
+
+def test_folders_are_listed_once_however_many_names_differ_in_case(tmp_path, monkeypatch):
+    for folder in ("a", "A"):  # on most drives of Windows and macOS one
+        touch(*(tmp_path / folder / f"{i}.wav" for i in range(20)))
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    paths = [tmp_path / folder / f"{i}.wav" for i in range(20) for folder in ("a", "A")]
+    assert len(find_inputs(paths, tmp_path / "out")) in (20, 40)
+    assert listed
+    assert len(listed) == len(set(listed))

@@ -7,6 +7,7 @@ from pathlib import Path, PureWindowsPath
 
 import pytest
 
+import unetsep.drives
 import unetsep.paths
 from tests.files import take_for_one, touch
 from unetsep.audio.tags import Tags
@@ -220,7 +221,7 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
 
 
 def test_nothing_is_written_to_a_folder_to_know_names_that_do_not_clash(tmp_path, monkeypatch):
-    monkeypatch.setattr(unetsep.paths, "_rules_of_names", None)
+    monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
     songs = [Input(tmp_path / f"{name}.wav", name) for name in ("Song", "Songs", "caf\u00e9")]
     assert len(one(songs, tmp_path / "out")) == 3
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES, why_not_there
 from .audio.tags import Tags
+from .drives import Listings, folded
 
 PLAYLISTS = (".m3u", ".m3u8")
 # Of two letters at least: C:/song.wav is no URL.
@@ -116,11 +117,11 @@ def _each_once(inputs: Mapping[tuple[Path, str], Input]) -> list[Input]:
 
     A drive may take names for one that differ, such as that in a playlist and that in a folder.
     """
+    listings, songs = Listings(), []
     once: dict[tuple[str, str], list[Path]] = {}
-    songs = []
     for (place, track), file in inputs.items():
         places = once.setdefault((folded(place), folded(track)), [])
-        if not places or _listed(place) not in map(_listed, places):
+        if not places or listings.path(place) not in map(listings.path, places):
             songs.append(file)
         places.append(place)
     return songs
@@ -139,25 +140,6 @@ def in_real_folder(path: Path) -> Path:
     return real_path(path.parent) / path.name
 
 
-def _listed(path: Path) -> Path:
-    """A path without links, by the names that folders list: drives may know others for them."""
-    place = Path(path.anchor)
-    for name in path.parts[1:]:
-        place /= _listed_name(place, name)
-    return place
-
-
-def _listed_name(folder: Path, name: str) -> str:
-    """The name under which a folder lists what has a name for its drive; else that name."""
-    try:
-        names = os.listdir(folder)  # noqa: PTH208 (names alone)
-    except (OSError, ValueError):  # the last by a NUL in the name
-        return name
-    if name in names or not os.path.lexists(folder / name):
-        return name
-    return next((each for each in names if folded(each) == folded(name)), name)
-
-
 def _as_searched(output: Path, root: Path) -> Path:
     """The output folder by the name that a search from another folder finds it by.
 
@@ -168,17 +150,15 @@ def _as_searched(output: Path, root: Path) -> Path:
     """
     depth = min(len(output.parts), len(root.parts))
     shared, top = Path(*output.parts[:depth]), Path(*root.parts[:depth])
-    if shared != top and (folded(shared) != folded(top) or _listed(shared) != _listed(top)):
+    listings = Listings()
+    if shared != top and (
+        folded(shared) != folded(top) or listings.path(shared) != listings.path(top)
+    ):
         return output
     place = top
     for name in output.parts[depth:]:
-        place /= _listed_name(place, name)
+        place /= listings.name(place, name)
     return place
-
-
-def folded(path: Path | str) -> str:
-    """Equal for names that any of the usual file systems takes for the same."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _playlist(path: Path) -> list[Input]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import string
-import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,10 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from .audio.decoder import stray_quote
-from .audio.staging import PREFIX
 from .audio.tags import Tags, read_tags, stem_label
+from .drives import Drives, Places, folded
 from .errors import AudioError, UnetsepError
-from .inputs import Input, folded, in_real_folder, real_path
+from .inputs import Input, in_real_folder, real_path
 
 TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
@@ -169,50 +167,6 @@ def without_reserved(name: str) -> str:
     return WINDOWS_NAMES.sub(r"\1_", name)
 
 
-class _Drives:
-    """Which names lead to one file, as the drives that they are on take them.
-
-    The system does not tell: cards, sticks and the disks of Macs are used with any. So a folder is
-    asked, once, when names differ in no more than that.
-    """
-
-    def __init__(self) -> None:
-        self._rules: dict[Path, tuple[bool, bool]] = {}
-
-    def same(self, one: Path, other: Path) -> bool:
-        """Whether two paths without links are those of one file."""
-        if str(one) == str(other) or folded(one) != folded(other):
-            return str(one) == str(other)
-        if sys.platform in ("win32", "darwin"):  # nearly all drives there
-            return True
-        shared = Path(os.path.commonpath([one, other]))
-        folder = next(f for f in (shared, *shared.parents) if os.path.isdir(f))  # noqa: PTH112
-        if folder not in self._rules:
-            self._rules[folder] = _rules_of_names(folder)
-        case, accents = self._rules[folder]
-        names = [str(path) for path in (one, other)]
-        if accents:
-            names = [unicodedata.normalize("NFC", name) for name in names]
-        if case:
-            names = [name.casefold() for name in names]
-        return names[0] == names[1]
-
-
-def _rules_of_names(folder: Path) -> tuple[bool, bool]:
-    """Whether names that differ in case, or in how accents are coded, are one in a folder."""
-    probe = folder / f"{PREFIX}{secrets.token_hex(6)}-\u00e9.part"
-    others = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
-    try:
-        probe.touch(exist_ok=False)
-        try:
-            case, accents = (os.path.lexists(folder / other) for other in others)
-        finally:
-            probe.unlink()
-    except (OSError, UnicodeEncodeError):  # where nothing can be written, nothing clashes
-        return False, False
-    return case, accents
-
-
 def plan(
     inputs: Sequence[Input],
     models: Sequence[tuple[str, Sequence[str]]],
@@ -224,7 +178,7 @@ def plan(
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem, all different and none an input.
 
-    Parameters and result are those of `name_targets`.
+    Parameters, but for drives, and result are those of `name_targets`.
 
     Raises
     ------
@@ -232,8 +186,12 @@ def plan(
         If two outputs would have the same name, an output would be written over an input,
         or the output folder is a file.
     """
-    targets = name_targets(inputs, models, output_dir, template, ext, together=together)
-    for file, clash in zip(inputs, find_clashes(inputs, targets), strict=True):
+    drives = Drives()
+    targets = name_targets(
+        inputs, models, output_dir, template, ext, together=together, drives=drives
+    )
+    clashes = find_clashes(inputs, targets, drives=drives)
+    for file, clash in zip(inputs, clashes, strict=True):
         if clash and not file.error:
             raise UnetsepError(clash)
     return targets
@@ -247,6 +205,7 @@ def name_targets(
     ext: str,
     *,
     together: bool = False,
+    drives: Drives | None = None,
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem.
 
@@ -261,6 +220,8 @@ def name_targets(
         Where and how to name them.
     together
         All stems of a model are in one file, whose path stands for each of them.
+    drives
+        Which names lead to one file; if not given, they are asked, see `unetsep.drives.Drives`.
 
     Returns
     -------
@@ -279,7 +240,7 @@ def name_targets(
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))
-    drives, targets = _Drives(), []
+    drives, targets = drives or Drives(), []
     for file in inputs:
         per_model = [
             [
@@ -299,12 +260,11 @@ def template_for(template: str, models: int) -> str:
     return template if models == 1 or "{model}" in template else "{model}/" + template
 
 
-def _refuse_equal(file: Input, paths: Sequence[Path], drives: _Drives) -> None:
+def _refuse_equal(file: Input, paths: Sequence[Path], drives: Drives) -> None:
     """Raise if stems of one song have the same name: so will those of any other."""
-    first: dict[str, Path] = {}
-    for path in paths:
-        other = first.setdefault(folded(path), path)
-        if other is not path and drives.same(other, path):
+    first = Places[int](drives)
+    for index, path in enumerate(paths):
+        if first.setdefault(path, index) != index:
             raise UnetsepError(
                 f"several stems of {file.path} would be written to {path}: name {{stem}} in "
                 "--filename"
@@ -318,38 +278,28 @@ def find_clashes(
     inputs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
     others: Iterable[Input] = (),
+    drives: Drives | None = None,
 ) -> list[str | None]:
     """For each input, why its stems cannot have their names, if they cannot.
 
     Of two songs that would write the same file both have a clash: neither has the better
     right to it. Nor may stems be written over ``others``, inputs that are separated elsewhere.
+    ``drives`` are those of `name_targets`.
     """
-    drives = _Drives()
-    originals: dict[str, list[Path]] = {}
-    for place in (real_path(file.path) for file in (*inputs, *others)):
-        originals.setdefault(folded(place), []).append(place)
-    owners: dict[str, list[int]] = {}
+    drives = drives or Drives()
+    originals, owners = Places[bool](drives), Places[int](drives)
+    for file in (*inputs, *others):
+        originals.setdefault(real_path(file.path), True)
     clashes: list[str | None] = [file.error for file in inputs]
-
-    def owns(index: int, place: Path) -> bool:
-        return any(drives.same(in_real_folder(path), place) for path in chain(*targets[index]))
-
     for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):
-        for path in (path for paths in per_model for path in paths):
+        for path in dict.fromkeys(chain(*per_model)):
             if file.error:
                 continue
             # However links lead there, and where it is a link itself, which would be replaced.
-            places = in_real_folder(path), real_path(path)
-            keys = [folded(place) for place in places]
-            if any(
-                drives.same(original, place)
-                for place, key in zip(places, keys, strict=True)
-                for original in originals.get(key, ())
-            ):
+            place = in_real_folder(path)
+            if place in originals or real_path(path) in originals:
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
-            others_of_key = owners.setdefault(keys[0], [])
-            first = next((other for other in others_of_key if owns(other, places[0])), index)
-            others_of_key.append(index)
+            first = owners.setdefault(place, index)
             if first != index:
                 # Else a link leads to the same folder, which no other name mends.
                 by_name = folded(path) in map(folded, chain(*targets[first]))

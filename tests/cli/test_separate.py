@@ -1033,6 +1033,14 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     assert result.stdout.count("\n") == 4
 
 
+def test_a_dry_run_asks_no_drive_what_names_are_one(run, song, monkeypatch):
+    asked = []
+    monkeypatch.setattr("unetsep.drives._rules_of_names", asked.append)
+    paths = [song(name, seconds=1) for name in ("a/Song.wav", "b/song.wav")]
+    run(*paths, "--dry-run")
+    assert not asked
+
+
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_what_cannot_be_written_is_told_before_any_work(run, song, tmp_path, options):
     path = song("a.wav", seconds=0.1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..audio.libsndfile import hide_decoder_chatter
+from ..drives import Drives
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..library.batch import SongOutcome, check_timeout, choose_songs_at_once, separate_songs
@@ -418,10 +419,10 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = with_tags(songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
-    targets = name_targets(
-        songs, models, run.output, file.filename, file.suffix, together=file.together
-    )
-    clashes = _find_clashes(songs, targets, all_songs, run.spool)
+    place = (run.output, file.filename, file.suffix)
+    drives = Drives(ask=not options.dry_run)
+    targets = name_targets(songs, models, *place, together=file.together, drives=drives)
+    clashes = _find_clashes(songs, targets, all_songs, run.spool, drives)
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
@@ -445,12 +446,14 @@ def _find_clashes(
     targets: Sequence[Sequence[Sequence[Path]]],
     found: Sequence[Input],
     spool: Spool | None,
+    drives: Drives,
 ) -> list[str | None]:
     """`find_clashes` of the places that users see; all paths in a spool differ."""
     if not spool:
-        return find_clashes(songs, targets, found)
+        return find_clashes(songs, targets, found, drives)
     return find_clashes(
         [replace(song, path=spool.location(song.path)) for song in songs],
         [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
         [replace(song, path=spool.location(song.path)) for song in found],
+        drives,
     )

@@ -1,0 +1,126 @@
+"""Which names lead to one file: for some drives case does not count, or how accents are coded."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from .audio.staging import PREFIX
+
+Value = TypeVar("Value")
+
+
+def folded(path: Path | str) -> str:
+    """Equal for names that any of the usual file systems takes for the same."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+class Listings:
+    """The names that folders list, each of which is read once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def path(self, path: Path) -> Path:
+        """A path without links, by the names that its folders list."""
+        place = Path(path.anchor)
+        for name in path.parts[1:]:
+            place /= self.name(place, name)
+        return place
+
+    def name(self, folder: Path, name: str) -> str:
+        """The name under which a folder lists what has a name for its drive; else that name."""
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder)  # noqa: PTH208 (names alone)
+            except (OSError, ValueError):  # the last by a NUL in the name
+                names = []
+            self._names[folder] = {folded(each): each for each in names}
+            self._names[folder] |= {each: each for each in names}  # which come before any others
+        names_of = self._names[folder]
+        if names_of.get(name) == name or not os.path.lexists(folder / name):
+            return name
+        return names_of.get(folded(name), name)
+
+
+class Drives:
+    """Which names lead to one file, as the drives that they are on take them.
+
+    The system does not tell: cards, sticks and the disks of Macs are used with any. So a folder is
+    asked, once, when names differ in no more than that.
+
+    Parameters
+    ----------
+    ask
+        Whether files may be made, and removed, to ask; else names that differ are of two files.
+    """
+
+    def __init__(self, *, ask: bool = True) -> None:
+        self._ask = ask
+        self._rules: dict[Path, tuple[bool, bool]] = {}
+
+    def same(self, one: Path, other: Path) -> bool:
+        """Whether two paths without links are those of one file."""
+        if str(one) == str(other) or folded(one) != folded(other):
+            return str(one) == str(other)
+        if sys.platform in ("win32", "darwin"):  # nearly all drives there
+            return True
+        if not self._ask:
+            return False
+        shared = Path(os.path.commonpath([one, other]))
+        folder = next(f for f in (shared, *shared.parents) if os.path.isdir(f))  # noqa: PTH112
+        if folder not in self._rules:
+            self._rules[folder] = _rules_of_names(folder)
+        case, accents = self._rules[folder]
+        names = [str(path) for path in (one, other)]
+        if accents:
+            names = [unicodedata.normalize("NFC", name) for name in names]
+        if case:
+            names = [name.casefold() for name in names]
+        return names[0] == names[1]
+
+
+def _rules_of_names(folder: Path) -> tuple[bool, bool]:
+    """Whether names that differ in case, or in how accents are coded, are one in a folder."""
+    probe = folder / f"{PREFIX}{secrets.token_hex(6)}-\u00e9.part"
+    others = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
+    try:
+        probe.touch(exist_ok=False)
+        try:
+            case, accents = (os.path.lexists(folder / other) for other in others)
+        finally:
+            probe.unlink()
+    except (OSError, UnicodeEncodeError):  # where nothing can be written, nothing clashes
+        return False, False
+    return case, accents
+
+
+class Places(Generic[Value]):
+    """Something of each file, by paths without links, of which a drive may take several for one.
+
+    Parameters
+    ----------
+    drives
+        Which paths are those of one file.
+    """
+
+    def __init__(self, drives: Drives) -> None:
+        self._drives = drives
+        self._values: dict[str, list[tuple[Path, Value]]] = {}
+
+    def setdefault(self, place: Path, value: Value) -> Value:
+        """What the file of a path has already, or else now."""
+        values = self._values.setdefault(folded(place), [])
+        for other, found in values:
+            if self._drives.same(other, place):
+                return found
+        values.append((place, value))
+        return value
+
+    def __contains__(self, place: Path) -> bool:
+        values = self._values.get(folded(place), ())
+        return any(self._drives.same(other, place) for other, _ in values)

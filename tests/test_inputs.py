@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import soundfile
@@ -49,7 +50,8 @@ class CountedEntry:
     comparisons = 0
 
     def __init__(self, entry: os.DirEntry[str]) -> None:
-        self.name, self.path, self.is_symlink = entry.name, entry.path, entry.is_symlink
+        self.name, self.path = entry.name, entry.path
+        self.is_dir, self.is_symlink = entry.is_dir, entry.is_symlink
 
     def __fspath__(self) -> str:
         return self.path
@@ -352,17 +354,21 @@ def test_a_folder_on_a_drive_that_is_away_is_an_error_and_the_others_go_on(
 ):
     touch(tmp_path / "in/a.wav", tmp_path / "in/d/b.wav", tmp_path / "in/note.txt")
     linked("link", tmp_path / "elsewhere")
+    scandir = os.scandir
 
-    def refuse(call):
-        def refused(path, **options):
-            if Path(path) == tmp_path / "in" / name:
-                raise OSError(number, os.strerror(number))
-            return call(path, **options)
+    def listing(path):
+        if Path(path) == tmp_path / "in" / name:
+            raise refused
+        with scandir(path) as entries:
+            found = [Mock(wraps=entry, path=entry.path) for entry in entries]
+        for entry in found:
+            entry.name = Path(entry.path).name
+            if entry.is_symlink():
+                entry.is_dir.side_effect = refused if entry.name == name else None
+        return contextlib.nullcontext(found)
 
-        return refused
-
-    monkeypatch.setattr(unetsep.inputs.os, "stat", refuse(os.stat))
-    monkeypatch.setattr(unetsep.inputs.os, "scandir", refuse(os.scandir))
+    refused = OSError(number, os.strerror(number))
+    monkeypatch.setattr(unetsep.inputs.os, "scandir", listing)
     found = find_inputs([tmp_path / "in"], tmp_path / "out")
     (error,) = [song.error for song in found if song.error]
     assert error == f"{tmp_path / 'in' / name} cannot be read: {os.strerror(number)}"

@@ -7,7 +7,6 @@ import contextlib
 import errno
 import os
 import re
-import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -360,17 +359,13 @@ class _Search:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether a name in a folder is that of one, or of a link to one.
 
-    What cannot be looked at, but is listed as a folder or lies on a drive that does not answer,
-    counts as one: the error of reading it says what is wrong.
+    What lies on a drive that does not answer counts as one: the error of reading it says what is
+    wrong.
     """
     try:
-        return stat.S_ISDIR(os.stat(entry).st_mode)  # noqa: PTH116 (an entry is no path)
+        return entry.is_dir()
     except OSError as error:
-        if error.errno in NO_ANSWER:
-            return True
-    with contextlib.suppress(OSError):
-        return entry.is_dir(follow_symlinks=False)
-    return False
+        return error.errno in NO_ANSWER
 
 
 def as_path(value: str | os.PathLike[str], what: str = "song") -> Path:

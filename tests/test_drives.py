@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+import unetsep.drives
+from tests.files import take_for_one, touch
+from unetsep.drives import Drives, Listings, Places
+
+
+def test_a_path_has_the_names_that_folders_list(tmp_path, monkeypatch):
+    touch(tmp_path / "Music/Song.wav", tmp_path / "Music/other.wav")
+    take_for_one(monkeypatch, str.casefold)
+    listings = Listings()
+    names = ("Music/Song.wav", "music/SONG.WAV", "MUSIC/gone.wav", "gone/Song.wav", "a\0/b.wav")
+    found = [listings.path(tmp_path / name) for name in names]
+    expected = ("Music/Song.wav", "Music/Song.wav", "Music/gone.wav", "gone/Song.wav", "a\0/b.wav")
+    assert found == [tmp_path / name for name in expected]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their drives have one name")
+def test_names_that_a_folder_lists_both_are_two(tmp_path):
+    touch(tmp_path / "Song.wav", tmp_path / "song.wav")
+    found = [Listings().name(tmp_path, name) for name in ("song.wav", "Song.wav", "SONG.wav")]
+    assert found == ["song.wav", "Song.wav", "SONG.wav"]
+
+
+@pytest.mark.parametrize(("platform", "same"), [("linux", False), ("darwin", True)])
+def test_names_are_two_where_a_drive_that_would_tell_is_not_asked(
+    tmp_path, monkeypatch, platform, same
+):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
+    places = Places[str](Drives(ask=False))
+    assert places.setdefault(tmp_path / "Song", "first") == "first"
+    assert tmp_path / "Song" in places
+    assert tmp_path / "Songs" not in places
+    assert (tmp_path / "song" in places) == same
+    assert places.setdefault(tmp_path / "song", "second") == ("first" if same else "second")
+
+
+def test_a_folder_is_asked_once_and_nothing_stays_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os.path, "lexists", lambda path: str(path).endswith(".PART"))
+    asked, rules = [], unetsep.drives._rules_of_names
+    monkeypatch.setattr(
+        unetsep.drives, "_rules_of_names", lambda folder: asked.append(folder) or rules(folder)
+    )
+    drives = Drives()
+    pairs = {("a", "A"): True, ("\u00e9", "e\u0301"): False, ("b", "B"): True, ("a", "b"): False}
+    found = {pair: drives.same(*(tmp_path / name for name in pair)) for pair in pairs}
+    assert found == pairs
+    assert asked == [tmp_path]
+    assert list(tmp_path.iterdir()) == []

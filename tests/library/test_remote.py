@@ -336,6 +336,46 @@ def test_an_upload_that_is_garbled_once_is_repeated(memory, run, tmp_path, monke
     assert stems_there(memory) == stems_here(tmp_path / "out")
 
 
+@pytest.mark.parametrize("lost", [1, 9], ids=["for a moment", "for good"])
+def test_a_stem_that_a_store_loses_before_it_has_its_name_is_no_success(
+    memory, run, tmp_path, monkeypatch, lost
+):
+    song, kind = write(tmp_path / "a.wav"), type(memory)
+    assert run(song, "-o", f"{BUCKET}/out").exit_code == 0
+    old, original, calls = stems_there(memory), kind.cp_file, iter(range(100))
+
+    def cp_file(self, source, target, **kwargs):
+        if target.endswith("drums.wav") and next(calls) < lost:
+            raise FileNotFoundError(source)
+        original(self, source, target, **kwargs)
+
+    monkeypatch.setattr(kind, "cp_file", cp_file)
+    result = run(song, "-o", f"{BUCKET}/out", "--overwrite", "--bit-depth", "24")
+    record = json.loads(memory.cat_file("/bucket/out/a/.unetsep.wav.json"))
+    kept = [name for name, content in stems_there(memory).items() if content == old[name]]
+    assert result.exit_code == (lost > 1)
+    assert [entry["complete"] for entry in record["entries"]] == [lost == 1]
+    assert ("a/drums.wav" in kept) == (lost > 1)
+    assert not [name for name in all_names(memory) if name.endswith(".part")]
+    said = f"{BUCKET}/out/a/drums.wav could not be written: the store says not found"
+    assert (said in result.stderr) == (lost > 1)
+
+
+def test_a_stem_whose_upload_a_store_denies_is_uploaded_again(memory, run, tmp_path, monkeypatch):
+    kind, calls = type(memory), iter(range(100))
+    original = kind._open
+
+    def open_(self, path, mode="rb", **kwargs):
+        if mode == "rb" and path.endswith("-0.part") and next(calls) < 1:
+            raise FileNotFoundError(path)
+        return original(self, path, mode, **kwargs)
+
+    monkeypatch.setattr(kind, "_open", open_)
+    assert run(write(tmp_path / "a.wav"), "-o", f"{BUCKET}/out").exit_code == 0
+    assert next(calls) > 1
+    assert len(stems_there(memory)) == 4
+
+
 def test_of_two_runs_the_second_finds_out_before_it_names_anything(
     memory, run, tmp_path, monkeypatch
 ):

@@ -95,8 +95,9 @@ class StemUpload:
             if self._was_done_meanwhile(entry, overwrite=overwrite):
                 return
             self._write_record(entry | {"complete": False})
-            for path in list(partial):
-                self._store.rename(partial.pop(path), self._name(path))
+            for path, name in list(partial.items()):
+                self._store.rename(name, self._name(path), path)
+                del partial[path]
             self._write_record(entry | {"complete": True})
         finally:
             for name in partial.values():

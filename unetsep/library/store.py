@@ -289,13 +289,16 @@ class Store:
                     raise
                 self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
                 self.files.put_file(str(source), self.at(name))
-            with self.files.open(self.at(name), "rb") as file:
-                if file_digest(file) != digest:
-                    raise OSError("what was uploaded does not read back as it was")
+            if self._digest(name) != digest:
+                raise OSError("what was uploaded does not read back as it was")
 
         with source.open("rb") as file:
             digest = file_digest(file)
-        self.retry(name, "uploaded", upload)
+        self.retry(name, "uploaded", _there(upload))
+
+    def _digest(self, name: str) -> str:
+        with self.files.open(self.at(name), "rb") as file:
+            return file_digest(file)
 
     def publish(self, source: Path, name: str) -> None:
         """Upload a file under another name and give it its own when it is complete."""
@@ -303,20 +306,32 @@ class Store:
         partial = name_in(folder, f"{PREFIX}{secrets.token_hex(6)}-{last}.part")
         try:
             self.put(source, partial)
-            self.rename(partial, name)
+            self.rename(partial, name, source)
         except BaseException:
             self.remove(partial)
             raise
 
-    def rename(self, name: str, new: str) -> None:
-        """Give a file another name; what had it is replaced."""
+    def rename(self, name: str, new: str, source: Path) -> None:
+        """Give a file another name; what had it is replaced.
+
+        Parameters
+        ----------
+        name, new
+            In the store.
+        source
+            The same file here.
+        """
 
         def rename() -> None:
-            with contextlib.suppress(FileNotFoundError):  # the last attempt did it, unheard
+            try:
                 self._move(self.at(name), self.at(new))
+            except FileNotFoundError:  # the last attempt did it, unheard; or somebody removed it
+                with source.open("rb") as file:
+                    if self._digest(new) != file_digest(file):
+                        raise
             self.files.info(self.at(new))
 
-        self.retry(new, "written", rename)
+        self.retry(new, "written", _there(rename))
 
     def _move(self, path: str, new: str) -> None:
         from fsspec import AbstractFileSystem
@@ -341,6 +356,20 @@ class Store:
             self.remove(name_in(folder, name))
             del files[name]
         return files
+
+
+def _there(action: Callable[[], None]) -> Callable[[], None]:
+    """What writes, where "not found" is an error that may pass: a store may lag behind."""
+
+    def act() -> None:
+        try:
+            action()
+        except FileNotFoundError as error:
+            if _true_cause(error) is not error:
+                raise
+            raise OSError(f"the store says not found: {error}") from error
+
+    return act
 
 
 def name_in(folder: str, name: str) -> str:

@@ -9,6 +9,7 @@ import os
 import pickletools
 import re
 import signal
+import threading
 import time
 import zipfile
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback, Trainer
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.optim.swa_utils import AveragedModel
 
 from tests.train.runs import At, interrupt, log, run
@@ -277,6 +279,23 @@ def test_a_line_of_the_log_that_a_full_disk_refuses_ends_a_run_in_a_sentence(
     monkeypatch.setattr(JsonLinesLogger, "log_metrics", write)
     with pytest.raises(TrainingError, match=f"^{tmp_path}: No space left .*run stops.*{saved}"):
         run(tmp_path, tiny())
+
+
+def test_tensorboards_file_that_cannot_be_written_ends_a_run_in_a_sentence_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsencode(tmp_path / "events")
+
+    def write(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), name)
+
+    monkeypatch.setattr(RecordWriter, "write", write)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not that of pytest
+    before = threading.excepthook
+    with pytest.raises(TrainingError, match=f"^{tmp_path}/events: .*not supported; the run stops"):
+        run(tmp_path, tiny())
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is before
 
 
 def test_weights_that_cannot_be_written_end_a_run_in_a_sentence(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
+import os
 import platform
 import sys
+import threading
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -224,7 +227,7 @@ def fit(
             except TrainingError as error:
                 raise _last_good(error, run) from error
             except OSError as error:  # a full disk, at a line of the log
-                what = f"{error.filename or run}: {error.strerror or error}"
+                what = f"{os.fsdecode(error.filename or run)}: {error.strerror or error}"
                 raise _last_good(TrainingError(what), run) from error
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
@@ -506,7 +509,7 @@ def _short_factors(machine: Machine) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here."""
+    """Without Lightning's advice that does not apply here, and without what is told twice."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -521,7 +524,18 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", advice)
         # Lightning's own use of torch.
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        hook = threading.excepthook
+        threading.excepthook = functools.partial(_leave_to_logger, hook)
         try:
             yield
         finally:
+            threading.excepthook = hook
             log.setLevel(level)
+
+
+def _leave_to_logger(
+    hook: Callable[[threading.ExceptHookArgs], Any], found: threading.ExceptHookArgs
+) -> None:
+    """Print what ends a thread, unless TensorBoard's logger raises that again in the main one."""
+    if not type(found.thread).__module__.startswith("tensorboard."):
+        hook(found)

@@ -24,6 +24,7 @@ from ..errors import UnetsepError
 from ..storage import write_atomically
 from ..train.data.musdb import STEMS, musdb_root
 from ..train.evaluation import report as reports
+from ..train.evaluation import results
 from ..train.evaluation.compare import Difference, scores_folder
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
@@ -150,7 +151,7 @@ def run_eval(options: EvalOptions) -> bool:
         check_set(sources, track.stems)
     for sentence in check_scores(tracks, methods, settings.sets):
         console.print(sentence, markup=False)
-    _check_place(settings, options.figures)
+    _check_place(settings, options.figures, tracks)
     hide_decoder_chatter()
     console.print(opening(options, settings, len(tracks), name, methods), markup=False)
     outcomes = _scored(console, tracks, methods, settings, options.jobs)
@@ -257,7 +258,7 @@ class Expectation:
             self.say(f"Expected for the other {left} tracks: about {duration(max(1, seconds))}")
 
 
-def _check_place(settings: Settings, figures: bool) -> None:
+def _check_place(settings: Settings, figures: bool, tracks: Sequence[Track]) -> None:
     """Find out before any work that packages are missing or the report cannot be written."""
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
@@ -270,6 +271,7 @@ def _check_place(settings: Settings, figures: bool) -> None:
         settings.output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=settings.output):
             pass
+        results.check_names(tracks, settings.output)
 
 
 def _check_package(measure: str, package: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import json
 import math
 import os
@@ -313,6 +314,29 @@ def test_names_from_an_index_are_those_of_files_on_windows_too(
         patch.setattr(os, "name", "nt")
         name = results.file_name(track)
     assert name == "AC_ DC_Why_"
+
+
+def test_names_that_a_drive_refuses_or_takes_for_one_are_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*names: str) -> None:
+        results.check_names([Track(name, "test", Path(name)) for name in names], tmp_path)
+
+    original = Path.touch
+
+    def touch(self: Path, exist_ok: bool = True) -> None:
+        if "?" in self.name:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+        original(self.with_name(self.name.casefold()), exist_ok=exist_ok)
+
+    check("What?", "plain", "Plain", "Ärger")  # as this drive takes them
+    monkeypatch.setattr(Path, "touch", touch)
+    check("Plain", "Ärger")
+    with pytest.raises(UnetsepError, match=r"takes no such name as 'What\?\.json': choose another"):
+        check("Plain", "What?")
+    with pytest.raises(UnetsepError, match=r"the tracks 'Plain' and 'plain' have one name on the"):
+        check("Plain", "Other", "plain")
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_that_cannot_be_written_are_one_sentence(root: Path, tmp_path: Path) -> None:

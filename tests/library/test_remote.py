@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import hashlib
 import http.server
@@ -374,6 +375,31 @@ def test_a_stem_whose_upload_a_store_denies_is_uploaded_again(memory, run, tmp_p
     assert run(write(tmp_path / "a.wav"), "-o", f"{BUCKET}/out").exit_code == 0
     assert next(calls) > 1
     assert len(stems_there(memory)) == 4
+
+
+@pytest.mark.parametrize("place", ["song", "stems"])
+def test_a_temporary_folder_that_is_full_is_named_and_no_store(
+    memory, run, tmp_path, monkeypatch, place
+):
+    tried = []
+
+    def fail(*_: object) -> None:
+        tried.append(place)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with memory.open("/bucket/in/a.wav", "wb") as file:
+        file.write(write(tmp_path / "a.wav").read_bytes())
+    if place == "song":
+        monkeypatch.setattr(type(memory), "get_file", fail)
+    else:
+        monkeypatch.setattr("unetsep.library.songs.Claim", fail)
+    result = run(f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out")
+    assert result.exit_code == 1
+    assert result.stderr.strip() == (
+        f"Error: writing to the temporary folder {tempfile.gettempdir()} failed: No space left on "
+        "device; set TMPDIR to a folder with room for a song and its stems"
+    )
+    assert len(tried) == 1  # a full disk does not become empty
 
 
 def test_of_two_runs_the_second_finds_out_before_it_names_anything(

@@ -25,9 +25,10 @@ from urllib.parse import unquote
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.staging import PREFIX
 from ..audio.tags import Tags
-from ..errors import UnetsepError
+from ..errors import AudioError, UnetsepError
 from ..files import FileOptions
 from ..inputs import STEMS_ALONE, Input, track_name
+from ..storage import FULL
 from ..unfinished import begin, end
 from .claims import STALE, Claim, ClaimedError
 from .log import PATTERN, RunLog
@@ -122,6 +123,11 @@ class RemoteInput(InputFile):
                 self._store.fetch(self._path, self._info)
             except FileNotFoundError as error:
                 raise TransferError(f"{public_url(self._url)} does not exist") from error
+            except TransferError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and cause.errno in FULL:  # the disk here
+                    raise OSError(cause.errno, cause.strerror, str(self._path)) from error
+                raise
             self._fetched = True
             _ = self.tags, self.sha256  # which outlive the file
         return self._path
@@ -165,12 +171,13 @@ class RemoteJob(Job):
             [StemUpload(part, stores, self.spool.out) for part in self.parts] if stores else []
         )
         try:
-            for upload in uploads:
-                upload.prepare()
-            yield
-            for upload in uploads:
-                if upload.is_new:
-                    upload.run(overwrite=options.overwrite, shared=shared)
+            with self.spool.explaining():
+                for upload in uploads:
+                    upload.prepare()
+                yield
+                for upload in uploads:
+                    if upload.is_new:
+                        upload.run(overwrite=options.overwrite, shared=shared)
         finally:
             for upload in uploads:
                 upload.clear()
@@ -223,6 +230,30 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._held.close()
         end(self._temporary.cleanup)
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Errors of the disk that the spool is on name that, and no store, which may have room.
+
+        Raises
+        ------
+        UnetsepError
+            In their place.
+        """
+        try:
+            yield
+        except (OSError, AudioError) as error:
+            if isinstance(error, OSError):
+                place, why = str(error.filename), error.strerror
+            else:  # see `explain_writing`
+                place, _, words = str(error).removeprefix("writing to ").partition(" failed: ")
+                why = words.partition("; ")[0]
+            if not place.startswith(str(self.folder)) or not why:
+                raise
+            raise UnetsepError(
+                f"writing to the temporary folder {self.folder.parent} failed: {why}; set TMPDIR "
+                "to a folder with room for a song and its stems"
+            ) from error
 
     def find(
         self, urls: Iterable[str], output_dir: Path, left_out: Callable[[Path], None]

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import os
 import pickle
+import threading
 import zipfile
 
+import aiohttp
 import fsspec
 import pytest
 
@@ -89,3 +94,32 @@ def test_colons_in_a_name_are_letters_and_links_are_followed(tmp_path):
     with zipfile.ZipFile(tmp_path / "songs.zip", "w") as archive:
         archive.writestr("a.wav", "sound")
     assert Store(f"zip://a.wav::file://{tmp_path}/songs.zip").read("") == b"sound"
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("link", ["", "zip://song.wav::"])
+def test_a_download_may_take_as_long_as_more_of_it_comes(tmp_path, monkeypatch, link):
+    with zipfile.ZipFile(tmp_path / "songs", "w") as archive:
+        archive.writestr("song.wav", "RIFF")
+    seen = []
+    original = aiohttp.ClientSession._request
+
+    async def request(self, *arguments, **options):
+        seen.append(self.timeout)
+        return await original(self, *arguments, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", request)
+    handler = functools.partial(Silent, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with contextlib.suppress(UnetsepError):  # archives are read in pieces, which it has none of
+            song = Store(f"{link}http://127.0.0.1:{server.server_address[1]}/songs")
+            song.fetch(tmp_path / "song", {})
+        server.shutdown()
+    assert seen
+    assert {timeout.total for timeout in seen} == {None}
+    assert all(timeout.sock_connect and timeout.sock_read for timeout in seen)

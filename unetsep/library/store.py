@@ -43,6 +43,9 @@ LOCAL = ("file", "local")
 # Of stores whose folders are no more than beginnings of names.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 
+# Seconds until a web server answers, and until it sends more of a file.
+CONNECTED, SILENCE = 30.0, 300.0
+
 Result = TypeVar("Result")
 
 
@@ -383,14 +386,25 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
     from fsspec.core import url_to_fs
 
     fresh = {"use_listings_cache": False}  # what others write meanwhile must be seen
-    if split_links(url)[1]:
-        files, root = url_to_fs(url, **fresh)
+    first, links = split_links(url)
+    if links:
+        on_servers = [each for each in READ_ONLY if f"::{each}://" in links]
+        files, root = url_to_fs(url, **fresh, **{each: _patient() for each in on_servers})
         return files, str(root)
     # fsspec would take each :: in a name for the end of a link.
-    scheme = split_url(url)[0]
+    scheme = split_url(first)[0]
     kind = get_filesystem_class(scheme)
-    files = filesystem(scheme, **kind._get_kwargs_from_urls(url), **fresh)
-    return files, str(kind._strip_protocol(url))
+    options = {**kind._get_kwargs_from_urls(url), **fresh}
+    options |= _patient() if scheme in READ_ONLY else {}
+    return filesystem(scheme, **options), str(kind._strip_protocol(url))
+
+
+def _patient() -> dict[str, Any]:
+    """Options of web servers: long songs, over slow lines, take longer than aiohttp's 5 minutes."""
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=CONNECTED, sock_read=SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _is_leftover(name: str, written: float | None) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import call
 from unetsep.app.folder import SIGNATURE, WorkFolder, remove_dead, size_of
 
 
@@ -106,3 +107,32 @@ def test_a_folder_that_cannot_be_removed_at_once_is_removed_by_the_next_start(
     assert folder.path.exists()
     remove_dead(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_whose_drive_is_gone_or_fails_does_not_count_as_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert WorkFolder(tmp_path).remove()
+    folder = WorkFolder(tmp_path / "drive")
+    (tmp_path / "drive").rename(tmp_path / "unplugged")
+    assert not folder.remove()
+    folder, original = WorkFolder(tmp_path), Path.lstat
+
+    def lstat(self: Path) -> os.stat_result:
+        if self == folder.path:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(self))
+        return original(self)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert not folder.remove()
+
+
+@pytest.mark.parametrize("left", [None, Path("drive", "run-1")])
+def test_the_end_of_the_app_says_what_became_of_its_files(
+    monkeypatch: pytest.MonkeyPatch, left: Path | None
+) -> None:
+    monkeypatch.setattr("unetsep.cli.app.run", lambda *_: left)
+    result = call("app", "--no-browser")
+    assert result.exit_code == 0, result.output
+    assert ("all temporary files were removed" in result.stderr) == (left is None)
+    assert (f"temporary files may be left in {left}: the next" in result.stderr) == bool(left)

@@ -46,16 +46,32 @@ class WorkFolder:
             self._lock.close()
         self.path.mkdir(mode=0o700)
 
-    def remove(self) -> None:
+    def remove(self) -> bool:
         """Remove the folder with all that is in it, and give up the lock.
 
         The lock's file stays if that fails, so that the next start tries it again.
+
+        Returns
+        -------
+        bool
+            Whether that worked; not on a drive that is gone, which has taken the folder along.
         """
         shutil.rmtree(self.path, ignore_errors=True)
-        if os.path.lexists(self.path):
-            self._lock.close()
-        else:
+        removed = _is_missing(self.path) and not _is_missing(self.path.parent)
+        if removed:
             self._lock.remove()
+        else:
+            self._lock.close()
+        return removed
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file for certain: a drive that fails says nothing."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    return False
 
 
 def remove_dead(parent: Path) -> None:

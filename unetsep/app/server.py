@@ -164,8 +164,8 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def serve(settings: AppSettings, started: Callable[[str], object]) -> None:
-    """Run the app until a signal ends it; nothing of it is left then.
+async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path | None:
+    """Run the app until a signal ends it; nothing of it is left then, if its drive works.
 
     Parameters
     ----------
@@ -174,16 +174,22 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
     started
         Called with the address once it answers.
 
+    Returns
+    -------
+    Path or None
+        A folder of temporary files that could not be removed.
+
     Raises
     ------
     UnetsepError
         If a model cannot be loaded, or it cannot listen.
     """
     names = offered_names(settings.models)
+    left: list[Path] = []
     async with contextlib.AsyncExitStack() as stack:
         sock = stack.enter_context(listen(settings.host, settings.port))
         folder = WorkFolder(settings.folder or user_folder() / "app")
-        stack.callback(folder.remove)
+        stack.callback(lambda: left.extend([] if folder.remove() else [folder.path]))
         worker = WorkerProcess(names, settings.device, settings.threads)
         queue = JobQueue(folder.path, worker, settings.limits)
         stack.push_async_callback(queue.close)
@@ -205,6 +211,7 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> None
         with signals_end_here():
             server = AppServer(config, lambda: started(address), queue.close)
             await server.serve(sockets=[sock])
+    return left[0] if left else None
 
 
 @contextlib.contextmanager
@@ -234,6 +241,6 @@ def _address(host: str, port: int) -> str:
     return f"http://{f'[{name}]' if ':' in name and name[0] != '[' else name}:{port}/"
 
 
-def run(settings: AppSettings, started: Callable[[str], object]) -> None:
+def run(settings: AppSettings, started: Callable[[str], object]) -> Path | None:
     """As `serve`, for whoever has no loop."""
-    asyncio.run(serve(settings, started))
+    return asyncio.run(serve(settings, started))

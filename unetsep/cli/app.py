@@ -90,8 +90,15 @@ def run_app(options: AppOptions) -> None:
             webbrowser.open(address)
 
     console.print("Loading the model ...")
-    run(replace(options.settings, limits=options.limits.to_limits()), started)
-    console.print("Stopped; all temporary files were removed.")
+    left = run(replace(options.settings, limits=options.limits.to_limits()), started)
+    if left is None:
+        console.print("Stopped; all temporary files were removed.")
+    else:
+        console.print(
+            f"Stopped; temporary files may be left in {left}: the next start of the app removes "
+            "them, once that can be written to.",
+            markup=False,
+        )
 
 
 def has_screen() -> bool:

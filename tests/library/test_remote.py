@@ -399,7 +399,8 @@ def test_a_temporary_folder_that_is_full_is_named_and_no_store(
         f"Error: writing to the temporary folder {tempfile.gettempdir()} failed: No space left on "
         "device; set TMPDIR to a folder with room for a song and its stems"
     )
-    assert len(tried) == 1  # a full disk does not become empty
+    # Other songs, which are done meanwhile, may leave room.
+    assert len(tried) == (store.ATTEMPTS if place == "song" else 1)
 
 
 def test_of_two_runs_the_second_finds_out_before_it_names_anything(

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from ..audio.staging import FOREIGN_AGE, PREFIX
 from ..errors import UnetsepError, how_to_install
 from ..inputs import real_path
-from ..storage import FULL, file_digest
+from ..storage import file_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -416,8 +416,6 @@ def _is_leftover(name: str, written: float | None) -> bool:
 def _may_pass(error: Exception) -> bool:
     """Whether the same may work a moment later."""
     if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, ImportError)):
-        return False
-    if isinstance(error, OSError) and error.errno in FULL:
         return False
     status = getattr(error, "status", None)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in PATIENT_STATUS)

@@ -402,7 +402,8 @@ def test_a_full_disk_leaves_what_was_decoded(
     monkeypatch.setattr(cache, "save_array", save)
     with pytest.raises(AudioError, match=r"is full after 1 of 3 recordings, which remain.*--cache"):
         cache.load(found, tmp_path / "cache", jobs=1)
-    assert not list((tmp_path / "cache").glob("*.part"))
+    for kind in ("*.part", "*.lock"):
+        assert not list((tmp_path / "cache").glob(kind))
     monkeypatch.undo()
     monkeypatch.setattr(decode, "decode", counted := _Counted())
     assert len(cache.load(found, tmp_path / "cache", jobs=1)) == 3

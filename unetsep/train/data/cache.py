@@ -127,9 +127,10 @@ def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
 
 def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
     """Decode a source unless that is done; False if another process is at it."""
-    text = folder / f"{key}.json"
+    text, lock, is_ours = folder / f"{key}.json", folder / f"{key}.lock", False
     try:
-        with held(folder / f"{key}.lock", patience=math.inf if wait else 0.0):
+        with held(lock, patience=math.inf if wait else 0.0):
+            is_ours = True
             if not text.exists():
                 from .decode import decode
 
@@ -141,9 +142,11 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
                 write_atomically(text, content)
     except HeldError:
         return False
-    # Windows keeps a file that another process, which waits for the lock, has open.
-    with contextlib.suppress(OSError):
-        (folder / f"{key}.lock").unlink()
+    finally:
+        if is_ours:
+            # Windows keeps a file that another process, which waits for the lock, has open.
+            with contextlib.suppress(OSError):
+                lock.unlink()
     return True
 
 

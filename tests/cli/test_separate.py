@@ -202,7 +202,9 @@ def test_stems_of_which_some_could_not_be_replaced_are_made_again(run, song, tmp
     song(path.name, seconds=0.2, seed=7)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        assert run(path, "--overwrite").exit_code == 1
+        result = run(path, "--overwrite")
+    assert result.exit_code == 1
+    assert "only some of its stems were replaced: --skip-existing --over" in result.stderr
     result = run(path, "--skip-existing", "--json")
     assert json.loads(result.stdout)["status"] == "ok", result.stderr
     stems = [soundfile.read(stem)[0] for stem in (tmp_path / "out").rglob("*.wav")]

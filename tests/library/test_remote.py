@@ -360,6 +360,8 @@ def test_a_stem_that_a_store_loses_before_it_has_its_name_is_no_success(
     assert not [name for name in all_names(memory) if name.endswith(".part")]
     said = f"{BUCKET}/out/a/drums.wav could not be written: the store says not found"
     assert (said in result.stderr) == (lost > 1)
+    cure = "only some of its stems were replaced: --skip-existing --overwrite completes them\n"
+    assert result.stderr.endswith(cure) == (lost > 1)
 
 
 def test_a_stem_whose_upload_a_store_denies_is_uploaded_again(memory, run, tmp_path, monkeypatch):

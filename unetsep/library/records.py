@@ -35,6 +35,8 @@ SCHEMA = 1
 RECORD_PATTERN = ".unetsep.*.json"
 # Stands for the stem while a template is filled; no name contains it.
 PLACE = "\ue000"
+# Where stems that are replaced got only some of their names.
+HALF_REPLACED = "only some of its stems were replaced: --skip-existing --overwrite completes them"
 # Seconds by which file systems are wrong about times.
 TIME_STEP = 2.0
 
@@ -339,10 +341,12 @@ class RecordedStems(StemFiles):
         """Give the files their names, with their record; the gain that they got."""
         try:
             gain = super().commit()
-        except BaseException:
+        except BaseException as error:
             if "outputs" in self._entry and not self.has_replaced:
                 with contextlib.suppress(OSError):
                     self._record.restore(self._before)
+            if isinstance(error, AudioError) and self._overwrite and self.has_replaced:
+                raise AudioError(f"{error}; {HALF_REPLACED}") from error
             raise
         # Without this line in the record the stems are made again, with the same bytes.
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..audio.staging import PREFIX
 from ..errors import UnetsepError
-from .records import Record
+from .records import HALF_REPLACED, Record
 from .songs import Part, Shared
 from .store import Store, modified, name_in
 
@@ -96,7 +96,12 @@ class StemUpload:
                 return
             self._write_record(entry | {"complete": False})
             for path, name in list(partial.items()):
-                self._store.rename(name, self._name(path), path)
+                try:
+                    self._store.rename(name, self._name(path), path)
+                except UnetsepError as error:
+                    if overwrite and len(partial) < len(self._targets):
+                        raise UnetsepError(f"{error}; {HALF_REPLACED}") from error
+                    raise
                 del partial[path]
             self._write_record(entry | {"complete": True})
         finally:

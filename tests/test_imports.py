@@ -19,8 +19,9 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 FLOORS = [
     {"errors", "config", "version"},
     {"storage", "locks", "unfinished"},
+    {"drives"},
     {"audio", "dsp"},
-    {"network", "drives"},
+    {"network"},
     {"weights"},
     {"separator", "spleeter", "inputs", "listen"},
     {"paths"},

@@ -1,17 +1,27 @@
-"""Which names lead to one file: for some drives case does not count, or how accents are coded."""
+"""Names as drives take them: some refuse a few, and to some case or coded accents do not count."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import sys
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
 
-from .audio.staging import PREFIX
+from .storage import FULL, PREFIX
 
 Value = TypeVar("Value")
+# Names that no drive minds; some of letters alone are kept by Windows for itself.
+PLAIN_NAME = re.compile(
+    r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\b)[\w ,()&'!+-]+(?:\.[\w ,()&'!+-]+)*",
+    re.ASCII | re.IGNORECASE,
+)
+PLAIN = "plain"
 
 
 def folded(path: Path | str) -> str:
@@ -45,6 +55,38 @@ class Listings:
         if names_of.get(name) == name or not os.path.lexists(folder / name):
             return name
         return names_of.get(folded(name), name)
+
+
+def refused_name(names: Iterable[str], folder: Path) -> str | None:
+    """The first of some names that a drive refuses, as those that are for Windows, too, do.
+
+    It tells only when a file is made: empty ones are made, and removed.
+
+    Parameters
+    ----------
+    names
+        Of files or folders.
+    folder
+        An existing one on the drive.
+
+    Returns
+    -------
+    str or None
+        None if it takes all of them, or something else keeps it from that, such as a full disk.
+    """
+    doubtful = [name for name in dict.fromkeys(names) if not PLAIN_NAME.fullmatch(name)]
+    if not doubtful or sys.platform == "win32":  # where names have been made for it
+        return None
+    name = PLAIN
+    try:
+        with TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as empty:
+            for name in (PLAIN, *doubtful):  # the first tells whether any can be made
+                Path(empty, name).touch()
+    except OSError as error:
+        # A path that is longer here is told by its own length.
+        if name != PLAIN and error.errno not in (errno.ENAMETOOLONG, *FULL):
+            return name
+    return None
 
 
 class Drives:

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 from .errors import UnetsepError
 
+# Names of files that no run leaves behind begin so.
+PREFIX = ".unetsep-"
 # A disk without room, or a user without.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # At a time.

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import unetsep.locks
-from unetsep.audio.staging import PREFIX, Staging, remove_leftovers
+from unetsep.audio.staging import Staging, remove_leftovers
+from unetsep.storage import PREFIX
 
 RUN = """
 import sys, time

@@ -14,9 +14,10 @@ import pytest
 
 import unetsep.library.claims
 import unetsep.locks
-from unetsep.audio.staging import PREFIX, remove_leftovers
+from unetsep.audio.staging import remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
 from unetsep.locks import LockFile, owner_of
+from unetsep.storage import PREFIX
 
 HOLD = """
 import sys, time

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from unetsep.audio.staging import PREFIX
 from unetsep.errors import AudioError
 from unetsep.files import FileOptions
 from unetsep.inputs import Input
 from unetsep.library.claims import Claim
 from unetsep.library.records import Recipe, Record
 from unetsep.library.songs import Job, Part, sentence, separate_song
+from unetsep.storage import PREFIX
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..locks import LockFile, is_elsewhere, owner_of
+from ..storage import PREFIX
 
-PREFIX = ".unetsep-"
 # Locks of other machines cannot be relied on, on some network drives; age can.
 FOREIGN_AGE = 24 * 3600.0
 

@@ -20,25 +20,24 @@ import errno
 import functools
 import itertools
 import os
-import re
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
 
+from ..drives import refused_name
 from ..errors import AudioError, CancelledError
-from ..storage import FULL, MadeFolders, is_special
+from ..storage import MadeFolders, is_special
 from ..unfinished import as_they_end, begin, end, uninterrupted
 from .decoder import LONGEST_PATH, AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
 from .libsndfile import native_name
-from .staging import PREFIX, Staging
+from .staging import Staging
 from .tag_writers import write_tags
 from .tags import stem_label
 from .writers import Integers, WavWriter, Writer, quantize, round_to
@@ -47,11 +46,6 @@ WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
 # Characters of a folder's path that Windows takes, unless it is set to take more.
 WINDOWS_PATH = 247
-# Names that no drive minds; some of letters alone are kept by Windows for itself.
-PLAIN_NAME = re.compile(
-    r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\b)[\w ,()&'!+-]+(?:\.[\w ,()&'!+-]+)*",
-    re.ASCII | re.IGNORECASE,
-)
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
@@ -538,40 +532,20 @@ def _existing_folder(target: Path) -> Path:
 
 
 def check_names(targets: Sequence[Path]) -> None:
-    """Refuse names that a drive refuses, as those that are for Windows, too, do.
-
-    A drive tells only when a file is made: empty ones are made, and removed. What else may keep
-    it from that is told later.
+    """Refuse names that a drive refuses; see `refused_name`.
 
     Raises
     ------
     AudioError
         For the first of such names.
     """
-    if sys.platform == "win32":  # where names have been made for it
-        return
-    doubtful: dict[Path, dict[str, Path]] = {}
+    new: dict[Path, dict[str, Path]] = {}
     for target in targets:
         with explain_writing(target.parent):
             place = folder = _existing_folder(target)
         for part in target.relative_to(folder).parts:
             place /= part
-            if not PLAIN_NAME.fullmatch(part):
-                doubtful.setdefault(folder, {}).setdefault(part, place)
-    for folder, places in doubtful.items():
-        _check_taken(places, folder)
-
-
-def _check_taken(places: Mapping[str, Path], folder: Path) -> None:
-    """`check_names` by names, with the paths that they are to be of, in an existing folder."""
-    name = ""
-    try:
-        with TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as empty:
-            for name in ("plain", *places):  # the first tells whether any can be made
-                Path(empty, name).touch()
-    except OSError as error:
-        # A path that is longer here is told by its own length.
-        if name in places and error.errno not in (errno.ENAMETOOLONG, *FULL):
-            raise AudioError(
-                f"{places[name]}: this drive takes no such name; {OTHER_NAME}"
-            ) from error
+            new.setdefault(folder, {}).setdefault(part, place)
+    for folder, places in new.items():
+        if name := refused_name(places, folder):
+            raise AudioError(f"{places[name]}: this drive takes no such name; {OTHER_NAME}")

@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..audio.staging import PREFIX, age
+from ..audio.staging import age
 from ..errors import UnetsepError
 from ..locks import LockFile, is_elsewhere, is_gone, owner_of, this_system
-from ..storage import MadeFolders
+from ..storage import PREFIX, MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
 # Seconds between signs of life, and after how many without one an owner counts as dead:

@@ -21,13 +21,12 @@ from typing import Any, Literal
 
 from ..audio.decoder import AudioInfo
 from ..audio.formats import OutputFormat
-from ..audio.staging import PREFIX
 from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..inputs import Input
 from ..paths import song_target
-from ..storage import file_sha256
+from ..storage import PREFIX, file_sha256
 from .claims import Claim, claim_path
 
 SCHEMA = 1

@@ -23,12 +23,11 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..audio.decoder import AUDIO_SUFFIXES
-from ..audio.staging import PREFIX
 from ..audio.tags import Tags
 from ..errors import AudioError, UnetsepError
 from ..files import FileOptions
 from ..inputs import STEMS_ALONE, Input, track_name
-from ..storage import FULL
+from ..storage import FULL, PREFIX
 from ..unfinished import begin, end
 from .claims import STALE, Claim, ClaimedError
 from .log import PATTERN, RunLog

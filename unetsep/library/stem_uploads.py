@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..audio.staging import PREFIX
 from ..errors import UnetsepError
+from ..storage import PREFIX
 from .records import HALF_REPLACED, Record
 from .songs import Part, Shared
 from .store import Store, modified, name_in

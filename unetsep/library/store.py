@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from ..audio.staging import FOREIGN_AGE, PREFIX
+from ..audio.staging import FOREIGN_AGE
 from ..errors import UnetsepError, how_to_install
 from ..inputs import real_path
-from ..storage import file_digest
+from ..storage import PREFIX, file_digest
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

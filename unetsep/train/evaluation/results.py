@@ -9,26 +9,20 @@ simplejson read but strict JSON parsers do not.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from ...audio.staging import PREFIX
-from ...audio.stem_files import PLAIN_NAME
+from ...drives import Drives, Places, refused_name
 from ...errors import UnetsepError
-from ...inputs import folded
 from ...paths import without_illegal
-from ...storage import FULL, write_atomically
+from ...storage import write_atomically
 from ...version import __version__
 from ..data.cache import content_hash
 from .measures import can_measure
@@ -107,35 +101,18 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     ------
     UnetsepError
         If it refuses one, or takes two for the same.
-    OSError
-        If nothing can be written there.
     """
     names = {f"{file_name(track)}.json": track.name for track in tracks}
-    alike = Counter(map(folded, names))
-    doubtful = [n for n in names if alike[folded(n)] > 1 or not PLAIN_NAME.fullmatch(n)]
-    if not doubtful:
-        return
     cure = "choose another folder with -o, or rename the track"
-    with TemporaryDirectory(prefix=PREFIX, dir=output, ignore_cleanup_errors=True) as empty:
-        Path(empty, "plain").touch()  # tells whether any can be made
-        made: list[str] = []
-        for name in doubtful:
-            try:
-                Path(empty, name).touch(exist_ok=False)
-            except FileExistsError as error:
-                other = next(each for each in made if folded(each) == folded(name))
-                raise UnetsepError(
-                    f"the tracks {names[other]!r} and {names[name]!r} have one name on the drive "
-                    f"of {output}: {cure}"
-                ) from error
-            except OSError as error:
-                # A path that is longer here is told by its own length.
-                if os.name == "nt" or error.errno in (errno.ENAMETOOLONG, *FULL):
-                    continue
-                raise UnetsepError(
-                    f"the drive of {output} takes no such name as {name!r}: {cure}"
-                ) from error
-            made.append(name)
+    if refused := refused_name(names, output):
+        raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
+    places: Places[str] = Places(Drives())
+    for name, track in names.items():
+        other = places.setdefault(output / name, track)
+        if other != track:
+            raise UnetsepError(
+                f"the tracks {other!r} and {track!r} have one name on the drive of {output}: {cure}"
+            )
 
 
 def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:

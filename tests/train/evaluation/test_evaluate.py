@@ -303,6 +303,9 @@ def test_a_file_of_something_else_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1, 2]")
     with pytest.raises(UnetsepError, match="no scores in museval's layout"):
         results.read(tmp_path / "x.json")
+    (tmp_path / "y.json").mkdir()  # stands for one on a drive that fails
+    with pytest.raises(UnetsepError, match=r"y\.json cannot be read: (Is a directory|Permission)"):
+        results.read(tmp_path / "y.json")
 
 
 def test_names_from_an_index_are_those_of_files_on_windows_too(

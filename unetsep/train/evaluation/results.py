@@ -178,10 +178,14 @@ def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
     Raises
     ------
     UnetsepError
-        If it is neither.
+        If it is neither, or cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+    except OSError as error:
+        raise UnetsepError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        content = json.loads(text)
         targets = content["targets"]
         stems = tuple(target["name"] for target in targets)
         columns = {
@@ -199,7 +203,7 @@ def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
         leakage = None if leaks is None else np.array([leaks[s] for s in stems], dtype=np.float64)
         silent = tuple(about.get("silent", ()))
         measures = dict(about.get("measures") or {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnetsepError(f"{path} holds no scores in museval's layout: {error}") from error
     return TrackScores(stems, values, silent, duration, leakage, measures), about
 

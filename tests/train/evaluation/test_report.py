@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +175,29 @@ def test_pictures_are_drawn(report: reports.EvaluationReport, tmp_path: Path) ->
     assert [path.name for path in paths] == ["figure2.png", "table1.png", "tracks.png"]
     for path in paths:
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_a_full_disk_refuses_leaves_the_one_before(
+    report: reports.EvaluationReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = pytest.importorskip("unetsep.train.evaluation.figures")
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    before = {path: path.read_bytes() for path in figures.write_figures(report, tmp_path)}
+
+    def draw(_: object, target: Path | io.BytesIO, **__: object) -> None:
+        if isinstance(target, Path):
+            target.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        target.write(b"new")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(figure, "savefig", draw)
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        figures.write_figures(report, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.EvaluationReport) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...storage import write_atomically
 from .measures import BANDS
 from .report import EvaluationReport, Row, definition
 
@@ -47,7 +49,9 @@ def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
             figures["bands"] = bands(part)
         for name, figure in figures.items():
             paths.append(folder / f"{'-'.join((name, *(stems if number else ())))}.png")
-            figure.savefig(paths[-1], dpi=DPI)
+            content = io.BytesIO()
+            figure.savefig(content, dpi=DPI)
+            write_atomically(paths[-1], content.getvalue())
     return paths
 
 

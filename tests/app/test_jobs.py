@@ -11,10 +11,12 @@ import time
 import zipfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from unetsep import stopwatch
 from unetsep.app import process
 from unetsep.app.choices import JobChoice, ModelOffer
 from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, RefusedError, SeparationJob, write_zip
@@ -160,6 +162,39 @@ def test_a_song_that_is_done_when_a_limit_strikes_has_no_error(tmp_path: Path) -
         job = enqueue(queue, "Song")
         await ended(job)
         assert (job.state, job.error) == ("done", None)
+        await queue.close()
+
+    asyncio.run(work())
+
+
+def test_a_computer_that_slept_for_a_night_gives_no_song_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows' clock goes on meanwhile."""
+    slept = 0.0
+    looked = asyncio.Event()
+
+    def now() -> float:
+        looked.set()
+        return time.monotonic() + slept
+
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=now))
+
+    async def sleep(folder: Path) -> dict[str, Any]:
+        nonlocal slept
+        await looked.wait()
+        looked.clear()
+        slept = 10 * 3600.0
+        await looked.wait()
+        return separate(folder)
+
+    async def work() -> None:
+        worker = ScriptedWorker(sleep)
+        queue = JobQueue(tmp_path, worker, JobLimits(seconds=3600.0))
+        queue.start()
+        job = enqueue(queue, "Song")
+        await ended(job)
+        assert (job.state, worker.cancelled.is_set()) == ("done", False)
         await queue.close()
 
     asyncio.run(work())

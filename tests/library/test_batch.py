@@ -71,6 +71,29 @@ def test_a_decoder_that_hangs_costs_its_song_and_no_other(jobs, hanging, monkeyp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
+def test_a_program_that_was_stopped_for_an_hour_gives_no_song_up(jobs, monkeypatch):
+    slept, looked, monotonic = 0.0, threading.Event(), time.monotonic
+
+    def clock() -> float:
+        if slept and threading.current_thread() is threading.main_thread():
+            looked.set()
+        return monotonic() + slept
+
+    class Sleeping(AudioReader):
+        def blocks(self, block_frames: int = 1) -> Iterator[np.ndarray]:
+            nonlocal slept
+            slept = 3600.0
+            assert looked.wait(60)
+            looked.clear()  # the limit has been looked at, and again, when this is set anew
+            assert looked.wait(60)
+            yield np.zeros((2, 1000), np.float32)
+
+    monkeypatch.setattr("unetsep.files.AudioReader", Sleeping)
+    monkeypatch.setattr(time, "monotonic", clock)
+    (outcome,) = separate_songs(jobs("a"), FileOptions(), timeout=600.0)
+    assert (outcome.reports[0].status, outcome.reports[0].error) == ("ok", None)
+
+
 def test_an_interrupt_ends_all_songs_and_leaves_nothing(jobs, hanging, tmp_path):
     songs = jobs("a", "b", "c")
     begun = threading.Event()

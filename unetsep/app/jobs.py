@@ -22,6 +22,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..errors import UnetsepError
+from ..stopwatch import Stopwatch
 from ..storage import open_atomically
 from .choices import JobChoice
 from .folder import size_of
@@ -430,11 +431,12 @@ class JobQueue:
 
     async def _watch(self, job: SeparationJob, task: asyncio.Task[dict[str, Any]]) -> None:
         """End a job that takes too long or too much room."""
-        end = time.monotonic() + self.limits.seconds
+        watch, seconds = Stopwatch(), 0.0
         while True:
-            await asyncio.sleep(min(1.0, max(0.0, end - time.monotonic())))
+            await asyncio.sleep(min(1.0, max(0.0, self.limits.seconds - seconds)))
             job.bytes = await asyncio.to_thread(size_of, job.folder)
-            if time.monotonic() >= end:
+            seconds = watch.look()
+            if seconds >= self.limits.seconds:
                 job.error = f"it took longer than {self.limits.seconds / 60:g} minutes"
             elif self.bytes > self.limits.disk_bytes:
                 job.error = "its stems need more room than there is: remove songs that are done"

@@ -26,6 +26,7 @@ from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
+from ..stopwatch import Stopwatch
 from ..unfinished import uninterrupted
 from .log import now, song_status
 from .songs import Job, Shared, separate_song, stopped_reports
@@ -152,6 +153,10 @@ class _Task:
         What separates it, given what the songs share.
     shared
         See `Shared`.
+    ended
+        Gets this task at its end.
+    started
+        By the watch of the time limit, in seconds.
     """
 
     def __init__(
@@ -160,8 +165,9 @@ class _Task:
         run: Callable[[Job, Shared], list[SeparationReport]],
         shared: Shared,
         ended: queue.Queue[_Task],
+        started: float,
     ) -> None:
-        self.job, self.begun, self.started = job, now(), time.monotonic()
+        self.job, self.begun, self.started = job, now(), started
         self.shared = shared
         self.reports: list[SeparationReport] | None = None
         self.error: BaseException | None = None
@@ -190,6 +196,7 @@ class _Batch:
         self._options, self._pool = options, pool
         self._timeout, self._listener = math.inf if timeout is None else timeout, listener
         self._ended: queue.Queue[_Task] = queue.Queue()
+        self._watch = Stopwatch()
         self._tidied: set[Path] = set()
         self.running: list[_Task] = []
 
@@ -197,7 +204,8 @@ class _Batch:
         """Let a thread work on a song."""
         shared = Shared(self._pool, tidied=self._tidied)
         with uninterrupted():  # `end` must know of every thread
-            self.running.append(_Task(job, self._separate, shared, self._ended))
+            started = self._watch.look()
+            self.running.append(_Task(job, self._separate, shared, self._ended, started))
 
     def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
         progress = self._listener.begin(job)
@@ -210,8 +218,9 @@ class _Batch:
                 task = self._ended.get(timeout=TICK)
                 if task in self.running:  # else it was left behind
                     return self._outcome(task)
+            seconds = self._watch.look()
             for task in self.running:
-                over = time.monotonic() - task.started - self._timeout
+                over = seconds - task.started - self._timeout
                 if over > 0:
                     task.shared.stop.set()
                 if over > GRACE:

@@ -115,6 +115,18 @@ def test_stems_of_another_size_or_time_were_changed(record, targets, source):
         assert finding.reason == f"{targets[0]} was changed after it was made"
 
 
+def test_stems_made_before_the_clock_was_set_back_are_not_changed(record, targets, source):
+    made = targets[0].stat().st_mtime + 3600
+    for path in targets:
+        os.utime(path, (made, made))
+    for outputs in ({}, {"vocals.wav": 9}):  # in the middle of a run, and before another one
+        record.write(entry(source, **outputs))
+        assert record.compare(InputFile(source), targets, RECIPE).state == "same"
+    os.utime(targets[0], (made + 10, made + 10))
+    finding = record.compare(InputFile(source), targets, RECIPE)
+    assert finding.reason == f"{targets[0]} was changed after it was made"
+
+
 @pytest.mark.parametrize(
     "text", [None, "", "{", "[]", '{"schema": 99, "entries": []}', '{"schema": 1, "entries": [{}]}']
 )

@@ -217,7 +217,25 @@ class Record:
         """Enter what made some stems; what was said of any of them before is dropped."""
         names = entry["outputs"].keys()
         others = [each for each in self.entries() if not each["outputs"].keys() & names]
-        self.write_text(json.dumps({"schema": SCHEMA, "entries": [*others, entry]}, indent=1))
+        entries = [*others, entry]
+        self.write_text(json.dumps({"schema": SCHEMA, "entries": entries}, indent=1))
+        self._date_after(self.path.parent / name for each in entries for name in each["outputs"])
+
+    def _date_after(self, stems: Iterable[Path]) -> None:
+        """Make it no older than stems that it names, which else would count as changed later.
+
+        It is older where the clock was set back since, as of a computer that starts with the
+        wrong time.
+        """
+        newest = 0
+        for stem in stems:
+            with contextlib.suppress(OSError):  # it is still to be named
+                newest = max(newest, stem.stat().st_mtime_ns)
+        with contextlib.suppress(OSError):
+            own = self.path.stat().st_mtime_ns
+            if newest > own:  # and each time another one, see `signature`
+                newest += own % 10**9
+                os.utime(self.path, ns=(newest, newest))
 
     def write_text(self, text: str) -> None:
         """Replace the whole file at once; its claim is held, and removes what is left over."""

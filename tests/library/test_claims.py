@@ -168,6 +168,21 @@ def test_a_claim_of_another_machine_lives_while_it_is_heard_of(lock, locks, requ
     assert not lock.parent.exists() or list(lock.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_claim_from_before_a_power_cut_is_dead_though_the_clock_is_behind_it(
+    lock, locks, request
+):
+    if not locks:
+        request.getfixturevalue("no_locks")
+    foreign(lock, -3600)
+    with pytest.raises(ClaimedError, match=r"process 12 on elsewhere"):
+        Claim([lock])
+    lock.write_text(f"{socket.gethostname()}\nother-boot 12@ abc\n")
+    os.utime(lock, (time.time() + 3600,) * 2)
+    with Claim([lock]) as claim:
+        assert claim.held
+
+
 def through_another_mount(lock: Path, process: int, age: float) -> None:
     """A claim that a process of this system holds, whose lock is not seen from here."""
     lock.parent.mkdir(exist_ok=True)

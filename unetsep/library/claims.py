@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -166,13 +167,18 @@ def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
     """Whether the owner of a claim works on, as far as that can be known from here."""
     if owner == ABANDONED:
         return False
-    _, machine, process, *_ = [*owner.split(), "", "", ""]
+    host, machine, process, *_ = [*owner.split(), "", "", ""]
     if machine == this_system():
         if locked and not is_elsewhere(owner, lock):  # its lock would not have been to be had
             return False
         if is_gone(process):
             return False
-    return age(lock) < STALE
+    seconds = age(lock)
+    # Before a power cut this machine's clock was ahead of what it is now, as of a small one that
+    # has no battery: whoever lives sets the time anew. That of another machine may be wrong.
+    if seconds < -STALE and host == socket.gethostname():
+        return False
+    return seconds < STALE
 
 
 def _remove(lock: LockFile) -> None:

@@ -12,12 +12,17 @@ def how_to_install(extra: str) -> str:
 # What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries,
 # of which cuDNN 9 writes the word out.
 NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
+# What the system's loader ends with where `ulimit -v` leaves torch's libraries no room, of which
+# CUDA's take 3 GB of addresses; a reason that follows is another one.
+NO_ROOM_TO_LOAD = "failed to map segment from shared object"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, the computer's or a GPU's."""
     if isinstance(error, RuntimeError):
         return any(words in str(error) for words in NO_MEMORY)
+    if isinstance(error, ImportError):
+        return str(error).endswith((NO_ROOM_TO_LOAD, "Cannot allocate memory"))
     return isinstance(error, MemoryError)
 
 

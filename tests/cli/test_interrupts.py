@@ -105,6 +105,7 @@ def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
         RuntimeError("CUDA out of memory. Tried to"),
         RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> None:

@@ -51,6 +51,20 @@ def test_what_goes_to_files_is_utf8_on_windows_unless_it_is_asked_for_otherwise(
     assert stream.buffer.getvalue().decode() == "Дом/vocals.wav\n"
 
 
+@pytest.mark.parametrize("columns", ["0", ""])
+def test_a_terminal_without_a_width_is_told_what_is_wrong(tmp_path: Path, columns: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "unetsep", "separate", str(tmp_path / "nothing.wav")],
+        env=os.environ | {"COLUMNS": columns, "LINES": columns},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 1
+    assert run.stderr == f"Error: {tmp_path / 'nothing.wav'} does not exist\n"
+
+
 class PipeOfWindows(io.FileIO):
     def write(self, _: object) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")

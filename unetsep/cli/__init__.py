@@ -32,7 +32,7 @@ from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
 from .parsing import expanded
-from .startup import leave, name_closed_pipes, reopen_closed, write_utf8
+from .startup import forget_no_size, leave, name_closed_pipes, reopen_closed, write_utf8
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -49,6 +49,7 @@ def run() -> None:
     try:
         obey_signals()
         reopen_closed()
+        forget_no_size()
         write_utf8()
         name_closed_pipes()
         words = sys.argv[1:]

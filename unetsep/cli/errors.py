@@ -55,7 +55,7 @@ class Group(click.Group):
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             self._interrupted(ctx)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, ImportError) as error:
             # A lock that is interrupted while it is let go complains that nobody holds it.
             if isinstance(error.__context__, KeyboardInterrupt):
                 self._interrupted(ctx)

@@ -132,6 +132,13 @@ def reopen_closed() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def forget_no_size() -> None:
+    """Take a terminal of 0 columns for one of unknown size, as others do: rich prints nothing."""
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "1").strip("0"):
+            del os.environ[name]
+
+
 def write_utf8() -> None:
     """Write UTF-8 to files and other programs on Windows, too: JSON is UTF-8, and lists of names.
 

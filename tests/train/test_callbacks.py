@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import re
 import signal
 import threading
 import time
+import weakref
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -103,6 +105,15 @@ def test_who_ends_in_a_validation_leaves_no_worker_to_wait_for(
         run(tmp_path, tiny(), callbacks=[InValidation(end)], machine=Machine("cpu", workers=1))
     assert workers
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_run_leaves_signals_as_they_were_and_nothing_in_memory(tmp_path: Path) -> None:
+    modules: list[weakref.ref[Any]] = []
+    before = [signal.getsignal(number) for number in ENDING]
+    run(tmp_path, tiny(), callbacks=[At(0, lambda module: modules.append(weakref.ref(module)))])
+    assert [signal.getsignal(number) for number in ENDING] == before
+    gc.collect()
+    assert [module() for module in modules] == [None]
 
 
 @pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "go on from .*--resume")])

@@ -53,7 +53,10 @@ class EndSignals:
         self.at_once = False
         # Set once all is saved, and nothing left to be ended.
         self.heeded = False
-        self._handlers: dict[int, Any] = {}
+        # Whose they are: Lightning takes a polite kill during a run, and gives it back before any
+        # callback ends, which would hand it to Lightning again, for ever and with all of the run.
+        self._before = {number: signal.getsignal(number) for number in ENDING}
+        self._listening: list[int] = []
         self._sent: tuple[Tensor, Any] | None = None
 
     def listen(self) -> None:
@@ -64,13 +67,14 @@ class EndSignals:
             # Who starts it with nohup wants it to outlive the terminal.
             asked = number in (signal.SIGINT, signal.SIGTERM)
             if asked or signal.getsignal(number) != signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, self._note)
+                signal.signal(number, self._note)
+                self._listening.append(number)
 
     def give_back(self) -> None:
-        """Leave them to those who had them before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        """Leave them to those who had them when this was made."""
+        for number in self._listening:
+            signal.signal(number, self._before[number])
+        self._listening = []
 
     def _note(self, number: int, _: Any) -> None:
         if self.number is not None and not self.heeded:  # the second time at once

@@ -13,12 +13,12 @@ import errno
 import hashlib
 import logging
 import threading
+import time
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
-from ..stopwatch import Stopwatch
 from ..storage import FULL
 from .manifest import Checkpoint
 
@@ -163,13 +163,14 @@ def _bounded(entry: Checkpoint) -> Path:
     constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
     get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
-    moved = threading.Event()
+    moved = [time.monotonic()]
+    size = 0
 
     base: Any = huggingface_hub.utils.tqdm  # type: ignore[attr-defined]
 
     class Bar(base):  # type: ignore[misc]
         def update(self, n: float | None = 1) -> bool | None:
-            moved.set()
+            moved[0] = time.monotonic()
             shown: bool | None = super().update(n)
             return shown
 
@@ -178,7 +179,7 @@ def _bounded(entry: Checkpoint) -> Path:
             url = huggingface_hub.hf_hub_url(entry.repo_id, entry.file, revision=entry.revision)
             # One request without retries: a hub that is away is found out at once.
             huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER)
-            moved.set()
+            moved[0] = time.monotonic()
             bar: Any = {"tqdm_class": Bar} if "tqdm_class" in signature(get).parameters else {}
             result.append(Path(get(entry.repo_id, entry.file, revision=entry.revision, **bar)))
         except Exception as error:
@@ -186,15 +187,12 @@ def _bounded(entry: Checkpoint) -> Path:
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    watch, last, size = Stopwatch(), 0.0, 0
     while worker.is_alive():
         worker.join(0.1)
         before, size = size, _received(entry)
-        seconds = watch.look()
-        if size != before or moved.is_set():
-            moved.clear()
-            last = seconds
-        if seconds - last > STALL:
+        if size != before:
+            moved[0] = time.monotonic()
+        if time.monotonic() - moved[0] > STALL:
             raise TimeoutError(f"no data for {STALL:.0f} s")
     if isinstance(result[0], Exception):
         raise result[0]

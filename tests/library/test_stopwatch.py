@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from unetsep.stopwatch import LONGEST_LOOK, Stopwatch
+from unetsep.library.stopwatch import LONGEST_LOOK, Stopwatch
 
 
 def test_what_was_looked_at_counts_and_a_sleep_does_not(monkeypatch):

@@ -26,6 +26,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
+# Of an account's processes and those of a container.
+NO_THREADS = (
+    "the system allows no further threads: let it allow more (ulimit -u, or pids of a container)"
+)
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Whether an error means that this process may start no further thread."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
 class UnetsepError(Exception):
     """Base of all errors a user can cause or cure; the message is one clear sentence."""
 

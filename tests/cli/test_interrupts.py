@@ -16,6 +16,7 @@ from unetsep import cli
 from unetsep.cli import interrupts, options
 from unetsep.cli.errors import Group
 from unetsep.cli.interrupts import KILLED, deliver_again
+from unetsep.errors import NO_THREADS
 
 
 class Thing:
@@ -124,6 +125,18 @@ def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> Non
         result = CliRunner().invoke(group, [name])
         assert result.exit_code == 1
         assert result.stderr == f"Error: out of memory; close other programs{cure}\n"
+
+
+def test_a_command_that_may_start_no_thread_says_so_in_a_sentence() -> None:
+    group = Group("unetsep")
+
+    @group.command()
+    def load() -> None:
+        raise RuntimeError("can't start new thread")
+
+    result = CliRunner().invoke(group, ["load"])
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {NO_THREADS}\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *KILLED.values()])

@@ -169,6 +169,7 @@ def out_of_memory() -> RuntimeError:
         (out_of_memory(), "a.wav: out of memory; close other programs or use --device cpu"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to"), "a.wav: out of memory; "),
         (RuntimeError("MPS backend out of memory (MPS allocated"), "a.wav: out of memory; "),
+        (RuntimeError("can't start new thread"), "a.wav: the system allows no further threads"),
         (OSError(2, "No usable temporary directory"), "a.wav: No usable temporary directory"),
         (PermissionError(13, "Permission denied", "/x"), "a.wav: Permission denied (/x)"),
         (KeyError("samplerate"), "a.wav: unexpected KeyError: 'samplerate'; please report it"),

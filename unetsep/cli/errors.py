@@ -43,7 +43,7 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; turn known errors into messages and exit codes."""
-        from ..errors import UnetsepError, is_out_of_memory
+        from ..errors import NO_THREADS, UnetsepError, is_out_of_memory, is_out_of_threads
 
         _require_working_folder()
         try:
@@ -61,6 +61,8 @@ class Group(click.Group):
                 self._interrupted(ctx)
             if isinstance(error.__context__, SystemExit):
                 raise error.__context__ from None
+            if is_out_of_threads(error):
+                raise click.ClickException(NO_THREADS) from error
             if not is_out_of_memory(error):
                 raise
             command = self.commands.get(ctx.invoked_subcommand or "", self)

@@ -15,7 +15,7 @@ from ..audio.staging import remove_leftovers
 from ..audio.stem_files import check_names, check_targets, explain_writing
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
-from ..errors import AudioError, UnetsepError, is_out_of_memory
+from ..errors import NO_THREADS, AudioError, UnetsepError, is_out_of_memory, is_out_of_threads
 from ..files import (
     FileOptions,
     OpenSink,
@@ -429,6 +429,8 @@ def sentence(error: Exception, path: Path) -> str:
     """What to tell of an error, in one sentence."""
     if is_out_of_memory(error):
         return f"{path}: out of memory; close other programs or use --device cpu"
+    if is_out_of_threads(error):
+        return f"{path}: {NO_THREADS}"
     if isinstance(error, (UnetsepError, ValueError)):
         return str(error)
     if isinstance(error, OSError):

@@ -240,40 +240,6 @@ def test_lengths_are_guessed_by_size(tmp_path):
     assert guess_seconds(Path("none.mp3")) is None
 
 
-def test_memory_that_is_left_is_known_on_linux():
-    memory = batch.available_memory()
-    assert memory is None or 1 << 20 < memory < 1 << 50
-
-
-@pytest.mark.parametrize(
-    ("own", "groups", "left"),
-    [
-        ("0::/\n", {"memory.max": 900, "memory.current": 200}, 700),  # a container
-        ("0::/slurm/job_1/step_0\n", {"slurm/job_1/memory.max": 900}, 800),
-        ("0::/a\n", {"a/memory.max": 900, "memory.max": 700}, 600),
-        ("0::/a\n", {"a/memory.max": "max", "memory.max": 50}, 0),
-        ("4:cpu,memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": 900}, 800),
-        ("4:memory:/docker/abc\n", {"memory/memory.limit_in_bytes": 900}, 800),
-        ("", {"memory.max": 900}, 800),
-        ("0::/a\n", {"a/memory.max": 900, "a/memory.stat": "anon 9\ninactive_file 60"}, 860),
-    ],
-)
-def test_memory_that_is_left_is_that_of_the_groups_of_the_process(
-    monkeypatch, tmp_path, own, groups, left
-):
-    monkeypatch.setattr(batch, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(batch, "OWN_GROUPS", tmp_path / "own")
-    (tmp_path / "own").write_text(own)
-    used = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
-    for name, value in groups.items():
-        path = tmp_path / "groups" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{value}\n")
-        if path.name in used and f"{used[path.name]}" not in groups:
-            path.with_name(used[path.name]).write_text("100\n")
-    assert batch.available_memory() == left
-
-
 def test_a_signal_while_a_song_begins_leaves_no_thread_that_nobody_ends(jobs, monkeypatch):
     start = threading.Thread.start
 

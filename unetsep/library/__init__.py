@@ -1,6 +1,7 @@
 """Many songs: who works on which, what made the stems that are there, and what became of each.
 
 batch     the songs of a run, several at a time, each with its time limit
+memory    bytes that this process may still take
 stopwatch  seconds in which a process ran, for limits of time
 songs     one song of many: claimed, compared, separated, recorded
 shards    shares of the songs for job arrays

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import queue
-import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
@@ -29,6 +25,7 @@ from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
 from ..unfinished import uninterrupted
 from .log import now, song_status
+from .memory import available_memory, free_memory
 from .songs import Job, Shared, separate_song, stopped_reports
 from .stopwatch import Stopwatch
 
@@ -45,8 +42,6 @@ LOSSLESS_RATE, LOSSY_RATE = 120_000, 24_000
 LOSSLESS = frozenset(".wav .wave .bwf .rf64 .w64 .flac .aif .aiff .aifc .caf .au .ape .wv".split())  # noqa: SIM905
 # Songs shorter than this hold few segments, which keep few threads busy.
 SHORT_SECONDS = 60.0
-# Linux' control groups, and those of this process.
-GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -282,56 +277,3 @@ def guess_seconds(path: Path) -> float | None:
         return None
     lossless = path.suffix.lower() in LOSSLESS
     return size / (LOSSLESS_RATE if lossless else LOSSY_RATE)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes of a GPU's own memory that nobody has taken; None of other devices."""
-    if device.type != "cuda":
-        return None
-    with contextlib.suppress(RuntimeError, AssertionError):  # torch cannot ask
-        return int(torch.cuda.mem_get_info(device)[0])
-    return None
-
-
-def _memory_groups() -> Iterator[tuple[Path, str, str]]:
-    """Folders of the control groups that bound this process' memory, with two files of each.
-
-    Its own group lies in others, as a job of SLURM does in that of its user, and each may have a
-    limit. A container may see the name that its group has outside: then only the first is there.
-    """
-    text = ""
-    with contextlib.suppress(OSError, ValueError):
-        text = OWN_GROUPS.read_text(encoding="utf-8")
-    for kinds, path in {("", "/"), *(tuple(line.split(":", 2)[1:]) for line in text.splitlines())}:
-        inner = Path(path.lstrip("/"))
-        for group in (inner, *inner.parents):
-            if not kinds:
-                yield GROUPS / group, "memory.max", "memory.current"
-            elif "memory" in kinds.split(","):  # version 1
-                folder = GROUPS / "memory" / group
-                yield folder, "memory.limit_in_bytes", "memory.usage_in_bytes"
-
-
-def _cached_of_files(group: Path) -> int:
-    """Bytes of files that a group's memory holds, and gives back when it runs short."""
-    text = ""
-    with contextlib.suppress(OSError, ValueError):
-        text = (group / "memory.stat").read_text(encoding="ascii")
-    # Version 1 tells its own, and after the word "total" that of all groups in it.
-    return max(map(int, re.findall(r"inactive_file (\d+)", text)), default=0)
-
-
-def available_memory() -> int | None:
-    """Bytes that this process may still take; None where the system does not say."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        found.append(int(text.partition("MemAvailable:")[2].split()[0]) << 10)
-    for folder, limit, used in _memory_groups():  # such as that of a container
-        with contextlib.suppress(OSError, ValueError):
-            most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
-            found.append(max(0, most - now + _cached_of_files(folder)))
-    if not found:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return min(found, default=None)

@@ -322,3 +322,11 @@ def test_processes_that_are_not_forked_are_no_reason_to_warn(
     """Lightning tells to keep them for the next epoch, but a run has one."""
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "spawn")
     assert run(tmp_path, tiny(max_steps=1), machine=Machine("cpu", workers=1))
+
+
+def test_where_torch_has_no_autocast_one_trains_in_single_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As torch before 2.5 has none on Apple's GPU.
+    monkeypatch.setattr(torch._C, "_is_autocast_available", lambda _: False)
+    assert run(tmp_path, tiny())[-1]["step"] == 6

@@ -181,7 +181,11 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     is, where a network is trained in half precision. A network that separates chooses its types
     itself, and writes into memory of those types.
     """
-    return torch.autocast("cuda" if device.type == "cuda" else "cpu", enabled=False)
+    if not torch.amp.autocast_mode.is_autocast_available(
+        device.type
+    ):  # as for Apple's GPU before torch 2.5
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class SongStream:

@@ -16,6 +16,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from ..dsp.song_stream import without_autocast
 from ..network.build import build
 from ..network.guided import Guided
 from ..network.low_band import LowBand
@@ -202,7 +203,7 @@ class SeparationModule(lightning.LightningModule):
         clips
             ``(batch, stems, 2, samples)``.
         """
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(self.device):
             sound = spectra(clips, self.config.model, self.config.targets)
             # One guide is like the other, whatever the network.
             any_network = self.network(self.config.losses[0])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
+from ...dsp.song_stream import without_autocast
 from ...dsp.spectrogram import stft
 from ...network.low_band import fine_magnitudes, kept_bins, low_slice
 from ...network.masks import MaskNetwork
@@ -264,5 +265,5 @@ def training_loss(
         batch, guidance = batch.low(low), guidance.low(low)
     else:
         logits = trained_logits(network, inputs, guidance)
-    with torch.autocast(logits.device.type, enabled=False):
+    with without_autocast(logits.device):
         return blockwise_loss(logits, network, batch, loss, weight, guidance)

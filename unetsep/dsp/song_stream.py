@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import CancelledError
 from .arrays import Signal
-from .threads import OwnThread
+from .threads import OwnThread, without_autocast
 from .transfer import Link, StemBlock
 
 # Called with (seconds done, seconds in total or None); False cancels.
@@ -172,20 +172,6 @@ def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], S
     threads = min((song.threads for song in songs), default=1)
     with OwnThread(threads, "song") as thread:
         yield thread.call
-
-
-def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Within this torch computes with the types of numbers that it is given.
-
-    A GPU's songs are computed in the caller's thread, which may be within autocast: a validation
-    is, where a network is trained in half precision. A network that separates chooses its types
-    itself, and writes into memory of those types.
-    """
-    if not torch.amp.autocast_mode.is_autocast_available(
-        device.type
-    ):  # as for Apple's GPU before torch 2.5
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 class SongStream:

@@ -10,10 +10,13 @@ computes. Only one that computes for the first time in its life without us can m
 
 A fork has only the thread that forked. What torch's operations share out their work to belongs
 to the thread that called them, so nothing that was begun in a thread of ours is missing there.
+
+On a GPU we compute in the caller's thread: `without_autocast` sets aside what it has set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -80,3 +83,16 @@ class OwnThread(ThreadPoolExecutor):
     def call(self, run: Callable[..., T], *arguments: Any) -> T:
         """What ``run(*arguments)`` returns or raises."""
         return self.submit(run, *arguments).result()
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within this torch computes with the types of numbers that it is given.
+
+    A GPU's songs are computed in the caller's thread, which may be within autocast: a validation
+    is, where a network is trained in half precision. A network that separates chooses its types
+    itself, and writes into memory of those types.
+    """
+    # Not on Apple's GPU before torch 2.5.
+    if not torch.amp.autocast_mode.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -16,7 +16,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from ..dsp.song_stream import without_autocast
+from ..dsp.threads import without_autocast
 from ..network.build import build
 from ..network.guided import Guided
 from ..network.low_band import LowBand

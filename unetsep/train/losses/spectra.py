@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
-from ...dsp.song_stream import without_autocast
 from ...dsp.spectrogram import stft
+from ...dsp.threads import without_autocast
 from ...network.low_band import fine_magnitudes, kept_bins, low_slice
 from ...network.masks import MaskNetwork
 from .blocks import Block, divide, work_on

@@ -13,7 +13,7 @@ import torch
 from tests.signals import music
 from unetsep.app import worker
 from unetsep.app.worker import SeparatorCache, answer
-from unetsep.audio.stem_files import REMEDIES, explain_writing
+from unetsep.audio.targets import REMEDIES, explain_writing
 from unetsep.errors import AudioError, CancelledError
 
 REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "name": "My tune"}

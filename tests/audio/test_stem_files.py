@@ -4,7 +4,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import shutil
 import signal
 import sys
@@ -22,7 +21,8 @@ from tests.signals import RATE, music
 from unetsep.audio.decoder import AudioInfo
 from unetsep.audio.formats import OutputFormat
 from unetsep.audio.staging import remove_leftovers
-from unetsep.audio.stem_files import StemFiles, check_names, check_targets, explain_writing
+from unetsep.audio.stem_files import StemFiles
+from unetsep.audio.targets import REMEDIES, check_targets
 from unetsep.audio.writers import WavWriter, quantize
 from unetsep.errors import AudioError
 
@@ -257,18 +257,6 @@ def test_names_that_stems_cannot_have_are_found_before_any_work(tmp_path):
     assert everything(tmp_path) == ["song", "song/two.wav"]
 
 
-@pytest.mark.parametrize("name", ["x" * 240 + "/vocals.wav", "x" * 200 + "/" + "y" * 100 + ".wav"])
-def test_paths_that_windows_finds_too_long_are_told_before_any_work(tmp_path, monkeypatch, name):
-    target = tmp_path / name
-    with monkeypatch.context() as patch:
-        patch.setattr(unetsep.audio.stem_files, "_takes_long_paths", lambda: True)
-        patch.setattr(sys, "platform", "win32")
-        check_targets([target])
-        patch.setattr(unetsep.audio.stem_files, "_takes_long_paths", lambda: False)
-        with pytest.raises(AudioError, match="its path is too long: choose a shorter -o"):
-            check_targets([target])
-
-
 def test_a_file_where_a_folder_is_needed_is_one_sentence(tmp_path):
     (tmp_path / "song").write_text("a file")
     with pytest.raises(AudioError, match=r"writing to .*song failed"):
@@ -335,46 +323,7 @@ def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path
             check_targets([path])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="names have been made for its drives")
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOENT, errno.EILSEQ])  # as drives say it
-def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeypatch, code):
-    touch = Path.touch
-
-    def refuse(path, *arguments, **options):
-        if "?" in path.name or path.stem == "con":
-            raise OSError(code, os.strerror(code), path)
-        touch(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "touch", refuse)
-    for name in ("a/What?/one.wav", "What? (Instrumental).wav", "con.wav"):
-        named = re.escape(f"{tmp_path}/{name.removesuffix('/one.wav')}")
-        with pytest.raises(AudioError, match=rf"^{named}: this drive takes .* write {{title}} in"):
-            check_names([tmp_path / "What/one.wav", tmp_path / name])
-    assert everything(tmp_path) == []
-    (tmp_path / "What?").mkdir()  # as it is there, it is taken
-    check_names([tmp_path / "What?/one.wav", tmp_path / "What/one.wav"])
-
-
-def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeypatch):
-    def refuse(path, *arguments, **options):
-        raise OSError(code, os.strerror(code), path)
-
-    code = errno.EIO
-    monkeypatch.setattr(Path, "touch", refuse)
-    check_names([tmp_path / "What?/one.wav"])
-    touched = []
-
-    def fill(path, *arguments, **options):
-        touched.append(path.name)
-        if len(touched) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-
-    monkeypatch.setattr(Path, "touch", fill)
-    check_names([tmp_path / "What?/one.wav"])
-    assert everything(tmp_path) == []
-
-
-@pytest.mark.parametrize(("code", "remedy"), sorted(unetsep.audio.stem_files.REMEDIES.items()))
+@pytest.mark.parametrize(("code", "remedy"), sorted(REMEDIES.items()))
 def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, remedy):
     files = StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO)
 
@@ -388,25 +337,6 @@ def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, re
         remedy += ", or close the program that has a file there open"
     assert str(caught.value).endswith(remedy)
     assert os.strerror(code) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("code", "path", "remedy"),
-    [
-        (errno.ENOENT, "/music" + "/song" * 50, "its path is too long: choose a shorter -o"),
-        (errno.EINVAL, "/music/" + "x" * 256, "or shorter names with --filename"),
-        (errno.ENOENT, "/music/song", "the folder cannot be made, or was removed meanwhile"),
-        (errno.EACCES, "/music/song", "or close the program that has a file there open"),
-    ],
-)
-def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
-    tmp_path, monkeypatch, code, path, remedy
-):
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "platform", "win32")
-        with pytest.raises(AudioError) as caught, explain_writing(tmp_path):
-            raise OSError(code, os.strerror(code), path)
-    assert remedy in str(caught.value)
 
 
 class OnlyForwards(io.FileIO):
@@ -583,9 +513,3 @@ def test_a_gain_costs_at_most_one_more_rounding(tmp_path, depth):
         expected = np.clip(gain * stem.astype(np.float64), -1, 1 - step)
         error = soundfile.read(path)[0].T - expected
         assert np.abs(error).max() <= roundings * step * 1.001 + 2.0**-24
-
-
-def test_a_file_that_cannot_be_closed_is_no_bug_of_libsndfile(tmp_path):
-    with pytest.raises(AudioError, match=r"libsndfile could not complete a file; is the disk full"):
-        with explain_writing(tmp_path):
-            raise soundfile.LibsndfileError(-1)

@@ -21,6 +21,7 @@ tag_writers  these, written into files of stems
 writers      the writers of wav and of what libsndfile encodes, samples as they are stored
 ffmpeg_writer  what an ``ffmpeg`` program encodes: m4a, .stem.mp4
 stem_files   the stems of one song, written together, one gain for all
+targets      where they go: checked beforehand, and what to do where it fails
 staging      files under other names until they are complete
 background   reading ahead and writing in the background
 """

@@ -20,8 +20,6 @@ import errno
 import functools
 import itertools
 import os
-import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,22 +28,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..drives import refused_name
 from ..errors import AudioError, CancelledError
-from ..storage import MadeFolders, is_special
+from ..storage import MadeFolders
 from ..unfinished import as_they_end, begin, end, uninterrupted
-from .decoder import LONGEST_PATH, AudioInfo, Block
+from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
 from .libsndfile import native_name
 from .staging import Staging
 from .tag_writers import write_tags
 from .tags import stem_label
+from .targets import check_replaceable, explain_writing
 from .writers import Integers, WavWriter, Writer, quantize, round_to
 
 WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
-# Characters of a folder's path that Windows takes, unless it is set to take more.
-WINDOWS_PATH = 247
 # Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
 STORED = {"16": "int16", "24": "int32", "32": "int32"}
 
@@ -308,7 +304,7 @@ class StemFiles:
     def _check_targets(self) -> None:
         """Raise if a stem cannot get its name: something that is no file has it, or it is long."""
         for target in self._targets:
-            _check_replaceable(target)
+            check_replaceable(target)
 
     def _close(self) -> None:
         while self._writers:
@@ -376,176 +372,3 @@ def _is_at(target: Path, file: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
         return bool(file.st_ino) and os.path.samestat(target.stat(), file)
     return False
-
-
-DRIVE_GONE = "the drive is gone: connect it again or choose another folder with -o"
-OTHER_NAME = "rename the song, or write {title} in --filename where it has {track}"
-REMEDIES = {
-    errno.ENOSPC: "make room or choose another folder with -o",
-    errno.EDQUOT: "make room or choose another folder with -o",
-    errno.EFBIG: "this file system or account allows no larger files: choose another with -o",
-    errno.EROFS: "choose another folder with -o",
-    errno.EACCES: "choose a folder that you may write to with -o",
-    errno.EPERM: "choose a folder that you may write to with -o",
-    errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
-    errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
-    errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
-    errno.ENAMETOOLONG: "give shorter names with --filename",
-    errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
-    errno.EIO: "the disk or network drive fails: choose another folder with -o",
-    errno.ENODEV: DRIVE_GONE,
-    errno.ENXIO: DRIVE_GONE,
-    errno.ENOTCONN: DRIVE_GONE,
-    errno.ESTALE: DRIVE_GONE,
-    # Of a call that was on its way to a FUSE drive when that ended.
-    errno.ECONNABORTED: DRIVE_GONE,
-    errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
-    "writing (rclone: --vfs-cache-mode writes) or choose another folder with -o",
-}
-
-
-@contextlib.contextmanager
-def explain_writing(folder: Path) -> Iterator[None]:
-    """Turn operating-system errors while writing into one clear sentence."""
-    try:
-        yield
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"writing to {folder} failed: {_said(error)}; is the disk full or read-only?"
-        ) from error
-    except OSError as error:
-        remedy = _remedy(error)
-        raise AudioError(
-            f"writing to {folder} failed: {error.strerror or error}"
-            + (f"; {remedy}" if remedy else "")
-        ) from error
-
-
-def _said(error: soundfile.LibsndfileError) -> str:
-    """What libsndfile says of an error, which of closing a file is that it has no words."""
-    if error.code < 0:  # what the system's function returned
-        return "libsndfile could not complete a file"
-    return f"libsndfile says {str(error.error_string).rstrip('.')!r}"
-
-
-def _remedy(error: OSError) -> str | None:
-    """What to do, if that is known."""
-    remedy = REMEDIES.get(error.errno or 0)
-    if sys.platform == "win32":
-        names = [str(name) for name in (error.filename, error.filename2) if name]
-        # Windows calls what is too long not there, or invalid.
-        if any(len(os.path.abspath(name)) > WINDOWS_PATH for name in names):  # noqa: PTH100
-            return "its path is too long: choose a shorter -o, or shorter names with --filename"
-        if error.errno == errno.EACCES:
-            return f"{remedy}, or close the program that has a file there open"
-    return remedy
-
-
-def _takes_long_paths() -> bool:
-    """Whether Windows is set to take paths of any length from this program."""
-    import ctypes
-
-    try:
-        enabled = ctypes.WinDLL("ntdll").RtlAreLongPathsEnabled  # type: ignore[attr-defined]
-    except AttributeError:  # before Windows 10
-        return False
-    enabled.restype = ctypes.c_ubyte
-    return bool(enabled())
-
-
-def _is_too_long(target: Path) -> bool:
-    """Whether Windows refuses a path for its length: it tells so only when the stems are done."""
-    path = os.path.abspath(target)  # noqa: PTH100
-    folder = os.path.dirname(path)  # noqa: PTH120
-    long = len(path) > LONGEST_PATH or len(folder) > WINDOWS_PATH
-    return long and not path.startswith("\\\\?\\") and not _takes_long_paths()
-
-
-def _is_read_only(folder: Path) -> bool:
-    """Whether a folder lies on a disk that nobody may write to."""
-    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-
-
-def _check_replaceable(target: Path) -> None:
-    """Raise if a name is too long, or has what is no file or link, or may not be replaced."""
-    if sys.platform == "win32" and _is_too_long(target):
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), target)
-    try:
-        mode = target.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(mode):
-        raise AudioError(f"{target} is a folder: move it away or choose another with -o")
-    if is_special(target):
-        raise AudioError(
-            f"{target} is a device or a pipe, which stays: choose another folder with -o"
-        )
-    if sys.platform == "win32":
-        _check_free(target)
-
-
-def _check_free(target: Path) -> None:
-    """Raise if Windows would not replace a file: it is read-only, or a player has it open.
-
-    One such stem would keep the stems of two runs together. It gets no name, not even its own.
-    """
-    if not os.access(target, os.W_OK):
-        raise AudioError(f"{target} is read-only: allow to write to it, or choose another with -o")
-    try:
-        target.rename(target)
-    except PermissionError as error:
-        raise AudioError(
-            f"{target} cannot be replaced while another program has it open: close it there, or "
-            "choose another folder with -o"
-        ) from error
-
-
-def check_targets(targets: Sequence[Path]) -> None:
-    """Refuse what could not be written, as far as that is known without writing.
-
-    Raises
-    ------
-    AudioError
-        If a folder cannot be made or written to, or a name cannot be a file's.
-    """
-    for target in targets:
-        with explain_writing(target.parent):
-            folder = _existing_folder(target)
-            if not folder.is_dir():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                code = errno.EROFS if _is_read_only(folder) else errno.EACCES
-                raise OSError(code, os.strerror(code), folder)
-            _check_replaceable(target)
-            for part in target.relative_to(folder).parts:
-                with contextlib.suppress(FileNotFoundError):
-                    (folder / part).lstat()  # which tells of names that are too long
-
-
-def _existing_folder(target: Path) -> Path:
-    """The nearest folder above a file that is there; FileNotFoundError if none is."""
-    for folder in target.parents:
-        if os.path.lexists(folder):
-            return folder
-    # Such as on a drive that is not there.
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.parent)
-
-
-def check_names(targets: Sequence[Path]) -> None:
-    """Refuse names that a drive refuses; see `refused_name`.
-
-    Raises
-    ------
-    AudioError
-        For the first of such names.
-    """
-    new: dict[Path, dict[str, Path]] = {}
-    for target in targets:
-        with explain_writing(target.parent):
-            place = folder = _existing_folder(target)
-        for part in target.relative_to(folder).parts:
-            place /= part
-            new.setdefault(folder, {}).setdefault(part, place)
-    for folder, places in new.items():
-        if name := refused_name(places, folder):
-            raise AudioError(f"{places[name]}: this drive takes no such name; {OTHER_NAME}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
-from ..audio.stem_files import check_names, check_targets, explain_writing
+from ..audio.targets import check_names, check_targets, explain_writing
 from ..dsp.segments import SegmentPool
 from ..dsp.song_stream import Progress, check_progress
 from ..errors import NO_THREADS, AudioError, UnetsepError, is_out_of_memory, is_out_of_threads

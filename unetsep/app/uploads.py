@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from .jobs import JobLimits, RefusedError
+from .jobs import JobLimits, RefusedError, disk_errors
 
 PIECE = 1 << 20  # bytes that are gathered before they are written
 FIELDS, FIELD_BYTES = 20, 4096
@@ -220,17 +220,14 @@ async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
         reader = FormReader(options[b"boundary"], limits.upload_bytes)
     except FormParserError as error:
         raise _malformed(str(error)) from error
-    try:
-        with path.open("xb") as file:
-            await _copy(request.stream(), reader, file, limits)
-    except ClientDisconnect as error:
-        raise cut_off() from error
-    except asyncio.TimeoutError as error:
-        raise RefusedError("the upload was too slow, and was given up", 408, "slow") from error
-    except OSError as error:
-        raise RefusedError(
-            f"the upload could not be written: {error.strerror}", 507, "disk"
-        ) from error
+    with disk_errors("the upload"):
+        try:
+            with path.open("xb") as file:
+                await _copy(request.stream(), reader, file, limits)
+        except ClientDisconnect as error:
+            raise cut_off() from error
+        except asyncio.TimeoutError as error:  # which is an OSError since Python 3.11
+            raise RefusedError("the upload was too slow, and was given up", 408, "slow") from error
     return reader.check()
 
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from ..audio.staging import FOREIGN_AGE
 from ..errors import UnetsepError, how_to_install
 from ..inputs import real_path
-from ..storage import PREFIX, file_digest
+from ..storage import PREFIX, file_digest, file_sha256
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -295,8 +295,7 @@ class Store:
             if self._digest(name) != digest:
                 raise OSError("what was uploaded does not read back as it was")
 
-        with source.open("rb") as file:
-            digest = file_digest(file)
+        digest = file_sha256(source)
         self.retry(name, "uploaded", _there(upload))
 
     def _digest(self, name: str) -> str:
@@ -329,9 +328,8 @@ class Store:
             try:
                 self._move(self.at(name), self.at(new))
             except FileNotFoundError:  # the last attempt did it, unheard; or somebody removed it
-                with source.open("rb") as file:
-                    if self._digest(new) != file_digest(file):
-                        raise
+                if self._digest(new) != file_sha256(source):
+                    raise
             self.files.info(self.at(new))
 
         self.retry(new, "written", _there(rename))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def how_to_install(extra: str) -> str:
     """The commands that install what an extra needs, published or not."""
@@ -43,6 +48,30 @@ class UnetsepError(Exception):
 
 class AudioError(UnetsepError):
     """An audio file that cannot be read, separated or written."""
+
+
+class WritingError(AudioError):
+    """Files that could not be written to a folder.
+
+    Parameters
+    ----------
+    message
+        The sentence.
+    folder
+        Where.
+    reason
+        What the system, or the library that writes, says.
+    """
+
+    def __init__(self, message: str, folder: Path | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.folder, self.reason = folder, reason
+
+    @classmethod
+    def to(cls, folder: Path, reason: str, remedy: str | None = None) -> WritingError:
+        """With the sentence that all of them have, and what to do if that is known."""
+        message = f"writing to {folder} failed: {reason}" + (f"; {remedy}" if remedy else "")
+        return cls(message, folder, reason)
 
 
 class WeightsError(UnetsepError):

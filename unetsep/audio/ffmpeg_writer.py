@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 import soundfile
 
-from ..errors import AudioError, CancelledError
+from ..errors import AudioError, CancelledError, WritingError
 from .decoder import AudioInfo, Block
 from .ffmpeg import NO_CONSOLE, find_ffmpeg
 from .libsndfile import native_name
@@ -127,7 +127,7 @@ class Encoding:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # The first line is the cause; since version 6 of ffmpeg others follow it.
         said = text.splitlines()[0] if text else f"it ended with {self.process.returncode}"
-        return AudioError(f"writing to {self._path.parent} failed: ffmpeg says {said!r}")
+        return WritingError.to(self._path.parent, f"ffmpeg says {said!r}")
 
 
 class FfmpegWriter:

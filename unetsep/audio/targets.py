@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile
 
 from ..drives import refused_name
-from ..errors import AudioError
+from ..errors import AudioError, WritingError
 from ..storage import is_special
 from .decoder import LONGEST_PATH
 
@@ -47,19 +47,21 @@ REMEDIES = {
 
 @contextlib.contextmanager
 def explain_writing(folder: Path) -> Iterator[None]:
-    """Turn operating-system errors while writing into one clear sentence."""
+    """Turn operating-system errors while writing into one clear sentence.
+
+    Raises
+    ------
+    WritingError
+        In their place.
+    """
     try:
         yield
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"writing to {folder} failed: {_said(error)}; is the disk full or read-only?"
-        ) from error
-    except OSError as error:
-        remedy = _remedy(error)
-        raise AudioError(
-            f"writing to {folder} failed: {error.strerror or error}"
-            + (f"; {remedy}" if remedy else "")
-        ) from error
+    except (OSError, soundfile.LibsndfileError) as error:
+        if isinstance(error, OSError):
+            reason, remedy = error.strerror or str(error), _remedy(error)
+        else:
+            reason, remedy = _said(error), "is the disk full or read-only?"
+        raise WritingError.to(folder, reason, remedy) from error
 
 
 def _said(error: soundfile.LibsndfileError) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from ..errors import AudioError
+from ..errors import AudioError, WritingError
 from .channels import is_ordinary, mask_comment, write_order
 from .decoder import AudioInfo, Block
 from .libsndfile import native_name, no_decoder_chatter
@@ -260,11 +260,12 @@ class LibsndfileWriter:
         if not complete:
             raise self._incomplete()
 
-    def _incomplete(self) -> AudioError:
-        return AudioError(
-            f"writing to {self._path.parent} failed: libsndfile could not write the whole "
-            f"{self._format.lower()} file, most likely because the disk is full; make room or "
-            "choose another folder with -o"
+    def _incomplete(self) -> WritingError:
+        return WritingError.to(
+            self._path.parent,
+            f"libsndfile could not write the whole {self._format.lower()} file, most likely "
+            "because the disk is full",
+            "make room or choose another folder with -o",
         )
 
 

@@ -363,7 +363,7 @@ class RecordedStems(StemFiles):
                 with contextlib.suppress(OSError):
                     self._record.restore(self._before)
             if isinstance(error, AudioError) and self._overwrite and self.has_replaced:
-                raise AudioError(f"{error}; {HALF_REPLACED}") from error
+                error.args = (f"{error}; {HALF_REPLACED}",)
             raise
         # Without this line in the record the stems are made again, with the same bytes.
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.tags import Tags
-from ..errors import AudioError, UnetsepError
+from ..errors import UnetsepError, WritingError
 from ..files import FileOptions
 from ..inputs import STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
@@ -241,13 +241,13 @@ class Spool:
         """
         try:
             yield
-        except (OSError, AudioError) as error:
-            if isinstance(error, OSError):
-                place, why = str(error.filename), error.strerror
-            else:  # see `explain_writing`
-                place, _, words = str(error).removeprefix("writing to ").partition(" failed: ")
-                why = words.partition("; ")[0]
-            if not place.startswith(str(self.folder)) or not why:
+        except (OSError, WritingError) as error:
+            named, why = (
+                (error.folder, error.reason)
+                if isinstance(error, WritingError)
+                else (error.filename, error.strerror)
+            )
+            if not str(named).startswith(str(self.folder)) or not why:
                 raise
             raise UnetsepError(
                 f"writing to the temporary folder {self.folder.parent} failed: {why}; set TMPDIR "

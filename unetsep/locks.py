@@ -258,10 +258,17 @@ def held(
                 file.unlock()
 
 
-def owner_of(lock: LockFile) -> str:
-    """The owner that this process is of a lock, for its file: host, system, process and drive."""
-    drive = lock.status.st_dev
-    return f"{socket.gethostname()}\n{this_system()} {_this_process()} {drive}"
+def this_owner() -> str:
+    """Who this process is for files of locks: host, system and process.
+
+    To be asked before a file is made: whoever is killed before it is signed leaves one of nobody.
+    """
+    return f"{socket.gethostname()}\n{this_system()} {_this_process()}"
+
+
+def owner_of(lock: LockFile, owner: str) -> str:
+    """`this_owner`, with the drive on which the file of a lock lies."""
+    return f"{owner} {lock.status.st_dev}"
 
 
 def is_elsewhere(owner: str, lock: LockFile) -> bool:

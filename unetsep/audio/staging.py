@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..locks import LockFile, is_elsewhere, owner_of
+from ..locks import LockFile, is_elsewhere, owner_of, this_owner
 from ..storage import PREFIX
 
 # Locks of other machines cannot be relied on, on some network drives; age can.
@@ -41,11 +41,11 @@ class Staging:
 
     def _lock(self, folders: Iterable[Path]) -> None:
         """Choose a token and lock it, unless another run removes a lock in the act."""
-        token = secrets.token_hex(6)
+        token, owner = secrets.token_hex(6), this_owner()
         for folder in folders:
             lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
             self._locks.append(lock)
-            if not lock.sign(owner_of(lock).encode()):
+            if not lock.sign(owner_of(lock, owner).encode()):
                 self.release()
                 return
         self.token = token

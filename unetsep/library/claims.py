@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import age
 from ..errors import UnetsepError
-from ..locks import LockFile, is_elsewhere, is_gone, owner_of, this_system
+from ..locks import LockFile, is_elsewhere, is_gone, owner_of, this_owner, this_system
 from ..storage import PREFIX, MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
@@ -53,7 +53,7 @@ class Claim:
     """
 
     def __init__(self, locks: Iterable[Path]) -> None:
-        self._token = secrets.token_hex(8)
+        owner, token = this_owner(), secrets.token_hex(8)
         self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
@@ -67,7 +67,7 @@ class Claim:
                     # Held by now, it is removed if a full disk leaves it unsigned: it would pass
                     # for another machine's.
                     lock = self._held[-1]
-                    lock.write(f"{owner_of(lock)} {self._token}\n".encode())
+                    lock.write(f"{owner_of(lock, owner)} {token}\n".encode())
         except BaseException:
             self.release()
             raise

@@ -372,3 +372,18 @@ def test_a_claim_is_ours_on_windows_whatever_number_a_file_has_there(
         for file.path in (ours, gone):
             named.append(file.is_named)
     assert named == [True, False]
+
+
+@pytest.mark.parametrize(("seconds", "lives"), [(0.5, True), (2.0, False)])
+def test_a_claim_that_nobody_signed_lives_for_a_moment(tmp_path, monkeypatch, seconds, lives):
+    """Its owner was killed before that, or is about to, where locks are not seen from here."""
+    path = claim_path(tmp_path, "song")
+    path.touch()
+    monkeypatch.setattr(unetsep.library.claims, "age", lambda lock: seconds)
+    if lives:
+        with pytest.raises(ClaimedError):
+            Claim([path])
+    else:
+        with Claim([path]) as claim:
+            assert claim.held
+        assert not list(tmp_path.iterdir())

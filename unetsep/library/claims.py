@@ -25,6 +25,9 @@ from ..unfinished import begin, end, uninterrupted
 # several may come late on a network drive.
 BEAT = 10.0
 STALE = 60.0
+# And until who made a claim has signed it, or is dead: it takes a few calls of the system, over a
+# network at worst. Whoever is later than that sees that it has been taken over.
+UNSIGNED = 1.0
 # Seconds to wait for a lock that somebody holds: whoever only looks does so for less.
 PATIENCE = 0.2
 # What stands in a claim that its maker gave up before it was signed.
@@ -174,6 +177,8 @@ def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
         if is_gone(process):
             return False
     seconds = age(lock)
+    if not owner:
+        return seconds < UNSIGNED
     # Before a power cut this machine's clock was ahead of what it is now, as of a small one that
     # has no battery: whoever lives sets the time anew. That of another machine may be wrong.
     if seconds < -STALE and host == socket.gethostname():

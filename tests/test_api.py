@@ -184,6 +184,7 @@ KEYWORDS = [
         "bit_depth",
         "bitrate",
         "tags",
+        "sample_rate",
         "filename",
     ),
     *("start", "duration", "track", "overwrite", "progress"),

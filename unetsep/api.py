@@ -89,6 +89,7 @@ def separate(
     bit_depth: str = "auto",
     bitrate: int | None = None,
     tags: bool = True,
+    sample_rate: int | None = None,
     filename: str = TEMPLATE,
     start: float | str = 0.0,
     duration: float | str | None = None,
@@ -124,6 +125,8 @@ def separate(
         Of mp3, ogg, opus and m4a, in bits per second; by default the container's own.
     tags
         Whether files get the tags and the cover of the input.
+    sample_rate
+        Of the stems, in Hz; by default the input's.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{label}`` (such as Vocals), ``{ext}``, ``{model}``, ``{suffix}`` (the
@@ -172,6 +175,7 @@ def separate(
         bit_depth=bit_depth,
         bitrate=bitrate,
         tags=tags,
+        sample_rate=sample_rate,
         filename=filename,
         start=start,
         duration=duration,
@@ -203,6 +207,7 @@ def separate_to_files(
     bit_depth: str = "auto",
     bitrate: int | None = None,
     tags: bool = True,
+    sample_rate: int | None = None,
     filename: str = TEMPLATE,
     start: float | str = 0.0,
     duration: float | str | None = None,
@@ -246,6 +251,7 @@ def separate_to_files(
         bit_depth=bit_depth,
         bitrate=bitrate,
         tags=tags,
+        sample_rate=sample_rate,
         filename=filename,
         start=start,
         duration=duration,

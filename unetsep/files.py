@@ -6,7 +6,7 @@ import contextlib
 import functools
 import numbers
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,8 @@ from .audio.reader import AudioReader, check_excerpt, check_track
 from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tag_writers import fit_tags
 from .audio.tags import Tags, read_tags
-from .dsp.arrays import Signal
+from .dsp.arrays import Signal, check_rate
+from .dsp.resample import StreamResampler
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
 from .dsp.transfer import StemBlock
@@ -59,6 +60,8 @@ class FileOptions:
         Bits per second of lossy formats; None for the format's own.
     tags
         Copy the song's tags and cover.
+    sample_rate
+        Of the stems, in Hz; None for the song's.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class FileOptions:
     without: str | None = None
     bitrate: int | None = None
     tags: bool = True
+    sample_rate: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.bit_depth, numbers.Integral):
@@ -89,6 +93,8 @@ class FileOptions:
         if self.bitrate is not None:  # numpy's numbers are none in JSON
             object.__setattr__(self, "bitrate", int(self.bitrate))
         object.__setattr__(self, "tags", bool(self.tags))
+        if self.sample_rate is not None:
+            object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
         check_template(self.filename)
         chosen = [each is not None for each in (self.without, self.stems, self.two_stems)]
         if self.without is not None and sum(chosen) > 1:
@@ -138,7 +144,7 @@ class SeparationReport:
     reason
         Why nothing was done, when the status is ``"skipped"``.
     sample_rate, channels, seconds
-        Of the input and so of the stems.
+        Of the stems: those of the input, unless another rate was asked for.
     gain_db
         Gain that the stems in files got so that none clips; 0 if none would have.
     elapsed, speed
@@ -326,7 +332,59 @@ def name_stems(
     return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True))
 
 
-def format_for(reader: AudioReader, options: FileOptions) -> OutputFormat:
+class ResampledReader:
+    """A song as it is at another sample rate, which takes the place of its `AudioReader`.
+
+    Parameters
+    ----------
+    reader
+        The song as it is; the caller closes it.
+    sample_rate
+        In Hz.
+    """
+
+    def __init__(self, reader: AudioReader, sample_rate: int) -> None:
+        self._reader, self.path = reader, reader.path
+        self._ratio = sample_rate / reader.info.sample_rate
+        self.frames = None if reader.frames is None else self._scaled(reader.frames)
+        self.info = replace(reader.info, sample_rate=sample_rate, frames=self.frames)
+        self.time_reference = round(reader.time_reference * self._ratio)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those of the song, complete after reading it."""
+        return self._reader.warnings
+
+    def _scaled(self, frames: int) -> int:
+        return max(1, round(frames * self._ratio))
+
+    def blocks(self, block_frames: int) -> Iterator[Signal]:
+        """Yield ``(channels, samples)`` of about this size; together as long as the song."""
+        info, read, given = self._reader.info, 0, 0
+        resampler = StreamResampler(info.sample_rate, self.info.sample_rate, info.channels)
+        for block in self._reader.blocks(max(1, round(block_frames / self._ratio))):
+            read += block.shape[-1]
+            resampled = resampler.push(block)
+            given += resampled.shape[-1]
+            if resampled.size:
+                yield resampled
+        rest = resampler.push(np.empty((info.channels, 0), np.float32), last=True)
+        if missing := max(0, self._scaled(read) - given):
+            yield np.ascontiguousarray(rest[:, :missing])
+
+
+@contextlib.contextmanager
+def open_song(path: Path, options: FileOptions) -> Iterator[AudioReader | ResampledReader]:
+    """The excerpt that is to be separated, at the sample rate of its stems; errors as there."""
+    start, duration, rate = options.start, options.duration, options.sample_rate
+    with AudioReader(path, start=start, duration=duration, track=options.track) as reader:
+        if rate is None or rate == reader.info.sample_rate:
+            yield reader
+        else:
+            yield ResampledReader(reader, rate)
+
+
+def format_for(reader: AudioReader | ResampledReader, options: FileOptions) -> OutputFormat:
     """The format of a song's stems.
 
     Raises
@@ -355,9 +413,7 @@ def separate_into(
     begun = time.perf_counter()
     selections = [options.select(separator) for separator in separators]
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(
-            AudioReader(path, start=options.start, duration=options.duration, track=options.track)
-        )
+        reader = stack.enter_context(open_song(path, options))
         output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
@@ -395,7 +451,7 @@ def separate_into(
 
 
 def _push(
-    reader: AudioReader,
+    reader: AudioReader | ResampledReader,
     models: Sequence[tuple[Separator, Selection, Sink]],
     progress: Progress | None,
     shared: SegmentPool | None,

@@ -979,6 +979,17 @@ def test_a_bit_rate_reaches_the_file(run, song, tmp_path):
     assert "wav has no bit rate" in run(path, "--bitrate", "64k").stderr
 
 
+def test_a_sample_rate_is_part_of_what_made_the_stems(run, song, tmp_path):
+    path = song(seconds=0.5)
+    rate = ["--sample-rate", "48000", "--json"]
+    assert json.loads(run(path, "--dry-run", *rate).stdout)["sample_rate"] == 48_000
+    assert json.loads(run(path, *rate).stdout)["sample_rate"] == 48_000
+    assert soundfile.info(tmp_path / "out/song/bass.wav").samplerate == 48_000
+    assert json.loads(run(path, "--skip-existing", *rate).stdout)["status"] == "skipped"
+    assert "was made with sample_rate 48000" in run(path, "--skip-existing").stderr
+    assert "48 is not in the range 1000<=x<=1000000" in run(path, "--sample-rate", "48").stderr
+
+
 def test_a_stem_file_holds_all_stems(run, song, tmp_path, need_ffmpeg):
     path = song(seconds=1)
     result = run(path, "-f", "stem.mp4", "--json")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
-from ..config import MAX_ITERATIONS
+from ..config import MAX_ITERATIONS, MAX_RATE, MIN_RATE
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import ExtraCommand
 from .parsing import (
@@ -155,6 +155,12 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "flac keeps 24. Lossy input counts as 24.",
 )
 @click.option("--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats: 192k.")
+@click.option(
+    "--sample-rate",
+    type=click.IntRange(MIN_RATE, MAX_RATE),
+    metavar="HZ",
+    help="Sample rate of the stems: 48000.  [default: the song's]",
+)
 @click.option(
     "--tags/--no-tags", default=True, show_default=True, help="Copy the song's tags and cover."
 )

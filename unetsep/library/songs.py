@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..audio.reader import AudioReader
 from ..audio.staging import remove_leftovers
 from ..audio.targets import check_names, check_targets, explain_writing
 from ..dsp.segments import SegmentPool
@@ -21,6 +20,7 @@ from ..files import (
     OpenSink,
     SeparationReport,
     format_for,
+    open_song,
     renamed,
     separate_into,
 )
@@ -205,6 +205,7 @@ def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
         "bit_depth": options.bit_depth,
         "bitrate": options.bitrate,
         "tags": options.tags,
+        "sample_rate": options.sample_rate,
         "start": options.start,
         "duration": options.duration,
         "track": options.track,
@@ -320,8 +321,7 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
 
 def _look(job: Job, options: FileOptions) -> dict[str, Any]:
     """What a song says of itself; whether the format can hold it."""
-    path, start, length = job.song.path, options.start, options.duration
-    with AudioReader(path, start=start, duration=length, track=options.track) as reader:
+    with open_song(job.song.path, options) as reader:
         info, frames = reader.info, reader.frames
         format_for(reader, options)
     seconds = None if frames is None else round(frames / info.sample_rate, 3)

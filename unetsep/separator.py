@@ -166,8 +166,11 @@ class Separator:
         wanted = list(names) if two_stems is None else [two_stems]
         for stem in wanted:
             if stem not in self.stems:
+                rest = str(stem).startswith("no_") or stem in ("instrumental", "accompaniment")
+                cure = "; the rest of a song without one of them: --without STEM" if rest else ""
                 raise ValueError(
-                    f"model {self.name} has no stem {stem!r}: expected {', '.join(self.stems)}"
+                    f"model {self.name} has no stem {stem!r}: expected "
+                    f"{', '.join(self.stems)}{cure}"
                 )
         if two_stems is not None:
             index = self.stems.index(two_stems)

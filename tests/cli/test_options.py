@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,11 +14,14 @@ from unittest.mock import Mock
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from unetsep import cli
 from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
-from unetsep.cli import main, options
+from unetsep.cli import CONTEXT, main, options
 from unetsep.cli.evaluate import EvalOptions
+from unetsep.cli.options import separate
+from unetsep.cli.other_tools import TRANSLATIONS
 from unetsep.cli.parsing import build, expanded
 from unetsep.cli.separate import SeparateOptions
 from unetsep.cli.train import TrainOptions
@@ -234,3 +238,19 @@ def test_on_windows_names_stay_what_they_are_on_the_way_to_a_command(
         with pytest.raises(SystemExit):
             cli.run()
     words.assert_called_once_with(["separate", "Ke$$ha.wav"])
+
+
+def test_options_of_other_tools_are_refused_with_ours() -> None:
+    assert len(TRANSLATIONS) >= 30
+    ours = {name for option in separate.params for name in option.opts}
+    for theirs, here in TRANSLATIONS.items():
+        assert theirs not in ours
+        assert set(re.findall(r"--[a-z-]+", here)) <= ours
+        result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
+        assert result.exit_code == 2
+        assert f"No such option '{theirs}'. Here it is {here}." in result.stderr
+
+
+def test_formats_may_be_written_in_upper_case() -> None:
+    words = ["song.mp3", "-f", "FLAC"]
+    assert separate.make_context("separate", words, **CONTEXT).params["container"] == "flac"

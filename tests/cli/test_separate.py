@@ -456,6 +456,10 @@ def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
     [
         (["--stems", "guitar"], "has no stem 'guitar': expected vocals, drums, bass, other"),
         (["--two-stems", "no"], "has no stem 'no'"),
+        (["--stems", "instrumental"], "other; the rest of a song without one of them: --without"),
+        (["--stems", "no_drums"], "other; the rest of a song without one of them: --without"),
+        (["-f", "mp3", "--bitrate", "320"], "got 320; 320 kbit/s are 320000"),
+        (["-m", "spleeter:4stems"], "get it by: unetsep models download spleeter-4stems"),
         (["--stems", "bass", "--two-stems", "bass"], "either stems or two_stems"),
         (["--overlap", "0.9"], "overlap must be a number from 0 to 0.5, got 0.9"),
         (["--start", "-1"], "start must be 0 or more"),

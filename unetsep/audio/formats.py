@@ -309,9 +309,13 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     if bitrate is None:
         return
     least, most = BITRATES
-    fits = isinstance(bitrate, numbers.Real) and least <= bitrate <= most
-    if not fits or not float(bitrate).is_integer():
-        raise ValueError(f"bitrate must be {least} to {most} bits per second, got {bitrate!r}")
+    number = isinstance(bitrate, numbers.Real)
+    if not number or not least <= bitrate <= most or not float(bitrate).is_integer():
+        in_kbit = number and 8 <= bitrate <= most / 1000
+        meant = f"; {bitrate:g} kbit/s are {bitrate * 1000:g}" if in_kbit else ""
+        raise ValueError(
+            f"bitrate must be {least} to {most} bits per second, got {bitrate!r}{meant}"
+        )
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]
         raise ValueError(f"{container} has no bit rate: use --format {_either(lossy)}")

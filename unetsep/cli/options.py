@@ -16,6 +16,7 @@ from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS, MAX_RATE, MIN_RATE
 from ..network.presets import DEFAULT, NETWORKS
 from .errors import ExtraCommand
+from .other_tools import SeparateCommand
 from .parsing import (
     bitrate,
     build,
@@ -120,7 +121,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     return group(*options)(command)
 
 
-@click.command()
+@click.command(cls=SeparateCommand)
 @click.argument("songs", nargs=-1, type=place, metavar="SONG...", shell_complete=complete_file)
 @click.option(
     "--files-from",
@@ -142,7 +143,7 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "container",
     default="wav",
     show_default=True,
-    type=click.Choice([*CONTAINERS]),
+    type=click.Choice([*CONTAINERS], case_sensitive=False),
     help="File format of the stems. "
     + " ".join(f"{name}: {row.help}." for name, row in CONTAINERS.items()),
 )

@@ -285,7 +285,8 @@ def find_checkpoint(name: str) -> Checkpoint:
     if entry is None:
         if name and Path(name).is_dir():
             raise WeightsError(why_no_model(Path(name)))
-        cure = f"; get it by: unetsep models download {name}" if name in SPLEETER else ""
+        release = name.replace(":", "-")  # as Spleeter calls them
+        cure = f"; get it by: unetsep models download {release}" if release in SPLEETER else ""
         raise WeightsError(
             f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "
             f"or the path of a {SUFFIX} file{cure}"

@@ -1,0 +1,59 @@
+"""Options of other tools, and what says the same here.
+
+Whoever comes from Demucs, Spleeter, audio-separator or Open-Unmix types them from habit.
+"""
+
+from __future__ import annotations
+
+import click
+
+# Demucs, Spleeter, audio-separator, Open-Unmix.
+TRANSLATIONS = {
+    "-n": "--model",
+    "--name": "--model",
+    "--out": "--output",
+    "--mp3": "--format mp3",
+    "--flac": "--format flac",
+    "--mp3-bitrate": "--bitrate 320k",
+    "--int24": "--bit-depth 24",
+    "--float32": "--bit-depth 32f",
+    "--shifts": "--passes",
+    "-j": "--jobs",
+    "-p": "--model spleeter-4stems",
+    "--params_filename": "--model spleeter-4stems",
+    "--output_path": "--output",
+    "-c": "--format",
+    "--codec": "--format",
+    "-b": "--bitrate",
+    "--offset": "--start",
+    "--filename_format": "--filename",
+    "--mwf": "--wiener 1",
+    "--list_models": "'unetsep models'",
+    "--model_filename": "--model",
+    "--output_format": "--format",
+    "--output_dir": "--output",
+    "--output_bitrate": "--bitrate",
+    "--sample_rate": "--sample-rate",
+    "--single_stem": "--stems vocals or --instrumental",
+    "--targets": "--stems",
+    "--residual": "--two-stems",
+    "--outdir": "--output",
+    "--ext": "--format",
+    "--niter": "--wiener",
+    "--no-cuda": "--device cpu",
+}
+
+
+class SeparateCommand(click.Command):
+    """A command that knows what options of other tools are called here."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words; an option that another tool has is refused with ours."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours = TRANSLATIONS.get(error.option_name)
+            if ours is None:
+                raise
+            message = f"No such option '{error.option_name}'. Here it is {ours}."
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from error

@@ -22,6 +22,7 @@ from cards import between, markdown_table
 
 from unetsep.audio.formats import CONTAINERS
 from unetsep.cli import main as unetsep
+from unetsep.cli.sections import SectionedCommand
 from unetsep.library.log import SCHEMA_FILE
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
@@ -50,15 +51,20 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     usage = " ".join(command.collect_usage_pieces(context))
     yield from (f"## `{name}`", "", *_prose(command.help or ""))
     yield from ("```text", f"{name} {usage}", "```", "")
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None and record[1]:
-            yield from _definition(*record)
+    if isinstance(command, SectionedCommand) and command.sections:
+        for heading, records in command.sectioned(context):
+            yield from (f"**{heading}**", "")
+            for record in records:
+                yield from _definition(*record)
+    else:
+        for parameter in command.get_params(context):
+            if (found := parameter.get_help_record(context)) and found[1]:
+                yield from _definition(*found)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            if found is not None and not found.hidden:
-                yield from _command(found, f"{name} {child}", context)
+            below = command.get_command(context, child)
+            if below is not None and not below.hidden:
+                yield from _command(below, f"{name} {child}", context)
 
 
 def _prose(text: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ from unetsep.cli.evaluate import EvalOptions
 from unetsep.cli.options import separate
 from unetsep.cli.other_tools import TRANSLATIONS
 from unetsep.cli.parsing import build, expanded
+from unetsep.cli.sections import SectionedCommand
 from unetsep.cli.separate import SeparateOptions
 from unetsep.cli.train import TrainOptions
 from unetsep.dsp.passes import MAX_PASSES
@@ -254,3 +255,30 @@ def test_options_of_other_tools_are_refused_with_ours() -> None:
 def test_formats_may_be_written_in_upper_case() -> None:
     words = ["song.mp3", "-f", "FLAC"]
     assert separate.make_context("separate", words, **CONTEXT).params["container"] == "flac"
+
+
+def test_the_list_of_commands_cuts_no_sentence_short() -> None:
+    result = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    assert len(main.commands) >= 12
+    assert "..." not in result.stdout.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "shared"),
+    [
+        (separate, {"--help"}),
+        (options.train, {"--quiet", "--help"}),
+        (options.evaluate, {"--help"}),
+    ],
+)
+def test_each_option_of_long_commands_stands_under_one_heading(
+    command: SectionedCommand, shared: set[str]
+) -> None:
+    context = click.Context(command, info_name=command.name, **CONTEXT)
+    headed = [name for names in command.sections.values() for name in names]
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+    assert len(options) >= 25
+    assert sorted([*headed, *shared]) == sorted(max(p.opts, key=len) for p in options)
+    text = command.get_help(context)
+    assert all(f"\n{heading}:\n" in text for heading in command.sections)
+    assert all(text.count(f"{name} ") for name in headed)

@@ -14,6 +14,7 @@ training_progress  bars of ``train``
 evaluate     what ``eval`` and ``compare`` do
 parsing      words as values, values as the dataclasses that the library takes
 terminal     what is printed, even where nobody listens any more
+sections     options of a command under headings
 other_tools  options of other tools, and what says the same here
 errors       errors as one sentence and an exit code
 interrupts   Ctrl-C, a polite kill and a closed terminal, which must not get lost

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from .interrupts import INTERRUPTED
+from .sections import SectionedCommand
 
 
 class Group(click.Group):
@@ -125,7 +126,7 @@ def _is_song(word: str) -> bool:
         return False
 
 
-class ExtraCommand(click.Command):
+class ExtraCommand(SectionedCommand):
     """A command that needs the packages of an extra, and says so without them.
 
     Parameters
@@ -133,7 +134,7 @@ class ExtraCommand(click.Command):
     extra
         Its name.
     arguments, options
-        Of `click.Command`.
+        Of `SectionedCommand`.
     """
 
     def __init__(self, *arguments: Any, extra: str, **options: Any) -> None:

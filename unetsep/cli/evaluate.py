@@ -70,6 +70,11 @@ class TrackOptions:
     index: Path | None = None
     stems: tuple[str, ...] | None = None
 
+    @property
+    def is_musdb(self) -> bool:
+        """Whether they are those of MUSDB18, for which scores of others are published."""
+        return not (self.songs or self.pairs or self.moisesdb or self.index)
+
     def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
         """The tracks, and what they are in words."""
         named = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
@@ -163,7 +168,7 @@ def run_eval(options: EvalOptions) -> bool:
     if options.as_json:
         click.echo(reports.to_json(report), nl=False)
     else:
-        print_report(report, options.quiet)
+        print_report(report, published=options.where.is_musdb and not options.quiet)
     reused = sum(outcome.reused for outcome in outcomes)
     scored = sum(outcome.scores is not None for outcome in outcomes)
     console.print(
@@ -330,7 +335,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
     return paths
 
 
-def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
+def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
     """Print measured tables, notes and, apart from them, published scores."""
     out = table_console()
     for title, table in reports.titled_tables(report):
@@ -338,10 +343,9 @@ def print_report(report: reports.EvaluationReport, quiet: bool = False) -> None:
     out.print(reports.definition(report), markup=False, style="dim")
     for note in report.notes:
         out.print(f"Note: {note}", markup=False)
-    if not quiet:
-        published = _rich([row[:-1] for row in reports.published_table(report)], "")
+    if published:
         out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
-        out.print(published)
+        out.print(_rich([row[:-1] for row in reports.published_table(report)], ""))
 
 
 def _rich(rows: list[list[str]], title: str) -> Table:

@@ -261,6 +261,9 @@ def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
     content = json.loads(result.stdout)
     assert content["data"].startswith("2 test songs of songs")
     assert [each["stems"] for each in content["methods"]] == [["band", "voice"]] * 2
+    shown = call(*words, "--baselines", "mixture-4", "--no-figures")
+    assert "SDR (dB)" in shown.stdout
+    assert "Published elsewhere" not in shown.stdout
     both = call(*words, "--pairs", "x.csv")
     assert both.exit_code == 1
     assert "choose one of --musdb-root, --songs, --pairs" in both.output

@@ -355,6 +355,14 @@ def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path)
     assert result.stderr.count("Not audio by name, passed over: 2 .jpg, 1 .txt\n") == 1
 
 
+def test_the_summary_repeats_no_more_than_twenty_errors(run, tmp_path):
+    result = run(*(tmp_path / f"{number}.wav" for number in range(23)))
+    assert result.stderr.count("Error:") == 23
+    reasons = result.stderr.partition("23 of 23 failed:\n")[2].splitlines()
+    assert [reason.endswith(" does not exist") for reason in reasons[:20]] == [True] * 20
+    assert reasons[20] == "  and 3 more"
+
+
 def test_a_song_that_breaks_the_decoder_stops_no_other(run, song, tmp_path, monkeypatch):
     def read(path: Path, **options: float | None) -> AudioReader:
         if path.name == "bad.wav":

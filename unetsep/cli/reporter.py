@@ -14,6 +14,9 @@ from ..library.songs import EXIST
 from .listen import common_folder
 from .terminal import Lines, Messages, duration, speed
 
+# Errors that the summary at the end repeats.
+MOST_REPEATED = 20
+
 
 class Reporter:
     """What users get to see of the songs, on stderr and, as JSON, on stdout.
@@ -84,7 +87,7 @@ class Reporter:
                 f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
             )
         if self._failed and self._songs > 1:
-            reasons = "\n  ".join(self._reasons)
+            reasons = "\n  ".join(_shortened([*self._reasons]))
             self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}", markup=False)
         self.log(log)
         unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
@@ -113,6 +116,12 @@ class Reporter:
             f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
             f"audio in {duration(elapsed)}, {speed(self._seconds / elapsed)}"
         )
+
+
+def _shortened(sentences: list[str]) -> list[str]:
+    """The first sentences; all of them were printed before, and are in the log."""
+    more = len(sentences) - MOST_REPEATED
+    return [*sentences[:MOST_REPEATED], f"and {more} more"] if more > 0 else sentences
 
 
 def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:

@@ -200,6 +200,13 @@ def test_both_functions_take_the_same_keywords(function: object) -> None:
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["audio", "output_dir"]
 
 
+def test_what_a_notebook_shows_of_stems_is_one_line(song: Path, tiny_separator: Separator) -> None:
+    stems = unetsep.separate(song, model=tiny_separator, two_stems="bass", duration=0.5)
+    shape = stems["bass"].shape
+    shown = f"Separation({{'bass': {shape}, 'no_bass': {shape}}}, sample_rate=44100, model='tiny')"
+    assert repr(stems) == shown
+
+
 def test_both_functions_make_the_same_report(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:

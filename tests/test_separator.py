@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,15 @@ def test_channels_come_out_as_they_go_in(separator: Separator, channels: int) ->
     stems = separator.separate(mixture, 44_100)
     assert stems["bass"].shape == mixture.shape
     assert decibels(sum(stems.values()) - mixture, mixture) < -90
+
+
+def test_several_threads_may_use_one_separator(separator: Separator) -> None:
+    songs = [music(2 + index, channels=1 + index % 2, seed=index) for index in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda song: separator.separate(song, 44_100), songs))
+    for song, stems in zip(songs, together, strict=True):
+        alone = separator.separate(song, 44_100)
+        assert all(np.array_equal(stems[name], alone[name]) for name in STEMS)
 
 
 def test_one_dimensional_arrays_are_mono(separator: Separator) -> None:

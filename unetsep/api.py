@@ -49,7 +49,7 @@ class Separation(Mapping[str, Signal]):
     stems
         The arrays.
     sample_rate
-        In Hz, that of the input.
+        In Hz, that of the input unless another was asked for.
     report
         What `separate_to_files` returns, too: files, gain, speed, warnings.
     """
@@ -66,6 +66,10 @@ class Separation(Mapping[str, Signal]):
     def files(self) -> dict[str, Path]:
         """Stem name to path, if files were written."""
         return self.report.stems
+
+    def __repr__(self) -> str:
+        shapes = {stem: signal.shape for stem, signal in self.stems.items()}
+        return f"Separation({shapes}, sample_rate={self.sample_rate}, model={self.report.model!r})"
 
     def __getitem__(self, stem: str) -> Signal:
         return self.stems[stem]

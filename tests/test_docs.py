@@ -48,6 +48,7 @@ COMMANDS = {
     "docs/how-to/dj.md": 2,
     "docs/how-to/from-0.1.md": 1,
     "docs/how-to/from-demucs.md": 4,
+    "docs/how-to/from-others.md": 4,
     "docs/how-to/from-spleeter.md": 14,
     "docs/how-to/karaoke.md": 2,
     "docs/how-to/listen.md": 7,

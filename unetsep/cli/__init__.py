@@ -36,7 +36,7 @@ from .options import COMMANDS
 from .parsing import expanded
 from .startup import forget_no_size, leave, name_closed_pipes, reopen_closed, write_utf8
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
 @click.group(cls=Group, commands=COMMANDS, context_settings=CONTEXT)

@@ -84,7 +84,6 @@ device = click.option(
     "-d",
     "--device",
     default="auto",
-    show_default=True,
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     help="Where to compute; auto takes a GPU if there is one.",
 )
@@ -92,7 +91,6 @@ passes = click.option(
     "--passes",
     type=click.IntRange(1, 4),
     default=1,
-    show_default=True,
     help="Separate this many times, each at another pitch, and average: better, and almost "
     "that many times slower.",
 )
@@ -109,7 +107,7 @@ tracebacks = click.option(
 
 def output(default: str, text: str, kind: Any = PATH) -> Decorator:
     """``-o``, a folder."""
-    return click.option("-o", "--output", default=default, show_default=True, type=kind, help=text)
+    return click.option("-o", "--output", default=default, type=kind, help=text)
 
 
 def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,7 +162,6 @@ SEPARATE_SECTIONS = {
     "--format",
     "container",
     default="wav",
-    show_default=True,
     type=click.Choice([*CONTAINERS], case_sensitive=False),
     help="File format of the stems. "
     + " ".join(f"{name}: {row.help}." for name, row in CONTAINERS.items()),
@@ -172,7 +169,6 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--bit-depth",
     default="auto",
-    show_default=True,
     type=click.Choice(BIT_DEPTHS),
     help="auto keeps the song's, or the nearest that the format holds (flac: at most 24). "
     "Lossy songs count as 24.",
@@ -186,9 +182,7 @@ SEPARATE_SECTIONS = {
     metavar="HZ",
     help="Sample rate of the stems, such as 48000.  [default: the song's]",
 )
-@click.option(
-    "--tags/--no-tags", default=True, show_default=True, help="Copy the song's tags and cover."
-)
+@click.option("--tags/--no-tags", default=True, help="Copy the song's tags and cover.")
 @click.option(
     "--filename",
     help="Path of a stem within OUTPUT. {track} is the song's name; there are also {label} "
@@ -196,7 +190,14 @@ SEPARATE_SECTIONS = {
     "{tracknumber} and {year}.  "
     "[default: {track}/{stem}.{ext}]",
 )
-@click.option("--start", default=0.0, type=seconds, metavar="TIME", help="Begin here: 90 or 1:30.")
+@click.option(
+    "--start",
+    default=0.0,
+    show_default=False,
+    type=seconds,
+    metavar="TIME",
+    help="Begin here: 90 or 1:30.",
+)
 @click.option("--duration", type=seconds, metavar="TIME", help="Take only this much.")
 @click.option(
     "--track",
@@ -209,7 +210,6 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--precision",
     default="auto",
-    show_default=True,
     type=click.Choice(["auto", "fp32", "bf16"]),
     help="Number format of the network; auto takes bf16 where that is faster.",
 )
@@ -222,7 +222,6 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--mask-extension",
     default="top",
-    show_default=True,
     type=click.Choice(["top", "zeros"]),
     help="Above the network's band: extend the top of the mask, or stay silent.",
 )
@@ -236,7 +235,6 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--gate/--no-gate",
     default=True,
-    show_default=True,
     help="Turn stems down while they do not play, if the model supports it.",
 )
 @passes
@@ -255,7 +253,6 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--engine",
     default="local",
-    show_default=True,
     type=click.Choice(["local", "ray"]),
     help="ray separates on --jobs slots of a cluster; needs 'pip install unetsep[ray]'.",
 )
@@ -343,13 +340,10 @@ def listen(**options: Any) -> None:
 
 
 @click.command(cls=ExtraCommand, extra="app")
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in."
-)
+@click.option("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in.")
 @click.option(
     "--port",
     default=8421,
-    show_default=True,
     type=click.IntRange(0, 65_535),
     help="0 picks a free one.",
 )
@@ -374,16 +368,14 @@ def listen(**options: Any) -> None:
 @click.option(
     "--max-upload",
     default=500.0,
-    show_default=True,
     type=AMOUNT,
     metavar="MB",
     help="Largest upload that is accepted.",
 )
-@click.option("--queue", default=20, show_default=True, type=COUNT, help="Songs that may wait.")
+@click.option("--queue", default=20, type=COUNT, help="Songs that may wait.")
 @click.option(
     "--time-limit",
     default=60.0,
-    show_default=True,
     type=AMOUNT,
     metavar="MIN",
     help="Give up on a song after this long.",
@@ -391,7 +383,6 @@ def listen(**options: Any) -> None:
 @click.option(
     "--keep",
     default=24.0,
-    show_default=True,
     type=AMOUNT,
     metavar="HOURS",
     help="How long stems are kept after their last use.",
@@ -399,12 +390,11 @@ def listen(**options: Any) -> None:
 @click.option(
     "--disk",
     default=20.0,
-    show_default=True,
     type=AMOUNT,
     metavar="GB",
     help="Disk space for all songs and stems together.",
 )
-@click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
+@click.option("--browser/--no-browser", default=True, help="Open the page.")
 @quiet
 @tracebacks
 def app(**options: Any) -> None:
@@ -476,7 +466,6 @@ def verify() -> None:
 @click.option(
     "--band",
     default="11khz",
-    show_default=True,
     type=click.Choice(["11khz", "16khz"]),
     help="Band that the network was trained on, as in Spleeter's configurations.",
 )
@@ -543,14 +532,12 @@ EVAL_SECTIONS = {
 @click.option(
     "--baselines",
     default="all",
-    show_default=True,
     metavar="A,B",
     help="mixture, mixture-4, oracle-1, oracle-2, repet-hpss; or none.",
 )
 @click.option(
     "--subset",
     default="test",
-    show_default=True,
     type=click.Choice(["test", "train", "valid"]),
     help="Part of the data to score; valid is 14 songs of train.",
 )
@@ -564,7 +551,6 @@ EVAL_SECTIONS = {
 @click.option(
     "--metrics",
     default="sdr",
-    show_default=True,
     type=click.Choice(["sdr", "bsseval", "museval"]),
     help="bsseval adds ISR, SIR and SAR; museval computes the same by museval, slowly.",
 )
@@ -583,12 +569,10 @@ EVAL_SECTIONS = {
     help="Score this set, such as vocals,accompaniment (the sum of the rest); repeatable."
     "  [default: the stems that each method gives]",
 )
-@click.option("--jobs", default=1, show_default=True, type=COUNT, help="Tracks at a time.")
+@click.option("--jobs", default=1, type=COUNT, help="Tracks at a time.")
 @device
 @passes
-@click.option(
-    "--figures/--no-figures", default=True, show_default=True, help="Draw pictures of the scores."
-)
+@click.option("--figures/--no-figures", default=True, help="Draw pictures of the scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the measured table.")
 @tracebacks
@@ -610,7 +594,6 @@ def evaluate(**options: Any) -> None:
 @click.option(
     "--metric",
     default="SDR",
-    show_default=True,
     metavar="SDR|ISR|SIR|SAR",
     help="What to compare: one of these, or a measure that both reports have.",
 )
@@ -800,7 +783,6 @@ TRAIN_SECTIONS = {
 @click.option(
     "--accelerator",
     default="auto",
-    show_default=True,
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
     help="What to train on.",
 )
@@ -815,7 +797,6 @@ TRAIN_SECTIONS = {
 @click.option(
     "--graph/--no-graph",
     default=True,
-    show_default=True,
     help="On one GPU: record steps as CUDA graphs.",
 )
 @threads
@@ -835,14 +816,11 @@ def train(**options: Any) -> None:
 @click.argument("run", type=PATH)
 @click.option("--loss", help="Export only this network.  [default: all]")
 @click.option("--name", help="Name of the checkpoint.  [default: the loss]")
-@click.option(
-    "--licence", default="CC BY-NC-SA 4.0", show_default=True, help="Licence of the weights."
-)
+@click.option("--licence", default="CC BY-NC-SA 4.0", help="Licence of the weights.")
 @manifest
 @click.option(
     "--check/--no-check",
     default=True,
-    show_default=True,
     help="Check that SDR is that of full precision.",
 )
 def export(**options: Any) -> None:

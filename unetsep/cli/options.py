@@ -15,6 +15,7 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS, MAX_RATE, MIN_RATE
 from ..network.presets import DEFAULT, NETWORKS
+from ..train.data.datasets import DATASETS
 from .errors import ExtraCommand
 from .other_tools import SeparateCommand
 from .parsing import (
@@ -94,6 +95,13 @@ passes = click.option(
     help="Separate this many times, each at another pitch, and average: better, and almost "
     "that many times slower.",
 )
+# An option for each kind of data set.
+datasets = group(
+    *(
+        click.option(kind.option, multiple=kind.repeated, type=PATH, help=kind.help)
+        for kind in DATASETS.values()
+    )
+)
 manifest = click.option("--manifest", type=PATH, help="Add the entries to this manifest.")
 threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
@@ -108,17 +116,6 @@ tracebacks = click.option(
 def output(default: str, text: str, kind: Any = PATH) -> Decorator:
     """``-o``, a folder."""
     return click.option("-o", "--output", default=default, type=kind, help=text)
-
-
-def datasets(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for each kind of data set; reading what they are imports nothing heavy."""
-    from ..train.data.datasets import DATASETS
-
-    options = [
-        click.option(kind.option, multiple=kind.repeated, type=PATH, help=kind.help)
-        for kind in DATASETS.values()
-    ]
-    return group(*options)(command)
 
 
 SEPARATE_SECTIONS = {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from tests.cli.test_separate import STEMS
 from unetsep.cli import main
+from unetsep.cli.listen import show_page
+from unetsep.listen.songs import Song
 
 
 def run(*arguments: object) -> Result:
@@ -87,6 +91,14 @@ def test_single_files_beside_each_other_have_a_picture_each(separate, song, tmp_
         assert separate(path, *options, "--plots").exit_code == 0
     pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert pictures == [f"a ({which})-spectrograms.png" for which in ("Instrumental", "No Drums")]
+
+
+def test_brackets_in_a_name_are_shown_while_its_song_is_read(song, tmp_path):
+    stem = song("out/vocals.wav", seconds=1)
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160)
+    assert show_page([Song("Songs [/live]", {"": {"vocals": stem}})], stem.parent, console) == []
+    assert "Songs [/live]" in screen.getvalue()
 
 
 def test_a_folder_without_stems_is_one_sentence(tmp_path):

@@ -47,7 +47,7 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
-    run = tmp_path / "my run"
+    run = tmp_path / "my [first] run"
     start = ("train", "--run", run, "--accelerator", "cpu", "--workers", 0)
     settings = ("--batch-size", 2, "--valid-every", 2, "--precision", "fp32")
     told = call(
@@ -55,6 +55,7 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     )
     assert told.exit_code == 0, told.output
     assert "Training l1, mse on 2 recordings" in told.output
+    assert f"writing to {run}\n" in told.output
     assert "step 2 l1: SDR in dB vocals" in told.output
     quote = '"' if os.name == "nt" else "'"
     assert f"Next: unetsep export {quote}{run.as_posix()}{quote}" in told.output.replace("\n", "")

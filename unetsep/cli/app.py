@@ -80,7 +80,7 @@ def run_app(options: AppOptions) -> None:
     console = Messages(quiet=options.quiet)
 
     def started(address: str) -> None:
-        console.print(f"The app is at {address} (Ctrl-C ends it)", markup=False)
+        console.print(f"The app is at {address} (Ctrl-C ends it)")
         if not is_loopback(options.settings.host):
             console.print(
                 "Everybody who can reach this machine can use it. See "
@@ -96,8 +96,7 @@ def run_app(options: AppOptions) -> None:
     else:
         console.print(
             f"Stopped; temporary files may be left in {left}: the next start of the app removes "
-            "them, once that can be written to.",
-            markup=False,
+            "them, once that can be written to."
         )
 
 

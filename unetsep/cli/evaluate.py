@@ -155,10 +155,10 @@ def run_eval(options: EvalOptions) -> bool:
     for track, sources in itertools.product(tracks, settings.sources):
         check_set(sources, track.stems)
     for sentence in check_scores(tracks, methods, settings.sets):
-        console.print(sentence, markup=False)
+        console.print(sentence)
     _check_place(settings, options.figures, tracks)
     hide_decoder_chatter()
-    console.print(opening(options, settings, len(tracks), name, methods), markup=False)
+    console.print(opening(options, settings, len(tracks), name, methods))
     outcomes = _scored(console, tracks, methods, settings, options.jobs)
     data = f"{len(tracks)} {name}, "
     data += reports.lengths(outcomes)
@@ -173,8 +173,7 @@ def run_eval(options: EvalOptions) -> bool:
     scored = sum(outcome.scores is not None for outcome in outcomes)
     console.print(
         f"{scored - reused} scores computed, {reused} reused; wrote "
-        f"{', '.join(path.name for path in paths)} to {settings.output}",
-        markup=False,
+        f"{', '.join(path.name for path in paths)} to {settings.output}"
     )
     return _show_errors(outcomes)
 
@@ -340,9 +339,9 @@ def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
     out = table_console()
     for title, table in reports.titled_tables(report):
         out.print(_rich(table, title))
-    out.print(reports.definition(report), markup=False, style="dim")
+    out.print(reports.definition(report), style="dim")
     for note in report.notes:
-        out.print(f"Note: {note}", markup=False)
+        out.print(f"Note: {note}")
     if published:
         out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
         out.print(_rich([row[:-1] for row in reports.published_table(report)], ""))
@@ -355,7 +354,7 @@ def _rich(rows: list[list[str]], title: str) -> Table:
         numeric = index and name not in ("test set", "trained on")
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for cells in body:
-        shown.add_row(*(cell.replace("[", r"\[") for cell in cells))
+        shown.add_row(*cells)
     return shown
 
 
@@ -363,9 +362,7 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
         lines = [f"  {outcome.method}: {outcome.error}" for outcome in failed]
-        Messages().print(
-            f"{len(failed)} of {len(outcomes)} scores failed:\n" + "\n".join(lines), markup=False
-        )
+        Messages().print(f"{len(failed)} of {len(outcomes)} scores failed:\n" + "\n".join(lines))
     return not failed
 
 
@@ -388,14 +385,12 @@ def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -
     out.print(_rich([head, *_rows(comparison.differences)], title))
     for subset, (ours, theirs) in comparison.alone.items():
         out.print(
-            f"Left out of {subset}: {ours} tracks with scores of A alone, {theirs} of B alone.",
-            markup=False,
+            f"Left out of {subset}: {ours} tracks with scores of A alone, {theirs} of B alone."
         )
     out.print(
         "B - A: median of the differences track by track, with its bootstrap interval; "
         "undecided where that holds zero, or where signs may be uneven by chance (p > 0.05). "
         "Training seeds differ, too: it cannot tell how much.",
-        markup=False,
         style="dim",
     )
 

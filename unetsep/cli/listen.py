@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from ..audio.libsndfile import hide_decoder_chatter
@@ -48,15 +49,15 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Son
         task = bar.add_task("page", total=len(songs))
 
         def progress(song: Song, share: float) -> None:
-            bar.update(task, description=song.name, completed=songs.index(song) + share)
+            bar.update(task, description=escape(song.name), completed=songs.index(song) + share)
 
         def leave_out(song: Song, error: AudioError) -> None:
             failed[f"{song.name} is not on the page: {error}"] = song
 
         page = write_page(folder, songs, progress, leave_out)
     for sentence in failed:
-        Messages().print(f"Error: {sentence}", markup=False)
-    console.print(f"{page}: open it in a browser", markup=False)
+        Messages().print(f"Error: {sentence}")
+    console.print(f"{page}: open it in a browser")
     return list(failed.values())
 
 
@@ -76,11 +77,11 @@ def show_plots(songs: Iterable[Song], console: Console) -> bool:
                     )
                 plot_song(stems, path, f"{song.name}, {model}" if model else song.name)
             except (UnetsepError, OSError) as error:
-                Messages().print(f"Error: {error}", markup=False)
+                Messages().print(f"Error: {error}")
                 complete = False
                 continue
             drawn.add(path)
-            console.print(f"{path}: pictures of {', '.join(stems)}", markup=False)
+            console.print(f"{path}: pictures of {', '.join(stems)}")
     return complete
 
 

@@ -16,7 +16,6 @@ import click
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
-from rich.text import Text
 
 from ..errors import UnetsepError, WeightsError
 from ..spleeter.release import Downloaded, get, is_release
@@ -134,11 +133,11 @@ def print_models(known: Manifest) -> None:
     console = table_console()
     if console.width < TABLE_WIDTH:
         for entry in known.checkpoints.values():
-            console.print(_name(entry, known), style="bold", markup=False)
+            console.print(_name(entry, known), style="bold")
             size, where = _size(entry, known), _where(entry)
             facts = (advice(entry), _scores(entry), size, entry.licence, where)
             for text in filter(None, facts):
-                console.print(Padding(Text(text), (0, 0, 0, 2)))
+                console.print(Padding(text, (0, 0, 0, 2)))
         return
     table = Table(box=None, pad_edge=False)
     for title in ("name", "take it", "SDR (v/d/b/o)", "size", "licence", "where"):

@@ -43,7 +43,7 @@ class Reporter:
         """With ``--verbose``, where an error comes from."""
         if self._verbose:
             text = "".join(traceback.format_exception(error))
-            self._loud.print(text.rstrip(), markup=False)
+            self._loud.print(text.rstrip())
 
     def song(self, reports: Sequence[SeparationReport]) -> None:
         """What became of one song, with each model."""
@@ -73,36 +73,32 @@ class Reporter:
         """What went wrong with a song, once, not once for every model or for both of two songs."""
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
             if sentence not in self._printed:
-                self._loud.print(f"Error: {sentence}", markup=False)
+                self._loud.print(f"Error: {sentence}")
             self._printed.add(sentence)
         for sentence in dict.fromkeys(text for report in reports for text in report.warnings):
-            self.console.print(f"Warning: {sentence}", markup=False)
+            self.console.print(f"Warning: {sentence}")
 
     def end(self, log: RunLog | None) -> bool:
         """Sum up; whether nothing failed."""
         if self._songs > 1 and self._separated:
-            self.console.print(self._summary(), markup=False)
+            self.console.print(self._summary())
         if self._existing:
-            self.console.print(
-                f"{self._existing} of {self._songs} skipped, their stems exist", markup=False
-            )
+            self.console.print(f"{self._existing} of {self._songs} skipped, their stems exist")
         if self._failed and self._songs > 1:
             reasons = "\n  ".join(_shortened([*self._reasons]))
-            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}", markup=False)
+            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}")
         self.log(log)
         unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
         if unheard:
-            self._loud.print(f"Error: stdout took no more reports: {unheard}", markup=False)
+            self._loud.print(f"Error: stdout took no more reports: {unheard}")
         return not self._failed and not unheard
 
     def log(self, log: RunLog | None) -> None:
         """Where the log is, or why there is none."""
         if log and log.failure:
-            self._loud.print(
-                f"Warning: the log {log.place} could not be written: {log.failure}", markup=False
-            )
+            self._loud.print(f"Warning: the log {log.place} could not be written: {log.failure}")
         elif log and log.lines:
-            self.console.print(f"Log: {log.place}", markup=False)
+            self.console.print(f"Log: {log.place}")
 
     def _summary(self) -> str:
         """Songs, audio, time and speed."""
@@ -126,19 +122,17 @@ def _shortened(sentences: list[str]) -> list[str]:
 
 def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:
     if report.status == "skipped" and (verbose or report.reason != EXIST):
-        console.print(f"{report.source}: skipped, {report.reason}", markup=False)
+        console.print(f"{report.source}: skipped, {report.reason}")
     elif report.status == "ok":
         console.print(
             f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
-            f"{speed(report.speed or 0)})",
-            markup=False,
+            f"{speed(report.speed or 0)})"
         )
     if report.gain_db:
         console.print(
             f"  All stems were lowered by {-report.gain_db:.2f} dB so that none clips "
-            "(--bit-depth 32f keeps levels).",
-            markup=False,
+            "(--bit-depth 32f keeps levels)."
         )
 
 

@@ -383,7 +383,7 @@ def _find_songs(run: _Run, console: Messages) -> list[Input]:
         return search.find_failed(options.songs)
     if not options.songs:
         listed = "stdin" if options.files_from == STREAM else options.files_from
-        console.print(f"{listed} names no songs: nothing to do", markup=False)
+        console.print(f"{listed} names no songs: nothing to do")
     return search.find(options.songs)
 
 
@@ -399,8 +399,7 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
         first = separators[0]
         console.print(
             f"Loaded {names} in {time.perf_counter() - begun:.2f} s; {first.device.type}, "
-            f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-            markup=False,
+            f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         )
     return separators
 

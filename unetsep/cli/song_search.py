@@ -53,7 +53,7 @@ class SongSearch:
             songs += spool.find(urls, self.output, left_out.append)
         if left_out:
             kinds = count_kinds(left_out)
-            self.console.print(f"Not audio by name, passed over: {kinds}", markup=False)
+            self.console.print(f"Not audio by name, passed over: {kinds}")
         return songs
 
     def find_failed(self, places: Sequence[Path | str]) -> list[Input]:
@@ -67,7 +67,7 @@ class SongSearch:
         last = last_lines(_with_named(logs, self.log))
         failed = failed_lines(last)
         if not failed:
-            self.console.print(f"By the logs in {self.given_output} no song failed", markup=False)
+            self.console.print(f"By the logs in {self.given_output} no song failed")
         if places:
             whole = [place for place in places if _logged_place(place) in failed]
             others = [place for place in places if _logged_place(place) not in failed]
@@ -107,7 +107,7 @@ def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> 
         return songs
     chosen = shard.select(songs)
     count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
-    console.print(f"Shard {shard}: {count}", markup=False)
+    console.print(f"Shard {shard}: {count}")
     return chosen
 
 

@@ -25,7 +25,8 @@ class Messages(Console):
             quiet=quiet,
             highlight=False,
             soft_wrap=True,
-            emoji=False,  # :fire: may be part of a name
+            markup=False,  # [live] may be part of a name
+            emoji=False,  # as :fire: may
         )
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -44,7 +45,7 @@ class Messages(Console):
 def table_console() -> Console:
     """A console on stdout for tables, which are wide where no terminal sets a width."""
     terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed at the start
-    return Console(width=None if terminal else 200, highlight=False, emoji=False)
+    return Console(width=None if terminal else 200, highlight=False, markup=False, emoji=False)
 
 
 def silence(stream: TextIO | None) -> None:

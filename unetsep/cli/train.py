@@ -56,7 +56,7 @@ from ..weights.load import carry_guide, load_checkpoint, load_network
 from ..weights.manifest import is_path
 from .errors import SignalError
 from .parsing import build
-from .terminal import Messages
+from .terminal import Messages, table_console
 from .training_progress import ProgressBar, decoding
 
 SHARES = ("extra_share", "second_share")
@@ -401,7 +401,7 @@ def print_losses() -> None:
         table.add_row(name, entry.summary)
     for name, point in published_losses().items():
         table.add_row(name, f"of a package that is installed: {point.value}")
-    Console().print(table)
+    table_console().print(table)
 
 
 def run_export(
@@ -423,7 +423,7 @@ def run_export(
             run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
         )
         for path in paths:
-            console.print(f"Wrote {path}", markup=False)
+            console.print(f"Wrote {path}")
 
 
 def run_average(*, models: Sequence[str], output: Path) -> None:
@@ -438,13 +438,13 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
     for model in filter(is_path, models):
         carry_guide(network.config.guide, Path(model).parent, output.parent)
     write_atomically(output, content)
-    Messages().print(f"Wrote {output}", markup=False)
+    Messages().print(f"Wrote {output}")
 
 
 def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None) -> None:
     """The ``publish`` command."""
     revision = publish(run, repo_id, private=private, manifest=manifest)
-    Messages().print(f"Published {repo_id} at revision {revision}", markup=False)
+    Messages().print(f"Published {repo_id} at revision {revision}")
 
 
 @contextmanager

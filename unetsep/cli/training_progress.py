@@ -86,7 +86,7 @@ class ProgressBar(Callback):
                 "more; --max-minutes ends a run on time"
             )
         speed = config.batch_size * trainer.world_size / max(each, 1e-9)
-        self.console.print(f"{speed:.1f} clips/s: {length}", markup=False)
+        self.console.print(f"{speed:.1f} clips/s: {length}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores as a line that stays."""
@@ -96,9 +96,7 @@ class ProgressBar(Callback):
         for name, scores in pl_module.scores.items():
             values = ", ".join(f"{stem} {value:.2f}" for stem, value in scores.items())
             star = " (best)" if name in pl_module.improved else ""
-            self.console.print(
-                f"step {trainer.global_step} {name}: SDR in dB {values}{star}", markup=False
-            )
+            self.console.print(f"step {trainer.global_step} {name}: SDR in dB {values}{star}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the bar away."""

@@ -107,6 +107,18 @@ def test_a_folder_without_stems_is_one_sentence(tmp_path):
     assert "holds no stems" in result.stderr
 
 
+@pytest.mark.parametrize(("word", "shown"), [("-qv", True), ("-v", False)])
+def test_a_traceback_is_shown_to_who_asks_for_it_among_other_letters(
+    tmp_path, monkeypatch, word, shown
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["listen", word, "none"] if shown else ["listen", "--", word]  # a folder's name
+    monkeypatch.setattr("sys.argv", ["unetsep", *words])
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert ("Traceback" in result.stderr) == shown
+
+
 def test_a_song_that_failed_does_not_keep_the_others_from_the_page(separate, song, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"no audio")
     result = separate(tmp_path / "bad.wav", song("a.wav", seconds=1), "--player")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,14 @@ import click
 
 from .interrupts import INTERRUPTED
 from .sections import SectionedCommand
+
+VERBOSE = f"{__name__}.verbose"  # in `click.Context.meta`, which a command and its group share
+
+
+def note_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> bool:
+    """As the callback of an option, have `Group` show tracebacks."""
+    ctx.meta[VERBOSE] = verbose
+    return verbose
 
 
 class Group(click.Group):
@@ -51,7 +58,7 @@ class Group(click.Group):
             with _as_sentence():
                 return super().invoke(ctx)
         except (UnetsepError, ValueError) as error:
-            if "--verbose" in sys.argv or "-v" in sys.argv:
+            if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:

@@ -16,18 +16,9 @@ from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS, MAX_RATE, MIN_RATE
 from ..network.presets import DEFAULT, NETWORKS
 from ..train.data.datasets import DATASETS
-from .errors import ExtraCommand
+from .errors import ExtraCommand, note_verbose
 from .other_tools import SeparateCommand
-from .parsing import (
-    bitrate,
-    build,
-    default_filename,
-    names,
-    place,
-    seconds,
-    shard,
-    without_stem,
-)
+from .parsing import bitrate, build, default_filename, names, place, seconds, shard, without_stem
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -107,9 +98,13 @@ threads = click.option(
     "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show only errors.")
-# What runs the command looks for it among the words: only `separate` has more to tell.
 tracebacks = click.option(
-    "-v", "--verbose", is_flag=True, expose_value=False, help="Show tracebacks."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    callback=note_verbose,
+    expose_value=False,  # only `separate` has more to tell
+    help="Show tracebacks.",
 )
 
 
@@ -292,7 +287,11 @@ SEPARATE_SECTIONS = {
 )
 @quiet
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Show the device, the load time and tracebacks."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    callback=note_verbose,
+    help="Show the device, the load time and tracebacks.",
 )
 def separate(**options: Any) -> None:
     """Separate songs into stems.

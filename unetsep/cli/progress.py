@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +54,14 @@ class Bars(Listener):
         meanwhile appear above.
     jobs
         All songs.
+    tell_failure
+        Called with what becomes the error of a song.
     """
 
-    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, console: Console, jobs: Sequence[Job], tell_failure: Callable[[Exception], None]
+    ) -> None:
+        self._tell_failure = tell_failure
         self._sizes = {id(job): size(job.song.path) for job in jobs}
         self._songs, self._ended = len(jobs), 0
         # Bytes of songs that are still to be separated, and of those that were.
@@ -87,6 +92,10 @@ class Bars(Listener):
             row.done, row.total = done, total
 
         return advance
+
+    def failed(self, error: Exception) -> None:
+        """A song has failed, and will end."""
+        self._tell_failure(error)
 
     def end(self, outcome: SongOutcome) -> None:
         """A song has ended; its bar goes."""

@@ -213,7 +213,12 @@ def _separate(run: _Run) -> bool:
         torch.set_num_threads(options.threads)
     if options.plots:
         require_matplotlib()
-    reporter = _reporter(options)
+    reporter = Reporter(
+        as_json=options.as_json,
+        quiet=options.quiet,
+        verbose=options.verbose,
+        dry_run=options.dry_run,
+    )
     separators = _load(options, reporter.console)
     with run.spool.naming() if run.spool else contextlib.nullcontext():
         jobs = _plan(run, separators, reporter.console)
@@ -235,9 +240,10 @@ def _separate(run: _Run) -> bool:
         reporter.log(log)
         raise
     in_order = [(job.song, reports[id(job)]) for job in jobs]
-    wanted = {"player": options.player, "plots": options.plots}
     try:
-        complete = show_separated(in_order, reporter.console, **wanted)
+        complete = show_separated(
+            in_order, reporter.console, player=options.player, plots=options.plots
+        )
     finally:  # the stems are there, with or without a page
         worked = reporter.end(log)
     return worked and complete
@@ -250,7 +256,7 @@ def _separate_jobs(
     reports = {}
     with (
         log or contextlib.nullcontext(),
-        _Bars(reporter, jobs) as bars,
+        Bars(reporter.console, jobs, reporter.traceback) as bars,
         contextlib.closing(_outcomes(run, jobs, bars)) as outcomes,
     ):
         for outcome in outcomes:
@@ -262,15 +268,6 @@ def _separate_jobs(
                 log.write(outcome.line or song_line(outcome.job, outcome.reports, outcome.begun))
             reports[id(outcome.job)] = outcome.reports
     return reports
-
-
-def _reporter(options: SeparateOptions) -> Reporter:
-    return Reporter(
-        as_json=options.as_json,
-        quiet=options.quiet,
-        verbose=options.verbose,
-        dry_run=options.dry_run,
-    )
 
 
 def _check_page(jobs: Sequence[Job]) -> None:
@@ -285,17 +282,6 @@ def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) 
     for job in jobs:
         reporter.song(job.present(preview_song(job, options.file)))
     return reporter.end(None)
-
-
-class _Bars(Bars):
-    """Bars of the songs that are being separated, and tracebacks of what fails."""
-
-    def __init__(self, reporter: Reporter, jobs: Sequence[Job]) -> None:
-        super().__init__(reporter.console, jobs)
-        self._reporter = reporter
-
-    def failed(self, error: Exception) -> None:
-        self._reporter.traceback(error)
 
 
 def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None:

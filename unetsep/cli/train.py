@@ -174,7 +174,8 @@ def run_train(options: TrainOptions) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     options = _with_losses(options)
-    config, data = _resumed_run(options) if options.resume else _new_run(options)
+    begin = _resumed_run if options.resume else _new_run
+    config, data = begin(options, machine.kind)
     check_trainable(config, machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
@@ -231,7 +232,7 @@ def _length(config: TrainConfig) -> str:
     return " or ".join(ends)
 
 
-def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+def _new_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data]:
     """What a run that begins trains, and on what."""
     if is_main_process():
         refuse_used(options.folder)
@@ -249,16 +250,9 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     elif options.guide_levels is not None:
         raise ValueError("--guide-levels are levels of the network that --guide names")
     if options.low_band:
-        first, count = parse_low_band(options.low_band)
-        if model.low_bins and (model.low_first, model.low_bins) != (first, count):
-            last = model.low_first + model.low_bins - 1
-            raise ValueError(
-                f"--low-band {options.low_band}: {given.init_from} has a branch for bins "
-                f"{model.low_first}-{last}, which is trained by these numbers alone"
-            )
-        model = dataclasses.replace(model, low_first=first, low_bins=count)
+        model = _with_low_band(model, options.low_band, given.init_from)
         settings |= {"part": "low"}
-    config = TrainConfig(**_parsed(settings, options.machine.machine().kind, stems), model=model)
+    config = TrainConfig(**_parsed(settings, accelerator, stems), model=model)
     data = find_data(
         given.roots,
         given.cache_dir,
@@ -271,7 +265,7 @@ def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     return config, data
 
 
-def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
+def _resumed_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
     network = (options.network, options.targets, options.guide_levels, options.low_band)
@@ -285,7 +279,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
-    settings = _parsed(options.settings, options.machine.machine().kind, data.stems)
+    settings = _parsed(options.settings, accelerator, data.stems)
     if given.cache_dir or any(given.roots.values()):
         data = move_data(data, given.roots, given.cache_dir)
     config = dataclasses.replace(config, **settings)
@@ -358,6 +352,18 @@ def parse_low_band(text: str) -> tuple[int, int]:
     if not (dash and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ValueError(f"--low-band {text!r}: expected the first and the last bin, as 0-127")
     return int(first), int(last) + 1 - int(first)
+
+
+def _with_low_band(model: ModelConfig, low_band: str, init_from: str | None) -> ModelConfig:
+    """A network with a branch for some bins, which it may have from its first weights."""
+    first, count = parse_low_band(low_band)
+    if model.low_bins and (model.low_first, model.low_bins) != (first, count):
+        last = model.low_first + model.low_bins - 1
+        raise ValueError(
+            f"--low-band {low_band}: {init_from} has a branch for bins {model.low_first}-{last}, "
+            "which is trained by these numbers alone"
+        )
+    return dataclasses.replace(model, low_first=first, low_bins=count)
 
 
 def _model(

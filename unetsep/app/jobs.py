@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -221,7 +220,7 @@ class JobQueue:
 
     def __init__(self, folder: Path, worker: WorkerProcess, limits: JobLimits) -> None:
         self._folder, self._worker, self.limits = folder, worker, limits
-        self._jobs: dict[str, SeparationJob] = {}
+        self.jobs: dict[str, SeparationJob] = {}  # by id, in the order in which they came
         self._ready = asyncio.Event()
         self.closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -241,11 +240,6 @@ class JobQueue:
         await self._worker.kill()
 
     # What there is
-
-    @property
-    def jobs(self) -> Mapping[str, SeparationJob]:
-        """All jobs by their names, in the order in which they came; changes with the queue."""
-        return MappingProxyType(self._jobs)
 
     @property
     def healthy(self) -> bool:
@@ -268,7 +262,7 @@ class JobQueue:
 
     def get(self, id_: str) -> SeparationJob | None:
         """A job by its name, which keeps it from being removed for a while."""
-        job = self._jobs.get(id_)
+        job = self.jobs.get(id_)
         if job is not None:
             job.used = time.monotonic()
         return job
@@ -301,7 +295,7 @@ class JobQueue:
             id_ = secrets.token_urlsafe(16)
         if not re.fullmatch(ID, id_):
             raise RefusedError("an id must have 22 to 64 letters, digits, - or _", 422, "id")
-        if id_ in self._jobs:
+        if id_ in self.jobs:
             raise RefusedError("there is a job with this id already", 409, "id")
         if self.waiting >= self.limits.queue:
             raise RefusedError(
@@ -311,7 +305,7 @@ class JobQueue:
         with disk_errors("the upload"):
             self._check_room(bytes_)
             job.folder.mkdir()
-        self._jobs[id_] = job
+        self.jobs[id_] = job
         return job
 
     def _check_room(self, bytes_: int) -> None:
@@ -324,21 +318,21 @@ class JobQueue:
     def enqueue(self, job: SeparationJob, name: str, choice: JobChoice, bytes_: int) -> None:
         """Let a job wait whose upload is complete."""
         # The order is that in which uploads ended: a slow one holds up nobody.
-        del self._jobs[job.id]
-        self._jobs[job.id] = job
+        del self.jobs[job.id]
+        self.jobs[job.id] = job
         job.name, job.choice, job.bytes, job.state = name, choice, bytes_, "queued"
         self.figures.uploaded.inc(bytes_)
         self._ready.set()
 
     def _has(self, job: SeparationJob) -> bool:
         """Whether a job is still listed: another one may have its id by now."""
-        return self._jobs.get(job.id) is job
+        return self.jobs.get(job.id) is job
 
     def _forget(self, job: SeparationJob) -> bool:
         """Take a job off the list, if it is there."""
         found = self._has(job)
         if found:
-            del self._jobs[job.id]
+            del self.jobs[job.id]
         return found
 
     async def remove(self, job: SeparationJob) -> None:
@@ -370,7 +364,7 @@ class JobQueue:
 
     async def _work(self) -> None:
         while True:
-            job = next((job for job in self._jobs.values() if job.state == "queued"), None)
+            job = next((job for job in self.jobs.values() if job.state == "queued"), None)
             if job is None:
                 self._ready.clear()
                 await self._ready.wait()
@@ -449,7 +443,7 @@ class JobQueue:
         while True:
             await asyncio.sleep(max(0.1, min(PERIOD, self.limits.keep_seconds / 2)))
             old = time.monotonic() - self.limits.keep_seconds
-            ended = [job for job in self._jobs.values() if job.state in ENDED]
+            ended = [job for job in self.jobs.values() if job.state in ENDED]
             for index, job in enumerate(sorted(ended, key=lambda job: job.used, reverse=True)):
                 if job.used < old or index >= MOST_ENDED:
                     await self.remove(job)

@@ -89,8 +89,9 @@ def remove_dead(parent: Path) -> None:
             continue
         with contextlib.suppress(OSError), contextlib.closing(LockFile(path)) as lock:
             if lock.read() == SIGNATURE and lock.take():
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                if not path.with_suffix("").exists():
+                folder = path.with_suffix("")
+                shutil.rmtree(folder, ignore_errors=True)
+                if _is_missing(folder):
                     lock.remove()
 
 

@@ -185,14 +185,26 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path
         If a model cannot be loaded, or it cannot listen.
     """
     names = offered_names(settings.models)
-    left: list[Path] = []
-    async with contextlib.AsyncExitStack() as stack:
-        sock = stack.enter_context(listen(settings.host, settings.port))
+    with listen(settings.host, settings.port) as sock:
         folder = WorkFolder(settings.folder or user_folder() / "app")
-        stack.callback(lambda: left.extend([] if folder.remove() else [folder.path]))
-        worker = WorkerProcess(names, settings.device, settings.threads)
-        queue = JobQueue(folder.path, worker, settings.limits)
-        stack.push_async_callback(queue.close)
+        try:
+            await _answer(settings, names, folder.path, sock, started)
+        finally:
+            removed = folder.remove()
+    return None if removed else folder.path
+
+
+async def _answer(
+    settings: AppSettings,
+    names: list[str],
+    folder: Path,
+    sock: socket.socket,
+    started: Callable[[str], object],
+) -> None:
+    """Answer requests with some models, until a signal ends it."""
+    worker = WorkerProcess(names, settings.device, settings.threads)
+    queue = JobQueue(folder, worker, settings.limits)
+    try:
         stems = await worker.start()
         offers = {offer.name: offer for offer in map(ModelOffer.of, names, stems.values())}
         queue.start()
@@ -211,7 +223,8 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path
         with signals_end_here():
             server = AppServer(config, lambda: started(address), queue.close)
             await server.serve(sockets=[sock])
-    return left[0] if left else None
+    finally:
+        await queue.close()
 
 
 @contextlib.contextmanager

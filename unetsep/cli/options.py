@@ -308,8 +308,9 @@ def separate(**options: Any) -> None:
 
     if not (options["songs"] or options["files_from"] or options["retry_failed"]):
         raise click.UsageError("Missing argument 'SONG...'.")
-    options["without"] = without_stem(**options)
-    options["filename"] = options["filename"] or default_filename(**options)
+    without = without_stem(options["without"], instrumental=options["instrumental"])
+    options["without"] = without
+    options["filename"] = options["filename"] or default_filename(options["container"], without)
     import_torch()
     from .separate import SeparateOptions, run_separate
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import click
 
+from ..audio.formats import CONTAINERS
 from ..audio.times import as_seconds
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def shard(text: str) -> Shard:
         raise click.BadParameter(str(error)) from error
 
 
-def without_stem(*, without: str | None, instrumental: bool, **_: Any) -> str | None:
+def without_stem(without: str | None, *, instrumental: bool) -> str | None:
     """The stem that ``--without`` and ``--instrumental`` leave out.
 
     Raises
@@ -104,9 +105,8 @@ def without_stem(*, without: str | None, instrumental: bool, **_: Any) -> str | 
     return "vocals" if instrumental else without
 
 
-def default_filename(*, container: str, without: str | None, **_: Any) -> str:
+def default_filename(container: str, without: str | None) -> str:
     """The template where none is given: one file needs no folder of its own."""
-    from ..audio.formats import CONTAINERS
     from ..paths import TEMPLATE, TOGETHER_TEMPLATE, WITHOUT_TEMPLATE
 
     if CONTAINERS[container].together:

@@ -78,7 +78,7 @@ class TrackOptions:
     def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
         """The tracks, and what they are in words."""
         named = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
-        if named.count(None) < len(named) - 1:
+        if len(named) - named.count(None) > 1:
             raise ValueError(
                 "choose one of --musdb-root, --songs, --pairs, --moisesdb and --index: scores are "
                 "of one set"
@@ -160,8 +160,7 @@ def run_eval(options: EvalOptions) -> bool:
     hide_decoder_chatter()
     console.print(opening(options, settings, len(tracks), name, methods))
     outcomes = _scored(console, tracks, methods, settings, options.jobs)
-    data = f"{len(tracks)} {name}, "
-    data += reports.lengths(outcomes)
+    data = f"{len(tracks)} {name}, {reports.lengths(outcomes)}"
     report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
     figures = options.figures and any(row.tracks for row in report.rows)
     paths = _write(report, settings.output, figures)

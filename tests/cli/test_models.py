@@ -129,7 +129,7 @@ def test_verify_deletes_a_damaged_download(remote: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("unlink", "damaged, and could not be deleted"), ("read_bytes", "cannot be read")],
+    [("unlink", "damaged, and could not be deleted"), ("open", "cannot be read")],
 )
 def test_verify_goes_on_after_a_file_that_it_cannot_read_or_delete(
     remote: Path, monkeypatch: pytest.MonkeyPatch, method: str, said: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from ..errors import UnetsepError, WeightsError
 from ..spleeter.release import Downloaded, get, is_release
+from ..storage import file_sha256
 from ..weights import hub
 from ..weights.load import fetch_model
 from ..weights.manifest import (
@@ -305,10 +305,10 @@ def _verify(entry: Checkpoint) -> tuple[str, bool]:
             return f"{entry.name}: missing, {path} is gone: import it again", False
         return f"{entry.name}: not downloaded", True
     try:
-        content = path.read_bytes()
+        digest = file_sha256(path)
     except OSError as error:
         return f"{entry.name}: cannot be read: {error.strerror} ({path})", False
-    if hashlib.sha256(content).hexdigest() == entry.sha256:
+    if digest == entry.sha256:
         return f"{entry.name}: intact", True
     if here:
         cure = "import it again" if entry.source else "install unetsep again"

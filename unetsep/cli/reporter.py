@@ -31,9 +31,8 @@ class Reporter:
         self.console = Messages(quiet=quiet)
         # The same console: only that knows of the bars, above which lines are to appear.
         self._loud = Messages() if quiet else self.console
-        self._lines = Lines() if as_json else None
-        self._paths = Lines() if dry_run and not as_json else None
-        self._verbose, self._dry_run = verbose, dry_run
+        self._lines = Lines() if as_json or dry_run else None
+        self._as_json, self._verbose, self._dry_run = as_json, verbose, dry_run
         self._printed: set[str] = set()
         self._begun, self._seconds = time.monotonic(), 0.0
         self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
@@ -51,13 +50,8 @@ class Reporter:
         if all(report.reason == EXIST for report in reports):
             self._existing += 1
         for report in reports:
-            if self._paths and report.status == "planned":
-                for path in dict.fromkeys(report.stems.values()):
-                    self._paths.write(str(path))
             if self._lines:
-                # ASCII: file names may hold bytes, and terminals have encodings, that fit no
-                # other.
-                self._lines.write(json.dumps(report_line(report)))
+                self._write(report, self._lines)
             _show(report, self.console, verbose=self._verbose)
         if any(report.status in ("ok", "planned") for report in reports):
             self._separated += 1
@@ -68,6 +62,15 @@ class Reporter:
         self._failed += bool(reasons)
         self._reasons |= dict.fromkeys(reasons)
         self._complain(reports)
+
+    def _write(self, report: SeparationReport, lines: Lines) -> None:
+        """What other programs read: JSON or, in a dry run, the paths of the stems."""
+        if self._as_json:
+            # ASCII: file names may hold bytes, and terminals have encodings, that fit no other.
+            lines.write(json.dumps(report_line(report)))
+        elif report.status == "planned":
+            for path in dict.fromkeys(report.stems.values()):
+                lines.write(str(path))
 
     def _complain(self, reports: Sequence[SeparationReport]) -> None:
         """What went wrong with a song, once, not once for every model or for both of two songs."""
@@ -88,7 +91,7 @@ class Reporter:
             reasons = "\n  ".join(_shortened([*self._reasons]))
             self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}")
         self.log(log)
-        unheard = next((out.failure for out in (self._lines, self._paths) if out), None)
+        unheard = self._lines.failure if self._lines else None
         if unheard:
             self._loud.print(f"Error: stdout took no more reports: {unheard}")
         return not self._failed and not unheard

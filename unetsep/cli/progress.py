@@ -73,7 +73,6 @@ class Bars(Listener):
         self._live = live if shown else None
 
     def __enter__(self) -> Bars:
-        self._began = time.monotonic()
         if self._live:
             self._live.start()
         return self

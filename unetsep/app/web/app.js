@@ -269,10 +269,7 @@ class App {
     const say = () => {
       $(`${id}-words`).textContent = choices[select.selectedIndex].description;
     };
-    select.onchange = () => {
-      say();
-      if (id === "quality") this.fillParts();
-    };
+    select.onchange = say;
     say();
   }
 
@@ -309,6 +306,7 @@ class App {
 
   bind() {
     $("choices").addEventListener("submit", (event) => event.preventDefault());
+    $("quality").addEventListener("change", () => this.fillParts());
     $("files").addEventListener("change", () => {
       this.add($("files").files);
       $("files").value = "";

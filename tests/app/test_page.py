@@ -140,6 +140,12 @@ def check_look(driver: Any) -> None:
             assert control.accessible_name, control.get_attribute("outerHTML")
 
 
+def test_a_time_that_is_about_one_hour_or_minute_is_one(page: Any) -> None:
+    spans = (30, 70, 150, 3600, 4300, 86_400)
+    words = [page.execute_script("return spanWords(arguments[0])", seconds) for seconds in spans]
+    assert words == ["a minute", "a minute", "3 minutes", "an hour", "an hour", "24 hours"]
+
+
 def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     page: Any, app: Served, songs: list[Path], downloads: Path
 ) -> None:

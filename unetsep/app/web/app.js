@@ -35,9 +35,10 @@ function timeWords(seconds) {
 }
 
 function spanWords(seconds) {
-  const hours = seconds / 3600;
-  if (hours >= 1) return hours === 1 ? "an hour" : `${Math.round(hours)} hours`;
-  return `${Math.max(1, Math.round(seconds / 60))} minutes`;
+  const hours = Math.round(seconds / 3600);
+  if (seconds >= 3600) return hours === 1 ? "an hour" : `${hours} hours`;
+  const minutes = Math.max(1, Math.round(seconds / 60));
+  return minutes === 1 ? "a minute" : `${minutes} minutes`;
 }
 
 /** A name for a sentence, whose other words keep their direction. */

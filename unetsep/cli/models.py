@@ -131,45 +131,37 @@ def run_models(*, as_json: bool, cache_dir: bool) -> None:
 def print_models(known: Manifest) -> None:
     """Print the models: a table or, on a narrow terminal, a list; with advice for each."""
     console = table_console()
+    rows = [_row(entry, known) for entry in known.checkpoints.values()]
     if console.width < TABLE_WIDTH:
-        for entry in known.checkpoints.values():
-            console.print(_name(entry, known), style="bold")
-            size, where = _size(entry, known), _where(entry)
-            facts = (advice(entry), _scores(entry), size, entry.licence, where)
+        for name, *facts in rows:
+            console.print(name, style="bold")
             for text in filter(None, facts):
                 console.print(Padding(text, (0, 0, 0, 2)))
         return
     table = Table(box=None, pad_edge=False)
     for title in ("name", "take it", "SDR (v/d/b/o)", "size", "licence", "where"):
         table.add_column(title, overflow="fold")
-    for entry in known.checkpoints.values():
-        table.add_row(
-            *(_name(entry, known), advice(entry), _scores(entry)),
-            *(_size(entry, known), entry.licence, _where(entry)),
-        )
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
+
+
+def _row(entry: Checkpoint, known: Manifest) -> tuple[str, ...]:
+    """Name, advice, scores, size, licence and place of a model."""
+    scores = entry.scores.get("sdr", {})
+    return (
+        entry.name + (" (default)" if entry.name == known.default else ""),
+        advice(entry),
+        "/".join(f"{scores[s]:.2f}" for s in entry.config.get("stems", ()) if s in scores),
+        f"{known.bytes_with_guide(entry) / 1e6:.1f} MB",
+        entry.licence,
+        "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
+    )
 
 
 def advice(entry: Checkpoint) -> str:
     """Who should take a model; what it is, if that is not known here."""
     return TAKE.get(entry.name, entry.description)
-
-
-def _name(entry: Checkpoint, known: Manifest) -> str:
-    return entry.name + (" (default)" if entry.name == known.default else "")
-
-
-def _scores(entry: Checkpoint) -> str:
-    scores = entry.scores.get("sdr", {})
-    return "/".join(f"{scores[s]:.2f}" for s in entry.config.get("stems", ()) if s in scores)
-
-
-def _size(entry: Checkpoint, known: Manifest) -> str:
-    return f"{known.bytes_with_guide(entry) / 1e6:.1f} MB"
-
-
-def _where(entry: Checkpoint) -> str:
-    return "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id
 
 
 def run_download(

@@ -250,8 +250,8 @@ def signals_end_here() -> Iterator[None]:
 
 
 def _address(host: str, port: int) -> str:
-    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-    return f"http://{f'[{name}]' if ':' in name and name[0] != '[' else name}:{port}/"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
 
 
 def run(settings: AppSettings, started: Callable[[str], object]) -> Path | None:

@@ -85,23 +85,6 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class MachineOptions:
-    """On what the run takes place: `unetsep.train.fit.Machine`; None takes what there is."""
-
-    accelerator: str
-    devices: int | None
-    nodes: int | None
-    workers: int | None
-    resident: bool
-    graph: bool
-
-    def machine(self) -> Machine:
-        """The same with numbers of processes and machines."""
-        devices, nodes = processes(self.devices, self.nodes)
-        return Machine(self.accelerator, devices, nodes, self.workers, self.resident, self.graph)
-
-
-@dataclass(frozen=True)
 class TrainOptions:
     """Options of the ``train`` command.
 
@@ -129,7 +112,7 @@ class TrainOptions:
 
     settings: Mapping[str, Any]
     data: DataOptions
-    machine: MachineOptions
+    machine: Machine
     network: str | None
     targets: tuple[str, ...] | None
     guide_levels: int | None
@@ -142,10 +125,18 @@ class TrainOptions:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> TrainOptions:
-        """From options by name, as click gives them."""
+        """From options by name, as click gives them.
+
+        Raises
+        ------
+        TrainingError
+            If a launcher has started another number of processes.
+        """
         names = {field.name for field in dataclasses.fields(TrainConfig)}
         settings = {n: value for n, value in values.items() if n in names and value is not None}
-        return build(cls, {**values, "settings": settings, "roots": _roots(values)})
+        devices, nodes = processes(values["devices"], values["nodes"])
+        derived = {"roots": _roots(values), "devices": devices, "nodes": nodes}
+        return build(cls, {**values, **derived, "settings": settings})
 
     @property
     def folder(self) -> Path:
@@ -169,14 +160,12 @@ def run_train(options: TrainOptions) -> None:
         print_losses()
         return
     console = Messages(quiet=options.quiet or not is_main_process())
-    machine = options.machine.machine()
     hide_decoder_chatter()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     options = _with_losses(options)
-    begin = _resumed_run if options.resume else _new_run
-    config, data = begin(options, machine.kind)
-    check_trainable(config, machine)  # before hours of decoding
+    config, data = _resumed_run(options) if options.resume else _new_run(options)
+    check_trainable(config, options.machine)  # before hours of decoding
     folder = options.folder
     with _logging(console):
         saved = read_songs(folder) if options.resume else {}
@@ -198,7 +187,7 @@ def run_train(options: TrainOptions) -> None:
                 train,
                 valid,
                 folder,
-                machine=machine,
+                machine=options.machine,
                 resume=options.resume,
                 init_from=options.data.init_from,
                 guide=options.data.guide,
@@ -232,7 +221,7 @@ def _length(config: TrainConfig) -> str:
     return " or ".join(ends)
 
 
-def _new_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data]:
+def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What a run that begins trains, and on what."""
     if is_main_process():
         refuse_used(options.folder)
@@ -252,7 +241,7 @@ def _new_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data
     if options.low_band:
         model = _with_low_band(model, options.low_band, given.init_from)
         settings |= {"part": "low"}
-    config = TrainConfig(**_parsed(settings, accelerator, stems), model=model)
+    config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
     data = find_data(
         given.roots,
         given.cache_dir,
@@ -265,7 +254,7 @@ def _new_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data
     return config, data
 
 
-def _resumed_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, Data]:
+def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     """What an interrupted run trained and on what, with what may be changed changed."""
     given = options.data
     network = (options.network, options.targets, options.guide_levels, options.low_band)
@@ -279,7 +268,7 @@ def _resumed_run(options: TrainOptions, accelerator: str) -> tuple[TrainConfig, 
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
-    settings = _parsed(options.settings, accelerator, data.stems)
+    settings = _parsed(options.settings, options.machine.kind, data.stems)
     if given.cache_dir or any(given.roots.values()):
         data = move_data(data, given.roots, given.cache_dir)
     config = dataclasses.replace(config, **settings)

@@ -19,6 +19,8 @@ ERROR = {"$ref": "#/components/schemas/Error"}
 JOB = {"$ref": "#/components/schemas/Job"}
 JSON = "application/json"
 ANY = "*/*"  # of sound, pictures and scripts: the answer says which
+GONE = "There is no such job or file, or it was removed."
+NOT_DONE = "The job is not done."
 
 
 def describe() -> Document:
@@ -151,10 +153,6 @@ def _paths() -> Document:
 
 def _get(summary: str, responses: Document, **more: Any) -> Document:
     return {"get": {"summary": summary, **more, "responses": responses}}
-
-
-GONE = "There is no such job or file, or it was removed."
-NOT_DONE = "The job is not done."
 
 
 def _form() -> Document:

@@ -27,6 +27,10 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
 }
+GONE = (
+    "the separation ended unexpectedly: the file may be damaged, or the computer may have run "
+    "out of memory"
+)
 
 
 class WorkerError(UnetsepError):
@@ -195,9 +199,3 @@ def kill_group(process: asyncio.subprocess.Process) -> None:
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-GONE = (
-    "the separation ended unexpectedly: the file may be damaged, or the computer may have run "
-    "out of memory"
-)

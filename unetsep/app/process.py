@@ -87,23 +87,27 @@ class WorkerProcess:
             start_new_session=True,  # a group that decoders are in, too: see kill_group
         )
         try:
+            return await self._load()
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def _load(self) -> dict[str, list[str]]:
+        """Have the process load its first model; the stems of each model."""
+        assert self._process is not None
+        try:
             await self._send(self._settings)
             message = await asyncio.wait_for(self._receive(), START_SECONDS)
         except asyncio.TimeoutError as error:
-            await self.kill()
             raise WorkerError("the models could not be loaded in time") from error
         except WorkerError as error:
-            await self.kill()
+            await self.kill()  # or it may have no status yet
             raise WorkerError(
                 "the program that separates ended before it was ready, with status "
                 f"{self._process.returncode}: what the app has printed says why, "
                 "or else the memory was too small"
             ) from error
-        except BaseException:
-            await self.kill()
-            raise
         if "ready" not in message:
-            await self.kill()
             raise WorkerError(message["failed"])
         ready: dict[str, list[str]] = message["ready"]
         return ready

@@ -56,6 +56,27 @@ def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: 
     assert first.origin(track) == second.origin(track)
 
 
+def test_a_model_that_is_replaced_is_not_taken_for_the_one_before(
+    track: Track, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path, recording = tmp_path / "best-l1.safetensors", read_track(track, 1.0)
+    config = ModelConfig(filters=(2,) * 6, segment_frames=64)
+    found = []
+    for _ in range(2):  # as a training does, between two evaluations of one program
+        path.write_bytes(serialize(UNet(config)))
+        method = model_method([str(path)])
+        found.append(method.estimate(track, recording)["vocals"])
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+    method = model_method([str(path)])
+    np.testing.assert_array_equal(method.estimate(track, recording)["vocals"], found[1])
+    path.write_bytes(serialize(UNet(config)))
+    method = model_method([str(path)])
+    path.write_bytes(serialize(UNet(config)))  # and before the first track is separated
+    with pytest.raises(WeightsError, match="best-l1 is another model than when the evaluation"):
+        method.estimate(track, recording)
+
+
 def test_a_model_that_is_not_there_fails_before_work_starts() -> None:
     with pytest.raises(WeightsError, match="there is no model"):
         model_method(["nonsense"])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...config import common_config
 from ...dsp.arrays import Signal
-from ...errors import AudioError
+from ...errors import AudioError, WeightsError
 from ...network.devices import usable_device
 from ...separator import Separator
 from ...version import __version__
@@ -121,8 +121,13 @@ class ModelMethod:
         """The model's stems; where the track has only one of them, that and the rest.
 
         Stems that the track does not have (piano) are part of its other.
+
+        Raises
+        ------
+        WeightsError
+            If a checkpoint is no longer the one whose hash this has.
         """
-        separator = _separator(self.models, self.device, self.passes)
+        separator = _separator(self)
         shared = [stem for stem in separator.stems if stem in audio.references]
         if len(shared) > 1:
             stems = separator.separate(audio.mixture, audio.sample_rate)
@@ -137,8 +142,17 @@ class ModelMethod:
 
 
 @functools.lru_cache(maxsize=8)
-def _separator(models: tuple[str, ...], device: str, passes: int) -> Separator:
-    return Separator(models, device=device, precision="fp32", passes=passes)
+def _separator(method: ModelMethod) -> Separator:
+    """What computes a method, loaded once in each process."""
+    separator = Separator(
+        method.models, device=method.device, precision="fp32", passes=method.passes
+    )
+    if "+".join(sha256 for _, sha256 in separator.checkpoints) != method.sha256:
+        raise WeightsError(
+            f"{method.name} is another model than when the evaluation began, as a training that "
+            "still runs replaces it: start the evaluation again"
+        )
+    return separator
 
 
 @dataclass(frozen=True)

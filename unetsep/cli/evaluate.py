@@ -29,7 +29,7 @@ from ..train.evaluation.compare import Difference, scores_folder
 from ..train.evaluation.compare import compare as compare_folders
 from ..train.evaluation.estimates import Method, baseline_methods, folder_method, model_method
 from ..train.evaluation.evaluate import Outcome, Settings, check_scores, evaluate
-from ..train.evaluation.measures import MEASURES, PACKAGES, choose_measures
+from ..train.evaluation.measures import MEASURES, choose_measures
 from ..train.evaluation.own_songs import find_in_index, find_moisesdb, find_songs, read_pairs
 from ..train.evaluation.scoring import METRICS
 from ..train.evaluation.stem_sets import check_set
@@ -266,8 +266,8 @@ def _check_place(settings: Settings, figures: bool, tracks: Sequence[Track]) -> 
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
     for measure in settings.measures:
-        if measure in PACKAGES:
-            _check_package(measure, PACKAGES[measure])
+        if package := MEASURES[measure].package:
+            _check_package(measure, package)
     if figures:
         importlib.import_module("matplotlib")
     with _writing(settings.output):

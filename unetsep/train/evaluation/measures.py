@@ -54,12 +54,15 @@ class Measure:
         Whether ``compute`` takes the mixture, of the same shape, as ``mixture``, too.
     lower_is_better
         Whether less of it is better.
+    package
+        What is imported for it, to be missed before any work.
     """
 
     compute: Callable[..., float]
     title: str
     of_mixture: bool = False
     lower_is_better: bool = False
+    package: str | None = None
 
     def __call__(
         self, reference: Signals, estimate: Signals, rate: int, mixture: Signals | None = None
@@ -148,17 +151,21 @@ MEASURES = {
         )
         for name, band in BANDS.items()
     },
-    "log-wmse": Measure(log_wmse, "log-WMSE (higher is better)", of_mixture=True),
-    "2f": Measure(two_f, "2f-model (MUSHRA points from 0 to 100, higher is better)"),
+    "log-wmse": Measure(
+        log_wmse, "log-WMSE (higher is better)", of_mixture=True, package="torch_log_wmse"
+    ),
+    "2f": Measure(
+        two_f, "2f-model (MUSHRA points from 0 to 100, higher is better)", package="seabass"
+    ),
 }
-# What is imported for a measure, to be missed before any work.
-PACKAGES = {"log-wmse": "torch_log_wmse", "2f": "seabass"}
 
 
 def can_measure(name: str) -> bool:
     """Whether there is such a measure, and the package that it needs."""
-    package = PACKAGES.get(name)
-    return name in MEASURES and (package is None or find_spec(package) is not None)
+    if name not in MEASURES:
+        return False
+    package = MEASURES[name].package
+    return package is None or find_spec(package) is not None
 
 
 def choose_measures(names: Iterable[str]) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ def test_a_run_trains_on_a_kind_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     assert data.roots == {"takes": (str(tmp_path / "takes"),)}
     train, valid = load_data(data)
     assert [len(valid), len({each.name for each in train})] == [1, 3]
+    assert not any(each.extra for each in (*train, *valid))
     config = tiny(max_steps=10, valid_every=10)
     fit(config, train, valid, tmp_path / "run", machine=CPU)
     assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 10

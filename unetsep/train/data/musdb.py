@@ -73,7 +73,7 @@ class Musdb(DatasetKind):
             if missing and "" not in files:
                 raise AudioError(f"{path} is no MUSDB18 song: it lacks {', '.join(missing)}")
             split = "valid" if song_name(path) in VALID_SONGS else "train"
-            sources.append(Source(song_name(path), self.name, split, files, extra=self.extra))
+            sources.append(Source(song_name(path), self.name, split, files))
         if not sources:
             raise AudioError(
                 f"there is no MUSDB18 in {root}: expected {root / 'train'} with *{STEM_SUFFIX} "

@@ -39,7 +39,7 @@ class Source:
     silent
         Stems known to be silent; stems that are nowhere are unknown.
     extra
-        See `DatasetKind`.
+        Whether it is one if its kind is; see `DatasetKind`.
     weight
         How often it is drawn, relative to another one that is as long.
     """

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
+from ...storage import file_sha256
 from ..config import TrainingError
 from .functions import LOSSES, LossEntry, build_loss
 
@@ -94,7 +95,7 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
     where = str(path) if source.endswith(".py") else source
     return name, {
         "from": f"{where}:{place.rpartition(':')[2]}",
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_sha256(path),
     }
 
 

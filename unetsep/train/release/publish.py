@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import WeightsError
-from ...storage import shell_word
+from ...storage import file_sha256, shell_word
 from ...weights.load import carry_guide
 from ...weights.manifest import SUFFIX, Checkpoint, Manifest, add_to_manifest, read_manifest
 from ..config import TrainingError
@@ -99,10 +98,9 @@ def _exported(path: Path, run: str | Path) -> Checkpoint:
     if entry.file != file.name:
         raise TrainingError(f"{path} describes {entry.file!r}, expected {file.name}: {cure}")
     try:
-        content = file.read_bytes()
+        sha256 = file_sha256(file)
     except OSError as error:
         raise TrainingError(f"{file} cannot be read ({error.strerror}): {cure}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != entry.sha256:
         raise TrainingError(
             f"{file} was changed: its SHA-256 is {sha256[:12]}..., its manifest entry says "

@@ -343,7 +343,7 @@ def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
         out.print(f"Note: {note}")
     if published:
         out.print("\nPublished elsewhere, SDR on other data: not comparable with the above")
-        out.print(_rich([row[:-1] for row in reports.published_table(report)], ""))
+        out.print(_rich([row[:-1] for row in reports.published_table()], ""))
 
 
 def _rich(rows: list[list[str]], title: str) -> Table:

@@ -18,7 +18,7 @@ from .estimates import Method
 from .evaluate import Outcome
 from .leakage import pooled_median
 from .measures import MEASURES
-from .published import PUBLISHED, Published
+from .published import PUBLISHED
 from .scoring import METRICS, TrackScores
 from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
 from .stem_sets import Sources, ordered
@@ -102,7 +102,6 @@ class EvaluationReport:
     data: str
     metrics: str
     measures: tuple[str, ...] = ()
-    published: tuple[Published, ...] = PUBLISHED
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -237,12 +236,11 @@ def titled_tables(report: EvaluationReport) -> list[tuple[str, list[list[str]]]]
     return tables
 
 
-def published_table(report: EvaluationReport) -> list[list[str]]:
+def published_table() -> list[list[str]]:
     """Header and rows of the published scores, as text."""
     head = ["published", *STEMS, "mean", "test set", "trained on", "source"]
     body = [
-        [p.name, *map(_plain, p.sdr), _plain(p.mean), p.test, p.train, p.source]
-        for p in report.published
+        [p.name, *map(_plain, p.sdr), _plain(p.mean), p.test, p.train, p.source] for p in PUBLISHED
     ]
     return [head, *body]
 
@@ -260,7 +258,7 @@ def to_markdown(report: EvaluationReport) -> str:
     lines += [f"- {note}" for note in report.notes]
     lines += ["", "## Published elsewhere", ""]
     lines += ["SDR on other data: not comparable with the measured rows above.", ""]
-    lines += markdown(published_table(report))
+    lines += markdown(published_table())
     return "\n".join(lines) + "\n"
 
 
@@ -326,7 +324,7 @@ def to_json(report: EvaluationReport) -> str:
         "measures": {name: MEASURES[name].title for name in report.measures},
         "bootstrap": {"draws": DRAWS, "seed": SEED, "coverage": COVERAGE},
         "methods": [_row(report, row) for row in report.rows],
-        "published": [asdict(entry) for entry in report.published],
+        "published": [asdict(entry) for entry in PUBLISHED],
         "notes": report.notes,
     }
     return json.dumps(strict(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

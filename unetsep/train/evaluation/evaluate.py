@@ -270,7 +270,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
     song = _DecodedOnce(track, settings)
     outcomes = []
     for method in methods:
-        estimates: dict[str, Signal] = {}  # of this method, for all sets
+        estimate = functools.cache(functools.partial(song.estimate, method))  # for all sets
         for sources in settings.sets:
             outcome = functools.partial(Outcome, method.name, track.name, sources=sources)
             path = results.path_of(settings.output, method.name, track, sources)
@@ -282,7 +282,7 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 scores, mode, measures = results.reusable(path, origin, *asked)
                 reused = scores is not None
                 if scores is None:
-                    scores = _score(song, method, scored, mode, measures, estimates)
+                    scores = _score(song, estimate(), scored, mode, measures)
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -313,19 +313,20 @@ class _DecodedOnce:
         """The decoded track."""
         return read_track(self.track, self.settings.duration)
 
+    def estimate(self, method: Method) -> dict[str, Signal]:
+        """What a method makes of it."""
+        return method.estimate(self.track, self.audio)
+
 
 def _score(
     song: _DecodedOnce,
-    method: Method,
+    estimates: dict[str, Signal],
     scored: Sources,
     mode: str,
     measures: Sequence[str],
-    estimates: dict[str, Signal],
 ) -> TrackScores:
-    """Scores in a set; ``estimates`` is filled if it is empty."""
+    """Scores of a method's estimates in a set."""
     audio = song.audio
-    if not estimates:
-        estimates.update(method.estimate(song.track, audio))
     return score(
         references(audio, scored),
         regroup(estimates, scored, song.track.stems),

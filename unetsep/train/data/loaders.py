@@ -33,8 +33,6 @@ class ValidRecordings(Dataset[tuple[int, Recording]]):
         return len(self.recordings)
 
     def __getitem__(self, index: int) -> tuple[int, Recording]:
-        if index >= len(self.recordings):
-            raise IndexError(index)
         return self.recordings[index]
 
 

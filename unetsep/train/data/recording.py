@@ -70,9 +70,10 @@ class Recording:
 
         Of the latter what stands before the last hyphen; a name without one is an artist's.
         """
-        mark = " - " if " - " in self.name else "-"
-        before = self.name.partition(mark)[0] if mark == " - " else self.name.rpartition(mark)[0]
-        return before or self.name
+        artist, mark, _ = self.name.partition(" - ")
+        if not mark:
+            artist, _, _ = self.name.rpartition("-")
+        return artist or self.name
 
     def stem(self, name: str) -> npt.NDArray[np.int16]:
         """One stem, int16 ``(samples, 2)``."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class ModelMethod:
     stems: tuple[str, ...]
     device: str = "auto"
     passes: int = 1
-    kind: str = "model"
+    kind: ClassVar[str] = "model"
 
     @property
     def label(self) -> str:
@@ -160,7 +160,7 @@ class BaselineMethod:
     """One of `unetsep.train.evaluation.baselines`."""
 
     name: str
-    kind: str = "baseline"
+    kind: ClassVar[str] = "baseline"
 
     @property
     def label(self) -> str:
@@ -191,7 +191,7 @@ class FolderMethod:
 
     path: Path
     name: str
-    kind: str = "estimates"
+    kind: ClassVar[str] = "estimates"
 
     @property
     def label(self) -> str:

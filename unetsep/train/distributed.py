@@ -18,6 +18,15 @@ from ..unfinished import ENDING
 from .config import TrainingError
 from .interruption import EndSignals
 
+logger = logging.getLogger(__name__)
+
+# What gloo, NCCL and torch's store say when the other side is gone.
+LOST = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
+# Codes with which the command ends when a signal asks it to: all processes may get it.
+INTERRUPTED = tuple(128 + number for number in ENDING)
+# Seconds between looks at the other processes.
+EVERY = 0.05
+
 
 def launched() -> tuple[str, int, int] | None:
     """Launcher, its processes on each machine, and machines; None if there is no launcher."""
@@ -54,17 +63,6 @@ def processes(devices: int | None, nodes: int | None) -> tuple[int, int]:
             f"--devices and --nodes, or have it start {devices or per_node} on {nodes or count}"
         )
     return per_node, count
-
-
-logger = logging.getLogger(__name__)
-
-# What gloo, NCCL and torch's store say when the other side is gone.
-LOST = ("closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "nccl")
-
-# Codes with which the command ends when a signal asks it to: all processes may get it.
-INTERRUPTED = tuple(128 + number for number in ENDING)
-# Seconds between looks at the other processes.
-EVERY = 0.05
 
 
 def is_lost_process(error: BaseException) -> bool:

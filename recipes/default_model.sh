@@ -38,10 +38,9 @@ start() { # RUN MACHINE OPTIONS...
     shift 2
     [ -e "$run/done" ] && return
     case " $* " in *" --max-minutes "*) limit="--max-minutes ${MINUTES:-120}" ;; *) limit= ;; esac
-    if [ -e "$run/last.ckpt" ]; then
+    if resumable "$run"; then
         set -- --resume $limit
     else
-        rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
         set -- --schedule plateau "$@"
     fi
     begin "$run" "$@" --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine

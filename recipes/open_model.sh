@@ -65,10 +65,9 @@ train() { # RUN OPTIONS...
     run=$folder/$1
     shift
     [ -e "$run/done" ] && return
-    if [ -e "$run/last.ckpt" ]; then
+    if resumable "$run"; then
         on_data --resume
     else
-        rm -f "$run"/best-*.safetensors # of a run that broke off before it could be resumed
         on_data --loss mse --held-out 0 \
             --leave-out everything-is-free-caesium=vocals,other --leave-out vocals/producerspace-06 \
             --artist-weights --varispeed 0.12 --coherent-varispeed 0.25 --eq-db 6 \

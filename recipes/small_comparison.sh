@@ -14,7 +14,7 @@ train() { # RUN OPTIONS...
     run=$folder/$1
     shift
     [ -e "$run/done" ] && return
-    if [ -e "$run/last.ckpt" ]; then
+    if resumable "$run"; then
         set -- --resume
     else
         set -- --network small --optimizer adamw --valid-every 100 --precision fp32 --seed 0 "$@"

@@ -1,4 +1,4 @@
-# What the scripts share that train: beginning runs, waiting for them, and ending them.
+# What the scripts share that train: beginning runs, resuming them, waiting for them, ending them.
 
 running=
 # Ctrl-C and a signal to the whole group reach the trainings by themselves. `unetsep train` saves at
@@ -6,6 +6,12 @@ running=
 # signal that finds nobody where the shells of `begin` were told, too.
 trap 'wait; exit 130' INT
 trap 'kill -s USR1 $running 2>/dev/null || :; wait; exit 143' TERM
+
+resumable() { # RUN; what it left is removed if it broke off before it could be resumed
+    [ -e "$1/last.ckpt" ] && return
+    rm -f "$1"/best-*.safetensors
+    false
+}
 
 begin() { # RUN OPTIONS...: of `unetsep train`, that `finish` waits for
     (

@@ -160,13 +160,19 @@ def test_the_default_model_is_resumed_within_its_minutes_and_not_begun_again(
     assert not (tmp_path / "b" / "python.log").exists()
 
 
-@pytest.mark.parametrize("script", ["default_model.sh", "open_model.sh"])
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [
+        ("default_model.sh", "first"),
+        ("open_model.sh", "beside"),
+        ("small_comparison.sh", "four-stems"),
+    ],
+)
 def test_a_run_that_broke_off_before_it_could_be_resumed_begins_again(
-    tmp_path: Path, script: str
+    tmp_path: Path, script: str, first: str
 ) -> None:
     runs = tmp_path / "runs"
-    given = ("M", "S", "P") if script == "default_model.sh" else ("M", "S", "P", "MIDI", "SETS")
-    first = "first" if script == "default_model.sh" else "beside"
+    given = ("M", "S", "P", "MIDI", "SETS") if script == "open_model.sh" else ("M", "S", "P")
     (runs / first).mkdir(parents=True)
     left = runs / first / "best-mse.safetensors"
     left.touch()

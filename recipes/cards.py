@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from unetsep.cli.models import TAKE
-from unetsep.config import ModelConfig
+from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
 from unetsep.weights.manifest import Checkpoint, Manifest, read_manifest, write_manifest
 
@@ -32,7 +32,6 @@ README, CHOICE, SITE = (
 LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual"
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
 BEGIN, END = "models: begin", "models: end"
-STEMS = ("vocals", "drums", "bass", "other")
 # The weights of newer models were chosen by means, as medians of few songs are noisy.
 MEAN = """
 

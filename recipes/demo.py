@@ -20,10 +20,8 @@ import soundfile
 import unetsep
 from unetsep.audio.ffmpeg import find_ffmpeg
 from unetsep.errors import UnetsepError
+from unetsep.train.data.musdb import STREAMS
 from unetsep.train.evaluation.sdr import frame_sdr, median
-
-# Streams of a stems file after the mixture.
-STREAMS = ("drums", "bass", "other", "vocals")
 
 
 def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
@@ -39,7 +37,7 @@ def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     except OSError as error:
         raise SystemExit(f"cannot write to {folder}: {error.strerror}") from error
     song = folder / f"{source.name.removesuffix('.stem.mp4')}.wav"
-    for stream, name in enumerate(("mixture", *STREAMS)):
+    for stream, name in enumerate(STREAMS):
         target = song if name == "mixture" else folder / f"true-{name}.wav"
         command = [ffmpeg, "-v", "error", "-y", "-i", str(source), "-map", f"0:a:{stream}"]
         subprocess.run([*command, "-c:a", "pcm_s16le", str(target)], check=True)

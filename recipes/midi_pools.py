@@ -27,10 +27,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from midi_parts import Part, excerpt, for_kit, read, split, vary, write
-from sampler import play, sample_sets
+from sampler import RATE, play, sample_sets
 from source_list import SourceList
 
-RATE = 44_100
 FRAME = RATE // 20
 # Recordings of fewer seconds, and parts of fewer notes, are left out.
 SHORTEST = 12

@@ -112,7 +112,7 @@ def read_report(content: Any, names: tuple[str, ...]) -> EvaluationReport:
     """A report from its JSON, as far as it holds medians of songs."""
     rows = []
     for name in names:
-        method = next(each for each in content["methods"] if each["name"] == name)
+        method = _method(content, name)
         tracks = {}
         for track, scores in method["tracks"].items():
             values = {metric: np.full((len(STEMS), 1), np.nan) for metric in METRICS}

@@ -24,6 +24,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,8 @@ MULTI_TRACK = [
 ]
 # Likewise: of files whose speakers are named, or whose headers libsndfile misreads.
 SURROUND = [("caf", "pcm_s16be"), ("aiff", "pcm_s16be"), ("w64", "pcm_f32le"), ("wav", "pcm_s16le")]
+# What may come of an input.
+FINE = ("read", "refused", "command")
 # What the stems of the command are written as.
 OUTPUTS = ["wav", "flac", "ogg", "mp3", "opus"]
 INTERESTING = [
@@ -234,7 +237,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.keep.mkdir(exist_ok=True)
-    end, counts, number = time.monotonic() + 60 * options.minutes, {}, options.seed
+    end, number = time.monotonic() + 60 * options.minutes, options.seed
+    counts: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     while time.monotonic() < end:
         mine, theirs = context.Pipe()
@@ -256,19 +260,17 @@ def main() -> None:
             if kind == "begin":
                 current, outcome = (text, data), "exited"
                 continue
-            counts[text if text in ("read", "refused", "command") else "broken"] = (
-                counts.get(text if text in ("read", "refused", "command") else "broken", 0) + 1
-            )
-            if text not in ("read", "refused", "command"):
+            counts[text if text in FINE else "broken"] += 1
+            if text not in FINE:
                 keep(options.keep, current, text)
         else:
             outcome = "done"
         if outcome != "done":
-            counts[outcome] = counts.get(outcome, 0) + 1
+            counts[outcome] += 1
             keep(options.keep, current, outcome)
         child.kill()
         child.join()
-        print(f"{(end - time.monotonic()) / 60:.1f} min left: {counts}", flush=True)
+        print(f"{(end - time.monotonic()) / 60:.1f} min left: {dict(counts)}", flush=True)
 
 
 def keep(folder: Path, current: tuple[str, bytes] | None, outcome: str) -> None:

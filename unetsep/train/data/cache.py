@@ -76,17 +76,21 @@ def load(
             futures = {pool.submit(_add, sources[i], folder, keys[i], wait): i for i in missing}
             missing = []
             for future in as_completed(futures):
+                number = futures[future]
                 try:
-                    missing += [] if future.result() else [futures[future]]
-                except AudioError as error:  # noqa: PERF203
-                    failures.append(f"{sources[futures[future]].name}: {error}")
+                    is_decoded = future.result()
+                except AudioError as error:
+                    failures.append(f"{sources[number].name}: {error}")
+                    continue
                 except OSError as error:
                     pool.shutdown(cancel_futures=True)
                     raise AudioError(_disk(error, folder, done, len(sources))) from error
+                if is_decoded:
+                    done += 1
                 else:
-                    done += futures[future] not in missing
-                    if progress:
-                        progress(done, len(sources))
+                    missing.append(number)
+                if progress:
+                    progress(done, len(sources))
     if failures:
         raise AudioError(
             f"{len(failures)} of {len(sources)} recordings cannot be decoded, repair or remove "

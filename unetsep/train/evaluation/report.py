@@ -277,9 +277,8 @@ def to_csv(report: EvaluationReport) -> str:
     """One line per method, stem and metric: median over tracks and its interval."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["method", "kind", "set", "stem", "metric", *("median", "low", "high", "tracks")]
-    )
+    columns = ("method", "kind", "set", "stem", "metric", "median", "low", "high", "tracks")
+    writer.writerow(columns)
     for row in report.rows:
         about = [row.name, row.kind, "-".join(row.stems)]
         for metric in report.everything:

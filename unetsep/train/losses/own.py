@@ -72,9 +72,9 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
             )
         return text, None
     place = points[text].value if text in points else text
-    source, _, name = place.rpartition(":")
-    value, path = _load(source, name, text)
-    name = text if text in points else name
+    source, _, attribute = place.rpartition(":")
+    value, path = _load(source, attribute, text)
+    name = text if text in points else attribute
     if not name.isidentifier():
         raise ValueError(f"the loss {name!r} needs a name of letters, digits and underscores")
     summary = (inspect.getdoc(value) or "").partition("\n")[0]
@@ -94,7 +94,7 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
         raise TrainingError(f"--loss {text} fails: {_named(error)}") from error
     where = str(path) if source.endswith(".py") else source
     return name, {
-        "from": f"{where}:{place.rpartition(':')[2]}",
+        "from": f"{where}:{attribute}",
         "sha256": file_sha256(path),
     }
 

@@ -42,7 +42,7 @@ def environment(name: str, cache: Path, pip_args: Sequence[str]) -> Path:
     python, stamp = folder / "bin" / "python", folder / "complete"
     wanted = "\n".join(REQUIREMENTS[name])
     if not (stamp.is_file() and stamp.read_text() == wanted):
-        print(f"Installing {wanted.replace(chr(10), ', ')} in {folder} ...", flush=True)
+        print(f"Installing {', '.join(REQUIREMENTS[name])} in {folder} ...", flush=True)
         subprocess.run([PYTHON, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "-q", *pip_args]
         subprocess.run([*pip, *REQUIREMENTS[name]], check=True)

@@ -21,7 +21,6 @@ import numpy as np
 import soundfile
 from midi_parts import Part, Performance, busiest, cut, vary
 from midi_pools import (
-    RATE,
     Recording,
     check_given,
     check_names,
@@ -33,7 +32,7 @@ from midi_pools import (
     synthesised,
     too_short,
 )
-from sampler import sample_sets
+from sampler import RATE, sample_sets
 from source_list import SourceList
 
 STEMS = ("drums", "bass", "other")

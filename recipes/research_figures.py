@@ -170,16 +170,17 @@ def _rounded(value: Any) -> Any:
 
 def tables(measured: Any) -> dict[str, list[str]]:
     """What stands in measures.md between marks, by their names."""
-    rows = {
-        "losses": lambda columns: _by_loss(measured, columns),
-        "beside": lambda columns: _beside(measured, columns),
-        "minus": lambda columns: _minus(measured, columns),
+    kinds = {
+        "losses": ("loss", _by_loss),
+        "beside": ("method", _beside),
+        "minus": (f"minus {BASE}", _minus),
     }
-    first = {"losses": "loss", "beside": "method", "minus": f"minus {BASE}"}
-    return {
-        name: ["", *(line for c in TABLES for line in (*_table(first[name], c, rows[name](c)), ""))]
-        for name in rows
-    }
+    found: dict[str, list[str]] = {}
+    for name, (first, rows) in kinds.items():
+        found[name] = [""]
+        for columns in TABLES:
+            found[name] += [*_table(first, columns, rows(measured, columns)), ""]
+    return found
 
 
 def _table(first: str, columns: tuple[str, ...], rows: Any) -> list[str]:

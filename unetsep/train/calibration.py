@@ -76,17 +76,17 @@ def loss_scale(
     return 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
 
 
-def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None:
-    """Set a network's mean and deviation of the log magnitude in each bin.
+def set_input_statistics(networks: nn.Module, mixtures: Sequence[Tensor]) -> None:
+    """Set networks' mean and deviation of the log magnitude in each bin.
 
     Parameters
     ----------
-    network
-        Each `UNet` in it is set; one whose input is not normalised is left alone.
+    networks
+        Of one config. Each `UNet` in them is set; one whose input is not normalised is left alone.
     mixtures
         Magnitudes, each ``(batch, channels, bins, frames)``.
     """
-    parts = [part for part in network.modules() if isinstance(part, UNet)]
+    parts = [part for part in networks.modules() if isinstance(part, UNet)]
     parts = [part for part in parts if part.config.input == "log"]
     if not parts:
         return
@@ -99,9 +99,9 @@ def set_input_statistics(network: nn.Module, mixtures: Sequence[Tensor]) -> None
         part.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
 
 
-def set_fine_statistics(network: nn.Module, batches: Sequence[Batch]) -> None:
-    """Set mean and deviation of what a new branch for low bins sees; see `set_input_statistics`."""
-    branches = [part for part in network.modules() if isinstance(part, LowBand)]
+def set_fine_statistics(networks: nn.Module, batches: Sequence[Batch]) -> None:
+    """Set mean and deviation of what new branches for low bins see; see `set_input_statistics`."""
+    branches = [part for part in networks.modules() if isinstance(part, LowBand)]
     for branch in branches:
         if bool((branch.fine_std == 1).all()):
             logs = [

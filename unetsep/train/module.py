@@ -128,10 +128,8 @@ class SeparationModule(lightning.LightningModule):
         """
         batches = audible_batches(clips, count)
         if statistics:
-            for network in self.networks.values():
-                set_input_statistics(network, [batch.mixture for batch in batches])
-        for network in self.networks.values():
-            set_fine_statistics(network, batches)
+            set_input_statistics(self.networks, [batch.mixture for batch in batches])
+        set_fine_statistics(self.networks, batches)
         for index, (name, loss) in enumerate(self.losses().items()):
             copied = copy.deepcopy(self.network(name))
             self._mode(copied)

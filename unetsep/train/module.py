@@ -29,6 +29,7 @@ from .calibration import (
 )
 from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset, clip_indices
+from .data.loaders import NO_NUMBER
 from .data.recording import Recording
 from .graph import RecordedStep
 from .losses.functions import Loss, build_loss
@@ -156,7 +157,7 @@ class SeparationModule(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
-            Separators(dict(self.networks.items()), self.device).score(0, songs[0])
+            Separators(self.networks.values(), self.device).score(0, songs[0])
             seconds = self.clock.now() - self.clock.begun
             self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
         self.look_at_clock()
@@ -271,13 +272,14 @@ class SeparationModule(lightning.LightningModule):
             # Without synchronised BatchNorm each process has statistics of its own.
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        self._separators = Separators(dict(self.networks.items()), self.device)
+        self._separators = Separators(self.networks.values(), self.device)
 
     def validation_step(self, batch: tuple[int, Recording], batch_idx: int) -> None:
         """SDR of one recording."""
         assert self._separators is not None
-        if batch[0] >= 0:
-            self._separators.score(*batch)
+        number, recording = batch
+        if number != NO_NUMBER:
+            self._separators.score(number, recording)
 
     def on_validation_epoch_end(self) -> None:
         """Mean SDR over all recordings of all processes."""

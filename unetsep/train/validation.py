@@ -8,7 +8,7 @@ depend on two of fourteen. Frames are scored with the stems that the network est
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,14 +34,14 @@ class Separators:
     Parameters
     ----------
     networks
-        By loss; copies are made.
+        Copies are made.
     device
         Where to run them.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], device: torch.device) -> None:
+    def __init__(self, networks: Iterable[nn.Module], device: torch.device) -> None:
         self.separators = []
-        for network in networks.values():
+        for network in networks:
             assert isinstance(network, MaskNetwork)
             self.separators.append(Separator(network, device=device.type))
         self.rows: dict[int, npt.NDArray[np.float64]] = {}

@@ -34,7 +34,7 @@ from unetsep.train.graph import WARM_UP
 from unetsep.weights.load import load_network
 
 RATE = 44_100
-# Options of the recipe of the default model.
+# All kinds of changes that the recipe of the default model makes to clips.
 CLIPS: dict[str, Any] = {
     "varispeed": 0.12,
     "coherent_varispeed": 0.25,

@@ -129,8 +129,8 @@ def main() -> None:
             least[name] = min(least[name], clock() - begun)
     print(f"{precision}, {torch.get_num_threads()} threads")
     for name, seconds in least.items():
-        ratio = seconds / least["convolutions"]
-        print(f"{name:32} {seconds:6.3f} s  {ratio:5.2f} x  {4 / seconds:5.1f} clips/s")
+        ratio, rate = seconds / least["convolutions"], config.batch_size / seconds
+        print(f"{name:32} {seconds:6.3f} s  {ratio:5.2f} x  {rate:5.1f} clips/s")
 
 
 if __name__ == "__main__":

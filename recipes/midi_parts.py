@@ -96,7 +96,11 @@ def read(path: Path) -> Part:
             controls.append(Control(now, message.channel, message.control, message.value))
         elif kind == "pitchwheel":
             controls.append(Control(now, message.channel, PITCH_BEND, message.pitch))
-        elif kind == "sysex" and message.data[::2][:4] == (0x41, 0x42, 0x40, 0x15):
+        elif (
+            kind == "sysex"
+            and len(message.data) > 7
+            and message.data[::2][:4] == (0x41, 0x42, 0x40, 0x15)
+        ):
             # Roland GS, "use for rhythm part"; its part 0 is channel 9.
             part = message.data[5] & 15
             channel = DRUM_CHANNEL if part == 0 else part - 1 if part < 10 else part

@@ -158,6 +158,16 @@ def test_channels_that_roland_gs_makes_drums_are_drums(tmp_path: Path) -> None:
     assert [(note.channel, note.pitch) for note in song.notes] == [(9, 58), (3, 60)]
 
 
+def test_a_message_that_ends_before_it_says_whether_a_channel_is_drums_says_nothing(
+    tmp_path: Path,
+) -> None:
+    import mido
+
+    short = mido.Message("sysex", data=(0x41, 0x10, 0x42, 0x12, 0x40, 0x13, 0x15))
+    song = read(save(tmp_path / "short.mid", short, *hit(2, 58), *hit(3, 60)))
+    assert [note.channel for note in song.notes] == [2, 3]
+
+
 def test_pads_of_a_drummer_are_translated_only_in_takes_of_drums_alone(tmp_path: Path) -> None:
     alone = read(save(tmp_path / "take.mid", *hit(9, 26), *hit(9, 38)))
     assert [note.pitch for note in alone.notes] == [46, 38]

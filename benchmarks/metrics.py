@@ -14,7 +14,7 @@ import click
 import numpy as np
 import soxr
 import torch
-from record import seconds
+from record import RATE, seconds
 
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
@@ -23,8 +23,6 @@ from unetsep.train.evaluation.baselines import oracle_mask
 from unetsep.train.evaluation.scoring import METRICS, MODES, score
 from unetsep.train.evaluation.sdr import Array
 from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
-
-SAMPLE_RATE = 44_100
 
 
 def excerpt() -> TrackAudio:
@@ -46,13 +44,13 @@ def folder(path: Path, duration: float | None) -> TrackAudio:
             signal, rate = read_audio(files[0], duration)
         except UnetsepError as error:
             raise click.UsageError(str(error)) from error
-        signal = soxr.resample(signal.T, rate, SAMPLE_RATE).T.astype(np.float32)
+        signal = soxr.resample(signal.T, rate, RATE).T.astype(np.float32)
         # 16 bits, as in MUSDB18: their noise keeps the filters' equations well-posed.
         signal = (np.rint(signal * 32768) / 32768).astype(np.float32)
         stems[stem] = np.repeat(signal, 2, axis=0) if len(signal) == 1 else signal
     samples = min(signal.shape[1] for signal in stems.values())
     stems = {stem: signal[:, :samples] for stem, signal in stems.items()}
-    return TrackAudio(np.sum(list(stems.values()), axis=0), stems, SAMPLE_RATE)
+    return TrackAudio(np.sum(list(stems.values()), axis=0), stems, RATE)
 
 
 @click.command()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback
-from record import save
+from record import RATE, save
 
 from unetsep.config import STEMS
 from unetsep.train.config import TrainConfig
@@ -33,7 +33,6 @@ from unetsep.train.fit import Machine, fit
 from unetsep.train.graph import WARM_UP
 from unetsep.weights.load import load_network
 
-RATE = 44_100
 # All kinds of changes that the recipe of the default model makes to clips.
 CLIPS: dict[str, Any] = {
     "varispeed": 0.12,

@@ -20,10 +20,10 @@ import numpy as np
 from unetsep.errors import UnetsepError
 from unetsep.separator import Separator
 from unetsep.train.data.datasets import DATASETS
-from unetsep.train.data.recording import AUDIBLE, Recording
+from unetsep.train.data.recording import AUDIBLE, SAMPLE_RATE, Recording
 from unetsep.train.data.run_data import find_data, load_recordings
 
-SECONDS, RATE = 10, 44_100
+SECONDS = 10
 
 
 class Finding(NamedTuple):
@@ -38,14 +38,14 @@ class Finding(NamedTuple):
 
 def examine(separator: Separator, recording: Recording, stem: str) -> Finding | None:
     """Separate a recording in pieces; None for one that is silent."""
-    size = SECONDS * RATE
+    size = SECONDS * SAMPLE_RATE
     pieces = []
     for start in range(0, max(1, recording.samples - size // 2), size):
         length = min(size, recording.samples - start)
         if recording.level(stem, start, length) < AUDIBLE:
             continue
         sound = recording.stem(stem)[start : start + length].T.astype(np.float32) / 32768
-        found = separator.separate(sound, RATE)
+        found = separator.separate(sound, SAMPLE_RATE)
         lost = np.square(sound - found[stem]).sum()
         energies = [np.square(found[name]).sum() for name in separator.stems]
         pieces.append((start, np.square(sound).sum(), lost, *energies))
@@ -55,7 +55,9 @@ def examine(separator: Separator, recording: Recording, stem: str) -> Finding | 
     whole = energy.sum()
     sdr = 10 * float(np.log10(whole / max(lost.sum(), 1e-12 * whole)))
     shares = tuple(float(other.sum() / whole) for other in others)
-    return Finding(recording.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // RATE))
+    return Finding(
+        recording.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // SAMPLE_RATE)
+    )
 
 
 def main() -> None:

@@ -19,13 +19,10 @@ from torch import Tensor, nn
 from ..network.masks import MaskNetwork
 from ..separator import Separator
 from .config import TrainingError
-from .data.recording import UNKNOWN, Recording
+from .data.recording import SAMPLE_RATE, UNKNOWN, Recording
 from .evaluation.sdr import frame_sdr, median
 
 logger = logging.getLogger(__name__)
-
-# Samples of a frame: a second.
-FRAME = 44_100
 
 
 class Separators:
@@ -135,7 +132,7 @@ def _sound_at_once(recording: Recording, stems: Sequence[str]) -> bool:
     """Whether there is a frame that counts, see `frame_sdr`."""
     if not set(stems) <= set(recording.names):
         return False
-    window = min(FRAME, recording.samples) or 1
+    window = min(SAMPLE_RATE, recording.samples) or 1  # a second
     return any(
         all(recording.stem(stem)[start : start + window].sum(axis=1).any() for stem in stems)
         for start in range(0, recording.samples - window + 1, window)

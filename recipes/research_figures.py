@@ -110,20 +110,19 @@ def _method(measured: Any, name: str) -> Any:
 
 def read_report(content: Any, names: tuple[str, ...]) -> EvaluationReport:
     """A report from its JSON, as far as it holds medians of songs."""
-    rows = []
+    rows, measures = [], tuple(content["measures"])
     for name in names:
         method = _method(content, name)
         tracks = {}
         for track, scores in method["tracks"].items():
             values = {metric: np.full((len(STEMS), 1), np.nan) for metric in METRICS}
             values["SDR"][:, 0] = [_number(scores["SDR"].get(stem)) for stem in STEMS]
-            measures = {
+            by_measure = {
                 measure: {stem: _number(scores[measure].get(stem)) for stem in STEMS}
-                for measure in content["measures"]
+                for measure in measures
             }
-            tracks[track] = TrackScores(STEMS, values, measures=measures)
+            tracks[track] = TrackScores(STEMS, values, measures=by_measure)
         rows.append(Row(name, method["label"], method["kind"], STEMS, tracks, ()))
-    measures = tuple(content["measures"])
     return EvaluationReport(tuple(rows), content["data"], content["metrics"], measures)
 
 

@@ -36,8 +36,9 @@ class ClipDataset(Dataset[Tensor]):
         planner, samples = self.planner, self.planner.config.clip_samples
         plan, stems = planner.plan(index), len(planner.stems)
         clip = np.zeros((stems, 2, samples), np.float32)
-        whence = zip(*map(Tensor.tolist, (*plan[:2], plan.changes.lengths)), strict=True)
-        for row, (track, start, length) in enumerate(whence):
+        lengths = plan.changes.lengths.tolist()
+        places = zip(plan.tracks.tolist(), plan.starts.tolist(), lengths, strict=True)
+        for row, (track, start, length) in enumerate(places):
             if track == SILENCE:
                 continue
             recording, name = planner.tracks[track]

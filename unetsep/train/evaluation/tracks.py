@@ -165,7 +165,7 @@ def read_track(track: Track, duration: float | None = None) -> TrackAudio:
         return _read_own(track, duration)
     if track.path.is_file():
         return _read_stem_file(track, duration)
-    files = {path.stem: path for path in track.files}
+    files = dict(track.parts)
     names = ("mixture", *track.stems)
     missing = [name for name in names if name not in files]
     if missing:

@@ -73,9 +73,8 @@ def clip_loader(
     resident
         Plans instead of clips.
     """
-    on_cpu = device.type == "cpu"
     if workers is None:
-        workers = 1 if on_cpu else min(8, os.cpu_count() or 1)
+        workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     dataset: Dataset[Any] = PlanDataset(planner) if resident else ClipDataset(planner)
     return ClipLoader(
         dataset,

@@ -79,18 +79,8 @@ class Tool:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def unetsep(
-    cache: Path,  # noqa: ARG001 (called like others)
-    pip_args: Sequence[str],  # noqa: ARG001
-    *,
-    name: str = "unetsep",
-    model: str = "default",
-) -> Tool:
-    """The checkout this script is part of, with its default model or another bundled one."""
-    return _ours(name, model)
-
-
-def _ours(name: str, model: str, options: Sequence[str] = (), home: Path | None = None) -> Tool:
+def unetsep(name: str, model: str, options: Sequence[str] = (), home: Path | None = None) -> Tool:
+    """The checkout this script is part of, with a bundled model or one imported into ``home``."""
     from unetsep.weights.manifest import model_name
 
     def command(song: Path, folder: Path) -> list[str | Path]:
@@ -142,7 +132,7 @@ def imported(cache: Path, pip_args: Sequence[str], *, exact: bool = False) -> To
     subprocess.run([*words, "--overwrite"], env=variables, check=True, stdout=subprocess.DEVNULL)
     options = ["--overlap", "0", "--mask-extension", "zeros", "--precision", "fp32"]
     name = "imported-exact" if exact else "imported"
-    return _ours(name, "spleeter-4stems", options if exact else (), home)
+    return unetsep(name, "spleeter-4stems", options if exact else (), home)
 
 
 def openunmix(cache: Path, pip_args: Sequence[str]) -> Tool:
@@ -172,8 +162,8 @@ def demucs(cache: Path, pip_args: Sequence[str], jobs: int = 0) -> Tool:
 
 
 TOOLS: dict[str, Callable[[Path, Sequence[str]], Tool]] = {
-    "unetsep": unetsep,
-    "fast": functools.partial(unetsep, name="unetsep fast", model="fast"),
+    "unetsep": lambda *_: unetsep("unetsep", "default"),
+    "fast": lambda *_: unetsep("unetsep fast", "fast"),
     "spleeter": spleeter,
     "openunmix": openunmix,
     "demucs": demucs,

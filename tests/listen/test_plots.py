@@ -62,6 +62,12 @@ def test_names_in_any_script_are_drawn_without_a_warning(tmp_path: Path) -> None
     assert (tmp_path / "plot.png").exists()
 
 
+def test_names_with_bytes_that_are_no_letters_are_drawn(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
+    plot_song({"voix \udce9": tmp_path / "vocals.wav"}, tmp_path / "plot.png", "caf\udce9")
+    assert (tmp_path / "plot.png").exists()
+
+
 def test_fonts_of_other_scripts_are_taken_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fonts() == ["sans-serif"] + [name for name in MORE_FONTS if name in get_font_names()]
     monkeypatch.setattr("unetsep.listen.plots.MORE_FONTS", ("missing", "STIXGeneral", "cmr10"))

@@ -85,7 +85,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     frame = _Frame(seconds, np.geomspace(LOWEST, top, ROWS + 1))
     drawn = frame.spectrogram(axes[0, 0], powers[0], loudest)
     axes[0, 0].set_title("mixture", loc="left", fontsize=10)
-    _levels(axes[0, 1], stems, powers, seconds)
+    _levels(axes[0, 1], names, powers, seconds)
     masks = ratio_masks(powers[1:])
     for row, name in enumerate(names, start=1):
         frame.spectrogram(axes[row, 0], powers[row], loudest)
@@ -162,7 +162,7 @@ class _Frame:
         return self.mesh(axes, level, cmap="magma", vmin=-RANGE, vmax=0)
 
 
-def _levels(axes: Axes, names: Mapping[str, Path], powers: Sequence[Power], seconds: float) -> None:
+def _levels(axes: Axes, names: Sequence[str], powers: Sequence[Power], seconds: float) -> None:
     """Level curves of all stems over the mixture's."""
     loudest = float(powers[0].sum(axis=0).max()) or 1.0
     rgb = [(0.6, 0.6, 0.6), *(tuple(c / 255 for c in colour) for colour in colours(names))]

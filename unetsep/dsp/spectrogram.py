@@ -139,7 +139,6 @@ class StreamingSTFT:
     def __init__(self, n_fft: int, hop_length: int) -> None:
         self.n_fft, self.hop_length = n_fft, hop_length
         self._tail: Tensor | None = None
-        self._samples = 0
 
     def push(self, block: Tensor) -> Tensor:
         """Frames that are complete after this block, ``(channels, bins, frames)``.
@@ -151,17 +150,15 @@ class StreamingSTFT:
         """
         if self._tail is None:
             self._tail = block.new_zeros(block.shape[0], self.n_fft - self.hop_length)
-        self._samples += block.shape[-1]
         return self._transform(torch.cat([self._tail, block], dim=-1))
 
     def flush(self) -> Tensor:
         """The last frames, after which every sample lies under four windows."""
         if self._tail is None:
             raise ValueError("no block was pushed before the end of the stream")
-        frames = frame_count(self._samples, self.n_fft, self.hop_length)
-        have = max(0, (self._samples - self.hop_length) // self.hop_length + 1)
-        missing = (frames - have - 1) * self.hop_length + self.n_fft - self._tail.shape[-1]
-        return self._transform(functional.pad(self._tail, (0, max(0, missing))))
+        # To whole hops, and then as many zeros as before the first sample.
+        missing = -self._tail.shape[-1] % self.hop_length + self.n_fft - self.hop_length
+        return self._transform(functional.pad(self._tail, (0, missing)))
 
     def _transform(self, samples: Tensor) -> Tensor:
         count = max(0, (samples.shape[-1] - self.n_fft) // self.hop_length + 1)
@@ -170,11 +167,6 @@ class StreamingSTFT:
             bins = self.n_fft // 2 + 1
             return samples.new_zeros(samples.shape[0], bins, 0, dtype=torch.complex64)
         return stft(samples, self.n_fft, self.hop_length)
-
-
-def frame_count(samples: int, n_fft: int, hop_length: int) -> int:
-    """Frames of a stream of ``samples`` samples, the padding at both ends included."""
-    return (samples + n_fft - hop_length - 1) // hop_length + 1 if samples else 0
 
 
 class StreamingISTFT:

@@ -139,22 +139,12 @@ def _tar(source: Path) -> Iterator[_Folders]:
         archive = tarfile.open(source)  # noqa: SIM115 (it reads the first member)
     with archive:
         collected = _Members(source)
-        for member in _listed(archive):
-            regular = member.isfile() or member.isdir()
-            if collected.wants(member.name, member.size, regular=regular) and member.isfile():
-                collected.add(member.name, _File(member.size, _reader(archive, member)))
-        yield collected.folders
-
-
-def _listed(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members of an archive."""
-    members = iter(archive)
-    while True:
         with _as_damage():
-            member = next(members, None)
-        if member is None:
-            return
-        yield member
+            for member in archive:
+                regular = member.isfile() or member.isdir()
+                if collected.wants(member.name, member.size, regular=regular) and member.isfile():
+                    collected.add(member.name, _File(member.size, _reader(archive, member)))
+        yield collected.folders
 
 
 @contextmanager

@@ -30,6 +30,7 @@ ARCHIVES = {
 PATTERN = re.compile(rf"spleeter-({'|'.join(ARCHIVES)})(?:-(16khz))?")
 # The largest has 0.2 GB; a server that sends more is not the one that was meant.
 MAX_BYTES, BLOCK, TIMEOUT = 1 << 30, 1 << 18, 30.0
+NETWORK_ERRORS = (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, EOFError)
 # Called with the bytes that are there and those in total, or None.
 Downloaded = Callable[[int, int | None], None]
 
@@ -128,17 +129,15 @@ def download(
         if not path.is_file():
             _fetch(url, partial, progress)
             partial.replace(path)
-    except OSError as error:
-        if isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
-            raise WeightsError(_failure(url, error, partial)) from error
-        raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
     except (ValueError, InvalidURL) as error:
         raise WeightsError(
             f"{url} could not be downloaded: {error}; check the address (--url, {VARIABLE}) "
             "and that of the proxy (HTTPS_PROXY)"
         ) from error
-    except (HTTPException, EOFError) as error:
+    except NETWORK_ERRORS as error:
         raise WeightsError(_failure(url, error, partial)) from error
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
     _check(path, url, ARCHIVES[archive])
     return path
 

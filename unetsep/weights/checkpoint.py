@@ -7,10 +7,9 @@ A checkpoint is a safetensors file whose metadata holds the `ModelConfig` as JSO
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -98,12 +97,11 @@ def _full(tensor: Tensor, name: str, label: str) -> Tensor:
 
 
 def _config(content: bytes, label: str) -> ModelConfig:
-    """The config in the file's metadata: 8 bytes of length, then a header of JSON."""
+    """The config in the file's metadata."""
     try:
-        (length,) = struct.unpack_from("<Q", content)
-        header = json.loads(content[8 : 8 + min(length, len(content))])
+        header, _ = _header(content)
         text = header["__metadata__"]["config"]
-    except (struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"{label} is not a unetsep checkpoint: expected a safetensors file with a config "
             "in its metadata"
@@ -112,6 +110,12 @@ def _config(content: bytes, label: str) -> ModelConfig:
         return ModelConfig.from_dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{label} cannot be used: {error}") from error
+
+
+def _header(content: bytes) -> tuple[Any, int]:
+    """The header of a safetensors file, 8 bytes of length and then JSON, and where it ends."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), end
 
 
 def serialize(
@@ -154,8 +158,7 @@ def serialize(
 
 def _in_order(content: bytes) -> bytes:
     """A safetensors file with its metadata by name, which safetensors writes in random order."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
+    header, end = _header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text = text.ljust(-(-len(text) // 8) * 8)  # tensors begin at multiples of 8

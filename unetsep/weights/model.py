@@ -179,13 +179,14 @@ class Model(nn.Module):
         config = self.config
         channels = spectrum.shape[1]
         magnitude = _magnitudes(spectrum[:, :, : config.bins])
+        inputs = (magnitude, *fine_inputs(spectrum, config, overlap_add_with_gradients))
         if channels == config.channels:
-            masks = self.network.masks(self._logits(spectrum))
-        else:  # each channel as a clip of its own
-            alone = spectrum.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1)
-            masks = self.network.masks(self._logits(alone)).mean(dim=2)
-            # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
-            masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
+            return self.masks_of_magnitudes(*inputs)
+        # Each channel as a clip of its own.
+        alone = (each.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1) for each in inputs)
+        masks = self.network.masks(self._logits(*alone)).mean(dim=2)
+        # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
+        masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
         return self._ratios(masks, magnitude)
 
     def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
@@ -205,7 +206,7 @@ class Model(nn.Module):
         Tensor
             ``(batch, stems, channels, bins, frames)``, from 0 to 1.
         """
-        masks = self.network.masks(self._logits_of(magnitude, *fine))
+        masks = self.network.masks(self._logits(magnitude, *fine))
         return self._ratios(masks, magnitude)
 
     def _ratios(self, masks: Tensor, magnitude: Tensor) -> Tensor:
@@ -239,11 +240,7 @@ class Model(nn.Module):
         # By their places: how long a slice is, `torch.export` could not prove.
         return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
 
-    def _logits(self, spectrum: Tensor) -> Tensor:
-        fine = fine_inputs(spectrum, self.config, overlap_add_with_gradients)
-        return self._logits_of(_magnitudes(spectrum[:, :, : self.config.bins]), *fine)
-
-    def _logits_of(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
+    def _logits(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """`MaskNetwork.logits`, with gradients through the guide, too."""
         if self.guide is None:
             return self.network.logits(magnitude)

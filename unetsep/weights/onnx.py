@@ -37,13 +37,9 @@ class _Masks(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, magnitude: Tensor) -> Tensor:
-        return self.model.masks_of_magnitudes(magnitude)
-
-
-class _MasksOfBoth(_Masks):
-    def forward(self, magnitude: Tensor, fine: Tensor) -> Tensor:  # type: ignore[override]
-        return self.model.masks_of_magnitudes(magnitude, fine)
+    def forward(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
+        inputs = (magnitude,) if fine is None else (magnitude, fine)
+        return self.model.masks_of_magnitudes(*inputs)
 
 
 def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
@@ -87,10 +83,9 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         heights["fine"] = fine_bins(config)
     examples = [torch.rand(2, config.channels, bins, 2 * unit) for bins in heights.values()]
     shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
-    masks = _MasksOfBoth(given) if config.low_bins else _Masks(given)
     with _quiet():
         program = torch.onnx.export(
-            masks.eval(),
+            _Masks(given).eval(),
             tuple(examples),
             dynamo=True,
             opset_version=OPSET,

@@ -107,7 +107,7 @@ def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | No
     AudioError
         If a stem cannot be read.
     """
-    sample_rate, channels, expected = common_format(song)
+    sample_rate, channels, expected = common_format(song.files)
     stems = max(len(stems) for stems in song.models.values())
     bytes_per_second = stems * channels * 4 * sample_rate
     seconds = min(PIECE_SECONDS, max(1, PIECE_BYTES // bytes_per_second))
@@ -175,10 +175,10 @@ class _ModelWriter:
         self.samples += blocks[0].shape[-1]
 
 
-def common_format(song: Song) -> tuple[int, int, int]:
-    """Sample rate, channels and probable length of the page's sound."""
+def common_format(files: Iterable[Path]) -> tuple[int, int, int]:
+    """Sample rate, channels and probable length of sound from some files."""
     infos = []
-    for path in song.files:
+    for path in files:
         with AudioReader(path) as reader:
             info = reader.info
             infos.append((info.sample_rate, info.channels, (info.frames or 0) / info.sample_rate))

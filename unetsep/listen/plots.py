@@ -14,7 +14,6 @@ from ..errors import UnetsepError, how_to_install
 from ..storage import write_atomically
 from .overview import HIGHEST, LOWEST, RANGE, ROWS, Overview
 from .pieces import PIECE_SECONDS, aligned, colours, common_format
-from .songs import Song
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +120,7 @@ def fonts() -> list[str]:
 
 def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
     """Band powers ``(rows, columns)`` of mixture and stems; seconds; the highest frequency."""
-    sample_rate, channels, expected = common_format(Song("", {"": stems}))
+    sample_rate, channels, expected = common_format(stems.values())
     overviews = [Overview(sample_rate, expected) for _ in range(len(stems) + 1)]
     samples = 0
     for blocks in aligned(stems.values(), sample_rate, channels, PIECE_SECONDS * sample_rate):

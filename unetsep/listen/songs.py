@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.reader import AudioReader
 from ..config import STEMS
+from ..dsp.arrays import Signal
 from ..errors import AudioError, UnetsepError
 
 DATA = "player-data"
@@ -203,12 +204,10 @@ def _equally_long(one: tuple[int, float], other: tuple[int, float]) -> bool:
 def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
     """Stem folders of one song each."""
     lengths = [_length(next(iter(folder.stems.values()))) for folder in folders]
-    mixtures: dict[tuple[int, float], npt.NDArray[np.float32]] = {}
 
-    def mixture(index: int, start: float) -> npt.NDArray[np.float32]:
-        if (index, start) not in mixtures:
-            mixtures[index, start] = _mixture(folders[index], start)
-        return mixtures[index, start]
+    @functools.cache
+    def mixture(index: int, start: float) -> Signal:
+        return _mixture(folders[index], start)
 
     groups: list[list[int]] = []
     for index, length in enumerate(lengths):
@@ -236,7 +235,7 @@ def _length(path: Path) -> tuple[int, float]:
         return 0, math.nan
 
 
-def _mixture(folder: StemFolder, start: float) -> npt.NDArray[np.float32]:
+def _mixture(folder: StemFolder, start: float) -> Signal:
     """The sum of some seconds of the stems, mono; nothing if one cannot be read."""
     total = np.zeros(0, np.float32)
     for path in folder.stems.values():
@@ -250,7 +249,7 @@ def _mixture(folder: StemFolder, start: float) -> npt.NDArray[np.float32]:
     return total
 
 
-def _correlation(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+def _correlation(one: Signal, other: Signal) -> float:
     length = min(len(one), len(other))
     one, other = one[:length], other[:length]
     power = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))

@@ -260,20 +260,24 @@ def _song(group: Sequence[StemFolder], title: str) -> Song:
     """Tell the song's name from the models'."""
     paths = [folder.names for folder in group]
     if len(group) == 1:
-        return Song("/".join(name for name in paths[0] if name) or title, {"": group[0].stems})
+        return Song(_joined(paths[0]) or title, {"": group[0].stems})
     places = _differing(paths)
     if len(places) == 1:
         (place,) = places
         rest = paths[0][:place] + paths[0][place + 1 :]
-        name = "/".join(name for name in rest if name) or title
-        return Song(name, {folder.names[place]: folder.stems for folder in group})
+        return Song(_joined(rest) or title, {folder.names[place]: folder.stems for folder in group})
     models: dict[str, Mapping[str, Path]] = {}
     for folder in group:
-        name = "/".join(name for name in folder.names if name)
+        name = _joined(folder.names)
         # song/vocals.flac and song (vocals).mp3
         same = sum(other == name or other.startswith(f"{name} #") for other in models)
         models[f"{name} #{same + 1}" if same else name] = folder.stems
     return Song(paths[0][-1] if paths[0] else title, models)
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Names as one, without those that are empty."""
+    return "/".join(filter(None, names))
 
 
 def _differing(paths: Sequence[tuple[str, ...]]) -> list[int]:

@@ -57,6 +57,11 @@ class Page {
     requestAnimationFrame(() => this.draw());
   }
 
+  /** The song that is open. */
+  get song() {
+    return this.engine.song;
+  }
+
   listSongs() {
     const several = album.songs.length > 1;
     $("songs").hidden = !several;
@@ -75,14 +80,14 @@ class Page {
   /** Show a song, with the settings of the one before, whose sound stops. */
   async open(index) {
     const { name, key } = album.songs[index];
+    const path = `${album.folder}/${key}`;
     const opened = ++this.opened;
     try {
-      const song = await loadData(key, `${album.folder}/${key}/song.js`);
+      const song = await loadData(key, `${path}/song.js`);
       if (opened !== this.opened) return; // another one was chosen meanwhile
       const before = this.engine;
       const playing = before?.playing ?? false;
-      this.path = `${album.folder}/${key}`;
-      this.engine = new Engine(new Pieces(album.folder, key, song), this.mixer);
+      this.engine = new Engine(new Pieces(path, key, song), this.mixer);
       if (before) {
         const { speed, semitones, volume } = before;
         Object.assign(this.engine, { speed, semitones, volume });
@@ -92,18 +97,18 @@ class Page {
         this.trouble = event.detail.message;
         this.say(this.trouble);
       });
-      this.show(index, name, song);
+      this.show(index, name);
       await Promise.all([before?.handOver(this.engine), playing && this.engine.play()]);
     } catch (error) {
       this.say(error.message);
     }
   }
 
-  show(index, name, song) {
+  show(index, name) {
+    const { song } = this;
     this.say("");
     $("transport").inert = false;
     this.model = null;
-    this.song = song;
     $("title").textContent = name;
     document.title = name;
     $("position").max = song.length / song.sampleRate;
@@ -137,10 +142,11 @@ class Page {
   /** Lanes and presets for the stems of the model that is heard. */
   showModel() {
     const { stems } = this.song.models[this.engine.model];
+    const { path } = this.engine.pieces;
     const names = stems.map((stem) => stem.name);
     const old = this.lanes.map((lane) => lane.name);
     if (names.join("\n") !== old.join("\n")) keepFocus($("lanes"), () => this.makeLanes(names));
-    stems.forEach((stem, i) => this.lanes[i].show(stem, this.path, this.engine.duration));
+    stems.forEach((stem, i) => this.lanes[i].show(stem, path, this.engine.duration));
     this.model = this.engine.model;
     this.drawn = null; // the place is drawn anew
     const khz = this.song.sampleRate / 1000;

@@ -62,10 +62,8 @@ function release(buffer) {
 
 /** The pieces of a song, decoded on demand; those used last are kept within BUDGET. */
 class Pieces {
-  constructor(folder, key, song) {
-    this.path = `${folder}/${key}`;
-    this.key = key;
-    this.song = song;
+  constructor(path, key, song) {
+    Object.assign(this, { path, key, song });
     this.kept = new Map(); // name -> promise of one AudioBuffer for each stem
     // At the song's own rate nothing is resampled, and pieces join to the sample.
     this.decoder = new OfflineAudioContext(1, 1, song.sampleRate);

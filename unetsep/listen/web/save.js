@@ -69,8 +69,8 @@ function spansOf(song, start, end) {
 }
 
 /** The mix at the song's own speed and pitch, a span at a time. */
-async function* renderPlain({ pieces, mixer, model, song }, start, end) {
-  for (const span of spansOf(song, start, end)) yield renderSpan(pieces, mixer, model, span);
+async function* renderPlain({ pieces, mixer, model }, start, end) {
+  for (const span of spansOf(pieces.song, start, end)) yield renderSpan(pieces, mixer, model, span);
 }
 
 // A stretcher has a memory, so as much as possible goes through one of them. What it makes of
@@ -79,9 +79,9 @@ async function* renderPlain({ pieces, mixer, model, song }, start, end) {
 const STRETCHED = { seconds: 300, warm: 1, fade: 0.1 };
 
 /** The mix at another speed or pitch, a few minutes at a time. */
-async function* renderStretched(engine, start, end) {
-  const { song, speed } = engine;
-  const step = (seconds) => 20 * Math.round((seconds * song.sampleRate) / 20);
+async function* renderStretched(settings, start, end) {
+  const { pieces, speed } = settings;
+  const step = (seconds) => 20 * Math.round((seconds * pieces.song.sampleRate) / 20);
   const [longest, warm, fade] = [STRETCHED.seconds, STRETCHED.warm, STRETCHED.fade].map(step);
   const frames = Math.round((end - start) / speed);
   let tail = null; // what the next part fades in over
@@ -90,7 +90,7 @@ async function* renderStretched(engine, start, end) {
     const to = last ? frames : from + longest + fade;
     const before = Math.min(warm, from);
     const first = start + Math.round((from - before) * speed);
-    const part = await stretch(engine, first, end, before, to - from);
+    const part = await stretch(settings, first, end, before, to - from);
     if (tail !== null) fadeOver(part, tail);
     tail = last ? null : cut(part, longest, fade);
     yield last ? part : cut(part, 0, longest);
@@ -101,8 +101,9 @@ async function* renderStretched(engine, start, end) {
  * Some frames of a mix from a frame of the song on, behind what warms the stretcher up. Firefox
  * cannot suspend a rendering, so all its sound is there before: as a mix, the smallest that it is.
  */
-async function stretch({ pieces, mixer, model, song, speed, semitones }, first, end, warm, frames) {
-  const rate = song.sampleRate;
+async function stretch(settings, first, end, warm, frames) {
+  const { pieces, speed, semitones } = settings;
+  const rate = pieces.song.sampleRate;
   // A stretcher is less than a second late.
   const context = new OfflineAudioContext(2, rate + warm + frames, rate);
   const stretcher = await Stretcher.create(context);
@@ -111,7 +112,7 @@ async function stretch({ pieces, mixer, model, song, speed, semitones }, first, 
   const until = Math.min(end, first + Math.ceil((rate + warm + frames) * speed));
   const mixed = [];
   let done = 0;
-  for await (const buffer of renderPlain({ pieces, mixer, model, song }, first, until)) {
+  for await (const buffer of renderPlain(settings, first, until)) {
     const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
     source.connect(stretcher.node);
     source.start(done / (rate * speed));
@@ -162,7 +163,7 @@ async function gather(buffers, gain, progress) {
 async function renderMix(engine, progress) {
   // What is saved is what was set when saving began.
   const { pieces, mixer, model, song, volume, speed, semitones } = engine;
-  const settings = { pieces, mixer: mixer.copy(), model, song, speed, semitones };
+  const settings = { pieces, mixer: mixer.copy(), model, speed, semitones };
   const loop = engine.looping ? engine.loop : null;
   const [start, end] = loop === null ? [0, song.length] : [loop.start, loop.end];
   const plain = speed === 1 && semitones === 0;

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import MAX_FILTERS
 from ..errors import WeightsError
 from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
@@ -37,7 +38,6 @@ LEVELS = 6
 # Layers of each kind in one instrument's network.
 LAYERS = {"conv2d": LEVELS + 1, "conv2d_transpose": LEVELS, "batch_normalization": 2 * LEVELS}
 BINS = {"11khz": 1024, "16khz": 1536}
-MAX_FILTERS = 4096
 # Names of this module's tensors and what TensorFlow calls them.
 CONVOLUTION = {"weight": "kernel", "bias": "bias"}
 NORM = {

@@ -384,9 +384,9 @@ def check_guide(config: ModelConfig, guide: ModelConfig) -> None:
 
 def plain(config: ModelConfig) -> ModelConfig:
     """The config of the network of a guided model, alone."""
-    alone: dict[str, Any] = {"networks": "joint", "guide": "", "low_bins": 0, "low_first": 0}
-    alone["guide_states"] = ()
-    return dataclasses.replace(config, **alone)
+    return dataclasses.replace(
+        config, networks="joint", guide="", guide_states=(), low_bins=0, low_first=0
+    )
 
 
 def with_parts(network: Guided, config: ModelConfig) -> Guided:

@@ -256,9 +256,10 @@ class _InferenceBlock(nn.Module):
         activation = block[2]
         assert isinstance(activation, nn.LeakyReLU)
         self.slope = activation.negative_slope
-        mixing = block[3] if len(block) > 3 else None
-        self.mixes = mixing is not None
-        if isinstance(mixing, BinMixing):
+        self.mixes = len(block) > 3
+        if self.mixes:
+            mixing = block[3]
+            assert isinstance(mixing, BinMixing)
             bias = mixing.expand_bias.view(mixing.shape)  # (bins, channels)
             self.squeeze = nn.Parameter(mixing.squeeze.to(dtype))
             self.squeeze_bias = nn.Parameter(mixing.squeeze_bias.to(dtype)[:, None])

@@ -224,7 +224,7 @@ class Separator:
         check_finite(signal, rate)
         channels = np.atleast_2d(signal)
         size = self.block_samples(rate)
-        pieces = (channels[:, at : at + size] for at in range(0, channels.shape[1], size))
+        pieces = regroup([channels], size, size)
         song = self.open_song(rate, len(channels), selection)
         total = channels.shape[1] / rate
         parts = [part.floats() for (part,) in push_all([song], pieces, rate, total, progress)]

@@ -336,10 +336,8 @@ def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
     Raises
     ------
     ValueError
-        If they differ in a field of `SIGNAL_PATH`, or there is none.
+        If they differ in a field of `SIGNAL_PATH`.
     """
-    if not configs:
-        raise ValueError("expected at least one model")
     first = configs[0]
     for other in configs[1:]:
         for field in SIGNAL_PATH:

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 
 from ..audio.reader import AudioReader
+from ..audio.writers import quantize
 from ..dsp.arrays import Signal
 from ..dsp.resample import Queue, StreamResampler
 from .overview import Overview, spectrogram_png
@@ -213,7 +214,7 @@ def aligned(
 def encode(block: Signal, sample_rate: int) -> list[Any]:
     """FLAC as base64, and the factor that restores its level (1 unless it exceeds full scale)."""
     scale = max(1.0, float(np.abs(block).max()))
-    whole = np.clip(np.rint(block.T / scale * 32768), -32768, 32767).astype(np.int16)
+    whole = quantize(block.T / scale, "16")
     file = io.BytesIO()
     # The fastest level is half as slow as the usual one and 2% larger.
     options = {"format": "FLAC", "subtype": "PCM_16", "compression_level": 0.0}

@@ -29,8 +29,8 @@ def stems(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_the_mixture_is_the_sum_and_masks_sum_to_one(stems: dict[str, Path]) -> None:
-    powers, seconds, top = measure(stems)
-    assert (len(powers), seconds, top) == (3, 1.0, 16_000.0)
+    powers, seconds, edges = measure(stems)
+    assert (len(powers), seconds, edges[-1]) == (3, 1.0, 16_000.0)
     mixture, vocals, bass = (power.sum(axis=1) for power in powers)
     assert mixture.sum() == pytest.approx((vocals + bass).sum(), rel=0.01)
     masks = ratio_masks(powers[1:])

@@ -85,13 +85,17 @@ class Overview:
         return np.concatenate([np.zeros((0, ROWS), np.float32), *self._power]).T
 
 
+def band_edges(sample_rate: int) -> npt.NDArray[np.float64]:
+    """Frequencies in Hz between which the bands of an `Overview` lie, ``(rows + 1,)``."""
+    return np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2.1), ROWS + 1)
+
+
 def band_weights(n_fft: int, sample_rate: int) -> Signal:
     """Weights ``(rows, bins)`` that gather a power spectrum into bands of equal ratio.
 
     A band narrower than a bin takes its share of the neighbouring two.
     """
-    spacing = sample_rate / n_fft
-    edges = np.geomspace(LOWEST, min(HIGHEST, sample_rate / 2.1), ROWS + 1) / spacing
+    edges = band_edges(sample_rate) / (sample_rate / n_fft)
     # Bin k reaches from k - 0.5 to k + 0.5; a band takes what lies within its edges.
     bins = np.arange(n_fft // 2 + 1)
     upper = np.minimum(edges[1:, None], bins + 0.5)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import UnetsepError, how_to_install
 from ..storage import write_atomically
-from .overview import HIGHEST, LOWEST, RANGE, ROWS, Overview
+from .overview import RANGE, Overview, band_edges
 from .pieces import PIECE_SECONDS, aligned, colours, common_format
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
 
     from matplotlib.figure import Figure
 
-    powers, seconds, top = measure(stems)
+    powers, seconds, edges = measure(stems)
     figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
     axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
     # A name may hold bytes that are no letters, and dollars, which mark formulas elsewhere.
@@ -81,7 +81,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     plain: dict[str, Any] = {"parse_math": False, "fontfamily": fonts()}
     figure.suptitle(title, fontsize=13, **plain)
     loudest = float(powers[0].max()) or 1.0
-    frame = _Frame(seconds, np.geomspace(LOWEST, top, ROWS + 1))
+    frame = _Frame(seconds, edges)
     drawn = frame.spectrogram(axes[0, 0], powers[0], loudest)
     axes[0, 0].set_title("mixture", loc="left", fontsize=10)
     _levels(axes[0, 1], names, powers, seconds)
@@ -118,8 +118,10 @@ def fonts() -> list[str]:
     return [*rcParams["font.family"], *(name for name in MORE_FONTS if name in installed)]
 
 
-def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
-    """Band powers ``(rows, columns)`` of mixture and stems; seconds; the highest frequency."""
+def measure(
+    stems: Mapping[str, Path],
+) -> tuple[list[Power], float, npt.NDArray[np.float64]]:
+    """Band powers ``(rows, columns)`` of mixture and stems; seconds; the bands' edges in Hz."""
     sample_rate, channels, expected = common_format(stems.values())
     overviews = [Overview(sample_rate, expected) for _ in range(len(stems) + 1)]
     samples = 0
@@ -131,7 +133,7 @@ def measure(stems: Mapping[str, Path]) -> tuple[list[Power], float, float]:
     for overview in overviews:
         overview.finish()
     powers = [overview.power for overview in overviews]
-    return powers, samples / sample_rate, min(HIGHEST, sample_rate / 2.1)
+    return powers, samples / sample_rate, band_edges(sample_rate)
 
 
 def ratio_masks(powers: Sequence[Power]) -> list[Power]:

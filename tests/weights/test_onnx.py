@@ -80,6 +80,14 @@ def test_a_network_for_each_stem_is_exported(tmp_path: Path) -> None:
     assert_masks_are_equal(model, export_onnx(model, tmp_path / "net.onnx"))
 
 
+def test_a_model_is_trained_on_as_before_its_export(tmp_path: Path) -> None:
+    model = Model(seeded(ModelConfig(filters=(4,))))
+    model.network.train()
+    before = [part.training for part in model.modules()]
+    export_onnx(model, tmp_path / "net.onnx")
+    assert [part.training for part in model.modules()] == before
+
+
 def test_masks_of_real_music_are_equal_and_the_example_gives_the_same_stems(
     excerpt: Path, tmp_path: Path
 ) -> None:

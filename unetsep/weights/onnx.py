@@ -18,6 +18,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         heights["fine"] = fine_bins(config)
     examples = [torch.rand(2, config.channels, bins, 2 * unit) for bins in heights.values()]
     shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
-    with _quiet():
+    with _quiet(), _evaluating(given):
         program = torch.onnx.export(
             _Masks(given).eval(),
             tuple(examples),
@@ -114,7 +115,18 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def _evaluating(model: Model) -> Iterator[None]:
+    """After this a model's parts are trained, or evaluated, as they were before."""
+    before = [(part, part.training) for part in model.modules()]
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Without what the exporter tells of its own affairs."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 try:
@@ -258,34 +259,68 @@ def held(
                 file.unlock()
 
 
-def this_owner() -> str:
-    """Who this process is for files of locks: host, system and process.
-
-    To be asked before a file is made: whoever is killed before it is signed leaves one of nobody.
-    """
-    return f"{socket.gethostname()}\n{this_system()} {_this_process()}"
-
-
-def owner_of(lock: LockFile, owner: str) -> str:
-    """`this_owner`, with the drive on which the file of a lock lies."""
-    return f"{owner} {lock.status.st_dev}"
-
-
-def is_elsewhere(owner: str, lock: LockFile) -> bool:
-    """Whether an owner on this system may hold a lock through another mount of a network drive.
-
-    There locks are not seen from here: that this one is free says nothing.
+@dataclass(frozen=True)
+class Owner:
+    """Who made the file of a lock, as its content says; empty where it does not.
 
     Parameters
     ----------
-    owner
-        The content of the lock's file; see `owner_of`.
-    lock
-        As it was opened here.
+    host
+        Name of the machine.
+    system
+        `this_system` there.
+    process
+        Its number, and the name space in which that counts.
+    drive
+        On which the file lies, by its number there.
     """
-    _, system, process, drive, *_ = [*owner.split(), "", "", "", ""]
-    others = drive.isdigit() and int(drive) != lock.status.st_dev
-    return system == this_system() and others and not is_gone(process)
+
+    host: str = ""
+    system: str = ""
+    process: str = ""
+    drive: str = ""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """The owner that this process is.
+
+        Asked before a file is made, which a kill in between leaves unsigned.
+        """
+        return cls(socket.gethostname(), this_system(), _this_process())
+
+    @classmethod
+    def of(cls, content: str) -> Owner:
+        """Who signed a file."""
+        host, _, others = content.partition("\n")
+        return cls(host, *others.split()[:3])
+
+    def signature(self, lock: LockFile) -> str:
+        """What the file of a lock is to hold."""
+        return f"{self.host}\n{self.system} {self.process} {lock.status.st_dev}"
+
+    def is_elsewhere(self, lock: LockFile) -> bool:
+        """Whether it may hold a lock from this system, through another mount of a network drive.
+
+        There locks are not seen from here: that this one, as it was opened here, is free says
+        nothing.
+        """
+        others = self.drive.isdigit() and int(self.drive) != lock.status.st_dev
+        return self.system == this_system() and others and not self.is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether a process of this system has ended; False where that cannot be known."""
+        number, _, space = self.process.partition("@")
+        here = _this_process().partition("@")[2]
+        if os.name == "nt" or not number.isdigit() or space != here:
+            return False
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass
+        return False
 
 
 def this_system() -> str:
@@ -303,17 +338,3 @@ def _this_process() -> str:
     except OSError:
         space = ""
     return f"{os.getpid()}@{space}"
-
-
-def is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; False where that cannot be known."""
-    number, _, space = process.partition("@")
-    if os.name == "nt" or not number.isdigit() or space != _this_process().partition("@")[2]:
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False

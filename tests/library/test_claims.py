@@ -16,7 +16,7 @@ import unetsep.library.claims
 import unetsep.locks
 from unetsep.audio.staging import remove_leftovers
 from unetsep.library.claims import STALE, Claim, ClaimedError, claim_path
-from unetsep.locks import LockFile, owner_of, this_owner
+from unetsep.locks import LockFile, Owner
 from unetsep.storage import PREFIX
 
 HOLD = """
@@ -187,7 +187,7 @@ def through_another_mount(lock: Path, process: int, age: float) -> None:
     """A claim that a process of this system holds, whose lock is not seen from here."""
     lock.parent.mkdir(exist_ok=True)
     with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
-        owner, _, drive = owner_of(file, this_owner()).rpartition(" ")
+        owner, _, drive = Owner.here().signature(file).rpartition(" ")
         owner = owner.replace(f" {os.getpid()}@", f" {process}@")
         file.write(f"{owner} {int(drive) + 1} abc\n".encode())
     os.utime(lock, (time.time() - age,) * 2)

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..locks import LockFile, is_elsewhere, owner_of, this_owner
+from ..locks import LockFile, Owner
 from ..storage import PREFIX
 
 # Locks of other machines cannot be relied on, on some network drives; age can.
@@ -41,11 +41,11 @@ class Staging:
 
     def _lock(self, folders: Iterable[Path]) -> None:
         """Choose a token and lock it, unless another run removes a lock in the act."""
-        token, owner = secrets.token_hex(6), this_owner()
+        token, owner = secrets.token_hex(6), Owner.here()
         for folder in folders:
             lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
             self._locks.append(lock)
-            if not lock.sign(owner_of(lock, owner).encode()):
+            if not lock.sign(owner.signature(lock).encode()):
                 self.release()
                 return
         self.token = token
@@ -91,10 +91,10 @@ def _remove_run(path: Path, files: list[Path]) -> None:
 
 def _is_old_or_here(lock: LockFile) -> bool:
     """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
-    owner = lock.read().decode(errors="replace")
+    owner = Owner.of(lock.read().decode(errors="replace"))
     # Without a name it is a lock whose owner died in the act.
-    here = owner.partition("\n")[0] in ("", socket.gethostname())
-    return (here and not is_elsewhere(owner, lock)) or age(lock) > FOREIGN_AGE
+    here = owner.host in ("", socket.gethostname())
+    return (here and not owner.is_elsewhere(lock)) or age(lock) > FOREIGN_AGE
 
 
 def age(lock: LockFile) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..audio.staging import age
 from ..errors import UnetsepError
-from ..locks import LockFile, is_elsewhere, is_gone, owner_of, this_owner, this_system
+from ..locks import LockFile, Owner, this_system
 from ..storage import PREFIX, MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
@@ -56,7 +56,7 @@ class Claim:
     """
 
     def __init__(self, locks: Iterable[Path]) -> None:
-        owner, token = this_owner(), secrets.token_hex(8)
+        owner, token = Owner.here(), secrets.token_hex(8)
         self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
@@ -70,7 +70,7 @@ class Claim:
                     # Held by now, it is removed if a full disk leaves it unsigned: it would pass
                     # for another machine's.
                     lock = self._held[-1]
-                    lock.write(f"{owner_of(lock, owner)} {token}\n".encode())
+                    lock.write(f"{owner.signature(lock)} {token}\n".encode())
         except BaseException:
             self.release()
             raise
@@ -113,9 +113,9 @@ class Claim:
             if new:  # who moved it aside by mistake puts it back, see `_remove`
                 lock.write(ABANDONED.encode())
             return False
-        owner = lock.read().decode(errors="replace")
-        if locked is False or (not new and _lives(owner, lock, locked=bool(locked))):
-            raise ClaimedError(_sentence(owner))
+        content = lock.read().decode(errors="replace")
+        if locked is False or (not new and _lives(content, lock, locked=bool(locked))):
+            raise ClaimedError(_sentence(Owner.of(content)))
         if new or os.name == "nt":  # which removes no open file: it is signed anew
             return True
         _remove(lock)
@@ -166,22 +166,22 @@ def claim_path(folder: Path, token: str) -> Path:
     return folder / f"{PREFIX}{token}.lock"
 
 
-def _lives(owner: str, lock: LockFile, *, locked: bool) -> bool:
-    """Whether the owner of a claim works on, as far as that can be known from here."""
-    if owner == ABANDONED:
+def _lives(content: str, lock: LockFile, *, locked: bool) -> bool:
+    """Whether who signed a claim works on, as far as that can be known from here."""
+    if content == ABANDONED:
         return False
-    host, machine, process, *_ = [*owner.split(), "", "", ""]
-    if machine == this_system():
-        if locked and not is_elsewhere(owner, lock):  # its lock would not have been to be had
+    owner = Owner.of(content)
+    if owner.system == this_system():
+        if locked and not owner.is_elsewhere(lock):  # its lock would not have been to be had
             return False
-        if is_gone(process):
+        if owner.is_gone:
             return False
     seconds = age(lock)
-    if not owner:
+    if not content:
         return seconds < UNSIGNED
     # Before a power cut this machine's clock was ahead of what it is now, as of a small one that
     # has no battery: whoever lives sets the time anew. That of another machine may be wrong.
-    if seconds < -STALE and host == socket.gethostname():
+    if seconds < -STALE and owner.host == socket.gethostname():
         return False
     return seconds < STALE
 
@@ -197,7 +197,7 @@ def _remove(lock: LockFile) -> None:
         aside.unlink()
 
 
-def _sentence(owner: str) -> str:
-    host, _, process, *_ = [*owner.split(), "", "", ""]
-    who = f" (process {process.partition('@')[0]} on {host})" if process else ""
+def _sentence(owner: Owner) -> str:
+    number = owner.process.partition("@")[0]
+    who = f" (process {number} on {owner.host})" if number else ""
     return f"another run is working on it{who}"

@@ -79,10 +79,7 @@ class RemoteInput(InputFile):
 
     @functools.cached_property
     def _info(self) -> dict[str, Any]:
-        try:
-            return self._store.info()
-        except FileNotFoundError as error:
-            raise TransferError(f"{public_url(self._url)} does not exist") from error
+        return self._store.info()
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -120,8 +117,6 @@ class RemoteInput(InputFile):
         if not self._fetched:
             try:
                 self._store.fetch(self._path, self._info)
-            except FileNotFoundError as error:
-                raise TransferError(f"{public_url(self._url)} does not exist") from error
             except TransferError as error:
                 cause = error.__cause__
                 if isinstance(cause, OSError) and cause.errno in FULL:  # the disk here
@@ -283,11 +278,8 @@ class Spool:
         """The songs at a URL; one with an error where there is nothing."""
         try:
             return self._search(url, stems, left_out)
-        except FileNotFoundError:
-            why = f"{public_url(url)} does not exist"
         except UnetsepError as error:
-            why = str(error)
-        return [self.input(url, track_name(PurePosixPath(last_name(url))), why)]
+            return [self.input(url, track_name(PurePosixPath(last_name(url))), str(error))]
 
     def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
@@ -303,7 +295,13 @@ class Spool:
     def _search_folder(
         self, store: Store, url: str, stems: Store, left_out: Callable[[Path], None]
     ) -> list[Input]:
-        """The songs below a URL; one with an error where there are none."""
+        """The songs below a URL.
+
+        Raises
+        ------
+        UnetsepError
+            If there are none.
+        """
         listed = store.scheme in READ_ONLY  # as URLs, with letters encoded
         top = unquote(store.url) if listed else store.root
         paths = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
@@ -330,7 +328,7 @@ class Spool:
             message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
             if outputs.intersection(paths):
                 message = STEMS_ALONE.format(store.url)
-            return [self.input(url, track_name(PurePosixPath(last_name(url))), message)]
+            raise UnetsepError(message)
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:

@@ -53,6 +53,10 @@ class TransferError(UnetsepError):
     """A file at a URL that could not be read or written."""
 
 
+class AbsentError(TransferError):
+    """A file at a URL that does not exist."""
+
+
 def _true_cause(error: Exception) -> Exception:
     """What went wrong: of a server that cannot be reached, too, fsspec says "not found"."""
     cause = error.__cause__
@@ -220,28 +224,28 @@ class Store:
 
         Raises
         ------
-        FileNotFoundError
+        AbsentError
             If it does not exist.
         TransferError
             If it does not work.
         """
-        for attempt in range(self.attempts):
+        place, attempt = f"{self.url}/{name}" if name else self.url, 1
+        while True:
             try:
                 return action()
-            except Exception as caught:  # noqa: PERF203 (those of aiohttp and others get through)
+            except Exception as caught:  # those of aiohttp and others get through
                 error = _true_cause(caught)
                 if isinstance(error, FileNotFoundError):
-                    raise
-                if not _may_pass(error) or attempt >= self.attempts - 1:
-                    place = f"{self.url}/{name}" if name else self.url
+                    raise AbsentError(f"{place} does not exist") from error
+                if not _may_pass(error) or attempt >= self.attempts:
                     words = " ".join(str(error).split())
                     if not getattr(error, "message", words):  # as of redirections in a circle
                         words = type(error).__name__
                     raise TransferError(
                         f"{place} could not be {doing}: {_without_query(words)}"
                     ) from error
-                time.sleep(PAUSE * 2**attempt * random.uniform(0.5, 1.5))
-        raise AssertionError("unreachable")
+            time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            attempt += 1
 
     def info(self, name: str = "") -> dict[str, Any]:
         """What the store says of a file."""
@@ -251,7 +255,7 @@ class Store:
         """The content of a small file; None if it is not there."""
         try:
             return bytes(self.retry(name, "read", lambda: self.files.cat_file(self.at(name))))
-        except FileNotFoundError:
+        except AbsentError:
             return None
 
     def listing(self, name: str) -> dict[str, dict[str, Any]]:
@@ -267,7 +271,7 @@ class Store:
 
         try:
             entries = self.retry(name, "listed", list_files)
-        except FileNotFoundError:
+        except AbsentError:
             return {}
         return {PurePosixPath(e["name"]).name: e for e in entries if e["type"] != "directory"}
 

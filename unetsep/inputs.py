@@ -30,9 +30,7 @@ SHARE_URL = re.compile(r"file://(?=[^/])", re.IGNORECASE)
 OLD_ENCODINGS = ("mbcs", "oem") if os.name == "nt" else ("cp1252",)
 # What a disk that fails says of a file, and a network drive whose server is away.
 NO_ANSWER = frozenset(
-    getattr(errno, name)
-    for name in ("EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH")
-    if hasattr(errno, name)
+    (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 )
 STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
 # Which files are stems, by a folder and all names in it.

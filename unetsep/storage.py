@@ -20,7 +20,7 @@ from .errors import UnetsepError
 # Names of files that no run leaves behind begin so.
 PREFIX = ".unetsep-"
 # A disk without room, or a user without.
-FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # At a time.
 READ_BYTES = 1 << 20
 

@@ -32,6 +32,7 @@ OLD_ENCODINGS = ("mbcs", "oem") if os.name == "nt" else ("cp1252",)
 NO_ANSWER = frozenset(
     (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 )
+NO_AUDIO = "{} is a folder without audio files (wav, flac, mp3, ogg, opus, m4a, ...)"
 STEMS_ALONE = "{} holds stems alone, which were made here: to separate them choose another -o"
 # Which files are stems, by a folder and all names in it.
 OutputsIn = Callable[[Path, Sequence[str]], Set[Path]]
@@ -97,11 +98,10 @@ def find_inputs(
         elif problem is None and path.is_dir():
             output = _as_searched(real_path(output_dir), real_path(path))
             search = _Search(path, output, left_out, outputs_in, stems_above)
-            suffixes = "wav, flac, mp3, ogg, opus, m4a, ..."
-            message = f"{path} is a folder without audio files ({suffixes})"
-            found = search.inputs() or [
-                Input(path, path.name, STEMS_ALONE.format(path) if search.has_stems else message)
-            ]
+            found = search.inputs()
+            if not found:
+                message = STEMS_ALONE if search.has_stems else NO_AUDIO
+                found = [Input(path, path.name, message.format(path))]
         else:
             found = [Input(path, track_name(Path(path.name)), problem)]
         for file in found:

@@ -26,7 +26,7 @@ from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.tags import Tags
 from ..errors import UnetsepError, WritingError
 from ..files import FileOptions
-from ..inputs import STEMS_ALONE, Input, track_name
+from ..inputs import NO_AUDIO, STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
 from ..unfinished import begin, end
 from .claims import STALE, Claim, ClaimedError
@@ -325,10 +325,8 @@ class Spool:
             else:
                 songs.append(self.input(full, track_name(name)))
         if not songs:
-            message = f"{store.url} is a folder without audio files (wav, flac, mp3, ogg, ...)"
-            if outputs.intersection(paths):
-                message = STEMS_ALONE.format(store.url)
-            raise UnetsepError(message)
+            message = STEMS_ALONE if outputs.intersection(paths) else NO_AUDIO
+            raise UnetsepError(message.format(store.url))
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:

@@ -34,6 +34,10 @@ PATIENCE = 0.2
 ABANDONED = "abandoned"
 
 
+# How the sentence on a claim of another run begins.
+BUSY = "another run is working on it"
+
+
 class ClaimedError(UnetsepError):
     """A song that another run is working on."""
 
@@ -200,4 +204,4 @@ def _remove(lock: LockFile) -> None:
 def _sentence(owner: Owner) -> str:
     number = owner.process.partition("@")[0]
     who = f" (process {number} on {owner.host})" if number else ""
-    return f"another run is working on it{who}"
+    return f"{BUSY}{who}"

@@ -32,7 +32,7 @@ from ..separator import Separator
 from ..unfinished import ENDING
 from ..version import __version__
 from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
-from .claims import STALE
+from .claims import BUSY, STALE
 from .log import now, song_line
 from .machines import (
     CPUS_BESIDE_GPU,
@@ -491,7 +491,4 @@ class _RayRun:
 
 def _is_claimed(reports: Sequence[SeparationReport]) -> bool:
     """Whether a song was left to the run that has it in hand."""
-    return all(
-        report.status == "skipped" and (report.reason or "").startswith("another run")
-        for report in reports
-    )
+    return all((report.reason or "").startswith(BUSY) for report in reports)

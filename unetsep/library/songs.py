@@ -244,7 +244,7 @@ def separate_or_raise(
         return _separate(job, options, progress, Shared(), around)
     except ClaimedError as busy:
         if job.skip_existing:
-            return _reports(job, job.parts, "skipped", str(busy))
+            return _reports(job, "skipped", reason=str(busy))
         raise ClaimedError(f"{job.song.path}: {busy}") from busy
 
 
@@ -284,11 +284,11 @@ def separate_song(
         with job.at_hand(options, shared):
             return _separate(job, options, progress, shared)
     except ClaimedError as busy:
-        return _reports(job, job.parts, "skipped", str(busy))
+        return _reports(job, "skipped", reason=str(busy))
     except Exception as error:
         if on_error:
             on_error(error)
-        return _reports(job, job.parts, "error", sentence(error, job.song.path))
+        return _reports(job, "error", error=sentence(error, job.song.path))
 
 
 def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
@@ -310,13 +310,10 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
             check_targets([path for part, _ in todo for path in part.targets])
             facts = _look(job, options) if input_file.here and todo else {}
         return skipped + [
-            SeparationReport(
-                job.song.path, part.separator.name, "planned", stems=part.stems, **facts
-            )
-            for part, _ in todo
+            _report(job, part, "planned", stems=part.stems, **facts) for part, _ in todo
         ]
     except Exception as error:
-        return _reports(job, job.parts, "error", sentence(error, job.song.path))
+        return _reports(job, "error", error=sentence(error, job.song.path))
 
 
 def _look(job: Job, options: FileOptions) -> dict[str, Any]:
@@ -391,7 +388,7 @@ def _decide(
         # What another run has made since this one began is not made again, whatever was asked.
         new = part.record.signature != part.seen
         if finding.state == "same" and (job.skip_existing or new):
-            skipped += _reports(job, [part], "skipped", EXIST)
+            skipped.append(_report(job, part, "skipped", reason=EXIST, stems=part.stems))
             continue
         todo.append((part, finding))
         if options.overwrite:
@@ -405,24 +402,19 @@ def _decide(
     return skipped, todo
 
 
-def _reports(job: Job, parts: Sequence[Part], status: str, why: str) -> list[SeparationReport]:
-    """The same about several models; songs that are not separated have no other facts."""
-    return [
-        SeparationReport(
-            job.song.path,
-            part.separator.name,
-            status,
-            stems=part.stems if why == EXIST else {},
-            error=why if status == "error" else None,
-            reason=why if status == "skipped" else None,
-        )
-        for part in parts
-    ]
+def _report(job: Job, part: Part, status: str, **facts: Any) -> SeparationReport:
+    """What became of a song that was not separated with one model."""
+    return SeparationReport(job.song.path, part.separator.name, status, **facts)
+
+
+def _reports(job: Job, status: str, **facts: Any) -> list[SeparationReport]:
+    """The same of all models."""
+    return [_report(job, part, status, **facts) for part in job.parts]
 
 
 def stopped_reports(job: Job, why: str) -> list[SeparationReport]:
     """The reports of a song that was stopped before it ended, and why."""
-    return _reports(job, job.parts, "error", f"{job.song.path}: {why} and was stopped")
+    return _reports(job, "error", error=f"{job.song.path}: {why} and was stopped")
 
 
 def sentence(error: Exception, path: Path) -> str:

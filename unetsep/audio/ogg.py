@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from .sections import Section, open_bytes
 
@@ -44,23 +45,27 @@ def with_checksum(page: bytes) -> bytes:
     return page[:22] + struct.pack("<I", int(f"{raw:032b}"[::-1], 2)) + page[26:]
 
 
+def _read_page(file: BinaryIO) -> bytes:
+    """The page that begins where a file stands, as far as it is there; empty if none does."""
+    head = file.read(PAGE_HEAD)
+    if len(head) < PAGE_HEAD or head[:4] != b"OggS":
+        return b""
+    head += file.read(head[PAGE_HEAD - 1])
+    return head + file.read(sum(head[PAGE_HEAD:]))
+
+
 def set_serial(path: Path, serial: int) -> None:
     """Give an Ogg stream a fixed serial number instead of the random one of libsndfile.
 
     The number stands in every page, and so does a checksum of the page.
     """
     with path.open("r+b") as file:
-        while True:
-            begin = file.tell()
-            head = file.read(PAGE_HEAD)
-            if len(head) < PAGE_HEAD or head[:4] != b"OggS":
-                return
-            lengths = file.read(head[26])
-            body = lengths + file.read(sum(lengths))
-            head = head[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + head[18:]
-            file.seek(begin)
-            file.write(with_checksum(head + body)[: len(head)])
-            file.seek(len(body), os.SEEK_CUR)
+        while page := _read_page(file):
+            end = file.tell()
+            page = page[:14] + struct.pack("<I", serial & 0x7FFF_FFFF) + page[18:]
+            file.seek(end - len(page))
+            file.write(with_checksum(page)[:PAGE_HEAD])
+            file.seek(end)
 
 
 def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
@@ -80,12 +85,12 @@ def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
         Samples at 48 kHz, and the page; None if the file does not begin so.
     """
     with open_bytes(source) as file:
-        head = file.read(PAGE_HEAD)
-        if len(head) < PAGE_HEAD or head[:4] != b"OggS":
-            return None
-        lengths = file.read(head[26])
-        body = file.read(sum(lengths))
-    if body[:8] != b"OpusHead" or len(body) < 19:
+        page = _read_page(file)
+    if not page:
         return None
-    (skip,) = struct.unpack_from("<H", body, 10)
-    return skip, with_checksum(head + lengths + body[:10] + bytes(2) + body[12:])
+    at = PAGE_HEAD + page[PAGE_HEAD - 1]
+    if page[at : at + 8] != b"OpusHead" or len(page) < at + 19:
+        return None
+    at += 10
+    (skip,) = struct.unpack_from("<H", page, at)
+    return skip, with_checksum(page[:at] + bytes(2) + page[at + 2 :])

@@ -1,11 +1,12 @@
-"""Chunks of wav, w64, AIFF and CAF files by their names, where such files end, blocks of voc."""
+"""Chunks of wav, w64, AIFF and CAF files, where such files end, blocks of voc, boxes of mp4."""
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from .sections import Section, count_bytes, open_bytes
 
@@ -127,20 +128,26 @@ def sound_blocks(path: Path) -> int:
             at += 4 + int.from_bytes(head[1:], "little")
 
 
+def mp4_boxes(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and size of the boxes on the top floor, up to one whose size is yet unknown."""
+    at, length = 0, file.seek(0, os.SEEK_END)
+    while at + 8 <= length:
+        file.seek(at)
+        size, name = struct.unpack(">I4s", file.read(8))
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8:
+            return
+        yield name, at, size
+        at += size
+
+
 def is_joined_mp4(path: Path) -> bool:
     """Whether an mp4 file stands behind another one in a file."""
-    length, at = count_bytes(path), 0
     with path.open("rb") as file:
-        while at + 8 <= length:
-            file.seek(at)
-            head = file.read(16).ljust(16, b"\0")
-            size, name, long = struct.unpack(">I4sQ", head)
-            size = long if size == 1 else size
+        for name, at, _ in mp4_boxes(file):
             if (name == b"ftyp") != (at == 0):  # no mp4, or one behind
                 return at > 0
-            if size < 8:  # the rest, or damaged
-                return False
-            at += size
     return False
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import soundfile
 
 from ..errors import AudioError, CancelledError, WritingError
+from .chunks import mp4_boxes
 from .decoder import AudioInfo, Block
 from .ffmpeg import NO_CONSOLE, find_ffmpeg
 from .libsndfile import native_name
@@ -265,7 +266,7 @@ def add_stem_box(path: Path, labels: Sequence[str]) -> None:
     content = {"mastering_dsp": MASTERING, "version": 1, "stems": stems}
     stem = _box(b"stem", json.dumps(content, separators=(",", ":")).encode("ascii"))
     with path.open("r+b") as file:
-        name, at, size = _boxes(file)[-1]
+        *_, (name, at, size) = mp4_boxes(file)
         assert name == b"moov", "moov must be last: nothing behind it may move"
         file.seek(at + 8)
         inner = file.read(size - 8)
@@ -288,24 +289,9 @@ def _with_stem(inner: bytes, stem: bytes) -> bytes:
 def is_complete(path: Path) -> bool:
     """Whether an mp4 file has all of its sound, and the box that describes it."""
     with path.open("rb") as file:
-        boxes = _boxes(file)
+        boxes = list(mp4_boxes(file))
     end = sum(size for _, _, size in boxes)
     return end == path.stat().st_size and {b"mdat", b"moov"} <= {name for name, _, _ in boxes}
-
-
-def _boxes(file: IO[bytes]) -> list[tuple[bytes, int, int]]:
-    """Name, place and size of the boxes on the top floor, up to one whose size is yet unknown."""
-    found, at = [], 0
-    while len(head := file.read(8)) == 8:
-        size, name = struct.unpack(">I4s", head)
-        if size == 1:
-            size = int.from_bytes(file.read(8), "big")
-        if size < 8:
-            break
-        found.append((name, at, size))
-        at += size
-        file.seek(at)
-    return found
 
 
 def _box(name: bytes, content: bytes) -> bytes:

@@ -235,18 +235,16 @@ def order_labels(labels: Mapping[str, object] | Sequence[str]) -> list[str]:
 
 def _write_mix(path: Path, spools: Sequence[Path]) -> AudioInfo:
     """The sum of some stems as a file like theirs."""
-    files = [soundfile.SoundFile(native_name(spool)) for spool in spools]
-    info = AudioInfo(files[0].samplerate, files[0].channels, None, "32f")
-    writer = WavWriter(path, "32f", info)
-    try:
-        while len(block := files[0].read(MIX_FRAMES, dtype="float32", always_2d=True)):
-            for file in files[1:]:
+    with contextlib.ExitStack() as stack:
+        first, *others = [
+            stack.enter_context(soundfile.SoundFile(native_name(spool))) for spool in spools
+        ]
+        info = AudioInfo(first.samplerate, first.channels, None, "32f")
+        writer = stack.enter_context(contextlib.closing(WavWriter(path, "32f", info)))
+        while len(block := first.read(MIX_FRAMES, dtype="float32", always_2d=True)):
+            for file in others:
                 block += file.read(len(block), dtype="float32", always_2d=True)
             writer.write(block)
-    finally:
-        writer.close()
-        for file in files:
-            file.close()
     return info
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,8 @@ FFMPEG_SUFFIXES = frozenset(
 )
 # What a folder is searched for; single files may have any name.
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+# That are decoded at a time to be dropped.
+SKIP_FRAMES = 1 << 16
 # Characters of a file's path that Windows takes, unless it is set to take more.
 LONGEST_PATH = 259
 
@@ -118,3 +121,19 @@ class Decoder(Protocol):
 
     def close(self) -> None:
         """Release the file."""
+
+
+def skip(read: Callable[[int], Block], frames: int, step: int = SKIP_FRAMES) -> None:
+    """Decode and drop samples, or all there are.
+
+    Parameters
+    ----------
+    read
+        Of a decoder.
+    frames
+        How many; none if it is negative.
+    step
+        How many at a time.
+    """
+    while frames > 0 and (count := len(read(min(frames, step)))):
+        frames -= count

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import AudioError
 from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
 from .chunks import is_joined_mp4
-from .decoder import AudioInfo, Block
+from .decoder import AudioInfo, Block, skip
 from .lengths import LengthClaim
 
 # Seconds without a single block of audio after which ffmpeg is given up.
@@ -25,7 +25,6 @@ PATIENCE = 60.0
 # Seconds for reading through a file without decoding: one of many GB on a slow drive may take
 # longer, and is then of unknown length.
 MEASURE_PATIENCE = 60.0
-SKIP_FRAMES = 1 << 16
 # Seconds by which a track is said to be late; encoders' own delays are some hundredths.
 LATE = 0.1
 # What reads other files than the one it is given: no upload may name a file of the machine's.
@@ -382,8 +381,7 @@ class FfmpegDecoder:
 
     def seek(self, frame: int) -> None:
         """Decode and drop what comes before a sample; time stamps are not exact to one."""
-        while frame > 0 and (got := len(self.read(min(frame, SKIP_FRAMES)))):
-            frame -= got
+        skip(self.read, frame)
 
     def at_end(self) -> bool:
         """Ffmpeg's complaints are passed on, so there is nothing to add."""

@@ -10,13 +10,12 @@ import soundfile
 
 from ..errors import AudioError
 from .chunks import sound_blocks
-from .decoder import AudioInfo, Block, Decoder
+from .decoder import AudioInfo, Block, Decoder, skip
 from .lengths import LengthClaim
 from .libsndfile import LibsndfileDecoder
 from .sections import Section
 from .streams import find_sections
 
-SKIP_FRAMES = 1 << 16
 UNSUPPORTED_ENCODING = 4  # as libsndfile counts its errors
 
 
@@ -161,8 +160,7 @@ class JoinedDecoder:
                 return
             frame -= length.frames
             self._next += 1
-        while frame > 0 and (got := len(self.read(min(frame, SKIP_FRAMES)))):
-            frame -= got
+        skip(self.read, frame)
 
     def at_end(self) -> bool:
         """Whether each stream was decoded to where it ends, as far as that can be told."""

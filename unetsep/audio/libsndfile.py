@@ -19,7 +19,7 @@ import soundfile
 from .channels import read_speakers
 from .chunks import byte_order, read_chunk
 from .core_audio import is_ambiguous
-from .decoder import AudioInfo, Block
+from .decoder import SKIP_FRAMES, AudioInfo, Block, skip
 from .lengths import LengthClaim, claim_length
 from .mp3 import MP3_FORMATS
 from .sections import Section, count_bytes, open_bytes
@@ -159,15 +159,12 @@ class LibsndfileDecoder:
 
         Decoders need a run-up to give the samples they give when they come from the front.
         """
-        self._skip_to(frame, 1 << 16)
+        self._skip_to(frame)
 
-    def _skip_to(self, frame: int, step: int) -> None:
-        assert self._file is not None
+    def _skip_to(self, frame: int, step: int = SKIP_FRAMES) -> None:
         if self._endless is None:
             self._jump(max(0, frame - self.info.sample_rate))
-        run_up = frame - self._position
-        while run_up > 0 and (got := len(self._read(min(run_up, step)))):
-            run_up -= got
+        skip(self._read, frame - self._position, step)
 
     def _jump(self, frame: int) -> None:
         """Move to a sample without decoding; to the first where damage does not let it."""

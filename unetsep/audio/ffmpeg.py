@@ -243,15 +243,17 @@ class FfmpegDecoder:
             )
         return end - begin
 
-    def _command(self, *options: str) -> list[str]:
+    def _command(self, *output: str) -> list[str]:
+        """Ffmpeg with some output; with none it tells of the file."""
         # Playlists must not make ffmpeg fetch what they name; see also `_refuse_lists`.
         source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
-        return [self._ffmpeg, "-hide_banner", "-nostdin", *options[:2], *source, *options[2:]]
+        quiet = ["-v", "error"] if output else []
+        return [self._ffmpeg, "-hide_banner", "-nostdin", *quiet, *source, *output]
 
-    def _ask(self, patience: float, *options: str) -> subprocess.CompletedProcess[bytes]:
+    def _ask(self, patience: float, *output: str) -> subprocess.CompletedProcess[bytes]:
         """Run ffmpeg to its end."""
         return subprocess.run(
-            self._command(*options),
+            self._command(*output),
             capture_output=True,
             check=False,
             timeout=patience,
@@ -281,7 +283,7 @@ class FfmpegDecoder:
         """Time stamps of where a track begins and ends in seconds, without decoding it."""
         output = ["-map", stream, "-c", "copy", "-copyts", "-f", "framecrc", "pipe:1"]
         try:
-            done = self._ask(MEASURE_PATIENCE, "-v", "error", *output)
+            done = self._ask(MEASURE_PATIENCE, *output)
         except (subprocess.TimeoutExpired, OSError):
             return None
         lines = done.stdout.decode(errors="replace").splitlines()
@@ -298,7 +300,7 @@ class FfmpegDecoder:
     def _begin(self) -> None:
         output = ["-map", self._stream, "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
         self._process = subprocess.Popen(
-            self._command("-v", "error", *output),
+            self._command(*output),
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             bufsize=1 << 20,

@@ -127,6 +127,7 @@ def open_wav(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
     """A new wav file; see `unetsep.audio.writers.WavWriter`."""
     from .writers import WavWriter
 
+    assert output.bit_depth is not None
     return WavWriter(path, output.bit_depth, info)
 
 

@@ -38,12 +38,12 @@ from .staging import Staging
 from .tag_writers import write_tags
 from .tags import stem_label
 from .targets import check_replaceable, explain_writing
-from .writers import Integers, WavWriter, Writer, quantize, round_to
+from .writers import STORED, Integers, WavWriter, Writer, quantize, round_to
 
 WriteIntegers = Callable[[Integers], None]
 CONVERT_FRAMES = 1 << 18
-# Bit depths whose spools hold integers, and how soundfile calls what `quantize` makes of them.
-STORED = {"16": "int16", "24": "int32", "32": "int32"}
+# Bit depths whose spools hold integers.
+INTEGERS = ("16", "24", "32")
 
 
 class StemFiles:
@@ -90,7 +90,7 @@ class StemFiles:
         self._together = CONTAINERS[output.container].together
         self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
-        self._spool_depth = output.bit_depth if output.bit_depth in STORED else "32f"
+        self._spool_depth = output.bit_depth if output.bit_depth in INTEGERS else "32f"
         self._staging: Staging | None = None
         self._parts: list[Path] = []
         self._spools: list[list[Path]] = []  # of each stem; one, or integers and then floats
@@ -244,17 +244,15 @@ class StemFiles:
 
     def _convert(self, spools: Sequence[Path], part: Path, *, gain: float) -> None:
         """Make a stem's file of its spools, which vanish."""
-        if gain == 1 and (self._output.container, self._output.bit_depth) == (
-            "wav",
-            self._spool_depth,
-        ):
+        depth = self._output.bit_depth
+        as_stored = gain == 1 and depth == self._spool_depth
+        if as_stored and self._output.container == "wav":
             spools[0].replace(part)
             return
-        depth = self._output.bit_depth
-        as_stored = gain == 1 and depth in STORED
+        dtype = STORED[self._spool_depth].name if as_stored else "float32"
         writer = open_writer(part, self._output, self._info)
         try:
-            for block in self._read(spools, STORED[depth or ""] if as_stored else "float32"):
+            for block in self._read(spools, dtype):
                 writer.write(block if as_stored else quantize(block * np.float32(gain), depth))
         finally:
             writer.close()

@@ -14,7 +14,7 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,14 @@ RIFF_BYTES = 2**32 - 1
 # Where a wav file says for which speakers its channels are (WAVE_FORMAT_EXTENSIBLE).
 EXTENSIBLE = 0xFFFE
 SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
+# Types of samples as `quantize` gives them, by bit depth.
+STORED: dict[str, np.dtype[Any]] = {
+    depth: np.dtype(code)
+    for depth, code in (
+        *(("8", "<i2"), ("16", "<i2"), ("24", "<i4"), ("32", "<i4")),
+        *(("32f", "<f4"), ("64f", "<f8")),
+    )
+}
 # libvorbis takes memory on the stack in proportion to a block, and threads have small stacks.
 ENCODE_FRAMES = 8192
 
@@ -106,19 +114,10 @@ class WavWriter:
     # Description, originator, its reference, date, time, samples from midnight, version, rest.
     BROADCAST = struct.Struct("<4sI 256s32s32s10s8sQH254s")
 
-    # By bit depth, of samples as `quantize` gives them.
-    STORED: ClassVar[dict[str, np.dtype[Any]]] = {
-        depth: np.dtype(code)
-        for depth, code in (
-            *(("8", "<i2"), ("16", "<i2"), ("24", "<i4"), ("32", "<i4")),
-            *(("32f", "<f4"), ("64f", "<f8")),
-        )
-    }
-
-    def __init__(self, path: Path, bit_depth: str | None, info: AudioInfo) -> None:
-        self._stored, self._info = self.STORED[bit_depth or ""], info
+    def __init__(self, path: Path, bit_depth: str, info: AudioInfo) -> None:
+        self._stored, self._info = STORED[bit_depth], info
         self._is_float = self._stored.kind == "f"
-        self._width = int((bit_depth or "").removesuffix("f")) // 8
+        self._width = int(bit_depth.removesuffix("f")) // 8
         self._bytes = 0
         self._file = path.open("wb")
         try:

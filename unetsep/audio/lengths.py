@@ -145,7 +145,7 @@ def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthCl
 
 def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
     first = mp3_claim(path)
-    if first.counted and first.goes_on_at is None:
+    if first.counts_all:
         available = None if frames is None else frames - int(frames * first.missing)
         return LengthClaim(frames, available=available, slack=MP3_SLACK)
     if first.goes_on_at is None:

@@ -35,6 +35,11 @@ class Mp3Claim:
     missing: float = 0.0
     goes_on_at: int | None = None
 
+    @property
+    def counts_all(self) -> bool:
+        """Whether there is a count, of all frames."""
+        return self.counted and self.goes_on_at is None
+
 
 def mp3_claim(path: Path | Section) -> Mp3Claim:
     """Read the count of frames and bytes that most encoders leave in the first frame."""

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..storage import READ_BYTES
 from .chunks import end_by_header
 from .flac import FLAC_MARK
 from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
 from .ogg import PAGE_HEAD, page_bytes
 from .sections import Section, count_bytes
 
-CHUNK_BYTES = 1 << 20
 # How files begin that may stand behind another one.
 BEGINNINGS = (
     *(b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b".snd", b"dns.", b"caff"),
@@ -45,17 +45,12 @@ def find_sections(path: Path, container: str, subtype: str = "") -> list[Section
         **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"), _container_begins),
     }.get(container)
     size = count_bytes(path)
-    if find is None or (find is _mp3_begins and _is_one_mp3(path)):
+    if find is None or (find is _mp3_begins and mp3_claim(path).counts_all):
         return [Section(path, 0, size)]
     with path.open("rb") as file:
         begins = [0, *find(file, size)]
     ends = [*begins[1:], size]
     return [Section(path, begin, end) for begin, end in zip(begins, ends, strict=True)]
-
-
-def _is_one_mp3(path: Path) -> bool:
-    first = mp3_claim(path)
-    return first.counted and first.goes_on_at is None
 
 
 def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
@@ -78,7 +73,7 @@ def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
 def _find(file: BinaryIO, mark: bytes, at: int) -> int:
     file.seek(at)
     tail = b""
-    while data := file.read(CHUNK_BYTES):
+    while data := file.read(READ_BYTES):
         found = (tail + data).find(mark)
         if found >= 0:
             return at + found - len(tail)
@@ -91,7 +86,7 @@ def _flac_begins(file: BinaryIO, _size: int) -> Iterator[int]:
     first = True
     at, tail = 0, b""
     file.seek(0)
-    while data := file.read(CHUNK_BYTES):
+    while data := file.read(READ_BYTES):
         for match in FLAC_MARK.finditer(tail + data):
             if not first:
                 yield at - len(tail) + match.start()

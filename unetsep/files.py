@@ -418,9 +418,8 @@ def separate_into(
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
         opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
-        samples = _push(
-            reader, list(zip(separators, selections, opened, strict=True)), progress, pool
-        )
+        models = list(zip(separators, selections, opened, strict=True))
+        samples = _push(reader, models, progress, pool)
         gains = [sink.commit() for sink in opened]
     elapsed = time.perf_counter() - begun
     rate = reader.info.sample_rate
@@ -444,9 +443,7 @@ def separate_into(
             device=separator.device.type,
             precision=separator.precision,
         )
-        for separator, selection, sink, gain in zip(
-            separators, selections, opened, gains, strict=True
-        )
+        for (separator, selection, sink), gain in zip(models, gains, strict=True)
     ]
 
 

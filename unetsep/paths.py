@@ -292,9 +292,9 @@ def find_clashes(
         originals.setdefault(real_path(file.path), True)
     clashes: list[str | None] = [file.error for file in inputs]
     for index, (file, per_model) in enumerate(zip(inputs, targets, strict=True)):
+        if file.error:
+            continue
         for path in dict.fromkeys(chain(*per_model)):
-            if file.error:
-                continue
             # However links lead there, and where it is a link itself, which would be replaced.
             place = in_real_folder(path)
             if place in originals or real_path(path) in originals:

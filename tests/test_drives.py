@@ -33,7 +33,7 @@ def test_names_are_two_where_a_drive_that_would_tell_is_not_asked(
 ):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
-    places = Places[str](Drives(ask=False))
+    places = Places[str](Drives(ask=False).same)
     assert places.setdefault(tmp_path / "Song", "first") == "first"
     assert tmp_path / "Song" in places
     assert tmp_path / "Songs" not in places

@@ -8,7 +8,7 @@ import re
 import secrets
 import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Generic, TypeVar
@@ -34,6 +34,12 @@ class Listings:
 
     def __init__(self) -> None:
         self._names: dict[Path, dict[str, str]] = {}
+
+    def same(self, one: Path, other: Path) -> bool:
+        """Whether two paths without links are those of one file."""
+        if str(one) == str(other) or folded(one) != folded(other):
+            return str(one) == str(other)
+        return self.path(one) == self.path(other)
 
     def path(self, path: Path) -> Path:
         """A path without links, by the names that its folders list."""
@@ -146,23 +152,23 @@ class Places(Generic[Value]):
 
     Parameters
     ----------
-    drives
-        Which paths are those of one file.
+    same
+        Whether two paths are those of one file; see `Drives` and `Listings`.
     """
 
-    def __init__(self, drives: Drives) -> None:
-        self._drives = drives
+    def __init__(self, same: Callable[[Path, Path], bool]) -> None:
+        self._same = same
         self._values: dict[str, list[tuple[Path, Value]]] = {}
 
     def setdefault(self, place: Path, value: Value) -> Value:
         """What the file of a path has already, or else now."""
         values = self._values.setdefault(folded(place), [])
         for other, found in values:
-            if self._drives.same(other, place):
+            if self._same(other, place):
                 return found
         values.append((place, value))
         return value
 
     def __contains__(self, place: Path) -> bool:
         values = self._values.get(folded(place), ())
-        return any(self._drives.same(other, place) for other, _ in values)
+        return any(self._same(other, place) for other, _ in values)

@@ -9,14 +9,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES, why_not_there
 from .audio.tags import Tags
-from .drives import Listings, folded
+from .drives import Listings, Places, folded
 
 PLAYLISTS = (".m3u", ".m3u8")
 # Of two letters at least: C:/song.wav is no URL.
@@ -87,7 +87,7 @@ def find_inputs(
     outputs_in
         Which files are stems, by a folder and all names in it.
     """
-    inputs: dict[tuple[Path, str], Input] = {}
+    inputs: list[Input] = []
     stems_above: dict[Path, Set[Path]] = {}
     for path in paths:
         problem = why_not_there(path)
@@ -104,23 +104,18 @@ def find_inputs(
                 found = [Input(path, path.name, message.format(path))]
         else:
             found = [Input(path, track_name(Path(path.name)), problem)]
-        for file in found:
-            inputs.setdefault((real_path(file.path), file.track), file)
+        inputs += found
     return _each_once(inputs)
 
 
-def _each_once(inputs: Mapping[tuple[Path, str], Input]) -> list[Input]:
-    """Inputs by their paths without links and tracks, each file of a track once.
-
-    A drive may take names for one that differ, such as that in a playlist and that in a folder.
-    """
+def _each_once(inputs: Iterable[Input]) -> list[Input]:
+    """Each file of a track once, whose names may differ, as that in a playlist and in a folder."""
     listings, songs = Listings(), []
-    once: dict[tuple[str, str], list[Path]] = {}
-    for (place, track), file in inputs.items():
-        places = once.setdefault((folded(place), folded(track)), [])
-        if not places or listings.path(place) not in map(listings.path, places):
+    once: dict[str, Places[Input]] = {}
+    for file in inputs:
+        places = once.setdefault(folded(file.track), Places(listings.same))
+        if places.setdefault(real_path(file.path), file) is file:
             songs.append(file)
-        places.append(place)
     return songs
 
 
@@ -148,9 +143,7 @@ def _as_searched(output: Path, root: Path) -> Path:
     depth = min(len(output.parts), len(root.parts))
     shared, top = Path(*output.parts[:depth]), Path(*root.parts[:depth])
     listings = Listings()
-    if shared != top and (
-        folded(shared) != folded(top) or listings.path(shared) != listings.path(top)
-    ):
+    if not listings.same(shared, top):
         return output
     place = top
     for name in output.parts[depth:]:
@@ -272,18 +265,11 @@ class _Search:
         """Those of the inputs that no record names, however the drive spells what it lists."""
         if not self._stems:
             return list(inputs)
-        places = [in_real_folder(file.path) for file in inputs]
-        keys = [folded(place) for place in places]
         # Such as a folder that was there in other case, or what HFS+ has taken apart.
-        unlisted, listed = self._stems.difference(places), set(keys)
-        stems = {
-            key for stem in unlisted if (key := folded(stem)) in listed and os.path.lexists(stem)
-        }
-        return [
-            file
-            for file, place, key in zip(inputs, places, keys, strict=True)
-            if place not in self._stems and key not in stems
-        ]
+        recorded = Places[bool](Listings().same)
+        for stem in self._stems:
+            recorded.setdefault(stem, True)
+        return [file for file in inputs if in_real_folder(file.path) not in recorded]
 
     def _look_above(self) -> None:
         """Note stems in the folder of which records tell that lie above it, in the output."""

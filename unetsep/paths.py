@@ -262,7 +262,7 @@ def template_for(template: str, models: int) -> str:
 
 def _refuse_equal(file: Input, paths: Sequence[Path], drives: Drives) -> None:
     """Raise if stems of one song have the same name: so will those of any other."""
-    first = Places[int](drives)
+    first = Places[int](drives.same)
     for index, path in enumerate(paths):
         if first.setdefault(path, index) != index:
             raise UnetsepError(
@@ -287,7 +287,7 @@ def find_clashes(
     ``drives`` are those of `name_targets`.
     """
     drives = drives or Drives()
-    originals, owners = Places[bool](drives), Places[int](drives)
+    originals, owners = Places[bool](drives.same), Places[int](drives.same)
     for file in (*inputs, *others):
         originals.setdefault(real_path(file.path), True)
     clashes: list[str | None] = [file.error for file in inputs]

@@ -106,7 +106,7 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     cure = "choose another folder with -o, or rename the track"
     if refused := refused_name(names, output):
         raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
-    places: Places[str] = Places(Drives())
+    places: Places[str] = Places(Drives().same)
     for name, track in names.items():
         other = places.setdefault(output / name, track)
         if other != track:

@@ -22,6 +22,54 @@ PLAIN_NAME = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 PLAIN = "plain"
+# Names that Windows keeps for itself, whatever follows their first dot: nul.tar.gz is a device.
+WINDOWS_NAMES = re.compile(
+    r"(?i)^(con(?:in\$|out\$)?|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))"
+)
+# Characters that Windows takes, unless it is set to take more, of a file's path and of a folder's.
+LONGEST_PATH, LONGEST_FOLDER = 259, 247
+
+
+def without_illegal(name: str) -> str:
+    """A name with ``_`` for control codes, and on Windows for what no name may hold there.
+
+    That is the colon, too, behind which a stream of a file is named. See `without_reserved`.
+    """
+    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
+    name = re.sub(illegal, "_", name)
+    return without_reserved(name) if os.name == "nt" else name
+
+
+def without_reserved(name: str) -> str:
+    """A name with ``_`` behind what Windows else takes for a device."""
+    return WINDOWS_NAMES.sub(r"\1_", name)
+
+
+def stray_quote(path: Path) -> str | None:
+    r"""A sentence on a quote in a path of Windows, where no name holds one; None if none is.
+
+    There ``"C:\My Music\" -o out`` is one word, whose second quote is a letter.
+    """
+    if os.name != "nt" or '"' not in str(path):
+        return None
+    return f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
+
+
+def why_not_there(path: Path) -> str | None:
+    """A sentence on why nothing can be found at a path; None if something is there."""
+    if quote := stray_quote(path):
+        return quote
+    # Not Path.exists, which from Python 3.14 on says no to whatever cannot be looked at.
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last by a NUL in the name
+        # Windows lists files in folders that it does not find by the length of their paths.
+        if os.name == "nt" and len(os.path.abspath(path)) > LONGEST_PATH:  # noqa: PTH100
+            return f"{path} does not exist, or its path is too long: move it to a shorter one"
+        return f"{path} does not exist"
+    except OSError as error:  # a name too long, a folder that may not be entered
+        return f"{path} cannot be opened: {error.strerror}"
+    return None
 
 
 def folded(path: Path | str) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
-from .audio.decoder import AUDIO_SUFFIXES, why_not_there
+from .audio.decoder import AUDIO_SUFFIXES
 from .audio.tags import Tags
-from .drives import Listings, Places, folded
+from .drives import Listings, Places, folded, why_not_there
 
 PLAYLISTS = (".m3u", ".m3u8")
 # Of two letters at least: C:/song.wav is no URL.

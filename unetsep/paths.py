@@ -11,9 +11,8 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from .audio.decoder import stray_quote
 from .audio.tags import Tags, read_tags, stem_label
-from .drives import Drives, Places, folded
+from .drives import Drives, Places, folded, stray_quote, without_illegal, without_reserved
 from .errors import AudioError, UnetsepError
 from .inputs import Input, in_real_folder, real_path
 
@@ -21,10 +20,6 @@ TEMPLATE = "{track}/{stem}.{ext}"
 # Where there is but one file for each song: that without a stem, or that with all of them.
 WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
 TOGETHER_TEMPLATE = "{track}.{ext}"
-# Names that Windows keeps for itself, whatever follows their first dot: nul.tar.gz is a device.
-WINDOWS_NAMES = re.compile(
-    r"(?i)^(con(?:in\$|out\$)?|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))"
-)
 # Fields of templates that are filled from tags, and what stands where a tag is missing; for the
 # title it is the track's name.
 TAG_FIELDS = {
@@ -150,21 +145,6 @@ def _portable(name: str) -> str:
     say is changed for all platforms, by `_safe`.
     """
     return without_illegal(name).rstrip(" .") or "_"
-
-
-def without_illegal(name: str) -> str:
-    """A name with ``_`` for control codes, and on Windows for what no name may hold there.
-
-    That is the colon, too, behind which a stream of a file is named. See `without_reserved`.
-    """
-    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
-    name = re.sub(illegal, "_", name)
-    return without_reserved(name) if os.name == "nt" else name
-
-
-def without_reserved(name: str) -> str:
-    """A name with ``_`` behind what Windows else takes for a device."""
-    return WINDOWS_NAMES.sub(r"\1_", name)
 
 
 def plan(

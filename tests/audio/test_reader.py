@@ -13,7 +13,6 @@ import soundfile
 import unetsep.audio.reader
 from tests.programs import execute
 from tests.signals import RATE, music
-from unetsep.audio.decoder import why_not_there
 from unetsep.audio.libsndfile import PatchedFile
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -197,25 +196,6 @@ def test_what_is_no_usable_audio_is_refused_in_one_sentence(tmp_path, make, mess
         AudioReader(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypatch):
-    short, long = tmp_path / "song.wav", Path("/music" + "/song" * 60)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "name", "nt")
-        told = [why_not_there(path) for path in (short, long)]
-    assert told[0] == f"{short} does not exist"
-    assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
-
-
-def test_a_backslash_before_a_closing_quote_of_windows_is_told_of(monkeypatch):
-    path = Path('C:\\My Music" -o out')
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "name", "nt")
-        told = why_not_there(path)
-    assert told == (
-        f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
-    )
 
 
 def test_a_wav_file_that_is_called_raw_is_read(tmp_path, song):

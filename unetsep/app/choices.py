@@ -11,8 +11,8 @@ from typing import Any
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..drives import without_reserved
 from ..errors import WeightsError
-from ..paths import without_reserved
 from ..weights import hub
 from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
 

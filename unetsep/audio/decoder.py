@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -35,35 +33,6 @@ FFMPEG_SUFFIXES = frozenset(
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | FFMPEG_SUFFIXES
 # That are decoded at a time to be dropped.
 SKIP_FRAMES = 1 << 16
-# Characters of a file's path that Windows takes, unless it is set to take more.
-LONGEST_PATH = 259
-
-
-def stray_quote(path: Path) -> str | None:
-    r"""A sentence on a quote in a path of Windows, where no name holds one; None if none is.
-
-    There ``"C:\My Music\" -o out`` is one word, whose second quote is a letter.
-    """
-    if os.name != "nt" or '"' not in str(path):
-        return None
-    return f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
-
-
-def why_not_there(path: Path) -> str | None:
-    """A sentence on why nothing can be found at a path; None if something is there."""
-    if quote := stray_quote(path):
-        return quote
-    # Not Path.exists, which from Python 3.14 on says no to whatever cannot be looked at.
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last by a NUL in the name
-        # Windows lists files in folders that it does not find by the length of their paths.
-        if os.name == "nt" and len(os.path.abspath(path)) > LONGEST_PATH:  # noqa: PTH100
-            return f"{path} does not exist, or its path is too long: move it to a shorter one"
-        return f"{path} does not exist"
-    except OSError as error:  # a name too long, a folder that may not be entered
-        return f"{path} cannot be opened: {error.strerror}"
-    return None
 
 
 @dataclass(frozen=True)

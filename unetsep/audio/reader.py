@@ -20,10 +20,11 @@ import numpy as np
 import soundfile
 
 from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
+from ..drives import why_not_there
 from ..errors import AudioError
 from ..storage import READ_BYTES
 from .chunks import read_chunk
-from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder, why_not_there
+from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
 from .ffmpeg import FfmpegDecoder, find_ffmpeg
 from .joined import open_streams
 from .ogg import PAGE_HEAD, ogg_is_open, page_bytes

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import soundfile
 
-from ..drives import refused_name
+from ..drives import LONGEST_FOLDER, LONGEST_PATH, refused_name
 from ..errors import AudioError, WritingError
 from ..storage import is_special
-from .decoder import LONGEST_PATH
 
-# Characters of a folder's path that Windows takes, unless it is set to take more.
-WINDOWS_PATH = 247
 DRIVE_GONE = "the drive is gone: connect it again or choose another folder with -o"
 OTHER_NAME = "rename the song, or write {title} in --filename where it has {track}"
 REMEDIES = {
@@ -77,7 +74,7 @@ def _remedy(error: OSError) -> str | None:
     if sys.platform == "win32":
         names = [str(name) for name in (error.filename, error.filename2) if name]
         # Windows calls what is too long not there, or invalid.
-        if any(len(os.path.abspath(name)) > WINDOWS_PATH for name in names):  # noqa: PTH100
+        if any(len(os.path.abspath(name)) > LONGEST_FOLDER for name in names):  # noqa: PTH100
             return "its path is too long: choose a shorter -o, or shorter names with --filename"
         if error.errno == errno.EACCES:
             return f"{remedy}, or close the program that has a file there open"
@@ -100,7 +97,7 @@ def _is_too_long(target: Path) -> bool:
     """Whether Windows refuses a path for its length: it tells so only when the stems are done."""
     path = os.path.abspath(target)  # noqa: PTH100
     folder = os.path.dirname(path)  # noqa: PTH120
-    long = len(path) > LONGEST_PATH or len(folder) > WINDOWS_PATH
+    long = len(path) > LONGEST_PATH or len(folder) > LONGEST_FOLDER
     return long and not path.startswith("\\\\?\\") and not _takes_long_paths()
 
 

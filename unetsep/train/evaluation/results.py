@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ...drives import Drives, Places, refused_name
+from ...drives import Drives, Places, refused_name, without_illegal
 from ...errors import UnetsepError
-from ...paths import without_illegal
 from ...storage import write_atomically
 from ...version import __version__
 from ..data.cache import content_hash

@@ -266,11 +266,11 @@ class Spool:
             Called with what was passed over.
         """
         stems = self.output or Store(f"file://{output_dir.absolute().as_posix()}")
-        songs: list[Input] = []
+        once: dict[tuple[str, str], Input] = {}
         for url in urls:
-            songs += self._search_or_say(url, stems, left_out)
-        unique = {(self._songs[song.path], song.track): song for song in reversed(songs)}
-        return [s for s in songs if unique[self._songs[s.path], s.track] is s]
+            for song in self._search_or_say(url, stems, left_out):
+                once.setdefault((self._songs[song.path], song.track), song)
+        return list(once.values())
 
     def _search_or_say(
         self, url: str, stems: Store, left_out: Callable[[Path], None]

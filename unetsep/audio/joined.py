@@ -11,6 +11,7 @@ import soundfile
 from ..errors import AudioError
 from .chunks import sound_blocks
 from .decoder import AudioInfo, Block, Decoder, skip
+from .formats import BIT_DEPTHS
 from .lengths import LengthClaim
 from .libsndfile import LibsndfileDecoder
 from .sections import Section
@@ -82,7 +83,7 @@ class JoinedDecoder:
             depths.append(info.bit_depth)
         self.length = self._add_lengths()
         self.info = replace(
-            self._first, frames=self.length.frames, bit_depth=max(depths, key=_width)
+            self._first, frames=self.length.frames, bit_depth=max(depths, key=BIT_DEPTHS.index)
         )
         self._next = 0
         self._left: int | None = 0
@@ -170,10 +171,6 @@ class JoinedDecoder:
         """Release the file."""
         if self._current is not None:
             self._current.close()
-
-
-def _width(bit_depth: str) -> tuple[int, str]:
-    return int(bit_depth.removesuffix("f")), bit_depth
 
 
 def _total(counts: list[int | None]) -> int | None:

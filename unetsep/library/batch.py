@@ -23,7 +23,7 @@ from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
-from ..unfinished import uninterrupted
+from ..unfinished import TICK, uninterrupted
 from .log import now, song_status
 from .memory import available_memory, free_memory
 from .songs import Job, Shared, separate_song, stopped_reports
@@ -31,8 +31,6 @@ from .stopwatch import Stopwatch
 
 # Seconds that a song has to end after it was asked to. A block takes a second or two.
 GRACE = 10.0
-# Seconds between looks at clocks, and for Ctrl-C on Windows, where waiting hears nothing.
-TICK = 0.2
 # Bytes that a song takes beside those of the first: segments on their way, blocks that wait.
 SONG_BYTES = 700 << 20
 # And for each further pass.

@@ -29,9 +29,9 @@ from ..errors import UnetsepError, how_to_install
 from ..files import FileOptions, SeparationReport
 from ..inputs import Input
 from ..separator import Separator
-from ..unfinished import ENDING
+from ..unfinished import ENDING, TICK
 from ..version import __version__
-from .batch import GRACE, TICK, Listener, SongOutcome, separate_songs
+from .batch import GRACE, Listener, SongOutcome, separate_songs
 from .claims import BUSY, STALE
 from .log import now, song_line
 from .machines import (

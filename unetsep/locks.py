@@ -289,9 +289,9 @@ class Owner:
         return cls(socket.gethostname(), this_system(), _this_process())
 
     @classmethod
-    def of(cls, content: str) -> Owner:
-        """Who signed a file."""
-        host, _, others = content.partition("\n")
+    def of(cls, lock: LockFile) -> Owner:
+        """Who signed the file of a lock."""
+        host, _, others = lock.read().decode(errors="replace").partition("\n")
         return cls(host, *others.split()[:3])
 
     def signature(self, lock: LockFile) -> str:

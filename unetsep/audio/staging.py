@@ -91,7 +91,7 @@ def _remove_run(path: Path, files: list[Path]) -> None:
 
 def _is_old_or_here(lock: LockFile) -> bool:
     """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
-    owner = Owner.of(lock.read().decode(errors="replace"))
+    owner = Owner.of(lock)
     # Without a name it is a lock whose owner died in the act.
     here = owner.host in ("", socket.gethostname())
     return (here and not owner.is_elsewhere(lock)) or age(lock) > FOREIGN_AGE

@@ -117,9 +117,9 @@ class Claim:
             if new:  # who moved it aside by mistake puts it back, see `_remove`
                 lock.write(ABANDONED.encode())
             return False
-        content = lock.read().decode(errors="replace")
-        if locked is False or (not new and _lives(content, lock, locked=bool(locked))):
-            raise ClaimedError(_sentence(Owner.of(content)))
+        owner = Owner.of(lock)
+        if locked is False or (not new and _lives(owner, lock, locked=bool(locked))):
+            raise ClaimedError(_sentence(owner))
         if new or os.name == "nt":  # which removes no open file: it is signed anew
             return True
         _remove(lock)
@@ -170,18 +170,17 @@ def claim_path(folder: Path, token: str) -> Path:
     return folder / f"{PREFIX}{token}.lock"
 
 
-def _lives(content: str, lock: LockFile, *, locked: bool) -> bool:
-    """Whether who signed a claim works on, as far as that can be known from here."""
-    if content == ABANDONED:
+def _lives(owner: Owner, lock: LockFile, *, locked: bool) -> bool:
+    """Whether the owner of a claim works on, as far as that can be known from here."""
+    if owner == Owner(ABANDONED):
         return False
-    owner = Owner.of(content)
     if owner.system == this_system():
         if locked and not owner.is_elsewhere(lock):  # its lock would not have been to be had
             return False
         if owner.is_gone:
             return False
     seconds = age(lock)
-    if not content:
+    if owner == Owner():
         return seconds < UNSIGNED
     # Before a power cut this machine's clock was ahead of what it is now, as of a small one that
     # has no battery: whoever lives sets the time anew. That of another machine may be wrong.

@@ -118,15 +118,14 @@ class StemFiles:
         self._check_targets()
         with uninterrupted():
             staging = self._staging = Staging(folders)
-        for index, target in enumerate(self.paths):
-            if not self._together or index == 0:
-                self._parts.append(staging.name(target, index, ".part"))
-            if self._output.is_float:
-                self._writers.append(open_writer(self._parts[-1], self._output, self._info))
-            else:
-                self._spools.append([staging.name(target, index, ".spool")])
-                spool = WavWriter(self._spools[-1][0], self._spool_depth, self._info)
-                self._writers.append(spool)
+        self._parts = [staging.name(path, i, ".part") for i, path in enumerate(self._targets)]
+        if self._output.is_float:
+            for part in self._parts:
+                self._writers.append(open_writer(part, self._output, self._info))
+            return
+        self._spools = [[staging.name(path, i, ".spool")] for i, path in enumerate(self.paths)]
+        for (spool,) in self._spools:
+            self._writers.append(WavWriter(spool, self._spool_depth, self._info))
 
     def write(self, block: Block) -> None:
         """Append ``(stems, channels, samples)``."""

@@ -300,7 +300,7 @@ class Store:
                 raise OSError("what was uploaded does not read back as it was")
 
         digest = file_sha256(source)
-        self.retry(name, "uploaded", _there(upload))
+        self.retry(name, "uploaded", _until_found(upload))
 
     def _digest(self, name: str) -> str:
         with self.files.open(self.at(name), "rb") as file:
@@ -336,7 +336,7 @@ class Store:
                     raise
             self.files.info(self.at(new))
 
-        self.retry(new, "written", _there(rename))
+        self.retry(new, "written", _until_found(rename))
 
     def _move(self, path: str, new: str) -> None:
         from fsspec import AbstractFileSystem
@@ -363,7 +363,7 @@ class Store:
         return files
 
 
-def _there(action: Callable[[], None]) -> Callable[[], None]:
+def _until_found(action: Callable[[], None]) -> Callable[[], None]:
     """What writes, where "not found" is an error that may pass: a store may lag behind."""
 
     def act() -> None:

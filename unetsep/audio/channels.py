@@ -11,7 +11,7 @@ import re
 import struct
 from pathlib import Path
 
-from .chunks import byte_order, read_chunk
+from .chunks import WAVE_FORMATS, byte_order, read_chunk
 from .core_audio import core_audio_speakers
 from .sections import Section, open_bytes
 
@@ -116,7 +116,7 @@ def read_speakers(
     if container in ("CAF", "AIFF"):
         speakers = core_audio_speakers(source, channels)
         return places_of(speakers), mask_of(speakers)
-    if container in ("WAV", "WAVEX", "RF64", "W64"):
+    if container in WAVE_FORMATS:
         return None, _wav_mask(source, channels)
     if container == "FLAC":
         return None, _commented_mask(source, channels)

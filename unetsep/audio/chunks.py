@@ -10,6 +10,9 @@ from typing import IO, BinaryIO, NamedTuple
 
 from .sections import Section, count_bytes, open_bytes
 
+# Forms of wav files, and these with w64, as libsndfile calls them.
+RIFF_FORMATS = ("WAV", "WAVEX", "RF64")
+WAVE_FORMATS = (*RIFF_FORMATS, "W64")
 # What is read of a chunk: those that are looked for are small.
 CHUNK_BYTES = 1 << 16
 # Kinds of blocks in voc files: sound, more of it, silence, repetition, sound of another header.

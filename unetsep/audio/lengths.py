@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .chunks import find_chunk, read_chunk
+from .chunks import RIFF_FORMATS, WAVE_FORMATS, find_chunk, read_chunk
 from .flac import flac_forms, flac_total
 from .mp3 import MP3_FORMATS, mp3_claim
 from .ogg import ogg_is_open, without_pre_skip
@@ -26,11 +26,11 @@ OPEN_ENDED = 0x7FFF_0000
 ROUND_SIZE = 10**9
 # In wav and w64: what says that the encoding stands elsewhere; floats, A-law and mu-law.
 EXTENSIBLE, NO_INTEGERS = 0xFFFE, (3, 6, 7)
-# GSM 06.10 is stored in blocks of so many bytes, for so many samples.
-GSM_BLOCKS = {"WAV": (65, 320), "WAVEX": (65, 320), "RF64": (65, 320), "W64": (65, 320)}
+# GSM 06.10 is stored in wav and w64 in blocks of so many bytes, for so many samples.
+GSM_BYTES, GSM_FRAMES = 65, 320
 # The chunk that holds the samples.
 SAMPLE_CHUNKS = {
-    **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "CAF"), b"data"),
+    **dict.fromkeys((*WAVE_FORMATS, "CAF"), b"data"),
     "AIFF": b"SSND",
 }
 OPUS_RATE = 48_000  # in which Opus counts, whatever rate it is decoded at
@@ -101,7 +101,7 @@ def claim_length(
         return LengthClaim(None, slack=0, patch=patch)
     if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, container)):
         return _claim_mp3_within(path, data, frames)
-    if subtype == "GSM610" and container in GSM_BLOCKS:
+    if subtype == "GSM610" and container in WAVE_FORMATS:
         frames = min(frames, _gsm_frames(path, container, frames))
     if container == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
         frames = min(frames, _w64_frames(path, frames))
@@ -173,10 +173,9 @@ def _gsm_frames(path: Path | Section, container: str, frames: int) -> int:
     if data is None:
         return frames
     begin, claimed = data
-    block_bytes, block_frames = GSM_BLOCKS[container]
     held = count_bytes(path) - begin
     size = held if is_open_ended(container, claimed) else min(held, claimed)
-    return size // block_bytes * block_frames
+    return size // GSM_BYTES * GSM_FRAMES
 
 
 def _w64_frames(path: Path | Section, frames: int) -> int:
@@ -224,7 +223,7 @@ def _size_of_the_rest(path: Path | Section, container: str) -> tuple[int, bytes]
     None where nothing follows, or nothing but other chunks.
     """
     data = _sample_data(path, container)
-    if data is None or data[1] != 0 or container not in ("WAV", "WAVEX", "RF64", "AU"):
+    if data is None or data[1] != 0 or container not in (*RIFF_FORMATS, "AU"):
         return None
     begin, length = data[0], count_bytes(path)
     with open_bytes(path) as file:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from .channels import read_speakers
-from .chunks import byte_order, read_chunk
+from .chunks import RIFF_FORMATS, byte_order, read_chunk
 from .core_audio import is_ambiguous
 from .decoder import SKIP_FRAMES, AudioInfo, Block, skip
 from .lengths import LengthClaim, claim_length
@@ -304,7 +304,7 @@ def native_name(path: Path) -> str | bytes:
 
 
 def _time_reference(source: Path | Section, container: str) -> int:
-    found = read_chunk(source, b"bext") if container in ("WAV", "WAVEX", "RF64") else b""
+    found = read_chunk(source, b"bext") if container in RIFF_FORMATS else b""
     if len(found) < TIME_REFERENCE + 8:
         return 0
     # Two numbers, the lower half first whatever the order of bytes.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..storage import READ_BYTES
-from .chunks import end_by_header
+from .chunks import WAVE_FORMATS, end_by_header
 from .flac import FLAC_MARK
 from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
 from .ogg import PAGE_HEAD, page_bytes
@@ -42,7 +42,7 @@ def find_sections(path: Path, container: str, subtype: str = "") -> list[Section
         "OGG": _ogg_begins,
         "FLAC": _flac_begins,
         **dict.fromkeys(MP3_FORMATS, _mp3_begins),
-        **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"), _container_begins),
+        **dict.fromkeys((*WAVE_FORMATS, "AIFF", "AU", "CAF"), _container_begins),
     }.get(container)
     size = count_bytes(path)
     if find is None or (find is _mp3_begins and mp3_claim(path).counts_all):

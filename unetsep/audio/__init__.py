@@ -7,7 +7,7 @@ joined       the decoder of several of these that were copied one behind the oth
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
 channels     the order of channels, and for which speakers they are
 core_audio   the speakers that caf and aiff name
-chunks       the chunks of wav, w64, aiff and caf files, and where these end
+chunks       the chunks of wav, w64, aiff and caf files, where these end, the boxes of mp4
 lengths      how long a file is, by its own bytes
 streams      where streams begin in a file that holds several
 sections     a part of a file as a file in itself

@@ -342,8 +342,8 @@ class _RayRun:
         for ref in ready:
             if ref in self._loading:
                 self._loaded(ref)
-            else:
-                yield from self._ended(ref)
+            elif outcome := self._ended(ref):
+                yield outcome
 
     @property
     def _slots(self) -> int:
@@ -448,8 +448,8 @@ class _RayRun:
         targets = [[path.absolute().relative_to(base) for path in p.targets] for p in job.parts]
         return SlotTask(song, url, targets, [part.seen for part in job.parts])
 
-    def _ended(self, ref: Any) -> Generator[SongOutcome, None, None]:
-        """What became of a song whose slot is ready, or gone."""
+    def _ended(self, ref: Any) -> SongOutcome | None:
+        """What became of a song whose slot is ready, or gone; None if it is to be tried again."""
         slot, attempt = self.running.pop(ref)
         try:
             reports, line, begun = self._get(ref)
@@ -458,21 +458,20 @@ class _RayRun:
             attempt.losses, attempt.lost_at = attempt.losses + 1, time.monotonic()
             if attempt.losses < LOSSES:
                 self.pending.appendleft(attempt)
-                return
+                return None
             reports = stopped_reports(attempt.job, f"took {LOSSES} workers down")
             reports = attempt.job.present(reports)
-            yield SongOutcome(attempt.job, reports, attempt.begun)
-            return
+            return SongOutcome(attempt.job, reports, attempt.begun)
         self._idle.append(slot)
         # The claim of a lost slot counts until it is stale.
         may_be_own = attempt.losses and time.monotonic() < attempt.lost_at + 2 * STALE
         if may_be_own and _is_claimed(reports):
             attempt.not_before = time.monotonic() + LOOK_EVERY
             self.pending.append(attempt)
-            return
+            return None
         # With the paths that were given, where they are no URLs.
         reports = [replace(report, source=attempt.job.shown) for report in reports]
-        yield SongOutcome(attempt.job, reports, begun, line)
+        return SongOutcome(attempt.job, reports, begun, line)
 
     def end(self) -> None:
         """End all slots; songs in hand leave nothing."""

@@ -71,8 +71,7 @@ class Claim:
                 with uninterrupted():
                     self._folders.make(path.parent)
                     self._held.append(self._take(path))
-                    # Held by now, it is removed if a full disk leaves it unsigned: it would pass
-                    # for another machine's.
+                    # Held by now, it is removed if a full disk leaves it unsigned.
                     lock = self._held[-1]
                     lock.write(f"{owner.signature(lock)} {token}\n".encode())
         except BaseException:
@@ -104,7 +103,7 @@ class Claim:
                 if self._settle(lock, new=new):
                     return lock
             except BaseException:
-                if new:  # empty, it would pass for another machine's
+                if new:  # unsigned
                     lock.remove()
                 lock.close()
                 raise

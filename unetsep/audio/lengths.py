@@ -163,7 +163,8 @@ def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) 
     if is_open_ended("WAV", size):
         return LengthClaim(None, read_from=begin)
     if held < size:
-        return LengthClaim(frames * size // held, frames, MP3_SLACK, begin)
+        promised = frames * size // held
+        return LengthClaim(promised, available=frames, slack=MP3_SLACK, read_from=begin)
     return LengthClaim(None, read_from=begin, read_to=begin + size)
 
 

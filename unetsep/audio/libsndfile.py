@@ -71,20 +71,18 @@ class LibsndfileDecoder:
             self.container, self.subtype = str(file.format), str(file.subtype)
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
-            self.length = claim_length(path, file.format, frames, file.samplerate, file.subtype)
+            self.length = claim_length(path, self.container, frames, file.samplerate, self.subtype)
             if self.length.read_from is not None or self.length.patch is not None:
                 file = self._open()
             if self.length.patch is not None and self.container != "W64":
                 frames = max(0, file.frames - self.length.skip)
                 self.length = replace(self.length, frames=frames, available=frames)
-            depth = _bit_depth(file.subtype)
-            form = self.container, self.subtype, file.channels
-            self._order, mask = read_speakers(path, *form)
+            self._order, mask = read_speakers(path, self.container, self.subtype, file.channels)
             self.info = AudioInfo(
                 file.samplerate,
                 file.channels,
                 self.length.frames,
-                depth,
+                BIT_DEPTHS.get(file.subtype, "24"),
                 mask,
                 time_reference=_time_reference(path, self.container),
             )
@@ -311,10 +309,6 @@ def _time_reference(source: Path | Section, container: str) -> int:
     low, high = struct.unpack_from(byte_order(source) + "II", found, TIME_REFERENCE)
     place = int(low) + (int(high) << 32)
     return place if place < 2**62 else 0  # beyond are no times
-
-
-def _bit_depth(subtype: str) -> str:
-    return BIT_DEPTHS.get(subtype, "24")
 
 
 _stderr_lock = threading.RLock()

@@ -15,7 +15,7 @@ from tests.programs import execute, script
 from tests.signals import RATE, music
 from unetsep.audio import ffmpeg_writer
 from unetsep.audio.decoder import AudioInfo
-from unetsep.audio.ffmpeg_writer import Encoding, order_labels
+from unetsep.audio.ffmpeg_writer import Encoding, order_labels, write_stem_mp4
 from unetsep.audio.formats import OutputFormat, choose_format, open_writer
 from unetsep.audio.staging import remove_leftovers
 from unetsep.audio.stem_files import StemFiles
@@ -279,3 +279,18 @@ def test_spools_of_a_mix_are_added_up(tmp_path):
     paths = [tmp_path / f"{index}.wav" for index in range(3)]
     ffmpeg_writer._write_mix(tmp_path / "mix.wav", paths)
     np.testing.assert_allclose(soundfile.read(tmp_path / "mix.wav")[0].T, sum(parts), atol=1e-6)
+
+
+def test_a_mix_that_cannot_be_begun_leaves_no_spool_open(tmp_path, monkeypatch):
+    spools = {name: tmp_path / f"{name}.wav" for name in STEMS}
+    for path in spools.values():
+        soundfile.write(path, music(0.1).T, RATE, subtype="FLOAT")
+    opened, really_open = [], soundfile.SoundFile
+    monkeypatch.setattr(
+        soundfile, "SoundFile", lambda name: opened.append(really_open(name)) or opened[-1]
+    )
+    with pytest.raises(FileNotFoundError):
+        write_stem_mp4(
+            tmp_path / "a.stem.mp4", tmp_path / "gone/mix", spools, None, 1, threading.Event()
+        )
+    assert [file.closed for file in opened] == [True] * 4

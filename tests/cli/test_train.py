@@ -20,6 +20,7 @@ from unetsep.cli import train as train_commands
 from unetsep.cli.train import UNLIMITED
 from unetsep.config import STEMS
 from unetsep.network import presets
+from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig
 from unetsep.train.data import cache
 from unetsep.train.fit import Machine
@@ -31,8 +32,9 @@ from unetsep.weights.manifest import read_manifest
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks and clips of a size for tests; no MUSDB18 in the environment."""
+    """Networks and clips of a size for tests, no pictures; no MUSDB18 in the environment."""
     monkeypatch.setitem(presets.NETWORKS, "mixing", MODEL)
+    monkeypatch.setattr(fitting, "draw_curves", lambda *_, **__: None)
 
     @dataclasses.dataclass(frozen=True)
     class ShortClips(TrainConfig):

@@ -11,7 +11,14 @@ import pytest
 
 from tests.train.runs import run
 from tests.train.synthetic import tiny
+from unetsep.train import fit
 from unetsep.train.evaluation.tracks import Track, TrackAudio, read_track
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes longer than a small run; those of fixtures that many tests share have one."""
+    monkeypatch.setattr(fit, "draw_curves", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from unetsep.storage import shell_word
 from unetsep.train import fit as fitting
 from unetsep.train.config import TrainConfig, TrainingError
 from unetsep.train.fit import Machine, check_resumable, check_trainable
+from unetsep.train.logs import draw_curves
 from unetsep.train.module import SeparationModule
 from unetsep.train.release.export import export_run
 from unetsep.weights.load import load_network
@@ -82,8 +83,9 @@ def test_the_command_of_a_run_is_kept_as_it_can_be_typed(monkeypatch: pytest.Mon
 
 
 def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fitting, "draw_curves", draw_curves)
     (tmp_path / "curves.png").mkdir()  # stands for a disk that is full
     assert run(tmp_path, tiny())[-1]["step"] == 6
     assert re.search(r"curves\.png could not be drawn: \w", caplog.text)

@@ -1,4 +1,4 @@
-"""The command in many processes of their own, of which none has to import torch anew."""
+"""The command, or a module, in many processes of which none has to import torch anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Server = Callable[..., dict[str, float]]
 
 # Loads torch once, then runs each command in a fork and sends it a signal.
 SERVER = """
-import json, os, random, resource, signal, sys, time
+import json, os, random, resource, runpy, signal, sys, time
 import unetsep.cli.separate
 import torch
 from unetsep.cli import run
@@ -30,6 +30,7 @@ def start(job):
             if job.get(name):
                 os.dup2(os.open(job[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.chdir(job.get("folder", "."))
+        signal.alarm(300)  # or who waits for it would wait for ever
         if job.get("bytes"):
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["bytes"], job["bytes"]))
@@ -38,8 +39,11 @@ def start(job):
             signal.signal(signal.SIGHUP, signal.SIG_IGN if job.get("nohup") else signal.SIG_DFL)
             obey_signals()
             os.write(begin, b"x")
-            sys.argv = ["unetsep", *job["arguments"]]
-            run()
+            sys.argv = [job.get("module", "unetsep"), *job["arguments"]]
+            if "module" in job:
+                runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+            else:
+                run()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         except KeyboardInterrupt:
@@ -70,15 +74,22 @@ for line in os.fdopen(os.dup(0)):
 
 
 @contextlib.contextmanager
-def forks() -> Iterator[Server]:
+def forks(*modules: str) -> Iterator[Server]:
     """Send jobs that run at the same time, get the exit code and time of the last.
 
-    A job has ``arguments`` of the command, and may have files in the place of ``stdin``,
-    ``stdout`` and ``stderr``, a ``folder`` to run in, a ``signal`` that it gets ``after`` so many
-    seconds, ``nohup``, and the size in ``bytes`` over which a file fails as on a full disk.
+    A job has ``arguments`` of the command or of a ``module``, and may have files in the place of
+    ``stdin``, ``stdout`` and ``stderr``, a ``folder`` to run in, a ``signal`` that it gets
+    ``after`` so many seconds, ``nohup``, and the size in ``bytes`` over which a file fails as on
+    a full disk.
+
+    Parameters
+    ----------
+    modules
+        Those that jobs find imported, besides the command.
     """
+    imports = "".join(f"import {module}\n" for module in modules)
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", SERVER],
+        [sys.executable, "-W", "ignore", "-c", imports + SERVER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

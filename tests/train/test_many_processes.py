@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 import torch
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
+from tests.forks import Server, forks
 from tests.train.ddp_run import Notes
 from tests.train.runs import log
 from tests.train.synthetic import songs, tiny, write_musdb
@@ -27,31 +29,31 @@ from unetsep.train.fit import Machine, check_resumable, fit
 from unetsep.train.interruption import EndSignals
 
 
-def started(module: str, *words: object) -> subprocess.CompletedProcess[str]:
-    """A module of the tests that ran as a program."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, words)],
-        cwd=Path(__file__).parent.parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Programs in processes of their own; those that they start themselves are new ones."""
+    with forks("lightning", "tests.train.synthetic", "unetsep.train.fit") as run:
+        yield run
 
 
-def run_in_two(folder: Path, *words: str) -> tuple[str, float]:
+def job(folder: Path, module: str, *words: object) -> dict[str, Any]:
+    """A module of the tests as a program that tells what it has to say in ``folder/stderr``."""
+    streams = {"stdout": os.devnull, "stderr": str(folder / "stderr")}
+    return {"module": f"tests.train.{module}", "arguments": [*map(str, words)], **streams}
+
+
+def run_in_two(server: Server, folder: Path, *words: str) -> tuple[str, float]:
     """Messages and seconds of a run in two processes, one of which was killed."""
-    begun = time.monotonic()
-    ran = started("tests.train.ddp_run", folder, *words)
-    assert ran.returncode != 0
-    return ran.stderr, time.monotonic() - begun
+    ran = server(**job(folder, "ddp_run", folder, *words))
+    assert ran["code"] != 0
+    return (folder / "stderr").read_text(), ran["seconds"]
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+def ended(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     """Folder, messages and seconds of such a run."""
     folder = tmp_path_factory.mktemp("two")
-    return folder, *run_in_two(folder)
+    return folder, *run_in_two(server, folder)
 
 
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
@@ -79,8 +81,8 @@ def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
     assert check_resumable(folder / "run" / "last.ckpt", config) == 3
 
 
-def test_a_run_that_lightning_kills_has_said_why(tmp_path: Path) -> None:
-    messages, seconds = run_in_two(tmp_path, "observed")
+def test_a_run_that_lightning_kills_has_said_why(server: Server, tmp_path: Path) -> None:
+    messages, seconds = run_in_two(server, tmp_path, "observed")
     assert seconds < 60 + 60
     assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
 
@@ -181,25 +183,26 @@ def test_a_process_that_stopped_with_the_others_is_no_lost_one(
     assert not caplog.messages
 
 
-def test_a_signal_to_any_process_lets_all_save_and_stop(tmp_path: Path) -> None:
+def test_a_signal_to_any_process_lets_all_save_and_stop(server: Server, tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
 
-    def train(number: int, *more: object) -> subprocess.CompletedProcess[str]:
+    def train(number: int, *more: object) -> tuple[float, str]:
         where = ("--cache", tmp_path / "cache", "--run", tmp_path / "run", "--workers", 0)
-        words = ("train", *where, "--accelerator", "cpu", "--devices", 2, *more)
-        return started("tests.train.ddp_command", number, *words)
+        words = (number, "train", *where, "--accelerator", "cpu", "--devices", 2, *more)
+        ran = server(**job(tmp_path, "ddp_command", *words))
+        return ran["code"], (tmp_path / "stderr").read_text()
 
     settings = ("--loss", "l1", "--batch-size", 1, "--precision", "fp32")
-    asked = train(int(signal.SIGTERM), "--musdb-root", tmp_path / "musdb", *settings)
-    assert asked.returncode == 128 + signal.SIGTERM, asked.stderr
+    code, told = train(int(signal.SIGTERM), "--musdb-root", tmp_path / "musdb", *settings)
+    assert code == 128 + signal.SIGTERM, told
     step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
     assert 3 <= step <= 5
     said = f"interrupted after step {step}; go on with unetsep train --run"
-    assert asked.stderr.count("interrupted") == asked.stderr.count(said) == 1
-    assert "Traceback" not in asked.stderr
+    assert told.count("interrupted") == told.count(said) == 1
+    assert "Traceback" not in told
     assert not list((tmp_path / "run").glob("*.part"))
-    more = train(0, "--resume", "--max-steps", step + 1)
-    assert more.returncode == 0, more.stderr
+    code, told = train(0, "--resume", "--max-steps", step + 1)
+    assert code == 0, told
     steps = [line["step"] for line in log(tmp_path / "run") if "train/l1" in line]
     assert steps == list(range(1, step + 2))
 

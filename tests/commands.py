@@ -1,7 +1,15 @@
-"""The command within the process of the tests."""
+"""The command, and scripts, within the process of the tests, which has imported torch."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
 from click.testing import CliRunner, Result
 
 from unetsep.cli import main
@@ -10,3 +18,24 @@ from unetsep.cli import main
 def call(*arguments: object) -> Result:
     """What becomes of ``unetsep`` with some arguments."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+class Ended(NamedTuple):
+    code: object
+    stdout: str
+    stderr: str
+
+
+def run_script(path: Path, *arguments: object) -> Ended:
+    """What becomes of a script with some arguments."""
+    code: object = 0
+    out, error = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        patch.syspath_prepend(path.parent)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            try:
+                runpy.run_path(str(path), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+    return Ended(code, out.getvalue(), error.getvalue())

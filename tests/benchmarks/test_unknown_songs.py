@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.commands import run_script
 from tests.train.synthetic import write_musdb
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality" / "unknown_songs.py"
@@ -16,9 +15,8 @@ def test_songs_that_were_trained_on_are_told_from_unknown_ones(
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
     folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
-    command = [sys.executable, SCRIPT, *folders, "--models", tiny_model, "--clips", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_script(SCRIPT, *folders, "--models", tiny_model, "--clips", "1")
+    assert done.code == 0, done.stderr
     name, *scores = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
     assert name == str(tiny_model)
     assert len(scores) == 4
@@ -28,7 +26,6 @@ def test_songs_that_were_trained_on_are_told_from_unknown_ones(
 def test_a_model_without_the_four_stems_is_refused(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"))
     folders = ["--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache"]
-    command = [sys.executable, SCRIPT, *folders, "--models", "spleeter-vocals", "--clips", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = run_script(SCRIPT, *folders, "--models", "spleeter-vocals", "--clips", "1")
+    assert done.code == 2
     assert "spleeter-vocals has the stems vocals" in done.stderr

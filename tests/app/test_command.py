@@ -124,37 +124,40 @@ def test_crowds_kills_and_signals_leave_nothing_behind(
     assert list(left.rglob("upload"))
     with command(*options(tiny_model, tmp_path)) as app:
         assert not left.exists()
-        id_ = app.send(hour).json["id"]
-        until(lambda: app.job(id_)["progress"])
-        (worker,) = children(app.process.pid)
-        with slow_upload(app):
-            code, seconds = app.end()
-        assert (code, seconds < 10) == (0, True)
-        assert not lives(worker)
+        stop(app, hour, signal.SIGTERM)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])  # Windows lacks one
-def test_who_still_waits_or_sends_when_the_app_is_stopped_is_told_so(
-    tiny_model: Path, tmp_path: Path, hour: Path, name: str
-) -> None:
-    number = signal.Signals[name]
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("whoever started the tests has them outlive the terminal")
-    with command(*options(tiny_model, tmp_path)) as app, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(app.send, hour, wait="true")
-        until(lambda: app.get("/health").json["running"])
-        for worker in children(app.process.pid):  # as when systemd stops all of a service
-            os.kill(worker, signal.SIGTERM)
+def stop(app: Command, hour: Path, number: int) -> None:
+    """Stop an app at work: who still waits for a song or sends one is told so."""
+    id_ = 32 * "a"
+    kind, body = form({"wait": "true"}, hour.name, hour.read_bytes())
+    with ThreadPoolExecutor(1) as pool:
+        words = ("POST", f"/separate?id={id_}", body, {"content-type": kind})
+        waiting = pool.submit(app.ask, *words)
+        until(lambda: app.job(id_).get("progress"))
+        (worker,) = children(app.process.pid)
+        os.kill(worker, signal.SIGTERM)  # as when systemd stops all of a service
         with slow_upload(app) as slow:
-            assert app.end(number)[0] == 0
+            code, seconds = app.end(number)
             told = b"".join(iter(lambda: slow.recv(1000), b""))
+        assert (code, seconds < 10) == (0, True)
+        assert not lives(worker)
         assert app.process.stderr is not None
         assert app.process.stderr.read() == "Stopped; all temporary files were removed.\n"
-    answer = waiting.result()
+        answer = waiting.result()
     assert (answer.status, answer.json) == (503, {"error": "the app was stopped"})
     assert told.startswith(b"HTTP/1.1 503 ")
     assert b'{"error":"the app was stopped"}' in told
+
+
+def test_an_app_whose_terminal_is_closed_stops_as_one_that_is_killed_politely(
+    tiny_model: Path, tmp_path: Path, hour: Path
+) -> None:
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        pytest.skip("whoever started the tests has them outlive the terminal")
+    with command(*options(tiny_model, tmp_path)) as app:
+        stop(app, hour, signal.SIGHUP)
     assert list(tmp_path.iterdir()) == []
 
 

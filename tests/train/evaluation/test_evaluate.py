@@ -21,7 +21,6 @@ from tests.files import take_for_one
 from unetsep.config import STEMS
 from unetsep.errors import UnetsepError
 from unetsep.train.data import cache
-from unetsep.train.evaluation import evaluate as evaluate_module
 from unetsep.train.evaluation import results
 from unetsep.train.evaluation.estimates import baseline_methods, folder_method, model_method
 from unetsep.train.evaluation.evaluate import Outcome, Settings, evaluate
@@ -155,10 +154,23 @@ def test_missing_estimates_fail_by_name_and_stop_nothing(root: Path, tmp_path: P
     assert ["no estimates of" in outcome.error for outcome in found] == [True] * 3 + [False] * 3
 
 
-def test_processes_give_the_scores_of_one(root: Path, tmp_path: Path) -> None:
+def test_processes_give_the_scores_of_one_and_are_waited_for_with_a_limit(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows hears no Ctrl-C while it waits without end."""
+    limits = []
+    really_wait = concurrent.futures.wait
+
+    def wait(futures: Any, timeout: float | None = None, *options: str) -> Any:
+        limits.append(timeout)
+        return really_wait(futures, timeout, *options)
+
     tracks, methods = find_tracks(root, "test", ["2"]), baseline_methods("mixture-4,oracle-2")
     one = evaluate(tracks, methods, Settings(tmp_path / "one"))
+    monkeypatch.setattr(concurrent.futures, "wait", wait)
     two = evaluate(tracks, methods, Settings(tmp_path / "two"), jobs=2)
+    assert limits
+    assert None not in limits
     assert [(o.method, o.track, o.error) for o in one] == [
         (o.method, o.track, o.error) for o in two
     ]
@@ -183,22 +195,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("ended")
 """
-
-
-def test_nothing_waits_for_a_track_without_end_as_windows_hears_no_ctrl_c_then(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    limits = []
-    really_wait = concurrent.futures.wait
-
-    def wait(futures: Any, timeout: float | None = None, *options: str) -> Any:
-        limits.append(timeout)
-        return really_wait(futures, timeout, *options)
-
-    monkeypatch.setattr(concurrent.futures, "wait", wait)
-    assert sorted(evaluate_module._results(list, ["a", "b"], 2)) == ["a", "b"]
-    assert limits
-    assert None not in limits
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there signals are others")

@@ -22,7 +22,7 @@ def overview(wave: np.ndarray, block: int) -> Overview:
     return made
 
 
-@pytest.mark.parametrize("samples", [1, 511, 512, 44_100, 2_000_003])
+@pytest.mark.parametrize("samples", [1, 511, 512, 44_100, 900_001])
 def test_blocks_make_no_difference_and_columns_cover_the_stream(samples: int) -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
     whole, parts = overview(wave, samples), overview(wave, 10_000)
@@ -54,8 +54,8 @@ def test_a_click_is_where_it_is() -> None:
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:
-    made = Overview(RATE, 100 * 441_000)
-    block = np.zeros((2, 441_000), np.float32)
+    made = Overview(RATE, 100 * 88_200)
+    block = np.zeros((2, 88_200), np.float32)
     for _ in range(100):
         made.push(block)
     assert made._mono.nbytes + made._loudest.nbytes < 1_000_000

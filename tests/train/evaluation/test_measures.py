@@ -103,7 +103,7 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
 
 
 def test_who_asks_for_more_loses_nothing_that_was_there(root: Path, tmp_path: Path) -> None:
-    tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4")
+    tracks, methods = find_tracks(root, "test", ["1"]), baseline_methods("mixture-4")
     evaluate(tracks, methods, Settings(tmp_path, metrics="bsseval", measures=("si-sdr",)))
     path = tmp_path / "mixture-4" / "test" / "Ana - One.json"
     before = results.read(path)[0]

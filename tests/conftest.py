@@ -118,7 +118,7 @@ def need_ffmpeg() -> str:
     return ffmpeg
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The command in processes of their own."""
     if os.name == "nt":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,15 @@ def song(number: int, *, samples: int = RATE, **about: Any) -> Recording:
     return recording_from_arrays(f"song{number}", stems, **about)
 
 
+@functools.cache
+def _songs() -> tuple[tuple[Recording, ...], tuple[Recording, ...]]:
+    return tuple(map(song, range(4))), (song(8, split="valid"), song(9, split="valid"))
+
+
 def songs() -> tuple[list[Recording], list[Recording]]:
-    """Training and validation songs."""
-    return [song(i) for i in range(4)], [song(8, split="valid"), song(9, split="valid")]
+    """Training and validation songs: the same ones for all runs."""
+    train, valid = _songs()
+    return [*train], [*valid]
 
 
 def write(path: Path, seed: int, samples: int = RATE // 2, suffix: str = ".wav") -> Path:

@@ -396,13 +396,13 @@ def test_apples_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyPat
     spectrum = torch.zeros(2, 64, SMALL.bins, dtype=torch.complex64).mT
     held: list[bool] = []
     watch = separator._networks[0].register_forward_pre_hook
-    watch(lambda *_: held.append(devices._apples_turn.locked()))
+    watch(lambda *_: held.append(devices._mps_lock.locked()))
     separator.estimate(spectrum)
-    turns = devices.taking_turns
-    monkeypatch.setattr("unetsep.separator.taking_turns", lambda _: turns(torch.device("mps")))
+    lock = devices.device_lock
+    monkeypatch.setattr("unetsep.separator.device_lock", lambda _: lock(torch.device("mps")))
     separator.estimate(spectrum)
     assert held == [False, True]
-    assert not devices._apples_turn.locked()
+    assert not devices._mps_lock.locked()
 
 
 @pytest.mark.parametrize(

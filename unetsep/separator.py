@@ -23,7 +23,7 @@ from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
 from .network.build import for_inference
-from .network.devices import check_choice, choose_precision, taking_turns, usable_device
+from .network.devices import check_choice, choose_precision, device_lock, usable_device
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gated, ratio_masks
@@ -120,7 +120,7 @@ class Separator:
         self.wiener = check_count("wiener", wanted, 0, MAX_ITERATIONS)
         self.gate_db = self.config.gate_db if gate else None
         self.passes = check_count("passes", passes, 1, MAX_PASSES)
-        with taking_turns(self.device):
+        with device_lock(self.device):
             self._networks = [each.to(self.device) for each in ready]
         # With its number, as other threads have another GPU than this one may have now.
         self.device = next(self._networks[0].parameters()).device
@@ -128,7 +128,7 @@ class Separator:
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of each model: of its checkpoint, or of a network's own numbers."""
-        with taking_turns(self.device):
+        with device_lock(self.device):
             hashes = [
                 sha256 or _fingerprint(ready)
                 for sha256, ready in zip(self._hashes, self._networks, strict=True)
@@ -368,7 +368,7 @@ class Separator:
         for network in self._networks:
             # Only real numbers go to the device: not every Apple GPU has others.
             inputs = (seen, *fine_inputs(batch, network.config))
-            with taking_turns(self.device):
+            with device_lock(self.device):
                 there = [each.to(self.device) for each in inputs]
                 masks: Tensor = network(*there, wanted=wanted).to(spectrum.device)
             masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)

@@ -34,7 +34,7 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
     assert pick_precision("auto", accelerator) == precision
 
 
-def test_a_gpu_that_torch_has_no_code_for_is_left_alone(
+def test_a_gpu_without_kernels_in_torch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     says = "CUDA error: no kernel image is available for execution on the device\nCompile with"
@@ -59,7 +59,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_left_alone(
     assert devices.usable_device("cpu") == torch.device("cpu")
 
 
-def test_products_are_rounded_as_wanted_and_then_as_before() -> None:
+def test_products_are_rounded_as_requested_and_then_as_before() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
     with devices.products("high"):
         assert torch.get_float32_matmul_precision() == "high"
@@ -82,7 +82,7 @@ def test_products_are_left_to_a_host_that_has_torchs_newer_settings(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's alone")
 @pytest.mark.parametrize("largest", [2**31 - 1, 1 << 25])
-def test_freed_memory_is_kept_by_an_allocator_that_takes_less(
+def test_an_older_allocator_keeps_freed_memory_with_a_lower_threshold(
     monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
     """glibc before 2.35 refuses a threshold of more than 32 MiB."""
@@ -101,6 +101,6 @@ def test_freed_memory_is_kept_by_an_allocator_that_takes_less(
     assert taken[devices.M_ARENA_MAX] == 1
 
 
-def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_allocator_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     assert not keep_freed_memory()

@@ -25,7 +25,7 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
 def choose_device(device: str) -> torch.device:
-    """The device for a name of `DEVICES`; an explicit one that is not there is an error."""
+    """The device for a name of `DEVICES`; naming one that is missing is an error."""
     check_choice("device", device, DEVICES)
     available = {
         "cuda": torch.cuda.is_available(),
@@ -43,36 +43,36 @@ def choose_device(device: str) -> torch.device:
 
 
 def usable_device(device: str) -> torch.device:
-    """The device of `choose_device`, where it computes; ``auto`` makes do with the CPU.
+    """The device of `choose_device` if it can compute; ``auto`` falls back to the CPU.
 
-    torch finds a GPU also where it has no code for it: builds leave the oldest out, and those
-    that are newer than the build.
+    torch also lists GPUs that it has no kernels for: a build leaves out the oldest GPUs, and those
+    that came after it.
 
     Raises
     ------
     UnetsepError
-        If a GPU that was asked for computes nothing.
+        If a GPU was requested that cannot compute.
     """
-    chosen = choose_device(device)
-    why = refusal(chosen)
-    if not why:
-        return chosen
+    candidate = choose_device(device)
+    reason = refusal(candidate)
+    if not reason:
+        return candidate
     if device != "auto":
         raise UnetsepError(
-            f"device {device} was asked for but {why}: use --device auto or cpu, or install a "
+            f"device {device} was asked for but {reason}: use --device auto or cpu, or install a "
             "torch build for it"
         )
-    _warn_once(f"{why}: the CPU is used")
+    _warn_once(f"{reason}: the CPU is used")
     return torch.device("cpu")
 
 
 def refusal(device: torch.device) -> str:
-    """Why torch computes nothing on a GPU of CUDA that it finds; empty if it computes.
+    """Why torch cannot compute on a CUDA GPU that it lists; empty if it can.
 
     Raises
     ------
     RuntimeError
-        If it has no memory left.
+        If the GPU is out of memory.
     """
     if device.type == "cuda":
         try:
@@ -80,33 +80,33 @@ def refusal(device: torch.device) -> str:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            says = str(error).splitlines()[0]
-            return f"torch {torch.__version__} cannot compute on this GPU ({says})"
+            message = str(error).splitlines()[0]
+            return f"torch {torch.__version__} cannot compute on this GPU ({message})"
     return ""
 
 
 @functools.cache
 def _warn_once(sentence: str) -> None:
-    """Say something that is as true of the next model that is loaded."""
+    """Log a warning once, however many models it applies to."""
     logger.warning("%s", sentence)
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16``; ``auto`` takes bf16 where the CPU has instructions for it."""
+    """``fp32`` or ``bf16``; ``auto`` is bf16 if the CPU has instructions for it."""
     check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
     if device.type != "cpu":
         return "fp32"
-    found = cpu_capabilities()
-    return "bf16" if any(found.get(name) for name in NATIVE_BF16) else "fp32"
+    capabilities = cpu_capabilities()
+    return "bf16" if any(capabilities.get(name) for name in NATIVE_BF16) else "fp32"
 
 
 def cpu_capabilities() -> dict[str, Any]:
-    """What torch says of the CPU and its instructions; nothing where it is too old to."""
-    find: Any = getattr(torch.cpu, "get_capabilities", dict)
-    found: dict[str, Any] = find()
-    return found
+    """Torch's description of the CPU and its instructions; empty where torch is too old."""
+    query: Any = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities: dict[str, Any] = query()
+    return capabilities
 
 
 def pick_precision(precision: str, accelerator: str) -> str:
@@ -115,14 +115,14 @@ def pick_precision(precision: str, accelerator: str) -> str:
     Parameters
     ----------
     precision
-        ``auto``, or what is taken as it is.
+        ``auto``, or a precision, which is returned as it is.
     accelerator
         ``auto``, ``cpu``, ``gpu`` or ``mps``, as Lightning calls them.
     """
     if precision != "auto":
         return precision
     if accelerator in ("auto", "gpu") and torch.cuda.is_available():
-        # GPUs before Ampere can be asked for bf16, too, but emulate it, slower than fp32.
+        # GPUs before Ampere accept bf16 but emulate it, slower than fp32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
     return choose_precision("auto", torch.device("mps" if accelerator == "mps" else "cpu"))
@@ -130,10 +130,10 @@ def pick_precision(precision: str, accelerator: str) -> str:
 
 @contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
-    """Within this torch rounds the factors of products of fp32 as ``precision`` says.
+    """Set how torch rounds the factors of fp32 matrix products within a ``with`` block.
 
-    A program that we are a guest of may have chosen by torch's newer settings, each for one kind
-    of device (since 2.9); then torch does not answer, and they stay as they are.
+    The host program may have used torch's newer settings, one per kind of device (since 2.9).
+    Torch then refuses to report the old setting, and nothing is changed.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def products(precision: str) -> Iterator[None]:
         See `torch.set_float32_matmul_precision`.
     """
     try:
-        before = torch.get_float32_matmul_precision()
+        previous = torch.get_float32_matmul_precision()
     except RuntimeError:
         yield
         return
@@ -149,20 +149,20 @@ def products(precision: str) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(previous)
 
 
-# Held by the thread that computes on Apple's GPU.
-_apples_turn = threading.Lock()
+# Held by the thread that is computing on Apple's GPU.
+_mps_lock = threading.Lock()
 
 
-def taking_turns(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Within this no other thread computes on a device on which only one may.
+def device_lock(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A lock for devices that only one thread may use at a time; a null context for others.
 
-    That is Apple's GPU: if two threads use it at once, Metal ends the process (pytorch issue
-    197805, up to torch 2.15). All that is computed there has to be within this.
+    Only Apple's GPU needs it: if two threads use it at once, Metal ends the process (pytorch issue
+    197805, up to torch 2.15). Every computation there must hold the lock.
     """
-    return _apples_turn if device.type == "mps" else contextlib.nullcontext()
+    return _mps_lock if device.type == "mps" else contextlib.nullcontext()
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -174,9 +174,9 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 # Parameters of mallopt(3): see malloc.h of the GNU C library.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 LARGE = 2**31 - 1
-# As a threshold glibc before 2.35 refuses more than this, which a segment's buffers do not reach.
-LARGEST_BEFORE = 1 << 25
-# The heap grows by this much at once; memory that is not touched costs nothing.
+# The largest threshold that glibc before 2.35 accepts; a segment's buffers are smaller.
+OLD_LARGEST = 1 << 25
+# The heap grows by this much at a time; untouched memory costs nothing.
 GROWTH = 1 << 26
 
 
@@ -184,15 +184,15 @@ def keep_freed_memory() -> bool:
     """Reuse large buffers instead of returning them to the system each time.
 
     Spectra and masks of a segment are buffers of many megabytes. glibc maps such buffers
-    afresh for every operation, and the page faults cost more than the arithmetic: an
+    anew for every operation, and the page faults cost more than the arithmetic: an
     inverse FFT of a segment's stems takes a third of the time without them. All threads
-    share one heap, since those that glibc makes for threads end at 64 MB. It concerns the
-    whole process, so only the command line and training call this, never the library.
+    share one heap, since glibc limits the heaps of threads to 64 MB. The setting affects
+    the whole process, so only the command line and training call this, never the library.
 
     Returns
     -------
     bool
-        Whether the allocator understood; elsewhere than on glibc nothing is done.
+        Whether the allocator accepted the settings; without glibc nothing is done.
     """
     if sys.platform != "linux":
         return False
@@ -200,10 +200,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    kept = mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, LARGEST_BEFORE)
+    status = mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, OLD_LARGEST)
     settings = (
         (M_TRIM_THRESHOLD, LARGE),
         (M_TOP_PAD, GROWTH),
         (M_ARENA_MAX, 1),
     )
-    return kept == 1 and all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    return status == 1 and all(mallopt(parameter, value) == 1 for parameter, value in settings)

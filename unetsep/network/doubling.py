@@ -8,10 +8,10 @@ from torch.nn import functional
 
 from .devices import cpu_capabilities
 
-# Output channels that vector units take at once; oneDNN's transposed convolutions are fast
-# with multiples of it only.
+# Output channels in one vector register; oneDNN's transposed convolutions are fast only with
+# multiples of it.
 LANES = 16
-# For whoever does not choose bins.
+# All bins.
 ALL = slice(None)
 
 
@@ -29,10 +29,10 @@ class Subpixels(nn.Module):
     dtype
         Of weights and input.
     bins_last
-        Put the two bins of an output behind its channels instead of before.
+        Put the two bins of an output after its channels instead of before.
     remainders
-        Give what rounding took from the weights outputs of its own, behind the others; their
-        sum is still to be taken. With few channels that costs nothing: vector units take sixteen.
+        Also compute outputs with the rounding errors of the weights, after the others; the caller
+        adds both. With few channels that costs nothing: vector units take sixteen.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class Subpixels(nn.Module):
     ) -> None:
         super().__init__()
         kernel, padding = layer.kernel_size[0], int(layer.padding[0])
-        seen = {
+        offsets = {
             (r, k): (r + padding - k) // 2
             for r in (0, 1)
             for k in range(kernel)
             if (r + padding - k) % 2 == 0
         }
-        self.first = min(seen.values())  # input that the first tap sees, relative to j
-        self.margin = max(-self.first, max(seen.values()))
+        self.first = min(offsets.values())  # input of the first tap, relative to j
+        self.margin = max(-self.first, max(offsets.values()))
         taps = layer.weight if remainders else layer.weight.to(dtype)
         taps = taps.permute(2, 3, 1, 0).contiguous()  # (tap, tap, out, in)
-        size = max(seen.values()) - self.first + 1
-        # (r, s, out, d, e, in) for frames and bins, where no tap falls zero
+        size = max(offsets.values()) - self.first + 1
+        # (r, s, out, d, e, in) for frames and bins; zero where there is no tap
         weight = taps.new_zeros(2, 2, layer.out_channels, size, size, layer.in_channels)
-        for (r, k), d in seen.items():
-            for (s, m), e in seen.items():
+        for (r, k), d in offsets.items():
+            for (s, m), e in offsets.items():
                 weight[r, s, :, d - self.first, e - self.first] = taps[k, m]
         bias = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
         bias = bias.detach().repeat(2, 2, 1)  # (frame of two, bin of two, channels)
@@ -73,7 +73,7 @@ class Subpixels(nn.Module):
         self.weight, self.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The four outputs of each input, still to be put in order.
+        """The four outputs of each input, not yet interleaved.
 
         Parameters
         ----------
@@ -88,19 +88,18 @@ class Subpixels(nn.Module):
         """
         frames, bins = hidden.shape[2:]
         out = functional.conv2d(hidden, self.weight, self.bias, padding=self.margin)
-        skip = self.margin + self.first
-        return out[..., skip : skip + frames, skip : skip + bins].permute(0, 2, 3, 1)
+        start = self.margin + self.first
+        return out[..., start : start + frames, start : start + bins].permute(0, 2, 3, 1)
 
 
 def has_fast_transposed(dtype: torch.dtype) -> bool:
-    """Whether transposed convolutions are faster than `Subpixels`, if their channels suit.
+    """Whether transposed convolutions with suitable channels are faster than `Subpixels`.
 
-    They need 25 products where those, with a kernel of five, take 36. In bf16 that holds with
-    the instructions of AVX-512 for it. Where bf16 is emulated they are slow; with AMX nobody
-    has measured them.
+    With a kernel of five they need 25 products, `Subpixels` 36. In bf16 they are faster with
+    AVX-512's bf16 instructions and slow where bf16 is emulated; with AMX they are unmeasured.
     """
-    found = cpu_capabilities()
-    native = bool(found.get("avx512_bf16")) and not found.get("amx_bf16")
+    capabilities = cpu_capabilities()
+    native = bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
     return dtype == torch.float32 or native
 
 
@@ -114,7 +113,7 @@ class Doubling(nn.Module):
     dtype
         Of weights and input.
     floor
-        What is lower becomes that, ``(channels,)``; see `fold_last_norm`. By default 0.
+        Lower bound of the output, ``(channels,)``; see `fold_last_norm`. By default 0.
     """
 
     floor: Tensor | None
@@ -124,7 +123,7 @@ class Doubling(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = layer.out_channels
-        # Such a level is the last one, and the head behind it computes in fp32.
+        # A level with one channel is the last one, and the head after it computes in fp32.
         single = is_single(layer)
         self.dtype = torch.float32 if single else dtype
         self.register_buffer("floor", None if floor is None else floor.to(self.dtype))
@@ -136,7 +135,7 @@ class Doubling(nn.Module):
             self.form = Subpixels(layer, dtype, remainders=dtype != self.dtype)
 
     def forward(self, hidden: Tensor, target: Tensor | None = None) -> Tensor:
-        """Double, and rectify into ``target`` if there is one.
+        """Double bins and frames, and rectify into ``target`` if it is given.
 
         Parameters
         ----------
@@ -159,11 +158,11 @@ class Doubling(nn.Module):
         parts = out.to(self.dtype).view(batch, frames, bins, -1, 2, 2, self.channels)
         ordered = parts.permute(3, 0, 1, 4, 2, 5, 6)
         shape = (batch, frames, 2, bins, 2, self.channels)
-        places = None if target is None else target.view(shape)
-        values = ordered[0] if len(ordered) == 1 else torch.add(*ordered, out=places)
-        if target is None or places is None:
+        target_parts = None if target is None else target.view(shape)
+        values = ordered[0] if len(ordered) == 1 else torch.add(*ordered, out=target_parts)
+        if target is None or target_parts is None:
             return values.reshape(batch, 2 * frames, 2 * bins, self.channels)
-        self._rectify(values, places)
+        self._rectify(values, target_parts)
         return target
 
     def _rectify(self, values: Tensor, target: Tensor) -> Tensor:
@@ -173,9 +172,9 @@ class Doubling(nn.Module):
 
 
 class DoublingHead(nn.Module):
-    """The last transposed convolution, whose output is put in order piece by piece.
+    """The last transposed convolution, whose output is interleaved piece by piece.
 
-    Two neighbouring bins are moved as one number of twice the size, which is half the work.
+    Two neighbouring bins are moved as one number of twice the size, which halves the work.
 
     Parameters
     ----------
@@ -188,14 +187,14 @@ class DoublingHead(nn.Module):
     def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.channels, self.dtype = layer.out_channels, dtype
-        # Moved and nothing else; Apple's GPUs have no float64.
+        # An integer type, as pairs are only moved; Apple's GPUs have no float64.
         self.pair = torch.int64 if dtype == torch.float32 else torch.int32
         self.subpixels = Subpixels(layer, dtype, bins_last=True)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``(batch, channels, frames, bins)`` to what `ordered` understands.
+        """``(batch, channels, frames, bins)`` to pairs of bins, the input of `ordered`.
 
-        That is ``(batch, channels, frames, 2, bins)``: twice the frames, and pairs of bins.
+        Pairs are ``(batch, channels, frames, 2, bins)``, with two frames for each input frame.
         """
         batch, _, frames, bins = hidden.shape
         pairs: Tensor = self.subpixels(hidden).contiguous().view(self.pair)
@@ -207,11 +206,11 @@ class DoublingHead(nn.Module):
         Parameters
         ----------
         output
-            Of `forward`.
+            The result of `forward`.
         start, stop
             The first frame and the one after the last, both even.
         bins
-            All, or from one even number to another.
+            All, or a slice between even numbers.
         """
         halves = bins if bins == ALL else slice(bins.start // 2, bins.stop // 2)
         pairs = output[:, :, start // 2 : stop // 2, :, halves].contiguous()
@@ -219,9 +218,9 @@ class DoublingHead(nn.Module):
 
 
 class DilatedHead(nn.Module):
-    """The dilated convolution that makes masks from the last level, see `ModelConfig.head`.
+    """The dilated convolution that makes logits from the last level, see `ModelConfig.head`.
 
-    Always in fp32: with its one channel that is faster on processors with bf16, too.
+    It always computes in fp32: with one input channel that is faster even on CPUs with bf16.
     """
 
     def __init__(self, layer: nn.Module) -> None:

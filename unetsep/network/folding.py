@@ -1,4 +1,4 @@
-"""Layers that give the same with less work: without a BatchNorm, or without another copy."""
+"""Equivalent layers with less work: BatchNorms folded away, padding without a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .layers import SameConv2d, SameConvTranspose2d
 
 @torch.no_grad()
 def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm multiplies with and what it adds then, ``(channels,)``."""
+    """Factor and shift of a BatchNorm, ``factor * x + shift``, each ``(channels,)``."""
     # Not `BatchNorm2d`: in training on several GPUs all norms are `SyncBatchNorm`.
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     assert norm.running_mean is not None
@@ -27,10 +27,10 @@ def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 def scale_outputs(
     convolution: Any, factor: Tensor, shift: Tensor, dtype: torch.dtype | None = None
 ) -> None:
-    """Let a convolution give ``factor`` times what it gave, plus ``shift``, in each channel."""
+    """Scale a convolution's output by ``factor`` and add ``shift``, in each channel."""
     weight, bias = convolution.weight, convolution.bias
     shape = (-1, 1, 1) if isinstance(convolution, nn.ConvTranspose2d) else (-1, 1, 1, 1)
-    # In the type and layout that it will have, so that it is not copied twice.
+    # Already in its final type and layout, which saves a copy.
     scaled = torch.empty_like(weight, dtype=dtype, memory_format=torch.channels_last)
     torch.mul(weight, factor.view(shape), out=scaled)
     convolution.weight = nn.Parameter(scaled)
@@ -45,7 +45,7 @@ def fold_norm(block: nn.Module) -> None:
 
 
 def fold_norm_of_sum(convolutions: Sequence[nn.Module], block: nn.Sequential) -> None:
-    """Fold the BatchNorm that begins a block into convolutions whose sum it sees."""
+    """Fold the BatchNorm that begins a block into the convolutions whose sum is its input."""
     factor, shift = affine(block[0])
     for convolution in convolutions:
         scale_outputs(convolution, factor, shift)
@@ -54,14 +54,14 @@ def fold_norm_of_sum(convolutions: Sequence[nn.Module], block: nn.Sequential) ->
 
 
 def fold_last_norm(block: nn.Module, dtype: torch.dtype) -> Tensor | None:
-    """Fold the BatchNorm of a level into its convolution where a ReLU lies between them.
+    """Fold the BatchNorm of a level into its convolution across the ReLU between them.
 
-    With ``a > 0`` its factor and ``b`` what it adds, ``a relu(z) + b = max(a z + b, b)``.
+    With its factor ``a > 0`` and its shift ``b``, ``a relu(z) + b = max(a z + b, b)``.
 
     Returns
     -------
     Tensor or None
-        ``b``, ``(channels,)``; None if the level is another one, which is left as it is.
+        ``b``, ``(channels,)``; None if the level is of another form and stays unchanged.
     """
     assert isinstance(block, nn.Sequential)
     norms = nn.modules.batchnorm._BatchNorm
@@ -76,21 +76,21 @@ def fold_last_norm(block: nn.Module, dtype: torch.dtype) -> Tensor | None:
 
 
 def mirrored(layer: nn.Module) -> nn.Module:
-    """A layer that does to spectra with both axes reversed what the given one does to others.
+    """The equivalent of a layer for spectra with both axes reversed.
 
-    TensorFlow pads ``same`` convolutions by one element more after an even axis than before it,
-    torch the other way round: the mirrored layer is one of torch's own, without another copy.
-    Transposed convolutions, too, are faster so.
+    TensorFlow pads ``same`` convolutions of even axes with one more element after than before,
+    torch the other way round. So the mirrored layer is a plain torch layer that needs no padded
+    copy. Transposed convolutions are faster mirrored, too.
     """
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     kernel = layer.kernel_size[0]
     new: Any = copy.copy(layer)
-    # On no device: numbers that nobody keeps would be drawn from the caller's random state.
-    without: Any = {"bias": False, "device": "meta"}
+    # On the meta device, since initial weights would advance the caller's random state.
+    options: Any = {"bias": False, "device": "meta"}
     if isinstance(layer, SameConv2d):
-        new = nn.Conv2d(1, 1, kernel, 2, kernel // 2, **without)
+        new = nn.Conv2d(1, 1, kernel, 2, kernel // 2, **options)
     elif isinstance(layer, SameConvTranspose2d):
-        new = nn.ConvTranspose2d(1, 1, kernel, 2, kernel // 2, output_padding=1, **without)
+        new = nn.ConvTranspose2d(1, 1, kernel, 2, kernel // 2, output_padding=1, **options)
     new.in_channels, new.out_channels = layer.in_channels, layer.out_channels
     new._parameters = {
         "weight": nn.Parameter(layer.weight.detach().flip(2, 3), requires_grad=False),

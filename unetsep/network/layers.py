@@ -1,4 +1,4 @@
-"""Layers that torch does not have, for training and, where that is faster, for separating."""
+"""Layers that torch lacks, for training, and faster forms of them for separating."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ FRAMES = 64
 class BinMixing(nn.Module):
     """Residual block along frequency: ``x + W2 relu(W1 x + b1) + b2`` in each frame.
 
-    Convolutions treat all frequencies alike and see their neighbours only; this one sees a
-    whole frame and knows its bins apart, as the time-distributed fully connected layers of
-    Choi et al. (ISMIR 2020) do. All channels share the weights, but each has a bias ``b2``
-    of its own in each bin. It starts as the identity.
+    Convolutions treat all frequencies alike and see only their neighbours. This block sees a
+    whole frame and tells its bins apart, as the time-distributed fully connected layers of
+    Choi et al. (ISMIR 2020) do. All channels share the weights, but each has its own bias
+    ``b2`` in each bin. It starts as the identity.
 
     Parameters
     ----------
     bins, channels
         Of the hidden spectrum.
     units
-        Size of the layer between, at most ``bins``.
+        Size of the hidden layer, at most ``bins``.
     """
 
     def __init__(self, bins: int, channels: int, units: int) -> None:
         super().__init__()
         units = min(units, bins)
         self.squeeze = nn.Parameter(torch.empty(units, bins))
-        if not self.squeeze.is_meta:  # where there is nothing to fill torch imports a compiler
+        if not self.squeeze.is_meta:  # on the meta device init would import torch's compiler
             nn.init.normal_(self.squeeze, std=bins**-0.5)
         self.squeeze_bias = nn.Parameter(torch.zeros(units))
         self.expand = nn.Parameter(torch.zeros(bins, units))
-        # One-dimensional, as optimisers know biases by that.
+        # One-dimensional, since optimisers recognise biases by that.
         self.expand_bias = nn.Parameter(torch.zeros(bins * channels))
         self.shape = (bins, channels)
 
@@ -42,7 +42,7 @@ class BinMixing(nn.Module):
         """``(batch, channels, frames, bins)`` to the same shape, channels last in memory."""
         spectrum = hidden.permute(0, 2, 3, 1)  # (batch, frames, bins, channels)
         squeezed = self.squeeze @ spectrum
-        # Under autocast biases of fp32 would make everything from here on fp32.
+        # Under autocast an fp32 bias would turn everything after it into fp32.
         squeezed = (squeezed + self.squeeze_bias[:, None].to(squeezed.dtype)).relu()
         change = self.expand @ squeezed
         mixed = spectrum + (change + self.expand_bias.view(self.shape).to(change.dtype))
@@ -50,11 +50,11 @@ class BinMixing(nn.Module):
 
 
 class Mixing(nn.Module):
-    """A `BinMixing` for separating, which writes its output where it is needed."""
+    """A `BinMixing` for separating that writes its output into a given tensor."""
 
     def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:
         super().__init__()
-        # oneDNN, which multiplies in half precision, copies a matrix that stands for several.
+        # In half precision oneDNN would copy a matrix that is expanded over a batch.
         copies = 1 if dtype == torch.float32 else FRAMES
         self.squeeze, self.expand = (
             nn.Parameter(weight.to(dtype).repeat(copies, 1, 1))
@@ -66,24 +66,24 @@ class Mixing(nn.Module):
     def forward(self, spectrum: Tensor, target: Tensor) -> Tensor:
         """Mix ``(batch, frames, bins, channels)`` into ``target``, which may be the same.
 
-        Where ``target`` has gaps in memory, ``spectrum`` is lost.
+        If ``target`` is not contiguous, ``spectrum`` is overwritten.
         """
         spectra, targets = (each.view(-1, *self.expand_bias.shape) for each in (spectrum, target))
         step = FRAMES if spectrum.device.type == "cpu" else len(spectra)
         for at in range(0, len(spectra), step):
-            seen, room = spectra[at : at + step], targets[at : at + step]
-            squeezed = torch.bmm(_repeated(self.squeeze, len(seen)), seen)
+            inputs, outputs = spectra[at : at + step], targets[at : at + step]
+            squeezed = torch.bmm(_repeated(self.squeeze, len(inputs)), inputs)
             squeezed.add_(self.squeeze_bias).relu_()
-            mixed = room if room.is_contiguous() else seen
-            torch.add(seen, self.expand_bias, out=mixed)
-            mixed.baddbmm_(_repeated(self.expand, len(seen)), squeezed)
-            if mixed is not room:
-                room.copy_(mixed)
+            mixed = outputs if outputs.is_contiguous() else inputs
+            torch.add(inputs, self.expand_bias, out=mixed)
+            mixed.baddbmm_(_repeated(self.expand, len(inputs)), squeezed)
+            if mixed is not outputs:
+                outputs.copy_(mixed)
         return target
 
 
 def _repeated(matrices: Tensor, count: int) -> Tensor:
-    """``count`` equal matrices, of which there are some or one."""
+    """The first ``count`` of equal matrices, or the first one expanded to ``count``."""
     if count <= len(matrices):
         return matrices[:count]
     return matrices[:1].expand(count, *matrices.shape[1:])
@@ -106,7 +106,7 @@ class SameConv2d(nn.Conv2d):
 class SameConvTranspose2d(nn.ConvTranspose2d):
     """Transposed convolution with stride 2, the adjoint of `SameConv2d`.
 
-    With ``padding`` elements cut off before, it ends one row and column late.
+    ``padding`` elements are cut off at the start; the result ends one row and column late.
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002

@@ -78,7 +78,7 @@ def test_masks_are_those_of_the_trained_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "default", "open"])
-def test_a_network_is_made_ready_without_random_numbers(name: str) -> None:
+def test_preparing_a_network_for_inference_draws_no_random_numbers(name: str) -> None:
     net = load_network(name) if name in ("default", "open") else network(CONFIGS[name])
     before = torch.random.get_rng_state()
     for_inference(net)
@@ -87,7 +87,7 @@ def test_a_network_is_made_ready_without_random_numbers(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*CONFIGS, "default"])
-def test_a_network_that_is_trained_on_several_gpus_is_made_ready_alike(name: str) -> None:
+def test_a_network_trained_on_several_gpus_is_prepared_alike(name: str) -> None:
     net = load_network(name) if name == "default" else network(CONFIGS[name])
     inputs = network_inputs(torch.randn(1, net.config.channels, 64, 1024).mT + 0j, net.config)
     masks = for_inference(net)(*inputs)
@@ -120,7 +120,7 @@ def test_the_first_level_of_a_bf16_network_rounds_its_output_alone(name: str) ->
 
 
 @torch.no_grad()
-def test_a_level_of_one_channel_loses_nothing_by_the_rounding_of_its_weights() -> None:
+def test_a_level_of_one_channel_adds_the_rounding_errors_of_its_weights() -> None:
     torch.manual_seed(0)
     layer = nn.ConvTranspose2d(32, 1, 5, 2, 2, 1, bias=False)
     x = torch.randn(1, 32, 16, 16).bfloat16().contiguous(memory_format=torch.channels_last)
@@ -130,14 +130,14 @@ def test_a_level_of_one_channel_loses_nothing_by_the_rounding_of_its_weights() -
     plain.weight.data = plain.weight.data.bfloat16().float()
     by_weights = (Doubling(plain, torch.float32)(x.float()) - exact).square().mean()
     assert found.dtype == torch.float32
-    # What is left is the rounding of the output, at most 2 ** -9 of it.
+    # The remaining error is the rounding of the output, at most 2 ** -9 of it.
     assert ((found - exact).abs() <= 2**-8 * exact.abs() + 1e-4).all()
     assert (found - exact).square().mean() < by_weights
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [8, 24, 104])
-def test_frames_that_fill_no_piece_are_masked_too(frames: int) -> None:
+def test_frames_of_an_incomplete_piece_are_masked_too(frames: int) -> None:
     net, x = network(SMALL), magnitude(SMALL, frames)
     assert torch.allclose(for_inference(net)(x), net(x), atol=1e-5)
 
@@ -151,7 +151,7 @@ def test_stems_that_do_not_matter_are_not_computed() -> None:
 
 
 @torch.no_grad()
-def test_the_trained_network_is_left_alone() -> None:
+def test_the_trained_network_is_not_changed() -> None:
     net, x = network(SMALL), magnitude(SMALL)
     before = net(x)
     for_inference(net, torch.bfloat16)
@@ -161,7 +161,7 @@ def test_the_trained_network_is_left_alone() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_separates_does_not_follow_the_network_in_training(
+def test_the_twin_for_inference_does_not_follow_further_training(
     name: str, dtype: torch.dtype
 ) -> None:
     net, x = network(CONFIGS[name]), magnitude(CONFIGS[name])
@@ -173,7 +173,7 @@ def test_what_separates_does_not_follow_the_network_in_training(
 
 
 class CountedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of what operations do while it is active; each kind says which."""
+    """Counts bytes of operations while it is active; each subclass defines which."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -191,7 +191,7 @@ class CountedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class AllocatedBytes(CountedBytes):
-    """Bytes of all tensors that operations make."""
+    """Bytes of all tensors that operations create."""
 
     def bytes_of(self, func: Any, given: object, out: Any) -> int:
         there = {place(each) for each in tensors(given)}
@@ -200,7 +200,7 @@ class AllocatedBytes(CountedBytes):
 
 
 class CopiedBytes(CountedBytes):
-    """Bytes that are written by operations which only move numbers or change their type."""
+    """Bytes written by operations that only move numbers or change their type."""
 
     MOVES = frozenset({"aten::copy_", "aten::_to_copy", "aten::clone", "aten::cat", "aten::stack"})
 
@@ -218,7 +218,7 @@ def place(tensor: torch.Tensor) -> int:
 
 # Of its bytes: the convolutions mirrored, scaled and laid out; in bf16 in that type, too.
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2.4), (torch.bfloat16, 2.8)])
-def test_making_the_default_ready_copies_its_weights_few_times(
+def test_preparing_the_default_copies_its_weights_few_times(
     dtype: torch.dtype, limit: float
 ) -> None:
     with AllocatedBytes() as loading:
@@ -267,7 +267,7 @@ def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> 
 
 
 # Times the bytes of the masks: input (in bf16 twice) and skips in the order and type of the
-# convolutions, what the head found in the order of the spectrum; nothing else is moved.
+# convolutions, and the head's output in the order of the spectrum; nothing else is moved.
 @pytest.mark.parametrize(
     ("name", "dtype", "limit"),
     [
@@ -277,7 +277,9 @@ def test_a_doubling_sees_no_more_inputs_than_its_kernel_reaches(kernel: int) -> 
         ("fast", torch.bfloat16, 2.3),
     ],
 )
-def test_no_more_is_moved_than_must_be(name: str, dtype: torch.dtype, limit: float) -> None:
+def test_inference_moves_no_more_memory_than_necessary(
+    name: str, dtype: torch.dtype, limit: float
+) -> None:
     net = for_inference(load_network(name), dtype)
     spectrum = torch.randn(1, 2, 128, 1024, dtype=torch.complex64).mT
     with torch.inference_mode():
@@ -287,7 +289,7 @@ def test_no_more_is_moved_than_must_be(name: str, dtype: torch.dtype, limit: flo
     assert copied.count / masks.nbytes < limit
 
 
-# Where a factor is negative what follows a ReLU cannot be folded into what comes before it.
+# A norm with a negative factor cannot be folded across a ReLU.
 @pytest.mark.parametrize("least", [0.5, -1.5])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_a_network_that_pads_like_tensorflow_is_computed_mirrored(

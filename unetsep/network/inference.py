@@ -1,9 +1,9 @@
-"""A trained `UNet` as it separates: the same masks in fewer operations and passes over memory.
+"""A trained `UNet` for inference: the same masks in fewer operations and passes over memory.
 
-What is done, and why, on a CPU in fp32: BatchNorm is folded into the convolutions before it
+The optimisations are chosen for a CPU in fp32. BatchNorm is folded into the convolutions before it
 (`folding`). Transposed convolutions become plain ones where that is faster (`doubling`).
-Activations and skips are written where the next level reads them. The head's output is put in
-the order of the spectrum, and made into masks, in pieces that fit into the cache.
+Activations and skips are written where the next level reads them. The head's output is interleaved
+and turned into masks in pieces that fit into the cache.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .unet import UNet, compress
 MASK_FRAMES = 16
 
 Layer = TypeVar("Layer", bound=nn.Module)
-# What a network found, to be taken a few frames at a time, given the first frame and the one
-# after the last, both even. Logits ``(batch, stems, channels, frames, bins)``, fp32; or masks,
-# which are written where there is room of that shape.
+# Output of a network for some frames at a time, given the first frame and the one after the
+# last, both even. `Frames` returns logits ``(batch, stems, channels, frames, bins)``, fp32;
+# `WriteFrames` writes masks into a tensor of that shape.
 Frames = Callable[[int, int], Tensor]
 WriteFrames = Callable[[int, int, Tensor], object]
 
 
 class InferenceNetwork(nn.Module):
-    """The masks of a `MaskNetwork`, for evaluation only; each kind has one of its own.
+    """The masks of a `MaskNetwork`, for inference only; each kind has its own subclass.
 
     Parameters
     ----------
@@ -49,22 +49,22 @@ class InferenceNetwork(nn.Module):
         self.config = config
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:
-        """Logits of what `MaskNetwork.logits` takes; see `frame_masks`."""
+        """Logits for the inputs of `MaskNetwork.logits`; see `Frames`."""
         raise NotImplementedError
 
     def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
-        """Masks of what `MaskNetwork.logits` takes, by default those of `logits`."""
+        """Masks for the inputs of `MaskNetwork.logits`, by default from `logits`."""
         logits = self.logits(magnitude, *more)
-        return lambda start, stop, room: room.copy_(activate(logits(start, stop), self.config))
+        return lambda start, stop, target: target.copy_(activate(logits(start, stop), self.config))
 
-    # A network for all stems has them all at once, whoever wants them.
+    # A network for all stems always computes all of them.
     def forward(
         self,
         magnitude: Tensor,
         *more: Tensor,
         wanted: Sequence[int] | None = None,  # noqa: ARG002
     ) -> Tensor:
-        """Masks as `MaskNetwork.forward` gives them, frames before bins in memory.
+        """Masks as of `MaskNetwork.forward`, frames before bins in memory.
 
         Parameters
         ----------
@@ -73,19 +73,19 @@ class InferenceNetwork(nn.Module):
         more
             See `MaskNetwork.logits`.
         wanted
-            Stems whose masks matter. Others are zero, and not computed, where the config
-            makes stems independent of each other; by default all matter.
+            Indices of the stems to compute, by default all. The masks of others are zero if the
+            config makes stems independent of each other.
         """
         write = self.frame_masks(magnitude, *more)
-        masks = self._room(magnitude)
+        masks = self._empty_masks(magnitude)
         frames = magnitude.shape[-1]
         step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
         for at in range(0, frames, step):
             write(at, min(at + step, frames), masks[..., at : at + step, :])
         return masks.mT
 
-    def _room(self, magnitude: Tensor) -> Tensor:
-        """For masks, ``(batch, stems, channels, frames, bins)``; what is in it is undefined."""
+    def _empty_masks(self, magnitude: Tensor) -> Tensor:
+        """An uninitialised tensor for masks, ``(batch, stems, channels, frames, bins)``."""
         batch, channels, bins, frames = magnitude.shape
         shape = (batch, len(self.config.stems), channels, frames, bins)
         return torch.empty(shape, dtype=torch.float32, device=magnitude.device)
@@ -97,7 +97,7 @@ class InferenceUNet(InferenceNetwork):
     Parameters
     ----------
     network
-        A trained network; it is left as it is.
+        A trained network; not changed.
     dtype
         Of the convolutions. Level, norms that cannot be folded and masks are fp32.
     """
@@ -108,7 +108,7 @@ class InferenceUNet(InferenceNetwork):
     def __init__(self, network: UNet, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(network.config)
         self.dtype = dtype
-        given, network = network, _twin(network).cpu().float().eval()
+        source, network = network, _twin(network).cpu().float().eval()
         self.mirrored = self.config.padding == "same" and not self.config.bin_units
         if self.mirrored:
             for block in (*network.encoder, *network.decoder):
@@ -133,11 +133,11 @@ class InferenceUNet(InferenceNetwork):
             self.register_buffer("mean", network.input_mean[..., None])
             self.register_buffer("std", network.input_std[..., None])
         self.requires_grad_(False)
-        self._own(given)
+        self._copy_shared(source)
 
-    def _own(self, given: nn.Module) -> None:
-        """Copy the numbers that are still those of the network given: it may be trained on."""
-        shared = {tensor.untyped_storage().data_ptr() for tensor in given.state_dict().values()}
+    def _copy_shared(self, source: nn.Module) -> None:
+        """Copy tensors that still share memory with ``source``, whose training may continue."""
+        shared = {tensor.untyped_storage().data_ptr() for tensor in source.state_dict().values()}
         for tensor in itertools.chain(self.parameters(), self.buffers()):
             if tensor.untyped_storage().data_ptr() in shared:
                 tensor.data = tensor.data.clone()
@@ -155,45 +155,45 @@ class InferenceUNet(InferenceNetwork):
     def output(
         self,
         normalised: Tensor,
-        sides: Sequence[Tensor] = (),
+        laterals: Sequence[Tensor] = (),
         states: list[Tensor] | None = None,
     ) -> UNetLogits:
-        """See `UNet.output`; where layers are `mirrored`, so are the states."""
+        """See `UNet.output`; if the layers are `mirrored`, so are the states."""
         axes = (len(self.config.stems), self.config.channels)
         if not self.mirrored:
-            hidden = self._hidden(normalised, sides, states)
+            hidden = self._hidden(normalised, laterals, states)
             return UNetLogits(self.head, self.head(hidden), axes)
-        sides = [side.flip(2, 3) for side in sides]
-        output = self.head(self._hidden(normalised.flip(2, 3), sides, states))
+        laterals = [lateral.flip(2, 3) for lateral in laterals]
+        output = self.head(self._hidden(normalised.flip(2, 3), laterals, states))
         return MirroredLogits(self.head, output, axes, normalised.shape[2:])
 
     def _hidden(
-        self, normalised: Tensor, sides: Sequence[Tensor], states: list[Tensor] | None
+        self, normalised: Tensor, laterals: Sequence[Tensor], states: list[Tensor] | None
     ) -> Tensor:
-        """What the head sees, ``(batch, channels, frames, bins)``."""
+        """Input of the head, ``(batch, channels, frames, bins)``."""
         hidden = normalised.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for level, encoder in enumerate(self.encoder):
-            hidden, skip = encoder(hidden, sides[level] if level < len(sides) else None)
+            hidden, skip = encoder(hidden, laterals[level] if level < len(laterals) else None)
             skips.append(skip)
         hidden = skips.pop()
         for decoder in self.decoder:
-            joined = skips.pop() if skips else None
-            hidden = decoder(hidden, joined)
-            if joined is not None and states is not None:
+            decoder_skip = skips.pop() if skips else None
+            hidden = decoder(hidden, decoder_skip)
+            if decoder_skip is not None and states is not None:
                 states.insert(0, hidden)
         return hidden
 
 
 class UNetLogits:
-    """The logits of a `UNet`, of which some bins can be taken alone.
+    """The logits of a `UNet`, by frames and bins.
 
     Parameters
     ----------
     head, output
-        The last layer and what it gave.
+        The last layer and its output.
     axes
-        Stems and channels.
+        Numbers of stems and channels.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class MirroredLogits(UNetLogits):
     head, output, axes
         As for `UNetLogits`.
     size
-        Bins and frames.
+        Numbers of bins and frames.
     """
 
     def __init__(
@@ -236,10 +236,10 @@ class MirroredLogits(UNetLogits):
 
 
 class _Encoder(nn.Module):
-    """One level of the encoder; gives what the next level sees, and the skip.
+    """One level of the encoder; returns the next level's input and the skip.
 
-    The first one sees fp32, and its convolution is in fp32: that costs next to nothing with two
-    or four channels, and rounding there makes half of what bf16 changes in masks.
+    The first level computes its convolution in fp32. With two or four channels that costs almost
+    nothing, and rounding there would cause half of the error that bf16 makes in masks.
     """
 
     def __init__(self, block: nn.Module, dtype: torch.dtype, *, raw: bool, first: bool) -> None:
@@ -250,11 +250,11 @@ class _Encoder(nn.Module):
         self.convolution = convolution.to(memory_format=torch.channels_last)
         self.dtype, self.raw = dtype, raw
 
-    def forward(self, hidden: Tensor, side: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """``(batch, channels, frames, bins)`` to half the frames and bins; adds ``side``."""
+    def forward(self, hidden: Tensor, lateral: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(batch, channels, frames, bins)`` to half the frames and bins; adds ``lateral``."""
         raw: Tensor = self.convolution(hidden).to(self.dtype)
-        if side is not None:
-            raw += side
+        if lateral is not None:
+            raw += lateral
         out: Tensor = self.rest(raw)
         if self.mixing is not None:
             spectrum = out.permute(0, 2, 3, 1)
@@ -269,9 +269,9 @@ class _Decoder(nn.Module):
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         assert isinstance(block, nn.Sequential)
-        # Of a single channel, weights are rounded only where what that takes away is kept.
-        kept = torch.float32 if is_single(block[0]) else dtype
-        floor = fold_last_norm(block, kept)
+        # With one channel `Doubling` rounds the weights itself and adds their rounding errors.
+        weight_dtype = torch.float32 if is_single(block[0]) else dtype
+        floor = fold_last_norm(block, weight_dtype)
         convolution, self.rest, self.mixing = parts_of_level(block, dtype)
         self.doubling = Doubling(convolution, dtype, floor)
         self.rectify = all(isinstance(part, nn.ReLU) for part in self.rest)
@@ -279,26 +279,26 @@ class _Decoder(nn.Module):
     def forward(self, hidden: Tensor, skip: Tensor | None) -> Tensor:
         """``(batch, channels, frames, bins)`` to twice the frames and bins."""
         batch, _, frames, bins = hidden.shape
-        own = self.doubling.channels
-        channels = own + (0 if skip is None else skip.shape[1])
+        upsampled_channels = self.doubling.channels
+        channels = upsampled_channels + (0 if skip is None else skip.shape[1])
         size = (batch, 2 * frames, 2 * bins, channels)
-        whole = hidden.new_empty(size, dtype=self.doubling.dtype)
-        target = whole[..., :own]
+        joined = hidden.new_empty(size, dtype=self.doubling.dtype)
+        target = joined[..., :upsampled_channels]
         spectrum = target if self.mixing is None else torch.empty_like(target)
         if self.rectify:
             self.doubling(hidden, spectrum)
         else:
-            plain = self.doubling(hidden).permute(0, 3, 1, 2)
-            spectrum.copy_(self.rest(plain).permute(0, 2, 3, 1))
+            upsampled = self.doubling(hidden).permute(0, 3, 1, 2)
+            spectrum.copy_(self.rest(upsampled).permute(0, 2, 3, 1))
         if self.mixing is not None:
             self.mixing(spectrum, target)
         if skip is not None:
-            whole[..., own:] = skip.permute(0, 2, 3, 1)
-        return whole.permute(0, 3, 1, 2)
+            joined[..., upsampled_channels:] = skip.permute(0, 2, 3, 1)
+        return joined.permute(0, 3, 1, 2)
 
 
 def _twin(network: Layer) -> Layer:
-    """A network whose layers may be changed; nearly all its numbers are copied later anyway."""
+    """A copy of a network whose layers may be replaced; it shares the tensors."""
     twin = copy.copy(network)
     twin._modules = {
         name: None if part is None else _twin(part) for name, part in network._modules.items()
@@ -316,7 +316,7 @@ def _twin(network: Layer) -> Layer:
 def parts_of_level(
     block: nn.Module, dtype: torch.dtype
 ) -> tuple[Any, nn.Sequential, Mixing | None]:
-    """Convolution, what follows it pointwise (activations in place), and the mixing of bins."""
+    """Convolution, pointwise layers after it (activations in place), and the mixing of bins."""
     assert isinstance(block, nn.Sequential)
     convolution, *others = block
     rest, mixing = nn.Sequential(), None

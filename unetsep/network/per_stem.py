@@ -1,4 +1,4 @@
-"""A network for each stem, as Spleeter has them (Hennequin et al. 2020)."""
+"""One network for each stem, as in Spleeter (Hennequin et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PerStem(MaskNetwork):
     Parameters
     ----------
     config
-        Of all of them together, with ``networks="per_stem"``.
+        Of all networks together, with ``networks="per_stem"``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -74,8 +74,8 @@ class InferencePerStem(InferenceNetwork):
         """See `InferenceNetwork.forward`."""
         if self.config.mask == "softmax":
             return super().forward(magnitude, *more)
-        # One after the other, so that the logits of one network at a time are in memory.
-        masks = self._room(magnitude).zero_()
+        # One by one, so that only one network's logits are in memory at a time.
+        masks = self._empty_masks(magnitude).zero_()
         for index, network in enumerate(self.networks):
             if wanted is None or index in wanted or not self.config.independent:
                 masks[:, index] = network(magnitude)[:, 0].mT

@@ -17,7 +17,7 @@ SMALL = ModelConfig(bins=64, filters=(4, 6), segment_frames=64, bin_units=4)
 PER_STEM = dataclasses.replace(SMALL, networks="per_stem", mask="sigmoid")
 
 
-def test_each_word_for_networks_has_its_classes() -> None:
+def test_each_kind_of_network_has_its_classes() -> None:
     assert set(KINDS) == set(CHOICES["networks"])
     joint, bag = build(SMALL), build(PER_STEM)
     assert (type(joint), type(bag)) == (UNet, PerStem)
@@ -25,13 +25,13 @@ def test_each_word_for_networks_has_its_classes() -> None:
     assert [type(twin) for twin in twins] == [InferenceUNet, InferencePerStem]
 
 
-def test_a_joint_network_is_not_made_of_a_config_for_several() -> None:
+def test_a_joint_network_needs_a_joint_config() -> None:
     with pytest.raises(AssertionError, match="build"):
         UNet(PER_STEM)
 
 
 @torch.no_grad()
-def test_the_networks_of_a_bag_know_nothing_of_each_other() -> None:
+def test_the_networks_of_a_bag_are_independent() -> None:
     torch.manual_seed(0)
     bag = PerStem(PER_STEM).eval()
     assert {name.split(".")[1] for name in bag.state_dict()} == {"0", "1", "2", "3"}
@@ -47,7 +47,7 @@ def test_the_networks_of_a_bag_know_nothing_of_each_other() -> None:
     assert changed.tolist() == [[False, False, True, False]]
 
 
-def test_laying_out_a_network_without_memory_starts_no_compiler() -> None:
+def test_a_network_on_the_meta_device_starts_no_compiler() -> None:
     script = """
 import sys
 from unetsep import Separator

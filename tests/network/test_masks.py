@@ -1,4 +1,4 @@
-"""What follows a network's output: stems that do not play are taken back."""
+"""The gate after a network: stems that do not play are attenuated."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def with_quiet_stem(share: float, frames: int = 256) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("share_db", [-50.0, -30.0, -22.0, -14.0, -8.0])
-def test_a_stem_is_taken_back_by_the_gain_of_the_equation(share_db: float) -> None:
+def test_a_stem_is_attenuated_by_the_gain_of_the_equation(share_db: float) -> None:
     share = 10 ** (share_db / 20)
     masks, spectrum = with_quiet_stem(share)
     found = gated(masks, spectrum, THRESHOLD)
@@ -43,7 +43,7 @@ def test_a_stem_is_taken_back_by_the_gain_of_the_equation(share_db: float) -> No
     np.testing.assert_allclose(found.sum(dim=0), 1, rtol=1e-6)
 
 
-def test_what_is_clearly_a_quiet_stem_stays_its_own() -> None:
+def test_a_quiet_stem_keeps_bins_that_are_clearly_its_own() -> None:
     masks, spectrum = with_quiet_stem(0.01)
     masks[0, :, 3], masks[1, :, 3] = 0.999, 0.001
     spectrum[:, 3] *= 0.1  # too little for the stem to count as playing
@@ -75,7 +75,7 @@ def test_the_level_does_not_matter(level: float) -> None:
     np.testing.assert_allclose(gated(masks, spectrum * level, THRESHOLD), expected, rtol=1e-4)
 
 
-def test_masks_of_silence_stay_as_they_are() -> None:
+def test_masks_of_silence_do_not_change() -> None:
     masks, spectrum = random_masks(64)
     expected = masks.clone()
     np.testing.assert_allclose(gated(masks, 0 * spectrum, THRESHOLD), expected, rtol=1e-5)

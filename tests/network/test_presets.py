@@ -16,7 +16,7 @@ COUNTS = {
     "large": 5_116_648,
     "wide": 9_827_816,
     # Of each of Spleeter's networks TensorFlow counts 1024 more: it normalises the deepest
-    # level's output too, which nobody uses.
+    # level's output too, which is unused.
     "spleeter": 4 * 9_822_725,
     "spleeter-relu": 4 * 9_822_725,
 }
@@ -43,7 +43,7 @@ def test_targets_choose_the_mask() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_some_targets_do_not_share_out_the_whole_mixture_between_them(name: str) -> None:
+def test_masks_of_some_targets_do_not_sum_to_one(name: str) -> None:
     model = preset_config(name, ["vocals", "bass"])
     assert model.stems == ("vocals", "bass")
     assert model.ratio_exponent == 0

@@ -1,16 +1,16 @@
 """From magnitudes to masks.
 
-build        the classes that a config stands for
-masks        what all networks have in common; ratio masks; the gate
-unet         the spectrogram U-Net, as it is trained
-per_stem     a U-Net for each stem, as Spleeter has them
-guided       a U-Net and the network that it is guided by, Spleeter's for vocals
-voting       the masks that both make
-low_band     what a guided network hears of the lowest bins at twice the resolution
-layers       their layers
-inference    the same masks in fewer operations, as it separates
-doubling     its transposed convolutions and last layers
-folding      its layers without norms
-presets      configs of networks, to choose by name
-devices      where it runs, in which precision, and the allocator
+build        from a config to the classes of its network
+masks        the interface of all networks; ratio masks; the gate
+unet         the spectrogram U-Net for training
+per_stem     a U-Net for each stem, as in Spleeter
+guided       a U-Net and its guide, Spleeter's network for vocals
+voting       the masks that both vote on
+low_band     a branch of guided networks with the lowest bins at twice the resolution
+layers       layers of the networks
+inference    the same masks in fewer operations, for separating
+doubling     transposed convolutions and last layers for separating
+folding      BatchNorms folded into convolutions, and mirrored layers
+presets      named configs of networks
+devices      devices, precisions, and the allocator
 """

@@ -1,7 +1,7 @@
-"""Which classes a config stands for: the network as it is trained, and as it separates.
+"""From a config to the classes of its network: one for training, one for separating.
 
-A further kind of network is a word for `ModelConfig.networks`, a file with its two classes, and
-a line in `KINDS`.
+To add a kind of network, add a value of `ModelConfig.networks`, a file with its two classes, and
+an entry in `KINDS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .unet import UNet
 
 
 class Kind(NamedTuple):
-    """The classes of a kind of network: what is trained, and its twin that separates."""
+    """The classes of a kind of network: the trained one, and its twin for inference."""
 
     network: Callable[[ModelConfig], MaskNetwork]
     inference: Callable[[Any, torch.dtype], InferenceNetwork]
@@ -40,12 +40,12 @@ def build(config: ModelConfig) -> MaskNetwork:
 
 
 def for_inference(network: MaskNetwork, dtype: torch.dtype = torch.float32) -> InferenceNetwork:
-    """The masks of a trained network in fewer operations.
+    """The inference form of a trained network: the same masks in fewer operations.
 
     Parameters
     ----------
     network
-        Is left as it is.
+        Not changed.
     dtype
         Of the convolutions; masks are fp32.
     """

@@ -1,4 +1,4 @@
-"""What all networks have in common: magnitudes of the mixture in, one mask per stem out."""
+"""The interface of all networks: magnitudes of the mixture in, one mask per stem out."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class MaskNetwork(nn.Module):
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config demands.
+            ``(batch, channels, bins, frames)``; bins and frames as the config requires.
         more
-            What else `unetsep.network.low_band.network_inputs` gives for this config, if anything.
+            The other tensors of `unetsep.network.low_band.network_inputs`, if any.
 
         Returns
         -------
@@ -42,7 +42,7 @@ class MaskNetwork(nn.Module):
 
     def masks(self, logits: Tensor) -> Tensor:
         """Masks in [0, 1] from logits, both ``(batch, stems, channels, bins, frames)``."""
-        # Frames before bins in memory, as in the spectrum that the masks will multiply.
+        # Frames before bins in memory, as in the spectrum that the masks multiply.
         return activate(logits.transpose(-1, -2).contiguous(), self.config).transpose(-1, -2)
 
     def forward(self, magnitude: Tensor, *more: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
     estimates
         ``(stems, ...)``, >= 0: magnitudes or masks.
     exponent, epsilon
-        ``p`` > 0 and what keeps the division finite.
+        ``p`` > 0, and a constant that keeps the division finite.
 
     Returns
     -------
@@ -92,28 +92,28 @@ def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
     return power / power.sum(dim=0)
 
 
-# Frames to either side over which `gated` looks, 0.74 s of the default's; it takes every fourth
-# frame, since windows overlap by three quarters.
+# Frames on either side over which `gated` averages, 0.74 s in the default model; it takes every
+# fourth frame, since windows overlap by three quarters.
 GATE_FRAMES, GATE_STEP = 32, 4
 GATE_EXPONENT = 3
-# -40 dB: what is clearly a stem's is heard however quiet it is.
+# -40 dB: a quiet stem stays audible in bins that are clearly its own.
 GATE_FLOOR = 0.01
 # Frames gated at once, few enough for a CPU's cache.
 CHUNK_FRAMES = 16
 
 
 def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
-    """Masks with less of stems that do not play.
+    """Masks with less leakage into stems that do not play.
 
-    A network in doubt gives each stem a little of everything, which is heard as soon as the stem
-    itself pauses. Such remains are soft over all bins, for long. With ``p_s`` the mean power of
-    ``M_s |x|`` over all bins and `GATE_FRAMES` to either side, ``p`` that of ``x`` and ``d`` the
-    threshold, and ``e`` the least gain, `GATE_FLOOR`,
+    An uncertain network gives each stem a little of everything, which is audible as soon as the
+    stem itself pauses. Such leakage is soft over all bins, for long. With ``p_s`` the mean power of
+    ``M_s |x|`` over all bins and `GATE_FRAMES` on either side, ``p`` that of ``x``, ``d`` the
+    threshold and ``e`` the least gain, `GATE_FLOOR`,
 
         g_s = e + (1 - e) / (1 + (d p / p_s)^3),    M'_s = g_s M_s / sum over r of g_r M_r :
 
-    what the network said is weighed by how likely the stem plays at all. Bins that are clearly a
-    quiet stem's stay so, as no other stem claims them.
+    masks are weighed by how likely the stem plays at all. A quiet stem keeps bins that are clearly
+    its own, since no other stem claims them.
 
     Parameters
     ----------
@@ -129,24 +129,27 @@ def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
     Tensor
         ``masks``, which still sum to one.
     """
-    whole = masks.mT  # as masks lie in memory, frames before bins
-    shown = powers(spectrum.mT[:, ::GATE_STEP])
+    transposed = masks.mT  # frames before bins, as in memory
+    mixture_power = powers(spectrum.mT[:, ::GATE_STEP])
     power = torch.stack(
         [
-            *((mask[:, ::GATE_STEP].square() * shown).sum(dim=(0, 2)) for mask in whole),
-            shown.sum(dim=(0, 2)),
+            *(
+                (mask[:, ::GATE_STEP].square() * mixture_power).sum(dim=(0, 2))
+                for mask in transposed
+            ),
+            mixture_power.sum(dim=(0, 2)),
         ]
     )
     reach = GATE_FRAMES // GATE_STEP
-    # As many frames in each mean, those beyond the segment too: they cancel out.
-    around = functional.avg_pool1d(power[:, None], 2 * reach + 1, 1, reach)[:, 0]
-    tiny = torch.finfo(around.dtype).tiny  # in silence all stems play alike
-    shares = (around[:-1] + tiny) / (around[-1] + tiny)
+    # Every mean divides by the same number of frames, which cancels in the ratio.
+    mean_power = functional.avg_pool1d(power[:, None], 2 * reach + 1, 1, reach)[:, 0]
+    tiny = torch.finfo(mean_power.dtype).tiny  # in silence all stems have equal shares
+    shares = (mean_power[:-1] + tiny) / (mean_power[-1] + tiny)
     gains = 1 / (1 + (10 ** (threshold_db / 10) / shares) ** GATE_EXPONENT)
     gains = GATE_FLOOR + (1 - GATE_FLOOR) * gains
     gains = functional.interpolate(gains[None], scale_factor=GATE_STEP, mode="linear")
-    gains = gains[0, :, None, : whole.shape[-2], None]
-    parts = (torch.split(each, CHUNK_FRAMES, -2) for each in (whole, gains))
+    gains = gains[0, :, None, : transposed.shape[-2], None]
+    parts = (torch.split(each, CHUNK_FRAMES, -2) for each in (transposed, gains))
     for part, gain in zip(*parts, strict=True):
         part *= gain
         part /= part.sum(dim=0)

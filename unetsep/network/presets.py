@@ -1,4 +1,4 @@
-"""Configs of networks, to choose by name; `unetsep.network.build` makes the networks."""
+"""Named configs of networks; `unetsep.network.build` makes the networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..config import STEMS, ModelConfig
 
-# The order of Spleeter's instrument lists is the order in which its graph is built.
+# In the order of Spleeter's instrument lists, in which its graph is built.
 INSTRUMENTS = {
     2: ("vocals", "accompaniment"),
     4: ("vocals", "drums", "bass", "other"),
@@ -34,7 +34,7 @@ def spleeter_config(stems: int, filters: Sequence[int], bins: int = 1024) -> Mod
         mask="softmax" if stems == 5 else "sigmoid",
         segment_frames=512,
         overlap=0.5,
-        # Its STFT begins a whole window before the song, ours a hop later.
+        # Spleeter's STFT begins a whole window before the song, ours one hop later.
         lead_frames=1,
         pad_segments=True,
         networks="per_stem",
@@ -55,15 +55,15 @@ DEFAULT = "mixing"
 NETWORKS: dict[str, ModelConfig] = {
     # One network for all stems: 2.0 million parameters.
     "small": ModelConfig(),
-    # The same with layers in which each bin can see all others, that of all bundled
-    # checkpoints: 2.2 million.
+    # The same with layers that mix all bins of a frame: 2.2 million. All bundled checkpoints
+    # have this network.
     "mixing": ModelConfig(bin_units=32),
-    # Two and a half times the parameters, where they cost little: deep down.
+    # Two and a half times the parameters, in the deepest levels, where they cost little.
     "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256)),
-    # Theirs, for a single target: 9.8 million.
+    # The network of both papers, for a single target: 9.8 million.
     "wide": ModelConfig(filters=WIDE),
-    # Spleeter's own, a network of 9.8 million for each stem; its dropout, which only its
-    # training had, is left out. It sees magnitudes at the clip's own level.
+    # Spleeter's network of 9.8 million for each stem, without the dropout of its training. Its
+    # input is magnitudes at the clip's own level.
     "spleeter": spleeter_config(4, WIDE),
     # The same with the activations of Spleeter's two-stem model: LeakyReLU and ReLU.
     "spleeter-relu": dataclasses.replace(spleeter_config(4, WIDE), activation="relu"),
@@ -80,10 +80,10 @@ def preset_config(
     network
         A key of `NETWORKS`.
     targets
-        Stems to estimate; default: all. A single one, or some, get sigmoid masks that stay
-        as they are: masks that sum to one need every stem of the mixture.
+        Stems to estimate; default: all. A subset gets plain sigmoid masks, since masks that sum
+        to one need every stem of the mixture.
     stems
-        What mixtures are made of.
+        The stems of the mixtures.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def preset_config(
         model = dataclasses.replace(model, stems=tuple(stems))
     if targets is None or set(targets) == set(model.stems):
         return model
-    # One of a network for each stem is a plain one, which can be a guide.
+    # With one target a network per stem is a plain network, which can be a guide.
     networks = "joint" if len(targets) == 1 else model.networks
     return dataclasses.replace(
         model, stems=tuple(targets), networks=networks, mask="sigmoid", mask_exponent=0.0

@@ -25,7 +25,7 @@ class UNet(MaskNetwork):
     config
         Sizes, stems and the kind of mask.
     spectra
-        How many spectra of ``config.channels`` each it sees beside each other.
+        How many input spectra, of ``config.channels`` each, it sees side by side.
     """
 
     input_mean: Tensor
@@ -70,7 +70,7 @@ class UNet(MaskNetwork):
         return self.output(self.normalised(magnitude))
 
     def normalised(self, magnitude: Tensor, level: Tensor | None = None) -> Tensor:
-        """Magnitudes as the first level sees them, of the same shape.
+        """Magnitudes normalised for the first level, of the same shape.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class UNet(MaskNetwork):
         return (compress(magnitude, self.config, level) - mean) / std
 
     def output(
-        self, hidden: Tensor, sides: Sequence[Tensor] = (), states: list[Tensor] | None = None
+        self, hidden: Tensor, laterals: Sequence[Tensor] = (), states: list[Tensor] | None = None
     ) -> Tensor:
         """Logits of normalised spectra ``(batch, spectra * channels, bins, frames)``.
 
@@ -93,12 +93,12 @@ class UNet(MaskNetwork):
         ----------
         hidden
             The spectra.
-        sides
-            Added to what the convolutions of the first levels give,
-            ``(batch, filters, frames, bins)`` of each.
+        laterals
+            Added to the outputs of the first levels' convolutions, each
+            ``(batch, filters, frames, bins)``.
         states
-            Gets what the levels of the decoder give, each joined with its skip, the first
-            level's first: ``(batch, 2 filters, frames, bins)`` of each, of all but the deepest.
+            Receives the outputs of the decoder's levels, each joined with its skip, from the
+            first level to the last but one: each ``(batch, 2 filters, frames, bins)``.
         """
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
@@ -106,8 +106,8 @@ class UNet(MaskNetwork):
         for level, block in enumerate(self.encoder):
             assert isinstance(block, nn.Sequential)
             raw = block[0](hidden)
-            if level < len(sides):
-                raw = raw + sides[level]
+            if level < len(laterals):
+                raw = raw + laterals[level]
             hidden = block[1:](raw)
             skips.append(raw if self.config.skips == "raw" else hidden)
         hidden = skips.pop()
@@ -118,14 +118,14 @@ class UNet(MaskNetwork):
                 if states is not None:
                     states.insert(0, hidden)
         out: Tensor = self.head(hidden).transpose(2, 3)
-        if out.dtype != torch.float64:  # of a network in double precision, to check gradients
+        if out.dtype != torch.float64:  # a network in double precision, for gradient checks
             out = out.float()
         stems = len(self.config.stems)
         return out.reshape(out.shape[0], stems, self.config.channels, *out.shape[2:])
 
 
 def rms_level(magnitude: Tensor) -> Tensor:
-    """RMS of each clip over all frames that are not digital silence, ``(batch, 1, 1, 1)``.
+    """RMS of each clip over its frames without digital silence, ``(batch, 1, 1, 1)``.
 
     Parameters
     ----------
@@ -138,19 +138,19 @@ def rms_level(magnitude: Tensor) -> Tensor:
 
 
 def safe_sqrt(power: Tensor) -> Tensor:
-    """Square root whose gradient at zero is zero instead of infinity, which silence would spread.
+    """Square root whose gradient at zero is zero; silence would make it infinite.
 
     Parameters
     ----------
     power
         Of any shape, >= 0.
     """
-    heard = power > 0
-    return torch.where(heard, torch.where(heard, power, 1).sqrt(), 0)
+    positive = power > 0
+    return torch.where(positive, torch.where(positive, power, 1).sqrt(), 0)
 
 
 def compress(magnitude: Tensor, config: ModelConfig, level: Tensor | None = None) -> Tensor:
-    """Log magnitude relative to the clip's level, so that the level does not matter.
+    """Log magnitude relative to the clip's level, hence independent of the level.
 
     Silence gives the constant ``log(log_floor)``.
 
@@ -188,7 +188,7 @@ def _encoder_level(before: int, after: int, config: ModelConfig, *, deepest: boo
         convolution = SameConv2d(before, after, kernel, 2, bias=raw)
     else:
         convolution = nn.Conv2d(before, after, kernel, 2, kernel // 2, bias=raw)
-    if raw and deepest:  # what would follow is seen by nobody
+    if raw and deepest:  # only its skip is used, which precedes norm and activation
         return nn.Sequential(convolution)
     norm = nn.BatchNorm2d(after, eps=config.norm_epsilon)
     return nn.Sequential(convolution, norm, _activation(config, 0.2))

@@ -6,7 +6,7 @@ import torch
 from unetsep.network.voting import guided_logits, write_guided_masks
 
 
-def test_masks_are_the_vote_and_shares_of_what_it_leaves() -> None:
+def test_masks_are_the_vote_and_shares_of_the_rest() -> None:
     torch.manual_seed(0)
     own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
     masks = guided_logits(own, guide, 0.7, 0).softmax(dim=1)
@@ -27,7 +27,7 @@ def test_the_vocals_may_have_any_place_among_the_stems(vocals: int) -> None:
 
 
 @pytest.mark.parametrize("vocals", [0, 1, 3])
-def test_masks_are_the_softmax_of_the_logits_however_far_they_are(vocals: int) -> None:
+def test_masks_are_the_softmax_of_logits_of_any_size(vocals: int) -> None:
     torch.manual_seed(1)
     own, guide = torch.randn(1, 4, 2, 5, 6), torch.randn(1, 1, 2, 5, 6)
     for scale in (1, 30, 1e4):

@@ -1,6 +1,6 @@
 """The masks of a network and its guide, which vote on the vocals.
 
-In each bin the guide gives one logit ``g``, the network itself a logit ``a`` for each stem. With
+In each bin the guide has one logit ``g`` and the network a logit ``a`` for each stem. With
 ``rest`` all stems but the vocals and ``w`` the weight of the guide
 
     L_vocals = w g + (1 - w) (a_vocals - logsumexp(a_rest))
@@ -10,7 +10,7 @@ and the masks are ``softmax(L)``, which is
 
     M_vocals = v = sigmoid(L_vocals),    M_s = (1 - v) softmax(a_rest)_s :
 
-the network divides what both leave among the others. Masks sum to one, as those of any softmax.
+the network divides the remaining share ``1 - v`` among the other stems. Masks sum to one.
 """
 
 from __future__ import annotations
@@ -27,109 +27,109 @@ def split_vocals(stems: Tensor, vocals: int) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     stems
-        Left as it is; no part is a copy where the vocals come first.
+        Not changed; both parts are views if the vocals come first.
     vocals
-        Place of the vocals among the stems.
+        Index of the vocals among the stems.
     """
     before, voice, after = stems.tensor_split((vocals, vocals + 1), dim=1)
     return voice, torch.cat([before, after], dim=1) if vocals else after
 
 
 def join_vocals(voice: Tensor, rest: Tensor, vocals: int) -> Tensor:
-    """What `split_vocals` has split."""
+    """The inverse of `split_vocals`."""
     before, after = rest.tensor_split((vocals,), dim=1)
     return torch.cat([before, voice, after], dim=1)
 
 
-def guided_logits(own: Tensor, guide: Tensor, weight: float, vocals: int) -> Tensor:
+def guided_logits(logits: Tensor, guide: Tensor, weight: float, vocals: int) -> Tensor:
     """Logits whose softmax are the masks of a network and its guide: ``L`` of this module.
 
     Parameters
     ----------
-    own
+    logits
         ``a``, ``(batch, stems, ...)``.
     guide
         ``g``, ``(batch, 1, ...)``.
     weight
         ``w``, 0 to 1.
     vocals
-        Place of the vocals among the stems.
+        Index of the vocals among the stems.
 
     Returns
     -------
     Tensor
-        Of the shape of ``own``.
+        Of the shape of ``logits``.
     """
-    voice, rest = split_vocals(own, vocals)
+    voice, rest = split_vocals(logits, vocals)
     level = rest.logsumexp(dim=1, keepdim=True)
     vote = torch.lerp(voice - level, guide, weight)
     return join_vocals(vote, rest - level, vocals)
 
 
 def write_guided_masks(
-    own: Tensor,
+    logits: Tensor,
     guide: Tensor,
     weight: float,
     vocals: int,
-    room: Tensor,
+    target: Tensor,
     change: Tensor | None = None,
-    changed: slice = ALL,
+    bins: slice = ALL,
 ) -> None:
     """Write the softmax of `guided_logits`, with half the exponentials.
 
     Parameters
     ----------
-    own, guide, weight, vocals
+    logits, guide, weight, vocals
         As for `guided_logits`.
-    room
-        Where the masks go, of the shape of ``own``.
+    target
+        Receives the masks, of the shape of ``logits``.
     change
-        What a branch adds to the logits of the rest in some bins,
+        A branch's corrections of the logits of the rest in some bins,
         ``(batch, stems - 1, ..., bins)``; see `corrected`.
-    changed
+    bins
         Those bins.
     """
-    voice, rest = split_vocals(own, vocals)
+    voice, rest = split_vocals(logits, vocals)
     top = rest.amax(dim=1, keepdim=True)
     shares = (rest - top).exp_()
     total = shares.sum(dim=1, keepdim=True)
     vote = torch.lerp((voice - top).sub_(total.log()), guide, weight)
-    left = 1 - torch.sigmoid(vote, out=room[:, vocals : vocals + 1])
-    _write_rest(shares, left / total, room, vocals)
+    rest_share = 1 - torch.sigmoid(vote, out=target[:, vocals : vocals + 1])
+    _write_rest(shares, rest_share / total, target, vocals)
     if change is not None:
-        shares = (rest[..., changed] + change).softmax(dim=1)
-        _write_rest(shares, left[..., changed], room[..., changed], vocals)
+        shares = (rest[..., bins] + change).softmax(dim=1)
+        _write_rest(shares, rest_share[..., bins], target[..., bins], vocals)
 
 
-def _write_rest(shares: Tensor, factor: Tensor, room: Tensor, vocals: int) -> None:
-    places = (slice(0, vocals), slice(vocals + 1, None))
-    for part, place in zip(shares.tensor_split((vocals,), dim=1), places, strict=True):
+def _write_rest(shares: Tensor, factor: Tensor, target: Tensor, vocals: int) -> None:
+    slices = (slice(0, vocals), slice(vocals + 1, None))
+    for part, index in zip(shares.tensor_split((vocals,), dim=1), slices, strict=True):
         if part.shape[1]:
-            torch.mul(part, factor, out=room[:, place])
+            torch.mul(part, factor, out=target[:, index])
 
 
-def corrected(own: Tensor, change: Tensor, vocals: int) -> Tensor:
-    """Logits ``a`` that divide the rest otherwise, and say the same about the vocals.
+def corrected(logits: Tensor, change: Tensor, vocals: int) -> Tensor:
+    """Logits ``a`` with a corrected division of the rest and the same vote on the vocals.
 
     With ``a'_s = a_s + change_s`` for the rest and
     ``a'_vocals = a_vocals + logsumexp(a'_rest) - logsumexp(a_rest)`` the network's own vote
-    ``a_vocals - logsumexp(a_rest)`` stays what it was.
+    ``a_vocals - logsumexp(a_rest)`` does not change.
 
     Parameters
     ----------
-    own
+    logits
         ``a``, ``(batch, stems, ...)``.
     change
         ``(batch, stems - 1, ...)``.
     vocals
-        Place of the vocals among the stems.
+        Index of the vocals among the stems.
 
     Returns
     -------
     Tensor
-        ``a'``, of the shape of ``own``.
+        ``a'``, of the shape of ``logits``.
     """
-    voice, rest = split_vocals(own, vocals)
-    changed = rest + change
-    voice = voice + (changed.logsumexp(1, keepdim=True) - rest.logsumexp(1, keepdim=True))
-    return join_vocals(voice, changed, vocals)
+    voice, rest = split_vocals(logits, vocals)
+    corrected_rest = rest + change
+    voice = voice + (corrected_rest.logsumexp(1, keepdim=True) - rest.logsumexp(1, keepdim=True))
+    return join_vocals(voice, corrected_rest, vocals)

@@ -34,7 +34,7 @@ VOCALS = dataclasses.replace(
 
 
 def network() -> Guided:
-    """A guided network whose second spectrum matters."""
+    """A guided network with weights other than zero for its second spectrum."""
     torch.manual_seed(1)
     guided = with_guide(UNet(SMALL).eval(), UNet(VOCALS).eval(), "0" * 64)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def network() -> Guided:
 
 
 def laterally_connected(**changed: object) -> Guided:
-    """The same with weights for what the guide's decoder knows, and norms that are not one."""
+    """The same with weights for the states of the guide's decoder, and norms other than one."""
     states = state_channels(VOCALS)
     config = dataclasses.replace(network().config, guide_states=states, **changed)  # type: ignore[arg-type]
     guided = with_parts(network(), config).eval()
@@ -62,7 +62,7 @@ def magnitude(seed: int = 0) -> torch.Tensor:
     return torch.rand(2, 2, 64, 32, generator=generator) ** 4 * 30
 
 
-def test_a_network_that_was_just_given_a_guide_divides_the_rest_as_before() -> None:
+def test_a_network_with_a_new_guide_divides_the_rest_as_before() -> None:
     torch.manual_seed(0)
     plain, guide = UNet(SMALL).eval(), UNet(VOCALS).eval()
     guided = with_guide(plain, guide, "0" * 64)
@@ -104,7 +104,7 @@ def test_silence_gives_finite_masks(made: Callable[[], Guided]) -> None:
             assert for_inference(guided)(seen).isfinite().all()
 
 
-def test_the_guide_is_no_part_of_the_weights_and_stays_as_it_is() -> None:
+def test_the_guide_is_frozen_and_not_part_of_the_weights() -> None:
     guided = network().train()
     assert all(name.startswith("rest.") for name in guided.state_dict())
     before = copy.deepcopy(guided.guide.state_dict())
@@ -116,9 +116,7 @@ def test_the_guide_is_no_part_of_the_weights_and_stays_as_it_is() -> None:
         assert torch.equal(value, before[name])
 
 
-def test_a_state_is_what_the_guide_s_decoder_joins_with_a_skip_and_is_added_to_a_convolution() -> (
-    None
-):
+def test_a_decoder_state_joined_with_its_skip_is_added_to_a_convolution() -> None:
     guided, seen = laterally_connected(), magnitude()
     heard: dict[str, torch.Tensor] = {}
     guide, rest = guided.guide, guided.rest
@@ -158,7 +156,7 @@ def test_new_lateral_connections_change_nothing() -> None:
         assert not torch.equal(laterally_connected()(seen), before(seen))
 
 
-def test_gradients_reach_what_the_guide_heard_through_its_states() -> None:
+def test_gradients_reach_the_input_of_the_guide_through_its_states() -> None:
     guided, seen = laterally_connected(), magnitude().requires_grad_()
     states: list[torch.Tensor] = []
     scaled = scaled_for_guide(seen, rms_level(seen))
@@ -177,7 +175,7 @@ def test_states_of_another_guide_are_refused() -> None:
         Guided(config).attach(UNet(VOCALS))
 
 
-def test_a_network_without_its_guide_says_so() -> None:
+def test_a_network_without_its_guide_is_an_error() -> None:
     config = dataclasses.replace(SMALL, networks="guided", guide="a" * 64)
     with pytest.raises(ValueError, match=r"aaaaaaaaaaaa\.\.\. was not attached"):
         Guided(config)(magnitude())
@@ -186,7 +184,7 @@ def test_a_network_without_its_guide_says_so() -> None:
 @pytest.mark.parametrize(
     "changed", [{"stems": ("bass",)}, {"bins": 32}, {"input": "log", "mask": "sigmoid"}]
 )
-def test_other_networks_are_no_guides(changed: dict[str, object]) -> None:
+def test_other_networks_cannot_be_guides(changed: dict[str, object]) -> None:
     other = UNet(dataclasses.replace(VOCALS, **changed))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a guide must be one network for vocals alone"):
         network().attach(other)

@@ -1,15 +1,15 @@
-"""A network and its guide: what another network knows of voices joins its masks.
+"""A network and its guide: a frozen network for vocals joins the masks of another network.
 
-The guide is a network for vocals alone that was trained elsewhere, on far more music: Spleeter's
-(Hennequin et al., JOSS 2020). It stays as it is. In each bin it votes on the vocals beside the
-network, which divides what they leave; see `unetsep.network.voting`. The network sees what the
-guide leaves of the mixture, ``(1 - sigmoid(g)) m``, as a second spectrum beside the mixture. A
-branch may correct how the rest is divided in the lowest bins, see `unetsep.network.low_band`.
+The guide was trained elsewhere, on far more music: it is Spleeter's network for vocals
+(Hennequin et al., JOSS 2020). It is frozen. In each bin guide and network vote on the vocals, and
+the network divides the rest; see `unetsep.network.voting`. The network's second input, beside the
+mixture, is the guide's accompaniment ``(1 - sigmoid(g)) m``. A branch may correct how the rest is
+divided in the lowest bins, see `unetsep.network.low_band`.
 
-What the guide knows is more than its logits. Where ``config.guide_states`` says so, the network
-also sees the states ``x_l`` of the guide's decoder: the convolution of its encoder's level ``l``
-gets ``W_l sign(x_l) log(1 + |x_l|)`` added to its output. Such lateral connections from a network
-that stays as it is are those of Rusu et al., "Progressive neural networks" (2016).
+The guide's decoder knows more than its logits show. With ``config.guide_states`` the network
+also sees the states ``x_l`` of that decoder: ``W_l sign(x_l) log(1 + |x_l|)`` is added to the
+output of the convolution of its encoder's level ``l``. Such lateral connections from a frozen
+network are those of Rusu et al., "Progressive neural networks" (2016).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .masks import MaskNetwork
 from .unet import UNet, rms_level
 from .voting import corrected, guided_logits, write_guided_masks
 
-# RMS level of the magnitudes that the guide is given, since level matters to it: the median
-# over the training songs of MUSDB18, which are mastered as music is.
+# RMS level of the guide's input, since the guide depends on the level: the median over the
+# training songs of MUSDB18, which are mastered as music usually is.
 LEVEL = 9.0
 # Digital silence has level 0 and stays silent instead of becoming infinity times 0.
 MIN_LEVEL = 1e-20
@@ -39,12 +39,12 @@ MIN_LEVEL = 1e-20
 def guide_logits(
     guide: InferenceUNet, magnitude: Tensor, level: Tensor, states: list[Tensor] | None = None
 ) -> Tensor:
-    """What a guide thinks of mixtures, whatever their level.
+    """Logits of a guide for mixtures of any level.
 
     Parameters
     ----------
     guide
-        With ``stems=("vocals",)``.
+        A network with ``stems=("vocals",)``.
     magnitude
         ``(batch, channels, bins, frames)``.
     level
@@ -57,32 +57,32 @@ def guide_logits(
     Tensor
         ``(batch, 1, channels, frames, bins)``, fp32: frames before bins.
     """
-    seen = guide.normalised(scaled_for_guide(magnitude, level))
-    return guide.output(seen, states=states)(0, magnitude.shape[-1])
+    spectrum = guide.normalised(scaled_for_guide(magnitude, level))
+    return guide.output(spectrum, states=states)(0, magnitude.shape[-1])
 
 
 def scaled_for_guide(magnitude: Tensor, level: Tensor) -> Tensor:
-    """Magnitudes at the level that the guide was trained at, of the same shape.
+    """Magnitudes scaled to the level of the guide's training, of the same shape.
 
     Parameters
     ----------
     magnitude
         ``(batch, channels, bins, frames)``.
     level
-        Its own, see `unetsep.network.unet.rms_level`.
+        Of ``magnitude``, see `unetsep.network.unet.rms_level`.
     """
     return magnitude * (LEVEL / level.clamp(min=MIN_LEVEL))
 
 
 def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
-    """What the guide leaves, ``(1 - sigmoid(g)) m``, of the shape of ``magnitude``.
+    """The guide's accompaniment, ``(1 - sigmoid(g)) m``, of the shape of ``magnitude``.
 
     Parameters
     ----------
     magnitude
         ``m``, ``(batch, channels, bins, frames)``.
     guide
-        ``g``, as `guide_logits` gives it.
+        ``g``, from `guide_logits`.
     """
     return magnitude * torch.sigmoid(-guide[:, 0]).mT
 
@@ -90,7 +90,7 @@ def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
 def both_spectra(
     network: UNet | InferenceUNet, magnitude: Tensor, guide: Tensor, level: Tensor
 ) -> Tensor:
-    """What a guided network sees: the mixture and what the guide leaves, at the mixture's level.
+    """Inputs of a guided network: mixture and accompaniment, at the mixture's level.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def both_spectra(
     magnitude
         ``(batch, channels, bins, frames)``.
     guide
-        As `guide_logits` gives it.
+        Logits, from `guide_logits`.
     level
         Of ``magnitude``, see `unetsep.network.unet.rms_level`.
 
@@ -113,19 +113,19 @@ def both_spectra(
 
 
 def state_channels(guide: ModelConfig) -> tuple[int, ...]:
-    """Channels of the states of a guide, from the first level on: see `UNet.output`."""
+    """Channels of a guide's states from the first level on, see `UNet.output`."""
     return tuple(2 * width for width in guide.filters[:-1])
 
 
 class Lateral(nn.Conv2d):
-    """What a level of the guide's decoder adds to a level of the encoder; nothing at first.
+    """A lateral connection from the guide's decoder to a level of the encoder; zero at first.
 
     States have rare values of some hundreds, hence the logarithm.
 
     Parameters
     ----------
     states, filters
-        Channels of both.
+        Channels of the guide's states and of the encoder's level.
     """
 
     def __init__(self, states: int, filters: int) -> None:
@@ -148,7 +148,7 @@ class InferenceLateral(Lateral):
     Parameters
     ----------
     lateral, level
-        The connection and what it goes to; both are left as they are.
+        The connection and the level it leads to; neither is changed.
     folds
         Whether the norm is folded.
     dtype
@@ -169,20 +169,20 @@ class InferenceLateral(Lateral):
         self.weight = nn.Parameter(weight.to(dtype, memory_format=layout), requires_grad=False)
 
     def compressed(self, state: Tensor) -> Tensor:
-        """The same as of a `Lateral`, in less time; ONNX has no such operator."""
+        """`Lateral.compressed` in less time, by operators that ONNX lacks."""
         return state.abs().log1p_().copysign_(state)
 
 
 class Guided(MaskNetwork):
-    """A `UNet` with a guide, which is no part of its weights: see this module.
+    """A `UNet` with a guide, which is not part of its weights: see this module.
 
-    The guide is neither trained nor saved with the network; it is attached after the network
-    was built or loaded.
+    The guide is neither trained nor saved with the network. It is attached after the network
+    is built or loaded.
 
     Parameters
     ----------
     config
-        Of the whole, with ``networks="guided"``.
+        Of the whole network, with ``networks="guided"``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -191,13 +191,13 @@ class Guided(MaskNetwork):
         self.vocals = config.stems.index("vocals")
         self.low = LowBand(config) if config.low_bins else None
         self.laterals = nn.ModuleList(map(Lateral, config.guide_states, config.filters))
-        # In a list torch does not see them: they are no parameters, and stay as they are.
+        # A list hides them from torch: they are not parameters and stay frozen.
         self._guide: list[Any] = []
         self._guide_dtype = torch.float32
 
     @property
     def guide(self) -> UNet:
-        """The network that guides.
+        """The guide.
 
         Raises
         ------
@@ -210,23 +210,23 @@ class Guided(MaskNetwork):
         return guide
 
     def attach(self, guide: MaskNetwork, dtype: torch.dtype = torch.float32) -> None:
-        """Give the network its guide.
+        """Attach the guide.
 
         Parameters
         ----------
         guide
-            One network for vocals alone, of the same signal path, that sees magnitudes.
+            A joint network for vocals alone, with the same signal path and linear input.
         dtype
-            Of its convolutions.
+            Of the guide's convolutions.
 
         Raises
         ------
         ValueError
-            If it is another kind of network.
+            If the guide does not fit.
         """
         check_guide(self.config, guide.config)
         assert isinstance(guide, UNet)
-        # Its twin that computes is made when it is first needed: who only separates has another.
+        # `vote` makes the inference twin when it is first needed; separating uses another twin.
         self._guide, self._guide_dtype = [guide], dtype
 
     def _apply(self, fn: Any, recurse: bool = True) -> Guided:
@@ -244,22 +244,22 @@ class Guided(MaskNetwork):
         magnitude
             ``(batch, channels, bins, frames)``.
         states
-            Gets those that `own_logits` needs; see `UNet.output`.
+            Receives the states that `own_logits` needs; see `UNet.output`.
         """
         guide = self.guide
         if len(self._guide) == 1:
             twin = InferenceUNet(guide, self._guide_dtype)
             self._guide.append(twin.to(magnitude.device))
-        wanted = states if self.laterals else None
-        logits = guide_logits(self._guide[1], magnitude, rms_level(magnitude), wanted).mT
-        if wanted is not None and self._guide[1].mirrored:
-            wanted[:] = [state.flip(2, 3) for state in wanted]
+        decoder_states = states if self.laterals else None
+        logits = guide_logits(self._guide[1], magnitude, rms_level(magnitude), decoder_states).mT
+        if decoder_states is not None and self._guide[1].mirrored:
+            decoder_states[:] = [state.flip(2, 3) for state in decoder_states]
         return logits
 
     def own_logits(
         self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Logits of the network itself, ``(batch, stems, channels, bins, frames)``, fp32.
+        """Logits of the network without the vote, ``(batch, stems, channels, bins, frames)``, fp32.
 
         Parameters
         ----------
@@ -268,41 +268,47 @@ class Guided(MaskNetwork):
         fine
             For a network with a branch for low bins, see `unetsep.network.low_band`.
         guide, states
-            As `vote` gives them.
+            From `vote`.
         """
-        own = self.rest_logits(magnitude, guide, states)
+        logits = self.rest_logits(magnitude, guide, states)
         if self.low is None:
-            return own
+            return logits
         low = low_slice(self.config)
-        better = self.low_logits(magnitude, *fine, own=own[..., low, :], guide=guide[..., low, :])
-        return torch.cat([own[..., : low.start, :], better, own[..., low.stop :, :]], dim=-2)
+        low_logits = self.low_logits(
+            magnitude, *fine, logits=logits[..., low, :], guide=guide[..., low, :]
+        )
+        return torch.cat(
+            [logits[..., : low.start, :], low_logits, logits[..., low.stop :, :]], dim=-2
+        )
 
     def rest_logits(self, magnitude: Tensor, guide: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """What `own_logits` are before the branch for low bins corrects them."""
+        """`own_logits` before the corrections of the branch for low bins."""
         spectra = both_spectra(self.rest, magnitude, guide.mT, rms_level(magnitude))
-        sides = [see(state) for see, state in zip(self.laterals, states, strict=False)]
-        return self.rest.output(spectra, sides)
+        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
+        return self.rest.output(spectra, laterals)
 
-    def low_logits(self, magnitude: Tensor, fine: Tensor, *, own: Tensor, guide: Tensor) -> Tensor:
-        """Logits in the bins of the branch, which it has corrected.
+    def low_logits(
+        self, magnitude: Tensor, fine: Tensor, *, logits: Tensor, guide: Tensor
+    ) -> Tensor:
+        """Corrected logits in the bins of the branch.
 
         Parameters
         ----------
         magnitude, fine
             As for `own_logits`; all bins.
-        own, guide
-            Of the bins of the branch alone, ``(batch, stems or 1, channels, bins, frames)``.
+        logits, guide
+            In the bins of the branch only, ``(batch, stems or 1, channels, bins, frames)``.
         """
         assert self.low is not None
-        change = self.low(fine, rms_level(magnitude), own, guide)
-        return corrected(own, change, self.vocals)
+        change = self.low(fine, rms_level(magnitude), logits, guide)
+        return corrected(logits, change, self.vocals)
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
         states: list[Tensor] = []
         guide = self.vote(magnitude, states)
-        own = self.own_logits(magnitude, *more, guide=guide, states=states)
-        return guided_logits(own, guide, self.config.guide_weight, self.vocals)
+        logits = self.own_logits(magnitude, *more, guide=guide, states=states)
+        return guided_logits(logits, guide, self.config.guide_weight, self.vocals)
 
 
 class InferenceGuided(InferenceNetwork):
@@ -311,7 +317,7 @@ class InferenceGuided(InferenceNetwork):
     Parameters
     ----------
     network, dtype
-        As for `InferenceUNet`; the network must have its guide.
+        As for `InferenceUNet`; the network must have its guide attached.
     """
 
     def __init__(self, network: Guided, dtype: torch.dtype = torch.float32) -> None:
@@ -331,38 +337,38 @@ class InferenceGuided(InferenceNetwork):
         level = rms_level(magnitude)
         states: list[Tensor] = []
         guide = guide_logits(self.guide, magnitude, level, states if self.laterals else None)
-        sides = [see(state) for see, state in zip(self.laterals, states, strict=False)]
-        if self.guide.mirrored:  # turning what has fewer channels back is less work
-            sides = [side.flip(2, 3) for side in sides]
-        own = self.rest.output(both_spectra(self.rest, magnitude, guide, level), sides)
-        change = self._change(level, *more, own=own, guide=guide) if self.low else None
+        laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
+        if self.guide.mirrored:  # cheaper than flipping the states, which have more channels
+            laterals = [lateral.flip(2, 3) for lateral in laterals]
+        logits = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)
+        change = self._change(level, *more, logits=logits, guide=guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
 
-        def write(start: int, stop: int, room: Tensor) -> None:
-            logits, votes = own(start, stop), guide[..., start:stop, :]
-            part = None if change is None else change[..., start:stop, :]
-            write_guided_masks(logits, votes, weight, self.vocals, room, part, low)
+        def write(start: int, stop: int, target: Tensor) -> None:
+            block_logits, votes = logits(start, stop), guide[..., start:stop, :]
+            block = None if change is None else change[..., start:stop, :]
+            write_guided_masks(block_logits, votes, weight, self.vocals, target, block, low)
 
         return write
 
-    def _change(self, level: Tensor, fine: Tensor, *, own: UNetLogits, guide: Tensor) -> Tensor:
-        """What the branch adds, ``(batch, stems - 1, channels, frames, bins)``."""
+    def _change(self, level: Tensor, fine: Tensor, *, logits: UNetLogits, guide: Tensor) -> Tensor:
+        """Corrections by the branch, ``(batch, stems - 1, channels, frames, bins)``."""
         assert self.low is not None
         low = low_slice(self.config)
-        said = own(0, guide.shape[-2], low).mT
-        change: Tensor = self.low(fine, level, said, guide[..., low].mT)
+        low_logits = logits(0, guide.shape[-2], low).mT
+        change: Tensor = self.low(fine, level, low_logits, guide[..., low].mT)
         return change.mT
 
 
 def check_guide(config: ModelConfig, guide: ModelConfig) -> None:
-    """Make sure that a network can be the guide of another.
+    """Check that a network can be the guide of another.
 
     Parameters
     ----------
     config
-        Of the network that is guided, or is to be.
+        Of the guided network.
     guide
-        Of the other.
+        Of the guide.
 
     Raises
     ------
@@ -370,59 +376,61 @@ def check_guide(config: ModelConfig, guide: ModelConfig) -> None:
         If it cannot.
     """
     path = ("sample_rate", "channels", "n_fft", "hop_length", "bins")
-    alike = all(getattr(config, name) == getattr(guide, name) for name in path)
-    alone = (guide.networks, guide.stems, guide.input) == ("joint", ("vocals",), "linear")
-    if not (alike and alone):
+    same_path = all(getattr(config, name) == getattr(guide, name) for name in path)
+    vocals_only = (guide.networks, guide.stems, guide.input) == ("joint", ("vocals",), "linear")
+    if not (same_path and vocals_only):
         raise ValueError(
             f"a guide must be one network for vocals alone, with linear input and equal "
             f"{', '.join(path)}"
         )
-    seen, has = config.guide_states, state_channels(guide)
-    if seen != has[: len(seen)]:
-        raise ValueError(f"the network sees guide_states {seen} of its guide, which has {has}")
+    channels, actual = config.guide_states, state_channels(guide)
+    if channels != actual[: len(channels)]:
+        raise ValueError(
+            f"the network sees guide_states {channels} of its guide, which has {actual}"
+        )
 
 
 def plain(config: ModelConfig) -> ModelConfig:
-    """The config of the network of a guided model, alone."""
+    """The config of a guided model's network without its guide and branch."""
     return dataclasses.replace(
         config, networks="joint", guide="", guide_states=(), low_bins=0, low_first=0
     )
 
 
 def with_parts(network: Guided, config: ModelConfig) -> Guided:
-    """A guided network with parts that it lacks, which change nothing before they are trained.
+    """A guided network extended by missing parts, which change nothing before they are trained.
 
-    It is the same network if it lacks none.
+    If no part is missing, the network itself is returned.
 
     Parameters
     ----------
     network
-        Is left as it is.
+        Not changed.
     config
         ``guide_states``; and ``low_bins``, ``low_first`` and ``low_filters`` of a branch for low
-        bins. What the network has of these stays as it is.
+        bins. Parts that the network has already do not change.
     """
     names = [] if network.laterals else ["guide_states"]
     names += [] if network.low else ["low_bins", "low_first", "low_filters"]
-    wanted = {name: getattr(config, name) for name in names}
-    whole = dataclasses.replace(network.config, **wanted)
-    if whole == network.config:
+    missing = {name: getattr(config, name) for name in names}
+    full_config = dataclasses.replace(network.config, **missing)
+    if full_config == network.config:
         return network
-    added = Guided(whole)
-    added.load_state_dict(network.state_dict(), strict=False)
-    added.attach(network.guide)
-    return added.train(network.training)
+    extended = Guided(full_config)
+    extended.load_state_dict(network.state_dict(), strict=False)
+    extended.attach(network.guide)
+    return extended.train(network.training)
 
 
 def with_guide(network: MaskNetwork, guide: MaskNetwork, sha256: str) -> Guided:
-    """A network with a guide that separates as both together do before any training.
+    """A guided network from a trained network and a guide, before any training together.
 
-    The weights that look at the second spectrum are zero.
+    The weights of the second input spectrum are zero.
 
     Parameters
     ----------
     network
-        A joint `UNet`; it is left as it is.
+        A joint `UNet`; not changed.
     guide
         See `Guided.attach`.
     sha256
@@ -431,7 +439,7 @@ def with_guide(network: MaskNetwork, guide: MaskNetwork, sha256: str) -> Guided:
     Raises
     ------
     ValueError
-        If either cannot be used so.
+        If network or guide does not fit.
     """
     guided = Guided(network.config.guided(sha256))
     state = dict(network.state_dict())

@@ -1,4 +1,4 @@
-"""Training beside a guide: what the loss is, and its gradient."""
+"""Training with a guide: the loss and its gradient."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_vote_is_fixed_and_the_vocals_learn_from_a_mask_of_their_own(
     torch.testing.assert_close(found, torch.autograd.grad(expected, own)[0])
 
 
-def test_the_gradient_written_out_is_that_of_finite_differences() -> None:
+def test_the_explicit_gradient_agrees_with_finite_differences() -> None:
     _, own, guide = batch(torch.float64)
     own, guide = (each.detach()[:1, :, :1, :2, :3].contiguous() for each in (own, guide))
     mixture = torch.rand(1, 1, 1, 2, 3, dtype=torch.float64)
@@ -102,7 +102,7 @@ def test_any_loss_can_be_used_and_blocks_change_nothing(
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_far_logits_and_silence_are_finite() -> None:
+def test_large_logits_and_silence_are_finite() -> None:
     guided, (spectra, own, guide) = network(), batch()
     far = (own.detach() * 1e4).requires_grad_()
     silent = dataclasses.replace(spectra, mixture=torch.zeros_like(spectra.mixture))

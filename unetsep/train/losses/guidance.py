@@ -1,9 +1,9 @@
-"""Training beside a guide: a loss in which the vote on the vocals is fixed.
+"""Training with a guide: a loss in which the vote on the vocals is fixed.
 
-See `unetsep.network.voting` for the masks. If the vote were trained together with what divides
+See `unetsep.network.voting` for the masks. If the vote were trained together with the division of
 the rest, random mixtures, which the guide was not made for, would teach the network to correct
-it where songs need no correction: vocals lost half a decibel that way. So the others learn to
-divide what the vote leaves, and the vocals learn from a mask of the network's own.
+it where songs need no correction: vocals lost half a decibel that way. So the other stems learn to
+divide the rest of a fixed vote, and the vocals learn from a mask of the network's own.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ...network.voting import join_vocals, split_vocals
 
 
 class Guidance(NamedTuple):
-    """What a network is trained beside.
+    """Outputs of the guide for a batch, and the weight of the network's own vocals.
 
     Parameters
     ----------
     guide
-        Logits of the guide, as `Guided.vote` gives them: ``(batch, 1, channels, bins, frames)``.
+        Logits from `Guided.vote`: ``(batch, 1, channels, bins, frames)``.
     own_share
         Weight of the network's own mask of the vocals, relative to that of another stem.
     states
-        The guide's, as `Guided.vote` gives them, of all clips and frames.
+        States from `Guided.vote`, of all clips and frames.
     """
 
     guide: Tensor
@@ -38,36 +38,36 @@ class Guidance(NamedTuple):
     states: tuple[Tensor, ...] = ()
 
     @classmethod
-    def of(cls, network: MaskNetwork, seen: Tensor, own_share: float) -> Guidance | None:
-        """That of a network for magnitudes ``(batch, channels, bins, frames)``, if it has one."""
+    def of(cls, network: MaskNetwork, magnitude: Tensor, own_share: float) -> Guidance | None:
+        """Guidance for magnitudes ``(batch, channels, bins, frames)``; None without a guide."""
         if not isinstance(network, Guided):
             return None
         states: list[Tensor] = []
-        guide = network.vote(seen, states)
+        guide = network.vote(magnitude, states)
         return cls(guide, own_share, tuple(states))
 
     def block(self, at: tuple[object, ...]) -> Guidance:
-        """That of some clips and frames."""
+        """Guidance of some clips and frames."""
         return self._replace(guide=self.guide[at])  # type: ignore[index]
 
     def low(self, bins: slice) -> Guidance:
-        """That of some bins, in which the vocals' own mask does not count."""
+        """Guidance in some bins, in which the network's own vocals do not count."""
         return Guidance(self.guide[..., bins, :], 0.0)
 
 
 def trained_logits(
     network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guidance | None
 ) -> Tensor:
-    """The logits that a loss is to be taken of, ``(batch, stems, channels, bins, frames)``.
+    """The logits of which a loss is computed, ``(batch, stems, channels, bins, frames)``.
 
     Parameters
     ----------
     network
-        If it has a guide, the logits are those of the network alone.
+        If it has a guide, the logits are `Guided.own_logits`.
     inputs
         See `unetsep.network.low_band.network_inputs`.
     guidance
-        For these magnitudes.
+        For these inputs.
     """
     if guidance is None:
         return network.logits(*inputs)
@@ -76,18 +76,18 @@ def trained_logits(
 
 
 def low_logits(network: MaskNetwork, inputs: tuple[Tensor, ...], guidance: Guidance) -> Tensor:
-    """What `trained_logits` are in the bins of the branch, with a gradient for it alone."""
+    """`trained_logits` in the bins of the branch, with a gradient for the branch only."""
     assert isinstance(network, Guided)
     low = low_slice(network.config)
     magnitude, fine = inputs
     with torch.no_grad():
-        own = network.rest_logits(magnitude, guidance.guide, guidance.states)
+        logits = network.rest_logits(magnitude, guidance.guide, guidance.states)
     part = guidance.guide[..., low, :]
-    return network.low_logits(magnitude, fine, own=own[..., low, :], guide=part)
+    return network.low_logits(magnitude, fine, logits=logits[..., low, :], guide=part)
 
 
 class Shares:
-    """What a network beside a guide makes of the mixture, and the way back to its logits.
+    """Estimates of a guided network, and their gradient with respect to its logits.
 
     With logits ``a`` the vocals have the network's own mask ``p = sigmoid(b)``, where
     ``b = a_vocals - logsumexp(a_rest)``, and the others ``(1 - v) q`` with
@@ -97,81 +97,83 @@ class Shares:
         dp / da_vocals = p (1 - p),   dp / da_k = -p (1 - p) q_k,
         dq_s / da_k = q_s ((s == k) - q_k)
 
-    are written out, which takes half the time of autograd.
+    are explicit, which takes half the time of autograd.
 
     Parameters
     ----------
-    own, guide
-        Logits, ``(batch, stems, ...)`` and ``(batch, 1, ...)``.
+    logits, guide
+        ``(batch, stems, ...)`` and ``(batch, 1, ...)``.
     mixture
-        Its magnitudes, ``(batch, 1, ...)``.
+        Magnitudes, ``(batch, 1, ...)``.
     weight
         ``w``.
     vocals
-        Place of the vocals among the stems.
+        Index of the vocals among the stems.
     """
 
     @torch.no_grad()
     def __init__(
-        self, own: Tensor, guide: Tensor, mixture: Tensor, weight: float, vocals: int
+        self, logits: Tensor, guide: Tensor, mixture: Tensor, weight: float, vocals: int
     ) -> None:
-        self.count, self.vocals = own.shape[1], vocals
-        voice, rest = split_vocals(own, vocals)
+        self.count, self.vocals = logits.shape[1], vocals
+        voice, rest = split_vocals(logits, vocals)
         top = rest.amax(dim=1, keepdim=True)
         shares = (rest - top).exp_()
         total = shares.sum(dim=1, keepdim=True)
         self.shares = shares.div_(total)
         alone = (voice - top).sub_(total.log_())
         vote = torch.lerp(alone, guide, weight)
-        self.left = vote.neg_().sigmoid_().mul_(mixture)
+        self.remainder = vote.neg_().sigmoid_().mul_(mixture)
         self.voice = alone.sigmoid_()
-        self.sung = (self.voice * mixture).requires_grad_()
-        self.played = (self.shares * self.left).requires_grad_()
+        self.voice_estimate = (self.voice * mixture).requires_grad_()
+        self.rest_estimate = (self.shares * self.remainder).requires_grad_()
 
     def estimates(self, own_share: float) -> list[tuple[Tensor, float]]:
         """Magnitudes of the vocals and of the rest, with the weight of each in the loss."""
         return [
-            (self.sung, own_share / self.count),
-            (self.played, (self.count - 1) / self.count),
+            (self.voice_estimate, own_share / self.count),
+            (self.rest_estimate, (self.count - 1) / self.count),
         ]
 
     def gradient(self, value: Tensor) -> Tensor:
-        """The gradient of ``value`` with respect to ``own``, of its shape."""
-        sung, played = torch.autograd.grad(value, (self.sung, self.played))
+        """The gradient of ``value`` with respect to ``logits``, of their shape."""
+        voice_gradient, rest_gradient = torch.autograd.grad(
+            value, (self.voice_estimate, self.rest_estimate)
+        )
         with torch.no_grad():
-            # A mask's gradient is that of the estimate times what the mask multiplied.
-            voice = sung.mul_(self.sung).mul_(1 - self.voice)
-            rest = played.mul_(self.left)
+            # A mask's gradient is that of the estimate times the mask's factor.
+            voice = voice_gradient.mul_(self.voice_estimate).mul_(1 - self.voice)
+            rest = rest_gradient.mul_(self.remainder)
             inner = (rest * self.shares).sum(dim=1, keepdim=True).add_(voice)
             rest = rest.sub_(inner).mul_(self.shares)
             return join_vocals(voice, rest, self.vocals)
 
 
 def guided_loss(
-    own: Tensor,
+    logits: Tensor,
     network: MaskNetwork,
     guidance: Guidance,
     mixture: Tensor,
     references: tuple[Tensor, Tensor],
     loss: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Loss of a network's masks beside a guide, and its gradient with respect to ``own``.
+    """Loss of a guided network's masks, and its gradient with respect to ``logits``.
 
     Parameters
     ----------
-    own
-        `trained_logits`.
+    logits
+        From `trained_logits`.
     network
-        Whose they are.
+        The guided network.
     guidance, mixture
         Of the same clips and frames; the mixture's magnitudes ``(batch, 1, ...)``.
     references
-        In-phase and quadrature part of the true stems, of the shape of ``own``.
+        In-phase and quadrature part of the true stems, of the shape of ``logits``.
     loss
         See `unetsep.train.losses.functions`.
     """
     assert isinstance(network, Guided)
-    shares = Shares(own, guidance.guide, mixture, network.config.guide_weight, network.vocals)
+    shares = Shares(logits, guidance.guide, mixture, network.config.guide_weight, network.vocals)
     true = zip(*(split_vocals(each, network.vocals) for each in references), strict=True)
     with torch.enable_grad():
         value = torch.stack(

@@ -52,7 +52,7 @@ def mean_sdr(networks: Sequence[MaskNetwork], dataset: ClipDataset, count: int) 
         in_phase, quadrature = batch.references()
         power = (in_phase.square() + quadrature.square()).mean(dim=(2, 3, 4))
         for found, network in zip(ratios, networks, strict=True):
-            estimate = network(batch.seen(network.config)) * batch.mixture[:, None]
+            estimate = network(batch.magnitude(network.config)) * batch.mixture[:, None]
             error = (in_phase - estimate).square() + quadrature.square()
             decibels = 10 * (power / error.mean(dim=(2, 3, 4))).log10()
             found.append(decibels.where(power > HEARD, torch.nan))

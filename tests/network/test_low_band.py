@@ -131,6 +131,6 @@ def test_level_does_not_matter_and_silence_is_finite() -> None:
         {"low_bins": 32, "networks": "joint", "guide": ""},
     ],
 )
-def test_a_branch_that_cannot_be_is_refused(low: dict[str, object]) -> None:
+def test_an_impossible_branch_is_refused(low: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="low_"):
         dataclasses.replace(GUIDED, **low)  # type: ignore[arg-type]

@@ -128,7 +128,7 @@ def _as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block for all, and no look at a factor that is known on a CPU."""
     other = torch.device("meta")
     monkeypatch.setattr(spectra, "divide", lambda clips, frames, _: divide(clips, frames, other))
-    monkeypatch.setattr(spectra, "known_one", lambda _: False)
+    monkeypatch.setattr(spectra, "is_one", lambda _: False)
     monkeypatch.setattr(graph, "record", record)
     monkeypatch.setattr(graph, "noting_waits", noting)
 

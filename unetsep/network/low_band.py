@@ -1,7 +1,7 @@
-"""A branch that hears the lowest bins at twice the resolution and corrects how they are divided.
+"""A branch that sees the lowest bins at twice the resolution and corrects their logits.
 
 Most of the error of drums and bass lies below 250 Hz, where a U-Net halves 23 bins six times. The
-branch keeps all of them, looks at a spectrum with bins half as wide, and far along time.
+branch keeps all of these bins, sees a spectrum with bins half as wide, and reaches far along time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from .folding import fold_norm, fold_norm_of_sum
 from .layers import BinMixing
 from .unet import compress
 
-# Bins above those of the branch that the signal at the lower rate must have: what is cut off
-# there leaks down by a few.
+# Bins above the branch's that the signal at the lower rate must have, since the cut above them
+# leaks down by a few bins.
 MARGIN = 16
-# Fine bins on either side that the first convolution along frequency sees.
+# Fine bins on either side in the kernel of the first convolution.
 SIDE = 2
-# Steps along time of the blocks' convolutions: they see 1.9 seconds on either side.
+# Dilations along time of the blocks' convolutions: they reach 1.9 seconds on either side.
 DILATIONS = (1, 2, 4, 8, 16, 32, 16, 2)
-# Logits are cut off and divided: a guide says -500 where it is sure.
+# Logits are clipped and divided, since a guide's logits reach -500.
 MAX_LOGIT, LOGIT_SCALE = 12.0, 4.0
 
 
-def kept_bins(config: ModelConfig) -> int:
-    """Bins of the spectrum that the fine one is made from, a power of two."""
+def source_bins(config: ModelConfig) -> int:
+    """Bins of the spectrum that the fine one is computed from, a power of two."""
     needed = config.low_first + config.low_bins + MARGIN
     return int(2 ** (needed - 1).bit_length())
 
 
 def fine_bins(config: ModelConfig) -> int:
-    """Bins that `fine_magnitudes` gives."""
+    """Number of bins of `fine_magnitudes`."""
     return 2 * config.low_bins + 2 * SIDE - 1
 
 
@@ -52,17 +52,17 @@ def fine_magnitudes(
     """Magnitudes with windows twice as long, at the same hop and the same centres.
 
     They need no samples: the lowest bins of an STFT are the STFT of the signal at a fraction
-    of its rate, from which that signal is put together and transformed anew. Before the first
-    frame and after the last it is zero.
+    of its rate. That signal is synthesised and transformed again. It is zero before the first
+    frame and after the last.
 
     Parameters
     ----------
     spectrum
-        Of the mixture, complex, ``(batch, channels, bins, frames)``, at least `kept_bins`.
+        Of the mixture, complex, ``(batch, channels, bins, frames)``, at least `source_bins`.
     config
-        Which bins.
+        The bins of the branch.
     add
-        `unetsep.dsp.spectrogram.overlap_add`, or what does the same with gradients.
+        `unetsep.dsp.spectrogram.overlap_add`, or its form with gradients.
 
     Returns
     -------
@@ -71,22 +71,22 @@ def fine_magnitudes(
         bin ``2 * k`` has the frequency of bin ``k``, and the first is `SIDE` bins below that
         of ``config.low_first``, zero where there is none.
     """
-    kept = kept_bins(config)
-    hop = kept // 2  # a quarter of the window of 2 * kept samples
-    samples = add(spectrum[..., :kept, :], hop)
+    bins = source_bins(config)
+    hop = bins // 2  # a quarter of the window of 2 * bins samples
+    samples = add(spectrum[..., :bins, :], hop)
     # Windows of eight hops around the centres of windows of four.
     samples = functional.pad(samples, (2 * hop, 2 * hop))
     frames = samples.unfold(-1, 8 * hop, hop)
-    # Not `hann`: what `torch.export` computes with must not be remembered.
+    # Not `hann`: `torch.export` cannot use cached tensors.
     window = torch.hann_window(8 * hop, dtype=torch.float32, device=samples.device)
     fine = torch.fft.rfft(frames * window)
     first = 2 * config.low_first - SIDE
-    wanted = fine[..., max(0, first) : first + fine_bins(config)].abs()
-    return functional.pad(wanted, (max(0, -first), 0)).mT
+    magnitude = fine[..., max(0, first) : first + fine_bins(config)].abs()
+    return functional.pad(magnitude, (max(0, -first), 0)).mT
 
 
 def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
-    """What a network is given of a mixture.
+    """Inputs of a network for a mixture.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
 def fine_inputs(
     spectrum: Tensor, config: ModelConfig, add: Callable[[Tensor, int], Tensor] = overlap_add
 ) -> tuple[Tensor, ...]:
-    """What `network_inputs` gives beside the magnitudes, which several networks may share.
+    """`network_inputs` without the magnitudes, which several networks may share.
 
     Parameters are those of `fine_magnitudes`.
     """
@@ -117,8 +117,8 @@ def fine_inputs(
 class LowBand(nn.Module):
     """Corrections of logits in ``config.low_bins`` bins from ``config.low_first`` on.
 
-    It corrects how what the vocals leave is divided among the other stems. Frequency keeps its
-    resolution; along time convolutions reach far. It starts with corrections of zero.
+    It corrects how the stems other than the vocals divide the rest. Frequency keeps its
+    resolution; along time convolutions reach far. Corrections are zero at first.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class LowBand(nn.Module):
         super().__init__()
         self.config = config
         width, channels, stems = config.low_filters, config.channels, len(config.stems)
-        # Frames before bins, as in the U-Net. Two fine bins for each of the others.
+        # Frames before bins, as in the U-Net. Two fine bins for each bin of the mixture.
         self.fine = nn.Conv2d(channels, width, (3, 2 * SIDE + 1), (1, 2), (1, 0))
         self.said = nn.Conv2d((stems + 1) * channels, width, 3, padding=1)
         self.enter = nn.Sequential(nn.BatchNorm2d(width), nn.LeakyReLU(0.2))
@@ -149,8 +149,8 @@ class LowBand(nn.Module):
         self.register_buffer("fine_mean", torch.zeros(fine_bins(config)))
         self.register_buffer("fine_std", torch.ones(fine_bins(config)))
 
-    def forward(self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor) -> Tensor:
-        """What to add to the logits of all stems but the vocals, fp32.
+    def forward(self, fine: Tensor, level: Tensor, logits: Tensor, guide: Tensor) -> Tensor:
+        """Corrections to add to the logits of all stems but the vocals, fp32.
 
         Parameters
         ----------
@@ -158,53 +158,55 @@ class LowBand(nn.Module):
             See `fine_magnitudes`.
         level
             Of the mixture, see `unetsep.network.unet.rms_level`.
-        own
-            The network's logits in the bins of the branch,
+        logits
+            The network's, in the bins of the branch,
             ``(batch, stems, channels, bins, frames)``.
         guide
-            Those of the guide, ``(batch, 1, channels, bins, frames)``.
+            The guide's logits, ``(batch, 1, channels, bins, frames)``.
 
         Returns
         -------
         Tensor
             ``(batch, stems - 1, channels, bins, frames)``.
         """
-        seen, said = self.seen(fine, level, own, guide)
-        hidden = self.enter(self.fine(seen) + self.said(said))
+        spectrum, clipped_logits = self.inputs(fine, level, logits, guide)
+        hidden = self.enter(self.fine(spectrum) + self.said(clipped_logits))
         for block in self.blocks:
             hidden = hidden + block(hidden)
-        return self.changes(self.head(hidden))
+        return self.corrections(self.head(hidden))
 
-    def seen(
-        self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor
+    def inputs(
+        self, fine: Tensor, level: Tensor, logits: Tensor, guide: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What the first convolutions see, ``(batch, channels, frames, bins)`` each.
+        """Inputs of the first convolutions, ``(batch, channels, frames, bins)`` each.
 
-        Parameters are those of `forward`. All is done with frames before bins, as they are in
-        memory when a song is separated.
+        Parameters are those of `forward`. Everything has frames before bins, as in memory when a
+        song is separated.
         """
-        seen = (compress(fine.mT, self.config, level) - self.fine_mean) / self.fine_std
-        # Stem by stem: that a view may have its axes joined, `torch.export` could not prove.
-        said = torch.cat([*own.mT.unbind(1), *guide.mT.unbind(1)], dim=1)
-        said = said.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
+        spectrum = (compress(fine.mT, self.config, level) - self.fine_mean) / self.fine_std
+        # Stem by stem: `torch.export` could not prove that the view's axes may be flattened.
+        clipped_logits = torch.cat([*logits.mT.unbind(1), *guide.mT.unbind(1)], dim=1)
+        clipped_logits = clipped_logits.clamp(-MAX_LOGIT, MAX_LOGIT) / LOGIT_SCALE
         dtype, layout = self.head.weight.dtype, torch.channels_last
-        return seen.to(dtype, memory_format=layout), said.to(dtype, memory_format=layout)
+        return spectrum.to(dtype, memory_format=layout), clipped_logits.to(
+            dtype, memory_format=layout
+        )
 
-    def changes(self, output: Tensor) -> Tensor:
-        """The head's output ``(batch, channels, frames, bins)`` as `forward` gives it."""
+    def corrections(self, output: Tensor) -> Tensor:
+        """The head's output ``(batch, channels, frames, bins)`` in the shape of `forward`."""
         out = output.float().mT
         return out.reshape(out.shape[0], -1, self.config.channels, *out.shape[2:])
 
 
 class InferenceLowBand(nn.Module):
-    """The corrections of a `LowBand`, for evaluation only, in fewer passes over memory.
+    """The corrections of a `LowBand`, for inference only, in fewer passes over memory.
 
-    In the blocks bins come before frames: so all that is mixed is one product of two matrices.
+    In the blocks bins come before frames, so that mixing bins is one product of two matrices.
 
     Parameters
     ----------
     branch
-        Is left as it is.
+        Not changed.
     dtype
         Of the convolutions.
     """
@@ -221,19 +223,19 @@ class InferenceLowBand(nn.Module):
         low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
 
-    def forward(self, fine: Tensor, level: Tensor, own: Tensor, guide: Tensor) -> Tensor:
+    def forward(self, fine: Tensor, level: Tensor, logits: Tensor, guide: Tensor) -> Tensor:
         """See `LowBand.forward`."""
         low = self.branch
-        seen, said = low.seen(fine, level, own, guide)
-        hidden = low.enter(low.fine(seen).add_(low.said(said)))
+        spectrum, clipped_logits = low.inputs(fine, level, logits, guide)
+        hidden = low.enter(low.fine(spectrum).add_(low.said(clipped_logits)))
         hidden = hidden.mT.contiguous(memory_format=torch.channels_last)
         rows = self._rows(hidden)
         for block in self.blocks:
             block(hidden, rows)
-        return low.changes(low.head(hidden).mT)
+        return low.corrections(low.head(hidden).mT)
 
     def _rows(self, hidden: Tensor) -> Tensor:
-        """Room for what a block squeezes all frames into, and below it the rows of its biases."""
+        """A buffer for a block's squeezed frames, above the rows that select its biases."""
         _, channels, bins, frames = hidden.shape
         rows = hidden.new_empty(units_of(bins) + channels, frames * channels)
         ones = torch.eye(channels, dtype=hidden.dtype, device=hidden.device)
@@ -242,17 +244,17 @@ class InferenceLowBand(nn.Module):
 
 
 class _InferenceBlock(nn.Module):
-    """A block whose norm is folded, with bins before frames, that adds what it finds.
+    """A residual block with folded norm and bins before frames, which works in place.
 
-    Its mixing is ``W2 relu(W1 x + b1) + b2``, see `BinMixing`. The bias ``b2``, of each bin and
-    channel, is a part of the second product: where that finds a row for each channel, one at
-    its own places and zero at those of others, the columns of its matrix are the biases.
+    Its mixing is ``W2 relu(W1 x + b1) + b2``, see `BinMixing`. The bias ``b2`` of each bin and
+    channel is part of the second product: its right factor has one more row for each channel,
+    one at that channel's columns and zero elsewhere, and ``W2`` has the biases as columns.
     """
 
     def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         assert isinstance(block, nn.Sequential)
-        self.convolution = _turned(block[0]).to(dtype)
+        self.convolution = _transposed(block[0]).to(dtype)
         activation = block[2]
         assert isinstance(activation, nn.LeakyReLU)
         self.slope = activation.negative_slope
@@ -271,47 +273,47 @@ class _InferenceBlock(nn.Module):
         Parameters
         ----------
         hidden
-            What is added to.
+            Changed in place.
         rows
-            Of `InferenceLowBand`; the upper ones are written to.
+            The buffer of `InferenceLowBand`; its upper rows are overwritten.
         """
-        found = functional.leaky_relu_(self.convolution(hidden), self.slope)
-        hidden += found
+        change = functional.leaky_relu_(self.convolution(hidden), self.slope)
+        hidden += change
         if not self.mixes:
             return
         squeezed = rows[: len(self.squeeze)]
-        spectra = (each.permute(0, 2, 3, 1).flatten(2) for each in (found, hidden))
-        for seen, sum_ in zip(*spectra, strict=True):  # (bins, frames * channels)
-            torch.mm(self.squeeze, seen, out=squeezed).add_(self.squeeze_bias).relu_()
-            sum_.addmm_(self.expand, rows)
+        spectra = (each.permute(0, 2, 3, 1).flatten(2) for each in (change, hidden))
+        for spectrum, total in zip(*spectra, strict=True):  # (bins, frames * channels)
+            torch.mm(self.squeeze, spectrum, out=squeezed).add_(self.squeeze_bias).relu_()
+            total.addmm_(self.expand, rows)
 
 
 class _AlongTime(nn.Conv2d):
     """A dilated convolution that is trained in fp32 on a CPU.
 
-    The gradient of its weights in bf16 is wrong, or reads what is not its own, where oneDNN uses
-    AVX-512's instructions for bf16 and channels are no multiple of 16 (torch 2.11 to 2.13).
+    In bf16 the gradient of its weights is wrong, or reads foreign memory, where oneDNN uses
+    AVX-512's bf16 instructions and channels are not a multiple of 16 (torch 2.11 to 2.13).
     """
 
-    def forward(self, seen: Tensor) -> Tensor:
-        if seen.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(seen)
+    def forward(self, hidden: Tensor) -> Tensor:
+        if hidden.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(hidden)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(seen.to(self.weight.dtype))
+            return super().forward(hidden.to(self.weight.dtype))
 
 
-def _turned(convolution: nn.Module) -> nn.Conv2d:
-    """A convolution for spectra whose frames and bins have changed places."""
+def _transposed(convolution: nn.Module) -> nn.Conv2d:
+    """A convolution for spectra with frames and bins swapped."""
     assert isinstance(convolution, nn.Conv2d)
-    turned = copy.copy(convolution)
-    turned.weight = nn.Parameter(convolution.weight.mT.contiguous())
-    turned.padding = convolution.padding[::-1]
-    turned.dilation = convolution.dilation[::-1]
-    return turned
+    transposed = copy.copy(convolution)
+    transposed.weight = nn.Parameter(convolution.weight.mT.contiguous())
+    transposed.padding = convolution.padding[::-1]
+    transposed.dilation = convolution.dilation[::-1]
+    return transposed
 
 
 def units_of(bins: int) -> int:
-    """What a block squeezes its bins into."""
+    """Size to which a block squeezes its bins."""
     return bins // 4
 
 

@@ -69,7 +69,7 @@ def loss_scale(
     """
     probe = batches[:PROBE]
     joined = Batch.join(probe)
-    guidance = Guidance.of(network, joined.seen(network.config), own_share)
+    guidance = Guidance.of(network, joined.magnitude(network.config), own_share)
     value = training_loss(network, joined, loss, guidance, part=part)
     value.backward()  # type: ignore[no-untyped-call]
     norm = gradient_norm(list(network.parameters()))

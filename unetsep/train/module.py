@@ -206,8 +206,8 @@ class SeparationModule(lightning.LightningModule):
             sound = spectra(clips, self.config.model, self.config.targets)
             # One guide is like the other, whatever the network.
             any_network = self.network(self.config.losses[0])
-            seen = sound.seen(self.config.model)
-            guidance = Guidance.of(any_network, seen, self.config.own_share)
+            magnitude = sound.magnitude(self.config.model)
+            guidance = Guidance.of(any_network, magnitude, self.config.own_share)
         values = []
         if not self._weights:
             self._weights = self.scales.tolist()

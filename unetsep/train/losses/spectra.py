@@ -1,4 +1,4 @@
-"""From clips to what the losses take, and losses evaluated in blocks that fit a cache."""
+"""From clips to the spectra of losses, and losses evaluated in blocks that fit a cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ...config import ModelConfig
 from ...dsp.spectrogram import stft
 from ...dsp.threads import without_autocast
-from ...network.low_band import fine_magnitudes, kept_bins, low_slice
+from ...network.low_band import fine_magnitudes, low_slice, source_bins
 from ...network.masks import MaskNetwork
 from .blocks import Block, divide, work_on
 from .functions import Loss
@@ -21,21 +21,21 @@ from .guidance import Guidance, guided_loss, low_logits, trained_logits
 
 @dataclass(frozen=True)
 class Batch:
-    """Spectra of a batch, turned back by the mixture's phase; see `unetsep.train.losses.functions`.
+    """Spectra of a batch without the mixture's phase; see `unetsep.train.losses.functions`.
 
     Parameters
     ----------
     mixture
-        Magnitudes, ``(batch, channels, bins, frames)``, as the network sees them, of unit
-        power in each clip.
+        Magnitudes of the network's bins, ``(batch, channels, bins, frames)``, of unit power in
+        each clip.
     in_phase, quadrature
-        True stems, ``(batch, stems, channels, bins, frames)``, of the clips' own level.
+        True stems, ``(batch, stems, channels, bins, frames)``, at the clips' own level.
     scale
-        Factors that give the stems the level of ``mixture``, ``(batch, 1, 1, 1, 1)``; they
-        are applied where a block is in the cache anyway.
+        Factors that scale the stems to the level of ``mixture``, ``(batch, 1, 1, 1, 1)``; they
+        are applied block by block, in the cache.
     fine
-        The mixture as `unetsep.network.low_band.fine_magnitudes` gives it, on the scale of
-        ``mixture``, for a network that wants it.
+        `unetsep.network.low_band.fine_magnitudes` of the mixture, on the scale of ``mixture``,
+        for a network that needs them.
     """
 
     mixture: Tensor
@@ -44,27 +44,27 @@ class Batch:
     scale: Tensor
     fine: Tensor | None = None
 
-    def seen(self, config: ModelConfig) -> Tensor:
-        """What the network is given, ``(batch, channels, bins, frames)``.
+    def magnitude(self, config: ModelConfig) -> Tensor:
+        """Input magnitudes of the network, ``(batch, channels, bins, frames)``.
 
-        A network whose input is ``"linear"`` gets the clips' own level, which it gets when
-        it separates too; others do away with the level themselves.
+        For a network with input ``"linear"`` they have the clips' own level, as when it
+        separates; others normalise the level themselves.
         """
         return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
 
     def inputs(self, config: ModelConfig) -> tuple[Tensor, ...]:
-        """What `unetsep.network.low_band.network_inputs` would give the network."""
-        seen = self.seen(config)
-        return (seen,) if self.fine is None else (seen, self.fine)
+        """All inputs of the network, see `unetsep.network.low_band.network_inputs`."""
+        magnitude = self.magnitude(config)
+        return (magnitude,) if self.fine is None else (magnitude, self.fine)
 
     def low(self, bins: slice) -> Batch:
-        """Some bins alone, to take a loss of."""
+        """The batch in some bins only, for a loss."""
         at = (..., bins, slice(None))
         return Batch(self.mixture[at], self.in_phase[at], self.quadrature[at], self.scale)
 
     @classmethod
     def join(cls, batches: Sequence[Batch]) -> Batch:
-        """One batch of the clips of several."""
+        """Concatenate the clips of several batches."""
         fine = [batch.fine for batch in batches if batch.fine is not None]
         return cls(
             torch.cat([batch.mixture for batch in batches]),
@@ -80,7 +80,7 @@ class Batch:
         Parameters
         ----------
         at
-            Index whose first element selects clips.
+            Index of the block; its first element selects clips.
         """
         scale = self.scale[at[0]] if isinstance(at, tuple) else self.scale
         return self.in_phase[at] * scale, self.quadrature[at] * scale
@@ -102,62 +102,62 @@ def spectra(stems: Tensor, config: ModelConfig, targets: Sequence[int] | None = 
     """
     if config.channels == 1:
         stems = stems.mean(dim=-2, keepdim=True)
-    wanted = list(range(stems.shape[1]) if targets is None else targets)
+    indices = list(range(stems.shape[1]) if targets is None else targets)
     frames = 1 + (stems.shape[-1] - config.n_fft) // config.hop_length
     shape = (len(stems), config.channels, frames, config.bins)
     mixture = stems.new_empty(shape)
-    in_phase = stems.new_empty(shape[0], len(wanted), *shape[1:])
+    in_phase = stems.new_empty(shape[0], len(indices), *shape[1:])
     quadrature = torch.empty_like(in_phase)
-    kept = kept_bins(config) if config.low_bins else 0
-    lowest = stems.new_empty(*shape[:3], kept, 2)
+    low_count = source_bins(config) if config.low_bins else 0
+    lowest = stems.new_empty(*shape[:3], low_count, 2)
 
-    def turn(block: Block) -> None:
+    def rotate(block: Block) -> None:
         clip, at = block
         stop = (at.stop - 1) * config.hop_length + config.n_fft
-        _turned(
+        _write_rotated(
             stems[clip, ..., at.start * config.hop_length : stop],
             config,
-            wanted,
+            indices,
             mixture[clip, ..., at, :],
             in_phase[clip, ..., at, :],
             quadrature[clip, ..., at, :],
             lowest[clip, ..., at, :, :],
         )
 
-    work_on(divide(len(stems), frames, stems.device), turn)
+    work_on(divide(len(stems), frames, stems.device), rotate)
     scale = 1 / mixture.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-8)
     mixture, in_phase, quadrature = (
         each.transpose(-1, -2) for each in (mixture.mul_(scale), in_phase, quadrature)
     )
     fine = None
-    if kept:
+    if low_count:
         fine = fine_magnitudes(torch.view_as_complex(lowest).mT, config) * scale
     return Batch(mixture, in_phase, quadrature, scale[:, None], fine)
 
 
-def _turned(
+def _write_rotated(
     stems: Tensor,
     config: ModelConfig,
-    wanted: list[int],
+    indices: list[int],
     mixture: Tensor,
     in_phase: Tensor,
     quadrature: Tensor,
     lowest: Tensor,
 ) -> None:
-    """Fill arrays of `Batch`, frames before bins, not yet scaled, and the mixture's lowest bins."""
+    """Write unscaled arrays of `Batch`, frames before bins, and the mixture's lowest bins."""
     spectrum = stft(stems, config.n_fft, config.hop_length)
     parts = torch.view_as_real(spectrum.transpose(-1, -2)[..., : config.bins])
     real, imag = parts[..., 0].contiguous(), parts[..., 1].contiguous()
     cos, sin = real.sum(dim=1), imag.sum(dim=1)  # (batch, channels, frames, bins)
-    kept = lowest.shape[-2]
-    lowest[..., 0], lowest[..., 1] = cos[..., :kept], sin[..., :kept]
+    low_count = lowest.shape[-2]
+    lowest[..., 0], lowest[..., 1] = cos[..., :low_count], sin[..., :low_count]
     torch.mul(cos, cos, out=mixture).addcmul_(sin, sin).sqrt_()
-    turn = mixture.clamp(min=1e-12).reciprocal_()
-    cos, sin = cos.mul_(turn)[:, None], sin.mul_(turn)[:, None]
-    if wanted != list(range(stems.shape[1])):
-        # An index that is a list would be sent to a GPU at every step.
-        real, imag = (torch.stack([each[:, at] for at in wanted], dim=1) for each in (real, imag))
-    # (a + ib) (cos - i sin), the stem turned back by the mixture's phase.
+    inverse = mixture.clamp(min=1e-12).reciprocal_()
+    cos, sin = cos.mul_(inverse)[:, None], sin.mul_(inverse)[:, None]
+    if indices != list(range(stems.shape[1])):
+        # Indexing with a list would upload it to a GPU at every step.
+        real, imag = (torch.stack([each[:, at] for at in indices], dim=1) for each in (real, imag))
+    # (a + ib) (cos - i sin), the stem rotated back by the mixture's phase.
     torch.mul(real, cos, out=in_phase).addcmul_(imag, sin)
     torch.mul(imag, cos, out=quadrature).addcmul_(real, sin, value=-1)
 
@@ -165,8 +165,8 @@ def _turned(
 class BlockwiseLoss(torch.autograd.Function):
     """Masks and loss from logits, in blocks of frames that fit a CPU's cache.
 
-    The same value and gradient as the loss of ``masks * mixture`` over the whole batch, in
-    a quarter of the time: the full-size intermediate arrays are never written to memory.
+    Value and gradient equal those of the loss of ``masks * mixture`` over the whole batch, in
+    a quarter of the time: full-size intermediate arrays are never written to memory.
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ class BlockwiseLoss(torch.autograd.Function):
         weight: float,
         guidance: Guidance | None,
     ) -> Tensor:
-        """Weighted loss of a batch, ``logits`` as `trained_logits` gives them."""
+        """Weighted loss of a batch; ``logits`` are `trained_logits`."""
         gradient = torch.empty_like(logits)
 
         def part(block: Block) -> Tensor:
@@ -189,8 +189,10 @@ class BlockwiseLoss(torch.autograd.Function):
             references = batch.references(at)
             factor = weight * ordered.numel() / logits.numel()
             if guidance is not None:
-                beside = guidance.block(at)
-                value, slope = guided_loss(ordered, network, beside, mixture, references, loss)
+                block_guidance = guidance.block(at)
+                value, slope = guided_loss(
+                    ordered, network, block_guidance, mixture, references, loss
+                )
                 torch.mul(slope, factor, out=gradient[at])
                 return value * factor
             with torch.enable_grad():
@@ -208,13 +210,13 @@ class BlockwiseLoss(torch.autograd.Function):
     def backward(ctx: Any, output: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """Gradient with respect to the logits."""
         (gradient,) = ctx.saved_tensors
-        # A pass over the whole gradient is worth avoiding.
-        scaled = gradient if known_one(output) else gradient * output
+        # This saves a pass over the whole gradient.
+        scaled = gradient if is_one(output) else gradient * output
         return scaled, None, None, None, None, None
 
 
-def known_one(factor: Tensor) -> bool:
-    """Whether a factor is one, as far as that can be known without waiting for a device."""
+def is_one(factor: Tensor) -> bool:
+    """Whether a factor is one; False on a GPU, whose value would have to be waited for."""
     return factor.device.type == "cpu" and float(factor) == 1.0
 
 
@@ -226,9 +228,9 @@ def blockwise_loss(
     weight: float = 1.0,
     guidance: Guidance | None = None,
 ) -> Tensor:
-    """``weight`` times the loss of the masks that ``logits`` give; see `BlockwiseLoss`.
+    """``weight`` times the loss of the masks of ``logits``; see `BlockwiseLoss`.
 
-    Beside a guide it is that of `unetsep.train.losses.guidance`.
+    With ``guidance`` it is the loss of `unetsep.train.losses.guidance`.
     """
     value: Tensor = BlockwiseLoss.apply(logits, network, batch, loss, weight, guidance)  # type: ignore[no-untyped-call]
     return value
@@ -248,7 +250,7 @@ def training_loss(
     Parameters
     ----------
     network
-        In training.
+        In training mode.
     batch, guidance
         Of the same clips.
     loss
@@ -256,7 +258,7 @@ def training_loss(
     weight
         Factor.
     part
-        What of the network gets a gradient, see `unetsep.train.config.TrainConfig`.
+        The part of the network that gets a gradient, see `unetsep.train.config.TrainConfig`.
     """
     inputs = batch.inputs(network.config)
     if part == "low":

@@ -1,4 +1,4 @@
-"""Blocks: in order, whatever the number of threads, which stays as it was."""
+"""Blocks: in order for any number of threads, which does not change."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_results_come_in_order_and_the_number_of_threads_stays() -> None:
     assert work_on(blocks, lambda _: threading.current_thread()) == [threading.main_thread()] * 15
 
 
-def test_an_error_in_a_block_comes_out() -> None:
+def test_an_error_in_a_block_is_raised() -> None:
     torch.set_num_threads(2)
 
     def fail(block: Block) -> None:

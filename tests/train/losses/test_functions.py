@@ -44,7 +44,7 @@ def test_losses_have_the_values_computed_by_hand(name: str) -> None:
     assert float(loss) == pytest.approx(BY_HAND[name], rel=1e-5)
 
 
-def test_mse_has_the_gradient_that_autograd_finds() -> None:
+def test_mse_has_the_gradient_of_autograd() -> None:
     estimate, real, imag = (each.double() for each in stems())
     estimate.requires_grad_()
     value = build_loss("mse", MODEL)(estimate, real, imag)
@@ -170,7 +170,7 @@ def test_evaluation_in_blocks_is_exact(name: str, mask: str) -> None:
     torch.testing.assert_close(in_blocks, logits.grad, rtol=1e-4, atol=1e-9)
 
 
-def test_turning_spectra_back_by_the_mixture_phase_changes_no_distance() -> None:
+def test_rotating_spectra_back_by_the_mixture_phase_keeps_distances() -> None:
     generator = torch.Generator().manual_seed(2)
     clips = torch.randn(3, 4, 2, 512 + 31 * 128, generator=generator)
     batch = spectra(clips, MODEL)
@@ -208,7 +208,7 @@ def test_a_silent_clip_has_silent_spectra_and_finite_gradients() -> None:
     assert bool(logits.grad.isfinite().all())
 
 
-def test_an_unknown_loss_is_refused_with_the_names_there_are() -> None:
+def test_an_unknown_loss_is_refused_with_the_names_of_all_losses() -> None:
     with pytest.raises(ValueError, match="no loss 'sdr': expected mse, mag_mse"):
         build_loss("sdr", MODEL)
 

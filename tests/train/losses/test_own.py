@@ -1,4 +1,4 @@
-"""Losses of one's own: named, imported, tested, trained with, and remembered."""
+"""Users' own losses: named, imported, tested, trained with, and recorded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mine(estimate, in_phase, quadrature):
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a test adds is gone after it."""
+    """Remove the losses that a test added."""
     before = dict(LOSSES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -84,12 +84,12 @@ def constant(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
         (by_bin, "by_bin must return a scalar tensor, got torch.Size"),
         (negative, "must be positive for a wrong estimate"),
         (offset, "must be zero at the target"),
-        (total, "must be the mean of what it is for blocks of frames"),
+        (total, "must be the mean of its values for blocks of frames"),
         (rough, "must have a finite gradient in silence"),
-        (detached, "has a gradient of .* where differences say"),
+        (detached, "has a gradient of .* where finite differences give"),
     ],
 )
-def test_what_training_relies_on_is_tested(loss: object, message: str) -> None:
+def test_the_kit_tests_the_properties_that_training_relies_on(loss: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check(loss)  # type: ignore[arg-type]
 
@@ -144,7 +144,9 @@ def test_an_installed_package_may_have_losses(
         ("worse.py:mine", "--loss worse.py:mine cannot be imported: NameError: name 'nothing'"),
     ],
 )
-def test_what_cannot_be_a_loss_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+def test_an_unusable_loss_is_an_error_of_one_sentence(
+    text: str, message: str, tmp_path: Path
+) -> None:
     code = "number = 5\ndef mse(estimate, in_phase, quadrature):\n    return estimate.mean()\n"
     code += "def two(estimate, in_phase):\n    return estimate.mean()\n"
     code += "def broken(*parts):\n    return 1 / 0\n"
@@ -185,6 +187,6 @@ def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["C:\\x.py", "c:/losses/x.py", "x.py"])
-def test_a_file_of_which_no_loss_is_named_is_no_module_called_as_its_drive(text: str) -> None:
+def test_a_path_without_a_loss_is_not_a_module_named_after_its_drive(text: str) -> None:
     with pytest.raises(ValueError, match=r"there is no loss .*, module:name or file\.py:name"):
         add_loss(text)

@@ -1,11 +1,11 @@
-"""What is minimised.
+"""Training losses.
 
 functions    the losses and their registry, LOSSES
-own          losses of one's own, and a test kit: check
-hearing      the model of hearing behind the perceptual loss
-spectra      from clips to what the losses take
-guidance     the same beside a guide, whose vote is fixed
-blocks       pieces that fit the cache, on several threads
+own          users' own losses, and a test kit: check
+hearing      the model of hearing of the perceptual loss
+spectra      from clips to spectra and losses
+guidance     losses of guided networks, whose vote is fixed
+blocks       blocks that fit the cache, on several threads
 """
 
 from .functions import LOSSES

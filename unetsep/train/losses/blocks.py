@@ -1,8 +1,8 @@
-"""Blocks of a batch that fit a cache, each worked on by one thread.
+"""Blocks of a batch that fit a cache, each processed by one thread.
 
-Torch divides every single operation among its threads, which then wait for each other; on
-small arrays, or where other programs want the cores too, that waiting costs more than the
-work. Here a thread takes a block through all operations, and waits once at the end.
+Torch divides every single operation among its threads, which then wait for each other. On
+small arrays, or where other programs use the cores too, that waiting costs more than the
+work. Here a thread processes a block in all operations, and waits once at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 # Frames of a block on a CPU: its arrays then stay in the second-level cache.
 BLOCK_FRAMES = 16
-# Beyond that Python's lock leaves nothing to gain.
+# With more threads Python's lock leaves nothing to gain.
 MAX_THREADS = 16
 
 

@@ -1,7 +1,7 @@
 """Training losses between estimated and true stem spectra.
 
-The estimate has the mixture's phase. Turning both spectra back by that phase changes no
-distance and makes the estimate real, so a loss takes three real arrays of one shape:
+The estimate has the mixture's phase. Rotating both spectra back by that phase keeps all
+distances and makes the estimate real, so a loss takes three real arrays of one shape:
 
 - ``estimate``: mask times mixture magnitude, ``|Y^|``;
 - ``in_phase``, ``quadrature``: real and imaginary part of the true spectrum ``Y`` after
@@ -9,8 +9,8 @@ distance and makes the estimate real, so a loss takes three real arrays of one s
 
 ``|Y - Y^|^2`` is then ``(in_phase - estimate)^2 + quadrature^2``. Clips are scaled so that
 their mixture has unit power in each bin on average. Shapes are ``(..., bins, frames)`` with
-any leading axes (batch, stems, channels), the result a scalar. Every loss is a mean over
-frames of something that depends on one frame, so it can be evaluated block by block.
+any leading axes (batch, stems, channels); the result is a scalar. Every loss is a mean over
+frames of values that depend on one frame each, so it can be evaluated block by block.
 
 Equation numbers are those of the comparison of losses that unetsep reproduces: Y. Tang,
 "Comparing Different Spectral Losses of a U-Net Based Audio Source Separation System",
@@ -43,12 +43,12 @@ LOUDNESS = 0.23
 
 
 def magnitude(in_phase: Tensor, quadrature: Tensor) -> Tensor:
-    """``|Y|`` of the true stem; it needs no gradient."""
+    """``|Y|`` of the true stem, which needs no gradient."""
     return (in_phase.square() + quadrature.square()).sqrt()
 
 
 class _Modulus(torch.autograd.Function):
-    """``|Y - Y^|`` in fewer passes over memory than autograd would take."""
+    """``|Y - Y^|`` in fewer passes over memory than by autograd."""
 
     @staticmethod
     def forward(ctx: Any, estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class _Modulus(torch.autograd.Function):
 
 
 class _Mse(torch.autograd.Function):
-    """Mean ``|Y - Y^|^2`` in fewer passes over memory than autograd would take."""
+    """Mean ``|Y - Y^|^2`` in fewer passes over memory than by autograd."""
 
     @staticmethod
     def forward(ctx: Any, estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
@@ -157,16 +157,16 @@ def perceptual(
     """Difference in loudness, ``mean |N'(E) - N'(E^)|`` over critical bands and frames.
 
     ``E`` is the excitation of the ear: powers in critical bands, spread along the Bark scale
-    as masking spreads, so that what a louder neighbour masks changes next to nothing. ``N'``
+    as masking spreads, so that errors masked by a louder neighbour count almost nothing. ``N'``
     is Zwicker's specific loudness (Zwicker & Fastl, "Psychoacoustics", Eq. 8.7):
     ``E_q^0.23 ((1/2 + E / 2 E_q)^0.23 - 1)`` with ``E_q`` the threshold in quiet, below which
-    nothing counts. Grows with the level to the power 0.46 where that is far above it.
+    nothing counts. Far above it, the loss grows with the level to the power 0.46.
 
-    Like Ananthabhotla, Ewert and Paradiso (ICASSP 2020), who train separation with a network
-    that imitates a codec, it puts the distance where hearing is sensitive; here the model of
+    Like the loss of Ananthabhotla, Ewert and Paradiso (ICASSP 2020), who train separation with a
+    network that imitates a codec, it weighs errors where hearing is sensitive. Here the model of
     hearing itself is used, see `unetsep.train.losses.hearing` for its sources. A ratio of
-    noise to masked threshold, the codecs' own measure, does not serve: whatever leaks into a
-    silent stem then costs so much that networks learn to leave stems empty.
+    noise to masked threshold, as in codecs, does not work: leakage into a silent stem then
+    costs so much that networks learn to leave stems empty.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def mel_filters(config: ModelConfig, device: torch.device, mels: int = MELS) -> 
     from librosa.filters import mel
 
     with warnings.catch_warnings():
-        # Narrow low filters may fall between two bins of a short window: they count nothing.
+        # Narrow low filters may fall between two bins of a short window; they are empty.
         warnings.filterwarnings("ignore", "Empty filters", UserWarning)
         filters = mel(
             sr=config.sample_rate,
@@ -215,7 +215,7 @@ class LossEntry:
     summary
         One line for the command line.
     arrays
-        What else the function needs, for a model on a device.
+        Makes the function's other arguments, for a model on a device.
     """
 
     function: Callable[..., Tensor]
@@ -251,7 +251,7 @@ LOSSES: dict[str, LossEntry] = {
 
 
 def build_loss(name: str, config: ModelConfig, device: torch.device | str = "cpu") -> Loss:
-    """A loss of the registry, ready for spectra of a model on a device.
+    """A loss of the registry with its arrays, for spectra of a model on a device.
 
     Parameters
     ----------
@@ -274,12 +274,12 @@ def build_loss(name: str, config: ModelConfig, device: torch.device | str = "cpu
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no key of `LOSSES`.
+    """Check that a name is a key of `LOSSES`.
 
     Raises
     ------
     ValueError
-        With the names there are.
+        With the names of all losses.
     """
     if name not in LOSSES:
         raise ValueError(f"there is no loss {name!r}: expected {', '.join(LOSSES)}")

@@ -1,6 +1,6 @@
-"""What excites the ear: critical bands, spreading and the threshold in quiet.
+"""Excitation of the ear: critical bands, spreading and the threshold in quiet.
 
-The pieces of a psychoacoustic model, each from its own source:
+The parts of a psychoacoustic model, each from its own source:
 
 - Bark scale: Traunmüller, "Analytical expressions for the tonotopic sensory scale",
   J. Acoust. Soc. Am. 88 (1990).
@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ...config import ModelConfig
 
-# Spreading smooths over about a Bark: a quarter samples that well.
+# Spreading smooths over about a Bark, which bands of a quarter Bark sample well.
 BANDS_PER_BARK = 4.0
 # Sound pressure level in dB of a mixture of average power, a comfortable level.
 LISTENING_LEVEL = 75.0
-# The threshold in quiet is not applied below it, in dB SPL: rooms are not quieter.
+# Lower bound of the threshold in quiet, in dB SPL: rooms are not quieter.
 ROOM_LEVEL = 15.0
 
 
@@ -33,7 +33,7 @@ def bark(hertz: Tensor) -> Tensor:
 
 
 def threshold_in_quiet(hertz: Tensor) -> Tensor:
-    """Just audible level of a tone, in dB SPL, with ``f`` in kHz.
+    """Level of a just audible tone, in dB SPL, with ``f`` in kHz.
 
     ``3.64 f^-0.8 - 6.5 exp(-0.6 (f - 3.3)^2) + 0.001 f^4``
     """
@@ -60,29 +60,29 @@ def hearing_model(config: ModelConfig, device: torch.device) -> tuple[Tensor, Te
     config
         Gives the bins and their frequencies.
     device
-        Where the arrays are wanted.
+        Of the arrays.
 
     Returns
     -------
     bands : Tensor
-        ``(bands, bins)``, which bins belong to which band: power to band power.
+        ``(bands, bins)``, one where a bin belongs to a band: powers to band powers.
     spread : Tensor
-        ``(bands, bands)``, from band powers to the excitation that they cause.
+        ``(bands, bands)``, band powers to excitation.
     quiet : Tensor
-        ``(bands,)``, power below which nothing is heard, relative to clips whose mixture
+        ``(bands,)``, power below which nothing is audible, relative to clips whose mixture
         has unit power.
     """
     hertz = torch.arange(config.bins, dtype=torch.float64)
     hertz *= config.sample_rate / config.n_fft
     rate = bark(hertz)
     index = ((rate - rate[0]) * BANDS_PER_BARK).floor().long()
-    # Low bands can be narrower than a bin: number those that have bins without gaps.
+    # Low bands can be narrower than a bin: renumber the bands that have bins.
     used, index = torch.unique(index, return_inverse=True)
     count = len(used)
     bands = torch.nn.functional.one_hot(index, count).T.to(torch.float64)  # (bands, bins)
     width = bands.sum(dim=1)
     centre = (bands @ rate) / width
-    level = spreading(centre[:, None] - centre[None, :])  # row: where; column: masker
+    level = spreading(centre[:, None] - centre[None, :])  # row: band; column: masker
     spread = 10 ** (level / 10)
     lowest = threshold_in_quiet((bands @ hertz) / width).clamp(min=ROOM_LEVEL)
     # A clip of unit power has that power in each bin on average, that is ``bins`` in all.

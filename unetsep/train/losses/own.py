@@ -1,9 +1,9 @@
-"""Losses of one's own: where they come from, and a test kit for them.
+"""Users' own losses: how to import them, and a test kit.
 
 A loss takes three real arrays ``(..., bins, frames)`` and returns a scalar, see
 `unetsep.train.losses.functions`. It is named on the command line, ``--loss package.losses:mine`` or
-``--loss file.py:mine``, or by a package that has the entry point ``mine`` in the group
-``unetsep.losses``. What is named may be a `LossEntry`, too, for a loss that needs further arrays.
+``--loss file.py:mine``, or by a package with the entry point ``mine`` in the group
+``unetsep.losses``. The object may also be a `LossEntry`, for a loss that needs further arrays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..config import TrainingError
 from .functions import LOSSES, LossEntry, build_loss
 
 GROUP = "unetsep.losses"
-# What an exact estimate may cost, relative to one that is silent: for roots that are smoothed.
+# Largest loss of an exact estimate, relative to that of a silent one: smoothed roots are not zero.
 ZERO = 1e-3
 SHAPE = (2, 3, 2, 64, 8)  # (batch, stems, channels, bins, frames)
 
@@ -39,7 +39,7 @@ def published_losses() -> dict[str, EntryPoint]:
 
 
 def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
-    """Make a loss that a command names a part of `LOSSES`.
+    """Add a loss named by a command to `LOSSES`.
 
     Parameters
     ----------
@@ -51,62 +51,62 @@ def add_loss(text: str) -> tuple[str, dict[str, str] | None]:
     str
         The key in `LOSSES`: what follows the colon.
     dict or None
-        Where it is from and the SHA-256 of that file, for the run's config; None for a loss of
+        Its origin and the SHA-256 of that file, for the run's config; None for a loss of
         unetsep.
 
     Raises
     ------
     TrainingError
-        If it cannot be imported, or has the name of another loss.
+        If it cannot be imported, or another loss has its name.
     ValueError
         If there is no such loss, or it fails `check`.
     """
     points = published_losses()
-    without_drive = re.sub(r"^[A-Za-z]:(?=[\\/])", "", text)  # as in C:\x.py, which names no loss
+    without_drive = re.sub(r"^[A-Za-z]:(?=[\\/])", "", text)  # C:\x.py alone names no loss
     if ":" not in without_drive and (text in LOSSES or text not in points):
         if text not in LOSSES:
-            known = ", ".join((*LOSSES, *points))
+            names = ", ".join((*LOSSES, *points))
             raise ValueError(
-                f"there is no loss {text!r}: expected {known}, or one of your own, module:name or "
+                f"there is no loss {text!r}: expected {names}, or one of your own, module:name or "
                 "file.py:name"
             )
         return text, None
-    place = points[text].value if text in points else text
-    source, _, attribute = place.rpartition(":")
+    reference = points[text].value if text in points else text
+    source, _, attribute = reference.rpartition(":")
     value, path = _load(source, attribute, text)
     name = text if text in points else attribute
     if not name.isidentifier():
         raise ValueError(f"the loss {name!r} needs a name of letters, digits and underscores")
     summary = (inspect.getdoc(value) or "").partition("\n")[0]
     entry = value if isinstance(value, LossEntry) else LossEntry(value, summary)
-    known_entry = LOSSES.get(name)
-    if known_entry is not None and not _same(known_entry, entry):
-        raise TrainingError(f"there is a loss {name!r} already: give that of {source} another name")
+    existing = LOSSES.get(name)
+    if existing is not None and not _is_same(existing, entry):
+        raise TrainingError(f"there is a loss {name!r} already: rename the one of {source}")
     LOSSES[name] = entry
     try:
         check(name)
     except BaseException as error:
-        if known_entry is None:
+        if existing is None:
             del LOSSES[name]
         if isinstance(error, ValueError) or not isinstance(error, Exception):
             raise
-        # Whatever code of others raises: a number of arguments, a shape, a name.
-        raise TrainingError(f"--loss {text} fails: {_named(error)}") from error
-    where = str(path) if source.endswith(".py") else source
+        # Users' code may raise anything: for the number of arguments, a shape, a name.
+        raise TrainingError(f"--loss {text} fails: {_error_line(error)}") from error
+    origin = str(path) if source.endswith(".py") else source
     return name, {
-        "from": f"{where}:{attribute}",
+        "from": f"{origin}:{attribute}",
         "sha256": file_sha256(path),
     }
 
 
-def _same(one: LossEntry, other: LossEntry) -> bool:
-    """Whether two entries are the same code, maybe imported twice."""
+def _is_same(one: LossEntry, other: LossEntry) -> bool:
+    """Whether two entries have the same code, possibly imported twice."""
     codes = [getattr(entry.function, "__code__", entry.function) for entry in (one, other)]
     return bool(codes[0] == codes[1])
 
 
 def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
-    """What is named, and the file that it stands in."""
+    """The named object, and the file that defines it."""
     try:
         module = _module(source)
         value = getattr(module, name)
@@ -115,21 +115,21 @@ def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
         raise TrainingError(f"--loss {text}: there is no file {source}") from error
     except (ImportError, AttributeError, TypeError, SyntaxError) as error:
         raise TrainingError(f"--loss {text} cannot be imported: {error}") from error
-    except Exception as error:  # whatever code of others raises
-        raise TrainingError(f"--loss {text} cannot be imported: {_named(error)}") from error
+    except Exception as error:  # users' code may raise anything
+        raise TrainingError(f"--loss {text} cannot be imported: {_error_line(error)}") from error
     if not callable(value) and not isinstance(value, LossEntry):
         raise TrainingError(f"--loss {text} is {value!r}: expected a function of three arrays")
     return value, path.resolve()
 
 
-def _named(error: Exception) -> str:
-    """The kind of an error, and the first line of what it says."""
+def _error_line(error: Exception) -> str:
+    """The type of an error, and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
 
 
 def _module(source: str) -> Any:
     if not source.endswith(".py"):
-        # As with `python -m`: what lies in the current folder is found.
+        # As with `python -m`, modules in the current folder can be imported.
         folder = str(Path.cwd())
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -147,41 +147,41 @@ def _module(source: str) -> Any:
     return module
 
 
-def add_losses(own: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """The losses of a run that is resumed, with the hashes that their files have now.
+def add_losses(sources: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The losses of a resumed run, with the current hashes of their files.
 
     Parameters
     ----------
-    own
+    sources
         `TrainConfig.own_losses`.
     """
-    found = {}
-    for name, about in own.items():
-        added, now = add_loss(about["from"] if ":" in about["from"] else name)
-        found[added] = now or dict(about)
-    return found
+    losses = {}
+    for name, source in sources.items():
+        key, current = add_loss(source["from"] if ":" in source["from"] else name)
+        losses[key] = current or dict(source)
+    return losses
 
 
 def check(
     loss: str | Callable[[Tensor, Tensor, Tensor], Tensor], config: ModelConfig | None = None
 ) -> None:
-    """Test a loss: all that training relies on.
+    """Test the properties of a loss that training relies on.
 
     It is zero at the target and positive elsewhere; a scalar for any leading axes; the mean of
-    what it is for blocks of frames and for clips; finite, with a finite gradient, at the target
-    and in silence; and its gradient is that of differences.
+    its values for blocks of frames and for clips; finite, with a finite gradient, at the target
+    and in silence; and its gradient agrees with finite differences.
 
     Parameters
     ----------
     loss
         A key of `LOSSES`, or a function of estimate, in-phase and quadrature part.
     config
-        Of the model, for losses that need arrays; by default a small one.
+        Of the model, for losses that need arrays; by default of a small one.
 
     Raises
     ------
     ValueError
-        With the first property that does not hold.
+        With the first property that fails.
 
     Examples
     --------
@@ -196,50 +196,50 @@ def check(
     in_phase, quadrature = torch.randn(2, *SHAPE, generator=random)
     estimate = torch.rand(SHAPE, generator=random) + 0.1
 
-    def demand(holds: bool, what: str) -> None:
+    def require(holds: bool, problem: str) -> None:
         if not holds:
-            raise ValueError(f"the loss {label} {what}")
+            raise ValueError(f"the loss {label} {problem}")
 
     value = function(estimate, in_phase, quadrature)
-    demand(
+    require(
         isinstance(value, Tensor) and value.dim() == 0,
         f"must return a scalar tensor, got {getattr(value, 'shape', type(value).__name__)}",
     )
     true = in_phase.abs()
     silent = 0 * true
     exact = float(function(true, true, silent))
-    demand(float(value) > 0, f"must be positive for a wrong estimate, got {float(value):.3g}")
-    demand(
+    require(float(value) > 0, f"must be positive for a wrong estimate, got {float(value):.3g}")
+    require(
         abs(exact) <= ZERO * float(function(silent, true, silent)),
         f"must be zero at the target (estimate = in_phase >= 0, quadrature = 0), got {exact:.3g}",
     )
-    _check_means(function, (estimate, in_phase, quadrature), float(value), demand)
-    for where, parts in (
+    _check_means(function, (estimate, in_phase, quadrature), float(value), require)
+    for case, parts in (
         ("in silence", (silent, silent, silent)),
         ("at the target", (true, true, silent)),
         ("for a silent estimate", (silent, in_phase, quadrature)),
     ):
         point = parts[0].clone().requires_grad_()
-        found = function(point, *parts[1:])
-        demand(found.requires_grad, "must have a gradient by the estimate: is it detached?")
-        (gradient,) = torch.autograd.grad(found, point)
-        demand(bool(found.isfinite()), f"must be finite {where}, got {float(found.detach())}")
-        demand(bool(gradient.isfinite().all()), f"must have a finite gradient {where}")
-    _check_gradient(function, (estimate, in_phase, quadrature), demand)
+        result = function(point, *parts[1:])
+        require(result.requires_grad, "must have a gradient by the estimate: is it detached?")
+        (gradient,) = torch.autograd.grad(result, point)
+        require(bool(result.isfinite()), f"must be finite {case}, got {float(result.detach())}")
+        require(bool(gradient.isfinite().all()), f"must have a finite gradient {case}")
+    _check_gradient(function, (estimate, in_phase, quadrature), require)
 
 
-def _check_means(function: Any, parts: tuple[Tensor, ...], value: float, demand: Any) -> None:
-    for axis, what in ((-1, "blocks of frames"), (0, "clips")):
+def _check_means(function: Any, parts: tuple[Tensor, ...], value: float, require: Any) -> None:
+    for axis, kind in ((-1, "blocks of frames"), (0, "clips")):
         halves = zip(*(part.chunk(2, dim=axis) for part in parts), strict=True)
         mean = sum(float(function(*half)) for half in halves) / 2
-        demand(
+        require(
             abs(mean - value) <= 1e-3 * abs(value),
-            f"must be the mean of what it is for {what}: {value:.4g} of all, {mean:.4g} of halves",
+            f"must be the mean of its values for {kind}: {value:.4g} of all, {mean:.4g} of halves",
         )
 
 
-def _check_gradient(function: Any, parts: tuple[Tensor, ...], demand: Any) -> None:
-    """Along a direction, in double precision where the loss computes in it."""
+def _check_gradient(function: Any, parts: tuple[Tensor, ...], require: Any) -> None:
+    """Check the gradient along a direction, in double precision if the loss supports it."""
     estimate, in_phase, quadrature = (part[:1].double() for part in parts)
     random = torch.Generator().manual_seed(1)
     direction = torch.randn(estimate.shape, generator=random, dtype=torch.float64)
@@ -247,20 +247,20 @@ def _check_gradient(function: Any, parts: tuple[Tensor, ...], demand: Any) -> No
     try:
         point = estimate.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(function(point, in_phase, quadrature), point)
-    except RuntimeError:  # its own arrays are in single precision
+    except RuntimeError:  # the loss has arrays in single precision
         estimate, in_phase, quadrature = (part[:1] for part in parts)
         direction, step = direction.float(), 1e-2
         point = estimate.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(function(point, in_phase, quadrature), point)
     with torch.no_grad():
-        ends = [
+        values = [
             float(function(estimate + sign * step * direction, in_phase, quadrature))
             for sign in (1, -1)
         ]
-    expected = (ends[0] - ends[1]) / (2 * step)
-    found = float((gradient * direction).sum())
+    expected = (values[0] - values[1]) / (2 * step)
+    slope = float((gradient * direction).sum())
     size = float(gradient.norm() * direction.norm())
-    demand(
-        abs(found - expected) <= 0.02 * max(abs(expected), 0.05 * size),
-        f"has a gradient of {found:.4g} where differences say {expected:.4g}",
+    require(
+        abs(slope - expected) <= 0.02 * max(abs(expected), 0.05 * size),
+        f"has a gradient of {slope:.4g} where finite differences give {expected:.4g}",
     )

@@ -10,7 +10,7 @@ from unetsep.dsp.arrays import LOUDEST, as_signal, check_finite
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e12, -2e12])
 @pytest.mark.parametrize("at", [0, 500, 999])
-def test_what_would_spread_over_all_stems_is_found_with_its_time(value: float, at: int) -> None:
+def test_samples_that_would_spread_are_refused_with_their_time(value: float, at: int) -> None:
     signal = np.ones((2, 1000), np.float32)
     signal[1, at] = value
     what = "samples beyond" if abs(value) < np.inf else "NaN or infinite samples"

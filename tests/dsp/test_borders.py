@@ -54,7 +54,7 @@ def test_errors_at_segment_borders_are_no_larger_than_elsewhere(
     power = np.square(here[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3))
     relative = 10 * np.log10(error / power + 1e-20)
 
-    # Every so many frames a segment begins, in either run.
+    # Distance in frames of the segments' starts, in both runs.
     step = round(config.segment_frames * (1 - separator.overlap))
     frame = np.arange(frames)
     distance = np.minimum(_to_border(frame, step), _to_border(frame + 2 * STEP, step))

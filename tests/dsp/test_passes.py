@@ -26,7 +26,7 @@ def decibels(error: np.ndarray, signal: np.ndarray) -> float:
     return float(10 * np.log10(np.square(error).sum() / np.square(signal).sum() + 1e-30))
 
 
-def test_passes_hear_the_song_at_rising_pitches() -> None:
+def test_passes_have_rising_pitches() -> None:
     assert pass_rates(44_100, 1) == [44_100]
     ratios = np.array(pass_rates(48_000, MAX_PASSES)) / 48_000
     np.testing.assert_allclose(12 * np.log2(ratios), [0, 2, 1, 3], atol=1e-3)
@@ -58,7 +58,7 @@ def test_stems_of_several_passes_add_up_to_the_song(channels: int, options: dict
 
 
 @pytest.mark.parametrize("samples", [1, 1000, 70_000])
-def test_a_song_of_any_length_keeps_it(samples: int) -> None:
+def test_stems_have_the_length_of_the_song(samples: int) -> None:
     mixture = music(2)[:, :samples]
     stems = make_separator(2).separate(mixture, RATE)
     assert {stem.shape for stem in stems.values()} == {mixture.shape}
@@ -85,12 +85,12 @@ def test_integers_are_rounded_once_after_the_mean() -> None:
     blocks = [song._send(mixture, integers=True), song._end(integers=True)]
     found = np.concatenate([block.integers() for block in blocks if block.samples], axis=1)
     stems = np.stack(list(separator.separate(mixture, RATE).values()))
-    # Half a step, and what floats differ by when blocks are others.
+    # Half a step, and the difference of floats between other blocks.
     np.testing.assert_allclose(found, stems.swapaxes(1, 2) * 32768, atol=0.51)
 
 
 def test_stems_do_not_wait_for_the_end_of_the_song() -> None:
-    """What waits for the slowest pass is no longer than some segments."""
+    """Stems lag behind the song by no more than some segments."""
     separator = make_separator(2)
     song = separator.open_song(RATE, 2, separator.select())
     segment = CONFIG.segment_frames * CONFIG.hop_length

@@ -32,7 +32,7 @@ def test_a_pulse_stays_in_its_place(rate: int) -> None:
     assert abs(int(np.abs(pulse[0]).argmax()) - rate / 2) <= 1
 
 
-def test_queue_gives_back_what_was_put_in_any_pieces() -> None:
+def test_queue_returns_the_same_samples_in_any_pieces() -> None:
     signal, queue = white_noise(100), Queue()
     for part in np.split(signal, [10, 11, 50], axis=1):
         queue.put(part)
@@ -41,7 +41,7 @@ def test_queue_gives_back_what_was_put_in_any_pieces() -> None:
     assert np.array_equal(np.concatenate(taken, axis=1), signal)
 
 
-def test_residual_is_what_the_round_trip_loses_shared_out() -> None:
+def test_residual_is_the_loss_of_the_round_trip_divided_by_shares() -> None:
     rate, inner_rate, hop = 48_000, 44_100, 1024
     signal = white_noise(30_000)
     up = StreamResampler(rate, inner_rate, 2)

@@ -9,7 +9,7 @@ BINS, SEGMENT, MULTIPLE = 8, 64, 16
 
 
 def local(spectrum: torch.Tensor) -> torch.Tensor:
-    """Masks that depend on nothing but their own bin and frame, and sum to one."""
+    """Masks that depend only on their own bin and frame, and sum to one."""
     first = spectrum.abs() / (1 + spectrum.abs())
     return torch.stack([first, 1 - first])
 

@@ -1,12 +1,12 @@
 """From samples to spectra and back, block by block.
 
-arrays       what callers hand over, checked
+arrays       checked audio arrays and sample rates of callers
 spectrogram  streaming STFT and its exact inverse; masks above the network's band
-resample     streaming resampling, and the queue that holds samples until enough are there
-segments     segments of frames, masks cross-faded between them, several at once
+resample     streaming resampling, a queue of samples, and the resampler's residual
+segments     overlapping segments with cross-faded masks, several at once
 wiener       multichannel Wiener filter over the stems
-threads      threads of our own, which leave the host's settings of torch alone
-transfer     samples on their way to a GPU and back; stems as 16-bit integers
-song_stream  a song as a stream of blocks, pushed through one or more models
+threads      threads with their own torch settings, which leave the host's alone
+transfer     upload to a GPU and download; stems as 16-bit integers
+song_stream  a song as a stream of blocks through one or more models
 passes       the whole path of one song: blocks in, stems out; several passes averaged
 """

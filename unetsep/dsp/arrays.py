@@ -1,4 +1,4 @@
-"""What callers hand over: arrays and sample rates, checked, and blocks of a useful size."""
+"""Arrays and sample rates of callers, checked, and blocks of a useful size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     import torch
 
 Signal = npt.NDArray[np.float32]
-# Of integers that are samples; longer ones come from lists.
+# Largest integers that are samples; longer ones come from Python lists.
 MAX_SAMPLE_BYTES = 4
 
 
 def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
-    """Audio as float32, of the shape that it has.
+    """Audio as float32, of the same shape.
 
-    Integers of 8 to 32 bits are samples of a file: their full scale becomes 1, as soundfile
-    makes it. Everything else keeps its level.
+    Integers of 8 to 32 bits are samples of a file: their full scale becomes 1, as in soundfile.
+    Everything else keeps its level.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
     Raises
     ------
     ValueError
-        If it holds something else than real numbers, has another shape, or over 64 channels.
+        If it does not hold real numbers, has another shape, or over 64 channels.
     """
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it; not all need it
+    torch = sys.modules.get("torch")  # if it is not imported, audio is no tensor
     if torch is not None and isinstance(audio, torch.Tensor):
         audio = _numpy(audio)
     try:
@@ -55,13 +55,13 @@ def as_signal(audio: npt.ArrayLike | torch.Tensor) -> Signal:
         )
     if signal.dtype.kind in "iu" and signal.dtype.itemsize <= MAX_SAMPLE_BYTES:
         return _from_full_scale(signal)
-    # What is too large becomes infinite, which is refused; what is too soft becomes zero.
+    # Too large values become infinite, which is refused later; too small ones become zero.
     with np.errstate(over="ignore", under="ignore"):
         return signal.astype(np.float32, copy=False)
 
 
 def _from_full_scale(signal: npt.NDArray[np.generic]) -> Signal:
-    """Integers as floats from -1 to 1; those without sign have their zero in the middle."""
+    """Integers as floats from -1 to 1; the zero of unsigned integers is their middle."""
     half = 2.0 ** (8 * signal.dtype.itemsize - 1)
     centre = half if signal.dtype.kind == "u" else 0.0
     return ((signal.astype(np.float64) - centre) / half).astype(np.float32)
@@ -72,7 +72,7 @@ def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
 
     if tensor.is_meta:
         raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
-    thread_count()  # what follows may be the first that this thread computes
+    thread_count()  # this may be the thread's first computation
     tensor = tensor.detach().cpu()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     tensor = tensor.float() if tensor.is_floating_point() else tensor
@@ -102,8 +102,8 @@ def check_finite(signal: Signal, sample_rate: int, before: int = 0) -> None:
     usable = np.abs(signal) <= LOUDEST
     first = int(np.flatnonzero(~usable.reshape(-1, signal.shape[-1]).all(axis=0))[0])
     finite = np.isfinite(signal[..., first]).all()
-    what = f"samples beyond {LOUDEST:g}" if finite else "NaN or infinite samples"
-    raise ValueError(f"audio holds {what}, the first at {(before + first) / sample_rate:.3f} s")
+    problem = f"samples beyond {LOUDEST:g}" if finite else "NaN or infinite samples"
+    raise ValueError(f"audio holds {problem}, the first at {(before + first) / sample_rate:.3f} s")
 
 
 def check_rate(sample_rate: float) -> int:
@@ -112,16 +112,16 @@ def check_rate(sample_rate: float) -> int:
     Raises
     ------
     ValueError
-        If it is no whole number, or one that no audio has.
+        If it is not a whole number, or out of range.
     """
     try:
         rate = operator.index(sample_rate)  # type: ignore[arg-type]
     except TypeError:
-        real = isinstance(sample_rate, (float, np.floating))
-        if not real or not float(sample_rate).is_integer():
-            meant = _in_hertz(sample_rate) if real else ""
+        is_float = isinstance(sample_rate, (float, np.floating))
+        if not is_float or not float(sample_rate).is_integer():
+            hint = _in_hertz(sample_rate) if is_float else ""
             raise ValueError(
-                f"sample_rate must be a whole number of Hz, got {sample_rate!r}{meant}"
+                f"sample_rate must be a whole number of Hz, got {sample_rate!r}{hint}"
             ) from None
         rate = int(sample_rate)
     if not MIN_RATE <= rate <= MAX_RATE:
@@ -132,7 +132,7 @@ def check_rate(sample_rate: float) -> int:
 
 
 def _in_hertz(rate: float) -> str:
-    """What a rate was meant to be that was given in kHz."""
+    """A hint with the rate in Hz where a rate looks like kHz."""
     return f"; {rate:g} kHz are {round(rate * 1000)}" if 8 <= rate < MIN_RATE else ""
 
 
@@ -144,23 +144,23 @@ def regroup(blocks: Iterable[Signal], smallest: int, largest: int) -> Iterator[S
     blocks
         ``(channels, samples)``.
     smallest
-        Samples that blocks are gathered to; only the last may have fewer.
+        Least samples of a block; only the last may have fewer.
     largest
-        Blocks with more samples are divided, so that progress is told and Ctrl-C is heard.
+        Longer blocks are divided, so that progress is reported and Ctrl-C takes effect.
     """
-    waiting: list[Signal] = []
+    group: list[Signal] = []
     samples = 0
     for block in blocks:
-        waiting.append(block)
+        group.append(block)
         samples += block.shape[-1]
         if samples >= smallest:
-            yield from _divided(waiting, largest)
-            waiting, samples = [], 0
+            yield from _divide(group, largest)
+            group, samples = [], 0
     if samples:
-        yield from _divided(waiting, largest)
+        yield from _divide(group, largest)
 
 
-def _divided(blocks: list[Signal], largest: int) -> Iterator[Signal]:
+def _divide(blocks: list[Signal], largest: int) -> Iterator[Signal]:
     whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
     for at in range(0, whole.shape[-1], largest):
         yield whole[:, at : at + largest]

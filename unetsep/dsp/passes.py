@@ -2,7 +2,7 @@
 
 Resample to the network's rate, STFT, masks from overlapping segments, mask times mixture
 spectrum, inverse STFT, resample back, and each stem's share of what the resampler cut off.
-Every step takes blocks and gives blocks, so memory does not grow with the song.
+Every step takes and returns blocks, so memory does not grow with the song.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from .transfer import Link, as_tensor
 from .wiener import WienerFilter
 
 CPU = torch.device("cpu")
-# How much higher than it is the song is heard in each pass. What a network makes of a song
-# transposed errs elsewhere, the more so the further it is, until it no longer knows the sounds.
+# Transposition of the song in each pass. Masks of a transposed song have other errors, the more
+# so the larger the interval, until the network no longer recognises the sounds.
 SEMITONES = (0, 2, 1, 3)
 MAX_PASSES = len(SEMITONES)
 
 
 def pass_rates(sample_rate: int, passes: int) -> list[int]:
-    """For each pass, the rate in Hz that a song's samples are taken to have.
+    """For each pass, the sample rate in Hz at which the song is interpreted.
 
-    Samples that are taken for faster ones than they are sound higher, and shorter.
+    Samples interpreted at a higher rate sound higher, and shorter.
 
     Parameters
     ----------
@@ -64,18 +64,18 @@ class SongPass(SongStream):
     selection
         Stems to compute.
     overlap
-        Share of a segment that neighbours have in common.
+        Share of a segment that overlaps with its neighbour.
     extend
         Whether masks are extended above the network's top bin, or are zero there.
     rest
-        Whether the last output is what the others leave of the song, instead of being
-        transformed back by itself; for outputs that add up to the mixture.
+        Whether the last output is the song minus the others, which saves its inverse STFT;
+        for outputs that add up to the mixture.
     wiener
         Iterations of the multichannel Wiener filter in the lowest bins; 0 for none.
     pool
-        Threads for several segments at once; then stems lag further behind.
+        Threads for several segments at once; stems then lag further behind.
     device
-        Where spectra are kept.
+        Where spectra are stored.
     """
 
     def __init__(
@@ -93,18 +93,20 @@ class SongPass(SongStream):
         pool: SegmentPool | None = None,
         device: torch.device,
     ) -> None:
-        count = thread_count()  # asked for before this thread computes
+        count = thread_count()  # before this thread computes
         threads = count if pool is None else pool.share
         super().__init__(channels, device, threads)
         self._selection = selection.without_last() if rest else selection
-        self._song: Queue[Tensor] | None = Queue() if rest else None
+        self._mixture: Queue[Tensor] | None = Queue() if rest else None
         self._extend = extend
         self._resamples = sample_rate != config.sample_rate
-        # soxr knows no GPU: what it resamples is put together on the host.
-        self._home = CPU if self._resamples else device
+        # soxr runs on the CPU: resampled stems are put together on the host.
+        self._output_device = CPU if self._resamples else device
         self.outputs, self._computed = len(selection.names), len(self._selection.names)
-        self._up = StreamResampler(sample_rate, config.sample_rate, channels)
-        self._down = StreamResampler(config.sample_rate, sample_rate, self._computed * channels)
+        self._resampler_in = StreamResampler(sample_rate, config.sample_rate, channels)
+        self._resampler_out = StreamResampler(
+            config.sample_rate, sample_rate, self._computed * channels
+        )
         self._residual = None
         if self._resamples and extend:
             self._residual = Residual(sample_rate, config.sample_rate, channels, config.hop_length)
@@ -122,36 +124,36 @@ class SongPass(SongStream):
         )
         self._wiener = WienerFilter(wiener) if wiener else None
         self._out: Queue[Tensor] = Queue()  # (stems times channels, samples)
-        self._taken = self._given = self._inner_taken = 0
+        self._samples_in = self._samples_out = self._inner_samples_in = 0
 
     def _push(self, block: Signal) -> Tensor:
-        self._taken += block.shape[-1]
+        self._samples_in += block.shape[-1]
         if not self._resamples:
-            given = self._link.upload(block)
-            if self._song is not None:
-                self._song.put(given)
-            return self._advance(given)
-        if self._song is not None:
-            self._song.put(as_tensor(block))
-        inner = self._up.push(block)
-        self._inner_taken += inner.shape[-1]
+            uploaded = self._link.upload(block)
+            if self._mixture is not None:
+                self._mixture.put(uploaded)
+            return self._advance(uploaded)
+        if self._mixture is not None:
+            self._mixture.put(as_tensor(block))
+        inner = self._resampler_in.push(block)
+        self._inner_samples_in += inner.shape[-1]
         if self._residual is not None:
             self._residual.push(block, inner)
         return self._advance(self._link.upload(inner))
 
     def _finish(self) -> Tensor:
-        if self._taken == 0 or not self._resamples:
-            return self._advance(None, last=self._taken > 0)
+        if self._samples_in == 0 or not self._resamples:
+            return self._advance(None, last=self._samples_in > 0)
         empty = np.zeros((self.channels, 0), np.float32)
-        inner = self._up.push(empty, last=True)
-        if self._inner_taken + inner.shape[-1] == 0:  # a sample or two at a high rate
+        inner = self._resampler_in.push(empty, last=True)
+        if self._inner_samples_in + inner.shape[-1] == 0:  # a sample or two at a high rate
             inner = np.zeros((self.channels, 1), np.float32)
         if self._residual is not None:
             self._residual.push(empty, inner, last=True)
         return self._advance(self._link.upload(inner), last=True)
 
     def _advance(self, inner: Tensor | None, *, last: bool = False) -> Tensor:
-        """Stems that are ready, ``(stems, channels, samples)``, given further samples."""
+        """Process further samples; return the ready stems, ``(stems, channels, samples)``."""
         if inner is not None and inner.shape[-1]:
             self._mask(self.masks.push(self._stft.push(inner)))
         if last:
@@ -159,35 +161,35 @@ class SongPass(SongStream):
             self._mask(self.masks.flush(), last=True)
             rows = self._computed * self.channels
             self._out.put(self._resampled(self._empty(rows, 0), last=True))
-        # The inverse STFT and the resampler end after the song: never give what was not taken.
-        ready = min(self._out.samples, self._taken - self._given)
+        # The inverse STFT and the resampler end after the song: never return more than came in.
+        ready = min(self._out.samples, self._samples_in - self._samples_out)
         if self._residual is not None:
             ready = min(ready, self._residual.ready)
         if ready == 0:
             return self._empty(self.outputs, self.channels, 0)
-        self._given += ready
-        stems = self._empty(self.outputs, self.channels, ready, device=self._home)
+        self._samples_out += ready
+        stems = self._empty(self.outputs, self.channels, ready, device=self._output_device)
         computed, rest = stems[: self._computed], stems[-1]
         self._out.take_into(computed.flatten(0, 1))
         if self._residual is not None:
             computed += torch.from_numpy(self._residual.take(ready))
-        if self._song is not None:
-            self._song.take_into(rest)
+        if self._mixture is not None:
+            self._mixture.take_into(rest)
             for stem in computed:
                 rest -= stem
         return stems
 
     @staticmethod
     def _empty(*shape: int, device: torch.device = CPU) -> Tensor:
-        """Room for samples, whatever the program we are a guest of makes by default."""
+        """An uninitialised float32 tensor, whatever the host program's default type."""
         return torch.empty(shape, dtype=torch.float32, device=device)
 
     def _resampled(self, wave: Tensor, *, last: bool = False) -> Tensor:
-        """Samples of the network's rate, ``(stems times channels, samples)``, at the song's."""
+        """Samples at the network's rate, ``(stems times channels, samples)``, at the song's."""
         if not self._resamples:
             return wave
         host = self._link.download(wave).wait()
-        return torch.from_numpy(self._down.push(host.numpy(), last=last))
+        return torch.from_numpy(self._resampler_out.push(host.numpy(), last=last))
 
     def _mask(self, pairs: Iterator[tuple[Tensor, Tensor]], *, last: bool = False) -> None:
         if self._wiener is None:
@@ -199,21 +201,21 @@ class SongPass(SongStream):
             self._separate(*block)
 
     def _separate(self, masks: Tensor, spectrum: Tensor, refined: Tensor | None = None) -> None:
-        """Stems of frames whose masks are final; ``refined`` are spectra of the lowest bins."""
-        chosen = self._selection.apply(masks)
-        above = extension_weights(chosen)
+        """Queue the stems of frames with final masks; ``refined`` has the lowest bins' spectra."""
+        selected = self._selection.apply(masks)
+        above = extension_weights(selected)
         if not self._extend:
             above = torch.zeros_like(above)
         if self._residual is not None:
             self._residual.push_shares(self._link.download(above).wait().numpy())
-        stems = apply_mask(chosen, above, spectrum)
+        stems = apply_mask(selected, above, spectrum)
         if refined is not None:
             bins = refined.shape[-2]
             stems[..., :bins, :] = self._selection.apply(refined, spectrum[:, :bins])
         self._out.put(self._resampled(self._istft.push(stems).flatten(0, 1)))
 
     def _in_cache(self, blocks: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-        """The same frames, so many at once that what is made of them stays in the cache."""
+        """The same frames in blocks whose intermediate results stay in the cache."""
         for block in blocks:
             step = CACHED_FRAMES if self.device.type == "cpu" else max(1, block[0].shape[-1])
             yield from zip(*(torch.split(each, step, -1) for each in block), strict=True)
@@ -222,9 +224,9 @@ class SongPass(SongStream):
 class SongPasses(SongStream):
     """A song on its way through a model several times: the mean of the stems.
 
-    Each pass hears it at another pitch, see `pass_rates`. Errors that depend on where notes and
-    hits fall among bins and frames then cancel in part. Where the stems of each pass add up to
-    the song, so does their mean.
+    Each pass has another pitch, see `pass_rates`. Errors that depend on how notes and hits fall
+    into bins and frames then cancel in part. If the stems of each pass add up to the song, so
+    does their mean.
 
     Parameters
     ----------
@@ -235,7 +237,7 @@ class SongPasses(SongStream):
     def __init__(self, passes: Sequence[SongPass]) -> None:
         first = passes[0]
         super().__init__(first.channels, first.device, first.threads)
-        # All but the first resample, which is done on the host: so the mean is taken there.
+        # All passes but the first resample on the host, so the mean is taken there.
         self._link = Link(CPU)
         self._passes = passes
         self._ready: list[Queue[Tensor]] = [Queue() for _ in passes]
@@ -247,7 +249,7 @@ class SongPasses(SongStream):
         return self._mean(lambda song: song._finish())
 
     def _mean(self, compute: Callable[[SongPass], Tensor]) -> Tensor:
-        """Of what all passes have ready, once each has computed more."""
+        """Mean of the stems that all passes have ready, after ``compute`` for each."""
         for song, ready in zip(self._passes, self._ready, strict=True):
             with song._link.computing():
                 ready.put(compute(song).cpu())

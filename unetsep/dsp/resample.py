@@ -1,4 +1,4 @@
-"""Sample rates: there and back, without losing what the resampler's filter cuts off."""
+"""Streaming resampling, and the residual that the round trip's filter cuts off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Samples = TypeVar("Samples", "Signal", "Tensor")
 
 
 class StreamResampler:
-    """soxr over ``(channels, samples)`` blocks; the same samples for any division in blocks.
+    """soxr for ``(channels, samples)`` blocks; the result does not depend on the blocks' sizes.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class StreamResampler:
     Notes
     -----
     At the end, `TAIL` seconds of silence are appended, so that the filter's response to the
-    last samples is complete; whoever knows the length of the stream cuts it off.
+    last samples is complete; the caller, who knows the stream's length, cuts it off.
     """
 
     TAIL = 0.05
@@ -41,7 +41,7 @@ class StreamResampler:
             self._soxr = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32")
 
     def push(self, block: Signal, *, last: bool = False) -> Signal:
-        """Samples that are complete after ``block``; all that are left if it is the last.
+        """Samples that are complete after ``block``; all remaining ones if it is the last.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class StreamResampler:
 
 
 class Queue(Generic[Samples]):
-    """Samples waiting to be taken from the front, ``(channels, samples)``: arrays or tensors."""
+    """First in, first out samples, ``(channels, samples)``: arrays or tensors."""
 
     def __init__(self) -> None:
         self._blocks: list[Samples] = []
@@ -72,35 +72,35 @@ class Queue(Generic[Samples]):
             self.samples += block.shape[-1]
 
     def take(self: Queue[Signal], samples: int) -> Signal:
-        """Remove and return the first ``samples`` samples, which must be there."""
-        taken = self._remove(samples)
-        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=-1)
+        """Remove and return the first ``samples`` samples, at most ``self.samples``."""
+        blocks = self._remove(samples)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
 
-    def take_into(self, room: Samples) -> None:
-        """Remove the first samples, and write as many as ``(channels, samples)`` has room for."""
-        done = 0
-        for part in self._remove(room.shape[-1]):
-            room[..., done : done + part.shape[-1]] = part
-            done += part.shape[-1]
+    def take_into(self, target: Samples) -> None:
+        """Move the first samples into ``target``, ``(channels, samples)``, and fill it."""
+        offset = 0
+        for part in self._remove(target.shape[-1]):
+            target[..., offset : offset + part.shape[-1]] = part
+            offset += part.shape[-1]
 
     def _remove(self, samples: int) -> list[Samples]:
         assert samples <= self.samples
-        taken, have = [], 0
-        while have < samples:
+        parts, length = [], 0
+        while length < samples:
             block = self._blocks[0]
-            part = block[..., : samples - have]
-            taken.append(part)
-            have += part.shape[-1]
+            part = block[..., : samples - length]
+            parts.append(part)
+            length += part.shape[-1]
             if part.shape[-1] == block.shape[-1]:
                 self._blocks.pop(0)
             else:
                 self._blocks[0] = block[..., part.shape[-1] :]
         self.samples -= samples
-        return taken
+        return parts
 
 
 class Residual:
-    """What a round trip through another sample rate loses, to be shared out among stems.
+    """The input minus its round trip through another sample rate, distributed among stems.
 
     Nearly all of it lies above the lower rate's band. Adding each stem's share (shares
     that sum to one) to the stems makes them sum to the input again, at any rate.
@@ -112,41 +112,41 @@ class Residual:
     channels
         Channels of the input.
     hop_length
-        Distance in samples (at ``inner_rate``) of the frames for which shares are given.
+        Distance of the shares' frames in samples at ``inner_rate``.
     """
 
     def __init__(self, rate: int, inner_rate: int, channels: int, hop_length: int) -> None:
         self._back = StreamResampler(inner_rate, rate, channels)
         self._input: Queue[Signal] = Queue()
-        self._trip: Queue[Signal] = Queue()
-        self._lost: Queue[Signal] = Queue()
+        self._round_trip: Queue[Signal] = Queue()
+        self._residual: Queue[Signal] = Queue()
         self._frame = hop_length * rate / inner_rate
         self._shares: Signal | None = None
-        self._first_frame = 0  # index of the first frame still kept in _shares
-        self._position = 0  # samples shared out so far
+        self._first_frame = 0  # index of the first frame in _shares
+        self._position = 0  # samples distributed so far
 
     def push(self, block: Signal, inner: Signal, *, last: bool = False) -> None:
-        """Take input samples, and the same stretch of the stream at the inner rate."""
+        """Add input samples, and the same stretch of the stream at the inner rate."""
         self._input.put(block)
-        self._trip.put(self._back.push(inner, last=last))
-        ready = min(self._input.samples, self._trip.samples)
+        self._round_trip.put(self._back.push(inner, last=last))
+        ready = min(self._input.samples, self._round_trip.samples)
         if ready:
-            self._lost.put(self._input.take(ready) - self._trip.take(ready))
+            self._residual.put(self._input.take(ready) - self._round_trip.take(ready))
 
     def push_shares(self, shares: Signal) -> None:
-        """Take the stems' shares in further frames, ``(stems, channels, frames)``."""
+        """Add the stems' shares in further frames, ``(stems, channels, frames)``."""
         old = [] if self._shares is None else [self._shares]
         self._shares = np.concatenate([*old, shares], axis=-1)
 
     @property
     def ready(self) -> int:
-        """Samples that can be shared out."""
-        return self._lost.samples
+        """Number of samples that can be distributed."""
+        return self._residual.samples
 
     def take(self, samples: int) -> Signal:
-        """The next samples' residual for each stem, ``(stems, channels, samples)``."""
+        """Residual of the next samples for each stem, ``(stems, channels, samples)``."""
         assert self._shares is not None
-        lost = self._lost.take(samples)
+        residual = self._residual.take(samples)
         # Frame k is centred (k - 1) hops after the first sample: 4 hops long, 3 before it.
         time = (self._position + np.arange(samples)) / self._frame + 1 - self._first_frame
         last = self._shares.shape[-1] - 1
@@ -155,8 +155,8 @@ class Residual:
         weight = np.clip(time - left, 0, 1).astype(np.float32)
         shares = self._shares[..., left] * (1 - weight) + self._shares[..., right] * weight
         self._position += samples
-        done = min(max(0, int(self._position / self._frame) + 1 - self._first_frame), last)
-        self._shares = self._shares[..., done:]
-        self._first_frame += done
-        out: Signal = shares * lost
+        passed = min(max(0, int(self._position / self._frame) + 1 - self._first_frame), last)
+        self._shares = self._shares[..., passed:]
+        self._first_frame += passed
+        out: Signal = shares * residual
         return out

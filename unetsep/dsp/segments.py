@@ -1,7 +1,7 @@
 """Masks for a stream of frames: overlapping segments, cross-faded in the mask domain.
 
-Only the network needs segments; the STFT and its inverse run over the whole song. So no
-seam of waveforms can exist, and masks that sum to one still do after the cross-fade.
+Only the network needs segments; the STFT and its inverse run over the whole song. So waveforms
+have no seams, and masks that sum to one still do after the cross-fade.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from .threads import thread_count, use_threads
 
-# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32,
-# which belong to the caller.
+# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32, which
+# the caller may overwrite.
 Estimate = Callable[[Tensor], Tensor]
 
 
@@ -27,28 +27,28 @@ class SegmentedMasks:
     """Estimate masks segment by segment while the mixture's frames stream through.
 
     Neighbouring segments share ``overlap`` frames, over which their masks are cross-faded
-    with linear weights that sum to one: what the network says at a border, where it sees
-    the least context, has the least weight. The last segment is moved back so that it is as
-    long as the others; a song shorter than one segment is padded with silence to the
-    next multiple of ``multiple``.
+    with linear weights that sum to one. Masks at a border, where the network has the least
+    context, have the least weight. The last segment starts earlier so that it is as long as the
+    others; a song shorter than one segment is padded with silence to the next multiple of
+    ``multiple``.
 
     Parameters
     ----------
     estimate
         The network.
     bins
-        Bins the network sees, the lowest of the spectrum.
+        Input bins of the network, the lowest of the spectrum.
     segment, overlap
         In frames; ``overlap`` at most half of ``segment``.
     multiple
         The network takes only multiples of this many frames.
     lead
-        Silent frames that the first segment begins with.
+        Silent frames at the start of the first segment.
     fill
-        Fill up the last segment with silence, whatever its length.
+        Pad the last segment with silence to a whole segment, whatever its length.
     pool
-        Threads that run the network, each on a segment; by as many segments are they ahead of
-        the masks that are given out. Without a pool each segment is waited for.
+        Threads that run the network, each on one segment; they run ahead of the yielded masks by
+        as many segments. Without a pool segments are computed one by one.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class SegmentedMasks:
         self._estimate, self._bins, self._multiple = estimate, bins, multiple
         self._segment, self._overlap = segment, overlap
         self._lead, self._fill = lead, fill
-        self._pool, self._ahead = pool, 0 if pool is None else pool.size
-        self._pieces: deque[Tensor] = deque()  # (channels, all bins, frames) not yet masked
-        self._seen: list[Tensor] = []  # the network's bins of those that are in no segment
-        self._frames = 0  # in all of `_seen`
-        self._context: Tensor | None = None  # and of the frames before those
-        self._waiting: deque[tuple[Callable[[], Tensor], int, int]] = deque()
-        self._tail: Tensor | None = None  # faded-out masks of the last segment's overlap
+        self._pool, self._lookahead = pool, 0 if pool is None else pool.size
+        self._spectra: deque[Tensor] = deque()  # (channels, all bins, frames) without masks yet
+        self._inputs: list[Tensor] = []  # the network's bins of frames in no segment yet
+        self._frames = 0  # in all of `_inputs`
+        self._context: Tensor | None = None  # the network's bins of the frames before `_inputs`
+        self._pending: deque[tuple[Callable[[], Tensor], int, int]] = deque()
+        self._tail: Tensor | None = None  # faded-out masks of the previous segment's overlap
         self._ended = False
 
     def push(self, spectrum: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,78 +91,78 @@ class SegmentedMasks:
             Masks ``(stems, channels, bins, frames)`` and the mixture's spectrum
             ``(channels, all bins, frames)`` of the same frames.
         """
-        if not self._seen:
+        if not self._inputs:
             self._append(spectrum.new_zeros(*spectrum.shape[:-1], self._lead))
         self._append(spectrum)
         keep = self._segment - self._overlap
-        # More than a segment must be there: only then is it not the last one.
+        # With more frames than a segment has, this segment is not the last one.
         while self._frames > self._segment:
-            seen = join(self._seen)
-            self._begin(seen[..., : self._segment], keep)
-            self._context = seen[..., :keep]
-            self._seen, self._frames = [seen[..., keep:]], self._frames - keep
-            while len(self._waiting) > self._ahead:
-                yield from self._give_first()
+            frames = join(self._inputs)
+            self._submit(frames[..., : self._segment], keep)
+            self._context = frames[..., :keep]
+            self._inputs, self._frames = [frames[..., keep:]], self._frames - keep
+            while len(self._pending) > self._lookahead:
+                yield from self._finish_oldest()
 
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the pairs for all frames that are left."""
+        """Yield the pairs for all remaining frames."""
         count, self._ended = self._frames, True
         if count > self._lead:
-            seen, self._seen = join(self._seen), []
+            frames, self._inputs = join(self._inputs), []
             if self._fill:
-                self._begin(functional.pad(seen, (0, self._segment - count)), count)
+                self._submit(functional.pad(frames, (0, self._segment - count)), count)
             elif self._context is not None and count < self._segment:
-                before = self._context[..., count - self._segment :]
-                self._begin(join([before, seen]), count, skip=self._segment - count)
+                context = self._context[..., count - self._segment :]
+                self._submit(join([context, frames]), count, skip=self._segment - count)
             else:
-                self._begin(functional.pad(seen, (0, -count % self._multiple)), count)
-        while self._waiting:
-            yield from self._give_first()
+                self._submit(functional.pad(frames, (0, -count % self._multiple)), count)
+        while self._pending:
+            yield from self._finish_oldest()
 
     def _append(self, spectrum: Tensor) -> None:
-        self._pieces.append(spectrum)
-        self._seen.append(spectrum[:, : self._bins])
+        self._spectra.append(spectrum)
+        self._inputs.append(spectrum[:, : self._bins])
         self._frames += spectrum.shape[-1]
 
-    def _begin(self, segment: Tensor, count: int, skip: int = 0) -> None:
-        """Have a segment's masks computed, of which ``count`` frames after ``skip`` matter."""
+    def _submit(self, segment: Tensor, count: int, skip: int = 0) -> None:
+        """Submit a segment to the network; ``count`` frames after ``skip`` of its masks count."""
         if self._pool is not None:
             masks = self._pool.submit(self._estimate, segment).result
         else:
             masks = functools.partial(self._estimate, segment)
-        self._waiting.append((masks, count, skip))
+        self._pending.append((masks, count, skip))
 
-    def _give_first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Wait for the masks of the oldest segment, cross-fade them and pair them with frames."""
-        result, count, skip = self._waiting.popleft()
+    def _finish_oldest(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Wait for the oldest segment's masks, cross-fade them and pair them with frames."""
+        result, count, skip = self._pending.popleft()
         masks = result()[..., skip:]
         overlap = self._overlap
         fade = (torch.arange(overlap, device=masks.device, dtype=torch.float32) + 0.5) / overlap
         if self._tail is not None:
             masks[..., :overlap] *= fade
             masks[..., :overlap] += self._tail
-        # The last segment ends with the song, or with silence that nobody needs.
-        last = not self._waiting and self._ended
+        # The last segment ends with the song, or with padding, so it has no tail.
+        last = not self._pending and self._ended
         self._tail = masks[..., count : count + overlap] * (1 - fade) if not last else None
-        done = 0
-        while done < count:
-            piece = self._pieces.popleft()
-            frames = min(piece.shape[-1], count - done)
+        position = 0
+        while position < count:
+            piece = self._spectra.popleft()
+            frames = min(piece.shape[-1], count - position)
             if frames < piece.shape[-1]:
-                self._pieces.appendleft(piece[..., frames:])
-            begin = min(self._lead, frames)
-            self._lead -= begin
-            if frames > begin:
-                yield masks[..., done + begin : done + frames], piece[..., begin:frames]
-            done += frames
+                self._spectra.appendleft(piece[..., frames:])
+            lead = min(self._lead, frames)
+            self._lead -= lead
+            if frames > lead:
+                yield masks[..., position + lead : position + frames], piece[..., lead:frames]
+            position += frames
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:
-    """Frames one after the other, ``(..., bins, frames)``, still frames before bins in memory."""
+    """Concatenated frames, ``(..., bins, frames)``, frames before bins in memory."""
     return parts[0] if len(parts) == 1 else torch.cat([part.mT for part in parts], dim=-2).mT
 
 
-# Each segment on its way through the network takes some 0.15 GB.
+# The network needs some 0.15 GB for each segment.
 MAX_WORKERS = 4
 
 
@@ -172,9 +172,9 @@ class SegmentPool(ThreadPoolExecutor):
     Parameters
     ----------
     size
-        How many.
+        Number of threads.
     share
-        Of torch's threads, for each.
+        Torch's threads for each of them.
     """
 
     def __init__(self, size: int, share: int) -> None:
@@ -186,9 +186,9 @@ class SegmentPool(ThreadPoolExecutor):
 def segment_pool(device: torch.device) -> Iterator[SegmentPool | None]:
     """Threads for several segments at once, among which torch's threads are divided.
 
-    Threads that work on segments of their own never wait for each other, as those that share
-    one operation do after each. None is given where there is nothing to divide: with one
-    thread, or on a GPU. The calling thread keeps its number.
+    Threads with a segment each never wait for each other, while threads that share an operation
+    wait after each one. Yields None where there is nothing to divide: with one thread, or on a
+    GPU. The calling thread keeps its number of torch threads.
     """
     total = thread_count()
     if device.type != "cpu" or total == 1:

@@ -80,7 +80,7 @@ def test_overlap_add_inverts_where_four_windows_overlap() -> None:
     )
 
 
-def test_flush_before_any_block_is_a_mistake() -> None:
+def test_flush_before_any_block_is_an_error() -> None:
     with pytest.raises(ValueError, match="no block"):
         StreamingSTFT(N_FFT, HOP).flush()
 

@@ -1,4 +1,4 @@
-"""Torch's numbers of threads, where one is set in a thread of ours while others begin."""
+"""Torch's number of threads, set in a thread of ours while other threads start."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from unetsep.dsp.threads import OwnThread, thread_count
 from unetsep.separator import Separator
 
 HOST = 3
-TENSOR = torch.zeros(2, 100_000, dtype=torch.float64)  # which is made by all threads
+TENSOR = torch.zeros(2, 100_000, dtype=torch.float64)  # large enough for all threads
 ROOT = Path(__file__).parents[2]
 
 
 class Moment:
-    """Makes the moment last in which new threads would begin with a number of ours."""
+    """Prolongs the moment in which new threads would start with our number."""
 
     def __init__(self) -> None:
         self.begun, self.over = threading.Event(), threading.Event()
@@ -85,8 +85,8 @@ def test_a_new_thread_that_calls_us_keeps_the_hosts_number(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_a_fork_waits_for_the_end_of_the_moment() -> None:
-    """In a process of its own, as the fork would have the threads of these tests."""
+def test_a_fork_waits_until_the_number_is_restored() -> None:
+    """In a separate process, since the fork would have the threads of these tests."""
     script = """
 import os, threading, time, torch
 from unetsep.dsp.threads import OwnThread, thread_count

@@ -1,4 +1,4 @@
-"""A song as a stream of blocks: what is asked of it, and how it is pushed through models."""
+"""A song as a stream of blocks: the selection of stems, and the way through models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[float, float | None], bool | None]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which stems come out, in which order.
+    """The output stems, in order.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Selection:
 
     @property
     def stems(self) -> tuple[int, ...]:
-        """The network's stems that are needed."""
+        """Indices of the network's stems that the outputs need."""
         return tuple(sorted({i if i >= 0 else -1 - i for i in self.indices}))
 
     def adds_up(self, stems: int, *, complete: bool) -> bool:
@@ -45,9 +45,9 @@ class Selection:
         Parameters
         ----------
         stems
-            How many the network has.
+            Number of stems of the network.
         complete
-            Whether those add up to the mixture.
+            Whether all of them add up to the mixture.
         """
         if len(self.indices) == 2 and self.indices[0] == -1 - self.indices[1]:
             return True
@@ -61,12 +61,12 @@ class Selection:
         stems
             ``(selected, channels, samples)``.
         mono
-            Leave out the axis of the channels, of which there is one.
+            Drop the axis of channels, which has length one.
         """
         return dict(zip(self.names, stems[:, 0] if mono else stems, strict=True))
 
     def without_last(self) -> Selection:
-        """The same outputs but the last."""
+        """The same outputs without the last."""
         return Selection(self.names[:-1], self.indices[:-1])
 
     def apply(self, stems: Tensor, whole: Tensor | float = 1.0) -> Tensor:
@@ -75,9 +75,9 @@ class Selection:
         Parameters
         ----------
         stems
-            ``(stems, channels, bins, frames)``, all the network's.
+            ``(stems, channels, bins, frames)``, all stems of the network.
         whole
-            What all stems make together: the mixture's spectrum, if these are spectra.
+            The sum of all stems: for spectra that of the mixture.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class Selection:
 
 
 def check_progress(progress: Progress | None) -> None:
-    """Refuse what cannot be called.
+    """Check a progress callback.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def check_progress(progress: Progress | None) -> None:
 
 
 def _cancels(answer: object) -> bool:
-    """Whether what a callback returned is False, numpy's own too; None and 0 go on."""
+    """Whether a callback returned False, numpy's included; None and 0 do not cancel."""
     return isinstance(answer, (bool, np.bool_)) and not answer
 
 
@@ -117,8 +117,8 @@ def push_all(
 ) -> Iterator[list[StemBlock]]:
     """Push blocks through one or more models at once and finish.
 
-    On a CPU this is computed in a thread of our own; blocks are taken and progress is told in
-    the caller's.
+    On a CPU a thread of our own computes; blocks are read and progress is reported in the
+    caller's thread.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ def push_all(
     progress
         Called after each block.
     label
-        What the message of a cancelled run begins with.
+        Start of the message of a cancelled run.
     integers
-        For each of ``songs``, whether integers of 16 bits are wanted; by default for none.
+        For each of ``songs``, whether to return 16-bit integers; by default for none.
 
     Yields
     ------
     list of StemBlock
-        For each of ``songs``, its next samples, maybe none.
+        The next samples of each of ``songs``, possibly none.
 
     Raises
     ------
@@ -148,15 +148,15 @@ def push_all(
         If ``progress`` cannot be called.
     """
     check_progress(progress)
-    done = 0
-    wanted = list(zip(songs, integers or [False] * len(songs), strict=True))
+    samples = 0
+    outputs = list(zip(songs, integers or [False] * len(songs), strict=True))
     with _computing(songs) as call:
         for block in blocks:
-            yield call(lambda: [song._send(block, integers=each) for song, each in wanted])  # noqa: B023
-            done += block.shape[-1]
-            if progress is not None and _cancels(progress(done / sample_rate, total)):
+            yield call(lambda: [song._send(block, integers=each) for song, each in outputs])  # noqa: B023
+            samples += block.shape[-1]
+            if progress is not None and _cancels(progress(samples / sample_rate, total)):
                 raise CancelledError(f"{label}separation was cancelled")
-        yield call(lambda: [song._end(integers=each) for song, each in wanted])
+        yield call(lambda: [song._end(integers=each) for song, each in outputs])
 
 
 Stems = list[StemBlock]
@@ -164,11 +164,11 @@ Stems = list[StemBlock]
 
 @contextlib.contextmanager
 def _computing(songs: Sequence[SongStream]) -> Iterator[Callable[[Callable[[], Stems]], Stems]]:
-    """What computes songs: a thread of our own, or on a GPU, which threads choose, the caller."""
+    """Yield a function that runs computations: in a thread of our own, or on a GPU directly."""
     if any(song.device.type == "cuda" for song in songs):
         yield lambda compute: compute()
         return
-    # What is done between segments takes no more than its share, too.
+    # Work between segments also uses no more than its share of threads.
     threads = min((song.threads for song in songs), default=1)
     with OwnThread(threads, "song") as thread:
         yield thread.call
@@ -182,9 +182,9 @@ class SongStream:
     channels
         Of the song.
     device
-        Where spectra are kept.
+        Where spectra are stored.
     threads
-        Of torch, for what is done between segments.
+        Torch's threads for work between segments.
     """
 
     def __init__(self, channels: int, device: torch.device, threads: int) -> None:
@@ -192,16 +192,16 @@ class SongStream:
         self._link = Link(device)
 
     def push(self, block: Signal) -> Signal:
-        """Take ``(channels, samples)``, return ``(stems, channels, samples)``, maybe none."""
+        """Push ``(channels, samples)``; return ready ``(stems, channels, samples)``, maybe none."""
         return self._send(block).floats()
 
     def finish(self) -> Signal:
-        """The rest of the stems; in total they are as long as what was pushed."""
+        """The rest of the stems; in total they are as long as the pushed blocks."""
         return self._end().floats()
 
     @torch.inference_mode()
     def _send(self, block: Signal, *, integers: bool = False) -> StemBlock:
-        """`push` that does not wait for a GPU.
+        """`push` without waiting for a GPU.
 
         Parameters
         ----------
@@ -217,14 +217,14 @@ class SongStream:
 
     @torch.inference_mode()
     def _end(self, *, integers: bool = False) -> StemBlock:
-        """`finish` that does not wait for a GPU; see `_send`."""
+        """`finish` without waiting for a GPU; see `_send`."""
         with self._link.computing(), without_autocast(self.device):
             return StemBlock(self._link, self._finish(), integers=integers)
 
     def _push(self, block: Signal) -> Tensor:
-        """Stems that are ready, ``(stems, channels, samples)``, given further samples."""
+        """Process further samples; return the ready stems, ``(stems, channels, samples)``."""
         raise NotImplementedError
 
     def _finish(self) -> Tensor:
-        """All stems that are left."""
+        """The rest of the stems."""
         raise NotImplementedError

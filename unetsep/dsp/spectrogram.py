@@ -1,9 +1,9 @@
 """Streaming STFT and its exact inverse, and masks applied to the mixture's spectrum.
 
 Nothing is centred or reflected: a stream is padded with ``n_fft - hop_length`` zeros at
-both ends, so that every sample lies under exactly four windows. The squared periodic Hann
-window at a hop of ``n_fft / 4`` adds up to the constant 3/2, so the inverse divides by
-that number and never by an edge sum close to zero.
+both ends, so that exactly four windows cover every sample. Squared periodic Hann windows at
+a hop of ``n_fft / 4`` add up to the constant 3/2, so the inverse divides by that number and
+never by an edge sum close to zero.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Bins below the network's top from which the mask above it is estimated; about 1.1 kHz.
+# The network's top bins, whose mean mask is used above them; about 1.1 kHz.
 EXTENSION_BINS = 100
-# Frames that are worked on at once, for intermediate results to stay in the cache.
+# Frames processed at once, so that intermediate results stay in the cache.
 CACHED_FRAMES = 32
 # Sum over four hops of the squared periodic Hann window.
 WINDOW_SUM = 1.5
@@ -27,8 +27,8 @@ WINDOW_SUM = 1.5
 def hann(n_fft: int, device: torch.device) -> Tensor:
     """Periodic Hann window, shape ``(n_fft,)``.
 
-    Made on the host: a copy is complete when it is there, for all songs of a GPU, while what one
-    song computes there others would have to wait for.
+    It is made on the host: a copied window is complete for all songs of a GPU, while for a window
+    computed in one song's CUDA stream the others would have to wait.
     """
     window = torch.hann_window(n_fft, periodic=True, dtype=torch.float32, device="cpu")
     return window.to(device)
@@ -85,21 +85,21 @@ def overlap_add(spectrum: Tensor, hop_length: int) -> Tensor:
 
 
 def overlap_add_with_gradients(spectrum: Tensor, hop_length: int) -> Tensor:
-    """`overlap_add` for training and `torch.export`: slower, for nothing is written in place."""
+    """`overlap_add` for training and `torch.export`: slower, without writing in place."""
     frames = torch.fft.irfft(spectrum.transpose(-1, -2), n=4 * hop_length)
-    # Not `hann`: what is remembered between calls, torch.compile refuses.
+    # Not `hann`: torch.compile refuses cached tensors.
     window = torch.hann_window(4 * hop_length, dtype=frames.dtype, device=frames.device)
     frames = frames * (window / WINDOW_SUM)
     quarters = frames.reshape(*frames.shape[:-1], 4, hop_length)  # (..., frames, 4, hop)
-    moved = [
+    padded = [
         functional.pad(quarters[..., quarter, :], (0, 0, quarter, 3 - quarter))
         for quarter in range(4)
     ]
-    return torch.stack(moved).sum(dim=0).flatten(-2)
+    return torch.stack(padded).sum(dim=0).flatten(-2)
 
 
 def magnitudes(spectrum: Tensor) -> Tensor:
-    """Absolute values, several times as fast as `torch.abs`, which cannot overflow.
+    """Absolute values, several times faster than `torch.abs`, which guards against overflow.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def magnitudes(spectrum: Tensor) -> Tensor:
 
 
 def powers(spectrum: Tensor) -> Tensor:
-    """Squares of absolute values, of the shape and in the layout of a complex spectrum."""
+    """Squared absolute values of a complex spectrum, in its shape and memory layout."""
     real, imaginary = spectrum.real, spectrum.imag
     return real.square().addcmul_(imaginary, imaginary)
 
@@ -153,10 +153,10 @@ class StreamingSTFT:
         return self._transform(torch.cat([self._tail, block], dim=-1))
 
     def flush(self) -> Tensor:
-        """The last frames, after which every sample lies under four windows."""
+        """The last frames, so that four windows cover every sample."""
         if self._tail is None:
             raise ValueError("no block was pushed before the end of the stream")
-        # To whole hops, and then as many zeros as before the first sample.
+        # Zeros up to a whole hop, and then as many as before the first sample.
         missing = -self._tail.shape[-1] % self.hop_length + self.n_fft - self.hop_length
         return self._transform(functional.pad(self._tail, (0, missing)))
 
@@ -195,7 +195,7 @@ class StreamingISTFT:
         Returns
         -------
         Tensor
-            ``(..., samples)``, ``frames * hop_length`` of them once the start is past.
+            ``(..., samples)``, ``frames * hop_length`` of them after the start.
         """
         samples = overlap_add(spectrum, self.hop_length)
         incomplete = self.n_fft - self.hop_length
@@ -211,8 +211,8 @@ class StreamingISTFT:
 def extension_weights(mask: Tensor) -> Tensor:
     """Share of each stem above the network's top bin, frame by frame.
 
-    The average over the top `EXTENSION_BINS` bins, so that shares that sum to one in every
-    bin still do. Spleeter can average over all its bins instead (``mask_extension: average``).
+    It is the mean over the top `EXTENSION_BINS` bins, so shares that sum to one in every bin
+    still do. Spleeter can average over all its bins instead (``mask_extension: average``).
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def extension_weights(mask: Tensor) -> Tensor:
 
 
 def apply_mask(mask: Tensor, above: Tensor, spectrum: Tensor) -> Tensor:
-    """Stems' spectra: mask times the mixture's complex spectrum, mixture phase kept.
+    """Stems' spectra: mask times the mixture's complex spectrum, with the mixture's phase.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def apply_mask(mask: Tensor, above: Tensor, spectrum: Tensor) -> Tensor:
     mixture = spectrum.transpose(-1, -2)  # (channels, frames, all bins)
     out = mixture.new_empty(mask.shape[0], *mixture.shape)
     shares = mask.transpose(-1, -2)
-    # Plane by plane: torch turns the real factor into a complex copy, which so stays small.
+    # Plane by plane, to keep the complex copy small that torch makes of the real factor.
     for stem, channel in itertools.product(range(out.shape[0]), range(out.shape[1])):
         target, source = out[stem, channel], mixture[channel]
         torch.mul(shares[stem, channel], source[:, :bins], out=target[:, :bins])

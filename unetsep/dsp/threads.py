@@ -1,17 +1,17 @@
-"""Threads of our own, in which torch may be set as we need it.
+"""Threads of our own, in which we may change torch's settings.
 
-How many threads torch computes with belongs to the program that we are a guest of. Each of its
-threads has a number of its own; a new one begins with that which was set last, in any thread. So
-here the number is set in threads that nobody else uses, and what was set last is put back.
+Torch's number of threads belongs to the host program. Each of its threads has its own number, and
+a new thread starts with the number that any thread set last. So we set the number only in threads
+of our own, and restore the number that was set last.
 
-So for a moment new threads would begin with a number of ours. Whoever asks for his number here
-waits for the end of that moment, and so does a fork; a thread that calls us asks before it
-computes. Only one that computes for the first time in its life without us can meet it.
+In between, a new thread would start with our number. `thread_count` waits until it is restored,
+and so does a fork; a thread that calls us asks for its number before it computes. Only a thread
+that first computes in that moment without calling us can get our number.
 
-A fork has only the thread that forked. What torch's operations share out their work to belongs
-to the thread that called them, so nothing that was begun in a thread of ours is missing there.
+A fork has only the thread that forked. Torch's worker threads belong to the thread that called
+the operation, so a fork misses nothing that was started in a thread of ours.
 
-On a GPU we compute in the caller's thread: `without_autocast` sets aside what it has set.
+On a GPU we compute in the caller's thread, where `without_autocast` suspends its autocast.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 import torch
 
 T = TypeVar("T")
-# Held while new threads would begin with a number of ours. It can be taken again by a thread that
-# has it: a signal's handler may fork.
+# Held while new threads would start with our number. It is reentrant, since a signal handler may
+# fork.
 _changing = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -38,16 +38,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def thread_count() -> int:
-    """How many threads torch uses in the calling thread.
+    """Number of threads that torch uses in the calling thread.
 
-    A new thread keeps from its first question on what it is told.
+    A new thread's number is fixed by its first query.
     """
     with _changing:
         return torch.get_num_threads()
 
 
 def use_threads(count: int) -> None:
-    """Let torch use so many threads in the calling thread, which must be ours.
+    """Set torch's number of threads in the calling thread, which must be our own.
 
     Parameters
     ----------
@@ -55,42 +55,42 @@ def use_threads(count: int) -> None:
         At least 1.
     """
     with _changing:
-        before = torch.get_num_threads()
-        if before == count:
+        previous = torch.get_num_threads()
+        if previous == count:
             return
         torch.set_num_threads(count)
-        # A thread that ends at once sets what new threads begin with, and nothing else.
-        restore = threading.Thread(target=torch.set_num_threads, args=(before,), daemon=True)
+        # A short-lived thread changes only the number that new threads start with.
+        restore = threading.Thread(target=torch.set_num_threads, args=(previous,), daemon=True)
         restore.start()
         restore.join()
 
 
 class OwnThread(ThreadPoolExecutor):
-    """A thread that calls what it is given, while the caller waits.
+    """A thread that runs functions while the caller waits.
 
     Parameters
     ----------
     threads
-        Of torch.
+        Torch's number of threads in it.
     name
         Of the thread.
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        thread_count()  # the caller may be a new thread of the host
+        thread_count()  # the caller may be a new thread of the host program
         super().__init__(1, name, use_threads, (threads,))
 
     def call(self, run: Callable[..., T], *arguments: Any) -> T:
-        """What ``run(*arguments)`` returns or raises."""
+        """Return or raise the result of ``run(*arguments)``."""
         return self.submit(run, *arguments).result()
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Within this torch computes with the types of numbers that it is given.
+    """Disable autocast within a ``with`` block.
 
-    A GPU's songs are computed in the caller's thread, which may be within autocast: a validation
-    is, where a network is trained in half precision. A network that separates chooses its types
-    itself, and writes into memory of those types.
+    On a GPU songs are computed in the caller's thread, which may be under autocast, as in the
+    validation of a training in half precision. A network for inference chooses its types itself,
+    and writes into memory of those types.
     """
     # Not on Apple's GPU before torch 2.5.
     if not torch.amp.autocast_mode.is_autocast_available(device.type):

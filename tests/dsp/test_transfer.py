@@ -82,7 +82,7 @@ def test_an_array_that_must_not_be_written_to_can_be_separated():
 
 
 class CountingLink(Link):
-    """The way to a device that has no data: what is brought from there is zero."""
+    """The link to a device without data: downloads are zero."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
@@ -100,7 +100,7 @@ class CountingLink(Link):
 
 
 class Crossings(TorchDispatchMode):
-    """Operations that take tensors of one device and give tensors of another."""
+    """Operations with inputs on one device and outputs on another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Crossings(TorchDispatchMode):
 
 
 def make_meta(separator: Separator) -> tuple[Separator, CountingLink]:
-    """A separator on the device meta, from which no data can be read: who waits for it fails."""
+    """A separator on the device meta, whose data cannot be read: waiting for it fails."""
     for network in separator._networks:
         network.to(META)
     separator.device = META
@@ -132,7 +132,7 @@ def make_meta(separator: Separator) -> tuple[Separator, CountingLink]:
     ("model", "wiener", "integers", "count"),
     [("default", 0, True, 3), ("small", 1, True, 16), ("small", 0, False, 3)],
 )
-def test_a_block_goes_to_the_device_once_and_comes_back_once(model, wiener, integers, count):
+def test_a_block_is_uploaded_once_and_downloaded_once(model, wiener, integers, count):
     given = make_separator() if model == "small" else Separator(model, device="cpu")
     separator, link = make_meta(given)
     song = make_song(separator, RATE, META, wiener)
@@ -158,13 +158,13 @@ def test_at_another_rate_spectra_stay_on_the_device():
         for seed in range(5):
             song.push(white_noise(size, seed=seed))
         song.finish()
-    assert len(crossings.names) == link.uploads == 6  # one for what the resampler kept back
+    assert len(crossings.names) == link.uploads == 6  # one for the resampler's last samples
     # Of each segment and of each block of frames that it shares: waves, and shares above the band.
     assert link.downloads <= 4 * 6
 
 
 class DeviceTypes(TorchDispatchMode):
-    """Types of numbers on the device meta; what is brought from there is zero."""
+    """Types of numbers on the device meta; downloads are zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,13 +195,13 @@ def test_where_spectra_stay_on_the_host_no_type_that_apples_gpus_lack_leaves_it(
 
 
 class FakeCuda:
-    """CUDA streams and events that only write down what happens to them."""
+    """CUDA streams and events that only record their calls."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
         self.current: str | None = None
         self.streams = 0
-        self.by_name = {"None": FakeStream(self, "None")}  # where no other was chosen
+        self.by_name = {"None": FakeStream(self, "None")}  # the default stream
         self.kept: set[tuple[int, str]] = set()
         patch.setattr(torch.cuda, "Stream", self.stream)
         patch.setattr(torch.cuda, "Event", self.event)
@@ -238,7 +238,7 @@ class FakeCuda:
 class FakeStream:
     def __init__(self, cuda: FakeCuda, name: str) -> None:
         self.cuda, self.name = cuda, name
-        # How much of each stream's work is done before what comes next on this one.
+        # How much of each stream's work is complete before the next work on this one.
         self.before = collections.Counter[str]()
 
     def wait_stream(self, other: FakeStream) -> None:
@@ -273,9 +273,9 @@ class StreamOrder(TorchDispatchMode):
     def __init__(self, cuda: FakeCuda) -> None:
         super().__init__()
         self.cuda, self.problems = cuda, list[str]()
-        self.alive: list[torch.Tensor] = []  # so that no memory is used again
-        # Of each memory: on which stream it was made, and how far each had come when it last
-        # read or wrote it.
+        self.alive: list[torch.Tensor] = []  # so that no memory is reused
+        # For each memory: the stream that created it, and the position of each stream when it
+        # last read or wrote it.
         self.made: dict[int, str] = {}
         self.touched = collections.defaultdict[int, dict[tuple[str, bool], int]](dict)
 
@@ -301,7 +301,7 @@ class StreamOrder(TorchDispatchMode):
 
     def touch(self, value, stream: FakeStream, operation, *, writes: bool) -> None:
         if not (torch.is_tensor(value) and value.is_meta and memory(value) in self.made):
-            return  # or it was there before the song
+            return  # or it existed before the song
         touched = self.touched[memory(value)]
         for (name, wrote), count in touched.items():
             if (wrote or writes) and stream.before[name] < count:
@@ -309,7 +309,7 @@ class StreamOrder(TorchDispatchMode):
         touched[stream.name, writes] = stream.before[stream.name]
 
     def shared(self) -> set[tuple[int, str]]:
-        """Memory that another stream used than that on which it was made, and which."""
+        """Memory used by another stream than the one that created it, and that stream."""
         return {
             (each, name)
             for each, touched in self.touched.items()
@@ -321,7 +321,7 @@ class StreamOrder(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("rate", "wiener", "integers"), [(RATE, 1, True), (RATE, 0, False), (48_000, 0, True)]
 )
-def test_no_stream_reads_what_is_not_there_and_none_writes_what_is_read(
+def test_no_stream_reads_unwritten_memory_or_writes_memory_being_read(
     monkeypatch, rate, wiener, integers
 ):
     separator, _ = make_meta(make_separator())
@@ -354,10 +354,10 @@ def test_streams_wait_for_each_other_and_the_host_only_when_it_reads(monkeypatch
     block = StemBlock(link, tensor[None])
     floats = block.floats()
     np.testing.assert_array_equal(floats[0], tensor.numpy())
-    assert not np.shares_memory(floats, block._coming.wait().numpy())
+    assert not np.shares_memory(floats, block._download.wait().numpy())
 
 
-def test_streams_of_songs_that_have_ended_serve_the_next(monkeypatch):
+def test_streams_of_finished_songs_are_reused(monkeypatch):
     cuda = FakeCuda(monkeypatch)
     for _ in range(3):
         links = [Link(torch.device("cuda")) for _ in range(2)]

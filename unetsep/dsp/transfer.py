@@ -1,9 +1,9 @@
-"""Samples on their way between the host and the device that computes, for one song.
+"""Uploads and downloads of samples between the host and the computing device, for one song.
 
-On a CPU there is no way, and nothing is copied. A song on a GPU has three CUDA streams: what is
-computed, what goes up, and what comes down. A block goes up once and comes down once, through
-pinned memory; whoever takes it waits for its event and for nothing else, while the next block
-is computed. Pinned memory comes from torch's own cache, so that a few buffers serve all blocks.
+On a CPU nothing is copied. A song on a GPU has three CUDA streams: for computing, uploads and
+downloads. Each block is uploaded once and downloaded once, through pinned memory. Its consumer
+waits only for the block's event, while the next block is computed. Pinned memory comes from
+torch's own cache, so that a few buffers serve all blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from .arrays import Signal
 
 Integers = npt.NDArray[np.integer]
-# Samples of each stem that become integers at once, to stay in the cache.
+# Samples of each stem that are converted to integers at once, to stay in the cache.
 CACHED_SAMPLES = 1 << 13
 
 
@@ -38,12 +38,12 @@ class Streams:
         self.compute, self.up, self.down = streams
 
 
-# Streams that no song has now. torch keeps the memory of each stream apart: few serve many songs.
+# Streams without a song. They are reused, since torch caches memory for each stream separately.
 _idle: defaultdict[torch.device, list[Streams]] = defaultdict(list)
 
 
 class Link:
-    """The way between the host and the device of one song.
+    """The connection between the host and the device of one song.
 
     Parameters
     ----------
@@ -63,24 +63,24 @@ class Link:
             weakref.finalize(self, idle.append, self._streams)
 
     def computing(self) -> contextlib.AbstractContextManager[object]:
-        """Within this, what is computed is in the song's order, and no other's."""
+        """A context in which computations are queued in the song's own CUDA stream."""
         if self._streams is None:
             return contextlib.nullcontext()
         return torch.cuda.stream(self._streams.compute)
 
     def upload(self, block: Signal) -> Tensor:
-        """``(channels, samples)`` on the device; on a CPU the same memory."""
+        """Copy ``(channels, samples)`` to the device; on a CPU the memory is shared."""
         host = as_tensor(block)
         if self._streams is None or not block.size:
             return host.to(self.device)
         with torch.cuda.stream(self._streams.up):
-            there = host.pin_memory().to(self.device, non_blocking=True)
+            uploaded = host.pin_memory().to(self.device, non_blocking=True)
         self._streams.compute.wait_stream(self._streams.up)
-        there.record_stream(self._streams.compute)
-        return there
+        uploaded.record_stream(self._streams.compute)
+        return uploaded
 
     def download(self, tensor: Tensor) -> Download:
-        """Have a tensor brought to the host, which need not wait for it."""
+        """Start to copy a tensor to the host, without waiting for it."""
         if self._streams is None or tensor.device.type == "cpu":
             return Download(tensor.cpu())
         tensor = tensor.contiguous()
@@ -88,7 +88,7 @@ class Link:
         self._streams.down.wait_stream(self._streams.compute)
         with torch.cuda.stream(self._streams.down):
             host.copy_(tensor, non_blocking=True)
-            # Waiting for it, a thread sleeps: cores have other songs to read and write.
+            # A blocking event lets the waiting thread sleep: cores read and write other songs.
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record()
         tensor.record_stream(self._streams.down)
@@ -96,14 +96,14 @@ class Link:
 
 
 class Download:
-    """A tensor that has come to the host, or will.
+    """A tensor that is copied to the host.
 
     Parameters
     ----------
     host
-        Where it arrives.
+        The copy.
     event
-        When it has; None if it is there.
+        Marks its completion; None if it is complete.
     """
 
     def __init__(self, host: Tensor, event: torch.cuda.Event | None = None) -> None:
@@ -111,18 +111,18 @@ class Download:
         self.is_pinned = event is not None
 
     def has_arrived(self) -> bool:
-        """Whether nobody has to wait any more."""
+        """Whether the copy is complete."""
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def wait(self) -> Tensor:
-        """The tensor; pinned memory is used again once this is let go."""
+        """The complete tensor; its pinned memory is reused once it is released."""
         if self._event is not None:
             self._event.synchronize()
         return self._host
 
 
 class StemBlock:
-    """A stretch of a song's stems, which may still be on its way to the host.
+    """A stretch of a song's stems, whose download may still be running.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class StemBlock:
     stems
         ``(stems, channels, samples)``, float32.
     integers
-        Whether integers of 16 bits are wanted, where they can hold the stems.
+        Whether to convert to 16-bit integers, if they can hold the stems.
     """
 
     def __init__(self, link: Link, stems: Tensor, *, integers: bool = False) -> None:
@@ -139,38 +139,38 @@ class StemBlock:
         self._shape = stems.shape
         self._stems: Tensor | None = None
         self._packed = integers and self.samples > 0
-        self._coming = link.download(pack(stems) if self._packed else stems)
-        # On a CPU it is known at once whether floats will be asked for.
-        if self._packed and not (self._coming.has_arrived() and self._peak() <= 1):
+        self._download = link.download(pack(stems) if self._packed else stems)
+        # On a CPU the peak tells at once whether floats will be needed.
+        if self._packed and not (self._download.has_arrived() and self._peak() <= 1):
             self._stems = stems
 
     def _peak(self) -> float:
-        return float(self._coming.wait()[:2].view(torch.float32))
+        return float(self._download.wait()[:2].view(torch.float32))
 
     def integers(self) -> Integers | None:
-        """``(stems, samples, channels)`` as they are stored; None if floats are to be taken.
+        """``(stems, samples, channels)`` as files store them; None if `floats` must be used.
 
-        That is if integers were not wanted, or a sample is beyond full scale.
+        That is the case if integers were not requested, or a sample exceeds full scale.
         """
         if not self._packed or self._peak() > 1:
             return None
         stems, channels, samples = self._shape
-        array: Integers = self._coming.wait()[2:].view(stems, samples, channels).numpy()
+        array: Integers = self._download.wait()[2:].view(stems, samples, channels).numpy()
         return array
 
     def floats(self) -> Signal:
-        """``(stems, channels, samples)``; not to be asked for where there are integers."""
-        array: Signal = self._coming.wait().numpy()
+        """``(stems, channels, samples)``; an error if there are integers."""
+        array: Signal = self._download.wait().numpy()
         if self._packed:
             assert self._stems is not None, "stems within full scale are integers"
             array = self._stems.cpu().numpy()
-        elif self._coming.is_pinned:  # which is scarce, and who asks may keep all of a song
+        elif self._download.is_pinned:  # scarce memory, and a caller may keep a whole song
             array = array.copy()
         return array
 
 
 def pack(stems: Tensor) -> Tensor:
-    """Stems as 16-bit files hold them, and their peak: all that has to come to the host.
+    """Stems as 16-bit integers, and their peak, in one tensor for the download.
 
     Full scale is 2^15, as in `unetsep.audio.writers.quantize`.
 

@@ -16,7 +16,7 @@ from unetsep.dsp.wiener import (
     COMMON,
     REACH,
     RELATIVE,
-    SEEN,
+    TAPS,
     WienerFilter,
 )
 from unetsep.dsp.wiener import _wiener as wiener
@@ -30,7 +30,7 @@ def whole(filter_, masks, mixture):
 
 
 def pushed(filter_, masks, mixture, *, finish=False):
-    """The stems that a block makes ready."""
+    """The stems that are ready after a block."""
     blocks = [*filter_.push(masks, mixture), *(filter_.flush() if finish else ())]
     return torch.cat([stems for _, _, stems in blocks], dim=-1)
 
@@ -48,11 +48,11 @@ def ratio(stems, *shape, seed=1):
 
 
 def stacked(frames):
-    """``(n, channels, bins, frames)`` to ``(n, bins, frames, seen times channels)``."""
-    reach = SEEN // 2 * REACH
+    """``(n, channels, bins, frames)`` to ``(n, bins, frames, taps times channels)``."""
+    reach = TAPS // 2 * REACH
     around = np.pad(frames, [(0, 0)] * 3 + [(reach, reach)])
     count = frames.shape[-1]
-    parts = [around[..., i * REACH : i * REACH + count] for i in range(SEEN)]
+    parts = [around[..., i * REACH : i * REACH + count] for i in range(TAPS)]
     return np.moveaxis(np.concatenate(parts, axis=1), 1, -1)
 
 
@@ -64,7 +64,7 @@ def by_the_book(masks, mixture, iterations):
     mixture = mixture / level
 
     def coherence(signals):
-        # With zeros at both ends all frames count, also those that only their neighbours see.
+        # Zeros at both ends make all frames count, also those that only neighbours use.
         ends = np.pad(signals, [(0, 0)] * 3 + [(REACH, REACH)])
         seen = stacked(ends)
         products = np.einsum("sfti,sftj->sfij", seen, seen.conj())
@@ -84,7 +84,7 @@ def by_the_book(masks, mixture, iterations):
         found = np.einsum(
             "sftij,ftj->sfti", covariances, np.linalg.solve(whole, x[..., None])[..., 0]
         )
-        middle = found[..., SEEN // 2 * channels :][..., :channels]
+        middle = found[..., TAPS // 2 * channels :][..., :channels]
         stems = np.moveaxis(middle, -1, 1)
         stems = stems + masks * (mixture - stems.sum(axis=0))
     return stems * level
@@ -92,14 +92,14 @@ def by_the_book(masks, mixture, iterations):
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("iterations", [1, 2, 4])
-def test_a_block_is_filtered_as_the_matrices_say(iterations, channels):
+def test_a_block_is_filtered_as_by_matrices_in_double_precision(iterations, channels):
     masks, mixture = ratio(3, channels, 20, 30), spectra(channels, 20, 30)
     found = whole(WienerFilter(iterations), masks, mixture)
     expected = by_the_book(masks, mixture, iterations)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_channels_that_are_no_stereo_are_filtered_one_by_one():
+def test_channels_other_than_stereo_are_filtered_one_by_one():
     masks, mixture = ratio(3, 3, 20, 30), spectra(3, 20, 30)
     found = whole(WienerFilter(1), masks, mixture)
     for channel in range(3):
@@ -108,7 +108,7 @@ def test_channels_that_are_no_stereo_are_filtered_one_by_one():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4, 2 * REACH, 2 * REACH + 1])
-def test_blocks_may_be_shorter_than_what_is_seen_together(frames):
+def test_blocks_may_be_shorter_than_the_stacked_frames(frames):
     masks, mixture = ratio(3, 2, 20, frames), spectra(2, 20, frames)
     expected = by_the_book(masks, mixture, 1)
     np.testing.assert_allclose(whole(WienerFilter(1), masks, mixture), expected, atol=1e-4)
@@ -144,7 +144,7 @@ def error(found, true):
 
 
 def panned(frames, seed=0):
-    """Two stems, left and right of the middle, and rough masks for them."""
+    """Two stems, left and right of the centre, and rough masks for them."""
     sources = spectra(2, 1, 40, frames, seed=seed)
     gains = torch.tensor([[1.0, 0.2], [0.2, 1.0]])[:, :, None, None]
     stems = sources * gains
@@ -152,7 +152,7 @@ def panned(frames, seed=0):
     return power / power.sum(dim=0), stems
 
 
-def test_stems_at_different_places_are_told_apart():
+def test_stems_with_different_panning_are_separated():
     masks, stems = panned(200)
     mixture = stems.sum(dim=0)
     before = error(masks * mixture, stems)
@@ -160,7 +160,7 @@ def test_stems_at_different_places_are_told_apart():
     assert after < 0.7 * before
 
 
-def test_a_note_that_goes_on_is_told_from_noise_in_one_channel():
+def test_a_sustained_note_is_separated_from_noise_in_one_channel():
     phases = torch.outer(torch.arange(40.0), torch.arange(300.0)) * 0.7
     note = torch.polar(torch.ones_like(phases), phases)[None]
     stems = torch.stack([note, spectra(1, 40, 300) / 2**0.5])
@@ -250,7 +250,7 @@ def test_silence_after_loud_music_stays_silent(level):
     masks, mixture = ratio(3, 2, 20, BLOCK_FRAMES), spectra(2, 20, BLOCK_FRAMES)
     pushed(filter_, masks, mixture * level)
     silence = pushed(filter_, masks, torch.zeros_like(mixture))
-    # The last frames of the music were still waiting.
+    # The last frames of the music were still pending.
     assert silence.isfinite().all()
     assert not silence[..., REACH:].any()
     assert pushed(filter_, masks, mixture, finish=True).isfinite().all()
@@ -269,7 +269,7 @@ LENGTH = 2 * BLOCK_FRAMES + 40
         [BLOCK_FRAMES - 1, BLOCK_FRAMES + 39, 2],
     ],
 )
-def test_it_does_not_matter_in_which_pieces_frames_come(sizes):
+def test_the_division_of_frames_into_pieces_does_not_matter(sizes):
     masks, mixture = ratio(3, 2, 20, LENGTH), spectra(2, BINS, LENGTH)
     expected = whole(WienerFilter(1), masks, mixture)
     filter_ = WienerFilter(1)
@@ -291,7 +291,7 @@ def test_songs_that_end_with_a_block_are_whole(length):
 
 
 def test_the_end_of_a_block_sees_the_frames_that_follow():
-    """Were coherences the same in all blocks, their borders would not matter."""
+    """With equal coherences in all blocks their borders would not matter."""
     masks, stems = panned(2 * BLOCK_FRAMES)
     mixture = stems.sum(dim=0)
     first = WienerFilter(1)
@@ -300,7 +300,7 @@ def test_the_end_of_a_block_sees_the_frames_that_follow():
     again._learn = lambda *_: None
     again._coherence = first._coherence
     found = whole(again, masks, mixture)
-    # The same in one block, without any border within.
+    # The same in one block, without a border inside.
     expected = torch.cat(
         [
             wiener(first._coherence[0], masks.mT[..., at, :], mixture.mT[:, at]).mT[..., skip]

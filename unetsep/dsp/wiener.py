@@ -1,22 +1,22 @@
-"""Multichannel, multi-frame Wiener filter: stems refined by where they lie and how they go on.
+"""Multichannel, multi-frame Wiener filter: stems refined by their panning and continuity.
 
-A mask weighs each channel of each frame by itself. What it cannot see is phase: how a stem is
-panned, and that a note goes on from frame to frame while a drum does not. In each bin stem ``s``
-is taken as a Gaussian whose power ``v_s`` the masks tell, and whose coherence ``R_s``, between
-channels and between frames that lie `REACH` apart, changes only slowly. With ``x`` the mixture of
-the frames ``t - REACH``, ``t`` and ``t + REACH``, stacked, and ``a_s`` the roots of ``v_s`` there,
+A mask weighs each channel of each frame by itself. It cannot use phase: how a stem is panned, and
+that a note lasts for many frames while a drum does not. In each bin stem ``s`` is modelled as a
+Gaussian whose power ``v_s`` the masks estimate. Its coherence ``R_s``, between channels and between
+frames `REACH` apart, changes only slowly. With ``x`` the mixture of the frames ``t - REACH``,
+``t`` and ``t + REACH``, stacked, and ``a_s`` the roots of ``v_s`` there,
 
     v_s = mean over channels of M_s |x|^2
     C_s = (a_s a_s^T) R_s, element by element,    y_s = C_s (sum over r of C_r)^-1 x
 
-of which the rows of frame ``t`` are kept. Masks that were trained for the least squared error are
-shares of power, hence ``M_s`` and not its square in ``v_s``: if all coherences are equal and
-frames are not, the filter gives back what the masks say. Coherences are those of ``M_s x``,
-drawn towards that of the mixture; biased sums over a block make them positive.
+of which the rows of frame ``t`` are the result. Masks trained for the least squared error are
+shares of power, hence ``M_s`` and not its square in ``v_s``: if all stems have equal coherences and
+frames are incoherent, the filter returns ``M_s x``. Coherences are those of ``M_s x``, shrunk
+towards that of the mixture; biased sums over a block make them positive.
 
 One frame is the filter of Duong et al. (2010) with the estimates of Nugraha et al. (2016), which
 Spleeter and Open-Unmix use; several are the filter of Huang and Benesty (2012). It works block by
-block: what earlier blocks told about coherences fades out, so memory does not grow with the song.
+block and forgets the coherences of earlier blocks gradually, so memory does not grow with the song.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from torch import Tensor
 
 from .spectrogram import powers
 
-# Bins that are filtered, the lowest; above them it gains next to nothing.
+# The lowest bins, which are filtered; higher ones gain almost nothing.
 BINS = 128
-# Frames between those that are seen together, and how many those are. Windows overlap by three
-# quarters: neighbours would say the same.
-REACH, SEEN = 3, 3
+# Distance in frames and number of the frames that are filtered together. Windows overlap by three
+# quarters, so direct neighbours would add nothing.
+REACH, TAPS = 3, 3
 # Share of the mixture's coherence in that of each stem.
 COMMON = 0.1
-# Share of earlier blocks in a stem's coherence, one block later.
+# Weight of all earlier blocks in a stem's coherence, relative to the current one.
 MEMORY = 0.5
 # Added to the mixture's covariance, relative to it and to the block's power.
 RELATIVE, ABSOLUTE = 1e-2, 1e-10
-# Frames from which coherences are learned at a time, as many as a segment brings: 8.9 s.
+# Frames of one estimate of the coherences, as many as a segment adds: 8.9 s.
 BLOCK_FRAMES = 384
 # Frames filtered at once, few enough for a CPU's cache.
 CHUNK_FRAMES = 64
@@ -55,30 +55,30 @@ class WienerFilter:
     """Refine the stems of one song, block by block.
 
     Stereo is filtered as such, any other number of channels one by one. Stems add up to the
-    mixture. Frames are gathered to blocks of `BLOCK_FRAMES`, so that it does not matter in which
-    pieces they come, and stems lag `REACH` frames behind these.
+    mixture. Frames are gathered to blocks of `BLOCK_FRAMES`, so the result does not depend on the
+    pieces that are pushed. Stems lag `REACH` frames behind the blocks.
 
     Parameters
     ----------
     iterations
-        How often coherences are estimated anew, at least 1.
+        Number of estimates of the coherences, at least 1.
     """
 
     def __init__(self, iterations: int) -> None:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
         self._iterations = iterations
-        # For each group of channels: products of all blocks, and coherences in the last one.
+        # For each group of channels: products of all blocks, and coherences of the last one.
         self._products: dict[int, Tensor] = {}
         self._coherence: dict[int, Tensor] = {}
-        self._waiting: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectrum not given yet
-        # The lowest bins, frames before bins, of the last `REACH` frames that were given, which the
-        # next ones see, and of all that were not.
-        self._seen: list[tuple[Tensor, Tensor]] = []
-        self._given = 0  # of these: none before the first block, `REACH` after
+        self._pending: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectra without stems
+        # The lowest bins, frames before bins: of the last `REACH` emitted frames, which are the
+        # context of the next ones, and of all pending frames.
+        self._inputs: list[tuple[Tensor, Tensor]] = []
+        self._context = 0  # emitted frames among these: 0 before the first block, then `REACH`
 
     def push(self, masks: Tensor, spectrum: Tensor) -> Iterator[Block]:
-        """Take frames.
+        """Push frames.
 
         Parameters
         ----------
@@ -90,49 +90,49 @@ class WienerFilter:
         Yields
         ------
         tuple
-            Masks and spectrum of the frames that are ready, and their stems in the `BINS` lowest
-            bins, complex, ``(stems, channels, bins, frames)``.
+            Masks and spectrum of the ready frames, and their stems in the `BINS` lowest bins,
+            complex, ``(stems, channels, bins, frames)``.
         """
         bins = min(BINS, masks.shape[-2])
-        self._waiting.append((masks, spectrum))
-        self._seen.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
-        while sum(part.shape[-2] for _, part in self._seen) - self._known >= BLOCK_FRAMES:
+        self._pending.append((masks, spectrum))
+        self._inputs.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
+        while sum(part.shape[-2] for _, part in self._inputs) - self._overlap >= BLOCK_FRAMES:
             yield from self._block()
 
     def flush(self) -> Iterator[Block]:
-        """Yield what is left, as `push` does."""
-        if self._waiting:
+        """Yield the remaining frames, as `push` does."""
+        if self._pending:
             yield from self._block(last=True)
 
     @property
-    def _known(self) -> int:
-        """Frames that were in the block before: those given, and as many that wait for the next."""
-        return 2 * self._given
+    def _overlap(self) -> int:
+        """Frames of the previous block: the emitted context, and as many pending ones."""
+        return 2 * self._context
 
     def _block(self, *, last: bool = False) -> Iterator[Block]:
-        """Filter the next block, or all that is left; give frames whose neighbours are there."""
-        masks, spectrum = (torch.cat(parts, dim=-2) for parts in zip(*self._seen, strict=True))
-        size = spectrum.shape[-2] if last else self._known + BLOCK_FRAMES
+        """Filter the next block, or all remaining frames; emit frames with all neighbours."""
+        masks, spectrum = (torch.cat(parts, dim=-2) for parts in zip(*self._inputs, strict=True))
+        size = spectrum.shape[-2] if last else self._overlap + BLOCK_FRAMES
         ready = size if last else size - REACH
         refined = self._refined(
-            masks[..., :size, :], spectrum[..., :size, :], learn=size > self._known
+            masks[..., :size, :], spectrum[..., :size, :], learn=size > self._overlap
         )
-        yield from self._give(refined, ready)
+        yield from self._emit(refined, ready)
         keep = max(0, ready - REACH)
-        self._seen = [(masks[..., keep:, :], spectrum[..., keep:, :])]
-        self._given = REACH
+        self._inputs = [(masks[..., keep:, :], spectrum[..., keep:, :])]
+        self._context = REACH
 
-    def _give(self, refined: Tensor, ready: int) -> Iterator[Block]:
-        """Pair stems of the frames from those that were given to ``ready`` with what waits."""
-        done = self._given
-        while done < ready:
-            masks, spectrum = self._waiting.popleft()
-            frames = min(masks.shape[-1], ready - done)
+    def _emit(self, refined: Tensor, ready: int) -> Iterator[Block]:
+        """Pair the stems of frames before ``ready`` with pending masks and spectra."""
+        position = self._context
+        while position < ready:
+            masks, spectrum = self._pending.popleft()
+            frames = min(masks.shape[-1], ready - position)
             if frames < masks.shape[-1]:
-                self._waiting.appendleft((masks[..., frames:], spectrum[..., frames:]))
-            stems = refined[..., done : done + frames, :].mT
+                self._pending.appendleft((masks[..., frames:], spectrum[..., frames:]))
+            stems = refined[..., position : position + frames, :].mT
             yield masks[..., :frames], spectrum[..., :frames], stems
-            done += frames
+            position += frames
 
     def _refined(self, masks: Tensor, spectrum: Tensor, *, learn: bool) -> Tensor:
         """Stems of frames, ``(stems, channels, frames, bins)``.
@@ -142,7 +142,7 @@ class WienerFilter:
         masks, spectrum
             ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
         learn
-            Whether they tell more of the coherences than the block before.
+            Whether they have frames that the previous block had not, to learn coherences from.
         """
         shares = masks / masks.sum(dim=0).clamp(min=1e-12)
         level = powers(spectrum).mean().sqrt().clamp(min=1e-15)
@@ -162,20 +162,20 @@ class WienerFilter:
         Parameters
         ----------
         group
-            Number of these channels.
+            Index of these channels.
         level
-            What the mixture was divided by.
+            Divisor that normalised the mixture.
         shares, mixture
             ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
         """
-        everything = COMMON * _coherence(_products(mixture[None]))
+        common = COMMON * _coherence(_products(mixture[None]))
         stems = shares * mixture
         for iteration in range(self._iterations):
-            # At the song's own level, since blocks of silence follow loud ones.
+            # At the song's own level, since silent blocks follow loud ones.
             products = level.square() * _products(stems)
             if group in self._products:
                 products = products + self._products[group]
-            coherence = (1 - COMMON) * _coherence(products) + everything
+            coherence = (1 - COMMON) * _coherence(products) + common
             if iteration < self._iterations - 1:
                 stems = _wiener(coherence, shares, mixture)
         self._products[group] = MEMORY * products
@@ -193,13 +193,13 @@ def _wiener(coherence: Tensor, shares: Tensor, mixture: Tensor) -> Tensor:
         ``(stems, channels, frames, bins)`` and, complex, ``(channels, frames, bins)``.
     """
     roots = _stacked((shares * powers(mixture)).mean(dim=1).sqrt())
-    seen = _split(_stacked(mixture).transpose(0, 1))
+    stacked = _split(_stacked(mixture).transpose(0, 1))
     parts = _split(coherence)[..., None, :]
     chunks = range(0, mixture.shape[1], CHUNK_FRAMES)
     at = [slice(start, start + CHUNK_FRAMES) for start in chunks]
-    found = [_filter(parts, roots[..., k, :], seen[..., k, :]) for k in at]
-    stems = torch.complex(*torch.cat(found, dim=-2))
-    # What the floor kept back is shared out by the masks.
+    spectra = [_filter(parts, roots[..., k, :], stacked[..., k, :]) for k in at]
+    stems = torch.complex(*torch.cat(spectra, dim=-2))
+    # Masks distribute what the regularised filter withheld.
     stems += shares * (mixture - stems.sum(dim=0))
     return stems
 
@@ -210,12 +210,12 @@ def _split(numbers: Tensor) -> Tensor:
 
 
 def _stacked(frames: Tensor) -> Tensor:
-    """``(n, frames, bins)`` to ``(n, seen, frames, bins)``: each frame and those around it."""
+    """``(n, frames, bins)`` to ``(n, taps, frames, bins)``: each frame and its neighbours."""
     n, count, bins = frames.shape
-    around = frames.new_zeros(n, count + (SEEN - 1) * REACH, bins)
-    first = SEEN // 2 * REACH
-    around[:, first : first + count] = frames
-    return torch.stack([around[:, i * REACH : i * REACH + count] for i in range(SEEN)], dim=1)
+    padded = frames.new_zeros(n, count + (TAPS - 1) * REACH, bins)
+    first = TAPS // 2 * REACH
+    padded[:, first : first + count] = frames
+    return torch.stack([padded[:, i * REACH : i * REACH + count] for i in range(TAPS)], dim=1)
 
 
 def _products(signals: Tensor) -> Tensor:
@@ -229,16 +229,16 @@ def _products(signals: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        ``(n, i, c, d, bins)`` for ``i`` from 0 to ``SEEN - 1``.
+        ``(n, i, c, d, bins)`` for ``i`` from 0 to ``TAPS - 1``.
     """
     count = signals.shape[2]
-    # Real products of real and imaginary parts, as of one matrix for each bin.
+    # One real matrix product for each bin, of real and imaginary parts.
     parts = torch.view_as_real(signals).permute(0, 3, 4, 1, 2).flatten(2, 3).contiguous()
     lags = [
-        parts[..., i * REACH :] @ parts[..., : max(0, count - i * REACH)].mT for i in range(SEEN)
+        parts[..., i * REACH :] @ parts[..., : max(0, count - i * REACH)].mT for i in range(TAPS)
     ]
     n, channels, _, bins = signals.shape
-    sums = torch.stack(lags, dim=1).view(n, SEEN, bins, 2, channels, 2, channels)
+    sums = torch.stack(lags, dim=1).view(n, TAPS, bins, 2, channels, 2, channels)
     (rr, ri), (ir, ii) = (part.unbind(-2) for part in sums.unbind(3))
     return torch.complex(rr + ii, ir - ri).movedim(2, -1)
 
@@ -249,35 +249,35 @@ def _coherence(products: Tensor) -> Tensor:
     Parameters
     ----------
     products
-        As `_products` gives them.
+        From `_products`.
 
     Returns
     -------
     Tensor
-        Complex, ``(n, seen, channels, seen, channels, bins)``.
+        Complex, ``(n, taps, channels, taps, channels, bins)``.
     """
     power = products[:, 0].real.diagonal(dim1=1, dim2=2).mean(dim=-1).clamp(min=TINY)
     relative = products / power[:, None, None, None]
-    mirrored = relative.conj().transpose(2, 3)
+    adjoint = relative.conj().transpose(2, 3)
     rows = [
-        torch.stack([(relative[:, i - j] if i >= j else mirrored[:, j - i]) for j in range(SEEN)])
-        for i in range(SEEN)
+        torch.stack([(relative[:, i - j] if i >= j else adjoint[:, j - i]) for j in range(TAPS)])
+        for i in range(TAPS)
     ]
     return torch.stack(rows).permute(2, 0, 3, 1, 4, 5)
 
 
-def _filter(coherence: Tensor, roots: Tensor, seen: Tensor) -> Tensor:
+def _filter(coherence: Tensor, roots: Tensor, mixture: Tensor) -> Tensor:
     """The filter of this module for some frames.
 
     Parameters
     ----------
     coherence
-        ``R``, ``(2, stems, seen, channels, seen, channels, 1, bins)``; the first axis is real and
-        imaginary part, since torch is slow at complex numbers.
+        ``R``, ``(2, stems, taps, channels, taps, channels, 1, bins)``; the first axis is real and
+        imaginary part, since torch is slow with complex numbers.
     roots
-        ``a``, ``(stems, seen, frames, bins)``.
-    seen
-        ``x``, ``(2, seen, channels, frames, bins)``.
+        ``a``, ``(stems, taps, frames, bins)``.
+    mixture
+        ``x``, ``(2, taps, channels, frames, bins)``.
 
     Returns
     -------
@@ -285,21 +285,21 @@ def _filter(coherence: Tensor, roots: Tensor, seen: Tensor) -> Tensor:
         ``(2, stems, channels, frames, bins)``.
     """
     stems, _, channels = coherence.shape[1:4]
-    size, room = SEEN * channels, roots.shape[-2:]
-    covariance = seen.new_zeros(2, SEEN, channels, SEEN, channels, *room)
+    size, shape = TAPS * channels, roots.shape[-2:]
+    covariance = mixture.new_zeros(2, TAPS, channels, TAPS, channels, *shape)
     for stem in range(stems):
         both = roots[stem, :, None, None, None] * roots[stem, None, None, :, None]
         covariance.addcmul_(both, coherence[:, stem])
-    covariance = covariance.view(2, size, size, *room)
+    covariance = covariance.view(2, size, size, *shape)
     diagonal = covariance[0].diagonal().movedim(-1, 0)
     diagonal += RELATIVE * diagonal.mean(dim=0) + ABSOLUTE
-    solved = _solve(covariance, seen.reshape(2, size, *room).clone()).view(seen.shape)
-    weighted = roots[:, :, None] * solved[:, None]  # (2, stems, seen, channels, frames, bins)
-    middle = coherence[:, :, SEEN // 2]
-    found = seen.new_zeros(2, stems, channels, *room)
-    for i, channel in itertools.product(range(SEEN), range(channels)):
-        _add_product(found, middle[:, :, :, i, channel], weighted[:, :, None, i, channel])
-    return found.mul_(roots[:, SEEN // 2, None])
+    solved = _solve(covariance, mixture.reshape(2, size, *shape).clone()).view(mixture.shape)
+    weighted = roots[:, :, None] * solved[:, None]  # (2, stems, taps, channels, frames, bins)
+    middle = coherence[:, :, TAPS // 2]
+    estimates = mixture.new_zeros(2, stems, channels, *shape)
+    for i, channel in itertools.product(range(TAPS), range(channels)):
+        _add_product(estimates, middle[:, :, :, i, channel], weighted[:, :, None, i, channel])
+    return estimates.mul_(roots[:, TAPS // 2, None])
 
 
 def _solve(matrix: Tensor, vector: Tensor) -> Tensor:

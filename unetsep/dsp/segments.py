@@ -162,7 +162,7 @@ def join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat([part.mT for part in parts], dim=-2).mT
 
 
-# The network needs some 0.15 GB for each segment.
+# The network needs some 0.15 GB of memory for each segment.
 MAX_WORKERS = 4
 
 

@@ -81,7 +81,7 @@ class OwnThread(ThreadPoolExecutor):
         super().__init__(1, name, use_threads, (threads,))
 
     def call(self, run: Callable[..., T], *arguments: Any) -> T:
-        """Return or raise the result of ``run(*arguments)``."""
+        """Call ``run(*arguments)`` in the thread; return its result or raise its error."""
         return self.submit(run, *arguments).result()
 
 

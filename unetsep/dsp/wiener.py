@@ -11,7 +11,7 @@ frames `REACH` apart, changes only slowly. With ``x`` the mixture of the frames 
 
 of which the rows of frame ``t`` are the result. Masks trained for the least squared error are
 shares of power, hence ``M_s`` and not its square in ``v_s``: if all stems have equal coherences and
-frames are incoherent, the filter returns ``M_s x``. Coherences are those of ``M_s x``, shrunk
+frames are incoherent, the filter agrees with the masks. Coherences are those of ``M_s x``, shrunk
 towards that of the mixture; biased sums over a block make them positive.
 
 One frame is the filter of Duong et al. (2010) with the estimates of Nugraha et al. (2016), which

@@ -175,7 +175,7 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
 LARGE = 2**31 - 1
 # The largest threshold that glibc before 2.35 accepts; a segment's buffers are smaller.
-OLD_LARGEST = 1 << 25
+OLD_GLIBC_LARGEST = 1 << 25
 # The heap grows by this much at a time; untouched memory costs nothing.
 GROWTH = 1 << 26
 
@@ -200,7 +200,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    status = mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, OLD_LARGEST)
+    status = mallopt(M_MMAP_THRESHOLD, LARGE) or mallopt(M_MMAP_THRESHOLD, OLD_GLIBC_LARGEST)
     settings = (
         (M_TRIM_THRESHOLD, LARGE),
         (M_TOP_PAD, GROWTH),

@@ -64,7 +64,7 @@ class InferenceNetwork(nn.Module):
         *more: Tensor,
         wanted: Sequence[int] | None = None,  # noqa: ARG002
     ) -> Tensor:
-        """Masks as of `MaskNetwork.forward`, frames before bins in memory.
+        """Masks as in `MaskNetwork.forward`, frames before bins in memory.
 
         Parameters
         ----------

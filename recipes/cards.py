@@ -50,8 +50,8 @@ PAGE = """# `{name}`{default}
 unetsep separate song.wav --model {name} --player -o out/
 ```
 
-`make sounds` does so for every bundled model with the song of the demo, and writes what each gets
-wrong beside it ([what losses do](../../understand/losses.md)).
+`make sounds` writes a page with the demo song by every bundled model, and with each model's error
+([what losses do](../../understand/losses.md)).
 
 ## Scores
 
@@ -59,7 +59,7 @@ wrong beside it ([what losses do](../../understand/losses.md)).
 
 SDR is that of BSS Eval v4: frames of 1 s, median of frames, median of songs. The test songs are
 the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sdr.md)).{validation}
-`{scored}` prints the scores of the test songs again.
+`{scored}` reproduces the scores of the test songs.
 
 ## Made by
 

@@ -1,4 +1,4 @@
-"""Threads around one song: reading ahead, writing behind."""
+"""Threads around one song: reading ahead, writing in the background."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-# Blocks of some 10 seconds that wait between threads.
+# Blocks, of some 10 seconds each, in the queue between two threads.
 WAITING = 2
 
 
 class ReadAhead(Generic[T]):
-    """What an iterable gives, fetched by a thread before it is asked for.
+    """The items of an iterable, fetched in advance by a thread.
 
-    Use as a context manager: when it is left, the thread has let go of the iterable.
+    Use as a context manager: on exit the thread has stopped using the iterable.
 
     Parameters
     ----------
     source
-        Errors that it raises are raised where its items are taken.
+        Its errors are raised again in the consumer.
     """
 
     def __init__(self, source: Iterable[T]) -> None:
@@ -66,11 +66,11 @@ class ReadAhead(Generic[T]):
 
 
 class BackgroundWriter:
-    """Calls made one after the other by a thread, while the caller goes on.
+    """Calls that a thread makes in order, while the caller continues.
 
-    Use as a context manager: when it is left without an error all calls are made, else those
-    that wait are dropped; no call is being made any more. What a call raises is raised by
-    the next `call`, or at the end.
+    Use as a context manager. On exit no call is running: all calls were made, or after an
+    error the queued ones were dropped. An error of a call is raised by the next `call`, or
+    on exit.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class BackgroundWriter:
                     self._error = error
 
     def call(self, run: Callable[..., object], *arguments: Any) -> None:
-        """Have ``run(*arguments)`` called; waits while `WAITING` calls are waiting."""
+        """Queue ``run(*arguments)``; blocks while `WAITING` calls are queued."""
         if self._error is not None:
             raise self._error
         self._calls.put((run, arguments))
@@ -100,7 +100,7 @@ class BackgroundWriter:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self._error is None:
-            self._error = error  # what waits is dropped
+            self._error = error  # queued calls are dropped
         self._calls.put(None)
         self._thread.join()
         if error is None and self._error is not None:

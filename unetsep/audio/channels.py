@@ -1,8 +1,8 @@
-"""Which speakers the channels of a file are for, and in which order they stand.
+"""The speakers that the channels of a file are for, and the order of the channels.
 
-Blocks of samples have their channels in the order of wav files, that of the bits of a mask:
-front left, front right, front centre, LFE, back left, back right, ... Vorbis and Opus have an
-order of their own (Vorbis I specification, section 4.3.9; RFC 7845, section 5.1.1.2).
+Blocks of samples have their channels in the order of wav files, which is that of the bits of a
+mask: front left, front right, front centre, LFE, back left, back right, ... Vorbis and Opus use
+another order (Vorbis I specification, section 4.3.9; RFC 7845, section 5.1.1.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VORBIS_PLACES = {
     7: (0, 2, 1, 6, 5, 3, 4),
     8: (0, 2, 1, 7, 5, 6, 3, 4),
 }
-# What Vorbis, Opus and FLAC mean by a number of channels, as masks of wav.
+# The speakers that Vorbis, Opus and FLAC define for a number of channels, as masks of wav.
 MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 # Layouts by the names that ffmpeg gives them.
 LAYOUTS = {
@@ -60,22 +60,22 @@ SPEAKERS = [
     *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
 ]
 HEAD_BYTES = 1 << 16
-# A comment of FLAC (RFC 9639, section 8.6.2); of Ogg files we alone read and write it.
+# A comment of FLAC (RFC 9639, section 8.6.2); in Ogg files only unetsep reads and writes it.
 MASK_COMMENT = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 MASK = re.compile(rb"(?i)%s=0x([0-9a-f]{1,8})" % MASK_COMMENT.encode())
-# Speakers at the sides, and those at the back that are as good where there are no others.
+# Speakers at the sides, and those at the back that are equivalent if there is only one pair.
 SIDE, BACK = 0x600, 0x30
 
 
 def is_ordinary(channels: int, mask: int) -> bool:
-    """Whether a file says as much about its channels if it only tells their number."""
+    """Whether the number of channels alone says as much as the mask."""
     return channels <= 2 and mask in (0, MASKS[channels])
 
 
 def is_usual(channels: int, mask: int) -> bool:
-    """Whether Vorbis, Opus and FLAC mean these speakers, or nearly, by the number of channels.
+    """Whether Vorbis, Opus and FLAC define nearly these speakers for the number of channels.
 
-    Sides count as back where there is no back: all programs play the two alike.
+    Sides count as back if there is no back: all programs play the two alike.
     """
     if mask & SIDE == SIDE and not mask & BACK:
         mask = mask & ~SIDE | BACK
@@ -83,7 +83,7 @@ def is_usual(channels: int, mask: int) -> bool:
 
 
 def layout_name(mask: int) -> str:
-    """What ffmpeg calls the speakers of a mask; the mask in hexadecimal if it has no name."""
+    """The name by ffmpeg for the speakers of a mask; in hexadecimal if it has none."""
     return next((name for name, layout in LAYOUTS.items() if layout == mask), f"{mask:#x}")
 
 
@@ -95,7 +95,7 @@ def mask_comment(channels: int, mask: int) -> str:
 def read_speakers(
     source: Path | Section, container: str, subtype: str, channels: int
 ) -> tuple[tuple[int, ...] | None, int]:
-    """How the channels of a file stand, and the speakers that they are for.
+    """The order of the channels of a file, and their speakers.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ def read_speakers(
     Returns
     -------
     tuple of int or None
-        The places in the stream of the channels in the order of wav; None where they stand so.
+        The places in the stream of the channels in the order of wav; None if it is that order.
     int
-        The speakers as a mask of wav; 0 where nothing is said.
+        The speakers as a mask of wav; 0 if the file does not name them.
     """
     if container in ("CAF", "AIFF"):
         speakers = core_audio_speakers(source, channels)
@@ -126,12 +126,12 @@ def read_speakers(
 
 
 def places_of(speakers: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The places of channels in the order of wav; None where they stand so.
+    """The places of channels in the order of wav; None if they are in that order.
 
     Parameters
     ----------
     speakers
-        The bit of each channel in a mask of wav, in the order in which they stand.
+        The bit of each channel in a mask of wav, in the order of the stream.
     """
     places = sorted(range(len(speakers)), key=speakers.__getitem__)
     return tuple(places) if places != list(range(len(speakers))) else None
@@ -148,13 +148,13 @@ def bits_of(mask: int) -> tuple[int, ...]:
 
 
 def named_speakers(text: str) -> tuple[int, ...]:
-    """The bits of speakers in a list such as ``FL+FR+LFE``; empty if one is none of wav's."""
+    """The bits of speakers in a list such as ``FL+FR+LFE``; empty if wav lacks one of them."""
     names = text.split("+")
     return tuple(map(SPEAKERS.index, names)) if set(names) <= set(SPEAKERS) else ()
 
 
 def write_order(channels: int) -> tuple[int, ...] | None:
-    """The channels of wav in the order of Vorbis; None where they stand so."""
+    """The channels of wav in the order of Vorbis; None if the two are equal."""
     places = VORBIS_PLACES.get(channels)
     return None if places is None else tuple(places.index(at) for at in range(channels))
 
@@ -163,12 +163,12 @@ def _commented_mask(source: Path | Section, channels: int) -> int:
     with open_bytes(source) as file:
         match = MASK.search(file.read(HEAD_BYTES))
     mask = int(match[1], 16) if match else 0
-    said = match is not None and mask.bit_count() in (0, channels)
-    return mask if said else MASKS.get(channels, 0)
+    is_valid = match is not None and mask.bit_count() in (0, channels)
+    return mask if is_valid else MASKS.get(channels, 0)
 
 
 def _has_vorbis_layout(source: Path | Section, subtype: str) -> bool:
-    """Whether the channels of an Ogg stream are speakers, not for instance ambisonics."""
+    """Whether the channels of an Ogg stream are speakers, and not ambisonics, for instance."""
     if subtype != "OPUS":
         return subtype == "VORBIS"
     with open_bytes(source) as file:

@@ -1,6 +1,6 @@
-"""The speakers of the channels in CAF and AIFF, which say them in the terms of Core Audio.
+"""The speakers of the channels in CAF and AIFF, which name them in the terms of Core Audio.
 
-A layout is a tag, whose upper 16 bits stand for some speakers in some order, or a mask, or a
+A layout is a tag, whose upper 16 bits stand for speakers in a given order, or a mask, or a
 label for each channel (Apple, *Core Audio Types*: ``AudioChannelLayout``).
 """
 
@@ -66,19 +66,19 @@ LAYOUTS = {
     200: "L C R Ls Cs Rs LFE",
     201: "L R Ls Rs Rls Rrs C LFE",
 }
-# Tags that ffmpeg (up to 9.0 at least) gives to channels that it leaves in the order of wav.
+# Tags that ffmpeg (up to 9.0 at least) writes although it leaves the channels in wav's order.
 MISTAKEN = (126, 128)
 # Labels up to this one are bits of a mask, counted from 1. But surround is at the sides, unless
-# others are there (direct surround).
+# the file has others there (direct surround).
 LAST_BIT_LABEL = 18
 DIRECT_SURROUND = {10, 11}
 LABELS = {5: "Ls", 6: "Rs", 33: "Rls", 34: "Rrs"}
 
 
 def core_audio_speakers(source: Path | Section, channels: int) -> tuple[int, ...]:
-    """Bits of a mask of wav, one for each channel of a CAF or AIFF file, as the channels stand.
+    """Bits of a mask of wav, one for each channel of a CAF or AIFF file, in the file's order.
 
-    Empty where the file says nothing, or what wav has no word for.
+    Empty if the file names no speakers, or some that wav lacks.
     """
     layout = read_chunk(source, b"chan") or read_chunk(source, b"CHAN")
     if len(layout) < 12:
@@ -87,7 +87,7 @@ def core_audio_speakers(source: Path | Section, channels: int) -> tuple[int, ...
     if tag >> 16 == BY_MASK:
         bits = [bit for bit in range(LAST_BIT_LABEL) if mask >> bit & 1]
     elif tag >> 16 == BY_LABELS:
-        bits = _labelled(layout, min(labels, channels))
+        bits = _bits_of_labels(layout, min(labels, channels))
     else:
         bits = [NAMES.index(name) for name in LAYOUTS.get(tag >> 16, "").split()]
         if tag >> 16 in MISTAKEN and _is_by_ffmpeg(source):
@@ -96,15 +96,15 @@ def core_audio_speakers(source: Path | Section, channels: int) -> tuple[int, ...
 
 
 def is_ambiguous(source: Path | Section) -> bool:
-    """Whether ffmpeg may have written an AIFF file: then its channels stand otherwise than it says.
+    """Whether the tag of an AIFF file may be ffmpeg's, and its order of channels therefore wrong.
 
-    CAF files tell who wrote them.
+    CAF files name the program that wrote them.
     """
     layout = read_chunk(source, b"CHAN")
     return len(layout) >= 12 and struct.unpack_from(">H", layout)[0] in MISTAKEN
 
 
-def _labelled(layout: bytes, count: int) -> list[int]:
+def _bits_of_labels(layout: bytes, count: int) -> list[int]:
     labels = [label for label, *_ in struct.iter_unpack(">I16x", layout[12 : 12 + 20 * count])]
     bits = []
     for label in labels:

@@ -10,17 +10,17 @@ from typing import IO, BinaryIO, NamedTuple
 
 from .sections import Section, count_bytes, open_bytes
 
-# Forms of wav files, and these with w64, as libsndfile calls them.
+# Kinds of wav files, and these with w64, as libsndfile calls them.
 RIFF_FORMATS = ("WAV", "WAVEX", "RF64")
 WAVE_FORMATS = (*RIFF_FORMATS, "W64")
-# What is read of a chunk: those that are looked for are small.
+# At most so much is read of a chunk: the relevant ones are small.
 CHUNK_BYTES = 1 << 16
 # Kinds of blocks in voc files: sound, more of it, silence, repetition, sound of another header.
 VOC_SOUND = (1, 2, 3, 6, 9)
 
 
 class _Form(NamedTuple):
-    """How chunks lie in a file: where the first begins, their headers, what sizes count."""
+    """The layout of chunks in a file: start of the first, header, padding, what sizes count."""
 
     begin: int
     header: struct.Struct
@@ -39,20 +39,20 @@ _FORMS = {
 
 
 def byte_order(source: Path | Section) -> str:
-    """Of the numbers in a wav or w64 file, as `struct` writes it."""
+    """Byte order of the numbers in a wav or w64 file, as `struct` writes it."""
     with open_bytes(source) as file:
         return ">" if file.read(4) == b"RIFX" else "<"
 
 
 def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
-    """Place and size of the content of the first chunk of a name; None where there is none.
+    """Place and size of the content of the first chunk of a name; None if there is none.
 
     Parameters
     ----------
     source
         The file.
     name
-        Four bytes; of the sixteen in w64 they are the first.
+        Four bytes; in w64 the first four of sixteen.
     """
     length = count_bytes(source)
     with open_bytes(source) as file:
@@ -61,11 +61,11 @@ def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
             return None
         file.seek(form.begin)
         while len(header := file.read(form.header.size)) == form.header.size:
-            found, size = form.header.unpack(header)
+            chunk_name, size = form.header.unpack(header)
             size -= form.header.size if form.counts_header else 0
-            if found[:4] == name and size >= 0:
+            if chunk_name[:4] == name and size >= 0:
                 return file.tell(), size
-            # Up to the end of the file, in CAF; or damaged, and no seek can go there.
+            # In CAF: up to the end of the file. Else damaged: no seek can go there.
             if not 0 <= size <= length:
                 break
             file.seek(size + -size % form.padding, os.SEEK_CUR)
@@ -73,7 +73,7 @@ def find_chunk(source: Path | Section, name: bytes) -> tuple[int, int] | None:
 
 
 def read_chunk(source: Path | Section, name: bytes) -> bytes:
-    """The beginning of the content that `find_chunk` finds; empty where there is none."""
+    """The first `CHUNK_BYTES` of the content that `find_chunk` finds; empty if there is none."""
     place = find_chunk(source, name)
     if place is None:
         return b""
@@ -83,16 +83,16 @@ def read_chunk(source: Path | Section, name: bytes) -> bytes:
 
 
 def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:
-    """Where a file in a file ends by what its own header says; None if that is nothing.
+    """The end of an embedded file as its own header states it; None if it states none.
 
     Parameters
     ----------
     file
-        What holds it.
+        The outer file.
     at
-        Its first byte.
+        First byte of the embedded file.
     length
-        Of what holds it.
+        Length of the outer file.
     """
     file.seek(at)
     head = file.read(28).ljust(28, b"\0")
@@ -117,7 +117,7 @@ def end_by_header(file: BinaryIO, at: int, length: int) -> int | None:
 
 
 def sound_blocks(path: Path) -> int:
-    """How many blocks of a voc file hold sound, or silence, or are to be repeated."""
+    """The number of blocks of a voc file that hold sound or silence, or repeat some."""
     count = 0
     with path.open("rb") as file:
         file.seek(20)
@@ -132,7 +132,7 @@ def sound_blocks(path: Path) -> int:
 
 
 def mp4_boxes(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and size of the boxes on the top floor, up to one whose size is yet unknown."""
+    """Name, place and size of the top-level boxes, up to one that does not state its size."""
     at, length = 0, file.seek(0, os.SEEK_END)
     while at + 8 <= length:
         file.seek(at)
@@ -146,16 +146,16 @@ def mp4_boxes(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_joined_mp4(path: Path) -> bool:
-    """Whether an mp4 file stands behind another one in a file."""
+    """Whether a file holds an mp4 file after another one."""
     with path.open("rb") as file:
         for name, at, _ in mp4_boxes(file):
-            if (name == b"ftyp") != (at == 0):  # no mp4, or one behind
+            if (name == b"ftyp") != (at == 0):  # not mp4, or a second one
                 return at > 0
     return False
 
 
 def _end_of_caf(file: BinaryIO, at: int, length: int) -> int | None:
-    """Where chunks end that say nothing of the whole: at the end, or where a file begins."""
+    """The end of CAF chunks, whose header states no total: where a file begins, or the end."""
     header = _FORMS[b"caff"].header
     while at < length:
         file.seek(at)

@@ -1,4 +1,4 @@
-"""A part of a file that is read as a file in itself."""
+"""A part of a file, read as a file of its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a file that is a file in itself.
+    """A part of a file that is itself a file.
 
     Parameters
     ----------
     path
-        The file.
+        The outer file.
     begin, end
-        First byte, and the one behind the last.
+        First byte, and the one after the last.
     """
 
     path: Path
@@ -35,7 +35,7 @@ def count_bytes(source: Path | Section) -> int:
 
 
 def open_bytes(source: Path | Section) -> BinaryIO:
-    """A file, or a part of one, in which positions count from its own first byte."""
+    """Open a file, or a part of one; positions count from its own first byte."""
     if isinstance(source, Section):
         return io.BufferedReader(_SectionFile(source))
     return source.open("rb")

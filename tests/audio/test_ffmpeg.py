@@ -368,8 +368,8 @@ def test_the_default_sound_track_is_taken_and_named(tmp_path, need_ffmpeg, defau
     with AudioReader(path) as reader:
         audio = np.concatenate(list(reader.blocks()), axis=1)
         assert reader.warnings == [
-            f"{path} has 3 sound tracks (1 eng, 2 deu, 3 fra): number {default + 1} was taken, "
-            "the default; --track takes another"
+            f"{path} has 3 sound tracks (1 eng, 2 deu, 3 fra): number {default + 1} was read, "
+            "the default; choose another with --track"
         ]
     assert loudest(audio) == pitch
 

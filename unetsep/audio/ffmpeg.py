@@ -20,29 +20,29 @@ from .chunks import is_joined_mp4
 from .decoder import AudioInfo, Block, skip
 from .lengths import LengthClaim
 
-# Seconds without a single block of audio after which ffmpeg is given up.
+# Timeout in seconds for one block of audio; then ffmpeg is stopped.
 PATIENCE = 60.0
-# Seconds for reading through a file without decoding: one of many GB on a slow drive may take
-# longer, and is then of unknown length.
+# Timeout in seconds for scanning a file without decoding. A file of many GB on a slow drive may
+# take longer; its length is then unknown.
 MEASURE_PATIENCE = 60.0
-# Seconds by which a track is said to be late; encoders' own delays are some hundredths.
-LATE = 0.1
-# What reads other files than the one it is given: no upload may name a file of the machine's.
+# Seconds from which on a delay of the sound is reported; encoders delay it by some hundredths.
+LEAST_DELAY = 0.1
+# Formats that open further files: no upload may name a file of this machine.
 LISTS = {"hls", "applehttp", "dash", "concat", "imf", "sdp", "rtsp", "avisynth", "vapoursynth"}
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
 
-# On Windows: no Ctrl-C, which is ours to handle, and no window over that of a program without one.
+# On Windows: no Ctrl-C, which unetsep handles, and no console window over a graphical program.
 NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-_own_sessions = True
+_new_sessions = True
 
 
 def keep_in_group() -> None:
-    """From now on start ffmpeg in this process's own group, so that one signal ends all of it.
+    """Start ffmpeg in the process group of this program from now on, so that a signal ends both.
 
-    It is for programs that no terminal sends Ctrl-C to: ffmpeg would obey before we can.
+    For programs that get no Ctrl-C from a terminal: else ffmpeg would end before they handle it.
     """
-    global _own_sessions
-    _own_sessions = False
+    global _new_sessions
+    _new_sessions = False
 
 
 def find_ffmpeg() -> str | None:
@@ -67,11 +67,11 @@ class SoundTrack:
     index
         Its number among all streams, from 0.
     language
-        As the file says it, such as ``eng``, ``en-US`` or ``eng,fra``; empty if unknown.
+        As in the file, such as ``eng``, ``en-US`` or ``eng,fra``; empty if unknown.
     is_default
-        Whether the file says that players should take it.
+        Whether the file marks it as the track to play.
     text
-        What ffmpeg says of its encoding.
+        ffmpeg's description of its encoding.
     """
 
     index: int
@@ -82,17 +82,17 @@ class SoundTrack:
 
 @dataclass(frozen=True)
 class Tracks:
-    """What ffmpeg tells of a file.
+    """The tracks and times of a file, as ffmpeg prints them.
 
     Parameters
     ----------
     audio
         The sound tracks.
     total
-        Number of streams, pictures on the cover not counted.
+        Number of streams, without cover pictures.
     start, duration
-        In seconds, of the whole; ``duration`` is None where the container does not state it,
-        and ffmpeg makes a guess, which may be half of it, or where it rounds to zero.
+        In seconds, of the whole file. ``duration`` is None if it rounds to zero, or if the
+        container does not state it: ffmpeg then guesses, and may give half of it.
     """
 
     audio: tuple[SoundTrack, ...]
@@ -111,13 +111,13 @@ class Tracks:
         return next(default, self.audio[0] if self.audio else None)
 
     def __str__(self) -> str:
-        """The sound tracks by number and, where it is known, language."""
+        """The sound tracks by number and, if known, language."""
         tracks = enumerate(self.audio, start=1)
         return ", ".join(f"{number} {track.language}".strip() for number, track in tracks)
 
 
 def parse_tracks(text: str) -> Tracks:
-    """Tracks and times from what ``ffmpeg -i FILE`` writes."""
+    """Tracks and times from the output of ``ffmpeg -i FILE``."""
     lines = re.findall(r"^ *Stream #0:(\d+)(?:\[\w+\])?(?:\((.*?)\))?: (\w+): (.*)", text, re.M)
     audio = tuple(
         SoundTrack(int(index), "" if language == "und" else language, "(default)" in line, line)
@@ -131,16 +131,16 @@ def parse_tracks(text: str) -> Tracks:
     is_guess = re.search(r"^\[.*\] Estimating duration from bitrate", text, re.M)
     seconds = None
     if duration is not None and not is_guess:
-        hours, minutes, rest = duration.groups()
-        # Two decimals: what is shorter than 5 ms is of unknown length, not without sound.
-        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest) or None
+        hours, minutes, fraction = duration.groups()
+        # Two decimals: a file shorter than 5 ms has an unknown length, but it has sound.
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(fraction) or None
     return Tracks(audio, total, float(start[1]) if start else 0.0, seconds)
 
 
 def channel_speakers(text: str, channels: int) -> tuple[int, ...]:
-    """Bits of a mask of wav for the channels of a track, as they stand and as ffmpeg names them.
+    """Bits of a mask of wav for the channels of a track, in its order, as ffmpeg names them.
 
-    Empty where it does not. Newer versions leave channels in another order than that of wav.
+    Empty if it does not. Newer versions of ffmpeg may keep an order that is not that of wav.
     """
     layout = re.search(r"\d Hz, (?:\d+ channels \((\w+(?:\+\w+)*)\)|([^,]+))", text)
     if layout is None:
@@ -151,7 +151,7 @@ def channel_speakers(text: str, channels: int) -> tuple[int, ...]:
 
 
 def bit_depth(text: str) -> str:
-    """The bits that hold a track's samples; 24 where ffmpeg does not tell, as for WavPack."""
+    """The bit depth that holds a track's samples; 24 if ffmpeg does not tell, as for WavPack."""
     codec = re.match(rf"({LOSSLESS})\b(.*)", text)
     form = codec and re.search(r"\b(u8|s16|s32|flt|dbl)p?\b(?: \((\d+) bit\))?", codec[2])
     if not codec or not form:
@@ -173,7 +173,7 @@ class FfmpegDecoder:
     ffmpeg
         The program.
     reason
-        Why libsndfile would not read it, for messages.
+        Why libsndfile cannot read the file, for messages.
     track
         Number of the sound track, from 1; by default the file's default, or else the first.
     """
@@ -183,210 +183,210 @@ class FfmpegDecoder:
     def __init__(self, path: Path, ffmpeg: str, reason: str, track: int | None = None) -> None:
         self._path, self._ffmpeg, self._reason, self._track = path, ffmpeg, reason, track
         self._process: subprocess.Popen[bytes] | None = None
-        # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        self._rate, self._channels, self._gave_up = 0, 0, False
+        # Not a pipe: one that is never read would block ffmpeg after 64 KiB of messages.
+        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
+        self._rate, self._channels, self._timed_out = 0, 0, False
         self._silent = True  # until the first samples come
         self.warnings: list[str] = []
         try:
             output = self._probe()
             self._refuse_lists(output)
             tracks = parse_tracks(output)
-            taken = tracks.choose(track)
-            if taken is None and tracks.audio:
+            sound = tracks.choose(track)
+            if sound is None and tracks.audio:
                 count = len(tracks.audio)
                 words = f"there are {count} ({tracks})" if count > 1 else "there is one"
                 raise AudioError(f"{path} has no sound track {track}: {words}")
-            # Where no track is recognised, ffmpeg finds it, or says that there is none.
-            self._stream = f"0:a:{(track or 1) - 1}" if taken is None else f"0:{taken.index}"
-            self._begin()
-            if track is None and taken is not None and len(tracks.audio) > 1:
-                self._tell_choice(tracks, taken)
+            # If no track was parsed, ffmpeg finds one, or reports that there is none.
+            self._stream = f"0:a:{(track or 1) - 1}" if sound is None else f"0:{sound.index}"
+            self._start()
+            if track is None and sound is not None and len(tracks.audio) > 1:
+                self._warn_of_choice(tracks, sound)
             if is_joined_mp4(path):
                 self.warnings.append(
                     f"{path} is several mp4 files joined into one, of which players read the first "
                     "only; join them with ffmpeg's concat instead"
                 )
-            duration = self._duration(tracks, taken)
+            duration = self._duration(tracks, sound)
         except BaseException:
             self.close()
             raise
         frames = None if duration is None else round(duration * self._rate)
         self.length = LengthClaim(frames)
-        text = "" if taken is None else taken.text
+        text = "" if sound is None else sound.text
         speakers = channel_speakers(text, self._channels)
         self._order = places_of(speakers)
         self.info = AudioInfo(
             self._rate, self._channels, frames, bit_depth(text), mask_of(speakers)
         )
 
-    def _tell_choice(self, tracks: Tracks, taken: SoundTrack) -> None:
-        number = tracks.audio.index(taken) + 1
+    def _warn_of_choice(self, tracks: Tracks, sound: SoundTrack) -> None:
+        number = tracks.audio.index(sound) + 1
         self.warnings.append(
             f"{self._path} has {len(tracks.audio)} sound tracks ({tracks}): number {number} was "
-            f"taken, {'the default' if taken.is_default else 'as none is the default'}; "
-            "--track takes another"
+            f"read, {'the default' if sound.is_default else 'as none is the default'}; "
+            "choose another with --track"
         )
 
-    def _duration(self, tracks: Tracks, taken: SoundTrack | None) -> float | None:
-        """Length of the track in seconds: the container's is that of its longest."""
-        if taken is None or tracks.total == 1:
+    def _duration(self, tracks: Tracks, sound: SoundTrack | None) -> float | None:
+        """Length of the track in seconds: the container states that of its longest."""
+        if sound is None or tracks.total == 1:
             return tracks.duration
         measured = self._measure(self._stream)
         if measured is None:
             return None
         begin, end = measured
-        if (late := begin - tracks.start) >= LATE:
+        if (delay := begin - tracks.start) >= LEAST_DELAY:
             self.warnings.append(
-                f"the sound of {self._path} starts at {late:.2f} s: so much earlier than in the "
-                "picture all is in the stems"
+                f"the sound of {self._path} starts at {delay:.2f} s of the video: the stems start "
+                "with the sound, and so are earlier than the picture by that much"
             )
         return end - begin
 
     def _command(self, *output: str) -> list[str]:
-        """Ffmpeg with some output; with none it tells of the file."""
-        # Playlists must not make ffmpeg fetch what they name; see also `_refuse_lists`.
+        """Arguments that run ffmpeg; without an output it describes the file."""
+        # ffmpeg must not open what a playlist names; see also `_refuse_lists`.
         source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
         quiet = ["-v", "error"] if output else []
         return [self._ffmpeg, "-hide_banner", "-nostdin", *quiet, *source, *output]
 
-    def _ask(self, patience: float, *output: str) -> subprocess.CompletedProcess[bytes]:
+    def _run(self, timeout: float, *output: str) -> subprocess.CompletedProcess[bytes]:
         """Run ffmpeg to its end."""
         return subprocess.run(
             self._command(*output),
             capture_output=True,
             check=False,
-            timeout=patience,
+            timeout=timeout,
             creationflags=NO_CONSOLE,
         )
 
     def _probe(self) -> str:
-        """What ffmpeg tells of the file."""
+        """The description of the file by ffmpeg."""
         try:
-            return self._ask(PATIENCE).stderr.decode(errors="replace")
+            return self._run(PATIENCE).stderr.decode(errors="replace")
         except subprocess.TimeoutExpired as error:
-            raise self._stalled() from error
+            raise self._timeout() from error
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
 
     def _refuse_lists(self, output: str) -> None:
-        """Refuse what is no audio but names audio, whatever the file is called."""
+        """Refuse a playlist, whatever its suffix."""
         formats = re.search(r"^Input #0, (\S+), from ", output, re.M)
         names = set(formats[1].split(",")) if formats else set()
-        if named := names & LISTS:
+        if lists := names & LISTS:
             raise AudioError(
-                f"{self._path} is a list of other files ({min(named)}), not audio: "
+                f"{self._path} is a list of other files ({min(lists)}), not audio: "
                 "give the files themselves"
             )
 
     def _measure(self, stream: str) -> tuple[float, float] | None:
-        """Time stamps of where a track begins and ends in seconds, without decoding it."""
+        """Time stamps in seconds of the beginning and end of a track, without decoding it."""
         output = ["-map", stream, "-c", "copy", "-copyts", "-f", "framecrc", "pipe:1"]
         try:
-            done = self._ask(MEASURE_PATIENCE, *output)
+            completed = self._run(MEASURE_PATIENCE, *output)
         except (subprocess.TimeoutExpired, OSError):
             return None
-        lines = done.stdout.decode(errors="replace").splitlines()
+        lines = completed.stdout.decode(errors="replace").splitlines()
         unit = next((line.split()[-1] for line in lines if line.startswith("#tb ")), "")
         packets = [line.split(",") for line in lines if line[:1] not in ("#", "")]
         try:
-            over, under = map(int, unit.split("/"))
+            numerator, denominator = map(int, unit.split("/"))
             begin = min(int(packet[2]) for packet in packets[:32])
             end = max(int(packet[2]) + int(packet[3]) for packet in packets[-32:])
         except ValueError:  # no packets, or no time stamps
             return None
-        return begin * over / under, end * over / under
+        return begin * numerator / denominator, end * numerator / denominator
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         output = ["-map", self._stream, "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
         self._process = subprocess.Popen(
             self._command(*output),
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._messages,
             bufsize=1 << 20,
-            start_new_session=_own_sessions,  # Ctrl-C is ours to handle
+            start_new_session=_new_sessions,  # without Ctrl-C, which unetsep handles
             creationflags=NO_CONSOLE,
         )
-        header = self._take(self.HEADER.size)
+        header = self._read_bytes(self.HEADER.size)
         if len(header) < self.HEADER.size:
             self._fail()
         magic, offset, _, encoding, rate, channels = self.HEADER.unpack(header)
         if (magic, encoding) != (b".snd", 6):
             raise AudioError(f"{self._ffmpeg} gave no AU stream for {self._path}: is it ffmpeg?")
-        self._take(offset - self.HEADER.size)
+        self._read_bytes(offset - self.HEADER.size)
         self._rate, self._channels = rate, channels
 
-    def _take(self, size: int) -> bytes:
+    def _read_bytes(self, size: int) -> bytes:
         """Bytes from ffmpeg; fewer at the end of its output."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
 
-        def give_up() -> None:
-            self._gave_up = True
+        def stop() -> None:
+            self._timed_out = True
             process.kill()
 
-        watch = threading.Timer(PATIENCE, give_up)
-        watch.daemon = True
-        watch.start()
+        timer = threading.Timer(PATIENCE, stop)
+        timer.daemon = True
+        timer.start()
         try:
             data = process.stdout.read(size)
         finally:
-            watch.cancel()
-        if self._gave_up:
-            raise self._stalled()
+            timer.cancel()
+        if self._timed_out:
+            raise self._timeout()
         return data
 
-    def _stalled(self) -> AudioError:
+    def _timeout(self) -> AudioError:
         return AudioError(
             f"{self._path}: ffmpeg ({self._ffmpeg}) gave no audio within {PATIENCE:g} s and was "
             "stopped; convert the file to wav or flac with another program"
         )
 
-    def _said(self) -> str:
-        self._complaints.seek(0)
-        return self._complaints.read(1 << 16).decode(errors="replace").strip()
+    def _text(self) -> str:
+        self._messages.seek(0)
+        return self._messages.read(1 << 16).decode(errors="replace").strip()
 
     def _fail(self) -> NoReturn:
         assert self._process is not None
         self._process.wait()
-        lines = self._said().splitlines()
-        said = lines[-1].replace(f"file:{self._path}", "").strip(": ") if lines else "no message"
+        lines = self._text().splitlines()
+        cause = lines[-1].replace(f"file:{self._path}", "").strip(": ") if lines else "no message"
         if any("matches no streams" in line for line in lines):
-            said = "it has no audio track" + (f" {self._track}" if self._track else "")
+            cause = "it has no audio track" + (f" {self._track}" if self._track else "")
         if "unimplemented" in self._reason:
             raise AudioError(
                 f"{self._path} holds audio of a kind that neither libsndfile nor this ffmpeg "
-                "supports: take a newer ffmpeg, or convert it to wav or to flac of at most 24 bits"
+                "supports: install a newer one, or convert it to wav or to flac of at most 24 bits"
             )
         raise AudioError(
             f"{self._path} is not audio that can be read (libsndfile: {self._reason}; "
-            f"ffmpeg: {said})"
+            f"ffmpeg: {cause})"
         )
 
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``."""
         assert self._process is not None
         size = 4 * self._channels
-        data = self._take(frames * size)
+        data = self._read_bytes(frames * size)
         data = data[: len(data) // size * size]
         self._silent = self._silent and not data
         if not data:
             if self._process.wait() != 0 or self._silent:
                 self._fail()
-            if said := self._said():
+            if text := self._text():
                 self.warnings.append(
-                    f"{self._path} is damaged in places; ffmpeg says: {said.splitlines()[0]}"
+                    f"{self._path} is damaged in places; ffmpeg says: {text.splitlines()[0]}"
                 )
         block = np.frombuffer(data, dtype=">f4").astype(np.float32).reshape(-1, self._channels)
         return block if self._order is None else block[:, list(self._order)]
 
     def seek(self, frame: int) -> None:
-        """Decode and drop what comes before a sample; time stamps are not exact to one."""
+        """Decode and discard all before a sample: time stamps are not exact to one sample."""
         skip(self.read, frame)
 
     def at_end(self) -> bool:
-        """Ffmpeg's complaints are passed on, so there is nothing to add."""
+        """Always true: ffmpeg's own messages report damage."""
         return True
 
     def _stop(self) -> None:
@@ -400,4 +400,4 @@ class FfmpegDecoder:
     def close(self) -> None:
         """Stop ffmpeg."""
         self._stop()
-        self._complaints.close()
+        self._messages.close()

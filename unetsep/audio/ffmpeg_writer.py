@@ -1,8 +1,8 @@
-"""What an ``ffmpeg`` program encodes: m4a, and .stem.mp4 with a mix and four stems.
+"""Writers of what ``ffmpeg`` encodes: m4a, and .stem.mp4 with a mix and four stems.
 
-A .stem.mp4 is an mp4 file with five sound tracks: the mix, which ordinary players take, and the
-stems. Their names and colours stand as JSON in a box ``stem`` within ``moov/udta``, as Native
-Instruments describes; ffmpeg cannot write that box, so it is put in here.
+A .stem.mp4 is an mp4 file with five sound tracks: the mix, which ordinary players play, and the
+stems. A box ``stem`` within ``moov/udta`` holds their names and colours as JSON, as Native
+Instruments describes; ffmpeg cannot write that box, so this module inserts it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .ffmpeg import NO_CONSOLE, find_ffmpeg
 from .libsndfile import native_name
 from .writers import WavWriter
 
-# How the format's own tools order the stems, and colours that can be told apart by everybody
-# (Okabe and Ito).
+# The order of the stems in the format's own tools, and colours that colour-blind people can
+# distinguish (Okabe and Ito).
 ORDER = ("Drums", "Bass", "Other", "Vocals")
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
-# What decks do with the sum of the stems: nothing that would change it.
+# Effects of decks on the sum of the stems: none.
 MASTERING = {
     "compressor": {
         "enabled": False,
@@ -49,55 +49,55 @@ MASTERING = {
     "limiter": {"enabled": False, "threshold": 0.0, "ceiling": 0.0, "release": 0.05},
 }
 MIX_FRAMES = 1 << 18
-# Bits per second and channel, where none are asked for.
+# Default bits per second and channel.
 AAC_BITRATE = 128_000
 # No version, date or seed of the encoder: the same input gives the same bytes.
 EXACT = ["-fflags", "+bitexact", "-flags:a", "+bitexact", "-map_metadata", "-1"]
 
 
 class Encoding:
-    """An ffmpeg that encodes; its complaints are kept.
+    """A running ffmpeg that encodes, and a file of its messages.
 
     Parameters
     ----------
     arguments
-        Behind the program's name.
+        Arguments of the program.
     path
-        What it writes.
+        The file that it writes.
     """
 
     def __init__(self, arguments: Sequence[str], path: Path) -> None:
         ffmpeg = find_ffmpeg()
         if ffmpeg is None:
-            raise AudioError(f"writing {path.name} needs ffmpeg, which is not installed any more")
+            raise AudioError(f"writing {path.name} needs ffmpeg, which is no longer installed")
         self._path = path
-        # A pipe that nobody empties would stop ffmpeg after 64 KiB of complaints.
-        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
-        # Up to version 5 it takes what it cannot write at the end for no failure, but for xerror.
+        # Not a pipe: one that is never read would block ffmpeg after 64 KiB of messages.
+        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
+        # Without xerror, versions up to 5 end with 0 although they could not write the end.
         options = ["-v", "error", "-xerror", "-nostdin", "-y"]
         command = [ffmpeg, *options, *arguments, *EXACT, "-f", "mp4"]
         self.process = subprocess.Popen(
             [*command, f"file:{path}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=self._complaints,
+            stderr=self._messages,
             creationflags=NO_CONSOLE,
         )
 
     def end(self, stop: threading.Event | None = None) -> None:
-        """Wait until it is done.
+        """Wait for ffmpeg to complete the file.
 
         Raises
         ------
         OSError
             If the disk is full.
         AudioError
-            If it failed otherwise.
+            If it failed for another reason.
         CancelledError
-            If it was stopped.
+            If ``stop`` was set.
         """
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it ended before, and says why
+        with contextlib.suppress(OSError):  # it has ended already; `failure` has the reason
             self.process.stdin.close()
         try:
             while True:
@@ -106,29 +106,29 @@ class Encoding:
                     break
                 except subprocess.TimeoutExpired:
                     if stop is not None and stop.is_set():
-                        self._complaints.close()
+                        self._messages.close()
                         raise CancelledError("encoding was cancelled") from None
         finally:
             self.process.kill()
             self.process.wait()
         if self.process.returncode != 0 or not is_complete(self._path):
             raise self.failure()
-        self._complaints.close()
+        self._messages.close()
 
     def failure(self) -> Exception:
-        """Why it failed, by its complaints."""
+        """The error to raise, from ffmpeg's messages."""
         self.process.wait()
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        self._complaints.seek(0)
-        text = self._complaints.read(1 << 16).decode(errors="replace").strip()
-        self._complaints.close()
+        self._messages.seek(0)
+        text = self._messages.read(1 << 16).decode(errors="replace").strip()
+        self._messages.close()
         if os.strerror(errno.ENOSPC) in text:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # The first line is the cause; since version 6 of ffmpeg others follow it.
-        said = text.splitlines()[0] if text else f"it ended with {self.process.returncode}"
-        return WritingError.to(self._path.parent, f"ffmpeg says {said!r}")
+        cause = text.splitlines()[0] if text else f"it ended with {self.process.returncode}"
+        return WritingError.to(self._path.parent, f"ffmpeg says {cause!r}")
 
 
 class FfmpegWriter:
@@ -181,27 +181,27 @@ def write_stem_mp4(
     path
         The file.
     mix
-        Where their sum goes meanwhile; it stays.
+        A temporary file for their sum, which the caller removes.
     spools
         Label to a wav file of floats, in any order.
     bitrate
         Bits per second of each track; None for the default.
     gain
-        For all of them.
+        Factor for all of them.
     stop
-        Ends it, once it is set.
+        Cancels the encoding once it is set.
 
     Raises
     ------
     AudioError
         If there are not four stems, or ffmpeg fails.
     CancelledError
-        If it was stopped.
+        If ``stop`` was set.
     """
     labels = order_labels(spools)
     info = _write_mix(mix, list(spools.values()))
     tracks = {"Mix": mix, **{label: spools[label] for label in labels}}
-    arguments = [word for each in tracks.values() for word in ("-i", f"file:{each}")]
+    arguments = [word for track in tracks.values() for word in ("-i", f"file:{track}")]
     for index, label in enumerate(tracks):
         arguments += ["-map", str(index), f"-metadata:s:a:{index}", f"handler_name={label}"]
         arguments += [f"-disposition:a:{index}", "0" if index else "default"]
@@ -212,13 +212,13 @@ def write_stem_mp4(
 
 
 def _aac(bitrate: int | None, info: AudioInfo) -> list[str]:
-    """Options of the encoder; the file states its length to the sample, not to a millisecond."""
+    """Options of the encoder; the file states its length in samples, not milliseconds."""
     encoder = ["-c:a", "aac", "-b:a", str(bitrate or AAC_BITRATE * info.channels)]
     return [*encoder, "-brand", "M4A ", "-movie_timescale", str(info.sample_rate)]
 
 
 def order_labels(labels: Mapping[str, object] | Sequence[str]) -> list[str]:
-    """Four labels in the usual order; others behind, as they come.
+    """Four labels: the usual ones in the usual order, then others in the given order.
 
     Raises
     ------
@@ -229,34 +229,34 @@ def order_labels(labels: Mapping[str, object] | Sequence[str]) -> list[str]:
         raise AudioError(
             f"a .stem.mp4 holds {len(ORDER)} stems, not {len(labels)}: use --format m4a"
         )
-    known = [label for label in ORDER if label in labels]
-    return known + [label for label in labels if label not in ORDER]
+    usual = [label for label in ORDER if label in labels]
+    return usual + [label for label in labels if label not in ORDER]
 
 
 def _write_mix(path: Path, spools: Sequence[Path]) -> AudioInfo:
-    """The sum of some stems as a file like theirs."""
+    """Write the sum of some stems, in their format."""
     with contextlib.ExitStack() as stack:
-        first, *others = [
+        stem, *further_stems = [
             stack.enter_context(soundfile.SoundFile(native_name(spool))) for spool in spools
         ]
-        info = AudioInfo(first.samplerate, first.channels, None, "32f")
+        info = AudioInfo(stem.samplerate, stem.channels, None, "32f")
         writer = stack.enter_context(contextlib.closing(WavWriter(path, "32f", info)))
-        while len(block := first.read(MIX_FRAMES, dtype="float32", always_2d=True)):
-            for file in others:
-                block += file.read(len(block), dtype="float32", always_2d=True)
+        while len(block := stem.read(MIX_FRAMES, dtype="float32", always_2d=True)):
+            for further_stem in further_stems:
+                block += further_stem.read(len(block), dtype="float32", always_2d=True)
             writer.write(block)
     return info
 
 
 def add_stem_box(path: Path, labels: Sequence[str]) -> None:
-    """Put names and colours of the stems into an mp4 file that ffmpeg wrote.
+    """Insert names and colours of the stems into an mp4 file that ffmpeg wrote.
 
     Parameters
     ----------
     path
         The file, whose ``moov`` box is the last.
     labels
-        Of its tracks behind the first.
+        Names of its tracks after the first.
     """
     stems = [
         {"name": label, "color": colour} for label, colour in zip(labels, COLOURS, strict=True)
@@ -265,7 +265,7 @@ def add_stem_box(path: Path, labels: Sequence[str]) -> None:
     stem = _box(b"stem", json.dumps(content, separators=(",", ":")).encode("ascii"))
     with path.open("r+b") as file:
         *_, (name, at, size) = mp4_boxes(file)
-        assert name == b"moov", "moov must be last: nothing behind it may move"
+        assert name == b"moov", "moov must be last: nothing after it may move"
         file.seek(at + 8)
         inner = file.read(size - 8)
         file.seek(at)
@@ -273,19 +273,19 @@ def add_stem_box(path: Path, labels: Sequence[str]) -> None:
 
 
 def _with_stem(inner: bytes, stem: bytes) -> bytes:
-    """The content of ``moov`` with a box more in its ``udta``."""
+    """The content of ``moov`` with a further box in its ``udta``."""
     at = 0
     while at < len(inner):
         size, name = struct.unpack_from(">I4s", inner, at)
         if name == b"udta":
-            old = inner[at + 8 : at + size]
-            return inner[:at] + _box(b"udta", old + stem) + inner[at + size :]
+            content = inner[at + 8 : at + size]
+            return inner[:at] + _box(b"udta", content + stem) + inner[at + size :]
         at += size
     return inner + _box(b"udta", stem)
 
 
 def is_complete(path: Path) -> bool:
-    """Whether an mp4 file has all of its sound, and the box that describes it."""
+    """Whether an mp4 file has all of its sound, and the box that describes the tracks."""
     with path.open("rb") as file:
         boxes = list(mp4_boxes(file))
     end = sum(size for _, _, size in boxes)

@@ -1,7 +1,7 @@
-"""What the header of a FLAC stream says, and what its last frame says.
+"""The header of a FLAC stream, and the header of its last frame.
 
-Decoders believe the header: they stop at its count of samples, and do not tell of frames that
-have another rate.
+Decoders trust the stream's header: they stop at its count of samples, and do not report frames
+of another rate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from .sections import Section, count_bytes, open_bytes
 
 HEADER_BYTES = 1 << 20
-# Holds at least two FLAC frames, unless they are far from what any encoder makes.
+# Holds at least two FLAC frames of any usual encoder.
 TAIL_BYTES = 1 << 19
 FLAC_MARK = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
@@ -27,7 +27,7 @@ FLAC_BITS = (0, 8, 12, 0, 16, 20, 24, 32)
 
 @dataclass(frozen=True)
 class FlacForm:
-    """What the header of a FLAC stream or of one of its frames says; 0 where it says nothing.
+    """The format in the header of a FLAC stream, or of one of its frames; 0 if not stated.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class FlacForm:
     channels, bits
         Number of channels, bits of a sample.
     frames
-        Samples per channel, up to and with this frame.
+        Samples per channel, up to the end of this frame.
     """
 
     sample_rate: int
@@ -45,7 +45,7 @@ class FlacForm:
     frames: int
 
     def differs(self, other: FlacForm) -> bool:
-        """Whether rate, channels or bits are others, where both name them."""
+        """Whether rate, channels or bits differ, if both headers state them."""
         return any(
             a and b and a != b
             for a, b in (
@@ -60,9 +60,9 @@ class FlacForm:
 
 
 def flac_forms(section: Path | Section) -> tuple[int, FlacForm, FlacForm] | None:
-    """Place of the header, what it says, and what the last frame says.
+    """Place and format of the header, and format of the last frame.
 
-    None where one of them was not found.
+    None if one of them was not found.
     """
     with open_bytes(section) as file:
         match = FLAC_MARK.search(file.read(HEADER_BYTES))
@@ -83,7 +83,7 @@ def flac_forms(section: Path | Section) -> tuple[int, FlacForm, FlacForm] | None
 
 
 def flac_total(source: Path | Section, begin: int, frames: int) -> tuple[int, bytes]:
-    """Place and bytes of a header's count of samples if it were right.
+    """Place and corrected bytes of a header's count of samples.
 
     Parameters
     ----------
@@ -92,9 +92,9 @@ def flac_total(source: Path | Section, begin: int, frames: int) -> tuple[int, by
     begin
         Place of the header, as `flac_forms` gives it.
     frames
-        The right count.
+        The correct count.
     """
-    place = begin + 8 + 13  # mark, head of the block; the count is the last 36 bits of 18 bytes
+    place = begin + 8 + 13  # mark, block header; the count is the last 36 bits of 18 bytes
     with open_bytes(source) as file:
         file.seek(place)
         (bits,) = struct.unpack(">Q", b"\0\0\0" + file.read(5))
@@ -102,7 +102,7 @@ def flac_total(source: Path | Section, begin: int, frames: int) -> tuple[int, by
 
 
 def _last_flac_frame(data: bytes, block: int) -> FlacForm | None:
-    """The last frame header that stands right behind a frame of which the checksum is right."""
+    """The last frame header that directly follows a frame with a valid checksum."""
     places = [
         match.start()
         for match in FLAC_SYNC.finditer(data)
@@ -116,22 +116,25 @@ def _last_flac_frame(data: bytes, block: int) -> FlacForm | None:
 
 
 def _flac_frame(head: bytes, block: int) -> FlacForm | None:
-    """A frame header, None if it is none; ``block`` is the size of blocks of a fixed size."""
+    """The format of a frame header; None if it is not one.
+
+    ``block`` is the number of samples in a block, if that is fixed.
+    """
     if len(head) < 16 or head[3] & 1:
         return None
     size_code, rate_code, channel_code = head[2] >> 4, head[2] & 15, head[3] >> 4
     if not size_code or rate_code == 15 or channel_code > 10:
         return None
-    ones = f"{head[4]:08b}".find("0")
-    if ones in (-1, 1):
+    leading_ones = f"{head[4]:08b}".find("0")
+    if leading_ones in (-1, 1):
         return None
-    at = 5 + max(0, ones - 1)
-    number = head[4] & 0x7F >> ones if ones else head[4]
+    at = 5 + max(0, leading_ones - 1)
+    number = head[4] & 0x7F >> leading_ones if leading_ones else head[4]
     for byte in head[5:at]:
         number = number << 6 | byte & 63
     extra = {6: 1, 7: 2}.get(size_code, 0)
-    own = 192 if size_code == 1 else 576 << (size_code - 2) if size_code < 6 else 1 << size_code
-    own = int.from_bytes(head[at : at + extra], "big") + 1 if extra else own
+    size = 192 if size_code == 1 else 576 << (size_code - 2) if size_code < 6 else 1 << size_code
+    size = int.from_bytes(head[at : at + extra], "big") + 1 if extra else size
     at += extra
     extra = {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     rate = int.from_bytes(head[at : at + extra], "big") * {12: 1000, 14: 10}.get(rate_code, 1)
@@ -141,7 +144,7 @@ def _flac_frame(head: bytes, block: int) -> FlacForm | None:
         return None
     start = number if head[1] & 1 else number * block
     channels = channel_code + 1 if channel_code < 8 else 2
-    return FlacForm(rate, channels, FLAC_BITS[head[3] >> 1 & 7], start + own)
+    return FlacForm(rate, channels, FLAC_BITS[head[3] >> 1 & 7], start + size)
 
 
 def _crc8(data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Which output formats there are and what each can hold; light, so that ``--help`` can list them.
+"""The output formats and their limits; light, so that ``--help`` can list them.
 
 A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a writer.
 """
@@ -19,31 +19,32 @@ if TYPE_CHECKING:
     from .decoder import AudioInfo
     from .writers import Writer
 
-# Rising, those of integers first.
+# In rising order, integers first.
 BIT_DEPTHS = ("auto", "8", "16", "24", "32", "32f", "64f")
 MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-# From which sample rate on, the bits per second at levels 1 and 0 of libsndfile.
+# From a sample rate on: the bits per second at compression levels 1 and 0 of libsndfile.
 MP3_BITRATES = ((32_000, 32_000, 320_000), (16_000, 8000, 160_000), (0, 8000, 64_000))
-# From which sample rate on, so many are a frame that the count of frames fits in, mono or stereo.
+# From a sample rate on: the least bits per second whose frames, mono or stereo, have room for the
+# count of frames.
 MP3_LEAST = ((16_000, 64_000), (0, 32_000))
-# Bits per second and channel, where none are asked for.
+# Default bits per second and channel.
 OPUS_BITRATE = 96_000
-# Bits per second that can be asked for; what a format does not have becomes the nearest.
+# Range of bits per second; formats take the nearest that they have.
 BITRATES = (8000, 512_000)
-# Above this rate libvorbis has no settings, and libsndfile crashes instead of saying so.
+# Above this rate libvorbis has no settings, and libsndfile crashes instead of raising an error.
 OGG_RATE = 200_000
 FLAC_RATE = 655_350
 # Higher FLAC rates are stored in units of 10 Hz.
 FLAC_FINE_RATE = 65_535
-# Containers to propose for what another cannot hold; the last holds everything.
+# Containers to propose if another cannot hold the input; the last holds everything.
 ALTERNATIVES = ("flac", "wav")
-# AAC has a table of rates.
+# The rates in AAC's table.
 AAC_RATES = (
     *(8000, 11_025, 12_000, 16_000, 22_050, 24_000),
     *(32_000, 44_100, 48_000, 64_000, 88_200, 96_000),
 )
 
-# From path, format and input to a file that is being written.
+# From path, format and input to the writer of an open file.
 OpenFile = Callable[[Path, "OutputFormat", "AudioInfo"], "Writer"]
 
 
@@ -58,7 +59,7 @@ class OutputFormat:
     bit_depth
         One of `BIT_DEPTHS` but ``auto``; None for the lossy containers.
     bitrate
-        Bits per second that were asked for, of a lossy container; None takes its default.
+        Bits per second of a lossy container; None for its default.
     """
 
     container: str
@@ -67,26 +68,26 @@ class OutputFormat:
 
     @property
     def is_float(self) -> bool:
-        """Whether samples beyond full scale survive."""
+        """Whether it keeps samples beyond full scale."""
         return self.bit_depth in ("32f", "64f")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """One output format: what it holds, and what writes it.
+    """One output format: its limits and its writer.
 
     Parameters
     ----------
     suffix
-        Of its files, without a dot.
+        Suffix of its files, without a dot.
     help
-        A few words for those who choose.
+        A few words for ``--help``.
     open
-        Makes a writer of one stem; none where all stems of a song are in one file.
+        Creates the writer of one stem; None if all stems of a song are in one file.
     bit_depths
-        Those that it can store, rising; none for lossy containers.
+        The bit depths that it can store, rising; empty for lossy containers.
     max_channels
-        The most that it holds.
+        The highest number of channels.
     holds_rate
         Whether it can hold a sample rate in Hz.
     limits
@@ -96,9 +97,9 @@ class Container:
     together
         Whether all stems of a song are in one file.
     names_speakers
-        Whether it says for which speakers its channels are, in a way that programs read.
+        Whether it names the speakers of its channels in a way that programs read.
     check_bitrate
-        Refuses a bit rate that it has not for an input.
+        Raises if it does not have a bit rate for an input.
     """
 
     suffix: str
@@ -115,7 +116,7 @@ class Container:
 
     @property
     def lossy(self) -> bool:
-        """Whether it has no bit depth to choose, because samples are not kept as they are."""
+        """Whether its compression is lossy: it then has no bit depth to choose."""
         return not self.bit_depths
 
     def holds(self, info: AudioInfo) -> bool:
@@ -151,14 +152,14 @@ def by_libsndfile(
     level: Callable[[int, AudioInfo], float] | None = None,
     **encoding: Any,
 ) -> OpenFile:
-    """What opens new files that libsndfile encodes.
+    """A function that opens new files which libsndfile encodes.
 
     Parameters
     ----------
     form, subtype
         Format and encoding as libsndfile calls them; the default is PCM of the bit depth.
     level
-        The level of compression that gives a bit rate, where one can be asked for.
+        From a bit rate to the level of compression, if the format has bit rates.
     encoding
         Further keywords of `soundfile.SoundFile`.
     """
@@ -167,19 +168,19 @@ def by_libsndfile(
         from .writers import LibsndfileWriter
 
         pcm = "PCM_S8" if output.bit_depth == "8" else f"PCM_{output.bit_depth}"
-        chosen = dict(encoding)
+        options = dict(encoding)
         if level and output.bitrate:
-            chosen["compression_level"] = level(output.bitrate, info)
-        return LibsndfileWriter(path, info, form, subtype or pcm, **chosen)
+            options["compression_level"] = level(output.bitrate, info)
+        return LibsndfileWriter(path, info, form, subtype or pcm, **options)
 
     return open_file
 
 
 def mp3_level(bitrate: int, info: AudioInfo) -> float:
     """The level of compression that libsndfile turns into a constant bit rate of mp3."""
-    low, most = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
+    low, high = next(span for rate, *span in MP3_BITRATES if info.sample_rate >= rate)
     least = next(least for rate, least in MP3_LEAST if info.sample_rate >= rate)
-    return (most - min(most, max(least, bitrate))) / (most - low)
+    return (high - min(high, max(least, bitrate))) / (high - low)
 
 
 def vorbis_level(bitrate: int, info: AudioInfo) -> float:
@@ -219,8 +220,7 @@ CONTAINERS = {
         limits=f"at most 8 channels and {OGG_RATE} Hz",
         check_bitrate=vorbis_level,
     ),
-    # The best quality; the most that the rate allows is 320 kbit/s from 32 kHz on, 160 from
-    # 16 kHz on, 64 below.
+    # The best quality: at most 320 kbit/s from 32 kHz on, 160 from 16 kHz on, 64 below.
     "mp3": Container(
         suffix="mp3",
         help="320 kbit/s",
@@ -231,7 +231,7 @@ CONTAINERS = {
         holds_rate=lambda rate: rate in MP3_RATES,
         limits=f"1 or 2 channels at {', '.join(map(str, MP3_RATES))} Hz",
     ),
-    # Opus knows no other rate for music than 48 kHz: players expect nothing else.
+    # Players expect 48 kHz, the only rate of Opus for music.
     "opus": Container(
         suffix="opus",
         help="about 192 kbit/s, resampled to 48 kHz",
@@ -261,7 +261,7 @@ CONTAINERS = {
 
 
 def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
-    """A new file of a format that `choose_format` allowed."""
+    """A new file of a format that `choose_format` returned."""
     open_file = CONTAINERS[output.container].open
     assert open_file is not None, f"{output.container} is written by `write_stem_mp4`"
     return open_file(path, output, info)
@@ -283,16 +283,16 @@ def check_stems(container: str, stems: Sequence[str]) -> None:
     Raises
     ------
     AudioError
-        If all of them are in one file, and there are more or fewer than it has room for.
+        If one file holds all of them, and their number is not the one that it holds.
     """
     if CONTAINERS[container].together:
         from .ffmpeg_writer import order_labels
 
-        order_labels(stems)  # or refuse them
+        order_labels(stems)  # raises for a wrong number
 
 
 def check_choices(container: str, bit_depth: str, bitrate: int | None = None) -> None:
-    """Refuse what is no container, bit depth or bit rate, whatever the input may be.
+    """Refuse a wrong container, bit depth or bit rate before an input is known.
 
     Raises
     ------
@@ -310,12 +310,12 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
     if bitrate is None:
         return
     least, most = BITRATES
-    number = isinstance(bitrate, numbers.Real)
-    if not number or not least <= bitrate <= most or not float(bitrate).is_integer():
-        in_kbit = number and 8 <= bitrate <= most / 1000
-        meant = f"; {bitrate:g} kbit/s are {bitrate * 1000:g}" if in_kbit else ""
+    is_number = isinstance(bitrate, numbers.Real)
+    if not is_number or not least <= bitrate <= most or not float(bitrate).is_integer():
+        in_kbit = is_number and 8 <= bitrate <= most / 1000
+        hint = f"; {bitrate:g} kbit/s are {bitrate * 1000:g}" if in_kbit else ""
         raise ValueError(
-            f"bitrate must be {least} to {most} bits per second, got {bitrate!r}{meant}"
+            f"bitrate must be {least} to {most} bits per second, got {bitrate!r}{hint}"
         )
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]
@@ -336,32 +336,32 @@ def choose_format(
     container
         A name in `CONTAINERS`.
     bit_depth
-        One of `BIT_DEPTHS`; ``auto`` takes what the input has (24 bits for lossy input), else
-        the next that the container can store, else the most that it can.
+        One of `BIT_DEPTHS`; ``auto`` takes that of the input (24 bits for lossy input), else
+        the next higher that the container can store, else its highest.
     info
         The input.
     bitrate
         Bits per second of a lossy container; None for its default.
     label
-        Put in front of what is wrong with the input, but not of what is wrong with any.
+        Prefix of messages about the input, but not of those that hold for any input.
 
     Raises
     ------
     ValueError
         If there is no such container or bit depth.
     AudioError
-        If an ffmpeg that it takes is missing, or the container cannot hold this bit depth,
-        rate or number of channels, or has no bit rates for them; the message says what can.
+        If the container needs ffmpeg and it is missing, or cannot hold this bit depth, rate or
+        number of channels, or has no bit rates for them; the message names one that can.
     """
     check_choices(container, bit_depth, bitrate)
     row = CONTAINERS[container]
     if row.by_ffmpeg:
         _require_ffmpeg(container)
     if not row.holds(info):
-        other = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
+        alternative = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
         raise AudioError(
             f"{label}{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
-            f"({row.limits}): use --format {other}"
+            f"({row.limits}): use --format {alternative}"
         )
     if bitrate is not None:
         try:
@@ -371,35 +371,35 @@ def choose_format(
     if row.lossy:
         return OutputFormat(container, None, bitrate)
     least = BIT_DEPTHS.index(info.bit_depth if bit_depth == "auto" else bit_depth)
-    enough = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
-    return OutputFormat(container, next(enough, row.bit_depths[-1]))
+    depths = (depth for depth in row.bit_depths if BIT_DEPTHS.index(depth) >= least)
+    return OutputFormat(container, next(depths, row.bit_depths[-1]))
 
 
 def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple[str, ...]:
-    """A sentence if programs will play an input's stems by other speakers than the input."""
+    """A sentence if programs will play the stems on other speakers than the input."""
     channels, mask = info.channels, info.channel_mask
     if channels <= 2 or CONTAINERS[output.container].names_speakers or is_usual(channels, mask):
         return ()
     usual = layout_name(MASKS.get(channels, 0))
-    keeping = _either([name for name, row in CONTAINERS.items() if row.names_speakers])
+    alternatives = _either([name for name, row in CONTAINERS.items() if row.names_speakers])
     return (
         f"{path}: {output.container} cannot say that its channels are {layout_name(mask)}: most "
-        f"programs will play them as {usual}; use --format {keeping} to keep them",
+        f"programs will play them as {usual}; use --format {alternatives} to keep them",
     )
 
 
 def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
     depths = CONTAINERS[container].bit_depths
-    others = " or ".join(name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths)
+    holders = " or ".join(name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths)
     if not depths:
         return AudioError(
-            f"{container} has no bit depth: leave --bit-depth at auto, or use --format {others}"
+            f"{container} has no bit depth: leave --bit-depth at auto, or use --format {holders}"
         )
     return AudioError(
-        f"{container} holds {_either(depths)} bits, not {bit_depth}: use --format {others}"
+        f"{container} holds {_either(depths)} bits, not {bit_depth}: use --format {holders}"
     )
 
 
 def _either(words: Sequence[str]) -> str:
-    *before, last = words
-    return f"{', '.join(before)} or {last}" if before else last
+    *head, last = words
+    return f"{', '.join(head)} or {last}" if head else last

@@ -50,7 +50,7 @@ def test_a_count_that_is_too_small_is_no_end(tmp_path, promised):
     with AudioReader(path) as reader:
         assert reader.frames == 3 * RATE
         audio = np.concatenate(list(reader.blocks()), axis=1)
-        assert "is longer than its header says: 3.00 s in place of" in reader.warnings[0]
+        assert "is longer than its header says: 3.00 s instead of" in reader.warnings[0]
     np.testing.assert_array_equal(audio, whole)
     np.testing.assert_array_equal(read(path, start=2.5), whole[:, round(2.5 * RATE) :])
 

@@ -201,7 +201,7 @@ def test_an_ogg_stream_without_an_end_is_read_with_a_warning(song):
     with AudioReader(cut(path, 0.7)) as reader:
         samples = sum(block.shape[1] for block in reader.blocks())
         assert reader.warnings == [
-            f"{path} has no end mark, as if it was cut off; {samples / RATE:.2f} s are there"
+            f"{path} has no end mark, as if it was cut off; it holds {samples / RATE:.2f} s"
         ]
     assert RATE < samples < 4 * RATE
 
@@ -309,7 +309,7 @@ def test_a_whole_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, options)
 def test_tags_behind_an_mp3_are_not_taken_for_audio(song):
     path = song("a.mp3")
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
-    assert mp3_claim(path).goes_on_at is None
+    assert mp3_claim(path).uncounted_at is None
     assert read(path).shape[1] == RATE
 
 

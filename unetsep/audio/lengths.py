@@ -1,9 +1,9 @@
-"""How long a file claims to be: what libsndfile does not tell.
+"""The length that a file claims, which libsndfile does not report.
 
-libsndfile takes the length of wav, aiff, au, w64 and caf files from what is there, so a
-download that broke off looks like a short song; here the header's claim is compared with
-the size of the file. For mp3 files without a table of contents it guesses the length from
-the first frame and stops there, which can lose half of a song of variable bit rate.
+libsndfile takes the length of wav, aiff, au, w64 and caf files from the size of the file, so a
+download that broke off looks like a short song; this module compares the header's claim with
+the size. For mp3 files without a table of contents libsndfile guesses the length from the
+first frame and stops there, which can lose half of a song of variable bit rate.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from .mp3 import MP3_FORMATS, mp3_claim
 from .ogg import ogg_is_open, without_pre_skip
 from .sections import Section, count_bytes, open_bytes
 
-# Programs that write to a pipe cannot know the size: they leave it at zero, at a little less
-# than 2^31 or 2^32, or at a round number.
+# Programs that write to a pipe do not know the size: they write zero, a little less than 2^31
+# or 2^32, or a round number.
 OPEN_ENDED = 0x7FFF_0000
 ROUND_SIZE = 10**9
-# In wav and w64: what says that the encoding stands elsewhere; floats, A-law and mu-law.
+# Tags of wav and w64: the encoding follows in an extension; floats, A-law and mu-law.
 EXTENSIBLE, NO_INTEGERS = 0xFFFE, (3, 6, 7)
-# GSM 06.10 is stored in wav and w64 in blocks of so many bytes, for so many samples.
+# Bytes and samples of a block of GSM 06.10 in wav and w64.
 GSM_BYTES, GSM_FRAMES = 65, 320
 # The chunk that holds the samples.
 SAMPLE_CHUNKS = {
     **dict.fromkeys((*WAVE_FORMATS, "CAF"), b"data"),
     "AIFF": b"SSND",
 }
-OPUS_RATE = 48_000  # in which Opus counts, whatever rate it is decoded at
-# Decoders may swallow a few frames of 1152 samples at the ends of an mp3 stream.
+OPUS_RATE = 48_000  # in which Opus counts samples, at any decoded rate
+# Decoders may drop a few frames of 1152 samples at the ends of an mp3 stream.
 MP3_SLACK = 4 * 1152
 
 
 @dataclass(frozen=True)
 class LengthClaim:
-    """How long a file says it is, and how much of that it holds.
+    """The length that a file claims, and how much of it the file holds.
 
     Parameters
     ----------
     frames
-        Samples per channel that it promises; None where only decoding would tell.
+        Samples per channel that the file promises; None if only decoding would tell.
     available
-        How many of these it holds; None where that is not known beforehand.
+        Samples of these that it holds; None if unknown before decoding.
     slack
-        How many samples fewer than ``frames`` may come without the file being cut short;
-        None where ``frames`` is an estimate.
+        Samples that may be missing from ``frames`` before the file counts as cut short;
+        None if ``frames`` is an estimate.
     read_from
-        Byte from which to decode all there is, whatever length the decoder has in mind;
-        None where the decoder knows the end.
+        First byte to decode, up to ``read_to``, whatever length the decoder assumes; None if
+        the decoder knows the end.
     read_to
-        Byte at which that ends; None for the end of the file.
+        End of these bytes; None for the end of the file.
     patch
-        Byte in the header, and what the decoder shall see there instead: a size that was
-        left at zero, for instance.
+        Place in the header, and the bytes that the decoder sees there instead: for a size of
+        zero, for instance.
     skip
-        Samples at the front that the decoder then gives and that are no part of the song.
+        Samples at the front that the decoder then returns and that do not belong to the song.
     warnings
         Sentences for the user.
     """
@@ -78,7 +78,7 @@ class LengthClaim:
 def claim_length(
     path: Path | Section, container: str, frames: int | None, sample_rate: int, subtype: str = ""
 ) -> LengthClaim:
-    """What a file that libsndfile decodes claims of its length.
+    """The length claimed by a file that libsndfile decodes.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def claim_length(
     container
         Its format, as libsndfile calls it.
     frames
-        Its length as libsndfile sees it, None where it sees none.
+        Its length as libsndfile reports it; None if it reports none.
     sample_rate
         In Hz, for messages.
     subtype
@@ -97,7 +97,7 @@ def claim_length(
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
-    if frames == 0 and (patch := _size_of_the_rest(path, container)):
+    if frames == 0 and (patch := _missing_size(path, container)):
         return LengthClaim(None, slack=0, patch=patch)
     if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, container)):
         return _claim_mp3_within(path, data, frames)
@@ -111,7 +111,7 @@ def claim_length(
     warnings: tuple[str, ...] = ()
     if container == "OGG" and ogg_is_open(path):
         warnings = (
-            f"{path} has no end mark, as if it was cut off; {frames / sample_rate:.2f} s are there",
+            f"{path} has no end mark, as if it was cut off; it holds {frames / sample_rate:.2f} s",
         )
     claim = LengthClaim(promised, available=frames, slack=0, warnings=warnings)
     if container == "W64":
@@ -135,7 +135,7 @@ def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthCl
     if not header.frames or last.frames <= header.frames:
         return LengthClaim(frames, available=frames, slack=0)
     warning = (
-        f"{path} is longer than its header says: {last.frames / sample_rate:.2f} s in place of "
+        f"{path} is longer than its header says: {last.frames / sample_rate:.2f} s instead of "
         f"{header.frames / sample_rate:.2f} s"
     )
     return LengthClaim(
@@ -144,43 +144,43 @@ def _claim_flac(path: Path | Section, frames: int, sample_rate: int) -> LengthCl
 
 
 def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
-    first = mp3_claim(path)
-    if first.counts_all:
-        available = None if frames is None else frames - int(frames * first.missing)
+    claim = mp3_claim(path)
+    if claim.counts_all:
+        available = None if frames is None else frames - int(frames * claim.missing_share)
         return LengthClaim(frames, available=available, slack=MP3_SLACK)
-    if first.goes_on_at is None:
+    if claim.uncounted_at is None:
         return LengthClaim(None, read_from=0)
     warning = (
         f"{path} is several mp3 files joined into one: its own count of frames leaves out the end"
     )
-    return LengthClaim(None, read_from=first.goes_on_at, warnings=(warning,))
+    return LengthClaim(None, read_from=claim.uncounted_at, warnings=(warning,))
 
 
 def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) -> LengthClaim:
-    """An mp3 stream in another container, of which libsndfile guesses the length."""
+    """The claim of an mp3 stream in another container, whose length libsndfile guesses."""
     begin, size = data
-    held = count_bytes(path) - begin
+    available = count_bytes(path) - begin
     if is_open_ended("WAV", size):
         return LengthClaim(None, read_from=begin)
-    if held < size:
-        promised = frames * size // held
+    if available < size:
+        promised = frames * size // available
         return LengthClaim(promised, available=frames, slack=MP3_SLACK, read_from=begin)
     return LengthClaim(None, read_from=begin, read_to=begin + size)
 
 
 def _gsm_frames(path: Path | Section, container: str, frames: int) -> int:
-    """Samples in whole blocks: libsndfile takes the byte that pads a chunk for a block."""
+    """Samples in whole blocks: libsndfile counts the byte that pads a chunk as a block."""
     data = _sample_data(path, container)
     if data is None:
         return frames
-    begin, claimed = data
-    held = count_bytes(path) - begin
-    size = held if is_open_ended(container, claimed) else min(held, claimed)
+    begin, promised = data
+    available = count_bytes(path) - begin
+    size = available if is_open_ended(container, promised) else min(available, promised)
     return size // GSM_BYTES * GSM_FRAMES
 
 
 def _w64_frames(path: Path | Section, frames: int) -> int:
-    """Samples in the data chunk of a w64 file: libsndfile takes what follows it for samples."""
+    """Samples in the data chunk of a w64 file: libsndfile decodes the chunks after it, too."""
     data, form = _sample_data(path, "W64"), read_chunk(path, b"fmt ")
     if data is None or len(form) < 14:
         return frames
@@ -189,9 +189,9 @@ def _w64_frames(path: Path | Section, frames: int) -> int:
 
 
 def _w64_format(path: Path | Section) -> tuple[int, bytes] | None:
-    """Place and bytes of the encoding of a w64 file, where libsndfile takes it for integers.
+    """Place and bytes of the encoding of a w64 file that libsndfile would decode as integers.
 
-    It passes over what the extensible form of a header says of the encoding.
+    libsndfile ignores the encoding in an extensible header.
     """
     place, form = find_chunk(path, b"fmt "), read_chunk(path, b"fmt ")
     if place is None or len(form) < 26:
@@ -201,27 +201,27 @@ def _w64_format(path: Path | Section) -> tuple[int, bytes] | None:
 
 
 def is_open_ended(container: str, size: int) -> bool:
-    """Whether a size is what programs leave that could not go back to state it.
+    """Whether a size stands for an unknown one, from a program that could not seek back.
 
     Parameters
     ----------
     container
-        Its format, as libsndfile calls it.
+        Format of the file, as libsndfile calls it.
     size
-        Of the sample data in bytes, as the header states it.
+        Size of the sample data in bytes, as the header states it.
     """
     if size <= 0 or (container == "AIFF" and size == 8):
         return True
     if container in ("WAV", "WAVEX"):
-        near = size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
-        return near or size % ROUND_SIZE == 0
+        near_limit = size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
+        return near_limit or size % ROUND_SIZE == 0
     return container in ("AIFF", "AU") and size >= OPEN_ENDED
 
 
-def _size_of_the_rest(path: Path | Section, container: str) -> tuple[int, bytes] | None:
-    """Place and bytes of the size of all that follows a header of size zero.
+def _missing_size(path: Path | Section, container: str) -> tuple[int, bytes] | None:
+    """Place of a size of zero in a header, and the bytes of the actual size.
 
-    None where nothing follows, or nothing but other chunks.
+    None if no samples follow: nothing, or only other chunks.
     """
     data = _sample_data(path, container)
     if data is None or data[1] != 0 or container not in (*RIFF_FORMATS, "AU"):
@@ -230,23 +230,23 @@ def _size_of_the_rest(path: Path | Section, container: str) -> tuple[int, bytes]
     with open_bytes(path) as file:
         head = file.read(16)
         file.seek(begin)
-        big = head[:4] in (b"RIFX", b".snd")
-        if begin >= length or (container != "AU" and _chunks_only(file, length, big)):
+        big_endian = head[:4] in (b"RIFX", b".snd")
+        if begin >= length or (container != "AU" and _chunks_only(file, length, big_endian)):
             return None
     if head[12:16] == b"ds64":
         return 28, struct.pack("<Q", length - begin)
-    size = struct.pack(">I" if big else "<I", min(length - begin, 0xFFFF_FFFF))
+    size = struct.pack(">I" if big_endian else "<I", min(length - begin, 0xFFFF_FFFF))
     return (8 if container == "AU" else begin - 4), size
 
 
-def _chunks_only(file: BinaryIO, length: int, big: bool) -> bool:
-    """Whether a RIFF file goes on in chunks, which end where it ends."""
+def _chunks_only(file: BinaryIO, length: int, big_endian: bool) -> bool:
+    """Whether only chunks follow in a RIFF file, up to its end."""
     while (at := file.tell()) < length:
         name, size = file.read(4), file.read(4)
         if len(size) < 4 or not (name.isascii() and name.decode("ascii").isprintable()):
             return False
-        (long,) = struct.unpack(">I" if big else "<I", size)
-        file.seek(at + 8 + long + long % 2)
+        (count,) = struct.unpack(">I" if big_endian else "<I", size)
+        file.seek(at + 8 + count + count % 2)
     return file.tell() - length in (0, 1)
 
 
@@ -263,13 +263,13 @@ def missing_share(path: Path | Section, container: str) -> float:
     Returns
     -------
     float
-        0 if nothing is missing or the container says nothing; 0.5 if half is missing.
+        0 if nothing is missing or the container states no size; 0.5 if half is missing.
     """
     data = _sample_data(path, container)
     if data is None or is_open_ended(container, data[1]):
         return 0.0
-    begin, claimed = data
-    return min(1.0, max(0.0, 1 - (count_bytes(path) - begin) / claimed))
+    begin, promised = data
+    return min(1.0, max(0.0, 1 - (count_bytes(path) - begin) / promised))
 
 
 def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None:
@@ -281,9 +281,9 @@ def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None
         return None
     begin, size = data
     if size == 0xFFFF_FFFF and len(sizes := read_chunk(path, b"ds64")) >= 16:  # as in RF64
-        (long,) = struct.unpack_from("<8xQ", sizes)
-        return begin, long if long < 2**62 else size
-    # Damaged: zero is no size in w64, and caf counts in 64 bits what no disk holds.
+        (long_size,) = struct.unpack_from("<8xQ", sizes)
+        return begin, long_size if long_size < 2**62 else size
+    # Damaged: a size of zero in w64, or one beyond any disk in the 64 bits of caf.
     damaged = size == 0 if container == "W64" else container == "CAF" and size >= 2**40
     return None if damaged else (begin, size)
 
@@ -291,7 +291,7 @@ def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None
 def _au_data(path: Path | Section) -> tuple[int, int] | None:
     with open_bytes(path) as file:
         head = file.read(12)
-    if len(head) < 12:  # the header itself is cut: libsndfile's business
+    if len(head) < 12:  # libsndfile reports a header that is cut
         return None
     begin, size = struct.unpack_from(">4xII" if head[:4] == b".snd" else "<4xII", head)
     return begin, size

@@ -1,4 +1,4 @@
-"""Frames of mp3 files, the count of them that most encoders leave in the first, and tags."""
+"""Frames of mp3 files, the count of frames that most encoders write into the first, and tags."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from typing import BinaryIO
 
 from .sections import Section, open_bytes
 
-# As libsndfile calls it.
+# libsndfile's names of the format.
 MP3_FORMATS = ("MP3", "MPEG")
 ID3_HEAD = 10
 
 
 @dataclass(frozen=True)
 class Mp3Claim:
-    """What the first frame of an mp3 file says about the rest.
+    """The count of frames in the first frame of an mp3 file.
 
     Parameters
     ----------
     counted
-        Whether it holds a count of the frames ("Xing" or "Info"); otherwise any length
-        is a guess.
-    missing
+        Whether the frame holds a count ("Xing" or "Info"); otherwise any length is a guess.
+    missing_share
         Share of the promised bytes that the file does not hold.
-    goes_on_at
-        Where to start reading if the count leaves out audio at the end, as in files that
-        were joined by copying one behind the other.
+    uncounted_at
+        First byte to decode if the count leaves out audio at the end, as in files that were
+        concatenated into one; else None.
     """
 
     counted: bool = False
-    missing: float = 0.0
-    goes_on_at: int | None = None
+    missing_share: float = 0.0
+    uncounted_at: int | None = None
 
     @property
     def counts_all(self) -> bool:
         """Whether there is a count, of all frames."""
-        return self.counted and self.goes_on_at is None
+        return self.counted and self.uncounted_at is None
 
 
 def mp3_claim(path: Path | Section) -> Mp3Claim:
-    """Read the count of frames and bytes that most encoders leave in the first frame."""
+    """Read the count of frames and bytes that most encoders write into the first frame."""
     with open_bytes(path) as file:
         begin = _after_tags(file)
         file.seek(begin)
@@ -50,23 +49,23 @@ def mp3_claim(path: Path | Section) -> Mp3Claim:
         marks = (frame.find(b"Xing"), frame.find(b"Info"))
         mark = min((at for at in marks if at > 0), default=-1)
         sync = frame.rfind(b"\xff", 0, max(mark, 0))
-        # Header and side information come before it: 13 to 40 bytes.
+        # Header and side information precede the mark: 13 to 40 bytes.
         if mark < 0 or sync < 0 or not 12 <= mark - sync <= 40 or len(frame) < mark + 16:
             return Mp3Claim()
-        uncounted = mp3_frame(frame[:4])  # the mark is that of a file joined behind
+        uncounted = mp3_frame(frame[:4])  # then the mark belongs to a file that follows
         if sync and uncounted and mp3_frame(frame[uncounted.size :][:4]):
             return Mp3Claim()
         flags, _, size = struct.unpack_from(">III", frame, mark + 4)
         if flags & 3 != 3 or size == 0:
             return Mp3Claim(counted=bool(flags & 1))
         begin += sync
-        held = file.seek(0, os.SEEK_END) - begin
+        available = file.seek(0, os.SEEK_END) - begin
         file.seek(after_end_tags(file, begin + size))
-        after = file.read(4)
-        goes_on = after[:3] == b"ID3" or mp3_frame(after) is not None
+        head = file.read(4)
+        has_more = head[:3] == b"ID3" or mp3_frame(head) is not None
         counter = mp3_frame(frame[sync : sync + 4])
-        first = begin + (counter.size if counter else 0)
-    return Mp3Claim(True, max(0.0, 1 - held / size), first if goes_on else None)
+        audio_at = begin + (counter.size if counter else 0)
+    return Mp3Claim(True, max(0.0, 1 - available / size), audio_at if has_more else None)
 
 
 def after_end_tags(file: BinaryIO, at: int) -> int:
@@ -94,7 +93,7 @@ def _after_tags(file: BinaryIO) -> int:
 
 
 def id3_size(head: bytes) -> int:
-    """Bytes of an ID3v2 tag by its own first ten, its footer included; 0 if it is none."""
+    """Bytes of an ID3v2 tag, with its footer, from its first ten bytes; 0 if it is no tag."""
     if len(head) < ID3_HEAD or head[:3] != b"ID3":
         return 0
     a, b, c, d = (byte & 127 for byte in head[6:ID3_HEAD])
@@ -103,7 +102,7 @@ def id3_size(head: bytes) -> int:
 
 @dataclass(frozen=True)
 class Mp3Frame:
-    """What the header of a layer III frame says.
+    """The header of a layer III frame.
 
     Parameters
     ----------
@@ -121,16 +120,16 @@ class Mp3Frame:
 
 
 def mp3_frame(header: bytes) -> Mp3Frame | None:
-    """A layer III frame from its four bytes of header; None if it is none."""
+    """A layer III frame from the four bytes of its header; None if they are no header."""
     bits = int.from_bytes(header[:4], "big")
     version = bits >> 19 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
     if len(header) < 4 or bits >> 21 != 0x7FF or version == 1 or bits >> 17 & 3 != 1:
         return None
     rates = (44_100, 48_000, 32_000, 0)
     rate = rates[bits >> 10 & 3] >> {3: 0, 2: 1}.get(version, 2)
-    slow = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
-    fast = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
-    kbits = (fast if version == 3 else slow)[bits >> 12 & 15]
+    mpeg2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0)
+    mpeg1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 0)
+    kbits = (mpeg1 if version == 3 else mpeg2)[bits >> 12 & 15]
     if not rate or not kbits:
         return None
     samples = 144_000 if version == 3 else 72_000

@@ -16,7 +16,7 @@ REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def ogg_is_open(path: Path | Section) -> bool:
-    """Whether the last page of an Ogg stream is cut, or lacks the mark that ends a complete one."""
+    """Whether the last page of an Ogg stream is cut off, or lacks the end mark."""
     with open_bytes(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LAST_PAGE_BYTES))
@@ -29,13 +29,13 @@ def ogg_is_open(path: Path | Section) -> bool:
 
 
 def page_bytes(head: bytes) -> int:
-    """How long a page is, by its head and the table behind it of the sizes of all that is in it."""
+    """Length of a page, from its head and the table of sizes that follows."""
     begin = PAGE_HEAD + head[PAGE_HEAD - 1]
     return begin + sum(head[PAGE_HEAD:begin])
 
 
 def with_checksum(page: bytes) -> bytes:
-    """A page with the checksum that it should have.
+    """A page with the correct checksum.
 
     It is the CRC-32 of zlib, but starting from zero, and with the bits of each byte in the
     opposite order.
@@ -46,7 +46,7 @@ def with_checksum(page: bytes) -> bytes:
 
 
 def _read_page(file: BinaryIO) -> bytes:
-    """The page that begins where a file stands, as far as it is there; empty if none does."""
+    """The page at the position of a file, maybe cut off; empty if no page begins there."""
     head = file.read(PAGE_HEAD)
     if len(head) < PAGE_HEAD or head[:4] != b"OggS":
         return b""
@@ -57,7 +57,7 @@ def _read_page(file: BinaryIO) -> bytes:
 def set_serial(path: Path, serial: int) -> None:
     """Give an Ogg stream a fixed serial number instead of the random one of libsndfile.
 
-    The number stands in every page, and so does a checksum of the page.
+    Every page holds the number and a checksum.
     """
     with path.open("r+b") as file:
         while page := _read_page(file):
@@ -69,9 +69,9 @@ def set_serial(path: Path, serial: int) -> None:
 
 
 def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
-    """How much an Opus stream asks decoders to skip, and its first page asking for nothing.
+    """The pre-skip of an Opus stream, and its first page with a pre-skip of zero.
 
-    libsndfile skips too little where the first sample's position is not zero, as in streams
+    libsndfile skips too little if the position of the first sample is not zero, as in streams
     that were recorded from their middle on.
 
     Parameters
@@ -82,7 +82,7 @@ def without_pre_skip(source: Path | Section) -> tuple[int, bytes] | None:
     Returns
     -------
     int, bytes
-        Samples at 48 kHz, and the page; None if the file does not begin so.
+        Samples at 48 kHz, and the page; None if the file does not begin with an Opus head.
     """
     with open_bytes(source) as file:
         page = _read_page(file)

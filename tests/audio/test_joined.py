@@ -65,7 +65,7 @@ def test_joined_files_are_read_as_each_alone_one_behind_the_other(tmp_path, suff
     audio, warnings = read_with_warnings(path)
     np.testing.assert_array_equal(audio, expected)
     assert len(warnings) == 1
-    assert "files joined into one, which are read one behind the other" in warnings[0]
+    assert "files joined into one, which are read one after the other" in warnings[0]
 
 
 @pytest.mark.parametrize("suffix", ["ogg", "opus", "id3.mp3", "flac", "wav"])

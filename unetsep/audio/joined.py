@@ -1,4 +1,4 @@
-"""Decoder of files that were joined by copying one behind the other."""
+"""Decoder of files that were concatenated into one."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from .libsndfile import LibsndfileDecoder
 from .sections import Section
 from .streams import find_sections
 
-UNSUPPORTED_ENCODING = 4  # as libsndfile counts its errors
+UNSUPPORTED_ENCODING = 4  # libsndfile's number of that error
 
 
 def open_streams(path: Path) -> Decoder:
-    """A decoder of all that libsndfile can decode in a file, even if it is several files.
+    """A decoder of all streams of a file that libsndfile can decode.
 
     Raises
     ------
     AudioError
-        If what the file says of itself changes midway.
+        If rate, channels or bits of a FLAC file change midway.
     OSError, soundfile.LibsndfileError
-        If it cannot be opened, or is nothing that libsndfile knows.
+        If the file cannot be opened, or libsndfile does not recognise it.
     """
     try:
         decoder = LibsndfileDecoder(path)
     except (AudioError, soundfile.LibsndfileError) as error:
-        # A FLAC file that changes midway, or a wav or aiff file with another behind.
+        # A FLAC file that changes midway, or a wav or aiff file that another one follows.
         sections = find_sections(path, "FLAC" if isinstance(error, AudioError) else "WAV")
         if len(sections) == 1:
             raise
         return JoinedDecoder(path, sections)
     try:
         if decoder.container == "VOC" and sound_blocks(path) > 1:
-            # libsndfile takes the heads of all blocks but the first for samples.
+            # libsndfile decodes the headers of all blocks but the first as samples.
             raise soundfile.LibsndfileError(UNSUPPORTED_ENCODING)
         sections = find_sections(path, decoder.container, decoder.subtype)
     except BaseException:
@@ -53,17 +53,17 @@ def open_streams(path: Path) -> Decoder:
 
 
 class JoinedDecoder:
-    """Streams that stand one behind the other in a file, as one.
+    """Consecutive streams of a file, decoded as one.
 
-    Reading ends before the first stream that differs in rate or channels, or that is nothing
-    libsndfile knows; ``warnings`` then say so.
+    Reading ends before the first stream that differs in rate or channels, or that libsndfile
+    cannot read; ``warnings`` then say so.
 
     Parameters
     ----------
     path
         The file.
     sections
-        Where the streams are.
+        The places of the streams.
     """
 
     def __init__(self, path: Path, sections: list[Section]) -> None:
@@ -73,7 +73,7 @@ class JoinedDecoder:
         self._halted = False
         self.warnings = [
             f"{path} is several {path.suffix[1:] or 'audio'} files joined into one, which are "
-            "read one behind the other"
+            "read one after the other"
         ]
         depths = []
         for section in sections:
@@ -83,13 +83,13 @@ class JoinedDecoder:
             depths.append(info.bit_depth)
         self.length = self._add_lengths()
         self.info = replace(
-            self._first, frames=self.length.frames, bit_depth=max(depths, key=BIT_DEPTHS.index)
+            self._format, frames=self.length.frames, bit_depth=max(depths, key=BIT_DEPTHS.index)
         )
         self._next = 0
-        self._left: int | None = 0
+        self._remaining: int | None = 0
 
     def _examine(self, section: Section) -> AudioInfo | None:
-        """Note the claims of one stream; None if reading has to end before it."""
+        """Add one stream to the parts; None if reading must end before it."""
         try:
             decoder = LibsndfileDecoder(section)
         except (soundfile.LibsndfileError, AudioError) as error:
@@ -100,9 +100,9 @@ class JoinedDecoder:
         info, length = decoder.info, decoder.length
         decoder.close()
         if not self._parts:
-            self._first = info
-        form = info.sample_rate, info.channels
-        if form != (self._first.sample_rate, self._first.channels):
+            self._format = info
+        rate_and_channels = info.sample_rate, info.channels
+        if rate_and_channels != (self._format.sample_rate, self._format.channels):
             self._end_before(f"has {info.channels} channels at {info.sample_rate} Hz")
             return None
         self._parts.append((section, length))
@@ -110,11 +110,11 @@ class JoinedDecoder:
         return info
 
     def _end_before(self, reason: str) -> None:
-        frames, rate = self._add_lengths().frames, self._first.sample_rate
-        after = f" after {frames / rate:.2f} s" if frames is not None else ""
+        frames, rate = self._add_lengths().frames, self._format.sample_rate
+        place = f" after {frames / rate:.2f} s" if frames is not None else ""
         self.warnings.append(
-            f"{self._path} is only read up to its part {len(self._parts) + 1}{after}, which "
-            f"{reason}; the first has {self._first.channels} channels at {rate} Hz"
+            f"{self._path} is only read up to its part {len(self._parts) + 1}{place}, which "
+            f"{reason}; the first has {self._format.channels} channels at {rate} Hz"
         )
 
     def _add_lengths(self) -> LengthClaim:
@@ -128,12 +128,11 @@ class JoinedDecoder:
     def read(self, frames: int) -> Block:
         """Up to ``frames`` samples, ``(frames, channels)``; they do not cross a join."""
         while not self._halted:
-            if self._current is not None and self._left != 0:
-                block = self._current.read(
-                    frames if self._left is None else min(frames, self._left)
-                )
+            if self._current is not None and self._remaining != 0:
+                remaining = self._remaining
+                block = self._current.read(frames if remaining is None else min(frames, remaining))
                 if len(block):
-                    self._left = None if self._left is None else self._left - len(block)
+                    self._remaining = None if remaining is None else remaining - len(block)
                     return block
                 self._halted = not self._current.at_end()
             if self._halted or self._next >= len(self._parts):
@@ -145,26 +144,26 @@ class JoinedDecoder:
         section, length = self._parts[self._next]
         self.close()
         self._current = LibsndfileDecoder(section)
-        self._left = length.frames if length.slack == 0 else None
+        self._remaining = length.frames if length.slack == 0 else None
         self._next += 1
         return self._current
 
     def seek(self, frame: int) -> None:
-        """Move to a sample, before anything was read; streams without a count are decoded."""
+        """Move to a sample, before the first read; streams without a count are decoded."""
         while self._next < len(self._parts):
             _, length = self._parts[self._next]
             if length.slack != 0 or length.frames is None:
                 break
             if frame < length.frames:
                 self._open_next().seek(frame)
-                self._left = length.frames - frame
+                self._remaining = length.frames - frame
                 return
             frame -= length.frames
             self._next += 1
         skip(self.read, frame)
 
     def at_end(self) -> bool:
-        """Whether each stream was decoded to where it ends, as far as that can be told."""
+        """Whether each stream was decoded to its end, as far as that can be told."""
         return not self._halted and (self._current is None or self._current.at_end())
 
     def close(self) -> None:
@@ -174,5 +173,5 @@ class JoinedDecoder:
 
 
 def _total(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    integers = [count for count in counts if count is not None]
+    return sum(integers) if len(integers) == len(counts) else None

@@ -1,7 +1,7 @@
-"""Where streams begin in files that were joined by copying one behind the other.
+"""The beginnings of streams in files that were concatenated into one.
 
-Internet radio in Ogg comes so ("chained"), and so do mp3 and FLAC files that were joined
-without a program. Decoders stop where the first stream does.
+Internet radio in Ogg is such a file ("chained"), and so are mp3 and FLAC files that were joined
+by copying their bytes. Decoders stop at the end of the first stream.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .mp3 import MP3_FORMATS, after_end_tags, id3_size, mp3_claim, mp3_frame
 from .ogg import PAGE_HEAD, page_bytes
 from .sections import Section, count_bytes
 
-# How files begin that may stand behind another one.
+# First bytes of files that may follow another one.
 BEGINNINGS = (
     *(b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff", b".snd", b"dns.", b"caff"),
     *(b"fLaC", b"OggS"),
@@ -27,7 +27,7 @@ BEGINNINGS = (
 
 
 def find_sections(path: Path, container: str, subtype: str = "") -> list[Section]:
-    """The streams that stand one behind the other in a file; one if it is an ordinary file.
+    """The consecutive streams of a file; one if it is an ordinary file.
 
     Parameters
     ----------
@@ -36,26 +36,26 @@ def find_sections(path: Path, container: str, subtype: str = "") -> list[Section
     container, subtype
         Its format and the encoding of its samples, as libsndfile calls them.
     """
-    if container in MP3_FORMATS and subtype != "MPEG_LAYER_III":  # another form of frames
+    if container in MP3_FORMATS and subtype != "MPEG_LAYER_III":  # its frames differ
         container = ""
     find = {
-        "OGG": _ogg_begins,
-        "FLAC": _flac_begins,
-        **dict.fromkeys(MP3_FORMATS, _mp3_begins),
-        **dict.fromkeys((*WAVE_FORMATS, "AIFF", "AU", "CAF"), _container_begins),
+        "OGG": _ogg_starts,
+        "FLAC": _flac_starts,
+        **dict.fromkeys(MP3_FORMATS, _mp3_starts),
+        **dict.fromkeys((*WAVE_FORMATS, "AIFF", "AU", "CAF"), _container_starts),
     }.get(container)
     size = count_bytes(path)
-    if find is None or (find is _mp3_begins and mp3_claim(path).counts_all):
+    if find is None or (find is _mp3_starts and mp3_claim(path).counts_all):
         return [Section(path, 0, size)]
     with path.open("rb") as file:
-        begins = [0, *find(file, size)]
-    ends = [*begins[1:], size]
-    return [Section(path, begin, end) for begin, end in zip(begins, ends, strict=True)]
+        starts = [0, *find(file, size)]
+    ends = [*starts[1:], size]
+    return [Section(path, start, end) for start, end in zip(starts, ends, strict=True)]
 
 
-def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where a group of pages that begin streams follows pages that do not."""
-    at, beginning = 0, True
+def _ogg_starts(file: BinaryIO, size: int) -> Iterator[int]:
+    """Places at which pages that begin streams follow pages that do not."""
+    at, in_heads = 0, True
     while at + PAGE_HEAD <= size:
         file.seek(at)
         head = file.read(PAGE_HEAD)
@@ -63,10 +63,10 @@ def _ogg_begins(file: BinaryIO, size: int) -> Iterator[int]:
             if (at := _find(file, b"OggS", at + 1)) < 0:
                 return
             continue
-        begins = bool(head[5] & 2)
-        if begins and not beginning:
+        is_head = bool(head[5] & 2)
+        if is_head and not in_heads:
             yield at
-        beginning = begins
+        in_heads = is_head
         at += page_bytes(head + file.read(head[PAGE_HEAD - 1]))
 
 
@@ -74,29 +74,29 @@ def _find(file: BinaryIO, mark: bytes, at: int) -> int:
     file.seek(at)
     tail = b""
     while data := file.read(READ_BYTES):
-        found = (tail + data).find(mark)
-        if found >= 0:
-            return at + found - len(tail)
+        offset = (tail + data).find(mark)
+        if offset >= 0:
+            return at + offset - len(tail)
         at += len(data)
         tail = (tail + data)[-len(mark) + 1 :]
     return -1
 
 
-def _flac_begins(file: BinaryIO, _size: int) -> Iterator[int]:
-    first = True
+def _flac_starts(file: BinaryIO, _size: int) -> Iterator[int]:
+    is_first = True
     at, tail = 0, b""
     file.seek(0)
     while data := file.read(READ_BYTES):
         for match in FLAC_MARK.finditer(tail + data):
-            if not first:
+            if not is_first:
                 yield at - len(tail) + match.start()
-            first = False
+            is_first = False
         at += len(data)
         tail = data[-7:]
 
 
-def _container_begins(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where a file of any kind begins that stands where a header says that its own ends."""
+def _container_starts(file: BinaryIO, size: int) -> Iterator[int]:
+    """Places at which another file follows the end that a header states."""
     at = 0
     while (end := end_by_header(file, at, size)) is not None:
         file.seek(end)
@@ -106,9 +106,9 @@ def _container_begins(file: BinaryIO, size: int) -> Iterator[int]:
         at = end
 
 
-def _mp3_begins(file: BinaryIO, size: int) -> Iterator[int]:
-    """Where frames follow that have a count of their own, another form, or are in no count."""
-    form, tag, began = None, None, False
+def _mp3_starts(file: BinaryIO, size: int) -> Iterator[int]:
+    """Places of frames that have another count or format, or that the count leaves out."""
+    form, tag, in_stream = None, None, False
     counted: tuple[int, float] = 0, math.inf
     number = 0
     for at, header, mark in _mp3_frames(file, size):
@@ -117,16 +117,16 @@ def _mp3_begins(file: BinaryIO, size: int) -> Iterator[int]:
             continue
         number += 1
         left_out = number > counted[1] and at >= counted[0]
-        if began and (mark or header != form or left_out):
+        if in_stream and (mark or header != form or left_out):
             yield at if tag is None else tag
             counted, number = (0, math.inf), 0
         if mark is not None and mark.frames:
             counted, number = (at + mark.size, mark.frames), 0
-        form, tag, began = header, None, True
+        form, tag, in_stream = header, None, True
 
 
 class _Mark(NamedTuple):
-    """What an mp3 frame says of the others: their number, and all bytes; 0 where it does not."""
+    """The number of frames and bytes of an mp3 stream, as its first frame states; 0 if unknown."""
 
     frames: int
     size: int
@@ -152,11 +152,11 @@ def _mp3_frames(
             yield at, None, None
             at += tag
             continue
-        if (behind := after_end_tags(file, at)) > at:
-            at = behind
+        if (tags_end := after_end_tags(file, at)) > at:
+            at = tags_end
             continue
         frame = mp3_frame(head[:4])
-        if frame is None or not _goes_on(file, at + frame.size, size):
+        if frame is None or not _is_followed(file, at + frame.size, size):
             if (at := _next_frame(file, at + 1, size)) < 0:
                 return
             continue
@@ -164,8 +164,8 @@ def _mp3_frames(
         at += frame.size
 
 
-def _goes_on(file: BinaryIO, at: int, size: int) -> bool:
-    """Whether a frame, a tag or the end of the file follows: else it was a frame by chance."""
+def _is_followed(file: BinaryIO, at: int, size: int) -> bool:
+    """Whether a frame, a tag or the end of the file follows: else the frame was by chance."""
     if at >= size:
         return True
     file.seek(at)
@@ -177,7 +177,7 @@ def _next_frame(file: BinaryIO, at: int, size: int) -> int:
     while (at := _find(file, b"\xff", at)) >= 0:
         file.seek(at)
         frame = mp3_frame(file.read(4))
-        if frame is not None and _goes_on(file, at + frame.size, size):
+        if frame is not None and _is_followed(file, at + frame.size, size):
             return at
         at += 1
     return -1

@@ -1,4 +1,4 @@
-"""Decoder of the common formats: libsndfile, kept quiet and kept honest about lengths."""
+"""Decoder of the common formats: libsndfile, without its chatter, with verified lengths."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .lengths import LengthClaim, claim_length
 from .mp3 import MP3_FORMATS
 from .sections import Section, count_bytes, open_bytes
 
-# libmpg123 takes the length of an uncounted stream to be its size over the bytes of its
-# first frame; frames differ by a factor of 40 (8 to 320 kbit/s) at most.
+# libmpg123 estimates the length of an uncounted stream: its size over the bytes of its first
+# frame. Frames differ by a factor of at most 40 (8 to 320 kbit/s).
 ENDLESS_FACTOR = 64
 ID3V1_BYTES = 128
-# Where it lies in the chunk of broadcast wav files, behind texts of fixed lengths.
+# Its offset in the chunk of broadcast wav files, after texts of fixed lengths.
 TIME_REFERENCE = 338
-# A step of reading towards a fault: small, and a divisor of the frames of mp3 and FLAC.
+# Samples per read before a fault: small, and a divisor of the frames of mp3 and FLAC.
 FAULT_FRAMES = 64
-# By encoding; of others 24 bits hold what is decoded.
+# By encoding; for all others 24 bits hold the decoded samples.
 BIT_DEPTHS = {
     **dict.fromkeys(("PCM_S8", "PCM_U8"), "8"),
     **dict.fromkeys(("PCM_16", "ULAW", "ALAW", "ALAC_16", "DPCM_8", "DPCM_16"), "16"),
@@ -46,12 +46,12 @@ CHATTER = re.compile(rb"\s*$|\[[^]]*mpg123[^]]*\]|Note: |Warning: ")
 class ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file that is read from front to back.
 
-    soundfile seeks after every read, to where the file stands already. Of mp3 streams of
-    low bit rate libmpg123 loses some frames then, so that each block would begin with a gap.
+    soundfile seeks after every read, to the current position. In mp3 streams of low bit rate
+    libmpg123 then loses some frames, so that each block would begin with a gap.
     """
 
     def seekable(self) -> bool:
-        """No, so far as reading is concerned."""
+        """Always false: soundfile then does not seek after reads."""
         return False
 
 
@@ -89,15 +89,15 @@ class LibsndfileDecoder:
             self.warnings = list(self.length.warnings)
             if self.container == "AIFF" and is_ambiguous(path):
                 self.warnings.append(
-                    f"{path} says that its channels 5 to 8 stand otherwise than in wav, and they "
-                    "are put so; if ffmpeg wrote it, that is wrong: give the song as wav or caf"
+                    f"{path} says that the order of its channels 5 to 8 is not that of wav, and "
+                    "they were reordered; if ffmpeg wrote it, that is wrong: use a wav or caf file"
                 )
         except BaseException:
             self.close()
             raise
 
     def _open(self) -> ForwardFile:
-        """The file from the front, in the way that its length asks for."""
+        """Open the file at its beginning, with the view that its length claim needs."""
         self.close()
         source: EndlessFile | PatchedFile | QuietFile | BinaryIO | str | bytes
         if self.length.read_from is not None:
@@ -107,7 +107,7 @@ class LibsndfileDecoder:
             source = self._view = PatchedFile(self._path, *self.length.patch)
         elif isinstance(self._path, Section):
             source = self._view = open_bytes(self._path)
-        elif self._path.suffix.lower() == ".raw":  # without the name, which soundfile believes
+        elif self._path.suffix.lower() == ".raw":  # soundfile must not see this suffix
             source = self._view = open_bytes(Section(self._path, 0, count_bytes(self._path)))
         else:
             source = native_name(self._path)
@@ -137,7 +137,7 @@ class LibsndfileDecoder:
         return block if self._order is None else block[:, list(self._order)]
 
     def _read_to_the_fault(self, frames: int) -> Block:
-        """Samples before a fault: libsndfile fails as a whole where it fails in the end."""
+        """Samples before a fault: libsndfile returns none of a read that ends in one."""
         position = self._position
         self._open()
         self._skip_to(position, FAULT_FRAMES)
@@ -153,9 +153,9 @@ class LibsndfileDecoder:
         return np.concatenate(parts) if parts else np.empty((0, self.info.channels), np.float32)
 
     def seek(self, frame: int) -> None:
-        """Move to a sample, before anything was read.
+        """Move to a sample, before the first read.
 
-        Decoders need a run-up to give the samples they give when they come from the front.
+        Decoders need a run-up to return the same samples as when decoding from the beginning.
         """
         self._skip_to(frame)
 
@@ -165,7 +165,7 @@ class LibsndfileDecoder:
         skip(self._read, frame - self._position, step)
 
     def _jump(self, frame: int) -> None:
-        """Move to a sample without decoding; to the first where damage does not let it."""
+        """Move to a sample without decoding; to the first if the file is damaged."""
         assert self._file is not None
         try:
             with no_decoder_chatter(self._file.format in MP3_FORMATS):
@@ -174,7 +174,7 @@ class LibsndfileDecoder:
             self._open()
 
     def at_end(self) -> bool:
-        """Whether the decoder came to the end of the file, not just to a halt."""
+        """Whether the decoder reached the end of the file, and did not stop before it."""
         if self._endless is not None:
             return self._endless.is_near_end()
         frames, slack = self.length.frames, self.length.slack
@@ -186,15 +186,15 @@ class LibsndfileDecoder:
         """Release the file."""
         for view in (self._file, self._endless, self._view):
             if view is not None:
-                # What was read is as good as before: a drive that is gone may refuse even that.
+                # All samples were read already; a disconnected drive may fail even to close.
                 with contextlib.suppress(OSError, soundfile.LibsndfileError):
                     view.close()
 
 
 class QuietFile:
-    """A file for libsndfile's callbacks, which ends where it cannot be read.
+    """A file for libsndfile's callbacks, which ends at the first read error.
 
-    What they raise would be printed as a traceback, and lost; `AudioReader` finds the reason.
+    An exception in a callback would be printed and lost; `AudioReader` finds the reason later.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class QuietFile:
 
 
 class EndlessFile:
-    """A file that claims to be much longer than it is, for decoders that trust a guess.
+    """A file that claims to be much longer than it is, for decoders that stop at a guess.
 
     Parameters
     ----------
@@ -224,26 +224,26 @@ class EndlessFile:
     begin
         Bytes at its front to leave out.
     end
-        Byte at which it really ends; the default is the end of the file.
+        Actual end in bytes; the default is the end of the file.
     """
 
     def __init__(self, path: Path | Section, begin: int, end: int | None = None) -> None:
         self._file, self._begin = open_bytes(path), begin
         self._size = count_bytes(path) if end is None else end
-        self._read_to = 0
+        self._furthest = 0
         self._file.seek(begin)
 
     def read(self, size: int = -1) -> bytes:
-        """Up to ``size`` bytes; zeros at the claimed end, where a tag is looked for."""
+        """Up to ``size`` bytes; zeros at the claimed end, where decoders look for a tag."""
         if self._file.tell() >= self._begin + self._size * ENDLESS_FACTOR - ID3V1_BYTES:
             return bytes(max(size, 0))
-        left = max(0, self._size - self._file.tell())
-        data = self._file.read(left if size < 0 else min(size, left))
-        self._read_to = max(self._read_to, self._file.tell() if data else 0)
+        remaining = max(0, self._size - self._file.tell())
+        data = self._file.read(remaining if size < 0 else min(size, remaining))
+        self._furthest = max(self._furthest, self._file.tell() if data else 0)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; the end is where it is claimed to be."""
+        """Move; `os.SEEK_END` refers to the claimed end."""
         start = {
             os.SEEK_SET: self._begin,
             os.SEEK_CUR: self._file.tell(),
@@ -257,8 +257,8 @@ class EndlessFile:
         return self._file.tell() - self._begin
 
     def is_near_end(self) -> bool:
-        """Whether reading came within a buffer's length of the real end."""
-        return self._read_to >= self._size - (1 << 16)
+        """Whether reading came within a buffer's length of the actual end."""
+        return self._furthest >= self._size - (1 << 16)
 
     def close(self) -> None:
         """Release the file."""
@@ -266,16 +266,16 @@ class EndlessFile:
 
 
 class PatchedFile:
-    """A file of which a few bytes look different.
+    """A view of a file with a few bytes replaced.
 
     Parameters
     ----------
     path
         The file.
     at
-        First byte that looks different.
+        Place of the first replaced byte.
     patch
-        What stands there instead.
+        The new bytes.
     """
 
     def __init__(self, path: Path | Section, at: int, patch: bytes) -> None:
@@ -297,32 +297,32 @@ class PatchedFile:
 
 
 def native_name(path: Path) -> str | bytes:
-    """A file name for soundfile, which refuses those that are no valid unicode as text."""
+    """A file name for soundfile, which takes names of invalid Unicode only as bytes."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _time_reference(source: Path | Section, container: str) -> int:
-    found = read_chunk(source, b"bext") if container in RIFF_FORMATS else b""
-    if len(found) < TIME_REFERENCE + 8:
+    chunk = read_chunk(source, b"bext") if container in RIFF_FORMATS else b""
+    if len(chunk) < TIME_REFERENCE + 8:
         return 0
-    # Two numbers, the lower half first whatever the order of bytes.
-    low, high = struct.unpack_from(byte_order(source) + "II", found, TIME_REFERENCE)
+    # Two numbers, the lower half first in either byte order.
+    low, high = struct.unpack_from(byte_order(source) + "II", chunk, TIME_REFERENCE)
     place = int(low) + (int(high) << 32)
-    return place if place < 2**62 else 0  # beyond are no times
+    return place if place < 2**62 else 0  # more is no time
 
 
 _stderr_lock = threading.RLock()
-# Seconds to wait for another thread, whose decoder may hang on a drive that is gone.
+# Timeout in seconds for another thread, whose decoder may hang on a disconnected drive.
 LOCK_PATIENCE = 5.0
 _hiding = False
 
 
 def hide_decoder_chatter() -> None:
-    """From now on keep libmpg123's remarks off the terminal; for commands, not for guests.
+    """Keep libmpg123's messages off the terminal from now on; for commands, not for libraries.
 
-    The library writes them to file descriptor 2, has no setting against it, and the descriptor
-    belongs to the whole process. A command owns its process; a program that we are a guest of
-    may write there meanwhile, or start others that keep it.
+    libmpg123 writes them to file descriptor 2 of the process, and has no setting against it. A
+    command owns its process. A program that imports unetsep may itself write there, or start
+    processes that inherit the descriptor.
     """
     global _hiding
     _hiding = True
@@ -330,11 +330,10 @@ def hide_decoder_chatter() -> None:
 
 @contextlib.contextmanager
 def no_decoder_chatter(active: bool = True) -> Iterator[None]:
-    """Keep libmpg123's remarks off the terminal, if a command asked for it.
+    """Keep libmpg123's messages off the terminal, after `hide_decoder_chatter`.
 
-    Its errors reach us as exceptions. What other threads write to file descriptor 2 meanwhile
-    is caught too: it is passed on afterwards. The lock keeps two threads from restoring each
-    other's descriptor.
+    Its errors become exceptions. Output of other threads to file descriptor 2 is captured, too,
+    and written afterwards. The lock keeps two threads from restoring each other's descriptor.
     """
     if not (active and _hiding):
         yield
@@ -345,18 +344,18 @@ def no_decoder_chatter(active: bool = True) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.callback(_stderr_lock.release)
         try:
-            caught = stack.enter_context(tempfile.TemporaryFile())
+            capture = stack.enter_context(tempfile.TemporaryFile())
             terminal = os.dup(2)
-        except OSError:  # no standard error, or nowhere to catch it: nothing to hide
+        except OSError:  # no standard error, or no room for a file: hide nothing
             yield
             return
-        os.dup2(caught.fileno(), 2)
+        os.dup2(capture.fileno(), 2)
         try:
             yield
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-            caught.seek(0)
-            others = b"".join(line for line in caught if not CHATTER.match(line))
-            if others:
-                os.write(2, others)
+            capture.seek(0)
+            output = b"".join(line for line in capture if not CHATTER.match(line))
+            if output:
+                os.write(2, output)

@@ -1,12 +1,12 @@
 """Reading audio as a stream of blocks.
 
-soundfile reads wav, flac, ogg, opus, mp3, aiff and caf with nothing else installed; for
-the rest (m4a, mp4, webm, ...) an ``ffmpeg`` program decodes to a pipe.
+soundfile reads wav, flac, ogg, opus, mp3, aiff and caf without further programs; all other
+formats (m4a, mp4, webm, ...) are decoded by an ``ffmpeg`` program to a pipe.
 
-A file that ends before the length its header promises is refused where that length is
-counted (wav, aiff, au, caf, w64, flac, and mp3 with a count of frames), and read with a
-warning where it is an estimate (ogg, opus, other mp3, whatever ffmpeg decodes), or where an mp3
-lacks no more than a few frames.
+A file that ends before the length its header promises is refused if that length is counted
+(wav, aiff, au, caf, w64, flac, and mp3 with a count of frames). It is read with a warning if the
+length is an estimate (ogg, opus, other mp3, all that ffmpeg decodes), or if an mp3 lacks only a
+few frames.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .ogg import PAGE_HEAD, ogg_is_open, page_bytes
 from .times import as_seconds
 
 READ_FRAMES = 65_536
-# Samples that no file has; what is larger may be no integer.
+# More samples than any file has; beyond, the product may be infinite.
 ENDLESS = 2.0**62
-# What libsndfile reads within wav and w64, by its number there; others it calls malformed.
+# Tags of the encodings that libsndfile reads in wav and w64; it calls files of others malformed.
 WAV_ENCODINGS = (0x1, 0x2, 0x3, 0x6, 0x7, 0x11, 0x31, 0x38, 0x40, 0x55, 0xFFFE)
 
 
@@ -43,21 +43,21 @@ class AudioReader:
     Parameters
     ----------
     path
-        Any file that libsndfile or, where there is one, ffmpeg can decode.
+        Any file that libsndfile or, if installed, ffmpeg can decode.
     start, duration
         Excerpt in seconds, or as ``"1:30"``; the default is the whole file.
     track
-        Number of the sound track to read, from 1; by default the one that the file says is
-        the default, or else the first.
+        Number of the sound track to read, from 1; by default the one that the file marks as
+        default, or else the first.
 
     Raises
     ------
     AudioError
-        If the file is missing, is no audio, is empty, or has a header nobody could mean, or
-        has no such sound track.
+        If the file is missing, empty or not audio, if its header is implausible, or if it has
+        no such sound track.
     ValueError
-        If ``start`` is negative, ``duration`` is not positive, or one of them is no time, or
-        ``track`` is no whole number from 1 on.
+        If ``start`` is negative, ``duration`` is not positive, one of them is not a time, or
+        ``track`` is not a whole number from 1 on.
 
     Examples
     --------
@@ -109,10 +109,10 @@ class AudioReader:
             ) from error
 
     def _check_available(self) -> None:
-        length, wanted = self._decoder.length, self.frames
-        if length.available is None or wanted is None or length.slack is None:
+        length, frames = self._decoder.length, self.frames
+        if length.available is None or frames is None or length.slack is None:
             return
-        if length.available + length.slack < self._start + wanted:
+        if length.available + length.slack < self._start + frames:
             raise self._cut_short(length.available)
 
     def _cut_short(self, available: int) -> AudioError:
@@ -120,8 +120,8 @@ class AudioReader:
         rate = self.info.sample_rate
         return AudioError(
             f"{self.path} is cut short: its header promises {self.info.frames / rate:.2f} s, "
-            f"{available / rate:.2f} s could be decoded; get a complete copy, or take the part "
-            "that is there with --start and --duration"
+            f"{available / rate:.2f} s could be decoded; get a complete copy, or separate the "
+            "intact part with --start and --duration"
         )
 
     @property
@@ -134,14 +134,14 @@ class AudioReader:
         """Samples per channel that will be read; None if unknown, approximate for ffmpeg."""
         if self.info.frames is None:
             return self._limit
-        left = self.info.frames - self._start
-        return left if self._limit is None else min(left, self._limit)
+        remaining = self.info.frames - self._start
+        return remaining if self._limit is None else min(remaining, self._limit)
 
     @property
     def time_reference(self) -> int:
-        """Place of the first sample that is read in a session, as in `AudioInfo`; 0 if unknown."""
-        found = self.info.time_reference
-        return found + self._start if found else 0
+        """Place in a session of the first sample that is read, as in `AudioInfo`; 0 if unknown."""
+        reference = self.info.time_reference
+        return reference + self._start if reference else 0
 
     def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
         """Yield ``(channels, samples)`` blocks, contiguous, all but the last of one size.
@@ -149,77 +149,77 @@ class AudioReader:
         Raises
         ------
         AudioError
-            If samples are NaN, infinite or huge, nothing could be decoded, the system does not
+            If samples are NaN, infinite or huge, nothing could be decoded, the system cannot
             read the file, or it ends before the length its header promises.
         """
-        done, told = 0, len(self._decoder.warnings)
-        # What follows a counted length is no audio: a tag, or a byte of padding.
+        position, warnings = 0, len(self._decoder.warnings)
+        # After a counted length follows no audio, but a tag or a byte of padding.
         limit = self.frames if self._decoder.length.slack == 0 else self._limit
-        while limit is None or done < limit:
-            wanted = block_frames if limit is None else min(block_frames, limit - done)
-            block = self._read(wanted, done)
+        while limit is None or position < limit:
+            frames = block_frames if limit is None else min(block_frames, limit - position)
+            block = self._read(frames, position)
             if len(block) == 0:
                 break
-            self._check_finite(block, done)
-            done += len(block)
+            self._check_finite(block, position)
+            position += len(block)
             yield np.ascontiguousarray(block.T)
         try:
-            self._check_complete(done)
+            self._check_complete(position)
         except AudioError:
             _check_readable(self.path)
             raise
-        if len(self._decoder.warnings) > told:
+        if len(self._decoder.warnings) > warnings:
             _check_readable(self.path)
 
-    def _read(self, frames: int, done: int) -> Block:
+    def _read(self, frames: int, position: int) -> Block:
         """The next block; empty at the end, and at a fault in the last frame of an mp3."""
         try:
             return self._decoder.read(frames)
         except (soundfile.LibsndfileError, OSError) as error:
             _check_readable(self.path)
-            at = (self._start + done) / self.info.sample_rate
-            if done == 0 or not self._decoder.at_end():
-                raise AudioError(f"{self.path} is damaged at {at:.2f} s: {error}") from error
+            seconds = (self._start + position) / self.info.sample_rate
+            if position == 0 or not self._decoder.at_end():
+                raise AudioError(f"{self.path} is damaged at {seconds:.2f} s: {error}") from error
             self._decoder.warnings.append(
-                f"{self.path} breaks off within its last frame; {at:.2f} s could be decoded"
+                f"{self.path} breaks off within its last frame; {seconds:.2f} s could be decoded"
             )
             return np.empty((0, self.info.channels), np.float32)
 
-    def _check_finite(self, block: Block, done: int) -> None:
-        # Both are NaN if any sample is, and cost less than a full test.
+    def _check_finite(self, block: Block, position: int) -> None:
+        # Both are NaN if any sample is, and cheaper than a test of all samples.
         if block.max() <= LOUDEST and block.min() >= -LOUDEST:
             return
         first = int(np.flatnonzero(~(np.abs(block) <= LOUDEST).all(axis=1))[0])
-        at = (self._start + done + first) / self.info.sample_rate
+        seconds = (self._start + position + first) / self.info.sample_rate
         finite = np.isfinite(block[first]).all()
-        what = f"samples beyond {LOUDEST:g}" if finite else "NaN or infinite samples"
+        fault = f"samples beyond {LOUDEST:g}" if finite else "NaN or infinite samples"
         raise AudioError(
-            f"{self.path} holds {what}, the first at {at:.3f} s: "
+            f"{self.path} holds {fault}, the first at {seconds:.3f} s: "
             "export it again from the program that wrote it"
         )
 
-    def _check_complete(self, done: int) -> None:
-        if done == 0:
+    def _check_complete(self, position: int) -> None:
+        if position == 0:
             raise AudioError(
                 f"{self.path} holds no audio samples from second "
                 f"{self._start / self.info.sample_rate:g} on"
             )
         rate, expected, slack = self.info.sample_rate, self.frames, self._decoder.length.slack
-        if not self._decoder.at_end() and (self._limit is None or done < self._limit):
+        if not self._decoder.at_end() and (self._limit is None or position < self._limit):
             raise AudioError(
-                f"{self.path} is damaged at {(self._start + done) / rate:.2f} s: nothing behind "
+                f"{self.path} is damaged at {(self._start + position) / rate:.2f} s: nothing after "
                 "that could be decoded; get another copy"
             )
-        if expected is None or self.info.frames is None or done >= expected:
+        if expected is None or self.info.frames is None or position >= expected:
             return
-        if slack is not None and done + slack < expected:
-            raise self._cut_short(self._start + done)
+        if slack is not None and position + slack < expected:
+            raise self._cut_short(self._start + position)
         # A container's duration may be off by the padding of its codec. A count of mp3 frames
-        # is exact: of 756 whole files by lame, ffmpeg and libsndfile none fell short of it.
-        if slack or (slack is None and done < 0.98 * expected - 0.2 * rate):
+        # is exact: of 756 complete files by lame, ffmpeg and libsndfile none fell short of it.
+        if slack or (slack is None and position < 0.98 * expected - 0.2 * rate):
             self._decoder.warnings.append(
-                f"{self.path} may be cut short: {done / rate:.2f} s could be decoded where about "
-                f"{expected / rate:.2f} s were expected"
+                f"{self.path} may be cut short: {position / rate:.2f} s could be decoded where "
+                f"about {expected / rate:.2f} s were expected"
             )
 
     def close(self) -> None:
@@ -234,12 +234,12 @@ class AudioReader:
 
 
 def check_excerpt(start: float | str, duration: float | str | None) -> tuple[float, float | None]:
-    """Start and length of an excerpt in seconds; None is the rest.
+    """Start and length of an excerpt in seconds; a length of None reaches to the end.
 
     Raises
     ------
     ValueError
-        If they are no times, or no song has such an excerpt.
+        If one of them is not a time, ``start`` is negative, or ``duration`` is not positive.
     """
     start = as_seconds(start)
     duration = None if duration is None else as_seconds(duration)
@@ -251,21 +251,21 @@ def check_excerpt(start: float | str, duration: float | str | None) -> tuple[flo
 
 
 def check_track(track: int | None) -> None:
-    """Refuse what is no number of a sound track.
+    """Refuse an invalid number of a sound track.
 
     Raises
     ------
     ValueError
-        If it is no whole number from 1 on, or None.
+        If it is neither a whole number from 1 on nor None.
     """
-    whole = isinstance(track, (int, np.integer)) and not isinstance(track, bool)
-    if track is not None and not (whole and track >= 1):
+    is_whole = isinstance(track, (int, np.integer)) and not isinstance(track, bool)
+    if track is not None and not (is_whole and track >= 1):
         raise ValueError(f"track must be a whole number from 1 on, got {track!r}")
 
 
 def _open(path: Path, track: int | None) -> Decoder:
-    if missing := why_not_there(path):
-        raise AudioError(missing)
+    if reason := why_not_there(path):
+        raise AudioError(reason)
     if path.is_dir():
         raise AudioError(f"{path} is a folder where an audio file was expected")
     if not path.is_file():
@@ -274,35 +274,35 @@ def _open(path: Path, track: int | None) -> Decoder:
         raise AudioError(f"{path} is empty (0 bytes)")
     try:
         decoder = open_streams(path)
-        return decoder if track in (None, 1) else _open_further(path, decoder, track)
+        return decoder if track in (None, 1) else _open_track(path, decoder, track)
     except OSError as error:
         raise AudioError(f"{path} cannot be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
         if not os.access(path, os.R_OK):
             raise AudioError(f"{path} cannot be opened: permission denied") from error
         reason = str(error.error_string).rstrip(".")
-        if reason.startswith("File does not exist"):  # what is said of no mp3; it does exist
+        if reason.startswith("File does not exist"):  # for files that are not mp3; it does exist
             reason = "Format not recognised"
-        if _ends_in_header(path):  # which libsndfile calls unsupported
+        if _ends_in_header(path):  # libsndfile calls such files unsupported
             raise AudioError(
                 f"{path} is cut short: it ends within its header; get a complete copy"
             ) from error
         if (ffmpeg := find_ffmpeg()) is not None:
-            foreign = _foreign(path, ffmpeg, reason, track)
+            decoder = _open_by_ffmpeg(path, ffmpeg, reason, track)
             if path.suffix.lower() in SOUNDFILE_SUFFIXES and not _is_unsupported(path, reason):
-                foreign.warnings.append(
+                decoder.warnings.append(
                     f"{path} may be damaged or misnamed: libsndfile could not read it ({reason}), "
                     "ffmpeg could"
                 )
-            return foreign
-        raise AudioError(_why_not_readable(path, reason)) from error
+            return decoder
+        raise AudioError(_unreadable(path, reason)) from error
 
 
 def _check_readable(path: Path) -> None:
-    """Raise if the system cannot read a file, where decoders see no more than its end.
+    """Raise if the system cannot read a file to its end: decoders treat read errors as its end.
 
-    A drive that fails or is gone would pass for a song that is cut short, and of what ffmpeg
-    decodes the first part would become stems.
+    A song on a drive that fails or was disconnected would count as cut short. Of files that
+    ffmpeg decodes, the first part would become stems.
     """
     try:
         with path.open("rb") as file:
@@ -310,13 +310,13 @@ def _check_readable(path: Path) -> None:
                 pass
     except OSError as error:
         raise AudioError(
-            f"{path} cannot be read: {error.strerror or error}; see to its disk or network drive, "
+            f"{path} cannot be read: {error.strerror or error}; check its disk or network drive, "
             "and try again"
         ) from error
 
 
-def _why_not_readable(path: Path, reason: str) -> str:
-    """Why a file that libsndfile refuses cannot be read without ffmpeg, and what to do."""
+def _unreadable(path: Path, reason: str) -> str:
+    """The message for a file that libsndfile refuses if there is no ffmpeg."""
     if _is_unsupported(path, reason):
         return (
             f"{path} holds {path.suffix[1:]} audio of a kind that is not supported without "
@@ -326,7 +326,7 @@ def _why_not_readable(path: Path, reason: str) -> str:
     if path.suffix.lower() in SOUNDFILE_SUFFIXES:
         return (
             f"{path} cannot be read as {path.suffix[1:]} audio ({reason}): "
-            "it is damaged, or something else with that name"
+            "it is damaged, or not what its suffix says"
         )
     return (
         f"{path}: reading {path.suffix or 'files without a suffix'} needs ffmpeg, which is "
@@ -335,8 +335,8 @@ def _why_not_readable(path: Path, reason: str) -> str:
     )
 
 
-def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegDecoder:
-    """A file that ffmpeg decodes, which says nothing of an Ogg stream that lacks its end."""
+def _open_by_ffmpeg(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegDecoder:
+    """A decoder by ffmpeg, with a warning for an Ogg stream without its end: ffmpeg has none."""
     with path.open("rb") as file:
         is_ogg = file.read(4) == b"OggS"
     is_cut = is_ogg and ogg_is_open(path)
@@ -347,7 +347,7 @@ def _foreign(path: Path, ffmpeg: str, reason: str, track: int | None) -> FfmpegD
 
 
 def _ends_in_header(path: Path) -> bool:
-    """Whether a FLAC file lacks some of its stream info, or an Ogg file of its first page."""
+    """Whether a FLAC file ends within its stream info, or an Ogg file within its first page."""
     with path.open("rb") as file:
         head = file.read(PAGE_HEAD + 255)
     if head[:4] == b"fLaC":
@@ -357,10 +357,10 @@ def _ends_in_header(path: Path) -> bool:
 
 
 def _is_unsupported(path: Path, reason: str) -> bool:
-    """Whether libsndfile knows what a file is but not its encoding: 32-bit FLAC, ALAC in caf.
+    """Whether libsndfile knows the container but not the encoding: 32-bit FLAC, ALAC in caf.
 
-    Of FLAC within Ogg, which it does not know in every build, of Speex, of many encodings in wav,
-    and of BW64, which is RF64 by another name, it says less.
+    For some files its message does not tell: FLAC in Ogg, which not every build knows, Speex,
+    many encodings in wav, and BW64, which is RF64 by another name.
     """
     if "unsupported" in reason or "unimplemented" in reason:
         return True
@@ -374,11 +374,11 @@ def _is_unsupported(path: Path, reason: str) -> bool:
     return len(form) >= 16 and int.from_bytes(form[:2], "little") not in WAV_ENCODINGS
 
 
-def _open_further(path: Path, first: Decoder, track: int | None) -> Decoder:
-    """Another sound track than the first of a file that libsndfile reads: Ogg may have several."""
-    first.close()
+def _open_track(path: Path, decoder: Decoder, track: int | None) -> Decoder:
+    """A decoder of a later sound track of a file that libsndfile reads: Ogg may have several."""
+    decoder.close()
     if (ffmpeg := find_ffmpeg()) is not None:
-        return _foreign(path, ffmpeg, "only its first sound track", track)
+        return _open_by_ffmpeg(path, ffmpeg, "only its first sound track", track)
     raise AudioError(f"{path} has no sound track {track} that can be read without ffmpeg")
 
 

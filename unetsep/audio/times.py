@@ -1,4 +1,4 @@
-"""Times as people write them; light, since the command line reads them, too."""
+"""Times as users write them; light, since the command line parses them, too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def as_seconds(time: float | str) -> float:
     Parameters
     ----------
     time
-        Its range is for others to check.
+        A time; its range is not checked.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If it is not a time.
 
     Examples
     --------
@@ -30,10 +30,10 @@ def as_seconds(time: float | str) -> float:
         if clock is None and not isinstance(time, bool):
             return float(time)
         if clock is not None:
-            hours, minutes, rest = int(clock[1] or 0), int(clock[2]), float(clock[3])
-            # Only the first part may go beyond 59.
-            if rest < 60 and (minutes < 60 or clock[1] is None):
-                return 3600 * hours + 60 * minutes + rest
+            hours, minutes, seconds = int(clock[1] or 0), int(clock[2]), float(clock[3])
+            # Only the first part may exceed 59.
+            if seconds < 60 and (minutes < 60 or clock[1] is None):
+                return 3600 * hours + 60 * minutes + seconds
     except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{time!r} is no time: expected seconds, 1:30 or 1:02:03")

@@ -1,7 +1,7 @@
-"""Temporary files beside their targets, and what becomes of them when a run dies.
+"""Temporary files beside their targets, and their removal after a run that died.
 
-Each song that is being written holds a lock in each of its folders, which ends with its run.
-Whoever can take it knows that the files with its token are nobody's, and removes them.
+While a song is written, its run holds a lock in each of its folders. The lock ends with the
+run: another run that can take it removes the files with its token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..locks import LockFile, Owner
 from ..storage import PREFIX
 
-# Locks of other machines cannot be relied on, on some network drives; age can.
+# Seconds. On some network drives locks of other machines do not hold; age decides then.
 FOREIGN_AGE = 24 * 3600.0
 
 
@@ -26,7 +26,7 @@ class Staging:
     Parameters
     ----------
     folders
-        Where they will lie; existing folders.
+        The folders of the targets, which must exist.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -40,7 +40,7 @@ class Staging:
             raise
 
     def _lock(self, folders: Iterable[Path]) -> None:
-        """Choose a token and lock it, unless another run removes a lock in the act."""
+        """Choose a token and lock it; no token if another run removes a lock meanwhile."""
         token, owner = secrets.token_hex(6), Owner.here()
         for folder in folders:
             lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
@@ -55,9 +55,10 @@ class Staging:
         return target.with_name(f"{PREFIX}{self.token}-{index}{suffix}")
 
     def release(self, *, keep: bool = False) -> None:
-        """Give up the locks; their files stay if one of the temporary files could not be removed.
+        """Release the locks, and remove their files.
 
-        Without them no later run would know whose it is.
+        With ``keep`` the lock files stay: a temporary file could not be removed, and its lock
+        tells later runs that its owner is dead.
         """
         while self._locks:
             lock = self._locks.pop()
@@ -68,7 +69,7 @@ class Staging:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files whose run is dead; never one of a run that may be alive."""
+    """Remove temporary files of dead runs, never those of a run that may be alive."""
     with contextlib.suppress(OSError):
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(PREFIX)]
         tokens = {name[len(PREFIX) :].split("-")[0].split(".")[0] for name in names}
@@ -78,32 +79,32 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _remove_run(path: Path, files: list[Path]) -> None:
-    """Remove the files of one run and, once all are gone, its lock, if the lock is free."""
-    # There is none if it was removed by hand, or by another run that is cleaning up.
+    """Remove the files of one run and then its lock, if the lock is free."""
+    # The lock is missing if a user removed it, or another run that is cleaning up.
     with contextlib.suppress(OSError), contextlib.closing(LockFile(path)) as lock:
-        if lock.take() and _is_old_or_here(lock):
+        if lock.take() and _is_abandoned(lock):
             for file in files:
                 with contextlib.suppress(PermissionError):  # Windows removes no open file
                     file.unlink(missing_ok=True)
-            if not any(file.exists() for file in files):  # without it nobody would know whose
+            if not any(file.exists() for file in files):  # else the lock marks them as abandoned
                 lock.remove()
 
 
-def _is_old_or_here(lock: LockFile) -> bool:
-    """Whether the owner of a free lock was on this machine, where it would be seen, or long ago."""
+def _is_abandoned(lock: LockFile) -> bool:
+    """Whether a free lock is from this machine, which sees live owners, or is old."""
     owner = Owner.of(lock)
-    # Without a name it is a lock whose owner died in the act.
-    here = owner.host in ("", socket.gethostname())
-    return (here and not owner.is_elsewhere(lock)) or age(lock) > FOREIGN_AGE
+    # The host is empty if the owner died before it had signed.
+    is_local = owner.host in ("", socket.gethostname())
+    return (is_local and not owner.is_elsewhere(lock)) or age(lock) > FOREIGN_AGE
 
 
 def age(lock: LockFile) -> float:
-    """Seconds since a lock's time was set, by the clock that does so there, which may be wrong.
+    """Seconds since a lock's time was set, by the clock of its drive, which may be wrong.
 
     Raises
     ------
     OSError
-        If nothing can be written beside the lock.
+        If no file can be created beside the lock.
     """
     path = lock.path.with_name(f"{PREFIX}{secrets.token_hex(6)}-clock.part")
     probe = LockFile(path, os.O_CREAT | os.O_EXCL)

@@ -1,16 +1,16 @@
-"""Writing stems: one gain against clipping, and nothing half-written.
+"""Writing stems: one gain against clipping, and no incomplete files.
 
-Stems are streamed to temporary files beside their targets and get their names only when
-all of them are complete. Only then is it known whether a stem exceeds full scale, and whether
-one common gain must be applied to all.
+Stems are streamed to temporary files beside their targets, and renamed when all of them are
+complete. Only then is it known whether a stem exceeds full scale, so that all need one common
+gain.
 
-So integer and lossy formats are streamed to spools. Integers go there as they will be stored:
-nearly always no gain is needed, and the spool of a wav file is that file. The first block
-beyond full scale opens a second spool, of floats. What a gain is applied to has been rounded to
-the bit depth in either spool, and is rounded again: in 16 bits errors of -98 dB together,
-instead of -101 dB. Were the second spool not rounded, bytes would depend on how a song is
-divided in blocks, and so on the number of threads. Spools of floats alone have 8 bits, where
-that could be heard, and lossy formats, which do not round.
+So integer and lossy formats are streamed to spools first. A spool holds integers as the file
+will store them: a gain is rarely needed, and then the spool of a wav file becomes that file. The
+first block beyond full scale opens a second spool, of floats. Samples in both spools are rounded
+to the bit depth, and after a gain they are rounded again: in 16 bits the errors are -98 dB
+together, instead of -101 dB. Without rounding in the second spool, bytes would depend on the
+division of a song into blocks, and so on the number of threads. 8 bits, where double rounding
+could be heard, and lossy formats, which do not round, use spools of floats only.
 """
 
 from __future__ import annotations
@@ -47,31 +47,31 @@ INTEGERS = ("16", "24", "32")
 
 
 class StemFiles:
-    """The output files of one song: written as a stream, named only when all are complete.
+    """The output files of one song: written as a stream, renamed when all are complete.
 
-    Use as a context manager; leaving it without `commit` removes every trace.
+    Use as a context manager; on exit without `commit` all files are removed.
 
     Parameters
     ----------
     targets
-        Where each stem goes, in the order of the stems.
+        Path of each stem, in the order of the stems.
     output
         Format of all of them.
     info
         Sample rate, channels and tags.
     names
-        Of the stems, for tags and for formats that hold all of them in one file.
+        Names of the stems, for tags and for formats that hold all of them in one file.
     overwrite
-        Whether files that exist when the stems are complete are replaced.
+        Whether to replace files that exist when the stems are complete.
     before_naming
-        Called with the complete files before they get their names; an error there stops it.
+        Called with the complete files before they are renamed; its error prevents that.
     stop
-        Once it is set, `commit` gives up until the files get their names.
+        Once it is set, `commit` raises `CancelledError`, unless the files are being renamed.
 
     Raises
     ------
     AudioError
-        From any method, if the system would not write; the message says why and where.
+        From any method, if a write fails; the message names the reason and the place.
     """
 
     def __init__(
@@ -93,24 +93,24 @@ class StemFiles:
         self._spool_depth = output.bit_depth if output.bit_depth in INTEGERS else "32f"
         self._staging: Staging | None = None
         self._parts: list[Path] = []
-        self._spools: list[list[Path]] = []  # of each stem; one, or integers and then floats
+        self._spools: list[list[Path]] = []  # for each stem: one, or integers and then floats
         self._writers: list[Writer] = []
         self._folders = MadeFolders()
         self._committed, self._failed = False, threading.Event()
-        self.has_replaced = False  # which a commit that fails does not take back
+        self.has_replaced = False  # stays True if the commit fails later
         self._stop = stop or threading.Event()
 
     def __enter__(self) -> StemFiles:
         begin(self._discard)
         try:
             with explain_writing(self.paths[0].parent):
-                self._begin()
+                self._open()
         except BaseException:
             self._discard()
             raise
         return self
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         check_stems(self._output.container, self._labels)
         folders = [target.parent for target in self.paths]
         for folder in folders:
@@ -132,7 +132,7 @@ class StemFiles:
         if not block.size:
             return
         self._peak = max(self._peak, float(block.max()), -float(block.min()))
-        if self._together:  # beside the stems there is their sum
+        if self._together:  # the file also holds the sum of the stems
             self._peak = max(self._peak, float(np.abs(block.sum(axis=0)).max()))
         with explain_writing(self.paths[0].parent):
             if self._peak > 1 and not self._widened:
@@ -143,10 +143,10 @@ class StemFiles:
 
     @property
     def write_integers(self) -> WriteIntegers | None:
-        """What appends ``(stems, samples, channels)`` as `quantize` makes them of 16 bits.
+        """A function that appends ``(stems, samples, channels)`` as quantized to 16 bits.
 
-        It is the same as to `write` the samples that they were made of, none of which may have
-        been beyond full scale. None if other formats are written.
+        It has the effect of `write` with the samples before `quantize`, none of which may exceed
+        full scale. None for other bit depths.
         """
         return self._write_integers if self._output.bit_depth == "16" else None
 
@@ -157,18 +157,18 @@ class StemFiles:
 
     @property
     def _widened(self) -> bool:
-        """Whether what is written now can be beyond full scale."""
+        """Whether the current spools can hold samples beyond full scale."""
         return self._spool_depth == "32f" or len(self._spools[0]) > 1
 
     def _widen(self) -> None:
-        """Go on with spools of floats."""
+        """Continue with spools of floats."""
         self._close()
         for spools in self._spools:
             spools.append(spools[0].with_name(f"{spools[0].stem}-wide.spool"))
             self._writers.append(WavWriter(spools[-1], "32f", self._info))
 
     def commit(self) -> float:
-        """Complete all files and give them their names.
+        """Complete all files and rename them to their targets.
 
         Returns
         -------
@@ -178,10 +178,10 @@ class StemFiles:
         Raises
         ------
         AudioError
-            If something could not be written, or a target exists by now and must not be
-            replaced; no target is left then.
+            If a write fails, or a target exists by now and must not be replaced; then no new
+            target remains.
         CancelledError
-            If that was stopped.
+            If ``stop`` was set.
         """
         gain = 1.0
         with explain_writing(self.paths[0].parent):
@@ -190,7 +190,7 @@ class StemFiles:
                 if self._peak > 1.0:
                     gain = (1 - 2.0**-15) / self._peak
                 self._convert_all(gain)
-            if self._info.tags and self._labels and not self._ends:
+            if self._info.tags and self._labels and not self._stopping:
                 self._tag()
             if self._stop.is_set():
                 raise CancelledError(f"{self.paths[0].parent}: writing was cancelled")
@@ -201,7 +201,7 @@ class StemFiles:
         return gain
 
     def _convert_all(self, gain: float) -> None:
-        """What was streamed as float, in the format that was asked for."""
+        """Encode the spools in the output format."""
         if self._together:
             from .ffmpeg_writer import write_stem_mp4
 
@@ -210,25 +210,25 @@ class StemFiles:
             }
             assert self._staging is not None
             mix = self._staging.name(self.paths[0], 0, "-mix.spool")
-            self._spools.append([mix])  # which vanishes with the others
+            self._spools.append([mix])  # to be removed with the others
             write_stem_mp4(self._parts[0], mix, spools, self._output.bitrate, gain, self._stop)
             return
         convert = functools.partial(self._convert, gain=gain)
         with ThreadPoolExecutor(max_workers=2) as pool:
             try:
                 running = [
-                    pool.submit(convert, *each)
-                    for each in zip(self._spools, self._parts, strict=True)
+                    pool.submit(convert, *paths)
+                    for paths in zip(self._spools, self._parts, strict=True)
                 ]
-                for ended in as_they_end(running):
-                    ended.result()
-            except BaseException:  # Ctrl-C must not wait for hours of mp3
+                for future in as_they_end(running):
+                    future.result()
+            except BaseException:  # Ctrl-C must not wait while hours of mp3 are encoded
                 self._failed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _tag(self) -> None:
-        """Give each file the song's tags, with its stem in the title."""
+        """Write the song's tags into each file, with the stem in the title."""
         tags = self._info.tags
         if self._together:
             write_tags(self._parts[0], self._output.container, tags)
@@ -237,12 +237,12 @@ class StemFiles:
             write_tags(part, self._output.container, tags.of_stem(label))
 
     @property
-    def _ends(self) -> bool:
-        """Whether there is no use in going on: another stem failed, or the song is to end."""
+    def _stopping(self) -> bool:
+        """Whether to stop encoding: another stem failed, or ``stop`` was set."""
         return self._failed.is_set() or self._stop.is_set()
 
     def _convert(self, spools: Sequence[Path], part: Path, *, gain: float) -> None:
-        """Make a stem's file of its spools, which vanish."""
+        """Encode a stem's file from its spools, and remove them."""
         depth = self._output.bit_depth
         as_stored = gain == 1 and depth == self._spool_depth
         if as_stored and self._output.container == "wav":
@@ -259,10 +259,10 @@ class StemFiles:
             spool.unlink()
 
     def _read(self, spools: Sequence[Path], dtype: str) -> Iterator[Block | Integers]:
-        """What was written, ``(samples, channels)``; floats hold integers exactly."""
+        """Blocks of the spools, ``(samples, channels)``; floats hold integers exactly."""
         for spool in spools:
             with soundfile.SoundFile(native_name(spool)) as file:
-                while not self._ends:
+                while not self._stopping:
                     block = file.read(CONVERT_FRAMES, dtype=dtype, always_2d=True)
                     if not len(block):
                         break
@@ -270,27 +270,27 @@ class StemFiles:
 
     @property
     def _targets(self) -> Sequence[Path]:
-        """The files, each once."""
+        """The paths of the files: only one if it holds all stems."""
         return self.paths[:1] if self._together else self.paths
 
     def _publish(self) -> None:
-        """Give all files their names, or none."""
-        done: list[Path] = []
+        """Rename all files to their targets, or none."""
+        new_targets: list[Path] = []
         self._check_targets()  # before the first is replaced
         try:
-            with uninterrupted():  # or some stems would be new and some old
+            with uninterrupted():  # else some stems could be new and some old
                 for part, target in zip(self._parts, self._targets, strict=True):
                     if self._overwrite:
                         _replace(part, target)
                         self.has_replaced = True
                     else:
                         _rename_new(part, target)
-                        done.append(target)
+                        new_targets.append(target)
         except BaseException as error:
-            for path in done:
+            for path in new_targets:
                 with contextlib.suppress(OSError):
                     path.unlink()
-            self.has_replaced |= any(map(os.path.lexists, done))
+            self.has_replaced |= any(map(os.path.lexists, new_targets))
             if isinstance(error, FileExistsError):
                 raise AudioError(
                     f"{target} appeared while its song was being separated, written by another "
@@ -299,7 +299,7 @@ class StemFiles:
             raise
 
     def _check_targets(self) -> None:
-        """Raise if a stem cannot get its name: something that is no file has it, or it is long."""
+        """Raise if a target cannot be replaced, or its path is too long."""
         for target in self._targets:
             check_replaceable(target)
 
@@ -316,18 +316,18 @@ class StemFiles:
         while self._writers:
             with contextlib.suppress(OSError, soundfile.SoundFileError, AudioError):
                 self._writers.pop().close()
-        left = [p for p in (*self._parts, *itertools.chain(*self._spools)) if not _remove(p)]
+        remaining = [p for p in (*self._parts, *itertools.chain(*self._spools)) if not _remove(p)]
         if self._staging is not None:
-            self._staging.release(keep=bool(left))
+            self._staging.release(keep=bool(remaining))
         if not self._committed:
             self._folders.remove()
 
     def __exit__(self, *_: object) -> None:
-        self._discard()  # after a commit nothing but the locks is left to remove
+        self._discard()  # after a commit only the locks remain to be removed
 
 
 def _remove(path: Path) -> bool:
-    """Remove a file; whether it is gone."""
+    """Remove a file; return whether it no longer exists."""
     try:
         path.unlink()
     except OSError as error:
@@ -336,7 +336,7 @@ def _remove(path: Path) -> bool:
 
 
 def _replace(part: Path, target: Path) -> None:
-    """Rename, in the place of what has the name."""
+    """Rename, replacing a file of that name."""
     file = part.stat()
     try:
         part.replace(target)
@@ -346,7 +346,7 @@ def _replace(part: Path, target: Path) -> None:
 
 
 def _rename_new(part: Path, target: Path) -> None:
-    """Rename without ever replacing a file that came into being meanwhile."""
+    """Rename without replacing a file, not even one that was created meanwhile."""
     file = part.stat()
     try:
         os.link(part, target)
@@ -354,17 +354,17 @@ def _rename_new(part: Path, target: Path) -> None:
         if not _is_at(target, file):
             if target.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
-            # No hard links here: a tiny gap between looking and renaming remains.
+            # No hard links on this drive: a tiny gap between check and rename remains.
             part.rename(target)
             return
-    _remove(part)  # if it stays, that is tried once more in the end
+    _remove(part)  # if that fails, `_discard` retries
 
 
 def _is_at(target: Path, file: os.stat_result) -> bool:
-    """Whether a file has a name although that failed.
+    """Whether a file was renamed to a target although the call failed.
 
-    A network drive may lose the answer of the server, which has done it, and ask once more. Where
-    files have no numbers, as on some drives of Windows, nothing tells.
+    A network drive may lose the server's answer to a successful call, and retry it. Without file
+    numbers, as on some drives of Windows, this cannot be told: the result is False.
     """
     with contextlib.suppress(OSError):
         return bool(file.st_ino) and os.path.samestat(target.stat(), file)

@@ -352,7 +352,7 @@ def test_a_cover_that_flac_cannot_hold_is_left_out_with_a_warning(tmp_path, tiny
     else:
         assert tags.cover is None
         assert report.warnings == (
-            f"the cover of {path} has 16.0 MiB, more than flac holds: it was left out",
+            f"the cover of {path} has 16.0 MiB, more than flac holds: the stems have no cover",
         )
 
 

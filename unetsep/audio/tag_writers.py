@@ -1,4 +1,4 @@
-"""Tags and covers written into complete files of stems, as each container has them."""
+"""Writing tags and covers into complete stems, in the way of each container."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..errors import AudioError
 from .channels import MASK_COMMENT
 from .tags import FREE_FORM, FRONT_COVER, NAMES, TOTALS, Cover, Tags, mime_of
 
-# Of a cover: FLAC counts the bytes of a block in 24 bits, and its head takes some.
+# Largest cover: FLAC counts the bytes of a block in 24 bits, with the picture's header.
 COVER_BYTES = {"flac": (1 << 24) - (1 << 10)}
 
 
 def fit_tags(tags: Tags, container: str, path: Path) -> Tags:
-    """Tags that a container can hold: without a cover that is too large for it, and a warning.
+    """Tags that a container can hold: a cover that is too large becomes a warning.
 
     Parameters
     ----------
     tags
-        Those of a song.
+        The tags of a song.
     container
         A name in `unetsep.audio.formats.CONTAINERS`.
     path
@@ -35,13 +35,13 @@ def fit_tags(tags: Tags, container: str, path: Path) -> Tags:
         return tags
     warning = (
         f"the cover of {path} has {len(tags.cover.data) / 2**20:.1f} MiB, more than {container} "
-        "holds: it was left out"
+        "holds: the stems have no cover"
     )
     return replace(tags, cover=None, warnings=(*tags.warnings, warning))
 
 
 def write_tags(path: Path, container: str, tags: Tags) -> None:
-    """Write tags into a complete audio file, which has none yet.
+    """Write tags into a complete audio file without tags.
 
     The same tags give the same bytes.
 
@@ -52,7 +52,7 @@ def write_tags(path: Path, container: str, tags: Tags) -> None:
     container
         A name in `unetsep.audio.formats.CONTAINERS`.
     tags
-        What to write.
+        The tags.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def write_tags(path: Path, container: str, tags: Tags) -> None:
 
 
 def write_channel_mask(path: Path, container: str, comment: str) -> None:
-    """Say in a complete FLAC or Vorbis file, which has no tags yet, what its speakers are.
+    """Write the mask of speakers into a complete FLAC or Vorbis file without tags.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def write_channel_mask(path: Path, container: str, comment: str) -> None:
 
 @contextlib.contextmanager
 def _system_errors() -> Iterator[None]:
-    """Raise the system's errors as they are: mutagen puts them into errors of its own."""
+    """Raise the system's errors themselves: mutagen wraps them in its own."""
     import mutagen
 
     try:
@@ -161,9 +161,9 @@ def _picture(cover: Cover) -> Any:
 def _write_mp3(path: Path, tags: Tags) -> None:
     from mutagen.id3 import ID3
 
-    found = ID3()
-    _fill_id3(found, tags)
-    found.save(path, v2_version=4)
+    id3_tags = ID3()
+    _fill_id3(id3_tags, tags)
+    id3_tags.save(path, v2_version=4)
 
 
 def _write_wav(path: Path, tags: Tags) -> None:
@@ -171,36 +171,37 @@ def _write_wav(path: Path, tags: Tags) -> None:
 
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
-            return  # RF64, beyond 4 GiB, is not known to programs that read tags in wav files
+            return  # programs that read tags in wav files do not know RF64, beyond 4 GiB
     wave = WAVE(path)
     wave.add_tags()
     _fill_id3(wave.tags, tags)
     wave.save(v2_version=4)
 
 
-def _fill_id3(found: Any, tags: Tags) -> None:
+def _fill_id3(id3_tags: Any, tags: Tags) -> None:
     from mutagen import id3
 
     for name, texts in tags.values.items():
         frame = NAMES[name].id3
         if frame == "COMM":
-            found.add(id3.COMM(encoding=3, lang="eng", desc="", text=list(texts)))
+            id3_tags.add(id3.COMM(encoding=3, lang="eng", desc="", text=list(texts)))
         elif frame == "TDRC":
             if times := [time for text in texts if (time := _time(text))]:
-                found.add(id3.TDRC(encoding=3, text=times))
+                id3_tags.add(id3.TDRC(encoding=3, text=times))
         else:
-            found.add(vars(id3)[frame](encoding=3, text=list(texts)))
-    if tags.cover:
-        cover = tags.cover
-        found.add(id3.APIC(encoding=3, mime=cover.mime, type=FRONT_COVER, desc="", data=cover.data))
+            id3_tags.add(vars(id3)[frame](encoding=3, text=list(texts)))
+    if cover := tags.cover:
+        id3_tags.add(
+            id3.APIC(encoding=3, mime=cover.mime, type=FRONT_COVER, desc="", data=cover.data)
+        )
 
 
 def _time(text: str) -> str:
-    """A date as ID3 has it, or its year; empty if it names none."""
+    """A date in the form of ID3, or its year; empty if the text has neither."""
     from mutagen.id3 import ID3TimeStamp
 
     text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)
-    # Of what is no time to it, the class keeps nothing, or what no other program can read.
+    # For an invalid time the class returns nothing, or a text that no other program can read.
     if re.fullmatch(r"\d{4}(-\d\d){0,2}( \d\d(:\d\d){0,2})?", str(ID3TimeStamp(text))):
         return text
     year = re.search(r"(?<!\d)\d{4}(?!\d)", text)
@@ -224,8 +225,8 @@ def _write_mp4(path: Path, tags: Tags) -> None:
         else:
             file[atom] = list(texts)
     if tags.cover:
-        png = mime_of(tags.cover.data) == "image/png"  # which a file may have called otherwise
-        form = MP4Cover.FORMAT_PNG if png else MP4Cover.FORMAT_JPEG
+        is_png = mime_of(tags.cover.data) == "image/png"  # the song may name a wrong type
+        form = MP4Cover.FORMAT_PNG if is_png else MP4Cover.FORMAT_JPEG
         file["covr"] = [MP4Cover(tags.cover.data, form)]
     file.save()
 
@@ -237,7 +238,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> float:
-    """A number from 0 to 65535; 0 if a text is none."""
+    """A number from 0 to 65535; 0 if the text is not one."""
     try:
         value = float(text)
     except ValueError:

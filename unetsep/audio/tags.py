@@ -1,8 +1,9 @@
-"""Tags and covers of songs, and how they travel to their stems.
+"""Tags and covers of songs, which are copied to their stems.
 
-What describes the song travels: names, numbers, date, genre, tempo, key, comment, cover. What
-describes its sound or its place in a program does not, since it would be wrong of a stem: levels
-(ReplayGain, Sound Check), fingerprints and identifiers of the recording, lyrics, cue points.
+Tags that describe the song are copied: names, numbers, date, genre, tempo, key, comment, cover.
+Those that describe its sound or its use in a program are not, since they would be wrong for a
+stem: levels (ReplayGain, Sound Check), fingerprints and identifiers of the recording, lyrics, cue
+points.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ FREE_FORM = "----:com.apple.iTunes:"
 
 @dataclass(frozen=True)
 class TagNames:
-    """What a tag is called in each kind of file.
+    """The names of a tag in each kind of file.
 
     Parameters
     ----------
     vorbis
-        In FLAC, Ogg and Opus: the name that is written, then others that are read.
+        Names in FLAC, Ogg and Opus: the one to write, then further ones to read.
     id3
-        Frame, in mp3, wav and aiff.
+        Frame in mp3, wav and aiff.
     mp4
         Atom.
     ape, asf
-        In APEv2 tags and Windows Media; only read.
+        Names in APEv2 tags and Windows Media; only read.
     """
 
     vorbis: tuple[str, ...]
@@ -43,7 +44,7 @@ class TagNames:
     asf: str
 
 
-# All tags that travel.
+# All tags that are copied to stems.
 NAMES = {
     "title": TagNames(("title",), "TIT2", "\xa9nam", "Title", "Title"),
     "artist": TagNames(("artist",), "TPE1", "\xa9ART", "Artist", "Author"),
@@ -69,9 +70,9 @@ NAMES = {
     ),
     "copyright": TagNames(("copyright",), "TCOP", "cprt", "Copyright", "Copyright"),
 }
-# Where a number and a total may stand in one: 3/12.
+# Tags that may hold a number and a total: 3/12.
 TOTALS = {"tracknumber": "tracktotal", "discnumber": "disctotal"}
-# LIST INFO chunks of wav files, whose names libraries of tags pass over.
+# Names in LIST INFO chunks of wav files, which mutagen does not read.
 INFO = {
     b"INAM": "title",
     b"IART": "artist",
@@ -83,7 +84,7 @@ INFO = {
     b"ICMT": "comment",
     b"ICOP": "copyright",
 }
-# Of an INFO chunk; a larger one is something else.
+# Largest INFO chunk; larger ones hold other data.
 INFO_BYTES = 1 << 20
 
 
@@ -96,7 +97,7 @@ class Cover:
     mime
         Such as ``image/jpeg``.
     data
-        The file.
+        The picture file.
     """
 
     mime: str
@@ -105,12 +106,12 @@ class Cover:
 
 @dataclass(frozen=True)
 class Tags:
-    """What a file says of its song.
+    """Tags of a song.
 
     Parameters
     ----------
     values
-        By names in `NAMES`; a song may have several artists or genres.
+        Texts by names in `NAMES`; a song may have several artists or genres.
     cover
         The picture, if there is one.
     warnings
@@ -125,19 +126,19 @@ class Tags:
         return bool(self.values or self.cover)
 
     def text(self, name: str) -> str:
-        """All values of a tag in one; empty if there are none."""
+        """All values of a tag in one text; empty if there are none."""
         return ", ".join(self.values.get(name, ()))
 
     def of_stem(self, label: str) -> Tags:
-        """Those of one stem: its name is added to the title."""
+        """Tags of one stem: its name is added to the title."""
         if "title" not in self.values:
             return self
-        first, *others = self.values["title"]
-        return replace(self, values={**self.values, "title": (f"{first} ({label})", *others)})
+        title, *further = self.values["title"]
+        return replace(self, values={**self.values, "title": (f"{title} ({label})", *further)})
 
 
 def stem_label(stem: str) -> str:
-    """A stem's name for people: ``Vocals``, ``Instrumental`` for no_vocals, ``No Drums``."""
+    """A stem's display name: ``Vocals``, ``Instrumental`` for no_vocals, ``No Drums``."""
     if stem == "no_vocals":
         return "Instrumental"
     return " ".join(word[:1].upper() + word[1:] for word in stem.split("_"))
@@ -146,7 +147,7 @@ def stem_label(stem: str) -> str:
 def read_tags(path: Path) -> Tags:
     """The tags of a file, if it has any.
 
-    What is wrong with tags never stops a song: it becomes a warning.
+    Faulty tags never stop a song: they become a warning.
     """
     import mutagen
 
@@ -154,7 +155,7 @@ def read_tags(path: Path) -> Tags:
         if path.exists() and not path.is_file():  # opening a named pipe may never end
             return Tags()
         form = _riff_form(path)
-        if form == b"RIFFAVI ":  # mutagen takes it for a broken wav, and RF64 as well
+        if form == b"RIFFAVI ":  # mutagen reads it as a broken wav, and RF64 as well
             return Tags()
         if form == b"RF64WAVE":
             return Tags(_read_info(path))
@@ -167,18 +168,18 @@ def read_tags(path: Path) -> Tags:
 
 
 def _riff_form(path: Path) -> bytes:
-    """What the head of a file says that it is, such as ``RIFFWAVE``."""
+    """The form in the head of a file, such as ``RIFFWAVE``."""
     with path.open("rb") as file:
         head = file.read(12)
     return head[:4] + head[8:]
 
 
-# What a library of tags raises, beside errors of its own, at files that it did not expect.
+# What mutagen raises for unexpected files, beside errors of its own.
 FOREIGN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
 
 
 def _read(file: Any) -> Tags:
-    """Tags of any kind that mutagen knows."""
+    """Tags in any format that mutagen knows."""
     kinds: tuple[tuple[str, Callable[[Any], Iterator[tuple[str, list[str]]]]], ...] = (
         ("ID3", _read_id3),
         ("VComment", _read_vorbis),
@@ -186,12 +187,12 @@ def _read(file: Any) -> Tags:
         ("APEv2", _read_ape),
         ("ASFTags", _read_asf),
     )
-    families = {each.__name__ for each in type(file.tags).__mro__}
-    for family, read in kinds:
+    families = {kind.__name__ for kind in type(file.tags).__mro__}
+    for family, reader in kinds:
         if family in families:
             values = {
                 name: tuple(dict.fromkeys(text.strip("\0 ") for text in texts if text.strip("\0 ")))
-                for name, texts in read(file.tags)
+                for name, texts in reader(file.tags)
             }
             return Tags({name: texts for name, texts in values.items() if texts}, _cover(file))
     return Tags()
@@ -200,7 +201,7 @@ def _read(file: Any) -> Tags:
 def _read_id3(tags: Any) -> Iterator[tuple[str, list[str]]]:
     for name, names in NAMES.items():
         frames = tags.getall(names.id3)
-        if name == "comment":  # programs keep levels and the like in comments with a name
+        if name == "comment":  # programs store levels and the like in named comments
             frames = [frame for frame in frames if not frame.desc]
         if name == "genre":
             yield name, [genre for frame in frames for genre in frame.genres]
@@ -210,7 +211,7 @@ def _read_id3(tags: Any) -> Iterator[tuple[str, list[str]]]:
 
 def _read_vorbis(tags: Any) -> Iterator[tuple[str, list[str]]]:
     for name, names in NAMES.items():
-        texts: list[str] = next((tags[each] for each in names.vorbis if each in tags), [])
+        texts: list[str] = next((tags[key] for key in names.vorbis if key in tags), [])
         total = next(iter(tags.get(TOTALS.get(name, ""), [])), "") if name in TOTALS else ""
         if texts and total and "/" not in texts[0]:
             texts = [f"{texts[0]}/{total}"]
@@ -250,16 +251,16 @@ def _pictures(file: Any) -> Iterator[tuple[int, Cover]]:
     from mutagen.flac import Picture
 
     tags = file.tags
-    found = [*getattr(file, "pictures", [])]
+    pictures = [*getattr(file, "pictures", [])]
     if hasattr(tags, "getall"):
-        found += tags.getall("APIC")
+        pictures += tags.getall("APIC")
     elif "metadata_block_picture" in tags:
-        found += [Picture(base64.b64decode(text)) for text in tags["metadata_block_picture"]]
-    for picture in found:
+        pictures += [Picture(base64.b64decode(text)) for text in tags["metadata_block_picture"]]
+    for picture in pictures:
         if picture.mime != "-->":  # a link
             data = bytes(picture.data)
-            plain = picture.mime.isascii() and picture.mime.isprintable()  # as all can write it
-            yield picture.type, Cover(picture.mime if plain else mime_of(data), data)
+            is_plain = picture.mime.isascii() and picture.mime.isprintable()  # any format holds it
+            yield picture.type, Cover(picture.mime if is_plain else mime_of(data), data)
     for picture in tags.get("covr", []) if hasattr(tags, "get") else []:
         yield FRONT_COVER, Cover(mime_of(bytes(picture)), bytes(picture))
     if "Cover Art (Front)" in tags:
@@ -268,7 +269,7 @@ def _pictures(file: Any) -> Iterator[tuple[int, Cover]]:
 
 
 def mime_of(picture: bytes) -> str:
-    """What kind a picture is, by its first bytes: the two that covers are."""
+    """The type of a picture by its first bytes: PNG, or else JPEG."""
     return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
 
 
@@ -282,7 +283,7 @@ def _read_info(path: Path) -> dict[str, tuple[str, ...]]:
         while at + 8 <= end:
             file.seek(at)
             name, size = struct.unpack("<4sI", file.read(8))
-            if name == b"ds64" and size >= 16:  # of RF64: the sizes that 32 bits do not hold
+            if name == b"ds64" and size >= 16:  # in RF64: the sizes that exceed 32 bits
                 _, long_size = struct.unpack("<QQ", file.read(16))
             elif name == b"data" and size == 0xFFFF_FFFF:
                 size = long_size

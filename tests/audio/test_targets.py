@@ -39,7 +39,8 @@ def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeyp
     monkeypatch.setattr(Path, "touch", refuse)
     for name in ("a/What?/one.wav", "What? (Instrumental).wav", "con.wav"):
         named = re.escape(f"{tmp_path}/{name.removesuffix('/one.wav')}")
-        with pytest.raises(AudioError, match=rf"^{named}: this drive takes .* write {{title}} in"):
+        message = rf"^{named}: this drive does not allow .* write {{title}} in"
+        with pytest.raises(AudioError, match=message):
             check_names([tmp_path / "What/one.wav", tmp_path / name])
     assert not list(tmp_path.iterdir())
     (tmp_path / "What?").mkdir()  # as it is there, it is taken

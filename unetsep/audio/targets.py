@@ -1,4 +1,4 @@
-"""Where stems are to be written: checked before any work, and what to do where it fails."""
+"""Checks of output paths before any work, and remedies for failed writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..drives import LONGEST_FOLDER, LONGEST_PATH, refused_name
 from ..errors import AudioError, WritingError
 from ..storage import is_special
 
-DRIVE_GONE = "the drive is gone: connect it again or choose another folder with -o"
+DRIVE_GONE = "the drive was disconnected: connect it again or choose another folder with -o"
 OTHER_NAME = "rename the song, or write {title} in --filename where it has {track}"
 REMEDIES = {
     errno.ENOSPC: "make room or choose another folder with -o",
@@ -29,22 +29,22 @@ REMEDIES = {
     errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
-    errno.EINVAL: f"if the drive takes no such name, {OTHER_NAME}",
+    errno.EINVAL: f"if the drive does not allow such a name, {OTHER_NAME}",
     errno.EIO: "the disk or network drive fails: choose another folder with -o",
     errno.ENODEV: DRIVE_GONE,
     errno.ENXIO: DRIVE_GONE,
     errno.ENOTCONN: DRIVE_GONE,
     errno.ESTALE: DRIVE_GONE,
-    # Of a call that was on its way to a FUSE drive when that ended.
+    # The error of a call during which a FUSE drive ended.
     errno.ECONNABORTED: DRIVE_GONE,
-    errno.ESPIPE: "this drive takes files from front to back only: mount it with a cache for "
+    errno.ESPIPE: "this drive writes files from front to back only: mount it with a cache for "
     "writing (rclone: --vfs-cache-mode writes) or choose another folder with -o",
 }
 
 
 @contextlib.contextmanager
 def explain_writing(folder: Path) -> Iterator[None]:
-    """Turn operating-system errors while writing into one clear sentence.
+    """Turn errors of the operating system while writing into one clear sentence.
 
     Raises
     ------
@@ -57,23 +57,23 @@ def explain_writing(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             reason, remedy = error.strerror or str(error), _remedy(error)
         else:
-            reason, remedy = _said(error), "is the disk full or read-only?"
+            reason, remedy = _reason(error), "is the disk full or read-only?"
         raise WritingError.to(folder, reason, remedy) from error
 
 
-def _said(error: soundfile.LibsndfileError) -> str:
-    """What libsndfile says of an error, which of closing a file is that it has no words."""
-    if error.code < 0:  # what the system's function returned
+def _reason(error: soundfile.LibsndfileError) -> str:
+    """The text of libsndfile for an error; it has none for a failure to close a file."""
+    if error.code < 0:  # the result of the system's function
         return "libsndfile could not complete a file"
     return f"libsndfile says {str(error.error_string).rstrip('.')!r}"
 
 
 def _remedy(error: OSError) -> str | None:
-    """What to do, if that is known."""
+    """What the user can do; None if unknown."""
     remedy = REMEDIES.get(error.errno or 0)
     if sys.platform == "win32":
         names = [str(name) for name in (error.filename, error.filename2) if name]
-        # Windows calls what is too long not there, or invalid.
+        # Windows reports a path that is too long as missing or invalid.
         if any(len(os.path.abspath(name)) > LONGEST_FOLDER for name in names):  # noqa: PTH100
             return "its path is too long: choose a shorter -o, or shorter names with --filename"
         if error.errno == errno.EACCES:
@@ -82,7 +82,7 @@ def _remedy(error: OSError) -> str | None:
 
 
 def _takes_long_paths() -> bool:
-    """Whether Windows is set to take paths of any length from this program."""
+    """Whether Windows is set to accept paths of any length from this program."""
     import ctypes
 
     try:
@@ -94,11 +94,11 @@ def _takes_long_paths() -> bool:
 
 
 def _is_too_long(target: Path) -> bool:
-    """Whether Windows refuses a path for its length: it tells so only when the stems are done."""
+    """Whether Windows refuses a path for its length, which it would do after the separation."""
     path = os.path.abspath(target)  # noqa: PTH100
     folder = os.path.dirname(path)  # noqa: PTH120
-    long = len(path) > LONGEST_PATH or len(folder) > LONGEST_FOLDER
-    return long and not path.startswith("\\\\?\\") and not _takes_long_paths()
+    is_long = len(path) > LONGEST_PATH or len(folder) > LONGEST_FOLDER
+    return is_long and not path.startswith("\\\\?\\") and not _takes_long_paths()
 
 
 def _is_read_only(folder: Path) -> bool:
@@ -107,7 +107,7 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raise if a name is too long, or has what is no file or link, or may not be replaced."""
+    """Raise if a path is too long, or exists and cannot be replaced by a file."""
     if sys.platform == "win32" and _is_too_long(target):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), target)
     try:
@@ -127,10 +127,10 @@ def check_replaceable(target: Path) -> None:
 def _check_free(target: Path) -> None:
     """Raise if Windows would not replace a file: it is read-only, or a player has it open.
 
-    One such stem would keep the stems of two runs together. It gets no name, not even its own.
+    With one such stem, stems of two runs would be mixed. The test is to rename it to itself.
     """
     if not os.access(target, os.W_OK):
-        raise AudioError(f"{target} is read-only: allow to write to it, or choose another with -o")
+        raise AudioError(f"{target} is read-only: make it writable, or choose another with -o")
     try:
         target.rename(target)
     except PermissionError as error:
@@ -141,12 +141,12 @@ def _check_free(target: Path) -> None:
 
 
 def check_targets(targets: Sequence[Path]) -> None:
-    """Refuse what could not be written, as far as that is known without writing.
+    """Refuse targets that cannot be written, as far as that is known without writing.
 
     Raises
     ------
     AudioError
-        If a folder cannot be made or written to, or a name cannot be a file's.
+        If a folder cannot be created or written to, or a file cannot have that name.
     """
     for target in targets:
         with explain_writing(target.parent):
@@ -159,15 +159,15 @@ def check_targets(targets: Sequence[Path]) -> None:
             check_replaceable(target)
             for part in target.relative_to(folder).parts:
                 with contextlib.suppress(FileNotFoundError):
-                    (folder / part).lstat()  # which tells of names that are too long
+                    (folder / part).lstat()  # raises for names that are too long
 
 
 def _existing_folder(target: Path) -> Path:
-    """The nearest folder above a file that is there; FileNotFoundError if none is."""
+    """The nearest existing folder above a file; FileNotFoundError if there is none."""
     for folder in target.parents:
         if os.path.lexists(folder):
             return folder
-    # Such as on a drive that is not there.
+    # For instance because the drive does not exist.
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target.parent)
 
 
@@ -177,7 +177,7 @@ def check_names(targets: Sequence[Path]) -> None:
     Raises
     ------
     AudioError
-        For the first of such names.
+        For the first such name.
     """
     new: dict[Path, dict[str, Path]] = {}
     for target in targets:
@@ -188,4 +188,4 @@ def check_names(targets: Sequence[Path]) -> None:
             new.setdefault(folder, {}).setdefault(part, place)
     for folder, places in new.items():
         if name := refused_name(places, folder):
-            raise AudioError(f"{places[name]}: this drive takes no such name; {OTHER_NAME}")
+            raise AudioError(f"{places[name]}: this drive does not allow such a name; {OTHER_NAME}")

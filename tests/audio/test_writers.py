@@ -148,7 +148,7 @@ def test_an_incomplete_file_is_found_out(tmp_path, container):
         tmp_path / "a", OutputFormat(container, "16" if container == "flac" else None), INFO
     )
     writer.write(quantize(music(2).T, "16") if container == "flac" else music(2).T)
-    writer._written += 5000
+    writer._frames += 5000
     with pytest.raises(AudioError, match="could not write the whole"):
         writer.close()
 

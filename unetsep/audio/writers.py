@@ -1,8 +1,8 @@
-"""Writers: wav and RF64 by hand, other formats by libsndfile; `ffmpeg_writer` has the rest.
+"""Writers of wav and RF64, and of libsndfile's formats; `ffmpeg_writer` has all others.
 
-Wav is written here because a length that is unknown beforehand, more than 4 GiB and a full
-disk all need care that libsndfile does not take, and because it stamps float files with the
-time of day: two runs shall give the same bytes.
+This module writes wav itself. libsndfile does not cope well with a length unknown beforehand,
+more than 4 GiB or a full disk, and it writes the time of day into float files: two runs must
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Integers = npt.NDArray[np.integer]
 
 # RIFF counts bytes in 32 bits; larger files become RF64 (EBU Tech 3306).
 RIFF_BYTES = 2**32 - 1
-# Where a wav file says for which speakers its channels are (WAVE_FORMAT_EXTENSIBLE).
+# Tag of wav files that name the speakers of their channels (WAVE_FORMAT_EXTENSIBLE).
 EXTENSIBLE = 0xFFFE
 SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 # Types of samples as `quantize` gives them, by bit depth.
@@ -44,7 +44,7 @@ STORED: dict[str, np.dtype[Any]] = {
         *(("32f", "<f4"), ("64f", "<f8")),
     )
 }
-# libvorbis takes memory on the stack in proportion to a block, and threads have small stacks.
+# libvorbis uses the stack in proportion to a block, and threads have small stacks.
 ENCODE_FRAMES = 8192
 
 
@@ -59,11 +59,11 @@ class Writer(Protocol):
 
 
 def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
-    """Samples in the type that is stored without scaling them again.
+    """Samples in the type in which a file stores them, without further scaling.
 
-    Full scale is 2^7, 2^15, 2^23 and 2^31, as in reading, so that integer input comes back
-    exactly, if of 32 bits only the upper 24, which float32 holds; libsndfile's own conversion
-    multiplies by 2^15 - 1. 8 bits fill the upper byte of 16, 24 the upper three of 32.
+    Full scale is 2^7, 2^15, 2^23 and 2^31, as in reading. So integer input comes back exactly;
+    of 32 bits only the upper 24, which float32 holds. libsndfile's own conversion multiplies by
+    2^15 - 1. 8 bits fill the upper byte of 16, 24 the upper three of 32.
     """
     if bit_depth == "8":
         coarse: Integers = np.clip(np.rint(block * 2.0**7), -128, 127).astype(np.int16) << 8
@@ -80,13 +80,13 @@ def quantize(block: Block, bit_depth: str | None) -> Block | Integers:
     if bit_depth == "32":
         full = 2.0**31
         scaled = np.rint(block.astype(np.float64) * full)
-        whole: Integers = np.clip(scaled, -full, full - 1).astype(np.int32)
-        return whole
+        exact: Integers = np.clip(scaled, -full, full - 1).astype(np.int32)
+        return exact
     return block
 
 
 def round_to(block: Block, bit_depth: str | None) -> Block:
-    """Samples as `quantize` rounds them, but as floats, and beyond full scale, too."""
+    """Samples rounded as by `quantize`, but as floats, and without clipping."""
     if bit_depth in (None, "32f", "64f"):
         return block
     full = np.float32(2.0 ** (int(bit_depth) - 1))
@@ -97,7 +97,7 @@ def round_to(block: Block, bit_depth: str | None) -> Block:
 
 
 class WavWriter:
-    """A wav file, which becomes RF64 when it outgrows 4 GiB.
+    """A wav file, which becomes RF64 beyond 4 GiB.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ class WavWriter:
         Sample rate and channels.
     """
 
-    # RIFF header, room for a ds64 chunk; fmt stands between; fact (samples), data.
+    # Header: RIFF, room for a ds64 chunk. Then fmt. Tail: fact (samples), data.
     HEADER, TAIL = struct.Struct("<4sI4s 4sI28s"), struct.Struct("<4sII 4sI")
-    # Description, originator, its reference, date, time, samples from midnight, version, rest.
+    # Description, originator, its reference, date, time, samples from midnight, version, reserved.
     BROADCAST = struct.Struct("<4sI 256s32s32s10s8sQH254s")
 
     def __init__(self, path: Path, bit_depth: str, info: AudioInfo) -> None:
@@ -121,8 +121,8 @@ class WavWriter:
         self._bytes = 0
         self._file = path.open("wb")
         try:
-            # Twice: where files can only be written from front to back, as on some cloud drives,
-            # the way back to the header fails now, and not when the song is done.
+            # Twice: on drives that write files only from front to back, as some cloud drives do,
+            # seeking back to the header fails now, not when the song is complete.
             self._put_header()
             self._put_header()
         except BaseException:
@@ -140,29 +140,29 @@ class WavWriter:
         form = self._broadcast() + self._format()
         ends = self.HEADER.size + len(form) + self.TAIL.size
         riff = ends - 8 + self._bytes + self._bytes % 2
-        long = riff > RIFF_BYTES
-        sizes = struct.pack("<QQQI", riff, self._bytes, samples, 0) if long else b""
+        is_long = riff > RIFF_BYTES
+        sizes = struct.pack("<QQQI", riff, self._bytes, samples, 0) if is_long else b""
         header = self.HEADER.pack(
-            b"RF64" if long else b"RIFF",
-            RIFF_BYTES if long else riff,
+            b"RF64" if is_long else b"RIFF",
+            RIFF_BYTES if is_long else riff,
             b"WAVE",
-            b"ds64" if long else b"JUNK",
+            b"ds64" if is_long else b"JUNK",
             28,
             sizes,
         )
-        data = RIFF_BYTES if long else self._bytes
+        data = RIFF_BYTES if is_long else self._bytes
         fact = self.TAIL.pack(b"fact", 4, min(samples, RIFF_BYTES), b"data", data)
         return header + form + fact
 
     def _broadcast(self) -> bytes:
-        """The chunk by which programs find the first sample's place in a session, if it has one."""
+        """The chunk with the first sample's place in a session; empty if that is unknown."""
         if not (place := self._info.time_reference):
             return b""
         size = self.BROADCAST.size - 8
         return self.BROADCAST.pack(b"bext", size, b"", b"unetsep", b"", b"", b"", place, 1, b"")
 
     def _format(self) -> bytes:
-        """The chunk that describes the samples, with a mask of speakers if it says something."""
+        """The chunk that describes the samples, with a mask of speakers if it is needed."""
         channels, rate, width = self._info.channels, self._info.sample_rate, self._width
         tag, mask = 3 if self._is_float else 1, self._info.channel_mask
         frame = channels * width
@@ -177,14 +177,14 @@ class WavWriter:
         packed = block.astype(self._stored, copy=False)
         if self._width == 3:
             packed = packed.reshape(-1, 1).view(np.uint8)[:, 1:]
-        elif self._width == 1:  # whose zero is 128
+        elif self._width == 1:  # unsigned: its zero is 128
             packed = ((packed >> 8) + 128).astype(np.uint8)
         data = interleaved(packed).data
         self._file.write(data)
         self._bytes += data.nbytes
 
     def close(self) -> None:
-        """Pad, and state the sizes."""
+        """Pad the file, and write the sizes into its header."""
         if self._file.closed:
             return
         try:
@@ -212,7 +212,7 @@ class LibsndfileWriter:
     def __init__(
         self, path: Path, info: AudioInfo, form: str, subtype: str, **encoding: Any
     ) -> None:
-        self._path, self._format, self._written = path, form, 0
+        self._path, self._format, self._frames = path, form, 0
         rate, channels = info.sample_rate, info.channels
         self._order = write_order(channels) if form == "OGG" else None
         has_comments = form == "FLAC" or subtype == "VORBIS"
@@ -229,12 +229,12 @@ class LibsndfileWriter:
                 part = part[:, list(self._order)]
             try:
                 self._file.write(part)
-            except AssertionError as error:  # how soundfile says that less was written
+            except AssertionError as error:  # soundfile's error for an incomplete write
                 raise self._incomplete() from error
-            self._written += len(part)
+            self._frames += len(part)
 
     def close(self) -> None:
-        """Complete the file, and read back its end: encoders keep silent about a full disk."""
+        """Complete the file, and read back its end: encoders do not report a full disk."""
         if self._file.closed:
             return
         self._file.close()
@@ -250,9 +250,9 @@ class LibsndfileWriter:
                 no_decoder_chatter(self._format in MP3_FORMATS),
                 soundfile.SoundFile(native_name(self._path)) as file,
             ):
-                file.seek(max(0, self._written - ENCODE_FRAMES))
-                complete = file.frames == self._written and (
-                    len(file.read()) == min(self._written, ENCODE_FRAMES)
+                file.seek(max(0, self._frames - ENCODE_FRAMES))
+                complete = file.frames == self._frames and (
+                    len(file.read()) == min(self._frames, ENCODE_FRAMES)
                 )
         except (soundfile.LibsndfileError, OSError) as error:
             raise self._incomplete() from error
@@ -286,8 +286,8 @@ class OpusWriter:
     LEAST, MOST = 6000, 256_000
 
     def __init__(self, path: Path, info: AudioInfo, bitrate: int) -> None:
-        each = min(self.MOST, max(self.LEAST, bitrate // info.channels))
-        level = (self.MOST - each) / (self.MOST - self.LEAST)
+        channel_bitrate = min(self.MOST, max(self.LEAST, bitrate // info.channels))
+        level = (self.MOST - channel_bitrate) / (self.MOST - self.LEAST)
         self._resampler = None
         if info.sample_rate != self.RATE:
             self._resampler = soxr.ResampleStream(
@@ -305,7 +305,7 @@ class OpusWriter:
     def _put(self, block: Block, *, last: bool) -> None:
         if self._resampler is not None:
             block = self._resampler.resample_chunk(np.ascontiguousarray(block), last=last)
-        if last and self._empty and not len(block):  # of a sample or two at a high rate
+        if last and self._empty and not len(block):  # the input had a sample or two at a high rate
             block = np.zeros((1, self._channels), np.float32)
         self._empty = self._empty and not len(block)
         self._file.write(block)
@@ -349,7 +349,7 @@ def vorbis_bitrates(sample_rate: int, channels: int) -> dict[float, int]:
 
 
 def interleaved(block: np.ndarray) -> np.ndarray:
-    """The same array, contiguous: channel by channel numpy copies four times as fast."""
+    """The same array, contiguous: copying channel by channel is four times as fast in numpy."""
     if block.flags.c_contiguous:
         return block
     out = np.empty(block.shape, block.dtype)

@@ -15,7 +15,7 @@ from ..audio.libsndfile import hide_decoder_chatter
 from ..errors import AudioError, UnetsepError
 from ..inputs import Input
 from ..listen.page import write_page
-from ..listen.plots import is_ours, plot_song, require_matplotlib
+from ..listen.plots import is_plot, plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
 from .terminal import Messages
 
@@ -71,7 +71,7 @@ def show_plots(songs: Iterable[Song], console: Console) -> bool:
             if path in drawn:  # several models write into one folder
                 path = _picture(song, stems, f"-{model.replace('/', '-')}")
             try:
-                if path.exists() and not is_ours(path):
+                if path.exists() and not is_plot(path):
                     raise UnetsepError(
                         f"{path} is no picture that unetsep drew: it was left alone; move it away"
                     )

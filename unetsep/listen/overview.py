@@ -1,4 +1,4 @@
-"""What a stem looks like: its waveform and its spectrogram, computed while it streams by."""
+"""The waveform and the spectrogram of a stem, computed from a stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_HOP = 512  # samples; short songs get fewer columns
 ROWS = 96
 LOWEST, HIGHEST = 40.0, 16_000.0  # Hz
 WINDOW = 0.093  # s: a semitone apart at 200 Hz
-RANGE = 66.0  # dB below the loudest place of all stems that are still drawn
+RANGE = 66.0  # dB below the loudest place of all stems, down to which levels are drawn
 BATCH = 128  # windows transformed at once: 4 MB
 
 
@@ -49,19 +49,19 @@ class Overview:
         self._loudest = np.concatenate([self._loudest, np.abs(block).max(axis=0)])
         columns = len(self._loudest) // self._hop
         if columns:
-            used, self._loudest = np.split(self._loudest, [columns * self._hop])
-            self._peaks.append(used.reshape(columns, self._hop).max(axis=1))
+            complete, self._loudest = np.split(self._loudest, [columns * self._hop])
+            self._peaks.append(complete.reshape(columns, self._hop).max(axis=1))
         self._mono = np.concatenate([self._mono, block.mean(axis=0)])
-        needed = self._starts[-1] + self._n_fft - self._hop
-        self._transform((len(self._mono) - needed) // self._hop)
+        reach = self._starts[-1] + self._n_fft - self._hop
+        self._transform((len(self._mono) - reach) // self._hop)
 
     def finish(self) -> None:
         """Complete the last column."""
         if len(self._loudest):
             self._peaks.append(self._loudest.max(keepdims=True))
-        left = len(self.peaks) - sum(len(power) for power in self._power)
-        self._mono = np.pad(self._mono, (0, self._hop * (left + 1) + self._n_fft))
-        self._transform(left)
+        remaining = len(self.peaks) - sum(len(power) for power in self._power)
+        self._mono = np.pad(self._mono, (0, self._hop * (remaining + 1) + self._n_fft))
+        self._transform(remaining)
 
     def _transform(self, columns: int) -> None:
         batch = max(1, BATCH // len(self._starts))
@@ -96,7 +96,7 @@ def band_weights(n_fft: int, sample_rate: int) -> Signal:
     A band narrower than a bin takes its share of the neighbouring two.
     """
     edges = band_edges(sample_rate) / (sample_rate / n_fft)
-    # Bin k reaches from k - 0.5 to k + 0.5; a band takes what lies within its edges.
+    # Bin k reaches from k - 0.5 to k + 0.5; a band takes the part within its edges.
     bins = np.arange(n_fft // 2 + 1)
     upper = np.minimum(edges[1:, None], bins + 0.5)
     lower = np.maximum(edges[:-1, None], bins - 0.5)
@@ -112,7 +112,7 @@ def spectrogram_png(power: Signal, loudest: float, colour: tuple[int, int, int])
     power
         ``(rows, columns)``, low frequencies first.
     loudest
-        Power that is drawn opaque; `RANGE` below it, nothing is.
+        Power that is drawn opaque; at `RANGE` dB below, the picture is transparent.
     colour
         Red, green, blue.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DPI = 110
 TICKS = (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 FLOOR = -60.0  # dB, of the level curves
-# matplotlib's own font knows no Chinese, Japanese and Korean, and takes these where they are: of
+# matplotlib's own font lacks Chinese, Japanese and Korean. Fallbacks, if installed: fonts of
 # Linux, macOS and Windows.
 MORE_FONTS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR"),
@@ -76,13 +76,13 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     powers, seconds, edges = measure(stems)
     figure = Figure(figsize=(12, 2.1 * (len(stems) + 1)), layout="constrained")
     axes = figure.subplots(len(stems) + 1, 2, sharex=True, squeeze=False)
-    # A name may hold bytes that are no letters, and dollars, which mark formulas elsewhere.
+    # A name may hold bytes that are not text, and dollars, which mark formulas by default.
     title, *names = (text.encode("utf-8", "replace").decode() for text in (title, *stems))
     plain: dict[str, Any] = {"parse_math": False, "fontfamily": fonts()}
     figure.suptitle(title, fontsize=13, **plain)
     loudest = float(powers[0].max()) or 1.0
     frame = _Frame(seconds, edges)
-    drawn = frame.spectrogram(axes[0, 0], powers[0], loudest)
+    spectrogram = frame.spectrogram(axes[0, 0], powers[0], loudest)
     axes[0, 0].set_title("mixture", loc="left", fontsize=10)
     _levels(axes[0, 1], names, powers, seconds)
     masks = ratio_masks(powers[1:])
@@ -93,17 +93,18 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
         axes[row, 1].set_title(f"mask of {name}", loc="left", fontsize=10, **plain)
     for column in (0, 1):
         axes[-1, column].set_xlabel("seconds")
-    figure.colorbar(drawn, ax=axes[:, 0], label="dB below the loudest place", aspect=60, pad=0.01)
+    label = "dB below the loudest place"
+    figure.colorbar(spectrogram, ax=axes[:, 0], label=label, aspect=60, pad=0.01)
     figure.colorbar(mask, ax=axes[1:, 1], label="share of the mixture", aspect=48, pad=0.01)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Of each letter that no font has; it is drawn as a box.
+        # One for each letter that no font has; it is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(buffer, dpi=DPI, format="png", metadata={"Software": "unetsep"})
     write_atomically(path, buffer.getvalue())
 
 
-def is_ours(path: Path) -> bool:
+def is_plot(path: Path) -> bool:
     """Whether a file is a picture that `plot_song` drew."""
     with path.open("rb") as file:
         return b"tEXtSoftware\0unetsep" in file.read(4096)
@@ -113,7 +114,7 @@ def fonts() -> list[str]:
     """Font families for names in any script, those that are installed."""
     from matplotlib import font_manager, rcParams
 
-    # Of a family that is not there matplotlib would complain for each text.
+    # matplotlib would warn about a missing family for each text.
     installed = set(font_manager.get_font_names())
     return [*rcParams["font.family"], *(name for name in MORE_FONTS if name in installed)]
 
@@ -150,13 +151,13 @@ class _Frame:
 
     def mesh(self, axes: Axes, values: Power, **options: Any) -> Any:
         times = np.linspace(0, self._seconds, values.shape[1] + 1)
-        drawn = axes.pcolormesh(times, self._edges, values, rasterized=True, **options)
+        mesh = axes.pcolormesh(times, self._edges, values, rasterized=True, **options)
         axes.set_yscale("log")
         ticks = [tick for tick in TICKS if tick < self._edges[-1]]
         axes.set_yticks(ticks, [f"{t // 1000} kHz" if t >= 1000 else f"{t} Hz" for t in ticks])
         axes.minorticks_off()
         axes.tick_params(labelsize=7)
-        return drawn
+        return mesh
 
     def spectrogram(self, axes: Axes, power: Power, loudest: float) -> Any:
         level = 10 * np.log10(np.maximum(power / loudest, 1e-20))

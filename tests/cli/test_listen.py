@@ -133,7 +133,7 @@ def test_a_page_of_somebody_else_is_refused_before_the_work(separate, song, tmp_
     result = separate(song("a.wav"), song("b.wav"), "--player", *more)
     assert result.exit_code == 1
     assert result.stderr.endswith(
-        f"{Path('out/index.html')} exists and is no page of unetsep: move it away first\n"
+        f"{Path('out/index.html')} exists and is not a page of unetsep: move it away first\n"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 
@@ -146,7 +146,7 @@ def test_a_run_is_summed_up_though_its_page_cannot_be_written(separate, song, tm
     assert result.exit_code == 1
     assert "1 of 2 songs separated" in result.stderr
     assert "Log: " in result.stderr
-    assert result.stderr.endswith("is no page of unetsep: move it away first\n")
+    assert result.stderr.endswith("is not a page of unetsep: move it away first\n")
 
 
 @pytest.mark.parametrize("content", ["cut", "noise", "header"])

@@ -13,7 +13,7 @@ import soundfile
 
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.listen import page
-from unetsep.listen.page import LIBRARIES, SCRIPTS, read, write_page
+from unetsep.listen.page import LIBRARIES, SCRIPTS, read_text, write_page
 from unetsep.listen.songs import Song
 
 ADDRESS = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//""", re.IGNORECASE)
@@ -114,7 +114,7 @@ def test_data_that_another_command_removes_before_the_page_names_it_is_written_a
 
 def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(UnetsepError, match="no page of unetsep"):
+    with pytest.raises(UnetsepError, match="not a page of unetsep"):
         write_page(tmp_path, [song(tmp_path / "s")])
     assert (tmp_path / "index.html").read_text() == "mine"
 
@@ -137,4 +137,4 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_end_no_script_element(name: str) -> None:
-    assert "</script" not in read(name)
+    assert "</script" not in read_text(name)

@@ -1,4 +1,4 @@
-"""``index.html``: one page with the player, the list of songs, and nothing from elsewhere."""
+"""``index.html``: one page with the player and the list of songs, without external files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .songs import DATA, Song
 
 PAGE = "index.html"
 MARK = '<meta name="generator" content="unetsep">'
-# Libraries come with their licences. The stretcher hands its own text to the audio thread.
+# Libraries include their licences. The stretcher passes its own source to the audio thread.
 LIBRARIES = {"wavesurfer": "wavesurfer.min.js", "stretcher": "SignalsmithStretch.js"}
-# Of a song's folder, see `_key`, and of one that is half there.
+# Names of a song's folder, see `_key`, and of an incomplete one.
 KEY = r"[a-z0-9-]+-[0-9a-f]{12}"
 NAME = re.compile(rf"{KEY}(?:\.part)?")
 SCRIPTS = ("pieces.js", "deck.js", "engine.js", "save.js", "lanes.js", "page.js")
@@ -41,21 +41,21 @@ def write_page(
     progress: PageProgress | None = None,
     failed: Failed | None = None,
 ) -> Path:
-    """Write ``index.html``, and beside it ``player-data`` with sound and pictures.
+    """Write ``index.html``, and beside it ``player-data`` with audio and pictures.
 
-    Data of songs whose stems have not changed since is used again; data of songs that are
-    no longer on the page is removed.
+    Data of songs with unchanged stems is reused; data of songs that are no longer on the page is
+    removed.
 
     Parameters
     ----------
     folder
-        Where the page goes.
+        Folder of the page.
     songs
         At least one.
     progress
-        Called with a song and the share of it that is done, 0 to 1.
+        Called with a song and its completed share, 0 to 1.
     failed
-        Called with a song that cannot be read, and why: then the page is of the others.
+        Called with a song that cannot be read, and the error; the page has the other songs.
 
     Returns
     -------
@@ -65,21 +65,21 @@ def write_page(
     Raises
     ------
     UnetsepError
-        If there is an ``index.html`` that unetsep did not write, or nothing can be written.
+        If there is an ``index.html`` that unetsep did not write, or a write fails.
     AudioError
-        If a stem cannot be read, and ``failed`` is not given or no song is left.
+        If a stem cannot be read, and ``failed`` is None or no song remains.
     """
     page = folder / PAGE
     try:
         refuse_foreign(folder)
         songs = _write_readable(songs, folder / DATA, progress, failed)
         keys = [_key(song) for song in songs]
-        text, before = render(folder, songs, keys), _keys_of(page)
+        text, old_keys = render(folder, songs, keys), _keys_of(page)
         write_atomically(page, text.encode("utf-8", "replace"))
-        # What another command, whose page had other songs, took for old before this page said so.
+        # Again: until now another command, whose page has other songs, may have removed some.
         for song, key in zip(songs, keys, strict=True):
             _write_missing(song, key, folder / DATA, progress)
-        _remove_others(folder / DATA, _keys_of(page) | set(keys), before)
+        _remove_old(folder / DATA, _keys_of(page) | set(keys), old_keys)
     except OSError as error:
         raise UnetsepError(f"writing to {folder} failed: {error.strerror or error}") from error
     return page
@@ -97,11 +97,11 @@ def refuse_foreign(folder: Path) -> None:
     """
     page = folder / PAGE
     if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
-        raise UnetsepError(f"{page} exists and is no page of unetsep: move it away first")
+        raise UnetsepError(f"{page} exists and is not a page of unetsep: move it away first")
 
 
 def _keys_of(page: Path) -> set[str]:
-    """The songs' folders that a page names."""
+    """The folders of songs that a page refers to."""
     text = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
     return set(re.findall(rf'"key": "({KEY})"', text))
 
@@ -109,21 +109,21 @@ def _keys_of(page: Path) -> set[str]:
 def _write_readable(
     songs: Sequence[Song], data: Path, progress: PageProgress | None, failed: Failed | None
 ) -> list[Song]:
-    """Write the songs' folders that are not there; those songs that could be read."""
-    written = []
+    """Write the missing folders of songs; return the songs that could be read."""
+    readable = []
     for song in songs:
         try:
             _write_missing(song, _key(song), data, progress)
-            written.append(song)
+            readable.append(song)
         except AudioError as error:  # noqa: PERF203 (a song takes longer)
-            if failed is None or (not written and song is songs[-1]):
+            if failed is None or (not readable and song is songs[-1]):
                 raise
             failed(song, error)
-    return written
+    return readable
 
 
 def _write_missing(song: Song, key: str, data: Path, progress: PageProgress | None) -> None:
-    """Write a song's folder if it is not there; its name changes with the stems."""
+    """Write a song's folder if it is missing; its name changes with the stems."""
     if _is_complete(data / key):
         return
     partial = _partial(data / key)
@@ -133,24 +133,24 @@ def _write_missing(song: Song, key: str, data: Path, progress: PageProgress | No
         _give_name(partial, data / key)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there are songs in it
+        with contextlib.suppress(OSError):  # the folder holds songs
             data.rmdir()
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether a song's folder is there; ``song.js`` is written last."""
+    """Whether a song's folder is complete; ``song.js`` is written last."""
     return (folder / "song.js").exists()
 
 
 def _partial(folder: Path) -> Path:
-    """A name for what is half there, which no other command uses."""
+    """A name for an incomplete folder, which no other command uses."""
     return folder.with_name(f"{folder.name}-{secrets.token_hex(6)}.part")
 
 
 def _give_name(partial: Path, folder: Path) -> None:
-    """Give a song's folder its name, unless another command has made the same meanwhile."""
+    """Rename a song's folder to its name, unless another command has created it meanwhile."""
     if not _is_complete(folder):
-        _remove(folder)  # what is left of one that was removed half-way
+        _remove(folder)  # the rest of one whose removal was interrupted
     try:
         partial.rename(folder)
     except OSError:
@@ -159,15 +159,15 @@ def _give_name(partial: Path, folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, under another name: nobody may take what is left half-way for whole."""
+    """Rename a folder, then remove it: no command may use it during the removal."""
     partial = _partial(folder)
-    with contextlib.suppress(OSError):  # it is gone, or open on Windows
+    with contextlib.suppress(OSError):  # it no longer exists, or is open on Windows
         folder.rename(partial)
         shutil.rmtree(partial)
 
 
 def _key(song: Song) -> str:
-    """A name for a folder and a script: ASCII, and another one when a stem has changed."""
+    """A name for a folder and a script, in ASCII; it changes when a stem does."""
     state = [
         (m, s, str(p.resolve()), *_stamp(p)) for m, t in song.models.items() for s, p in t.items()
     ]
@@ -181,20 +181,20 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _remove_others(data: Path, keys: set[str], before: set[str]) -> None:
-    """Remove songs that are on the page no longer, and what dead commands left.
+def _remove_old(data: Path, keys: set[str], old_keys: set[str]) -> None:
+    """Remove songs that are no longer on the page, and leftovers of dead commands.
 
-    What no page named may be on the next page of another command, unless it is old.
+    Other folders stay unless they are old: another command may be about to write their page.
     """
     for folder in [path for path in data.iterdir() if NAME.fullmatch(path.name)]:
         if folder.name not in keys:
-            half = not folder.name.endswith(".part") and not _is_complete(folder)
-            if half or folder.name in before or _is_old(folder):
+            is_rest = not folder.name.endswith(".part") and not _is_complete(folder)
+            if is_rest or folder.name in old_keys or _is_old(folder):
                 _remove(folder)
 
 
 def _is_old(folder: Path) -> bool:
-    """Whether who wrote a folder has ended by now."""
+    """Whether a folder is so old that the command which wrote it must have ended."""
     try:
         return time.time() - folder.stat().st_mtime > FOREIGN_AGE
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def render(folder: Path, songs: Sequence[Song], keys: Sequence[str]) -> str:
     Parameters
     ----------
     folder
-        Names the page if there is more than one song.
+        Its name is the title if there is more than one song.
     songs, keys
         The songs and the names of their folders in ``player-data``.
     """
@@ -215,21 +215,21 @@ def render(folder: Path, songs: Sequence[Song], keys: Sequence[str]) -> str:
     listing = [{"name": song.name, "key": key} for song, key in zip(songs, keys, strict=True)]
     album = {"title": title, "folder": DATA, "songs": listing}
     scripts = [(name, _library(file)) for name, file in LIBRARIES.items()]
-    scripts += [(name.removesuffix(".js"), read(name)) for name in SCRIPTS]
+    scripts += [(name.removesuffix(".js"), read_text(name)) for name in SCRIPTS]
     values = {
         "title": html.escape(title),
-        "style": read("page.css"),
+        "style": read_text("page.css"),
         "album": json.dumps(album).replace("<", "\\u003c"),
         "scripts": "\n".join(f'<script id="{i}-js">\n{text}</script>' for i, text in scripts),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], read("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], read_text("page.html"))
 
 
 def _library(file: str) -> str:
-    licence = read(f"vendor/{file.split('.')[0]}.LICENSE")
-    return f"/*\n{licence}*/\n{read(f'vendor/{file}')}"
+    licence = read_text(f"vendor/{file.split('.')[0]}.LICENSE")
+    return f"/*\n{licence}*/\n{read_text(f'vendor/{file}')}"
 
 
-def read(name: str) -> str:
-    """A file of the player."""
+def read_text(name: str) -> str:
+    """The text of a file of the player."""
     return resources.files(__package__).joinpath("web", *name.split("/")).read_text("utf-8")

@@ -1,8 +1,8 @@
-"""The sound of a song as scripts, each with a few seconds of all stems of one model.
+"""The audio of a song as scripts, each with a few seconds of all stems of one model.
 
-A page that is opened from a disk may not read other files, but it may run scripts that lie
-beside it. Each piece is such a script: it hands FLAC of 16 bits, which browsers decode to
-the sample, as base64 text to the player.
+A page that is opened from a disk may not read other files, but it may run scripts from its
+folder. Each piece is such a script: it passes FLAC of 16 bits, which browsers decode to the
+sample, as base64 text to the player.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .overview import Overview, spectrogram_png
 from .songs import Song
 
 PIECE_SECONDS = 10
-# Decoded, four bytes for each sample of all stems. The player holds up to four pieces (now and
-# next, of two models while it switches) and keeps as many decoded as fit into 40 MB.
+# Decoded, four bytes for each sample of all stems. The player needs up to four pieces (current
+# and next, of two models while it switches), and caches as many decoded as fit into 40 MB.
 PIECE_BYTES = 24_000_000
-BROWSER_RATES = (8000, 192_000)  # Hz, from the lowest to the highest that all of them play
-FLAC_EXACT_RATES = 1 << 16  # Hz: from here on it counts in tens
+BROWSER_RATES = (8000, 192_000)  # Hz, lowest and highest that all browsers play
+FLAC_EXACT_RATES = 1 << 16  # Hz: from here on FLAC stores rates in steps of 10 Hz
 COLOURS = {
     "vocals": (224, 90, 71),
     "drums": (214, 153, 32),
@@ -54,15 +54,15 @@ class StemReader:
         self._queue: Queue[Signal] = Queue()
 
     def _resampled(self, sample_rate: int) -> Iterator[Signal]:
-        """Blocks at the page's rate, as long together as the file is."""
-        given, made, rate = 0, 0, self._reader.info.sample_rate
+        """Blocks at the page's rate, with the duration of the file in total."""
+        samples_in, samples_out, rate = 0, 0, self._reader.info.sample_rate
         for block in self._reader.blocks():
-            given += block.shape[-1]
+            samples_in += block.shape[-1]
             out = self._resampler.push(fold(block, self._channels))
-            made += out.shape[-1]
+            samples_out += out.shape[-1]
             yield out
         tail = self._resampler.push(np.zeros((self._channels, 0), np.float32), last=True)
-        yield tail[:, : max(0, round(given * sample_rate / rate) - made)]
+        yield tail[:, : max(0, round(samples_in * sample_rate / rate) - samples_out)]
 
     def take(self, samples: int) -> Signal:
         """The next samples, fewer at the end, ``(channels, samples)``."""
@@ -81,7 +81,7 @@ class StemReader:
 
 
 def fold(block: Signal, channels: int) -> Signal:
-    """``(channels, samples)`` as mono or stereo: of more, odd ones go left, even ones right."""
+    """``(channels, samples)`` as mono or stereo: further odd channels go left, even ones right."""
     if len(block) == channels:
         return block
     if len(block) == 1:
@@ -99,9 +99,9 @@ def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | No
     folder
         An empty folder.
     name
-        What the page calls the folder.
+        Name of the folder in the page.
     progress
-        Called with the share that is done, 0 to 1.
+        Called with the completed share, 0 to 1.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | No
     models = []
     for index, (model, paths) in enumerate(song.models.items()):
         writers[index].pad(length, piece, channels)
-        shown = _finish(paths, writers[index].overviews, folder, str(index))
-        models.append({"name": model, "stems": shown})
+        stem_data = _finish(paths, writers[index].overviews, folder, str(index))
+        models.append({"name": model, "stems": stem_data})
     description = {
         "sampleRate": sample_rate,
         "channels": channels,
@@ -140,7 +140,7 @@ def write_song(song: Song, folder: Path, name: str, progress: ShareProgress | No
 
 
 class _ModelWriter:
-    """Writes the pieces of one model, and looks at its stems meanwhile."""
+    """Writes the pieces of one model, and fills the overviews of its stems."""
 
     def __init__(
         self, folder: Path, name: str, sample_rate: int, overviews: Sequence[Overview]
@@ -157,27 +157,27 @@ class _ModelWriter:
         script = _call(f"{self._name}/{self._pieces}", encoded)
         (self._folder / f"{self._pieces}.js").write_text(script, encoding="ascii")
         self._pieces += 1
-        self._look(blocks)
+        self._add_to_overviews(blocks)
 
     def pad(self, length: int, piece: int, channels: int) -> None:
-        """Silence up to the length of the longest model: the player asks all for as many pieces.
+        """Add silence up to the length of the longest model: all need the same pieces.
 
-        The last piece may stay short, as nothing is heard behind its end.
+        The piece that was the last may stay short: silence follows its end.
         """
-        missing = max(0, min(self._pieces * piece, length) - self.samples)
-        self._look([np.zeros((channels, missing), np.float32)] * len(self.overviews))
+        shortfall = max(0, min(self._pieces * piece, length) - self.samples)
+        self._add_to_overviews([np.zeros((channels, shortfall), np.float32)] * len(self.overviews))
         while self.samples < length:
             silence = np.zeros((channels, min(piece, length - self.samples)), np.float32)
             self.push([silence] * len(self.overviews))
 
-    def _look(self, blocks: Sequence[Signal]) -> None:
+    def _add_to_overviews(self, blocks: Sequence[Signal]) -> None:
         for overview, block in zip(self.overviews, blocks, strict=True):
             overview.push(block)
         self.samples += blocks[0].shape[-1]
 
 
 def common_format(files: Iterable[Path]) -> tuple[int, int, int]:
-    """Sample rate, channels and probable length of sound from some files."""
+    """Common sample rate and channels, and probable length in samples, of some files."""
     infos = []
     for path in files:
         with AudioReader(path) as reader:
@@ -189,7 +189,7 @@ def common_format(files: Iterable[Path]) -> tuple[int, int, int]:
 
 
 def _playable(sample_rate: int) -> int:
-    """The nearest rate that FLAC can name and browsers play."""
+    """The nearest rate that FLAC can store and browsers play."""
     low, high = BROWSER_RATES
     rate = min(max(sample_rate, low), high)
     return rate if rate < FLAC_EXACT_RATES else rate - rate % 10
@@ -198,7 +198,7 @@ def _playable(sample_rate: int) -> int:
 def aligned(
     paths: Iterable[Path], sample_rate: int, channels: int, samples: int
 ) -> Iterator[list[Signal]]:
-    """Pieces of all stems, equally long; a stem that ends early goes on in silence."""
+    """Pieces of all stems, equally long; a shorter stem is padded with silence."""
     with ExitStack() as stack:
         readers = [
             stack.enter_context(closing(StemReader(path, sample_rate, channels))) for path in paths
@@ -214,11 +214,11 @@ def aligned(
 def encode(block: Signal, sample_rate: int) -> list[Any]:
     """FLAC as base64, and the factor that restores its level (1 unless it exceeds full scale)."""
     scale = max(1.0, float(np.abs(block).max()))
-    whole = quantize(block.T / scale, "16")
+    integers = quantize(block.T / scale, "16")
     file = io.BytesIO()
-    # The fastest level is half as slow as the usual one and 2% larger.
+    # The fastest level takes half the time of the default one, and 2% more bytes.
     options = {"format": "FLAC", "subtype": "PCM_16", "compression_level": 0.0}
-    soundfile.write(file, whole, sample_rate, **options)
+    soundfile.write(file, integers, sample_rate, **options)
     return [base64.b64encode(file.getvalue()).decode("ascii"), scale]
 
 
@@ -231,7 +231,7 @@ def colours(names: Iterable[str]) -> list[tuple[int, int, int]]:
 def _finish(
     paths: Mapping[str, Path], overviews: Sequence[Overview], folder: Path, model: str
 ) -> list[dict[str, Any]]:
-    """Write the pictures of a model; say what the page must know of its stems."""
+    """Write the pictures of a model; return what the page needs to know of its stems."""
     for overview in overviews:
         overview.finish()
     loudest = max(float(overview.power.max()) for overview in overviews)
@@ -254,5 +254,5 @@ def _finish(
 
 
 def _call(name: str, value: object) -> str:
-    """A script that hands a value to the player."""
+    """A script that passes a value to the player."""
     return f"unetsepData({json.dumps(name)}, {json.dumps(value)});\n"

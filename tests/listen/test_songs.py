@@ -212,7 +212,7 @@ def test_the_usual_stems_come_first() -> None:
 def test_a_folder_without_stems_and_none_at_all_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UnetsepError, match="holds no stems"):
         find_songs(tmp_path)
-    with pytest.raises(UnetsepError, match="is no folder"):
+    with pytest.raises(UnetsepError, match="is not a folder"):
         find_songs(tmp_path / "missing")
 
 

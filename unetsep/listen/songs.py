@@ -1,4 +1,4 @@
-"""The songs of a folder: whose stems lie where, and by which model."""
+"""The songs of a folder, with their models and stems."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ USUAL_STEMS = (*STEMS, "guitar", "piano", "accompaniment", "instrumental")
 USUAL_STEM = re.compile(rf"(?:no[_ ])?(?:{'|'.join(USUAL_STEMS)})", re.IGNORECASE)
 # mp3 files of one song may differ by a frame or two (26 ms each).
 SAME_LENGTH = 0.1
-# What stems add up to, in 5 s from the middle. Of 6 songs with free stems and the demo song, the
-# true stems and those of our models correlate above 0.998, as mp3 or Ogg above 0.994, all but the
-# vocals above 0.80, a single stem with the whole by 0.04 to 0.74. Different songs, 231 pairs of
-# 22, stay below 0.06.
+# Correlation of the sums of stems, in 5 s from the middle. In 6 songs with free stems and the demo
+# song, the true stems and those of unetsep's models correlate above 0.998, as mp3 or Ogg above
+# 0.994, without the vocals above 0.80, a single stem with the mixture by 0.04 to 0.74. Different
+# songs, 231 pairs of 22, stay below 0.06.
 SAME_SONG = 0.7
 EXCERPT = 5.0
 
@@ -42,7 +42,7 @@ class Song:
     Parameters
     ----------
     name
-        What it is called.
+        Its name.
     models
         Model name to its stems, stem name to file. The name may be empty if it is the only one.
     """
@@ -58,12 +58,12 @@ class Song:
 
 @dataclass(frozen=True)
 class StemFolder:
-    """Stems that belong together, and the names that lead to them.
+    """Stems of one song by one model, and the names of their folders.
 
     Parameters
     ----------
     names
-        Folders below the one that is searched; one of them may name the model.
+        Folders below the searched one; one of them may name the model.
     stems
         Stem name to file.
     """
@@ -76,7 +76,7 @@ def find_songs(folder: Path) -> list[Song]:
     """Songs of a folder of stems, searched recursively; any tool may have written them.
 
     Folders whose stems are equally long and add up to the same mixture are one song by
-    several models, wherever they lie: ``out/mse/song`` and ``out/l1/song`` as well as
+    several models, at any depth: ``out/mse/song`` and ``out/l1/song`` as well as
     ``out/song/mse`` and ``out/song/l1``.
 
     Parameters
@@ -90,12 +90,12 @@ def find_songs(folder: Path) -> list[Song]:
         If there is no such folder, or no audio in it, or a folder in it cannot be read.
     """
     if not folder.is_dir():
-        raise UnetsepError(f"{folder} is no folder: name one that holds stems, such as out/song")
+        raise UnetsepError(f"{folder} is not a folder: name one with stems, such as out/song")
     groups = _group(list(_stem_folders(folder)))
     if not groups and any(_is_stem_mp4(path.name) for path in folder.rglob("*")):
         raise UnetsepError(
-            f"{folder} holds no stems but .stem.mp4 files, and the page takes stems that are files "
-            "of their own: separate the songs with -f flac, for instance"
+            f"{folder} holds no stems but .stem.mp4 files, and the page needs each stem in a file "
+            "of its own: separate the songs with -f flac, for instance"
         )
     if not groups:
         raise UnetsepError(f"{folder} holds no stems: no audio files (wav, flac, mp3, ...) in it")
@@ -113,32 +113,32 @@ def order_stems(stems: Mapping[str, Path]) -> dict[str, Path]:
 def _stem_folders(folder: Path) -> Iterator[StemFolder]:
     for root, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != DATA)
-        here = Path(root)
-        # A file beside a folder of its own name is the song that was separated.
+        parent = Path(root)
+        # A file beside a folder of the same name is the song that was separated.
         files = [
-            here / name
+            parent / name
             for name in sorted(names)
             if Path(name).suffix.lower() in AUDIO_SUFFIXES
             and not name.startswith(".")
             and not _is_stem_mp4(name)
             and Path(name).stem not in folders
         ]
-        yield from _split(here.relative_to(folder).parts, files)
+        yield from _split(parent.relative_to(folder).parts, files)
 
 
 def _refuse(error: OSError) -> None:
-    """Tell of a folder that a drive does not give; one that nobody may enter holds no stems."""
+    """Raise for a folder that the drive cannot read; skip one without permission."""
     if not isinstance(error, PermissionError):
         raise UnetsepError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_stem_mp4(name: str) -> bool:
-    """Whether a file holds a mix and its stems, of which an ordinary reader takes the mix."""
+    """Whether a file holds a mix and its stems; readers decode only the mix."""
     return name.lower().endswith(".stem.mp4")
 
 
 def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder]:
-    """The stems of a folder; several songs if their names say so."""
+    """The stems of a folder, of several songs if their names say so."""
     plain: dict[str, Path] = {}
     flat: dict[tuple[str, ...], dict[str, Path]] = {}
     tracks = _tracks(files)
@@ -153,7 +153,7 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
         stems[path.name if stem in stems else stem] = path  # vocals.wav and vocals.mp3
     for inner, stems in flat.items():
         yield StemFolder(inner, order_stems(stems))
-    # A file beside stems with its name in theirs is the song that was separated.
+    # A file whose name is part of those of stems is the song that was separated.
     songs = {inner[-1] for inner in flat}
     plain = {name: path for name, path in plain.items() if path.stem not in songs}
     if plain:
@@ -161,12 +161,12 @@ def _split(names: tuple[str, ...], files: Sequence[Path]) -> Iterator[StemFolder
 
 
 def _tracks(files: Sequence[Path]) -> dict[Path, tuple[str, str]]:
-    """Song and stem of those files of a folder that are called ``song (stem)``."""
-    named: dict[str, dict[Path, str]] = {}
+    """Song and stem of those files of a folder whose names are ``song (stem)``."""
+    by_song: dict[str, dict[Path, str]] = {}
     for path in files:
         if match := TRACK_NAME.fullmatch(path.stem):
-            named.setdefault(match["song"], {})[path] = match["stem"].lower()
-    songs = {song: _beside_usual(stems) for song, stems in named.items()}
+            by_song.setdefault(match["song"], {})[path] = match["stem"].lower()
+    songs = {song: _actual_stems(stems) for song, stems in by_song.items()}
     songs = {song: stems for song, stems in songs.items() if stems}
     # Lead (vocals) and Backing (vocals) beside drums and bass are tracks of one song.
     multitrack = any(USUAL_STEM.fullmatch(path.stem) and path.stem not in songs for path in files)
@@ -175,15 +175,15 @@ def _tracks(files: Sequence[Path]) -> dict[Path, tuple[str, str]]:
         for song, stems in songs.items()
         if not multitrack or len(set(stems.values())) > 1
         for path, stem in stems.items()
-        if path.stem not in songs  # Song (Live) was separated as Song was
+        if path.stem not in songs  # Song (Live) has stems, too: it is a song
     }
 
 
-def _beside_usual(stems: Mapping[Path, str]) -> dict[Path, str]:
-    """Usual stems, and others that are as long as those; none without a usual one.
+def _actual_stems(stems: Mapping[Path, str]) -> dict[Path, str]:
+    """Usual stems, and others of the same length; none without a usual one.
 
-    Other words in brackets alone tell tracks of one song apart, such as Guitar (left) and
-    Guitar (right). Song (Remix) beside Song (vocals) is a song that has another length.
+    Without usual ones, words in brackets distinguish tracks of one song, such as Guitar (left)
+    and Guitar (right). Song (Remix) beside Song (vocals) is another song if its length differs.
     """
     usual = {path: stem for path, stem in stems.items() if USUAL_STEM.fullmatch(stem)}
     if len(usual) in (0, len(stems)):
@@ -192,13 +192,13 @@ def _beside_usual(stems: Mapping[Path, str]) -> dict[Path, str]:
     return {
         path: stem
         for path, stem in stems.items()
-        if path in usual or _equally_long(_length(path), length)
+        if path in usual or _same_length(_length(path), length)
     }
 
 
-def _equally_long(one: tuple[int, float], other: tuple[int, float]) -> bool:
+def _same_length(first: tuple[int, float], second: tuple[int, float]) -> bool:
     """Whether sample rates and seconds may be those of one song."""
-    return one[0] == other[0] and abs(one[1] - other[1]) < SAME_LENGTH
+    return first[0] == second[0] and abs(first[1] - second[1]) < SAME_LENGTH
 
 
 def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
@@ -212,11 +212,11 @@ def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
     groups: list[list[int]] = []
     for index, length in enumerate(lengths):
         for group in groups:
-            first = lengths[group[0]]
+            group_length = lengths[group[0]]
             # At the same place in both: the middles of different lengths would not match.
-            start = max(0.0, (first[1] - EXCERPT) / 2)
+            start = max(0.0, (group_length[1] - EXCERPT) / 2)
             if (
-                _equally_long(length, first)
+                _same_length(length, group_length)
                 and _correlation(mixture(index, start), mixture(group[0], start)) > SAME_SONG
             ):
                 group.append(index)
@@ -227,16 +227,16 @@ def _group(folders: Sequence[StemFolder]) -> list[list[StemFolder]]:
 
 
 def _length(path: Path) -> tuple[int, float]:
-    """Sample rate, and seconds; 0 where only decoding would tell, NaN where that fails."""
+    """Sample rate, and seconds: 0 if only decoding would tell, NaN if the file is unreadable."""
     try:
         with AudioReader(path) as reader:
             return reader.info.sample_rate, (reader.frames or 0) / reader.info.sample_rate
-    except AudioError:  # as long as no other file; who reads it for the page says what is wrong
+    except AudioError:  # NaN equals no other length; writing the page reports the error
         return 0, math.nan
 
 
 def _mixture(folder: StemFolder, start: float) -> Signal:
-    """The sum of some seconds of the stems, mono; nothing if one cannot be read."""
+    """The sum of some seconds of the stems, mono; empty if one cannot be read."""
     total = np.zeros(0, np.float32)
     for path in folder.stems.values():
         try:
@@ -249,34 +249,34 @@ def _mixture(folder: StemFolder, start: float) -> Signal:
     return total
 
 
-def _correlation(one: Signal, other: Signal) -> float:
-    length = min(len(one), len(other))
-    one, other = one[:length], other[:length]
-    power = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))
-    return float(np.dot(one, other)) / power if power else 0.0
+def _correlation(first: Signal, second: Signal) -> float:
+    length = min(len(first), len(second))
+    first, second = first[:length], second[:length]
+    power = float(np.sqrt(np.dot(first, first) * np.dot(second, second)))
+    return float(np.dot(first, second)) / power if power else 0.0
 
 
 def _song(group: Sequence[StemFolder], title: str) -> Song:
-    """Tell the song's name from the models'."""
+    """A song from its folders: tell its name from those of the models."""
     paths = [folder.names for folder in group]
     if len(group) == 1:
         return Song(_joined(paths[0]) or title, {"": group[0].stems})
     places = _differing(paths)
     if len(places) == 1:
         (place,) = places
-        rest = paths[0][:place] + paths[0][place + 1 :]
-        return Song(_joined(rest) or title, {folder.names[place]: folder.stems for folder in group})
+        name = _joined(paths[0][:place] + paths[0][place + 1 :])
+        return Song(name or title, {folder.names[place]: folder.stems for folder in group})
     models: dict[str, Mapping[str, Path]] = {}
     for folder in group:
         name = _joined(folder.names)
         # song/vocals.flac and song (vocals).mp3
-        same = sum(other == name or other.startswith(f"{name} #") for other in models)
-        models[f"{name} #{same + 1}" if same else name] = folder.stems
+        count = sum(model == name or model.startswith(f"{name} #") for model in models)
+        models[f"{name} #{count + 1}" if count else name] = folder.stems
     return Song(paths[0][-1] if paths[0] else title, models)
 
 
 def _joined(names: Sequence[str]) -> str:
-    """Names as one, without those that are empty."""
+    """Names joined into one, without empty ones."""
     return "/".join(filter(None, names))
 
 

@@ -28,7 +28,7 @@ from tests.listen.browser import (
     requests,
 )
 from unetsep.listen import pieces
-from unetsep.listen.page import read, write_page
+from unetsep.listen.page import read_text, write_page
 from unetsep.listen.songs import Song, find_songs
 
 RATE = 44_100
@@ -148,7 +148,7 @@ def last_decks(driver: Any) -> list[dict[str, int]]:
 
     On a slow machine there are more: a deck that came too late was replaced.
     """
-    decks = run(driver, "return decks.slice(-2).map((d) => [d.heard, d.from])")
+    decks = run(driver, "return decks.slice(-2).map((d) => [d.startTime, d.from])")
     return [{"place": round(heard * RATE), "from": start} for heard, start in decks]
 
 
@@ -683,7 +683,7 @@ def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None
         """
     )
     assert len(messages) == 2
-    assert all('make the page again with "unetsep listen"' in message for message in messages)
+    assert all('create the page again with "unetsep listen"' in message for message in messages)
 
 
 def test_scripts_that_ran_keep_no_sound(player: Any) -> None:
@@ -728,7 +728,7 @@ def test_a_page_from_a_server_reads_pieces_and_runs_none(page: Path, tmp_path: P
         server.shutdown()
     stems, missing, kinds = found
     assert stems == 4
-    assert 'make the page again with "unetsep listen"' in missing
+    assert 'create the page again with "unetsep listen"' in missing
     assert len(kinds) >= 2
     assert set(kinds) == {"fetch"}
 
@@ -996,7 +996,7 @@ def test_a_sound_that_never_begins_is_given_up_with_a_word(player: Any) -> None:
     run(player, "for (let i = 0; i < MOST_WAITS; i++) engine.tick()")
     assert not run(player, "return engine.playing")
     message = player.find_element("id", "message")
-    assert message.text.startswith("No sound begins: press play again, or connect a device")
+    assert message.text.startswith("No sound starts: press play again, or connect a device")
     player.execute_script("delete unetsepPlayer.engine.context.resume")
     click(player, "#play")
     wait(player, f"unetsepPlayer.engine.frame > {0.1 * RATE}")
@@ -1220,7 +1220,7 @@ def test_choices_have_their_names_beside_them_in_every_browser(player: Any) -> N
 
 
 def test_a_drag_selects_no_text_in_safari_either() -> None:
-    rules = re.findall(r"[{;/]\s*([a-z-]*user-select: \w+)", read("page.css"))
+    rules = re.findall(r"[{;/]\s*([a-z-]*user-select: \w+)", read_text("page.css"))
     assert rules == ["-webkit-user-select: none", "user-select: none"]
 
 
@@ -1307,7 +1307,7 @@ def test_a_message_is_seen_wherever_the_page_is_scrolled_and_covers_no_focus(
 ) -> None:
     with screen(driver, *size):
         open_page(driver, crowded)
-        run(driver, "unetsepPlayer.say('No sound begins: connect a device to play on, then load')")
+        run(driver, "unetsepPlayer.say('No sound starts: connect a device to play on, then load')")
         run(driver, "$('lanes').lastChild.scrollIntoView()")
         top, bottom = run(
             driver,
@@ -1521,7 +1521,7 @@ def test_clicks_stay_in_place_through_seeks_and_speeds(driver: Any, clicks: Path
         """
         return arguments[0].map((peak) => {
           const time = peak / 44100;
-          const deck = window.decks.findLast((deck) => deck.heard + 0.05 < time);
+          const deck = window.decks.findLast((deck) => deck.startTime + 0.05 < time);
           return deck ? [deck.frameAt(time), deck.speed] : null;
         });
         """,
@@ -1585,7 +1585,7 @@ def test_two_hours_open_at_once_and_stay_small(tmp_path: Path) -> None:
             wait(driver, f"unetsepPlayer.engine.deck?.from === {minute * 60 * RATE}")
             time.sleep(0.2)  # what played before is let go of
             assert memory(driver) < 270e6  # before a collection of garbage; 180 MB after one
-        decoded = run(driver, "return engine.pieces.kept.size * engine.pieces.bytes(0)")
+        decoded = run(driver, "return engine.pieces.cache.size * engine.pieces.bytes(0)")
         assert 0 < decoded <= 100e6
         assert complaints(driver) == []
 

@@ -1,9 +1,9 @@
 "use strict";
-// A deck plays one model from one place on. Whatever changes (place, model, loop, speed, pitch),
-// a new deck takes over from the old one at a known moment; so nothing ever jumps or drifts.
+// A deck plays one model from a place. For each change (place, model, loop, speed, pitch) a new
+// deck takes over from the old one at a known time; so nothing ever jumps or drifts.
 
 const FADE = 0.012; // s, from one deck to the next
-const AHEAD = 4; // s of sound that are scheduled ahead
+const AHEAD = 4; // s of audio scheduled in advance
 
 /** Gains and pans of all stems, between sources and one bus. */
 class Strips {
@@ -29,8 +29,8 @@ class Strips {
 }
 
 /**
- * The part of a song from a frame on that lies in one piece; behind a loop's end, its start.
- * Returns null behind the end of the song.
+ * The part of a song from a frame to the end of its piece; after a loop's end follows its start.
+ * Returns null after the end of the song.
  */
 function spanAt(song, frame, loop) {
   const inLoop = loop !== null && frame < loop.end;
@@ -38,18 +38,18 @@ function spanAt(song, frame, loop) {
   if (frame >= end) return null;
   const piece = Math.floor(frame / song.piece);
   const frames = Math.min(end, (piece + 1) * song.piece) - frame;
-  const after = inLoop && frame + frames === loop.end ? loop.start : frame + frames;
-  return { piece, offset: frame - piece * song.piece, frames, after };
+  const next = inLoop && frame + frames === loop.end ? loop.start : frame + frames;
+  return { piece, offset: frame - piece * song.piece, frames, next };
 }
 
 class Deck {
   /**
    * @param {object} route context, pieces, mixer, stretcher (or null) and output
    * @param {object} place model, from (frame), loop ({start, end} in frames, or null), speed
-   * @param {number} heard when the first frame is to be heard, in the context's time
+   * @param {number} startTime when the first frame is audible, in the context's time
    */
-  constructor(route, place, heard) {
-    Object.assign(this, route, place, { heard });
+  constructor(route, place, startTime) {
+    Object.assign(this, route, place, { startTime });
     this.rate = this.pieces.song.sampleRate;
     this.strips = new Strips(this.context, this.pieces.song.models[this.model].stems, this.mixer);
     this.fade = new GainNode(this.context, { gain: this.from > 0 ? 0 : 1 });
@@ -57,10 +57,11 @@ class Deck {
     this.stretcher?.node.connect(this.fade);
     this.fade.connect(this.output);
     if (this.from > 0) {
-      this.fade.gain.setValueAtTime(0, heard);
-      this.fade.gain.linearRampToValueAtTime(1, heard + FADE);
+      this.fade.gain.setValueAtTime(0, startTime);
+      this.fade.gain.linearRampToValueAtTime(1, startTime + FADE);
     }
-    this.begin = heard - (this.stretcher?.latency ?? 0); // when the first frame is played
+    // When the first frame is played, before the latency of the stretcher.
+    this.begin = startTime - (this.stretcher?.latency ?? 0);
     this.next = this.from;
     this.scheduled = 0; // frames
     this.sources = new Set();
@@ -68,17 +69,17 @@ class Deck {
     this.filling = null;
   }
 
-  /** The frame that is heard at a time. */
+  /** The frame that is audible at a time. */
   frameAt(time) {
     const { song } = this.pieces;
-    let frame = this.from + Math.max(0, time - this.heard) * this.rate * this.speed;
+    let frame = this.from + Math.max(0, time - this.startTime) * this.rate * this.speed;
     if (this.loop !== null && this.from < this.loop.end && frame >= this.loop.end)
       frame = this.loop.start + ((frame - this.loop.end) % (this.loop.end - this.loop.start));
     return Math.min(frame, song.length);
   }
 
-  /** Whether the song is over at a time. */
-  overAt(time) {
+  /** Whether the song has ended at a time. */
+  hasEndedAt(time) {
     return this.frameAt(time) >= this.pieces.song.length;
   }
 
@@ -86,7 +87,7 @@ class Deck {
     return this.begin + frames / (this.rate * this.speed);
   }
 
-  /** Schedule what is to be played within AHEAD seconds; false if sound came too late. */
+  /** Schedule the next AHEAD seconds; false if a piece was decoded too late. */
   fill() {
     this.filling ??= this.fillOnce().finally(() => (this.filling = null));
     return this.filling;
@@ -101,7 +102,7 @@ class Deck {
       if (this.timeOf(this.scheduled) < this.context.currentTime) return false;
       buffers.forEach((buffer, stem) => this.schedule(buffer, stem, span));
       this.scheduled += span.frames;
-      this.next = span.after;
+      this.next = span.next;
     }
     return true;
   }
@@ -118,7 +119,7 @@ class Deck {
     source.start(this.timeOf(this.scheduled), span.offset / this.rate, span.frames / this.rate);
   }
 
-  /** Fade out at a time, then let go of everything. */
+  /** Fade out at a time, then release all nodes. */
   stop(time) {
     this.stopped = true;
     this.fade.gain.cancelScheduledValues(time);

@@ -1,11 +1,11 @@
 "use strict";
-// Playing a song: one AudioContext, one deck that is heard, and the settings of both.
+// Playing a song: one AudioContext, one audible deck, and the settings of both.
 
-const MARGIN = 0.06; // s from a decision to the moment it is heard; more on a slow machine
+const MARGIN = 0.06; // s from a change until it is audible; more on a slow machine
 const MOST_MARGIN = 1;
-const MOST_WAITS = 50; // ticks, 5 s, until a sound that does not begin is given up
+const MOST_WAITS = 50; // ticks: timeout of 5 s for audio to start
 
-/** Volume, pan, mute and solo of each stem, by name, so that they outlast a change of model. */
+/** Volume, pan, mute and solo of each stem, by name, so that a change of model keeps them. */
 class Mixer {
   constructor() {
     this.stems = new Map();
@@ -17,7 +17,7 @@ class Mixer {
     return this.stems.get(name);
   }
 
-  /** Only the stems that are shown count: a hidden stem's solo must not silence them. */
+  /** Add the stems on the page, and reset solo of all others: it would silence those. */
   show(names) {
     for (const name of this.stems.keys()) if (!names.includes(name)) this.stem(name).solo = false;
     for (const name of names) this.stem(name);
@@ -40,13 +40,13 @@ class Mixer {
   }
 }
 
-/** A node that shifts pitch, with how late its output is. */
+/** A node that shifts pitch, with its latency. */
 class Stretcher {
   static async create(context) {
     if (!context.audioWorklet)
       throw new Error(
         "Browsers change speed and pitch only on pages of this machine or over https: " +
-          "set both back to hear the song",
+          "reset both to hear the song",
       );
     await Stretcher.install(context);
     const channels = { numberOfInputs: 1, numberOfOutputs: 1, outputChannelCount: [2] };
@@ -54,7 +54,7 @@ class Stretcher {
     stretcher.node = await SignalsmithStretch(context, channels);
     stretcher.latency = await stretcher.node.latency();
     stretcher.used = false;
-    // Without any input it would look for sound in buffers of its own.
+    // Without any input the node would read its own buffers.
     stretcher.silence = new ConstantSourceNode(context, { offset: 0 });
     stretcher.silence.connect(stretcher.node);
     stretcher.silence.start();
@@ -62,8 +62,8 @@ class Stretcher {
   }
 
   /**
-   * Chromium refuses worklets from blobs on pages from the disk, but takes data addresses. Where
-   * it is the other way round, the library's own attempt with a blob follows.
+   * On pages from the disk Chromium refuses worklets from blobs, but allows data URLs. For
+   * browsers that do the opposite, the library itself then tries a blob.
    */
   static async install(context) {
     if (context.stretcherInstalled) return;
@@ -84,7 +84,7 @@ class Stretcher {
 
   free() {
     this.node.disconnect();
-    this.node.configure({}); // forget what it heard
+    this.node.configure({}); // clear its buffers
     this.used = false;
   }
 }
@@ -95,23 +95,23 @@ class Engine extends EventTarget {
     Object.assign(this, { pieces, mixer, song: pieces.song });
     this.model = 0;
     this.loop = null; // {start, end} in frames
-    this.looping = true; // whether the loop, if there is one, is used
+    this.looping = true; // whether the loop, if there is one, is active
     this.speed = 1;
     this.semitones = 0;
     this.volume = 1;
     this.playing = false;
     this.place = 0; // frame, while nothing plays or the place changes
-    this.seeking = false; // whether the next deck begins at the place, not where this one is
-    this.confined = false; // whether the next deck must not be behind the loop
+    this.seeking = false; // whether the next deck starts at the place, not where this one is
+    this.confined = false; // whether the next deck must not start after the loop
     this.deck = null;
     this.stretchers = [];
-    this.creating = null; // a stretcher that is being made
+    this.creating = null; // promise of a new stretcher
     this.changes = 0;
-    this.preparing = Promise.resolve(); // what the last change needs
+    this.preparing = Promise.resolve(); // decoding for the last change
     this.margin = MARGIN;
   }
 
-  /** The frame that is heard now. */
+  /** The frame that is audible now. */
   get frame() {
     if (!this.playing || this.deck === null || this.seeking) return this.place;
     return this.deck.frameAt(this.context.currentTime - (this.context.outputLatency || 0));
@@ -121,10 +121,10 @@ class Engine extends EventTarget {
     return this.song.length / this.song.sampleRate;
   }
 
-  /** Made when it is first needed: browsers start sound only after a click or a key. */
+  /** Create the context on first use: browsers start audio only after a click or a key. */
   open() {
     if (this.context) return;
-    // Else the switch of an iPhone that mutes its ring would mute the song.
+    // Else the ring switch of an iPhone would mute the song.
     if (navigator.audioSession) navigator.audioSession.type = "playback";
     this.context = new AudioContext({
       sampleRate: this.song.sampleRate,
@@ -139,7 +139,7 @@ class Engine extends EventTarget {
     if (this.playing) return;
     this.playing = true;
     this.waits = 0;
-    this.tell();
+    this.notify();
     if (this.place >= this.song.length) this.place = 0;
     this.timer = setInterval(() => this.tick(), 100);
     this.context.onstatechange = () => this.context.state !== "running" && this.interrupt();
@@ -149,16 +149,16 @@ class Engine extends EventTarget {
 
   pause() {
     if (!this.playing) return;
-    this.changes++; // a deck that is being made is no longer wanted
+    this.changes++; // discard a deck in preparation
     this.place = Math.round(this.frame);
     this.playing = this.seeking = false;
     clearInterval(this.timer);
     this.deck?.stop(this.context.currentTime);
     this.deck = null;
-    this.tell();
+    this.notify();
   }
 
-  /** A call, or the lock of a phone, has stopped the sound: only a tap may bring it back. */
+  /** A call, or the lock of a phone, has stopped the audio: only a tap may resume it. */
   interrupt() {
     if (this.deck !== null) this.pause();
   }
@@ -174,13 +174,13 @@ class Engine extends EventTarget {
     if (place !== null) Object.assign(this, { place, seeking: true });
     else if (("loop" in settings || "looping" in settings) && !this.seeking)
       this.confined = this.looping && this.loop !== null && this.frame < this.loop.end;
-    this.tell();
+    this.notify();
     if (!this.playing) return;
     const change = ++this.changes;
-    const { speed, semitones } = this; // dials may move them on before they change the sound
+    const { speed, semitones } = this; // dials may change both again meanwhile
     try {
       const stretcher = await this.freeStretcher(speed, semitones);
-      // What is needed must be decoded before it is known when it will be heard.
+      // Decode first: only then is the start time known.
       await this.prepare(change);
       if (change === this.changes) await this.takeOver(stretcher, speed, semitones);
     } catch (error) {
@@ -188,7 +188,7 @@ class Engine extends EventTarget {
     }
   }
 
-  /** Decode what a change needs: one after another, and none that a later change has replaced. */
+  /** Decode what a change needs, in sequence; skip changes that a later one has replaced. */
   prepare(change) {
     const decode = () =>
       change === this.changes && this.pieces.get(this.model, this.pieceAt(this.frame));
@@ -202,31 +202,31 @@ class Engine extends EventTarget {
   async takeOver(stretcher, speed, semitones) {
     const { context, pieces, mixer, model } = this;
     const earliest = context.currentTime + this.margin + (stretcher?.latency ?? 0);
-    // Whole frames: sources then start on a sample, and nothing is interpolated.
-    const heard = Math.ceil(earliest * context.sampleRate) / context.sampleRate;
-    const before = this.deck;
-    const going = before !== null && !this.seeking;
+    // Whole frames: sources then start on a sample, without interpolation.
+    const startTime = Math.ceil(earliest * context.sampleRate) / context.sampleRate;
+    const previous = this.deck;
+    const continues = previous !== null && !this.seeking;
     const loop = this.looping ? this.loop : null;
-    let from = going ? Math.round(before.frameAt(heard)) : this.place;
-    // The loop's end may pass between the decision for it and its deck.
-    if (going && this.confined && loop !== null && from >= loop.end)
+    let from = continues ? Math.round(previous.frameAt(startTime)) : this.place;
+    // Playback may pass the loop's end between the change and the new deck.
+    if (continues && this.confined && loop !== null && from >= loop.end)
       from = loop.start + ((from - loop.end) % (loop.end - loop.start));
     this.confined = false;
     stretcher?.use(semitones - 12 * Math.log2(speed));
     const route = { context, pieces, mixer, stretcher, output: this.master };
-    const deck = new Deck(route, { model, from, loop, speed }, heard);
+    const deck = new Deck(route, { model, from, loop, speed }, startTime);
     this.deck = deck;
     this.seeking = false;
-    before?.stop(heard);
-    if (!(await deck.fill())) await this.late(deck);
+    previous?.stop(startTime);
+    if (!(await deck.fill())) await this.restart(deck);
   }
 
-  /** Speed is had by playing faster, and the pitch put right behind the mixer. */
+  /** Sources play at the speed, and a stretcher after the mixer corrects the pitch. */
   async freeStretcher(speed, semitones) {
     if (speed === 1 && semitones === 0) return null;
-    const free = this.stretchers.find((one) => !one.used);
+    const free = this.stretchers.find((stretcher) => !stretcher.used);
     if (free) return free;
-    // Changes that come meanwhile wait for the same one, which the last of them takes.
+    // Further changes meanwhile wait for the same stretcher, which the last of them uses.
     this.creating ??= this.createStretcher().finally(() => (this.creating = null));
     return this.creating;
   }
@@ -240,29 +240,29 @@ class Engine extends EventTarget {
   async tick() {
     const { deck } = this;
     if (deck === null) return this.awaitSound();
-    if (!this.seeking && deck.overAt(this.context.currentTime)) {
+    if (!this.seeking && deck.hasEndedAt(this.context.currentTime)) {
       this.pause();
       this.place = 0;
-      this.tell();
+      this.notify();
       return;
     }
     try {
-      if (!(await deck.fill())) await this.late(deck);
+      if (!(await deck.fill())) await this.restart(deck);
     } catch (error) {
       this.fail(error);
     }
   }
 
-  /** Without a device, or a click, browsers keep everybody waiting, and never say why. */
+  /** Without a device, or a click, audio does not start, and browsers report no error. */
   awaitSound() {
     if (this.context.state === "running" || ++this.waits < MOST_WAITS) return;
     this.fail(
-      new Error("No sound begins: press play again, or connect a device and load this page again"),
+      new Error("No sound starts: press play again, or connect a device and reload this page"),
     );
   }
 
-  /** A piece came too late, on a slow machine: go on from where it was missed. */
-  async late(deck) {
+  /** A piece was decoded too late, on a slow machine: continue at its beginning. */
+  async restart(deck) {
     this.margin = Math.min(MOST_MARGIN, 2 * this.margin);
     if (deck === this.deck && !this.seeking) await this.change({}, Math.round(deck.next));
   }
@@ -275,22 +275,22 @@ class Engine extends EventTarget {
   setVolume(volume) {
     this.volume = volume;
     this.master?.gain.setTargetAtTime(volume, this.context.currentTime, 0.008);
-    this.tell();
+    this.notify();
   }
 
-  /** Tell decks and page that the mixer has changed. */
+  /** Notify deck and page that the mixer has changed. */
   mixed() {
     this.deck?.strips.update(this.mixer, this.context.currentTime);
-    this.tell();
+    this.notify();
   }
 
-  tell() {
+  notify() {
     this.dispatchEvent(new Event("change"));
   }
 
   /**
-   * Stop, and leave what plays to the next song if it has the same rate. Safari would let a new
-   * context begin only soon after a click, and the song may have come later.
+   * Stop, and pass the context to the next song if it has the same rate. Safari starts a new
+   * context only soon after a click, and loading the song may take longer.
    */
   handOver(next) {
     this.pause();

@@ -1,7 +1,7 @@
 "use strict";
-// A lane shows one stem and holds its controls.
+// A lane shows one stem and its controls.
 
-/** Make an element: make("button", { class: "mute", text: "M" }, child, ...). */
+/** Create an element: make("button", { class: "mute", text: "M" }, child, ...). */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -21,7 +21,7 @@ function panText(pan) {
   return share === 0 ? "centre" : `${share} % ${pan < 0 ? "left" : "right"}`;
 }
 
-/** A slider shows how far it is by a line that grows from its left end. */
+/** Set a slider, and the length of the line from its left end to the knob. */
 function setRange(input, value) {
   input.value = value;
   const [min, max] = [Number(input.min), Number(input.max)];
@@ -31,7 +31,7 @@ function setRange(input, value) {
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const STRONG = matchMedia("(prefers-contrast: more)");
 
-/** A paler version of a colour, opaque: wavesurfer draws the part that was played over it. */
+/** A paler version of a colour, opaque: wavesurfer draws the played part over it. */
 function pale(colour) {
   const paper = DARK.matches ? [29, 32, 37] : [255, 255, 255];
   const share = STRONG.matches ? 0.75 : 0.4;
@@ -55,7 +55,7 @@ class Lane {
   /**
    * @param {string} name of the stem
    * @param {number} number its key
-   * @param {Mixer} mixer what the controls change
+   * @param {Mixer} mixer the settings that the controls change
    * @param {object} actions mixed(), seek(share), drag(share, share), loop(share, share), cancel()
    */
   constructor(name, number, mixer, actions) {
@@ -95,12 +95,12 @@ class Lane {
 
   slider(setting, label, min, max, say) {
     const input = make("input", { type: "range", "aria-label": label, min, max, step: 0.01 });
-    input.title = `${label}; double click: back`;
+    input.title = `${label}; double click: reset`;
     const set = (value) => {
       this.mixer.stem(this.name)[setting] = value;
       this.actions.mixed();
     };
-    // The middle of the pan is hard to hit.
+    // The centre of the pan is hard to hit.
     input.addEventListener("input", () => {
       const value = Number(input.value);
       set(setting === "pan" && Math.abs(value) < 0.06 ? 0 : value);
@@ -157,7 +157,7 @@ class Lane {
     });
     const colours = { waveColor: pale(stem.colour), progressColor: stem.colour };
     this.surfer.setOptions({ ...colours, maxPeak: 1 });
-    this.surfer.load("", [peaks], duration).catch(() => {}); // a later load took its place
+    this.surfer.load("", [peaks], duration).catch(() => {}); // a later load replaced it
   }
 
   /** Follow the mixer. */
@@ -176,7 +176,7 @@ class Lane {
   }
 
   moveTo(seconds, share) {
-    const step = Math.round(3000 * share); // half a pixel: drawing more often is only garbage
+    const step = Math.round(3000 * share); // half a pixel: finer steps are invisible
     if (step === this.step) return;
     this.step = step;
     this.head.style.transform = `translateX(${100 * share}%)`;

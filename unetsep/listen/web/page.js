@@ -1,17 +1,17 @@
 "use strict";
-// The page: builds the controls, keeps them in step with the engine, listens to the keys.
+// The page: builds the controls, updates them from the engine, and handles keys.
 
 const PLAY = "M8 5.5v13l11-6.5z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
 
 function clock(seconds) {
-  const whole = Math.floor(seconds);
-  const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (n) => String(n).padStart(2, "0");
-  return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+  const total = Math.floor(seconds);
+  const [h, m, s] = [Math.floor(total / 3600), Math.floor(total / 60) % 60, total % 60];
+  const twoDigits = (n) => String(n).padStart(2, "0");
+  return h ? `${h}:${twoDigits(m)}:${twoDigits(s)}` : `${m}:${twoDigits(s)}`;
 }
 
-/** The letter on a key; on keyboards of other scripts, the Latin one at that place. */
+/** The letter on a key; on keyboards of other scripts, the Latin letter of that key. */
 function letterOf(key, code) {
   if (key.length !== 1) return key;
   const brackets = { BracketLeft: "[", BracketRight: "]" };
@@ -20,7 +20,7 @@ function letterOf(key, code) {
   return (foreign ? latin : key).toLowerCase();
 }
 
-/** Make a part of the page anew; the focus stays on the control of the same name. */
+/** Rebuild a part of the page; the focus stays on the control of the same name. */
 function keepFocus(part, remake) {
   const name = (control) => control.getAttribute("aria-label") ?? control.textContent;
   const { activeElement } = document;
@@ -31,14 +31,14 @@ function keepFocus(part, remake) {
   (controls.find((control) => name(control) === focused) ?? controls[0]).focus();
 }
 
-/** Let the choice of a checkbox outlive the page, where the browser lets pages keep something. */
+/** Store the state of a checkbox for the next visit, if the browser allows it. */
 function keepChoice(box) {
   const name = `unetsep.${box.id}`;
   try {
     box.checked = JSON.parse(localStorage.getItem(name)) ?? box.checked;
     box.addEventListener("change", () => localStorage.setItem(name, box.checked));
   } catch {
-    // Then it holds until the page is loaded again.
+    // Without storage it holds until the page is reloaded.
   }
 }
 
@@ -46,10 +46,10 @@ class Page {
   constructor() {
     this.mixer = new Mixer();
     this.lanes = [];
-    this.model = null; // what the lanes show
+    this.model = null; // model of the lanes
     this.engine = null;
     this.focused = null;
-    this.opened = 0; // how often a song was chosen
+    this.openCount = 0; // songs opened so far
     this.listSongs();
     this.bind();
     this.choose("views", ["Both", "Waveforms", "Spectrograms"], (i) => this.setView(i));
@@ -57,7 +57,7 @@ class Page {
     requestAnimationFrame(() => this.draw());
   }
 
-  /** The song that is open. */
+  /** The open song. */
   get song() {
     return this.engine.song;
   }
@@ -77,28 +77,28 @@ class Page {
     $("songs").append(list);
   }
 
-  /** Show a song, with the settings of the one before, whose sound stops. */
+  /** Show a song with the settings of the previous one, which stops. */
   async open(index) {
     const { name, key } = album.songs[index];
     const path = `${album.folder}/${key}`;
-    const opened = ++this.opened;
+    const count = ++this.openCount;
     try {
       const song = await loadData(key, `${path}/song.js`);
-      if (opened !== this.opened) return; // another one was chosen meanwhile
-      const before = this.engine;
-      const playing = before?.playing ?? false;
+      if (count !== this.openCount) return; // another song was opened meanwhile
+      const previous = this.engine;
+      const playing = previous?.playing ?? false;
       this.engine = new Engine(new Pieces(path, key, song), this.mixer);
-      if (before) {
-        const { speed, semitones, volume } = before;
+      if (previous) {
+        const { speed, semitones, volume } = previous;
         Object.assign(this.engine, { speed, semitones, volume });
       }
       this.engine.addEventListener("change", () => this.update());
       this.engine.addEventListener("failure", (event) => {
-        this.trouble = event.detail.message;
-        this.say(this.trouble);
+        this.failure = event.detail.message;
+        this.say(this.failure);
       });
       this.show(index, name);
-      await Promise.all([before?.handOver(this.engine), playing && this.engine.play()]);
+      await Promise.all([previous?.handOver(this.engine), playing && this.engine.play()]);
     } catch (error) {
       this.say(error.message);
     }
@@ -122,13 +122,13 @@ class Page {
     this.update();
   }
 
-  /** A row of choices of which one holds. */
-  choose(id, names, chosen) {
+  /** A row of radio buttons. */
+  choose(id, names, action) {
     const row = make("div", { class: "row" });
     names.forEach((name, i) => {
       const input = make("input", { type: "radio", name: id, value: i });
       input.checked = i === 0;
-      input.addEventListener("change", () => chosen(i));
+      input.addEventListener("change", () => action(i));
       row.append(make("label", {}, input, make("span", { text: name })));
     });
     $(id).querySelector(".row")?.remove();
@@ -139,16 +139,17 @@ class Page {
     $("lanes").className = ["both", "waveforms", "spectrograms"][index];
   }
 
-  /** Lanes and presets for the stems of the model that is heard. */
+  /** Lanes and presets for the stems of the current model. */
   showModel() {
     const { stems } = this.song.models[this.engine.model];
     const { path } = this.engine.pieces;
     const names = stems.map((stem) => stem.name);
-    const old = this.lanes.map((lane) => lane.name);
-    if (names.join("\n") !== old.join("\n")) keepFocus($("lanes"), () => this.makeLanes(names));
+    const oldNames = this.lanes.map((lane) => lane.name);
+    if (names.join("\n") !== oldNames.join("\n"))
+      keepFocus($("lanes"), () => this.makeLanes(names));
     stems.forEach((stem, i) => this.lanes[i].show(stem, path, this.engine.duration));
     this.model = this.engine.model;
-    this.drawn = null; // the place is drawn anew
+    this.drawnSeconds = null; // draw the position again
     const khz = this.song.sampleRate / 1000;
     const count = stems.length === 1 ? "1 stem" : `${stems.length} stems`;
     $("facts").textContent = `${count} · ${clock(this.engine.duration)} · ${khz} kHz`;
@@ -189,7 +190,7 @@ class Page {
         this.engine.mixed();
       });
       row.append(button);
-      return { button, heard: names.filter((name) => !muted.includes(name)).join("\n") };
+      return { button, audible: names.filter((name) => !muted.includes(name)).join("\n") };
     });
     $("presets").querySelector(".row")?.remove();
     $("presets").append(row);
@@ -201,7 +202,7 @@ class Page {
     return { start: Math.round(start * length), end: Math.round(end * length) };
   }
 
-  /** Loop a span; the sound goes there unless it is there already. */
+  /** Loop a span; playback moves to its start unless it is inside already. */
   setLoop(loop) {
     const shortest = Math.round(0.1 * this.song.sampleRate);
     if (loop.end - loop.start < shortest) return this.update();
@@ -218,7 +219,7 @@ class Page {
     return this.setLoop({ start: Math.max(0, start), end });
   }
 
-  /** Begin or end the loop at the place that is heard. */
+  /** Start or end the loop at the current position. */
   edgeLoop(edge) {
     const place = Math.round(this.engine.frame);
     const loop = { start: 0, end: this.song.length, ...this.engine.loop, [edge]: place };
@@ -238,11 +239,11 @@ class Page {
     const { engine } = this;
     if (this.model !== engine.model) this.showModel();
     this.lanes.forEach((lane) => lane.update());
-    const heard = this.lanes
+    const audible = this.lanes
       .filter(({ name }) => this.mixer.gain(name) > 0)
       .map(({ name }) => name);
     for (const preset of this.presets)
-      preset.button.setAttribute("aria-pressed", preset.heard === heard.join("\n"));
+      preset.button.setAttribute("aria-pressed", preset.audible === audible.join("\n"));
     const radios = document.querySelectorAll("#models input");
     radios.forEach((radio, i) => (radio.checked = i === engine.model));
     $("play").setAttribute("aria-label", engine.playing ? "Pause" : "Play");
@@ -271,14 +272,14 @@ class Page {
       $(id).setAttribute("aria-valuetext", $(`${id}-value`).textContent);
   }
 
-  /** Once per picture of the screen: the place. Changing styles of the root would cost more. */
+  /** Draw the position, once per frame of the screen. Styles of the root would cost more. */
   draw() {
     requestAnimationFrame(() => this.draw());
     if (!this.engine) return;
     const seconds = this.engine.frame / this.song.sampleRate;
     const same = this.engine.song === this.drawnSong;
-    if (same && seconds === this.drawn) return;
-    [this.drawn, this.drawnSong] = [seconds, this.engine.song];
+    if (same && seconds === this.drawnSeconds) return;
+    [this.drawnSeconds, this.drawnSong] = [seconds, this.engine.song];
     this.lanes.forEach((lane) => lane.moveTo(seconds, seconds / this.engine.duration));
     const tenths = Math.floor(10 * seconds);
     if (same && tenths === this.tenths) return;
@@ -307,8 +308,8 @@ class Page {
       query.addEventListener("change", () => this.engine && this.showModel());
     keepChoice($("keys"));
     document.addEventListener("keydown", (event) => this.key(event));
-    // Space and arrows must do what they do after a click, too, which gives a button, a choice
-    // or a summary the focus; who uses the tab key keeps it.
+    // A click focuses a button, a choice or a summary, which would then take space and arrows:
+    // remove the focus. Users of the tab key keep it.
     document.addEventListener("pointerup", (event) => {
       const control = event.target.closest?.("button, input, label, summary");
       setTimeout(() => (control?.control ?? control)?.blur(), 0);
@@ -320,7 +321,7 @@ class Page {
     });
   }
 
-  /** Speed and pitch from their sliders; while one is dragged, at most ten times a second. */
+  /** Apply speed and pitch from their sliders, 0.1 s after the last movement. */
   setDials() {
     const settings = { speed: $("speed").value / 100, semitones: Number($("pitch").value) };
     Object.assign(this.engine, settings);
@@ -331,27 +332,27 @@ class Page {
 
   togglePlay() {
     if (this.engine.playing) return this.engine.pause();
-    // Why it did not play before; nothing else that is said there.
-    if ($("message").textContent === this.trouble) this.say("");
+    // Clear an earlier failure to play, but no other message.
+    if ($("message").textContent === this.failure) this.say("");
     return this.engine.play();
   }
 
   key(event) {
-    // Many keyboards have brackets behind AltGr, which Windows calls ctrl and alt, or Option.
+    // Many keyboards need AltGr for brackets, which Windows reports as ctrl and alt, or Option.
     const bracket = event.altKey && (event.key === "[" || event.key === "]");
     const modified = event.metaKey || ((event.ctrlKey || event.altKey) && !bracket);
     if (!this.engine || modified) return;
-    // Who speaks to the computer, or often hits a wrong key, can do without letters and signs.
+    // Users of speech input, or who often hit a wrong key, can switch letters and signs off.
     if (event.key.length === 1 && event.key !== " " && !$("keys").checked) return;
     const { target } = event;
     const onButton = target.matches("button, summary, a, [type=checkbox]");
-    const onPosition = target === $("position"); // its own arrows would move by a millisecond
+    const onPosition = target === $("position"); // its own arrows move by a millisecond
     const onInput = target.matches("input") && !onPosition;
     const action = this.action(event, onPosition);
     if (!action || (onButton && event.key === " ") || (onInput && event.key.startsWith("Arrow")))
       return;
     event.preventDefault();
-    // Who holds a key down does not want to switch something on and off.
+    // A key that is held down must not toggle repeatedly.
     if (!event.repeat || event.key.startsWith("Arrow")) action();
   }
 
@@ -360,16 +361,16 @@ class Page {
     const { engine } = this;
     const step = (shiftKey ? 1 : 5) * this.song.sampleRate;
     const back = () => engine.seek(engine.frame - step);
-    const on = () => engine.seek(engine.frame + step);
+    const forward = () => engine.seek(engine.frame + step);
     const louder = (by) => engine.setVolume(Math.min(1, Math.max(0, engine.volume + by)));
-    // Without its lock the number pad has arrows, and with shift the digits above are others.
+    // Without Num Lock the number pad has arrows, and with shift digits give other characters.
     const digit = /^Digit([1-9])$/.exec(code) ?? /^([1-9])$/.exec(key);
     if (digit) return () => this.lanes[digit[1] - 1]?.toggle(shiftKey ? "muted" : "solo");
     return {
       " ": () => this.togglePlay(),
       ArrowLeft: back,
-      ArrowRight: on,
-      ArrowUp: onPosition ? on : () => louder(0.05),
+      ArrowRight: forward,
+      ArrowUp: onPosition ? forward : () => louder(0.05),
       ArrowDown: onPosition ? back : () => louder(-0.05),
       m: () => this.mute(),
       l: () => this.toggleLoop(),
@@ -388,8 +389,8 @@ class Page {
   async save() {
     if (this.saving) return;
     this.saving = true;
-    $("save").setAttribute("aria-disabled", "true"); // not disabled, which would lose the focus
-    // What is saved is what is open now: another song may be when the mix is ready.
+    $("save").setAttribute("aria-disabled", "true"); // disabled would lose the focus
+    // The name of the song that is open now: another may be when the mix is ready.
     const name = `${$("title").textContent.replaceAll("/", " - ")} (mix).wav`;
     try {
       const wav = await renderMix(this.engine, (share) => this.saySaved(share));
@@ -411,7 +412,7 @@ class Page {
     $("message").textContent = text;
   }
 
-  /** Say how much is saved; screen readers are told of the beginning and, later, of the end. */
+  /** Show the saved share; screen readers announce only the beginning and the end. */
   saySaved(share) {
     this.say(`Saving the mix: ${percent(share)}`);
     if (share > 0) $("message").setAttribute("aria-live", "off");
@@ -419,5 +420,5 @@ class Page {
 }
 
 const page = new Page();
-window.unetsepPlayer = page; // for tests, and for the curious
+window.unetsepPlayer = page; // for tests, and for the console
 page.open(0);

@@ -1,22 +1,22 @@
 "use strict";
-// Sound and pictures lie beside the page as scripts: a page opened from a disk may run those,
-// but not read files. Each of them calls unetsepData once, with JSON.
+// Audio and pictures are scripts beside the page: a page opened from a disk may run scripts, but
+// not read files. Each script calls unetsepData once, with JSON.
 
 const $ = (id) => document.getElementById(id);
-const BUDGET = 40e6; // bytes of decoded sound that are kept
-const waiting = new Map(); // name -> promise of its value, and what keeps it
+const BUDGET = 40e6; // bytes of decoded audio in the cache
+const waiting = new Map(); // name -> promise of its value, with resolve and reject
 
 function unetsepData(name, value) {
   waiting.get(name)?.resolve(value);
 }
 
-/** Run a data script; it says nothing of how it ended. */
+/** Run a data script; resolves in any case. */
 function runData(url) {
   return new Promise((resolve) => {
     const script = document.createElement("script");
     script.onload = script.onerror = () => {
       script.remove();
-      // Firefox keeps scripts that ran: with these, they would keep all data for ever.
+      // Firefox keeps scripts that ran: these callbacks would keep all data for ever.
       script.onload = script.onerror = null;
       resolve();
     };
@@ -25,13 +25,13 @@ function runData(url) {
   });
 }
 
-/** Do what a data script does, without running it: Chromium keeps the text of all that it ran. */
+/** Parse a data script without running it: Chromium keeps the text of all scripts that it ran. */
 async function readData(url) {
   const text = await (await fetch(url)).text();
   unetsepData(...JSON.parse(`[${text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"))}]`));
 }
 
-/** The value that a data script hands over; once for all who wait for it. */
+/** The value of a data script; callers at the same time share one request. */
 function loadData(name, url) {
   if (!waiting.has(name)) {
     const data = {};
@@ -39,8 +39,8 @@ function loadData(name, url) {
     waiting.set(name, data);
     const end = () => {
       waiting.delete(name);
-      // Of no effect behind a value.
-      data.reject(new Error(`${url} is missing: make the page again with "unetsep listen"`));
+      // No effect after a value.
+      data.reject(new Error(`${url} is missing: create the page again with "unetsep listen"`));
     };
     (location.protocol.startsWith("http") ? readData(url) : runData(url)).then(end, end);
   }
@@ -55,17 +55,17 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** Free the memory of a buffer now: a garbage collector would let hundreds of MB pile up. */
+/** Free the memory of a buffer now: the garbage collector would leave hundreds of MB. */
 function release(buffer) {
   for (let c = 0; c < buffer.numberOfChannels; c++) buffer.getChannelData(c).buffer.transfer?.(0);
 }
 
-/** The pieces of a song, decoded on demand; those used last are kept within BUDGET. */
+/** The pieces of a song, decoded on demand; a cache holds those used last within BUDGET. */
 class Pieces {
   constructor(path, key, song) {
     Object.assign(this, { path, key, song });
-    this.kept = new Map(); // name -> promise of one AudioBuffer for each stem
-    // At the song's own rate nothing is resampled, and pieces join to the sample.
+    this.cache = new Map(); // name -> promise of one AudioBuffer for each stem
+    // At the song's own rate: without resampling, pieces join to the sample.
     this.decoder = new OfflineAudioContext(1, 1, song.sampleRate);
   }
 
@@ -77,19 +77,19 @@ class Pieces {
   /** AudioBuffers of all stems of a model, for one piece. */
   get(model, piece) {
     const name = `${this.key}/${model}/${piece}`;
-    const buffers = this.kept.get(name) ?? this.load(name, `${this.path}/${model}/${piece}.js`);
-    this.kept.delete(name); // the newest stands last
-    this.kept.set(name, buffers);
-    // What is heard now and next, of two models while it switches.
+    const buffers = this.cache.get(name) ?? this.load(name, `${this.path}/${model}/${piece}.js`);
+    this.cache.delete(name); // the newest is last
+    this.cache.set(name, buffers);
+    // The current and the next piece, of two models while it switches.
     const least = this.song.models.length > 1 ? 4 : 2;
-    this.forget(Math.max(least, Math.floor(BUDGET / this.bytes(model))));
+    this.evict(Math.max(least, Math.floor(BUDGET / this.bytes(model))));
     return buffers;
   }
 
-  forget(most) {
-    for (const [name, buffers] of this.kept) {
-      if (this.kept.size <= most) return;
-      this.kept.delete(name);
+  evict(most) {
+    for (const [name, buffers] of this.cache) {
+      if (this.cache.size <= most) return;
+      this.cache.delete(name);
       buffers.then(
         (stems) => stems.forEach(release),
         () => {},
@@ -102,7 +102,7 @@ class Pieces {
       const stems = await loadData(name, url);
       return await Promise.all(stems.map((stem) => this.decode(...stem)));
     } catch (error) {
-      this.kept.delete(name);
+      this.cache.delete(name);
       throw error;
     }
   }

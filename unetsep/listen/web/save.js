@@ -1,5 +1,5 @@
 "use strict";
-// Saving the mix: rendered in parts, so that two hours need no more memory than some minutes.
+// Saving the mix: rendered in parts, so that two hours need as little memory as some minutes.
 
 /** The header of a wav file of 16 bits. */
 function wavHeader(frames, channels, rate) {
@@ -21,17 +21,17 @@ function wavHeader(frames, channels, rate) {
   return view.buffer;
 }
 
-const HEADER = 36; // bytes of a header that count as the file's
-const MOST_BYTES = 2 ** 32 - 1 - HEADER; // of sound: a header counts them in 32 bits
+const HEADER = 36; // bytes of the header that the size of the file includes
+const MOST_BYTES = 2 ** 32 - 1 - HEADER; // of audio: the header counts bytes in 32 bits
 
-/** Two channels as interleaved 16 bit samples; what exceeds full scale is limited to it. */
+/** Two channels as interleaved 16 bit samples, clipped to full scale. */
 function toInt16(buffer, gain) {
   const [left, right] = [buffer.getChannelData(0), buffer.getChannelData(1)];
   const out = new Int16Array(2 * buffer.length);
-  const whole = (x) => Math.max(-32768, Math.min(32767, Math.round(x * gain * 32768)));
+  const quantize = (x) => Math.max(-32768, Math.min(32767, Math.round(x * gain * 32768)));
   for (let i = 0; i < buffer.length; i++) {
-    out[2 * i] = whole(left[i]);
-    out[2 * i + 1] = whole(right[i]);
+    out[2 * i] = quantize(left[i]);
+    out[2 * i + 1] = quantize(right[i]);
   }
   return out;
 }
@@ -43,7 +43,7 @@ function peakOf(buffer) {
   return peak;
 }
 
-/** Mix one span of a song as the mixer says. */
+/** Mix one span of a song with the settings of the mixer. */
 async function renderSpan(pieces, mixer, model, span) {
   const { song } = pieces;
   const context = new OfflineAudioContext(2, span.frames, song.sampleRate);
@@ -58,7 +58,7 @@ async function renderSpan(pieces, mixer, model, span) {
   return context.startRendering();
 }
 
-/** The song from a frame on until another, as spans that lie in one piece each. */
+/** The song from one frame to another, as spans within one piece each. */
 function spansOf(song, start, end) {
   const spans = [];
   for (let frame = start; frame < end; frame += spans.at(-1).frames) {
@@ -73,9 +73,9 @@ async function* renderPlain({ pieces, mixer, model }, start, end) {
   for (const span of spansOf(pieces.song, start, end)) yield renderSpan(pieces, mixer, model, span);
 }
 
-// A stretcher has a memory, so as much as possible goes through one of them. What it makes of
-// five minutes takes 100 MB; of longer songs the parts are joined by a fade. It is warm after a
-// second. All are whole numbers of frames of the song at any speed of the page.
+// A stretcher has a memory, so each renders as long a part as possible. Five minutes of output take
+// 100 MB; the parts of longer songs are joined by a fade. A stretcher needs a second to warm up.
+// All are whole numbers of frames of the song at any speed of the page.
 const STRETCHED = { seconds: 300, warm: 1, fade: 0.1 };
 
 /** The mix at another speed or pitch, a few minutes at a time. */
@@ -88,9 +88,9 @@ async function* renderStretched(settings, start, end) {
   for (let from = 0; from < frames; from += longest) {
     const last = from + longest >= frames;
     const to = last ? frames : from + longest + fade;
-    const before = Math.min(warm, from);
-    const first = start + Math.round((from - before) * speed);
-    const part = await stretch(settings, first, end, before, to - from);
+    const lead = Math.min(warm, from);
+    const first = start + Math.round((from - lead) * speed);
+    const part = await stretch(settings, first, end, lead, to - from);
     if (tail !== null) fadeOver(part, tail);
     tail = last ? null : cut(part, longest, fade);
     yield last ? part : cut(part, 0, longest);
@@ -98,33 +98,33 @@ async function* renderStretched(settings, start, end) {
 }
 
 /**
- * Some frames of a mix from a frame of the song on, behind what warms the stretcher up. Firefox
- * cannot suspend a rendering, so all its sound is there before: as a mix, the smallest that it is.
+ * Frames of a mix from a frame of the song on, after those that warm the stretcher up. Firefox
+ * cannot suspend rendering, so all input must exist before: as a mix it needs the least memory.
  */
 async function stretch(settings, first, end, warm, frames) {
   const { pieces, speed, semitones } = settings;
   const rate = pieces.song.sampleRate;
-  // A stretcher is less than a second late.
+  // The latency of a stretcher is less than a second.
   const context = new OfflineAudioContext(2, rate + warm + frames, rate);
   const stretcher = await Stretcher.create(context);
   await stretcher.use(semitones - 12 * Math.log2(speed));
   stretcher.node.connect(context.destination);
   const until = Math.min(end, first + Math.ceil((rate + warm + frames) * speed));
   const mixed = [];
-  let done = 0;
+  let position = 0;
   for await (const buffer of renderPlain(settings, first, until)) {
     const source = new AudioBufferSourceNode(context, { buffer, playbackRate: speed });
     source.connect(stretcher.node);
-    source.start(done / (rate * speed));
-    done += buffer.length;
+    source.start(position / (rate * speed));
+    position += buffer.length;
     mixed.push(buffer);
   }
-  const whole = await context.startRendering();
+  const output = await context.startRendering();
   mixed.forEach(release);
-  return cut(whole, Math.round(stretcher.latency * rate) + warm, frames);
+  return cut(output, Math.round(stretcher.latency * rate) + warm, frames);
 }
 
-/** A part of a buffer, as a buffer. */
+/** A part of a buffer as a new buffer. */
 function cut(buffer, from, length) {
   const { numberOfChannels, sampleRate } = buffer;
   const part = new AudioBuffer({ numberOfChannels, length, sampleRate });
@@ -142,7 +142,7 @@ function fadeOver(part, tail) {
   }
 }
 
-/** The mix as 16 bits: frames, peak, and parts that may leave memory, as arrays may not. */
+/** The mix as 16 bits: frames, peak, and parts as blobs, which the browser may store on disk. */
 async function gather(buffers, gain, progress) {
   const out = { frames: 0, peak: 0, parts: [] };
   progress(0); // the first part may take half a minute
@@ -157,11 +157,11 @@ async function gather(buffers, gain, progress) {
 }
 
 /**
- * The mix of the song, or of its loop, at the speed and pitch that are heard, as a wav file. A
- * mix above full scale is lowered as a whole, and rendered again.
+ * The mix of the song, or of its loop, at the current speed and pitch, as a wav file. A mix above
+ * full scale is rendered again at a lower level.
  */
 async function renderMix(engine, progress) {
-  // What is saved is what was set when saving began.
+  // Copies of the current settings: later changes do not affect the file.
   const { pieces, mixer, model, song, volume, speed, semitones } = engine;
   const settings = { pieces, mixer: mixer.copy(), model, speed, semitones };
   const loop = engine.looping ? engine.loop : null;

@@ -319,7 +319,7 @@ def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path
         if sys.platform != "win32":
             check_targets([path])  # elsewhere the folder decides
         patch.setattr(sys, "platform", "win32")
-        with pytest.raises(AudioError, match=r"vocals\.wav is read-only: allow"):
+        with pytest.raises(AudioError, match=r"vocals\.wav is read-only: make it writable"):
             check_targets([path])
 
 

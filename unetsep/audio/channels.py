@@ -73,7 +73,7 @@ def is_ordinary(channels: int, mask: int) -> bool:
 
 
 def is_usual(channels: int, mask: int) -> bool:
-    """Whether Vorbis, Opus and FLAC define nearly these speakers for the number of channels.
+    """Whether Vorbis, Opus and FLAC define these speakers, or nearly, for this many channels.
 
     Sides count as back if there is no back: all programs play the two alike.
     """

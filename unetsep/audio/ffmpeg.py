@@ -204,8 +204,8 @@ class FfmpegDecoder:
                 self._warn_of_choice(tracks, sound)
             if is_joined_mp4(path):
                 self.warnings.append(
-                    f"{path} is several mp4 files joined into one, of which players read the first "
-                    "only; join them with ffmpeg's concat instead"
+                    f"{path} is several mp4 files joined into one, and players read only the "
+                    "first; join them with ffmpeg's concat instead"
                 )
             duration = self._duration(tracks, sound)
         except BaseException:

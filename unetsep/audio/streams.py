@@ -107,7 +107,7 @@ def _container_starts(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _mp3_starts(file: BinaryIO, size: int) -> Iterator[int]:
-    """Places of frames that have another count or format, or that the count leaves out."""
+    """Places of frames that hold a new count, differ in format, or exceed the count."""
     form, tag, in_stream = None, None, False
     counted: tuple[int, float] = 0, math.inf
     number = 0

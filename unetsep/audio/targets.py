@@ -25,7 +25,7 @@ REMEDIES = {
     errno.EROFS: "choose another folder with -o",
     errno.EACCES: "choose a folder that you may write to with -o",
     errno.EPERM: "choose a folder that you may write to with -o",
-    errno.ENOENT: "the folder cannot be made, or was removed meanwhile",
+    errno.ENOENT: "the folder cannot be created, or was removed meanwhile",
     errno.EEXIST: "a part of this path is a file or a broken link: choose another folder with -o",
     errno.ENOTDIR: "a part of this path is a file: choose another folder with -o",
     errno.ENAMETOOLONG: "give shorter names with --filename",
@@ -102,7 +102,7 @@ def _is_too_long(target: Path) -> bool:
 
 
 def _is_read_only(folder: Path) -> bool:
-    """Whether a folder lies on a disk that nobody may write to."""
+    """Whether a folder is on a disk that is read-only."""
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 

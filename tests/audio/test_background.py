@@ -38,7 +38,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
             next(items)
 
 
-def test_no_more_is_read_than_may_wait_and_nothing_after_leaving() -> None:
+def test_reading_ahead_is_bounded_and_stops_on_exit() -> None:
     read = []
 
     def numbers() -> Iterator[int]:
@@ -56,7 +56,7 @@ def test_no_more_is_read_than_may_wait_and_nothing_after_leaving() -> None:
     assert not any(thread.name == "read ahead" for thread in threading.enumerate())
 
 
-def test_calls_are_made_in_order_and_all_of_them() -> None:
+def test_all_calls_are_made_in_order() -> None:
     made: list[int] = []
     with BackgroundWriter() as writer:
         for number in range(50):
@@ -64,7 +64,7 @@ def test_calls_are_made_in_order_and_all_of_them() -> None:
     assert made == list(range(50))
 
 
-def test_what_a_call_raises_reaches_the_caller() -> None:
+def test_an_error_of_a_call_is_raised_in_the_caller() -> None:
     made: list[int] = []
 
     def fail() -> None:
@@ -104,7 +104,7 @@ def test_after_an_error_of_the_caller_waiting_calls_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(("threads", "size", "share"), [(2, 2, 1), (3, 3, 1), (16, 4, 4)])
-def test_a_pool_divides_the_threads_and_leaves_the_caller_his(
+def test_a_pool_divides_the_threads_and_keeps_those_of_the_caller(
     threads: int, size: int, share: int
 ) -> None:
     before = torch.get_num_threads()

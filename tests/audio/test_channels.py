@@ -75,7 +75,7 @@ def test_channels_are_read_in_the_order_of_wav_with_their_speakers(tmp_path, nam
 
 
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
-def test_the_encoders_of_xiph_are_read_in_the_order_of_wav(tmp_path, name):
+def test_files_of_the_xiph_encoders_are_read_in_the_order_of_wav(tmp_path, name):
     wav, path = write(tmp_path / "tones.wav", 6, MASKS[6]), tmp_path / name
     if name == "a.ogg":
         execute("oggenc", "-Q", "-q", "8", wav, "-o", path)
@@ -93,7 +93,7 @@ def test_channels_are_written_as_other_decoders_expect_them(tmp_path, container,
     assert_order(read(path), channels)
 
 
-def test_opus_that_is_no_set_of_speakers_keeps_its_order(tmp_path):
+def test_opus_without_speakers_keeps_its_order(tmp_path):
     wav, path = write(tmp_path / "tones.wav", 6, MASKS[6]), tmp_path / "a.opus"
     options = ["-c:a", "libopus", "-mapping_family", "255", "-b:a", "500k"]
     execute("ffmpeg", "-v", "error", "-i", wav, *options, path)
@@ -136,7 +136,7 @@ def test_ffprobe_knows_the_speakers_of_what_is_written(tmp_path, mask, layout):
     [(0xB, "2.1"), (0x107, "4.0"), (0x603, "quad(side)"), (0x10F, "4.1"), (0x60F, "5.1(side)")],
 )
 @pytest.mark.parametrize("depth", ["16", "24"])
-def test_flac_says_what_its_speakers_are_where_the_number_does_not(tmp_path, mask, layout, depth):
+def test_flac_names_speakers_that_differ_from_the_default(tmp_path, mask, layout, depth):
     channels = mask.bit_count()
     path, wav = write(tmp_path / "a.flac", channels, mask, depth), tmp_path / "a.wav"
     entry = ["-show_entries", "stream=channel_layout", "-of", "csv=p=0"]
@@ -152,7 +152,7 @@ def test_flac_says_what_its_speakers_are_where_the_number_does_not(tmp_path, mas
 
 
 @pytest.mark.parametrize("mask", [0xB, 0x7, 0x33, 0x107, 0x60F])
-def test_ogg_keeps_speakers_for_us_and_the_order_for_all(tmp_path, mask):
+def test_ogg_keeps_its_order_and_a_comment_with_the_speakers(tmp_path, mask):
     channels = mask.bit_count()
     path = write(tmp_path / "a.ogg", channels, mask, None)
     with AudioReader(path) as reader:
@@ -168,13 +168,13 @@ def test_ogg_keeps_speakers_for_us_and_the_order_for_all(tmp_path, mask):
 
 @pytest.mark.parametrize("container", ["flac", "ogg"])
 @pytest.mark.parametrize("mask", [0x7, 0x33, 0x37, 0x3F, 0x70F, 0x63F])
-def test_no_comment_says_what_the_number_of_channels_does(tmp_path, container, mask):
+def test_default_speakers_need_no_comment(tmp_path, container, mask):
     depth = None if container == "ogg" else "16"
     path = write(tmp_path / f"a.{container}", mask.bit_count(), mask, depth)
     assert MASK_COMMENT.encode() not in path.read_bytes()
 
 
-def test_a_comment_for_another_number_of_channels_is_not_believed(tmp_path):
+def test_a_comment_for_another_number_of_channels_is_ignored(tmp_path):
     path = write(tmp_path / "a.flac", 4, 0x107)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"MASK=0x0107", b"mask=0X003F"))
@@ -185,7 +185,7 @@ def test_a_comment_for_another_number_of_channels_is_not_believed(tmp_path):
         assert reader.info.channel_mask == 0
 
 
-def test_layouts_that_ogg_cannot_name_are_warned_of():
+def test_layouts_that_ogg_cannot_name_give_a_warning():
     def warnings(container: str, channels: int, mask: int) -> tuple[str, ...]:
         info = AudioInfo(RATE, channels, None, "16", mask)
         return speaker_warnings(Path("a.wav"), OutputFormat(container, None), info)
@@ -202,7 +202,7 @@ def test_layouts_that_ogg_cannot_name_are_warned_of():
         assert warnings(container, channels, mask) == ()
 
 
-def test_orders_undo_each_other():
+def test_read_order_and_write_order_are_inverse():
     for channels, places in VORBIS_PLACES.items():
         order = write_order(channels)
         assert [order[at] for at in places] == list(range(channels))
@@ -234,7 +234,7 @@ LISTED = {
         ("7.1(wide-side)", 0x6CF),
     ],
 )
-def test_caf_and_aiff_say_what_their_speakers_are(tmp_path, suffix, layout, mask):
+def test_caf_and_aiff_name_their_speakers(tmp_path, suffix, layout, mask):
     path = tmp_path / f"silence.{suffix}"
     source = f"anullsrc=r=44100:cl={layout}:d=0.1"
     execute("ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, path)
@@ -245,7 +245,7 @@ def test_caf_and_aiff_say_what_their_speakers_are(tmp_path, suffix, layout, mask
         assert reader.info.channel_mask == mask
 
 
-def test_a_layout_of_caf_for_another_number_of_channels_is_not_believed(tmp_path):
+def test_a_layout_of_caf_for_another_number_of_channels_is_ignored(tmp_path):
     path = write_core_audio(tmp_path / "a.caf", "L R LFE", struct.pack(">III", 1 << 16, 0x107, 0))
     with AudioReader(path) as reader:
         assert reader.info.channel_mask == 0
@@ -310,7 +310,7 @@ def test_channels_of_core_audio_are_read_in_the_order_of_wav(
         )
 
 
-def test_a_caf_of_ffmpeg_stands_in_the_order_of_wav_whatever_it_says(tmp_path):
+def test_a_caf_of_ffmpeg_is_in_the_order_of_wav_despite_its_tag(tmp_path):
     wav, path = write(tmp_path / "a.wav", 8, MASKS[8]), tmp_path / "a.caf"
     execute("ffmpeg", "-v", "error", "-i", wav, path)
     assert struct.pack(">I", 128 << 16 | 8) in path.read_bytes()[:100]
@@ -319,7 +319,7 @@ def test_a_caf_of_ffmpeg_stands_in_the_order_of_wav_whatever_it_says(tmp_path):
         assert (reader.info.channel_mask, reader.warnings) == (MASKS[8], [])
 
 
-def test_a_mask_is_found_behind_a_chunk_that_mentions_its_name(tmp_path):
+def test_a_mask_is_found_after_a_chunk_that_mentions_its_name(tmp_path):
     path = write(tmp_path / "a.wav", 4, 0x107)
     content = path.read_bytes()
     note = b"LIST" + struct.pack("<I", 70_000) + b"fmt is a chunk".ljust(70_000, b"\0")

@@ -154,7 +154,7 @@ def test_no_ffmpeg_anywhere_is_none(monkeypatch):
     assert find_ffmpeg() is None
 
 
-def test_video_without_sound_says_so(tmp_path, need_ffmpeg):
+def test_a_video_without_sound_is_an_error(tmp_path, need_ffmpeg):
     path = tmp_path / "silent.mp4"
     command = [need_ffmpeg, "-v", "error", "-f", "lavfi", "-i", "color=s=16x16:d=0.2", str(path)]
     subprocess.run(command, check=True)
@@ -180,7 +180,7 @@ def test_playlists_fetch_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["list.wav", "list.m3u8", "list.mp3"])
 @pytest.mark.parametrize("kind", ["hls", "concat"])
-def test_no_file_makes_others_be_read(song, need_ffmpeg, name, kind):
+def test_no_file_makes_ffmpeg_read_others(song, need_ffmpeg, name, kind):
     """Else whoever may upload a song may have any song of the machine."""
     secret = convert(need_ffmpeg, song("a.wav"), "secret.mp3")
     text = {
@@ -197,7 +197,7 @@ def test_no_file_makes_others_be_read(song, need_ffmpeg, name, kind):
         AudioReader(path)
 
 
-def test_a_file_of_which_the_end_is_missing_is_read_with_a_warning(song, need_ffmpeg):
+def test_a_file_without_its_end_is_read_with_a_warning(song, need_ffmpeg):
     path = convert(need_ffmpeg, song("a.wav", seconds=4), "a.m4a", "-movflags", "+faststart")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -235,14 +235,14 @@ def test_an_ogg_stream_without_an_end_that_ffmpeg_reads_is_read_with_a_warning(
 
 
 @pytest.mark.parametrize("samples", [1, 100, 200, 500])
-def test_a_sound_of_a_few_milliseconds_has_a_length_that_is_unknown(tmp_path, need_ffmpeg, samples):
+def test_the_length_of_a_few_milliseconds_is_unknown(tmp_path, need_ffmpeg, samples):
     soundfile.write(tmp_path / "a.wav", np.full((samples, 2), 0.1), RATE)
     path = convert(need_ffmpeg, tmp_path / "a.wav", "a.m4a", "-c:a", "alac")
     assert read(path).shape == (2, samples)
 
 
 @pytest.mark.parametrize("text", ["exec sleep 60", 'case "$*" in *pipe:1*) exec sleep 60;; esac'])
-def test_an_ffmpeg_that_hangs_is_given_up(tmp_path, monkeypatch, text):
+def test_an_ffmpeg_that_hangs_times_out(tmp_path, monkeypatch, text):
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, text))
     monkeypatch.setattr(unetsep.audio.ffmpeg, "PATIENCE", 0.3)
     (tmp_path / "a.m4a").write_bytes(bytes(100))
@@ -250,7 +250,7 @@ def test_an_ffmpeg_that_hangs_is_given_up(tmp_path, monkeypatch, text):
         AudioReader(tmp_path / "a.m4a")
 
 
-def test_an_ffmpeg_that_is_none_is_found_out(tmp_path, monkeypatch):
+def test_another_program_called_ffmpeg_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: script(tmp_path, "seq 1000"))
     (tmp_path / "a.m4a").write_bytes(bytes(100))
     with pytest.raises(AudioError, match="is it ffmpeg"):
@@ -264,7 +264,7 @@ def test_an_ffmpeg_that_cannot_start_is_named(tmp_path, monkeypatch):
         AudioReader(tmp_path / "a.m4a")
 
 
-def test_many_complaints_do_not_stop_ffmpeg(song, tmp_path, need_ffmpeg, monkeypatch):
+def test_many_messages_do_not_block_ffmpeg(song, tmp_path, need_ffmpeg, monkeypatch):
     path = convert(need_ffmpeg, song("a.wav"), "a.m4a")
     noisy = script(tmp_path, f'seq 100000 >&2\nexec {need_ffmpeg} "$@"')
     monkeypatch.setattr(unetsep.audio.reader, "find_ffmpeg", lambda: noisy)
@@ -273,9 +273,7 @@ def test_many_complaints_do_not_stop_ffmpeg(song, tmp_path, need_ffmpeg, monkeyp
         assert "damaged in places; ffmpeg says: 1" in reader.warnings[0]
 
 
-def test_what_ffmpeg_reads_of_a_drive_that_is_lost_is_not_taken_for_the_song(
-    song, need_ffmpeg, monkeypatch
-):
+def test_a_song_on_a_drive_that_fails_under_ffmpeg_is_an_error(song, need_ffmpeg, monkeypatch):
     path = convert(need_ffmpeg, song("a.wav", seconds=4), "a.m4a", "-movflags", "faststart")
     with AudioReader(cut(path, 0.5)) as reader:
         assert 0 < sum(block.shape[1] for block in reader.blocks()) < 3 * RATE
@@ -339,7 +337,7 @@ def video(ffmpeg: str, path: Path, *sounds: tuple[int, float, float], options: t
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.mov", "a.ts"])
 @pytest.mark.parametrize(("late", "duration"), [(0.75, 3), (0, 2), (0.75, 1)])
-def test_the_length_is_that_of_the_sound_and_a_late_start_is_told(
+def test_the_length_is_that_of_the_sound_and_a_late_start_gives_a_warning(
     tmp_path, need_ffmpeg, name, late, duration
 ):
     path = video(need_ffmpeg, tmp_path / name, (440, late, duration))
@@ -358,7 +356,7 @@ def test_the_length_is_that_of_the_sound_and_a_late_start_is_told(
 
 
 @pytest.mark.parametrize(("default", "pitch"), [(0, 440), (1, 880), (2, 1320)])
-def test_the_default_sound_track_is_taken_and_named(tmp_path, need_ffmpeg, default, pitch):
+def test_the_default_sound_track_is_read_and_named(tmp_path, need_ffmpeg, default, pitch):
     flags = []
     for index in range(3):
         flags += [f"-disposition:a:{index}", "default" if index == default else "0"]
@@ -388,7 +386,7 @@ def three_tracks(request, need_ffmpeg, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("track", "pitch"), [(1, 440), (2, 880), (3, 1320)])
-def test_a_sound_track_may_be_chosen_by_its_number(three_tracks, track, pitch):
+def test_a_sound_track_can_be_chosen_by_its_number(three_tracks, track, pitch):
     path = three_tracks
     with AudioReader(path, track=track) as reader:
         audio = np.concatenate(list(reader.blocks()), axis=1)
@@ -411,9 +409,7 @@ def test_tracks_count_whatever_their_languages_are_called(tmp_path, need_ffmpeg)
         AudioReader(path, track=4)
 
 
-def test_where_no_track_is_recognised_the_chosen_one_is_read_or_none(
-    tmp_path, need_ffmpeg, monkeypatch
-):
+def test_an_unrecognised_track_is_read_by_its_number(tmp_path, need_ffmpeg, monkeypatch):
     path = video(need_ffmpeg, tmp_path / "a.mkv", (440, 0, 3), (880, 0, 3))
     monkeypatch.setattr(FfmpegDecoder, "_probe", lambda _: "as a later ffmpeg may write it")
     assert loudest(read(path, track=2)) == 880
@@ -431,7 +427,7 @@ def test_a_second_track_of_an_ogg_file_is_read_too(tmp_path, need_ffmpeg):
     assert loudest(read(path, track=2)) == 880
 
 
-def test_a_sound_track_that_is_not_there_is_refused_with_those_that_are(
+def test_a_missing_sound_track_is_refused_with_a_list_of_all(
     tmp_path, song, need_ffmpeg, monkeypatch
 ):
     path = video(need_ffmpeg, tmp_path / "a.mkv", (440, 0, 1), (880, 0, 1))
@@ -447,7 +443,7 @@ def test_a_sound_track_that_is_not_there_is_refused_with_those_that_are(
 
 
 @pytest.mark.parametrize("track", [0, -1, 1.5, "2", True])
-def test_what_is_no_number_of_a_track_is_a_value_error(song, track):
+def test_an_invalid_track_number_is_a_value_error(song, track):
     with pytest.raises(ValueError, match="track must be a whole number from 1 on, got"):
         AudioReader(song(seconds=0.1), track=track)
 
@@ -465,9 +461,7 @@ def test_speakers_are_those_that_ffmpeg_names(tmp_path, need_ffmpeg, layout, mas
         assert reader.info.bit_depth == "16"
 
 
-def test_channels_that_ffmpeg_leaves_in_another_order_are_put_into_that_of_wav(
-    tmp_path, need_ffmpeg, monkeypatch
-):
+def test_channels_of_ffmpeg_are_reordered_to_the_order_of_wav(tmp_path, need_ffmpeg, monkeypatch):
     wav, told = tmp_path / "a.wav", FfmpegDecoder._probe
     soundfile.write(wav, np.arange(1, 9) / 10 * np.ones((4_800, 1)), 48_000, subtype="PCM_16")
     path = convert(need_ffmpeg, wav, "a.mov", "-c:a", "pcm_s16be")
@@ -484,13 +478,11 @@ def test_channels_that_ffmpeg_leaves_in_another_order_are_put_into_that_of_wav(
 @pytest.mark.parametrize(
     "text", ["pcm_s16le, 48000 Hz, 3 channels (FL+FR+LFE2), s16", "48000 Hz, 2.1, s16", "pcm"]
 )
-def test_speakers_that_wav_has_no_word_for_are_none(text):
+def test_speakers_that_wav_lacks_are_none(text):
     assert channel_speakers(text, 4) == ()
 
 
-def test_a_voc_file_of_many_blocks_holds_no_heads_of_blocks_as_samples(
-    song, need_ffmpeg, monkeypatch
-):
+def test_block_headers_of_a_voc_file_are_not_read_as_samples(song, need_ffmpeg, monkeypatch):
     source = song("a.wav", seconds=0.5, subtype="PCM_16")
     path = convert(need_ffmpeg, source, "a.voc")
     np.testing.assert_array_equal(read(path), read(source))

@@ -61,7 +61,7 @@ def test_m4a_states_its_length_to_the_sample(tmp_path, rate, channels):
     assert struct.unpack_from(">I", box(moov, b"mvhd"), 12) == (rate,)
 
 
-def test_m4a_sounds_like_what_went_in(tmp_path):
+def test_m4a_sounds_like_its_input(tmp_path):
     info = AudioInfo(RATE, 2, None, "16")
     audio = music(2.0).T
     for bitrate in (None, 64_000):
@@ -75,7 +75,7 @@ def test_m4a_sounds_like_what_went_in(tmp_path):
     assert 2 * sizes[1] < sizes[0]
 
 
-def test_what_aac_cannot_hold_is_refused_before_any_work():
+def test_input_that_aac_cannot_hold_is_refused_before_any_work():
     with pytest.raises(
         AudioError, match=r"m4a cannot hold 2 channels at 192000 Hz .* --format fla"
     ):
@@ -94,7 +94,7 @@ def test_without_ffmpeg_the_message_comes_before_any_work(monkeypatch, container
         choose_format(container, "auto", AudioInfo(44_100, 2, None, "16"))
 
 
-def test_what_ffmpeg_says_is_passed_on(tmp_path):
+def test_messages_of_ffmpeg_are_passed_on(tmp_path):
     with pytest.raises(AudioError, match=r"writing to .* failed: ffmpeg says .*nonsense"):
         Encoding(["-f", "f32le", "-i", "pipe:0", "-c:a", "nonsense"], tmp_path / "a").end()
     writer = ffmpeg_writer.FfmpegWriter(tmp_path / "gone" / "a", AudioInfo(RATE, 2, None, "16"), 9)
@@ -104,7 +104,7 @@ def test_what_ffmpeg_says_is_passed_on(tmp_path):
     writer.close()
 
 
-def test_what_ffmpeg_says_is_passed_on_where_its_broken_pipe_is_an_invalid_argument(tmp_path):
+def test_messages_of_ffmpeg_are_passed_on_if_a_broken_pipe_is_an_invalid_argument(tmp_path):
     """As on Windows."""
     writer = ffmpeg_writer.FfmpegWriter(tmp_path / "gone" / "a", AudioInfo(RATE, 2, None, "16"), 9)
     pipe = writer._encoding.process.stdin
@@ -131,7 +131,7 @@ for path; do :; done
     [("No space left on device", "No space left on device; make room"), ("", "it ended with 0")],
 )
 @pytest.mark.parametrize("container", ["m4a", "stem.mp4"])
-def test_a_file_that_ffmpeg_leaves_cut_short_is_an_error_whatever_it_ends_with(
+def test_a_file_that_ffmpeg_cut_short_is_an_error_despite_exit_code_0(
     tmp_path, monkeypatch, four_stems, container, complaint, message
 ):
     fake = script(tmp_path, CUT_SHORT + f'echo "{complaint}" >&2')
@@ -216,7 +216,7 @@ def test_the_stem_box_names_and_colours_the_stems(tmp_path, four_stems):
     assert not content["mastering_dsp"]["limiter"]["enabled"]
 
 
-def test_players_take_the_mix_and_pass_the_stems_over(tmp_path, four_stems):
+def test_players_play_the_mix_and_ignore_the_stems(tmp_path, four_stems):
     path = tmp_path / "song.stem.mp4"
     write_stems(path, four_stems)
     text = execute("ffprobe", "-v", "error", "-show_streams", "-of", "json", path)
@@ -281,7 +281,7 @@ def test_spools_of_a_mix_are_added_up(tmp_path):
     np.testing.assert_allclose(soundfile.read(tmp_path / "mix.wav")[0].T, sum(parts), atol=1e-6)
 
 
-def test_a_mix_that_cannot_be_begun_leaves_no_spool_open(tmp_path, monkeypatch):
+def test_a_mix_that_cannot_be_created_leaves_no_spool_open(tmp_path, monkeypatch):
     spools = {name: tmp_path / f"{name}.wav" for name in STEMS}
     for path in spools.values():
         soundfile.write(path, music(0.1).T, RATE, subtype="FLOAT")

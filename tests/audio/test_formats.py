@@ -36,7 +36,7 @@ OURS = [name for name, row in CONTAINERS.items() if not row.by_ffmpeg]
 @pytest.mark.parametrize("container", OURS)
 @pytest.mark.parametrize("rate", RATES + HIGH_RATES)
 @pytest.mark.parametrize("channels", [1, 2, 6, 8, 9])
-def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
+def test_allowed_formats_can_be_written_and_refusals_name_an_alternative(
     tmp_path, container, rate, channels
 ):
     info = AudioInfo(rate, channels, None, "16")
@@ -68,7 +68,7 @@ def test_what_is_allowed_can_be_written_and_what_is_refused_names_what_can(
         ("ogg", 384_000, 2, r"at most 8 channels and 200000 Hz.* use --format flac"),
     ],
 )
-def test_refusal_says_what_holds_and_what_to_use(container, rate, channels, message):
+def test_a_refusal_names_the_limits_and_an_alternative(container, rate, channels, message):
     with pytest.raises(AudioError, match=message):
         choose_format(container, "auto", AudioInfo(rate, channels, None, "24"))
 
@@ -149,7 +149,7 @@ def test_the_table_holds_bit_depths_that_can_be_asked_for():
     assert all(not row.lossy for row in map(CONTAINERS.get, ALTERNATIVES))
 
 
-def test_what_a_container_lacks_becomes_the_next_that_it_has(monkeypatch):
+def test_a_missing_bit_depth_becomes_the_next_higher(monkeypatch):
     row = Container(suffix="x", help="", open=by_libsndfile("AIFF"), bit_depths=("16", "32"))
     monkeypatch.setitem(CONTAINERS, "x", row)
     found = [
@@ -285,7 +285,7 @@ def test_ogg_without_bit_rates_says_so_before_any_work():
         pytest.param("mp3", 10**400, "bitrate must be 8000 to .*, got 1000", id="mp3-huge"),
     ],
 )
-def test_bit_rates_that_cannot_be_are_refused(container, bitrate, message):
+def test_impossible_bit_rates_are_refused(container, bitrate, message):
     with pytest.raises(ValueError, match=message):
         FileOptions(container=container, bitrate=bitrate)
 

@@ -58,7 +58,7 @@ def read_with_warnings(path: Path) -> tuple[np.ndarray, list[str]]:
         *(("au", 2), ("caf", 2), ("w64", 3), ("rf64", 2)),
     ],
 )
-def test_joined_files_are_read_as_each_alone_one_behind_the_other(tmp_path, suffix, count):
+def test_joined_files_are_read_in_sequence_as_each_alone(tmp_path, suffix, count):
     parts = [encode(tmp_path, suffix, seed, 2.1 - 0.3 * seed) for seed in range(count)]
     expected = np.concatenate([read(part) for part in parts], axis=1)
     path = join(parts)
@@ -90,7 +90,7 @@ def test_chained_ogg_has_the_length_that_oggdec_and_opusdec_find(tmp_path):
         assert soundfile.info(tmp_path / "out.wav").frames - 2 * 72_000 in (0, 128)
 
 
-def test_opus_behind_vorbis_is_one_song_where_the_rates_agree(tmp_path):
+def test_opus_after_vorbis_is_one_song_if_the_rates_agree(tmp_path):
     parts = [encode(tmp_path, "ogg", 0, 1, 48_000), encode(tmp_path, "opus", 1, 1, 48_000)]
     expected = np.concatenate([read(part) for part in parts], axis=1)
     np.testing.assert_array_equal(read(join(parts)), expected)
@@ -134,13 +134,13 @@ def test_reading_ends_where_rate_or_channels_change_and_says_so(tmp_path, suffix
     )
 
 
-def test_another_format_behind_is_read_where_a_header_says_that_its_own_ends(tmp_path):
+def test_another_format_is_read_after_the_end_that_a_header_states(tmp_path):
     parts = [encode(tmp_path, suffix, seed, 1) for seed, suffix in enumerate(("wav", "flac"))]
     expected = np.concatenate([read(part) for part in parts], axis=1)
     np.testing.assert_array_equal(read(join(parts)), expected)
 
 
-def test_a_chunk_behind_the_samples_of_w64_is_none_of_them(tmp_path):
+def test_a_chunk_after_the_samples_of_w64_is_not_decoded(tmp_path):
     path = encode(tmp_path, "w64", 0, 1)
     content, chunk = path.read_bytes(), b"levl" + bytes(12) + struct.pack("<Q", 424) + b"!" * 400
     size = struct.pack("<Q", len(content) + len(chunk))
@@ -149,7 +149,7 @@ def test_a_chunk_behind_the_samples_of_w64_is_none_of_them(tmp_path):
     assert (audio.shape, warnings) == ((2, RATE), [])
 
 
-def test_what_ffmpeg_leaves_out_of_joined_mp4_files_is_said(tmp_path, need_ffmpeg):
+def test_joined_mp4_files_give_a_warning(tmp_path, need_ffmpeg):
     wav = encode(tmp_path, "wav", 0, 1)
     part = tmp_path / "a.m4a"
     execute(need_ffmpeg, "-v", "error", "-i", wav, part)
@@ -165,7 +165,7 @@ def test_an_ordinary_file_is_no_join(tmp_path):
         assert warnings == []
 
 
-def test_what_looks_like_frames_of_layer_iii_ends_no_file_of_layer_ii(tmp_path, need_ffmpeg):
+def test_bytes_like_frames_of_layer_iii_do_not_end_a_file_of_layer_ii(tmp_path, need_ffmpeg):
     wav, path = tmp_path / "a.wav", tmp_path / "a.mp2"
     soundfile.write(wav, music(2).T, RATE, subtype="PCM_16")
     execute(need_ffmpeg, "-v", "error", "-i", wav, "-b:a", "384k", path)
@@ -180,7 +180,7 @@ def test_what_looks_like_frames_of_layer_iii_ends_no_file_of_layer_ii(tmp_path, 
     assert warnings == []
 
 
-def test_a_join_whose_last_part_broke_off_is_no_whole_file(tmp_path):
+def test_a_joined_file_whose_last_part_is_cut_is_refused(tmp_path):
     path = join([encode(tmp_path, "flac", seed, 2) for seed in range(2)])
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 4])

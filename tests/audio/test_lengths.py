@@ -53,20 +53,20 @@ def test_a_counted_file_that_is_cut_is_refused(song, name, container, subtype, s
 
 
 @pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)
-def test_what_is_there_of_a_cut_file_can_be_taken(song, name, container, subtype):
+def test_the_intact_part_of_a_cut_file_can_be_read(song, name, container, subtype):
     path = song(name, seconds=3, container=container, subtype=subtype)
     whole = read(path, duration=1)
     assert np.array_equal(read(cut(path, 0.95), duration=1), whole)
 
 
 @pytest.mark.parametrize(("name", "container", "subtype"), COUNTED)
-def test_a_whole_file_misses_nothing(song, name, container, subtype):
+def test_a_complete_file_misses_nothing(song, name, container, subtype):
     path = song(name, container=container, subtype=subtype)
     assert missing_share(path, container) == 0
 
 
 @pytest.mark.parametrize(("name", "container", "subtype"), COUNTED[:-2])
-def test_bytes_behind_the_samples_are_no_samples(song, name, container, subtype):
+def test_bytes_after_the_samples_are_not_decoded(song, name, container, subtype):
     path = song(name, container=container, subtype=subtype)
     path.write_bytes(path.read_bytes() + b"anything " * 100)
     assert read(path).shape[1] >= RATE
@@ -91,7 +91,7 @@ def with_size(path: Path, at: int, layout: str, size: int) -> Path:
 
 
 @pytest.mark.parametrize(("name", "at", "layout"), OPEN_HEADERS)
-def test_a_size_that_was_left_at_zero_means_all_that_follows(song, name, at, layout):
+def test_a_size_of_zero_means_all_that_follows(song, name, at, layout):
     container = {"w": "WAV", "r": "RF64", "a": "AU", "x": "WAVEX"}[name[0]]
     path = song(name, subtype="PCM_16", container=container)
     whole = read(path)
@@ -109,7 +109,7 @@ def test_a_round_size_of_a_wav_file_is_no_promise(song, size):
     assert read(path).shape[1] == RATE
 
 
-def test_an_empty_wav_file_with_a_chunk_behind_is_empty(tmp_path):
+def test_an_empty_wav_file_with_a_further_chunk_is_empty(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE, subtype="PCM_16")
     content = (tmp_path / "a.wav").read_bytes()
     (tmp_path / "a.wav").write_bytes(content + b"LIST" + struct.pack("<I", 4) + b"INFO")
@@ -135,7 +135,7 @@ def test_an_uncounted_mp3_that_lacks_the_end_of_its_last_frame_is_read_to_it(son
 
 @pytest.mark.parametrize("seconds", [1, 3.2])
 @pytest.mark.parametrize("tail", [b"TAG" + bytes(125), b"APETAGEX" + bytes(200), b"\0" * 70_000])
-def test_what_stands_behind_a_flac_stream_is_no_damage(song, seconds, tail):
+def test_bytes_after_a_flac_stream_are_no_damage(song, seconds, tail):
     path = song("a.flac", seconds=seconds)
     whole = read(path)
     execute("flac", "-s", "-d", "-f", path, "-o", path.with_name("b.wav"))
@@ -148,7 +148,7 @@ def test_what_stands_behind_a_flac_stream_is_no_damage(song, seconds, tail):
 
 
 @pytest.mark.parametrize("block", [1000, 65_536, 1 << 20])
-def test_damage_is_placed_where_it_is_not_where_the_block_began(song, block):
+def test_damage_is_reported_at_its_place_not_at_the_start_of_the_block(song, block):
     path = song("a.flac", seconds=8)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -161,7 +161,7 @@ def test_damage_is_placed_where_it_is_not_where_the_block_began(song, block):
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("options", [["-b:a", "128k"], ["-q:a", "2"]])
-def test_an_mp3_stream_within_a_wav_file_is_read_whole(tmp_path, order, options):
+def test_an_mp3_stream_within_a_wav_file_is_read_completely(tmp_path, order, options):
     loud = music(3)
     audio = np.concatenate([loud, 0 * loud], axis=1)[:, ::order]
     soundfile.write(tmp_path / "a.wav", audio.T, RATE)
@@ -292,7 +292,7 @@ def test_a_counted_mp3_that_lacks_its_last_frames_is_read_with_a_warning(song, n
 @pytest.mark.parametrize("seconds", [0.01, 0.5, 3.3])
 @pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("options", [["-b:a", "64k"], ["-q:a", "4"], None], ids=str)
-def test_a_whole_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, options):
+def test_a_complete_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, options):
     source = song("a.wav", seconds=seconds)
     path = source.with_name("b.mp3")
     if options is None:
@@ -306,7 +306,7 @@ def test_a_whole_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, options)
             assert reader.warnings == []
 
 
-def test_tags_behind_an_mp3_are_not_taken_for_audio(song):
+def test_tags_after_an_mp3_are_not_decoded(song):
     path = song("a.mp3")
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
     assert mp3_claim(path).uncounted_at is None
@@ -324,7 +324,7 @@ def test_a_tag_with_a_picture_before_an_mp3_changes_nothing(song):
     np.testing.assert_array_equal(read(path), whole)
 
 
-def test_an_mp3_that_stops_making_sense_is_refused(song, need_ffmpeg):
+def test_an_mp3_that_becomes_noise_is_refused(song, need_ffmpeg):
     source = song("a.wav", seconds=4)
     path = encode(need_ffmpeg, source, "b.mp3", "-write_xing", "0")
     content = bytearray(path.read_bytes())
@@ -335,7 +335,7 @@ def test_an_mp3_that_stops_making_sense_is_refused(song, need_ffmpeg):
         read(path)
 
 
-def test_headers_cut_anywhere_are_no_crash(tmp_path):
+def test_headers_cut_anywhere_do_not_crash(tmp_path):
     for name, container, subtype in COUNTED:
         soundfile.write(tmp_path / name, music(0.1).T, RATE, subtype=subtype, format=container)
         content = (tmp_path / name).read_bytes()
@@ -346,7 +346,7 @@ def test_headers_cut_anywhere_are_no_crash(tmp_path):
             ogg_is_open(tmp_path / name)
 
 
-def test_one_claim_says_what_is_promised_and_what_is_held(song):
+def test_a_claim_states_promised_and_available_samples(song):
     path = song("a.wav", seconds=2, subtype="PCM_16")
     whole = claim_length(path, "WAV", 2 * RATE, RATE)
     assert whole == LengthClaim(2 * RATE, available=2 * RATE, slack=0)
@@ -356,7 +356,7 @@ def test_one_claim_says_what_is_promised_and_what_is_held(song):
     assert claim_length(path, "WAV", None, RATE).frames is None
 
 
-def test_the_claim_of_an_mp3_says_where_to_read_on(song):
+def test_the_claim_of_an_mp3_states_where_uncounted_audio_begins(song):
     path = song("a.mp3", seconds=2)
     counted = claim_length(path, "MP3", 2 * RATE, RATE)
     assert counted == LengthClaim(2 * RATE, available=2 * RATE, slack=MP3_SLACK)

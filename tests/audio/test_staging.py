@@ -132,14 +132,14 @@ def test_a_folder_that_cannot_be_locked_leaves_no_lock_in_the_others(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_a_lock_without_a_name_is_of_a_run_that_died_in_the_act(tmp_path):
+def test_a_lock_without_a_name_belongs_to_a_run_that_died_while_creating_it(tmp_path):
     (tmp_path / f"{PREFIX}abc.lock").touch()
     remove_leftovers(tmp_path)
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no open file is removed there")
-def test_a_lock_that_is_removed_in_the_act_is_made_anew(tmp_path, monkeypatch):
+def test_a_lock_that_is_removed_at_once_is_created_again(tmp_path, monkeypatch):
     removed = []
     lock_now = unetsep.locks._lock_now
 

@@ -66,7 +66,7 @@ def test_an_exception_leaves_nothing_not_even_folders(tmp_path, container, depth
     assert everything(tmp_path) == []
 
 
-def test_leaving_without_a_commit_leaves_nothing(tmp_path):
+def test_an_exit_without_a_commit_leaves_nothing(tmp_path):
     with StemFiles(targets(tmp_path), OutputFormat("wav", "16"), INFO) as files:
         files.write(stems())
     assert everything(tmp_path) == []
@@ -120,7 +120,7 @@ def test_without_overwriting_new_files_get_their_names(tmp_path, monkeypatch, li
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
-def test_a_rename_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, number):
+def test_a_rename_that_succeeded_despite_an_error_counts(tmp_path, monkeypatch, number):
     """As over NFS, where a second try finds nothing to rename."""
     replace = Path.replace
 
@@ -137,7 +137,7 @@ def test_a_rename_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, n
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST])
-def test_a_link_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, number):
+def test_a_link_that_succeeded_despite_an_error_counts(tmp_path, monkeypatch, number):
     """As over NFS, whose server made it, and whose answer was lost."""
     link = os.link
 
@@ -152,7 +152,7 @@ def test_a_link_that_was_made_though_it_failed_is_one(tmp_path, monkeypatch, num
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
 
 
-def test_where_files_have_no_numbers_another_programs_file_is_no_stem(tmp_path, monkeypatch):
+def test_without_file_numbers_a_file_of_another_program_is_not_a_stem(tmp_path, monkeypatch):
     stat, link = Path.stat, os.link
 
     def without_number(path: Path, **options: bool) -> os.stat_result:
@@ -202,7 +202,7 @@ def test_a_temporary_file_that_cannot_be_removed_is_removed_by_the_next_run(tmp_
     assert everything(tmp_path / "song") == []
 
 
-def test_stems_that_cannot_be_taken_back_are_said_to_be_there(tmp_path, monkeypatch):
+def test_stems_that_cannot_be_removed_are_reported_as_replaced(tmp_path, monkeypatch):
     def fail(path: Path, *_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
@@ -234,7 +234,7 @@ def test_overwriting_replaces(tmp_path):
     assert soundfile.info(targets(tmp_path)[0]).frames == RATE // 2
 
 
-def test_a_folder_in_the_place_of_a_stem_leaves_all_stems_as_they_were(tmp_path):
+def test_a_folder_with_the_name_of_a_stem_leaves_all_stems_unchanged(tmp_path):
     one, two = targets(tmp_path)
     one.parent.mkdir()
     one.write_bytes(b"old")
@@ -311,7 +311,7 @@ def test_no_stem_is_replaced_if_a_player_has_one_of_them_open_on_windows(tmp_pat
     assert everything(tmp_path) == ["song", "song/one.wav", "song/two.wav"]
 
 
-def test_a_stem_that_windows_keeps_as_read_only_is_told_before_any_work(tmp_path, monkeypatch):
+def test_a_read_only_stem_on_windows_is_refused_before_any_work(tmp_path, monkeypatch):
     path = tmp_path / "vocals.wav"
     path.touch()
     with monkeypatch.context() as patch:
@@ -330,7 +330,7 @@ def test_errors_of_the_system_come_with_a_remedy(tmp_path, monkeypatch, code, re
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(files, "_begin", fail)
+    monkeypatch.setattr(files, "_open", fail)
     with pytest.raises(AudioError) as caught, files:
         pass
     if os.name == "nt" and code == errno.EACCES:
@@ -352,7 +352,7 @@ class OnlyForwards(io.FileIO):
 
 
 @pytest.mark.parametrize(("container", "depth"), FORMATS)
-def test_a_drive_that_takes_files_from_front_to_back_only_is_told_before_any_work(
+def test_a_drive_that_cannot_seek_is_refused_before_any_work(
     tmp_path, monkeypatch, container, depth
 ):
     opened, real = [], Path.open
@@ -389,9 +389,7 @@ def test_an_interrupt_at_the_commit_leaves_nothing(tmp_path, monkeypatch, contai
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_an_interrupt_while_stems_get_their_names_comes_when_all_have_them(
-    tmp_path, monkeypatch, overwrite
-):
+def test_an_interrupt_while_stems_are_renamed_waits_for_all(tmp_path, monkeypatch, overwrite):
     name = "replace" if overwrite else "unlink"
     real = getattr(Path, name)
 
@@ -431,7 +429,7 @@ def names_of_calls(thread: int) -> list[str]:
     return [call.name for call in traceback.extract_stack(sys._current_frames()[thread])]
 
 
-def test_ctrl_c_is_heard_during_conversions_where_waiting_hears_nothing(tmp_path, monkeypatch):
+def test_ctrl_c_interrupts_conversions_where_waiting_cannot_be_interrupted(tmp_path, monkeypatch):
     """As on Windows; here another thread gets the signal, which wakes none that waits."""
     told, main = [], threading.get_ident()
 
@@ -487,7 +485,7 @@ def separated(folder: Path, song: np.ndarray, size: int, output: OutputFormat, *
 
 @pytest.mark.parametrize("container", ["wav", "flac"])
 @pytest.mark.parametrize("loud", [False, True])
-def test_bytes_do_not_depend_on_blocks_nor_on_who_rounds(tmp_path, container, loud):
+def test_bytes_do_not_depend_on_blocks_or_on_where_samples_are_rounded(tmp_path, container, loud):
     song = stems()
     if loud:
         song[1, 0, 15_000:15_100] += 2

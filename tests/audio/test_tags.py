@@ -150,7 +150,9 @@ def probe(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("source", ["flac", "mp3", "m4a"])
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if not CONTAINERS[c].together])
-def test_tags_travel_to_stems_of_every_format(tagged, tiny_separator, tmp_path, source, container):
+def test_tags_are_copied_to_stems_of_every_format(
+    tagged, tiny_separator, tmp_path, source, container
+):
     path = tagged(source)
     targets = [tmp_path / "out" / f"{stem}.{container}" for stem in tiny_separator.stems]
     separate_file(path, [tiny_separator], [targets], FileOptions(container=container))
@@ -267,7 +269,7 @@ def test_tags_that_are_broken_become_a_warning_and_stop_nothing(song, tiny_separ
 
 @pytest.mark.parametrize("mime", ["image/jp€g", "image/png\0x", "image/\u00fc"])
 @pytest.mark.parametrize("container", ["wav", "mp3", "flac"])
-def test_a_cover_whose_kind_is_no_plain_text_is_called_by_its_first_bytes(
+def test_a_cover_without_a_valid_type_gets_it_from_its_first_bytes(
     song, tiny_separator, tmp_path, mime, container
 ):
     path = song("a.flac", seconds=0.5)
@@ -283,7 +285,7 @@ def test_a_cover_whose_kind_is_no_plain_text_is_called_by_its_first_bytes(
 
 
 @pytest.mark.parametrize("mime", ["PNG", "image/PNG", ""])
-def test_a_cover_is_what_its_bytes_say_in_m4a(tagged, tiny_separator, tmp_path, mime):
+def test_a_cover_in_m4a_has_the_type_of_its_bytes(tagged, tiny_separator, tmp_path, mime):
     path = tagged("mp3")
     file = mp3.MP3(path)
     file.tags.delall("APIC")
@@ -296,7 +298,7 @@ def test_a_cover_is_what_its_bytes_say_in_m4a(tagged, tiny_separator, tmp_path, 
     assert cover.imageformat == mp4.MP4Cover.FORMAT_PNG
 
 
-def test_what_does_not_fit_an_atom_becomes_nothing(tagged, tiny_separator, tmp_path):
+def test_values_that_do_not_fit_an_atom_become_zero(tagged, tiny_separator, tmp_path):
     path = tagged("mp3")
     file = mp3.MP3(path)
     file.tags.add(id3.TBPM(encoding=3, text=["fast"]))
@@ -360,7 +362,7 @@ def test_a_cover_that_flac_cannot_hold_is_left_out_with_a_warning(tmp_path, tiny
     ("stem", "label"),
     [("vocals", "Vocals"), ("no_vocals", "Instrumental"), ("no_drums", "No Drums"), ("x", "X")],
 )
-def test_stems_have_names_for_people(stem, label):
+def test_stems_have_display_names(stem, label):
     assert stem_label(stem) == label
     assert TAGS.of_stem(label).text("title") == f"Halo ({label})"
     assert Tags({"artist": ("Ana",)}).of_stem(label) == Tags({"artist": ("Ana",)})

@@ -15,7 +15,9 @@ from unetsep.errors import AudioError
 
 
 @pytest.mark.parametrize("name", ["x" * 240 + "/vocals.wav", "x" * 200 + "/" + "y" * 100 + ".wav"])
-def test_paths_that_windows_finds_too_long_are_told_before_any_work(tmp_path, monkeypatch, name):
+def test_paths_that_are_too_long_on_windows_are_refused_before_any_work(
+    tmp_path, monkeypatch, name
+):
     target = tmp_path / name
     with monkeypatch.context() as patch:
         patch.setattr(unetsep.audio.targets, "_takes_long_paths", lambda: True)
@@ -28,7 +30,7 @@ def test_paths_that_windows_finds_too_long_are_told_before_any_work(tmp_path, mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names have been made for its drives")
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOENT, errno.EILSEQ])  # as drives say it
-def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeypatch, code):
+def test_a_name_that_the_drive_refuses_is_refused_before_any_work(tmp_path, monkeypatch, code):
     touch = Path.touch
 
     def refuse(path, *arguments, **options):
@@ -47,7 +49,7 @@ def test_a_name_that_the_drive_refuses_is_told_before_any_work(tmp_path, monkeyp
     check_names([tmp_path / "What?/one.wav", tmp_path / "What/one.wav"])
 
 
-def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeypatch):
+def test_other_errors_before_any_work_do_not_mention_names(tmp_path, monkeypatch):
     def refuse(path, *arguments, **options):
         raise OSError(code, os.strerror(code), path)
 
@@ -71,11 +73,11 @@ def test_what_else_fails_before_any_work_is_no_matter_of_names(tmp_path, monkeyp
     [
         (errno.ENOENT, "/music" + "/song" * 50, "its path is too long: choose a shorter -o"),
         (errno.EINVAL, "/music/" + "x" * 256, "or shorter names with --filename"),
-        (errno.ENOENT, "/music/song", "the folder cannot be made, or was removed meanwhile"),
+        (errno.ENOENT, "/music/song", "the folder cannot be created, or was removed meanwhile"),
         (errno.EACCES, "/music/song", "or close the program that has a file there open"),
     ],
 )
-def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
+def test_errors_that_windows_reports_differently_have_a_remedy(
     tmp_path, monkeypatch, code, path, remedy
 ):
     with monkeypatch.context() as patch:
@@ -85,7 +87,7 @@ def test_errors_that_windows_has_other_words_for_come_with_a_remedy(
     assert remedy in str(caught.value)
 
 
-def test_a_file_that_cannot_be_closed_is_no_bug_of_libsndfile(tmp_path):
+def test_a_file_that_cannot_be_closed_has_a_message_without_internal_error(tmp_path):
     message = "libsndfile could not complete a file; is the disk full"
     with pytest.raises(AudioError, match=message), explain_writing(tmp_path):
         raise soundfile.LibsndfileError(-1)

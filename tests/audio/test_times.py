@@ -25,6 +25,6 @@ def test_times_are_numbers_or_clocks(time: float | str, seconds: float) -> None:
         pytest.param("9" * 400 + ":00", id="a clock beyond floats"),
     ],
 )
-def test_what_is_no_time_is_refused_in_a_sentence(time: object) -> None:
+def test_an_invalid_time_is_refused_with_a_message(time: object) -> None:
     with pytest.raises(ValueError, match="is no time: expected seconds, 1:30 or 1:02:03"):
         as_seconds(time)  # type: ignore[arg-type]

@@ -164,7 +164,7 @@ def test_a_short_write_of_soundfile_is_an_audio_error(tmp_path, monkeypatch):
         writer.write(np.zeros((10, 2), np.int16))
 
 
-def test_wav_without_a_time_says_none(tmp_path: Path) -> None:
+def test_wav_without_a_time_reference_has_no_chunk_for_it(tmp_path: Path) -> None:
     write(tmp_path / "a.wav", music(0.1).T)
     assert b"bext" not in (tmp_path / "a.wav").read_bytes()
     # A damaged time is none, and no chunk is too short to be looked into.

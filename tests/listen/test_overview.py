@@ -23,7 +23,7 @@ def overview(wave: np.ndarray, block: int) -> Overview:
 
 
 @pytest.mark.parametrize("samples", [1, 511, 512, 44_100, 900_001])
-def test_blocks_make_no_difference_and_columns_cover_the_stream(samples: int) -> None:
+def test_block_sizes_do_not_matter_and_columns_cover_the_stream(samples: int) -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
     whole, parts = overview(wave, samples), overview(wave, 10_000)
     np.testing.assert_array_equal(whole.peaks, parts.peaks)

@@ -37,7 +37,7 @@ def test_the_page_refers_to_no_host_and_holds_all_scripts_and_licences(tmp_path:
     assert "Geraint Luff / Signalsmith Audio Ltd." in text
 
 
-def test_data_is_used_again_until_a_stem_changes_and_then_removed(tmp_path: Path) -> None:
+def test_data_is_reused_until_a_stem_changes_and_then_removed(tmp_path: Path) -> None:
     first = song(tmp_path / "s")
     write_page(tmp_path, [first])
     (data,) = (tmp_path / "player-data").iterdir()
@@ -50,7 +50,7 @@ def test_data_is_used_again_until_a_stem_changes_and_then_removed(tmp_path: Path
     assert data not in folders
 
 
-def test_what_is_left_of_a_song_that_was_removed_half_way_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_removal_do_not_matter(tmp_path: Path) -> None:
     first, data = song(tmp_path / "s"), tmp_path / "player-data"
     write_page(tmp_path, [first])
     (key,) = (path.name for path in data.iterdir())
@@ -61,7 +61,7 @@ def test_what_is_left_of_a_song_that_was_removed_half_way_is_in_nobodys_way(tmp_
     assert (data / key / "song.js").exists()
 
 
-def test_what_killed_commands_left_is_removed_after_a_day_and_other_folders_never(
+def test_leftovers_of_killed_commands_are_removed_after_a_day_and_other_folders_never(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "player-data"
@@ -76,7 +76,7 @@ def test_what_killed_commands_left_is_removed_after_a_day_and_other_folders_neve
 
 
 @pytest.mark.parametrize("others", ["s", "t", "st"])
-def test_two_commands_that_write_one_page_leave_each_other_what_they_need(
+def test_two_commands_that_write_one_page_keep_each_others_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str
 ) -> None:
     songs = {name: song(tmp_path / name, name) for name in "st"}
@@ -112,7 +112,7 @@ def test_data_that_another_command_removes_before_the_page_names_it_is_written_a
     assert [path.name for path in (tmp_path / "player-data").iterdir()] == [name]
 
 
-def test_a_page_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_page_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(UnetsepError, match="not a page of unetsep"):
         write_page(tmp_path, [song(tmp_path / "s")])

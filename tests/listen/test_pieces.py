@@ -94,7 +94,7 @@ def test_stems_of_other_rates_lengths_and_channels_are_aligned(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("short", [100, 2 * RATE - 1, 2 * RATE, 3 * RATE + 16])
-def test_models_that_end_earlier_go_on_in_silence(
+def test_models_that_end_earlier_are_padded_with_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: int
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_SECONDS", 1)

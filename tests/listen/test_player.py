@@ -209,7 +209,7 @@ def test_the_model_changes_at_the_same_place_while_playing(
     np.testing.assert_allclose(found, waves["mse"]["vocals"][later], atol=EXACT)
 
 
-def test_mute_solo_volume_pan_and_presets_change_what_is_heard(player: Any) -> None:
+def test_mute_solo_volume_pan_and_presets_change_the_output(player: Any) -> None:
     def gains() -> list[float]:
         return [run(player, f"return mixer.gain('{name}')") for name in STEMS]
 
@@ -348,7 +348,7 @@ def set_dials(driver: Any, speed: float, semitones: int) -> None:
     driver_set(driver, "#pitch", semitones)
 
 
-def test_the_mix_is_saved_as_it_is_heard(
+def test_the_saved_mix_equals_the_output(
     player: Any, waves: dict[str, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
     click(player, ".lane:nth-child(1) .mute")
@@ -371,7 +371,7 @@ def test_a_mix_above_full_scale_is_lowered_as_a_whole(
     ("speed", "semitones", "pitch"), [(1.5, 0, 110), (0.5, 0, 110), (1, 12, 220), (0.75, -5, 82.4)]
 )
 @pytest.mark.parametrize("longest", [300, 2])
-def test_the_mix_is_saved_at_the_speed_and_pitch_that_are_heard(
+def test_the_mix_is_saved_at_the_current_speed_and_pitch(
     player: Any, tmp_path: Path, speed: float, semitones: int, pitch: float, longest: int
 ) -> None:
     player.execute_script("STRETCHED.seconds = arguments[0]", longest)
@@ -463,7 +463,7 @@ def test_a_song_is_heard_switched_and_saved_in_browsers_as_old_as_safari_16(
     assert complaints(driver) == []
 
 
-def test_saving_says_so_from_the_beginning(player: Any, tmp_path: Path) -> None:
+def test_saving_shows_progress_from_the_beginning(player: Any, tmp_path: Path) -> None:
     set_dials(player, 0.75, 0)
     run(
         player,
@@ -587,7 +587,7 @@ def test_a_mix_has_the_name_of_its_song_when_another_is_opened_meanwhile(
     assert complaints(driver) == []
 
 
-def test_the_next_song_is_heard_where_sound_begins_only_by_a_click(
+def test_the_next_song_plays_where_audio_starts_only_after_a_click(
     driver: Any, album: Path
 ) -> None:
     """As in Safari, if the next song comes too late after the click on it."""
@@ -618,9 +618,7 @@ def test_the_next_song_is_heard_where_sound_begins_only_by_a_click(
     assert complaints(driver) == []
 
 
-def test_a_song_of_another_rate_closes_what_played_the_one_before(
-    driver: Any, tmp_path: Path
-) -> None:
+def test_a_song_of_another_rate_closes_the_previous_context(driver: Any, tmp_path: Path) -> None:
     for name, rate in (("One", 44_100), ("Two", 22_050)):
         (tmp_path / name).mkdir()
         soundfile.write(tmp_path / name / "vocals.wav", stem(5, 2.0)[:, 0], rate)
@@ -637,9 +635,7 @@ def test_a_song_of_another_rate_closes_what_played_the_one_before(
 
 
 @pytest.mark.parametrize("last", [1, 2])
-def test_of_songs_that_are_clicked_in_one_moment_the_last_is_heard(
-    driver: Any, album: Path, last: int
-) -> None:
+def test_of_songs_clicked_at_once_the_last_plays(driver: Any, album: Path, last: int) -> None:
     open_page(driver, album)
     click(driver, "#play")
     wait(driver, "unetsepPlayer.engine.frame > 2000")
@@ -657,7 +653,7 @@ def test_of_songs_that_are_clicked_in_one_moment_the_last_is_heard(
     assert complaints(driver) == []
 
 
-def test_a_piece_that_is_asked_for_twice_at_once_comes_twice(player: Any) -> None:
+def test_concurrent_requests_share_one_piece(player: Any) -> None:
     stems = player.execute_async_script(
         """
         const { pieces } = unetsepPlayer.engine;
@@ -671,7 +667,7 @@ def test_a_piece_that_is_asked_for_twice_at_once_comes_twice(player: Any) -> Non
     assert stems == [4, 4]
 
 
-def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None:
+def test_a_missing_or_wrong_piece_is_an_error(player: Any) -> None:
     messages = player.execute_async_script(
         """
         const { pieces } = unetsepPlayer.engine;
@@ -686,7 +682,7 @@ def test_a_piece_that_is_missing_or_another_one_is_an_error(player: Any) -> None
     assert all('create the page again with "unetsep listen"' in message for message in messages)
 
 
-def test_scripts_that_ran_keep_no_sound(player: Any) -> None:
+def test_scripts_that_ran_keep_no_audio(player: Any) -> None:
     # Firefox keeps such scripts itself; here the page does.
     player.execute_async_script(
         """
@@ -706,7 +702,9 @@ def test_scripts_that_ran_keep_no_sound(player: Any) -> None:
     assert run(player, "return [scripts.length, sound.deref() === undefined]") == [1, True]
 
 
-def test_a_page_from_a_server_reads_pieces_and_runs_none(page: Path, tmp_path: Path) -> None:
+def test_a_page_from_a_server_fetches_pieces_without_running_them(
+    page: Path, tmp_path: Path
+) -> None:
     """Chromium keeps the text of every script that it ran."""
     handler = functools.partial(QuietHandler, directory=page.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, chromium(tmp_path) as driver:
@@ -772,7 +770,7 @@ def test_a_seek_is_not_lost_when_something_else_changes_at_once(player: Any, the
     assert all(stretched == (speed != 1) for _, speed, stretched in taken)
 
 
-def test_a_seek_in_the_last_moment_of_a_song_goes_on_from_there(player: Any) -> None:
+def test_a_seek_at_the_last_moment_of_a_song_continues_from_there(player: Any) -> None:
     # The page itself waits for that moment, which is over before a driver has asked twice.
     run(
         player,
@@ -804,7 +802,7 @@ def test_arrows_pressed_quickly_add_up(player: Any) -> None:
     run(player, "engine.pause()")
 
 
-def test_places_that_are_passed_quickly_are_not_decoded(player: Any) -> None:
+def test_positions_that_are_skipped_quickly_are_not_decoded(player: Any) -> None:
     click(player, "#play")
     wait(player, f"unetsepPlayer.engine.frame > {0.2 * RATE}")
     run(
@@ -955,7 +953,7 @@ def test_a_loop_whose_end_is_heard_right_now_begins_again(player: Any, end: str)
     assert run(player, "return engine.looping")
 
 
-def test_dials_that_move_quickly_make_no_more_stretchers_than_are_used(player: Any) -> None:
+def test_dials_that_move_quickly_create_no_unused_stretchers(player: Any) -> None:
     click(player, "#play")
     wait(player, "unetsepPlayer.engine.deck")
     run(player, "for (let i = 0; i < 20; i++) engine.change({ speed: 0.5 + i / 20 })")
@@ -967,7 +965,7 @@ def test_dials_that_move_quickly_make_no_more_stretchers_than_are_used(player: A
     run(player, "engine.pause()")
 
 
-def test_a_browser_without_worklets_says_why_speed_stays(player: Any) -> None:
+def test_a_browser_without_worklets_explains_why_speed_stays(player: Any) -> None:
     player.execute_script(  # as on a page of another machine that comes without TLS
         "Object.defineProperty(BaseAudioContext.prototype, 'audioWorklet', { value: undefined })"
     )
@@ -982,7 +980,7 @@ def test_a_browser_without_worklets_says_why_speed_stays(player: Any) -> None:
     run(player, "engine.pause()")
 
 
-def test_a_sound_that_never_begins_is_given_up_with_a_word(player: Any) -> None:
+def test_audio_that_never_starts_times_out_with_a_message(player: Any) -> None:
     player.execute_async_script(
         """
         const done = arguments[0];
@@ -1004,7 +1002,7 @@ def test_a_sound_that_never_begins_is_given_up_with_a_word(player: Any) -> None:
     run(player, "engine.pause()")
 
 
-def test_a_sound_that_a_call_stops_is_paused_and_goes_on_by_one_click(player: Any) -> None:
+def test_audio_that_a_call_stops_is_paused_and_resumes_by_one_click(player: Any) -> None:
     click(player, "#play")
     wait(player, f"unetsepPlayer.engine.frame > {0.1 * RATE}")
     # The browser does so, without being asked; in Safari the state is called interrupted.
@@ -1224,7 +1222,7 @@ def test_a_drag_selects_no_text_in_safari_either() -> None:
     assert rules == ["-webkit-user-select: none", "user-select: none"]
 
 
-def test_only_messages_are_told_by_themselves(player: Any) -> None:
+def test_only_messages_are_announced_automatically(player: Any) -> None:
     live = "output, progress, [aria-live], [role=status], [role=alert], [role=log], [role=timer]"
     ids = f"return [...document.querySelectorAll('{live}')].map((element) => element.id)"
     assert run(player, ids) == ["message"]
@@ -1287,7 +1285,7 @@ def test_letters_and_digits_can_be_switched_off_as_keys(player: Any, page: Path)
     assert run(player, "return $('keys').checked")
 
 
-def test_screen_readers_hear_of_the_beginning_and_the_end_of_saving(player: Any) -> None:
+def test_screen_readers_announce_the_beginning_and_the_end_of_saving(player: Any) -> None:
     run(
         player,
         """
@@ -1362,7 +1360,7 @@ def test_sliders_are_as_high_as_a_finger_needs_them_and_their_knobs_can_be_seen(
             assert [one for one in sliders if one[1] < 24 or one[2] < 3] == [], scheme
 
 
-def test_who_asks_for_more_contrast_gets_lines_and_waves_that_are_seen(player: Any) -> None:
+def test_more_contrast_makes_lines_and_waves_visible(player: Any) -> None:
     look = """
     const { borderTopColor, color } = getComputedStyle($("loop"));
     const facts = getComputedStyle($("facts")).color;
@@ -1450,7 +1448,7 @@ def test_the_page_says_that_it_needs_javascript(driver: Any, page: Path) -> None
     assert "This page needs JavaScript." in text
 
 
-def test_a_mix_that_no_wav_file_holds_is_refused_before_it_is_made(player: Any) -> None:
+def test_a_mix_too_long_for_wav_is_refused_before_rendering(player: Any) -> None:
     messages = player.execute_async_script(
         """
         const { pieces, mixer, song } = unetsepPlayer.engine;

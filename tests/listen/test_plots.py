@@ -48,7 +48,7 @@ def test_a_picture_is_drawn_even_of_silence(tmp_path: Path, stems: dict[str, Pat
         assert picture.std() > 0.05
 
 
-def test_dollars_in_names_are_no_formulas(tmp_path: Path) -> None:
+def test_dollars_in_names_do_not_mark_formulas(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "vocals.wav", np.zeros(500), 8000)
     plot_song({"$\\frac$": tmp_path / "vocals.wav"}, tmp_path / "plot.png", "Ke$ha - A$AP")
     assert (tmp_path / "plot.png").exists()
@@ -68,7 +68,7 @@ def test_names_with_bytes_that_are_no_letters_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").exists()
 
 
-def test_fonts_of_other_scripts_are_taken_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_fonts_of_other_scripts_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fonts() == ["sans-serif"] + [name for name in MORE_FONTS if name in get_font_names()]
     monkeypatch.setattr("unetsep.listen.plots.MORE_FONTS", ("missing", "STIXGeneral", "cmr10"))
     assert fonts() == ["sans-serif", "STIXGeneral", "cmr10"]

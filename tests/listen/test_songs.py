@@ -31,7 +31,7 @@ def write(folder: Path, stems: dict[str, np.ndarray], suffix: str = "wav") -> No
 
 
 @pytest.mark.parametrize("layout", ["{model}/{song}", "{song}/{model}", "x/{model}/{song}"])
-def test_models_of_one_song_belong_together_wherever_they_lie(tmp_path: Path, layout: str) -> None:
+def test_models_of_one_song_are_grouped_at_any_depth(tmp_path: Path, layout: str) -> None:
     # Songs of one length, as the excerpts of MUSDB18 are.
     for seed, song in enumerate(("one", "two")):
         for model, share in (("mse", 0.1), ("l1", 0.3)):
@@ -130,7 +130,7 @@ def test_stems_of_other_names_belong_to_their_song_if_one_name_is_usual(
     assert list(songs.values()) == ([beside] if beside else [])
 
 
-def test_another_version_beside_the_stems_of_a_song_is_none_of_them(tmp_path: Path) -> None:
+def test_another_version_beside_the_stems_of_a_song_is_not_a_stem(tmp_path: Path) -> None:
     names = ["a", "a (vocals)", "a (drums)", "a (Live)", "a (Live) (vocals)", "a (Live) (drums)"]
     for name in names:
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(RATE), RATE)
@@ -209,7 +209,9 @@ def test_the_usual_stems_come_first() -> None:
     assert list(order_stems(stems)) == ["vocals", "drums", "Bass", "other", "Guitar", "piano"]
 
 
-def test_a_folder_without_stems_and_none_at_all_are_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_without_stems_and_a_missing_one_are_refused_with_a_message(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(UnetsepError, match="holds no stems"):
         find_songs(tmp_path)
     with pytest.raises(UnetsepError, match="is not a folder"):
@@ -217,7 +219,7 @@ def test_a_folder_without_stems_and_none_at_all_are_one_sentence(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("number", "found"), [(errno.EIO, False), (errno.EACCES, True)])
-def test_a_folder_that_its_drive_does_not_give_is_told_and_one_of_others_passed_over(
+def test_an_unreadable_folder_is_an_error_and_one_without_permission_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, found: bool
 ) -> None:
     for name in ("one", "two"):

@@ -188,8 +188,8 @@ def _remove_old(data: Path, keys: set[str], old_keys: set[str]) -> None:
     """
     for folder in [path for path in data.iterdir() if NAME.fullmatch(path.name)]:
         if folder.name not in keys:
-            is_rest = not folder.name.endswith(".part") and not _is_complete(folder)
-            if is_rest or folder.name in old_keys or _is_old(folder):
+            is_leftover = not folder.name.endswith(".part") and not _is_complete(folder)
+            if is_leftover or folder.name in old_keys or _is_old(folder):
                 _remove(folder)
 
 

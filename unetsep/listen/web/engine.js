@@ -17,7 +17,7 @@ class Mixer {
     return this.stems.get(name);
   }
 
-  /** Add the stems on the page, and reset solo of all others: it would silence those. */
+  /** Add the stems of the page; reset solo of hidden stems, which would silence all others. */
   show(names) {
     for (const name of this.stems.keys()) if (!names.includes(name)) this.stem(name).solo = false;
     for (const name of names) this.stem(name);

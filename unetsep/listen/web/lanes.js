@@ -176,7 +176,7 @@ class Lane {
   }
 
   moveTo(seconds, share) {
-    const step = Math.round(3000 * share); // half a pixel: finer steps are invisible
+    const step = Math.round(3000 * share); // half a pixel: finer steps only create garbage
     if (step === this.step) return;
     this.step = step;
     this.head.style.transform = `translateX(${100 * share}%)`;

@@ -44,7 +44,7 @@ def test_where_the_file_system_knows_no_locks_nobody_waits(
         pass
 
 
-def test_who_waits_is_told_and_gets_its_turn(tmp_path: Path) -> None:
+def test_a_waiting_process_is_notified_and_gets_its_turn(tmp_path: Path) -> None:
     waiting, order = threading.Event(), []
 
     def wait() -> None:
@@ -75,7 +75,7 @@ def test_a_child_that_was_forked_in_the_block_does_not_keep_the_lock(tmp_path: P
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_who_shares_a_folder_shares_its_locks(tmp_path: Path) -> None:
+def test_processes_that_share_a_folder_share_its_locks(tmp_path: Path) -> None:
     before = os.umask(0o002)
     try:
         with locked(tmp_path / "a"):

@@ -1,4 +1,4 @@
-"""Files that a process locks, and that tell when it has died."""
+"""Files that a process locks; a free lock shows that its owner has died."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ except ImportError:  # Windows
         vars(msvcrt)["locking"](descriptor, vars(msvcrt)["LK_UNLCK"], 1)
 
 
-# For `os.open`: Windows else writes two bytes for the end of a line, and other functions see both.
+# For `os.open`: without it Windows writes two bytes for each newline, which other functions see.
 BINARY = getattr(os, "O_BINARY", 0)
 
 
 class HeldError(OSError):
-    """A lock that another process has."""
+    """A lock that another process holds."""
 
 
 class LockFile:
     """An open file that this process may lock, until it closes the file or dies.
 
-    The system frees the lock when the process ends, however it ends: whoever can take that of a
-    file which is left over knows that its owner is dead.
+    The system frees the lock when the process ends, however it ends: a process that can lock a
+    leftover file knows that its owner is dead.
 
     Parameters
     ----------
     path
         The file.
     flags
-        Of `os.open`, beside reading and writing.
+        Flags of `os.open`, besides reading and writing.
     mode
-        Of a file that is made.
+        Permissions of a new file.
 
     Raises
     ------
@@ -67,14 +67,14 @@ class LockFile:
         self._descriptor = os.open(path, os.O_RDWR | BINARY | flags, mode)
 
     def take(self, patience: float = 0.0) -> bool | None:
-        """Take the lock, for whose other owner it waits some seconds.
+        """Take the lock, waiting up to ``patience`` seconds for another owner.
 
         Returns
         -------
         bool or None
-            False if another has it, None if this file system knows no locks.
+            False if another process holds it, None if this file system has no locks.
         """
-        end = time.monotonic() + patience
+        deadline = time.monotonic() + patience
         while True:
             try:
                 _lock_now(self._descriptor)
@@ -82,35 +82,35 @@ class LockFile:
                 busy = error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
                 if not busy:
                     return None
-                if time.monotonic() >= end:
+                if time.monotonic() >= deadline:
                     return False
                 time.sleep(0.01)
             else:
                 return True
 
     def sign(self, content: bytes) -> bool:
-        """Fill a new file and take its lock; False if the file was removed in the act.
+        """Fill a new file and take its lock; False if the file was removed meanwhile.
 
         Raises
         ------
         OSError
-            If it cannot be filled; then it is removed.
+            If it cannot be written; then it is removed.
         """
         try:
             self.write(content)
-        except OSError as error:  # a full disk: empty, it would be nobody's for ever
+        except OSError as error:  # a full disk: an empty file would stay for ever
             self.remove()
             error.filename = str(self.path)
             raise
-        # Between these lines it looks like that of a dead owner. Where locks do not work at all,
-        # nobody can take it, and it is as safe.
+        # Before the next line the file looks like that of a dead owner. Where locks do not work at
+        # all, nobody can lock it, so it is just as safe.
         self.take(patience=1.0)
-        return self.path.exists()  # no other has its name
+        return self.path.exists()  # no other file has its name
 
     @property
     def is_named(self) -> bool:
         """Whether the path still leads to this file."""
-        if os.name == "nt":  # gives an open file no other name, and has two ways to number files
+        if os.name == "nt":  # open files keep their names, and file numbers come in two kinds
             return self.path.exists()
         try:
             return self.is_at(self.path)
@@ -120,19 +120,19 @@ class LockFile:
     def is_at(self, path: Path) -> bool:
         """Whether a path leads to this file.
 
-        Where the file system gives a file another number each time, any file there counts as it.
+        Where the file system changes the numbers of files, any file at the path counts.
 
         Raises
         ------
         OSError
-            If there is none, or that cannot be known.
+            If there is none, or it cannot be read.
         """
-        found, status = path.stat(), self.status
-        return os.path.samestat(found, status) or not os.path.samestat(status, self.status)
+        at_path, status = path.stat(), self.status
+        return os.path.samestat(at_path, status) or not os.path.samestat(status, self.status)
 
     @property
     def status(self) -> os.stat_result:
-        """Of the open file, whatever has its name."""
+        """Status of the open file, whichever file has its name now."""
         return os.fstat(self._descriptor)
 
     def read(self) -> bytes:
@@ -141,7 +141,7 @@ class LockFile:
         return os.read(self._descriptor, 1024)
 
     def write(self, content: bytes) -> None:
-        """Write in the place of the content, and set the file's time."""
+        """Replace the content, and set the file's time."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, content)
@@ -152,47 +152,47 @@ class LockFile:
     def touch(self) -> None:
         """Set the file's time to now.
 
-        By the clock of this machine on some network drives, whose server's clock sets the time of
-        what is written, and may be hours away: times can be compared if all are set by this.
+        On some network drives writing sets the time of the server's clock, which may be hours off,
+        but this call sets that of this machine: times are comparable if all are set by it.
 
         Raises
         ------
         OSError
-            If that is not allowed.
+            If it is not allowed.
         """
         os.utime(self.path)
 
     def is_as_written(self) -> bool:
-        """Whether the path leads to what was written here last.
+        """Whether the file at the path has the content that was written last.
 
         Raises
         ------
         OSError
-            If that cannot be read.
+            If it cannot be read.
         """
         return bool(self._content) and self.path.read_bytes() == self._content
 
     def unlock(self) -> None:
-        """Give up a lock that was taken: processes forked meanwhile have the file open, too."""
+        """Release the lock: closing is not enough if a forked process has the file open, too."""
         _unlock(self._descriptor)
 
     def close(self) -> None:
-        """Give up the lock and leave the file; once closed, it stays so."""
+        """Release the lock and leave the file; closing it again does nothing."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):  # late news of a write, on a network drive
+            with contextlib.suppress(OSError):  # a late error of a write, on a network drive
                 os.close(descriptor)
 
     def remove(self) -> None:
-        """Remove the file, unless it has lost its name to another, and give up the lock."""
+        """Remove the file, unless its name belongs to another one, and release the lock."""
         with contextlib.suppress(OSError):
             if self.is_named:
                 if os.name == "nt":  # which removes no open file
                     self.close()
                 self.path.unlink()
         self.close()
-        # A cloud drive without a cache (rclone's default) writes a file once it is closed, even if
-        # it was removed before. It is no other's: those have other contents, or other names.
+        # A cloud drive without a cache (rclone's default) writes a file when it is closed, even if
+        # it was removed before. Files of other owners have other contents, or other names.
         with contextlib.suppress(OSError):
             if self.is_as_written():
                 self.path.unlink()
@@ -200,19 +200,19 @@ class LockFile:
 
 @contextlib.contextmanager
 def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """One process, or thread, at a time is in a block for a file; others wait.
+    """Run a block for a file in one process or thread at a time; others wait.
 
     Parameters
     ----------
     path
-        The file; its folder is made if need be. The lock is ``.<name>.lock`` beside it.
+        The file; its folder is created if needed. The lock is ``.<name>.lock`` beside it.
     on_wait
-        Called if another has the lock, before waiting for it.
+        Called if another owner has the lock, before waiting for it.
 
     Raises
     ------
     OSError
-        If the lock cannot be made.
+        If the lock cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), on_wait=on_wait):
@@ -223,10 +223,10 @@ def locked(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator
 def held(
     lock: Path, *, patience: float = math.inf, on_wait: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Hold a lock, which ends with the process at the latest.
+    """Hold a lock, which is released when the process ends at the latest.
 
-    Its file stays where it is: who waits for a lock that is deleted would hold another one than
-    who comes after. Where the file system knows no locks, nobody waits.
+    Its file is never deleted: a process that waits for a deleted file and one that comes later
+    would hold two different locks. Where the file system has no locks, nobody waits.
 
     Parameters
     ----------
@@ -240,39 +240,39 @@ def held(
     Raises
     ------
     HeldError
-        If another has it for longer.
+        If another owner holds it for longer.
     OSError
-        If it cannot be made.
+        If it cannot be created.
     """
     with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
-        taken = file.take()
-        if taken is False:
+        locked = file.take()
+        if locked is False:
             if on_wait:
                 on_wait()
-            taken = file.take(patience)
-        if taken is False:
+            locked = file.take(patience)
+        if locked is False:
             raise HeldError(errno.EAGAIN, "another process holds it", str(lock))
         try:
             yield
         finally:
-            if taken:
+            if locked:
                 file.unlock()
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who made the file of a lock, as its content says; empty where it does not.
+    """The owner of a lock's file, read from its content; empty fields if unknown.
 
     Parameters
     ----------
     host
         Name of the machine.
     system
-        `this_system` there.
+        `this_system` on that machine.
     process
-        Its number, and the name space in which that counts.
+        Its number, and the namespace of that number.
     drive
-        On which the file lies, by its number there.
+        Device number of the file's drive on that machine.
     """
 
     host: str = ""
@@ -281,38 +281,37 @@ class Owner:
     drive: str = ""
 
     @classmethod
-    def here(cls) -> Owner:
-        """The owner that this process is.
+    def current(cls) -> Owner:
+        """The owner that is this process.
 
-        Asked before a file is made, which a kill in between leaves unsigned.
+        Call it before creating the file: a kill in between leaves the file unsigned.
         """
         return cls(socket.gethostname(), this_system(), _this_process())
 
     @classmethod
     def of(cls, lock: LockFile) -> Owner:
-        """Who signed the file of a lock."""
-        host, _, others = lock.read().decode(errors="replace").partition("\n")
-        return cls(host, *others.split()[:3])
+        """The owner that signed the file of a lock."""
+        host, _, fields = lock.read().decode(errors="replace").partition("\n")
+        return cls(host, *fields.split()[:3])
 
     def signature(self, lock: LockFile) -> str:
-        """What the file of a lock is to hold."""
+        """Content for the file of a lock."""
         return f"{self.host}\n{self.system} {self.process} {lock.status.st_dev}"
 
     def is_elsewhere(self, lock: LockFile) -> bool:
-        """Whether it may hold a lock from this system, through another mount of a network drive.
+        """Whether it may hold the lock on this system through another mount of a network drive.
 
-        There locks are not seen from here: that this one, as it was opened here, is free says
-        nothing.
+        Such locks are invisible through this mount: a lock that is free here may be held there.
         """
-        others = self.drive.isdigit() and int(self.drive) != lock.status.st_dev
-        return self.system == this_system() and others and not self.is_gone
+        other_mount = self.drive.isdigit() and int(self.drive) != lock.status.st_dev
+        return self.system == this_system() and other_mount and not self.is_gone
 
     @property
     def is_gone(self) -> bool:
-        """Whether a process of this system has ended; False where that cannot be known."""
-        number, _, space = self.process.partition("@")
-        here = _this_process().partition("@")[2]
-        if os.name == "nt" or not number.isdigit() or space != here:
+        """Whether a process of this system has ended; False where that is unknown."""
+        number, _, namespace = self.process.partition("@")
+        own_namespace = _this_process().partition("@")[2]
+        if os.name == "nt" or not number.isdigit() or namespace != own_namespace:
             return False
         try:
             os.kill(int(number), 0)
@@ -324,7 +323,7 @@ class Owner:
 
 
 def this_system() -> str:
-    """One word for the running system, in which locks are seen by all processes."""
+    """Identifier of the running system, whose processes all see the same locks."""
     try:  # containers of one machine have different host names
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -332,9 +331,9 @@ def this_system() -> str:
 
 
 def _this_process() -> str:
-    """The number of this process, and the name space in which its number counts."""
+    """The number of this process, and the namespace of that number."""
     try:
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it leads to no file)
+        namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (it leads to no file)
     except OSError:
-        space = ""
-    return f"{os.getpid()}@{space}"
+        namespace = ""
+    return f"{os.getpid()}@{namespace}"

@@ -187,7 +187,7 @@ def through_another_mount(lock: Path, process: int, age: float) -> None:
     """A claim that a process of this system holds, whose lock is not seen from here."""
     lock.parent.mkdir(exist_ok=True)
     with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
-        owner, _, drive = Owner.here().signature(file).rpartition(" ")
+        owner, _, drive = Owner.current().signature(file).rpartition(" ")
         owner = owner.replace(f" {os.getpid()}@", f" {process}@")
         file.write(f"{owner} {int(drive) + 1} abc\n".encode())
     os.utime(lock, (time.time() - age,) * 2)
@@ -301,7 +301,7 @@ def test_a_claim_that_was_taken_over_is_no_longer_held_and_not_removed(lock):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_of_many_that_want_a_dead_claim_one_gets_it(lock, locks, request):
+def test_one_of_many_runs_takes_over_a_dead_claim(lock, locks, request):
     if not locks:
         request.getfixturevalue("no_locks")
     for _ in range(10):
@@ -360,7 +360,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
         Claim([claim_path(tmp_path / "file" / "song", "ab")])
 
 
-def test_a_claim_is_ours_on_windows_whatever_number_a_file_has_there(
+def test_a_claim_is_held_on_windows_whatever_the_number_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python 3.12 numbers files by their names in another way than open ones."""

@@ -41,7 +41,7 @@ class Staging:
 
     def _lock(self, folders: Iterable[Path]) -> None:
         """Choose a token and lock it; no token if another run removes a lock meanwhile."""
-        token, owner = secrets.token_hex(6), Owner.here()
+        token, owner = secrets.token_hex(6), Owner.current()
         for folder in folders:
             lock = LockFile(folder / f"{PREFIX}{token}.lock", os.O_CREAT | os.O_EXCL)
             self._locks.append(lock)

@@ -1,8 +1,8 @@
 """Locks that die with their process, so that two runs never work on one song.
 
-A claim is a hidden file that says who made it. On one machine the system's lock on it decides.
-Between machines that share a disk, or mounts of one network drive, locks may not be seen: there a
-claim is alive as long as its owner sets the file's time again and again.
+A claim is a hidden file that names its owner. On one machine the system's lock on it decides.
+Between machines that share a disk, or mounts of one network drive, locks may be invisible: there a
+claim is alive as long as its owner keeps updating the file's time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ..locks import LockFile, Owner, this_system
 from ..storage import PREFIX, MadeFolders
 from ..unfinished import begin, end, uninterrupted
 
-# Seconds between signs of life, and after how many without one an owner counts as dead:
-# several may come late on a network drive.
+# Seconds between heartbeats, and seconds without one after which an owner counts as dead:
+# several may be late on a network drive.
 BEAT = 10.0
 STALE = 60.0
-# And until who made a claim has signed it, or is dead: it takes a few calls of the system, over a
-# network at worst. Whoever is later than that sees that it has been taken over.
+# Seconds after which an unsigned claim counts as dead: signing takes a few system calls, over a
+# network at worst. An owner that signs later notices that another run has taken over.
 UNSIGNED = 1.0
-# Seconds to wait for a lock that somebody holds: whoever only looks does so for less.
+# Seconds to wait for a lock that is held: processes that only test it hold it for less.
 PATIENCE = 0.2
-# What stands in a claim that its maker gave up before it was signed.
+# Content of a claim whose owner gave it up before signing it.
 ABANDONED = "abandoned"
 
 
-# How the sentence on a claim of another run begins.
+# Start of the message about a claim of another run.
 BUSY = "another run is working on it"
 
 
@@ -43,35 +43,35 @@ class ClaimedError(UnetsepError):
 
 
 class Claim:
-    """What this run alone may write, until it releases it or dies; use as a context manager.
+    """The exclusive right to write files, until release or death; use as a context manager.
 
     Parameters
     ----------
     locks
-        Paths of the claims' files, see `claim_path`. Folders that are missing are made, and
-        removed at the end if they are empty.
+        Paths of the claims' files, see `claim_path`. Missing folders are created, and removed at
+        the end if they are empty.
 
     Raises
     ------
     ClaimedError
-        If a living run has one of them; then none is held.
+        If a living run holds one of them; then none is claimed.
     OSError
         If the folder cannot be written to.
     """
 
     def __init__(self, locks: Iterable[Path]) -> None:
-        owner, token = Owner.here(), secrets.token_hex(8)
+        owner, token = Owner.current(), secrets.token_hex(8)
         self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
         begin(self.release)
         try:
-            # All runs take them in the same order; none waits for another while it holds one.
+            # All runs claim in the same order, and none waits for another while it holds one.
             for path in sorted(set(locks)):
                 with uninterrupted():
                     self._folders.make(path.parent)
                     self._held.append(self._take(path))
-                    # Held by now, it is removed if a full disk leaves it unsigned.
+                    # It is in the list already, so it is removed if a full disk prevents signing.
                     lock = self._held[-1]
                     lock.write(f"{owner.signature(lock)} {token}\n".encode())
         except BaseException:
@@ -87,16 +87,16 @@ class Claim:
         self.release()
 
     def _take(self, path: Path) -> LockFile:
-        """A claim that is now ours, to be signed."""
+        """Lock the file of a claim; the caller signs it."""
         while True:
             try:
                 lock, new = LockFile(path, os.O_CREAT | os.O_EXCL), True
             except FileExistsError:
                 try:
                     lock, new = LockFile(path), False
-                except FileNotFoundError:  # released between the two lines
+                except FileNotFoundError:  # released since the line above
                     continue
-            except FileNotFoundError:  # another run made this folder, too, and removed it
+            except FileNotFoundError:  # another run used this folder, too, and removed it
                 self._folders.make(path.parent)
                 continue
             try:
@@ -110,28 +110,28 @@ class Claim:
             lock.close()
 
     def _settle(self, lock: LockFile, *, new: bool) -> bool:
-        """Whether a claim is ours; False to try again, after removing one that is dead."""
+        """Whether this run has a claim; False to retry, after a dead one was removed."""
         locked = lock.take(PATIENCE)
         if not lock.is_named:  # removed or replaced meanwhile
-            if new:  # who moved it aside by mistake puts it back, see `_remove`
+            if new:  # a run that moved it aside by mistake puts it back, see `_remove`
                 lock.write(ABANDONED.encode())
             return False
         owner = Owner.of(lock)
         if locked is False or (not new and _lives(owner, lock, locked=bool(locked))):
             raise ClaimedError(_sentence(owner))
-        if new or os.name == "nt":  # which removes no open file: it is signed anew
+        if new or os.name == "nt":  # which removes no open file: it is signed again
             return True
         _remove(lock)
         return False
 
     @property
     def held(self) -> bool:
-        """Whether all is still ours: a machine that slept may have been taken for dead.
+        """Whether this run still has all claims: others take over from a machine that slept.
 
         Raises
         ------
         OSError
-            If a claim is there, but cannot be read.
+            If a claim exists but cannot be read.
         """
         if self._end.is_set():
             return False
@@ -147,7 +147,7 @@ class Claim:
                     lock.touch()
 
     def release(self) -> None:
-        """Give everything up and leave no trace."""
+        """Release all claims and remove their files and empty folders."""
         with uninterrupted():
             self._end.set()
             while self._held:
@@ -157,7 +157,7 @@ class Claim:
 
 
 def claim_path(folder: Path, token: str) -> Path:
-    """Where a claim lies; `unetsep.audio.staging` removes it, too, when its owner is dead.
+    """Path of a claim's file; `unetsep.audio.staging` also removes it if its owner is dead.
 
     Parameters
     ----------
@@ -170,26 +170,26 @@ def claim_path(folder: Path, token: str) -> Path:
 
 
 def _lives(owner: Owner, lock: LockFile, *, locked: bool) -> bool:
-    """Whether the owner of a claim works on, as far as that can be known from here."""
+    """Whether the owner of a claim is alive, as far as this machine can tell."""
     if owner == Owner(ABANDONED):
         return False
     if owner.system == this_system():
-        if locked and not owner.is_elsewhere(lock):  # its lock would not have been to be had
+        if locked and not owner.is_elsewhere(lock):  # a living owner would hold the lock
             return False
         if owner.is_gone:
             return False
     seconds = age(lock)
     if owner == Owner():
         return seconds < UNSIGNED
-    # Before a power cut this machine's clock was ahead of what it is now, as of a small one that
-    # has no battery: whoever lives sets the time anew. That of another machine may be wrong.
+    # The file is from the future of this machine's own clock, which went back at a power cut, as on
+    # small machines without a battery: a living owner updates the time. Other clocks may be wrong.
     if seconds < -STALE and owner.host == socket.gethostname():
         return False
     return seconds < STALE
 
 
 def _remove(lock: LockFile) -> None:
-    """Remove a dead claim, and never one that another run has made in its place."""
+    """Remove a dead claim, but never a new one that another run has put in its place."""
     aside = lock.path.with_name(f"{PREFIX}{secrets.token_hex(6)}-claim.part")
     with contextlib.suppress(FileNotFoundError):
         lock.path.rename(aside)

@@ -5,7 +5,7 @@ import pytest
 from unetsep.library import memory
 
 
-def test_memory_that_is_left_is_known_on_linux():
+def test_available_memory_is_known_on_linux():
     left = memory.available_memory()
     assert left is None or 1 << 20 < left < 1 << 50
 
@@ -23,7 +23,7 @@ def test_memory_that_is_left_is_known_on_linux():
         ("0::/a\n", {"a/memory.max": 900, "a/memory.stat": "anon 9\ninactive_file 60"}, 860),
     ],
 )
-def test_memory_that_is_left_is_that_of_the_groups_of_the_process(
+def test_available_memory_is_limited_by_the_groups_of_the_process(
     monkeypatch, tmp_path, own, groups, left
 ):
     monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")

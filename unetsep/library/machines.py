@@ -1,4 +1,4 @@
-"""Machines of a cluster, and the slots that they have room for."""
+"""Machines of a cluster, and how many slots fit on them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from ..errors import UnetsepError
 
 GPU = "cuda"
-# CPUs of a slot with a GPU: it decodes and encodes beside it.
+# CPUs of a slot with a GPU, for decoding and encoding.
 CPUS_BESIDE_GPU = 4
-GROWING = "a cluster that grows on demand is waited for if its head has no CPUs (--num-cpus 0)"
+GROWING = "to wait for a cluster that grows on demand, start its head with --num-cpus 0"
 
 
 @dataclass(frozen=True)
 class ClusterMachine:
-    """What a cluster may give away of a machine."""
+    """The CPUs and GPUs of a machine that a cluster may use."""
 
     cpus: int
     gpus: int
@@ -38,22 +38,22 @@ class SlotNeeds:
 
     @property
     def resources(self) -> dict[str, int]:
-        """In Ray's words."""
+        """The needs as options of Ray's actors."""
         cpus = {"num_cpus": self.cpus}
         return cpus | {"num_gpus": 1} if self.device == GPU else cpus
 
     def at_most(self, machines: Sequence[ClusterMachine]) -> SlotNeeds:
-        """No more CPUs than the largest machine has.
+        """The needs, with no more CPUs than the largest machine has.
 
-        This machine alone takes more threads than it has CPUs, as it does without Ray.
+        Used for a cluster of this machine alone: as without Ray, threads may outnumber CPUs.
         """
-        return replace(self, cpus=max(1, min(self.cpus, _most_cpus(self._suited(machines)))))
+        return replace(self, cpus=max(1, min(self.cpus, _most_cpus(self._suitable(machines)))))
 
     def require_machine(self, machines: Sequence[ClusterMachine]) -> None:
         """Refuse needs that no machine meets.
 
-        A machine that has no CPUs may only lead a cluster whose machines come when they are asked
-        for: where there is no other, nothing is refused.
+        A machine without CPUs may be the head of a cluster that starts machines on demand: if
+        there is no other machine, nothing is refused.
 
         Raises
         ------
@@ -62,16 +62,16 @@ class SlotNeeds:
         """
         if not any(machine.cpus for machine in machines):
             return
-        suited = self._suited(machines)
-        if not suited:
+        candidates = self._suitable(machines)
+        if not candidates:
             raise UnetsepError(f"device 'cuda' was asked for but the cluster has no GPU; {GROWING}")
-        if _most_cpus(suited) < self.cpus:
+        if _most_cpus(candidates) < self.cpus:
             on_gpu = self.device == GPU
             kind = "machine of the cluster with a GPU" if on_gpu else "machine of the cluster"
             raise UnetsepError(f"no {kind} has {self.cpus} CPUs: give fewer --threads; {GROWING}")
 
     def room(self, machines: Sequence[ClusterMachine]) -> int:
-        """How many slots fit on the machines; one at least, for which a cluster may grow."""
+        """Number of slots that fit on the machines; at least one, for which a cluster may grow."""
         on_gpu = self.device == GPU
         return max(
             1,
@@ -83,16 +83,16 @@ class SlotNeeds:
             ),
         )
 
-    def _suited(self, machines: Sequence[ClusterMachine]) -> list[ClusterMachine]:
+    def _suitable(self, machines: Sequence[ClusterMachine]) -> list[ClusterMachine]:
         """Machines that have the device."""
         return [machine for machine in machines if machine.gpus or self.device != GPU]
 
 
 def slot_device(machines: Sequence[ClusterMachine], device: str) -> str:
-    """The device of slots: what was asked for; for ``auto`` GPUs where there are any.
+    """The device of slots: as requested; for ``auto`` GPUs if there are any.
 
-    Where there is no machine yet, this means the CPU. To ask for nothing until there is a choice
-    would be in vain: a cluster grows only when a slot is asked for.
+    Without any machine yet, ``auto`` means the CPU. Waiting for a choice would not help: a
+    cluster grows only when a slot is requested.
     """
     if device != "auto":
         return device
@@ -100,7 +100,7 @@ def slot_device(machines: Sequence[ClusterMachine], device: str) -> str:
 
 
 def cpus_beside_gpu(machines: Sequence[ClusterMachine], default: int) -> int:
-    """CPUs for each GPU, four at most: as many as every machine has; a default without GPUs."""
+    """CPUs for each GPU that every machine has, at most four; the default without GPUs."""
     shares = [machine.cpus // machine.gpus for machine in machines if machine.gpus]
     return max(1, min(CPUS_BESIDE_GPU, *shares)) if shares else default
 

@@ -1,4 +1,4 @@
-"""Memory that this process may still take: the computer's, that of its limits, a GPU's."""
+"""Memory that this process may still take: of the computer, within its limits, of a GPU."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 
 import torch
 
-# Linux' control groups, and those of this process.
+# Folder of Linux' control groups, and list of this process' groups.
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes of a GPU's own memory that nobody has taken; None of other devices."""
+    """Free bytes of a GPU's own memory; None for other devices."""
     if device.type != "cuda":
         return None
-    with contextlib.suppress(RuntimeError, AssertionError):  # torch cannot ask
+    with contextlib.suppress(RuntimeError, AssertionError):  # torch cannot tell
         return int(torch.cuda.mem_get_info(device)[0])
     return None
 
 
 def _memory_groups() -> Iterator[tuple[Path, str, str]]:
-    """Folders of the control groups that bound this process' memory, with two files of each.
+    """Folders of the control groups that limit this process' memory, with two files of each.
 
-    Its own group lies in others, as a job of SLURM does in that of its user, and each may have a
-    limit. A container may see the name that its group has outside: then only the first is there.
+    Groups are nested, as a job of SLURM in that of its user, and each may have a limit. A
+    container may see its group's name outside the container: then only the top folder exists.
     """
     text = ""
     with contextlib.suppress(OSError, ValueError):
@@ -42,26 +42,26 @@ def _memory_groups() -> Iterator[tuple[Path, str, str]]:
                 yield folder, "memory.limit_in_bytes", "memory.usage_in_bytes"
 
 
-def _cached_of_files(group: Path) -> int:
-    """Bytes of files that a group's memory holds, and gives back when it runs short."""
+def _cached_bytes(group: Path) -> int:
+    """Bytes of cached files in a group's memory, which are freed when it runs short."""
     text = ""
     with contextlib.suppress(OSError, ValueError):
         text = (group / "memory.stat").read_text(encoding="ascii")
-    # Version 1 tells its own, and after the word "total" that of all groups in it.
+    # Version 1 lists the group's own bytes, and after "total_" those of all groups in it.
     return max(map(int, re.findall(r"inactive_file (\d+)", text)), default=0)
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take; None where the system does not say."""
-    found = []
+    """Bytes that this process may still take; None if the system does not tell."""
+    limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text(encoding="ascii")
-        found.append(int(text.partition("MemAvailable:")[2].split()[0]) << 10)
-    for folder, limit, used in _memory_groups():  # such as that of a container
+        limits.append(int(text.partition("MemAvailable:")[2].split()[0]) << 10)
+    for folder, *names in _memory_groups():  # such as that of a container
         with contextlib.suppress(OSError, ValueError):
-            most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
-            found.append(max(0, most - now + _cached_of_files(folder)))
-    if not found:
+            limit, usage = (int((folder / name).read_text(encoding="ascii")) for name in names)
+            limits.append(max(0, limit - usage + _cached_bytes(folder)))
+    if not limits:
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return min(found, default=None)
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return min(limits, default=None)

@@ -14,15 +14,15 @@ from ..inputs import Input
 class Shard:
     """One of several shares, which are disjoint and together hold every song.
 
-    A song's share depends on its place in the input folder and on nothing else: songs that
-    are added or removed move no other song, and all machines agree without talking.
+    A song's share depends on nothing but its path in the input folder: adding or removing
+    songs moves no other song, and all machines agree without communication.
 
     Parameters
     ----------
     number
-        Which, from 1.
+        Number of the share, from 1.
     count
-        Of how many.
+        Number of all shares.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class Shard:
         ----------
         track
             See `Input`. It has no suffix, so that ``a.wav`` and ``a.mp3``, whose stems would
-            have the same names, are in one share and found to clash there. Blanks and dots at
+            have the same names, are in one share, where the clash is detected. Blanks and dots at
             the end of a folder or song do not count, since names of stems lose them.
         """
         track = "/".join(map(_as_in_names, track.split("/")))
@@ -57,8 +57,8 @@ class Shard:
     def select(self, songs: Iterable[Input]) -> list[Input]:
         """The songs of this share, in their order.
 
-        Where nothing can be separated at all, such as a folder that does not exist, every
-        share has the errors: none of them may look as if it had no work.
+        If nothing can be separated at all, such as a missing folder, every share reports the
+        errors: none may look as if it had no work.
         """
         songs = list(songs)
         if all(song.error for song in songs):
@@ -67,19 +67,19 @@ class Shard:
 
 
 def _as_in_names(part: str) -> str:
-    """A part of a track as names of stems have it on every system; see `unetsep.paths`."""
+    """A part of a track as it appears in names of stems on all systems; see `unetsep.paths`."""
     return re.sub(r"[\x00-\x1f]", "_", part).rstrip(" .") or "_"
 
 
 def parse_shard(text: str) -> Shard:
-    """A share from ``3/20``.
+    """Parse a share such as ``3/20``.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If the text has another form.
     """
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
     if match is None:
-        raise ValueError(f"{text!r} is no shard: expected 3/20, the third of twenty")
+        raise ValueError(f"{text!r} is not a shard: expected 3/20, the third of twenty")
     return Shard(int(match[1]), int(match[2]))

@@ -1,27 +1,27 @@
-"""Time limits that do not count the time in which this process could not work."""
+"""Time limits that leave out the time in which this process could not run."""
 
 from __future__ import annotations
 
 import time
 
-# Seconds between two looks that count at most; a machine that is very busy looks this late.
+# Most seconds that count between two looks; a very busy machine may be this late.
 LONGEST_LOOK = 5.0
 
 
 class Stopwatch:
-    """Seconds in which a process ran, for limits of what it does.
+    """Seconds in which a process ran, for time limits.
 
     After Ctrl-Z and ``fg``, and on Windows after a computer's sleep, the system's clock has moved
-    on: whoever asked it alone would give up all that could not be worked on. So whoever has a
-    limit looks again and again, as from a loop that waits, and of a longer pause only 5 s count.
+    on, and by that clock alone all work would time out. So a waiting loop looks at the stopwatch
+    again and again, and of a longer pause only 5 s count.
     """
 
     def __init__(self) -> None:
-        self._looked, self._seconds = time.monotonic(), 0.0
+        self._last_look, self._seconds = time.monotonic(), 0.0
 
     def look(self) -> float:
-        """Seconds since the start, without those in which nobody looked; for one thread."""
+        """Seconds since the start, without long pauses between looks; for one thread."""
         now = time.monotonic()
-        self._seconds += min(LONGEST_LOOK, now - self._looked)
-        self._looked = now
+        self._seconds += min(LONGEST_LOOK, now - self._last_look)
+        self._last_look = now
         return self._seconds

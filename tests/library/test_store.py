@@ -39,7 +39,7 @@ def test_a_scheme_without_its_package_names_the_extra(monkeypatch):
         Store("s3://b")
 
 
-def test_what_will_not_pass_is_not_tried_again():
+def test_permanent_errors_are_not_retried():
     tries = []
 
     def refused() -> None:
@@ -53,7 +53,7 @@ def test_what_will_not_pass_is_not_tried_again():
     assert len(tries) == 1
 
 
-def test_an_error_without_words_is_called_by_its_name():
+def test_an_error_without_a_message_is_named_by_its_class():
     class TooManyRedirects(Exception):  # noqa: N818 (so aiohttp calls it)
         status, message = 0, ""
 
@@ -102,7 +102,7 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("link", ["", "zip://song.wav::"])
-def test_a_download_may_take_as_long_as_more_of_it_comes(tmp_path, monkeypatch, link):
+def test_a_download_may_take_any_time_while_bytes_arrive(tmp_path, monkeypatch, link):
     with zipfile.ZipFile(tmp_path / "songs", "w") as archive:
         archive.writestr("song.wav", "RIFF")
     seen = []

@@ -1,4 +1,4 @@
-"""What lies under a URL: files that are read, written and renamed through fsspec, with patience."""
+"""Files at a URL: read, written and renamed through fsspec, with retries."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
     _Path = Path
-else:  # before Python 3.12 only the class of this system's paths can be derived from
+else:  # before Python 3.12 only the concrete class of this system can be subclassed
     _Path = type(Path())
 
-# How often a transfer is tried, and seconds before the second time; the pause doubles, and is
-# spread so that twenty machines do not come back at once.
+# Attempts of a transfer, and seconds before the second one; the pause doubles, with jitter, so
+# that twenty machines do not retry at the same moment.
 ATTEMPTS = 5
 PAUSE = 1.0
-# Those of HTTP's answers from 400 to 499 that ask to come again; others stay as they are.
+# HTTP statuses from 400 to 499 that are worth a retry; the others are final.
 PATIENT_STATUS = (408, 429)
-# Those that say that there is no such file.
+# HTTP statuses of files that do not exist.
 ABSENT_STATUS = (404, 410)
 READ_ONLY = ("http", "https")
-# Schemes of files that have paths, too.
+# Schemes of local files.
 LOCAL = ("file", "local")
-# Of stores whose folders are no more than beginnings of names.
+# Schemes of stores whose folders are only prefixes of names.
 BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 
-# Seconds until a web server answers, and until it sends more of a file.
-CONNECTED, SILENCE = 30.0, 300.0
+# Seconds until a web server must answer, and until it must send more of a file.
+CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 300.0
 
 Result = TypeVar("Result")
 
@@ -58,7 +58,7 @@ class AbsentError(TransferError):
 
 
 def _true_cause(error: Exception) -> Exception:
-    """What went wrong: of a server that cannot be reached, too, fsspec says "not found"."""
+    """The cause of an error: fsspec says "not found" even of an unreachable server."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         status = getattr(cause, "status", None)
@@ -68,12 +68,12 @@ def _true_cause(error: Exception) -> Exception:
 
 
 class UrlPath(_Path):
-    """A URL in the place of a path, for reports; nothing can be opened by it."""
+    """A URL in place of a path, for reports; it cannot be opened."""
 
-    _url = ""  # before Python 3.12 a parent has none
+    _url = ""  # before Python 3.12 parents are made without __new__
 
     def __new__(cls, *parts: str | Path) -> UrlPath:
-        """Keep the text, too: where folders are letters of names, ``a//b`` is not ``a/b``."""
+        """Store the text, too: in buckets ``a//b`` is not ``a/b``."""
         path = super().__new__(cls, *parts)
         path._url = "/".join(map(str, parts))
         return path
@@ -83,7 +83,7 @@ class UrlPath(_Path):
 
     def __str__(self) -> str:
         text = self._url
-        if "://" not in text:  # of a parent; in a URL backslashes are letters, on Windows too
+        if "://" not in text:  # of a parent; in URLs backslashes are letters, even on Windows
             text = (text or super().__str__()).replace(os.sep, "/")
         return re.sub(r"^(file|local):/+", r"\1:///", re.sub(r"^(\w[\w+.-]+):/+", r"\1://", text))
 
@@ -91,62 +91,62 @@ class UrlPath(_Path):
 def split_links(url: str) -> tuple[str, str]:
     """The first link of a chain, such as ``zip://song.wav::s3://bucket/songs.zip``, and the rest.
 
-    Where no URL follows, ``::`` are letters of a name, and the rest is empty.
+    If no URL follows, ``::`` is part of a name, and the rest is empty.
     """
-    first, colons, rest = url.partition("::")
-    return (first, f"{colons}{rest}") if "://" in rest else (url, "")
+    link, colons, links = url.partition("::")
+    return (link, f"{colons}{links}") if "://" in links else (url, "")
 
 
 def split_url(url: str) -> tuple[str, str, str]:
     """Scheme, place with user and password, and path of a URL.
 
-    Only on web servers do ``?`` and ``#`` end the path; elsewhere they are letters of names. The
-    place of what lies within another file is that file.
+    Only on web servers ``?`` and ``#`` end the path; elsewhere they are parts of names. For a
+    file within an archive the place is the archive.
     """
-    first, links = split_links(url)
-    scheme, _, rest = first.partition("://")
+    link, links = split_links(url)
+    scheme, _, location = link.partition("://")
     if links:
-        return scheme.lower(), links, f"/{rest}"
+        return scheme.lower(), links, f"/{location}"
     if scheme.lower() in READ_ONLY:
-        rest = re.split("[?#]", rest, maxsplit=1)[0]
-    place, slash, path = rest.partition("/")
+        location = re.split("[?#]", location, maxsplit=1)[0]
+    place, slash, path = location.partition("/")
     return scheme.lower(), place, f"{slash}{path}"
 
 
 def public_url(url: str) -> str:
-    """A URL without what may be secret: user, password, signature."""
-    first, rest = split_links(url)
-    if rest:
-        return f"{first}::{public_url(rest[2:])}"
+    """A URL without secrets: user, password, signature."""
+    link, links = split_links(url)
+    if links:
+        return f"{link}::{public_url(links[2:])}"
     scheme, place, path = split_url(url)
     return f"{scheme}://{place.rpartition('@')[2]}{path}"
 
 
 def last_name(url: str) -> str:
-    """The last part of a URL's path, in plain letters; of an archive's top that of the archive."""
+    """The last part of a URL's path, decoded; for the top of an archive the archive's name."""
     scheme, place, path = split_url(url)
-    last = path.rstrip("/").rpartition("/")[2]
-    if not last and (links := split_links(url)[1]):
+    name = path.rstrip("/").rpartition("/")[2]
+    if not name and (links := split_links(url)[1]):
         return last_name(links[2:])
-    last = last or place.rpartition("@")[2]
-    return unquote(last) if scheme in READ_ONLY else last
+    name = name or place.rpartition("@")[2]
+    return unquote(name) if scheme in READ_ONLY else name
 
 
 def url_below(url: str, name: str) -> str:
     """The URL of a file in the folder at a URL."""
-    first, links = split_links(url)
-    folder = first.rstrip("/")
-    slashes = "//" if folder.endswith(":") else "/"  # an archive's top is zip://
+    link, links = split_links(url)
+    folder = link.rstrip("/")
+    slashes = "//" if folder.endswith(":") else "/"  # the top of an archive is zip://
     return f"{folder}{slashes}{name}{links}"
 
 
 class Store:
-    """What lies under a URL; every call is tried several times.
+    """A file or folder at a URL; every call is retried several times.
 
     Parameters
     ----------
     url
-        Of a file or folder, in any scheme that fsspec knows.
+        In any scheme that fsspec knows.
 
     Raises
     ------
@@ -166,18 +166,18 @@ class Store:
                 f"{self.url} needs a package that is not installed ({error}): run "
                 f"{how_to_install('remote')}"
             ) from error
-        except (ValueError, OSError) as error:  # some connect at once
+        except (ValueError, OSError) as error:  # some file systems connect at once
             words = _without_query(" ".join(str(error).split()))
             raise UnetsepError(f"{self.url} cannot be opened: {words}") from error
         self.root: str = root.rstrip("/")
 
     def check_bucket(self) -> None:
-        """Look the bucket up, which nobody makes for its user.
+        """Check that the bucket exists: unetsep does not create buckets.
 
         Raises
         ------
         UnetsepError
-            If there is none of that name.
+            If there is no such bucket.
         """
         if self.scheme not in BUCKETS:
             return
@@ -187,72 +187,83 @@ class Store:
         except FileNotFoundError as error:
             if _true_cause(error) is error:
                 raise UnetsepError(
-                    f"{self.url} cannot be written to: there is no bucket {bucket}; make it first, "
-                    "or mend its name"
+                    f"{self.url} cannot be written to: there is no bucket {bucket}; create it "
+                    "first, or correct its name"
                 ) from error
-        except Exception:  # such as of who may write and not list: the first song will tell
+        except Exception:  # such as missing rights to list: the first song will show
             return
 
     def at(self, name: str) -> str:
-        """The path of what lies in the folder; for an empty name its own."""
+        """The path of a file in the folder; for an empty name that of the folder."""
         return f"{self.root}/{name}" if name else self.root
 
     def place_in(self, other: Store) -> str | None:
-        """Where the folder lies in another one, however the two are written.
+        """Path of the folder within another one, however the two are written.
 
         Returns
         -------
         str or None
-            Empty for the other one itself; None if it does not lie there.
+            Empty for the other one itself; None if it lies elsewhere.
         """
-        # With a user and without, a server is two file systems.
-        is_there = self.files == other.files or split_url(self.url)[:2] == split_url(other.url)[:2]
-        top, folder = other._true_root, self._true_root
-        if not is_there or not f"{folder}/".startswith(f"{top}/"):
+        # fsspec has two file systems for a server with a user and one without.
+        same_server = (
+            self.files == other.files or split_url(self.url)[:2] == split_url(other.url)[:2]
+        )
+        parent, folder = other._true_root, self._true_root
+        if not same_server or not f"{folder}/".startswith(f"{parent}/"):
             return None
-        return folder[len(top) + 1 :]
+        return folder[len(parent) + 1 :]
 
     @property
     def _true_root(self) -> str:
-        """The same for all names of a folder: of one on this machine without links."""
+        """The root without links if it is local, so that it is the same for all of its names."""
         if self.scheme not in LOCAL:
             return self.root
         return real_path(Path(self.root or "/")).as_posix().rstrip("/")
 
-    def retry(self, name: str, doing: str, action: Callable[[], Result]) -> Result:
-        """Do something with a file, several times if that may help.
+    def retry(self, name: str, participle: str, action: Callable[[], Result]) -> Result:
+        """Run an action on a file, and retry it after errors that may pass.
+
+        Parameters
+        ----------
+        name
+            Of the file; empty for the folder.
+        participle
+            Of the action, for the message: ``"read"``.
+        action
+            What to run.
 
         Raises
         ------
         AbsentError
-            If it does not exist.
+            If the file does not exist.
         TransferError
-            If it does not work.
+            If the last attempt fails.
         """
         place, attempt = f"{self.url}/{name}" if name else self.url, 1
         while True:
             try:
                 return action()
-            except Exception as caught:  # those of aiohttp and others get through
-                error = _true_cause(caught)
+            except Exception as raised:  # fsspec lets errors of aiohttp and others through
+                error = _true_cause(raised)
                 if isinstance(error, FileNotFoundError):
                     raise AbsentError(f"{place} does not exist") from error
                 if not _may_pass(error) or attempt >= self.attempts:
                     words = " ".join(str(error).split())
-                    if not getattr(error, "message", words):  # as of redirections in a circle
+                    if not getattr(error, "message", words):  # such as too many redirections
                         words = type(error).__name__
                     raise TransferError(
-                        f"{place} could not be {doing}: {_without_query(words)}"
+                        f"{place} could not be {participle}: {_without_query(words)}"
                     ) from error
             time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             attempt += 1
 
     def info(self, name: str = "") -> dict[str, Any]:
-        """What the store says of a file."""
+        """The store's metadata of a file."""
         return self.retry(name, "looked up", lambda: dict(self.files.info(self.at(name))))
 
     def read(self, name: str) -> bytes | None:
-        """The content of a small file; None if it is not there."""
+        """The content of a small file; None if it does not exist."""
         try:
             return bytes(self.retry(name, "read", lambda: self.files.cat_file(self.at(name))))
         except AbsentError:
@@ -264,9 +275,9 @@ class Store:
 
         def list_files() -> list[dict[str, Any]]:
             if name and self.scheme in BUCKETS:
-                # Their `ls` lists all that is beside a folder which is not there yet.
-                found = self.files.find(f"{path}/", detail=True).values()
-                return [each for each in found if each["name"].rpartition("/")[0] == path]
+                # Their `ls` of a folder that does not exist lists its neighbours.
+                files = self.files.find(f"{path}/", detail=True).values()
+                return [file for file in files if file["name"].rpartition("/")[0] == path]
             return list(self.files.ls(path, detail=True))
 
         try:
@@ -276,7 +287,7 @@ class Store:
         return {PurePosixPath(e["name"]).name: e for e in entries if e["type"] != "directory"}
 
     def fetch(self, path: Path, info: Mapping[str, Any]) -> None:
-        """Download the file at the URL, as long and with the checksum that the store says."""
+        """Download the file at the URL, and compare it with the store's size and checksum."""
 
         def download() -> None:
             self.files.get_file(self.root, str(path))
@@ -286,28 +297,28 @@ class Store:
         self.retry("", "downloaded", download)
 
     def put(self, source: Path, name: str) -> None:
-        """Upload a file and read it back; it has its name only for its own run."""
+        """Upload a file and read it back; only this run uses its name."""
 
         def upload() -> None:
             try:
                 self.files.put_file(str(source), self.at(name))
-            except FileNotFoundError:  # of a store with true folders
-                if self.scheme in BUCKETS:  # which would be made
+            except FileNotFoundError:  # of a store with real folders
+                if self.scheme in BUCKETS:  # where this would create a bucket
                     raise
                 self.files.makedirs(self.at(name).rpartition("/")[0], exist_ok=True)
                 self.files.put_file(str(source), self.at(name))
             if self._digest(name) != digest:
-                raise OSError("what was uploaded does not read back as it was")
+                raise OSError("the uploaded file reads back differently")
 
         digest = file_sha256(source)
-        self.retry(name, "uploaded", _until_found(upload))
+        self.retry(name, "uploaded", _retrying_absent(upload))
 
     def _digest(self, name: str) -> str:
         with self.files.open(self.at(name), "rb") as file:
             return file_digest(file)
 
     def publish(self, source: Path, name: str) -> None:
-        """Upload a file under another name and give it its own when it is complete."""
+        """Upload a file under a temporary name and rename it when it is complete."""
         folder, _, last = name.rpartition("/")
         partial = name_in(folder, f"{PREFIX}{secrets.token_hex(6)}-{last}.part")
         try:
@@ -318,43 +329,43 @@ class Store:
             raise
 
     def rename(self, name: str, new: str, source: Path) -> None:
-        """Give a file another name; what had it is replaced.
+        """Rename a file, and replace any file of the new name.
 
         Parameters
         ----------
         name, new
-            In the store.
+            Its names in the store.
         source
-            The same file here.
+            The same file on this machine.
         """
 
         def rename() -> None:
             try:
                 self._move(self.at(name), self.at(new))
-            except FileNotFoundError:  # the last attempt did it, unheard; or somebody removed it
+            except FileNotFoundError:  # the last attempt worked after all, or it was removed
                 if self._digest(new) != file_sha256(source):
                     raise
             self.files.info(self.at(new))
 
-        self.retry(new, "written", _until_found(rename))
+        self.retry(new, "written", _retrying_absent(rename))
 
     def _move(self, path: str, new: str) -> None:
         from fsspec import AbstractFileSystem
 
-        if type(self.files).mv is not AbstractFileSystem.mv:  # of a store that can rename
+        if type(self.files).mv is not AbstractFileSystem.mv:  # the store can rename
             self.files.mv(path, new)
             return
-        # That of all others takes [, * and ? in names for patterns.
+        # The default `mv` takes [, * and ? in names for patterns.
         self.files.cp_file(path, new)
         self.files.rm_file(path)
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that cannot be removed stays."""
+        """Remove a file; errors are ignored."""
         with contextlib.suppress(Exception):  # the error that led here matters more
             self.files.rm_file(self.at(name))
 
     def remove_leftovers(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Remove what dead runs left half-way in a folder; the listing of the other files."""
+        """Remove partial files of dead runs from a folder; returns the listing of the others."""
         files = self.listing(folder)
         dead = [name for name, info in files.items() if _is_leftover(name, modified(info))]
         for name in dead:
@@ -363,8 +374,8 @@ class Store:
         return files
 
 
-def _until_found(action: Callable[[], None]) -> Callable[[], None]:
-    """What writes, where "not found" is an error that may pass: a store may lag behind."""
+def _retrying_absent(action: Callable[[], None]) -> Callable[[], None]:
+    """A writing action that turns "not found" into an error to retry: stores may lag behind."""
 
     def act() -> None:
         try:
@@ -378,7 +389,7 @@ def _until_found(action: Callable[[], None]) -> Callable[[], None]:
 
 
 def name_in(folder: str, name: str) -> str:
-    """The name in a store of a file in a folder; the store's own folder is ``""``."""
+    """The name in a store of a file in a folder; ``""`` is the store's top folder."""
     return f"{folder}/{name}" if folder else name
 
 
@@ -387,36 +398,36 @@ def _open(url: str) -> tuple[AbstractFileSystem, str]:
     from fsspec import filesystem, get_filesystem_class
     from fsspec.core import url_to_fs
 
-    fresh = {"use_listings_cache": False}  # what others write meanwhile must be seen
-    first, links = split_links(url)
+    fresh = {"use_listings_cache": False}  # to see files that others write meanwhile
+    link, links = split_links(url)
     if links:
-        on_servers = [each for each in READ_ONLY if f"::{each}://" in links]
-        files, root = url_to_fs(url, **fresh, **{each: _patient() for each in on_servers})
+        schemes = [scheme for scheme in READ_ONLY if f"::{scheme}://" in links]
+        files, root = url_to_fs(url, **fresh, **{scheme: _timeouts() for scheme in schemes})
         return files, str(root)
-    # fsspec would take each :: in a name for the end of a link.
-    scheme = split_url(first)[0]
+    # `url_to_fs` would take each :: in a name for the end of a link.
+    scheme = split_url(link)[0]
     kind = get_filesystem_class(scheme)
     options = {**kind._get_kwargs_from_urls(url), **fresh}
-    options |= _patient() if scheme in READ_ONLY else {}
+    options |= _timeouts() if scheme in READ_ONLY else {}
     return filesystem(scheme, **options), str(kind._strip_protocol(url))
 
 
-def _patient() -> dict[str, Any]:
-    """Options of web servers: long songs, over slow lines, take longer than aiohttp's 5 minutes."""
+def _timeouts() -> dict[str, Any]:
+    """Options for web servers: long songs may exceed aiohttp's default limit of 5 minutes."""
     from aiohttp import ClientTimeout
 
-    timeout = ClientTimeout(total=None, sock_connect=CONNECTED, sock_read=SILENCE)
+    timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
     return {"client_kwargs": {"timeout": timeout}}
 
 
-def _is_leftover(name: str, written: float | None) -> bool:
-    """Whether a file is one that a run left half-way, which must be dead by now."""
-    ours = name.startswith(PREFIX) and name.endswith(".part")
-    return ours and written is not None and time.time() - written > FOREIGN_AGE
+def _is_leftover(name: str, seconds: float | None) -> bool:
+    """Whether a file, with its time since 1970, is a partial one of a run that must be dead."""
+    partial = name.startswith(PREFIX) and name.endswith(".part")
+    return partial and seconds is not None and time.time() - seconds > FOREIGN_AGE
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same may work a moment later."""
+    """Whether a retry may succeed."""
     if isinstance(error, (PermissionError, NotADirectoryError, IsADirectoryError, ImportError)):
         return False
     status = getattr(error, "status", None)
@@ -424,31 +435,31 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _without_query(text: str) -> str:
-    """A message without signatures, and without users and passwords."""
+    """A message without signatures, users and passwords."""
     text = re.sub(r"(?<=://)[^\s/@'\"]+@", "", text)
     return re.sub(r"(\bhttps?://[^\s?'\"]+)\?[^\s'\")]*", r"\1", text)
 
 
 def _check_download(path: Path, info: Mapping[str, Any]) -> None:
-    """Compare a file with size and checksum, where its store says them."""
+    """Compare a file with its store's size and checksum, if these are known."""
     size, expected = path.stat().st_size, info.get("size")
     if expected is not None and size != expected:
-        raise OSError(f"{size} bytes came of {expected}")
+        raise OSError(f"{size} bytes arrived of {expected}")
     for name, value in _digests(info):
         with path.open("rb") as file:
             digest = file_digest(file, name)
         if digest != value.hex():
-            raise OSError(f"its {name.upper()} is not what the server says")
+            raise OSError(f"its {name.upper()} differs from the server's")
 
 
 def _digests(info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Checksums of a whole file: of Google's store and of HTTP; an ETag is none for certain."""
+    """Checksums of a whole file, from Google's store and HTTP; an ETag may not be one."""
     pairs = [("md5", str(info.get(name) or "")) for name in ("md5Hash", "Content-MD5")]
     for part in str(info.get("Digest") or "").split(","):
         name, _, value = part.strip().partition("=")
-        known = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}.get(name.lower())
-        if known:
-            pairs.append((known, value))
+        algorithm = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}.get(name.lower())
+        if algorithm:
+            pairs.append((algorithm, value))
     for name, value in pairs:
         with contextlib.suppress(binascii.Error, ValueError):
             if value:
@@ -456,13 +467,13 @@ def _digests(info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def version_of(info: Mapping[str, Any]) -> str | None:
-    """What changes with the content; None if the store does not say."""
+    """A value that changes with the content; None if the store has none."""
     keys = ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "updated")
     return next((str(info[key]) for key in (*keys, "created") if info.get(key)), None)
 
 
 def modified(info: Mapping[str, Any]) -> float | None:
-    """When a file was written, in seconds since 1970."""
+    """Time of a file's last change, in seconds since 1970."""
     keys = ("LastModified", "Last-Modified", "mtime", "updated", "last_modified", "created")
     value = next((info[key] for key in keys if info.get(key)), None)
     with contextlib.suppress(ValueError, TypeError):

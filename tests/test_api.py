@@ -585,7 +585,7 @@ def test_stems_that_another_run_has_just_made_are_made_again_where_they_are_over
 
     def begun_before(*arguments: object, **options: object) -> object:
         job = make(*arguments, **options)
-        return replace(job, parts=[replace(part, seen=None) for part in job.parts])
+        return replace(job, parts=[replace(part, first_signature=None) for part in job.parts])
 
     monkeypatch.setattr(unetsep.api, "_job", begun_before)
     again = unetsep.separate(song, tmp_path / "out", model=tiny_separator, overwrite=True)

@@ -307,7 +307,7 @@ def _to_both(
         # Another run has just made them; whoever overwrites wants them as arrays, too.
         if not options.overwrite:
             refuse_existing(part.targets)
-        part = replace(part, seen=part.record.signature)
+        part = replace(part, first_signature=part.record.signature)
         job = replace(job, parts=[part])
     return name_stems(part.separator, options, blocks), report
 

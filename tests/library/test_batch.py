@@ -71,7 +71,7 @@ def test_a_decoder_that_hangs_costs_its_song_and_no_other(jobs, hanging, monkeyp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
-def test_a_program_that_was_stopped_for_an_hour_gives_no_song_up(jobs, monkeypatch):
+def test_a_program_suspended_for_an_hour_times_no_song_out(jobs, monkeypatch):
     slept, looked, monotonic = 0.0, threading.Event(), time.monotonic
 
     def clock() -> float:
@@ -117,7 +117,7 @@ def test_an_interrupt_ends_all_songs_and_leaves_nothing(jobs, hanging, tmp_path)
         assert not list(folder.glob(".unetsep-*"))
 
 
-def test_songs_run_at_the_same_time_and_end_as_they_end(jobs, hanging):
+def test_songs_run_at_the_same_time_and_are_yielded_as_they_end(jobs, hanging):
     a, b, c = jobs("hangs", "b", "c")
     ended = []
     for outcome in separate_songs([a, b, c], FileOptions(), at_once=2):
@@ -127,9 +127,7 @@ def test_songs_run_at_the_same_time_and_end_as_they_end(jobs, hanging):
     assert ended == ["b", "c", "hangs"]
 
 
-def test_a_run_looks_once_for_what_dead_runs_left_in_a_folder_of_many_songs(
-    jobs, tmp_path, monkeypatch
-):
+def test_a_run_searches_a_folder_of_many_songs_for_leftovers_once(jobs, tmp_path, monkeypatch):
     """To list a folder with the stems of ten thousand songs takes some hundredths of a second."""
     looked: list[Path] = []
     monkeypatch.setattr("unetsep.library.songs.remove_leftovers", looked.append)
@@ -149,7 +147,7 @@ def test_a_run_looks_once_for_what_dead_runs_left_in_a_folder_of_many_songs(
         assert looked == [tmp_path / "out"]
 
 
-def test_what_is_no_error_of_a_song_ends_the_run(jobs, monkeypatch):
+def test_errors_outside_songs_end_the_run(jobs, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -158,7 +156,7 @@ def test_what_is_no_error_of_a_song_ends_the_run(jobs, monkeypatch):
         list(separate_songs(jobs("a"), FileOptions()))
 
 
-def test_no_songs_are_no_work():
+def test_an_empty_list_of_songs_yields_nothing():
     assert list(separate_songs([], FileOptions())) == []
 
 
@@ -240,7 +238,7 @@ def test_lengths_are_guessed_by_size(tmp_path):
     assert guess_seconds(Path("none.mp3")) is None
 
 
-def test_a_signal_while_a_song_begins_leaves_no_thread_that_nobody_ends(jobs, monkeypatch):
+def test_a_signal_at_the_start_of_a_song_leaves_no_orphaned_thread(jobs, monkeypatch):
     start = threading.Thread.start
 
     def interrupted(thread: threading.Thread) -> None:

@@ -53,12 +53,12 @@ def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):
 
 
 @pytest.mark.parametrize(("stems", "count"), [({}, 1), ({"bass": "b.wav"}, 0)])
-def test_a_song_that_another_run_had_in_hand_was_not_tried(tmp_path, stems, count):
+def test_a_song_that_another_run_was_separating_was_not_tried(tmp_path, stems, count):
     log = write(tmp_path / "a", line("/x", "error", "1"), line("/x", "skipped", "2", stems))
     assert len(failed([log])) == count
 
 
-def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
+def test_lines_that_are_broken_or_of_another_schema_are_skipped(tmp_path):
     path = write(tmp_path / "a", line("/x", "error", "1"))
     with path.open("ab") as file:
         file.write(b'{"schema": 2, "path": "/z"}\n[1]\n{"schema": 1, "pa')
@@ -66,7 +66,7 @@ def test_lines_that_are_broken_or_of_another_schema_are_passed_over(tmp_path):
     assert [each["path"] for each in read_log(path)] == ["/x"]
 
 
-def test_a_line_that_a_run_could_not_end_takes_no_further_one_with_it(tmp_path):
+def test_an_unfinished_line_does_not_damage_the_next_one(tmp_path):
     path = write(tmp_path / "a", line("/x", "error", "1"))
     with path.open("ab") as file:  # as on a full disk
         file.write(b'{"schema": 1, "pa')
@@ -79,7 +79,7 @@ def test_a_line_that_a_run_could_not_end_takes_no_further_one_with_it(tmp_path):
 @pytest.mark.parametrize(
     "change", [lambda line, name: line.pop(name), lambda line, name: line.update({name: 5})]
 )
-def test_lines_that_lack_what_is_read_of_them_are_passed_over(tmp_path, name, change):
+def test_lines_without_required_fields_are_skipped(tmp_path, name, change):
     bad = line("/bad", "error", "2")
     change(bad, name)
     path = write(
@@ -101,13 +101,13 @@ def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monk
     assert [song.path for song in failed([log])] == [Path("in/song.wav")]
 
 
-def test_names_that_are_no_unicode_come_back(tmp_path):
+def test_names_that_are_not_unicode_survive(tmp_path):
     path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
     assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"
     assert str(failed([path])[0].path) == "caf\udce9"
 
 
-def test_the_first_failure_to_write_is_kept(tmp_path):
+def test_the_first_failure_to_write_is_stored(tmp_path):
     (tmp_path / "file").touch()
     log = RunLog(tmp_path / "file/log.jsonl")
     log.write({})

@@ -173,16 +173,16 @@ def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_cluster_that_does_not_answer_is_told_of_at_once(scheme):
+def test_a_cluster_that_does_not_answer_is_reported_at_once(scheme):
     pytest.importorskip("ray")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(UnetsepError, match=f"at {address} cannot be used: nobody answers"):
+        with pytest.raises(UnetsepError, match=f"at {address} cannot be used: nothing answers"):
             _connect(Cluster(address=address))
 
 
-def test_a_polite_kill_is_obeyed_by_us_not_by_ray(monkeypatch):
+def test_sigterm_is_handled_by_unetsep_not_by_ray(monkeypatch):
     ray = pytest.importorskip("ray")
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray, "init", lambda **_: signal.signal(signal.SIGTERM, signal.SIG_IGN))
@@ -193,7 +193,7 @@ def test_a_polite_kill_is_obeyed_by_us_not_by_ray(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_polite_kill_while_ray_starts_ends_as_any_other(monkeypatch):
+def test_sigterm_while_ray_starts_ends_the_run_as_usual(monkeypatch):
     ray = pytest.importorskip("ray")
 
     def begin(**_: Any) -> None:
@@ -256,7 +256,9 @@ class FakeRay:
 
 
 def run_of(fake: FakeRay, songs: int, **words: Any) -> _RayRun:
-    part: Any = SimpleNamespace(separator=SimpleNamespace(name="m"), targets=[], seen=None)
+    part: Any = SimpleNamespace(
+        separator=SimpleNamespace(name="m"), targets=[], first_signature=None
+    )
     jobs = [
         Job(Input(Path(f"{number}.wav"), f"{number}"), [part], False) for number in range(songs)
     ]
@@ -297,11 +299,11 @@ def test_a_song_whose_slot_is_lost_is_given_to_another_and_counts_as_the_cause_a
 @pytest.mark.parametrize("number", range(4))
 def test_workers_that_are_lost_before_they_are_ready_are_one_sentence(number):
     run = run_of(FakeRay([(1, 0)], [lost_slots()[number]] * 3), 1)
-    with pytest.raises(UnetsepError, match="no worker of the cluster gets as far as its models: "):
+    with pytest.raises(UnetsepError, match="no worker of the cluster could load its models: "):
         steps(run, 3)
 
 
-def test_an_error_of_our_own_on_another_machine_is_no_lost_slot():
+def test_an_error_of_unetsep_on_another_machine_is_not_a_lost_slot():
     ray = pytest.importorskip("ray")
     error = ray.exceptions.RayTaskError("separate", "trace", ValueError("no"))
     run = run_of(FakeRay([(1, 0)], [__version__, error]), 1)
@@ -331,7 +333,7 @@ def test_more_threads_than_any_machine_has_are_refused_at_once():
         steps(run, 1)
 
 
-def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
+def test_a_run_waits_for_a_machine_that_leaves_the_cluster():
     machines = [(4, 0)]
     run = run_of(FakeRay(machines, [__version__, lost_slots()[1]]), 1, threads=4)
     steps(run, 1)
@@ -341,7 +343,7 @@ def test_a_machine_that_goes_while_songs_are_separated_is_waited_for():
     assert len(run._ray.asked) == 2
 
 
-def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for():
+def test_a_run_does_not_wait_for_a_local_cluster_that_has_ended():
     machines = [(4, 0)]
     run = run_of(FakeRay(machines, [__version__, lost_slots()[1]]), 1, address=None)
     steps(run, 1)
@@ -351,7 +353,7 @@ def test_a_cluster_of_this_machine_that_is_gone_is_not_waited_for():
 
 
 @pytest.mark.parametrize("device", ["cuda", "auto"])
-def test_a_gpu_that_goes_while_songs_are_separated_is_waited_for(device):
+def test_a_run_waits_for_a_gpu_that_leaves_the_cluster(device):
     machines = [(2, 1), (8, 0)]
     fake = FakeRay(machines, [__version__, lost_slots()[1]])
     run = run_of(fake, 3, device=device)
@@ -382,7 +384,7 @@ def test_machines_that_change_before_a_slot_is_ready_change_no_device(
     assert all(each == asked | {"max_concurrency": 2} for each in fake.asked)
 
 
-def test_the_device_is_chosen_anew_when_no_slot_got_as_far_as_its_models():
+def test_the_device_is_chosen_again_if_no_slot_loaded_its_models():
     machines = [(8, 2)]
     fake = FakeRay(machines, [lost_slots()[1]])
     run = run_of(fake, 1, device="auto")

@@ -52,13 +52,13 @@ def test_stems_are_the_same_if_all_is_as_recorded(record, targets, source):
     assert record.compare(InputFile(source), targets[::-1], RECIPE).state == "same"
 
 
-def test_what_differs_is_said_of_a_file_that_the_record_knows(record, targets, source):
+def test_differences_name_a_file_of_the_record(record, targets, source):
     record.write(entry(source, **{"bass.wav": 4}))
     finding = record.compare(InputFile(source), targets, replace(RECIPE, version="1.1"))
     assert finding.reason.startswith(f"{targets[1]} was made by unetsep 1.0")
 
 
-def test_stems_that_are_not_there_are_missing_or_incomplete(record, targets, source):
+def test_absent_stems_are_missing_or_incomplete(record, targets, source):
     targets[0].unlink()
     assert record.compare(InputFile(source), targets, RECIPE).state == "incomplete"
     targets[1].unlink()

@@ -43,7 +43,7 @@ def inodes(folder: Path) -> set[tuple[str, int]]:
 @pytest.mark.parametrize(
     ("skip_existing", "overwrite"), [(False, False), (True, False), (False, True), (True, True)]
 )
-def test_of_two_runs_the_second_does_nothing_again(job, tmp_path, skip_existing, overwrite):
+def test_a_second_run_repeats_nothing(job, tmp_path, skip_existing, overwrite):
     first, second = job(skip_existing=skip_existing), job(skip_existing=skip_existing)
     assert run(first, overwrite=overwrite)[0] == "ok"
     before = inodes(tmp_path / "out")
@@ -108,7 +108,7 @@ def test_stems_that_are_missing_are_made_again(job, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
 
 
-def test_what_a_run_had_begun_to_publish_when_it_was_killed_is_made_again(job, tmp_path):
+def test_stems_of_a_run_killed_while_renaming_are_made_again(job, tmp_path):
     first, retry = job(), job()
     assert run(first)[0] == "ok"
     before = inodes(tmp_path / "out")
@@ -180,7 +180,7 @@ def test_any_error_is_one_sentence(error, text):
     assert sentence(error, Path("a.wav")).startswith(text)
 
 
-def test_no_error_gets_out_but_an_interrupt_does(job, monkeypatch):
+def test_errors_become_reports_but_interrupts_are_raised(job, monkeypatch):
     seen: list[Exception] = []
     for error in (KeyError("x"), AssertionError(), RuntimeError("torch says"), StopIteration()):
 

@@ -92,7 +92,7 @@ class Bars(Listener):
 
         return advance
 
-    def failed(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> None:
         """A song has failed, and will end."""
         self._tell_failure(error)
 

@@ -265,7 +265,9 @@ def _separate_jobs(
                 write_out(outcome.job.parts[0].targets[0])
             reporter.song(outcome.reports)
             if log:
-                log.write(outcome.line or song_line(outcome.job, outcome.reports, outcome.begun))
+                log.write(
+                    outcome.line or song_line(outcome.job, outcome.reports, outcome.start_time)
+                )
             reports[id(outcome.job)] = outcome.reports
     return reports
 

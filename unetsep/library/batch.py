@@ -1,9 +1,9 @@
 """Songs of a run, several at a time: some are decoded or encoded while others are computed.
 
 Each song has a thread of its own, and all share the threads that run the network, so that
-the stems have the same bytes however many songs there are at a time. A song that is to end
-is asked to at its next block; one that does not hear, because its decoder hangs, is left
-behind: its thread can no longer write anything, and the run goes on without it.
+the stems have the same bytes however many songs run at a time. A song that must stop is
+asked to at its next block. If its decoder hangs and it does not respond, the run abandons it
+and continues: its thread can no longer write anything.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from .memory import available_memory, free_memory
 from .songs import Job, Shared, separate_song, stopped_reports
 from .stopwatch import Stopwatch
 
-# Seconds that a song has to end after it was asked to. A block takes a second or two.
+# Seconds that a song has to stop after it was asked to. A block takes a second or two.
 GRACE = 10.0
-# Bytes that a song takes beside those of the first: segments on their way, blocks that wait.
+# Bytes of memory that each further song takes: segments and blocks in queues.
 SONG_BYTES = 700 << 20
-# And for each further pass.
+# Bytes of memory for each further pass.
 PASS_BYTES = 200 << 20
-# Typical bytes of a second of music, for a guess at lengths that opens no file.
+# Typical bytes for a second of music, to guess lengths without opening files.
 LOSSLESS_RATE, LOSSY_RATE = 120_000, 24_000
 LOSSLESS = frozenset(".wav .wave .bwf .rf64 .w64 .flac .aif .aiff .aifc .caf .au .ape .wv".split())  # noqa: SIM905
-# Songs shorter than this hold few segments, which keep few threads busy.
+# Songs shorter than this have too few segments to keep many threads busy.
 SHORT_SECONDS = 60.0
 
 
@@ -51,32 +51,32 @@ class SongOutcome:
     job
         The song.
     reports
-        What became of it, with each model.
-    begun
-        When its work began, in UTC.
+        Its report from each model.
+    start_time
+        When work on it began, in UTC.
     line
-        What the log is to say of it, if that was found out elsewhere.
+        Its line for the log, if another process has made it.
     """
 
     job: Job
     reports: list[SeparationReport]
-    begun: datetime
+    start_time: datetime
     line: dict[str, Any] | None = None
 
 
 class Listener:
-    """What wants to know of songs while they are separated; methods are called from threads."""
+    """Receives events of songs while they are separated; methods are called from threads."""
 
     def begin(self, job: Job) -> Progress | None:  # noqa: ARG002
-        """Work on a song begins; the callback that gets its progress."""
+        """Called when work on a song begins; returns the callback for its progress."""
         return None
 
-    def failed(self, error: Exception) -> None:
-        """What became the error of a report."""
+    def on_error(self, error: Exception) -> None:
+        """Called with the exception behind an error report."""
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Refuse what is no time limit in seconds; None is none.
+    """Refuse an invalid time limit in seconds; None means no limit.
 
     Raises
     ------
@@ -95,9 +95,9 @@ def separate_songs(
     timeout: float | None = None,
     listener: Listener | None = None,
 ) -> Generator[SongOutcome, None, None]:
-    """Separate songs and yield what became of each as soon as it has ended.
+    """Separate songs and yield the outcome of each as soon as it has ended.
 
-    Close the iterator, or exhaust it: then no thread of a song is left but such as hang.
+    Close the iterator, or exhaust it: then all threads of songs have ended, unless they hang.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def separate_songs(
     options
         See `separate_song`.
     at_once
-        How many are worked on at the same time. With one, they end in their order.
+        How many run at the same time. With one, they end in order.
     timeout
-        Seconds after which a song is given up, if it has not ended.
+        Seconds after which a song that has not ended is stopped.
     listener
         See `Listener`.
 
@@ -146,13 +146,13 @@ class _Task:
     job
         The song.
     run
-        What separates it, given what the songs share.
+        Function that separates it, given what the songs share.
     shared
         See `Shared`.
-    ended
-        Gets this task at its end.
-    started
-        By the watch of the time limit, in seconds.
+    finished
+        Queue that gets this task at its end.
+    start_seconds
+        Time of the stopwatch at its start, in seconds.
     """
 
     def __init__(
@@ -160,27 +160,27 @@ class _Task:
         job: Job,
         run: Callable[[Job, Shared], list[SeparationReport]],
         shared: Shared,
-        ended: queue.Queue[_Task],
-        started: float,
+        finished: queue.Queue[_Task],
+        start_seconds: float,
     ) -> None:
-        self.job, self.begun, self.started = job, now(), started
+        self.job, self.start_time, self.start_seconds = job, now(), start_seconds
         self.shared = shared
         self.reports: list[SeparationReport] | None = None
         self.error: BaseException | None = None
-        self._work, self._ended = run, ended
+        self._work, self._finished = run, finished
         self.thread = threading.Thread(target=self._run, name=f"song {job.song.path}", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         try:
             self.reports = self._work(self.job, self.shared)
-        except BaseException as error:  # to be raised where the run is, whatever it is
+        except BaseException as error:  # raised again in the thread of the run
             self.error = error
-        self._ended.put(self)
+        self._finished.put(self)
 
 
 class _Batch:
-    """Songs that are worked on."""
+    """Songs that are being separated."""
 
     def __init__(
         self,
@@ -191,35 +191,35 @@ class _Batch:
     ) -> None:
         self._options, self._pool = options, pool
         self._timeout, self._listener = math.inf if timeout is None else timeout, listener
-        self._ended: queue.Queue[_Task] = queue.Queue()
+        self._finished: queue.Queue[_Task] = queue.Queue()
         self._watch = Stopwatch()
-        self._tidied: set[Path] = set()
+        self._tidy_folders: set[Path] = set()
         self.running: list[_Task] = []
 
     def begin(self, job: Job) -> None:
-        """Let a thread work on a song."""
-        shared = Shared(self._pool, tidied=self._tidied)
+        """Start a thread for a song."""
+        shared = Shared(self._pool, tidy_folders=self._tidy_folders)
         with uninterrupted():  # `end` must know of every thread
-            started = self._watch.look()
-            self.running.append(_Task(job, self._separate, shared, self._ended, started))
+            seconds = self._watch.look()
+            self.running.append(_Task(job, self._separate, shared, self._finished, seconds))
 
     def _separate(self, job: Job, shared: Shared) -> list[SeparationReport]:
         progress = self._listener.begin(job)
-        return separate_song(job, self._options, progress, self._listener.failed, shared)
+        return separate_song(job, self._options, progress, self._listener.on_error, shared)
 
     def next(self) -> SongOutcome:
-        """Wait for the next song that ends, or whose time is over."""
+        """Wait for the next song that ends or reaches its time limit."""
         while True:
             with contextlib.suppress(queue.Empty):
-                task = self._ended.get(timeout=TICK)
-                if task in self.running:  # else it was left behind
+                task = self._finished.get(timeout=TICK)
+                if task in self.running:  # else it was abandoned
                     return self._outcome(task)
             seconds = self._watch.look()
             for task in self.running:
-                over = seconds - task.started - self._timeout
-                if over > 0:
+                excess = seconds - task.start_seconds - self._timeout
+                if excess > 0:
                     task.shared.stop.set()
-                if over > GRACE:
+                if excess > GRACE:
                     return self._outcome(task)
 
     def _outcome(self, task: _Task) -> SongOutcome:
@@ -227,28 +227,28 @@ class _Batch:
         if task.error is not None:
             raise task.error
         reports = task.reports
-        # A song that came to its end just in time has stems.
+        # A song that ended just in time has stems.
         if reports is None or (task.shared.stop.is_set() and song_status(reports) == "error"):
             reports = stopped_reports(task.job, f"took longer than {self._timeout:g} s")
-        return SongOutcome(task.job, task.job.present(reports), task.begun)
+        return SongOutcome(task.job, task.job.present(reports), task.start_time)
 
     def end(self) -> None:
-        """End what is being worked on, without leaving anything."""
+        """Stop all running songs; they leave no files."""
         for task in self.running:
             task.shared.stop.set()
-        end = time.monotonic() + GRACE
+        deadline = time.monotonic() + GRACE
         for task in self.running:
-            while task.thread.is_alive() and time.monotonic() < end:
+            while task.thread.is_alive() and time.monotonic() < deadline:
                 task.thread.join(TICK)
 
 
 def choose_songs_at_once(jobs: Sequence[Job]) -> int:
-    """How many songs to work on at the same time, by cores, memory and their lengths.
+    """Number of songs to separate at the same time, by cores, memory and their lengths.
 
     With one core, nothing can overlap. Two songs are enough to decode and encode one while the
-    other is computed; of short songs, whose few segments leave threads idle, it takes more. So
-    does a GPU, which computes faster than one thread reads and another writes; there songs share
-    its memory, too. Songs that are yet to be fetched may be long, and their stems fill the disk:
+    other is computed. Short songs, whose few segments leave threads idle, need more. So does a
+    GPU, which computes faster than one thread reads and another writes; there songs share its
+    memory, too. Songs that are not downloaded yet may be long, and their stems fill the disk:
     they do not count as short.
     """
     threads = thread_count()
@@ -259,16 +259,16 @@ def choose_songs_at_once(jobs: Sequence[Job]) -> int:
     short = bool(lengths) and lengths[len(lengths) // 2] < SHORT_SECONDS
     devices = {part.separator.device for part in jobs[0].parts}
     by_gpu = any(device.type == "cuda" for device in devices)
-    wanted = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
+    useful = min(threads, MAX_WORKERS) + 1 if short or by_gpu else 2
     passes = max((part.separator.passes for part in jobs[0].parts), default=1)
-    each = SONG_BYTES + (passes - 1) * PASS_BYTES
-    room = [available_memory(), *map(free_memory, devices)]
-    fits = [memory // each for memory in room if memory is not None]
-    return max(1, min(wanted, len(jobs), *fits))
+    song_bytes = SONG_BYTES + (passes - 1) * PASS_BYTES
+    memories = [available_memory(), *map(free_memory, devices)]
+    limits = [memory // song_bytes for memory in memories if memory is not None]
+    return max(1, min(useful, len(jobs), *limits))
 
 
 def guess_seconds(path: Path) -> float | None:
-    """About how long a song is, by its size; None if it is not there."""
+    """Approximate length of a song, by its size; None if there is no such file."""
     try:
         size = path.stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""What became of each song of a run: a file of JSON lines that grows song by song.
+"""The outcome of each song of a run: a file of JSON lines that grows song by song.
 
 Its form is that of ``$defs/song`` in ``schema.json`` beside this file; that of the lines of
 ``--json`` is ``$defs/report``. Later versions add fields; names and meanings stay.
@@ -27,25 +27,25 @@ SCHEMA = 1
 BEGINNING = b'{"schema": '  # of every line
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 PATTERN = "unetsep-*.jsonl"
-# What reports and logs call a song that came on standard input.
+# Name of a song from standard input in reports and logs.
 STDIN = "stdin"
 
 
 def log_path(folder: Path) -> Path:
-    """Where a run of this process keeps its log, in the folder of the stems."""
+    """Path of this process' log, in the folder of the stems."""
     host = re.sub(r"[^\w.-]", "_", socket.gethostname()) or "host"
     return folder / f"unetsep-{host}-{os.getpid()}.jsonl"
 
 
 class RunLog:
-    """A log that is being written; what another run wrote to the file stays in front.
+    """A log that is being written; lines of earlier runs stay at the start of the file.
 
-    A line that another run could not end is ended, so that it takes no further one with it.
+    A line that another run left unfinished is ended first, so that the next one stays readable.
 
     Parameters
     ----------
     path
-        The file. It and its folder are made with the first line.
+        The file. It and its folder are created with the first line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class RunLog:
         self.place = str(path)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append a line at once; the first failure is kept, and nothing written after it."""
+        """Append a line at once; after the first failure, which is stored, nothing is written."""
         if self.failure:
             return
         try:
@@ -75,32 +75,32 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         interrupted = kind is not None and not issubclass(kind, Exception)
-        self.close(in_a_hurry=interrupted)
+        self.close(interrupted=interrupted)
 
-    def close(self, *, in_a_hurry: bool = False) -> None:
-        """The run has ended, or was interrupted: then nobody wants to wait."""
+    def close(self, *, interrupted: bool = False) -> None:
+        """End the log; if the run was interrupted, without waiting for long."""
 
 
 def check_log(path: Path) -> None:
-    """Refuse to append to a file that something else wrote, such as a song.
+    """Refuse to append to a file that is no log, such as a song.
 
     Raises
     ------
     UnetsepError
-        If it holds something that does not begin as a log does.
+        If its content does not start like a log.
     """
-    with contextlib.suppress(OSError):  # `RunLog` tells of what cannot be written
+    with contextlib.suppress(OSError):  # `RunLog` reports what cannot be written
         if path.is_file():
             with path.open("rb") as file:
                 start = file.read(len(BEGINNING))
             if not BEGINNING.startswith(start):
                 raise UnetsepError(
-                    f"{path} is no log, to which lines could be added: name another file by --log"
+                    f"{path} is not a log, so no lines can be added: name another file with --log"
                 )
 
 
 def _ends_within_line(path: Path) -> bool:
-    """Whether the last line of a file lacks its end; False where nothing can be read back."""
+    """Whether the last line of a file lacks its newline; False if it cannot be read."""
     with contextlib.suppress(OSError):
         if path.is_file() and path.stat().st_size:
             with path.open("rb") as file:
@@ -114,29 +114,31 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) -> dict[str, Any]:
-    """What the log says of one song that has just ended.
+def song_line(
+    job: Job, reports: Sequence[SeparationReport], start_time: datetime
+) -> dict[str, Any]:
+    """The line of the log for one song that has just ended.
 
     Parameters
     ----------
     job
-        The song, and what was to be made of it.
+        The song and its models.
     reports
-        What became of it, with each model.
-    begun
+        Its report from each model.
+    start_time
         When work on it began, in UTC.
     """
-    input_file, shown = job.input_file(), job.shown
+    input_file, path = job.input_file(), job.display_path
     parts = {part.separator.name: part for part in job.parts}
     return {
         "schema": SCHEMA,
         "unetsep": __version__,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "begun": _iso(begun),
+        "begun": _iso(start_time),
         "ended": _iso(now()),
-        "source": str(shown),
-        "path": str(shown) if shown in job.streams else _absolute(shown),
+        "source": str(path),
+        "path": str(path) if path in job.streams else _absolute(path),
         "track": job.song.track,
         "status": song_status(reports),
         "error": next((report.error for report in reports if report.error), None),
@@ -155,14 +157,14 @@ def song_line(job: Job, reports: Sequence[SeparationReport], begun: datetime) ->
 
 
 def report_line(report: SeparationReport) -> dict[str, Any]:
-    """What ``--json`` says of one song and model."""
+    """The line of ``--json`` for one song and model."""
     return {"schema": SCHEMA, **report.to_dict()}
 
 
 def song_status(reports: Iterable[SeparationReport]) -> str:
     """One word for all models: ``error`` if one failed, ``ok`` if one did anything."""
-    found = {report.status for report in reports}
-    return next((status for status in ("error", "ok") if status in found), "skipped")
+    statuses = {report.status for report in reports}
+    return next((status for status in ("error", "ok") if status in statuses), "skipped")
 
 
 def _absolute(path: Path) -> str:
@@ -173,17 +175,17 @@ def _absolute(path: Path) -> str:
 def _input(
     input_file: InputFile, entries: Iterable[Mapping[str, Any] | None]
 ) -> dict[str, Any] | None:
-    """Size, time and, where it is known, hash of a song; None if it is not there."""
+    """Size, time and, if it is known, hash of a song; None if there is no such file."""
     try:
         facts = {name: input_file.facts[name] for name in ("bytes", "time_ns")}
     except (OSError, UnetsepError):
         return None
-    hashes = [input_file.known_sha256]
+    hashes = [input_file.cached_sha256]
     for entry in entries:
-        known = entry["input"] if entry else {}
-        if all(known.get(name) == value for name, value in facts.items()):
-            hashes.append(known.get("sha256"))
-    return facts | {"sha256": next((each for each in hashes if each), None)}
+        recorded = entry["input"] if entry else {}
+        if all(recorded.get(name) == value for name, value in facts.items()):
+            hashes.append(recorded.get("sha256"))
+    return facts | {"sha256": next((sha256 for sha256 in hashes if sha256), None)}
 
 
 def _sizes(report: SeparationReport, streams: Collection[Path]) -> dict[str, int]:
@@ -199,7 +201,7 @@ def _iso(time: datetime) -> str:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log that are whole and of this schema."""
+    """The complete lines of a log that have this schema."""
     lines = []
     with path.open("rb") as file:
         for text in file:
@@ -211,7 +213,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_line(line: Mapping[str, Any]) -> bool:
-    """Whether a line of a file that anybody may have changed has what is read of it."""
+    """Whether a line, which anyone may have edited, has the fields that are read."""
     texts = ("path", "source", "track", "status", "ended")
     reports = line.get("reports")
     return (
@@ -221,43 +223,43 @@ def _is_line(line: Mapping[str, Any]) -> bool:
     )
 
 
-def failed_songs(failed: Iterable[Mapping[str, Any]]) -> list[Input]:
+def failed_songs(lines: Iterable[Mapping[str, Any]]) -> list[Input]:
     """The files among `failed_lines`; folders and playlists that could not be read, too."""
-    return [Input(_place(line), line["track"]) for line in failed if not is_url(line["source"])]
+    return [Input(_place(line), line["track"]) for line in lines if not is_url(line["source"])]
 
 
 def _place(line: Mapping[str, Any]) -> Path:
-    """Where a song is: as it was given, unless that leads elsewhere from this folder."""
+    """Path of a song: as the user wrote it, unless that means another file from this folder."""
     source, path = line["source"], line["path"]
     elsewhere = os.path.abspath(source) != path  # noqa: PTH100 (as it was written)
     return Path(path if elsewhere and os.path.exists(path) else source)  # noqa: PTH110 (no errors)
 
 
 def last_lines(logs: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """The line of each song's last attempt, by all logs, by their paths and in this order.
+    """The line of each song's last attempt in any log, by path and sorted by path.
 
     Parameters
     ----------
     logs
         Files of this and other runs, in any order.
     """
-    last: dict[str, dict[str, Any]] = {}
+    latest: dict[str, dict[str, Any]] = {}
     lines = [line for path in logs for line in read_log(path)]
     for line in sorted(lines, key=lambda line: str(line["ended"])):
-        # What came on a stream cannot be had again.
+        # A stream cannot be read again.
         if line["path"] == STDIN:
             continue
-        # A song that another run had in hand was not tried; one whose stems exist is done.
+        # A song that another run was separating was not tried; one whose stems exist is done.
         if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
-            last[line["path"]] = line
-    return dict(sorted(last.items()))
+            latest[line["path"]] = line
+    return dict(sorted(latest.items()))
 
 
-def failed_lines(last: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of `last_lines` those of attempts that failed."""
-    return {path: line for path, line in last.items() if line["status"] == "error"}
+def failed_lines(lines: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The lines among `last_lines` whose attempts failed."""
+    return {path: line for path, line in lines.items() if line["status"] == "error"}
 
 
 def find_logs(folder: Path) -> list[Path]:
-    """The logs of all runs that wrote to a folder."""
+    """The logs in a folder, of all runs."""
     return sorted(folder.glob(PATTERN))

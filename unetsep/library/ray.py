@@ -1,9 +1,9 @@
 """The songs of a run on the machines of a Ray cluster.
 
 A slot is an actor, a process with the models loaded; there is one for each CPU or few, or for each
-GPU. A slot gets its next song when it has ended one, so nothing piles up. A song whose
-slot is lost is given to another. Songs are separated by the same code as elsewhere, and all
-that makes that safe, claims, records and files that appear complete, is at work here, too.
+GPU. A slot gets its next song when it has ended one, so no queue builds up. A song whose
+slot is lost goes to another slot. Songs are separated by the same code as elsewhere, with the
+same safeguards: claims, records, and files that appear only when complete.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ from .machines import (
 from .remote import RemoteJob, Spool
 from .songs import Job, part_for, stopped_reports
 
-# How many slots a song may take down before it counts as the cause.
+# Number of lost slots after which their song counts as the cause.
 LOSSES = 3
-# Seconds between looks for machines that joined, and between tries of a song whose claim is
-# still that of a lost slot on another machine.
+# Seconds between looks for new machines, and between retries of a song that is still claimed by
+# a lost slot on another machine.
 LOOK_EVERY = 10.0
-# Seconds that the head of a cluster may take to take a call.
+# Seconds to wait until the head of a cluster accepts a connection.
 PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the slots are.
+    """The cluster that the slots run on.
 
     Parameters
     ----------
     address
-        Of a cluster that runs, as Ray takes it; None starts one on this machine for the run.
+        Of a running cluster, as Ray takes it; None starts one on this machine for the run.
     slots
-        At most; None takes what there is.
+        Most slots to use; None uses all that fit.
     threads
-        CPUs of a slot; None takes one, or up to four beside a GPU.
+        CPUs of a slot; None means one, or up to four with a GPU.
     device
         As `Separator` takes it; ``auto`` takes GPUs where the cluster has any.
     dashboard
@@ -81,7 +81,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class SlotSetup:
-    """What every slot needs to know.
+    """Settings that every slot gets.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class SlotSetup:
     options, skip_existing, timeout
         See `unetsep.library.batch.separate_songs` and `Job`.
     output
-        Folder of the stems, which all machines see, or its URL.
+        Folder of the stems, which all machines can access, or its URL.
     template
         See `unetsep.library.songs.part_for`.
     """
@@ -113,29 +113,29 @@ class SlotTask:
     song: Input
     url: str | None
     targets: Sequence[Sequence[Path]]
-    seen: Sequence[tuple[int, int] | None]
+    first_signatures: Sequence[tuple[int, int] | None]
 
 
 class Slot(Listener):
-    """A process that separates one song after another; made by Ray on its machine."""
+    """A process that separates one song after another; Ray creates it on its machine."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
 
     def load(self, setup: SlotSetup, threads: int, device: str) -> str:
-        """Load the models; the version of this machine's unetsep."""
+        """Load the models; returns the version of this machine's unetsep."""
         self._setup, self._threads = setup, threads
         torch.set_num_threads(threads)
         keywords = {**setup.computation, "device": device}
         self._separators = [Separator(list(models), **keywords) for models in setup.models]
         url = setup.output if isinstance(setup.output, str) else None
-        self._open = contextlib.ExitStack()
-        self._spool = self._open.enter_context(Spool(url))
+        self._stack = contextlib.ExitStack()
+        self._spool = self._stack.enter_context(Spool(url))
         self._output = self._spool.out if isinstance(setup.output, str) else setup.output
         return __version__
 
     def separate(self, task: SlotTask) -> tuple[list[SeparationReport], dict[str, Any], datetime]:
-        """Separate a song; what became of it, its line for the log, when it was begun."""
+        """Separate a song; returns its reports, its line for the log and its start time."""
         torch.set_num_threads(self._threads)  # of this thread, which may be another one
         job = self._job(task)
         outcomes = separate_songs(
@@ -143,7 +143,11 @@ class Slot(Listener):
         )
         with contextlib.closing(outcomes):
             outcome = next(outcomes)
-        return outcome.reports, song_line(job, outcome.reports, outcome.begun), outcome.begun
+        return (
+            outcome.reports,
+            song_line(job, outcome.reports, outcome.start_time),
+            outcome.start_time,
+        )
 
     def _job(self, task: SlotTask) -> Job:
         setup, song = self._setup, task.song
@@ -159,36 +163,36 @@ class Slot(Listener):
                     setup.template,
                     setup.options,
                 ),
-                seen=seen,
+                first_signature=signature,
             )
-            for separator, paths, seen in zip(
-                self._separators, task.targets, task.seen, strict=True
+            for separator, paths, signature in zip(
+                self._separators, task.targets, task.first_signatures, strict=True
             )
         ]
         return self._spool.job(song, parts, skip_existing=setup.skip_existing)
 
     def begin(self, job: Job) -> Progress:  # noqa: ARG002
         """A progress callback that ends the song when the run ends."""
-        return lambda _done, _total: not self._stopped.is_set()
+        return lambda _seconds, _total: not self._stopped.is_set()
 
     def stop(self) -> None:
-        """End the song that is being separated, without leaving anything."""
+        """Stop the song that is being separated; it leaves no files."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Leave nothing on this machine."""
-        self._open.close()
+        """Remove temporary files from this machine."""
+        self._stack.close()
 
 
 @dataclass
 class _Attempt:
-    """A song that is to be separated, and how often its slot was lost."""
+    """A song to separate, and how often its slot was lost."""
 
     job: Job
     losses: int = 0
     lost_at: float = 0.0
     not_before: float = 0.0
-    begun: datetime = field(default_factory=now)
+    start_time: datetime = field(default_factory=now)
 
 
 def separate_on_ray(
@@ -197,20 +201,20 @@ def separate_on_ray(
     cluster: Cluster,
     listener: Listener,
 ) -> Generator[SongOutcome, None, None]:
-    """Separate songs on a cluster and yield what became of each as soon as it has ended.
+    """Separate songs on a cluster and yield the outcome of each as soon as it has ended.
 
-    Close the iterator, or exhaust it: then no slot is left, nor a cluster that was started here.
+    Close the iterator, or exhaust it: then all slots have ended, and a cluster of this run too.
 
     Parameters
     ----------
     jobs
-        The songs, with paths that all machines see, or URLs.
+        The songs, with paths that all machines can access, or URLs.
     setup
-        What the slots need to know.
+        Settings of the slots.
     cluster
-        Where they are.
+        The cluster that they run on.
     listener
-        Told of songs that begin; there is no progress within a song.
+        Notified when songs begin; there is no progress within a song.
 
     Yields
     ------
@@ -236,9 +240,9 @@ def separate_on_ray(
 
 
 def _connect(cluster: Cluster) -> Any:
-    """Ray, connected; nothing of it reports home, and nothing can be reached from outside."""
+    """Connect to Ray, without telemetry and without ports that are open to other machines."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Whether a slot sees GPUs is said to it in words.
+    # Slots get their device as a setting, so Ray must not hide GPUs from those without one.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -271,39 +275,39 @@ def _connect(cluster: Cluster) -> Any:
 
 
 def _require_answer(address: str) -> None:
-    """Refuse a place where nobody listens, for which Ray would wait for minutes."""
+    """Refuse an address where nothing listens, for which Ray would wait for minutes."""
     place = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = place.hostname, place.port
-    except ValueError:  # Ray knows better what is wrong with it
+    except ValueError:  # Ray explains better what is wrong with it
         return
     if host and port:
         try:
             socket.create_connection((host, port), PATIENCE).close()
         except OSError as error:
-            raise ConnectionError(f"nobody answers there ({error})") from error
+            raise ConnectionError(f"nothing answers there ({error})") from error
 
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Put back what handles signals: Ray's ends a program without a word, or with its own."""
-    before = {number: signal.getsignal(number) for number in ENDING}
+    """Restore the signal handlers: Ray's end a program without a message, or with their own."""
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         try:
             yield
         finally:
             if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    if handler is not None:  # of another language: not to be had
+                for number, handler in handlers.items():
+                    if handler is not None:  # None: not set by Python, so not restorable
                         signal.signal(number, handler)
     except SystemExit as error:
-        if error.code == signal.SIGTERM:  # by Ray's handler, in the place of ours
+        if error.code == signal.SIGTERM:  # by Ray's handler, in place of ours
             signal.raise_signal(signal.SIGTERM)
         raise
 
 
 class _SlotLostError(Exception):
-    """A slot that is gone, with what it had in hand."""
+    """A slot that was lost together with its song."""
 
 
 class _RayRun:
@@ -323,26 +327,26 @@ class _RayRun:
         self.running: dict[Any, tuple[Any, _Attempt]] = {}
         self._loading: dict[Any, Any] = {}
         self._idle: list[Any] = []
-        self._looked = -LOOK_EVERY
+        self._last_look = -LOOK_EVERY
         self._failed_loads = 0
-        # The kind of device of all slots, once one was ready, and what a GPU had of CPUs.
+        # The kind of device of all slots, once one was ready, and the CPUs for each GPU.
         self._device: str | None = None
-        self._share = CPUS_BESIDE_GPU
+        self._cpus_per_gpu = CPUS_BESIDE_GPU
 
     def step(self) -> Generator[SongOutcome, None, None]:
-        """Give songs to slots that have none, and wait for a moment."""
-        if time.monotonic() - self._looked >= LOOK_EVERY:
-            self._looked = time.monotonic()
+        """Assign songs to idle slots, and wait for a moment."""
+        if time.monotonic() - self._last_look >= LOOK_EVERY:
+            self._last_look = time.monotonic()
             self._add_slots()
         self._assign()
-        waited = [*self._loading, *self.running]
-        ready, _ = self._ray.wait(waited, timeout=TICK) if waited else ([], [])
-        if not waited:
+        pending_refs = [*self._loading, *self.running]
+        refs, _ = self._ray.wait(pending_refs, timeout=TICK) if pending_refs else ([], [])
+        if not pending_refs:
             time.sleep(TICK)
-        for ref in ready:
+        for ref in refs:
             if ref in self._loading:
-                self._loaded(ref)
-            elif outcome := self._ended(ref):
+                self._finish_loading(ref)
+            elif outcome := self._finish_song(ref):
                 yield outcome
 
     @property
@@ -350,35 +354,35 @@ class _RayRun:
         return len(self._loading) + len(self._idle) + len(self.running)
 
     def _machines(self) -> list[ClusterMachine]:
-        """Those of the cluster that are there now."""
+        """The machines that are in the cluster now."""
         sizes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         return [ClusterMachine(int(size.get("CPU", 0)), int(size.get("GPU", 0))) for size in sizes]
 
     def _add_slots(self) -> None:
-        """As many as the machines have room for now; some may have joined, or gone.
+        """Request as many slots as fit on the machines now; some may have joined or left.
 
         Raises
         ------
         UnetsepError
-            If there is no GPU where one was asked for, or no machine is large enough, and no slot
-            is loading or was ready before. If the cluster of this machine is gone.
+            If a requested GPU is missing, or no machine is large enough, and no slot is loading
+            or was ready before. If the cluster of this machine has ended.
         """
         machines = self._machines()
         if not machines and self._cluster.address is None:
             raise UnetsepError(
-                "Ray has ended on this machine, perhaps for want of memory: run the command again "
+                "Ray has ended on this machine, perhaps for lack of memory: run the command again "
                 "with --skip-existing, and with fewer --jobs"
             )
-        self._share = cpus_beside_gpu(machines, self._share)
-        # What a run began with it goes on with, also while the first slots are but asked for:
-        # other devices round otherwise.
-        begun = self._device or next((device for _, device in self._loading.values()), None)
-        device = slot_device(machines, begun or self._cluster.device)
-        threads = self._cluster.threads or (self._share if device == GPU else 1)
+        self._cpus_per_gpu = cpus_beside_gpu(machines, self._cpus_per_gpu)
+        # A run keeps its first kind of device, even while the first slots are only requested:
+        # other devices round differently.
+        first_device = self._device or next((device for _, device in self._loading.values()), None)
+        device = slot_device(machines, first_device or self._cluster.device)
+        threads = self._cluster.threads or (self._cpus_per_gpu if device == GPU else 1)
         needs = SlotNeeds(device, threads)
         if self._cluster.address is None:
             needs = needs.at_most(machines)
-        if begun is None:
+        if first_device is None:
             needs.require_machine(machines)
         room = needs.room(machines)
         limit = min(room, self._cluster.slots or room, len(self.pending) + self._slots)
@@ -388,12 +392,12 @@ class _RayRun:
             self._loading[slot.load.remote(self._setup, threads, device)] = slot, device
 
     def _get(self, ref: Any) -> Any:
-        """What a slot has made.
+        """Result of a slot.
 
         Raises
         ------
         _SlotLostError
-            If the slot is gone: killed by the system or for its memory, or with its machine.
+            If the slot was lost: killed by the system or for its memory, or with its machine.
         """
         try:
             return self._ray.get(ref)
@@ -402,16 +406,16 @@ class _RayRun:
         except self._ray.exceptions.RayError as error:
             raise _SlotLostError(" ".join(str(error).split())) from error
 
-    def _loaded(self, ref: Any) -> None:
+    def _finish_loading(self, ref: Any) -> None:
         slot, device = self._loading.pop(ref)
         try:
             version = self._get(ref)
         except _SlotLostError as error:
-            self._failed_loads += 1  # a machine that went as it began, or one without memory
-            self._looked = -LOOK_EVERY
+            self._failed_loads += 1  # a machine that stopped early, or one without memory
+            self._last_look = -LOOK_EVERY
             if self._failed_loads >= LOSSES and not self._idle and not self.running:
                 raise UnetsepError(
-                    f"no worker of the cluster gets as far as its models: {error}"
+                    f"no worker of the cluster could load its models: {error}"
                 ) from error
             return
         except UnetsepError as error:
@@ -435,7 +439,7 @@ class _RayRun:
                 continue
             slot = self._idle.pop()
             self._listener.begin(attempt.job)
-            attempt.begun = now()
+            attempt.start_time = now()
             self.running[slot.separate.remote(self._task(attempt.job))] = slot, attempt
 
     def _task(self, job: Job) -> SlotTask:
@@ -446,48 +450,48 @@ class _RayRun:
             assert isinstance(job, RemoteJob)
             base = job.spool.out
         targets = [[path.absolute().relative_to(base) for path in p.targets] for p in job.parts]
-        return SlotTask(song, url, targets, [part.seen for part in job.parts])
+        return SlotTask(song, url, targets, [part.first_signature for part in job.parts])
 
-    def _ended(self, ref: Any) -> SongOutcome | None:
-        """What became of a song whose slot is ready, or gone; None if it is to be tried again."""
+    def _finish_song(self, ref: Any) -> SongOutcome | None:
+        """Outcome of a song whose slot has ended it or was lost; None if it is retried."""
         slot, attempt = self.running.pop(ref)
         try:
-            reports, line, begun = self._get(ref)
+            reports, line, start_time = self._get(ref)
         except _SlotLostError:
-            self._looked = -LOOK_EVERY  # another slot takes the place
+            self._last_look = -LOOK_EVERY  # look for a replacement at once
             attempt.losses, attempt.lost_at = attempt.losses + 1, time.monotonic()
             if attempt.losses < LOSSES:
                 self.pending.appendleft(attempt)
                 return None
             reports = stopped_reports(attempt.job, f"took {LOSSES} workers down")
             reports = attempt.job.present(reports)
-            return SongOutcome(attempt.job, reports, attempt.begun)
+            return SongOutcome(attempt.job, reports, attempt.start_time)
         self._idle.append(slot)
         # The claim of a lost slot counts until it is stale.
-        may_be_own = attempt.losses and time.monotonic() < attempt.lost_at + 2 * STALE
-        if may_be_own and _is_claimed(reports):
+        may_be_lost = attempt.losses and time.monotonic() < attempt.lost_at + 2 * STALE
+        if may_be_lost and _is_claimed(reports):
             attempt.not_before = time.monotonic() + LOOK_EVERY
             self.pending.append(attempt)
             return None
-        # With the paths that were given, where they are no URLs.
-        reports = [replace(report, source=attempt.job.shown) for report in reports]
-        return SongOutcome(attempt.job, reports, begun, line)
+        # With paths as the user wrote them, unless they are URLs.
+        reports = [replace(report, source=attempt.job.display_path) for report in reports]
+        return SongOutcome(attempt.job, reports, start_time, line)
 
     def end(self) -> None:
-        """End all slots; songs in hand leave nothing."""
+        """End all slots; running songs leave no files."""
         for slot, _ in self.running.values():
             slot.stop.remote()
         if self.running:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE)
-        loaded = [*self._idle, *(slot for slot, _ in self.running.values())]
-        closing = [slot.close.remote() for slot in loaded]
+        slots = [*self._idle, *(slot for slot, _ in self.running.values())]
+        closing = [slot.close.remote() for slot in slots]
         if closing:
             self._ray.wait(closing, num_returns=len(closing), timeout=GRACE)
-        for slot in (*(slot for slot, _ in self._loading.values()), *loaded):
+        for slot in (*(slot for slot, _ in self._loading.values()), *slots):
             self._ray.kill(slot)
 
 
 def _is_claimed(reports: Sequence[SeparationReport]) -> bool:
-    """Whether a song was left to the run that has it in hand."""
+    """Whether a song was skipped because another run has claimed it."""
     return all((report.reason or "").startswith(BUSY) for report in reports)

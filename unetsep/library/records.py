@@ -1,9 +1,8 @@
-"""What made a song's stems: a small hidden file beside them, written together with them.
+"""Records of what made a song's stems: small hidden files beside them, written with them.
 
-It holds an entry for each choice of stems: input, models, options, version, and the outputs
-with their sizes. An entry is written as incomplete before its stems get their names, and as
-complete afterwards: a run that dies in between leaves nothing that could be taken for more,
-or for less, than it is.
+A record has an entry for each choice of stems: input, models, options, version, and the outputs
+with their sizes. An entry is marked as incomplete before its stems get their names, and as
+complete afterwards: if a run dies in between, the next one can tell.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from ..storage import PREFIX, file_sha256
 from .claims import Claim, claim_path
 
 SCHEMA = 1
-# What all records are called; see `record_path`.
+# Pattern of all records' names; see `record_path`.
 RECORD_PATTERN = ".unetsep.*.json"
-# Stands for the stem while a template is filled; no name contains it.
+# Placeholder for the stem while a template is filled; no name contains it.
 PLACE = "\ue000"
-# Where stems that are replaced got only some of their names.
+# Added to errors after only some of the new stems got their names.
 HALF_REPLACED = "only some of its stems were replaced: --skip-existing --overwrite completes them"
-# Seconds by which file systems are wrong about times.
+# Seconds by which file systems round times.
 TIME_STEP = 2.0
 
-# missing: no stem exists; same: what the same command would make; incomplete: a part of that;
-# otherwise: something else, or nothing says what.
+# missing: no stem exists; same: all are up to date; incomplete: some of these are missing;
+# otherwise: something else made them, or no record says what.
 State = Literal["missing", "same", "incomplete", "otherwise"]
 
 
 class InputFile:
-    """A song, known by its content.
+    """A song, identified by its content.
 
     Parameters
     ----------
     path
-        An existing file. Its content is read once, and only when that is needed.
+        An existing file. Its content is read once, and only if needed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,38 +57,38 @@ class InputFile:
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """Path, size and time; what can be had without reading it."""
+        """Path, size and time; available without reading the content."""
         status = self._path.stat()
         path = os.path.abspath(self._path)  # noqa: PTH100 (links stay as they were given)
         return {"path": path, "bytes": status.st_size, "time_ns": status.st_mtime_ns}
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Of the content."""
+        """SHA-256 of the content."""
         return file_sha256(self._path)
 
     @functools.cached_property
     def tags(self) -> Tags:
-        """What it says of itself."""
+        """Its tags."""
         return read_tags(self._path)
 
     @property
-    def known_sha256(self) -> str | None:
-        """The hash, if somebody has asked for it already."""
+    def cached_sha256(self) -> str | None:
+        """The hash, if it was computed before."""
         return self.__dict__.get("sha256")
 
     @property
-    def here(self) -> bool:
-        """Whether it can be read without fetching it."""
+    def is_local(self) -> bool:
+        """Whether it can be read without a download."""
         return True
 
     def fetch(self) -> Path:
         """The file to read."""
         return self._path
 
-    def is_that_of(self, entry: Mapping[str, Any]) -> bool:
+    def matches(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry's input has the same content."""
-        if not self._path.is_file():  # a pipe must not be read here
+        if not self._path.is_file():  # a pipe can be read only once
             return False
         if all(entry.get(name) == value for name, value in self.facts.items()):
             return True
@@ -98,7 +97,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the bytes of stems, beside the song.
+    """What determines the bytes of stems, besides the song.
 
     Parameters
     ----------
@@ -115,40 +114,40 @@ class Recipe:
     version: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As the record has it."""
+        """The recipe as fields of a record's entry."""
         models = [{"name": name, "sha256": sha256} for name, sha256 in self.models]
         return {"models": models, "options": dict(self.options), "unetsep": self.version}
 
     def difference(self, entry: Mapping[str, Any]) -> str | None:
-        """In what an entry differs, in a few words; None if in nothing."""
-        ours = self.to_dict()
-        if [m["sha256"] for m in entry["models"]] != [m["sha256"] for m in ours["models"]]:
+        """How an entry differs, in a few words; None if it does not."""
+        fields = self.to_dict()
+        if [m["sha256"] for m in entry["models"]] != [m["sha256"] for m in fields["models"]]:
             return f"by {'+'.join(model['name'] for model in entry['models'])}"
-        # Before the options, of which another version had others.
+        # Before the options, which differ between versions.
         if entry["unetsep"] != self.version:
             return f"by unetsep {entry['unetsep']}"
-        theirs = entry["options"]
-        for name in sorted(theirs.keys() | ours["options"].keys()):
-            if theirs.get(name) != ours["options"].get(name):
-                return f"with {name} {_words(theirs.get(name))}"
+        recorded, options = entry["options"], fields["options"]
+        for name in sorted(recorded.keys() | options.keys()):
+            if recorded.get(name) != options.get(name):
+                return f"with {name} {_words(recorded.get(name))}"
         return None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is of a song's stems, and why that is not what would be made now."""
+    """The state of a song's stems, and why they are not up to date."""
 
     state: State
     reason: str = ""
 
 
 class Record:
-    """The file that says what made one model's stems of one song.
+    """The file that records what made one model's stems of one song.
 
     Parameters
     ----------
     path
-        Where it lies, beside the stems or in the folder above them; see `record_path`.
+        Path beside the stems or in the folder above them; see `record_path`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,12 +156,12 @@ class Record:
 
     @property
     def claim(self) -> Path:
-        """The file of the claim that must be held to change the record."""
+        """Path of the claim that a run must hold to change the record."""
         return claim_path(self.path.parent, self._token)
 
     @property
     def signature(self) -> tuple[int, int] | None:
-        """Differs after each change; None if there is no record."""
+        """A value that differs after each change; None if there is no record."""
         try:
             status = self.path.stat()
         except OSError:
@@ -170,38 +169,38 @@ class Record:
         return status.st_ino, status.st_mtime_ns
 
     def entries(self) -> list[dict[str, Any]]:
-        """What it says; nothing if it is missing, damaged or of another schema."""
+        """Its entries; none if it is missing, damaged or of another schema."""
         try:
             return parse_entries(self.path.read_bytes())
         except OSError:
             return []
 
     def entry_of(self, targets: Iterable[Path]) -> dict[str, Any] | None:
-        """What it says of some stems."""
+        """The entry that names any of some stems."""
         names = {self.output_name(path) for path in targets}
         return next((e for e in self.entries() if e["outputs"].keys() & names), None)
 
     def compare(self, input_file: InputFile, targets: Sequence[Path], recipe: Recipe) -> Finding:
-        """What there is of some stems, compared with what would be made now."""
+        """The state of some stems, compared with what a run would make now."""
         existing = [path for path in targets if os.path.lexists(path)]
         if not existing:
             return Finding("missing")
         entry = self.entry_of(targets)
         if entry is None:
             return Finding("otherwise", f"no record says what made {existing[0]}")
-        named = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
+        stem = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
         if difference := recipe.difference(entry):
-            return Finding("otherwise", f"{named} was made {difference}")
-        if not input_file.is_that_of(entry["input"]):
-            return Finding("otherwise", f"{named} was made from another version of the song")
+            return Finding("otherwise", f"{stem} was made {difference}")
+        if not input_file.matches(entry["input"]):
+            return Finding("otherwise", f"{stem} was made from another version of the song")
         for path in existing:
             if not self._is_as_recorded(path, entry):
                 return Finding("otherwise", f"{path} was changed after it was made")
-        done = entry["complete"] and len(existing) == len(targets)
-        return Finding("same" if done else "incomplete")
+        complete = entry["complete"] and len(existing) == len(targets)
+        return Finding("same" if complete else "incomplete")
 
     def output_name(self, target: Path) -> str:
-        """What a stem is called in the record."""
+        """Name of a stem in the record."""
         return Path(os.path.relpath(target, self.path.parent)).as_posix()
 
     def _is_as_recorded(self, path: Path, entry: Mapping[str, Any]) -> bool:
@@ -214,31 +213,31 @@ class Record:
         return status.st_size == entry["outputs"].get(self.output_name(path)) and not changed
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Enter what made some stems; what was said of any of them before is dropped."""
+        """Add an entry; earlier entries with any of its stems are dropped."""
         names = entry["outputs"].keys()
-        others = [each for each in self.entries() if not each["outputs"].keys() & names]
-        entries = [*others, entry]
+        other_entries = [each for each in self.entries() if not each["outputs"].keys() & names]
+        entries = [*other_entries, entry]
         self.write_text(json.dumps({"schema": SCHEMA, "entries": entries}, indent=1))
         self._date_after(self.path.parent / name for each in entries for name in each["outputs"])
 
     def _date_after(self, stems: Iterable[Path]) -> None:
-        """Make it no older than stems that it names, which else would count as changed later.
+        """Make it no older than the stems that it names: newer stems would count as changed.
 
-        It is older where the clock was set back since, as of a computer that starts with the
+        It is older if the clock was set back meanwhile, as on a computer that starts with the
         wrong time.
         """
         newest = 0
         for stem in stems:
-            with contextlib.suppress(OSError):  # it is still to be named
+            with contextlib.suppress(OSError):  # it does not have its name yet
                 newest = max(newest, stem.stat().st_mtime_ns)
         with contextlib.suppress(OSError):
-            own = self.path.stat().st_mtime_ns
-            if newest > own:  # and each time another one, see `signature`
-                newest += own % 10**9
+            time_ns = self.path.stat().st_mtime_ns
+            if newest > time_ns:  # a different time at each change, see `signature`
+                newest += time_ns % 10**9
                 os.utime(self.path, ns=(newest, newest))
 
     def write_text(self, text: str) -> None:
-        """Replace the whole file at once; its claim is held, and removes what is left over."""
+        """Replace the whole file at once; the caller holds its claim, which removes leftovers."""
         partial = self.path.with_name(f"{PREFIX}{self._token}-record.part")
         try:
             partial.write_text(text + "\n", encoding="ascii")
@@ -256,7 +255,7 @@ class Record:
             return None
 
     def restore(self, text: str | None) -> None:
-        """Make it what it was."""
+        """Restore an earlier text of the file, or its absence."""
         if text is None:
             self.path.unlink(missing_ok=True)
         else:
@@ -264,7 +263,7 @@ class Record:
 
 
 def parse_entries(content: bytes) -> list[dict[str, Any]]:
-    """What a record says; nothing if it is damaged or of another schema."""
+    """The entries of a record; none if it is damaged or of another schema."""
     try:
         parsed = json.loads(content)
         entries = parsed["entries"] if parsed["schema"] == SCHEMA else []
@@ -274,7 +273,7 @@ def parse_entries(content: bytes) -> list[dict[str, Any]]:
 
 
 def outputs_in(folder: Path, names: Sequence[str]) -> set[Path]:
-    """The stems that the records in a folder name, of all names in it."""
+    """The stems that a folder's records name, given all names in the folder."""
     records = [Record(folder / name) for name in fnmatch.filter(names, RECORD_PATTERN)]
     return {
         folder / output
@@ -285,7 +284,7 @@ def outputs_in(folder: Path, names: Sequence[str]) -> set[Path]:
 
 
 def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model: str) -> Path:
-    """Where the record of some stems lies: the same for any choice among a song's stems.
+    """Path of the record of some stems: the same for any choice among a song's stems.
 
     Parameters
     ----------
@@ -293,11 +292,11 @@ def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model
         See `unetsep.paths.plan` and `unetsep.paths.target_path`.
     """
     parts = song_target(template, song, PLACE, ext, model).parts
-    place = next((i for i, part in enumerate(parts) if PLACE in part), len(parts) - 1)
-    rest = "/".join(parts[place:])
-    if rest != f"{PLACE}.{ext}":  # several songs share the folder
-        rest = "." + hashlib.sha256(rest.encode(errors="surrogateescape")).hexdigest()[:12]
-    return output_dir.joinpath(*parts[:place], f".unetsep{rest.removeprefix(PLACE)}.json")
+    index = next((i for i, part in enumerate(parts) if PLACE in part), len(parts) - 1)
+    name = "/".join(parts[index:])
+    if name != f"{PLACE}.{ext}":  # several songs share the folder
+        name = "." + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
+    return output_dir.joinpath(*parts[:index], f".unetsep{name.removeprefix(PLACE)}.json")
 
 
 class RecordedStems(StemFiles):
@@ -308,9 +307,9 @@ class RecordedStems(StemFiles):
     targets, output, info, options
         See `StemFiles`.
     record, recipe, input_file
-        Where to write what.
+        The record, and what to write into it.
     claim
-        Which allows it.
+        The claim that allows writing.
     """
 
     def __init__(
@@ -328,11 +327,11 @@ class RecordedStems(StemFiles):
         super().__init__(targets, output, info, before_naming=self._announce, **options)
         self._record, self._recipe, self._input = record, recipe, input_file
         self._claim = claim
-        self._before: str | None = None
+        self._old_text: str | None = None
         self._entry: dict[str, Any] = {}
 
     def __enter__(self) -> RecordedStems:
-        # What is separated is what is there now: the song may be replaced meanwhile.
+        # Of the song as it is now: it may be replaced during the separation.
         self._entry = {
             "complete": False,
             "input": {**self._input.facts, "sha256": self._input.sha256},
@@ -342,7 +341,7 @@ class RecordedStems(StemFiles):
         return self
 
     def _announce(self, files: Sequence[Path]) -> None:
-        """Say what is going to have the stems' names."""
+        """Record the files that are about to get the stems' names."""
         if not self._claim.held:
             raise AudioError(
                 f"another run took {self.paths[0].parent} over, because this one was not heard "
@@ -351,28 +350,28 @@ class RecordedStems(StemFiles):
         sizes = [file.stat().st_size for file in files]
         names = dict.fromkeys(self._record.output_name(path) for path in self.paths)
         self._entry["outputs"] = dict(zip(names, sizes, strict=True))
-        self._before = self._record.text()
+        self._old_text = self._record.text()
         self._record.write(self._entry)
 
     def commit(self) -> float:
-        """Give the files their names, with their record; the gain that they got."""
+        """Give the files their names and complete their record; returns their gain."""
         try:
             gain = super().commit()
         except BaseException as error:
             if "outputs" in self._entry and not self.has_replaced:
                 with contextlib.suppress(OSError):
-                    self._record.restore(self._before)
+                    self._record.restore(self._old_text)
             if isinstance(error, AudioError) and self._overwrite and self.has_replaced:
                 error.args = (f"{error}; {HALF_REPLACED}",)
             raise
-        # Without this line in the record the stems are made again, with the same bytes.
+        # If this fails, the next run makes the stems again, with the same bytes.
         with contextlib.suppress(OSError):
             self._record.write(self._entry | {"complete": True})
         return gain
 
 
 def _is_entry(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of a file that anybody may have changed has its form."""
+    """Whether an entry, which anyone may have edited, has the expected form."""
     kinds = {"input": dict, "options": dict, "outputs": dict, "models": list, "unetsep": str}
     return (
         all(isinstance(entry[name], kind) for name, kind in kinds.items())

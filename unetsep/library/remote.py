@@ -1,8 +1,8 @@
-"""Songs and stems at URLs: fetched and uploaded song by song.
+"""Songs and stems at URLs: downloaded and uploaded song by song.
 
-A song is fetched into a spool, a folder for a time, separated there as any other, and its stems
-are uploaded (`stem_uploads`). Buckets know no locks, and so there are no claims: shards, or an
-engine, give each song to one command.
+A song is downloaded into a spool, a temporary folder, separated there as any other, and its stems
+are uploaded (`stem_uploads`). Buckets have no locks, so there are no claims: shards, or an engine,
+assign each song to one command.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ from .store import (
     version_of,
 )
 
-# How many records are read at a time.
+# Number of records that are read at the same time.
 READERS = 16
 # Seconds between uploads of a log that grows.
 LOG_EVERY = 60.0
-# What folders of spools are called, and the claim in each.
+# Prefix of spools' folders, and the name of the claim in each.
 SPOOL = "unetsep-"
 MARK = f"{PREFIX}spool.lock"
 
 
 class RemoteInput(InputFile):
-    """A song at a URL, fetched when its content is needed.
+    """A song at a URL, downloaded when its content is needed.
 
     Parameters
     ----------
     url
-        Where it is.
+        Of the song.
     path
-        Where it will be.
+        Of its download.
     """
 
     def __init__(self, url: str, path: Path) -> None:
@@ -83,7 +83,7 @@ class RemoteInput(InputFile):
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """URL, size, time and version: what can be had without fetching it."""
+        """URL, size, time and version; available without a download."""
         size = self._info.get("size")
         return {
             "path": public_url(self._url),
@@ -92,7 +92,7 @@ class RemoteInput(InputFile):
             "version": version_of(self._info),
         }
 
-    def is_that_of(self, entry: Mapping[str, Any]) -> bool:
+    def matches(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry's input has the same content."""
         same = all(entry.get(name) == value for name, value in self.facts.items())
         if same and self.facts["version"]:
@@ -103,13 +103,13 @@ class RemoteInput(InputFile):
         return entry.get("sha256") == self.sha256
 
     @property
-    def here(self) -> bool:
-        """Whether it was fetched."""
+    def is_local(self) -> bool:
+        """Whether it was downloaded."""
         return self._fetched
 
     @functools.cached_property
     def tags(self) -> Tags:
-        """What it says of itself; nothing if it was not fetched."""
+        """Its tags; none if it was not downloaded."""
         return super().tags if self._fetched else Tags()
 
     def fetch(self) -> Path:
@@ -119,22 +119,22 @@ class RemoteInput(InputFile):
                 self._store.fetch(self._path, self._info)
             except TransferError as error:
                 cause = error.__cause__
-                if isinstance(cause, OSError) and cause.errno in FULL:  # the disk here
+                if isinstance(cause, OSError) and cause.errno in FULL:  # of the local disk
                     raise OSError(cause.errno, cause.strerror, str(self._path)) from error
                 raise
             self._fetched = True
-            _ = self.tags, self.sha256  # which outlive the file
+            _ = self.tags, self.sha256  # cached: they are needed after the file is removed
         return self._path
 
 
 @dataclass(frozen=True)
 class RemoteJob(Job):
-    """A song that is fetched, or whose stems are uploaded, or both.
+    """A song that is downloaded, or whose stems are uploaded, or both.
 
     Parameters
     ----------
     spool
-        What knows the URLs of its files.
+        Folder that maps its files to URLs.
     url
         Of the song; None if it is a file.
     """
@@ -150,22 +150,22 @@ class RemoteJob(Job):
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the song in messages."""
         return self.spool.display(str(self.song.path)).rpartition("/")[2]
 
     def input_file(self) -> InputFile:
-        """The song, the same whenever it is asked for."""
+        """The song's file, always the same object."""
         return self._input_file
 
     @contextlib.contextmanager
-    def at_hand(self, options: FileOptions, shared: Shared) -> Iterator[None]:
-        """Bring what is there of the stems; afterwards upload them, and leave nothing here."""
+    def transferred(self, options: FileOptions, shared: Shared) -> Iterator[None]:
+        """Fetch the state of the stems; afterwards upload new ones and remove the local files."""
         stores = self.spool.output
         uploads = (
             [StemUpload(part, stores, self.spool.out) for part in self.parts] if stores else []
         )
         try:
-            with self.spool.explaining():
+            with self.spool.naming_folder():
                 for upload in uploads:
                     upload.prepare()
                 yield
@@ -179,26 +179,26 @@ class RemoteJob(Job):
                 shutil.rmtree(self.song.path.parent, ignore_errors=True)
 
     def place(self, path: Path) -> Path:
-        """A path, or the URL that a file of the spool stands for."""
+        """Path to show for a path; the URL of a file of the spool."""
         return super().place(self.spool.place(path))
 
     def text(self, text: str) -> str:
-        """A sentence with URLs in the place of files of the spool."""
+        """A sentence with URLs in place of files of the spool."""
         return super().text(self.spool.display(text))
 
 
 class Spool:
-    """Where songs and stems of URLs lie for a while; use as a context manager.
+    """A temporary folder for songs and stems of URLs; use as a context manager.
 
     Parameters
     ----------
     output
-        URL of the folder of the stems; None if they stay here.
+        URL of the folder of the stems; None if they stay on this machine.
 
     Raises
     ------
     UnetsepError
-        If nothing can be written at that URL.
+        If that URL cannot be written to.
     """
 
     def __init__(self, output: str | None) -> None:
@@ -210,78 +210,78 @@ class Spool:
         self._songs: dict[Path, str] = {}
 
     def __enter__(self) -> Spool:
-        self._held = contextlib.ExitStack()
+        self._stack = contextlib.ExitStack()
         self._temporary = tempfile.TemporaryDirectory(prefix=SPOOL)
         begin(self._temporary.cleanup)
-        self.folder = Path(self._held.enter_context(self._temporary))
+        self.folder = Path(self._stack.enter_context(self._temporary))
         _remove_dead(self.folder.parent)
-        self._held.enter_context(Claim([self.folder / MARK]))
+        self._stack.enter_context(Claim([self.folder / MARK]))
         self.out = self.folder / "out"
         inner = re.escape(f"{self.folder / 'in'}{os.sep}")
         self._spooled = re.compile(inner + r"\d+" + re.escape(os.sep) + r"song(?:\.\w+)?")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._stack.close()
         end(self._temporary.cleanup)
 
     @contextlib.contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Errors of the disk that the spool is on name that, and no store, which may have room.
+    def naming_folder(self) -> Iterator[None]:
+        """Make errors of the spool's disk name its folder, not the store, which may have room.
 
         Raises
         ------
         UnetsepError
-            In their place.
+            In place of such errors.
         """
         try:
             yield
         except (OSError, WritingError) as error:
-            named, why = (
+            path, reason = (
                 (error.folder, error.reason)
                 if isinstance(error, WritingError)
                 else (error.filename, error.strerror)
             )
-            if not str(named).startswith(str(self.folder)) or not why:
+            if not str(path).startswith(str(self.folder)) or not reason:
                 raise
             raise UnetsepError(
-                f"writing to the temporary folder {self.folder.parent} failed: {why}; set TMPDIR "
-                "to a folder with room for a song and its stems"
+                f"writing to the temporary folder {self.folder.parent} failed: {reason}; set "
+                "TMPDIR to a folder with room for a song and its stems"
             ) from error
 
     def find(
-        self, urls: Iterable[str], output_dir: Path, left_out: Callable[[Path], None]
+        self, urls: Iterable[str], output_dir: Path, on_skip: Callable[[Path], None]
     ) -> list[Input]:
-        """Songs at URLs: a file as it is given, folders searched recursively.
+        """Songs at URLs: single files, and folders searched recursively.
 
-        What has a suffix of audio is taken for a song without asking the store.
+        A URL with an audio suffix is taken for a song without asking the store.
 
         Parameters
         ----------
         urls
             Of files and folders.
         output_dir
-            Where the stems go, if they stay here; see `unetsep.inputs.find_inputs`.
-        left_out
-            Called with what was passed over.
+            Folder of the stems, if they stay on this machine; see `unetsep.inputs.find_inputs`.
+        on_skip
+            Called with each path that is skipped.
         """
         stems = self.output or Store(f"file://{output_dir.absolute().as_posix()}")
-        once: dict[tuple[str, str], Input] = {}
+        songs: dict[tuple[str, str], Input] = {}
         for url in urls:
-            for song in self._search_or_say(url, stems, left_out):
-                once.setdefault((self._songs[song.path], song.track), song)
-        return list(once.values())
+            for song in self._search_or_report(url, stems, on_skip):
+                songs.setdefault((self._songs[song.path], song.track), song)
+        return list(songs.values())
 
-    def _search_or_say(
-        self, url: str, stems: Store, left_out: Callable[[Path], None]
+    def _search_or_report(
+        self, url: str, stems: Store, on_skip: Callable[[Path], None]
     ) -> list[Input]:
-        """The songs at a URL; one with an error where there is nothing."""
+        """The songs at a URL; one with an error if there are none."""
         try:
-            return self._search(url, stems, left_out)
+            return self._search(url, stems, on_skip)
         except UnetsepError as error:
             return [self.input(url, track_name(PurePosixPath(last_name(url))), str(error))]
 
-    def _search(self, url: str, stems: Store, left_out: Callable[[Path], None]) -> list[Input]:
+    def _search(self, url: str, stems: Store, on_skip: Callable[[Path], None]) -> list[Input]:
         suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
         track = track_name(PurePosixPath(last_name(url)))
         folder = split_links(url)[0].endswith("/")
@@ -290,10 +290,10 @@ class Spool:
         store = Store(url)
         if not folder and (store.scheme in READ_ONLY or store.info().get("type") != "directory"):
             return [self.input(url, track)]
-        return self._search_folder(store, url, stems, left_out)
+        return self._search_folder(store, url, stems, on_skip)
 
     def _search_folder(
-        self, store: Store, url: str, stems: Store, left_out: Callable[[Path], None]
+        self, store: Store, url: str, stems: Store, on_skip: Callable[[Path], None]
     ) -> list[Input]:
         """The songs below a URL.
 
@@ -302,56 +302,58 @@ class Spool:
         UnetsepError
             If there are none.
         """
-        listed = store.scheme in READ_ONLY  # as URLs, with letters encoded
-        top = unquote(store.url) if listed else store.root
+        lists_urls = store.scheme in READ_ONLY  # and with encoded letters
+        root = unquote(store.url) if lists_urls else store.root
         paths = store.retry("", "listed", lambda: sorted(store.files.find(f"{store.root}/")))
         outputs = _outputs(store, paths) if store.place_in(stems) is not None else set()
-        within = stems.place_in(store)
-        passed_over = f"{store.at(within)}/" if within else None
+        stems_folder = stems.place_in(store)
+        excluded = f"{store.at(stems_folder)}/" if stems_folder else None
         songs = []
         for path in paths:
-            below = (unquote(path) if listed else path).removeprefix(top).removeprefix("/")
-            full = path if listed else url_below(url, below)
-            inner = below.strip("/")
-            if path in outputs or (passed_over and path.startswith(passed_over)):
+            relative = (unquote(path) if lists_urls else path).removeprefix(root).removeprefix("/")
+            song_url = path if lists_urls else url_below(url, relative)
+            inner = relative.strip("/")
+            if path in outputs or (excluded and path.startswith(excluded)):
                 continue
-            if not inner:  # the folder itself, which consoles of buckets make as an empty object
+            if not inner:  # the folder itself: consoles of buckets create an empty object
                 continue
             name = PurePosixPath(inner)
             hidden = any(part.startswith(".") for part in name.parts)
             if hidden or name.suffix.lower() not in AUDIO_SUFFIXES:
-                # Not a path of this machine, where something else may have that name.
-                left_out(UrlPath(url_below(url, inner)))
+                # A URL, since a local file may have the same path.
+                on_skip(UrlPath(url_below(url, inner)))
             else:
-                songs.append(self.input(full, track_name(name)))
+                songs.append(self.input(song_url, track_name(name)))
         if not songs:
             message = STEMS_ALONE if outputs.intersection(paths) else NO_AUDIO
             raise UnetsepError(message.format(store.url))
         return songs
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:
-        """A song at a URL, with the path where it will be."""
+        """A song at a URL, with the path of its download."""
         suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
         path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
         self._songs[path] = url
         return Input(path, track, error)
 
     def job(self, song: Input, parts: Sequence[Part], *, skip_existing: bool) -> RemoteJob:
-        """A song and what is to be made of it."""
+        """A song and the models that separate it."""
         if self.output:
-            parts = [replace(p, record=SpooledRecord(p.record.path), seen=None) for p in parts]
+            parts = [
+                replace(p, record=SpooledRecord(p.record.path), first_signature=None) for p in parts
+            ]
         return RemoteJob(song, parts, skip_existing, spool=self, url=self._songs.get(song.path))
 
     def url(self, song: Input) -> str | None:
-        """Where a song comes from, without secrets; None if it is a file."""
+        """URL of a song, without secrets; None if it is a file."""
         url = self._songs.get(song.path)
         return None if url is None else public_url(url)
 
     def display(self, text: str) -> str:
-        """A text with URLs in the place of paths of the spool."""
+        """A text with URLs in place of paths of the spool."""
         if self.output:
             out, url = str(self.out), self.output.url
-            # With what may be the rest of the path: Windows' folders end with backslashes.
+            # With the rest of the path, to replace backslashes on Windows.
             paths = re.compile(re.escape(out) + r"""[^<>:"|?*\n]*""")
             text = paths.sub(lambda m: m[0].replace(out, url).replace(os.sep, "/"), text)
         return self._spooled.sub(
@@ -359,43 +361,43 @@ class Spool:
         )
 
     def place(self, path: Path) -> Path:
-        """The URL of a file of the spool, as a path; any other path as it is."""
+        """The URL of a file of the spool, as a path; other paths unchanged."""
         return UrlPath(self.display(str(path))) if self.folder in path.parents else path
 
     def location(self, path: Path) -> Path:
-        """Where a file is or will be, the same for every name of it."""
+        """Location of a file, the same for all of its names."""
         from fsspec.implementations.local import LocalFileSystem
 
         place = self.place(path)
-        is_here = str(place).startswith(tuple(f"{scheme}://" for scheme in LOCAL))
-        return Path(LocalFileSystem._strip_protocol(str(place))) if is_here else place
+        is_local = str(place).startswith(tuple(f"{scheme}://" for scheme in LOCAL))
+        return Path(LocalFileSystem._strip_protocol(str(place))) if is_local else place
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Errors name URLs."""
+        """Make errors name URLs instead of paths of the spool."""
         try:
             yield
         except UnetsepError as error:
             raise UnetsepError(self.display(str(error))) from error
 
     def logs(self) -> list[Path]:
-        """The logs that lie beside the stems, fetched."""
+        """The logs beside the stems, downloaded."""
         assert self.output
         folder = self.folder / "logs"
         folder.mkdir(exist_ok=True)
-        found = []
+        paths = []
         for name in sorted(self.output.listing("")):
             if PurePosixPath(name).match(PATTERN):
-                found.append(folder / name)
-                found[-1].write_bytes(self.output.read(name) or b"")
-        return found
+                paths.append(folder / name)
+                paths[-1].write_bytes(self.output.read(name) or b"")
+        return paths
 
 
 def _remove_dead(folder: Path) -> None:
-    """Remove spools whose runs were killed: they may hold songs and stems."""
+    """Remove spools of killed runs: they may hold songs and stems."""
     for spool in folder.glob(f"{SPOOL}*"):
         with contextlib.suppress(OSError, ClaimedError):
-            # Without a look at its lock, for which one waits: who lives sets the time of it.
+            # The time comes first, as testing a lock takes a wait: living owners update the time.
             if time.time() - (spool / MARK).stat().st_mtime > STALE:
                 with Claim([spool / MARK]):
                     shutil.rmtree(spool, ignore_errors=True)
@@ -404,47 +406,47 @@ def _remove_dead(folder: Path) -> None:
 
 
 class RemoteLog(RunLog):
-    """A log beside stems at a URL: written here, and uploaded again and again.
+    """A log beside stems at a URL: written locally, and uploaded at intervals.
 
     Parameters
     ----------
     path
-        Where it is written; its name gets a token.
+        Local path; its name gets a token.
     store
-        The folder of the stems.
+        Folder of the stems.
     """
 
     def __init__(self, path: Path, store: Store) -> None:
-        # Nothing can be appended there, and all containers may have one host and process number.
+        # Stores cannot append, and containers may share one host name and process number.
         super().__init__(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
-        self._store, self._uploaded = store, time.monotonic()
+        self._store, self._last_upload = store, time.monotonic()
         self.place = f"{store.url}/{self.path.name}"
-        with contextlib.suppress(UnetsepError):  # of a store that shows no lists
+        with contextlib.suppress(UnetsepError):  # of a store that does not list files
             store.remove_leftovers("")
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line."""
         super().write(line)
-        if time.monotonic() - self._uploaded > LOG_EVERY:
+        if time.monotonic() - self._last_upload > LOG_EVERY:
             self.close()
 
-    def close(self, *, in_a_hurry: bool = False) -> None:
-        """Upload what was written so far; in a hurry, try it but once."""
-        if in_a_hurry:
+    def close(self, *, interrupted: bool = False) -> None:
+        """Upload all lines so far; without retries if the run was interrupted."""
+        if interrupted:
             self._store.attempts = 1
-        self._uploaded = time.monotonic()
+        self._last_upload = time.monotonic()
         if self.lines and not self.failure:
             try:
                 self._store.publish(self.path, self.path.name)
-            except (UnetsepError, OSError) as error:  # such as a bucket that is gone
+            except (UnetsepError, OSError) as error:  # such as a bucket that was deleted
                 self.failure = str(error)
 
 
 def _outputs(store: Store, paths: Iterable[str]) -> set[str]:
-    """The stems that records among some files of a store name."""
+    """The stems that are named by records among some files of a store."""
     records = [path for path in paths if PurePosixPath(path).match(RECORD_PATTERN)]
     names = [path.removeprefix(f"{store.root}/") for path in records]
-    with ThreadPoolExecutor(READERS) as pool:  # each takes as long as an answer from afar
+    with ThreadPoolExecutor(READERS) as pool:  # each takes a round trip
         contents = list(pool.map(store.read, names))
     return {
         f"{path.rpartition('/')[0]}/{output}"

@@ -1,4 +1,4 @@
-"""One song of many: claimed, compared with what is there, separated, recorded."""
+"""One song of many: claimed, compared with existing stems, separated, recorded."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from ..version import __version__
 from .claims import Claim, ClaimedError
 from .records import Finding, InputFile, Recipe, Record, RecordedStems, record_path
 
-# Why a song is skipped whose stems are what would be made.
+# Why a song is skipped whose stems are up to date.
 EXIST = "its stems exist"
-AGAIN = "--skip-existing --overwrite separates such songs again"
+HOW_TO_REPLACE = "--skip-existing --overwrite separates such songs again"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one model is to make of a song.
+    """One model's work on a song.
 
     Parameters
     ----------
     separator
         The model.
     recipe
-        What decides the bytes.
+        What determines the bytes.
     stems
         Stem names to paths.
     record
-        What says how they were made.
-    seen
-        The record's signature before the first song was begun.
+        Describes how they were made.
+    first_signature
+        The record's signature before the run began with its first song.
     """
 
     separator: Separator
     recipe: Recipe
     stems: dict[str, Path]
     record: Record
-    seen: tuple[int, int] | None
+    first_signature: tuple[int, int] | None
 
     @property
     def targets(self) -> list[Path]:
@@ -69,7 +69,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """A song and what is to be made of it.
+    """A song and the models that separate it.
 
     Parameters
     ----------
@@ -78,9 +78,9 @@ class Job:
     parts
         One for each model.
     skip_existing
-        Leave stems that are what would be made; otherwise any stem that exists is an error.
+        Skip stems that are up to date; otherwise any existing stem is an error.
     names
-        What to call files that stand for standard streams.
+        Names to show for files that stand for standard streams.
     """
 
     song: Input
@@ -90,41 +90,41 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What people call the song."""
+        """Name of the song in messages."""
         return self.song.path.name
 
     @property
-    def shown(self) -> Path:
-        """What its reports call the song."""
+    def display_path(self) -> Path:
+        """Path of the song in its reports."""
         return self.place(self.song.path)
 
     @property
     def streams(self) -> Collection[Path]:
-        """What its reports call standard streams, in the place of files."""
+        """Names of standard streams in its reports, in place of files."""
         return [Path(name) for name in self.names.values()]
 
     def input_file(self) -> InputFile:
         """The song's file, as it is now."""
         return InputFile(self.song.path)
 
-    def at_hand(
+    def transferred(
         self,
         options: FileOptions,  # noqa: ARG002
         shared: Shared,  # noqa: ARG002
     ) -> contextlib.AbstractContextManager[None]:
-        """What brings the song before it is separated, and takes its stems away."""
+        """Fetches the song before it is separated, and uploads its stems afterwards."""
         return contextlib.nullcontext()
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
-        """Reports as people are to see them."""
+        """Reports with the paths that users know."""
         return [renamed(report, self.place, self.text) for report in reports]
 
     def place(self, path: Path) -> Path:
-        """What people call a path."""
+        """Path to show for a path."""
         return Path(self.names[path]) if path in self.names else path
 
     def text(self, text: str) -> str:
-        """A sentence as people are to read it."""
+        """A sentence with the paths that users know."""
         for path, name in self.names.items():
             text = text.replace(str(path), name)
         return text
@@ -132,40 +132,40 @@ class Job:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the songs of a run share, and what ends one of them.
+    """What the songs of a run share, and the event that stops one of them.
 
     Parameters
     ----------
     pool
         Threads for the segments of all songs; see `unetsep.files.separate_into`.
     stop
-        Once it is set, the song ends without leaving anything, as if cancelled.
-    tidied
-        Folders out of which this run has removed what dead runs left: to look takes long where
-        one folder has the stems of all songs.
+        Once it is set, the song stops as if cancelled and leaves no files.
+    tidy_folders
+        Folders in which this run has removed the leftovers of dead runs: listing one takes long
+        if it has the stems of all songs.
     """
 
     pool: SegmentPool | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    tidied: set[Path] = field(default_factory=set)
+    tidy_folders: set[Path] = field(default_factory=set)
 
     def watch(self, progress: Progress | None) -> Progress:
-        """A progress callback that cancels when the song is to end."""
+        """A progress callback that cancels when the song must stop."""
         check_progress(progress)
 
-        def watched(done: float, total: float | None) -> bool | None:
+        def watched(seconds: float, total: float | None) -> bool | None:
             if self.stop.is_set():
                 return False
-            return progress(done, total) if progress else None
+            return progress(seconds, total) if progress else None
 
         return watched
 
     def tidy(self, job: Job) -> None:
-        """Remove what dead runs left where a song's stems lie, once in a run for each folder."""
+        """Remove leftovers of dead runs in the folders of a song's stems, once for each folder."""
         folders = {p.parent for part in job.parts for p in (*part.targets, part.record.path)}
-        for folder in folders - self.tidied:
+        for folder in folders - self.tidy_folders:
             remove_leftovers(folder)
-        self.tidied.update(folders)
+        self.tidy_folders.update(folders)
 
 
 def part_for(
@@ -176,7 +176,7 @@ def part_for(
     template: str,
     options: FileOptions,
 ) -> Part:
-    """What one model is to make of one song.
+    """One model's work on one song.
 
     Parameters
     ----------
@@ -187,9 +187,9 @@ def part_for(
     targets
         Paths of the stems, in the order of `Separator.select`.
     output_dir, template
-        What they were named by; see `unetsep.paths.name_targets`.
+        How the paths were made; see `unetsep.paths.name_targets`.
     options
-        What is taken from the song and how its stems are written.
+        Which part of the song is separated and how its stems are written.
     """
     names, ext = options.select(separator).names, options.suffix
     record = Record(record_path(output_dir, template, song, ext=ext, model=separator.name))
@@ -198,7 +198,7 @@ def part_for(
 
 
 def recipe_for(separator: Separator, options: FileOptions) -> Recipe:
-    """What decides the bytes of a model's stems; ``auto`` as what it means here."""
+    """What determines the bytes of a model's stems; ``auto`` is resolved first."""
     values = {
         "stems": sorted(options.select(separator).names),
         "container": options.container,
@@ -233,7 +233,7 @@ def separate_or_raise(
     job, options, progress
         See `separate_song`.
     around
-        Makes of what opens the files something else, such as what keeps arrays, too.
+        Wraps the function that opens the files, for example to collect arrays, too.
 
     Raises
     ------
@@ -255,20 +255,20 @@ def separate_song(
     on_error: Callable[[Exception], None] | None = None,
     shared: Shared | None = None,
 ) -> list[SeparationReport]:
-    """Separate one song with all models, if that is to be done and no other run does it.
+    """Separate one song with all models, unless it is up to date or another run separates it.
 
-    Nothing that is wrong with one song gets out of here: all that others need is a report.
+    Errors of one song are not raised: they become reports, and other songs continue.
 
     Parameters
     ----------
     job
         See `Job`.
     options
-        With ``overwrite``, stems that were made otherwise are replaced.
+        With ``overwrite``, stems that are not up to date are replaced.
     progress
         See `unetsep.files.separate_file`.
     on_error
-        Called with what became an error report.
+        Called with the exception behind an error report.
     shared
         For songs that are separated at the same time.
 
@@ -281,7 +281,7 @@ def separate_song(
         if job.song.error:
             raise UnetsepError(job.song.error)
         shared = shared or Shared()
-        with job.at_hand(options, shared):
+        with job.transferred(options, shared):
             return _separate(job, options, progress, shared)
     except ClaimedError as busy:
         return _reports(job, "skipped", reason=str(busy))
@@ -292,9 +292,9 @@ def separate_song(
 
 
 def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
-    """What `separate_song` would do with a song, without writing anything.
+    """Preview what `separate_song` would do with a song, without writing anything.
 
-    The song is opened, not decoded: what is damaged further on is not found.
+    The song is opened, not decoded: damage after its header is not detected.
 
     Returns
     -------
@@ -304,11 +304,11 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
     try:
         if job.song.error:
             raise UnetsepError(job.song.error)
-        with job.at_hand(options, Shared()):
+        with job.transferred(options, Shared()):
             input_file = job.input_file()
             skipped, todo = _decide(job, input_file, options)
             check_targets([path for part, _ in todo for path in part.targets])
-            facts = _look(job, options) if input_file.here and todo else {}
+            facts = _look(job, options) if input_file.is_local and todo else {}
         return skipped + [
             _report(job, part, "planned", stems=part.stems, **facts) for part, _ in todo
         ]
@@ -317,7 +317,7 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
 
 
 def _look(job: Job, options: FileOptions) -> dict[str, Any]:
-    """What a song says of itself; whether the format can hold it."""
+    """Rate, channels and length of a song; checks that the format can hold it."""
     with open_song(job.song.path, options) as reader:
         info, frames = reader.info, reader.frames
         format_for(reader, options)
@@ -332,7 +332,7 @@ def _separate(
     shared: Shared,
     around: Callable[[OpenSink], OpenSink] | None = None,
 ) -> list[SeparationReport]:
-    """Claim a song that is to be separated, look again, and separate it."""
+    """Claim a song, compare its stems again, and separate it."""
     skipped, todo = _decide(job, job.input_file(), options)
     if not todo:
         shared.tidy(job)  # after a run that was killed after its last rename
@@ -340,9 +340,9 @@ def _separate(
     targets = [path for part, _ in todo for path in part.targets]
     check_targets(targets)
     check_names(targets)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with uninterrupted(), explain_writing(job.parts[0].targets[0].parent):
-            claim = held.enter_context(Claim(part.record.claim for part in job.parts))
+            claim = stack.enter_context(Claim(part.record.claim for part in job.parts))
         input_file = job.input_file()
         skipped, todo = _decide(job, input_file, options)
         if not todo:
@@ -373,20 +373,20 @@ def _separate(
 def _decide(
     job: Job, input_file: InputFile, options: FileOptions
 ) -> tuple[list[SeparationReport], list[tuple[Part, Finding]]]:
-    """Reports of the models that leave the song, and the others with what there is of their stems.
+    """Reports of the models that skip the song, and the other models with their findings.
 
     Raises
     ------
     AudioError
-        If stems are in the way: then no model separates it.
+        If stems are in the way: then no model separates the song.
     """
     skipped: list[SeparationReport] = []
     todo: list[tuple[Part, Finding]] = []
     in_the_way: list[Path] = []
     for part in job.parts:
         finding = part.record.compare(input_file, part.targets, part.recipe)
-        # What another run has made since this one began is not made again, whatever was asked.
-        new = part.record.signature != part.seen
+        # Stems that another run has made since this one began are never made twice.
+        new = part.record.signature != part.first_signature
         if finding.state == "same" and (job.skip_existing or new):
             skipped.append(_report(job, part, "skipped", reason=EXIST, stems=part.stems))
             continue
@@ -394,8 +394,8 @@ def _decide(
         if options.overwrite:
             continue
         if job.skip_existing and finding.state == "otherwise":
-            raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {AGAIN}")
-        # A part that was made since is nobody's: its maker died, or still has the claim.
+            raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {HOW_TO_REPLACE}")
+        # New incomplete stems have no owner: their run died, or else it still holds the claim.
         if not job.skip_existing and not (new and finding.state == "incomplete"):
             in_the_way += part.targets
     refuse_existing(in_the_way)
@@ -403,22 +403,22 @@ def _decide(
 
 
 def _report(job: Job, part: Part, status: str, **facts: Any) -> SeparationReport:
-    """What became of a song that was not separated with one model."""
+    """The report of one model that did not separate the song."""
     return SeparationReport(job.song.path, part.separator.name, status, **facts)
 
 
 def _reports(job: Job, status: str, **facts: Any) -> list[SeparationReport]:
-    """The same of all models."""
+    """The same report for all models."""
     return [_report(job, part, status, **facts) for part in job.parts]
 
 
 def stopped_reports(job: Job, why: str) -> list[SeparationReport]:
-    """The reports of a song that was stopped before it ended, and why."""
+    """The reports of a song that was stopped before its end, with the reason."""
     return _reports(job, "error", error=f"{job.song.path}: {why} and was stopped")
 
 
 def sentence(error: Exception, path: Path) -> str:
-    """What to tell of an error, in one sentence."""
+    """The message for an error, in one sentence."""
     if is_out_of_memory(error):
         return f"{path}: out of memory; close other programs or use --device cpu"
     if is_out_of_threads(error):

@@ -1,7 +1,7 @@
-"""Stems on their way to a store.
+"""Uploads of stems to a store.
 
-They lie there under names of their own until all of them were read back and compared; then they
-get their names, and the record says so.
+Stems have temporary names there until all of them were read back and compared. Then they are
+renamed, and the record is marked as complete.
 """
 
 from __future__ import annotations
@@ -21,44 +21,45 @@ from .store import Store, modified, name_in
 
 
 class SpooledRecord(Record):
-    """A record that is brought for its song; whether others changed it is seen at the upload."""
+    """A local copy of a record in a store; changes by others are detected at the upload."""
 
     @property
     def signature(self) -> None:
-        """Nothing here tells."""
+        """None: a local copy does not show changes in the store."""
         return
 
 
 class StemUpload:
-    """The stems of one model on their way to a store."""
+    """The upload of one model's stems of one song."""
 
     def __init__(self, part: Part, store: Store, out: Path) -> None:
         self._store, self._out = store, out
         self._record, self._targets = part.record, list(dict.fromkeys(part.targets))
-        self._seen: str | None = None
-        self._stand_ins: dict[Path, tuple[int, int]] = {}
+        self._initial_record: str | None = None
+        self._placeholders: dict[Path, tuple[int, int]] = {}
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._out).as_posix()
 
     def prepare(self) -> None:
-        """Put the record here, and for each stem that exists an empty file of its size.
+        """Download the record, and create a sparse placeholder for each stem that exists.
 
-        With them a song is judged as if its stems lay here. Such files take no room on a disk.
+        With these the song is compared as if its stems were local. Placeholders have the size of
+        their stems but take no room on a disk.
         """
-        stored: dict[Path, dict[str, Any]] = {}
+        existing: dict[Path, dict[str, Any]] = {}
         for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
             folder.mkdir(parents=True, exist_ok=True)
             infos = self._store.remove_leftovers(self._folder(folder))
-            stored |= {folder / name: info for name, info in infos.items()}
-        for path in stored.keys() & self._targets:
+            existing |= {folder / name: info for name, info in infos.items()}
+        for path in existing.keys() & self._targets:
             with path.open("wb") as file:
-                file.truncate(stored[path].get("size") or 0)
-            _set_time(path, stored[path])
-            self._stand_ins[path] = _signature(path)
-        self._seen = self._fetch_record()
-        if self._seen is not None and self._record.path in stored:
-            _set_time(self._record.path, stored[self._record.path])
+                file.truncate(existing[path].get("size") or 0)
+            _set_time(path, existing[path])
+            self._placeholders[path] = _signature(path)
+        self._initial_record = self._fetch_record()
+        if self._initial_record is not None and self._record.path in existing:
+            _set_time(self._record.path, existing[self._record.path])
 
     def _folder(self, folder: Path) -> str:
         return "" if folder == self._out else self._name(folder)
@@ -73,26 +74,26 @@ class StemUpload:
 
     @property
     def is_new(self) -> bool:
-        """Whether stems were made."""
+        """Whether the run has made stems."""
         return any(
-            path.exists() and self._stand_ins.get(path) != _signature(path)
+            path.exists() and self._placeholders.get(path) != _signature(path)
             for path in self._targets
         )
 
     def run(self, *, overwrite: bool, shared: Shared) -> None:
-        """Upload the stems, then give them their names, then say so in the record."""
+        """Upload the stems, then rename them, then mark the record as complete."""
         entry = self._record.entry_of(self._targets)
-        assert entry is not None, "stems were made, so the record tells of them"
+        assert entry is not None, "stems were made, so the record has an entry for them"
         token = secrets.token_hex(6)
         partial: dict[Path, str] = {}
         try:
             for index, path in enumerate(self._targets):
-                _end_if_asked(shared)
+                _raise_if_stopped(shared)
                 folder = self._folder(path.parent)
                 partial[path] = name_in(folder, f"{PREFIX}{token}-{index}.part")
                 self._store.put(path, partial[path])
-            _end_if_asked(shared)
-            if self._was_done_meanwhile(entry, overwrite=overwrite):
+            _raise_if_stopped(shared)
+            if self._is_made_by_another_run(entry, overwrite=overwrite):
                 return
             self._write_record(entry | {"complete": False})
             for path, name in list(partial.items()):
@@ -108,20 +109,20 @@ class StemUpload:
             for name in partial.values():
                 self._store.remove(name)
 
-    def _was_done_meanwhile(self, entry: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Whether another run has just made the same; the record is then the newest.
+    def _is_made_by_another_run(self, entry: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Whether another run has made the same stems meanwhile; fetches the newest record.
 
         Raises
         ------
         UnetsepError
-            If it has made something else.
+            If it has made different ones.
         """
-        if self._fetch_record() == self._seen:
+        if self._fetch_record() == self._initial_record:
             return False
-        other = self._record.entry_of(self._targets) or {}
-        if _made(other) == _made({**entry, "complete": True}):
+        other_entry = self._record.entry_of(self._targets) or {}
+        if _content(other_entry) == _content({**entry, "complete": True}):
             return True
-        if other and not overwrite:
+        if other_entry and not overwrite:
             place = f"{self._store.url}/{self._name(self._targets[0])}"
             raise UnetsepError(f"{place} appeared while its song was being separated")
         return False
@@ -131,16 +132,16 @@ class StemUpload:
         self._store.publish(self._record.path, self._name(self._record.path))
 
     def clear(self) -> None:
-        """Remove everything here."""
+        """Remove all local files."""
         for path in (*self._targets, self._record.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
 def _set_time(path: Path, info: Mapping[str, Any]) -> None:
-    """Give a file the time of one in a store, if that is known."""
-    if (written := modified(info)) is not None:
-        os.utime(path, (written, written))
+    """Give a file the time of one in a store, if it is known."""
+    if (seconds := modified(info)) is not None:
+        os.utime(path, (seconds, seconds))
 
 
 def _signature(path: Path) -> tuple[int, int]:
@@ -148,12 +149,12 @@ def _signature(path: Path) -> tuple[int, int]:
     return status.st_ino, status.st_mtime_ns
 
 
-def _made(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry says but for where and when the song was found."""
+def _content(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry without the path and time of its song."""
     song = entry.get("input", {})
     return {**entry, "input": (song.get("bytes"), song.get("sha256"))}
 
 
-def _end_if_asked(shared: Shared) -> None:
+def _raise_if_stopped(shared: Shared) -> None:
     if shared.stop.is_set():
         raise UnetsepError("stopped")

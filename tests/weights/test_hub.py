@@ -74,7 +74,7 @@ def server(behaviour: str) -> Iterator[tuple[str, list[str]]]:
         running.server_close()
 
 
-def test_a_good_download_is_kept_and_used_without_network_afterwards(tmp_path: Path) -> None:
+def test_a_good_download_is_cached_and_used_offline(tmp_path: Path) -> None:
     with server("good") as (address, requests):
         first = fetch(tmp_path, address)
         assert Path(str(first["path"])).read_bytes() == CONTENT
@@ -101,7 +101,7 @@ def test_a_slow_download_arrives(client: dict[str, str], tmp_path: Path) -> None
 
 
 @CLIENTS
-def test_a_download_that_hangs_is_given_up(client: dict[str, str], tmp_path: Path) -> None:
+def test_a_download_that_hangs_times_out(client: dict[str, str], tmp_path: Path) -> None:
     with server("hang") as (address, _):
         result = fetch(tmp_path, address, STALL="1", **client)
     assert "no data for 1 s" in str(result["error"])
@@ -149,7 +149,7 @@ def test_failures_are_one_sentence_with_what_where_and_what_to_do(
     assert float(str(result["took"])) < 15
 
 
-def test_a_refused_connection_is_found_out_at_once(tmp_path: Path) -> None:
+def test_a_refused_connection_is_detected_at_once(tmp_path: Path) -> None:
     result = fetch(tmp_path, "http://127.0.0.1:9")
     assert "Connection refused" in str(result["error"])
     assert float(str(result["took"])) < 5

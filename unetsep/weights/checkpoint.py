@@ -29,20 +29,20 @@ MAX_BYTES = 2 * 10**9
 def build_network(content: bytes, label: str) -> MaskNetwork:
     """Network from the bytes of a checkpoint.
 
-    The network is laid out without memory first and filled only after every tensor's shape
-    has been compared, so an absurd config costs nothing.
+    The network is built without memory first and filled only after all shapes of tensors
+    were compared, so an absurd config costs nothing.
 
     Parameters
     ----------
     content
         A whole safetensors file.
     label
-        What to call it in messages.
+        Its name in messages.
 
     Raises
     ------
     WeightsError
-        If it is no unetsep checkpoint, its tensors do not fit its config, or a weight is NaN or
+        If it is not a unetsep checkpoint, its tensors do not fit its config, or a weight is NaN or
         infinite.
     """
     import torch
@@ -61,32 +61,32 @@ def build_network(content: bytes, label: str) -> MaskNetwork:
     with torch.device("meta"):
         network = build(config)
     expected = {name: _form(value) for name, value in network.state_dict().items()}
-    found = {name: _form(value) for name, value in tensors.items()}
-    if expected != found:
-        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    forms = {name: _form(value) for name, value in tensors.items()}
+    if expected != forms:
+        wrong = sorted(name for name in expected | forms if expected.get(name) != forms.get(name))
         raise WeightsError(
             f"{label} does not fit its own config: {len(wrong)} tensors are missing, unknown or "
             f"of another shape or kind, the first is {wrong[0]!r} (expected "
-            f"{expected.get(wrong[0])}, found {found.get(wrong[0])})"
+            f"{expected.get(wrong[0])}, found {forms.get(wrong[0])})"
         )
-    # One by one: the memory of each serves the next.
-    state = {name: _full(tensors.pop(name), name, label) for name in found}
+    # One by one, so that the memory of each is free for the next.
+    state = {name: _full(tensors.pop(name), name, label) for name in forms}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def _form(tensor: Tensor) -> str:
-    """Kind of numbers and shape, as in ``float (4, 2, 5, 5)``: floats of any width are one kind."""
+    """Kind and shape, as in ``float (4, 2, 5, 5)``; floats of all widths are one kind."""
     kind = "float" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
     return f"{kind} {tuple(tensor.shape)}"
 
 
 def _full(tensor: Tensor, name: str, label: str) -> Tensor:
-    """A tensor as the network takes it: floats in full precision, none of them NaN or infinite."""
+    """A tensor for the network: floats in full precision, checked for NaN and infinity."""
     if not tensor.is_floating_point():
         return tensor
     full = tensor.float()
-    # By numpy: 7 ms for the default model and its guide, where torch takes several times as long.
+    # With numpy: 7 ms for the default model and its guide; torch takes several times as long.
     if not np.isfinite(full.numpy()).all():
         raise WeightsError(
             f"{label} is damaged, or its training failed: tensor {name!r} holds NaN or infinity"
@@ -113,7 +113,7 @@ def _config(content: bytes, label: str) -> ModelConfig:
 
 
 def _header(content: bytes) -> tuple[Any, int]:
-    """The header of a safetensors file, 8 bytes of length and then JSON, and where it ends."""
+    """The header of a safetensors file, 8 bytes of length and then JSON, and its end."""
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]), end
 
@@ -134,7 +134,7 @@ def serialize(
         Store weight matrices and convolutions in half precision. Vectors (BatchNorm, biases,
         input statistics) stay fp32: running variances overflow fp16.
     notes
-        More metadata, which is not part of the model.
+        Further metadata, which is not part of the model.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def serialize(
 
 
 def _in_order(content: bytes) -> bytes:
-    """A safetensors file with its metadata by name, which safetensors writes in random order."""
+    """A safetensors file with sorted metadata; safetensors writes it in random order."""
     header, end = _header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

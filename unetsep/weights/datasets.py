@@ -1,8 +1,8 @@
-"""Data sets in the manifest: songs that several checkpoints were trained on, listed once.
+"""Data sets in the manifest: training songs of several checkpoints, listed once.
 
 In memory ``training["songs"]`` and ``training["valid_songs"]`` of a checkpoint name each song,
-as in ``musdb/train/Artist - Title``. In the file the songs whose first two parts agree are a
-data set of that name, and a checkpoint refers to it, with what it did without:
+as in ``musdb/train/Artist - Title``. In the file the songs with the same first two parts are a
+data set of that name, and a checkpoint refers to it, with the songs that it left out:
 ``{"musdb/train": {}, "pools/train": {"left_out": ["vocals/someone"]}}``.
 """
 
@@ -22,7 +22,7 @@ class DataSet:
     Parameters
     ----------
     licence, note
-        Under what they may be used, and what they are; empty if nobody has said so yet.
+        Their licence and a description; empty if unknown.
     songs
         Their names without that of the data set.
     """
@@ -33,49 +33,51 @@ class DataSet:
 
 
 def collect_datasets(
-    trainings: Iterable[Mapping[str, Any]], known: Mapping[str, DataSet]
+    trainings: Iterable[Mapping[str, Any]], described: Mapping[str, DataSet]
 ) -> dict[str, DataSet]:
-    """The data sets that several checkpoints need between them.
+    """The data sets that several checkpoints were trained on.
 
     Parameters
     ----------
     trainings
-        `Checkpoint.training` of each, with whole lists of songs.
-    known
-        Where licences and notes are taken from.
+        `Checkpoint.training` of each, with complete lists of songs.
+    described
+        Data sets with licences and notes.
     """
-    listed = [training.get(key, ()) for training in trainings for key in SONG_LISTS]
-    used = dict.fromkeys(song for songs in listed for song in songs)  # an ordered set
-    # In the order that is known, so that a checkpoint that did without some changes nothing.
-    order = [f"{name}/{title}" for name, dataset in known.items() for title in dataset.songs]
+    song_lists = [training.get(key, ()) for training in trainings for key in SONG_LISTS]
+    all_songs = dict.fromkeys(song for songs in song_lists for song in songs)  # an ordered set
+    # In the described order, so that checkpoints that left songs out do not change it.
+    order = [f"{name}/{title}" for name, dataset in described.items() for title in dataset.songs]
     titles: dict[str, dict[str, None]] = {}
-    for song in [*(song for song in order if song in used), *used]:
+    for song in [*(song for song in order if song in all_songs), *all_songs]:
         dataset, title = _split(song)
         titles.setdefault(dataset, {})[title] = None
     blank = DataSet()
     return {
-        name: DataSet(known.get(name, blank).licence, known.get(name, blank).note, tuple(songs))
+        name: DataSet(
+            described.get(name, blank).licence, described.get(name, blank).note, tuple(songs)
+        )
         for name, songs in titles.items()
     }
 
 
 def refer(training: Mapping[str, Any], datasets: Mapping[str, DataSet]) -> dict[str, Any]:
     """``training`` with references to data sets in place of lists of songs."""
-    short = dict(training)
+    compact = dict(training)
     for key in SONG_LISTS:
         if key not in training:
             continue
-        used: dict[str, set[str]] = {}
+        titles_of: dict[str, set[str]] = {}
         for dataset, title in map(_split, training[key]):
-            used.setdefault(dataset, set()).add(title)
+            titles_of.setdefault(dataset, set()).add(title)
         references = {}
-        for name, titles in used.items():
+        for name, titles in titles_of.items():
             left_out = [song for song in datasets[name].songs if song not in titles]
             references[name] = {"left_out": left_out} if left_out else {}
-        # A list in another order than the data sets' stays a list: nothing may be lost.
+        # A list in another order stays a list, so that the order is not lost.
         if _songs(references, datasets) == training[key]:
-            short[key] = references
-    return short
+            compact[key] = references
+    return compact
 
 
 def resolve(training: Mapping[str, Any], datasets: Mapping[str, DataSet]) -> dict[str, Any]:
@@ -86,19 +88,19 @@ def resolve(training: Mapping[str, Any], datasets: Mapping[str, DataSet]) -> dic
     KeyError
         If there is no such data set.
     """
-    whole = dict(training)
+    resolved = dict(training)
     for key in SONG_LISTS:
         if isinstance(training.get(key), dict):
-            whole[key] = _songs(training[key], datasets)
-    return whole
+            resolved[key] = _songs(training[key], datasets)
+    return resolved
 
 
 def _songs(references: Mapping[str, Any], datasets: Mapping[str, DataSet]) -> list[str]:
     return [
         f"{name}/{song}"
-        for name, differs in references.items()
+        for name, reference in references.items()
         for song in datasets[name].songs
-        if song not in differs.get("left_out", ())
+        if song not in reference.get("left_out", ())
     ]
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints from the hub: the cache, downloads, and the one boundary to its client.
+"""Checkpoints from the hub: cache, downloads, and the only boundary to its client.
 
 huggingface_hub honours ``HF_HOME``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and proxies. Its
-client lets transport errors of other libraries through and retries refused connections for
-half a minute with a line of log each, so here, and only here, every exception is caught,
-a single cheap request goes first, and a download that stalls is given up.
+client lets transport errors of other libraries through, and retries refused connections for
+half a minute with a log line each. So here, and only here, every exception is caught, a single
+cheap request goes first, and a stalled download times out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..errors import WeightsError
 from ..storage import FULL
 from .manifest import Checkpoint
 
-# Seconds to wait for the hub's first answer, and for further bytes of a download.
+# Timeouts in seconds for the hub's first answer, and for further bytes of a download.
 ANSWER, STALL = 10.0, 30.0
-DOWNLOAD_BLOCK = 1 << 14  # bytes: half a kilobyte a second is enough
+DOWNLOAD_BLOCK = 1 << 14  # bytes: at half a kilobyte per second one still arrives in time
 
 
 def cached_file(entry: Checkpoint) -> Path | None:
@@ -42,42 +42,42 @@ def cached_file(entry: Checkpoint) -> Path | None:
             f"huggingface_hub cannot start: {error}; check the variables that begin with HF_"
         ) from error
     try:
-        found = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
-    except ValueError:  # a name that no repository has: the download will say so
+        path = try_to_load_from_cache(entry.repo_id, entry.file, revision=entry.revision)
+    except ValueError:  # an invalid name of a repository: the download will report it
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def cache_folder() -> Path:
-    """Where the hub's client keeps what it downloads."""
+    """Folder of the downloads of the hub's client."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def fetch(entry: Checkpoint, *, guided: str = "") -> Path:
-    """Path of a checkpoint in the hub's cache, downloaded if it is not there.
+    """Path of a checkpoint in the hub's cache, downloaded if it is missing.
 
     Parameters
     ----------
     entry
-        What to get; its SHA-256 is compared before the path is returned, and files that
+        The checkpoint; its SHA-256 is compared before the path is returned, and files that
         differ are deleted from the cache.
     guided
-        The model that it guides, if that is why it is needed: for the message.
+        For messages: the model that needs it as a guide, if any.
 
     Raises
     ------
     WeightsError
-        If it cannot be had; the message says what, from where, and what to do.
+        If it cannot be downloaded; the message says what, from where, and what to do.
     """
     return _fetch(entry, guided)[0]
 
 
 def read(entry: Checkpoint, *, guided: str = "") -> bytes:
-    """The content of a checkpoint, from the cache or the hub: the very bytes that were checked.
+    """The content of a checkpoint, from the cache or the hub: exactly the verified bytes.
 
-    Like `fetch`, with the same errors.
+    Parameters and errors are those of `fetch`.
     """
     return _fetch(entry, guided)[1]
 
@@ -93,8 +93,8 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
         raise WeightsError(
             f"{path} cannot be read: {error.strerror}; try again, or {by_hand}"
         ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != entry.sha256:
         try:
             remove(path)
         except OSError as error:
@@ -103,7 +103,7 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
             outcome = "was deleted, try again later"
         raise WeightsError(
             f"{entry.file} from {_where(entry)} was damaged or replaced: its SHA-256 is "
-            f"{found[:12]}..., the manifest says {entry.sha256[:12]}...; it {outcome} or {by_hand}"
+            f"{sha256[:12]}..., the manifest says {entry.sha256[:12]}...; it {outcome} or {by_hand}"
         )
     return path, content
 
@@ -111,7 +111,7 @@ def _fetch(entry: Checkpoint, guided: str) -> tuple[Path, bytes]:
 def remove(path: Path) -> None:
     """Delete a cached file: the snapshot's link to it, and the blob.
 
-    The hub chooses what a blob is called, and so where a link leads: to no other file, here.
+    The hub chooses the blob's name, and so the link's target: no file elsewhere is deleted.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
         )
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # its retries are not the user's concern
+    logger.setLevel(logging.ERROR)  # its retries do not concern the user
     try:
         return _bounded(entry)
     except Exception as error:  # the boundary: anything may come out of the client
@@ -152,10 +152,10 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
 
 
 def _bounded(entry: Checkpoint) -> Path:
-    """Download in a thread that is left behind when no bytes arrive any more.
+    """Download in a thread that is abandoned when no more bytes arrive.
 
-    That they do is told by the client's bar, and before its version 1.0, whose bar is not to be
-    chosen, by the file that grows. Neither moves before a block is whole.
+    The client's progress bar shows that bytes arrive. Before version 1.0 the bar cannot be
+    replaced, and the growing file shows it. Both move only after complete blocks.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -163,23 +163,23 @@ def _bounded(entry: Checkpoint) -> Path:
     constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
     get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
-    moved = [time.monotonic()]
+    last_progress = [time.monotonic()]
     size = 0
 
     base: Any = huggingface_hub.utils.tqdm  # type: ignore[attr-defined]
 
     class Bar(base):  # type: ignore[misc]
         def update(self, n: float | None = 1) -> bool | None:
-            moved[0] = time.monotonic()
-            shown: bool | None = super().update(n)
-            return shown
+            last_progress[0] = time.monotonic()
+            refreshed: bool | None = super().update(n)
+            return refreshed
 
     def work() -> None:
         try:
             url = huggingface_hub.hf_hub_url(entry.repo_id, entry.file, revision=entry.revision)
-            # One request without retries: a hub that is away is found out at once.
+            # One request without retries, which detects an unreachable hub at once.
             huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER)
-            moved[0] = time.monotonic()
+            last_progress[0] = time.monotonic()
             bar: Any = {"tqdm_class": Bar} if "tqdm_class" in signature(get).parameters else {}
             result.append(Path(get(entry.repo_id, entry.file, revision=entry.revision, **bar)))
         except Exception as error:
@@ -189,30 +189,30 @@ def _bounded(entry: Checkpoint) -> Path:
     worker.start()
     while worker.is_alive():
         worker.join(0.1)
-        before, size = size, _received(entry)
-        if size != before:
-            moved[0] = time.monotonic()
-        if time.monotonic() - moved[0] > STALL:
+        old_size, size = size, _received_bytes(entry)
+        if size != old_size:
+            last_progress[0] = time.monotonic()
+        if time.monotonic() - last_progress[0] > STALL:
             raise TimeoutError(f"no data for {STALL:.0f} s")
     if isinstance(result[0], Exception):
         raise result[0]
     return result[0]
 
 
-def _received(entry: Checkpoint) -> int:
+def _received_bytes(entry: Checkpoint) -> int:
     """Bytes in unfinished files of a repository in the client's cache."""
     from huggingface_hub.file_download import repo_folder_name
 
     blobs = cache_folder() / repo_folder_name(repo_id=entry.repo_id, repo_type="model") / "blobs"
-    with contextlib.suppress(OSError):  # it is finished and gets its name
+    with contextlib.suppress(OSError):  # it is complete and is being renamed
         return sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
     return 0
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Whether an error is of the folder, not of the connection, whose errors name no file."""
-    of_disks = (*FULL, errno.EIO, errno.ESTALE, errno.EFBIG)  # of open files, without a name
-    return isinstance(error, OSError) and (error.filename is not None or error.errno in of_disks)
+    """Whether an error comes from the disk; those of the connection name no file."""
+    numbers = (*FULL, errno.EIO, errno.ESTALE, errno.EFBIG)  # of open files, without a name
+    return isinstance(error, OSError) and (error.filename is not None or error.errno in numbers)
 
 
 def _reason(error: Exception) -> str:
@@ -220,8 +220,8 @@ def _reason(error: Exception) -> str:
     response: Any = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if status is not None:
-        meaning = {401: "access denied", 403: "access denied", 404: "not found there"}
-        return f"HTTP status {status}" + (f" ({meaning[status]})" if status in meaning else "")
+        meanings = {401: "access denied", 403: "access denied", 404: "not found there"}
+        return f"HTTP status {status}" + (f" ({meanings[status]})" if status in meanings else "")
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 

@@ -184,7 +184,7 @@ def test_a_guide_comes_from_the_hub_with_what_it_guides(
         how("small")
 
 
-def test_a_published_guide_that_was_got_by_hand_is_found_beside_what_it_guides(
+def test_a_published_guide_downloaded_by_hand_is_found_beside_its_model(
     guided: tuple[Path, Path], tmp_path: Path, publish: Callable[..., None]
 ) -> None:
     by_hand = tmp_path / "by hand"

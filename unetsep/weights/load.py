@@ -1,7 +1,6 @@
-"""From the name or path of a model to its network, with every check made.
+"""From the name or path of a model to its network, with all checks.
 
-A file that the manifest names is compared with the manifest's SHA-256 before anything in it
-is used.
+A file in the manifest is compared with the manifest's SHA-256 before any of it is used.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ def load_network(model: str | Path) -> MaskNetwork:
     Raises
     ------
     WeightsError
-        If there is no such model, or the file is damaged or not what it should be.
+        If there is no such model, or the file is damaged or not a checkpoint.
     """
     return load_checkpoint(model)[0]
 
 
 def load_checkpoint(model: str | Path) -> tuple[MaskNetwork, str]:
-    """A network and the SHA-256 of the very bytes that it was read from.
+    """A network and the SHA-256 of exactly the bytes that it was read from.
 
     Parameters and errors are those of `load_network`.
     """
@@ -71,12 +70,12 @@ def load_checkpoint(model: str | Path) -> tuple[MaskNetwork, str]:
 
 
 def fetch_model(entry: Checkpoint) -> Path:
-    """Path of a published or imported model, downloaded with its guide if they are not here.
+    """Path of a published or imported model, downloaded with its guide if missing.
 
     Raises
     ------
     WeightsError
-        If either cannot be had.
+        If either is not available.
     """
     if entry.config.get("guide"):
         guide = _find_guide(entry.config["guide"], _place(entry))
@@ -89,7 +88,7 @@ def fetch_model(entry: Checkpoint) -> Path:
 
 
 def _place(entry: Checkpoint) -> Path | Checkpoint:
-    """Where the guide of a model may lie: in the folder of its file, or on the hub as it does."""
+    """Where to look for the guide of a model: in the folder of its file, or on the hub."""
     return entry.path.parent if entry.is_local else entry
 
 
@@ -99,7 +98,7 @@ def _published(entry: Checkpoint, *, guided: str = "") -> MaskNetwork:
 
 
 def _attach_guide(network: MaskNetwork, place: Path | Checkpoint, label: str) -> None:
-    """Give a guided network its guide, which is a model of its own: several share one."""
+    """Attach the guide of a guided network: a separate model, which several may share."""
     from ..network.guided import Guided
 
     assert isinstance(network, Guided)
@@ -108,8 +107,8 @@ def _attach_guide(network: MaskNetwork, place: Path | Checkpoint, label: str) ->
     try:
         network.attach(guide)
     except ValueError as error:
-        found = _find_guide(sha256, place)
-        name = found.name if found else ""
+        source = _find_guide(sha256, place)
+        name = source.name if source else ""
         raise WeightsError(f"{label} cannot be guided by {name}: {error}") from error
 
 
@@ -121,54 +120,54 @@ def load_guide(sha256: str, place: Path | Checkpoint, label: str) -> MaskNetwork
     sha256
         Of its checkpoint.
     place
-        Where to look for it after the models: a folder, or a published model on the hub, which
-        has its guide at the same revision.
+        Where to look for it after the manifests: a folder, or a published model on the hub,
+        which has its guide at the same revision.
     label
-        What is guided, for messages.
+        The guided model, for messages.
 
     Raises
     ------
     WeightsError
-        If it is nowhere.
+        If it is not found.
     """
-    found = _find_guide(sha256, place)
-    if found is None:
+    source = _find_guide(sha256, place)
+    if source is None:
         raise WeightsError(
             f"{label} is guided by a model that is not here (SHA-256 {sha256[:12]}...): install "
             "the version of unetsep that has it, import it, or put its file beside the checkpoint"
         )
-    if isinstance(found, Path):
-        return build_network(_read(found), str(found))
-    return _published(found, guided=label)
+    if isinstance(source, Path):
+        return build_network(_read(source), str(source))
+    return _published(source, guided=label)
 
 
 def _find_guide(sha256: str, place: Path | Checkpoint) -> Checkpoint | Path | None:
     try:
-        known = _known(sha256)
-    except WeightsError:  # the user's manifest is damaged, and of no concern to what is beside
-        beside = None if isinstance(place, Checkpoint) else _guide_in(place, sha256, None)
-        if beside is None:
+        entry = _entry_of(sha256)
+    except WeightsError:  # the user's manifest is damaged, but the folder may have the guide
+        path = None if isinstance(place, Checkpoint) else _guide_in(place, sha256, None)
+        if path is None:
             raise
-        return beside
-    if isinstance(place, Checkpoint):  # `unetsep publish` uploaded what was not published
-        named = _guide_file(sha256)
-        return known or replace(place, name=named, file=named, sha256=sha256)
-    if known is not None and known.is_local:
-        return known
-    return _guide_in(place, sha256, None if known is None else known.bytes) or known
+        return path
+    if isinstance(place, Checkpoint):  # `unetsep publish` uploads guides that are not published
+        file = _guide_file(sha256)
+        return entry or replace(place, name=file, file=file, sha256=sha256)
+    if entry is not None and entry.is_local:
+        return entry
+    return _guide_in(place, sha256, None if entry is None else entry.bytes) or entry
 
 
 def _guide_in(folder: Path, sha256: str, size: int | None) -> Path | None:
-    """The guide's file in a folder; that of its own name first, as there may be many."""
-    named = _guide_file(sha256)
-    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != named, path))
+    """The guide's file in a folder, tried first by its usual name, as there may be many files."""
+    name = _guide_file(sha256)
+    files = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != name, path))
     return next((path for path in files if _has_hash(path, sha256, size)), None)
 
 
 def _has_hash(path: Path, sha256: str, size: int | None) -> bool:
-    """Whether a file is the one with a hash, which is computed only if its size may be right.
+    """Whether a file has a hash, which is computed only if the size can be right.
 
-    A folder of downloads may hold anything: what cannot be read as a checkpoint is another one.
+    A folder of downloads may hold any files: those that cannot be read do not have it.
     """
     try:
         possible = path.is_file() and size in (None, path.stat().st_size)
@@ -177,9 +176,9 @@ def _has_hash(path: Path, sha256: str, size: int | None) -> bool:
         return False
 
 
-def _known(sha256: str) -> Checkpoint | None:
+def _entry_of(sha256: str) -> Checkpoint | None:
     """The published or imported model with a hash."""
-    # A published one is found even where the user's manifest is damaged.
+    # Published ones come first, so that a damaged manifest of the user's does not hide them.
     for models in (manifest, user_models):
         for entry in models().checkpoints.values():
             if entry.sha256 == sha256:
@@ -192,25 +191,25 @@ def _guide_file(sha256: str) -> str:
 
 
 def carry_guide(sha256: str, source: Path, target: Path) -> None:
-    """Copy a guide that was not published to where a checkpoint that needs it is written.
+    """Copy an unpublished guide to the folder of a new checkpoint that needs it.
 
     Parameters
     ----------
     sha256
         Of its checkpoint; empty for a network without a guide.
     source, target
-        Folders. Nothing is done if the guide is not in the one, or is in the other.
+        Folders. Nothing is copied if the guide is missing in ``source`` or found by ``target``.
     """
     if not sha256 or _find_guide(sha256, target) is not None:
         return
-    found = _find_guide(sha256, source)
-    if isinstance(found, Path):
+    path = _find_guide(sha256, source)
+    if isinstance(path, Path):
         target.mkdir(parents=True, exist_ok=True)
-        write_atomically(target / _guide_file(sha256), _read(found))
+        write_atomically(target / _guide_file(sha256), _read(path))
 
 
 def checkpoint_hash(model: str | Path) -> str:
-    """SHA-256 of a checkpoint: of the file at a path, or as the manifest names it.
+    """SHA-256 of a checkpoint: of the file at a path, or from the manifest for a name.
 
     Raises
     ------
@@ -223,13 +222,13 @@ def checkpoint_hash(model: str | Path) -> str:
 
 
 def _verified(entry: Checkpoint) -> bytes:
-    """The content of a bundled or imported checkpoint, with the hash that it should have."""
+    """The content of a bundled or imported checkpoint, after comparing its hash."""
     content = _read(entry.path)
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != entry.sha256:
         cure = "import it again" if entry.source else "install unetsep again"
         raise WeightsError(
-            f"{entry.path} is damaged: its SHA-256 is {found[:12]}..., the manifest "
+            f"{entry.path} is damaged: its SHA-256 is {sha256[:12]}..., the manifest "
             f"says {entry.sha256[:12]}...; {cure}"
         )
     return content
@@ -244,9 +243,9 @@ def _read(path: Path) -> bytes:
                 f"{MAX_BYTES / 1e9:.0f} GB"
             )
         return path.read_bytes()
-    except (FileNotFoundError, ValueError) as error:  # the latter by a NUL in the name
+    except (FileNotFoundError, ValueError) as error:  # the latter for a NUL in the name
         raise WeightsError(f"model file {path} does not exist") from error
     except OSError as error:
-        if os.path.isdir(path):  # noqa: PTH112 (no errors, as of a name too long)
+        if os.path.isdir(path):  # noqa: PTH112 (raises no error for long names)
             raise WeightsError(why_no_model(path)) from error
         raise WeightsError(f"model file {path} cannot be read: {error.strerror}") from error

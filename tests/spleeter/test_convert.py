@@ -199,7 +199,7 @@ def test_a_name_is_taken_once_unless_overwritten(home):
 def test_a_file_that_no_model_is_known_by_is_not_replaced(home):
     home.mkdir()
     (home / "mine.safetensors").write_text("of somebody")
-    with pytest.raises(WeightsError, match=r"a file .*, which no model is known by: choose"):
+    with pytest.raises(WeightsError, match=r"a file .* that is not of any model: choose"):
         import_spleeter(FIXTURE / "2stems", name="mine")
     assert (home / "mine.safetensors").read_text() == "of somebody"
     entry = import_spleeter(FIXTURE / "2stems", name="mine", overwrite=True)

@@ -281,7 +281,7 @@ def test_a_model_of_the_users_is_added_whole_or_not_at_all(
     before = sorted(tmp_path.iterdir())
     (tmp_path / "third.safetensors").mkdir()  # in the way
     third = dataclasses.replace(mine, name="third", file="third.safetensors")
-    with pytest.raises(WeightsError, match="which no model is known by"):
+    with pytest.raises(WeightsError, match="that is not of any model"):
         add_user_model(third, b"three")
     with pytest.raises(WeightsError, match="cannot be written"):
         add_user_model(third, b"three", overwrite=True)

@@ -24,7 +24,7 @@ from ..weights.manifest import (
     add_user_model,
     check_name,
     manifest,
-    refuse_taken,
+    refuse_existing_model,
 )
 from .bundle_files import BundleFiles, read_bundle
 from .tensor_bundle import Entry, read_index, read_tensor
@@ -56,19 +56,19 @@ def import_spleeter(
     stems: int | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
-    """Make a model of the user's from a checkpoint of Spleeter.
+    """Add a checkpoint of Spleeter to the user's models.
 
     Parameters
     ----------
     source
         Folder, tar or zip archive with ``model.index`` and ``model.data-*``, anywhere inside.
     name
-        What to call the model; by default ``spleeter-4stems`` and so on.
+        Name of the model; by default ``spleeter-4stems`` and so on.
     band
         ``"11khz"`` or ``"16khz"``: what the network sees, as in Spleeter's configurations.
     stems
-        How many it must have; of several checkpoints that of the folder ``2stems`` and so on is
-        taken. By default any.
+        Required number of stems; of several checkpoints the one in the folder ``2stems`` and so
+        on is used. By default any.
     overwrite
         Replace a model of that name.
 
@@ -80,10 +80,10 @@ def import_spleeter(
     Raises
     ------
     WeightsError
-        If the checkpoint is damaged, not Spleeter's or not to be trusted, or the name is
-        taken; nothing has been written then.
+        If the checkpoint is damaged, not Spleeter's or not trustworthy, or the name is in
+        use; then nothing has been written.
     ValueError
-        If ``band`` or ``name`` cannot be used.
+        If ``band`` or ``name`` is invalid.
     """
     if band not in BINS:
         raise ValueError(f"band must be one of {', '.join(BINS)}, got {band!r}")
@@ -148,20 +148,20 @@ def build(files: BundleFiles, bins: int = 1024) -> PerStem:
         variable = _variable(target, layers)
         if variable not in entries:
             raise WeightsError(f"the checkpoint is incomplete: {variable!r} is missing")
-        found, shape = entries[variable].shape, tuple(expected.shape)
-        # TensorFlow: height, width, in, out (transposed: out, in); torch the other way.
-        wanted = (*shape[2:], shape[1], shape[0]) if len(shape) == 4 else shape
-        if found != wanted:
+        shape, axes = entries[variable].shape, tuple(expected.shape)
+        # TensorFlow: height, width, in, out (transposed: out, in); torch in reverse order.
+        expected_shape = (*axes[2:], axes[1], axes[0]) if len(axes) == 4 else axes
+        if shape != expected_shape:
             raise WeightsError(
-                f"tensor {variable!r} of the checkpoint has shape {found}, "
-                f"Spleeter's network expects {wanted}"
+                f"tensor {variable!r} of the checkpoint has shape {shape}, "
+                f"Spleeter's network expects {expected_shape}"
             )
         value = read_tensor(variable, entries[variable], files.shards)
         tensor = torch.tensor(value, dtype=torch.float32)
         if tensor.dim() == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         if re.search(r"decoder\.[1-9]\.0\.weight", target):
-            # Spleeter puts the skip before the decoder's own channels, this network after.
+            # Spleeter puts the skip before the decoder's channels, this network after them.
             tensor = torch.cat(list(reversed(tensor.chunk(2))))
         if not tensor.isfinite().all():
             raise WeightsError(f"tensor {variable!r} of the checkpoint holds NaN or infinity")
@@ -171,9 +171,9 @@ def build(files: BundleFiles, bins: int = 1024) -> PerStem:
 
 
 def _layers(entries: dict[str, Entry]) -> list[dict[str, list[str]]]:
-    """Names of each instrument's layers by kind, in the order in which they were made.
+    """Names of each instrument's layers by kind, in the order of their creation.
 
-    Keras numbers the layers of a kind through the whole graph: ``conv2d``, ``conv2d_1``...
+    Keras numbers the layers of a kind across the whole graph: ``conv2d``, ``conv2d_1``...
     """
     numbers: dict[str, set[int]] = {kind: set() for kind in LAYERS}
     for variable in entries:
@@ -185,13 +185,13 @@ def _layers(entries: dict[str, Entry]) -> list[dict[str, list[str]]]:
     instruments = len(numbers["conv2d"]) // LAYERS["conv2d"]
     expected = {kind: instruments * count for kind, count in LAYERS.items()}
     if instruments not in INSTRUMENTS or expected != {k: len(n) for k, n in numbers.items()}:
-        found = ", ".join(f"{len(n)} {kind}" for kind, n in numbers.items())
+        counts = ", ".join(f"{len(n)} {kind}" for kind, n in numbers.items())
         raise WeightsError(
-            f"the checkpoint holds {found} layers: expected Spleeter's U-Nets for 2, 4 or 5 stems"
+            f"the checkpoint holds {counts} layers: expected Spleeter's U-Nets for 2, 4 or 5 stems"
         )
     ordered = {
-        kind: [f"{kind}_{n}" if n else kind for n in sorted(found)]
-        for kind, found in numbers.items()
+        kind: [f"{kind}_{n}" if n else kind for n in sorted(layer_numbers)]
+        for kind, layer_numbers in numbers.items()
     }
     return [
         {kind: ordered[kind][i * count : (i + 1) * count] for kind, count in LAYERS.items()}
@@ -233,4 +233,4 @@ def _check_name(name: str, overwrite: bool) -> None:
     if manifest().find(name):
         raise WeightsError(f"{name!r} is a model of unetsep: choose another --name")
     if not overwrite:
-        refuse_taken(name)
+        refuse_existing_model(name)

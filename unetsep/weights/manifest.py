@@ -1,4 +1,4 @@
-"""What is published, and what the user imported: manifests of checkpoints."""
+"""Manifests of checkpoints: published ones, and those that the user imported."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from .datasets import SONG_LISTS, DataSet, collect_datasets, refer, resolve
 
 PACKAGE = Path(__file__).parent.parent
 BUNDLED = PACKAGE / "checkpoints"
-# In an installed wheel the manifest lies inside the package, in a checkout beside it.
+# An installed wheel has the manifest inside the package, a checkout beside it.
 MANIFESTS = (PACKAGE / "weights_manifest.json", PACKAGE.parent / "weights_manifest.json")
 SUFFIX = ".safetensors"
-# Names that ``unetsep models download`` knows besides published ones.
+# Names that ``unetsep models download`` accepts besides published ones.
 SPLEETER = ("spleeter-2stems", "spleeter-4stems", "spleeter-5stems")
-# Same form, in the user's folder: models imported from elsewhere.
+# A manifest in the user's folder, of imported models.
 USER_MANIFEST = "models.json"
-# Columns of a manifest's text; what fits into a line is written in one.
+# Columns of a manifest's text; a value that fits is written in one line.
 WIDTH = 100
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One published checkpoint, as `weights_manifest.json` describes it.
+    """One published checkpoint, as described in `weights_manifest.json`.
 
     Parameters
     ----------
     name, loss, description
-        What to call it, the training loss, one sentence.
+        Name of the model, its training loss, and one sentence about it.
     file, repo_id, revision
-        File name in the package and on the hub, and where on the hub it is.
+        File name in the package and on the hub, and its repository and revision there.
     sha256, bytes
-        Of the file, without that of its guide.
+        Of the file, without its guide.
     config
         Fields of its `ModelConfig`.
     training, scores
@@ -48,9 +48,9 @@ class Checkpoint:
     licence
         Licence of the weights (the code is MIT).
     source
-        For a model that the user imported: what it was made from, with hashes.
+        For an imported model: the files that it was made from, with hashes.
     aliases
-        Other names that it answers to.
+        Other names of the model.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Checkpoint:
 
     @property
     def is_local(self) -> bool:
-        """Whether it came with the package or was imported, and is on no hub."""
+        """Whether it came with the package or was imported, and needs no download."""
         return bool(self.source) or self.bundled
 
     @property
     def path(self) -> Path:
-        """Where the file lies, if it is there: in the package, or in the user's folder."""
+        """Path of a local file: in the package, or in the user's folder."""
         return (user_folder() if self.source else BUNDLED) / self.file
 
 
@@ -91,9 +91,9 @@ class Manifest:
     Parameters
     ----------
     default
-        Name of the checkpoint that is taken when none is asked for; empty if there is none.
+        Name of the checkpoint that is used by default; empty if there is none.
     checkpoints
-        Each with the whole list of the songs it was trained on.
+        Each with the complete list of its training songs.
     datasets
         Those songs by data set, with licence and note; see `unetsep.weights.datasets`.
     """
@@ -109,24 +109,24 @@ class Manifest:
         return frozenset(e.name for e in self.checkpoints.values() if e.sha256 in hashes)
 
     def find(self, name: str) -> Checkpoint | None:
-        """The checkpoint that has or answers to a name."""
+        """The checkpoint of a name or alias."""
         if name in self.checkpoints:
             return self.checkpoints[name]
         return next((e for e in self.checkpoints.values() if name in e.aliases), None)
 
     def bytes_with_guide(self, entry: Checkpoint) -> int:
-        """What a checkpoint takes together with that of its guide, if it has one."""
+        """Size of a checkpoint in bytes, together with its guide if it has one."""
         guide = entry.config.get("guide")
         return entry.bytes + next(
-            (other.bytes for other in self.checkpoints.values() if other.sha256 == guide), 0
+            (each.bytes for each in self.checkpoints.values() if each.sha256 == guide), 0
         )
 
     def including(self, entry: Checkpoint) -> Manifest:
-        """The same with one more checkpoint, which takes the place of one of its name."""
+        """The manifest with one more checkpoint, which replaces one of the same name."""
         return replace(self, checkpoints={**self.checkpoints, entry.name: entry})
 
     def to_dict(self) -> dict[str, Any]:
-        """As the file has it: each data set listed once, and checkpoints that refer to it."""
+        """Content of the file: each data set is listed once, and checkpoints refer to it."""
         entries = [asdict(entry) for entry in self.checkpoints.values()]
         datasets = collect_datasets((entry["training"] for entry in entries), self.datasets)
         return {
@@ -144,7 +144,7 @@ class Manifest:
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError
-            If it is something else.
+            If the content has another form.
         """
         _expect(dict, content, "the whole")
         _expect(str, content["default"], "default")
@@ -164,7 +164,7 @@ class Manifest:
         return cls(content["default"], checkpoints, datasets)
 
 
-# What JSON has for the annotations of `Checkpoint` and `DataSet`, and what to call it.
+# Types in JSON for the annotations of `Checkpoint` and `DataSet`, and their names in messages.
 _KINDS = {"str": str, "int": int, "dict[str, Any]": dict, "tuple[str, ...]": list}
 _NAMES = {
     str: "a text",
@@ -176,7 +176,7 @@ _NAMES = {
 
 
 def _expect(kind: type, value: Any, place: str) -> Any:
-    """A part of a manifest, which anyone may have edited, if it is of the right kind."""
+    """Check the type of a part of a manifest, which anyone may have edited; returns the part."""
     kinds = (int, float) if kind is float else kind
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise ValueError(f"{place} is {repr(value)[:60]}, expected {_NAMES[kind]}")
@@ -202,12 +202,12 @@ def _check_fields(described: type[Checkpoint | DataSet], values: Any, place: str
 
 def _check_texts(values: Any, place: str) -> None:
     for value in _expect(list, values, place):
-        if not isinstance(value, str):  # of thousands of songs
+        if not isinstance(value, str):  # a fast test, for thousands of songs
             _expect(str, value, f"one of {place}")
 
 
 def _check_parts(entry: Mapping[str, Any]) -> None:
-    """What is used of the objects in an entry."""
+    """Check the parts of an entry's objects that the program uses."""
     place = f"model {entry['name']!r}"
     _check_texts(entry["config"].get("stems", []), f"config.stems of {place}")
     _expect(str, entry["config"].get("guide", ""), f"config.guide of {place}")
@@ -225,7 +225,7 @@ def manifest() -> Manifest:
     Raises
     ------
     WeightsError
-        If it is missing or cannot be understood: the installation is damaged.
+        If it is missing or invalid: the installation is damaged.
     """
     for path in MANIFESTS:
         if path.is_file():
@@ -241,7 +241,7 @@ def user_models() -> Manifest:
     Raises
     ------
     WeightsError
-        If their manifest cannot be understood.
+        If their manifest is invalid.
     """
     path = user_folder() / USER_MANIFEST
     return read_manifest(path, cure="delete it and import its models again")
@@ -250,25 +250,25 @@ def user_models() -> Manifest:
 def all_models() -> Manifest:
     """The packaged manifest and, after it, the models that the user imported.
 
-    A name is that of the published model, as in `find_checkpoint`: an import that was first to
-    have it is left out.
+    Names of published models take precedence, as in `find_checkpoint`: an older import of the
+    same name is left out.
 
     Raises
     ------
     WeightsError
-        If either cannot be understood.
+        If either is invalid.
     """
     published, imported = manifest(), user_models()
-    own = {name: e for name, e in imported.checkpoints.items() if published.find(name) is None}
+    others = {name: e for name, e in imported.checkpoints.items() if published.find(name) is None}
     return Manifest(
         published.default,
-        {**published.checkpoints, **own},
+        {**published.checkpoints, **others},
         {**published.datasets, **imported.datasets},
     )
 
 
 def list_models() -> list[Checkpoint]:
-    """All published checkpoints, in the manifest's order, then those the user imported."""
+    """All published checkpoints, in the manifest's order, then the imported ones."""
     return list(all_models().checkpoints.values())
 
 
@@ -280,12 +280,12 @@ def find_checkpoint(name: str) -> Checkpoint:
     WeightsError
         If there is none; the message lists the names.
     """
-    # A published one is found even where the user's manifest is damaged.
+    # Published ones come first, so that a damaged manifest of the user's does not hide them.
     entry = manifest().find(name) or all_models().find(name)
     if entry is None:
         if name and Path(name).is_dir():
             raise WeightsError(why_no_model(Path(name)))
-        release = name.replace(":", "-")  # as Spleeter calls them
+        release = name.replace(":", "-")  # Spleeter's own names have colons
         cure = f"; get it by: unetsep models download {release}" if release in SPLEETER else ""
         raise WeightsError(
             f"there is no model {name!r}: expected {', '.join(all_models().checkpoints)}, "
@@ -295,7 +295,7 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 
 def model_name(model: str | Path) -> str:
-    """What to call a model in reports and folder names: by its real name, not an alias."""
+    """The real name of a model, not an alias, for reports and names of folders."""
     if str(model) == "default":
         return manifest().default
     if is_path(model):
@@ -305,12 +305,12 @@ def model_name(model: str | Path) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name for a new model that is none, or that would never mean it.
+    """Refuse a name for a new model that is invalid or reserved.
 
     Raises
     ------
     ValueError
-        If it is a path, has other characters than names have, or is ``default``.
+        If it is a path, has invalid characters, or is ``default``.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) or name.endswith(SUFFIX):
         raise ValueError(f"name {name!r}: expected letters, digits, dots and dashes")
@@ -325,8 +325,8 @@ def is_path(model: str | Path) -> bool:
 
 
 def why_no_model(folder: Path) -> str:
-    """What is wrong with a folder in the place of a model, and which of its files to name."""
-    # Those of a run are first those that `unetsep export` wrote.
+    """Message about a folder in place of a model, with a file in it to name instead."""
+    # For the folder of a run, exported files come first.
     files = [*sorted(folder.glob(f"export/*{SUFFIX}")), *sorted(folder.glob(f"*{SUFFIX}"))]
     if not files:
         return f"{folder} is a folder without {SUFFIX} files: expected the path of such a file"
@@ -334,19 +334,19 @@ def why_no_model(folder: Path) -> str:
 
 
 def read_manifest(path: Path, *, cure: str = "repair it, or name another file") -> Manifest:
-    """A manifest from its file; an empty one if there is none yet.
+    """Read a manifest; an empty one if the file does not exist.
 
     Parameters
     ----------
     path
-        The file, which is left as it is.
+        The file.
     cure
-        What to do if it is damaged, for the message.
+        For the message: what to do if it is damaged.
 
     Raises
     ------
     WeightsError
-        If it cannot be understood, or names files that lie elsewhere.
+        If it is invalid, or names files in other folders.
     """
     if not path.exists():
         return Manifest()
@@ -359,19 +359,19 @@ def read_manifest(path: Path, *, cure: str = "repair it, or name another file") 
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged ({error}): {cure}") from error
     for entry in content.checkpoints.values():
-        # File names are joined to folders, so they must not lead anywhere else.
+        # File names are appended to folders, so they must not lead to other folders.
         if Path(entry.file).name != entry.file or not entry.file.endswith(SUFFIX):
             raise WeightsError(f"{path}: {entry.name} names {entry.file!r}, not a plain file name")
     return content
 
 
 def write_manifest(path: Path, content: Manifest) -> None:
-    """Write a manifest, or replace the one that is there."""
+    """Write a manifest, or replace an existing one."""
     write_atomically(path, _encoded(content))
 
 
 def add_to_manifest(path: Path, entry: Checkpoint) -> None:
-    """Add an entry to a manifest file, in place of one of the same name.
+    """Add an entry to a manifest file, replacing one of the same name.
 
     The first entry of a new manifest becomes its default.
     """
@@ -381,7 +381,7 @@ def add_to_manifest(path: Path, entry: Checkpoint) -> None:
 
 
 def add_user_model(entry: Checkpoint, content: bytes, *, overwrite: bool = False) -> None:
-    """Write a checkpoint to the user's folder and name it in the manifest there.
+    """Write a checkpoint to the user's folder and add it to the manifest there.
 
     Parameters
     ----------
@@ -390,20 +390,20 @@ def add_user_model(entry: Checkpoint, content: bytes, *, overwrite: bool = False
     content
         Of the file.
     overwrite
-        Take the place of a model of that name, and of a file that no model is known by.
+        Replace a model of that name, and a file of that name without a model.
 
     Raises
     ------
     WeightsError
-        If there is one, or the folder cannot be written to; all is then as before.
+        If there is one, or the folder cannot be written to; then nothing has changed.
     """
     folder = user_folder()
     try:
         with locked(folder / USER_MANIFEST):
             if not overwrite:
-                refuse_taken(entry.name)
+                refuse_existing_model(entry.name)
             models = _encoded(user_models().including(entry))
-            # Both files are complete before the first gets its name, which is the checkpoint.
+            # Both files are complete before the first one, the checkpoint, is renamed.
             with (
                 open_atomically(folder / USER_MANIFEST) as listing,
                 open_atomically(entry.path) as checkpoint,
@@ -415,8 +415,8 @@ def add_user_model(entry: Checkpoint, content: bytes, *, overwrite: bool = False
         raise WeightsError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
-def refuse_taken(name: str) -> None:
-    """Refuse the name of a model that the user imported, or of a file in its place.
+def refuse_existing_model(name: str) -> None:
+    """Refuse the name of an imported model, or of a file that a new model would replace.
 
     Raises
     ------
@@ -424,12 +424,12 @@ def refuse_taken(name: str) -> None:
         If there is one.
     """
     path = user_folder() / f"{name}{SUFFIX}"
-    taken = name in user_models().checkpoints
-    if taken or os.path.lexists(path):
-        owner = (
-            f"already a model {name!r}" if taken else f"a file {path}, which no model is known by"
+    imported = name in user_models().checkpoints
+    if imported or os.path.lexists(path):
+        obstacle = (
+            f"already a model {name!r}" if imported else f"a file {path} that is not of any model"
         )
-        raise WeightsError(f"there is {owner}: choose another --name or add --overwrite")
+        raise WeightsError(f"there is {obstacle}: choose another --name or add --overwrite")
 
 
 def _encoded(content: Manifest) -> bytes:
@@ -437,20 +437,20 @@ def _encoded(content: Manifest) -> bytes:
 
 
 def encode_json(text: str) -> bytes:
-    r"""JSON as UTF-8; a byte of a file's name that is none is escaped as JSON does, ``\udce9``."""
+    r"""JSON as UTF-8; bytes of file names that are not UTF-8 are escaped, as ``\udce9``."""
     return text.encode(errors="backslashreplace")
 
 
 def format_json(value: Any, indent: str = "") -> str:
-    """JSON in which a list or an object that fits into a line is not broken up."""
+    """JSON in which a list or an object that fits into one line is not split."""
     line = json.dumps(value, ensure_ascii=False)
     if not value or not isinstance(value, dict | list | tuple) or len(indent + line) <= WIDTH:
         return line
     inner = indent + "  "
     if isinstance(value, dict):
         keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value]
-        parts, (first, last) = list(value.values()), "{}"
+        parts, (opening, closing) = list(value.values()), "{}"
     else:
-        keys, parts, (first, last) = [""] * len(value), list(value), "[]"
+        keys, parts, (opening, closing) = [""] * len(value), list(value), "[]"
     lines = [key + format_json(part, inner) for key, part in zip(keys, parts, strict=True)]
-    return f"{first}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{last}"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(lines) + f"\n{indent}{closing}"

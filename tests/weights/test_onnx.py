@@ -152,7 +152,7 @@ def test_the_example_replaces_nothing_and_names_what_it_cannot_use(
     assert (tmp_path / "vocals.wav").read_bytes() == b"precious"
 
 
-def test_a_folder_that_is_missing_is_said_before_the_export(
+def test_a_missing_folder_is_reported_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)
@@ -162,7 +162,7 @@ def test_a_folder_that_is_missing_is_said_before_the_export(
     assert f"there is no folder {path.parent}" in told.output
 
 
-def test_a_folder_as_the_file_is_said_before_the_export(
+def test_a_folder_as_the_file_is_reported_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)

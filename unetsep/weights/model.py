@@ -36,8 +36,8 @@ class Model(nn.Module):
     Parameters
     ----------
     network
-        Of `unetsep.load_network`, for instance. It becomes a part of this module, and so does
-        its guide if it has one, which is kept as it is in training.
+        For instance from `unetsep.load_network`. It becomes part of this module, and so does its
+        guide if it has one, whose statistics training does not change.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Model(nn.Module):
         ----------
         waveform
             ``(batch, channels, samples)``, float32, at `sample_rate`, at any level, of one or more
-            clips, channels and samples. Other than two channels are separated one by one.
+            clips, channels and samples. Other numbers of channels than two are separated singly.
 
         Returns
         -------
@@ -120,7 +120,7 @@ class Model(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is another one, or nothing is in it.
+            If the shape is another one, or the array is empty.
         """
         if waveform.dim() != 3 or 0 in waveform.shape:
             raise ValueError(
@@ -133,12 +133,13 @@ class Model(nn.Module):
         # (batch, stems, channels, frames, all bins)
         stems = self.waveform(self._in_full_band(masks) * spectrum.mT[:, None], samples)
         if self.config.complete:
-            given = stems[:, :-1]
-            stems = torch.cat([given, waveform[:, None] - given.sum(dim=1, keepdim=True)], dim=1)
+            estimates = stems[:, :-1]
+            remainder = waveform[:, None] - estimates.sum(dim=1, keepdim=True)
+            stems = torch.cat([estimates, remainder], dim=1)
         return stems
 
     def spectrum(self, waveform: Tensor) -> Tensor:
-        """Spectrum of whole clips, with as many frames as the network wants.
+        """Spectrum of whole clips, with as many frames as the network needs.
 
         Parameters
         ----------
@@ -153,11 +154,11 @@ class Model(nn.Module):
         config = self.config
         hop = config.hop_length
         unit = config.segment_frames if config.pad_segments else config.frame_multiple
-        # Every sample lies under four windows, and the last unit is filled up with silence. The
-        # padding is a constant and frames come in whole units, as `torch.export` demands.
+        # Four windows cover every sample, and silence fills the last unit. The padding is constant
+        # and frames come in whole units, as `torch.export` requires.
         span = config.n_fft + (unit - 1) * hop
-        before = (config.n_fft - hop) + config.lead_frames * hop
-        padded = functional.pad(waveform, (before, span - 1))
+        lead = (config.n_fft - hop) + config.lead_frames * hop
+        padded = functional.pad(waveform, (lead, span - 1))
         units = padded.unfold(-1, span, unit * hop)  # (..., units, span)
         frames = units.unfold(-1, config.n_fft, hop) * self.window  # (..., units, unit, n_fft)
         spectrum: Tensor = torch.fft.rfft(frames.flatten(-3, -2))
@@ -182,9 +183,9 @@ class Model(nn.Module):
         inputs = (magnitude, *fine_inputs(spectrum, config, overlap_add_with_gradients))
         if channels == config.channels:
             return self.masks_of_magnitudes(*inputs)
-        # Each channel as a clip of its own.
-        alone = (each.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1) for each in inputs)
-        masks = self.network.masks(self._logits(*alone)).mean(dim=2)
+        # Each channel as a separate clip.
+        mono = (each.flatten(0, 1)[:, None].expand(-1, config.channels, -1, -1) for each in inputs)
+        masks = self.network.masks(self._logits(*mono)).mean(dim=2)
         # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
         masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
         return self._ratios(masks, magnitude)
@@ -210,7 +211,7 @@ class Model(nn.Module):
         return self._ratios(masks, magnitude)
 
     def _ratios(self, masks: Tensor, magnitude: Tensor) -> Tensor:
-        """Masks as the config wants them, see `ModelConfig.mask_exponent`."""
+        """Masks as the config requires, see `ModelConfig.mask_exponent`."""
         config = self.config
         if config.ratio_exponent == 0:
             return masks
@@ -235,30 +236,30 @@ class Model(nn.Module):
             ``(..., samples)``.
         """
         hop = self.config.hop_length
-        whole = overlap_add_with_gradients(spectrum.mT, hop)
-        before = self.config.n_fft - hop + self.config.lead_frames * hop
-        # By their places: how long a slice is, `torch.export` could not prove.
-        return whole.index_select(-1, torch.arange(samples, device=whole.device) + before)
+        padded = overlap_add_with_gradients(spectrum.mT, hop)
+        lead = self.config.n_fft - hop + self.config.lead_frames * hop
+        # By indices: `torch.export` could not prove the length of a slice.
+        return padded.index_select(-1, torch.arange(samples, device=padded.device) + lead)
 
     def _logits(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
-        """`MaskNetwork.logits`, with gradients through the guide, too."""
+        """`MaskNetwork.logits`, but with gradients through the guide."""
         if self.guide is None:
             return self.network.logits(magnitude)
         network: Any = self.network
         scaled = scaled_for_guide(magnitude, rms_level(magnitude))
         states: list[Tensor] = []
-        wanted = states if network.laterals else None
-        guide = self.guide.output(self.guide.normalised(scaled), states=wanted)
-        own = network.own_logits(magnitude, *fine, guide=guide, states=states)
-        return guided_logits(own, guide, self.config.guide_weight, network.vocals)
+        collected = states if network.laterals else None
+        guide = self.guide.output(self.guide.normalised(scaled), states=collected)
+        logits = network.own_logits(magnitude, *fine, guide=guide, states=states)
+        return guided_logits(logits, guide, self.config.guide_weight, network.vocals)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
-        """Masks with their mean over the top bins above them, frames before bins."""
-        above = extension_weights(masks)  # (batch, stems, channels, frames)
+        """Masks extended above by their mean over the top bins, frames before bins."""
+        weights = extension_weights(masks)  # (batch, stems, channels, frames)
         count = self.config.n_fft // 2 + 1 - self.config.bins
-        return torch.cat([masks.mT, above[..., None].expand(*above.shape, count)], dim=-1)
+        return torch.cat([masks.mT, weights[..., None].expand(*weights.shape, count)], dim=-1)
 
 
 def _magnitudes(spectrum: Tensor) -> Tensor:
-    """Absolute values, with a gradient of zero in silence."""
+    """Absolute values, with zero gradient in silence."""
     return safe_sqrt(spectrum.real.square() + spectrum.imag.square())

@@ -56,9 +56,9 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     Raises
     ------
     WeightsError
-        If the model cannot be loaded, or the file not be written.
+        If the model cannot be loaded, or the file cannot be written.
     ValueError
-        If there is no folder for the file, or it is one.
+        If the file's folder does not exist, or the path is not that of a file.
     ModuleNotFoundError
         Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 
@@ -68,7 +68,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     PosixPath('fast.onnx')
     """
     target = Path(path)
-    if not target.parent.is_dir():  # said before the work, not after it
+    if not target.parent.is_dir():  # reported before the work, not after it
         raise ValueError(f"{target} cannot be written: there is no folder {target.parent}")
     if target.is_dir():
         raise ValueError(f"{target} cannot be written: it is a folder, name a file")
@@ -76,24 +76,24 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
         raise ValueError(f"{target} cannot be written: it is a device or a pipe, name a file")
     import onnx
 
-    given = model if isinstance(model, Model) else Model.from_pretrained(model)
-    config = given.config
+    module = model if isinstance(model, Model) else Model.from_pretrained(model)
+    config = module.config
     unit = config.frame_multiple
     heights = {"magnitude": config.bins}
     if config.low_bins:
         heights["fine"] = fine_bins(config)
     examples = [torch.rand(2, config.channels, bins, 2 * unit) for bins in heights.values()]
     shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
-    with _quiet(), _evaluating(given):
+    with _quiet(), _evaluating(module):
         program = torch.onnx.export(
-            _Masks(given).eval(),
+            _Masks(module).eval(),
             tuple(examples),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(heights),
             output_names=["masks"],
             dynamic_shapes=dict.fromkeys(heights, shapes),
-            # Its optimiser takes the tiny number that keeps ratios of silence finite for zero.
+            # The optimiser treats the tiny number that keeps ratios of silence finite as zero.
             optimize=False,
             verbose=False,
         )
@@ -109,25 +109,25 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     onnx.checker.check_model(proto)
     try:
         write_atomically(target, proto.SerializeToString())
-    except OSError as error:  # it names a file that is gone already
+    except OSError as error:  # it names the temporary file, which was removed
         raise WeightsError(f"{target} cannot be written: {error.strerror}") from error
     return target
 
 
 @contextlib.contextmanager
 def _evaluating(model: Model) -> Iterator[None]:
-    """After this a model's parts are trained, or evaluated, as they were before."""
-    before = [(part, part.training) for part in model.modules()]
+    """Restore the training mode of a model's parts after the block."""
+    modes = [(part, part.training) for part in model.modules()]
     try:
         yield
     finally:
-        for part, training in before:
+        for part, training in modes:
             part.training = training
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter tells of its own affairs."""
+    """Suppress messages and warnings of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -179,7 +179,7 @@ def test_damage_within_lzma_is_one_sentence(tmp_path, kind):
         read_bundle(path)
 
 
-def test_a_name_in_a_zip_archive_that_is_no_text_is_damage(tmp_path):
+def test_an_undecodable_name_in_a_zip_archive_is_damage(tmp_path):
     path = pack(tmp_path / "a.zip", FILES | {"é": b""})
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
     with pytest.raises(WeightsError, match="truncated or damaged"):
@@ -236,7 +236,7 @@ def test_a_damaged_stream_is_one_sentence(tmp_path):
     "head",
     [{"GNU.sparse.map": "a,b", "GNU.sparse.major": "0"}, {"GNU.sparse.size": "many"}],
 )
-def test_numbers_in_heads_that_are_none_are_damage(tmp_path, head):
+def test_invalid_numbers_in_headers_are_damage(tmp_path, head):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as file:
         member = tarfile.TarInfo("model/checkpoint")
         member.pax_headers = head
@@ -257,7 +257,7 @@ def test_nothing_larger_than_a_checkpoint_is_read(tmp_path, monkeypatch):
         read_bundle(FIXTURE)
 
 
-def test_what_is_not_there_or_holds_nothing_is_said(tmp_path):
+def test_missing_and_empty_sources_are_reported(tmp_path):
     with pytest.raises(WeightsError, match="does not exist"):
         read_bundle(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="no TensorFlow checkpoint"):

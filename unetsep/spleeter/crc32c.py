@@ -1,8 +1,8 @@
 """CRC-32C (Castagnoli, RFC 3720 appendix B.4) with numpy, for hundreds of megabytes.
 
-The register of a CRC is linear over GF(2) in its bytes, so a buffer is cut into lanes that
-are computed side by side and then joined: the register of a lane followed by ``n`` bytes is
-the lane's own, moved on by ``n`` zero bytes, xor that of those bytes alone.
+The register of a CRC is linear over GF(2) in its bytes, so a buffer is split into lanes that
+are computed in parallel and then joined: the register of a lane followed by ``n`` bytes is
+the lane's register, advanced by ``n`` zero bytes, xor the register of those bytes alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LANES, LANE_BYTES = 8192, 1024
 
 @functools.lru_cache(maxsize=1)
 def _pair_table() -> Words:
-    """Register after two zero bytes for each of its lower 16 bits, ``(65536,)``."""
+    """Register after two zero bytes, for each value of its lower 16 bits, ``(65536,)``."""
     table = np.arange(65536, dtype=np.uint32)
     for _ in range(16):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(POLYNOMIAL), table >> 1)
@@ -42,10 +42,10 @@ def _zeros(count: int) -> Words:
     if count == 0:
         return np.uint32(1) << np.arange(32, dtype=np.uint32)
     if count % 2:
-        once = _zeros(count - 1)
+        columns = _zeros(count - 1)
         for _ in range(8):
-            once = np.where(once & 1, (once >> 1) ^ np.uint32(POLYNOMIAL), once >> 1)
-        return once.astype(np.uint32)
+            columns = np.where(columns & 1, (columns >> 1) ^ np.uint32(POLYNOMIAL), columns >> 1)
+        return columns.astype(np.uint32)
     half = _zeros(count // 2)
     return _apply(half, half)
 
@@ -56,12 +56,12 @@ def crc32c(content: bytes | memoryview) -> int:
     register = np.zeros(1, np.uint32)
     block = LANES * LANE_BYTES
     # Zeros before the first byte change nothing, as the register is zero there.
-    first = len(data) % block
-    for start in range(first - block if first else 0, len(data), block):
+    remainder = len(data) % block
+    for start in range(remainder - block if remainder else 0, len(data), block):
         chunk = data[max(start, 0) : start + block]
         register = _apply(_zeros(len(chunk)), register) ^ _lanes(chunk)
-    begun = _apply(_zeros(len(data)), np.full(1, 0xFFFFFFFF, np.uint32))
-    return int((begun ^ register)[0]) ^ 0xFFFFFFFF
+    initial = _apply(_zeros(len(data)), np.full(1, 0xFFFFFFFF, np.uint32))
+    return int((initial ^ register)[0]) ^ 0xFFFFFFFF
 
 
 def _lanes(chunk: npt.NDArray[np.uint8]) -> Words:

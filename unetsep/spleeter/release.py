@@ -1,4 +1,4 @@
-"""Deezer's own release of Spleeter's models: got from its address, resumed, checked, imported."""
+"""Deezer's release of Spleeter's models: downloaded, resumed, checked, imported."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .convert import import_spleeter
 ADDRESS = "https://github.com/deezer/spleeter/releases/download/v1.4.0"
 # Overrides `ADDRESS`, for mirrors.
 VARIABLE = "UNETSEP_SPLEETER_URL"
-# SHA-256 of ``<name>.tar.gz``, as Spleeter's own unit test has them.
+# SHA-256 of ``<name>.tar.gz``, from Spleeter's unit test.
 ARCHIVES = {
     "2stems": "f3a90b39dd2874269e8b05a48a86745df897b848c61f3958efc80a39152bd692",
     "4stems": "3adb4a50ad4eb18c7c4d65fcf4cf2367a07d48408a5eb7d03cd20067429dfaa8",
     "5stems": "25a1e87eb5f75cc72a4d2d5467a0a50ac75f05611f877c278793742513cc7218",
 }
 PATTERN = re.compile(rf"spleeter-({'|'.join(ARCHIVES)})(?:-(16khz))?")
-# The largest has 0.2 GB; a server that sends more is not the one that was meant.
+# The largest archive has 0.2 GB; a server that sends more is the wrong one.
 MAX_BYTES, BLOCK, TIMEOUT = 1 << 30, 1 << 18, 30.0
 NETWORK_ERRORS = (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException, EOFError)
-# Called with the bytes that are there and those in total, or None.
-Downloaded = Callable[[int, int | None], None]
+# Called with the downloaded bytes and those in total, or None.
+DownloadProgress = Callable[[int, int | None], None]
 
 
 def is_release(name: str) -> bool:
@@ -45,29 +45,29 @@ def get(
     *,
     source: Path | None = None,
     address: str | None = None,
-    progress: Downloaded | None = None,
+    progress: DownloadProgress | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Checkpoint:
-    """The model of a name, downloaded and imported unless the user has it intact.
+    """The model of a name, downloaded and imported unless the user has an intact one.
 
     Parameters
     ----------
     name
         See `is_release`.
     source
-        A package, archive or folder that has the checkpoint, instead of a download.
+        A package, archive or folder with the checkpoint, instead of a download.
     address
-        What ``/2stems.tar.gz`` and so on are appended to; by default ``$UNETSEP_SPLEETER_URL``
+        URL to which ``/2stems.tar.gz`` and so on are appended; by default ``$UNETSEP_SPLEETER_URL``
         or `ADDRESS`.
     progress
         Called as bytes arrive.
     on_wait
-        Called if another process is getting the same archive, before waiting for its end.
+        Called before waiting for another process that downloads the same archive.
 
     Raises
     ------
     WeightsError
-        If it cannot be had. What was downloaded by then is kept, and a further call resumes.
+        If it cannot be downloaded. The partial download is kept, and another call resumes it.
     """
     match = PATTERN.fullmatch(name)
     assert match, name
@@ -77,7 +77,7 @@ def get(
     archive, band = match[1], match[2] or "11khz"
     with contextlib.ExitStack() as stack:
         try:
-            # Processes that want one archive wait for the first, and find what it imported.
+            # Processes for one archive wait for the first one, and find its imported model.
             path = user_folder() / f"{archive}.tar.gz"
             stack.enter_context(locked(path, on_wait=on_wait))
         except OSError as error:
@@ -93,7 +93,7 @@ def get(
 
 
 def _imported(name: str) -> Checkpoint | None:
-    """The user's model of a name, unless its file is gone or damaged."""
+    """The user's model of a name, unless its file is missing or damaged."""
     entry = user_models().checkpoints.get(name)
     if entry is None or not entry.path.is_file() or file_sha256(entry.path) != entry.sha256:
         return None
@@ -101,24 +101,24 @@ def _imported(name: str) -> Checkpoint | None:
 
 
 def download(
-    archive: str, *, address: str | None = None, progress: Downloaded | None = None
+    archive: str, *, address: str | None = None, progress: DownloadProgress | None = None
 ) -> Path:
     """One of `ARCHIVES`, as ``<user folder>/downloads/<archive>.tar.gz``.
 
-    Two downloads of one archive at a time would spoil each other's file: `get` sees to it.
+    Simultaneous downloads of one archive would damage each other's file: `get` prevents them.
     Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 
     Raises
     ------
     WeightsError
-        If it cannot be had, or has another SHA-256: it is deleted then.
+        If it cannot be downloaded, or has another SHA-256: then it is deleted.
     """
     url = f"{(address or os.environ.get(VARIABLE) or ADDRESS).rstrip('/')}/{archive}.tar.gz"
     if not url.startswith(("https://", "http://")):
-        raise WeightsError(f"{url} is no address of a server: expected https://...")
+        raise WeightsError(f"{url} is not the address of a server: expected https://...")
     if "@" in url.partition("://")[2].partition("/")[0]:
         raise WeightsError(
-            "the address of the mirror holds a user, whose password cannot be sent: get "
+            "the address of the mirror has a user name, and passwords are not supported: download "
             f"{archive}.tar.gz by hand and name it: --from FILE"
         )
     folder = user_folder() / "downloads"
@@ -142,52 +142,53 @@ def download(
     return path
 
 
-def _fetch(url: str, partial: Path, progress: Downloaded | None) -> None:
-    """The rest of a file, after what a call before this got of it."""
-    done = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
+def _fetch(url: str, partial: Path, progress: DownloadProgress | None) -> None:
+    """Download a file, resuming from its partial file."""
+    received = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={received}-"} if received else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310
     try:
-        # An opener of its own reads the proxies of now.
+        # A new opener reads the current proxies.
         response: HTTPResponse = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != 416:  # nothing is left to send
+        if error.code != 416:  # the partial file is complete
             raise
         return
     with response, partial.open("ab") as file:
-        if response.status != 206:  # it sends all of it
+        if response.status != 206:  # the server sends the whole file
             file.truncate(0)
-            done = 0
+            received = 0
         length = response.headers.get("Content-Length")
-        total = None if length is None else done + int(length)
-        _copy(response, file, done, total, progress)
+        total = None if length is None else received + int(length)
+        _copy(response, file, received, total, progress)
 
 
 def _copy(
     response: HTTPResponse,
     file: BinaryIO,
-    done: int,
+    received: int,
     total: int | None,
-    progress: Downloaded | None,
+    progress: DownloadProgress | None,
 ) -> None:
-    while block := _received(response):
+    while block := _next_block(response):
         file.write(block)
-        done += len(block)
-        if done > MAX_BYTES:
+        received += len(block)
+        if received > MAX_BYTES:
             raise EOFError("it sends more than any model of Spleeter has")
         if progress is not None:
-            progress(done, total)
-    if total is not None and done < total:
-        raise EOFError(f"it broke off after {done} of {total} bytes")
+            progress(received, total)
+    if total is not None and received < total:
+        raise EOFError(f"it broke off after {received} of {total} bytes")
 
 
-def _received(response: HTTPResponse) -> bytes:
-    """The next bytes.
+def _next_block(response: HTTPResponse) -> bytes:
+    """The next bytes of a download.
 
     Raises
     ------
     ConnectionError
-        For all that the network may do, none of which is the fault of the disk.
+        For all errors of the network, to tell them from those of the disk.
     """
     try:
         return response.read(BLOCK)
@@ -200,10 +201,14 @@ def _failure(url: str, error: Exception, partial: Path) -> str:
         reason = f"HTTP status {error.code}"
     else:
         reason = str(getattr(error, "reason", error)) or type(error).__name__
-    kept = partial.exists() and partial.stat().st_size > 0
-    again = "run the same command again to resume" if kept else "check the connection (HTTPS_PROXY)"
+    resumable = partial.exists() and partial.stat().st_size > 0
+    cure = (
+        "run the same command again to resume"
+        if resumable
+        else "check the connection (HTTPS_PROXY)"
+    )
     return (
-        f"{url} could not be downloaded: {reason}; {again}, or get the file by hand and name it: "
+        f"{url} could not be downloaded: {reason}; {cure}, or get the file by hand and name it: "
         "--from FILE"
     )
 

@@ -1,12 +1,12 @@
 """TensorFlow's checkpoint files ("tensor bundles"), read without TensorFlow.
 
-``model.index`` is a table of sorted strings as LevelDB writes it (leveldb
+``model.index`` is a table of sorted strings in the format of LevelDB (leveldb
 ``doc/table_format.md``): blocks of prefix-compressed keys and values, each block followed by
 a compression byte and a masked CRC-32C, an index block that points to them, and a footer of
 48 bytes. Its values are protobufs (TensorFlow ``core/protobuf/tensor_bundle.proto``): a
 ``BundleHeaderProto`` under the empty key and a ``BundleEntryProto`` for each tensor, which
-says where its raw bytes lie in the shards ``model.data-00000-of-00001`` and what their
-CRC-32C is. Every length is checked before it is used and every checksum compared.
+gives the position of its raw bytes in the shards ``model.data-00000-of-00001`` and their
+CRC-32C. Every length is checked before it is used and every checksum compared.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies.
+    """Position and form of one tensor.
 
     Parameters
     ----------
     dtype
-        NumPy's name of the type, or ``""`` for types that are not read.
+        NumPy's name of the type, or ``""`` for unsupported types.
     shape
         Of the tensor.
     shard, offset, size
@@ -83,12 +83,12 @@ def read_index(content: bytes) -> tuple[int, dict[str, Entry]]:
         if struct.unpack("<Q", footer[-8:])[0] != MAGIC:
             raise WeightsError("the checkpoint's index is truncated or no TensorFlow bundle")
         _, at = _handle(footer, 0)  # of the metaindex, which is empty
-        where, _ = _handle(footer, at)
+        index, _ = _handle(footer, at)
         values: dict[bytes, bytes] = {}
         end = 0
-        for _, pointer in _pairs(_block(content, *where)):
+        for _, pointer in _pairs(_block(content, *index)):
             (offset, size), _ = _handle(pointer, 0)
-            if offset < end:  # or one block could be read a million times
+            if offset < end:  # otherwise one block could be read a million times
                 raise IndexError("blocks overlap")
             end = offset + size
             values.update(_pairs(_block(content, offset, size)))
@@ -110,10 +110,10 @@ def read_tensor(name: str, entry: Entry, shards: Sequence[bytes]) -> npt.NDArray
     if not entry.dtype:
         raise WeightsError(f"tensor {name!r} of the checkpoint has a type that is not supported")
     kind = np.dtype(entry.dtype)
-    wanted = kind.itemsize
+    expected = kind.itemsize
     for size in entry.shape:
-        wanted *= size
-    if min(entry.shape, default=0) < 0 or wanted != entry.size:
+        expected *= size
+    if min(entry.shape, default=0) < 0 or expected != entry.size:
         raise WeightsError(
             f"tensor {name!r} of the checkpoint: {entry.size} bytes do not fit its "
             f"shape {entry.shape}"
@@ -131,7 +131,7 @@ def read_tensor(name: str, entry: Entry, shards: Sequence[bytes]) -> npt.NDArray
 
 
 def _block(content: bytes, offset: int, size: int) -> bytes:
-    """Content of a block whose checksum is right."""
+    """Content of a block, after comparing its checksum."""
     block = content[offset : offset + size]
     trailer = content[offset + size : offset + size + TRAILER_BYTES]
     if len(trailer) < TRAILER_BYTES:
@@ -148,7 +148,7 @@ def _block(content: bytes, offset: int, size: int) -> bytes:
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values; each key says how much of the one before it begins with."""
+    """Keys and values; each key gives the length of the prefix shared with the one before."""
     (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
     end = len(block) - 4 - 4 * restarts
     at, key = 0, b""
@@ -173,7 +173,7 @@ def _handle(content: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Unsigned number of seven bits a byte, the lowest first, and the position after it."""
+    """Unsigned number of seven bits per byte, the lowest first, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = content[at]

@@ -38,7 +38,7 @@ from .separator import Separator
 
 @dataclass(frozen=True)
 class FileOptions:
-    """What to take from an audio file and how to write its stems.
+    """Which part of an audio file to separate and how to write its stems.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ class FileOptions:
     container, bit_depth
         See `unetsep.audio.formats.choose_format`.
     filename
-        Template of the paths of stems; see `unetsep.paths.target_path`.
+        Template for the paths of stems; see `unetsep.paths.target_path`.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track
         Of a file with several sound tracks; see `AudioReader`.
     overwrite
-        Replace files that exist when the stems are complete; otherwise that is an error.
+        Replace existing files once the stems are complete; otherwise they are an error.
     without
         Write one file: all stems but this one.
     bitrate
@@ -66,8 +66,8 @@ class FileOptions:
     Raises
     ------
     ValueError
-        If there is no such container or bit depth, or the template has other fields, or a
-        value is none of its kind, or no song has such an excerpt.
+        If the container or bit depth is unknown, the template has unknown fields, a value has
+        the wrong type, or the excerpt is impossible.
     AudioError
         If the container cannot hold the bit depth.
     """
@@ -90,16 +90,16 @@ class FileOptions:
         if isinstance(self.bit_depth, numbers.Integral):
             object.__setattr__(self, "bit_depth", str(self.bit_depth))
         check_choices(self.container, self.bit_depth, self.bitrate)
-        if self.bitrate is not None:  # numpy's numbers are none in JSON
+        if self.bitrate is not None:  # JSON does not take numpy's numbers
             object.__setattr__(self, "bitrate", int(self.bitrate))
         object.__setattr__(self, "tags", bool(self.tags))
         if self.sample_rate is not None:
             object.__setattr__(self, "sample_rate", check_rate(self.sample_rate))
         check_template(self.filename)
-        chosen = [each is not None for each in (self.without, self.stems, self.two_stems)]
-        if self.without is not None and sum(chosen) > 1:
+        choices = [each is not None for each in (self.without, self.stems, self.two_stems)]
+        if self.without is not None and sum(choices) > 1:
             raise ValueError("choose either without, stems or two_stems")
-        if self.together and any(chosen):
+        if self.together and any(choices):
             raise ValueError(f"{self.container} holds all stems: choose none of them")
         check_track(self.track)
         if self.track is not None:
@@ -110,7 +110,7 @@ class FileOptions:
 
     @property
     def suffix(self) -> str:
-        """What the names of stems end with, without a dot."""
+        """Suffix of the names of stems, without a dot."""
         return CONTAINERS[self.container].suffix
 
     @property
@@ -119,7 +119,7 @@ class FileOptions:
         return CONTAINERS[self.container].together
 
     def select(self, separator: Separator) -> Selection:
-        """The stems of a model that are wanted; an `AudioError` if a file cannot hold them."""
+        """The selected stems of a model; an `AudioError` if the container cannot hold them."""
         check_stems(self.container, separator.stems)
         if self.without is None:
             return separator.select(self.stems, self.two_stems)
@@ -129,31 +129,31 @@ class FileOptions:
 
 @dataclass(frozen=True)
 class SeparationReport:
-    """What one model did with one file, for people and for ``--json``.
+    """The outcome of one model for one file, for people and for ``--json``.
 
     Parameters
     ----------
     source, model
         Input path and model name.
     status
-        ``"ok"``, ``"skipped"``, ``"error"`` or, of what is only looked at, ``"planned"``.
+        ``"ok"``, ``"skipped"``, ``"error"`` or, in a preview, ``"planned"``.
     stems
-        Stem name to the path written; empty if no files were asked for.
+        Stem name to the path written; empty if no files were requested.
     error
         One sentence, when the status is ``"error"``.
     reason
         Why nothing was done, when the status is ``"skipped"``.
     sample_rate, channels, seconds
-        Of the stems: those of the input, unless another rate was asked for.
+        Of the stems: those of the input, unless another rate was requested.
     gain_db
-        Gain that the stems in files got so that none clips; 0 if none would have.
+        Gain of the stems in files that prevents clipping; 0 if none would clip.
     elapsed, speed
         Seconds from opening the input to the last rename, for all models that share the
-        decode, and how many times real time that is.
+        decoding, and the speed relative to real time.
     device, precision
-        What computed it.
+        Of the computation.
     warnings
-        Sentences about what may be wrong with the input.
+        Sentences about possible defects of the input.
     """
 
     source: Path
@@ -182,14 +182,14 @@ class SeparationReport:
 def renamed(
     report: SeparationReport, place: Callable[[Path], Path], text: Callable[[str], str]
 ) -> SeparationReport:
-    """A report with other names for files, as of copies that stand for others.
+    """A report with other names for files, for example for temporary copies.
 
     Parameters
     ----------
     report
         The report.
     place, text
-        What to call a path, and how a sentence reads that may name one.
+        Functions that return the name to show for a path, and a sentence with such names.
     """
     return replace(
         report,
@@ -202,7 +202,7 @@ def renamed(
 
 
 class Sink(Protocol):
-    """Where the stems that one model makes of one file go; use as a context manager."""
+    """Receives the stems that one model makes of one file; use as a context manager."""
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -215,10 +215,10 @@ class Sink(Protocol):
 
     @property
     def write_integers(self) -> WriteIntegers | None:
-        """What may be called instead where no sample is beyond full scale; see `StemFiles`."""
+        """Alternative to `write` if no sample is beyond full scale; see `StemFiles`."""
 
     def commit(self) -> float:
-        """Complete the stems; the gain that all of them got."""
+        """Complete the stems; returns the gain of all of them."""
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -228,14 +228,14 @@ OpenSink = Callable[[OutputFormat, AudioInfo], Sink]
 
 
 class StemArrays:
-    """Stems in memory, and elsewhere, too, if there is where: a `Sink`.
+    """A `Sink` that collects stems in memory and may also pass them on.
 
     Parameters
     ----------
     blocks
-        What is written is appended to this list.
+        List to which all blocks are appended.
     files
-        Gets the same.
+        Another sink that gets the same blocks.
     """
 
     def __init__(self, blocks: list[Signal], files: Sink | None = None) -> None:
@@ -255,7 +255,7 @@ class StemArrays:
             self._files.write(block)
 
     def commit(self) -> float:
-        """Complete the files; the gain that they got, which the arrays do not."""
+        """Complete the files; returns their gain, which the arrays do not get."""
         return self._files.commit() if self._files else 1.0
 
     def __exit__(self, *error: object) -> None:
@@ -327,18 +327,18 @@ def separate_to_arrays(
 def name_stems(
     separator: Separator, options: FileOptions, blocks: Sequence[Signal]
 ) -> dict[str, Signal]:
-    """Stem name to array, from what `StemArrays` has gathered."""
+    """Stem name to array, from the blocks that `StemArrays` collected."""
     names = options.select(separator).names
     return dict(zip(names, np.concatenate(blocks, axis=-1), strict=True))
 
 
 class ResampledReader:
-    """A song as it is at another sample rate, which takes the place of its `AudioReader`.
+    """A song at another sample rate, with the interface of its `AudioReader`.
 
     Parameters
     ----------
     reader
-        The song as it is; the caller closes it.
+        The song at its own rate; the caller closes it.
     sample_rate
         In Hz.
     """
@@ -352,30 +352,30 @@ class ResampledReader:
 
     @property
     def warnings(self) -> list[str]:
-        """Those of the song, complete after reading it."""
+        """Warnings about the song, complete after reading it."""
         return self._reader.warnings
 
     def _scaled(self, frames: int) -> int:
         return max(1, round(frames * self._ratio))
 
     def blocks(self, block_frames: int) -> Iterator[Signal]:
-        """Yield ``(channels, samples)`` of about this size; together as long as the song."""
-        info, read, given = self._reader.info, 0, 0
+        """Yield ``(channels, samples)`` of about this size; in total as long as the song."""
+        info, input_frames, output_frames = self._reader.info, 0, 0
         resampler = StreamResampler(info.sample_rate, self.info.sample_rate, info.channels)
         for block in self._reader.blocks(max(1, round(block_frames / self._ratio))):
-            read += block.shape[-1]
+            input_frames += block.shape[-1]
             resampled = resampler.push(block)
-            given += resampled.shape[-1]
+            output_frames += resampled.shape[-1]
             if resampled.size:
                 yield resampled
-        rest = resampler.push(np.empty((info.channels, 0), np.float32), last=True)
-        if missing := max(0, self._scaled(read) - given):
-            yield np.ascontiguousarray(rest[:, :missing])
+        tail = resampler.push(np.empty((info.channels, 0), np.float32), last=True)
+        if remaining := max(0, self._scaled(input_frames) - output_frames):
+            yield np.ascontiguousarray(tail[:, :remaining])
 
 
 @contextlib.contextmanager
 def open_song(path: Path, options: FileOptions) -> Iterator[AudioReader | ResampledReader]:
-    """The excerpt that is to be separated, at the sample rate of its stems; errors as there."""
+    """The excerpt to separate, at the sample rate of its stems; errors are those of the reader."""
     start, duration, rate = options.start, options.duration, options.sample_rate
     with AudioReader(path, start=start, duration=duration, track=options.track) as reader:
         if rate is None or rate == reader.info.sample_rate:
@@ -390,8 +390,8 @@ def format_for(reader: AudioReader | ResampledReader, options: FileOptions) -> O
     Raises
     ------
     AudioError
-        If it cannot hold them: see `unetsep.audio.formats.choose_format`; with the song's name,
-        as many songs may have been given.
+        If it cannot hold them: see `unetsep.audio.formats.choose_format`. The message names the
+        song, which may be one of many.
     """
     label = f"{reader.path}: "
     return choose_format(options.container, options.bit_depth, reader.info, options.bitrate, label)
@@ -405,23 +405,23 @@ def separate_into(
     progress: Progress | None = None,
     pool: SegmentPool | None = None,
 ) -> list[SeparationReport]:
-    """Separate one file with each model into its sink; the rest is as in `separate_file`.
+    """Separate one file with each model into its sink; otherwise like `separate_file`.
 
-    With a pool, several threads may do so at once: the network's work is shared out among
-    the pool's threads, and gives the same bytes.
+    With a pool, several threads may call it at the same time: the pool's threads share the
+    network's work, and the bytes are the same.
     """
-    begun = time.perf_counter()
+    start = time.perf_counter()
     selections = [options.select(separator) for separator in separators]
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_song(path, options))
         output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)
-        opened = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
-        models = list(zip(separators, selections, opened, strict=True))
+        open_sinks = [stack.enter_context(open_sink(output, info)) for open_sink in sinks]
+        models = list(zip(separators, selections, open_sinks, strict=True))
         samples = _push(reader, models, progress, pool)
-        gains = [sink.commit() for sink in opened]
-    elapsed = time.perf_counter() - begun
+        gains = [sink.commit() for sink in open_sinks]
+    elapsed = time.perf_counter() - start
     rate = reader.info.sample_rate
     shared = SeparationReport(
         source=path,
@@ -453,7 +453,7 @@ def _push(
     progress: Progress | None,
     shared: SegmentPool | None,
 ) -> int:
-    """Stream a file through all models into their sinks; the samples written to each."""
+    """Stream a file through all models into their sinks; returns the samples of each stem."""
     rate, channels = reader.info.sample_rate, reader.info.channels
     total = None if reader.frames is None else reader.frames / rate
     samples = 0
@@ -479,7 +479,7 @@ def _push(
 
 
 def _write(sink: Sink, block: StemBlock) -> None:
-    """Wait for a block and give it to a sink."""
+    """Wait for a block and write it to a sink."""
     integers = block.integers()
     if integers is None:
         sink.write(block.floats())

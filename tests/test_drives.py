@@ -8,7 +8,7 @@ import pytest
 
 import unetsep.drives
 from tests.files import take_for_one, touch
-from unetsep.drives import Drives, Listings, Places, why_not_there
+from unetsep.drives import Drives, Listings, Places, path_problem
 
 
 def test_a_path_has_the_names_that_folders_list(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypat
     short, long = tmp_path / "song.wav", Path("/music" + "/song" * 60)
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        told = [why_not_there(path) for path in (short, long)]
+        told = [path_problem(path) for path in (short, long)]
     assert told[0] == f"{short} does not exist"
     assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
 
@@ -70,7 +70,7 @@ def test_a_backslash_before_a_closing_quote_of_windows_is_told_of(monkeypatch):
     path = Path('C:\\My Music" -o out')
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        told = why_not_there(path)
+        told = path_problem(path)
     assert told == (
         f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
     )

@@ -475,7 +475,7 @@ def test_the_output_is_known_where_case_does_not_count(tmp_path, monkeypatch, so
 
     (found,) = find_inputs([tmp_path / songs], tmp_path / output, None, outputs_in)
     assert found.track == ("song" if songs == "Music" else "Stems")
-    assert ("holds stems alone" in str(found.error)) == (songs != "Music")
+    assert ("holds only stems" in str(found.error)) == (songs != "Music")
 
 
 @pytest.mark.parametrize("drive", [str, str.casefold])

@@ -1,4 +1,4 @@
-"""Names as drives take them: some refuse a few, and to some case or coded accents do not count."""
+"""Names on drives: some refuse certain names, or ignore case or the encoding of accents."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from typing import Generic, TypeVar
 from .storage import FULL, PREFIX
 
 Value = TypeVar("Value")
-# Names that no drive minds; some of letters alone are kept by Windows for itself.
+# Names that all drives accept; Windows reserves some that consist of plain letters.
 PLAIN_NAME = re.compile(
     r"(?!(?:con|prn|aux|nul|com\d|lpt\d)\b)[\w ,()&'!+-]+(?:\.[\w ,()&'!+-]+)*",
     re.ASCII | re.IGNORECASE,
 )
 PLAIN = "plain"
-# Names that Windows keeps for itself, whatever follows their first dot: nul.tar.gz is a device.
+# Names that Windows reserves, with any suffix: nul.tar.gz is a device.
 WINDOWS_NAMES = re.compile(
     r"(?i)^(con(?:in\$|out\$)?|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))"
 )
-# Characters that Windows takes, unless it is set to take more, of a file's path and of a folder's.
+# Longest paths of files and of folders on Windows, in characters, unless it is set to allow more.
 LONGEST_PATH, LONGEST_FOLDER = 259, 247
 
 
 def without_illegal(name: str) -> str:
-    """A name with ``_`` for control codes, and on Windows for what no name may hold there.
+    """A name with ``_`` for control codes, and on Windows for characters that it forbids.
 
-    That is the colon, too, behind which a stream of a file is named. See `without_reserved`.
+    The colon is one of them, as it separates the name of a stream. See `without_reserved`.
     """
     illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
     name = re.sub(illegal, "_", name)
@@ -41,29 +41,29 @@ def without_illegal(name: str) -> str:
 
 
 def without_reserved(name: str) -> str:
-    """A name with ``_`` behind what Windows else takes for a device."""
+    """A name with ``_`` after a device's name that Windows reserves."""
     return WINDOWS_NAMES.sub(r"\1_", name)
 
 
 def stray_quote(path: Path) -> str | None:
-    r"""A sentence on a quote in a path of Windows, where no name holds one; None if none is.
+    r"""A message about a quote in a path on Windows, where names cannot hold one; else None.
 
-    There ``"C:\My Music\" -o out`` is one word, whose second quote is a letter.
+    There ``"C:\My Music\" -o out`` is one word, whose second quote is part of it.
     """
     if os.name != "nt" or '"' not in str(path):
         return None
     return f"{path} holds a quote, as no name does: leave out the backslash before a closing quote"
 
 
-def why_not_there(path: Path) -> str | None:
-    """A sentence on why nothing can be found at a path; None if something is there."""
+def path_problem(path: Path) -> str | None:
+    """A message that tells why a path does not exist or cannot be opened; None if it exists."""
     if quote := stray_quote(path):
         return quote
-    # Not Path.exists, which from Python 3.14 on says no to whatever cannot be looked at.
+    # Not Path.exists: from Python 3.14 on it returns False for all errors.
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last by a NUL in the name
-        # Windows lists files in folders that it does not find by the length of their paths.
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL in the name
+        # Windows lists files that it cannot open because their paths are too long.
         if os.name == "nt" and len(os.path.abspath(path)) > LONGEST_PATH:  # noqa: PTH100
             return f"{path} does not exist, or its path is too long: move it to a shorter one"
         return f"{path} does not exist"
@@ -73,48 +73,48 @@ def why_not_there(path: Path) -> str | None:
 
 
 def folded(path: Path | str) -> str:
-    """Equal for names that any of the usual file systems takes for the same."""
+    """A form of a name that is equal for names that any usual file system treats as equal."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 class Listings:
-    """The names that folders list, each of which is read once."""
+    """The names in listings of folders; each folder is read once."""
 
     def __init__(self) -> None:
         self._names: dict[Path, dict[str, str]] = {}
 
     def same(self, one: Path, other: Path) -> bool:
-        """Whether two paths without links are those of one file."""
+        """Whether two paths without links lead to the same file."""
         if str(one) == str(other) or folded(one) != folded(other):
             return str(one) == str(other)
         return self.path(one) == self.path(other)
 
     def path(self, path: Path) -> Path:
-        """A path without links, by the names that its folders list."""
-        place = Path(path.anchor)
+        """A path without links, spelled as in the listings of its folders."""
+        listed = Path(path.anchor)
         for name in path.parts[1:]:
-            place /= self.name(place, name)
-        return place
+            listed /= self.name(listed, name)
+        return listed
 
     def name(self, folder: Path, name: str) -> str:
-        """The name under which a folder lists what has a name for its drive; else that name."""
+        """A name as spelled in its folder's listing; unchanged if the listing lacks it."""
         if folder not in self._names:
             try:
                 names = os.listdir(folder)  # noqa: PTH208 (names alone)
-            except (OSError, ValueError):  # the last by a NUL in the name
+            except (OSError, ValueError):  # the last for a NUL in the name
                 names = []
             self._names[folder] = {folded(each): each for each in names}
-            self._names[folder] |= {each: each for each in names}  # which come before any others
-        names_of = self._names[folder]
-        if names_of.get(name) == name or not os.path.lexists(folder / name):
+            self._names[folder] |= {each: each for each in names}  # exact names take precedence
+        spellings = self._names[folder]
+        if spellings.get(name) == name or not os.path.lexists(folder / name):
             return name
-        return names_of.get(folded(name), name)
+        return spellings.get(folded(name), name)
 
 
 def refused_name(names: Iterable[str], folder: Path) -> str | None:
-    """The first of some names that a drive refuses, as those that are for Windows, too, do.
+    """The first of some names that a drive refuses, such as one formatted for Windows.
 
-    It tells only when a file is made: empty ones are made, and removed.
+    A drive shows this only when a file is created: empty files are created and removed.
 
     Parameters
     ----------
@@ -126,33 +126,33 @@ def refused_name(names: Iterable[str], folder: Path) -> str | None:
     Returns
     -------
     str or None
-        None if it takes all of them, or something else keeps it from that, such as a full disk.
+        None if the drive accepts all, or another error prevents the test, such as a full disk.
     """
     doubtful = [name for name in dict.fromkeys(names) if not PLAIN_NAME.fullmatch(name)]
-    if not doubtful or sys.platform == "win32":  # where names have been made for it
+    if not doubtful or sys.platform == "win32":  # where names are already adapted
         return None
     name = PLAIN
     try:
         with TemporaryDirectory(prefix=PREFIX, dir=folder, ignore_cleanup_errors=True) as empty:
-            for name in (PLAIN, *doubtful):  # the first tells whether any can be made
+            for name in (PLAIN, *doubtful):  # the first tests whether files can be created at all
                 Path(empty, name).touch()
     except OSError as error:
-        # A path that is longer here is told by its own length.
+        # A path that is too long here may fit with its real folder.
         if name != PLAIN and error.errno not in (errno.ENAMETOOLONG, *FULL):
             return name
     return None
 
 
 class Drives:
-    """Which names lead to one file, as the drives that they are on take them.
+    """Tells which names lead to the same file, by the rules of their drives.
 
-    The system does not tell: cards, sticks and the disks of Macs are used with any. So a folder is
-    asked, once, when names differ in no more than that.
+    The rules do not follow from the system: cards, sticks and disks of Macs are used with any. So
+    a folder is tested, once, when names differ only in case or the encoding of accents.
 
     Parameters
     ----------
     ask
-        Whether files may be made, and removed, to ask; else names that differ are of two files.
+        Whether to test folders by creating and removing files; otherwise names must be equal.
     """
 
     def __init__(self, *, ask: bool = True) -> None:
@@ -160,10 +160,10 @@ class Drives:
         self._rules: dict[Path, tuple[bool, bool]] = {}
 
     def same(self, one: Path, other: Path) -> bool:
-        """Whether two paths without links are those of one file."""
+        """Whether two paths without links lead to the same file."""
         if str(one) == str(other) or folded(one) != folded(other):
             return str(one) == str(other)
-        if sys.platform in ("win32", "darwin"):  # nearly all drives there
+        if sys.platform in ("win32", "darwin"):  # true for nearly all of their drives
             return True
         if not self._ask:
             return False
@@ -181,42 +181,42 @@ class Drives:
 
 
 def _rules_of_names(folder: Path) -> tuple[bool, bool]:
-    """Whether names that differ in case, or in how accents are coded, are one in a folder."""
+    """Whether a folder ignores case, and whether it ignores how accents are encoded."""
     probe = folder / f"{PREFIX}{secrets.token_hex(6)}-\u00e9.part"
-    others = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
+    variants = probe.name.upper(), unicodedata.normalize("NFD", probe.name)
     try:
         probe.touch(exist_ok=False)
         try:
-            case, accents = (os.path.lexists(folder / other) for other in others)
+            case, accents = (os.path.lexists(folder / name) for name in variants)
         finally:
             probe.unlink()
-    except (OSError, UnicodeEncodeError):  # where nothing can be written, nothing clashes
+    except (OSError, UnicodeEncodeError):  # without write access, nothing can clash
         return False, False
     return case, accents
 
 
 class Places(Generic[Value]):
-    """Something of each file, by paths without links, of which a drive may take several for one.
+    """A mapping from files to values, by paths without links that may have several spellings.
 
     Parameters
     ----------
     same
-        Whether two paths are those of one file; see `Drives` and `Listings`.
+        Whether two paths lead to the same file; see `Drives` and `Listings`.
     """
 
     def __init__(self, same: Callable[[Path, Path], bool]) -> None:
         self._same = same
         self._values: dict[str, list[tuple[Path, Value]]] = {}
 
-    def setdefault(self, place: Path, value: Value) -> Value:
-        """What the file of a path has already, or else now."""
-        values = self._values.setdefault(folded(place), [])
-        for other, found in values:
-            if self._same(other, place):
-                return found
-        values.append((place, value))
+    def setdefault(self, path: Path, value: Value) -> Value:
+        """The value of the file at a path, after setting it if there was none."""
+        values = self._values.setdefault(folded(path), [])
+        for other_path, old_value in values:
+            if self._same(other_path, path):
+                return old_value
+        values.append((path, value))
         return value
 
-    def __contains__(self, place: Path) -> bool:
-        values = self._values.get(folded(place), ())
-        return any(self._same(other, place) for other, _ in values)
+    def __contains__(self, path: Path) -> bool:
+        values = self._values.get(folded(path), ())
+        return any(self._same(other_path, path) for other_path, _ in values)

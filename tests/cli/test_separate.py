@@ -158,7 +158,7 @@ def test_stems_in_a_folder_of_the_output_are_no_songs(run, song, tmp_path):
     (report,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert report["source"] == str(tmp_path / "in/album/a.wav")
     result = run(tmp_path / "in/album/a", "--dry-run", out="in")
-    assert "holds stems alone, which were made here: to separate them choose" in result.stderr
+    assert "holds only stems that unetsep made: to separate them choose" in result.stderr
     assert run(tmp_path / "in/album/a", "--dry-run").stdout.count("\n") == 4 * 4
 
 
@@ -464,8 +464,8 @@ def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
     [
         (["--stems", "guitar"], "has no stem 'guitar': expected vocals, drums, bass, other"),
         (["--two-stems", "no"], "has no stem 'no'"),
-        (["--stems", "instrumental"], "other; the rest of a song without one of them: --without"),
-        (["--stems", "no_drums"], "other; the rest of a song without one of them: --without"),
+        (["--stems", "instrumental"], "other; for the song without one of them use --without"),
+        (["--stems", "no_drums"], "other; for the song without one of them use --without"),
         (["-f", "mp3", "--bitrate", "320"], "got 320; 320 kbit/s are 320000"),
         (["-m", "spleeter:4stems"], "get it by: unetsep models download spleeter-4stems"),
         (["--stems", "bass", "--two-stems", "bass"], "either stems or two_stems"),
@@ -801,7 +801,7 @@ def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, t
     assert run(path, "--filename", "{stem}/{track}.{ext}").exit_code == 0
     result = run(tmp_path / "out/vocals", "--dry-run")
     assert result.exit_code == 1
-    assert "holds stems alone" in result.stderr
+    assert "holds only stems" in result.stderr
 
 
 def test_a_file_called_as_standard_input_is_named_with_its_folder(run, song, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 
 from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
-from ..drives import why_not_there
+from ..drives import path_problem
 from ..errors import AudioError
 from ..storage import READ_BYTES
 from .chunks import read_chunk
@@ -264,7 +264,7 @@ def check_track(track: int | None) -> None:
 
 
 def _open(path: Path, track: int | None) -> Decoder:
-    if reason := why_not_there(path):
+    if reason := path_problem(path):
         raise AudioError(reason)
     if path.is_dir():
         raise AudioError(f"{path} is a folder where an audio file was expected")

@@ -117,7 +117,7 @@ def test_templates_that_cannot_work_are_value_errors(template):
         check_template(template)
 
 
-def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
+def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
     names = ["01 Intro.flac", "01 Intro.mp3", "02 Song.flac"]
     songs = [Input(tmp_path / name, Path(name).stem) for name in names]
     clashes = find_clashes(
@@ -134,10 +134,10 @@ def test_a_clash_of_names_is_told_of_both_songs_and_of_no_other(tmp_path):
         (("a/x.wav", "a/x.mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
         (("a/x.wav", "a/y.wav"), "{artist}/{stem}.{ext}", "such as {track}/{stem}.{ext}"),
         (("a/Song.wav", "a/Song .mp3"), TEMPLATE, "such as {track}-{suffix}/{stem}.{ext}"),
-        (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both in their place"),
+        (("a/x.wav", "b/x.wav"), TEMPLATE, "name a folder that holds both instead"),
     ],
 )
-def test_the_way_out_of_a_clash_is_one(tmp_path, names, template, remedy):
+def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
     songs = [Input(tmp_path / name, Path(name).stem) for name in names]
     targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", template, "wav")
     clashes = find_clashes(songs, targets)
@@ -211,7 +211,7 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
         targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
         clashes = find_clashes(songs, targets)
         assert all(map(bool, clashes)) == any(map(bool, clashes)) == (collide or always)
-        assert not clashes[0] or clashes[0].endswith("separate each to a folder of its own")
+        assert not clashes[0] or clashes[0].endswith("separate each to its own folder")
     songs = [Input(tmp_path / "Song.mp3", "Song"), Input(tmp_path / "song.wav", "song")]
     targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
     remedy = "such as {track}-{suffix}/{stem}.{ext}"

@@ -1,4 +1,4 @@
-"""Where the stems of songs go, before any work starts."""
+"""Paths of the stems of songs, planned before any work starts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .errors import AudioError, UnetsepError
 from .inputs import Input, in_real_folder, real_path
 
 TEMPLATE = "{track}/{stem}.{ext}"
-# Where there is but one file for each song: that without a stem, or that with all of them.
+# For a single file per song: the song without a stem, or all stems together.
 WITHOUT_TEMPLATE = "{track} ({label}).{ext}"
 TOGETHER_TEMPLATE = "{track}.{ext}"
-# Fields of templates that are filled from tags, and what stands where a tag is missing; for the
-# title it is the track's name.
+# Fields of templates that are filled from tags, and their defaults for missing tags; the default
+# title is the track's name.
 TAG_FIELDS = {
     "artist": "Unknown Artist",
     "title": "",
@@ -31,7 +31,7 @@ TAG_FIELDS = {
     "year": "0000",
 }
 FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
-# Of UTF-8, for what a tag adds to a name: file systems take 255 for the whole name.
+# Most bytes of UTF-8 that a tag adds to a name: file systems allow 255 for the whole name.
 TAG_BYTES = 100
 
 
@@ -44,7 +44,7 @@ def target_path(
     suffix: str = "",
     tags: Tags | None = None,
 ) -> Path:
-    """Relative output path for one stem.
+    """Relative output path of one stem.
 
     Parameters
     ----------
@@ -54,11 +54,11 @@ def target_path(
     track, stem, ext, model, suffix
         The values.
     tags
-        Where the others come from.
+        Source of the other values.
     """
     values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
     values |= {"label": stem_label(stem)} | _tag_values(tags or Tags(), track)
-    # Of the template, not of a name, a dot is the folder itself.
+    # A dot in the template means the folder itself; in a name it stays.
     template = "/".join(part for part in _slashed(template).split("/") if part != ".")
     return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
 
@@ -74,25 +74,25 @@ def uses_tags(template: str) -> bool:
 
 
 def named_by_track(template: str) -> bool:
-    """Whether only songs of one track, such as a.wav and a.mp3, may have the same names."""
+    """Whether only songs of one track, such as a.wav and a.mp3, can have equal stem names."""
     return "{track}" in template and not uses_tags(template)
 
 
-def with_namesakes(chosen: Iterable[Input], songs: Iterable[Input]) -> list[Input]:
-    """Those of the songs that are chosen, or whose tracks some drives take for that of one."""
-    tracks = {folded(song.track) for song in chosen}
+def with_namesakes(selection: Iterable[Input], songs: Iterable[Input]) -> list[Input]:
+    """The selected songs, and those whose tracks some drives may confuse with theirs."""
+    tracks = {folded(song.track) for song in selection}
     return [song for song in songs if folded(song.track) in tracks]
 
 
 def with_tags(songs: Iterable[Input], template: str) -> list[Input]:
-    """The songs with their tags, which are read only if the template asks for them."""
+    """The songs with their tags, which are read only if the template needs them."""
     if not uses_tags(template):
         return list(songs)
     return [song if song.error else replace(song, tags=read_tags(song.path)) for song in songs]
 
 
 def _tag_values(tags: Tags, track: str) -> dict[str, str]:
-    """What tags put into names that every file system takes."""
+    """Values of fields from tags, safe in names on every file system."""
     number = tags.text("tracknumber").partition("/")[0].strip()
     year = re.search(r"\d{4}", tags.text("date"))
     texts = {name: tags.text(name) for name in TAG_FIELDS}
@@ -100,14 +100,14 @@ def _tag_values(tags: Tags, track: str) -> dict[str, str]:
     texts["year"] = year[0] if year else ""
     texts["title"] = texts["title"] or track.rpartition("/")[2]
     texts["albumartist"] = texts["albumartist"] or texts["artist"]
-    return {name: _safe(texts[name]) or missing for name, missing in TAG_FIELDS.items()}
+    return {name: _safe(texts[name]) or default for name, default in TAG_FIELDS.items()}
 
 
 def _safe(text: str) -> str:
-    """A part of a name that is safe on every file system, whatever the present one is."""
+    """A part of a name that is safe on every file system, not only the present one."""
     text = unicodedata.normalize("NFC", text)
     text = re.sub(r'[\x00-\x1f\x7f<>:"|?*\\/]', "_", text)
-    # Hidden files begin with a dot; Windows drops dots and blanks at the end.
+    # Hidden files start with a dot; Windows drops dots and blanks at the end.
     text = re.sub(r"^\.", "_", text.strip()).rstrip(" .")
     raw = text.encode("utf-8", "surrogateescape")[:TAG_BYTES]
     text = raw.decode("utf-8", "ignore").rstrip(" .") if len(raw) == TAG_BYTES else text
@@ -115,7 +115,7 @@ def _safe(text: str) -> str:
 
 
 def check_template(template: str) -> None:
-    """Refuse templates with unknown fields, or that lead out of the output folder."""
+    """Refuse templates that have unknown fields or lead out of the output folder."""
     if not isinstance(template, str):
         raise ValueError(f"filename must be a template such as {TEMPLATE}, got {template!r}")
     try:
@@ -125,7 +125,7 @@ def check_template(template: str) -> None:
     if any(name not in FIELDS or spec or conversion for name, spec, conversion in parsed):
         names = ", ".join(f"{{{name}}}" for name in FIELDS)
         raise ValueError(f"filename template {template!r}: expected nothing but {names} in braces")
-    # Not only if it is absolute: on Windows /a and C:a are not.
+    # Not `is_absolute`: on Windows /a and C:a are not absolute.
     if Path(template).anchor or ".." in Path(template).parts:
         raise ValueError(f"filename template {template!r} must stay inside the output folder")
     if _slashed(template).rpartition("/")[2] in ("", "."):
@@ -133,16 +133,16 @@ def check_template(template: str) -> None:
 
 
 def _slashed(template: str) -> str:
-    """A template with slashes between folders, for which people on Windows write backslashes."""
+    """A template with slashes between folders; on Windows users may write backslashes."""
     return template.replace("\\", "/") if os.name == "nt" else template
 
 
 def _portable(name: str) -> str:
-    """A song's name, as the usual file systems of this platform take it.
+    """A song's name that the usual file systems of this platform accept.
 
-    No trailing dots or blanks, no control codes; on Windows nothing that it refuses. Elsewhere
-    the rest stays: people look for their songs by the names that they gave them. What tags
-    say is changed for all platforms, by `_safe`.
+    It has no trailing dots or blanks, no control codes, and on Windows nothing that Windows
+    refuses. The rest stays: users look for songs by the names that they chose. Values of tags are
+    changed for all platforms, by `_safe`.
     """
     return without_illegal(name).rstrip(" .") or "_"
 
@@ -158,12 +158,12 @@ def plan(
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem, all different and none an input.
 
-    Parameters, but for drives, and result are those of `name_targets`.
+    Parameters except ``drives``, and the result, are those of `name_targets`.
 
     Raises
     ------
     UnetsepError
-        If two outputs would have the same name, an output would be written over an input,
+        If two outputs would have the same name, an output would overwrite an input,
         or the output folder is a file.
     """
     drives = Drives()
@@ -194,14 +194,14 @@ def name_targets(
     inputs
         See `find_inputs`.
     models
-        Name and output stems of each model. With more than one, each gets a folder of its
-        own unless the template names ``{model}``.
+        Name and output stems of each model. With more than one, each gets its own
+        folder unless the template has ``{model}``.
     output_dir, template, ext
-        Where and how to name them.
+        Folder, template and suffix of the paths.
     together
-        All stems of a model are in one file, whose path stands for each of them.
+        All stems of a model are in one file, whose path is listed for each of them.
     drives
-        Which names lead to one file; if not given, they are asked, see `unetsep.drives.Drives`.
+        Tell which names lead to the same file; by default a new `unetsep.drives.Drives`.
 
     Returns
     -------
@@ -211,8 +211,8 @@ def name_targets(
     Raises
     ------
     UnetsepError
-        If several stems of a song would have the same name, or the output folder is a file, or
-        no name of a folder.
+        If several stems of a song would have the same name, or the output folder is a file or
+        not a valid name.
     """
     check_template(template)
     if quote := stray_quote(output_dir):
@@ -236,15 +236,15 @@ def name_targets(
 
 
 def template_for(template: str, models: int) -> str:
-    """The template, with a folder for each of several models unless it names them."""
+    """The template, with a folder for each of several models unless it has ``{model}``."""
     return template if models == 1 or "{model}" in template else "{model}/" + template
 
 
 def _refuse_equal(file: Input, paths: Sequence[Path], drives: Drives) -> None:
-    """Raise if stems of one song have the same name: so will those of any other."""
-    first = Places[int](drives.same)
+    """Raise if stems of one song have the same name: those of all other songs will, too."""
+    owners = Places[int](drives.same)
     for index, path in enumerate(paths):
-        if first.setdefault(path, index) != index:
+        if owners.setdefault(path, index) != index:
             raise UnetsepError(
                 f"several stems of {file.path} would be written to {path}: name {{stem}} in "
                 "--filename"
@@ -260,10 +260,10 @@ def find_clashes(
     others: Iterable[Input] = (),
     drives: Drives | None = None,
 ) -> list[str | None]:
-    """For each input, why its stems cannot have their names, if they cannot.
+    """For each input, a message if its stems cannot have their names, else None.
 
-    Of two songs that would write the same file both have a clash: neither has the better
-    right to it. Nor may stems be written over ``others``, inputs that are separated elsewhere.
+    If two songs would write the same file, both get the message: neither takes precedence.
+    Stems must not overwrite ``others`` either, inputs that another command separates.
     ``drives`` are those of `name_targets`.
     """
     drives = drives or Drives()
@@ -275,40 +275,40 @@ def find_clashes(
         if file.error:
             continue
         for path in dict.fromkeys(chain(*per_model)):
-            # However links lead there, and where it is a link itself, which would be replaced.
+            # Compared with links resolved, and as a link itself, which would be replaced.
             place = in_real_folder(path)
             if place in originals or real_path(path) in originals:
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
-            first = owners.setdefault(place, index)
-            if first != index:
-                # Else a link leads to the same folder, which no other name mends.
-                by_name = folded(path) in map(folded, chain(*targets[first]))
-                way_out = _way_out(inputs[first], file) if by_name else ELSEWHERE
-                clashes[first] = clashes[index] = (
-                    f"{inputs[first].path} and {file.path} would both be written to {path}: "
-                    + way_out
+            owner = owners.setdefault(place, index)
+            if owner != index:
+                # Otherwise a link leads to the same folder, and another name would not help.
+                same_name = folded(path) in map(folded, chain(*targets[owner]))
+                remedy = _remedy(inputs[owner], file) if same_name else ELSEWHERE
+                clashes[owner] = clashes[index] = (
+                    f"{inputs[owner].path} and {file.path} would both be written to {path}: "
+                    + remedy
                 )
     return clashes
 
 
-def _way_out(first: Input, second: Input) -> str:
-    """How two songs can get stems of their own."""
-    if str(first.path) == str(second.path):  # of two URLs that differ in their query
+def _remedy(first: Input, second: Input) -> str:
+    """Advice on how two songs can get stems with different names."""
+    if str(first.path) == str(second.path):  # two URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
         names = [song_target(template, song, "stem", "ext", "model") for song in (first, second)]
         if folded(names[0]) != folded(names[1]):
             return f"give --filename more fields, such as {template}"
-    return "name a folder that holds both in their place, or separate each to a folder of its own"
+    return "name a folder that holds both instead, or separate each to its own folder"
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raise if any of the files exists: nothing is ever overwritten without being asked.
+    """Raise if any of the files exists: nothing is ever overwritten unasked.
 
     Raises
     ------
     AudioError
-        If so, or if one cannot be looked at.
+        If a file exists or cannot be examined.
     """
     existing = [path for path in dict.fromkeys(paths) if _exists(path)]
     if existing:
@@ -320,7 +320,7 @@ def refuse_existing(paths: Iterable[Path]) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something has a name; links that lead nowhere are in the way, too."""
+    """Whether a path exists, even as a broken link."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -39,7 +39,7 @@ def test_nothing_has_the_name_before_the_file_is_complete(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
-def test_after_an_error_all_is_as_before(tmp_path: Path, error: BaseException) -> None:
+def test_an_error_changes_nothing(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a"
     path.write_text("before")
 
@@ -146,7 +146,7 @@ def test_a_path_to_type_has_quotes_that_windows_knows(path, word, monkeypatch) -
     assert shown == word
 
 
-def test_folders_that_were_made_go_again_unless_something_is_in_them(tmp_path: Path) -> None:
+def test_created_folders_are_removed_again_unless_they_hold_files(tmp_path: Path) -> None:
     folders = MadeFolders()
     (tmp_path / "before").mkdir()
     for name in ("before/a/b", "before/a/c", "d/e", "before"):

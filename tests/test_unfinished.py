@@ -21,7 +21,7 @@ def test_a_block_is_not_cut_in_two_by_ctrl_c():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_what_is_unfinished_is_taken_back_once(tmp_path):
+def test_unfinished_work_is_undone_once(tmp_path):
     files = [tmp_path / name for name in ("begun", "finished")]
     for file in files:
         file.touch()
@@ -32,7 +32,7 @@ def test_what_is_unfinished_is_taken_back_once(tmp_path):
     assert list(tmp_path.iterdir()) == [files[1]]
 
 
-def test_the_latest_is_taken_back_first(tmp_path):
+def test_the_latest_work_is_undone_first(tmp_path):
     begun = [tmp_path, *(tmp_path / "/".join("abcdefgh"[:depth]) for depth in range(1, 9))][1:]
     for folder in begun:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Where the user's own models live, and files that appear only when they are complete."""
+"""Folder of the user's models, and files that appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from typing import BinaryIO
 
 from .errors import UnetsepError
 
-# Names of files that no run leaves behind begin so.
+# Prefix of all temporary files.
 PREFIX = ".unetsep-"
-# A disk without room, or a user without.
+# Errors of a full disk, and of a full quota.
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# At a time.
+# Bytes for each read.
 READ_BYTES = 1 << 20
 
 
 def user_folder() -> Path:
-    """Folder for the user's models; it need not exist.
+    """Folder for the user's models, which may not exist yet.
 
-    ``$UNETSEP_HOME`` if set, else ``unetsep`` where the system keeps the data of programs:
+    ``$UNETSEP_HOME`` if set, else ``unetsep`` in the system's folder for data of programs:
     ``%LOCALAPPDATA%``, ``~/Library/Application Support`` or, by the XDG base directory
     specification, ``$XDG_DATA_HOME`` or ``~/.local/share``.
 
     Raises
     ------
     UnetsepError
-        If it would be in a home folder that the system does not know.
+        If it needs the user's home folder and the system does not know one.
     """
     if sys.platform == "win32":
         data = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
@@ -43,28 +43,28 @@ def user_folder() -> Path:
         data = "~/Library/Application Support"
     else:
         data = os.environ.get("XDG_DATA_HOME", "")
-        if not Path(data).is_absolute():  # such are to be ignored
+        if not Path(data).is_absolute():  # the XDG specification ignores relative paths
             data = "~/.local/share"
-    place = os.environ.get("UNETSEP_HOME") or f"{data}/unetsep"
+    path = os.environ.get("UNETSEP_HOME") or f"{data}/unetsep"
     try:
-        return Path(place).expanduser()
-    except RuntimeError as error:  # as of a container whose account has no name
+        return Path(path).expanduser()
+    except RuntimeError as error:  # as in a container whose account has no name
         raise UnetsepError(
-            f"there is no home folder for {place}: set UNETSEP_HOME to the path of a folder for "
+            f"there is no home folder for {path}: set UNETSEP_HOME to the path of a folder for "
             "your models"
         ) from error
 
 
 def shell_word(path: str | Path) -> str:
-    """A path as one word of a command that a message tells to type, with quotes if it needs any.
+    """A path as one word of a command in a message, quoted if needed.
 
-    Slashes stand for Windows' backslashes, which would need quotes.
+    On Windows slashes replace backslashes, which would need quotes.
     """
     return quoted(PurePath(path).as_posix())
 
 
 def quoted(*words: str) -> str:
-    """Words as they can be typed; in double quotes on Windows, where cmd knows no others."""
+    """Words quoted for a shell; on Windows with double quotes, as cmd knows no others."""
     if os.name != "nt":
         return shlex.join(words)
     plain = re.compile(r"[\w@%+=:,./\\-]+", re.ASCII)
@@ -72,7 +72,7 @@ def quoted(*words: str) -> str:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a name is that of a device, a pipe or a socket, and of no link to one."""
+    """Whether a path is a device, a pipe or a socket, and not a link to one."""
     with contextlib.suppress(OSError):
         mode = path.lstat().st_mode
         return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
@@ -80,42 +80,42 @@ def is_special(path: Path) -> bool:
 
 
 class MadeFolders:
-    """Folders that were made for files, and go again if no file came to stay in them."""
+    """Folders that were created for files, and are removed again if they stay empty."""
 
     def __init__(self) -> None:
-        self._made: set[Path] = set()
+        self._folders: set[Path] = set()
 
     def make(self, folder: Path) -> None:
-        """Make a folder and those above it, as far as they are missing.
+        """Create a folder and all missing folders above it.
 
         Raises
         ------
         OSError
-            If it cannot be made.
+            If it cannot be created.
         """
-        # Noted before making them: it may fail half-way.
-        self._made |= {path for path in (folder, *folder.parents) if not path.exists()}
+        # Noted before creating them, which may fail halfway.
+        self._folders |= {path for path in (folder, *folder.parents) if not path.exists()}
         folder.mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
-        """Remove those that are empty: others may write there, too."""
-        for folder in sorted(self._made, reverse=True):
+        """Remove the empty ones: other programs may write there, too."""
+        for folder in sorted(self._folders, reverse=True):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill that gets its name only when the block ends without an error.
+    """Open a file for writing that gets its name only when the block ends without an error.
 
-    It lies beside its target, so that it can be renamed, and under a name of its own, so that
-    several threads and processes may write the same target. After an error nothing of it is
-    left, and what had the name before is as it was.
+    It is written beside its target, so that it can be renamed, and under a unique name, so that
+    several threads and processes may write the same target. After an error it is removed, and
+    an older file of the name is unchanged.
 
     Parameters
     ----------
     path
-        The target; its folder exists.
+        The target; its folder must exist.
 
     Raises
     ------
@@ -139,9 +139,9 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
             partial.unlink()
         if isinstance(error, OSError):
             full = error.errno in FULL and not error.filename
-            if full or error.filename == str(partial):  # a name that nobody knows
+            if full or error.filename == str(partial):  # a name that the user does not know
                 error.filename = str(path)
-                del error.filename2  # None would be told as a second name
+                del error.filename2  # None would be printed as a second name
         raise
 
 
@@ -158,9 +158,9 @@ def file_sha256(path: Path) -> str:
 
 
 def file_digest(file: BinaryIO, kind: str = "sha256") -> str:
-    """Hexadecimal checksum of an open file from where it stands.
+    """Hexadecimal checksum of an open file from its current position.
 
-    `hashlib.file_digest` needs Python 3.11, and true files.
+    `hashlib.file_digest` needs Python 3.11, and real files.
     """
     digest = hashlib.new(kind, usedforsecurity=False)
     while block := file.read(READ_BYTES):

@@ -1,4 +1,4 @@
-"""Work that has begun, and must be finished or taken back whatever signal comes."""
+"""Unfinished work, which must be completed or undone even if a signal comes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Signals that ask a process to end, and let it clean up: Ctrl-C, a polite kill, a terminal that
-# was closed and Ctrl-Break, which is the polite kill of Windows. No system has all of them.
+# Signals that ask a process to end and let it clean up: Ctrl-C, kill, a closed terminal, and
+# Ctrl-Break, which is the kill of Windows. No system has all of them.
 ENDING = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
 )
-# Seconds between looks for Ctrl-C on Windows, where waiting hears nothing.
+# Seconds between checks for Ctrl-C on Windows, where it does not interrupt waiting.
 TICK = 0.2
-# What takes back work that has begun: methods of objects that have files of their own.
-# In the order in which it began.
+# Functions that undo unfinished work, in the order of its start: methods of objects with files.
 _unfinished: dict[Callable[[], None], None] = {}
 
 
 def begin(undo: Callable[[], None]) -> None:
-    """Note what takes some work back, until `end`; it may be called more than once."""
+    """Register a function that undoes some work, until `end`; it may be called repeatedly."""
     _unfinished[undo] = None
 
 
 def end(undo: Callable[[], None]) -> None:
-    """The work is finished, or taken back."""
+    """Unregister a function: its work is finished or undone."""
     _unfinished.pop(undo, None)
 
 
 def take_back() -> None:
-    """Take all back that is unfinished, the latest first, before a process ends at once.
+    """Undo all unfinished work, the latest first, before a process ends at once.
 
-    Context managers do so, unless a signal comes just when they have begun to.
+    Context managers do so, too, unless a signal interrupts them.
     """
     while _unfinished:
         undo, _ = _unfinished.popitem()
@@ -49,48 +48,48 @@ def take_back() -> None:
 
 
 def ignore_signals() -> None:
-    """From here on no signal of `ENDING` does anything."""
+    """Ignore all signals of `ENDING` from now on."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def as_they_end(futures: Iterable[Future[Result]]) -> Iterator[Future[Result]]:
-    """Futures as they end; Ctrl-C is heard meanwhile, on Windows too.
+    """Futures in the order of their completion; Ctrl-C interrupts, on Windows too.
 
-    `concurrent.futures.as_completed` waits without limit, or gives up at one.
+    `concurrent.futures.as_completed` waits without a timeout, or fails at it.
     """
     from concurrent.futures import FIRST_COMPLETED, wait
 
     running = set(futures)
     while running:
-        ended, running = wait(running, TICK, FIRST_COMPLETED)
-        yield from ended
+        completed, running = wait(running, TICK, FIRST_COMPLETED)
+        yield from completed
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C, a polite kill and a closed terminal back until the end of a short block.
+    """Delay Ctrl-C, kill and a closed terminal until the end of a short block.
 
-    Python raises their exceptions between any two instructions, so also between making a file
-    and noting that it was made. Other threads than the main one get none, and nothing is done.
+    Python raises their exceptions between any two instructions, so also between creating a file
+    and registering it. Only the main thread gets them; in other threads this does nothing.
 
     Examples
     --------
     >>> with uninterrupted():
     ...     pass
     """
-    came: list[int] = []
-    before: dict[signal.Signals, Any] = {}
+    pending: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
             for number in ENDING:
                 handler = signal.getsignal(number)
                 if callable(handler):
-                    before[number] = handler
-                    signal.signal(number, lambda number, _: came.append(number))
+                    handlers[number] = handler
+                    signal.signal(number, lambda number, _: pending.append(number))
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        for other in came:
-            signal.raise_signal(other)
+        for pending_number in pending:
+            signal.raise_signal(pending_number)

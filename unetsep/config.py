@@ -12,20 +12,20 @@ from typing import Any
 
 STEMS = ("vocals", "drums", "bass", "other")
 MAX_STEMS = 64
-# Channels of a song; what has more is an array the wrong way round, or a damaged header.
+# Channels of a song; more mean transposed axes, or a damaged header.
 MAX_CHANNELS = 64
-# In Hz; a lower rate was meant in kHz, or is a damaged header.
+# In Hz; a lower rate is in kHz by mistake, or from a damaged header.
 MIN_RATE = 1000
 # Samples beyond this are damage, not audio: sums of squares in the signal path would overflow.
 LOUDEST = 1e12
-# Far beyond what is useful, but what a file from elsewhere may not exceed: its config must
-# not make a program lay out networks or buffers without end.
+# Limits far beyond useful values: the config of a file from elsewhere must not make a program
+# allocate huge networks or buffers.
 MAX_LEVELS, MAX_FILTERS, MAX_SEGMENT, MAX_N_FFT, MAX_RATE = 10, 4096, 8192, 65_536, 1_000_000
 MAX_ITERATIONS = 100
 # The highest gate that costs no more than 0.01 dB of SDR on musdb's validation songs.
 GATE_DB = -20.0
 
-# What each word may be; the first is the network that unetsep trains, the last Spleeter's.
+# Choices of each field; the first is that of networks that unetsep trains, the last Spleeter's.
 CHOICES = {
     "mask": ("softmax", "sigmoid"),
     "networks": ("joint", "per_stem", "guided"),
@@ -36,7 +36,7 @@ CHOICES = {
     "head": ("transposed", "dilated"),
 }
 
-# What is expected of values that users choose by options, and cannot guess.
+# Expected values, for messages about fields that users set by options.
 STEM_NAMES = "different names of letters, digits and underscores, none with a digit first"
 EXPECTED = {
     "stems": f"1 to {MAX_STEMS} {STEM_NAMES}",
@@ -45,7 +45,7 @@ EXPECTED = {
     "low_first": "an even number, and all bins of the branch in the lower half",
 }
 
-# Fields in which models must agree for their masks to be averaged.
+# Fields that must be equal in models whose masks are averaged.
 SIGNAL_PATH = (
     *("stems", "sample_rate", "channels", "n_fft", "hop_length", "bins"),
     *("frame_multiple", "lead_frames", "pad_segments"),
@@ -131,7 +131,7 @@ class ModelConfig:
         the magnitude. 0 leaves masks as they are. None means 2 for several sigmoid masks
         and otherwise 0.
     gate_db
-        A stem whose share of the power stays below this many dB for a while is taken back
+        A stem whose share of the power stays below this many dB for a while is attenuated
         further, see `unetsep.network.masks.gated`; None leaves masks as they are. Only for
         masks that sum to one.
     wiener
@@ -180,7 +180,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, list):  # as JSON has them
+            if isinstance(value, list):  # from JSON
                 value = tuple(value)
                 object.__setattr__(self, field.name, value)
             self._check(field.name, holds=_is_of_type(value, str(field.type)))
@@ -227,7 +227,7 @@ class ModelConfig:
             self._check(name, holds=holds)
 
     def _check(self, name: str, *, holds: bool) -> None:
-        """Refuse the value of a field unless it holds."""
+        """Refuse the value of a field unless its check holds."""
         if not holds:
             expected = f": expected {EXPECTED[name]}" if name in EXPECTED else ""
             raise ValueError(
@@ -241,7 +241,7 @@ class ModelConfig:
 
     @property
     def _guidable(self) -> bool:
-        """Whether masks and input are such that a guide can join them."""
+        """Whether a guide can be combined with these masks and this input."""
         softmax = self.mask == "softmax" and self.ratio_exponent == 0
         return softmax and self.input == "log" and "vocals" in self.stems and len(self.stems) > 1
 
@@ -255,18 +255,18 @@ class ModelConfig:
     @property
     def independent(self) -> bool:
         """Whether a stem can be computed without the others."""
-        alone = self.mask == "sigmoid" and self.ratio_exponent == 0
-        return alone and self.networks == "per_stem"
+        independent_masks = self.mask == "sigmoid" and self.ratio_exponent == 0
+        return independent_masks and self.networks == "per_stem"
 
     @property
     def complete(self) -> bool:
         """Whether the masks of all stems sum to one."""
-        joint = self.mask == "softmax" and self.networks != "per_stem"
-        return self.ratio_exponent != 0 or (joint and len(self.stems) > 1)
+        softmax = self.mask == "softmax" and self.networks != "per_stem"
+        return self.ratio_exponent != 0 or (softmax and len(self.stems) > 1)
 
     @property
     def as_trained(self) -> ModelConfig:
-        """The config without what training does not see: segments, and what follows the network.
+        """The config without fields that training ignores: segments, gate and Wiener filter.
 
         Networks can take each other's weights if these are equal.
         """
@@ -276,7 +276,7 @@ class ModelConfig:
         )
 
     def guided(self, guide: str, states: Sequence[int] = ()) -> ModelConfig:
-        """The config of such a network with a guide; its stems are gated and filtered.
+        """The config of the same network with a guide; its stems are gated and filtered.
 
         Parameters
         ----------
@@ -299,8 +299,8 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Build a config from a mapping, refusing keys this version does not know."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - names)
         if unknown:
             raise ValueError(f"model config: unknown keys {unknown}; a newer unetsep wrote it")
         return cls(**values)
@@ -323,15 +323,15 @@ def _is_of_type(value: object, annotation: str) -> bool:
 def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
     """The config of the mean of several models' masks.
 
-    It is the first model's, but stems are gated and filtered if any model wants it, in whichever
-    order they come; gated only if the masks of all sum to one.
+    It is the first model's, but stems are gated and filtered if any model's config says so,
+    independent of the order; gated only if the masks of all models sum to one.
 
     Parameters
     ----------
     configs
         Of one or more models.
     name
-        What to call them in messages.
+        Their name in messages.
 
     Raises
     ------
@@ -341,10 +341,11 @@ def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
     first = configs[0]
     for other in configs[1:]:
         for field in SIGNAL_PATH:
-            ours, theirs = getattr(first, field), getattr(other, field)
-            if ours != theirs:
+            value, other_value = getattr(first, field), getattr(other, field)
+            if value != other_value:
                 raise ValueError(
-                    f"the masks of {name} cannot be averaged: their {field} is {ours} and {theirs}"
+                    f"the masks of {name} cannot be averaged: their {field} is {value} "
+                    f"and {other_value}"
                 )
     gates = [config.gate_db for config in configs if config.gate_db is not None]
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Errors that come from the outside world; bad arguments raise `ValueError`."""
+"""Errors of the outside world; bad arguments raise `ValueError`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 def how_to_install(extra: str) -> str:
-    """The commands that install what an extra needs, published or not."""
-    # Of all quotes only these are such to Windows' cmd, too.
+    """The commands that install the packages of an extra, for users and in a checkout."""
+    # Double quotes, which Windows' cmd knows, too.
     return f'pip install "unetsep[{extra}]" or, in a checkout, pip install -e ".[{extra}]"'
 
 
-# What torch says without an error of its own: on a CPU, of Apple's GPU, and in CUDA's libraries,
-# of which cuDNN 9 writes the word out.
+# Words in torch's errors without a class of their own: of a CPU, of Apple's GPU, and of CUDA's
+# libraries, of which cuDNN 9 writes the long word.
 NO_MEMORY = ("DefaultCPUAllocator: ", "out of memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
-# What the system's loader ends with where `ulimit -v` leaves torch's libraries no room, of which
-# CUDA's take 3 GB of addresses; a reason that follows is another one.
+# End of the system loader's message if `ulimit -v` leaves no room for torch's libraries, of which
+# CUDA's take 3 GB of addresses; with a reason after it the cause is another one.
 NO_ROOM_TO_LOAD = "failed to map segment from shared object"
 
 
@@ -31,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-# Of an account's processes and those of a container.
+# The limit may be that of an account or of a container.
 NO_THREADS = (
     "the system allows no further threads: let it allow more (ulimit -u, or pids of a container)"
 )
@@ -43,7 +43,7 @@ def is_out_of_threads(error: BaseException) -> bool:
 
 
 class UnetsepError(Exception):
-    """Base of all errors a user can cause or cure; the message is one clear sentence."""
+    """Base of all errors that a user can cause or cure; the message is one clear sentence."""
 
 
 class AudioError(UnetsepError):
@@ -56,11 +56,11 @@ class WritingError(AudioError):
     Parameters
     ----------
     message
-        The sentence.
+        The whole message.
     folder
-        Where.
+        The folder.
     reason
-        What the system, or the library that writes, says.
+        Message of the system, or of the library that writes.
     """
 
     def __init__(self, message: str, folder: Path | None = None, reason: str = "") -> None:
@@ -69,7 +69,7 @@ class WritingError(AudioError):
 
     @classmethod
     def to(cls, folder: Path, reason: str, remedy: str | None = None) -> WritingError:
-        """With the sentence that all of them have, and what to do if that is known."""
+        """An error with the usual message, and what to do if that is known."""
         message = f"writing to {folder} failed: {reason}" + (f"; {remedy}" if remedy else "")
         return cls(message, folder, reason)
 
@@ -79,4 +79,4 @@ class WeightsError(UnetsepError):
 
 
 class CancelledError(UnetsepError):
-    """A progress callback asked to stop; nothing was left behind."""
+    """A progress callback cancelled the work; no files are left."""

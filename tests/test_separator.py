@@ -506,7 +506,7 @@ def test_tensors_of_any_type_are_taken(separator: Separator, dtype: torch.dtype)
         (np.full((2, 9), 1e300), "NaN or infinite samples, the first at 0.000 s"),
     ],
 )
-def test_what_is_no_audio_is_refused_in_a_sentence(
+def test_values_that_are_not_audio_are_refused_in_a_sentence(
     separator: Separator, audio: object, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -554,8 +554,8 @@ def test_tensors_that_torch_negates_when_they_are_read_are_taken(separator: Sepa
 
 
 @pytest.mark.parametrize("model", [None, 5, b"fast", {"fast": 1}, ["fast", None]])
-def test_what_is_no_model_is_refused_in_a_sentence(model: object) -> None:
-    with pytest.raises(ValueError, match="a model is a name, a path or a network, got"):
+def test_values_that_are_not_models_are_refused_in_a_sentence(model: object) -> None:
+    with pytest.raises(ValueError, match="a model must be a name, a path or a network, got"):
         Separator(model)  # type: ignore[arg-type]
 
 

@@ -33,8 +33,8 @@ from .weights.manifest import model_name
 MASK_EXTENSIONS = ("top", "zeros")
 ModelLike = str | Path | MaskNetwork
 Audio = npt.ArrayLike | Tensor
-# Blocks of a stream are gathered to this: operations on a few samples cost as much as on many.
-GATHERED_SECONDS = 0.5
+# Small blocks of a stream are joined to this length: each operation costs the same for few samples.
+MIN_BLOCK_SECONDS = 0.5
 
 
 class Separator:
@@ -62,20 +62,20 @@ class Separator:
         Iterations of a multichannel Wiener filter over the stems, see `unetsep.dsp.wiener`; 0 for
         none, default: the model's.
     gate
-        Whether stems that do not play are taken back as the model wants it, see
+        Whether silent stems are attenuated as the model's config says, see
         `unetsep.network.masks.gated`.
     passes
         How often a song goes through the model, 1 to 4: each time at another pitch, see
-        `unetsep.dsp.passes`. The stems are the means. It takes nearly as many times as long.
+        `unetsep.dsp.passes`. The stems are averaged. The time grows nearly in proportion.
 
     Raises
     ------
     WeightsError
         If the model cannot be loaded.
     UnetsepError
-        If the device is not there.
+        If the device is not available.
     ValueError
-        For values that are not listed here.
+        For other values than those above.
 
     Examples
     --------
@@ -102,13 +102,13 @@ class Separator:
         self.precision = choose_precision(precision, self.device)
         models = _as_models(model)
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        # In so little work threads cost more than they save, and a fork would lack them.
+        # Loading is too little work for more threads, which a fork would lack, too.
         with OwnThread(1, "loading") as thread:
-            loaded = [thread.call(_load, each) for each in models]
-            networks = [network for network, _ in loaded]
-            ready = [thread.call(for_inference, each, dtype) for each in networks]
-        # Of what was loaded: the file may be another one by the time that stems are recorded.
-        self._hashes = [sha256 for _, sha256 in loaded]
+            checkpoints = [thread.call(_load, each) for each in models]
+            networks = [network for network, _ in checkpoints]
+            inference = [thread.call(for_inference, each, dtype) for each in networks]
+        # Taken at loading: the file may have changed by the time that stems are recorded.
+        self._hashes = [sha256 for _, sha256 in checkpoints]
         self._names = [
             "unnamed" if isinstance(each, MaskNetwork) else model_name(each) for each in models
         ]
@@ -116,22 +116,22 @@ class Separator:
         self.config = common_config([network.config for network in networks], self.name)
         self.overlap = self.config.overlap if overlap is None else check_overlap(overlap)
         self.mask_extension = mask_extension
-        wanted = self.config.wiener if wiener is None else wiener
-        self.wiener = check_count("wiener", wanted, 0, MAX_ITERATIONS)
+        iterations = self.config.wiener if wiener is None else wiener
+        self.wiener = check_count("wiener", iterations, 0, MAX_ITERATIONS)
         self.gate_db = self.config.gate_db if gate else None
         self.passes = check_count("passes", passes, 1, MAX_PASSES)
         with device_lock(self.device):
-            self._networks = [each.to(self.device) for each in ready]
-        # With its number, as other threads have another GPU than this one may have now.
+            self._networks = [each.to(self.device) for each in inference]
+        # With its index: the default GPU may differ between threads.
         self.device = next(self._networks[0].parameters()).device
 
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:
-        """Name and SHA-256 of each model: of its checkpoint, or of a network's own numbers."""
+        """Name and SHA-256 of each model: of its checkpoint, or of a network's weights."""
         with device_lock(self.device):
             hashes = [
-                sha256 or _fingerprint(ready)
-                for sha256, ready in zip(self._hashes, self._networks, strict=True)
+                sha256 or _fingerprint(network)
+                for sha256, network in zip(self._hashes, self._networks, strict=True)
             ]
         return list(zip(self._names, hashes, strict=True))
 
@@ -163,11 +163,11 @@ class Separator:
                 f"stems must name some of {', '.join(self.stems)}, got {stems!r}; leave it out "
                 "for all"
             )
-        wanted = list(names) if two_stems is None else [two_stems]
-        for stem in wanted:
+        selected = list(names) if two_stems is None else [two_stems]
+        for stem in selected:
             if stem not in self.stems:
-                rest = str(stem).startswith("no_") or stem in ("instrumental", "accompaniment")
-                cure = "; the rest of a song without one of them: --without STEM" if rest else ""
+                is_rest = str(stem).startswith("no_") or stem in ("instrumental", "accompaniment")
+                cure = "; for the song without one of them use --without STEM" if is_rest else ""
                 raise ValueError(
                     f"model {self.name} has no stem {stem!r}: expected "
                     f"{', '.join(self.stems)}{cure}"
@@ -175,7 +175,7 @@ class Separator:
         if two_stems is not None:
             index = self.stems.index(two_stems)
             return Selection((two_stems, f"no_{two_stems}"), (index, -1 - index))
-        unique = tuple(dict.fromkeys(wanted))
+        unique = tuple(dict.fromkeys(selected))
         return Selection(unique, tuple(self.stems.index(stem) for stem in unique))
 
     def separate(
@@ -189,7 +189,7 @@ class Separator:
     ) -> dict[str, Signal]:
         """Separate a whole signal in memory.
 
-        `unetsep.separate` does the same with a file, given this separator as its model.
+        `unetsep.separate` does the same for a file, with this separator as its model.
 
         Parameters
         ----------
@@ -201,7 +201,7 @@ class Separator:
         stems, two_stems
             See `select`.
         progress
-            Called after each block with the seconds done and in total; return False to
+            Called after each block with the completed and total seconds; return False to
             cancel.
 
         Returns
@@ -213,7 +213,7 @@ class Separator:
         ------
         ValueError
             If the array has no samples, another shape, over 64 channels, or is not finite, or
-            the rate is none.
+            the rate is invalid.
         CancelledError
             If ``progress`` returned False.
         """
@@ -245,27 +245,27 @@ class Separator:
         ----------
         blocks
             ``(channels, samples)`` or ``(samples,)``, all with the same channels, of any sizes;
-            small ones are gathered to half a second. Stems lag up to a segment and these
-            behind; with a Wiener filter 9 s more, and with several passes a fifth of all.
+            small ones are joined to half a second. Stems lag by up to a segment and such a
+            block; with a Wiener filter by 9 s more, and with several passes by a fifth of all.
         sample_rate
             In Hz, a whole number from 1000 to 1000000.
         stems, two_stems
             See `select`.
         progress
-            Called after each block, or those that were gathered, with the seconds done and
+            Called after each block, or several joined ones, with the completed seconds and
             None; return False to cancel.
 
         Yields
         ------
         dict
             Stem name to float32 array with as many axes as the blocks have; in total as many
-            samples as came in.
+            samples as the blocks.
 
         Raises
         ------
         ValueError
             If a block has over 64 channels, other channels than the first, or is not finite,
-            or the rate is none.
+            or the rate is invalid.
         CancelledError
             If ``progress`` returned False.
         """
@@ -276,23 +276,23 @@ class Separator:
             return
         mono = first.ndim == 1
         channels = 1 if mono else len(first)
-        size = max(1, round(GATHERED_SECONDS * rate))
+        size = max(1, round(MIN_BLOCK_SECONDS * rate))
         pieces = (np.atleast_2d(each) for each in itertools.chain((first,), signals))
-        gathered = regroup(pieces, size, max(size, self.block_samples(rate)))
+        joined = regroup(pieces, size, max(size, self.block_samples(rate)))
         song = self.open_song(rate, channels, selection)
-        for (out,) in push_all([song], gathered, rate, None, progress):
+        for (out,) in push_all([song], joined, rate, None, progress):
             if out.samples:
                 yield selection.named(out.floats(), mono=mono)
 
     @staticmethod
     def _checked(blocks: Iterable[Audio], rate: int) -> Iterator[Signal]:
-        """Blocks of a stream, as soon as they come."""
+        """Yield the blocks of a stream as they come, after checking each."""
         if not isinstance(blocks, Iterable):
             raise ValueError(f"blocks must be arrays that come one by one, got {blocks!r}")
         shape: tuple[int, ...] | None = None
         samples = 0
         for block in blocks:
-            # Whoever gives a block may use it for the next one while this one waits.
+            # A copy, as the caller may reuse the array for the next block while this one waits.
             signal = as_signal(block).copy()
             shape = signal.shape[:-1] if shape is None else shape
             if signal.shape[:-1] != shape:
@@ -315,7 +315,7 @@ class Separator:
         complete = all(config.complete for config in configs)
         extend = self.mask_extension == "top"
         independent = all(config.independent for config in configs)
-        if independent and not self.wiener:  # which weighs all stems
+        if independent and not self.wiener:  # the filter needs all stems
             estimate = functools.partial(self.estimate, wanted=selection.stems)
         songs = [
             SongPass(
@@ -336,53 +336,53 @@ class Separator:
         return SongPasses(songs) if len(songs) > 1 else songs[0]
 
     def block_samples(self, sample_rate: int) -> int:
-        """Block size in samples with which a stream is separated with least copying."""
+        """Block size in samples that needs the least copying for a stream."""
         config = self.config
         frames = config.segment_frames - round(self.overlap * config.segment_frames)
         return -(-frames * config.hop_length * sample_rate // config.sample_rate)
 
     @torch.inference_mode()
     def estimate(self, spectrum: Tensor, wanted: Sequence[int] | None = None) -> Tensor:
-        """Masks of one segment, as the config wants them: see its ``mask_exponent``, ``gate_db``.
+        """Masks of one segment, as the config requires: see its ``mask_exponent``, ``gate_db``.
 
-        Stereo goes through a stereo network as it is; any other number of channels is
-        separated channel by channel. Of several models it is the mean of their masks.
+        A stereo network processes both channels of stereo jointly; any other number of channels
+        is separated channel by channel. The masks of several models are averaged.
 
         Parameters
         ----------
         spectrum
             Complex, ``(channels, bins, frames)``.
         wanted
-            Indices of the stems that matter; see `InferenceNetwork.forward`.
+            Indices of the stems to compute; see `InferenceNetwork.forward`.
 
         Returns
         -------
         Tensor
             ``(stems, channels, bins, frames)``, fp32, on the device of ``spectrum``.
         """
-        together = spectrum.shape[0] == self.config.channels
-        batch = spectrum[None] if together else spectrum[:, None]
+        joint = spectrum.shape[0] == self.config.channels
+        batch = spectrum[None] if joint else spectrum[:, None]
         batch = batch.expand(-1, self.config.channels, -1, -1)
-        seen = magnitudes(batch)
+        magnitude = magnitudes(batch)
         total: Tensor | None = None
         for network in self._networks:
-            # Only real numbers go to the device: not every Apple GPU has others.
-            inputs = (seen, *fine_inputs(batch, network.config))
+            # Only real numbers go to the device: not every Apple GPU supports complex ones.
+            inputs = (magnitude, *fine_inputs(batch, network.config))
             with device_lock(self.device):
-                there = [each.to(self.device) for each in inputs]
-                masks: Tensor = network(*there, wanted=wanted).to(spectrum.device)
-            masks = masks[0] if together else masks.mean(dim=2).movedim(0, 1)
+                on_device = [each.to(self.device) for each in inputs]
+                masks: Tensor = network(*on_device, wanted=wanted).to(spectrum.device)
+            masks = masks[0] if joint else masks.mean(dim=2).movedim(0, 1)
             config = network.config
             if config.ratio_exponent != 0:
-                # A network that sees levels compares magnitudes, one that does not masks.
+                # Networks with linear input compare magnitudes, the others masks.
                 estimates = masks * spectrum.abs() if config.input == "linear" else masks
                 masks = ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
             total = masks if total is None else total + masks
         assert total is not None
         masks = total / len(self._networks) if len(self._networks) > 1 else total
         if self.gate_db is not None:
-            # What is separated by itself is gated by itself.
-            size = len(spectrum) if together else 1
+            # Channels that are separated singly are gated singly.
+            size = len(spectrum) if joint else 1
             parts = torch.split(masks, size, 1), torch.split(spectrum, size)
             for shares, mixture in zip(*parts, strict=True):
                 gated(shares, mixture, self.gate_db)
@@ -396,17 +396,17 @@ def _as_models(model: ModelLike | Sequence[ModelLike]) -> list[ModelLike]:
         raise ValueError("expected a model or a list of models, got none")
     for each in models:
         if not isinstance(each, ModelLike):
-            raise ValueError(f"a model is a name, a path or a network, got {each!r}")
+            raise ValueError(f"a model must be a name, a path or a network, got {each!r}")
     return models
 
 
 def check_overlap(overlap: float) -> float:
-    """The share of a segment that neighbours have in common.
+    """Check the share of a segment that neighbours have in common.
 
     Raises
     ------
     ValueError
-        If it is no number from 0 to 0.5.
+        If it is not a number from 0 to 0.5.
     """
     if not isinstance(overlap, numbers.Real) or not 0 <= overlap <= 0.5:
         raise ValueError(f"overlap must be a number from 0 to 0.5, got {overlap!r}")
@@ -414,12 +414,12 @@ def check_overlap(overlap: float) -> float:
 
 
 def check_count(name: str, count: int, least: int, most: int) -> int:
-    """A number of passes or iterations.
+    """Check a number of passes or iterations.
 
     Raises
     ------
     ValueError
-        If it is no whole number from ``least`` to ``most``.
+        If it is not a whole number from ``least`` to ``most``.
     """
     if not isinstance(count, numbers.Integral) or not least <= count <= most:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, got {count!r}")
@@ -427,7 +427,7 @@ def check_count(name: str, count: int, least: int, most: int) -> int:
 
 
 def _fingerprint(network: InferenceNetwork) -> str:
-    """SHA-256 of a network's config and numbers."""
+    """SHA-256 of a network's config and weights."""
     digest = hashlib.sha256(network.config.to_json().encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())

@@ -694,12 +694,12 @@ def test_a_file_that_is_no_log_is_left_alone_before_any_work(run, song, tmp_path
     before = other.read_bytes()
     result = run("--log", other, song("a.wav", seconds=0.1))  # as if --log were a flag
     assert result.exit_code == 1
-    assert f"{other} is no log, to which lines could be added" in result.stderr
+    assert f"{other} is not a log, so no lines can be added" in result.stderr
     assert other.read_bytes() == before
     assert not (tmp_path / "out").exists()
     (tmp_path / "meta.json").write_text('{"title": "x"}\n')
     result = run("--log", tmp_path / "meta.json", song("a.wav", seconds=0.1))
-    assert "is no log, to which lines could be added" in result.stderr
+    assert "is not a log, so no lines can be added" in result.stderr
     (tmp_path / "empty").touch()
     for _ in range(2):
         log = ("--log", tmp_path / "empty", "--overwrite")

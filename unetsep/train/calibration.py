@@ -17,7 +17,7 @@ from .losses.functions import Loss
 from .losses.guidance import Guidance
 from .losses.spectra import Batch, spectra, training_loss
 
-# Clips that are looked at, far from those of any run.
+# The first clip that is measured, far from those of any run.
 FIRST_CLIP = 10**12
 # Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
 PROBE = 4
@@ -31,7 +31,7 @@ def audible_batches(clips: ClipDataset, count: int) -> list[Batch]:
     clips
         Training clips.
     count
-        Number of clips to look at.
+        Number of clips to check.
 
     Raises
     ------
@@ -39,8 +39,8 @@ def audible_batches(clips: ClipDataset, count: int) -> list[Batch]:
         If all of them are silent.
     """
     config = clips.planner.config
-    looked_at = (clips[FIRST_CLIP + i][None] for i in range(count))
-    batches = [spectra(clip, config.model, config.targets) for clip in looked_at]
+    probes = (clips[FIRST_CLIP + i][None] for i in range(count))
+    batches = [spectra(clip, config.model, config.targets) for clip in probes]
     batches = [batch for batch in batches if bool(batch.mixture.any())]
     if not batches:
         raise TrainingError(f"all of {count} training clips are digital silence")
@@ -57,20 +57,20 @@ def loss_scale(
     Parameters
     ----------
     network
-        Whose gradient is taken, and stays.
+        Its gradients are computed, and remain.
     loss
         On the network's device.
     batches
-        The first `PROBE` are looked at.
+        Only the first `PROBE` are used.
     own_share
         See `unetsep.train.losses.guidance.Guidance`.
     part
         See `TrainConfig`.
     """
     probe = batches[:PROBE]
-    joined = Batch.join(probe)
-    guidance = Guidance.of(network, joined.magnitude(network.config), own_share)
-    value = training_loss(network, joined, loss, guidance, part=part)
+    batch = Batch.join(probe)
+    guidance = Guidance.of(network, batch.magnitude(network.config), own_share)
+    value = training_loss(network, batch, loss, guidance, part=part)
     value.backward()  # type: ignore[no-untyped-call]
     norm = gradient_norm(list(network.parameters()))
     return 1 / norm if math.isfinite(norm) and norm > 0 else 1.0
@@ -82,7 +82,7 @@ def set_input_statistics(networks: nn.Module, mixtures: Sequence[Tensor]) -> Non
     Parameters
     ----------
     networks
-        Of one config. Each `UNet` in them is set; one whose input is not normalised is left alone.
+        Of one config. Each `UNet` in them is set; one whose input is not normalised is skipped.
     mixtures
         Magnitudes, each ``(batch, channels, bins, frames)``.
     """
@@ -91,16 +91,16 @@ def set_input_statistics(networks: nn.Module, mixtures: Sequence[Tensor]) -> Non
     if not parts:
         return
     logs = [compress(mixture, parts[0].config) for mixture in mixtures]
-    others = (0, 1, 3)
-    mean = torch.stack([log.mean(dim=others) for log in logs]).mean(dim=0)
-    square = torch.stack([log.square().mean(dim=others) for log in logs]).mean(dim=0)
+    axes = (0, 1, 3)
+    mean = torch.stack([log.mean(dim=axes) for log in logs]).mean(dim=0)
+    square = torch.stack([log.square().mean(dim=axes) for log in logs]).mean(dim=0)
     for part in parts:
         part.input_mean.copy_(mean)
         part.input_std.copy_((square - mean.square()).clamp(min=1e-4).sqrt())
 
 
 def set_fine_statistics(networks: nn.Module, batches: Sequence[Batch]) -> None:
-    """Set mean and deviation of what new branches for low bins see; see `set_input_statistics`."""
+    """Set mean and deviation of the input of new low-band branches."""
     branches = [part for part in networks.modules() if isinstance(part, LowBand)]
     for branch in branches:
         if bool((branch.fine_std == 1).all()):
@@ -109,9 +109,9 @@ def set_fine_statistics(networks: nn.Module, batches: Sequence[Batch]) -> None:
                 for batch in batches
                 if batch.fine is not None
             ]
-            joined = torch.cat(logs)
-            branch.fine_mean.copy_(joined.mean(dim=(0, 1, 3)))
-            branch.fine_std.copy_(joined.std(dim=(0, 1, 3)).clamp(min=1e-2))
+            values = torch.cat(logs)
+            branch.fine_mean.copy_(values.mean(dim=(0, 1, 3)))
+            branch.fine_std.copy_(values.std(dim=(0, 1, 3)).clamp(min=1e-2))
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> float:

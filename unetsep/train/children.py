@@ -10,16 +10,16 @@ from multiprocessing import resource_tracker
 
 @contextlib.contextmanager
 def deaf_children() -> Iterator[None]:
-    """Start processes that no Ctrl-C reaches, not even before they could say so themselves.
+    """Start processes that no Ctrl-C reaches, not even before they can ignore it themselves.
 
-    Here it waits for the end of the block. Windows knows nothing of the kind.
+    In this process Ctrl-C waits for the end of the block. Windows has no such mask.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # starting it would let signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

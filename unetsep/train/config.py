@@ -22,7 +22,7 @@ OPTIMIZERS = ("muon", "adamw")
 EXTRA_SHARE, EXTRA_BASS = 0.4, 0.15
 # One stem this much louder and another this much softer: the other is silence beside it.
 MAX_GAIN_DB = 60.0
-# Names that recordings have for something else than a stem.
+# Names that recordings use for something other than a stem.
 RESERVED = ("mixture", "unknown", "mean")
 
 
@@ -32,7 +32,7 @@ def extra_shares(stems: Sequence[str]) -> dict[str, float]:
 
 
 class TrainingError(UnetsepError):
-    """A training run that cannot start or go on."""
+    """A training run that cannot start or continue."""
 
 
 # Stands for shares that depend on the stems.
@@ -67,7 +67,7 @@ class TrainConfig:
         ``muon``, see `unetsep.train.muon`, or ``adamw``.
     muon_size
         Length of Muon's steps; 0.2 is that of AdamW's. From random weights 0.8 gets further
-        in the first 400 steps, and 2.0 no further; trained ones want less.
+        in the first 400 steps, and 2.0 no further; trained weights need less.
     schedule
         ``cosine`` falls to zero at the end of the run. ``plateau`` is multiplied by
         ``plateau_factor`` after ``plateau_patience`` validations without a better SDR, and
@@ -77,7 +77,7 @@ class TrainConfig:
     precision
         ``bf16`` and ``fp16`` run the convolutions in half precision (autocast).
     freeze_norm
-        Use BatchNorm's running statistics and leave them alone, for fine-tuning.
+        Use BatchNorm's running statistics without updating them, for fine-tuning.
     coherent_share
         Share of clips whose stems all come from one place in one song.
     extra_share
@@ -103,8 +103,8 @@ class TrainConfig:
     reverb_share
         Probability with which a stem gets artificial reverb. 0: off.
     part
-        ``all`` of the network is trained, or only its branch for ``low`` bins, with the loss in
-        these bins alone.
+        Train ``all`` of the network, or only its branch for ``low`` bins, with the loss in these
+        bins alone.
     own_share
         With a guide: weight of the loss of the network's own mask of the vocals, relative to
         that of another stem; see `unetsep.train.losses.guidance`.
@@ -117,16 +117,16 @@ class TrainConfig:
         Draw artists, of whom there may be many recordings, instead of recordings; see
         `unetsep.train.data.clip_plans.draw_weights`.
     all_songs
-        The validation songs are trained on, too (`unetsep.train.data.run_data.load_data` adds
-        them), and the last weights are kept instead of the best: the last phase of a model of
-        which nothing is to be chosen any more.
+        Train on the validation songs, too (`unetsep.train.data.run_data.load_data` adds them),
+        and keep the last weights instead of the best: for the last phase of a model, in which
+        nothing remains to be selected.
     seed
         Of the initial weights and of every clip, below 2^63.
     valid_every, log_every
         Steps between validations (and saved checkpoints), and between lines of the log, the
         first of which is that of step 1.
     watched
-        So many training recordings are scored at each validation, too, for comparison.
+        Number of training recordings that each validation scores, too, for comparison.
     early_stop
         End after this many validations without a better SDR in any network; 0: never.
 
@@ -183,7 +183,7 @@ class TrainConfig:
         object.__setattr__(self, "stems", tuple(self.stems))
         if self.extra_share is _DEFAULT_SHARES:
             object.__setattr__(self, "extra_share", extra_shares(self.stems))
-        unit = self.clip_frames % self.model.frame_multiple == 0
+        divisible = self.clip_frames % self.model.frame_multiple == 0
         checks = {
             "losses": bool(self.losses) and len(set(self.losses)) == len(self.losses),
             "own_losses": set(self.own_losses) <= set(self.losses),
@@ -192,7 +192,7 @@ class TrainConfig:
             "max_steps": self.max_steps > 0,
             "max_minutes": self.max_minutes >= 0,
             "batch_size": self.batch_size > 0,
-            "clip_frames": self.clip_frames > 0 and unit,
+            "clip_frames": self.clip_frames > 0 and divisible,
             "learning_rate": 0 < self.learning_rate < math.inf,
             "warmup_steps": self.warmup_steps >= 0,
             "weight_decay": 0 <= self.weight_decay < math.inf,
@@ -224,13 +224,13 @@ class TrainConfig:
             "watched": self.watched >= 0,
             "early_stop": self.early_stop >= 0,
         }
-        expected = {
+        hints = {
             "stems": f": expected two or more {STEM_NAMES}, other than {', '.join(RESERVED)}",
             "clip_frames": f": expected a multiple of {self.model.frame_multiple}",
         }
-        for name, holds in checks.items():
-            if not holds:
-                why = expected.get(name, "")
+        for name, is_valid in checks.items():
+            if not is_valid:
+                why = hints.get(name, "")
                 raise ValueError(
                     f"training config: {name}={getattr(self, name)!r} is not usable{why}"
                 )
@@ -261,5 +261,5 @@ class TrainConfig:
         values: dict[str, Any] = json.loads(text)
         unknown = sorted(set(values) - {each.name for each in dataclasses.fields(cls)})
         if unknown:
-            raise ValueError(f"training config: unknown keys {unknown}; another unetsep wrote it")
+            raise ValueError(f"training config: unknown keys {unknown}; another version wrote it")
         return cls(**values | {"model": ModelConfig.from_dict(values["model"])})

@@ -1,4 +1,4 @@
-"""The data of a run, as Lightning wants it."""
+"""The data of a run, as Lightning expects it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ClipModule(lightning.LightningDataModule):
         self._audio: ResidentClips | None = None
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the step on at which the run stands."""
+        """Batches from the run's current step on."""
         trainer = self.trainer
         assert trainer is not None
         batches = ClipBatches(
@@ -92,14 +92,14 @@ def watched_recordings(
     Parameters
     ----------
     train
-        Those in which all stems are known count, and of these the extra ones only if there is
-        nothing else: validation songs are no extra ones either.
+        Those with all stems known are candidates. Extra ones count only if there are no others:
+        validation songs are no extra ones either.
     stems
         Of the run.
     count
         How many, spread evenly.
     """
-    known = [each for each in train if each.knows(stems)]
-    known = [each for each in known if not each.extra] or known
-    count = min(count, len(known))
-    return [known[number * len(known) // count] for number in range(count)]
+    candidates = [each for each in train if each.knows(stems)]
+    candidates = [each for each in candidates if not each.extra] or candidates
+    count = min(count, len(candidates))
+    return [candidates[number * len(candidates) // count] for number in range(count)]

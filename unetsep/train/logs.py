@@ -19,9 +19,9 @@ from ..storage import write_atomically
 
 def is_main_process() -> bool:
     """Whether this process is the run's first, which alone writes its folder."""
-    # Before the trainer is there, the first process of another machine has no rank yet.
-    elsewhere = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
-    return int(getattr(rank_zero_only, "rank", 0)) == 0 and elsewhere == 0
+    # Before the trainer exists, the first process of another machine has no rank yet.
+    node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
+    return int(getattr(rank_zero_only, "rank", 0)) == 0 and node == 0
 
 
 class JsonLinesLogger(Logger):
@@ -35,15 +35,15 @@ class JsonLinesLogger(Logger):
         The file; lines of steps later than ``first_step`` are removed, because a resumed run
         writes them again.
     first_step
-        Steps that are already done.
+        Steps that are already completed.
     """
 
     def __init__(self, path: Path, first_step: int = 0) -> None:
         super().__init__()
         self.path = path
         if is_main_process() and path.exists():
-            kept = [line for line in read_log(path) if line["step"] <= first_step]
-            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
+            lines = [line for line in read_log(path) if line["step"] <= first_step]
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ class JsonLinesLogger(Logger):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a log; what a crash or a damaged disk left of one is left out.
+    """Lines of a log, without those that a crash or a damaged disk left incomplete.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
     Raises
     ------
     OSError
-        If the log cannot be read, or the picture not be written; one from before stays.
+        If the log cannot be read or the picture not be written; an older picture stays.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -121,10 +121,10 @@ def draw_curves(log: Path, picture: Path, *, clips: int = 0) -> None:
         for number, loss in enumerate(losses):
             if points := curves[name].get(loss):
                 steps, values = np.array(points).T
-                seen = steps * (clips or 1)
-                shown = values / (values[0] or 1.0) if name == "loss" else values
+                positions = steps * (clips or 1)
+                curve = values / (values[0] or 1.0) if name == "loss" else values
                 mark = "-" if name == "loss" else ".-"
-                (lines[loss],) = axes.plot(seen, shown, mark, color=f"C{number}")
+                (lines[loss],) = axes.plot(positions, curve, mark, color=f"C{number}")
         title = "training loss / first" if name == "loss" else f"validation SDR in dB, {name}"
         axes.set(xlabel="clips seen" if clips else "step", title=title)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))

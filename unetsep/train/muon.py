@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# How far momentum looks back; AdamW's two for the rest, and what keeps its division finite.
+# Muon's momentum; for other parameters AdamW's, and what keeps its division finite.
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.999), 1e-8
 # Of the polynomial that is applied five times: steep at zero, so that small singular values
 # grow fast, at the price of ending between 0.7 and 1.2 instead of at one (Jordan et al. 2024).
@@ -60,23 +60,23 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        matrices, vectors = _Stepped([], [], []), _Stepped([], [], [])
+        matrices, vectors = _Tensors([], [], []), _Tensors([], [], [])
         for group in self.param_groups:
             rate = group["lr"]
             for weights in group["params"]:
                 if weights.grad is None:
                     continue
                 is_matrix = weights.ndim > 1
-                chosen = matrices if is_matrix else vectors
-                chosen.weights.append(weights)
-                chosen.rates.append(rate * group["size"] if is_matrix else rate)
-                chosen.kept.append(1 - rate * group["weight_decay"])
-        for chosen, direction in ((matrices, self._orthogonal), (vectors, self._adapted)):
-            if chosen.weights:
-                steps = direction(chosen.weights)
-                torch._foreach_mul_(steps, chosen.rates)
-                torch._foreach_mul_(chosen.weights, chosen.kept)
-                torch._foreach_sub_(chosen.weights, steps)
+                tensors = matrices if is_matrix else vectors
+                tensors.weights.append(weights)
+                tensors.rates.append(rate * group["size"] if is_matrix else rate)
+                tensors.decays.append(1 - rate * group["weight_decay"])
+        for tensors, direction in ((matrices, self._orthogonal), (vectors, self._adam)):
+            if tensors.weights:
+                steps = direction(tensors.weights)
+                torch._foreach_mul_(steps, tensors.rates)
+                torch._foreach_mul_(tensors.weights, tensors.decays)
+                torch._foreach_sub_(tensors.weights, steps)
         return loss
 
     def _orthogonal(self, parameters: list[Tensor]) -> list[Tensor]:
@@ -87,26 +87,26 @@ class Muon(torch.optim.Optimizer):
                 self.state[weights]["momentum"] = torch.zeros_like(weights)
         momenta = [self.state[weights]["momentum"] for weights in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
-        alike: dict[torch.Size, list[int]] = {}
+        directions = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        by_shape: dict[torch.Size, list[int]] = {}
         for index, weights in enumerate(parameters):
-            alike.setdefault(weights.shape, []).append(index)
+            by_shape.setdefault(weights.shape, []).append(index)
         steps: list[Tensor] = list(parameters)
-        for shape, places in alike.items():
-            stacked = torch.stack([ahead[index].flatten(1) for index in places])
-            length: float = max(stacked.shape[1:]) ** 0.5
-            for index, matrix in zip(places, orthogonalise(stacked).mul_(length), strict=True):
+        for shape, indices in by_shape.items():
+            matrices = torch.stack([directions[index].flatten(1) for index in indices])
+            length: float = max(matrices.shape[1:]) ** 0.5
+            for index, matrix in zip(indices, orthogonalise(matrices).mul_(length), strict=True):
                 steps[index] = matrix.reshape(shape)
         return steps
 
-    def _adapted(self, parameters: list[Tensor]) -> list[Tensor]:
+    def _adam(self, parameters: list[Tensor]) -> list[Tensor]:
         """Steps of Adam."""
         gradients = [_gradient(weights) for weights in parameters]
         states = [self.state[weights] for weights in parameters]
         for state, weights in zip(states, parameters, strict=True):
             if not state:
                 state |= {name: torch.zeros_like(weights) for name in ("mean", "square")}
-                state["step"] = torch.tensor(0.0)  # of this name torch leaves on the CPU
+                state["step"] = torch.tensor(0.0)  # torch leaves a state of this name on the CPU
         torch._foreach_add_([state["step"] for state in states], 1)
         means, squares = ([state[name] for state in states] for name in ("mean", "square"))
         torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
@@ -120,12 +120,12 @@ class Muon(torch.optim.Optimizer):
         return list(steps)
 
 
-class _Stepped(NamedTuple):
+class _Tensors(NamedTuple):
     """Parameters that are stepped together."""
 
     weights: list[Tensor]
     rates: list[float]  # factors of the steps
-    kept: list[float]  # by weight decay
+    decays: list[float]  # factors of weight decay
 
 
 def _gradient(weights: Tensor) -> Tensor:

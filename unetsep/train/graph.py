@@ -1,7 +1,8 @@
-"""Gradients of a step as one CUDA graph: recorded once, then played at every step.
+"""Gradients of a step as one CUDA graph: recorded once, then replayed at every step.
 
-A network as small as these has a GPU finished before Python has named the next operation.
-A graph is all operations of a step, with the memory that they read and write, and one call.
+Networks as small as these keep a GPU waiting: it finishes before Python launches the next
+operation. A graph launches all operations of a step, with the memory that they read and write, by
+one call.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
-# Steps before the one that is recorded, for libraries to choose their algorithms and for what is
-# made when it is first needed.
+# Steps before the recorded one, in which libraries choose their algorithms and create what they
+# need.
 WARM_UP = 3
-# How torch warns of what waits for a GPU, as `torch.cuda.set_sync_debug_mode` has it do.
+# How torch warns of what waits for a GPU, see `torch.cuda.set_sync_debug_mode`.
 WAITS = "called a synchronizing CUDA operation"
 
 
 class RecordedStep:
     """Losses of a batch and their gradients, at the price of one call.
 
-    The first `WARM_UP` steps are done as always. The next one is recorded; from then on only the
-    recording is played, with each batch copied to where the first one was. It does what the
-    function does as long as that is always the same: it must not ask for values, and what it
-    reads beside the batch must stay where it is in memory, as weights and buffers do.
+    The first `WARM_UP` steps run operation by operation. The next one is recorded; from then on
+    only the recording is replayed, with each batch copied to the memory of the first. It equals the
+    function only if that always does the same. So the function must not ask for values, and what it
+    reads besides the batch must stay at its place in memory, as weights and buffers do.
 
     Parameters
     ----------
@@ -54,16 +55,16 @@ class RecordedStep:
             self._record(clips)
         self.steps += 1
         if self._play is None:
-            with beside(clips.device):
-                return self._watched(clips) if self.steps == WARM_UP else self._eager(clips)
+            with on_recorded_stream(clips.device):
+                return self._checked(clips) if self.steps == WARM_UP else self._eager(clips)
         self._clips.copy_(clips, non_blocking=True)
         self._play()
         for weights, gradient in zip(self.parameters, self._gradients, strict=True):
             weights.grad = gradient
         return self._values
 
-    def _watched(self, clips: Tensor) -> Tensor:
-        """The step before the one to be recorded; that is left alone if this one waits."""
+    def _checked(self, clips: Tensor) -> Tensor:
+        """The last step before recording; if it waits for the GPU, none is recorded."""
         with noting_waits(clips.device) as places:
             values = self._eager(clips)
         if places:
@@ -71,23 +72,22 @@ class RecordedStep:
         return values
 
     def _record(self, clips: Tensor) -> None:
-        """Record a step; where that fails, be content with what was done until now."""
-        room = clips.clone()
+        """Record a step; if that fails, steps still run operation by operation."""
+        buffer = clips.clone()
         try:
-            self._play, self._values = record(lambda: self._eager(room), clips.device)
+            self._play, self._values = record(lambda: self._eager(buffer), clips.device)
         except RuntimeError as error:
             self._give_up(str(error).splitlines()[0])
             return
-        self._clips = room
+        self._clips = buffer
         self._gradients = [weights.grad for weights in self.parameters]
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, reason: str) -> None:
         self.fails = True
         logger.warning(
-            "the training step cannot be recorded as a CUDA graph (%s): it is done operation by "
-            "operation, which is slower; a loss of one's own must not ask for values, as item() "
-            "does",
-            why,
+            "the training step cannot be recorded as a CUDA graph (%s): it runs operation by "
+            "operation, which is slower; a custom loss must not ask for values, as item() does",
+            reason,
         )
 
     def _eager(self, clips: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class RecordedStep:
             weights.grad = None
         kind = clips.device.type
         half, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-        # A weight in half precision must not be remembered: the next step's is another.
+        # A weight in half precision must not be cached: it changes with the next step.
         with torch.autocast(kind, half, enabled, cache_enabled=False):
             values = self.losses(clips)
         with torch.autocast(kind, enabled=False):
@@ -107,9 +107,9 @@ class RecordedStep:
 def noting_waits(device: torch.device) -> Iterator[list[str]]:
     """Note where work waits for a CUDA device, which no recording allows.
 
-    It is found out beforehand, since torch does not recover from a recording that fails: up to
-    2.11 its allocator gives back no memory that two streams have used from then on, of which each
-    validation needs some (pytorch pull request 180395).
+    This is checked beforehand, since torch does not recover from a recording that fails. Up to 2.11
+    its allocator then no longer frees memory that two streams have used, and each validation needs
+    some (pytorch pull request 180395).
 
     Yields
     ------
@@ -120,15 +120,15 @@ def noting_waits(device: torch.device) -> Iterator[list[str]]:
     if device.type != "cuda":
         yield places
         return
-    before = torch.cuda.get_sync_debug_mode()
+    mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        caught.clear()  # that this is a prototype
+        caught.clear()  # of the warning that this is a prototype
         try:
             yield places
         finally:
-            torch.cuda.set_sync_debug_mode(before)
+            torch.cuda.set_sync_debug_mode(mode)
     for each in caught:
         if WAITS in str(each.message):
             places.append(f"{each.filename}:{each.lineno}")
@@ -137,8 +137,8 @@ def noting_waits(device: torch.device) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def beside(device: torch.device) -> Iterator[None]:
-    """Work on the stream that is recorded later, in turn with what is done on the usual one.
+def on_recorded_stream(device: torch.device) -> Iterator[None]:
+    """Work on the stream that is recorded later, in turn with the usual one.
 
     Autograd does some of its work on the stream that a weight was first used on.
     """
@@ -158,13 +158,13 @@ def record(work: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[
     Returns
     -------
     play
-        Does it, any number of times.
+        Replays it, any number of times.
     result
         What the function returned: where each time the result will be.
     """
     graph, stream = torch.cuda.CUDAGraph(), _stream(device)
-    # Other threads may go on: loaders lock memory, and autograd has threads of its own. Where a
-    # recording fails, only the stream's own context goes back to the usual one.
+    # Other threads may continue: loaders lock memory, and autograd has threads of its own. After a
+    # recording that fails, only the stream's own context returns to the usual one.
     with (
         torch.cuda.stream(stream),
         torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),

@@ -57,7 +57,8 @@ def test_who_has_no_mixture_is_not_validated_on(
     caplog.clear()
     fit(tiny(model=model), train, [*valid, alone], tmp_path / "both", machine=CPU)
     assert caplog.messages == [
-        "not validated on, as not all of vocals, drums, bass, other are known of them: alone"
+        "recordings are left out of validation, as some of vocals, drums, bass, other are "
+        "unknown: alone"
     ]
     fit(tiny(model=model), train, valid, tmp_path / "one", machine=CPU)
     assert log(tmp_path / "both") == log(tmp_path / "one")

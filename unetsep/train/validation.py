@@ -31,7 +31,7 @@ class Separators:
     Parameters
     ----------
     networks
-        Copies are made.
+        They are copied.
     device
         Where to run them.
     """
@@ -44,7 +44,7 @@ class Separators:
         self.rows: dict[int, npt.NDArray[np.float64]] = {}
 
     def score(self, index: int, recording: Recording) -> None:
-        """Note the SDR of recording number ``index``."""
+        """Compute and store the SDR of recording number ``index``."""
         self.rows[index] = np.stack([recording_sdr(each, recording) for each in self.separators])
 
     def table(self, recordings: int) -> Tensor:
@@ -80,29 +80,29 @@ def recording_sdr(separator: Separator, recording: Recording) -> npt.NDArray[np.
 
 
 def with_mixture(recordings: Sequence[Recording], stems: Sequence[str]) -> list[Recording]:
-    """Recordings that can be validated on: their mixture is there, or all stems whose sum it is.
+    """Recordings that can be validated on: with their mixture, or all stems whose sum it is.
 
     Parameters
     ----------
     recordings
-        To validate on; it is said which ones cannot be.
+        Candidates; a warning names those that cannot be used.
     stems
         Of the run, of which a mixture is the sum.
     """
-    kept: list[Recording] = []
-    lacking: list[str] = []
+    usable: list[Recording] = []
+    unusable: list[str] = []
     for each in recordings:
         if "mixture" in each.names or each.knows(stems):
-            kept.append(each)
+            usable.append(each)
         else:
-            lacking.append(each.name)
-    if lacking:
+            unusable.append(each.name)
+    if unusable:
         logger.warning(
-            "not validated on, as not all of %s are known of them: %s",
+            "recordings are left out of validation, as some of %s are unknown: %s",
             ", ".join(stems),
-            ", ".join(lacking),
+            ", ".join(unusable),
         )
-    return kept
+    return usable
 
 
 def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None:
@@ -120,7 +120,7 @@ def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None
     TrainingError
         If in no second of any recording all stems sound.
     """
-    if not any(_sound_at_once(recording, stems) for recording in recordings):
+    if not any(_has_scored_frame(recording, stems) for recording in recordings):
         raise TrainingError(
             f"no second of the {len(recordings)} recordings to validate on has all of "
             f"{', '.join(stems)}, so that no SDR is defined: name others, or --targets that sound "
@@ -128,7 +128,7 @@ def check_defined(recordings: Sequence[Recording], stems: Sequence[str]) -> None
         )
 
 
-def _sound_at_once(recording: Recording, stems: Sequence[str]) -> bool:
+def _has_scored_frame(recording: Recording, stems: Sequence[str]) -> bool:
     """Whether there is a frame that counts, see `frame_sdr`."""
     if not set(stems) <= set(recording.names):
         return False
@@ -163,7 +163,7 @@ def combine(
 
 def _finite_mean(by_song: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Mean of ``(stems, recordings)`` over finite values; NaN where there is none."""
-    defined = np.isfinite(by_song)
-    count = defined.sum(axis=1)
-    total = np.where(defined, by_song, 0.0).sum(axis=1)
+    is_defined = np.isfinite(by_song)
+    count = is_defined.sum(axis=1)
+    total = np.where(is_defined, by_song, 0.0).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

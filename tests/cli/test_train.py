@@ -332,7 +332,7 @@ def test_a_signal_gives_the_exit_code_of_shells(
     settings = ("--batch-size", 1, "--precision", "fp32", "--accelerator", "cpu", "--workers", 0)
     told = call("train", "--run", tmp_path / "run", "--loss", "l1", *data, *settings)
     assert told.exit_code == 128 + number, told.output
-    assert "Error: interrupted after step 2; go on with " in told.output
+    assert "Error: interrupted after step 2; resume with " in told.output
 
 
 def test_a_run_that_saved_nothing_starts_again_with_its_new_data(

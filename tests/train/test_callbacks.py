@@ -46,7 +46,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: i
     with pytest.raises(TrainingError) as caught:
         run(folder, config, callbacks=[At(step - 1, interrupt)])
     how = f"unetsep train --run '{folder}' --resume"
-    assert str(caught.value) == f"interrupted after step {step}; go on with {how}"
+    assert str(caught.value) == f"interrupted after step {step}; resume with {how}"
     assert signal.getsignal(signal.SIGINT) is before
     assert run(folder, config, resume=True) == log(whole)
     for name in ("best-l1", "best-mel_mse"):
@@ -116,7 +116,7 @@ def test_a_run_leaves_signals_as_they_were_and_nothing_in_memory(tmp_path: Path)
     assert [module() for module in modules] == [None]
 
 
-@pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "go on from .*--resume")])
+@pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "resume from .*--resume")])
 def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, message: str
 ) -> None:

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from tests.train.synthetic import tiny
 from unetsep.train.config import TrainingError
-from unetsep.train.distributed import launched, processes
+from unetsep.train.distributed import detect_launcher, processes
 from unetsep.train.fit import Machine, build_trainer, check_resumable
 from unetsep.train.logs import is_main_process
 
@@ -47,7 +47,7 @@ def start(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
 
 
 def test_without_a_launcher_the_options_count() -> None:
-    assert launched() is None
+    assert detect_launcher() is None
     assert processes(None, None) == (1, 1)
     assert processes(4, 2) == (4, 2)
 
@@ -59,7 +59,7 @@ def test_launchers_say_how_many_processes_there_are(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[str, int, int]
 ) -> None:
     start(monkeypatch, variables)
-    assert launched() == expected
+    assert detect_launcher() == expected
     assert processes(None, None) == expected[1:]
     assert processes(*expected[1:]) == expected[1:]
     with pytest.raises(TrainingError, match=f"{expected[0]} started {expected[1]} processes"):
@@ -70,7 +70,7 @@ def test_launchers_say_how_many_processes_there_are(
 
 def test_an_interactive_shell_of_slurm_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     start(monkeypatch, SLURM | {"SLURM_JOB_NAME": "bash"})
-    assert launched() is None
+    assert detect_launcher() is None
 
 
 def test_the_trainer_takes_its_rank_from_slurm(

@@ -121,7 +121,7 @@ def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
         check_trainable(tiny(), machine)
     for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):
         check_trainable(tiny(), each)
-    monkeypatch.setattr(fitting, "launched", lambda: ("torchrun", 3, 1))
+    monkeypatch.setattr(fitting, "detect_launcher", lambda: ("torchrun", 3, 1))
     check_trainable(tiny(), Machine("gpu", 3))
 
 
@@ -154,7 +154,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
 def test_how_products_are_rounded_is_as_before_after_a_run_on_a_gpu() -> None:
     before = torch.get_float32_matmul_precision()
     for machine, inside in ((Machine("gpu"), "high"), (Machine("cpu"), before)):
-        with fitting._short_factors(machine):
+        with fitting._tf32_products(machine):
             assert torch.get_float32_matmul_precision() == inside
         assert torch.get_float32_matmul_precision() == before == "highest"
 

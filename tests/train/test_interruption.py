@@ -19,7 +19,7 @@ def signals() -> Iterator[EndSignals]:
     found = EndSignals(look_every=3)
     found.listen()
     yield found
-    found.give_back()
+    found.restore()
 
 
 def test_what_one_process_is_asked_all_know_a_step_later(
@@ -44,18 +44,18 @@ def test_what_one_process_is_asked_all_know_a_step_later(
     assert waited == [2, 3]
     # The scheduler's signal to this process comes late. It is no second one.
     signal.raise_signal(signal.SIGTERM)
-    assert not signals.at_once
+    assert not signals.immediate
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert signals.at_once
+    assert signals.immediate
 
 
 def test_signals_after_the_last_step_was_saved_change_nothing(signals: EndSignals) -> None:
     signal.raise_signal(signal.SIGINT)
-    signals.heeded = True
+    signals.handled = True
     signal.raise_signal(signal.SIGINT)
     assert signals.number == signal.SIGINT
-    assert not signals.at_once
+    assert not signals.immediate
 
 
 def test_accelerators_are_looked_at_seldom_unless_one_waits_for_all(

@@ -126,7 +126,7 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
             assert child.returncode == int(end)
         watch.teardown(trainer, None, "fit")
     assert caplog.messages == [
-        "process 2 of this run ended with code 3; the run stops, go on with "
+        "process 2 of this run ended with code 3; the run stops, resume with "
         f"unetsep train --run {tmp_path} --resume"
     ]
 
@@ -155,7 +155,7 @@ def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
             child.wait()
             child.poll()
             watch.teardown(trainer, None, "fit")
-        resume = f"go on with unetsep train --run {tmp_path} --resume"
+        resume = f"resume with unetsep train --run {tmp_path} --resume"
         what = resume if saved else "nothing was saved yet"
         assert caplog.messages == [f"the run was interrupted, {what}"]
 
@@ -171,7 +171,7 @@ def test_a_process_that_stopped_with_the_others_is_no_lost_one(
     with subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({code})"]) as child:
         launcher = SimpleNamespace(procs=[child])
         trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
-        signals.known = signal.SIGTERM
+        signals.common_number = signal.SIGTERM
         watch: Any = distributed.ChildWatch(tmp_path / "last.ckpt", signals)
         watch.setup(trainer, None, "fit")
         observer = _ChildProcessObserver(os.getpid(), [child], sleep_period=0)
@@ -197,7 +197,7 @@ def test_a_signal_to_any_process_lets_all_save_and_stop(server: Server, tmp_path
     assert code == 128 + signal.SIGTERM, told
     step = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]
     assert 3 <= step <= 5
-    said = f"interrupted after step {step}; go on with unetsep train --run"
+    said = f"interrupted after step {step}; resume with unetsep train --run"
     assert told.count("interrupted") == told.count(said) == 1
     assert "Traceback" not in told
     assert not list((tmp_path / "run").glob("*.part"))

@@ -41,18 +41,18 @@ def test_a_run_whose_minutes_are_over_is_not_trained_any_more(tmp_path: Path) ->
 def test_the_clock_counts_steps_minutes_and_earlier_parts() -> None:
     now = [100.0]
     clock = Clock(tiny(max_steps=10, max_minutes=1.0), lambda: now[0])
-    clock.earlier, clock.validation = 20.0, 10.0
-    assert clock.done(1) == pytest.approx(20 / 50)
+    clock.earlier_seconds, clock.validation = 20.0, 10.0
+    assert clock.progress(1) == pytest.approx(20 / 50)
     now[0] += 15
-    assert clock.done(1) == pytest.approx(35 / 50)
-    assert clock.done(9) == pytest.approx(0.9)
-    assert Clock(tiny(max_steps=10), lambda: now[0]).done(20) == 1.0
+    assert clock.progress(1) == pytest.approx(35 / 50)
+    assert clock.progress(9) == pytest.approx(0.9)
+    assert Clock(tiny(max_steps=10), lambda: now[0]).progress(20) == 1.0
 
 
 def test_plateau_and_early_stopping_count_validations_without_progress() -> None:
     config = tiny(schedule="plateau", plateau_patience=2, early_stop=4, learning_rate=1.0)
     schedule = Schedule(config, ["l1"])
-    assert [schedule.scored("l1", s) for s in (1.0, 2.0, 1.5, float("nan"))] == [True, True, 0, 0]
+    assert [schedule.record("l1", s) for s in (1.0, 2.0, 1.5, float("nan"))] == [True, True, 0, 0]
     assert schedule.rate("l1", 100, 0.5) == pytest.approx(config.plateau_factor)
     assert schedule.rate("l1", 100, 1.0) == 0.0
     assert schedule.rate("l1", 0, 0.0) == pytest.approx(0.5 * config.plateau_factor)
@@ -60,5 +60,5 @@ def test_plateau_and_early_stopping_count_validations_without_progress() -> None
     other = Schedule(config, ["l1"])
     other.load_state_dict(schedule.state_dict())
     for _ in range(2):
-        other.scored("l1", 0.0)
+        other.record("l1", 0.0)
     assert other.exhausted()

@@ -56,7 +56,7 @@ class ProgressBar(Callback):
         assert isinstance(pl_module, SeparationModule)
         assert self._first is not None
         self._shown = now
-        config, step, done = pl_module.config, trainer.global_step, pl_module.done
+        config, step, done = pl_module.config, trainer.global_step, pl_module.progress
         steps = step - self._first[1]
         rate = steps * config.batch_size * trainer.world_size / max(1e-9, now - self._first[0])
         left = pl_module.clock.seconds() * (1 - done) / done if done else 0.0
@@ -95,7 +95,7 @@ class ProgressBar(Callback):
             return
         for name, scores in pl_module.scores.items():
             values = ", ".join(f"{stem} {value:.2f}" for stem, value in scores.items())
-            star = " (best)" if name in pl_module.improved else ""
+            star = " (best)" if name in pl_module.improvements else ""
             self.console.print(f"step {trainer.global_step} {name}: SDR in dB {values}{star}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

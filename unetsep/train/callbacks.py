@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: averages, checkpoints, ends, interruptions."""
+"""Callbacks around the steps of a run: averages, checkpoints, its end, interruptions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..storage import shell_word, write_atomically
 from ..weights.checkpoint import serialize
 from .config import TrainingError
 from .interruption import EndSignals, InterruptedRunError
-from .module import LOOK_EVERY, SeparationModule
+from .module import CHECK_EVERY, SeparationModule
 
 LAST = "last.ckpt"
-# Metadata of the best weights: their step and scores, which the log may not have after a crash.
+# Metadata of the best weights: their step and scores, which the log may lack after a crash.
 VALIDATION = "validation"
 
 
@@ -32,7 +32,7 @@ class Ema(EMAWeightAveraging):
 
     Early averages forget faster: the decay is at most ``(1 + n) / (10 + n)`` at step ``n``.
     In a Lightning checkpoint that it writes, ``state_dict`` holds the averaged weights and
-    ``current_model_state`` those that training goes on with.
+    ``current_model_state`` those that training continues from.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ class Ema(EMAWeightAveraging):
         self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the average where the networks will be, which are moved there only later."""
+        """Put the average on the networks' device, to which they move only later."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
         if self._average_model is not None:
-            # It is read at each step, and who reads from a GPU waits for all that it has to do.
+            # It is read at each step; reading from a GPU waits for all its pending work.
             self._average_model.n_averaged = torch.tensor(0)  # on the CPU
 
     def on_train_batch_end(
@@ -62,16 +62,18 @@ class Ema(EMAWeightAveraging):
         assert average is not None
         count = int(average.n_averaged)
         decay = min(self.decay, (1 + count) / (10 + count)) if count else 0.0
-        (ours, our_counts), (theirs, their_counts) = map(_split, (average.module, pl_module))
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        if our_counts:
-            torch._foreach_copy_(our_counts, their_counts)
+        (averages, average_counts), (weights, weight_counts) = map(
+            _split, (average.module, pl_module)
+        )
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        if average_counts:
+            torch._foreach_copy_(average_counts, weight_counts)
         average.n_averaged += 1
         self._latest_update_step = trainer.global_step
 
     @property
     def state_key(self) -> str:
-        """Name of its state in ``last.ckpt``, which stays when the class moves."""
+        """Name of its state in ``last.ckpt``; it stays even if the class is moved."""
         return "ema"
 
     def network(self, name: str) -> MaskNetwork:
@@ -84,18 +86,18 @@ class Ema(EMAWeightAveraging):
 
 def _split(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """A module's weights and buffers, and those that count: BatchNorm's batches."""
-    every = [each.detach() for each in itertools.chain(module.parameters(), module.buffers())]
+    tensors = [each.detach() for each in itertools.chain(module.parameters(), module.buffers())]
     return (
-        [each for each in every if each.is_floating_point()],
-        [each for each in every if not each.is_floating_point()],
+        [each for each in tensors if each.is_floating_point()],
+        [each for each in tensors if not each.is_floating_point()],
     )
 
 
 class Keeper(Callback):
-    """Saves the best and last checkpoints, and ends the run when it is time.
+    """Saves the best and last checkpoints, and ends the run on time.
 
-    After each validation ``last.ckpt`` is replaced, from which the run can be resumed, and
-    ``best-<loss>.safetensors`` for each network whose validation SDR is its best so far: its
+    Each validation replaces ``last.ckpt``, from which the run can be resumed. It also replaces
+    ``best-<loss>.safetensors`` of each network whose validation SDR is its best so far: its
     averaged weights in fp32, which `unetsep.weights.load.load_network` reads. Their metadata
     holds the step and the scores of that validation.
 
@@ -109,7 +111,7 @@ class Keeper(Callback):
 
     def __init__(self, run: Path, ema: Ema) -> None:
         self.run, self.ema = run, ema
-        self.signals = EndSignals(LOOK_EVERY)
+        self.signals = EndSignals(CHECK_EVERY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let signals that ask to end wait for the end of a step."""
@@ -117,7 +119,7 @@ class Keeper(Callback):
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        """Tell of the second signal as of the first; Lightning would end without a word.
+        """Report the second signal like the first; Lightning would end silently.
 
         Raises
         ------
@@ -128,28 +130,30 @@ class Keeper(Callback):
             yield
         except SystemExit as end:
             number = self.signals.number
-            if not self.signals.at_once or number is None:
+            if not self.signals.immediate or number is None:
                 raise
-            saved = self.run / LAST
-            where = f"go on from {saved} with unetsep train --run {shell_word(self.run)} --resume"
+            checkpoint = self.run / LAST
+            hint = (
+                f"resume from {checkpoint} with unetsep train --run {shell_word(self.run)} --resume"
+            )
             raise InterruptedRunError(
-                f"interrupted at once; {where if saved.exists() else 'nothing was saved yet'}",
+                f"interrupted at once; {hint if checkpoint.exists() else 'nothing was saved yet'}",
                 number,
             ) from end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self.signals.give_back()
+        """Restore the previous signal handlers."""
+        self.signals.restore()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *arguments: Any
     ) -> None:
         """Stop at the end of the run, or when interrupted."""
         assert isinstance(pl_module, SeparationModule)
-        pl_module.look_at_clock()
-        if pl_module.done >= 1:
+        pl_module.update_progress()
+        if pl_module.progress >= 1:
             trainer.should_stop = True
-        # Where a validation is due it comes first: a resumed run would not make up for it.
+        # A validation that is due comes first: a resumed run would skip it.
         due = trainer.should_stop or trainer.global_step % pl_module.config.valid_every == 0
         number = self.signals.after_step(trainer)
         if number is not None and not due:
@@ -158,9 +162,9 @@ class Keeper(Callback):
             self._stop(trainer, number)
 
     def _stop(self, trainer: Trainer, number: int) -> None:
-        self.signals.heeded = True
+        self.signals.handled = True
         raise InterruptedRunError(
-            f"interrupted after step {trainer.global_step}; go on with "
+            f"interrupted after step {trainer.global_step}; resume with "
             f"unetsep train --run {shell_word(self.run)} --resume",
             number,
         )
@@ -170,10 +174,10 @@ class Keeper(Callback):
         self._began = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, and stop if nothing has become better for long."""
+        """Save, and stop if no network has improved for long."""
         assert isinstance(pl_module, SeparationModule)
         if trainer.is_global_zero:
-            for name in pl_module.improved:
+            for name in pl_module.improvements:
                 validation = {"step": trainer.global_step, "sdr": pl_module.scores[name]}
                 notes = {VALIDATION: json.dumps(validation)}
                 content = serialize(self.ema.network(name), half=False, notes=notes)
@@ -194,11 +198,11 @@ class Keeper(Callback):
         Raises
         ------
         TrainingError
-            If weights are not finite, or the disk is full or gone; the checkpoint before stays.
+            If weights are not finite, or the disk is full or gone; the previous checkpoint stays.
         """
-        # A gradient may overflow after a loss that did not; nothing could go on from there.
-        sizes = torch._foreach_norm(_split(trainer.lightning_module)[0])
-        if not torch.stack(sizes).isfinite().all():
+        # A gradient may overflow though its loss did not; no run could resume from that.
+        norms = torch._foreach_norm(_split(trainer.lightning_module)[0])
+        if not torch.stack(norms).isfinite().all():
             raise TrainingError(f"weights became NaN or infinite by step {trainer.global_step}")
         partial = self.run / f"{LAST}.part"
         with self._saving(trainer):
@@ -212,7 +216,7 @@ class Keeper(Callback):
 
     @contextlib.contextmanager
     def _saving(self, trainer: Trainer) -> Iterator[None]:
-        """Tell of a disk that is full or gone."""
+        """Report a disk that is full or gone."""
         try:
             yield
         except OSError as error:

@@ -41,7 +41,7 @@ from .config import TrainConfig, TrainingError
 from .data.clips import ClipDataset
 from .data.recording import Recording
 from .datamodule import ClipModule
-from .distributed import ChildWatch, is_lost_process, launched
+from .distributed import ChildWatch, detect_launcher, is_lost_process
 from .interruption import InterruptedRunError
 from .logs import JsonLinesLogger, draw_curves, is_main_process
 from .losses.functions import LOSSES
@@ -55,12 +55,12 @@ LIGHTNING_PRECISION: dict[str, Any] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
-# How long a process waits for the others before it gives the run up.
+# How long a process waits for the others before it gives up the run.
 GROUP_TIMEOUT = timedelta(seconds=60)
 # How long a run waits for another one in its folder: the workers of one that was killed notice it
 # within 5 seconds, and hold its lock until then.
 LOCK_SECONDS = 10.0
-# What needs less memory in a training step, or leaves it more.
+# How to need less memory in a training step, or leave it more.
 NO_ROOM = (
     "out of memory: choose a smaller --batch-size or fewer --clip-frames, leave out --resident, or "
     "close other programs"
@@ -72,14 +72,14 @@ RESUMABLE = ("max_steps", "max_minutes", "valid_every", "log_every", "watched", 
 
 @dataclass(frozen=True)
 class Machine:
-    """On what a run takes place.
+    """What a run trains on.
 
     Parameters
     ----------
     accelerator
         ``auto``, ``cpu``, ``gpu`` or ``mps``.
     devices, nodes
-        Processes of this machine, and machines.
+        Processes of each machine, and number of machines.
     workers
         Processes that cut clips for each of them; None chooses.
     resident
@@ -102,22 +102,22 @@ class Machine:
 
     @property
     def kind(self) -> str:
-        """The accelerator, ``auto`` as what it means here."""
+        """The accelerator, with ``auto`` resolved for this machine."""
         if self.accelerator != "auto":
             return self.accelerator
-        if self.world_size > 1:  # of which all would ask the first GPU
+        if self.world_size > 1:  # all of which would ask the first GPU
             return "gpu" if torch.cuda.is_available() else "cpu"
         return "gpu" if usable_device("auto").type == "cuda" else "cpu"
 
 
 def check_trainable(config: TrainConfig, machine: Machine) -> None:
-    """Find out before any work whether a machine can train as a config says.
+    """Check before any work that a machine can train with a config.
 
     Raises
     ------
     TrainingError
-        If it has no such accelerator or too few, or computes nothing there, or that has no such
-        precision, or a loss takes what it counts from all bins where a branch for a few is trained.
+        If it lacks the accelerator, has too few, or cannot compute there, or not in the precision.
+        Also if a loss needs all bins where only a branch for a few is trained.
     """
     needing_all = [name for name in config.losses if name in LOSSES and LOSSES[name].arrays]
     if config.part == "low" and needing_all:
@@ -133,8 +133,8 @@ def check_trainable(config: TrainConfig, machine: Machine) -> None:
     apple = torch.backends.mps.is_available()  # for Lightning a gpu, too
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     count = int(apple) if apple or machine.kind == "mps" else count
-    # What processes see that a launcher has started is Lightning's to judge: perhaps one each.
-    if not count or (count < machine.devices and not launched()):
+    # Lightning checks what a launcher's processes see, which may be one device each.
+    if not count or (count < machine.devices and not detect_launcher()):
         cure = "fewer --devices" if count else "--accelerator cpu, or leave it out"
         raise TrainingError(
             f"cannot train on {machine.devices} {machine.kind}: torch finds {count or 'none'} "
@@ -177,7 +177,7 @@ def fit(
     machine
         Where to train; default: one process on the best device there is.
     resume
-        Go on from ``last.ckpt``.
+        Continue from ``last.ckpt``.
     init_from
         Name or path of a checkpoint whose weights are the start. One without a guide is given
         that of the model, if the model has one.
@@ -186,7 +186,7 @@ def fit(
         for it beside the published models, the folder of ``init_from`` and the run's own. A guide
         that was not published is copied into the run.
     notes
-        Further files of the run, name to text, written when nothing speaks against it any more.
+        Further files of the run, name to text, written once the run can start.
     callbacks
         More of Lightning's callbacks.
 
@@ -198,15 +198,15 @@ def fit(
     Raises
     ------
     TrainingError
-        If the run cannot start or go on; what is saved by then stays.
+        If the run cannot start or continue; what is saved by then stays.
     """
     run, machine = Path(run), machine or Machine()
     check_trainable(config, machine)
     keep_freed_memory()
     valid = with_mixture(valid, config.stems)
-    if not config.all_songs:  # which chooses nothing by its scores
+    if not config.all_songs:  # which selects nothing by scores
         check_defined(valid, config.model.stems)
-    with _alone(run):
+    with _locked(run):
         first_step = check_resumable(run / LAST, config, machine) if resume else 0
         if is_main_process():
             _describe(run, config, resume, notes)
@@ -217,29 +217,29 @@ def fit(
             module.calibrate(ClipDataset(data.planner), statistics=init_from is None)
         ema = Ema(config.ema_decay)
         keeper = Keeper(run, ema)
-        every = [ema, keeper, ChildWatch(run / LAST, keeper.signals), *callbacks]
-        with _quiet(), _without_denormals(), _short_factors(machine):
-            trainer = build_trainer(config, run, machine, every, first_step)
+        all_callbacks = [ema, keeper, ChildWatch(run / LAST, keeper.signals), *callbacks]
+        with _quiet(), _without_denormals(), _tf32_products(machine):
+            trainer = build_trainer(config, run, machine, all_callbacks, first_step)
             try:
                 path = run / LAST if resume else None
                 with keeper.ending():
                     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             except TrainingError as error:
-                raise _last_good(error, run) from error
-            except OSError as error:  # a full disk, at a line of the log
-                what = f"{os.fsdecode(error.filename or run)}: {error.strerror or error}"
-                raise _last_good(TrainingError(what), run) from error
+                raise _with_last_checkpoint(error, run) from error
+            except OSError as error:  # such as a full disk, at a line of the log
+                reason = f"{os.fsdecode(error.filename or run)}: {error.strerror or error}"
+                raise _with_last_checkpoint(TrainingError(reason), run) from error
             except (RuntimeError, MemoryError) as error:
                 if is_out_of_memory(error):
-                    why = TrainingError(NO_ROOM)
+                    failure = TrainingError(NO_ROOM)
                 elif machine.world_size > 1 and is_lost_process(error):
-                    why = TrainingError("another process of this run ended")
+                    failure = TrainingError("another process of this run ended")
                 else:
                     raise
-                raise _last_good(why, run) from error
+                raise _with_last_checkpoint(failure, run) from error
             finally:
-                # Who ends in a validation has Lightning end that alone, and the workers that cut
-                # clips heed no signal: the process would wait for them for ever.
+                # After an error in a validation Lightning ends only that. Workers that cut clips
+                # ignore signals: the process would wait for them for ever.
                 trainer.fit_loop.teardown()
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     _draw(run, config.batch_size * machine.world_size)
@@ -247,7 +247,7 @@ def fit(
 
 
 def _draw(run: Path, clips: int) -> None:
-    """Draw the curves; without room for the picture a run ends as it would have with it."""
+    """Draw the curves; an error such as a full disk changes nothing in how the run ends."""
     picture = run / "curves.png"
     try:
         draw_curves(run / "log.jsonl", picture, clips=clips)
@@ -255,12 +255,14 @@ def _draw(run: Path, clips: int) -> None:
         logger.warning("%s could not be drawn: %s", picture, error.strerror or error)
 
 
-def _last_good(error: TrainingError, run: Path) -> TrainingError:
+def _with_last_checkpoint(error: TrainingError, run: Path) -> TrainingError:
     if isinstance(error, InterruptedRunError):
         return error
-    saved = run / LAST
-    where = f"the last good checkpoint is {saved}" if saved.exists() else "none was saved yet"
-    return TrainingError(f"{error}; the run stops, {where}")
+    checkpoint = run / LAST
+    hint = (
+        f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "none was saved yet"
+    )
+    return TrainingError(f"{error}; the run stops, {hint}")
 
 
 def build_trainer(
@@ -271,10 +273,10 @@ def build_trainer(
     first_step: int = 0,
 ) -> Trainer:
     """Lightning's trainer for a run."""
-    many = machine.world_size > 1
+    distributed = machine.world_size > 1
     on_cpu = machine.kind == "cpu"
     strategy: Any = "auto"
-    if many:
+    if distributed:
         backend = "gloo" if on_cpu else "nccl"
         strategy = DDPStrategy(process_group_backend=backend, timeout=GROUP_TIMEOUT)
     loggers: list[Logger] = [JsonLinesLogger(run / "log.jsonl", first_step)]
@@ -293,7 +295,7 @@ def build_trainer(
             val_check_interval=config.valid_every,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
-            sync_batchnorm=many and not on_cpu,
+            sync_batchnorm=distributed and not on_cpu,
             use_distributed_sampler=False,
             logger=loggers,
             log_every_n_steps=config.log_every,
@@ -307,12 +309,12 @@ def build_trainer(
 
 
 def _guide(config: TrainConfig, run: Path, *models: str | Path | None) -> MaskNetwork | None:
-    """The guide of the config's model, from beside some models if it was not published."""
+    """The guide of the config's model; one that was not published is searched beside ``models``."""
     sha256 = config.model.guide
     if not sha256:
         return None
-    named = [Path(model).parent for model in models if model is not None and is_path(model)]
-    for folder in (run, *named):
+    folders = [Path(model).parent for model in models if model is not None and is_path(model)]
+    for folder in (run, *folders):
         carry_guide(sha256, folder, run)
     return load_guide(sha256, run, "the network")
 
@@ -321,29 +323,29 @@ def _first_network(
     config: TrainConfig, init_from: str | Path | None, guide: MaskNetwork | None
 ) -> MaskNetwork | None:
     if init_from is None:
-        return None if guide is None else _guided(fresh_network(config), guide)
-    found = load_network(init_from)
-    if guide is not None and found.config.networks == "joint":
-        found = with_guide(found, guide, config.model.guide)
-    if isinstance(found, Guided):
+        return None if guide is None else _attach(fresh_network(config), guide)
+    start = load_network(init_from)
+    if guide is not None and start.config.networks == "joint":
+        start = with_guide(start, guide, config.model.guide)
+    if isinstance(start, Guided):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            found = with_parts(found, config.model)
-    check_fits(found.config, config.model, init_from)
-    if found.config.bin_units == config.model.bin_units:
-        return found
+            start = with_parts(start, config.model)
+    check_fits(start.config, config.model, init_from)
+    if start.config.bin_units == config.model.bin_units:
+        return start
     network = fresh_network(config)
-    network.load_state_dict(found.state_dict(), strict=False)
-    return network if guide is None else _guided(network, guide)
+    network.load_state_dict(start.state_dict(), strict=False)
+    return network if guide is None else _attach(network, guide)
 
 
-def check_fits(theirs: ModelConfig, ours: ModelConfig, init_from: str | Path) -> None:
+def check_fits(start: ModelConfig, target: ModelConfig, init_from: str | Path) -> None:
     """Make sure that a network can start from the weights of another.
 
     Parameters
     ----------
-    theirs, ours
-        Of the other, which may lack layers that mix bins, and of the network.
+    start, target
+        Configs of the other, which may lack layers that mix bins, and of the network.
     init_from
         Name or path of the other, for the message.
 
@@ -352,52 +354,52 @@ def check_fits(theirs: ModelConfig, ours: ModelConfig, init_from: str | Path) ->
     TrainingError
         With the first field that differs.
     """
-    theirs, ours = theirs.as_trained, ours.as_trained
+    start, target = start.as_trained, target.as_trained
     # Layers that mix bins start as the identity: a network without them can be given some.
-    if theirs.bin_units == 0:
-        theirs = replace(theirs, bin_units=ours.bin_units)
-    for name in (field.name for field in fields(ours)):
-        if getattr(theirs, name) != getattr(ours, name):
+    if start.bin_units == 0:
+        start = replace(start, bin_units=target.bin_units)
+    for name in (field.name for field in fields(target)):
+        if getattr(start, name) != getattr(target, name):
             raise TrainingError(
                 f"{init_from} does not fit this run: its {name} is "
-                f"{getattr(theirs, name)!r}, the run's {getattr(ours, name)!r}"
+                f"{getattr(start, name)!r}, the run's {getattr(target, name)!r}"
             )
 
 
-def _guided(network: MaskNetwork, guide: MaskNetwork) -> MaskNetwork:
+def _attach(network: MaskNetwork, guide: MaskNetwork) -> MaskNetwork:
     assert isinstance(network, Guided)
     network.attach(guide)
     return network
 
 
 def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | None = None) -> int:
-    """Step of a checkpoint that a run with this config can be resumed from, on this machine.
+    """Step of a checkpoint from which a run with this config can be resumed on this machine.
 
     Raises
     ------
     TrainingError
-        If it is missing, damaged, or of another run; it is left as it is.
+        If it is missing, damaged, or of another run; the file is not changed.
     """
     if not checkpoint.exists():
         refuse_used(checkpoint.parent)
         raise TrainingError(f"there is no {checkpoint} to resume from: start without --resume")
-    if not _is_whole(checkpoint):
+    if not _is_intact(checkpoint):
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: it is damaged or incomplete; restore a copy of "
             f"it, or start another run, with --init-from if there is a {BEST} beside it"
         )
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        saved = TrainConfig.from_json(content["unetsep"]["config"])
+        saved_config = TrainConfig.from_json(content["unetsep"]["config"])
         step = int(content["global_step"])
-        processes = content["unetsep"].get("processes")  # which older runs do not say
-        del content  # Windows replaces no file that is mapped, as by who keeps an error below
-    except Exception as error:  # torch.load raises many kinds for files that are none of its
+        processes = content["unetsep"].get("processes")  # missing in older runs
+        del content  # Windows replaces no mapped file, and an error below may keep it mapped
+    except Exception as error:  # torch.load raises many kinds for foreign files
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: {str(error).splitlines()[0]}"
         ) from error
     for field in fields(config):
-        old, new = getattr(saved, field.name), getattr(config, field.name)
+        old, new = getattr(saved_config, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:
             raise TrainingError(
                 f"{checkpoint} is of another run: its {field.name} is {old!r}, this run's {new!r}"
@@ -415,8 +417,8 @@ def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | No
     return step
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is as it was written, by the checksums that torch does not look at."""
+def _is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint is as it was written, by checksums that torch does not verify."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return archive.testzip() is None
@@ -424,12 +426,12 @@ def _is_whole(checkpoint: Path) -> bool:
         raise TrainingError(
             f"{checkpoint} cannot be resumed from: {error.strerror or error}"
         ) from error
-    except Exception:  # zipfile raises many kinds for files that are none of its
+    except Exception:  # zipfile raises many kinds for foreign files
         return False
 
 
 def refuse_used(run: Path) -> None:
-    """Make sure that a new run would not replace anything that can be used.
+    """Make sure that a new run would not replace a usable checkpoint.
 
     Raises
     ------
@@ -449,8 +451,8 @@ def refuse_used(run: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; of the processes of a run the first does it for all."""
+def _locked(run: Path) -> Iterator[None]:
+    """Lock a run's folder against other runs; its first process does so for all."""
     if not is_main_process():
         yield
         return
@@ -463,38 +465,38 @@ def _alone(run: Path) -> Iterator[None]:
                 f"another process trains in {run}: choose another --run, or wait for its end"
             ) from error
         except OSError as error:
-            why = error.strerror
-            raise TrainingError(f"cannot write to the run folder {run}: {why}") from error
+            reason = error.strerror
+            raise TrainingError(f"cannot write to the run folder {run}: {reason}") from error
         yield
 
 
 def _describe(run: Path, config: TrainConfig, resume: bool, notes: Mapping[str, str]) -> None:
-    """Write what the run is, before its first step."""
+    """Write the files that describe the run, before its first step."""
     if not resume:
         refuse_used(run)
-    about = {
+    files = {
         "config.json": config.to_json() + "\n",
         "versions.json": json.dumps(versions(), indent=1) + "\n",
     }
     try:
-        for name, text in {**about, **notes}.items():
+        for name, text in {**files, **notes}.items():
             write_atomically(run / name, text)
     except OSError as error:
         raise TrainingError(f"cannot write to the run folder {run}: {error.strerror}") from error
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the results, and the command."""
-    found = {"unetsep": __version__, "python": platform.python_version()}
+    """Versions of the software that computes the results, and the command."""
+    packages = {"unetsep": __version__, "python": platform.python_version()}
     for name in ("torch", "lightning", "numpy", "torchaudio"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found | {"platform": platform.platform(), "command": quoted(*sys.argv)}
+            packages[name] = version(name)
+    return packages | {"platform": platform.platform(), "command": quoted(*sys.argv)}
 
 
 @contextlib.contextmanager
 def _without_denormals() -> Iterator[None]:
-    """Round what is next to nothing to zero: CPUs are slow with masks and gradients of 1e-40."""
+    """Round denormal numbers to zero: CPUs are slow with masks and gradients of 1e-40."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -502,20 +504,20 @@ def _without_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _short_factors(machine: Machine) -> contextlib.AbstractContextManager[None]:
-    """Let GPUs round the factors of products of fp32: those with tf32 are several times as fast."""
+def _tf32_products(machine: Machine) -> contextlib.AbstractContextManager[None]:
+    """Let GPUs multiply fp32 in tf32, with rounded factors: it is several times as fast."""
     return contextlib.nullcontext() if machine.kind == "cpu" else products("high")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advice that does not apply here, and without what is told twice."""
+    """Without Lightning's advice that does not apply here, and without repeated messages."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # Cutting clips from a memory map takes little: one worker or none is a choice.
-        # Where they do not fork it says that they should outlive an epoch: all clips are in one.
+        # Cutting clips from a memory map is cheap: one worker or none is a choice.
+        # Persistent workers, which it advises without fork, are no use: all clips are one epoch.
         for advice in (
             ".*does not have many workers.*",
             ".*persistent_workers=True.*",
@@ -534,8 +536,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _leave_to_logger(
-    hook: Callable[[threading.ExceptHookArgs], Any], found: threading.ExceptHookArgs
+    hook: Callable[[threading.ExceptHookArgs], Any], arguments: threading.ExceptHookArgs
 ) -> None:
-    """Print what ends a thread, unless TensorBoard's logger raises that again in the main one."""
-    if not type(found.thread).__module__.startswith("tensorboard."):
-        hook(found)
+    """Print an error of a thread, unless TensorBoard's logger raises it again in the main one."""
+    if not type(arguments.thread).__module__.startswith("tensorboard."):
+        hook(arguments)

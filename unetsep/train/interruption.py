@@ -16,12 +16,12 @@ from .config import TrainingError
 
 
 class InterruptedRunError(TrainingError):
-    """A signal that asks to end, after the checkpoint was saved.
+    """A run that a signal ended, after its checkpoint was saved.
 
     Parameters
     ----------
     message
-        What was saved, and how to go on.
+        What was saved, and how to resume.
     number
         Of the signal.
     """
@@ -32,88 +32,91 @@ class InterruptedRunError(TrainingError):
 
 
 class EndSignals:
-    """Ctrl-C, a polite kill and a closed terminal, which wait for the end of a step.
+    """Ctrl-C, SIGTERM and a closed terminal, which wait for the end of a step.
 
     A scheduler or a user may send one to any process of a run, or to all. Processes can only end
-    after the same step. So each tells the others of its signal at the end of a step, and reads
-    what they told at the end of the next, and none waits for another.
+    after the same step. So each sends its signal to the others at the end of a step, and receives
+    theirs at the end of the next; none waits for another.
 
     Parameters
     ----------
     look_every
-        Steps from one end to the next on an accelerator, where each look waits for it.
+        Steps between two exchanges on an accelerator, where each exchange waits for it.
     """
 
     def __init__(self, look_every: int) -> None:
         self.look_every = look_every
-        # The first one that came here, and one that all processes know of.
+        # The first signal of this process, and one that all processes have received.
         self.number: int | None = None
-        self.known: int | None = None
-        # Whether a second one came here, after which nothing is waited for.
-        self.at_once = False
-        # Set once all is saved, and nothing left to be ended.
-        self.heeded = False
-        # Whose they are: Lightning takes a polite kill during a run, and gives it back before any
-        # callback ends, which would hand it to Lightning again, for ever and with all of the run.
-        self._before = {number: signal.getsignal(number) for number in ENDING}
+        self.common_number: int | None = None
+        # Whether this process got a second one, after which it ends without waiting.
+        self.immediate = False
+        # Set once everything is saved and the run ends.
+        self.handled = False
+        # The handlers from before the run. During it Lightning handles SIGTERM, and restores the
+        # old handler before callbacks end. Restoring Lightning's then would keep it, and with it
+        # the whole run, for ever.
+        self._handlers = {number: signal.getsignal(number) for number in ENDING}
         self._listening: list[int] = []
-        self._sent: tuple[Tensor, Any] | None = None
+        self._exchange: tuple[Tensor, Any] | None = None
 
     def listen(self) -> None:
-        """Begin to note them, in the main thread; others get none."""
+        """Start handling them, in the main thread; other threads get none."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in ENDING:
-            # Who starts it with nohup wants it to outlive the terminal.
-            asked = number in (signal.SIGINT, signal.SIGTERM)
-            if asked or signal.getsignal(number) != signal.SIG_IGN:
+            # A run that was started with nohup outlives the terminal.
+            is_request = number in (signal.SIGINT, signal.SIGTERM)
+            if is_request or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._note)
                 self._listening.append(number)
 
-    def give_back(self) -> None:
-        """Leave them to those who had them when this was made."""
+    def restore(self) -> None:
+        """Restore the handlers that they had when this was created."""
         for number in self._listening:
-            signal.signal(number, self._before[number])
+            signal.signal(number, self._handlers[number])
         self._listening = []
 
     def _note(self, number: int, _: Any) -> None:
-        if self.number is not None and not self.heeded:  # the second time at once
-            self.at_once = True
+        if self.number is not None and not self.handled:  # the second signal ends at once
+            self.immediate = True
             raise KeyboardInterrupt
         self.number = number
 
     def after_step(self, trainer: Trainer) -> int | None:
-        """The signal that all processes know of, or None; the same in each.
+        """The signal that all processes have received, or None; the same in each.
 
-        To be asked by all of them, at the end of each step.
+        All of them must call it at the end of each step.
         """
         if trainer.world_size == 1:
-            self.known = self.number
+            self.common_number = self.number
         elif trainer.global_step % self._steps(trainer) == 0:
-            self._read()
-            self._tell(trainer)
-        return self.known
+            self._receive()
+            self._send(trainer)
+        return self.common_number
 
     def now(self, trainer: Trainer) -> int | None:
         """As `after_step`, but waiting for the others."""
         if trainer.world_size == 1:
             return self.number
-        self._read()
-        self._tell(trainer)
-        self._read()
-        return self.known
+        self._receive()
+        self._send(trainer)
+        self._receive()
+        return self.common_number
 
     def _steps(self, trainer: Trainer) -> int:
         return 1 if trainer.strategy.root_device.type == "cpu" else self.look_every
 
-    def _tell(self, trainer: Trainer) -> None:
+    def _send(self, trainer: Trainer) -> None:
         device = trainer.strategy.root_device
-        number = torch.tensor(self.known or self.number or 0, dtype=torch.int32, device=device)
+        number = torch.tensor(
+            self.common_number or self.number or 0, dtype=torch.int32, device=device
+        )
         maximum = torch.distributed.ReduceOp.MAX
-        self._sent = number, torch.distributed.all_reduce(number, maximum, async_op=True)
+        self._exchange = number, torch.distributed.all_reduce(number, maximum, async_op=True)
 
-    def _read(self) -> None:
-        if self._sent is not None:
-            number, work = self._sent
+    def _receive(self) -> None:
+        if self._exchange is not None:
+            number, work = self._exchange
             work.wait()
-            self.known = int(number) or None
+            self.common_number = int(number) or None

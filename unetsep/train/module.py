@@ -1,4 +1,4 @@
-"""The networks of a run and one training step, as Lightning wants them.
+"""The networks of a run and one training step, as Lightning expects them.
 
 One network is trained for each loss, all on the same batches. They share no weights, so the
 sum of the losses has each network's own gradient, and a single optimiser steps them all; only
@@ -40,8 +40,8 @@ from .schedule import Clock, Schedule
 from .validation import Separators, combine
 
 LAYOUT = torch.channels_last
-# Steps between looks at the losses on an accelerator, where each look waits for it.
-LOOK_EVERY = 20
+# Steps between checks of the losses on an accelerator, where each check waits for it.
+CHECK_EVERY = 20
 
 
 class SeparationModule(lightning.LightningModule):
@@ -78,7 +78,7 @@ class SeparationModule(lightning.LightningModule):
         self.networks = nn.ModuleDict({name: copy.deepcopy(first) for name in config.losses})
         for part in self.networks.modules():
             if isinstance(part, nn.ReLU | nn.LeakyReLU):
-                part.inplace = True  # BatchNorm's backward pass needs its input alone
+                part.inplace = True  # BatchNorm's backward pass needs only its input
             if isinstance(part, nn.ReLU):
                 part.register_forward_hook(_dense_gradient)
         # Factors that give every loss a gradient of norm 1 at the start.
@@ -86,14 +86,14 @@ class SeparationModule(lightning.LightningModule):
         self.clock = Clock(config, time.monotonic)
         self.schedule = Schedule(config, config.losses)
         self.rates: dict[str, float] = {}
-        self.done = 0.0  # share of the run
+        self.progress = 0.0  # share of the run
         self.scores: dict[str, dict[str, float]] = {}
-        self.improved: list[str] = []
+        self.improvements: list[str] = []
         self._separators: Separators | None = None
         self._recent: list[tuple[int, Tensor]] = []
         self._losses: dict[str, Loss] = {}
         self._weights: list[float] = []
-        self._recorded: RecordedStep | None = None
+        self._recording: RecordedStep | None = None
 
     def network(self, name: str) -> MaskNetwork:
         """The network of a loss."""
@@ -120,7 +120,7 @@ class SeparationModule(lightning.LightningModule):
         statistics
             Whether to set the networks' input statistics too; those of a checkpoint stay.
         count
-            Number of clips to look at.
+            Number of clips to check.
 
         Raises
         ------
@@ -132,10 +132,10 @@ class SeparationModule(lightning.LightningModule):
             set_input_statistics(self.networks, [batch.mixture for batch in batches])
         set_fine_statistics(self.networks, batches)
         for index, (name, loss) in enumerate(self.losses().items()):
-            copied = copy.deepcopy(self.network(name))
-            self._mode(copied)
+            probe = copy.deepcopy(self.network(name))
+            self._mode(probe)
             config = self.config
-            self.scales[index] = loss_scale(copied, loss, batches, config.own_share, config.part)
+            self.scales[index] = loss_scale(probe, loss, batches, config.own_share, config.part)
 
     def _mode(self, network: nn.Module) -> None:
         if self.config.part == "low":
@@ -148,54 +148,54 @@ class SeparationModule(lightning.LightningModule):
                     part.eval()
 
     def on_train_start(self) -> None:
-        """Start the clock; with a limit in minutes find out what a validation will take."""
+        """Start the clock; with a limit in minutes measure how long a validation takes."""
         self.clock.start()
         self._losses = {}  # calibration may have built them for another device
         if self.records_steps():
-            trained = (each for each in self.networks.parameters() if each.requires_grad)
-            self._recorded = RecordedStep(self.weighted_losses, trained)
+            parameters = (each for each in self.networks.parameters() if each.requires_grad)
+            self._recording = RecordedStep(self.weighted_losses, parameters)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
             Separators(self.networks.values(), self.device).score(0, songs[0])
-            seconds = self.clock.now() - self.clock.begun
+            seconds = self.clock.now() - self.clock.start_time
             self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
-        self.look_at_clock()
-        if self.done >= 1 and self.global_step:  # a run that had ended is resumed
+        self.update_progress()
+        if self.progress >= 1 and self.global_step:  # a run that had ended is resumed
             self.trainer.should_stop = True
 
-    def look_at_clock(self) -> None:
-        """Note the share of the run that is done, the same in every process."""
-        done = self.clock.done(self.global_step)
+    def update_progress(self) -> None:
+        """Update the share of the run that is over, the same in every process."""
+        progress = self.clock.progress(self.global_step)
         if self.config.max_minutes and self.trainer.world_size > 1:
-            done = self.trainer.strategy.broadcast(done)
-        self.done = max(self.done, done)
+            progress = self.trainer.strategy.broadcast(progress)
+        self.progress = max(self.progress, progress)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set modes and learning rates."""
-        step, done = self.global_step, self.done
+        step, progress = self.global_step, self.progress
         for group, (name, network) in zip(
             self.trainer.optimizers[0].param_groups, self.networks.items(), strict=True
         ):
             self._mode(network)
-            self.rates[name] = group["lr"] = self.schedule.rate(name, step, done)
+            self.rates[name] = group["lr"] = self.schedule.rate(name, step, progress)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Sum of the scaled losses of a batch of clips ``(batch, stems, 2, samples)``."""
-        weighted = (self._recorded or self.weighted_losses)(batch)
-        stacked = weighted.detach() / self.scales
-        self._recent.append((self.global_step, stacked))
-        if self.device.type == "cpu" or len(self._recent) >= LOOK_EVERY:
+        losses = (self._recording or self.weighted_losses)(batch)
+        values = losses.detach() / self.scales
+        self._recent.append((self.global_step, values))
+        if self.device.type == "cpu" or len(self._recent) >= CHECK_EVERY:
             self.check_losses()
         if self.global_step == 0 or (self.global_step + 1) % self.config.log_every == 0:
-            self._log_step(stacked)
-        return weighted.sum()
+            self._log_step(values)
+        return losses.sum()
 
     def weighted_losses(self, clips: Tensor) -> Tensor:
         """The scaled loss of each network, ``(losses,)``.
 
-        Of all that is done here nothing depends on values, and no value is asked for, so that a
-        GPU's work can be recorded: see `unetsep.train.graph`.
+        Nothing here depends on values or asks for one, so that a GPU's work can be recorded: see
+        `unetsep.train.graph`.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class SeparationModule(lightning.LightningModule):
         """
         with torch.no_grad(), without_autocast(self.device):
             sound = spectra(clips, self.config.model, self.config.targets)
-            # One guide is like the other, whatever the network.
+            # All networks have the same guide.
             any_network = self.network(self.config.losses[0])
             magnitude = sound.magnitude(self.config.model)
             guidance = Guidance.of(any_network, magnitude, self.config.own_share)
@@ -218,19 +218,19 @@ class SeparationModule(lightning.LightningModule):
 
     def records_steps(self) -> bool:
         """Whether steps are recorded: on one GPU, without the scale of fp16, which changes."""
-        alone = self.trainer.world_size == 1 and self.device.type == "cuda"
-        return self.graph and alone and self.config.precision != "fp16"
+        is_one_gpu = self.trainer.world_size == 1 and self.device.type == "cuda"
+        return self.graph and is_one_gpu and self.config.precision != "fp16"
 
     def optimizer_zero_grad(
         self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Forget the gradients, but for those of a `RecordedStep`, which are new by then."""
-        if self._recorded is None:
+        """Clear the gradients, except those of a `RecordedStep`, which are new by then."""
+        if self._recording is None:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def backward(self, loss: Tensor, *arguments: Any, **options: Any) -> None:
-        """Find the gradients, where a `RecordedStep` has not found them."""
-        if self._recorded is None:
+        """Compute the gradients, unless a `RecordedStep` has done so."""
+        if self._recording is None:
             super().backward(loss, *arguments, **options)
 
     def check_losses(self) -> None:
@@ -262,8 +262,8 @@ class SeparationModule(lightning.LightningModule):
             logger.log_metrics(content, self.global_step + 1)
 
     def on_train_end(self) -> None:
-        """Give up the memory of a recorded step."""
-        self._recorded = None
+        """Free the memory of a recorded step."""
+        self._recording = None
 
     def on_validation_epoch_start(self) -> None:
         """Prepare to separate with the averaged weights, which are in place by now."""
@@ -287,19 +287,19 @@ class SeparationModule(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         count = len(data.valid)
         table = self._separators.table(count + len(data.watched))
-        reduced = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
+        total = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
         self._separators = None
-        rows, names = reduced.cpu().numpy(), (self.config.losses, self.config.model.stems)
+        rows, names = total.cpu().numpy(), (self.config.losses, self.config.model.stems)
         self.scores = combine(rows[:count], *names)
-        seen = combine(rows[count:], *names) if data.watched else {}
-        self.improved = [
+        watched_scores = combine(rows[count:], *names) if data.watched else {}
+        self.improvements = [
             name
             for name, scores in self.scores.items()
-            # Trained on, they tell nothing: neither which weights are best, nor when to slow down.
-            if self.config.all_songs or self.schedule.scored(name, scores["mean"])
+            # Songs that are trained on tell neither which weights are best, nor when to slow down.
+            if self.config.all_songs or self.schedule.record(name, scores["mean"])
         ]
         content = {"minutes": self.clock.seconds() / 60}
-        for kind, by_loss in (("valid", self.scores), ("seen", seen)):
+        for kind, by_loss in (("valid", self.scores), ("seen", watched_scores)):
             for name, scores in by_loss.items():
                 content |= {f"{kind}/{name}/{stem}": value for stem, value in scores.items()}
         for logger in self.loggers:
@@ -339,10 +339,10 @@ class SeparationModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up again."""
+        """Restore what a resumed run needs."""
         state = checkpoint["unetsep"]
         self.schedule.load_state_dict(state["schedule"])
-        self.clock.earlier, self.clock.validation = state["seconds"], state["validation"]
+        self.clock.earlier_seconds, self.clock.validation = state["seconds"], state["validation"]
 
 
 def branch_of(network: nn.Module) -> LowBand:
@@ -360,10 +360,10 @@ def fresh_network(config: TrainConfig) -> MaskNetwork:
 
 
 def _dense_gradient(_: nn.Module, __: object, output: Tensor) -> None:
-    """Have a layer's gradient arrive in one piece.
+    """Make a layer's gradient contiguous.
 
-    A skip's concatenation hands back every other half of its gradient's rows; the backward
-    pass of ReLU takes twenty times as long on those as copying and ReLU together.
+    A skip's concatenation returns every other half of its gradient's rows. On those the backward
+    pass of ReLU takes twenty times as long as a copy and ReLU together.
     """
     if output.requires_grad:
         output.register_hook(lambda gradient: gradient.contiguous(memory_format=LAYOUT))  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ FINAL_SHARE = 0.1
 
 
 class Clock:
-    """How much of a run is done, and when to stop.
+    """How much of a run is over, and when to stop.
 
     With a limit in minutes the time that the next validation will take is set aside, so that
     the run ends on time, final validation included.
@@ -28,25 +28,25 @@ class Clock:
 
     def __init__(self, config: TrainConfig, now: Callable[[], float]) -> None:
         self.config, self.now = config, now
-        self.earlier = 0.0  # seconds that interrupted parts of the run took
+        self.earlier_seconds = 0.0  # seconds that interrupted parts of the run took
         self.validation = 0.0  # seconds of the longest validation so far
-        self.begun = now()
+        self.start_time = now()
 
     def start(self) -> None:
-        """The first step begins."""
-        self.begun = self.now()
+        """Start the clock at the first step."""
+        self.start_time = self.now()
 
     def seconds(self) -> float:
         """Seconds of the run so far, interrupted parts included."""
-        return self.earlier + self.now() - self.begun
+        return self.earlier_seconds + self.now() - self.start_time
 
-    def done(self, step: int) -> float:
+    def progress(self, step: int) -> float:
         """Share of the run that is over before step ``step`` (from 0), 0 to 1."""
-        done = step / self.config.max_steps
+        share = step / self.config.max_steps
         if self.config.max_minutes:
             budget = 60 * self.config.max_minutes
-            done = max(done, self.seconds() / max(1e-9, budget - self.validation))
-        return min(1.0, done)
+            share = max(share, self.seconds() / max(1e-9, budget - self.validation))
+        return min(1.0, share)
 
 
 class Schedule:
@@ -66,16 +66,16 @@ class Schedule:
         self.best = dict.fromkeys(names, -math.inf)
         self.stale = dict.fromkeys(names, 0)
 
-    def rate(self, name: str, step: int, done: float) -> float:
-        """Learning rate of a network at a step (from 0), ``done`` as `Clock.done` gives it."""
+    def rate(self, name: str, step: int, progress: float) -> float:
+        """Learning rate of a network at a step (from 0), with the progress of `Clock.progress`."""
         config = self.config
         rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
         if config.schedule == "cosine":
-            return rate * 0.5 * (1 + math.cos(math.pi * done))
-        return rate * self.factor[name] * min(1.0, (1 - done) / FINAL_SHARE)
+            return rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return rate * self.factor[name] * min(1.0, (1 - progress) / FINAL_SHARE)
 
-    def scored(self, name: str, score: float) -> bool:
-        """Take note of a validation SDR in dB; whether it is the network's best."""
+    def record(self, name: str, score: float) -> bool:
+        """Record a validation SDR in dB; return whether it is the network's best."""
         better = score > self.best[name]
         self.best[name] = max(self.best[name], score)
         self.stale[name] = 0 if better else self.stale[name] + 1
@@ -84,7 +84,7 @@ class Schedule:
         return better
 
     def exhausted(self) -> bool:
-        """Whether no network has become better for ``early_stop`` validations."""
+        """Whether no network has improved for ``early_stop`` validations."""
         patience = self.config.early_stop
         return patience > 0 and all(stale >= patience for stale in self.stale.values())
 
@@ -93,6 +93,6 @@ class Schedule:
         return {"factor": dict(self.factor), "best": dict(self.best), "stale": dict(self.stale)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.factor, self.best = dict(state["factor"]), dict(state["best"])
         self.stale = dict(state["stale"])

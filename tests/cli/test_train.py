@@ -107,7 +107,7 @@ def test_a_run_of_before_is_resumed_with_what_comes_twice(
     again = call(*start, "--resume", "--max-steps", 2)
     assert again.exit_code == 0, again.output
     words = " ".join(again.output.split())  # lines are folded
-    assert "with other audio than before: pools/train/bass/one has other content" in words
+    assert "with audio that has changed: pools/train/bass/one has other content" in words
     songs = json.loads((run / "songs.json").read_text())["songs"]
     assert songs == ["musdb/train/A - B", "pools/train/bass/one", "pools/train/bass/two"]
 

@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_read_is_passed_over_with_a_word(
             patch.setattr(Path, name, refusal)
             assert [each.name for each in Pools().find(tmp_path, STEMS)] == ["bass/take"]
         (message,) = caplog.messages
-        assert message.endswith("lost+found is passed over: Permission denied")
+        assert message.endswith("lost+found is skipped: Permission denied")
 
 
 @pytest.mark.parametrize("linked", [False, True])

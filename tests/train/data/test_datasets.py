@@ -131,7 +131,7 @@ def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
     }
     (told,) = (record.message for record in caplog.records)
     assert told == (
-        "recordings that come twice are taken once: songs/train/two is in index/valid/part, "
+        "duplicate recordings are used once: songs/train/two is in index/valid/part, "
         "songs/train/other name is in songs/train/one, pools/train/bass/of one is in "
         "songs/train/one"
     )
@@ -161,7 +161,7 @@ def test_a_word_is_said_where_a_run_is_resumed_on_other_audio(
     check_songs(tmp_path, song_lists(recordings, []))
     warn_of_other_audio(tmp_path, audio_notes(recordings))
     assert caplog.messages == [
-        "the run goes on with other audio than before: songs/train/a has other content, "
+        "the run continues with audio that has changed: songs/train/a has other content, "
         "songs/train/b has bass instead of bass, drums"
     ]
     (tmp_path / "songs.json").write_text('{"recordings": {"songs/train/a": 1}}')

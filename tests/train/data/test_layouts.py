@@ -143,7 +143,7 @@ def test_what_is_wrong_with_moisesdb_is_said(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="MoisesDB has no stem 'strings': expected some of vocals"):
         kind.find(tmp_path, ("vocals", "strings"))
     (tmp_path / "a" / "drums" / "a-drums-1.wav").unlink()
-    with pytest.raises(AudioError, match=r"names a file that is not there: .*a-drums-1\.wav"):
+    with pytest.raises(AudioError, match=r"names a file that does not exist: .*a-drums-1\.wav"):
         kind.find(tmp_path, FOUR)
     (tmp_path / "a" / "data.json").write_text("{}")
     with pytest.raises(AudioError, match=r"data\.json cannot be understood"):
@@ -244,7 +244,7 @@ def test_keys_and_missing_files_are_those_of_mirdata(tmp_path: Path) -> None:
     stems = ("vocal", "mridangam_left", "violin", "ghatam")
     (source,) = DATASETS["index"].find(path, stems)
     assert (list(source.files), source.silent) == (["vocal", "mridangam_left"], ())
-    with pytest.raises(AudioError, match=r"names a file that is not there: .*a\.wav"):
+    with pytest.raises(AudioError, match=r"names a file that does not exist: .*a\.wav"):
         find_in_index(path, "train", stems=stems)  # which wants the mixture
 
 
@@ -287,7 +287,7 @@ def test_multitracks_of_mirdata_are_songs(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("[]", "is no index, expected"),
-        ('{"tracks": {"a": {"vocals": "none.wav"}}}', "names a file that is not there"),
+        ('{"tracks": {"a": {"vocals": "none.wav"}}}', "names a file that does not exist"),
         ('{"tracks": {"a": {"vocals": 3}}}', "3 is no path and no list of paths"),
         ('{"tracks": {"a": {"split": "dev"}}}', "a: the split is 'dev', expected one of train"),
         ('{"tracks": {"a": {"silent": ["basss"]}}}', "a: silent 'basss' is no stem: expected voc"),

@@ -2,7 +2,7 @@
 
 sources       where recordings come from, and what a kind of data set is
 musdb         MUSDB18: where it lies, its songs and streams
-song_folders  songs of one's own
+song_folders  the user's own songs
 moisesdb      MoisesDB, whose stems are sums of recordings
 index         songs that a JSON file names, as mirdata's do
 pools         single stems
@@ -12,7 +12,7 @@ cache         recordings decoded once, memory-mapped
 recording     a decoded recording, or a part of one
 run_data      the data of a run, as it is stored with it
 clip_plans    what a clip is made of, by its number
-augment       what becomes of a recording on its way into a clip
+augment       changes of recordings on their way into a clip
 clips         clips as tensors
 loaders       batches for one process of many
 """

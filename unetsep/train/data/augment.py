@@ -24,8 +24,8 @@ from ...network.devices import products
 from ..config import TrainConfig
 from .recording import SAMPLE_RATE
 
-# Transforms are circular: so many samples at each end, where an excerpt meets itself, are
-# thrown away. Tails of reverb may wrap around, they sound like those of what came before.
+# Transforms are circular: so many samples at each end, where an excerpt wraps around, are
+# dropped. Tails of reverb may wrap around: they sound like those of earlier sounds.
 MARGIN = 512
 # Equaliser: cosines over the logarithm of frequency between these two; the first is a tilt.
 EQ_TERMS, EQ_LOW, EQ_HIGH = 4, 50.0, 16_000.0
@@ -35,7 +35,7 @@ DECAY, WET_DB, BURSTS, DAMPING = (0.2, 0.8), (-24.0, -6.0), 16, 4000.0
 # Stereo image: angle by which left and right are turned (a quarter of pi makes the centre one
 # side), and gain of the sides against the middle.
 ANGLE, WIDTH = math.pi / 6, (0.0, 1.5)
-# Saturation: tanh of so many times what is at the RMS level.
+# Saturation: tanh of a sound with an RMS level in this range.
 DRIVE = (0.2, 1.5)
 # Distinguishes the random numbers drawn here from those of `ClipPlanner`, which stay the same
 # whether or not clips are augmented.
@@ -55,9 +55,9 @@ class Changes(NamedTuple):
         Number of the noise burst, seconds of decay, and gain, 0 for none; float32
         ``(stems, 3)``.
     stereo
-        By which left and right are multiplied; float32 ``(stems, 2, 2)``.
+        Matrices that left and right are multiplied by; float32 ``(stems, 2, 2)``.
     drive
-        What is at the RMS level before tanh, 0 for no saturation; float32 ``(stems,)``.
+        RMS level before tanh, 0 for no saturation; float32 ``(stems,)``.
     """
 
     lengths: Tensor
@@ -92,23 +92,23 @@ def speed_ranges(config: TrainConfig) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=8)
 def smooth_lengths(low: float, high: float) -> tuple[int, ...]:
-    """Even numbers without a prime factor over 7, of which transforms are fast.
+    """Even transform lengths without a prime factor over 7, which are fast.
 
     From ``low`` to ``high``, which is less than twice as much.
     """
-    found = []
+    lengths = []
     for sevens in range(8):
         for fives in range(9):
             for threes in range(13):
                 odd = 7**sevens * 5**fives * 3**threes
                 twos = max(1, math.ceil(math.log2(low / odd)))
                 if low <= odd * 2**twos <= high:
-                    found.append(odd * 2**twos)
-    return tuple(sorted(found))
+                    lengths.append(odd * 2**twos)
+    return tuple(sorted(lengths))
 
 
 def work_length(samples: int) -> int:
-    """Samples of a clip while it is worked on: margins, and a length that transforms fast."""
+    """Samples of a clip while it is processed: with margins, and fast to transform."""
     least = samples + 2 * MARGIN
     return smooth_lengths(least, 2 * least)[0]
 
@@ -121,7 +121,7 @@ def source_lengths(config: TrainConfig) -> tuple[int, ...]:
 
 
 class ChangePlanner:
-    """Draws what becomes of the stems of a clip, from seed and clip index alone.
+    """Draws the changes of a clip's stems, from seed and clip index alone.
 
     Parameters
     ----------
@@ -141,8 +141,8 @@ class ChangePlanner:
         rng = np.random.default_rng([config.seed, index, STREAM])
         speeds = 1 + speed_ranges(config)[coherent] * rng.uniform(-1, 1, count)
         speeds = np.full(count, speeds[0]) if coherent else speeds
-        wanted = speeds * work_length(config.clip_samples)
-        nearest = np.abs(self.lengths - wanted[:, None]).argmin(axis=1)
+        ideal_lengths = speeds * work_length(config.clip_samples)
+        nearest = np.abs(self.lengths - ideal_lengths[:, None]).argmin(axis=1)
         eq = rng.uniform(-config.eq_db, config.eq_db, (count, EQ_TERMS))
         eq /= np.arange(1, EQ_TERMS + 1)
         wet = 10 ** (rng.uniform(*WET_DB, count) / 20) * (rng.random(count) < config.reverb_share)
@@ -172,7 +172,7 @@ class ChangePlanner:
 
 
 def stereo_matrix(angle: float, width: float) -> npt.NDArray[np.float64]:
-    """What scales the sides by ``width`` and turns left and right by ``angle``, ``(2, 2)``.
+    """Matrix that scales the sides by ``width`` and turns left and right by ``angle``, ``(2, 2)``.
 
     A sound in the middle keeps its power and moves to one side, all the way at a quarter of pi.
     """
@@ -182,7 +182,7 @@ def stereo_matrix(angle: float, width: float) -> npt.NDArray[np.float64]:
 
 
 class Augmenter:
-    """Carries out `Changes` on a device.
+    """Applies `Changes` on a device.
 
     Parameters
     ----------
@@ -210,43 +210,42 @@ class Augmenter:
     def __call__(self, excerpts: Tensor, changes: Changes) -> Tensor:
         """Changed stems.
 
-        Only the first transform, whose length is the excerpt's own, is done for one excerpt
-        after the other.
+        Only the first transform, whose length is the excerpt's own, runs excerpt by excerpt.
 
         Parameters
         ----------
         excerpts
-            int16 or float ``(excerpts, samples, 2)``, on the device. Of each as many samples
-            count as its row of ``changes.lengths`` says, and silence follows one that is shorter.
+            int16 or float ``(excerpts, samples, 2)``, on the device. Of each, the samples that its
+            row of ``changes.lengths`` says are used; silence follows a shorter one.
         changes
-            A row for each excerpt, in the memory of the CPU: what is to be done is known there,
-            without waiting for the device.
+            A row for each excerpt, in the memory of the CPU, where reading it need not wait for
+            the device.
 
         Returns
         -------
         Tensor
             float32 ``(excerpts, 2, samples)``.
         """
-        spectra = self._resampled(excerpts, changes.lengths.tolist())
+        spectra = self._resample(excerpts, changes.lengths.tolist())
         if bool(changes.eq.any()):
             self._equalise(spectra, changes.eq)
         self._add_rooms(spectra, changes.reverb)
-        changed = torch.view_as_real(torch.fft.ifft(spectra, norm="forward"))
-        clips = changed[:, MARGIN : MARGIN + self.samples]  # (excerpts, samples, 2)
-        return self._saturated(self._turned(clips, changes.stereo), changes.drive).mT
+        sounds = torch.view_as_real(torch.fft.ifft(spectra, norm="forward"))
+        clips = sounds[:, MARGIN : MARGIN + self.samples]  # (excerpts, samples, 2)
+        return self._saturate(self._mix_channels(clips, changes.stereo), changes.drive).mT
 
-    def _resampled(self, excerpts: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _resample(self, excerpts: Tensor, lengths: Sequence[int]) -> Tensor:
         """Transforms of excerpts as if each had ``self.work`` samples, ``(excerpts, work)``."""
         stereo = torch.view_as_complex(excerpts.float())
         spectra = stereo.new_empty(len(lengths), self.work)
         parts, places, above = [], [], []
         for excerpt, length, row in zip(stereo, lengths, spectra, strict=True):
             spectrum = torch.fft.fft(excerpt[:length], n=length, norm="forward")
-            kept = min(length, self.work) // 2
-            parts += [spectrum[:kept], spectrum[-kept:]]
-            places += [row[:kept], row[-kept:]]
-            if 2 * kept < self.work:
-                above.append(row[kept:-kept])
+            half = min(length, self.work) // 2
+            parts += [spectrum[:half], spectrum[-half:]]
+            places += [row[:half], row[-half:]]
+            if 2 * half < self.work:
+                above.append(row[half:-half])
         torch._foreach_copy_(places, parts)
         if above:
             torch._foreach_zero_(above)
@@ -254,14 +253,14 @@ class Augmenter:
 
     def _equalise(self, spectra: Tensor, eq: Tensor) -> None:
         """Multiply by the gains of `Changes.eq`."""
-        with products("highest"):  # not as a training on a GPU has them rounded: these are clips
+        with products("highest"):  # without the rounding of GPU training: these are clips
             decibels = on_device(eq, spectra.device) @ self.curves
         gains, half = decibels.exp_(), self.work // 2  # (excerpts, bins)
         spectra[:, :half] *= gains[:, :-1]
         spectra[:, half:] *= gains[:, 1:].flip(1)
 
     def _add_rooms(self, spectra: Tensor, reverb: Tensor) -> None:
-        """Add to the dry sounds what `Changes.reverb` makes of them."""
+        """Add the reverb of `Changes.reverb` to the dry sounds."""
         rows = reverb[:, 2].nonzero()[:, 0]
         if len(rows) == 0:
             return
@@ -284,14 +283,14 @@ class Augmenter:
         rooms: Tensor = torch.fft.fft(responses, n=self.work)
         return rooms.mul_(self.damping / norms)
 
-    def _turned(self, clips: Tensor, stereo: Tensor) -> Tensor:
+    def _mix_channels(self, clips: Tensor, stereo: Tensor) -> Tensor:
         """Clips ``(excerpts, samples, 2)`` whose channels `Changes.stereo` has mixed."""
         if bool((stereo == torch.eye(2)).all()):
             return clips
         with products("highest"):
             return (on_device(stereo, clips.device) @ clips.mT).mT
 
-    def _saturated(self, clips: Tensor, drive: Tensor) -> Tensor:
+    def _saturate(self, clips: Tensor, drive: Tensor) -> Tensor:
         """Clips ``(excerpts, samples, 2)`` through tanh, in place, at the level that they had."""
         rows = drive.nonzero()[:, 0]
         if len(rows) == 0:
@@ -310,10 +309,10 @@ def rms(clips: Tensor) -> Tensor:
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU in a device's memory; for a GPU of CUDA nobody waits.
+    """A CPU's tensor in a device's memory; with CUDA without waiting.
 
-    Only from memory that the system never moves such a GPU copies by itself. Apple's would read
-    what may be another tensor's by then (pytorch issue 189690).
+    CUDA copies by itself only from pinned memory. Apple's GPU would read memory that may belong to
+    another tensor by then (pytorch issue 189690).
     """
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -5,7 +5,7 @@ the stems' names and levels. The key is a hash of the files' content, and `CACHE
 appears under its name only when it is complete and each recording has a lock of its own, so
 decoding can be interrupted, repeated, or shared by several processes. Reading from a complete
 cache imports no decoder.
-What another version decoded stays: a run of that version may have it open.
+Files of other versions stay: a run of such a version may have them open.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ...storage import FULL, file_sha256, open_atomically, write_atomically
 from .recording import LEVEL_BLOCK, Recording, block_levels
 from .sources import Source, listed_name
 
-# Raise this when the same files are decoded otherwise.
+# Raise this when the same files are decoded differently.
 CACHE_VERSION = 3
-# That may be open beside the recordings.
+# Files that may be open besides the recordings.
 OTHER_FILES = 1024
 DecodingProgress = Callable[[int, int], None]
 
@@ -67,9 +67,9 @@ def load(
     folder = Path(cache)
     keys = [_key(content) for content in _contents(sources, folder)]
     missing = [i for i, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
-    done, failures = len(sources) - len(missing), []
+    decoded, failures = len(sources) - len(missing), []
     if progress:
-        progress(done, len(sources))
+        progress(decoded, len(sources))
     # The second round waits for what another process was decoding during the first.
     for wait in (False, True):
         with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1)) as pool:
@@ -78,19 +78,19 @@ def load(
             for future in as_completed(futures):
                 number = futures[future]
                 try:
-                    is_decoded = future.result()
+                    is_complete = future.result()
                 except AudioError as error:
                     failures.append(f"{sources[number].name}: {error}")
                     continue
                 except OSError as error:
                     pool.shutdown(cancel_futures=True)
-                    raise AudioError(_disk(error, folder, done, len(sources))) from error
-                if is_decoded:
-                    done += 1
+                    raise AudioError(_disk_error(error, folder, decoded, len(sources))) from error
+                if is_complete:
+                    decoded += 1
                 else:
                     missing.append(number)
                 if progress:
-                    progress(done, len(sources))
+                    progress(decoded, len(sources))
     if failures:
         raise AudioError(
             f"{len(failures)} of {len(sources)} recordings cannot be decoded, repair or remove "
@@ -101,40 +101,40 @@ def load(
 
 
 def _allow_files(recordings: int) -> None:
-    """Let this process, and those it starts, have the files of so many recordings open.
+    """Let this process, and those it starts, open the files of so many recordings.
 
-    A memory map keeps its file open, and where no more than 256 (macOS) or 1024 may be, that is a
-    limit that each process may raise. Where it is not to be had `_open` says so.
+    A memory map keeps its file open. Systems allow 256 (macOS) or 1024 open files, a limit that
+    each process may raise. If it cannot, `_open` reports it.
     """
     try:
         import resource
     except ImportError:  # Windows, where there is none
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A process that gets clips of a recording maps it once for each of a few views of it.
-    wanted = OTHER_FILES + 4 * recordings
+    # A process that reads clips of a recording maps it once for each of a few views.
+    limit = OTHER_FILES + 4 * recordings
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = min(limit, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with contextlib.suppress(OSError, ValueError):  # macOS refuses more than its kernel has
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def _disk(error: OSError, folder: Path, done: int, total: int) -> str:
+def _disk_error(error: OSError, folder: Path, decoded: int, total: int) -> str:
     if error.errno in FULL:
         return (
-            f"the disk of {folder} is full after {done} of {total} recordings, which remain there: "
-            "free some space or choose another --cache, and start again"
+            f"the disk of {folder} is full after {decoded} of {total} recordings, which remain "
+            "there: free some space or choose another --cache, and start again"
         )
     return f"cannot write to the cache {folder}: {error}"
 
 
 def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
-    """Decode a source unless that is done; False if another process is at it."""
-    text, lock, is_ours = folder / f"{key}.json", folder / f"{key}.lock", False
+    """Decode a source unless the cache has it; False if another process is decoding it."""
+    text, lock, has_lock = folder / f"{key}.json", folder / f"{key}.lock", False
     try:
         with held(lock, patience=math.inf if wait else 0.0):
-            is_ours = True
+            has_lock = True
             if not text.exists():
                 from .decode import decode
 
@@ -147,15 +147,15 @@ def _add(source: Source, folder: Path, key: str, wait: bool) -> bool:
     except HeldError:
         return False
     finally:
-        if is_ours:
-            # Windows keeps a file that another process, which waits for the lock, has open.
+        if has_lock:
+            # Windows removes no file that another process, waiting for the lock, has open.
             with contextlib.suppress(OSError):
                 lock.unlink()
     return True
 
 
 def save_array(file: BinaryIO, pcm: npt.NDArray[np.int16]) -> None:
-    """Write a C-ordered array as `numpy.save` does, which hides why a disk refuses it."""
+    """Write a C-ordered array like `numpy.save`, which hides the reason of a disk's error."""
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pcm))
     file.write(pcm.data)
 
@@ -197,9 +197,9 @@ def _open(source: Source, folder: Path, key: str) -> Recording:
 def distinct(
     sources: Sequence[Source], cache: str | Path, songs: Collection[str] = ()
 ) -> tuple[list[Source], list[tuple[Source, Source]]]:
-    """Sources without those that come twice: whose files are among another one's.
+    """Sources without duplicates, whose files are all among those of another source.
 
-    Of two the one for validation stays, so that nobody trains on it under another name. Or else
+    Of two the one for validation stays, so that no run trains on it under another name. Otherwise
     the one with more files, with more stems known to be silent, that is no extra, or the first.
     Two recordings that share only some of their files both stay: a song in two stems and in four.
 
@@ -208,14 +208,14 @@ def distinct(
     sources, cache
         See `load`.
     songs
-        Names of those that stay even so, as a run has them that began when they did.
+        Names of duplicates that stay, because a run that is resumed began with them.
 
     Returns
     -------
     list of Source
         Those that stay, in their order.
     list of tuple of Source and Source
-        Each that does not, and the one that stays instead.
+        Each duplicate, and the source that stays instead.
     """
     contents = [frozenset(content) for content in _contents(sources, Path(cache))]
     names = [listed_name(source) for source in sources]
@@ -229,35 +229,35 @@ def distinct(
             sources[i].extra,
         ),
     )
-    # Thousands of songs may share a file of silence: who has all files of a source is looked for
-    # by the file that the fewest have, and so is whose files a source has all of.
+    # Thousands of songs may share a file of silence. So sources with all files of another, and
+    # those whose files another has, are looked up by the file that the fewest sources have.
     uses = Counter(itertools.chain.from_iterable(contents))
     by_part: dict[tuple[str, str], list[int]] = {}  # those that stay, by stem and content of a file
     by_rarest: dict[tuple[str, str], list[int]] = {}
-    twice: dict[int, int] = {}
+    duplicates: dict[int, int] = {}
     for number in order:
         parts = sorted(contents[number], key=lambda part: (uses[part], part))
-        wider = (o for o in by_part.get(parts[0], ()) if contents[number] <= contents[o])
-        narrower = (
+        supersets = (o for o in by_part.get(parts[0], ()) if contents[number] <= contents[o])
+        subsets = (
             o for p in parts for o in by_rarest.get(p, ()) if contents[o] <= contents[number]
         )
-        # Of two songs of one name a run has but one, as far as its lists can say.
-        same = next(
+        # A run's lists cannot tell two songs of one name apart.
+        original = next(
             (
                 other
-                for other in itertools.chain(wider, narrower)
+                for other in itertools.chain(supersets, subsets)
                 if names[number] not in songs or names[number] == names[other]
             ),
             None,
         )
-        if same is not None:
-            twice[number] = same
+        if original is not None:
+            duplicates[number] = original
             continue
         by_rarest.setdefault(parts[0], []).append(number)
         for part in parts:
             by_part.setdefault(part, []).append(number)
-    kept = [source for number, source in enumerate(sources) if number not in twice]
-    return kept, [(sources[number], sources[twice[number]]) for number in sorted(twice)]
+    unique = [source for number, source in enumerate(sources) if number not in duplicates]
+    return unique, [(sources[number], sources[duplicates[number]]) for number in sorted(duplicates)]
 
 
 def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, str]]]:
@@ -273,9 +273,9 @@ def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, s
 
 
 def _key(content: Sequence[tuple[str, str]]) -> str:
-    digest = hashlib.sha256(json.dumps([2, LEVEL_BLOCK]).encode())  # as runs have noted it
-    for stem, found in content:
-        digest.update(f"{stem}={found};".encode())
+    digest = hashlib.sha256(json.dumps([2, LEVEL_BLOCK]).encode())  # as songs.json holds it
+    for stem, file_hash in content:
+        digest.update(f"{stem}={file_hash};".encode())
     return f"{digest.hexdigest()[:24]}.{CACHE_VERSION}"
 
 
@@ -285,25 +285,25 @@ def content_of(recording: Recording) -> str:
 
 
 def content_hash(path: Path, notes: Path) -> str:
-    """SHA-256 of a file; computed again only when its size or time has changed.
+    """SHA-256 of a file; computed again only if its size or time has changed.
 
     Parameters
     ----------
     path
         The file.
     notes
-        Folder that remembers hashes; where it cannot be written they are computed each time.
+        Folder that caches hashes; if it cannot be written, they are computed each time.
     """
     status = path.stat()
     state = [str(path.resolve()), status.st_size, status.st_mtime_ns]
     name = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:24]
     note = notes / name
     with contextlib.suppress(OSError, ValueError):  # a disk that was full leaves empty notes
-        known = note.read_text()
-        if len(bytes.fromhex(known)) == hashlib.sha256().digest_size:
-            return known
-    found = file_sha256(path)
+        digest = note.read_text()
+        if len(bytes.fromhex(digest)) == hashlib.sha256().digest_size:
+            return digest
+    digest = file_sha256(path)
     with contextlib.suppress(OSError):
         notes.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, found)
-    return found
+        write_atomically(note, digest)
+    return digest

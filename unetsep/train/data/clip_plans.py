@@ -17,7 +17,7 @@ from .recording import AUDIBLE, SAMPLE_RATE, Recording
 
 logger = logging.getLogger(__name__)
 
-# Attempts to find an audible excerpt before a silent one is taken.
+# Attempts to find an audible excerpt before a silent one is used.
 ATTEMPTS = 5
 _Integers = npt.NDArray[np.int64]
 # Track number of a silent stem.
@@ -30,8 +30,8 @@ SECOND_DB, SECOND = (-10.0, 2.0), 10**15
 class Plan(NamedTuple):
     """What a clip is made of; each array has a row for each recording.
 
-    The first rows are those of the config's stems. If it has a ``second_share`` as many
-    follow, of which each is added to the stem that has the same place.
+    The first rows are those of the config's stems. With a ``second_share`` as many follow; each
+    is added to the stem at the same place.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     swapped
         Whether left and right change places; bool ``(rows,)``.
     changes
-        What else becomes of each recording.
+        Further changes of each recording.
     """
 
     tracks: Tensor
@@ -78,13 +78,14 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     recordings
         Of one kind.
     by_artist
-        The square root of the length of all that an artist has, divided among it by the square
-        roots of the lengths; else these alone. Either is multiplied by a recording's own weight.
+        Whether an artist counts by the square root of the length of all its recordings, divided
+        among them by the square roots of their lengths; otherwise these alone count. Either is
+        multiplied by a recording's own weight.
     """
     lengths = np.array([float(recording.samples) for recording in recordings])
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)
-    own = np.array([recording.weight for recording in recordings])
-    weights: npt.NDArray[np.float64] = roots * own
+    factors = np.array([recording.weight for recording in recordings])
+    weights: npt.NDArray[np.float64] = roots * factors
     if not by_artist or not recordings:
         return weights
     _, artist = np.unique([recording.artist for recording in recordings], return_inverse=True)
@@ -94,7 +95,7 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
 
 
 def _warn_of_short(recordings: Sequence[Recording], config: TrainConfig) -> None:
-    """Say that no clip is from one song, if that is because songs are short."""
+    """Warn that no clip is from one song, if all songs are too short."""
     longest = max((each.samples for each in recordings if each.knows(config.stems)), default=0)
     if longest:
         logger.warning(
@@ -125,14 +126,14 @@ class ClipPlanner:
         self.config, self.stems = config, config.stems
         self.changes = ChangePlanner(config)
         self.tracks: list[tuple[Recording, str]] = []
-        # Of each recording by its place, as other processes get copies of them all.
+        # By the recording's place in the list, as other processes get copies of recordings.
         self.numbers: list[dict[str, int]] = []
         for recording in recordings:
             stems = [stem for stem in recording.names if stem in self.stems]
             self.numbers.append({stem: len(self.tracks) + i for i, stem in enumerate(stems)})
             self.tracks += [(recording, stem) for stem in stems]
         by_artist = config.artist_weights
-        self.whole = _Choice(
+        self.coherent_choice = _Choice(
             [
                 (place, each)
                 for place, each in enumerate(recordings)
@@ -141,7 +142,7 @@ class ClipPlanner:
             by_artist,
         )
 
-        if config.coherent_share and not self.whole.tracks:
+        if config.coherent_share and not self.coherent_choice.tracks:
             _warn_of_short(recordings, config)
 
         def having(stem: str, extra: bool) -> _Choice:
@@ -166,10 +167,10 @@ class ClipPlanner:
                 )
 
     def plan(self, index: int) -> Plan:
-        """What clip ``index`` is made of; equal for equal seeds, wherever it is asked."""
+        """What clip ``index`` is made of; equal for equal seeds in every process."""
         config = self.config
         rng = np.random.default_rng([config.seed, index])
-        coherent = rng.random() < config.coherent_share and bool(self.whole.tracks)
+        coherent = rng.random() < config.coherent_share and bool(self.coherent_choice.tracks)
         draws = (
             self._coherent(rng) if coherent else [self._single(rng, stem) for stem in self.stems]
         )
@@ -186,12 +187,12 @@ class ClipPlanner:
         tracks = np.where(dropped, SILENCE, tracks)
         changes = self.changes.draw(index, coherent)
         if any(config.second_share.values()):
-            *more, others = self._second(index, (tracks == SILENCE) | coherent)
-            rows = zip((tracks, starts, gains, swapped), more, strict=True)
+            *second_rows, second_changes = self._second(index, (tracks == SILENCE) | coherent)
+            rows = zip((tracks, starts, gains, swapped), second_rows, strict=True)
             tracks, starts, gains, swapped = map(np.concatenate, rows)
-            changes = Changes(*map(torch.cat, zip(changes, others, strict=True)))
+            changes = Changes(*map(torch.cat, zip(changes, second_changes, strict=True)))
         if augments(config):
-            starts = self._moved(tracks, starts, changes.lengths.numpy())
+            starts = self._scaled_starts(tracks, starts, changes.lengths.numpy())
         return Plan(
             torch.from_numpy(tracks),
             torch.from_numpy(starts),
@@ -201,13 +202,13 @@ class ClipPlanner:
         )
 
     def _second(self, index: int, without: npt.NDArray[np.bool_]) -> tuple[Any, ...]:
-        """Second recordings of some stems, as `Plan` has them; of those in ``without`` none."""
+        """Second recordings of some stems, as `Plan` has them; none for those in ``without``."""
         rng, count = np.random.default_rng([self.config.seed, index, SECOND]), len(self.stems)
         shares = [self.config.second_share.get(stem, 0.0) for stem in self.stems]
-        chosen = (rng.random(count) < shares) & ~without
+        has_second = (rng.random(count) < shares) & ~without
         draws = [
             self._single(rng, stem) if some else (SILENCE, 0)
-            for stem, some in zip(self.stems, chosen, strict=True)
+            for stem, some in zip(self.stems, has_second, strict=True)
         ]
         tracks, starts = np.array(draws, np.int64).T
         gains = 10 ** (rng.uniform(*SECOND_DB, count) / 20) * rng.choice((-1.0, 1.0), count)
@@ -215,20 +216,20 @@ class ClipPlanner:
         changes = self.changes.draw(index + SECOND, coherent=False)
         return tracks, starts, gains, swapped, changes
 
-    def _moved(
+    def _scaled_starts(
         self, tracks: _Integers, starts: _Integers, lengths: _Integers
     ) -> npt.NDArray[np.int64]:
-        """Starts from which ``lengths`` samples, not those of a clip, are there to be read."""
-        moved = np.zeros_like(starts)
+        """Starts from which ``lengths`` samples, instead of those of a clip, can be read."""
+        places = np.zeros_like(starts)
         for row, track in enumerate(tracks):
             samples = self.tracks[track][0].samples if track != SILENCE else 0
-            room = samples - self.config.clip_samples
-            if room > 0:
-                moved[row] = starts[row] * max(0, samples - int(lengths[row])) // room
-        return moved
+            slack = samples - self.config.clip_samples
+            if slack > 0:
+                places[row] = starts[row] * max(0, samples - int(lengths[row])) // slack
+        return places
 
     def _coherent(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        place, recording = self.whole.draw(rng)
+        place, recording = self.coherent_choice.draw(rng)
         start = self._start(rng, recording)
         return [(self.numbers[place].get(stem, SILENCE), start) for stem in self.stems]
 

@@ -1,4 +1,4 @@
-"""Training clips from memory of either kind.
+"""Training clips from the cache, or from an accelerator's memory.
 
 `ClipDataset` reads what `unetsep.train.data.clip_plans` has drawn from the cache,
 `ResidentClips` from a copy of the whole data set in the accelerator's memory. Both give the
@@ -94,19 +94,19 @@ class ResidentClips:
     def cut(self, plan: Plan) -> Tensor:
         """Clips of a batch of plans, ``(batch, stems, 2, samples)`` on the device.
 
-        Plans stay in the memory of the CPU, which need not wait for the device to cut.
+        Plans stay in the memory of the CPU, so that cutting need not wait for the device.
         """
         device = self.pcm.device
         first = self.offsets[plan.tracks + 1] + plan.starts * (plan.tracks != SILENCE)
-        heard = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
-        if self.augmenter is None or not len(heard):
+        audible = (plan.tracks.flatten() != SILENCE).nonzero()[:, 0]
+        if self.augmenter is None or not len(audible):
             clips = self._read(first, self.samples).mT.float()  # (batch, stems, 2, samples)
         else:
-            changes = Changes(*(part.flatten(0, 1)[heard] for part in plan.changes))
+            changes = Changes(*(part.flatten(0, 1)[audible] for part in plan.changes))
             longest = int(changes.lengths.max())
-            changed = self.augmenter(self._read(first.flatten()[heard], longest), changes)
-            clips = changed.new_zeros(plan.tracks.numel(), 2, self.samples)
-            clips.index_copy_(0, on_device(heard, device), changed)
+            sounds = self.augmenter(self._read(first.flatten()[audible], longest), changes)
+            clips = sounds.new_zeros(plan.tracks.numel(), 2, self.samples)
+            clips.index_copy_(0, on_device(audible, device), sounds)
             clips = clips.reshape(*plan.tracks.shape, 2, self.samples)
         swapped, gains = (on_device(part, device) for part in (plan.swapped, plan.gains))
         clips = torch.where(swapped[..., None, None], clips.flip(-2), clips)
@@ -115,10 +115,10 @@ class ResidentClips:
         return first + second if second.shape[1] else first
 
     def _read(self, first: Tensor, samples: int) -> Tensor:
-        """``samples`` from each of ``first`` on, one more axis and that of the channels."""
+        """``samples`` from each of ``first`` on; adds axes of samples and channels."""
         device = self.pcm.device
         at = on_device(first, device)[..., None] + torch.arange(samples, device=device)
-        # Whoever reads less than others may stand at the very end.
+        # A shorter excerpt may lie at the very end.
         return self.pcm[at.clamp_(max=len(self.pcm) - 1)]
 
 

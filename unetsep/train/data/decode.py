@@ -17,7 +17,7 @@ from .sources import Source
 
 logger = logging.getLogger(__name__)
 
-# Stems whose lengths differ by more than this many samples are worth a word.
+# Stems whose lengths differ by more than this many samples are reported.
 TOLERANCE = SAMPLE_RATE // 10
 
 # ``(samples, 2)``, 1 is full scale.
@@ -25,14 +25,14 @@ Stem = npt.NDArray[np.float32]
 
 
 def read_audio(path: Path, duration: float | None = None) -> tuple[Signal, int]:
-    """An audio file; what may be wrong with it is logged.
+    """Read an audio file; its warnings are logged.
 
     Parameters
     ----------
     path
-        Of any format that is read.
+        Of any format that is supported.
     duration
-        In seconds, of the beginning that is read; by default all.
+        Seconds to read from the beginning; by default all.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""An index: a JSON file that says which songs there are and where their stems lie.
+"""An index: a JSON file that names songs and the files of their stems.
 
 It has the shape of mirdata's indexes. Songs are multitracks, where there are any::
 
@@ -22,7 +22,7 @@ underscores. Without an entry, or with null for a path, it is unknown.
 
 The mixture is ``mixture``, ``mix`` or ``audio``. Paths are relative to the folder of the index,
 where mirdata's ``data_home`` must therefore hold it. ``split`` is train (the default), valid or
-test. Checksums are not looked at: mirdata's ``validate`` does that.
+test. Checksums are not verified: mirdata's ``validate`` does that.
 """
 
 from __future__ import annotations
@@ -70,22 +70,22 @@ class Index(DatasetKind):
         stems
             Of the run.
         mixture
-            Whether a mixture is wanted beside the stems, if the index has one.
+            Whether to include the mixture, if the index has one.
 
         Raises
         ------
         AudioError
-            If the index cannot be understood, names no song with any of the stems, or a file that
-            is not there.
+            If the index cannot be understood, names no song with any of the stems, or a missing
+            file.
         """
-        wanted = (*stems, "mixture") if mixture else tuple(stems)
+        names = (*stems, "mixture") if mixture else tuple(stems)
         try:
             content = json.loads(path.read_bytes())  # in any UTF, as Windows writes it
             tracks, multitracks = content["tracks"], content.get("multitracks")
             songs = multitracks or tracks
             _check_silent(songs, stems)
-            found = [
-                self._song(path, name, entry, wanted, tracks if multitracks else None)
+            all_sources = [
+                self._song(path, name, entry, names, tracks if multitracks else None)
                 for name, entry in songs.items()
             ]
         except OSError as error:
@@ -95,7 +95,7 @@ class Index(DatasetKind):
                 f"{path} is no index, expected {{'tracks': {{SONG: {{STEM: [PATH, MD5]}}}}}}: "
                 f"{error!r}"
             ) from error
-        sources = [each for each in found if set(each.files) & set(stems)]
+        sources = [each for each in all_sources if set(each.files) & set(stems)]
         if not sources:
             raise AudioError(f"{path} names no songs with any of {', '.join(stems)}")
         return sources
@@ -118,12 +118,12 @@ class Index(DatasetKind):
             entries += _recordings(name, entry["tracks"], tracks, stems)
         files: dict[str, list[Path]] = {}
         for stem, value in entries:
-            found = [path.parent / part for part in _paths(value)] if stem in stems else []
-            missing = [file for file in found if not file.is_file()]
+            paths = [path.parent / part for part in _paths(value)] if stem in stems else []
+            missing = [file for file in paths if not file.is_file()]
             if missing:
-                raise AudioError(f"{path} names a file that is not there: {missing[0]}")
-            if found:
-                files.setdefault(stem, []).extend(found)
+                raise AudioError(f"{path} names a file that does not exist: {missing[0]}")
+            if paths:
+                files.setdefault(stem, []).extend(paths)
         silent = entry.get("silent", ()) if tracks is None else set(stems) - {"mixture"}
         return Source(
             name, self.name, split, files, tuple(s for s in stems if s in silent and s not in files)
@@ -131,11 +131,11 @@ class Index(DatasetKind):
 
 
 def _check_silent(songs: dict[str, dict[str, Any]], stems: Sequence[str]) -> None:
-    """Refuse silent stems that are none: neither usual, nor of the run, nor of any song."""
-    known = {*USUAL, *stems, *(_stem(key) for entry in songs.values() for key in entry)}
+    """Refuse silent stems that do not exist: neither usual, nor of the run, nor of any song."""
+    names = {*USUAL, *stems, *(_stem(key) for entry in songs.values() for key in entry)}
     for name, entry in songs.items():
         for stem in entry.get("silent", ()):
-            if stem not in known:
+            if stem not in names:
                 raise ValueError(f"{name}: silent {stem!r} is no stem: expected {', '.join(stems)}")
 
 
@@ -153,18 +153,18 @@ def _recordings(
     song: str, names: Sequence[str], tracks: dict[str, Any], stems: Sequence[str]
 ) -> Entries:
     """The stems of a multitrack; none if no track has the name of one of them."""
-    found: Entries = []
+    entries: Entries = []
     for name in names:
         stem = name.removeprefix(song).strip("-_ ").replace("-", "_")
         keys = {key.replace("-", "_"): value for key, value in tracks[name].items()}
         if "audio" in keys:
-            found.append((stem, keys["audio"]))
+            entries.append((stem, keys["audio"]))
         else:
             begin = PREFIX + stem
-            found += [(stem, value) for key, value in keys.items() if key.startswith(begin)]
-    if not any(stem in stems for stem, _ in found):
+            entries += [(stem, value) for key, value in keys.items() if key.startswith(begin)]
+    if not any(stem in stems for stem, _ in entries):
         return []
-    return [(stem if stem in stems else REST, value) for stem, value in found]
+    return [(stem if stem in stems else REST, value) for stem, value in entries]
 
 
 def _paths(value: Any) -> list[str]:

@@ -21,7 +21,7 @@ NO_NUMBER = -1
 class ValidRecordings(Dataset[tuple[int, Recording]]):
     """The validation recordings of one process, with their numbers.
 
-    Lightning wants something for every process: one without a recording gets one without a
+    Lightning needs an item for every process: a process without a recording gets one without a
     number, which is not scored.
     """
 
@@ -43,7 +43,7 @@ class ClipLoader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Any:
-        if not self.num_workers:  # where processes are scarce, it starts none at all
+        if not self.num_workers:  # then no process is started, as some systems allow few
             return super().__iter__()
         with deaf_children():
             return super().__iter__()
@@ -69,7 +69,7 @@ def clip_loader(
         Of the training.
     workers
         Processes that cut clips; 0 cuts them in the training process. By default one on a
-        CPU, where every core is wanted, up to eight otherwise.
+        CPU, where training needs every core, up to eight otherwise.
     resident
         Plans instead of clips.
     """
@@ -93,7 +93,7 @@ def valid_loader(recordings: Sequence[Recording], rank: int, world: int) -> Data
 
 
 def _leave_signals(_: int) -> None:
-    """Let a worker outlive signals that ask to end: they go to all processes of a terminal or job.
+    """Let a worker ignore signals that ask to end: all processes of a terminal or job get them.
 
     The training process finishes its step and saves; for that it needs its workers.
     """

@@ -64,43 +64,43 @@ class MoisesDb(DatasetKind):
             raise AudioError(
                 f"MoisesDB has no stem {unknown[0]!r}: expected some of {', '.join(STEMS)}"
             )
-        found = []
-        for described in (path for path in walk(root, links=True) if path.name == "data.json"):
-            files = self._files(described, stems)
+        songs = []
+        for description in (path for path in walk(root, links=True) if path.name == "data.json"):
+            files = self._files(description, stems)
             if files:
                 silent = tuple(stem for stem in stems if stem not in files)
-                source = Source(described.parent.name, self.name, "train", files, silent)
-                found.append((described.parent, source))
-        if not found:
+                source = Source(description.parent.name, self.name, "train", files, silent)
+                songs.append((description.parent, source))
+        if not songs:
             raise AudioError(
                 f"there is no MoisesDB in {root}: expected {root}/**/data.json, beside folders "
                 f"such as vocals/ with audio files, of {', '.join(stems)}"
             )
-        return found
+        return songs
 
-    def _files(self, described: Path, stems: Sequence[str]) -> dict[str, list[Path]]:
+    def _files(self, description: Path, stems: Sequence[str]) -> dict[str, list[Path]]:
         files: dict[str, list[Path]] = {}
-        for name, path in _recordings(described):
+        for name, path in _recordings(description):
             stem = name if name in stems else REST
             if stem not in stems:
                 continue
             if not path.is_file():
-                raise AudioError(f"{described} names a file that is not there: {path}")
+                raise AudioError(f"{description} names a file that does not exist: {path}")
             files.setdefault(stem, []).append(path)
         return files
 
 
-def _recordings(described: Path) -> list[tuple[str, Path]]:
+def _recordings(description: Path) -> list[tuple[str, Path]]:
     """Stems of MoisesDB and files of a song, from its ``data.json``."""
     try:
-        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
+        content = json.loads(description.read_bytes())  # in any UTF, as Windows writes it
         return [
             (str(stem["stemName"]), path)
             for stem in content["stems"]
             for track in stem["tracks"]
             for path in [
-                described.parent / stem["stemName"] / f"{track['id']}.{track['extension']}"
+                description.parent / stem["stemName"] / f"{track['id']}.{track['extension']}"
             ]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AudioError(f"{described} cannot be understood: {error!r}") from error
+        raise AudioError(f"{description} cannot be understood: {error!r}") from error

@@ -1,6 +1,6 @@
-"""MUSDB18 (Rafii et al. 2017): where it lies, its songs, and what their files hold.
+"""MUSDB18 (Rafii et al. 2017): where it is, its songs, and what their files hold.
 
-The one place that knows: training takes its songs from here, evaluation its tracks.
+Training takes its songs from here, evaluation its tracks.
 """
 
 from __future__ import annotations
@@ -95,10 +95,10 @@ def musdb_root(root: str | Path | None) -> Path:
     AudioError
         If there is neither; the message says how to get MUSDB18.
     """
-    named = root or os.environ.get(VARIABLE)
-    if not named:
+    folder = root or os.environ.get(VARIABLE)
+    if not folder:
         raise AudioError(f"no MUSDB18: name --musdb-root or set {VARIABLE}; {HOW_TO_GET}")
-    return Path(named)
+    return Path(folder)
 
 
 def song_paths(folder: Path) -> list[Path]:
@@ -116,9 +116,9 @@ def song_files(path: Path) -> dict[str, Path]:
     """Mixture and stems to files; ``""`` to a file that holds them all; empty for no song."""
     if not path.is_dir():
         return {"": path} if path.name.endswith(STEM_SUFFIX) and not is_shadow(path) else {}
-    named = {(file.stem, file.suffix.lower()): file for file in wav_files(path) if file.is_file()}
+    by_name = {(file.stem, file.suffix.lower()): file for file in wav_files(path) if file.is_file()}
     places = {
-        stem: [named[stem, suffix] for suffix in WAV_SUFFIXES if (stem, suffix) in named]
+        stem: [by_name[stem, suffix] for suffix in WAV_SUFFIXES if (stem, suffix) in by_name]
         for stem in ("mixture", *STEMS)
     }
     return {stem: files[0] for stem, files in places.items() if files}

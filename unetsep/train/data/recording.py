@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 44_100  # Hz, of all of them
-# Name of what is in a recording, but not to be used.
+# Name of what a recording holds but must not be used.
 UNKNOWN = "unknown"
 # Samples over which levels are noted: a quarter of a second.
 LEVEL_BLOCK = SAMPLE_RATE // 4
@@ -37,7 +37,7 @@ class Recording:
     silent
         Stems that are known to be silent and not in ``names``.
     extra
-        Whether random mixtures take it by ``extra_share``, beside what is no extra.
+        Whether random mixtures take it by ``extra_share``, beside recordings that are not extra.
     start, stop
         The part of ``pcm`` that belongs to this recording, in samples; ``None`` is the end.
     path
@@ -66,9 +66,9 @@ class Recording:
 
     @property
     def artist(self) -> str:
-        """Whose it is, by its name: ``Artist - Title`` or ``artist-title``.
+        """The artist, by the name: ``Artist - Title`` or ``artist-title``.
 
-        Of the latter what stands before the last hyphen; a name without one is an artist's.
+        Of the latter the part before the last hyphen; a name without one is the artist.
         """
         artist, mark, _ = self.name.partition(" - ")
         if not mark:
@@ -81,7 +81,7 @@ class Recording:
         return pcm
 
     def knows(self, stems: Sequence[str]) -> bool:
-        """Whether each of these stems is there or known to be silent."""
+        """Whether each of these stems is present or known to be silent."""
         return all(stem in self.names or stem in self.silent for stem in stems)
 
     def level(self, name: str, start: int, samples: int) -> float:
@@ -96,11 +96,11 @@ class Recording:
         return dataclasses.replace(self, start=self.start + start, stop=self.start + stop)
 
     def without(self, stems: Collection[str]) -> Recording:
-        """The recording as if nothing were known of some stems."""
-        kept = [i for i, name in enumerate(self.names) if name not in stems]
-        if len(kept) == len(self.names):
+        """The recording with some stems unknown."""
+        indices = [i for i, name in enumerate(self.names) if name not in stems]
+        if len(indices) == len(self.names):
             return self
-        names = tuple(name if i in kept else UNKNOWN for i, name in enumerate(self.names))
+        names = tuple(name if i in indices else UNKNOWN for i, name in enumerate(self.names))
         silent = tuple(stem for stem in self.silent if stem not in stems)
         return dataclasses.replace(self, names=names, silent=silent)
 
@@ -172,17 +172,17 @@ def hold_out(
     candidates = []
     for index, recording in enumerate(recordings):
         if recording.origin in origins and all(s in recording.names for s in stems):
-            long = recording.samples >= 2 * samples
-            best = _loudest(recording, stems, samples) if long else None
+            is_long = recording.samples >= 2 * samples
+            best = _loudest(recording, stems, samples) if is_long else None
             if best is not None:
                 candidates.append((best[0], recording.name, index, best[1]))
-    taken = {index: start for _, _, index, start in sorted(candidates, reverse=True)[:count]}
+    starts = {index: start for _, _, index, start in sorted(candidates, reverse=True)[:count]}
     train, valid = [], []
     for index, recording in enumerate(recordings):
-        if index not in taken:
+        if index not in starts:
             train.append(recording)
             continue
-        start, stop = taken[index], taken[index] + samples
+        start, stop = starts[index], starts[index] + samples
         valid.append(dataclasses.replace(recording.part(start, stop), split="valid"))
         pieces = (recording.part(0, start), recording.part(stop, recording.samples))
         train += [piece for piece in pieces if piece.samples > 0]

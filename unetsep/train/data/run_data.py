@@ -26,7 +26,7 @@ from .sources import listed_name, refuse_test
 
 logger = logging.getLogger(__name__)
 
-# Length of the excerpts set aside from songs of one's own, and how many of them by default:
+# Length of the excerpts held out of the user's own songs, and how many of them by default:
 # 14 seven-second clips alone are noise.
 HELD_SECONDS, HELD_OUT = 10, 10
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Data:
     init_from
         Checkpoint whose weights are the start.
     held_out
-        How many excerpts of songs of one's own are set aside for validation.
+        How many excerpts of the user's own songs are held out for validation.
     leave_out
         Recordings that are not trained on, ``NAME`` or ``NAME=STEM,...``.
     guide
@@ -68,9 +68,9 @@ def find_data(
     folder: Path | None = None,
     *,
     stems: Sequence[str] = STEMS,
-    **more: Any,
+    **settings: Any,
 ) -> Data:
-    """Folders as given, MUSDB18 from ``MUSDB_PATH`` if it is not named.
+    """The data in some folders, with MUSDB18 from ``MUSDB_PATH`` if it is not named.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def find_data(
         Of the decoded stems; default: in the user's cache.
     stems
         Of the songs.
-    more
+    settings
         Other fields of `Data`.
 
     Raises
@@ -88,21 +88,21 @@ def find_data(
     AudioError, TrainingError
         If a folder is of a test set, or none is named, or decoded stems have no place.
     """
-    named = {name: list(roots.get(name, ())) for name in DATASETS}
+    folders = {name: list(roots.get(name, ())) for name in DATASETS}
     for name, kind in DATASETS.items():
         default = kind.default_root(stems)
-        if default is not None and not named[name]:
-            named[name] = [default]
-    if not any(named.values()):
+        if default is not None and not folders[name]:
+            folders[name] = [default]
+    if not any(folders.values()):
         if tuple(stems) != STEMS:
             options = ", ".join(kind.option for kind in DATASETS.values() if kind.repeated)
             raise TrainingError(f"no training data for {', '.join(stems)}: name {options}")
-        musdb_root(None)  # says what to name, and how to get it
+        musdb_root(None)  # its error says what to name, and how to get it
     return Data(
-        roots=_resolved(named),
+        roots=_resolve(folders),
         cache=str((folder or _cache()).resolve()),
         stems=tuple(stems),
-        **more,
+        **settings,
     )
 
 
@@ -110,14 +110,14 @@ def _cache() -> Path:
     place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "unetsep", "stems")
     try:
         return place.expanduser()
-    except RuntimeError as error:  # as of a container whose account has no name
+    except RuntimeError as error:  # as in a container whose account has no name
         raise TrainingError(
             f"there is no home folder for {place}: name a folder for decoded stems by --cache"
         ) from error
 
 
-def _resolved(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:
-    """Those folders that are named, none of them of a test set."""
+def _resolve(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]:
+    """The named folders, resolved; a folder of a test set is refused."""
     for root in (each for folders in roots.values() for each in folders):
         refuse_test(root)
     return {
@@ -128,7 +128,7 @@ def _resolved(roots: Mapping[str, Sequence[Path]]) -> dict[str, tuple[str, ...]]
 
 
 def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | None) -> Data:
-    """The data of a run, some of which lies elsewhere now.
+    """The data of a run after some of it was moved.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def move_data(data: Data, roots: Mapping[str, Sequence[Path]], folder: Path | No
         If a folder is of a test set.
     """
     cache = data.cache if folder is None else str(folder.resolve())
-    return dataclasses.replace(data, roots={**data.roots, **_resolved(roots)}, cache=cache)
+    return dataclasses.replace(data, roots={**data.roots, **_resolve(roots)}, cache=cache)
 
 
 def read_data(run: Path) -> Data:
@@ -154,7 +154,7 @@ def read_data(run: Path) -> Data:
     Raises
     ------
     TrainingError
-        If it is not there or damaged.
+        If it is missing or damaged.
     """
     try:
         values = json.loads((run / "data.json").read_text(encoding="utf-8"))
@@ -187,7 +187,7 @@ def load_recordings(
     data
         Folders and stems.
     songs
-        Of a run that is resumed, as `read_songs` lists them: they stay though they come twice.
+        Of a run that is resumed, as `read_songs` lists them: they stay even as duplicates.
     progress
         Called with how many recordings are decoded and how many there are.
 
@@ -204,10 +204,10 @@ def load_recordings(
     ]
     for path in sorted({path for source in sources for _, path in source.parts}):
         refuse_test(path)  # in order, so that the same one is named each time
-    sources, twice = cache.distinct(sources, data.cache, songs)
-    if twice:
-        listed = [f"{listed_name(one)} is in {listed_name(other)}" for one, other in twice]
-        logger.warning("recordings that come twice are taken once: %s", _first_few(listed))
+    sources, duplicates = cache.distinct(sources, data.cache, songs)
+    if duplicates:
+        pairs = [f"{listed_name(one)} is in {listed_name(other)}" for one, other in duplicates]
+        logger.warning("duplicate recordings are used once: %s", _first_few(pairs))
     return cache.load(sources, data.cache, progress=progress)
 
 
@@ -234,29 +234,29 @@ def load_data(
     """
     recordings = load_recordings(data, songs=songs, progress=progress)
     valid = [each for each in recordings if each.split == "valid"]
-    rest = [each for each in recordings if each.split == "train"]
-    rest = without(rest, data.leave_out, data.stems)
+    candidates = [each for each in recordings if each.split == "train"]
+    candidates = without(candidates, data.leave_out, data.stems)
     if not all_songs:
-        _warn_of_shared(rest, valid)
-    train, held = hold_out(
-        rest,
+        _warn_of_shared_stems(candidates, valid)
+    train, excerpts = hold_out(
+        candidates,
         data.stems,
         data.held_out,
         HELD_SECONDS * SAMPLE_RATE,
         origins=[name for name, kind in DATASETS.items() if kind.held_out],
     )
-    if not valid + held:
+    if not valid + excerpts:
         raise TrainingError(
             "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
             f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once"
         )
-    return [*train, *(valid + held if all_songs else ())], valid + held
+    return [*train, *(valid + excerpts if all_songs else ())], valid + excerpts
 
 
-def _warn_of_shared(train: Sequence[Recording], valid: Sequence[Recording]) -> None:
-    """Say which training recordings have a stem of a song for validation, the same to the sample.
+def _warn_of_shared_stems(train: Sequence[Recording], valid: Sequence[Recording]) -> None:
+    """Warn of training recordings that share a stem, to the sample, with a validation song.
 
-    Those that have all of it, or nothing else, have been taken out by `cache.distinct`.
+    `cache.distinct` has removed those that have all of its stems, or no others.
     """
 
     def stems(recordings: Sequence[Recording]) -> Iterator[tuple[Recording, str, bytes]]:
@@ -267,30 +267,30 @@ def _warn_of_shared(train: Sequence[Recording], valid: Sequence[Recording]) -> N
                     yield each, name, np.trim_zeros(levels, "b").tobytes()
 
     valid_stems = {levels: (each, name) for each, name, levels in stems(valid)}
-    shared = []
+    sentences = []
     for each, name, levels in stems(train):
         if levels in valid_stems:
             song, stem = valid_stems[levels]
             if _same(each.stem(name), song.stem(stem)):
-                shared.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
-    if shared:
+                sentences.append(f"{listed_name(each)} has the {stem} of {listed_name(song)}")
+    if sentences:
         logger.warning(
             "stems of songs for validation are trained on, unless --leave-out names them: %s",
-            _first_few(shared),
+            _first_few(sentences),
         )
 
 
 def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
     """Whether two stems ``(samples, 2)`` are alike, but for silence at the end."""
     common = min(len(one), len(other))
-    rest = one[common:].any() or other[common:].any()
-    return not rest and np.array_equal(one[:common], other[:common])
+    is_longer = one[common:].any() or other[common:].any()
+    return not is_longer and np.array_equal(one[:common], other[:common])
 
 
 def _first_few(texts: Sequence[str]) -> str:
     """Three of several texts, and how many more there are."""
-    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-    return f"{', '.join(texts[:3])}{more}"
+    remainder = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"{', '.join(texts[:3])}{remainder}"
 
 
 def without(
@@ -312,25 +312,25 @@ def without(
     TrainingError
         If a name is no recording's, or a stem is not in it.
     """
-    left: dict[str, set[str]] = {}
+    omissions: dict[str, set[str]] = {}
     names: dict[str, set[str]] = {}  # several recordings may have one name
     for each in recordings:
         names.setdefault(each.name, set()).update(each.names)
     for text in leave_out:
-        name, _, listed = text.rpartition("=") if text not in names else (text, "", "")
-        some = {stem.strip() for stem in listed.split(",")} if listed else set(stems)
-        if name not in names or (listed and not some <= names[name]):
+        name, _, stem_names = text.rpartition("=") if text not in names else (text, "", "")
+        omitted = {stem.strip() for stem in stem_names.split(",")} if stem_names else set(stems)
+        if name not in names or (stem_names and not omitted <= names[name]):
             raise TrainingError(
                 f"--leave-out {text}: there is no such recording to train on, expected a name "
                 "as in the songs.json of a run, or NAME=STEM,... with stems that it has"
             )
-        left[name] = left.get(name, set()) | some
-    rest = [each.without(left.get(each.name, ())) for each in recordings]
-    return [each for each in rest if any(stem in stems for stem in each.names)]
+        omissions[name] = omissions.get(name, set()) | omitted
+    remaining = [each.without(omissions.get(each.name, ())) for each in recordings]
+    return [each for each in remaining if any(stem in stems for stem in each.names)]
 
 
 def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
-    """What a run learns from and is selected on, as ``origin/split/name``.
+    """The songs that a run trains on and is selected by, as ``origin/split/name``.
 
     A recording of which an excerpt is held out is in both lists.
     """
@@ -342,9 +342,9 @@ def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[s
 
 
 def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
-    """Of each recording its stems, and a hash of its files' content.
+    """The stems of each recording, and a hash of its files' content.
 
-    They stand in ``songs.json`` under ``recordings``, for `warn_of_other_audio`.
+    ``songs.json`` holds them under ``recordings``, for `warn_of_other_audio`.
     """
     return {
         listed_name(each): {
@@ -356,12 +356,12 @@ def audio_notes(recordings: Sequence[Recording]) -> dict[str, dict[str, str]]:
 
 
 def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> None:
-    """Say which recordings of a run are no longer as they were when it was last started.
+    """Warn of recordings of a run that have changed since it was last started.
 
     Parameters
     ----------
     run
-        With its ``songs.json``; versions before noted nothing of the audio there.
+        With its ``songs.json``, in which older versions noted nothing of the audio.
     notes
         From `audio_notes`.
 
@@ -370,7 +370,7 @@ def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> No
     TrainingError
         If ``songs.json`` cannot be understood.
     """
-    before: dict[str, tuple[str, str]] = _read_songs_json(
+    recorded: dict[str, tuple[str, str]] = _read_songs_json(
         run,
         lambda content: {
             name: (note["stems"], note["content"])
@@ -379,13 +379,13 @@ def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> No
     )
     changes = []
     for name, note in notes.items():
-        stems, content = before.get(name, (note["stems"], note["content"]))
+        stems, content = recorded.get(name, (note["stems"], note["content"]))
         if note["stems"] != stems:
             changes.append(f"{name} has {note['stems']} instead of {stems}")
         elif note["content"] != content:
             changes.append(f"{name} has other content")
     if changes:
-        logger.warning("the run goes on with other audio than before: %s", _first_few(changes))
+        logger.warning("the run continues with audio that has changed: %s", _first_few(changes))
 
 
 def read_songs(run: Path) -> dict[str, list[str]]:
@@ -401,12 +401,12 @@ def read_songs(run: Path) -> dict[str, list[str]]:
     )
 
 
-def _read_songs_json(run: Path, read: Callable[[Any], dict[str, T]]) -> dict[str, T]:
+def _read_songs_json(run: Path, parse: Callable[[Any], dict[str, T]]) -> dict[str, T]:
     path = run / "songs.json"
     if not path.exists():
         return {}
     try:
-        return read(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path} cannot be understood: {error!r}") from error
 
@@ -428,13 +428,13 @@ def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
     """
     pairs = [
         pair
-        for name, saved in read_songs(run).items()
-        for pair in itertools.zip_longest(saved, lists[name])
+        for name, songs in read_songs(run).items()
+        for pair in itertools.zip_longest(songs, lists[name])
     ]
     for old, new in pairs:
         if old != new:
             raise TrainingError(
-                f"{run} goes on with its own songs alone, in their order: where songs.json has "
+                f"{run} resumes only with its own songs, in their order: where songs.json has "
                 f"{old or 'no more'}, there is now {new or 'no more'}; name the folders that it "
                 "began with"
             )

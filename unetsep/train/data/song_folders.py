@@ -1,4 +1,4 @@
-"""Songs of one's own, a folder with stems for each."""
+"""The user's own songs, a folder with stems for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sources import AUDIO_SUFFIXES, DatasetKind, Source, audio_files
 class SongFolders(DatasetKind):
     """Songs ``<root>/train/<song>/<stem>.<suffix>``, with an optional ``song.json``.
 
-    A stem that is neither there nor listed under ``"silent"`` in ``song.json`` is unknown.
+    A stem without a file is unknown, unless ``song.json`` lists it under ``"silent"``.
     ``"weight"`` is how often the song is drawn, relative to another one that is as long.
     """
 
@@ -30,8 +30,8 @@ class SongFolders(DatasetKind):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             files = _stems(path, stems)
             if files:
-                listed, weight = _described(path / "song.json", stems)
-                silent = tuple(stem for stem in listed if stem not in files)
+                silent_stems, weight = _description(path / "song.json", stems)
+                silent = tuple(stem for stem in silent_stems if stem not in files)
                 source = Source(path.name, self.name, "train", files, silent, weight=weight)
                 sources.append(source)
         if not sources:
@@ -43,9 +43,9 @@ class SongFolders(DatasetKind):
 
 
 def _stems(folder: Path, stems: Sequence[str]) -> dict[str, Path]:
-    """The file of each stem that a song has, by its name in whatever case.
+    """The file of each stem that a song has, by its name in upper or lower case.
 
-    One in the song's own folder comes before those in folders within, which may hold takes.
+    A file in the song's own folder precedes those in subfolders, which may hold takes.
     """
     names = {stem.lower(): stem for stem in stems}
     return stem_files(folder, audio_files(folder), lambda name: names.get(name.lower()))
@@ -61,14 +61,14 @@ def stem_files(
     folder
         Of the song.
     paths
-        Audio files in it; the less deep ones come first.
+        Audio files in it; those less deep come first.
     stem_of
-        From a file's name without suffix to its stem; None for what is left alone.
+        From a file's name without suffix to its stem; None for files to skip.
 
     Raises
     ------
     AudioError
-        If two files that are equally deep are of one stem.
+        If two equally deep files are of one stem.
     """
     files: dict[str, Path] = {}
     for path in sorted(paths, key=lambda path: len(path.parts)):
@@ -83,16 +83,16 @@ def stem_files(
     return files
 
 
-def _described(described: Path, stems: Sequence[str]) -> tuple[list[str], float]:
+def _description(path: Path, stems: Sequence[str]) -> tuple[list[str], float]:
     """Silent stems and weight of a song, for a run of some stems."""
-    silent, weight = read_description(described)
+    silent, weight = read_description(path)
     wrong = [stem for stem in silent if stem not in stems]
     if wrong:
-        raise AudioError(f"{described}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
+        raise AudioError(f"{path}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
     return silent, weight
 
 
-def read_description(described: Path) -> tuple[list[str], float]:
+def read_description(path: Path) -> tuple[list[str], float]:
     """Silent stems and weight of a song, from its ``song.json`` if it has one.
 
     Raises
@@ -100,18 +100,18 @@ def read_description(described: Path) -> tuple[list[str], float]:
     AudioError
         If it cannot be understood.
     """
-    if not described.exists():
+    if not path.exists():
         return [], 1.0
     try:
-        content = json.loads(described.read_bytes())  # in any UTF, as Windows writes it
+        content = json.loads(path.read_bytes())  # in any UTF, as Windows writes it
         silent, weight = content.get("silent", []), float(content.get("weight", 1.0))
     except (ValueError, AttributeError, TypeError) as error:
-        raise AudioError(f"{described} cannot be understood: {error}") from error
+        raise AudioError(f"{path} cannot be understood: {error}") from error
     if not isinstance(silent, list) or not all(isinstance(stem, str) for stem in silent):
         raise AudioError(
-            f'{described} cannot be understood: expected a list of names, as "silent": ["bass"], '
+            f'{path} cannot be understood: expected a list of names, as "silent": ["bass"], '
             f"got {silent!r}"
         )
     if not 0 < weight < math.inf:
-        raise AudioError(f"{described}: the weight must be above 0, got {weight}")
+        raise AudioError(f"{path}: the weight must be above 0, got {weight}")
     return silent, weight

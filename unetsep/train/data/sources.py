@@ -1,4 +1,4 @@
-"""What recordings come from: sources, and the kinds of data sets that have them.
+"""Where recordings come from: sources, and the kinds of data sets that have them.
 
 Only names are read here; `unetsep.train.data.decode` reads the audio. Nothing under a folder
 called ``test`` is ever listed: those songs are for reporting alone.
@@ -30,16 +30,16 @@ class Source:
     Parameters
     ----------
     name, origin
-        What it is called, and the name of the kind of data set that it is from.
+        Its name, and that of its kind of data set.
     split
         ``train`` or ``valid``.
     files
-        Stem to its file, or to several whose sum it is; a ``.stem.mp4`` holds all stems and
-        stands under ``""``.
+        Stem to its file, or to several whose sum it is; ``""`` to a ``.stem.mp4``, which holds
+        all stems.
     silent
-        Stems known to be silent; stems that are nowhere are unknown.
+        Stems known to be silent; all others without a file are unknown.
     extra
-        Whether it is one if its kind is; see `DatasetKind`.
+        Whether it is an extra one if its kind is; see `DatasetKind`.
     weight
         How often it is drawn, relative to another one that is as long.
     """
@@ -63,12 +63,12 @@ class Source:
 
 
 def listed_name(song: Source | Recording) -> str:
-    """What a song is called among those of a run, ``origin/split/name``."""
+    """Name of a song among those of a run, ``origin/split/name``."""
     return f"{song.origin}/{song.split}/{song.name}"
 
 
 class DatasetKind:
-    """A kind of data set, of which ``unetsep train`` can be given folders.
+    """A kind of data set, whose folders ``unetsep train`` takes.
 
     To add one, write a class like `unetsep.train.data.pools.Pools` and put an instance of it
     into `unetsep.train.data.datasets.DATASETS`.
@@ -82,7 +82,7 @@ class DatasetKind:
     help
         One line about the folder.
     extra
-        Whether random mixtures take it by ``extra_share``, beside what is no extra.
+        Whether random mixtures take it by ``extra_share``, beside recordings that are not extra.
     held_out
         Whether excerpts are held out of it for validation.
     """
@@ -102,7 +102,7 @@ class DatasetKind:
         root
             As the user named it.
         stems
-            Of the run; what is of no stem is left alone.
+            Of the run; files of no stem are skipped.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class DatasetKind:
 def is_shadow(path: Path) -> bool:
     """Whether macOS put a file, ``._<name>``, beside another on a disk of other systems.
 
-    It has the other's name and suffix, and none of its audio.
+    It has the other's name and suffix, but no audio.
     """
     return path.name.startswith("._")
 
@@ -130,26 +130,26 @@ def walk(folder: Path, *, links: bool, deep: bool = True) -> list[Path]:
     Parameters
     ----------
     folder
-        One that is not there has none.
+        A missing one has none.
     links
-        Whether to follow links to folders: to none twice, and to none that the folder is in.
+        Whether to follow links to folders: to none twice, and to none that contains the folder.
     deep
-        Whether to look into the folders in it.
+        Whether to search subfolders.
     """
     if not folder.is_dir():
         return []
-    root, seen, files = folder.resolve(), set[Path](), list[Path]()
-    real, linked = [folder], list[Path]()
-    while real or linked:  # what is there by itself comes first, by its own name
-        place = real.pop(0) if real else linked.pop(0)
+    root, visited, files = folder.resolve(), set[Path](), list[Path]()
+    folders, link_folders = [folder], list[Path]()
+    while folders or link_folders:  # real folders before links, by their own names
+        place = folders.pop(0) if folders else link_folders.pop(0)
         target = place.resolve()
-        if target in seen or (root != target and root.is_relative_to(target)):
+        if target in visited or (root != target and root.is_relative_to(target)):
             continue
-        seen.add(target)
+        visited.add(target)
         try:
             inside = [(path, path.is_dir()) for path in sorted(place.iterdir())]
         except OSError as error:
-            logger.warning("%s is passed over: %s", place, error.strerror)
+            logger.warning("%s is skipped: %s", place, error.strerror)
             continue
         for path, is_folder in inside:
             if not is_folder:
@@ -157,9 +157,9 @@ def walk(folder: Path, *, links: bool, deep: bool = True) -> list[Path]:
             elif not deep:
                 continue
             elif not path.is_symlink():
-                real.append(path)
+                folders.append(path)
             elif links:
-                linked.append(path)
+                link_folders.append(path)
     return sorted(files)
 
 
@@ -173,7 +173,7 @@ def audio_files(folder: Path, *, links: bool = False, deep: bool = True) -> Iter
 
 
 def refuse_test(path: Path) -> None:
-    """Refuse what is called ``test``, or lies in a folder of that name, links followed or not.
+    """Refuse a path called ``test`` or in a folder of that name, with links followed or not.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def refuse_test(path: Path) -> None:
 
 
 def _below_home(place: Path) -> Path:
-    """A path without the user's own folder, as its user may be called test."""
+    """A path below the user's home folder, as the user may be called test."""
     with contextlib.suppress(RuntimeError):  # there is none
         for home in (Path.home(), Path.home().resolve()):
             if place.is_relative_to(home):

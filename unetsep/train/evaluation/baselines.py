@@ -21,7 +21,7 @@ from .tracks import TrackAudio
 
 Masks = npt.NDArray[np.float32]
 
-# Samples that are transformed at once, about six seconds.
+# Samples transformed at once, about six seconds.
 BLOCK = 262_144
 # Added to the masks' numerator and denominator, so that silence is shared out evenly.
 EPSILON = 1e-10
@@ -94,8 +94,8 @@ def repet_hpss(audio: TrackAudio) -> dict[str, Signal]:
     masks = np.stack([by_stem[stem] for stem in audio.references]).astype(np.float32)
     inverse, at = _Inverse(audio), 0
     for spectra in blocks:
-        some = torch.from_numpy(masks[..., at : at + spectra.shape[-1]])
-        inverse.push(some[:, None] * spectra)
+        part = torch.from_numpy(masks[..., at : at + spectra.shape[-1]])
+        inverse.push(part[:, None] * spectra)
         at += spectra.shape[-1]
     return inverse.stems()
 
@@ -119,12 +119,12 @@ def _classical_masks(magnitude: Masks, sample_rate: int) -> dict[str, Masks]:
     harmonic, percussive = librosa.decompose.hpss(background)
     drums = softmask(percussive, harmonic, power=2, split_zeros=True)
     low = np.arange(bins)[:, None] * sample_rate / ModelConfig.n_fft < BASS_BELOW
-    rest, tonal = 1 - voice, 1 - drums
+    backing, tonal = 1 - voice, 1 - drums
     return {
         "vocals": voice,
-        "drums": rest * drums,
-        "bass": rest * tonal * low,
-        "other": rest * tonal * ~low,
+        "drums": backing * drums,
+        "bass": backing * tonal * low,
+        "other": backing * tonal * ~low,
     }
 
 
@@ -163,7 +163,7 @@ BASELINES: dict[str, Callable[[TrackAudio], dict[str, Signal]]] = {
     "oracle-2": lambda audio: oracle_mask(audio, 2),
     "repet-hpss": repet_hpss,
 }
-# How reports call them.
+# Their names in reports.
 LABELS = {
     "mixture": "mixture",
     "mixture-4": "mixture / 4",

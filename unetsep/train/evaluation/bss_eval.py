@@ -11,9 +11,9 @@ alone, ``P`` the one on all references (Vincent et al. 2007, Liutkus et al. 2018
 where energies are sums over a frame, whose signals are filtered by themselves: the frame
 is preceded and followed by silence, and the filters' tails count.
 
-Where the time goes, and what is done about it:
+Where the time goes, and how it is saved:
 
-- museval solves the 4096 x 4096 system (four stereo stems) anew for each estimate by LU,
+- museval solves the 4096 x 4096 system (four stereo stems) again for each estimate by LU,
   4 x 46 billion operations. It is the same symmetric matrix for all, and block-Toeplitz:
   `unetsep.train.evaluation.toeplitz` factors it once, in half a billion operations.
 - Correlations are needed at 512 lags only, so they are summed over blocks of 8192
@@ -89,13 +89,13 @@ def bss_eval(references: Signals, estimates: Signals, *, window: int = 44_100) -
         raise ValueError("a reference or an estimate is silent throughout: leave its stem out")
     sdr = frame_sdr(references, estimates, window=window)
     window = min(window, references.shape[-1])
-    filters, own_filters = _filters(references, estimates)
+    filters, target_filters = _filters(references, estimates)
     scores = np.full((3, *sdr.shape), np.nan)
-    wanted = np.flatnonzero(~np.isnan(sdr[0]))  # no stem is silent there
+    frame_numbers = np.flatnonzero(~np.isnan(sdr[0]))  # no stem is silent there
     true, guess = split_frames(references, window), split_frames(estimates, window)
-    projector = _Projector(filters, own_filters, window)
-    for start in range(0, len(wanted), FRAMES_AT_ONCE):
-        some = wanted[start : start + FRAMES_AT_ONCE]
+    projector = _Projector(filters, target_filters, window)
+    for start in range(0, len(frame_numbers), FRAMES_AT_ONCE):
+        some = frame_numbers[start : start + FRAMES_AT_ONCE]
         scores[:, :, some] = projector.ratios(_pick(true, some), _pick(guess, some))
     return Scores(sdr, *scores)
 
@@ -113,21 +113,23 @@ class _Projector:
     filters
         ``(stems, channels, stems, channels, taps)``: of each estimate's channel, from each
         reference's channel.
-    own_filters
-        ``(stems, channels, channels, taps)``, from the own reference's channels alone.
+    target_filters
+        ``(stems, channels, channels, taps)``, from the channels of the estimate's own reference.
     window
         Samples in a frame.
     """
 
-    def __init__(self, filters: Tensor, own_filters: Tensor, window: int) -> None:
+    def __init__(self, filters: Tensor, target_filters: Tensor, window: int) -> None:
         self.stems, self.channels = filters.shape[:2]
         self.length = _fast_length(window + FILTER_LENGTH - 1)
         rows = self.stems * self.channels
         # (bins, outputs, inputs), so that projecting is one matrix product per bin.
         spectra = torch.fft.rfft(filters, n=self.length).reshape(rows, rows, -1)
         self.all = spectra.permute(2, 0, 1).contiguous()
-        own = torch.fft.rfft(own_filters, n=self.length)
-        self.own = own.permute(3, 0, 1, 2).contiguous()  # (bins, stems, outputs, inputs)
+        target_spectra = torch.fft.rfft(target_filters, n=self.length)
+        self.target = target_spectra.permute(
+            3, 0, 1, 2
+        ).contiguous()  # (bins, stems, outputs, inputs)
         # A real signal's energy is that of its half spectrum with the inner bins twice.
         weights = torch.full((len(self.all),), 2 / self.length, dtype=torch.float64)
         weights[0] = weights[-1] = 1 / self.length  # the length is even
@@ -136,14 +138,14 @@ class _Projector:
     def ratios(self, true: Tensor, guess: Tensor) -> Array:
         """ISR, SIR and SAR, ``(3, stems, frames)``, of ``(stems, channels, frames, window)``."""
         source, estimate = self._spectrum(true), self._spectrum(guess)
-        projected = self._unfold(self.all @ source.flatten(1, 2))
-        own = self.own @ source  # (bins, stems, channels, frames)
-        target = self._energy(own)
+        projection = self._unfold(self.all @ source.flatten(1, 2))
+        target = self.target @ source  # (bins, stems, channels, frames)
+        target_energy = self._energy(target)
         return np.stack(
             [
-                decibels(self._energy(source), self._energy(own - source)),
-                decibels(target, self._energy(projected - own)),
-                decibels(self._energy(projected), self._energy(estimate - projected)),
+                decibels(self._energy(source), self._energy(target - source)),
+                decibels(target_energy, self._energy(projection - target)),
+                decibels(self._energy(projection), self._energy(estimate - projection)),
             ]
         )
 
@@ -171,12 +173,12 @@ def _filters(references: Signals, estimates: Signals) -> tuple[Tensor, Tensor]:
     gram, right = lags[:, :rows], lags[:, rows:].permute(2, 0, 1)  # (taps, input, output)
     solution = toeplitz.solve(gram[None], right[None])[0]
     filters = solution.permute(2, 1, 0).reshape(stems, channels, stems, channels, -1)
-    own_rows = [slice(at, at + channels) for at in range(0, rows, channels)]
-    own = toeplitz.solve(
-        torch.stack([gram[some, some] for some in own_rows]),
-        torch.stack([right[:, some, some] for some in own_rows]),
+    rows_of_stems = [slice(at, at + channels) for at in range(0, rows, channels)]
+    target_filters = toeplitz.solve(
+        torch.stack([gram[some, some] for some in rows_of_stems]),
+        torch.stack([right[:, some, some] for some in rows_of_stems]),
     )
-    return filters, own.permute(0, 3, 2, 1)
+    return filters, target_filters.permute(0, 3, 2, 1)
 
 
 def correlations(references: Signals, estimates: Signals) -> Tensor:
@@ -207,12 +209,12 @@ def correlations(references: Signals, estimates: Signals) -> Tensor:
         part = np.concatenate([references[..., start:stop], estimates[..., start:stop]])
         part = part.reshape(2 * rows, -1).astype(np.float64)
         blocks = -(-min(group, samples - start) // step)
-        whole = torch.zeros(2 * rows, blocks * step + overhang, dtype=torch.float64)
-        whole[:, : part.shape[1]] = torch.from_numpy(part)
-        later = whole.unfold(-1, BLOCK, step)  # (2 * rows, blocks, BLOCK)
-        ahead = torch.fft.rfft(later).permute(2, 1, 0).contiguous()
-        here = torch.fft.rfft(later[:rows, :, :step], n=BLOCK).conj()
-        total += here.permute(2, 0, 1).contiguous() @ ahead
+        padded = torch.zeros(2 * rows, blocks * step + overhang, dtype=torch.float64)
+        padded[:, : part.shape[1]] = torch.from_numpy(part)
+        pieces = padded.unfold(-1, BLOCK, step)  # (2 * rows, blocks, BLOCK)
+        later_spectra = torch.fft.rfft(pieces).permute(2, 1, 0).contiguous()
+        spectra = torch.fft.rfft(pieces[:rows, :, :step], n=BLOCK).conj()
+        total += spectra.permute(2, 0, 1).contiguous() @ later_spectra
     lags: Tensor = torch.fft.irfft(total.permute(1, 2, 0), n=BLOCK)
     return lags[..., :FILTER_LENGTH].contiguous()
 

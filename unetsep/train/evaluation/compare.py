@@ -37,8 +37,7 @@ class Difference:
     subset
         Folder of the scores, ``test`` or another.
     chance
-        Probability that of two equal methods one is better on so many tracks, or on more: a sign
-        test.
+        Probability that one of two equal methods is better on so many tracks, or more: a sign test.
     """
 
     stem: str
@@ -53,7 +52,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What interval and sign test say: ``A``, ``B`` or ``undecided`` if either does not."""
+        """What interval and sign test say: ``A``, ``B``, or ``undecided`` if either is."""
         holds_zero = math.isnan(self.gain.low) or self.gain.low <= 0 <= self.gain.high
         if holds_zero or self.chance > 1 - COVERAGE:
             return "undecided"
@@ -69,7 +68,7 @@ class Comparison:
     differences
         Of each stem, in each folder and set of stems by itself.
     alone
-        By folder, how many tracks only A, and only B, has scores of: they do not count.
+        By folder, how many tracks only A, and only B, has scores of; they are not compared.
     """
 
     differences: list[Difference]
@@ -81,18 +80,18 @@ def _files(folder: Path) -> list[Path]:
 
 
 def scores_folder(method: Path, output: Path) -> Path:
-    """Where the scores of a method are: in the folder itself, or by its name below ``output``.
+    """The folder of a method's scores: that folder itself, or the one of its name in ``output``.
 
     A folder without scores does not count: that of a method's estimates may have its name.
     """
-    named = output / method
-    if _files(method) or (method.is_dir() and not named.is_dir()):
+    by_name = output / method
+    if _files(method) or (method.is_dir() and not by_name.is_dir()):
         return method
-    return named
+    return by_name
 
 
 def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
-    """Scores in a method's folder of results, ours or museval's, by folder and track.
+    """Scores in a method's folder of results, unetsep's or museval's, by folder and track.
 
     Raises
     ------
@@ -111,8 +110,8 @@ def load(folder: Path) -> dict[str, tuple[TrackScores, dict[str, Any]]]:
 def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
     """Paired differences of all stems that both methods scored.
 
-    Each set of stems is compared by itself, and so is each folder: songs for validation chose
-    one of the models, perhaps. Pairing removes what makes songs easy or hard for both methods,
+    Each set of stems is compared by itself, and so is each folder: validation songs may
+    have selected one of the models. Pairing removes what makes songs easy or hard for both methods,
     so the interval is much narrower than those of the two medians.
 
     Parameters
@@ -135,8 +134,8 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
         raise UnetsepError(f"{a} and {b} have no track in common")
     for track in common:
         _check_pair(track, left[track], right[track])
-    for folder, scored in ((a, left), (b, right)):
-        _check_method(folder, {track: scored[track][1] for track in common})
+    for folder, scores in ((a, left), (b, right)):
+        _check_method(folder, {track: scores[track][1] for track in common})
     lower = metric in MEASURES and MEASURES[metric].lower_is_better
     sets: dict[tuple[str, frozenset[str]], list[str]] = {}
     for track in common:
@@ -157,11 +156,11 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
     if not differences:
         option = f"--measures {metric}" if metric in MEASURES else "--metrics bsseval"
         raise UnetsepError(f"{a} and {b} share no {metric} scores: score both with {option}")
-    ours, theirs = (
+    only_a, only_b = (
         Counter(map(_subset, one.keys() - other.keys()))
         for one, other in ((left, right), (right, left))
     )
-    alone = {subset: (ours[subset], theirs[subset]) for subset in sorted({*ours, *theirs})}
+    alone = {subset: (only_a[subset], only_b[subset]) for subset in sorted({*only_a, *only_b})}
     return Comparison(differences, alone)
 
 
@@ -190,8 +189,8 @@ def _check_method(folder: Path, abouts: dict[str, dict[str, Any]]) -> None:
     for track, about in abouts.items():
         method = (about.get("origin") or {}).get("method", {})
         # Files of estimates differ from track to track.
-        same = {key: value for key, value in method.items() if key != "files"}
-        methods.setdefault(json.dumps(same, sort_keys=True), track)
+        settings = {key: value for key, value in method.items() if key != "files"}
+        methods.setdefault(json.dumps(settings, sort_keys=True), track)
     if len(methods) > 1:
         first, second, *_ = methods.values()
         raise UnetsepError(
@@ -210,11 +209,11 @@ def _check_pair(
             f"{track} was scored in the sets {sets[0]} and {sets[1]}: scores depend on the set, "
             "so these cannot be compared"
         )
-    for key, what in (
+    for key, reason in (
         ("scorer", "by different versions of unetsep: score both again"),
         ("track", "on different audio: score both on the same"),
         ("duration", "with --duration {} and {}: score both with the same"),
     ):
         values = [(about.get("origin") or {}).get(key, ...) for about in (about_a, about_b)]
         if ... not in values and values[0] != values[1]:
-            raise UnetsepError(f"{track}: A and B were scored {what.format(*values)}")
+            raise UnetsepError(f"{track}: A and B were scored {reason.format(*values)}")

@@ -53,9 +53,9 @@ class Method(Protocol):
         ...
 
     def gives(self, track: Track) -> tuple[str, ...]:
-        """The set in which a track is scored unless another is asked for.
+        """The set in which a track is scored unless the user chooses another.
 
-        It is known before any work, and so is whether a track can have no score.
+        It needs no separation, so that a track that cannot be scored is refused before any work.
 
         Raises
         ------
@@ -109,13 +109,13 @@ class ModelMethod:
 
     def gives(self, track: Track) -> tuple[str, ...]:
         """The track's stems that the model has; if it is only one, that and the rest."""
-        shared = tuple(stem for stem in track.stems if stem in self.stems)
-        if not shared:
+        common = tuple(stem for stem in track.stems if stem in self.stems)
+        if not common:
             raise ValueError(
                 f"the model estimates {', '.join(self.stems)}, the songs have "
                 f"{', '.join(track.stems)}: scores need a stem of both"
             )
-        return shared if len(shared) > 1 else (shared[0], rest_of(shared[0]))
+        return common if len(common) > 1 else (common[0], rest_of(common[0]))
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
         """The model's stems; where the track has only one of them, that and the rest.
@@ -128,22 +128,22 @@ class ModelMethod:
             If a checkpoint is no longer the one whose hash this has.
         """
         separator = _separator(self)
-        shared = [stem for stem in separator.stems if stem in audio.references]
-        if len(shared) > 1:
+        common = [stem for stem in separator.stems if stem in audio.references]
+        if len(common) > 1:
             stems = separator.separate(audio.mixture, audio.sample_rate)
-            known = {stem: stems[stem] for stem in audio.references if stem in stems}
+            estimates = {stem: stems[stem] for stem in audio.references if stem in stems}
             extra = [signal for stem, signal in stems.items() if stem not in audio.references]
-            if extra and "other" in known:
-                known["other"] = np.sum([known["other"], *extra], axis=0)
-            return known
-        (stem,) = shared
+            if extra and "other" in estimates:
+                estimates["other"] = np.sum([estimates["other"], *extra], axis=0)
+            return estimates
+        (stem,) = common
         pair = separator.separate(audio.mixture, audio.sample_rate, two_stems=stem)
         return {stem: pair[stem], rest_of(stem): pair[f"no_{stem}"]}
 
 
 @functools.lru_cache(maxsize=8)
 def _separator(method: ModelMethod) -> Separator:
-    """What computes a method, loaded once in each process."""
+    """The separator of a method, loaded once in each process."""
     separator = Separator(
         method.models, device=method.device, precision="fp32", passes=method.passes
     )
@@ -172,7 +172,7 @@ class BaselineMethod:
         return {"kind": self.kind, "name": self.name, "unetsep": __version__}
 
     def gives(self, track: Track) -> tuple[str, ...]:
-        """All stems; a baseline that cannot give them says so itself."""
+        """All stems; a baseline that cannot give them raises an error in `estimate`."""
         return track.stems
 
     def estimate(self, track: Track, audio: TrackAudio) -> dict[str, Signal]:  # noqa: ARG002
@@ -202,11 +202,11 @@ class FolderMethod:
         """Names, sizes and times of the track's stems."""
         stats = [(path, path.stat()) for path in self.find(track).values()]
         files = [[str(path.relative_to(self.path)), s.st_size, s.st_mtime_ns] for path, s in stats]
-        # Whole, as scores of estimates that end early are not reused.
+        # Marked as whole: older scores, perhaps of estimates that end early, are not reused.
         return {"kind": self.kind, "files": files, "whole": True}
 
     def gives(self, track: Track) -> tuple[str, ...]:
-        """The estimates that are there.
+        """The estimates in the folder.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class FolderMethod:
         """
         files = self.find(track)
         rates = {path: read_rate(path) for path in files.values()}
-        # To ask ffmpeg for the rate of each song of MUSDB18 would take seconds.
+        # Asking ffmpeg for the rate of each song of MUSDB18 would take seconds.
         if not track.path.name.endswith(STEM_SUFFIX) or {*rates.values()} != {MUSDB_RATE}:
             for path, rate in rates.items():
                 _check_rate(path, rate, track.sample_rate())
@@ -227,15 +227,15 @@ class FolderMethod:
         Raises
         ------
         AudioError
-            If one cannot be read, has another rate, or ends over a second before the track is
-            silent: what is not there would not count, as silent estimates have no score.
+            If one cannot be read, has another rate, or ends over a second before the track falls
+            silent: the missing part would not count, as silent estimates have no score.
         """
         rate, samples = audio.sample_rate, audio.mixture.shape[1]
         end = int(np.flatnonzero(audio.mixture.any(axis=0)).max(initial=-1)) + 1
         stems = {}
         for stem, path in self.find(track).items():
-            stems[stem], found = read_audio(path, (samples + 1) / rate)
-            _check_rate(path, found, rate)
+            stems[stem], file_rate = read_audio(path, (samples + 1) / rate)
+            _check_rate(path, file_rate, rate)
             count = stems[stem].shape[1]
             if count < end - rate:
                 raise AudioError(
@@ -252,16 +252,18 @@ class FolderMethod:
         AudioError
             If there are fewer than two.
         """
-        full = f"{track.name}{STEM_SUFFIX.removesuffix('.mp4')}"
+        long_name = f"{track.name}{STEM_SUFFIX.removesuffix('.mp4')}"
         for base in (self.path, self.path / track.folder):
-            for folder in (base / track.name, base / full, base / track.name / "mixture"):
+            for folder in (base / track.name, base / long_name, base / track.name / "mixture"):
                 files = {path.stem: path for path in _audio(folder)}
-                found = {stem: files[stem] for stem in track.stems if stem in files}
-                if len(found) >= 2:
-                    return found
-                rest = next((files[name] for name in ACCOMPANIMENT_NAMES if name in files), None)
-                if rest is not None and "vocals" in found:
-                    return {"vocals": found["vocals"], ACCOMPANIMENT: rest}
+                stems = {stem: files[stem] for stem in track.stems if stem in files}
+                if len(stems) >= 2:
+                    return stems
+                accompaniment = next(
+                    (files[name] for name in ACCOMPANIMENT_NAMES if name in files), None
+                )
+                if accompaniment is not None and "vocals" in stems:
+                    return {"vocals": stems["vocals"], ACCOMPANIMENT: accompaniment}
         raise AudioError(
             f"{self.path} has no estimates of {track.name!r}: expected {track.name}/ with two "
             f"or more of {', '.join(track.stems)}, or vocals and {' or '.join(ACCOMPANIMENT_NAMES)}"
@@ -285,35 +287,35 @@ def _audio(folder: Path) -> list[Path]:
 def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -> ModelMethod:
     """One or more models, loaded once, so that a wrong name or device fails before work starts.
 
-    Several passes are told in the name, ``guided-2-passes``.
+    The name tells of several passes, ``guided-2-passes``.
 
     Raises
     ------
     WeightsError
         If a model cannot be loaded.
     UnetsepError
-        If the device is not there, or computes nothing.
+        If the device is missing or unusable.
     ValueError
         If their masks cannot be averaged.
     """
-    chosen = str(usable_device(device))
+    device_name = str(usable_device(device))
     name = "+".join(model_name(model) for model in models)
     networks, digests = zip(*map(load_checkpoint, models), strict=True)
     config = common_config([network.config for network in networks], name)
     digest = "+".join(digests)
     name += f"-{passes}-passes" if passes > 1 else ""
-    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, chosen, passes)
+    return ModelMethod(tuple(map(str, models)), name, digest, config.stems, device_name, passes)
 
 
 def baseline_methods(names: str) -> list[BaselineMethod]:
     """Baselines by name, separated by commas; also ``all`` or ``none``."""
     if names == "none":
         return []
-    wanted = list(BASELINES) if names == "all" else [name.strip() for name in names.split(",")]
-    for name in wanted:
+    choices = list(BASELINES) if names == "all" else [name.strip() for name in names.split(",")]
+    for name in choices:
         if name not in BASELINES:
             raise ValueError(f"no baseline {name!r}: expected all, none, {', '.join(BASELINES)}")
-    return [BaselineMethod(name) for name in dict.fromkeys(wanted)]
+    return [BaselineMethod(name) for name in dict.fromkeys(choices)]
 
 
 def folder_method(path: Path) -> FolderMethod:

@@ -72,9 +72,9 @@ class Outcome:
     error
         Empty unless it failed.
     reused
-        Whether the scores were there before.
+        Whether the scores are those of an earlier evaluation.
     sources
-        The set that was asked for; empty for what the method gives.
+        The set that the user chose; empty for what the method gives.
     """
 
     method: str
@@ -95,8 +95,8 @@ def evaluate(
 ) -> list[Outcome]:
     """Score every method on every track.
 
-    What is there already is not computed again, unless model, estimates, track, duration
-    or scoring code have changed. A track is decoded once for all methods; memory is that
+    Existing scores are reused, unless model, estimates, track, duration or scoring code have
+    changed. A track is decoded once for all methods; memory is that
     of one track and one method's stems for each process.
 
     Parameters
@@ -110,7 +110,7 @@ def evaluate(
     jobs
         Processes; each uses its share of the cores.
     progress
-        Called with each outcome as it is known.
+        Called with each outcome as soon as it exists.
 
     Returns
     -------
@@ -129,13 +129,13 @@ def evaluate(
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     work = functools.partial(score_track, methods=tuple(methods), settings=settings)
-    found: dict[tuple[Sources, str, str], Outcome] = {}
+    outcomes: dict[tuple[Sources, str, str], Outcome] = {}
     for outcome in _results(work, tracks, min(jobs, len(tracks))):
-        found[outcome.sources, outcome.method, outcome.track] = outcome
+        outcomes[outcome.sources, outcome.method, outcome.track] = outcome
         if progress is not None:
             progress(outcome)
     return [
-        found[sources, method.name, track.name]
+        outcomes[sources, method.name, track.name]
         for sources in settings.sets
         for method in methods
         for track in tracks
@@ -145,7 +145,7 @@ def evaluate(
 def check_scores(
     tracks: Sequence[Track], methods: Sequence[Method], sets: Sequence[Sources] = ((),)
 ) -> list[str]:
-    """Find out before any work what can have no score.
+    """Find out before any work what cannot be scored.
 
     Parameters
     ----------
@@ -157,12 +157,12 @@ def check_scores(
     Returns
     -------
     list of str
-        A sentence for each method that some of the tracks can have no score of.
+        A sentence for each method that cannot be scored on some of the tracks.
 
     Raises
     ------
     UnetsepError
-        If there is a method that no track can have a score of.
+        If a method cannot be scored on any track.
     """
     sentences = []
     for method, sources in itertools.product(methods, sets):
@@ -178,7 +178,7 @@ def check_scores(
 
 
 def _refusal(method: Method, track: Track, sources: Sources) -> str:
-    """Why there can be no score; empty if there can."""
+    """Why a track cannot be scored; empty if it can."""
     try:
         _scored_set(method, track, sources)
     except (UnetsepError, ValueError) as error:
@@ -192,19 +192,19 @@ def _scored_set(method: Method, track: Track, sources: Sources) -> Sources:
     Raises
     ------
     UnetsepError, ValueError
-        If there can be no score.
+        If the track cannot be scored.
     """
-    given = method.gives(track)
-    missing = absent(sources, given, track.stems)
+    names = method.gives(track)
+    missing = absent(sources, names, track.stems)
     if missing:
-        raise ValueError(f"it gives {', '.join(given)}, from which {missing[0]} cannot be added up")
-    return sources or given
+        raise ValueError(f"it gives {', '.join(names)}, from which {missing[0]} cannot be added up")
+    return sources or names
 
 
-def _check_names(names: list[str], what: str) -> None:
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise ValueError(f"two {what} are called {double[0]!r}: their results would mix")
+def _check_names(names: list[str], kind: str) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"two {kind} are called {repeated[0]!r}: their results would mix")
 
 
 Work = Callable[[Track], list[Outcome]]
@@ -218,7 +218,7 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     # Fresh processes: a fork of a process that runs threads (torch's) may hang.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    others = multiprocessing.active_children()
+    existing = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
         with deaf_children():
@@ -227,12 +227,12 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
             yield from future.result()
     except BrokenProcessPool as error:
         raise UnetsepError(
-            "a process of the evaluation died, perhaps for want of memory: try fewer --jobs; "
+            "a process of the evaluation died, perhaps for lack of memory: try fewer --jobs; "
             "finished tracks are kept"
         ) from error
-    except BaseException:  # nobody waits for tracks that are under way
+    except BaseException:  # such as Ctrl-C: unfinished tracks are abandoned
         for child in multiprocessing.active_children():
-            if child not in others:
+            if child not in existing:
                 child.terminate()
         raise
     finally:
@@ -240,25 +240,25 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
 
 
 def _start(threads: int) -> None:
-    """Prepare a process; Ctrl-C is for the first one, which ends the others."""
+    """Prepare a process; only the first one handles Ctrl-C, and ends the others."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     hide_decoder_chatter()
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
 
-def _end_with_the_first() -> None:
-    """End this process once the first one was killed: it would wait for work for ever."""
+def _end_with_parent() -> None:
+    """End this process once its parent was killed: it would wait for work for ever."""
     if (first := multiprocessing.parent_process()) is not None:
         first.join()
         os._exit(1)
 
 
 def _work_on(work: Work, track: Track) -> list[Outcome]:
-    """Work in a process of the pool, which ends when it is told to and has cleaned up."""
+    """Work in a process of the pool, which cleans up and ends at SIGTERM."""
     try:
         return work(track)
     except SystemExit:
@@ -267,7 +267,7 @@ def _work_on(work: Work, track: Track) -> list[Outcome]:
 
 def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> list[Outcome]:
     """All methods on one track; errors of the outside world become outcomes."""
-    song = _DecodedOnce(track, settings)
+    song = _LazyTrack(track, settings)
     outcomes = []
     for method in methods:
         estimate = functools.cache(functools.partial(song.estimate, method))  # for all sets
@@ -276,13 +276,13 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
             path = results.path_of(settings.output, method.name, track, sources)
             try:
                 # First, as it needs no hash of the track, whose files may be large.
-                scored = _scored_set(method, track, sources)
+                stem_set = _scored_set(method, track, sources)
                 origin = results.Origin(method.origin(track), song.origin, settings.duration)
-                asked = settings.metrics, settings.measures
-                scores, mode, measures = results.reusable(path, origin, *asked)
+                request = settings.metrics, settings.measures
+                scores, mode, measures = results.reusable(path, origin, *request)
                 reused = scores is not None
                 if scores is None:
-                    scores = _score(song, estimate(), scored, mode, measures)
+                    scores = _score(song, estimate(), stem_set, mode, measures)
             except (UnetsepError, ValueError) as error:
                 outcomes.append(outcome(error=f"{track.name}: {error}"))
                 continue
@@ -291,13 +291,13 @@ def score_track(track: Track, methods: Sequence[Method], settings: Settings) -> 
                 continue
             if not reused:
                 results.write(path, scores, origin, mode)
-                # As they would be read from the file, so that a resumed report is the same.
+                # As read from the file, so that a resumed report is the same.
                 scores = results.read(path)[0]
             outcomes.append(outcome(scores=scores, reused=reused))
     return outcomes
 
 
-class _DecodedOnce:
+class _LazyTrack:
     """A track whose audio is decoded when the first method needs it."""
 
     def __init__(self, track: Track, settings: Settings) -> None:
@@ -314,22 +314,22 @@ class _DecodedOnce:
         return read_track(self.track, self.settings.duration)
 
     def estimate(self, method: Method) -> dict[str, Signal]:
-        """What a method makes of it."""
+        """A method's estimates of it."""
         return method.estimate(self.track, self.audio)
 
 
 def _score(
-    song: _DecodedOnce,
+    song: _LazyTrack,
     estimates: dict[str, Signal],
-    scored: Sources,
+    stem_set: Sources,
     mode: str,
     measures: Sequence[str],
 ) -> TrackScores:
     """Scores of a method's estimates in a set."""
     audio = song.audio
     return score(
-        references(audio, scored),
-        regroup(estimates, scored, song.track.stems),
+        references(audio, stem_set),
+        regroup(estimates, stem_set, song.track.stems),
         audio.sample_rate,
         mode=mode,
         mixture=audio.mixture,

@@ -92,11 +92,11 @@ def table(report: EvaluationReport) -> Figure:
     axes = figure.subplots()
     axes.axis("off")
     widths = [0.25, *[0.75 / (len(head) - 1)] * (len(head) - 1)]
-    drawn = axes.table(cells, colLabels=head, colWidths=widths, loc="center", cellLoc="center")
-    drawn.auto_set_font_size(False)
-    drawn.set_fontsize(8)
-    drawn.scale(1, 2)
-    for (line, column), cell in drawn.get_celld().items():
+    grid = axes.table(cells, colLabels=head, colWidths=widths, loc="center", cellLoc="center")
+    grid.auto_set_font_size(False)
+    grid.set_fontsize(8)
+    grid.scale(1, 2)
+    for (line, column), cell in grid.get_celld().items():
         cell.set_edgecolor("#cccccc")
         if line == 0:
             cell.set_text_props(weight="bold")
@@ -184,7 +184,7 @@ def _stems(report: EvaluationReport) -> tuple[str, ...]:
 
 
 def _order(row: Row, stem: str) -> list[str]:
-    scores = {name: found.median(stem) for name, found in row.tracks.items()}
+    scores = {name: track.median(stem) for name, track in row.tracks.items()}
     return sorted(scores, key=lambda name: (math.isnan(scores[name]), scores[name]))
 
 
@@ -193,10 +193,9 @@ def _finite(row: Row, stem: str) -> list[float]:
 
 
 def _colours(rows: Sequence[Row]) -> list[str]:
-    scored = [row.name for row in rows if row.kind != "baseline"]
+    names = [row.name for row in rows if row.kind != "baseline"]
     return [
-        COLOURS[scored.index(row.name) % len(COLOURS)] if row.name in scored else GREY
-        for row in rows
+        COLOURS[names.index(row.name) % len(COLOURS)] if row.name in names else GREY for row in rows
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is heard of a stem where it is silent: a measure beside SDR, which is blind there.
+"""Leakage into a stem where it is silent: a measure beside SDR, which is blind there.
 
 A second counts for a stem if its reference lies at least 50 dB below the mixture and the
 mixture above -60 dBFS. In such a second
@@ -21,7 +21,7 @@ from .sdr import Array, Signals, split_frames
 # Of the reference against the mixture, in dB: below this a stem is not heard in the mixture.
 SILENT_DB = -50.0
 # Of the mixture against full scale, in dB: below this there is nothing that could leak.
-HEARD_DB = -60.0
+AUDIBLE_DB = -60.0
 # What an estimate of digital silence counts as, instead of minus infinity.
 FLOOR_DB = -120.0
 
@@ -52,10 +52,10 @@ def frame_leakage(
     >>> frame_leakage(0 * mixture[None], mixture[None] / 100, mixture, window=100)
     array([[-40.]])
     """
-    whole = _levels(mixture[None], window)  # (1, frames)
+    level = _levels(mixture[None], window)  # (1, frames)
     with np.errstate(invalid="ignore"):  # silence against silence
-        stems, leaks = (_levels(each, window) - whole for each in (references, estimates))
-    counts = (stems <= SILENT_DB) & (whole > HEARD_DB)
+        stems, leaks = (_levels(each, window) - level for each in (references, estimates))
+    counts = (stems <= SILENT_DB) & (level > AUDIBLE_DB)
     return np.where(counts, np.maximum(leaks, FLOOR_DB), np.nan)
 
 

@@ -1,4 +1,4 @@
-"""Measures beside SDR, of whole tracks: each says something to which SDR is blind.
+"""Measures of whole tracks beside SDR: each shows something to which SDR is blind.
 
 None of them is SDR, and none is comparable with it. With the reference ``s``, the estimate ``e``
 and all channels together:
@@ -36,7 +36,7 @@ from .sdr import Signals
 from .two_f import two_f
 
 WINDOW, HOP = 2048, 1024
-FLOOR_DB, HEARD_DB = -80.0, -60.0
+FLOOR_DB, AUDIBLE_DB = -80.0, -60.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Measure:
     lower_is_better
         Whether less of it is better.
     package
-        What is imported for it, to be missed before any work.
+        Package that it needs, to be checked before any work.
     """
 
     compute: Callable[..., float]
@@ -101,10 +101,10 @@ def log_spectral_distance(
     if low >= high or not level.any():
         return math.nan
     floor = true.square().mean().sqrt() * 10 ** (FLOOR_DB / 20)
-    heard = level > level.max() * 10 ** (HEARD_DB / 20)
+    audible = level > level.max() * 10 ** (AUDIBLE_DB / 20)
     ratio = 20 * ((true + floor) / (guess + floor)).log10()
     distance = ratio.square().mean(dim=(0, 1)).sqrt()
-    return float(distance[heard].mean())
+    return float(distance[audible].mean())
 
 
 def log_wmse(reference: Signals, estimate: Signals, rate: int, *, mixture: Signals) -> float:
@@ -113,9 +113,9 @@ def log_wmse(reference: Signals, estimate: Signals, rate: int, *, mixture: Signa
         torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]
         for x in (mixture, estimate, reference)
     ]
-    whole, guess, true = tensors
+    unprocessed, guess, true = tensors
     with torch.inference_mode():
-        return float(_log_wmse(rate)(whole, guess[:, :, None], true[:, :, None]))
+        return float(_log_wmse(rate)(unprocessed, guess[:, :, None], true[:, :, None]))
 
 
 @functools.lru_cache(maxsize=4)
@@ -129,8 +129,8 @@ def _log_wmse(rate: int) -> torch.nn.Module:
 def _magnitudes(signal: Signals) -> torch.Tensor:
     """``(channels, bins, frames)`` in double precision, the end filled up with silence."""
     samples = torch.from_numpy(np.ascontiguousarray(signal, np.float32))
-    missing = max(WINDOW - samples.shape[-1], -(samples.shape[-1] - WINDOW) % HOP)
-    padded = torch.nn.functional.pad(samples, (0, missing))
+    padding = max(WINDOW - samples.shape[-1], -(samples.shape[-1] - WINDOW) % HOP)
+    padded = torch.nn.functional.pad(samples, (0, padding))
     return stft(padded, WINDOW, HOP).abs().double()
 
 
@@ -161,7 +161,7 @@ MEASURES = {
 
 
 def can_measure(name: str) -> bool:
-    """Whether there is such a measure, and the package that it needs."""
+    """Whether a measure exists, and the package that it needs."""
     if name not in MEASURES:
         return False
     package = MEASURES[name].package
@@ -176,14 +176,12 @@ def choose_measures(names: Iterable[str]) -> tuple[str, ...]:
     ValueError
         If there is no such measure.
     """
-    chosen: dict[str, None] = {}
+    selection: dict[str, None] = {}
     for name in names:
-        found = [
-            key for key in MEASURES if name in (key, "all") or (name == "lsd" and key in BANDS)
-        ]
-        if not found:
+        keys = [key for key in MEASURES if name in (key, "all") or (name == "lsd" and key in BANDS)]
+        if not keys:
             raise ValueError(
                 f"--measures: there is no {name!r}, expected all, lsd, {', '.join(MEASURES)}"
             )
-        chosen |= dict.fromkeys(found)
-    return tuple(chosen)
+        selection |= dict.fromkeys(keys)
+    return tuple(selection)

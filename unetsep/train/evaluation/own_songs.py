@@ -1,10 +1,10 @@
-"""Songs of one's own as tracks: folders with stems of any names, and pairs of files.
+"""The user's own songs as tracks: folders with stems of any names, and pairs of files.
 
 ``<root>/<test or train>/<song>/<stem>.<suffix>`` is what ``unetsep train --songs`` takes, too, and
-is read alike: names in whatever case, one file for each stem, ``song.json``. Only folders within
-that of a song are left alone: what they hold may be takes, and here any name is that of a stem.
-There need be no mixture: without ``mixture.<suffix>`` it is the sum of the stems. Stems that
-``song.json`` lists under ``"silent"`` need no file.
+is read alike: names in whatever case, one file for each stem, ``song.json``. Only subfolders of a
+song are skipped: they may hold takes, and here any name is that of a stem. A mixture is optional:
+without ``mixture.<suffix>`` it is the sum of the stems. Stems that ``song.json`` lists under
+``"silent"`` need no file.
 
 A list of pairs is a CSV file with a column ``mixture`` and one for each stem, whose paths are
 relative to its folder. With one stem alone the rest is the mixture minus the stem. An empty cell
@@ -31,7 +31,7 @@ from .stem_sets import ACCOMPANIMENT, ordered, rest_of
 from .tracks import Track, keep
 
 MIXTURE = "mixture"
-MOST_FOLDERS = 3  # whose names tell pairs apart
+MOST_FOLDERS = 3  # names of so many folders at most tell pairs apart
 
 
 def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]:
@@ -101,7 +101,7 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     Raises
     ------
     AudioError
-        If it cannot be read, lacks a column or a cell, or names a file that is not there.
+        If it cannot be read, lacks a column or a cell, or names a missing file.
     """
     columns, rows = _read_table(path)
     tracks = [_pair(path, f"line {line}", columns, row) for line, row in enumerate(rows, start=2)]
@@ -113,7 +113,7 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
 
 
 def _by_folder(track: Track, folders: int) -> Track:
-    """A pair by the folders of its mixture, as many mixtures have the name of this one."""
+    """A pair named after its mixture's folders, as several mixtures have the same name."""
     names = dict(track.sources)[MIXTURE].absolute().parent.parts[1:]
     return replace(track, name=" - ".join(names[-folders:]))
 
@@ -132,10 +132,10 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[Any, Any]]]:
             f"{path} is no list of pairs: expected a CSV file with the columns {MIXTURE} and a "
             f"stem, such as {MIXTURE},vocals, got {','.join(columns) or 'no rows'}"
         )
-    named = list(reader.fieldnames or ())
-    twice = [name for name in columns if named.count(name) > 1]
-    if twice:
-        raise AudioError(f"{path} has two columns {twice[0]}: name each stem once")
+    header = list(reader.fieldnames or ())
+    repeated = [name for name in columns if header.count(name) > 1]
+    if repeated:
+        raise AudioError(f"{path} has two columns {repeated[0]}: name each stem once")
     return columns, rows
 
 
@@ -155,14 +155,14 @@ def _pair(path: Path, line: str, columns: Sequence[str], row: dict[Any, Any]) ->
     files = {name: path.parent / row[name] for name in columns if row[name]}
     missing = [file for file in files.values() if not file.is_file()]
     if missing or MIXTURE not in files:
-        what = f"there is no file {missing[0]}" if missing else "no mixture is named"
-        raise AudioError(f"{path}, {line}: {what}")
+        reason = f"there is no file {missing[0]}" if missing else "no mixture is named"
+        raise AudioError(f"{path}, {line}: {reason}")
     stems, rest = _with_rest(ordered(set(columns) - {MIXTURE}))
     return Track(files[MIXTURE].stem, "pairs", path, stems, tuple(files.items()), rest)
 
 
 def _with_rest(stems: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Stems and the rest of the mixture, and its name, where there is one stem alone."""
+    """Stems, with the rest of the mixture if there is only one, and the name of that rest."""
     if len(stems) != 1:
         return stems, ""
     rest = rest_of(stems[0])
@@ -212,7 +212,7 @@ def find_in_index(
     only
         See `unetsep.train.evaluation.tracks.find_tracks`.
     stems
-        To score; others are left alone, so they should be all of which the songs consist.
+        To score; others are ignored, so these should be all stems of the songs.
 
     Raises
     ------
@@ -229,8 +229,8 @@ def find_in_index(
 
 def _track(source: Source, path: Path, subset: str, stems: Sequence[str]) -> Track:
     """A song of a data set."""
-    known = tuple(stem for stem in stems if stem in (*source.files, *source.silent))
-    known, rest = _with_rest(known) if MIXTURE in source.files else (known, "")
-    if len(known) < 2:
-        raise AudioError(f"{source.name} in {path} has {len(known)} stems: expected two or more")
-    return Track(source.name, subset, path, known, tuple(source.parts), rest)
+    names = tuple(stem for stem in stems if stem in (*source.files, *source.silent))
+    names, rest = _with_rest(names) if MIXTURE in source.files else (names, "")
+    if len(names) < 2:
+        raise AudioError(f"{source.name} in {path} has {len(names)} stems: expected two or more")
+    return Track(source.name, subset, path, names, tuple(source.parts), rest)

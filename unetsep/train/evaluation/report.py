@@ -69,12 +69,12 @@ class Row:
 
     def leakage(self, stem: str) -> tuple[float, int]:
         """Median over all seconds without a stem, in dB, and how many these are."""
-        found = [
+        frames = [
             scores.leakage[scores.stems.index(stem)]
             for scores in self.tracks.values()
             if scores.leakage is not None and stem in scores.stems
         ]
-        return pooled_median(found)
+        return pooled_median(frames)
 
     def mean(self, metric: str = "SDR") -> Interval:
         """Mean of the medians of the set's stems."""
@@ -104,14 +104,14 @@ class EvaluationReport:
     measures: tuple[str, ...] = ()
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def bss_metrics(self) -> tuple[str, ...]:
         """Metrics that were computed."""
         return METRICS[:1] if self.metrics == "sdr" else METRICS
 
     @property
-    def everything(self) -> tuple[str, ...]:
+    def all_metrics(self) -> tuple[str, ...]:
         """Metrics and further measures."""
-        return (*self.shown, *self.measures)
+        return (*self.bss_metrics, *self.measures)
 
     @property
     def sets(self) -> dict[Sources, tuple[Row, ...]]:
@@ -124,9 +124,9 @@ class EvaluationReport:
         """What a reader must know about missing scores."""
         notes = []
         for row in self.rows:
-            counted = ", ".join(f"{stem} in {n}" for stem, n in row.silent.items())
-            if counted:
-                notes.append(f"{row.label}: silent throughout and not scored: {counted} tracks")
+            counts = ", ".join(f"{stem} in {n}" for stem, n in row.silent.items())
+            if counts:
+                notes.append(f"{row.label}: silent throughout and not scored: {counts} tracks")
             if row.failed:
                 notes.append(f"{row.label}: {len(row.failed)} tracks failed")
         if len(self.sets) > 1:
@@ -149,13 +149,13 @@ def collect(
     rows = []
     for method in methods:
         of_method = [outcome for outcome in outcomes if outcome.method == method.name]
-        for asked in dict.fromkeys(outcome.sources for outcome in of_method):
-            rows += _rows(method, [outcome for outcome in of_method if outcome.sources == asked])
+        for sources in dict.fromkeys(outcome.sources for outcome in of_method):
+            rows += _rows(method, [outcome for outcome in of_method if outcome.sources == sources])
     return EvaluationReport(tuple(rows), data, metrics, measures)
 
 
 def _rows(method: Method, outcomes: Sequence[Outcome]) -> list[Row]:
-    """Rows of a method from its outcomes in the set that was asked for, or in what it gave."""
+    """Rows of a method from its outcomes in the set that the user chose, or that it gave."""
     sets: dict[Sources, dict[str, TrackScores]] = {}
     for outcome in outcomes:
         if outcome.scores is not None:
@@ -184,8 +184,9 @@ def lengths(outcomes: Iterable[Outcome]) -> str:
 def definition(report: EvaluationReport) -> str:
     """One sentence that says what the numbers are."""
     return (
-        f"{', '.join(report.shown)} of BSS Eval v4 in dB: 1 s frames, median of frames, median "
-        f"of tracks; {report.data}. In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
+        f"{', '.join(report.bss_metrics)} of BSS Eval v4 in dB: 1 s frames, median of frames, "
+        f"median of tracks; {report.data}. "
+        f"In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
     )
 
 
@@ -208,7 +209,7 @@ def measured_table(rows: Sequence[Row], metric: str) -> list[list[str]]:
 def leakage_table(rows: Sequence[Row]) -> list[list[str]]:
     """Header and rows of the leakage into each stem, with the seconds it is the median of."""
     stems = rows[0].stems
-    found = [(row, [row.leakage(stem) for stem in stems]) for row in rows]
+    leaks = [(row, [row.leakage(stem) for stem in stems]) for row in rows]
     return [
         ["method", *stems],
         *(
@@ -216,7 +217,7 @@ def leakage_table(rows: Sequence[Row]) -> list[list[str]]:
                 row.label,
                 *(f"{value:.1f} ({seconds} s)" if seconds else "-" for value, seconds in values),
             ]
-            for row, values in found
+            for row, values in leaks
         ),
     ]
 
@@ -227,7 +228,9 @@ def titled_tables(report: EvaluationReport) -> list[tuple[str, list[list[str]]]]
     tables = []
     for stems, rows in report.sets.items():
         place = f", set {', '.join(stems)}" if several or stems != STEMS else ""
-        tables += [(f"{each} (dB){place}", measured_table(rows, each)) for each in report.shown]
+        tables += [
+            (f"{each} (dB){place}", measured_table(rows, each)) for each in report.bss_metrics
+        ]
         tables += [
             (f"{MEASURES[name].title}{place}", measured_table(rows, name))
             for name in report.measures
@@ -281,11 +284,11 @@ def to_csv(report: EvaluationReport) -> str:
     writer.writerow(columns)
     for row in report.rows:
         about = [row.name, row.kind, "-".join(row.stems)]
-        for metric in report.everything:
+        for metric in report.all_metrics:
             for stem in (*row.stems, "mean"):
-                found = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
-                numbers = [_csv(found.value), _csv(found.low), _csv(found.high)]
-                writer.writerow([*about, stem, metric, *numbers, found.tracks])
+                interval = row.mean(metric) if stem == "mean" else row.interval(stem, metric)
+                numbers = [_csv(interval.value), _csv(interval.low), _csv(interval.high)]
+                writer.writerow([*about, stem, metric, *numbers, interval.tracks])
         for stem in row.stems:
             value, seconds = row.leakage(stem)
             if seconds:
@@ -301,7 +304,7 @@ def tracks_csv(report: EvaluationReport) -> str:
     for row in report.rows:
         for track, scores in row.tracks.items():
             for stem in scores.stems:
-                for metric in report.everything:
+                for metric in report.all_metrics:
                     value = scores.median(stem, metric)
                     writer.writerow(
                         [row.name, "-".join(row.stems), track, stem, metric, _csv(value)]
@@ -340,7 +343,7 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
         "scores": {
             metric: {stem: asdict(row.interval(stem, metric)) for stem in row.stems}
             | {"mean": asdict(row.mean(metric))}
-            for metric in report.everything
+            for metric in report.all_metrics
         },
         "leakage": {
             stem: dict(zip(("median", "seconds"), row.leakage(stem), strict=True))
@@ -349,7 +352,7 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
         "tracks": {
             name: {
                 metric: {s: scores.median(s, metric) for s in scores.stems}
-                for metric in report.everything
+                for metric in report.all_metrics
             }
             for name, scores in row.tracks.items()
         },
@@ -357,7 +360,7 @@ def _row(report: EvaluationReport, row: Row) -> dict[str, Any]:
 
 
 def strict(value: Any) -> Any:
-    """What is to become strict JSON, with None for each number that this does not have."""
+    """A value for strict JSON, with None for each number that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

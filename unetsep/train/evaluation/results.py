@@ -1,8 +1,8 @@
 """One JSON file per method and track, in museval's layout, and when it may be reused.
 
 ``<output>/<method>/<train or test>/<track>.json``, below a folder such as
-``vocals-accompaniment`` if that set was asked for, holds what museval writes, and in the
-key ``unetsep``, which museval's tools ignore, how the scores came about. As in museval's
+``vocals-accompaniment`` if the user chose that set, holds what museval writes, and in the
+key ``unetsep``, which museval's tools ignore, how the scores were computed. As in museval's
 own files infinities are written as NaN and NaN as the bare word, which Python, pandas and
 simplejson read but strict JSON parsers do not.
 """
@@ -73,8 +73,8 @@ def track_origin(track: Track, output: Path) -> list[Any]:
     track
         To be scored.
     output
-        Folder of the results. ``<output>/.hashes`` remembers hashes of files: to read all
-        references again takes longer than to read what they have as scores.
+        Folder of the results. ``<output>/.hashes`` caches hashes of files: reading all references
+        again takes longer than reading their scores.
     """
     notes = output / ".hashes"
     files = [[stem, path.name, content_hash(path, notes)] for stem, path in track.parts]
@@ -82,12 +82,12 @@ def track_origin(track: Track, output: Path) -> list[Any]:
 
 
 def file_name(track: Track) -> str:
-    """A track's name as that of a file: what separates folders in it becomes ``_``, too."""
+    """A track's name as that of a file; separators of folders in it become ``_``, too."""
     return re.sub(r"[/\\]", "_", without_illegal(track.name))
 
 
 def check_names(tracks: Sequence[Track], output: Path) -> None:
-    """Find out before any work whether the drive of the results takes the names of all tracks.
+    """Check before any work that the drive of the results takes the names of all tracks.
 
     Parameters
     ----------
@@ -103,8 +103,8 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     """
     names = {f"{file_name(track)}.json": track.name for track in tracks}
     cure = "choose another folder with -o, or rename the track"
-    if refused := refused_name(names, output):
-        raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
+    if refusal := refused_name(names, output):
+        raise UnetsepError(f"the drive of {output} takes no such name as {refusal!r}: {cure}")
     places: Places[str] = Places(Drives().same)
     for name, track in names.items():
         other = places.setdefault(output / name, track)
@@ -115,12 +115,12 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
 
 
 def path_of(output: Path, method: str, track: Track, sources: Sources = ()) -> Path:
-    """Where the scores of a method on a track are; a set that was asked for has its own folder."""
+    """Where the scores of a method on a track are; a set that the user chose has its own folder."""
     return output / "-".join(sources) / method / track.folder / f"{file_name(track)}.json"
 
 
 def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
-    """Write scores; what has the name is complete."""
+    """Write scores; a file of that name is always complete."""
     content = {
         "targets": [
             {"name": stem, "frames": _frames(scores, index)}
@@ -134,8 +134,8 @@ def write(path: Path, scores: TrackScores, origin: Origin, mode: str) -> None:
             "silent": list(scores.silent),
             "leakage": _leakage(scores),
             "measures": {
-                name: {stem: _rounded(value) for stem, value in found.items()}
-                for name, found in scores.measures.items()
+                name: {stem: _round(value) for stem, value in by_stem.items()}
+                for name, by_stem in scores.measures.items()
             },
             "origin": origin.to_dict(),
         },
@@ -153,7 +153,7 @@ def _frames(scores: TrackScores, stem: int) -> list[dict[str, Any]]:
         {
             "time": frame * scores.duration,
             "duration": scores.duration,
-            "metrics": {m: _rounded(scores.values[m][stem, frame]) for m in METRICS},
+            "metrics": {m: _round(scores.values[m][stem, frame]) for m in METRICS},
         }
         for frame in range(frames)
     ]
@@ -164,15 +164,15 @@ def _leakage(scores: TrackScores) -> dict[str, list[float]] | None:
     if scores.leakage is None:
         return None
     rows = zip(scores.stems, scores.leakage, strict=True)
-    return {stem: [_rounded(value) for value in row] for stem, row in rows}
+    return {stem: [_round(value) for value in row] for stem, row in rows}
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return round(float(value), DECIMALS) if math.isfinite(value) else math.nan
 
 
 def read(path: Path) -> tuple[TrackScores, dict[str, Any]]:
-    """Scores from a file of ours or museval's, and how they came about (if ours).
+    """Scores from a file of unetsep's or museval's, and how unetsep computed them, if it did.
 
     Raises
     ------
@@ -214,29 +214,29 @@ def _number(value: Any) -> float:
 def reusable(
     path: Path, origin: Origin, mode: str, measures: Collection[str]
 ) -> tuple[TrackScores | None, str, list[str]]:
-    """Scores that are there already, of the same origin and with all that is asked for.
+    """Existing scores of the same origin that hold all metrics and measures.
 
     Returns
     -------
     TrackScores or None
-        The scores, if they are there.
+        The scores, if they exist.
     str, list of str
-        Mode and measures to score with: those of scores of this origin are not lost.
+        Mode and measures to score with, including those of existing scores of this origin.
     """
-    wanted = list(measures)
-    stored = _of_origin(path, origin)
-    if stored is None:
-        return None, mode, wanted
-    scores, have = stored
-    mode = have if mode == "sdr" and have in FULL_MODES else mode
-    if have == mode and set(wanted) <= set(scores.measures):
-        return scores, mode, wanted
-    wanted += [each for each in scores.measures if each not in wanted and can_measure(each)]
-    return None, mode, wanted
+    names = list(measures)
+    existing = _of_origin(path, origin)
+    if existing is None:
+        return None, mode, names
+    scores, existing_mode = existing
+    mode = existing_mode if mode == "sdr" and existing_mode in FULL_MODES else mode
+    if existing_mode == mode and set(names) <= set(scores.measures):
+        return scores, mode, names
+    names += [each for each in scores.measures if each not in names and can_measure(each)]
+    return None, mode, names
 
 
 def _of_origin(path: Path, origin: Origin) -> tuple[TrackScores, str] | None:
-    """Scores of an origin that are there, and how they were made."""
+    """Existing scores of an origin, and their mode."""
     if not path.is_file():
         return None
     try:

@@ -28,8 +28,8 @@ class TrackScores:
     stems
         Names, in the order of the values' first axis.
     values
-        For each metric ``(stems, frames)`` in dB; all NaN for metrics that were not asked
-        for and for silent stems.
+        For each metric ``(stems, frames)`` in dB; all NaN for metrics that were not computed
+        and for silent stems.
     silent
         Stems whose reference or estimate is silent throughout, which form no part of the
         scored set.
@@ -113,13 +113,13 @@ def score(
     window = sample_rate
     frames = max(1, true.shape[2] // window)
     values = {metric: np.full((len(stems), frames), np.nan) for metric in METRICS}
-    heard = np.flatnonzero(~silent)
-    if len(heard):
-        for metric, found in _compute(true[heard], guess[heard], window, mode).items():
-            values[metric][heard] = found
+    audible = np.flatnonzero(~silent)
+    if len(audible):
+        for metric, rows in _compute(true[audible], guess[audible], window, mode).items():
+            values[metric][audible] = rows
     leakage = None if mixture is None else frame_leakage(true, guess, mixture, window=window)
     silent_names = tuple(s for s, is_silent in zip(stems, silent, strict=True) if is_silent)
-    more = {
+    further = {
         name: {
             stem: MEASURES[name](true[index], guess[index], sample_rate, mixture)
             for index, stem in enumerate(stems)
@@ -127,7 +127,7 @@ def score(
         for name in measures
     }
     duration = min(window, true.shape[2]) / sample_rate
-    return TrackScores(stems, values, silent_names, duration, leakage, more)
+    return TrackScores(stems, values, silent_names, duration, leakage, further)
 
 
 def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str, Array]:
@@ -137,8 +137,8 @@ def _compute(true: Signals, guess: Signals, window: int, mode: str) -> dict[str,
         return museval_scores(true, guess, window)
     from .bss_eval import bss_eval
 
-    found = bss_eval(true, guess, window=window)
-    return {"SDR": found.sdr, "ISR": found.isr, "SIR": found.sir, "SAR": found.sar}
+    scores = bss_eval(true, guess, window=window)
+    return {"SDR": scores.sdr, "ISR": scores.isr, "SIR": scores.sir, "SAR": scores.sar}
 
 
 def museval_scores(true: Signals, guess: Signals, window: int) -> dict[str, Array]:
@@ -154,10 +154,10 @@ def museval_scores(true: Signals, guess: Signals, window: int) -> dict[str, Arra
     from museval.metrics import bss_eval
 
     # museval's axes are (stems, samples, channels).
-    turned = [np.ascontiguousarray(np.moveaxis(x, 1, 2), dtype=np.float64) for x in (true, guess)]
+    signals = [np.ascontiguousarray(np.moveaxis(x, 1, 2), dtype=np.float64) for x in (true, guess)]
     with _linalg_alias():
-        *found, _ = bss_eval(*turned, window=window, hop=window)
-    arrays: list[npt.NDArray[np.float64]] = found
+        *metrics, _ = bss_eval(*signals, window=window, hop=window)
+    arrays: list[npt.NDArray[np.float64]] = metrics
     return dict(zip(METRICS, arrays, strict=True))
 
 
@@ -169,11 +169,11 @@ def _linalg_alias() -> Iterator[None]:
     of museval's own least-squares solution.
     """
     module = vars(np.linalg)
-    missing = "linalg" not in module
-    if missing:
+    is_absent = "linalg" not in module
+    if is_absent:
         module["linalg"] = np.linalg
     try:
         yield
     finally:
-        if missing:
+        if is_absent:
             del module["linalg"]

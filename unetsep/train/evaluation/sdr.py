@@ -125,10 +125,10 @@ def match_length(estimates: Signals, samples: int) -> Signals:
     samples
         Length of the references.
     """
-    missing = samples - estimates.shape[-1]
-    if missing <= 0:
+    padding = samples - estimates.shape[-1]
+    if padding <= 0:
         return estimates[..., :samples]
-    return np.pad(estimates, [(0, 0)] * (estimates.ndim - 1) + [(0, missing)])
+    return np.pad(estimates, [(0, 0)] * (estimates.ndim - 1) + [(0, padding)])
 
 
 def median(scores: Array, axis: int = -1) -> Array:

@@ -84,9 +84,9 @@ def sign_test(gains: Sequence[float]) -> float:
     >>> sign_test([0.1, 0.2, 0.5, 0.1, 0.3, 0.2])
     0.03125
     """
-    more, less = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    count = more + less
-    tail = sum(math.comb(count, number) for number in range(min(more, less) + 1))
+    positive, negative = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    count = positive + negative
+    tail = sum(math.comb(count, number) for number in range(min(positive, negative) + 1))
     chance: float = 2 * tail / 2**count  # of whole numbers, which may be too large for floats
     return min(1.0, chance)
 
@@ -105,16 +105,16 @@ def mean_of_medians(scores: Array) -> Interval:
 
 @functools.lru_cache(maxsize=4096)
 def _bootstrap(content: bytes, shape: tuple[int, int]) -> Interval:
-    """`mean_of_medians`, remembered: each rendering of a report asks for the same ones."""
+    """`mean_of_medians`, cached: each rendering of a report needs the same ones."""
     scores = np.frombuffer(content).reshape(shape)
     tracks = int(np.isfinite(scores).any(axis=1).sum())
     value = float(_medians(scores[None])[0].mean()) if tracks else math.nan
     if np.isfinite(scores).sum(axis=0).min(initial=tracks) < FEWEST or math.isnan(value):
         return Interval(value, math.nan, math.nan, tracks)
     rng = np.random.default_rng(SEED)
-    drawn = rng.integers(len(scores), size=(DRAWS, len(scores)))
-    # A draw may hold no track in which some stem is heard; it says nothing then.
-    statistics = _medians(scores[drawn]).mean(axis=1)
+    draws = rng.integers(len(scores), size=(DRAWS, len(scores)))
+    # A draw may hold no track in which some stem is audible; it does not count.
+    statistics = _medians(scores[draws]).mean(axis=1)
     statistics = statistics[np.isfinite(statistics)]
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
@@ -124,9 +124,9 @@ def _bootstrap(content: bytes, shape: tuple[int, int]) -> Interval:
 def _medians(scores: Array) -> Array:
     """Median over axis 1 without NaN: sorting puts those last; NaN where nothing is left."""
     scores = np.where(np.isfinite(scores), scores, np.nan)
-    ordered = np.sort(scores, axis=1)
+    ascending = np.sort(scores, axis=1)
     count = np.isfinite(scores).sum(axis=1, keepdims=True)
-    lower = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=1)
-    upper = np.take_along_axis(ordered, np.minimum(count // 2, scores.shape[1] - 1), axis=1)
+    lower = np.take_along_axis(ascending, np.maximum(count - 1, 0) // 2, axis=1)
+    upper = np.take_along_axis(ascending, np.minimum(count // 2, scores.shape[1] - 1), axis=1)
     medians: Array = np.where(count > 0, (lower + upper) / 2, np.nan)[:, 0]
     return medians

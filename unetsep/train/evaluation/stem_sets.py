@@ -3,7 +3,7 @@
 A set holds stems of the songs, or sums of them. SiSEC (Stöter et al. 2018) scores systems for
 two stems in the set of ``vocals`` and ``accompaniment``, the sum of all stems but the vocals. A
 frame in which one stem of the set is silent has no score, so vocals read another value in that
-set than beside drums, bass and other: the two are never to stand in one column.
+set than beside drums, bass and other: the two must never share a column.
 """
 
 from __future__ import annotations
@@ -80,19 +80,19 @@ def check_set(sources: Sequence[str], stems: Sequence[str]) -> None:
         parts_of(source, stems)
 
 
-def absent(sources: Sequence[str], given: Iterable[str], stems: Sequence[str]) -> list[str]:
-    """Sources that can neither be found among estimates nor be added up from them.
+def absent(sources: Sequence[str], estimates: Iterable[str], stems: Sequence[str]) -> list[str]:
+    """Sources that are neither among estimates nor sums of them.
 
     Parameters
     ----------
     sources
         A set.
-    given
-        Names of the estimates.
+    estimates
+        Their names.
     stems
         Of the track.
     """
-    names = set(given)
+    names = set(estimates)
     return [s for s in sources if s not in names and not set(parts_of(s, stems)) <= names]
 
 

@@ -48,13 +48,13 @@ def solve(lags: Tensor, right: Tensor) -> Tensor:
     """
     mean = lags[..., 0].diagonal(dim1=1, dim2=2).mean(dim=1)  # (batch,)
     for load in LOADS:
-        loaded = lags.clone()
+        system = lags.clone()
         floor = np.finfo(np.float64).eps + load * mean
-        loaded[..., 0].diagonal(dim1=1, dim2=2).add_(floor[:, None])
-        factor = schur(loaded)
+        system[..., 0].diagonal(dim1=1, dim2=2).add_(floor[:, None])
+        factor = schur(system)
         if factor is None:
             continue
-        solution = _refine(loaded, factor, right)
+        solution = _refine(system, factor, right)
         if solution is not None:
             return solution
     raise ValueError("the correlations are not those of any signals: are all samples finite?")
@@ -70,12 +70,12 @@ def _refine(lags: Tensor, factor: Tensor, right: Tensor) -> Tensor | None:
         # Two triangular solves: torch.cholesky_solve would copy the factor first.
         step = torch.linalg.solve_triangular(factor.mT, step, upper=False)
         step = torch.linalg.solve_triangular(factor, step, upper=True)
-        improved = solution + step.reshape(right.shape)
-        residual = right - multiply(lags, improved)
+        candidate = solution + step.reshape(right.shape)
+        residual = right - multiply(lags, candidate)
         error = float(residual.abs().max() / scale) if scale else 0.0
         if not error < best / 2:  # no longer improving
             break
-        solution, best = improved, error
+        solution, best = candidate, error
         if best <= ENOUGH:
             break
     return solution if best <= ACCEPTABLE else None

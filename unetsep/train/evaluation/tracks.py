@@ -27,7 +27,7 @@ from ..data.musdb import (
 
 @dataclass(frozen=True)
 class Track:
-    """Where one song of an evaluation is; nothing is read yet.
+    """One song of an evaluation; its files are not read yet.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Track:
 
     @property
     def parts(self) -> list[tuple[str, Path]]:
-        """All files that are read for this track, with what they are of; ``""`` is all of it."""
+        """All files that are read for this track, with their stems; ``""`` is all of it."""
         if self.sources:
             return list(self.sources)
         if self.path.is_file():
@@ -102,8 +102,8 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     subset
         ``train`` (without the 14 songs that musdb sets apart), ``valid`` (those) or ``test``.
     only
-        Names, or parts of names, of the tracks to keep; or one number, to keep the first so
-        many. Default: all.
+        Names, or parts of names, of the tracks to keep; or one number, to keep that many from the
+        first. Default: all.
 
     Raises
     ------
@@ -137,13 +137,13 @@ def keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
         return tracks
     if len(only) == 1 and only[0].isdecimal() and int(only[0]) > 0:
         return tracks[: int(only[0])]
-    kept: set[Track] = set()
-    for wanted in only:
-        found = [track for track in tracks if wanted.casefold() in track.name.casefold()]
-        if not found:
-            raise AudioError(f"no track is called {wanted!r}: the first is {tracks[0].name!r}")
-        kept.update(found)
-    return [track for track in tracks if track in kept]
+    selection: set[Track] = set()
+    for text in only:
+        matches = [track for track in tracks if text.casefold() in track.name.casefold()]
+        if not matches:
+            raise AudioError(f"no track is called {text!r}: the first is {tracks[0].name!r}")
+        selection.update(matches)
+    return [track for track in tracks if track in selection]
 
 
 def read_track(track: Track, duration: float | None = None) -> TrackAudio:
@@ -162,7 +162,7 @@ def read_track(track: Track, duration: float | None = None) -> TrackAudio:
         If a stem is missing or cannot be decoded, or rates or channels differ.
     """
     if track.sources:
-        return _read_own(track, duration)
+        return _read_sources(track, duration)
     if track.path.is_file():
         return _read_stem_file(track, duration)
     files = dict(track.parts)
@@ -187,28 +187,28 @@ def _audio(track: Track, signals: dict[str, Signal], rate: int) -> TrackAudio:
     return TrackAudio(cut["mixture"], {stem: cut[stem] for stem in track.stems}, rate)
 
 
-def _read_own(track: Track, duration: float | None) -> TrackAudio:
-    """Stems that may differ in length and channels; what is missing is added up or taken away."""
-    read = [(name, *read_audio(path, duration)) for name, path in track.sources]
-    rates = {rate for _, _, rate in read}
+def _read_sources(track: Track, duration: float | None) -> TrackAudio:
+    """Stems that may differ in length and channels; a missing mixture or rest is computed."""
+    contents = [(name, *read_audio(path, duration)) for name, path in track.sources]
+    rates = {rate for _, _, rate in contents}
     if len(rates) > 1:
-        listed = ", ".join(f"{name} {rate}" for name, _, rate in read)
-        raise AudioError(f"{track.path}: the files differ in sample rate ({listed} Hz)")
-    channels = max(len(signal) for _, signal, _ in read)
-    samples = max(signal.shape[1] for _, signal, _ in read)
+        rates_by_name = ", ".join(f"{name} {rate}" for name, _, rate in contents)
+        raise AudioError(f"{track.path}: the files differ in sample rate ({rates_by_name} Hz)")
+    channels = max(len(signal) for _, signal, _ in contents)
+    samples = max(signal.shape[1] for _, signal, _ in contents)
     signals: dict[str, Signal] = {}
-    for name, signal, _ in read:
+    for name, signal, _ in contents:
         if len(signal) not in (1, channels):
             raise AudioError(f"{track.path}: {name} has {len(signal)} channels, others {channels}")
         total = signals.setdefault(name, np.zeros((channels, samples), np.float32))
         total[:, : signal.shape[1]] += signal
-    given = [signals[stem] for stem in track.stems if stem in signals]
-    known: Signal = np.asarray(np.sum(given, axis=0, dtype=np.float64), np.float32)
-    mixture = signals.get("mixture", known)
+    known_stems = [signals[stem] for stem in track.stems if stem in signals]
+    stem_sum: Signal = np.asarray(np.sum(known_stems, axis=0, dtype=np.float64), np.float32)
+    mixture = signals.get("mixture", stem_sum)
     for stem in track.stems:
         if stem not in signals:  # the rest of a pair, or a stem that is known to be silent
-            rest = "mixture" in signals and stem == track.rest
-            signals[stem] = mixture - known if rest else np.zeros_like(mixture)
+            is_rest = "mixture" in signals and stem == track.rest
+            signals[stem] = mixture - stem_sum if is_rest else np.zeros_like(mixture)
     return TrackAudio(mixture, {stem: signals[stem] for stem in track.stems}, rates.pop())
 
 

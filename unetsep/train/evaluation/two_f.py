@@ -1,4 +1,4 @@
-"""The 2f-model: what listeners would say of a separated source, from two features of PEAQ.
+"""The 2f-model: how listeners would rate a separated source, from two features of PEAQ.
 
 Kastner and Herre, "An Efficient Model for Estimating Subjective Quality of Separated Audio Source
 Signals" (WASPAA 2019), fitted listening tests of separated sources. Their estimate of the mean
@@ -7,8 +7,8 @@ points in a MUSHRA test is
     56.1345 / (1 + (-0.0282 AvgModDiff1 - 0.8628)^2) - 27.1451 ADB + 86.3515
 
 within 0 and 100, where ``AvgModDiff1`` says how much envelopes differ and ``ADB`` how much of the
-difference is heard. The package seabass-2f computes both, at 48 kHz. Nearly all of its properties
-are computed anew whenever they are asked for, which is why they are remembered here.
+difference is heard. The package seabass-2f computes both, at 48 kHz. It computes nearly all of its
+properties again at each access, so they are cached here.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def two_f(reference: Signals, estimate: Signals, rate: int) -> float:
     bounds = _bounds(true)
     if bounds is None or bounds[1] - bounds[0] <= SKIPPED:
         return math.nan
-    found = _features()(guess, true, "int16").compute()
-    points = 56.1345 / (1 + (-0.0282 * found["avg_mod_diff1"] - 0.8628) ** 2)
-    return float(np.clip(points - 27.1451 * found["adb"] + 86.3515, 0, 100))
+    features = _features()(guess, true, "int16").compute()
+    points = 56.1345 / (1 + (-0.0282 * features["avg_mod_diff1"] - 0.8628) ** 2)
+    return float(np.clip(points - 27.1451 * features["adb"] + 86.3515, 0, 100))
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,21 +60,23 @@ def _features() -> Any:
     from numba import config
 
     settings: Any = config
-    before, settings.DISABLE_JIT = settings.DISABLE_JIT, True
+    previous, settings.DISABLE_JIT = settings.DISABLE_JIT, True
     try:
         from seabass.core.model_output_variables import PeaqModelOutputVariables
     finally:
-        settings.DISABLE_JIT = before
+        settings.DISABLE_JIT = previous
     members: Any = vars(PeaqModelOutputVariables)
-    remembered: dict[str, Any] = {
-        name: _remembered(value) for name, value in members.items() if isinstance(value, property)
+    properties: dict[str, Any] = {
+        name: _cached_property(value)
+        for name, value in members.items()
+        if isinstance(value, property)
     }
-    # Its own search looks at one sample after another.
-    remembered["bound_signals"] = lambda features: _bounds(features.ref_signal)
-    return type("Features", (PeaqModelOutputVariables,), remembered)
+    # Its own search tests one sample after another.
+    properties["bound_signals"] = lambda features: _bounds(features.ref_signal)
+    return type("Features", (PeaqModelOutputVariables,), properties)
 
 
-def _remembered(feature: Any) -> functools.cached_property[Any]:
+def _cached_property(feature: Any) -> functools.cached_property[Any]:
     return functools.cached_property(feature.fget)
 
 
@@ -85,10 +87,10 @@ def _bounds(signal: Array) -> tuple[int, int] | None:
     """
     steps = signal.shape[1] - 5
     level = np.abs([signal[:, at : at + steps + 1] for at in range(5)]).sum(axis=0)
-    heard = np.flatnonzero((level > 200).all(axis=0))
+    audible = np.flatnonzero((level > 200).all(axis=0))
     # Searched from either end, the last place is left out.
-    first = heard[heard < steps]
-    last = heard[heard > 0]
+    first = audible[audible < steps]
+    last = audible[audible > 0]
     if not len(first) or not len(last):
         return None
     end = int(last[-1]) + 2 * 5

@@ -16,10 +16,10 @@ from ..config import TrainingError
 def average_weights(models: Sequence[str | Path]) -> MaskNetwork:
     """Mean of the weights of networks that were trained from the same ones.
 
-    Networks that went different ways for a few hundred steps, from a start that was good
-    already, differ by noise that a mean takes away ("model soups", Wortsman et al., ICML
-    2022). Networks with different beginnings, or far apart, make a mean that is worse than
-    each of them: measure it.
+    Networks that were trained differently for a few hundred steps, from a good start,
+    differ by noise that a mean removes ("model soups", Wortsman et al., ICML
+    2022). Networks with different starts, or far apart, have a mean that is worse than each of
+    them: measure it.
 
     Parameters
     ----------

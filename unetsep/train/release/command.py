@@ -1,4 +1,4 @@
-"""The command that trains the networks of a run once more, from the run's own description."""
+"""The command that retrains the networks of a run, from the run's own description."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     config
         Of the run.
     data
-        Its ``data.json``. Folders are called by their names alone: where they lie on one
-        machine says nothing elsewhere.
+        Its ``data.json``. Folders appear only by name: their paths mean nothing on another
+        machine.
 
     Returns
     -------
     str
-        A line for the shell. A network that is no preset is that of the checkpoint which the run
-        began with; without one it is ``--network custom``, which is refused: such a run was
+        A line for the shell. A network that is no preset is that of the checkpoint from which the
+        run started; without one it is ``--network custom``, which is refused: such a run was
         started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)
@@ -70,8 +70,8 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     for name in ("extra_share", "second_share"):
         shares = dict(getattr(config, name))
         if shares != dict(getattr(default, name)):
-            listed = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
-            words += [_option(name), listed]
+            values = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
+            words += [_option(name), values]
     if config.part == "low":
         first, count = config.model.low_first, config.model.low_bins
         words += ["--low-band", f"{first}-{first + count - 1}"]
@@ -97,18 +97,18 @@ def loss_words(config: TrainConfig, name: str) -> str:
 
 
 def _network(config: TrainConfig, data: Mapping[str, Any]) -> list[str]:
-    """``--network`` and ``--targets``; none for what only the first checkpoint can bring along."""
-    model, begun = config.model, bool(data.get("init_from"))
+    """``--network`` and ``--targets``; none for what only the first checkpoint provides."""
+    model, has_start = config.model, bool(data.get("init_from"))
     if model.networks == "guided":
-        brought = begun and model.low_bins > 0 and config.part != "low"
-        if brought or not data.get("guide"):
+        is_in_start = has_start and model.low_bins > 0 and config.part != "low"
+        if is_in_start or not data.get("guide"):
             return []
         model = plain(model)
     stems = model.stems
     for name in NETWORKS:
         if preset_config(name, stems, stems=config.stems).as_trained == model.as_trained:
-            # Without the option a run takes the network of the checkpoint that it begins with.
-            network = [] if name == DEFAULT and not begun else ["--network", name]
-            alone = len(stems) < len(config.stems)
-            return network + (["--targets", ",".join(stems)] if alone else [])
-    return [] if begun else ["--network", "custom"]
+            # Without the option a run takes the network of the checkpoint that it starts from.
+            network = [] if name == DEFAULT and not has_start else ["--network", name]
+            is_subset = len(stems) < len(config.stems)
+            return network + (["--targets", ",".join(stems)] if is_subset else [])
+    return [] if has_start else ["--network", "custom"]

@@ -44,7 +44,7 @@ DEFINITION = (
 LICENCE = "CC BY-NC-SA 4.0"
 
 
-def export(network: MaskNetwork, file: Path, **described: Any) -> Checkpoint:
+def export(network: MaskNetwork, file: Path, **fields: Any) -> Checkpoint:
     """Write a network as a half-precision checkpoint.
 
     Parameters
@@ -53,7 +53,7 @@ def export(network: MaskNetwork, file: Path, **described: Any) -> Checkpoint:
         The averaged network of a run.
     file
         Where to write it; its name becomes the entry's.
-    **described
+    **fields
         The other fields of `Checkpoint`.
 
     Returns
@@ -73,7 +73,7 @@ def export(network: MaskNetwork, file: Path, **described: Any) -> Checkpoint:
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         config=json.loads(network.config.to_json()),
-        **described,
+        **fields,
     )
 
 
@@ -102,7 +102,7 @@ def export_run(
     licence
         Of the weights.
     valid
-        Recordings on which to check that half precision changes nothing that matters.
+        Recordings on which to check that half precision changes the SDR by less than 0.01 dB.
     manifest
         A manifest to add the entries to, replacing those of the same name.
 
@@ -128,15 +128,15 @@ def export_run(
     if name is not None:
         check_name(name)
     if manifest is not None:
-        read_manifest(Path(manifest))  # a damaged one is told before the work
+        read_manifest(Path(manifest))  # so that a damaged one is an error before the work
     (run / EXPORTS).mkdir(exist_ok=True)
-    written = []
+    files = []
     for path in paths:
         entry = _export_best(path, name, licence, valid)
         if manifest is not None:
             add_to_manifest(Path(manifest), entry)
-        written.append(run / EXPORTS / entry.file)
-    return written
+        files.append(run / EXPORTS / entry.file)
+    return files
 
 
 def _export_best(
@@ -148,15 +148,15 @@ def _export_best(
     name = name or loss
     change = _half_precision_change(network, path, name, valid)
     try:
-        described = _described(run, loss, name, licence, change)
+        fields = _entry_fields(run, loss, name, licence, change)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrainingError(
             f"{run} cannot be exported: a file of it is not as unetsep train wrote it ({error!r})"
         ) from error
-    if file_sha256(path) != sha256:  # and what was described is the new one
-        raise TrainingError(f"the run has replaced {path} meanwhile: export it once more")
+    if file_sha256(path) != sha256:  # and the fields describe the new one
+        raise TrainingError(f"the run has replaced {path} meanwhile: export it again")
     file = run / EXPORTS / f"{name}.safetensors"
-    entry = export(network, file, **described)
+    entry = export(network, file, **fields)
     carry_guide(network.config.guide, run, file.parent)
     write_entry(file.with_suffix(".json"), entry)
     return entry
@@ -226,7 +226,7 @@ def sdr_change(one: MaskNetwork, other: MaskNetwork, recordings: Sequence[Record
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
-    """What a run says of itself in one of its files."""
+    """The content of a file that describes a run."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -246,9 +246,9 @@ def _log(run: Path) -> list[dict[str, Any]]:
 
 
 def _validation(run: Path, loss: str, *, last: bool) -> dict[str, Any] | None:
-    """Step and SDR of the weights that a run kept, as they say; None if it was not validated.
+    """Step and SDR of the weights that a run saved, by their metadata; None without validation.
 
-    Weights of older runs do not say: then it is the best line of the log, or the last one.
+    Weights of older runs have none: then it is the best line of the log, or the last one.
     """
     path = run / f"best-{loss}.safetensors"
     with safe_open(path, framework="pt") as file:
@@ -273,7 +273,7 @@ def _object(text: str) -> dict[str, Any]:
     return content
 
 
-def _described(
+def _entry_fields(
     run: Path, loss: str, name: str, licence: str, change: float | None
 ) -> dict[str, Any]:
     """Fields of the manifest entry that come from the run folder."""
@@ -281,7 +281,7 @@ def _described(
     training = _training(run, config)
     scores: dict[str, Any] = {}
     validation = _validation(run, loss, last=config.all_songs)
-    if config.all_songs:  # scores of songs that were trained on are none
+    if config.all_songs:  # scores of songs that were trained on do not count
         training["steps"] = validation["step"] if validation else 0
     elif validation:
         stems = validation["sdr"]

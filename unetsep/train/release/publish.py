@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
-# What a card says of each model, so that the licence of the whole can be told from it.
+# What a card says of each model, from which the licence of the whole follows.
 LICENCE = re.compile(r"licence of the weights (.+)\.$", re.MULTILINE)
 
 # Licences that weights are likely to have, of those that the hub knows by these names; it
@@ -49,7 +49,7 @@ def publish(
     run
         Folder of the run.
     repo_id
-        ``organisation/name`` on the hub; it is made if need be.
+        ``organisation/name`` on the hub; it is created if needed.
     private
         Whether a new repository is private.
     manifest
@@ -63,18 +63,18 @@ def publish(
     Raises
     ------
     TrainingError
-        If nothing was exported, or what was is damaged or was changed since.
+        If nothing was exported, or an exported file is damaged or has changed.
     WeightsError
         If the upload fails; the entries are then as before.
     """
     folder = Path(run) / EXPORTS
-    entries = [_exported(path, run) for path in sorted(folder.glob("*.json"))]
+    entries = [_read_entry(path, run) for path in sorted(folder.glob("*.json"))]
     if not entries:
         raise TrainingError(
             f"{folder} holds nothing to publish: run unetsep export {shell_word(run)} first"
         )
     if manifest is not None:
-        read_manifest(Path(manifest))  # a damaged one is told before the upload
+        read_manifest(Path(manifest))  # so that a damaged one is an error before the upload
     entries = [dataclasses.replace(entry, repo_id=repo_id) for entry in entries]
     revision = _upload(folder, entries, repo_id, private)
     for entry in entries:
@@ -85,13 +85,13 @@ def publish(
     return revision
 
 
-def _exported(path: Path, run: str | Path) -> Checkpoint:
-    """The manifest entry in a file, after the checkpoint that it describes has been compared."""
+def _read_entry(path: Path, run: str | Path) -> Checkpoint:
+    """The manifest entry in a file, whose checkpoint must have the hash that it names."""
     cure = f"run unetsep export {shell_word(run)} again, or delete {path}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        described = Manifest.from_dict({"default": "", "checkpoints": [content]})
-        (entry,) = described.checkpoints.values()
+        manifest = Manifest.from_dict({"default": "", "checkpoints": [content]})
+        (entry,) = manifest.checkpoints.values()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrainingError(f"{path} is no manifest entry ({error}): {cure}") from error
     file = path.with_suffix(SUFFIX)
@@ -112,19 +112,21 @@ def _exported(path: Path, run: str | Path) -> Checkpoint:
 def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool) -> str:
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory() as staged:
+    with tempfile.TemporaryDirectory() as staging:
         for entry in entries:
-            shutil.copyfile(folder / entry.file, Path(staged) / entry.file)
-            carry_guide(entry.config.get("guide", ""), folder, Path(staged))
+            shutil.copyfile(folder / entry.file, Path(staging) / entry.file)
+            carry_guide(entry.config.get("guide", ""), folder, Path(staging))
         try:
             api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
             api.create_repo(repo_id, private=private, exist_ok=True)
             # A folder's name need not be UTF-8; a model card must be.
-            card = model_card(entries, _card_there(api, repo_id)).encode(errors="backslashreplace")
-            (Path(staged) / CARD).write_bytes(card)
+            card = model_card(entries, _current_card(api, repo_id)).encode(
+                errors="backslashreplace"
+            )
+            (Path(staging) / CARD).write_bytes(card)
             names = ", ".join(entry.name for entry in entries)
             commit = api.upload_folder(
-                repo_id=repo_id, folder_path=staged, commit_message=f"Add {names}"
+                repo_id=repo_id, folder_path=staging, commit_message=f"Add {names}"
             )
         except Exception as error:  # the hub client lets foreign errors through
             texts = [str(each).strip() for each in (error, error.__cause__) if each]
@@ -135,7 +137,7 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
     return str(commit.oid)
 
 
-def _card_there(api: HfApi, repo_id: str) -> str:
+def _current_card(api: HfApi, repo_id: str) -> str:
     """The model card that a repository has, or nothing."""
     if not api.file_exists(repo_id, CARD):
         return ""
@@ -145,35 +147,34 @@ def _card_there(api: HfApi, repo_id: str) -> str:
 
 
 def _licence(licences: Iterable[str]) -> list[str]:
-    """What the hub is told of the licence, which of others than it knows has a name alone."""
-    names = [_hyphenated(name) for name in dict.fromkeys(licences)]
+    """Lines about the licence for the hub; one that it does not know has only a name."""
+    names = [_slug(name) for name in dict.fromkeys(licences)]
     if len(names) == 1 and names[0] in HUB_LICENCES:
         return [f"license: {names[0]}"]
     return ["license: other", f"license_name: {'-and-'.join(names)}"]
 
 
-def _hyphenated(text: str) -> str:
+def _slug(text: str) -> str:
     return re.sub("[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
-def model_card(entries: Sequence[Checkpoint], before: str = "") -> str:
+def model_card(entries: Sequence[Checkpoint], card: str = "") -> str:
     """README of a repository: what the files are, their scores, data and licence.
 
     Parameters
     ----------
     entries
         What is published.
-    before
-        The repository's card so far. What it says of other models, and what else people wrote
-        into it, stays.
+    card
+        The repository's current card. Its sections of other models, and any other text, stay.
     """
-    front, head, sections = _parts(before)
-    ours = {_title(entry) for entry in entries}
-    kept = [text for text in sections if text.splitlines()[0] not in ours]
-    licences = LICENCE.findall("".join(kept)) + [entry.licence for entry in entries]
+    front, head, sections = _parts(card)
+    titles = {_title(entry) for entry in entries}
+    others = [text for text in sections if text.splitlines()[0] not in titles]
+    licences = LICENCE.findall("".join(others)) + [entry.licence for entry in entries]
     front = [line for line in front if not line.startswith(("license:", "license_name:"))]
     lines = ["---", *_licence(licences), *front, "---"]
-    return "\n".join(lines) + "\n" + head + "".join(kept) + "".join(map(_section, entries))
+    return "\n".join(lines) + "\n" + head + "".join(others) + "".join(map(_section, entries))
 
 
 def _parts(card: str) -> tuple[list[str], str, list[str]]:

@@ -4,8 +4,8 @@
 #     sh recipes/default_model.sh MUSDB18-7 SONGS POOLS FOLDER [2STEMS]
 #
 # 1. The network without layers that mix bins, then the same with more varied clips.
-# 2. Layers that mix bins, and four rounds: in each, two networks go their own ways from the same
-#    weights, and the mean of both is where the next round begins.
+# 2. Layers that mix bins, and four rounds: in each, two networks are trained separately from the
+#    same weights, and the next round starts from their mean.
 # 3. Most of the training: sixteen clips a step, even more varied, without doubtful recordings.
 # 4. Three networks are trained further with the loss on magnitudes; the mean of all four is fast.
 # 5. fast gets a guide, which knows voices, and learns to divide the rest. The guide is the vocals
@@ -13,13 +13,14 @@
 #    spleeter-vocals.
 # 6. A branch for the lowest bins, trained alone.
 # 7. The same, with turned, widened and saturated stems and stronger equalisers.
-# 8. What 5 trained is taken back by two thirds. Then two networks go their own ways with all their
-#    weights, by small steps and with the sounds of 7; the mean of both is guided.safetensors.
+# 8. The weights that 5 trained move back by two thirds. Then two networks are trained separately
+#    with all their weights, by small steps and with the sounds of 7; their mean is
+#    guided.safetensors.
 #
 # 1, 2 and 4 run on a CPU, four to five hours of two cores; 3 needs a GPU, five to ten minutes of
 # a large one. 5 to 8 run on a CPU, or with ACCELERATOR=gpu on a GPU, for MINUTES each (120), with
-# the learning rate annealed at the end. What FOLDER holds already is not trained again, and a run
-# that broke off is resumed: start the script again, once no unetsep train of it runs any more.
+# the learning rate annealed at the end. Completed runs in FOLDER are skipped, and an interrupted
+# run is resumed: start the script again, once no unetsep train of it is running.
 set -eu
 [ $# -eq 4 ] || [ $# -eq 5 ] || {
     echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER [2STEMS]" >&2

@@ -5,7 +5,7 @@
 #
 # OPTIONS of `unetsep train` overrule those below: `--losses mse,l1 --seed 1` is the second seed.
 # It takes seven minutes of a large GPU; with ACCELERATOR=cpu before it, a day or more of a core.
-# If it breaks off, start it again: it is resumed, and what has ended is not trained again. Then
+# If it is interrupted, start it again: it resumes, and skips completed trainings. Then
 # `unetsep export RUN`.
 set -eu
 [ $# -ge 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS RUN [OPTIONS...]" >&2; exit 2; }

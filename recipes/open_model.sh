@@ -7,12 +7,12 @@
 #    MIDI/songs (our freedoom and tannerhelland), drums from MIDI/drums (our groove-midi). Of
 #    MUSDB18 the validation songs choose among weights, and no song is trained on.
 # 2. A network with random weights beside the guide spleeter-vocals, whose states it sees.
-# 3. Two networks go their own ways from there, by small steps and with more varied sounds; the mean
-#    of all three is open.safetensors.
+# 3. Two networks are trained separately from there, by small steps and with more varied sounds; the
+#    mean of all three is open.safetensors.
 #
 # Each run takes MINUTES (120) of a CPU core, or with ACCELERATOR=gpu of a GPU, with the learning
-# rate annealed at the end. What FOLDER holds already is not made again, and a run that broke off
-# is resumed: start the script again. SOUNDFONTS names the two soundfonts, which
+# rate annealed at the end. Existing files in FOLDER are kept, and an interrupted run is
+# resumed: start the script again. SOUNDFONTS names the two soundfonts, which
 # otherwise are those of Debian's fluid-soundfont-gm and musescore-general-soundfont-lossless.
 set -eu
 [ $# -eq 6 ] || {
@@ -27,7 +27,7 @@ fonts=${SOUNDFONTS:-$sf2/FluidR3_GM.sf2 $sf2/MuseScore_General_Full.sf2}
 font_options=
 for font in $fonts; do font_options="$font_options --soundfont $font"; done
 
-made() { # NAME: the folder that the function of this name makes, whole or not at all
+make_folder() { # NAME: of a folder, which the function of that name makes, whole or not at all
     [ -e "$data/$1" ] && return
     rm -rf "$data/$1.part"
     "$1" "$data/$1.part"
@@ -48,7 +48,7 @@ drummed() { # OUTPUT: drummers' takes
 
 mkdir -p "$data"
 python "$here/open_data.py" "$musdb" "$songs" "$pools" "$data"
-for name in rendered sampled drummed; do made $name; done
+for name in rendered sampled drummed; do make_folder $name; done
 
 machine="--accelerator cpu --threads 1 --workers 0"
 [ "${ACCELERATOR:-cpu}" = cpu ] || machine="--accelerator gpu --resident"

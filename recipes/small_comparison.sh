@@ -4,7 +4,7 @@
 #     sh recipes/small_comparison.sh MUSDB18-7 SONGS POOLS FOLDER
 #
 # FOLDER/four-stems holds seven networks for four stems, FOLDER/vocals five for vocals alone.
-# If it breaks off, start it again: it is resumed, and what has ended is not trained again.
+# If it is interrupted, start it again: it resumes, and skips completed trainings.
 set -eu
 [ $# -eq 4 ] || { echo "usage: $0 MUSDB18-7 SONGS POOLS FOLDER" >&2; exit 2; }
 musdb=$1 songs=$2 pools=$3 folder=$4

@@ -1,13 +1,13 @@
-# What the scripts share that train: beginning runs, resuming them, waiting for them, ending them.
+# Functions of the scripts that train: to start, resume, wait for and end runs.
 
 running=
-# Ctrl-C and a signal to the whole group reach the trainings by themselves. `unetsep train` saves at
-# the first signal and gives up at the second, so only a script that was told alone tells them: by a
-# signal that finds nobody where the shells of `begin` were told, too.
+# Ctrl-C and a signal to the whole group reach the trainings directly. `unetsep train` saves at the
+# first signal and gives up at the second, so the script forwards only a signal that it got alone: as
+# USR1, which reaches no process if the shells of `begin` got the signal, too.
 trap 'wait; exit 130' INT
 trap 'kill -s USR1 $running 2>/dev/null || :; wait; exit 143' TERM
 
-resumable() { # RUN; what it left is removed if it broke off before it could be resumed
+resumable() { # RUN; removes the weights of one that was interrupted before its first checkpoint
     [ -e "$1/last.ckpt" ] && return
     rm -f "$1"/best-*.safetensors
     false
@@ -24,7 +24,7 @@ begin() { # RUN OPTIONS...: of `unetsep train`, that `finish` waits for
     running="$running $!"
 }
 
-finish() { # fails if a training did, once all have ended: nothing is left running
+finish() { # waits until all trainings have ended; fails if one of them did
     failed=
     for each in $running; do wait "$each" || failed=yes; done
     running=

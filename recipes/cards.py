@@ -1,4 +1,4 @@
-"""Scores of an evaluation into the manifest, and what the pages say about each checkpoint.
+"""Write scores of an evaluation into the manifest, and pages about each checkpoint.
 
     unetsep eval --musdb-root MUSDB18-7 --all-losses --model spleeter-vocals -o evaluation
     python recipes/cards.py evaluation/report.json
@@ -70,23 +70,23 @@ the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sd
 """
 
 
-def scored(entry: Checkpoint, report: Any) -> Checkpoint:
+def with_scores(entry: Checkpoint, report: Any) -> Checkpoint:
     """The entry with its test scores, if the report has them."""
     for method in report["methods"]:
         if method["name"] != entry.name or method["kind"] != "model":
             continue
-        found = {p: s for p, s in method["scores"]["SDR"].items() if s["value"] is not None}
-        if not found.keys() >= set(STEMS):  # the mean of other stems compares with no other mean
-            found.pop("mean", None)
+        by_part = {p: s for p, s in method["scores"]["SDR"].items() if s["value"] is not None}
+        if not by_part.keys() >= set(STEMS):  # the mean of other stems compares with no other mean
+            by_part.pop("mean", None)
         scores: dict[str, Any] = {
-            "sdr": {part: round(found[part]["value"], 2) for part in found if part != "mean"}
+            "sdr": {part: round(by_part[part]["value"], 2) for part in by_part if part != "mean"}
         }
-        if "mean" in found:
-            scores["mean"] = round(found["mean"]["value"], 2)
+        if "mean" in by_part:
+            scores["mean"] = round(by_part["mean"]["value"], 2)
         scores |= {
             "interval95": {
                 part: [round(value["low"], 2), round(value["high"], 2)]
-                for part, value in found.items()
+                for part, value in by_part.items()
             },
             "metric": report["definition"],
             "data": report["data"],
@@ -124,7 +124,7 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
 
 
 def markdown_table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
-    """A table of Markdown; columns in which nothing stands are left out."""
+    """A table of Markdown, without empty columns."""
     cells = list(rows)
     columns = [i for i in range(len(head)) if any(row[i] for row in cells)]
     lines = [[row[i] for i in columns] for row in (head, *cells)]
@@ -149,8 +149,8 @@ def _facts(entry: Checkpoint) -> Iterator[tuple[str, str]]:
     if "guide" in training:
         yield "guide", training["guide"]
     if training["songs"]:
-        named = "each named by `unetsep models --json`"
-        yield "trained on", f"{len(training['songs'])} songs and recordings, {named}"
+        note = "each named by `unetsep models --json`"
+        yield "trained on", f"{len(training['songs'])} songs and recordings, {note}"
     yield "data", training["data"].replace("; see songs", "")
 
 
@@ -276,7 +276,7 @@ def main() -> None:
         if report["metrics"] != "sdr":
             parser.error(f"{options.report} has {report['metrics']}: eval with --metrics sdr")
         for entry in manifest.checkpoints.values():
-            manifest = manifest.including(scored(entry, report))
+            manifest = manifest.including(with_scores(entry, report))
         write_manifest(MANIFEST, manifest)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path, text in pages(manifest).items():

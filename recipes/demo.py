@@ -31,7 +31,7 @@ def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
     if package is None or package.origin is None or ffmpeg is None:
         raise SystemExit('run: pip install "unetsep[ffmpeg]" stempeg')
     (source,) = (Path(package.origin).parent / "data").glob("*.stem.mp4")
-    decoded = {}
+    stems = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -41,9 +41,9 @@ def excerpt(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         target = song if name == "mixture" else folder / f"true-{name}.wav"
         command = [ffmpeg, "-v", "error", "-y", "-i", str(source), "-map", f"0:a:{stream}"]
         subprocess.run([*command, "-c:a", "pcm_s16le", str(target)], check=True)
-        decoded[name] = soundfile.read(target, always_2d=True)[0].T
-    decoded.pop("mixture")
-    return song, decoded
+        stems[name] = soundfile.read(target, always_2d=True)[0].T
+    stems.pop("mixture")
+    return song, stems
 
 
 def main() -> None:
@@ -53,18 +53,18 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     options = parser.parse_args()
     song, references = excerpt(options.output)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
         stems = unetsep.separate(song, options.output, model=options.model, overwrite=True)
     except UnetsepError as error:
         parser.error(str(error))
-    elapsed = time.perf_counter() - begun
+    duration = time.perf_counter() - start
     names = list(stems)
     scores = frame_sdr(
         np.stack([references[name] for name in names]), np.stack([stems[name] for name in names])
     )
     seconds = stems["vocals"].shape[-1] / stems.sample_rate
-    print(f"Separated {song} ({seconds:.1f} s) in {elapsed:.1f} s, loading included.")
+    print(f"Separated {song} ({seconds:.1f} s) in {duration:.1f} s, loading included.")
     print("SDR against the true stems (BSS Eval v4, median of 1 s frames):")
     for name, score in zip(names, median(scores), strict=True):
         print(f"  {name:7s} {score:5.2f} dB   {stems.files[name]}")

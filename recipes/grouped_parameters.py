@@ -18,7 +18,7 @@ class GroupedParameters(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Correct all docstrings of a package."""
-        for owner in _documented(pkg):
+        for owner in _documented_members(pkg):
             signature = {parameter.name: parameter for parameter in owner.parameters}
             sections = owner.docstring.parse("numpy", warnings=False)
             for section in sections:
@@ -30,11 +30,11 @@ class GroupedParameters(griffe.Extension):
             owner.docstring.parsed = sections
 
 
-def _documented(module: griffe.Module) -> Iterator[Any]:
+def _documented_members(module: griffe.Module) -> Iterator[Any]:
     """Functions and classes with a docstring, at any depth."""
     for member in module.members.values():
         if member.is_alias or not (member.is_module or member.is_class or member.is_function):
             continue
         if member.docstring is not None and not member.is_module:
             yield member
-        yield from _documented(member)
+        yield from _documented_members(member)

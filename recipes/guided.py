@@ -7,9 +7,9 @@
 ``guide`` takes the vocals network out of Spleeter's two-stem checkpoint (the folder or archive
 2stems that Deezer publishes) and writes it in half precision. ``join`` gives it to a network as
 its guide, see `unetsep.network.guided`; both separate together then without any training, and
-``unetsep train --init-from guided.safetensors`` goes on from there. ``blend`` takes a network that
-was trained from there and has a branch for low bins, and moves its weights back by 65% of the
-way they have come, but those of the branch. What training has learned by heart is lost first.
+``unetsep train --init-from guided.safetensors`` continues from there. ``blend`` takes a network
+that was trained from there and has a branch for low bins, and moves its weights back by 65% of the
+way from there, except those of the branch. What training has memorised is lost first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unetsep.storage import write_atomically
 from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import checkpoint_hash, load_network
 
-# How far `blend` goes back: the mean SDR of the validation songs was the same from 0.5 to 0.75.
+# How far `blend` goes back: the mean SDR of the validation songs was equal from 0.5 to 0.75.
 SHARE = 0.65
 
 
@@ -47,11 +47,11 @@ def vocals_network(source: Path) -> UNet:
 
 def join(network: str, guide: str) -> bytes:
     """The checkpoint of a network with a guide, both by name or path."""
-    joined = with_guide(load_network(network), load_network(guide), checkpoint_hash(guide))
-    return serialize(joined)
+    guided = with_guide(load_network(network), load_network(guide), checkpoint_hash(guide))
+    return serialize(guided)
 
 
-def _guided(name: str) -> Guided:
+def _load_guided(name: str) -> Guided:
     network = load_network(name)
     if not isinstance(network, Guided):
         raise WeightsError(f"{name} has no guide: blend takes two networks that have one")
@@ -59,13 +59,13 @@ def _guided(name: str) -> Guided:
 
 
 @torch.no_grad()
-def blend(trained: str, begun: str, share: float = SHARE) -> bytes:
+def blend(trained: str, start: str, share: float = SHARE) -> bytes:
     """The checkpoint of a guided network between two; the branch is that of the first."""
-    network, first = _guided(trained), _guided(begun)
-    then = first.rest.state_dict()
+    network, start_network = _load_guided(trained), _load_guided(start)
+    start_weights = start_network.rest.state_dict()
     for name, value in network.rest.state_dict().items():
         if value.is_floating_point():  # others count batches
-            value.lerp_(then[name], share)
+            value.lerp_(start_weights[name], share)
     return serialize(network, half=False)
 
 
@@ -75,15 +75,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    guide = commands.add_parser("guide")
-    guide.add_argument("source", type=Path)
-    joined = commands.add_parser("join")
-    joined.add_argument("network")
-    joined.add_argument("guide")
-    blended = commands.add_parser("blend")
-    blended.add_argument("trained")
-    blended.add_argument("begun")
-    for command in (guide, joined, blended):
+    guide_parser = commands.add_parser("guide")
+    guide_parser.add_argument("source", type=Path)
+    join_parser = commands.add_parser("join")
+    join_parser.add_argument("network")
+    join_parser.add_argument("guide")
+    blend_parser = commands.add_parser("blend")
+    blend_parser.add_argument("trained")
+    blend_parser.add_argument("start")
+    for command in (guide_parser, join_parser, blend_parser):
         command.add_argument("output", type=Path)
     options = parser.parse_args()
     try:
@@ -92,7 +92,7 @@ def main() -> None:
         elif options.command == "join":
             content = join(options.network, options.guide)
         else:
-            content = blend(options.trained, options.begun)
+            content = blend(options.trained, options.start)
     except UnetsepError as error:
         parser.error(str(error))
     write_atomically(options.output, content)

@@ -1,9 +1,9 @@
-"""Training recordings in which something else than their stem is heard.
+"""Find training recordings in which something other than their stem is heard.
 
     python recipes/label_check.py --musdb-root MUSDB18 --songs SONGS --pools POOLS
 
 Separates every recording of a single stem by itself. What a model hears as other stems is often
-an error of the model, but recordings of which it is much (instruments that bleed into a singer's
+an error of the model. But recordings with much of it (instruments that bleed into a singer's
 microphone, samples of whole bands, stems that are mixed up) deserve a listen: a wrong label
 teaches the wrong thing, and its large errors outweigh those of many good clips. Prints a table,
 worst first, with where to listen; `unetsep train --leave-out` leaves them out.
@@ -27,7 +27,7 @@ SECONDS = 10
 
 
 class Finding(NamedTuple):
-    """What became of one recording; energies are shares of its own."""
+    """The result of one recording; energies are shares of its own."""
 
     name: str
     stem: str
@@ -45,18 +45,18 @@ def examine(separator: Separator, recording: Recording, stem: str) -> Finding | 
         if recording.level(stem, start, length) < AUDIBLE:
             continue
         sound = recording.stem(stem)[start : start + length].T.astype(np.float32) / 32768
-        found = separator.separate(sound, SAMPLE_RATE)
-        lost = np.square(sound - found[stem]).sum()
-        energies = [np.square(found[name]).sum() for name in separator.stems]
-        pieces.append((start, np.square(sound).sum(), lost, *energies))
+        estimates = separator.separate(sound, SAMPLE_RATE)
+        error = np.square(sound - estimates[stem]).sum()
+        energies = [np.square(estimates[name]).sum() for name in separator.stems]
+        pieces.append((start, np.square(sound).sum(), error, *energies))
     if not pieces:
         return None
-    starts, energy, lost, *others = np.array(pieces, np.float64).T
-    whole = energy.sum()
-    sdr = 10 * float(np.log10(whole / max(lost.sum(), 1e-12 * whole)))
-    shares = tuple(float(other.sum() / whole) for other in others)
+    starts, energy, error, *stem_energies = np.array(pieces, np.float64).T
+    total = energy.sum()
+    sdr = 10 * float(np.log10(total / max(error.sum(), 1e-12 * total)))
+    shares = tuple(float(stem_energy.sum() / total) for stem_energy in stem_energies)
     return Finding(
-        recording.name, stem, sdr, shares, int(starts[(lost / whole).argmax()] // SAMPLE_RATE)
+        recording.name, stem, sdr, shares, int(starts[(error / total).argmax()] // SAMPLE_RATE)
     )
 
 
@@ -85,12 +85,10 @@ def main() -> None:
     ]
     print(f"| recording | stem | SDR | {' | '.join(f'heard as {s}' for s in stems)} | worst from |")
     print(f"|---|---|---|{'---|' * len(stems)}---|")
-    for found in sorted(findings, key=lambda finding: finding.sdr):
-        if found.sdr < options.below:
-            shares = " | ".join(f"{share:.0%}" for share in found.shares)
-            print(
-                f"| {found.name} | {found.stem} | {found.sdr:.1f} dB | {shares} | {found.worst} s |"
-            )
+    for row in sorted(findings, key=lambda finding: finding.sdr):
+        if row.sdr < options.below:
+            shares = " | ".join(f"{share:.0%}" for share in row.shares)
+            print(f"| {row.name} | {row.stem} | {row.sdr:.1f} dB | {shares} | {row.worst} s |")
 
 
 if __name__ == "__main__":

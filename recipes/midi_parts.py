@@ -131,21 +131,21 @@ def split(song: Part) -> dict[str, Part]:
                 basses.append(notes)
         elif pitch >= lowest:
             others += [note for note in notes if note.pitch >= LOWEST_NOTE]
-    chosen = {
+    by_stem = {
         "bass": max(basses, key=len, default=[]),
         "drums": voices.get((DRUM_CHANNEL, 0), []),
         "other": sorted(others, key=lambda note: note.start),
     }
-    return {stem: _part(notes, song.controls, stem) for stem, notes in chosen.items() if notes}
+    return {stem: _part(notes, song.controls, stem) for stem, notes in by_stem.items() if notes}
 
 
 def _part(notes: list[Note], controls: tuple[Control, ...], stem: str) -> Part:
     """Notes with their channels' controls; bass and drums stay in the middle."""
     channels = {note.channel for note in notes}
-    kept = [c for c in controls if c.channel in channels]
+    selection = [c for c in controls if c.channel in channels]
     if stem != "other":
-        kept = [c for c in kept if c.number != PAN]
-    return Part(tuple(notes), tuple(kept))
+        selection = [c for c in selection if c.number != PAN]
+    return Part(tuple(notes), tuple(selection))
 
 
 def busiest(part: Part, seconds: float, rng: random.Random) -> float:

@@ -87,8 +87,8 @@ def trim(audio: np.ndarray) -> np.ndarray:
     power = frame_power(audio)
     plays = power > max(power.max(initial=0) * 10**-4.5, 1e-7)
     # Half a second is kept on both sides of what plays.
-    kept = np.convolve(plays, np.ones(21), "same") > 0.5
-    edges = np.flatnonzero(np.diff(kept, prepend=False, append=False)) * FRAME
+    keeps = np.convolve(plays, np.ones(21), "same") > 0.5
+    edges = np.flatnonzero(np.diff(keeps, prepend=False, append=False)) * FRAME
     if not len(edges):
         return audio[:0]
     pieces = [audio[begin:end].copy() for begin, end in edges.reshape(-1, 2)]
@@ -125,23 +125,23 @@ def order(folder: Path, rng: random.Random) -> list[Path]:
 
 def recording(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
     """An excerpt of a part, played, coloured and trimmed, and what plays it."""
-    by = sampled if options.sampler else synthesised
-    made = by(vary(excerpt(part, options.seconds, rng), stem, rng), stem, options, rng)
-    return replace(made, audio=trim(made.audio))
+    player = play_samples if options.sampler else synthesise
+    sound = player(vary(excerpt(part, options.seconds, rng), stem, rng), stem, options, rng)
+    return replace(sound, audio=trim(sound.audio))
 
 
-def sampled(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
-    """A part as it stands, played by recorded notes and coloured, in whole frames."""
+def play_samples(
+    part: Part, stem: str, options: argparse.Namespace, rng: random.Random
+) -> Recording:
+    """Play a part by recorded notes, coloured, in whole frames."""
     sets = [each for each in options.sample_sets if each.stem == stem]
     audio = play(part, sets, np.random.default_rng(rng.getrandbits(32)))
     audio = audio[: len(audio) // FRAME * FRAME]
     return Recording(colour(audio, stem, rng), options.sampler)
 
 
-def synthesised(
-    part: Part, stem: str, options: argparse.Namespace, rng: random.Random
-) -> Recording:
-    """The same by a soundfont, or for drums a kit."""
+def synthesise(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> Recording:
+    """Play a part by a soundfont, or drums by a kit."""
     kits = options.drum_kit if stem == "drums" else []
     soundfont = rng.choice([*options.soundfont, *kits])
     if soundfont in kits:
@@ -156,8 +156,8 @@ def synthesised(
 
 def too_short(part: Part) -> bool:
     """Whether a part has no excerpt worth keeping, such as a drummer's fill."""
-    played = part.notes[-1].end - part.notes[0].start
-    return len(part.notes) < SHORTEST or played < SHORTEST
+    length = part.notes[-1].end - part.notes[0].start
+    return len(part.notes) < SHORTEST or length < SHORTEST
 
 
 def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[list[str]]:
@@ -165,7 +165,7 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
     missing, take = minutes * 60, 0
     paths = order(options.midi, random.Random(f"{options.seed} {stem}"))
     while paths:
-        again = []
+        usable = []
         for path in paths:
             if missing <= 0:
                 return
@@ -173,17 +173,17 @@ def pool(stem: str, minutes: float, options: argparse.Namespace) -> Iterator[lis
             if stem not in parts or too_short(parts[stem]):
                 continue
             rng = random.Random(f"{options.seed} {stem} {take} {path.relative_to(options.midi)}")
-            made = recording(parts[stem], stem, options, rng)
-            seconds = len(made.audio) / RATE
+            sound = recording(parts[stem], stem, options, rng)
+            seconds = len(sound.audio) / RATE
             if seconds < SHORTEST:
                 continue
-            again.append(path)
+            usable.append(path)
             missing -= seconds
             file = options.output / stem / file_name(path.relative_to(options.midi), take)
             file.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(file, made.audio, RATE, subtype="PCM_16")
-            yield [f"{stem}/{file.name}", str(path), made.instruments.name, f"{seconds:.1f}"]
-        paths, take = again, take + 1
+            soundfile.write(file, sound.audio, RATE, subtype="PCM_16")
+            yield [f"{stem}/{file.name}", str(path), sound.instruments.name, f"{seconds:.1f}"]
+        paths, take = usable, take + 1
 
 
 def file_name(path: Path, take: int) -> str:
@@ -194,13 +194,13 @@ def file_name(path: Path, take: int) -> str:
 def check_names(
     parser: argparse.ArgumentParser, folder: Path, name_of: Callable[[Path, int], str]
 ) -> None:
-    """Refuse MIDI files of which the same take would have the same name."""
-    seen: dict[str, Path] = {}
+    """Refuse MIDI files whose recordings would have the same name."""
+    paths: dict[str, Path] = {}
     for path in order(folder, random.Random(0)):
         name = name_of(path.relative_to(folder), 0)
-        if name in seen:
-            parser.error(f"{seen[name]} and {path} would have one name: rename one of them")
-        seen[name] = path
+        if name in paths:
+            parser.error(f"{paths[name]} and {path} would have one name: rename one of them")
+        paths[name] = path
 
 
 def need_programs(*, fluidsynth: bool) -> None:
@@ -211,10 +211,10 @@ def need_programs(*, fluidsynth: bool) -> None:
         raise SystemExit("run: apt-get install fluidsynth")
 
 
-def check_given(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuse files and folders without which what is rendered would be silent, or something else.
+def check_inputs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse missing files and folders, without which recordings would be silent or wrong.
 
-    fluidsynth takes a soundfont of its own for one that is not there.
+    fluidsynth replaces a missing soundfont by one of its own.
     """
     for path in [*options.soundfont, *options.drum_kit]:
         if not path.is_file():
@@ -243,7 +243,7 @@ def main() -> None:
         parser.error("give either --soundfont or --sampler")
     need_programs(fluidsynth=bool(options.soundfont))
     options.sample_sets = sample_sets(options.sampler) if options.sampler else []
-    check_given(parser, options)
+    check_inputs(parser, options)
     check_names(parser, options.midi, file_name)
     columns = ("file", "midi", "instruments", "seconds")
     sources = SourceList(options.output / "sources.csv", columns, options.output)

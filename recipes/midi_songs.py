@@ -22,14 +22,14 @@ import soundfile
 from midi_parts import Part, Performance, busiest, cut, vary
 from midi_pools import (
     Recording,
-    check_given,
+    check_inputs,
     check_names,
     frame_power,
     need_programs,
     order,
-    sampled,
+    play_samples,
     song,
-    synthesised,
+    synthesise,
     too_short,
 )
 from sampler import RATE, sample_sets
@@ -42,18 +42,18 @@ LEVEL, SPREAD = 0.07, {"drums": 2.5, "bass": 3.5, "other": 3.5}
 
 def by_samples(part: Part, stem: str, options: argparse.Namespace, rng: random.Random) -> bool:
     """Whether recorded notes play a part: every bass, and half of the others that they can."""
-    known = {p for each in options.sample_sets if each.stem == stem for p in each.programs}
-    able = {note.program for note in part.notes} <= known
-    return able and (stem == "bass" or rng.random() < 0.5)
+    programs = {p for each in options.sample_sets if each.stem == stem for p in each.programs}
+    is_playable = {note.program for note in part.notes} <= programs
+    return is_playable and (stem == "bass" or rng.random() < 0.5)
 
 
 def level(audio: np.ndarray, stem: str, rng: random.Random) -> np.ndarray:
     """A stem at its level in a mix, peaks below 0.95."""
     power = frame_power(audio)
-    heard = power[power > power.max(initial=0) * 1e-4]
-    if not len(heard):
+    audible = power[power > power.max(initial=0) * 1e-4]
+    if not len(audible):
         return audio
-    gain = LEVEL / np.sqrt(heard.mean()) * 10 ** (rng.uniform(-SPREAD[stem], SPREAD[stem]) / 20)
+    gain = LEVEL / np.sqrt(audible.mean()) * 10 ** (rng.uniform(-SPREAD[stem], SPREAD[stem]) / 20)
     return audio * min(gain, 0.95 / np.abs(audio).max())
 
 
@@ -62,38 +62,38 @@ def take(
 ) -> dict[str, Recording]:
     """An excerpt of a song, each part played and at its level, all of one length."""
     longest = max(parts.values(), key=lambda part: len(part.notes))
-    start, performance, made = busiest(longest, options.seconds, rng), Performance.draw(rng), {}
-    for stem, whole in parts.items():
-        part = cut(whole, start, options.seconds)
+    start, performance, sounds = busiest(longest, options.seconds, rng), Performance.draw(rng), {}
+    for stem, full_part in parts.items():
+        part = cut(full_part, start, options.seconds)
         if not part.notes:
             continue
         part = vary(part, stem, rng, performance)
-        by = sampled if by_samples(part, stem, options, rng) else synthesised
-        sound = by(part, stem, options, rng)
-        made[stem] = Recording(level(sound.audio, stem, rng), sound.instruments)
+        player = play_samples if by_samples(part, stem, options, rng) else synthesise
+        sound = player(part, stem, options, rng)
+        sounds[stem] = Recording(level(sound.audio, stem, rng), sound.instruments)
     length = round(options.seconds * performance.tempo * RATE)
     return {
         stem: Recording(
             np.pad(each.audio[:length], ((0, max(0, length - len(each.audio))), (0, 0))),
             each.instruments,
         )
-        for stem, each in made.items()
+        for stem, each in sounds.items()
     }
 
 
-def write_song(folder: Path, made: dict[str, Recording]) -> None:
-    """A folder as ``--songs`` wants it: the stems, and which ones are silent."""
+def write_song(folder: Path, sounds: dict[str, Recording]) -> None:
+    """Write a folder for ``--songs``: the stems, and which ones are silent."""
     folder.mkdir(parents=True, exist_ok=True)
     for stem in STEMS:  # one of an earlier run would be taken for a part of this song
         (folder / f"{stem}.flac").unlink(missing_ok=True)
-    for stem, each in made.items():
+    for stem, each in sounds.items():
         soundfile.write(folder / f"{stem}.flac", each.audio, RATE, subtype="PCM_16")
-    silent = ["vocals", *(stem for stem in STEMS if stem not in made)]
+    silent = ["vocals", *(stem for stem in STEMS if stem not in sounds)]
     (folder / "song.json").write_text(json.dumps({"silent": silent}))
 
 
 def song_name(path: Path, number: int) -> str:
-    """``COLLECTION-song_take``: what is before the hyphen counts as artist in training."""
+    """``COLLECTION-song_take``: training takes the part before the hyphen for the artist."""
     collection, *rest = path.with_suffix("").parts
     return f"{collection}-{'_'.join([*rest, str(number)]).replace('-', '_')}"
 
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser.parse_args()
     need_programs(fluidsynth=True)
     options.sample_sets, options.drum_kit = sample_sets(options.sampler), []
-    check_given(parser, options)
+    check_inputs(parser, options)
     check_names(parser, options.midi, song_name)
     columns, songs = ("song", "midi", "instruments", "seconds"), options.output / "train"
     sources = SourceList(options.output / "sources.csv", columns, songs)
@@ -121,11 +121,11 @@ def main() -> None:
             if len(parts) < 2:
                 continue
             relative = path.relative_to(options.midi)
-            made = take(parts, options, random.Random(f"{options.seed} {number} {relative}"))
+            sounds = take(parts, options, random.Random(f"{options.seed} {number} {relative}"))
             name = song_name(relative, number)
-            write_song(songs / name, made)
-            instruments = " ".join(f"{s}={each.instruments.name}" for s, each in made.items())
-            seconds = len(next(iter(made.values())).audio) / RATE
+            write_song(songs / name, sounds)
+            instruments = " ".join(f"{s}={each.instruments.name}" for s, each in sounds.items())
+            seconds = len(next(iter(sounds.values())).audio) / RATE
             sources.add([name, str(relative), instruments, f"{seconds:.1f}"])
     if not songs.exists():
         raise SystemExit(f"no MIDI file in {options.midi} has two parts of bass, drums and other")

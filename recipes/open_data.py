@@ -1,11 +1,11 @@
-"""Collect recordings under open licences, to train the model `open` on.
+"""Collect recordings under open licences to train the model `open`.
 
     python recipes/open_data.py MUSDB18-7 SONGS POOLS DATA
 
 links what the table below names from the folders of `recipes/default_model.sh` into DATA/songs and
 DATA/pools, and the validation songs of MUSDB18 into DATA/validation: they choose among weights and
 are not trained on. ``DATA/sources.csv`` has the licence of each recording. A recording that the
-table does not name is left alone, so nothing gets in by being put beside the others.
+table does not name is skipped, so nothing gets in by lying beside the others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ POOLS = {
     "other/waveform-playlist-*": "MIT, naomiaro/waveform-playlist",
 }
 # Folders of DATA that hold links of this script alone.
-MADE = ("songs", "pools", "validation")
+LINK_FOLDERS = ("songs", "pools", "validation")
 
 
 def sources(songs: Path, pools: Path) -> Iterator[tuple[Path, str, str]]:
@@ -59,15 +59,15 @@ def sources(songs: Path, pools: Path) -> Iterator[tuple[Path, str, str]]:
             yield path, f"pools/{path.parent.name}/{path.name}", licence
 
 
-def _only(found: Iterator[Path], name: str) -> list[Path]:
-    paths = sorted(found)
+def _only(candidates: Iterator[Path], name: str) -> list[Path]:
+    paths = sorted(candidates)
     if not paths:
         raise FileNotFoundError(f"there is no {name} among the songs and pools given")
     return paths
 
 
 def validation_songs(musdb_root: Path) -> list[Path]:
-    """Those of the 14 songs that musdb sets aside for validation which are there.
+    """The 14 songs that musdb sets aside for validation, as far as they exist.
 
     Raises
     ------
@@ -75,14 +75,14 @@ def validation_songs(musdb_root: Path) -> list[Path]:
         If there is none.
     """
     paths = (musdb_root / "train").glob("*")
-    found = sorted(each for each in paths if song_name(each) in VALID_SONGS)
-    if not found:
+    songs = sorted(each for each in paths if song_name(each) in VALID_SONGS)
+    if not songs:
         raise FileNotFoundError(f"there is no validation song of MUSDB18 in {musdb_root / 'train'}")
-    return found
+    return songs
 
 
 def link(path: Path, place: Path) -> None:
-    """Make ``place`` lead to ``path``, whatever it led to before."""
+    """Link ``place`` to ``path``, replacing an earlier link."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(path.resolve(), target_is_directory=path.is_dir())
@@ -94,15 +94,15 @@ def main() -> None:
     for name in ("musdb_root", "songs", "pools", "data"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
-    for given in (options.songs, options.pools):
-        if given.resolve().is_relative_to(options.data.resolve()):
-            parser.error(f"{given} lies in {options.data}, whose links are made anew")
+    for source in (options.songs, options.pools):
+        if source.resolve().is_relative_to(options.data.resolve()):
+            parser.error(f"{source} lies in {options.data}, whose links are replaced")
     try:
         validation = validation_songs(options.musdb_root)
         recordings = list(sources(options.songs, options.pools))
     except FileNotFoundError as error:
         parser.error(str(error))
-    for folder in MADE:
+    for folder in LINK_FOLDERS:
         for place in sorted((options.data / folder).rglob("*")):
             if place.is_symlink():  # of an earlier table, which may have named more
                 place.unlink()
@@ -112,8 +112,8 @@ def main() -> None:
         rows.append([place, licence])
     for path in validation:
         link(path, options.data / "validation" / "train" / path.name)
-    with (options.data / "sources.csv").open("w", newline="") as listed:
-        table = csv.writer(listed)
+    with (options.data / "sources.csv").open("w", newline="") as file:
+        table = csv.writer(file)
         table.writerow(["recording", "licence"])
         table.writerows(rows)
 

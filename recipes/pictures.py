@@ -68,10 +68,10 @@ class Song:
     def masks(self) -> Tensor:
         """What the network says, ``(stems, channels, bins, frames)``, within its band."""
         frames = self.spectrum.shape[-1]
-        seen = functional.pad(
+        inputs = functional.pad(
             self.spectrum[:, : self.config.bins], (0, self.config.segment_frames - frames)
         )
-        return self.separator.estimate(seen)[..., :frames]
+        return self.separator.estimate(inputs)[..., :frames]
 
     @property
     def seconds(self) -> float:
@@ -92,7 +92,7 @@ def decibels(spectrum: Tensor, loudest: float) -> np.ndarray:
 def mesh(axes: Any, song: Song, values: np.ndarray, title: str, **options: Any) -> Any:
     """Values over time and logarithmic frequency."""
     times = np.linspace(0, song.seconds, values.shape[1])
-    drawn = axes.pcolormesh(
+    image = axes.pcolormesh(
         times, song.frequencies(len(values))[1:], values[1:], rasterized=True, **options
     )
     axes.set_yscale("log")
@@ -101,7 +101,7 @@ def mesh(axes: Any, song: Song, values: np.ndarray, title: str, **options: Any) 
     axes.minorticks_off()
     axes.set_title(title, loc="left", fontsize=11)
     axes.tick_params(labelsize=9)
-    return drawn
+    return image
 
 
 def grid(song: Song, pictures: Mapping[str, np.ndarray], label: str, **options: Any) -> Figure:
@@ -110,12 +110,12 @@ def grid(song: Song, pictures: Mapping[str, np.ndarray], label: str, **options: 
     figure = Figure(figsize=(8, 2.2 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
     for place, (title, values) in zip(axes.flat, pictures.items(), strict=False):
-        drawn = mesh(place, song, values, title, **options)
+        image = mesh(place, song, values, title, **options)
     for place in axes.flat[len(pictures) :]:
         place.set_axis_off()
     figure.supxlabel("seconds", fontsize=9)
     figure.supylabel("Hz", fontsize=9)
-    figure.colorbar(drawn, ax=axes, label=label, aspect=40, pad=0.02)
+    figure.colorbar(image, ax=axes, label=label, aspect=40, pad=0.02)
     return figure
 
 
@@ -130,27 +130,27 @@ def mixture_picture(song: Song, loudest: float) -> Figure:
     above.plot(np.arange(wave.size) / song.sample_rate, wave, linewidth=0.3, color="#4b3f8f")
     above.set_title("the song: pressure over time", loc="left", fontsize=11)
     above.set_yticks([])
-    drawn = mesh(below, song, decibels(song.spectrum, loudest), "its spectrogram", **LEVELS)
+    image = mesh(below, song, decibels(song.spectrum, loudest), "its spectrogram", **LEVELS)
     top = song.frequencies(song.config.bins)[-1]
     below.axhline(top, color="white", linewidth=1, linestyle="--")
     below.text(0.05, top * 1.08, "the network sees what lies below", color="white", fontsize=9)
     below.set_xlabel("seconds", fontsize=9)
     below.set_ylabel("Hz", fontsize=9)
-    figure.colorbar(drawn, ax=below, label="dB", pad=0.02)
+    figure.colorbar(image, ax=below, label="dB", pad=0.02)
     return figure
 
 
 def input_picture(song: Song) -> Figure:
     """What the network sees: logarithms of magnitudes, over their level."""
-    seen = song.spectrum[:, : song.config.bins].abs().mean(dim=0)
-    level = seen.square().mean().sqrt()
-    values = torch.log(seen / level + song.config.log_floor).numpy()
+    magnitude = song.spectrum[:, : song.config.bins].abs().mean(dim=0)
+    level = magnitude.square().mean().sqrt()
+    values = torch.log(magnitude / level + song.config.log_floor).numpy()
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
-    drawn = mesh(axes, song, values, "what the network sees", cmap="viridis")
+    image = mesh(axes, song, values, "what the network sees", cmap="viridis")
     axes.set_xlabel("seconds", fontsize=9)
     axes.set_ylabel("Hz", fontsize=9)
-    figure.colorbar(drawn, ax=axes, label="log of magnitude over level", pad=0.02)
+    figure.colorbar(image, ax=axes, label="log of magnitude over level", pad=0.02)
     return figure
 
 
@@ -201,10 +201,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, truth = excerpt(Path(folder))
         song = Song(path)
-        compared = [e.name for e in list_models() if "l1" in e.training.get("trained_with", ())]
-        losses = loss_pictures(song, path, truth["vocals"], compared)
-        drawn = [*path_pictures(song), *losses]
-    for name, figure in drawn:
+        models = [e.name for e in list_models() if "l1" in e.training.get("trained_with", ())]
+        losses = loss_pictures(song, path, truth["vocals"], models)
+        figures = [*path_pictures(song), *losses]
+    for name, figure in figures:
         save(figure, options.output / name)
         print(options.output / name)
 

@@ -58,8 +58,8 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
                 yield from _definition(*record)
     else:
         for parameter in command.get_params(context):
-            if (found := parameter.get_help_record(context)) and found[1]:
-                yield from _definition(*found)
+            if (help_record := parameter.get_help_record(context)) and help_record[1]:
+                yield from _definition(*help_record)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             below = command.get_command(context, child)
@@ -70,15 +70,15 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
 def _prose(text: str) -> Iterator[str]:
     """Paragraphs of a help text, each in one line."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
-        yield from (_escaped(paragraph), "")
+        yield from (_escape(paragraph), "")
 
 
 def _definition(names: str, text: str) -> Iterator[str]:
     """An option and what it does."""
-    yield from (f"`{names}`", f":   {_escaped(text)}", "")
+    yield from (f"`{names}`", f":   {_escape(text)}", "")
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Text in one line, with options as code, that Markdown leaves as it is."""
     line = html.escape(" ".join(text.replace("\b", "").split()), quote=False)
     words = re.sub(r"(?<![^\s(])(--?[a-z][\w-]*)", r"`\1`", line).split("`")
@@ -116,7 +116,7 @@ def fields() -> list[str]:
 
 def _rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, field in schema["properties"].items():
-        yield f"`{name}`", _kind(field), _escaped(field.get("description", ""))
+        yield f"`{name}`", _kind(field), _escape(field.get("description", ""))
 
 
 def _kind(field: dict[str, Any]) -> str:

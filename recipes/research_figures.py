@@ -38,16 +38,16 @@ from unetsep.train.evaluation.statistics import Interval, track_median
 RESEARCH = Path(__file__).parent.parent / "docs" / "research"
 PAGE = RESEARCH / "measures.md"
 LOSSES = ("mse", "mag_mse", "mel_mse", "l1", "mag_l1", "log_mse", "perceptual")
-# Those that every other is compared with, and what stands beside the losses.
+# The loss that all others are compared with, and the methods beside the losses.
 BASE, BESIDE = "mse", ("guided", "fast", "open", "oracle-2", "mixture-4")
 SONG = 180.0
-# Models of our own tools.
-OWN = {"unetsep": "guided", "unetsep fast": "fast"}
-# What of `PUBLISHED` is the network whose time was measured.
+# Models of unetsep's own tools.
+OWN_MODELS = {"unetsep": "guided", "unetsep fast": "fast"}
+# Rows of `PUBLISHED` of the networks whose time was measured.
 PUBLISHED_AS = {"spleeter": "Spleeter 4stems, masks", "openunmix": "Open-Unmix UMXHQ"}
 # Rouard, Massa, Defossez 2023, Table 1: the mean of MUSDB18-HQ's stems, 800 more songs in training.
 HTDEMUCS = 9.0
-OTHERS = {
+PEERS = {
     "spleeter": "Spleeter 4stems\n25,000 private songs",
     "openunmix": "Open-Unmix UMXHQ\nMUSDB18-HQ",
     "demucs": "HT Demucs\nMUSDB18-HQ, 800 songs",
@@ -65,28 +65,28 @@ HEADS = {"SDR": "SDR", "si-sdr": "SI-SDR", "log-wmse": "log-WMSE", "2f": "2f-mod
 TABLES = (("SDR", "si-sdr", "log-wmse", "2f"), tuple(BANDS)[:3], tuple(BANDS)[3:])
 
 
-def pareto(peers: Any, measured: Any) -> Figure:
+def pareto(peers: Any, measures: Any) -> Figure:
     """Mean SDR of four stems against seconds for a song of three minutes, two cores."""
     (length,) = (each for each in peers["lengths"] if each["seconds"] == SONG)
     seconds = {row["tool"]: row["wall"] for row in length["rows"]}
-    published = {row.name: row.mean for row in PUBLISHED}
-    theirs = {tool: published[name] for tool, name in PUBLISHED_AS.items()} | {"demucs": HTDEMUCS}
+    means = {row.name: row.mean for row in PUBLISHED}
+    peer_sdr = {tool: means[name] for tool, name in PUBLISHED_AS.items()} | {"demucs": HTDEMUCS}
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     label = "SDR measured here, 50 excerpts of 7 s, 95% interval"
-    for tool, model in OWN.items():
+    for tool, model in OWN_MODELS.items():
         time = seconds[tool]
-        mean = _method(measured, model)["scores"]["SDR"]["mean"]
+        mean = _method(measures, model)["scores"]["SDR"]["mean"]
         span = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
         colour = figures.COLOURS[0]
         axes.errorbar(time, mean["value"], span, fmt="o", capsize=3, color=colour, label=label)
         label = ""
         _name(axes, f"unetsep {model}", time, mean["value"], (8, -14 if model == "fast" else 6))
     label = "SDR as published, 50 whole songs"
-    for tool, text in OTHERS.items():
-        axes.plot(seconds[tool], theirs[tool], "o", mfc="none", color="black", label=label)
+    for tool, text in PEERS.items():
+        axes.plot(seconds[tool], peer_sdr[tool], "o", mfc="none", color="black", label=label)
         label = ""
-        _name(axes, text, seconds[tool], theirs[tool], (8, -26 if tool == "openunmix" else 6))
+        _name(axes, text, seconds[tool], peer_sdr[tool], (8, -26 if tool == "openunmix" else 6))
     axes.set_xscale("log")
     axes.set_xlim(min(seconds.values()) / 1.5, max(seconds.values()) * 4)
     axes.set_ylim(3, 10)
@@ -104,8 +104,8 @@ def _name(axes: Axes, text: str, x: float, y: float, place: tuple[int, int]) -> 
     axes.annotate(text, (x, y), textcoords="offset points", xytext=place, fontsize=8)
 
 
-def _method(measured: Any, name: str) -> Any:
-    return next(each for each in measured["methods"] if each["name"] == name)
+def _method(measures: Any, name: str) -> Any:
+    return next(each for each in measures["methods"] if each["name"] == name)
 
 
 def read_report(content: Any, names: tuple[str, ...]) -> EvaluationReport:
@@ -135,9 +135,9 @@ def measures_of(report: Any) -> Any:
 
     A difference is the median over songs of a loss's mean over stems minus that of `BASE`.
     """
-    kept = {key: value for key, value in report.items() if key != "published"}
+    content = {key: value for key, value in report.items() if key != "published"}
     base = _means(_method(report, BASE))
-    kept["minus"] = {
+    content["minus"] = {
         loss: {
             name: asdict(track_median(_means(_method(report, loss))[name] - base[name]))
             for name in base
@@ -145,7 +145,7 @@ def measures_of(report: Any) -> Any:
         for loss in LOSSES
         if loss != BASE
     }
-    return _rounded(kept)
+    return _round(content)
 
 
 def _means(method: Any) -> dict[str, np.ndarray]:
@@ -159,27 +159,27 @@ def _means(method: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _round(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [_round(item) for item in value]
     return round(value, 5) if isinstance(value, float) else value
 
 
-def tables(measured: Any) -> dict[str, list[str]]:
-    """What stands in measures.md between marks, by their names."""
+def tables(measures: Any) -> dict[str, list[str]]:
+    """The tables of measures.md, by the names of their marks."""
     kinds = {
         "losses": ("loss", _by_loss),
         "beside": ("method", _beside),
         "minus": (f"minus {BASE}", _minus),
     }
-    found: dict[str, list[str]] = {}
+    sections: dict[str, list[str]] = {}
     for name, (first, rows) in kinds.items():
-        found[name] = [""]
+        sections[name] = [""]
         for columns in TABLES:
-            found[name] += [*_table(first, columns, rows(measured, columns)), ""]
-    return found
+            sections[name] += [*_table(first, columns, rows(measures, columns)), ""]
+    return sections
 
 
 def _table(first: str, columns: tuple[str, ...], rows: Any) -> list[str]:
@@ -188,14 +188,14 @@ def _table(first: str, columns: tuple[str, ...], rows: Any) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def _scores(measured: Any, name: str, columns: tuple[str, ...]) -> list[Interval]:
-    scores = _method(measured, name)["scores"]
+def _scores(measures: Any, name: str, columns: tuple[str, ...]) -> list[Interval]:
+    scores = _method(measures, name)["scores"]
     return [Interval(**scores[column]["mean"]) for column in columns]
 
 
-def _by_loss(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+def _by_loss(measures: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
     """Each loss with its scores, the best of a column bold."""
-    rows = [_scores(measured, loss, columns) for loss in LOSSES]
+    rows = [_scores(measures, loss, columns) for loss in LOSSES]
     best = [
         (min if _lower(name) else max)(row[at].value for row in rows)
         for at, name in enumerate(columns)
@@ -210,17 +210,20 @@ def _by_loss(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, lis
         )
 
 
-def _beside(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+def _beside(measures: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
     for name in BESIDE:
-        yield _method(measured, name)["label"], list(map(str, _scores(measured, name, columns)))
+        yield _method(measures, name)["label"], list(map(str, _scores(measures, name, columns)))
 
 
-def _minus(measured: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    for loss, found in measured["minus"].items():
-        yield loss, [_judged(Interval(**found[name]), lower=_lower(name)) for name in columns]
+def _minus(measures: Any, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    for loss, differences in measures["minus"].items():
+        yield (
+            loss,
+            [_verdict(Interval(**differences[name]), lower=_lower(name)) for name in columns],
+        )
 
 
-def _judged(each: Interval, *, lower: bool) -> str:
+def _verdict(each: Interval, *, lower: bool) -> str:
     if each.low <= 0 <= each.high:
         return str(each)
     return f"{each} {'better' if (each.high < 0) == lower else 'worse'}"
@@ -238,26 +241,26 @@ def main() -> None:
     data = RESEARCH / "evaluation" / "measures.json"
     if options.report:
         report = json.loads(options.report.read_text("utf-8"))
-        there = {method["name"] for method in report["methods"]}
-        if missing := [name for name in (*LOSSES, *BESIDE) if name not in there]:
+        names = {method["name"] for method in report["methods"]}
+        if missing := [name for name in (*LOSSES, *BESIDE) if name not in names]:
             parser.error(f"{options.report} lacks {', '.join(missing)}")
         refuse_other_songs(parser, options.report, report["data"])
         if missing := [name for name in HEADS if name not in ("SDR", *report["measures"])]:
             parser.error(f"{options.report} lacks {', '.join(missing)}: eval with --measures all")
-        measured = measures_of(report)
-        text = json.dumps(measured, ensure_ascii=False, separators=(",", ":"))
+        measures = measures_of(report)
+        text = json.dumps(measures, ensure_ascii=False, separators=(",", ":"))
         data.write_text(text + "\n", encoding="utf-8")
     peers = json.loads((RESEARCH / "performance" / "peers.json").read_text("utf-8"))["results"]
-    measured = json.loads(data.read_text("utf-8"))
+    measures = json.loads(data.read_text("utf-8"))
     everything = (*BESIDE[:2], *LOSSES, *BESIDE[2:])
     pictures = {
-        RESEARCH / "figure2.png": figures.box_plot(read_report(measured, everything)),
-        data.with_name("pareto.png"): pareto(peers, measured),
-        data.with_name("bands.png"): figures.bands(read_report(measured, LOSSES)),
+        RESEARCH / "figure2.png": figures.box_plot(read_report(measures, everything)),
+        data.with_name("pareto.png"): pareto(peers, measures),
+        data.with_name("bands.png"): figures.bands(read_report(measures, LOSSES)),
     }
     for path, figure in pictures.items():
         figure.savefig(path, dpi=DPI)
-    for name, lines in tables(measured).items():
+    for name, lines in tables(measures).items():
         marks = (f"<!-- {name}: begin -->", f"<!-- {name}: end -->")
         PAGE.write_text(between(PAGE, marks, lines), encoding="utf-8")
 

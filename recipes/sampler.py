@@ -18,7 +18,7 @@ import soundfile
 from midi_parts import Note, Part
 
 RATE = 44_100
-# Seconds in which a note dies away when its key is let go, and time constants of it that count.
+# Time constant in seconds of a note's decay after its key is released, and how many are played.
 RELEASE, RELEASES = 0.06, 3
 # Programs of General MIDI that an instrument of a name plays.
 FAMILIES = {
@@ -62,17 +62,17 @@ class SampleSet:
         self.loudest = max(note[-1] for note in about["notes"])
 
     def note(self, note: Note, rng: np.random.Generator) -> np.ndarray:
-        """The sound of a note, ``(samples,)``: the nearest recorded one, tuned and let go."""
+        """The sound of a note, ``(samples,)``: the nearest recorded one, tuned and released."""
         pitch = min(self.samples, key=lambda each: (abs(each - note.pitch), rng.random()))
         takes = self.samples[pitch]
         nearest = min(abs(take.velocity - note.velocity) for take in takes)
         takes = [take for take in takes if abs(take.velocity - note.velocity) == nearest]
         take = takes[rng.integers(len(takes))]
         step = 2 ** ((note.pitch - pitch) / 12) * self.rate / RATE
-        held = int(max(note.end - note.start, RELEASE) * RATE)
-        length = min(int(len(take.audio) / step), held + int(RELEASES * RELEASE * RATE))
+        hold = int(max(note.end - note.start, RELEASE) * RATE)
+        length = min(int(len(take.audio) / step), hold + int(RELEASES * RELEASE * RATE))
         sound = np.interp(np.arange(length) * step, np.arange(len(take.audio)), take.audio)
-        sound[held:] *= np.exp(-np.arange(max(0, length - held)) / (RELEASE * RATE))
+        sound[hold:] *= np.exp(-np.arange(max(0, length - hold)) / (RELEASE * RATE))
         fade = min(length, RATE // 200)
         sound[length - fade :] *= np.linspace(1, 0, fade)
         touch = (0.35 + 0.65 * note.velocity / 127) / (0.35 + 0.65 * take.velocity / 127)
@@ -91,10 +91,10 @@ def play(part: Part, sets: Sequence[SampleSet], rng: np.random.Generator) -> np.
         fitting = [each for each in sets if voice[1] in each.programs]
         if not fitting:
             continue
-        chosen = fitting[rng.integers(len(fitting))]
+        sample_set = fitting[rng.integers(len(fitting))]
         notes = [note for note in part.notes if (note.channel, note.program) == voice]
         angle = np.pi / 4
-        if chosen.stem == "bass":
+        if sample_set.stem == "bass":
             following = [*notes[1:], replace(notes[-1], start=notes[-1].end)]
             pairs = zip(notes, following, strict=True)
             notes = [replace(a, end=min(a.end, b.start)) for a, b in pairs if b.start > a.start]
@@ -102,7 +102,7 @@ def play(part: Part, sets: Sequence[SampleSet], rng: np.random.Generator) -> np.
             angle = rng.uniform(0.15, 0.85) * np.pi / 2
         place = np.array([np.cos(angle), np.sin(angle)])
         for note in notes:
-            sound, at = chosen.note(note, rng), int(note.start * RATE)
+            sound, at = sample_set.note(note, rng), int(note.start * RATE)
             sound = sound[: len(audio) - at]
             audio[at : at + len(sound)] += sound[:, None] * place
     return audio

@@ -54,16 +54,16 @@ def main() -> None:
     song, truth = excerpt(options.output / "song")
     rate = soundfile.info(song).samplerate
     try:
-        found = estimates(song, options.models)
+        by_model = estimates(song, options.models)
     except UnetsepError as error:
         parser.error(str(error))
     # In the order of the models' stems; MUSDB18's own is another.
-    truth = {name: truth[name] for name in found[options.models[0]]}
+    truth = {name: truth[name] for name in by_model[options.models[0]]}
     stems, errors = {TRUTH: write_stems(options.output / "stems" / "true", truth, rate)}, {}
-    for model, of_model in found.items():
-        wrong = {name: stem - truth[name] for name, stem in of_model.items()}
+    for model, of_model in by_model.items():
+        errors_of_model = {name: stem - truth[name] for name, stem in of_model.items()}
         stems[model] = write_stems(options.output / "stems" / model, of_model, rate)
-        errors[model] = write_stems(options.output / "errors" / model, wrong, rate)
+        errors[model] = write_stems(options.output / "errors" / model, errors_of_model, rate)
     page = write_page(options.output, [Song("stems", stems), Song("what is wrong", errors)])
     print(f"{page}: open it in a browser; its two songs are the stems and what is wrong with them")
 

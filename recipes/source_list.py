@@ -17,7 +17,7 @@ class SourceList:
     columns
         Their names; the first is that of the recording.
     recordings
-        Folder that the recordings' names belong to: rows of those that are gone are dropped.
+        Folder of the recordings: rows whose recording no longer exists are dropped.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], recordings: Path) -> None:
@@ -26,8 +26,8 @@ class SourceList:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                earlier = [row for row in csv.reader(file) if row][1:]
-            self._rows = {row[0]: row for row in earlier if (recordings / row[0]).exists()}
+                rows = [row for row in csv.reader(file) if row][1:]
+            self._rows = {row[0]: row for row in rows if (recordings / row[0]).exists()}
         self._write()
 
     def add(self, row: Sequence[str]) -> None:

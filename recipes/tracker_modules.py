@@ -78,32 +78,32 @@ class Module:
     def keep(self, instruments: Iterable[int]) -> None:
         """Mute all instruments (or samples, where a module has no instruments) but these."""
         functions = (ctypes.c_void_p * INTERACTIVE)()
-        found = self.library.openmpt_module_ext_get_interface(
+        result = self.library.openmpt_module_ext_get_interface(
             self.handle, b"interactive", functions, ctypes.c_size_t(ctypes.sizeof(functions))
         )
-        if found != 1:
+        if result != 1:
             raise ValueError("this libopenmpt cannot mute instruments")
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int)
         mute = kind(functions[SET_INSTRUMENT_MUTE_STATUS])  # type: ignore[arg-type]
         count = self.library.openmpt_module_get_num_instruments(self.plain)
         count = count or self.library.openmpt_module_get_num_samples(self.plain)
-        wanted = set(instruments)
+        numbers = set(instruments)
         for number in range(count):
-            mute(self.handle, number, int(number not in wanted))
+            mute(self.handle, number, int(number not in numbers))
 
     def render(self, seconds: float) -> np.ndarray:
         """The sound from its beginning, ``(samples, 2)`` at 44.1 kHz, float32."""
-        read = self.library.openmpt_module_read_interleaved_float_stereo
-        read.restype = ctypes.c_size_t
-        blocks, left = [], int(seconds * RATE)
-        while left > 0:
-            block = np.zeros((min(BLOCK, left), 2), np.float32)
+        read_block = self.library.openmpt_module_read_interleaved_float_stereo
+        read_block.restype = ctypes.c_size_t
+        blocks, remaining = [], int(seconds * RATE)
+        while remaining > 0:
+            block = np.zeros((min(BLOCK, remaining), 2), np.float32)
             pointer = block.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-            count = read(self.plain, RATE, ctypes.c_size_t(len(block)), pointer)
+            count = read_block(self.plain, RATE, ctypes.c_size_t(len(block)), pointer)
             if not count:
                 break
             blocks.append(block[:count])
-            left -= count
+            remaining -= count
         return np.concatenate(blocks) if blocks else np.zeros((0, 2), np.float32)
 
     def close(self) -> None:
@@ -128,12 +128,12 @@ def stems_of(
     library: ctypes.CDLL, content: bytes, labels: dict[str, list[int]], seconds: float
 ) -> tuple[dict[str, np.ndarray], float]:
     """A module's stems, and by how many dB their sum agrees with the whole."""
-    whole = render(library, content, None, seconds)
+    total = render(library, content, None, seconds)
     stems = {stem: render(library, content, labels[stem], seconds) for stem in STEMS}
-    length = min(map(len, (whole, *stems.values())))
+    length = min(map(len, (total, *stems.values())))
     stems = {stem: audio[:length] for stem, audio in stems.items()}
-    error = np.square(sum(stems.values()) - whole[:length], dtype=np.float64).sum()
-    power = np.square(whole[:length], dtype=np.float64).sum()
+    error = np.square(sum(stems.values()) - total[:length], dtype=np.float64).sum()
+    power = np.square(total[:length], dtype=np.float64).sum()
     return stems, float(10 * np.log10((power + 1e-12) / (error + 1e-12)))
 
 
@@ -151,14 +151,14 @@ def module_files(packages: Iterable[str], folder: Path) -> Iterator[tuple[str, P
 
 
 def write_song(folder: Path, stems: dict[str, np.ndarray]) -> None:
-    """Write the stems of a song at one gain, and say that nobody sings in it."""
+    """Write the stems of a song at one gain, and mark its vocals as silent."""
     folder.mkdir(parents=True, exist_ok=True)
     peak = float(np.abs(sum(stems.values())).max())
     highest = max(peak, *(float(np.abs(audio).max()) for audio in stems.values()))
     for stem, audio in stems.items():
         soundfile.write(folder / f"{stem}.flac", audio * (PEAK / max(highest, 1e-6)), RATE)
-    described = {"silent": ["vocals"], "weight": WEIGHT}
-    (folder / "song.json").write_text(json.dumps(described) + "\n")
+    content = {"silent": ["vocals"], "weight": WEIGHT}
+    (folder / "song.json").write_text(json.dumps(content) + "\n")
 
 
 def main() -> None:
@@ -178,10 +178,10 @@ def main() -> None:
     rows = {(row["package"], row["file"]): row for row in table}
     packages = sorted({package for package, _ in rows})
     if options.packages:
-        wanted = options.packages.split(",")
-        if unknown := set(wanted) - set(packages):
+        choice = options.packages.split(",")
+        if unknown := set(choice) - set(packages):
             parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(packages)}")
-        packages = [each for each in packages if each in wanted]
+        packages = [each for each in packages if each in choice]
     columns = ("song", "package", "file", "licence", "seconds", "agreement in dB")
     sources = SourceList(options.songs / "sources.csv", columns, options.songs / "train")
     with tempfile.TemporaryDirectory() as temporary:
@@ -199,7 +199,7 @@ def main() -> None:
             if verdict:
                 continue
             write_song(options.songs / "train" / song, stems)
-            written = [
+            source = [
                 song,
                 package,
                 row["file"],
@@ -207,7 +207,7 @@ def main() -> None:
                 f"{seconds:.0f}",
                 f"{agreement:.0f}",
             ]
-            sources.add(written)
+            sources.add(source)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_the_mean_of_two_stems_stands_in_no_column_of_means_of_four() -> None:
     sdr = dict.fromkeys(("vocals", "accompaniment", "mean"), score)
     method = {"name": guide.name, "kind": "model", "scores": {"SDR": sdr}}
     report = {"methods": [method], "definition": "SDR", "data": "songs"}
-    scores = cards.scored(guide, report).scores
+    scores = cards.with_scores(guide, report).scores
     assert scores["sdr"] == {"vocals": 9.0, "accompaniment": 9.0}
     assert "mean" not in scores
     assert scores["interval95"].keys() == scores["sdr"].keys()

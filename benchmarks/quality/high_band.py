@@ -92,18 +92,18 @@ class Way:
         """The vocals by the guide with more bins, the rest as in `mean`."""
         vote = self.wide_guide(mixture)[..., FIRST:LAST].mT  # (channels, bins, frames)
         above = self.mean(masks)
-        own = torch.logit(above[self.vocals].clamp(1e-6, 1 - 1e-6))
+        mean_logit = torch.logit(above[self.vocals].clamp(1e-6, 1 - 1e-6))
         weight = self.config.guide_weight
-        voice = torch.sigmoid(weight * vote + (1 - weight) * own)
+        voice = torch.sigmoid(weight * vote + (1 - weight) * mean_logit)
         out = above * ((1 - voice) / (1 - above[self.vocals]).clamp(min=1e-6))
         out[self.vocals] = voice
         return out
 
     def wide_guide(self, mixture: Tensor, bins: int = WIDE) -> Tensor:
         """The guide's logits at its own level, ``(channels, frames, bins)``."""
-        seen = magnitudes(mixture[None, :, :bins])
-        level = rms_level(seen[:, :, :BINS]).clamp(min=1e-20)
-        return self.guide.logits(seen * (LEVEL / level))(0, seen.shape[-1])[0, 0]
+        magnitude = magnitudes(mixture[None, :, :bins])
+        level = rms_level(magnitude[:, :, :BINS]).clamp(min=1e-20)
+        return self.guide.logits(magnitude * (LEVEL / level))(0, magnitude.shape[-1])[0, 0]
 
     def fit(self, songs: Iterator[TrackAudio]) -> None:
         """The learned way, from training songs."""
@@ -136,9 +136,9 @@ def cost(way: Way, rounds: int = 5) -> tuple[float, float]:
     least = dict.fromkeys((BINS, WIDE), float("inf"))
     for _ in range(rounds):
         for bins in least:
-            begun = time.process_time()
+            start = time.process_time()
             way.wide_guide(mixture, bins)
-            least[bins] = min(least[bins], time.process_time() - begun)
+            least[bins] = min(least[bins], time.process_time() - start)
     return least[BINS], least[WIDE]
 
 
@@ -173,8 +173,8 @@ def main() -> None:
                 high = torch.zeros_like(mixture)
                 high[:, FIRST:LAST] = share * mixture[:, FIRST:LAST]
                 reference = song.references[stem]
-                found = sound_of(high, reference.shape[-1])
-                distance = log_spectral_distance(reference, found, RATE, band=BAND)
+                estimate = sound_of(high, reference.shape[-1])
+                distance = log_spectral_distance(reference, estimate, RATE, band=BAND)
                 true = part[:, FIRST:LAST]
                 error = (true - high[:, FIRST:LAST]).abs().square().sum()
                 ratio = true.abs().square().sum() / error.clamp(min=1e-20)
@@ -187,8 +187,8 @@ def main() -> None:
         middle = np.nanmedian(np.array(rows), axis=0)
         both = [middle[0::2].mean(), middle[1::2].mean()]
         print(f"| {name} | {' | '.join(f'{v:.2f}' for v in (*middle, *both))} |")
-    few, many = cost(way)
-    print(f"guide, 512 frames: {few:.3f} s with 1,024 bins, {many:.3f} s with 1,536")
+    narrow, wide = cost(way)
+    print(f"guide, 512 frames: {narrow:.3f} s with 1,024 bins, {wide:.3f} s with 1,536")
 
 
 if __name__ == "__main__":

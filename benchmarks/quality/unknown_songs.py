@@ -29,7 +29,7 @@ from unetsep.weights.load import load_network
 
 SEED = 77
 # Stems at least 30 dB below the mixture's level in a clip are not scored.
-HEARD = 1e-3
+AUDIBLE = 1e-3
 
 
 def clips(recordings: Sequence[Recording], *, one_song: bool) -> ClipDataset:
@@ -51,12 +51,12 @@ def mean_sdr(networks: Sequence[MaskNetwork], dataset: ClipDataset, count: int) 
         batch = spectra(dataset[index][None], networks[0].config)
         in_phase, quadrature = batch.references()
         power = (in_phase.square() + quadrature.square()).mean(dim=(2, 3, 4))
-        for found, network in zip(ratios, networks, strict=True):
+        for clip_ratios, network in zip(ratios, networks, strict=True):
             estimate = network(batch.magnitude(network.config)) * batch.mixture[:, None]
             error = (in_phase - estimate).square() + quadrature.square()
             decibels = 10 * (power / error.mean(dim=(2, 3, 4))).log10()
-            found.append(decibels.where(power > HEARD, torch.nan))
-    return [torch.cat(found).nanmean(dim=0).mean().item() for found in ratios]
+            clip_ratios.append(decibels.where(power > AUDIBLE, torch.nan))
+    return [torch.cat(clip_ratios).nanmean(dim=0).mean().item() for clip_ratios in ratios]
 
 
 def main() -> None:

@@ -45,13 +45,13 @@ def main() -> None:
                 if iterations == 0:
                     exact.append(estimates)
             by_stem = median(np.stack(scores), axis=0)
-            shown = " | ".join(f"{score:.2f}" for score in (*by_stem, by_stem.mean()))
-            print(f"| {model}, {iterations} | {shown} |", flush=True)
+            cells = " | ".join(f"{score:.2f}" for score in (*by_stem, by_stem.mean()))
+            print(f"| {model}, {iterations} | {cells} |", flush=True)
         rough = Separator(network, precision="bf16", wiener=0)
         error = power = np.zeros(len(rough.stems))
         for song, stems_ in zip(songs, exact, strict=False):
-            changed = np.stack(list(rough.separate(song.mixture, song.sample_rate).values()))
-            error = error + np.square(changed - stems_).sum(axis=(1, 2))
+            estimates_bf16 = np.stack(list(rough.separate(song.mixture, song.sample_rate).values()))
+            error = error + np.square(estimates_bf16 - stems_).sum(axis=(1, 2))
             power = power + np.square(stems_).sum(axis=(1, 2))
         if exact:
             print(f"  bf16 changes {model}: {np.round(10 * np.log10(error / power), 1)} dB")

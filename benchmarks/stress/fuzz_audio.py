@@ -85,23 +85,23 @@ INTERESTING = [
 def seeds() -> list[tuple[str, bytes]]:
     """Small valid files of every format."""
     rng = np.random.default_rng(0)
-    found = []
+    files = []
     for suffix, container, subtype in FORMATS:
         for channels in (1, 2):
             audio = (0.2 * rng.standard_normal((6000, channels))).astype(np.float32)
             file = io.BytesIO()
             soundfile.write(file, audio, 48_000, subtype=subtype, format=container)
-            found.append((suffix, file.getvalue()))
-    mp3 = found[-1][1]
-    found.append(("mp3", b"ID3\x03\0\0\0\0\x10\0APIC\0\0\x08\0" + bytes(2042) + mp3))
-    found.append(("mp3", mp3.replace(b"Info", b"None") * 3))
-    return found + joined(found) + multi_track() + surround()
+            files.append((suffix, file.getvalue()))
+    mp3 = files[-1][1]
+    files.append(("mp3", b"ID3\x03\0\0\0\0\x10\0APIC\0\0\x08\0" + bytes(2042) + mp3))
+    files.append(("mp3", mp3.replace(b"Info", b"None") * 3))
+    return files + join_files(files) + multi_track() + surround()
 
 
-def joined(found: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def join_files(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     """Each file twice, and the mono and the stereo one of a format in either order."""
     groups: dict[str, list[bytes]] = {}
-    for suffix, content in found:
+    for suffix, content in files:
         groups.setdefault(suffix, []).append(content)
     return [
         (suffix, first + second)
@@ -112,9 +112,9 @@ def joined(found: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
 
 def multi_track() -> list[tuple[str, bytes]]:
     """Containers with a stereo and a 5.1 track, the second one the default; needs ffmpeg."""
-    ffmpeg, found = find_ffmpeg(), []
+    ffmpeg, files = find_ffmpeg(), []
     if ffmpeg is None:
-        return found
+        return files
     tracks = ["-f", "lavfi", "-i", "anoisesrc=d=0.2:r=48000:a=0.1"]
     maps = ["-map", "0", "-map", "0", "-ac:a:0", "2", "-ac:a:1", "6", "-disposition:a:1", "default"]
     for suffix, codec in MULTI_TRACK:
@@ -122,21 +122,21 @@ def multi_track() -> list[tuple[str, bytes]]:
             path = Path(folder, f"a.{suffix}")
             command = [ffmpeg, "-v", "error", *tracks, *maps, "-c:a", codec, str(path)]
             subprocess.run(command, check=True)
-            found.append((suffix, path.read_bytes()))
-    return found
+            files.append((suffix, path.read_bytes()))
+    return files
 
 
 def surround() -> list[tuple[str, bytes]]:
     """Files of 7.1; needs ffmpeg."""
-    ffmpeg, found = find_ffmpeg(), []
+    ffmpeg, files = find_ffmpeg(), []
     for suffix, codec in SURROUND if ffmpeg else ():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"a.{suffix}")
             source = "anoisesrc=d=0.1:r=48000:a=0.1,aformat=channel_layouts=7.1"
             command = [ffmpeg, "-v", "error", "-f", "lavfi", "-i", source, "-c:a", codec]
             subprocess.run([*command, str(path)], check=True)
-            found.append((suffix, path.read_bytes()))
-    return found
+            files.append((suffix, path.read_bytes()))
+    return files
 
 
 def mutate(rng: random.Random, content: bytes, other: bytes) -> bytes:
@@ -214,7 +214,7 @@ def work(number: int, model: str, connection: multiprocessing.connection.Connect
 
 
 def judge(result: Result, folder: Path) -> str:
-    """Which rule a command broke, if any, by what it said and left."""
+    """Which rule a command broke, if any, by its output and files."""
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         return repr(result.exception)
     if "unexpected" in result.output or "Traceback" in result.output:
@@ -241,18 +241,18 @@ def main() -> None:
     counts: Counter[str] = Counter()
     context = multiprocessing.get_context("spawn")
     while time.monotonic() < end:
-        mine, theirs = context.Pipe()
-        child = context.Process(target=work, args=(number, options.model, theirs), daemon=True)
+        parent_end, child_end = context.Pipe()
+        child = context.Process(target=work, args=(number, options.model, child_end), daemon=True)
         child.start()
-        theirs.close()
+        child_end.close()
         number, current, outcome = number + 1, None, "exited"
-        begun = time.monotonic()
-        while time.monotonic() < end and time.monotonic() < begun + 300:
+        start = time.monotonic()
+        while time.monotonic() < end and time.monotonic() < start + 300:
             try:
-                if not mine.poll(LIMIT_SECONDS + (40 if current is None else 0)):
+                if not parent_end.poll(LIMIT_SECONDS + (40 if current is None else 0)):
                     outcome = "hang"
                     break
-                kind, text, data = mine.recv()
+                kind, text, data = parent_end.recv()
             except EOFError:
                 child.join()
                 outcome = f"exit code {child.exitcode}"

@@ -109,7 +109,7 @@ def meta_device(visit: Visit) -> None:
 
 
 def within_inference_mode(visit: Visit) -> None:
-    """All of it under inference_mode, then training goes on."""
+    """All of it under inference_mode, then training continues."""
     with torch.inference_mode():
         visit.work()
     assert not torch.is_inference_mode_enabled()
@@ -204,14 +204,14 @@ def lines_on_stderr(visit: Visit) -> None:
     """The host writes lines to descriptor 2 while mp3 is read; none is lost or out of order."""
     separator = visit.separator()
     with _stderr_file() as caught:
-        stop, written = threading.Event(), []
+        stop, lines = threading.Event(), []
 
         def write() -> None:
-            while not stop.is_set() or len(written) < LINES:
-                line = b"host %d\n" % len(written)
+            while not stop.is_set() or len(lines) < LINES:
+                line = b"host %d\n" % len(lines)
                 os.write(2, line)
                 assert os.fstat(2).st_ino == os.fstat(caught.fileno()).st_ino
-                written.append(line)
+                lines.append(line)
                 time.sleep(0.001)
 
         thread = threading.Thread(target=write)
@@ -222,7 +222,7 @@ def lines_on_stderr(visit: Visit) -> None:
             stop.set()
             thread.join()
         caught.seek(0)
-        assert [line for line in caught if line.startswith(b"host")] == written
+        assert [line for line in caught if line.startswith(b"host")] == lines
 
 
 def programs_meanwhile(visit: Visit) -> None:
@@ -231,25 +231,25 @@ def programs_meanwhile(visit: Visit) -> None:
     with _stderr_file() as caught:
         thread = threading.Thread(target=visit.files, args=(separator, "song.mp3"))
         thread.start()
-        started = 0
-        while thread.is_alive() or started == 0:
-            subprocess.run(["sh", "-c", f"echo program {started} >&2"], check=True)
-            started += 1
+        count = 0
+        while thread.is_alive() or count == 0:
+            subprocess.run(["sh", "-c", f"echo program {count} >&2"], check=True)
+            count += 1
         thread.join()
         caught.seek(0)
         lines = [line for line in caught if line.startswith(b"program")]
-        assert lines == [b"program %d\n" % i for i in range(started)]
+        assert lines == [b"program %d\n" % i for i in range(count)]
 
 
 @contextlib.contextmanager
 def _stderr_file() -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
     with tempfile.NamedTemporaryFile() as caught:
-        before = os.dup(2)
+        descriptor = os.dup(2)
         os.dup2(os.open(caught.name, os.O_WRONLY | os.O_APPEND), 2)
         try:
             yield caught
         finally:
-            os.dup2(before, 2)
+            os.dup2(descriptor, 2)
 
 
 def no_stderr(visit: Visit) -> None:
@@ -301,15 +301,15 @@ def an_event_loop(visit: Visit) -> None:
 
 
 def streams_left_open(visit: Visit) -> None:
-    """Streams that nobody reads to the end leave no threads behind."""
+    """Streams that are not read to the end leave no threads."""
     separator = visit.separator()
-    before = _threads()
+    threads = _threads()
     for _ in range(5):
         stream = separator.stream([visit.audio] * 4, RATE)
         next(stream)
         del stream
     gc.collect()
-    assert _threads() == before, _threads()
+    assert _threads() == threads, _threads()
 
 
 def settings_stay(visit: Visit) -> None:
@@ -327,12 +327,16 @@ def settings_stay(visit: Visit) -> None:
         )
 
     visit.work()
-    before = now()
+    old = now()
     visit.work()
     visit.files(visit.separator(), "song.mp3")
-    after = now()
-    changed = [(was, now_is) for was, now_is in zip(before, after, strict=True) if was != now_is]
-    assert not changed, changed
+    new = now()
+    differences = [
+        (old_value, new_value)
+        for old_value, new_value in zip(old, new, strict=True)
+        if old_value != new_value
+    ]
+    assert not differences, differences
     assert _threads() == ["MainThread"], _threads()
 
 
@@ -383,7 +387,7 @@ def run(habit: Callable[[Visit], None], visit: Visit) -> bool:
 
 
 def _leave(work: Callable[[], object]) -> None:
-    """Work and end the process, whatever comes."""
+    """Work and end the process, even after an error."""
     code = 1
     try:
         work()
@@ -399,8 +403,8 @@ def _wait(child: int) -> int:
     """The exit code of a process; of one that hangs, that of its end."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
@@ -414,19 +418,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", type=lambda text: text.split(","))
     options = parser.parse_args()
-    failed = 0
+    failures = 0
     with tempfile.TemporaryDirectory() as folder:
         visit = prepare(Path(folder), options.model)
         for name, habit in HABITS.items():
             if options.only and not any(word in name for word in options.only):
                 continue
             for _ in range(options.rounds):
-                begun = time.perf_counter()
-                worked = run(habit, visit)
-                failed += not worked
-                word = "ok" if worked else "FAILED"
-                print(f"{name:24s} {word:6s} {time.perf_counter() - begun:6.1f} s", flush=True)
-    sys.exit(1 if failed else 0)
+                start = time.perf_counter()
+                is_ok = run(habit, visit)
+                failures += not is_ok
+                word = "ok" if is_ok else "FAILED"
+                print(f"{name:24s} {word:6s} {time.perf_counter() - start:6.1f} s", flush=True)
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

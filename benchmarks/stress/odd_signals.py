@@ -22,7 +22,7 @@ def signals() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, SAMPLES))
     ramp = np.tile(np.arange(SAMPLES), (2, 1))
-    made = {
+    by_name = {
         "noise at -14 dB": 0.2 * noise,
         "silence": 0 * noise,
         "DC": 0 * noise + 1,
@@ -30,7 +30,7 @@ def signals() -> dict[str, np.ndarray]:
         "noise at -120 dB": 1e-6 * noise,
         "denormals": 0 * noise + 1e-40,
     }
-    return {name: signal.astype(np.float32) for name, signal in made.items()}
+    return {name: signal.astype(np.float32) for name, signal in by_name.items()}
 
 
 def main() -> None:
@@ -40,9 +40,9 @@ def main() -> None:
     best: dict[str, float] = {}
     for _ in range(3):
         for name, signal in signals().items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             separator.separate(signal, 44_100)
-            best[name] = min(best.get(name, np.inf), time.perf_counter() - begun)
+            best[name] = min(best.get(name, np.inf), time.perf_counter() - start)
     reference = next(iter(best.values()))
     for name, seconds in best.items():
         print(f"{name:24s} {seconds / reference:.2f}")

@@ -2,8 +2,8 @@
 
     python benchmarks/cluster.py --json docs/research/performance/cluster.json
 
-A simulation, event by event: slots take songs, machines die with what their slots have in hand
-and come back, some songs cannot be separated at all. Seconds for each second of audio are those
+A simulation, event by event: slots take songs, machines fail with the songs in their slots and
+restart, some songs cannot be separated at all. Seconds for each second of audio are those
 measured in docs/research/performance.md; prices, failures and lengths are assumptions, options all.
 It separates nothing.
 """
@@ -50,9 +50,9 @@ class Batch:
     hours_between_failures, restart_seconds
         Of one machine.
     bad_share
-        Of songs that fail whatever is done; they are tried once.
+        Of songs that always fail; they are tried once.
     out_share
-        Bytes of all stems together by those of the song as wav.
+        Bytes of all stems together over those of the song as wav.
     network
         Bits a second of one machine.
     """
@@ -76,7 +76,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """The result of a simulation.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Outcome:
 
 
 class Machine:
-    """Times at which one machine fails, in order, drawn when somebody asks."""
+    """Times at which one machine fails, in order, drawn on demand."""
 
     def __init__(self, batch: Batch, random_: random.Random) -> None:
         self._mean = batch.hours_between_failures * 3600
@@ -132,7 +132,7 @@ class Machine:
 
 @dataclass
 class Queue:
-    """Songs that wait, and those whose slot was lost, from the time when that happened."""
+    """Songs that wait, and those whose machine failed, from the time of the failure."""
 
     songs: deque[int] = field(default_factory=deque)
     returned: list[tuple[float, int]] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Queue:
 
 
 def simulate(batch: Batch) -> Outcome:
-    """Play a batch through.
+    """Simulate a batch.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def simulate(batch: Batch) -> Outcome:
     ends = [0.0] * batch.machines
     tries = bytearray(batch.songs)
     separated = failed = repeated = 0
-    busy = wasted = 0.0
+    busy = waste = 0.0
     while free:
         begin, machine, slot = heapq.heappop(free)
         queue = queues[machine]
@@ -182,11 +182,11 @@ def simulate(batch: Batch) -> Outcome:
         end = begin + lengths[song] * batch.rate
         failure = machines[machine].next_failure(begin)
         if failure < end:
-            # A song that took workers down again and again counts as the cause.
+            # A song whose workers failed repeatedly counts as the cause.
             if tries[song] < ATTEMPTS:
                 heapq.heappush(queue.returned, (failure, song))
             repeated += 1
-            wasted += failure - begin + batch.restart_seconds
+            waste += failure - begin + batch.restart_seconds
             busy += failure - begin + batch.restart_seconds
             end = failure + batch.restart_seconds
         else:
@@ -198,7 +198,7 @@ def simulate(batch: Batch) -> Outcome:
     audio = sum(lengths) * WAV_RATE
     # With one queue all machines are paid for until the last song ends.
     paid = sum(ends) if batch.sharded else max(ends) * batch.machines
-    moved = audio * (1 + 2 * batch.out_share) * 8
+    bits = audio * (1 + 2 * batch.out_share) * 8
     return Outcome(
         hours=max(ends) / 3600,
         machine_hours=paid / 3600,
@@ -207,13 +207,13 @@ def simulate(batch: Batch) -> Outcome:
         failed=failed,
         lost=batch.songs - separated - failed,
         repeated=repeated,
-        wasted_share=wasted / busy,
+        wasted_share=waste / busy,
         machine_failures=sum(
             failure < end
             for machine, end in zip(machines, ends, strict=True)
             for failure in machine.failures
         ),
-        network_share=moved / (paid * batch.network),
+        network_share=bits / (paid * batch.network),
         terabytes=audio * batch.out_share / 1e12,
     )
 
@@ -252,8 +252,8 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for batch in BATCHES:
-        chosen = replace(batch, songs=options.songs, seed=options.seed)
-        results.append((chosen, simulate(chosen)))
+        sized = replace(batch, songs=options.songs, seed=options.seed)
+        results.append((sized, simulate(sized)))
     print(table(results))
     if options.json:
         rows = [{"batch": asdict(batch), "outcome": asdict(out)} for batch, out in results]

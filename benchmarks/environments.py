@@ -31,30 +31,30 @@ REQUIREMENTS = {
 
 
 def default_cache() -> Path:
-    """Where environments are kept: they take gigabytes, and minutes to make."""
+    """Folder of environments, which take gigabytes, and minutes to create."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "unetsep-peers"
 
 
 def environment(name: str, cache: Path, pip_args: Sequence[str]) -> Path:
-    """Python of a tool's environment, which is made if it is not there."""
+    """Python of a tool's environment, which is created if it is missing."""
     folder = cache / name
     python, stamp = folder / "bin" / "python", folder / "complete"
-    wanted = "\n".join(REQUIREMENTS[name])
-    if not (stamp.is_file() and stamp.read_text() == wanted):
+    requirements = "\n".join(REQUIREMENTS[name])
+    if not (stamp.is_file() and stamp.read_text() == requirements):
         print(f"Installing {', '.join(REQUIREMENTS[name])} in {folder} ...", flush=True)
         subprocess.run([PYTHON, "-m", "venv", folder], check=True)
         pip = [python, "-m", "pip", "install", "-q", *pip_args]
         subprocess.run([*pip, *REQUIREMENTS[name]], check=True)
-        stamp.write_text(wanted)
+        stamp.write_text(requirements)
     return python
 
 
 def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     """Versions of packages in an environment."""
     code = f"import importlib.metadata as m; print(*(m.version(p) for p in {list(packages)}))"
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    return dict(zip(packages, found.stdout.split(), strict=True))
+    process = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return dict(zip(packages, process.stdout.split(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Tool:
     variables
         Of its environment.
     versions
-        Of what it is made of; of unetsep also the model.
+        Of its packages; of unetsep also the model.
     """
 
     name: str
@@ -90,8 +90,8 @@ def unetsep(name: str, model: str, options: Sequence[str] = (), home: Path | Non
     variables = checkout()
     if home is not None:
         variables["UNETSEP_HOME"] = str(home)
-    made_of = versions(Path(sys.executable), ["torch"]) | {"model": model_name(model)}
-    return Tool(name, command, variables, made_of)
+    packages = versions(Path(sys.executable), ["torch"]) | {"model": model_name(model)}
+    return Tool(name, command, variables, packages)
 
 
 def spleeter(cache: Path, pip_args: Sequence[str]) -> Tool:
@@ -116,9 +116,9 @@ def spleeter_models(python: Path, cache: Path) -> Path:
             "import importlib.resources as r, spleeter.resources as s; "
             "print(r.read_text(s, '4stems.json'))"
         )
-        found = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+        process = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
         config = models / "4stems.json"
-        config.write_text(json.dumps(json.loads(found.stdout) | {"model_dir": str(folder)}))
+        config.write_text(json.dumps(json.loads(process.stdout) | {"model_dir": str(folder)}))
         subprocess.run([python, REFERENCE, "make", config, folder, "0"], check=True)
     return models
 
@@ -147,7 +147,7 @@ def openunmix(cache: Path, pip_args: Sequence[str]) -> Tool:
 
 
 def demucs(cache: Path, pip_args: Sequence[str], jobs: int = 0) -> Tool:
-    """Demucs's own command with Hybrid Transformer Demucs, with ``-j`` if told so."""
+    """Demucs's own command with Hybrid Transformer Demucs, with ``-j`` if ``jobs`` is given."""
     python = environment("demucs", cache, pip_args)
     models = cache / "demucs-models"
     if not (models / "random.th").is_file():

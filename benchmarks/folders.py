@@ -24,9 +24,9 @@ def separate(songs: Path, options: argparse.Namespace) -> Use:
     for name in ("threads", "jobs"):
         if (value := getattr(options, name)) is not None:
             command += [f"--{name}", str(value)]
-    used = measure(command, checkout())
+    use = measure(command, checkout())
     shutil.rmtree(out)
-    return used
+    return use
 
 
 def main() -> None:
@@ -52,12 +52,12 @@ def main() -> None:
             # Links, as thousands of copies fill a disk.
             (folders["short"] / f"{index:04}.wav").hardlink_to(folders["short"] / "0000.wav")
         for _ in range(options.rounds):
-            # One after the other, so that what else the machine does hits both.
+            # One after the other, so that other work of the machine affects both.
             rounds.append({kind: separate(folder, options) for kind, folder in folders.items()})
-            for kind, used in rounds[-1].items():
+            for kind, use in rounds[-1].items():
                 print(
-                    f"{kind:6} {used.wall:7.1f} s, {used.cpu:7.1f} s of all cores, "
-                    f"{used.peak_mib:5.0f} MiB",
+                    f"{kind:6} {use.wall:7.1f} s, {use.cpu:7.1f} s of all cores, "
+                    f"{use.peak_mib:5.0f} MiB",
                     flush=True,
                 )
     ratios = {

@@ -30,7 +30,7 @@ from unetsep.files import FileOptions, separate_file
 from unetsep.network.devices import keep_freed_memory
 from unetsep.separator import Separator
 
-# tf32 is fp32 with shortened factors in products: a setting of torch, not a type.
+# tf32 is fp32 with rounded factors in products: a setting of torch, not a type.
 PRECISIONS = {"fp32": ("fp32", False), "tf32": ("fp32", True), "bf16": ("bf16", False)}
 MEMORY = Path("/dev/shm")
 # Four stems of two channels of 16 bits, for each second of the song.
@@ -54,12 +54,12 @@ def network(separator: Separator, segments: int) -> float:
     spectrum = torch.randn(shape, dtype=torch.complex64, device=separator.device).mT
     separator.estimate(spectrum)
     synchronize(separator)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(segments):
         separator.estimate(spectrum)
     synchronize(separator)
-    elapsed = time.perf_counter() - begun
-    return segments * config.segment_frames * config.hop_length / config.sample_rate / elapsed
+    duration = time.perf_counter() - start
+    return segments * config.segment_frames * config.hop_length / config.sample_rate / duration
 
 
 def separate(separator: Separator, sources: list[Path], jobs: int) -> float:
@@ -71,9 +71,9 @@ def separate(separator: Separator, sources: list[Path], jobs: int) -> float:
         separate_file(source, [separator], [targets], FileOptions(bit_depth="16"))
 
     with ThreadPoolExecutor(jobs) as pool:
-        elapsed = seconds(lambda: list(pool.map(one, sources)))
+        duration = seconds(lambda: list(pool.map(one, sources)))
     shutil.rmtree(folder)
-    return elapsed
+    return duration
 
 
 def read(path: Path) -> None:
@@ -92,14 +92,14 @@ def write(folder: Path, block: bytes, size: int) -> None:
 
 
 @contextmanager
-def shortened_products(shortened: bool) -> Iterator[None]:
+def tf32_products(allow_tf32: bool) -> Iterator[None]:
     """Let products of floats be computed in tf32, or not."""
     settings = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [each.allow_tf32 for each in settings]
+    previous = [each.allow_tf32 for each in settings]
     for each in settings:
-        each.allow_tf32 = shortened
+        each.allow_tf32 = allow_tf32
     yield
-    for each, value in zip(settings, before, strict=True):
+    for each, value in zip(settings, previous, strict=True):
         each.allow_tf32 = value
 
 
@@ -107,22 +107,22 @@ def measure(
     model: str, label: str, long: Path, short: list[Path], options: argparse.Namespace
 ) -> dict[str, Any]:
     """One row: a model in a precision."""
-    precision, shortened = PRECISIONS[label]
-    with shortened_products(shortened):
+    precision, allow_tf32 = PRECISIONS[label]
+    with tf32_products(allow_tf32):
         separator = Separator(model, device=options.device, precision=precision)
-        alone = network(separator, options.segments)
-        separate(separator, short[: options.jobs], options.jobs)  # what is done only once
-        one = options.seconds / separate(separator, [long], 1)
-        many = options.song_seconds * len(short) / separate(separator, short, options.jobs)
+        network_rate = network(separator, options.segments)
+        separate(separator, short[: options.jobs], options.jobs)  # work that happens only once
+        song_rate = options.seconds / separate(separator, [long], 1)
+        folder_rate = options.song_seconds * len(short) / separate(separator, short, options.jobs)
     return {
         "model": separator.name,
         "precision": label,
         "jobs": options.jobs,
-        "network": alone,
-        "long": one,
-        "folder": many,
+        "network": network_rate,
+        "long": song_rate,
+        "folder": folder_rate,
         # Of the long song's time, were nothing overlapped.
-        "network_share": one / alone,
+        "network_share": song_rate / network_rate,
     }
 
 
@@ -169,8 +169,8 @@ def main() -> None:
             for label in options.precision:
                 rows.append(measure(model, label, long, short, options))
                 print(LINE.format(**rows[-1]), flush=True)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    save(options.json, {"device": where, "bounds": bounds, "rows": rows})
+    device_name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
+    save(options.json, {"device": device_name, "bounds": bounds, "rows": rows})
     if options.png:
         picture(options.png, rows)
 

@@ -75,8 +75,8 @@ def main(path: Path | None, duration: float | None, repeat: int, threads: int) -
         for mode in MODES:
 
             def run(mode: str = mode) -> None:
-                found = score(recording.references, estimates, recording.sample_rate, mode=mode)
-                values[mode] = found.values
+                scores = score(recording.references, estimates, recording.sample_rate, mode=mode)
+                values[mode] = scores.values
 
             times[mode] = seconds(run)
         ratios = [times["museval"] / times[mode] for mode in ("bsseval", "sdr")]

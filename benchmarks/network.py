@@ -53,15 +53,15 @@ def operations(network: MaskNetwork, inputs: tuple[torch.Tensor, ...]) -> int:
 def products(dtype: torch.dtype) -> list[Callable[[], object]]:
     """Products of two square matrices, one for each library."""
     square = torch.rand(SIZE, SIZE).to(dtype)
-    found = [functools.partial(torch.mm, square, square, out=torch.empty_like(square))]
+    calls = [functools.partial(torch.mm, square, square, out=torch.empty_like(square))]
     if dtype == torch.float32:
         array = square.numpy()
-        found.append(functools.partial(np.matmul, array, array, out=np.empty_like(array)))
-    return found
+        calls.append(functools.partial(np.matmul, array, array, out=np.empty_like(array)))
+    return calls
 
 
 def segment(network: MaskNetwork) -> tuple[torch.Tensor, ...]:
-    """What a network sees of a noise of 512 frames."""
+    """Inputs of a network: noise of 512 frames."""
     shape = (1, network.config.channels, FRAMES, network.config.bins)
     return network_inputs(torch.randn(shape, dtype=torch.complex64).mT, network.config)
 

@@ -29,18 +29,18 @@ ONNX = "import numpy, soundfile, onnxruntime; onnxruntime.InferenceSession({path
 
 def seconds_of(code: str) -> float:
     """How long a fresh interpreter takes."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def report(what: str, pairs: list[tuple[float, float]]) -> None:
+def report(title: str, pairs: list[tuple[float, float]]) -> None:
     """One line."""
     torch_times, onnx_times = np.array(pairs).T
     ratio = np.median(torch_times / onnx_times)
     print(
-        f"{what}: torch {np.median(torch_times):.3f} s, onnxruntime {np.median(onnx_times):.3f} s, "
-        f"ratio {ratio:.2f} ({len(pairs)} pairs)"
+        f"{title}: torch {np.median(torch_times):.3f} s, "
+        f"onnxruntime {np.median(onnx_times):.3f} s, ratio {ratio:.2f} ({len(pairs)} pairs)"
     )
 
 
@@ -72,11 +72,11 @@ def main() -> None:
     times = []
     with torch.inference_mode():
         for _ in range(options.pairs + 1):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             network(*inputs)
             middle = time.perf_counter()
             session.run(None, arrays)
-            times.append((middle - begun, time.perf_counter() - middle))
+            times.append((middle - start, time.perf_counter() - middle))
     report(f"network, {config.segment_frames} frames", times[1:])
 
 

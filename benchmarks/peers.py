@@ -5,7 +5,7 @@
 Every tool separates the same song into four 16-bit files with random weights of its own
 network, from the start of its process to its end, in turn, round by round; see
 `environments.py` for what is built, and where. Right before each of these it separates one
-second, which is not counted: its files are in memory then, whatever ran before it. Nothing else
+second, which is not counted: so its files are in memory, whatever ran before it. Nothing else
 should run meanwhile.
 """
 
@@ -27,9 +27,9 @@ STEMS = {"vocals", "drums", "bass", "other"}
 
 
 def run(tool: Tool, song: Path, folder: Path, cores: list[int] | None) -> Use:
-    """One process; its four files are looked at and removed."""
+    """Measure one process; its four files are checked and removed."""
     shutil.rmtree(folder, ignore_errors=True)
-    used = measure(tool.command(song, folder), tool.variables, cores)
+    use = measure(tool.command(song, folder), tool.variables, cores)
     frames = soundfile.info(str(song)).frames
     stems = sorted(folder.rglob("*.wav"))
     assert {stem.stem for stem in stems} == STEMS, (tool.name, stems)
@@ -37,7 +37,7 @@ def run(tool: Tool, song: Path, folder: Path, cores: list[int] | None) -> Use:
         info = soundfile.info(str(stem))
         assert (info.frames, info.channels, info.subtype) == (frames, 2, "PCM_16"), stem
     shutil.rmtree(folder)
-    return used
+    return use
 
 
 def compare(tools: list[Tool], song: Path, options: argparse.Namespace) -> dict[str, list[Use]]:
@@ -51,11 +51,11 @@ def compare(tools: list[Tool], song: Path, options: argparse.Namespace) -> dict[
             if index > 0 and tool.name in options.once:
                 continue
             run(tool, second, stems, options.cores)
-            used = run(tool, song, stems, options.cores)
-            uses[tool.name].append(used)
+            use = run(tool, song, stems, options.cores)
+            uses[tool.name].append(use)
             print(
-                f"  {tool.name:14} {used.wall:8.2f} s  {used.cpu:8.2f} CPU s  "
-                f"{used.peak_mib:7.0f} MiB",
+                f"  {tool.name:14} {use.wall:8.2f} s  {use.cpu:8.2f} CPU s  "
+                f"{use.peak_mib:7.0f} MiB",
                 flush=True,
             )
     return uses
@@ -63,17 +63,20 @@ def compare(tools: list[Tool], song: Path, options: argparse.Namespace) -> dict[
 
 def summary(uses: dict[str, list[Use]], seconds: float) -> list[dict[str, Any]]:
     """A row for each tool: medians, and how many times as long as unetsep, round by round."""
-    ours = uses["unetsep"]
+    baseline = uses["unetsep"]
     rows = []
-    for name, found in uses.items():
-        wall = statistics.median(use.wall for use in found)
-        ratios = [theirs.wall / own.wall for theirs, own in zip(found, ours, strict=False)]
+    for name, tool_uses in uses.items():
+        wall = statistics.median(use.wall for use in tool_uses)
+        ratios = [
+            use.wall / baseline_use.wall
+            for use, baseline_use in zip(tool_uses, baseline, strict=False)
+        ]
         rows.append(
             {
                 "tool": name,
                 "wall": wall,
-                "cpu": statistics.median(use.cpu for use in found),
-                "peak_mib": max(use.peak_mib for use in found),
+                "cpu": statistics.median(use.cpu for use in tool_uses),
+                "peak_mib": max(use.peak_mib for use in tool_uses),
                 "times_real_time": seconds / wall,
                 "times_as_long": statistics.median(ratios),
                 "least": min(ratios),
@@ -121,9 +124,9 @@ def main() -> None:
     cache = options.cache.resolve()
     if "unetsep" in options.once:
         parser.error("--once: every round is compared with unetsep")
-    made = {name: TOOLS[name](cache, shlex.split(options.pip_args)) for name in names}
-    tools = list(made.values())
-    options.once = [made[name].name for name in options.once if name in made]
+    by_name = {name: TOOLS[name](cache, shlex.split(options.pip_args)) for name in names}
+    tools = list(by_name.values())
+    options.once = [by_name[name].name for name in options.once if name in by_name]
     results = []
     for seconds in options.seconds:
         with tempfile.TemporaryDirectory() as folder:

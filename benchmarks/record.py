@@ -27,9 +27,9 @@ MIB = 1024 if sys.platform != "darwin" else 1024**2  # what ru_maxrss counts, in
 
 def seconds(run: Callable[..., object], *arguments: Any) -> float:
     """Time that a call takes."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     run(*arguments)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def measure(
     if cores is not None:
         words = ["taskset", "-c", ",".join(map(str, cores)), *words]
     with tempfile.TemporaryFile() as log:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         process = subprocess.Popen(
             words, env={**os.environ, **(environment or {})}, stdout=log, stderr=log
         )
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begun
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if status:
             log.seek(0)
             sys.exit(f"{' '.join(words)} failed: {log.read().decode(errors='replace')[-4000:]}")
-    return Use(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / MIB)
+    return Use(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / MIB)
 
 
 def checkout(folder: Path = ROOT) -> dict[str, str]:
@@ -93,31 +93,31 @@ def checkout(folder: Path = ROOT) -> dict[str, str]:
 def synthesise(path: Path, seconds: float) -> None:
     """Write a stereo song of tones, beats and noise, 44.1 kHz and 16 bits, block by block.
 
-    It is nowhere near full scale: of a stem beyond that floats are kept until its peak is known,
-    which some hours of noise would have and ten seconds would not.
+    It stays far below full scale: a stem beyond that is kept as floats until its peak is known.
+    Some hours of noise would exceed full scale, and ten seconds would not.
     """
     random = np.random.default_rng(0)
-    left = round(seconds * RATE)
+    remaining = round(seconds * RATE)
     with soundfile.SoundFile(str(path), "w", RATE, 2, "PCM_16", format="WAV") as file:
         second = 0
-        while left > 0:
-            time_ = np.arange(min(RATE, left)) / RATE
+        while remaining > 0:
+            time_ = np.arange(min(RATE, remaining)) / RATE
             tones = sum(
                 0.05 * np.sin(2 * np.pi * f * time_) for f in (110, 220, 440 + second % 200)
             )
             noise = random.standard_normal((len(time_), 2)).clip(-3, 3)
             beat = 0.3 * noise * np.exp(-10 * (time_ % 0.5))[:, None]
             file.write((tones[:, None] + beat) * 0.7)
-            left -= len(time_)
+            remaining -= len(time_)
             second += 1
 
 
 def excerpt(song: Path, path: Path, seconds: float) -> None:
     """Write that much of a song as 16-bit wav, repeated if it is short."""
     audio, rate = soundfile.read(song, dtype="float32", always_2d=True)
-    wanted = round(seconds * rate)
-    copies = -(-wanted // len(audio))
-    soundfile.write(path, np.tile(audio, (copies, 1))[:wanted], rate, "PCM_16")
+    samples = round(seconds * rate)
+    copies = -(-samples // len(audio))
+    soundfile.write(path, np.tile(audio, (copies, 1))[:samples], rate, "PCM_16")
 
 
 def cpu_name() -> str:

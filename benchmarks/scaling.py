@@ -26,14 +26,14 @@ def separate(songs: Path, threads: int, model: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=songs.parent) as folder:
         command = [*UNETSEP, "separate", songs, "-o", folder, "-q"]
         command += ["--model", model, "--threads", str(threads)]
-        used = measure(command, checkout(), list(range(threads)))
+        use = measure(command, checkout(), list(range(threads)))
         stems = list(Path(folder).rglob("*.wav"))
-        wanted = 4 * (len(list(songs.glob("*.wav"))) if songs.is_dir() else 1)
-        assert len(stems) == wanted, stems
+        count = 4 * (len(list(songs.glob("*.wav"))) if songs.is_dir() else 1)
+        assert len(stems) == count, stems
         if not songs.is_dir():
             frames = soundfile.info(str(songs)).frames
             assert all(soundfile.info(str(stem)).frames == frames for stem in stems)
-    return {"wall": used.wall, "cpu": used.cpu, "peak_mib": used.peak_mib}
+    return {"wall": use.wall, "cpu": use.cpu, "peak_mib": use.peak_mib}
 
 
 def lengths(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -59,9 +59,9 @@ def fit(rows: list[dict[str, Any]], threads: int) -> dict[str, float]:
 
     Weighted so that errors count in proportion to the time, else the longest song decides.
     """
-    mine = [row for row in rows if row["threads"] == threads]
-    length = np.array([row["seconds"] for row in mine], float)
-    wall = np.array([row["wall"] for row in mine])
+    rows_of_fit = [row for row in rows if row["threads"] == threads]
+    length = np.array([row["seconds"] for row in rows_of_fit], float)
+    wall = np.array([row["wall"] for row in rows_of_fit])
     slope, start = np.polyfit(length, wall, 1, w=1 / wall)
     error = np.abs(slope * length + start - wall) / wall
     return {"threads": threads, "start": start, "slope": slope, "largest_error": error.max()}
@@ -75,8 +75,8 @@ def folder_of_songs(folder: Path, options: argparse.Namespace) -> dict[str, floa
         synthesise(songs / f"{index:02}.wav", options.song_seconds)
     threads = max(options.threads)
     together = separate(songs, threads, options.model)["wall"]
-    alone = separate(songs / "00.wav", threads, options.model)["wall"]
-    return {"songs": options.songs, "each": options.song_seconds, "folder": together, "one": alone}
+    single = separate(songs / "00.wav", threads, options.model)["wall"]
+    return {"songs": options.songs, "each": options.song_seconds, "folder": together, "one": single}
 
 
 def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]) -> None:
@@ -86,13 +86,13 @@ def picture(path: Path, rows: list[dict[str, Any]], fits: list[dict[str, float]]
     figure = Figure(figsize=(10, 4), layout="tight")
     left, right = figure.subplots(1, 2)
     for line in fits:
-        mine = [row for row in rows if row["threads"] == line["threads"]]
-        length = np.array([row["seconds"] for row in mine], float)
+        rows_of_line = [row for row in rows if row["threads"] == line["threads"]]
+        length = np.array([row["seconds"] for row in rows_of_line], float)
         label = f"{line['threads']} threads: {line['start']:.2f} s + {line['slope']:.5f} x length"
-        (points,) = left.plot(length, [row["wall"] for row in mine], "o")
+        (points,) = left.plot(length, [row["wall"] for row in rows_of_line], "o")
         left.plot(length, line["start"] + line["slope"] * length, color=points.get_color())
         points.set_label(label)
-        right.plot(length, [row["peak_mib"] for row in mine], "o-")
+        right.plot(length, [row["peak_mib"] for row in rows_of_line], "o-")
     left.set(xscale="log", yscale="log", xlabel="song, s", ylabel="wall clock, s")
     right.set(xscale="log", xlabel="song, s", ylabel="peak memory, MiB")
     right.set_ylim(bottom=0)

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Stage: the functions whose time it is, less that of other stages which they call.
+# Stage: the functions that take its time, less that of other stages which they call.
 STAGES = {
     "weights": [
         "weights.load:load_checkpoint",
@@ -51,8 +51,8 @@ STAGES = {
     ],
     "publish": ["audio.stem_files:StemFiles.commit"],
 }
-# Where a stage was in older checkouts, with which this one may be compared.
-PLACES_BEFORE = {"masks": ["dsp.song_stream:SongStream._advance"]}
+# Places of a stage in older checkouts, with which this one may be compared.
+OLD_PLACES = {"masks": ["dsp.song_stream:SongStream._advance"]}
 spent: dict[str, float] = defaultdict(float)
 local = threading.local()
 
@@ -62,24 +62,24 @@ def timed(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(run)
     def wrapper(*arguments: Any, **options: Any) -> Any:
-        begun, outer = time.thread_time(), getattr(local, "inside", 0.0)
+        start, outer = time.thread_time(), getattr(local, "inside", 0.0)
         local.inside = 0.0
         try:
             return run(*arguments, **options)
         finally:
-            whole = time.thread_time() - begun
-            spent[stage] += whole - local.inside
-            local.inside = outer + whole
+            total = time.thread_time() - start
+            spent[stage] += total - local.inside
+            local.inside = outer + total
 
     return wrapper
 
 
 def wrap() -> None:
-    """Count the time of every function of `STAGES` and `PLACES_BEFORE` that is there."""
+    """Count the time of every function of `STAGES` and `OLD_PLACES` that exists."""
     import importlib
 
     for stage, places in STAGES.items():
-        for place in [*places, *PLACES_BEFORE.get(stage, [])]:
+        for place in [*places, *OLD_PLACES.get(stage, [])]:
             module, _, name = place.partition(":")
             try:
                 owner: Any = importlib.import_module(f"unetsep.{module}")
@@ -111,12 +111,12 @@ def child(arguments: list[str]) -> None:
     """Run the command line, and print the seconds of each stage."""
     spent["interpreter"] = time.process_time()
     for stage, load in (("import torch", load_torch), ("other imports", load_others)):
-        before = time.process_time()
+        start = time.process_time()
         load()
-        spent[stage] = time.process_time() - before
-    before = time.process_time()
+        spent[stage] = time.process_time() - start
+    start = time.process_time()
     wrap()
-    spent["interpreter"] += time.process_time() - before
+    spent["interpreter"] += time.process_time() - start
     from unetsep.cli import main
 
     try:
@@ -128,14 +128,14 @@ def child(arguments: list[str]) -> None:
 
 def profile(source: Path, words: list[str]) -> dict[str, float]:
     """CPU seconds of each stage, in the order of the signal."""
-    from record import checkout  # not before the child has begun to count
+    from record import checkout  # not before the child starts to count
 
     command = [sys.executable, __file__, "--child", *words, "--threads", "1"]
     variables = {**os.environ, **checkout(source), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    process = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    seconds: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
     order = ["interpreter", "import torch", "other imports", *STAGES, "rest"]
-    return {stage: found.get(stage, 0.0) for stage in order}
+    return {stage: seconds.get(stage, 0.0) for stage in order}
 
 
 def memory_rate(megabytes: int = 256, rounds: int = 5) -> float:
@@ -146,9 +146,9 @@ def memory_rate(megabytes: int = 256, rounds: int = 5) -> float:
     a, b, c = torch.ones(3, megabytes << 18).unbind()
     least = math.inf
     for _ in range(rounds):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         torch.add(b, c, alpha=3, out=a)
-        least = min(least, time.perf_counter() - begun)
+        least = min(least, time.perf_counter() - start)
     return 3 * a.nbytes / least / 1e9
 
 
@@ -169,7 +169,7 @@ def picture(path: Path, results: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Print a table; write JSON and a picture if asked to."""
+    """Print a table; write JSON and a picture if requested."""
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2:])
         return
@@ -196,16 +196,16 @@ def main() -> None:
             synthesise(song, options.seconds)
         words = ["separate", str(song), "-q", "--overwrite", "-o", str(Path(folder) / "out")]
         words += ["--bit-depth", "16", "--model", options.model]
-        whole = [*UNETSEP, *words]
+        command = [*UNETSEP, *words]
         for _ in range(options.rounds):  # in turn, so that a busy machine treats all alike
             for name, source in zip(names, options.source, strict=True):
                 stages[name].append(profile(source, words))
-                walls[name].append(measure(whole, checkout(source)).wall)
+                walls[name].append(measure(command, checkout(source)).wall)
     results: list[dict[str, Any]] = []
     rate = memory_rate()
     print(f"memory moves {rate:.1f} GB/s by one thread (STREAM's triad)")
     for name in names:
-        least = {stage: min(run[stage] for run in stages[name]) for stage in stages[name][0]}
+        least = {stage: min(row[stage] for row in stages[name]) for stage in stages[name][0]}
         wall = min(walls[name])
         results.append({"name": name, "stages": least, "wall": wall, "memory_gb_s": rate})
         print(f"{name}: {min(walls[name]):.2f} s by the clock, all cores")

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
     options = parser.parse_args()
-    ours, theirs = (
+    tool, spleeter = (
         TOOLS[name](options.cache.resolve(), shlex.split(options.pip_args))
         for name in ("unetsep", "spleeter")
     )
@@ -40,18 +40,21 @@ def main() -> None:
         runs: dict[str, Callable[[], Use]] = {
             "unetsep --help": lambda: measure([*UNETSEP, "--help"], checkout()),
             "import torch": lambda: measure([sys.executable, "-c", "import torch"]),
-            "unetsep, 10 s": lambda: measure(ours.command(clip, stems), ours.variables),
-            "spleeter, load": lambda: measure(theirs.command(moment, stems), theirs.variables),
+            "unetsep, 10 s": lambda: measure(tool.command(clip, stems), tool.variables),
+            "spleeter, load": lambda: measure(spleeter.command(moment, stems), spleeter.variables),
         }
         uses: dict[str, list[Use]] = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, run in runs.items():
                 uses[name].append(run())
-    rows = {name: statistics.median(use.wall for use in found) for name, found in uses.items()}
+    rows = {
+        name: statistics.median(use.wall for use in process_uses)
+        for name, process_uses in uses.items()
+    }
     for name, seconds in rows.items():
         cpu = statistics.median(use.cpu for use in uses[name])
         print(f"{name:16} {seconds:7.3f} s  {cpu:6.2f} CPU s")
-    save(options.json, {"wall": rows, "runs": uses, "versions": ours.versions | theirs.versions})
+    save(options.json, {"wall": rows, "runs": uses, "versions": tool.versions | spleeter.versions})
     if options.png:
         from matplotlib.figure import Figure
 

@@ -1,7 +1,7 @@
 """Tables of docs/research/performance.md from JSON: ``python benchmarks/tables.py FOLDER``.
 
 Reads what the other benchmarks wrote with ``--json``: peers.json, stages.json, network.json,
-scaling.json, startup.json, gpu.json, and prints Markdown for those that are there.
+scaling.json, startup.json, gpu.json, and prints Markdown for those that exist.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ def peers(results: Any) -> list[str]:
             ),
         )
     tools = results["tools"].items()
-    made = (f"{name}: {' '.join(' '.join(v) for v in found.items())}" for name, found in tools)
-    return [*lines, "", "; ".join(made)]
+    descriptions = (
+        f"{name}: {' '.join(' '.join(v) for v in packages.items())}" for name, packages in tools
+    )
+    return [*lines, "", "; ".join(descriptions)]
 
 
 def stages(results: Any) -> list[str]:

@@ -66,7 +66,7 @@ class Stopwatch(Callback):
         """Begin to time, or to trace."""
         if trainer.global_step == self.first:
             synchronize()
-            self.begun = time.perf_counter()
+            self.start_time = time.perf_counter()
         if trainer.global_step == self.last and torch.cuda.is_available():
             synchronize()
             self.profiler = torch.profiler.profile(
@@ -75,10 +75,10 @@ class Stopwatch(Callback):
             self.profiler.start()
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """End that."""
+        """End timing or tracing."""
         if trainer.global_step == self.last:
             synchronize()
-            self.seconds = (time.perf_counter() - self.begun) / (self.last - self.first)
+            self.seconds = (time.perf_counter() - self.start_time) / (self.last - self.first)
         if trainer.global_step == self.end and torch.cuda.is_available():
             synchronize()
             self.profiler.stop()
@@ -123,17 +123,21 @@ def recordings(count: int, seconds: float) -> list[Recording]:
 
 
 def measure(
-    config: TrainConfig, songs: Sequence[Recording], machine: Machine, watch: Stopwatch, **more: Any
+    config: TrainConfig,
+    songs: Sequence[Recording],
+    machine: Machine,
+    watch: Stopwatch,
+    **settings: Any,
 ) -> dict[str, float]:
     """Train for as many steps as the stopwatch wants."""
     with tempfile.TemporaryDirectory() as folder:
-        fit(config, songs, songs[:1], folder, machine=machine, callbacks=[watch], **more)
+        fit(config, songs, songs[:1], folder, machine=machine, callbacks=[watch], **settings)
     row = {"ms": round(1000 * watch.seconds, 2)}
     if watch.trace:
-        traced = watch.end - watch.last
-        row["gpu_ms"] = round(1000 * busy(watch.trace) / traced, 2)
+        trace_steps = watch.end - watch.last
+        row["gpu_ms"] = round(1000 * busy(watch.trace) / trace_steps, 2)
         row["ratio"] = round(row["ms"] / row["gpu_ms"], 2)
-        row["launches"] = launches(watch.trace) / traced
+        row["launches"] = launches(watch.trace) / trace_steps
     return row
 
 
@@ -153,7 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     on_cpu = options.device == "cpu"
     songs = recordings(2, 3.0) if on_cpu else recordings(20, 15.0)
-    # On a GPU those before the recording, and some in which memory is found its places.
+    # On a GPU those before the recording, and some in which memory is allocated.
     untimed = 1 if on_cpu else WARM_UP + 20
     rows: list[dict[str, Any]] = []
     for precision in options.precision:
@@ -175,8 +179,8 @@ def main() -> None:
             row = measure(config, songs, machine, watch, init_from=options.model)
             rows.append({"precision": precision, "recorded": recorded} | row)
             print(*(f"{name} {value}" for name, value in rows[-1].items()), sep="  ", flush=True)
-    where = torch.cuda.get_device_name() if not on_cpu else "cpu"
-    save(options.json, {"device": where, "batch_size": options.batch_size, "rows": rows})
+    device_name = torch.cuda.get_device_name() if not on_cpu else "cpu"
+    save(options.json, {"device": device_name, "batch_size": options.batch_size, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def convolutions(network: nn.Module, magnitude: Tensor, precision: str) -> Calla
     """Forward and backward of each convolution, with inputs of the right sizes."""
     inputs: list[tuple[nn.Module, Tensor]] = []
     hooks = [
-        part.register_forward_hook(lambda m, given, _: inputs.append((m, given[0].detach())))
+        part.register_forward_hook(
+            lambda m, layer_input, _: inputs.append((m, layer_input[0].detach()))
+        )
         for part in network.modules()
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)
     ]
@@ -42,12 +44,15 @@ def convolutions(network: nn.Module, magnitude: Tensor, precision: str) -> Calla
         hook.remove()
     first = inputs[0][1]
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    inputs = [(m, given.to(kind).requires_grad_(given is not first)) for m, given in inputs]
+    inputs = [
+        (m, layer_input.to(kind).requires_grad_(layer_input is not first))
+        for m, layer_input in inputs
+    ]
 
     def run() -> None:
-        for part, given in inputs:
+        for part, layer_input in inputs:
             with autocast(precision):
-                out = part(given)
+                out = part(layer_input)
             out.backward(out.detach())
 
     return run
@@ -77,7 +82,9 @@ def main() -> None:
     """Print CPU seconds of each part."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--loss", default="l1", help="of ours; the straightforward step takes l1")
+    parser.add_argument(
+        "--loss", default="l1", help="of unetsep; the straightforward step takes l1"
+    )
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--wall", action="store_true", help="not CPU time; for several threads")
     parser.add_argument("--plain-allocator", action="store_true", help="as without unetsep")
@@ -104,7 +111,7 @@ def main() -> None:
         module.configure_gradient_clipping(optimizer)
         optimizer.step()
 
-    def ours() -> None:
+    def unetsep_step() -> None:
         sound = spectra(clips, config.model)
         with autocast(precision):
             logits = network.logits(sound.mixture)
@@ -117,16 +124,16 @@ def main() -> None:
         "STFT": lambda: spectra(clips, config.model),
         "network, forward and backward": lambda: forward().backward(grad),
         "masks and loss": lambda: blockwise_loss(logits, network, batch, loss).backward(),
-        "whole step": ours,
+        "whole step": unetsep_step,
         "straightforward step": lambda: finish(straightforward(network, clips, config)),
     }
     least = dict.fromkeys(parts, float("inf"))
     clock = time.perf_counter if options.wall else time.process_time
     for _ in range(options.rounds):
         for name, run in parts.items():
-            begun = clock()
+            start = clock()
             run()
-            least[name] = min(least[name], clock() - begun)
+            least[name] = min(least[name], clock() - start)
     print(f"{precision}, {torch.get_num_threads()} threads")
     for name, seconds in least.items():
         ratio, rate = seconds / least["convolutions"], config.batch_size / seconds

@@ -99,7 +99,7 @@ class TrainConfig:
         The same for coherent clips, all stems of which have one speed.
     eq_db
         Each stem gets a smooth random equaliser: a tilt of up to plus or minus this many
-        decibels at the ends of the spectrum, and lesser waves on top. 0: off.
+        decibels at the ends of the spectrum, with lesser waves on top. 0: off.
     reverb_share
         Probability with which a stem gets artificial reverb. 0: off.
     part
@@ -118,8 +118,8 @@ class TrainConfig:
         `unetsep.train.data.clip_plans.draw_weights`.
     all_songs
         Train on the validation songs, too (`unetsep.train.data.run_data.load_data` adds them),
-        and keep the last weights instead of the best: for the last phase of a model, in which
-        nothing remains to be selected.
+        and keep the last weights instead of the best. It is for the last phase of a model, in
+        which nothing remains to be selected.
     seed
         Of the initial weights and of every clip, below 2^63.
     valid_every, log_every

@@ -57,7 +57,7 @@ LIGHTNING_PRECISION: dict[str, Any] = {
 }
 # How long a process waits for the others before it gives up the run.
 GROUP_TIMEOUT = timedelta(seconds=60)
-# How long a run waits for another one in its folder: the workers of one that was killed notice it
+# How long a run waits for another one in its folder. The workers of a killed run notice its end
 # within 5 seconds, and hold its lock until then.
 LOCK_SECONDS = 10.0
 # How to need less memory in a training step, or leave it more.
@@ -182,8 +182,8 @@ def fit(
         Name or path of a checkpoint whose weights are the start. One without a guide is given
         that of the model, if the model has one.
     guide
-        Name or path of the guide of the config's model, for one that has a guide: where to look
-        for it beside the published models, the folder of ``init_from`` and the run's own. A guide
+        Name or path of the guide of the config's model, if that has one. The guide is also looked
+        for among the published models, in the folder of ``init_from`` and in the run's own. One
         that was not published is copied into the run.
     notes
         Further files of the run, name to text, written once the run can start.

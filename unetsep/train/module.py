@@ -1,7 +1,7 @@
 """The networks of a run and one training step, as Lightning expects them.
 
 One network is trained for each loss, all on the same batches. They share no weights, so the
-sum of the losses has each network's own gradient, and a single optimiser steps them all; only
+sum of the losses has each network's own gradient, and a single optimiser steps them all. Only
 clipping and learning rates are each network's own.
 """
 

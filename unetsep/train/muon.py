@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 # Muon's momentum; for other parameters AdamW's, and what keeps its division finite.
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.999), 1e-8
-# Of the polynomial that is applied five times: steep at zero, so that small singular values
-# grow fast, at the price of ending between 0.7 and 1.2 instead of at one (Jordan et al. 2024).
+# Coefficients of the polynomial that is applied five times. It is steep at zero, so that small
+# singular values grow fast, and end between 0.7 and 1.2 instead of at one (Jordan et al. 2024).
 POLYNOMIAL, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
@@ -19,8 +19,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose every step has the same length in all directions.
 
     Convolutions are stepped along the orthogonal matrix that is nearest to their momentum,
-    taken as a matrix with a row for each element of their first dimension; biases and norms
-    as AdamW does. torch's own Muon takes matrices only, and computes in bf16, which many
+    taken as a matrix with a row for each element of their first dimension. Biases and norms
+    are stepped as by AdamW. torch's own Muon takes matrices only, and computes in bf16, which many
     CPUs emulate.
 
     K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024);

@@ -1,7 +1,7 @@
 """Exact SDR of the networks in training on the validation recordings.
 
 A recording's score is the median of its frames as museval computes it, see
-`unetsep.train.evaluation.sdr`, and the set's score the mean of its recordings: their median would
+`unetsep.train.evaluation.sdr`. The set's score is the mean of its recordings: their median would
 depend on two of fourteen. Frames are scored with the stems that the network estimates.
 """
 

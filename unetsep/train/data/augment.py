@@ -1,10 +1,10 @@
 """Varispeed, equaliser, reverb, stereo image and saturation of training clips.
 
 A stem's left and right channels are the real and imaginary part of one signal, whose whole
-excerpt is transformed once. There, resampling is cutting or padding the spectrum (exactly
-band-limited), equalising a product with a real curve, reverb one with the transform of a
-noise burst; a second transform leads back. That costs two transforms for each stem, whatever
-is switched on, and is the same code on CPUs and accelerators. Then the two channels are mixed
+excerpt is transformed once. Resampling then cuts or pads the spectrum (exactly band-limited),
+an equaliser multiplies it by a real curve, reverb by the transform of a noise burst. A second
+transform leads back. That costs two transforms for each stem with any set of changes, and is the
+same code on CPUs and accelerators. Then the two channels are mixed
 and saturated.
 """
 

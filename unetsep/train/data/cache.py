@@ -2,7 +2,7 @@
 
 A recording becomes ``<cache>/<key>.npy``, int16 ``(stems, samples, 2)``, and ``<key>.json`` with
 the stems' names and levels. The key is a hash of the files' content, and `CACHE_VERSION`. A file
-appears under its name only when it is complete and each recording has a lock of its own, so
+appears under its name only when it is complete, and each recording has a lock of its own. So
 decoding can be interrupted, repeated, or shared by several processes. Reading from a complete
 cache imports no decoder.
 Files of other versions stay: a run of such a version may have them open.

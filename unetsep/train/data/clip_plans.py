@@ -1,4 +1,4 @@
-"""What training clips are made of: it depends on (seed, clip index) and nothing else."""
+"""What training clips are made of, which depends only on (seed, clip index)."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     recordings
         Of one kind.
     by_artist
-        Whether an artist counts by the square root of the length of all its recordings, divided
-        among them by the square roots of their lengths; otherwise these alone count. Either is
-        multiplied by a recording's own weight.
+        Whether an artist counts by the square root of the length of all its recordings. They share
+        it by the square roots of their lengths, which alone count otherwise. Either is multiplied
+        by a recording's own weight.
     """
     lengths = np.array([float(recording.samples) for recording in recordings])
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)

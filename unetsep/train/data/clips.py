@@ -74,8 +74,8 @@ class ResidentClips:
     planner
         Knows the tracks.
     device
-        Where the int16 samples go: four bytes for each stereo sample, so the whole of
-        MUSDB18 takes about 15 GB, and an hour of one stem 0.6 GB.
+        Where the int16 samples go, four bytes for each stereo sample: all of MUSDB18 takes about
+        15 GB, an hour of one stem 0.6 GB.
     """
 
     def __init__(self, planner: ClipPlanner, device: torch.device) -> None:
@@ -125,9 +125,9 @@ class ResidentClips:
 class ClipBatches(Sampler[list[int]]):
     """Global clip indices of one process's batches, without end.
 
-    Step ``s`` of process ``r`` of ``w`` takes the clips from ``(s * w + r) * batch_size``
-    on: no two processes or steps share a clip, and all together take the same clips as one
-    process with a batch ``w`` times as large.
+    Step ``s`` of process ``r`` of ``w`` takes the clips from ``(s * w + r) * batch_size`` on. No
+    two processes or steps share a clip. All together take the same clips as one process with a
+    batch ``w`` times as large.
 
     Parameters
     ----------

@@ -28,8 +28,8 @@ REST = "other"
 class MoisesDb(DatasetKind):
     """Songs ``<root>/**/<id>/data.json`` with ``<stem>/<id>.wav``, as the archive unpacks.
 
-    A stem is the sum of its recordings. If the run has ``other``, that is the sum of all that is in
-    no other stem of the run, as in the four, five and six stems of MoisesDB's own package. What a
+    A stem is the sum of its recordings. ``other`` of a run is the sum of all recordings in no other
+    stem of the run, as in the four, five and six stems of MoisesDB's own package. What a
     song does not have is silent in it.
     """
 

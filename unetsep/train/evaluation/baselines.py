@@ -25,8 +25,8 @@ Masks = npt.NDArray[np.float32]
 BLOCK = 262_144
 # Added to the masks' numerator and denominator, so that silence is shared out evenly.
 EPSILON = 1e-10
-# The classical baseline: a repetition is sought at least this far away (seconds), the
-# voice must stand out of the repeating background by this factor, and bass ends here (Hz).
+# The classical baseline: least distance of a repetition (seconds), the factor by which the voice
+# must exceed the repeating background, and where bass ends (Hz).
 REPEAT_AFTER = 2.0
 VOICE_MARGIN = 2.0
 BASS_BELOW = 200.0
@@ -72,8 +72,8 @@ def repet_hpss(audio: TrackAudio) -> dict[str, Signal]:
     """A classical separator from librosa's building blocks, without any training.
 
     What repeats elsewhere in the song is background, what does not is voice (REPET-SIM,
-    Rafii and Pardo 2012); the background's percussive part is drums, its harmonic part
-    (median filters, Fitzgerald 2010) bass below 200 Hz and other above. The soft masks add
+    Rafii and Pardo 2012). The background's percussive part is drums; its harmonic part
+    (median filters, Fitzgerald 2010) is bass below 200 Hz and other above. The soft masks add
     up to one.
 
     Parameters

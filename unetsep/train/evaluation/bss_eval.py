@@ -2,7 +2,7 @@
 
 Conventions are those of `unetsep.train.evaluation.sdr`. The distortion filters (512 taps, one set
 for the whole song) are least-squares projections of each estimate ``e_j`` on delayed
-copies of the references ``s_k``; ``P_j`` is the projection of ``e_j`` on its own reference
+copies of the references ``s_k``. ``P_j`` is the projection of ``e_j`` on its own reference
 alone, ``P`` the one on all references (Vincent et al. 2007, Liutkus et al. 2018):
 
     ISR = |s_j|^2 / |P_j - s_j|^2      SIR = |P_j|^2 / |P - P_j|^2
@@ -16,10 +16,10 @@ Where the time goes, and how it is saved:
 - museval solves the 4096 x 4096 system (four stereo stems) again for each estimate by LU,
   4 x 46 billion operations. It is the same symmetric matrix for all, and block-Toeplitz:
   `unetsep.train.evaluation.toeplitz` factors it once, in half a billion operations.
-- Correlations are needed at 512 lags only, so they are summed over blocks of 8192
-  samples instead of one transform of a whole song; memory does not grow with the song.
+- Correlations are needed at 512 lags only. So they are summed over blocks of 8192 samples
+  instead of one transform of a whole song, and memory does not grow with the song.
 - Nothing is filtered in the time domain. A frame padded to hold the filters' tails has the
-  spectrum of the exact linear convolution, so all energies follow by Parseval's theorem
+  spectrum of the exact linear convolution. So all energies follow by Parseval's theorem
   from the spectra of the references and estimates: 16 real transforms per frame instead of
   240 for each of the frame's convolutions.
 """
@@ -193,8 +193,8 @@ def correlations(references: Signals, estimates: Signals) -> Tensor:
     -------
     Tensor
         ``(rows, 2 * rows, taps)`` with ``rows = stems * channels``: at ``[a, b, t]`` the
-        sum over ``n`` of ``x_a[n] x_b[n + t]``, where ``b`` counts first the references'
-        channels, then the estimates'.
+        sum over ``n`` of ``x_a[n] x_b[n + t]``. ``b`` counts first the references' channels,
+        then the estimates'.
     """
     samples = references.shape[-1]
     rows = references.shape[0] * references.shape[1]

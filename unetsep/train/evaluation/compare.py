@@ -125,8 +125,8 @@ def compare(a: Path, b: Path, metric: str = "SDR") -> Comparison:
     Raises
     ------
     UnetsepError
-        If there are no common tracks or scores, they were scored on different audio or
-        in different sets of stems, or a folder holds scores of several methods.
+        If there are no common tracks or scores, or a folder holds scores of several methods.
+        Also if tracks were scored on different audio or in different sets of stems.
     """
     left, right = load(a), load(b)
     common = [track for track in left if track in right]

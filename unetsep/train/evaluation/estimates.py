@@ -228,7 +228,7 @@ class FolderMethod:
         ------
         AudioError
             If one cannot be read, has another rate, or ends over a second before the track falls
-            silent: the missing part would not count, as silent estimates have no score.
+            silent. Its missing part would not count, as silent estimates have no score.
         """
         rate, samples = audio.sample_rate, audio.mixture.shape[1]
         end = int(np.flatnonzero(audio.mixture.any(axis=0)).max(initial=-1)) + 1

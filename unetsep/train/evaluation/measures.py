@@ -7,16 +7,16 @@ and all channels together:
     ``10 log10(|a s|^2 / |a s - e|^2)`` with ``a = <e, s> / |s|^2``: errors of level do not count.
 ``lsd-...`` (dB, lower is better; Gray and Markel, 1976)
     Log-spectral distance in a band: in each frame of 46 ms the root mean square over its bins of
-    ``20 log10((|S| + f) / (|E| + f))``, then the mean over the frames in which the reference is
-    heard in the band, within 60 dB of its loudest frame. The floor ``f`` lies 80 dB below the root
-    mean square of the reference's spectrum in the band. Quiet bins count as much as loud ones, and
-    so do cymbals above 11 kHz.
+    ``20 log10((|S| + f) / (|E| + f))``. Then the mean over the frames in which the reference is
+    audible in the band, within 60 dB of its loudest frame. The floor ``f`` lies 80 dB below the
+    root mean square of the reference's spectrum in the band. Quiet bins count as much as loud ones,
+    and so do cymbals above 11 kHz.
 ``log-wmse`` (higher is better; the package torch-log-wmse)
-    ``-4 ln(m + 1e-8)``, with ``m`` the mean square of the error, weighted by how well the ear hears
-    its frequencies, over that of the mixture, weighted likewise; the mean over channels. It is
-    defined for silent stems, too.
+    ``-4 ln(m + 1e-8)``, with ``m`` the mean square of the error over that of the mixture, both
+    weighted by how well the ear hears their frequencies; the mean over channels. It is defined for
+    silent stems, too.
 ``2f`` (0 to 100, higher is better; Kastner and Herre, WASPAA 2019)
-    What listeners would say of the estimate beside the reference in a MUSHRA test, as far as two
+    How listeners would rate the estimate beside the reference in a MUSHRA test, as far as two
     features of PEAQ tell; see `unetsep.train.evaluation.two_f`.
 """
 

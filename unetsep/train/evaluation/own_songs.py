@@ -94,9 +94,9 @@ def read_pairs(path: Path, only: Sequence[str] = ()) -> list[Track]:
     path
         The CSV file.
     only
-        See `unetsep.train.evaluation.tracks.find_tracks`; a track has the name of its mixture,
-        or of that one's folder where several mixtures have one name or it is ``mixture``; where
-        several folders have one name, the names of the folders above come before it.
+        See `unetsep.train.evaluation.tracks.find_tracks`. A track has the name of its mixture, or
+        of the mixture's folder where several mixtures share a name or it is ``mixture``. Where
+        several folders share a name, the names of the folders above come before it.
 
     Raises
     ------

@@ -1,10 +1,10 @@
 """One JSON file per method and track, in museval's layout, and when it may be reused.
 
 ``<output>/<method>/<train or test>/<track>.json``, below a folder such as
-``vocals-accompaniment`` if the user chose that set, holds what museval writes, and in the
-key ``unetsep``, which museval's tools ignore, how the scores were computed. As in museval's
-own files infinities are written as NaN and NaN as the bare word, which Python, pandas and
-simplejson read but strict JSON parsers do not.
+``vocals-accompaniment`` if the user chose that set, holds what museval writes. Its key
+``unetsep``, which museval's tools ignore, says how the scores were computed. As in museval's
+own files, infinities are written as NaN, and NaN as the bare word. Python, pandas and
+simplejson read it, but strict JSON parsers do not.
 """
 
 from __future__ import annotations

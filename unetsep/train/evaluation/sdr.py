@@ -4,9 +4,9 @@ Conventions
 -----------
 Arrays are ``(stems, channels, samples)``. Frames last one second, do not overlap, and the
 last partial second is dropped; a track shorter than a second is one frame. A frame counts
-for no stem if any reference or any estimate of the scored set is silent in it, where
-silent means that the *sum of the channels* is zero at every sample: that is museval's
-test, so a stem with opposite channels counts as silent, too. A track's score is the median
+for no stem if any reference or any estimate of the scored set is silent in it. Silent
+means that the *sum of the channels* is zero at every sample: that is museval's test, so a
+stem with opposite channels counts as silent, too. A track's score is the median
 of its frames, a set's score the median of its tracks.
 
 Frame by frame museval's SDR is the plain energy ratio

@@ -1,7 +1,7 @@
 """Medians over tracks, and how far they can be trusted: bootstrap intervals.
 
-The bootstrap draws whole tracks with replacement, the same ones for all stems and methods,
-and takes the 2.5th and 97.5th percentile of the statistic over the draws (Efron and
+The bootstrap draws whole tracks with replacement, the same ones for all stems and methods.
+It takes the 2.5th and 97.5th percentile of the statistic over the draws (Efron and
 Tibshirani, "An Introduction to the Bootstrap", 1993). The interval tells how much a median
 would move with other songs of the same kind; it knows nothing of training seeds.
 """
@@ -21,8 +21,8 @@ from .sdr import Array
 DRAWS = 5_000
 SEED = 0
 COVERAGE = 0.95
-# All tracks lie on one side of what they are drawn from in one of 2^(n - 1) cases: with fewer
-# tracks that is more than the 5% that an interval leaves, however it is made.
+# In one of 2^(n - 1) cases all tracks lie on one side of the true median. With fewer tracks that
+# is more than the 5% that any interval leaves.
 FEWEST = 6
 
 

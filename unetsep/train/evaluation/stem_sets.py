@@ -2,7 +2,7 @@
 
 A set holds stems of the songs, or sums of them. SiSEC (Stöter et al. 2018) scores systems for
 two stems in the set of ``vocals`` and ``accompaniment``, the sum of all stems but the vocals. A
-frame in which one stem of the set is silent has no score, so vocals read another value in that
+frame in which one stem of the set is silent has no score. So vocals read another value in that
 set than beside drums, bass and other: the two must never share a column.
 """
 

@@ -3,7 +3,7 @@
 The correlations of several signals at several delays form such a system: its blocks
 depend on the difference of two delays only. The generalised Schur algorithm finds its
 Cholesky factor from a generator of rank ``2 m`` (``m`` signals) in ``O(m n^2)`` instead of
-``O(n^3)`` operations; in the mixed form used here it is backward stable (Stewart and
+``O(n^3)`` operations. In the mixed form used here it is backward stable (Stewart and
 Van Dooren, "Stability issues in the factorization of structured matrices", 1997).
 """
 

@@ -41,7 +41,7 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     -------
     str
         A line for the shell. A network that is no preset is that of the checkpoint from which the
-        run started; without one it is ``--network custom``, which is refused: such a run was
+        run started. Without one it is ``--network custom``, which is refused: such a run was
         started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)

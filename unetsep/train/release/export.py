@@ -109,9 +109,9 @@ def export_run(
     Raises
     ------
     TrainingError
-        If there is nothing to export, half precision cannot hold a weight or changes the SDR
-        by 0.01 dB or more, a file that describes the run is damaged or missing, or the disk is
-        full.
+        If there is nothing to export, a file that describes the run is damaged or missing, or the
+        disk is full. Also if half precision cannot hold a weight or changes the SDR by 0.01 dB or
+        more.
     ValueError
         If there are several networks to name, or the name cannot be one.
     WeightsError

@@ -1,7 +1,7 @@
 """Environments with the tools that unetsep is compared with, and models with random weights.
 
-Speed does not depend on the values of weights, so none are downloaded: each tool's own
-network is built and saved as its own command expects it, where it has one that can be used.
+Speed does not depend on the values of weights, so none are downloaded. Each tool's own network
+is built, and saved as its own command expects it, if it has a usable one.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python benchmarks/network.py --json network.json --png network.png
 
-Masks of one segment of 512 frames (11.9 s), operations counted by torch's flop counter in
-the networks as they were trained, and products of square matrices in the same precision, in
-turn; least times. The products are those of torch (MKL in fp32, oneDNN in bf16) and, in
+Measures masks of one segment of 512 frames (11.9 s), and products of square matrices in the same
+precision, in turn; least times. Operations are counted by torch's flop counter in the networks as
+they were trained. The products are those of torch (MKL in fp32, oneDNN in bf16) and, in
 fp32, of numpy (OpenBLAS); the faster one counts. The reference is the same U-Net with the
 levels of Jansson et al. (ISMIR 2017) and Spleeter, 16 to 512 filters.
 """

@@ -2,9 +2,9 @@
 
     python benchmarks/peers.py --json peers.json --png peers.png
 
-Every tool separates the same song into four 16-bit files with random weights of its own
-network, from the start of its process to its end, in turn, round by round; see
-`environments.py` for what is built, and where. Right before each of these it separates one
+Every tool separates the same song into four 16-bit files with random weights of its own network,
+in turn, round by round. Its process is measured from start to end; see `environments.py` for what
+is built, and where. Right before each of these it separates one
 second, which is not counted: so its files are in memory, whatever ran before it. Nothing else
 should run meanwhile.
 """

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py --json scaling.json --png scaling.png
 
-Synthetic stereo songs of 44.1 kHz and 16 bits from ten seconds to two hours, each separated
-by ``unetsep separate`` in a process of its own, by one and by two threads. Needs about 1.5 GB
+Synthetic stereo songs of 44.1 kHz and 16 bits, from ten seconds to two hours long, are separated by
+``unetsep separate``, each in a process of its own, by one and by two threads. Needs about 1.5 GB
 of disk for each ten minutes of the longest song.
 """
 

@@ -2,11 +2,11 @@
 
     python benchmarks/train_gpu.py --json train_gpu.json
 
-Trains as ``unetsep train --resident`` does, on noise, with all that a run does at a step: clips
-are drawn, cut and changed, the step is recorded as a CUDA graph (and, for comparison, is not),
-gradients are clipped, the optimiser steps, weights are averaged. A row holds the milliseconds of
-a step, those in which the GPU has something to do (the union of all its kernels and copies, by
-CUPTI), their ratio, and how often a step calls the driver to launch something. The aim is a
+Trains on noise like ``unetsep train --resident``, with all the work of a run's step. Clips are
+drawn, cut and changed, gradients are clipped, the optimiser steps, weights are averaged. The step
+is recorded as a CUDA graph and, for comparison, is not. A row holds the milliseconds of a step,
+those in which the GPU is busy (the union of all its kernels and copies, by CUPTI), their ratio, and
+the number of launches in a step. The aim is a
 ratio of at most 1.3 for the recorded step. ``--device cpu`` runs the same on a CPU, only to see
 that it works.
 """

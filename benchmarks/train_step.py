@@ -1,9 +1,9 @@
 """Where the time of a training step on a CPU goes: ``python benchmarks/train_step.py``.
 
 Measures one step (batch 4, six seconds, default network, channels_last, one loss) as written
-straightforwardly, as unetsep does it, and the convolutions alone, forward and backward: the
-least of several rounds, in CPU seconds of this process (meant for ``OMP_NUM_THREADS=1``,
-where other programs disturb little) or in seconds of the clock. The precision is by default
+straightforwardly, as unetsep does it, and the convolutions alone, forward and backward. Times are
+the least of several rounds, in seconds of the clock or in CPU seconds of this process (meant for
+``OMP_NUM_THREADS=1``, where other programs disturb little). The precision is by default
 what ``unetsep train`` would choose on this machine.
 """
 

@@ -4,7 +4,7 @@
 
 Separates every recording of a single stem by itself. What a model hears as other stems is often
 an error of the model. But recordings with much of it (instruments that bleed into a singer's
-microphone, samples of whole bands, stems that are mixed up) deserve a listen: a wrong label
+microphone, samples of whole bands, stems that are mixed up) deserve a listen. A wrong label
 teaches the wrong thing, and its large errors outweigh those of many good clips. Prints a table,
 worst first, with where to listen; `unetsep train --leave-out` leaves them out.
 """

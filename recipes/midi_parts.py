@@ -13,7 +13,7 @@ from pathlib import Path
 
 DRUM_CHANNEL = 9
 BASSES = range(32, 40)
-# Basses that climb above D3 play a melody, and what lies below A2 competes with the bass; only
+# Basses that climb above D3 play a melody, and other parts below A2 compete with the bass. Only
 # overdriven guitars (29, 30) go as low as their open E string in rock.
 HIGHEST_BASS, LOWEST_OTHER, LOWEST_ROCK_GUITAR = 50, 45, 40
 # Single low notes of others are left out, too: a left hand or a pad that doubles the bass.

@@ -3,7 +3,7 @@
     python recipes/open_data.py MUSDB18-7 SONGS POOLS DATA
 
 links what the table below names from the folders of `recipes/default_model.sh` into DATA/songs and
-DATA/pools, and the validation songs of MUSDB18 into DATA/validation: they choose among weights and
+DATA/pools. The validation songs of MUSDB18 are linked into DATA/validation: they select weights and
 are not trained on. ``DATA/sources.csv`` has the licence of each recording. A recording that the
 table does not name is skipped, so nothing gets in by lying beside the others.
 """

@@ -1,7 +1,7 @@
 """Play parts of MIDI files with recorded notes of real instruments.
 
-A sample set is two files: ``NAME.opus``, notes one after the other, and ``NAME.json`` with
-``stem``, ``licence``, ``origin`` and ``notes``: for each its pitch, velocity, start and length
+A sample set is two files: ``NAME.opus`` with notes one after the other, and ``NAME.json`` with
+``stem``, ``licence``, ``origin`` and ``notes``. Each note has its pitch, velocity, start and length
 in seconds, and level.
 """
 

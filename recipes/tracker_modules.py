@@ -33,8 +33,8 @@ TABLE = Path(__file__).with_suffix(".json")
 # Sum of the stems against the module as it plays, in dB: effects that change with what else
 # sounds make a difference in some.
 LEAST_AGREEMENT = 20.0
-# How often a module is drawn, relative to a song that is as long: a tenth to a seventh of the
-# clips, beside MUSDB18's excerpts and some twenty songs.
+# How often a module is drawn, relative to a song that is as long. Modules then make a tenth to a
+# seventh of the clips, beside MUSDB18's excerpts and some twenty songs.
 WEIGHT = 0.1
 # Peak of the sum of a module's stems in the files.
 PEAK = 0.9

@@ -11,9 +11,9 @@ guide
     The guide of a guided model is convolutional: run with 1,536 bins it gives the vocals' mask up
     to 16.5 kHz. The others share what it leaves as they share the top 100 bins.
 learned
-    For each frame a linear map from the masks in twelve bands from 5 to 11 kHz, fitted by least
-    squares to ideal ratio masks of MUSDB18's training songs, the song's own error weighed by its
-    energy; one value for each stem and frame, clipped and divided by their sum.
+    For each frame a linear map from the masks in twelve bands from 5 to 11 kHz. It is fitted by
+    least squares to ideal ratio masks of MUSDB18's training songs, each error weighted by its share
+    of the song's energy. One value for each stem and frame, clipped and divided by their sum.
 
 Prints medians over songs, and what the guide costs at both sizes.
 """

@@ -4,7 +4,7 @@
 
 int8 is static quantisation of convolutions to QDQ pairs, weights per channel, activations by the
 range that they have on training songs. Every song is separated by all variants in turn, on one
-thread; a variant's speed is the median over songs of the CPU time that the network takes in torch
+thread. A variant's speed is the median over songs of the CPU time that the network takes in torch
 over its own. SDR is that of BSS Eval v4: median of frames, median of songs.
 """
 

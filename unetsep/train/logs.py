@@ -18,7 +18,7 @@ from ..storage import write_atomically
 
 
 def is_main_process() -> bool:
-    """Whether this process is the run's first, which alone writes its folder."""
+    """Whether this process is the run's first, the only one that writes its folder."""
     # Before the trainer exists, the first process of another machine has no rank yet.
     node = int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0)))
     return int(getattr(rank_zero_only, "rank", 0)) == 0 and node == 0

@@ -1,7 +1,7 @@
 """From files to batches of clips.
 
 sources       where recordings come from, and what a kind of data set is
-musdb         MUSDB18: where it lies, its songs and streams
+musdb         MUSDB18: where it is, its songs and streams
 song_folders  the user's own songs
 moisesdb      MoisesDB, whose stems are sums of recordings
 index         songs that a JSON file names, as mirdata's do

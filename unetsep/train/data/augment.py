@@ -121,7 +121,7 @@ def source_lengths(config: TrainConfig) -> tuple[int, ...]:
 
 
 class ChangePlanner:
-    """Draws the changes of a clip's stems, from seed and clip index alone.
+    """Draws the changes of a clip's stems, only from seed and clip index.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def load(
 
 
 def _allow_files(recordings: int) -> None:
-    """Let this process, and those it starts, open the files of so many recordings.
+    """Let this process, and those it starts, open the files of this many recordings.
 
     A memory map keeps its file open. Systems allow 256 (macOS) or 1024 open files, a limit that
     each process may raise. If it cannot, `_open` reports it.

@@ -78,9 +78,9 @@ def draw_weights(recordings: Sequence[Recording], by_artist: bool) -> npt.NDArra
     recordings
         Of one kind.
     by_artist
-        Whether an artist counts by the square root of the length of all its recordings. They share
-        it by the square roots of their lengths, which alone count otherwise. Either is multiplied
-        by a recording's own weight.
+        Whether an artist counts by the square root of the length of all its recordings, which they
+        share by the square roots of their lengths. Otherwise each counts by the root of its length.
+        Either is multiplied by a recording's own weight.
     """
     lengths = np.array([float(recording.samples) for recording in recordings])
     roots: npt.NDArray[np.float64] = np.sqrt(lengths)

@@ -1,4 +1,4 @@
-"""Pools: recordings of one stem alone."""
+"""Pools: recordings of a single stem."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def _warn_of_shared_stems(train: Sequence[Recording], valid: Sequence[Recording]
 
 
 def _same(one: npt.NDArray[np.int16], other: npt.NDArray[np.int16]) -> bool:
-    """Whether two stems ``(samples, 2)`` are alike, but for silence at the end."""
+    """Whether two stems ``(samples, 2)`` are equal, except for silence at the end."""
     common = min(len(one), len(other))
     is_longer = one[common:].any() or other[common:].any()
     return not is_longer and np.array_equal(one[:common], other[:common])
@@ -332,7 +332,7 @@ def without(
 def song_lists(train: Sequence[Recording], valid: Sequence[Recording]) -> dict[str, list[str]]:
     """The songs that a run trains on and is selected by, as ``origin/split/name``.
 
-    A recording of which an excerpt is held out is in both lists.
+    A recording with an excerpt that is held out is in both lists.
     """
 
     def names(recordings: Sequence[Recording]) -> list[str]:
@@ -424,7 +424,7 @@ def check_songs(run: Path, lists: Mapping[str, list[str]]) -> None:
     Raises
     ------
     TrainingError
-        If songs differ or stand in another order, by which clips are drawn.
+        If songs differ or are in another order, by which clips are drawn.
     """
     pairs = [
         pair

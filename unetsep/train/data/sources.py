@@ -1,7 +1,7 @@
 """Where recordings come from: sources, and the kinds of data sets that have them.
 
 Only names are read here; `unetsep.train.data.decode` reads the audio. Nothing under a folder
-called ``test`` is ever listed: those songs are for reporting alone.
+called ``test`` is ever listed: those songs are only for reporting.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ class Difference:
     subset
         Folder of the scores, ``test`` or another.
     chance
-        Probability that one of two equal methods is better on so many tracks, or more: a sign test.
+        Probability that one of two equal methods is better on this many tracks or more, by a sign
+        test.
     """
 
     stem: str

@@ -287,7 +287,7 @@ def _audio(folder: Path) -> list[Path]:
 def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -> ModelMethod:
     """One or more models, loaded once, so that a wrong name or device fails before work starts.
 
-    The name tells of several passes, ``guided-2-passes``.
+    The name includes several passes, ``guided-2-passes``.
 
     Raises
     ------

@@ -32,7 +32,7 @@ def write_figures(report: EvaluationReport, folder: Path) -> list[Path]:
     """Write ``figure2.png``, ``table1.png``, ``tracks.png`` and, of ``lsd``, ``bands.png``.
 
     Of several sets of stems the first has these names, others ``figure2-vocals-accompaniment.png``
-    and so on: scores of two sets never stand in one picture.
+    and so on: scores of two sets never share a picture.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def scatter(report: EvaluationReport) -> Figure:
 
 
 def _ranks(axes: Axes, rows: list[Row], count: int) -> str:
-    """Number tracks from 1, at whole numbers alone; returns what the numbers mean."""
+    """Number tracks from 1, only at whole numbers; returns the label of the numbers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))

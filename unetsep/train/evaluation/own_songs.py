@@ -7,7 +7,7 @@ without ``mixture.<suffix>`` it is the sum of the stems. Stems that ``song.json`
 ``"silent"`` need no file.
 
 A list of pairs is a CSV file with a column ``mixture`` and one for each stem, whose paths are
-relative to its folder. With one stem alone the rest is the mixture minus the stem. An empty cell
+relative to its folder. With a single stem the rest is the mixture minus the stem. An empty cell
 is a stem that is silent in the song.
 """
 
@@ -31,7 +31,7 @@ from .stem_sets import ACCOMPANIMENT, ordered, rest_of
 from .tracks import Track, keep
 
 MIXTURE = "mixture"
-MOST_FOLDERS = 3  # names of so many folders at most tell pairs apart
+MOST_FOLDERS = 3  # most names of folders by which pairs are told apart
 
 
 def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]:

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py --json gpu.json --png gpu.png
 
-One process with a loaded model separates wav files into four wav files each, in memory: files lie
-in /dev/shm where there is one. Beside it stand what could bound it: the network alone, reading the
-song alone, writing as many bytes to the same folder and to a disk. ``--device cpu`` runs the same
+One process with a loaded model separates wav files into four wav files each, in memory: files are
+in /dev/shm if it exists. What could bound it is measured, too: the network alone, reading the song
+alone, writing as many bytes to the same folder and to a disk. ``--device cpu`` runs the same
 on a CPU, only to see that it works.
 """
 

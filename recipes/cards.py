@@ -97,7 +97,7 @@ def with_scores(entry: Checkpoint, report: Any) -> Checkpoint:
 
 
 def page(entry: Checkpoint, manifest: Manifest) -> str:
-    """The page of one checkpoint, from its manifest entry alone."""
+    """The page of one checkpoint, only from its manifest entry."""
     training = entry.training
     over = training["valid_over_songs"] if "valid_sdr" in training else None
     settings = (

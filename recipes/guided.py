@@ -36,7 +36,7 @@ SHARE = 0.65
 
 
 def vocals_network(source: Path) -> UNet:
-    """Spleeter's network for vocals alone, whose mask stays as it is."""
+    """Spleeter's network for vocals only, whose mask is not changed."""
     bag = build(read_bundle(source))
     assert isinstance(bag, PerStem)
     network = bag.networks[bag.config.stems.index("vocals")]

@@ -40,7 +40,7 @@ POOLS = {
     "other/solo-winds-*": "CC BY, MTG Good-sounds and librosa",
     "other/waveform-playlist-*": "MIT, naomiaro/waveform-playlist",
 }
-# Folders of DATA that hold links of this script alone.
+# Folders of DATA that hold only links of this script.
 LINK_FOLDERS = ("songs", "pools", "validation")
 
 

@@ -27,7 +27,7 @@ TRUTH = "true stems"
 
 
 def four_stem_models() -> list[str]:
-    """Bundled models, but for guides, which know one stem alone."""
+    """Bundled models except guides, which know only one stem."""
     return [e.name for e in list_models() if e.bundled and e.name not in manifest().guides]
 
 

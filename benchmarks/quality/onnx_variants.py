@@ -62,7 +62,7 @@ class Masks(Model):
         return torch.from_numpy(masks)
 
     def masks(self, spectrum: Tensor) -> Tensor:
-        """Of stereo songs alone."""
+        """Of stereo songs only."""
         return self.masks_of_magnitudes(*network_inputs(spectrum, self.config))
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/stress/fuzz_audio.py --minutes 30 --model tiny.safetensors
 
-Among the inputs are files that were joined, whose parts stand in another order, and that have
+Among the inputs are files that were joined, whose parts are in another order, and that have
 several sound tracks. Every input must end in samples or in one of unetsep's own errors: no
 other exception, no crash of a decoder, nothing that lasts 20 seconds or takes 2 GiB. A command
 leaves four whole stems or none, and no temporary file. Inputs run in a child process; those that

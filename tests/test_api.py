@@ -56,7 +56,7 @@ def test_existing_files_are_replaced_only_when_asked(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
-    with pytest.raises(unetsep.AudioError, match="exists already"):
+    with pytest.raises(unetsep.AudioError, match="already exists"):
         unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
     report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, overwrite=True)
     assert report.status == "ok"
@@ -306,7 +306,7 @@ def test_messages_name_what_came_in_and_no_copy_of_it(
 ) -> None:
     with pytest.raises(unetsep.AudioError, match=r"^my song\.mp3 lasts \d\.\d+ s"):
         unetsep.separate(Named(song.read_bytes()), model=tiny_separator, start=99)
-    with pytest.raises(unetsep.AudioError, match=r"^audio lasts 0\.01 s"):
+    with pytest.raises(unetsep.AudioError, match=r"^the input lasts 0\.01 s"):
         unetsep.separate((np.zeros(100), 8000), model=tiny_separator, start=99)
     encoded = io.BytesIO()
     soundfile.write(encoded, soundfile.read(song)[0], 44_100, format="OGG")
@@ -374,8 +374,15 @@ def test_audio_that_cannot_be_is_a_value_error(
 
 
 def test_bytes_that_are_no_audio_are_an_audio_error(tiny_separator: Separator) -> None:
-    with pytest.raises(unetsep.AudioError):
+    with pytest.raises(unetsep.AudioError, match=r"^the input is not audio that can be read"):
         unetsep.separate(io.BytesIO(b"no audio"), model=tiny_separator)
+
+
+def test_a_container_may_be_in_capitals_as_a_format_on_the_command_line(
+    song: Path, tmp_path: Path, tiny_separator: Separator
+) -> None:
+    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, container="FLAC")
+    assert {path.suffix for path in report.stems.values()} == {".flac"}
 
 
 @pytest.mark.parametrize(("start", "duration"), [("0:00.1", "0:00.1"), (0.1, 0.1)])
@@ -592,5 +599,5 @@ def test_stems_that_another_run_has_just_made_are_made_again_where_they_are_over
     assert again.keys() == first.keys()
     for stem, audio in again.items():
         np.testing.assert_array_equal(audio, first[stem])
-    with pytest.raises(unetsep.UnetsepError, match="exists already"):
+    with pytest.raises(unetsep.UnetsepError, match="already exists"):
         unetsep.separate(song, tmp_path / "out", model=tiny_separator)

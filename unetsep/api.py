@@ -1,4 +1,4 @@
-"""What Python code calls to separate audio files: arrays, files, or both."""
+"""The Python API for audio files: separate into arrays, files, or both."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .separator import Audio, Separator
 # A path; a file object, which is read to its end; or ``(audio, sample_rate)`` with an array or
 # tensor of ``(channels, samples)`` or ``(samples,)``.
 AudioInput = str | Path | BinaryIO | tuple[Audio, float]
-# What files are named after if their input has no name.
+# Track name of inputs without a name.
 UNNAMED = "audio"
-# More is no suffix of audio, and too much for a name in some file systems.
+# Longer ones are no audio suffixes, and exceed the name length of some file systems.
 SUFFIX_LENGTH = 20
 
 
@@ -49,16 +49,16 @@ class Separation(Mapping[str, Signal]):
     stems
         The arrays.
     sample_rate
-        In Hz, that of the input unless another was asked for.
+        In Hz; the input's unless another was requested.
     report
-        What `separate_to_files` returns, too: files, gain, speed, warnings.
+        As of `separate_to_files`: files, gain, speed, warnings.
     """
 
     stems: dict[str, Signal]
     sample_rate: int
     report: SeparationReport
 
-    # Whether arrays are equal has no one answer: a separation equals itself alone.
+    # Arrays compare element by element, so a separation is only equal to itself.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -103,34 +103,34 @@ def separate(
 ) -> Separation:
     """Separate audio into arrays, and into files if ``output_dir`` is given.
 
-    The arrays take memory in proportion to the song; `separate_to_files` needs the same for
-    any length. What may be wrong with the input is warned of.
+    Memory grows with the length of the song; that of `separate_to_files` does not. Possible
+    problems with the input are raised as warnings.
 
     Parameters
     ----------
     audio
-        Path of an audio file; a file object such as `io.BytesIO`, read from where it stands; or
+        Path of an audio file; a file object such as `io.BytesIO`, read from its position; or
         ``(audio, sample_rate)`` with an array or a torch tensor of ``(channels, samples)``, or
-        ``(samples,)`` for one channel. Of the latter two a copy is made on the disk.
+        ``(samples,)`` for one channel. The latter two are copied to the disk first.
     output_dir
-        Folder for ``<song>/<stem>.<container>``; made if there is none.
+        Folder for ``<song>/<stem>.<container>``; created if missing.
     model
         Name or path of a checkpoint, a list of these (whose masks are averaged), or a
         `Separator` to reuse.
     stems, two_stems
         See `Separator.select`.
     without
-        Only what is left without this stem: ``"vocals"`` makes an instrumental.
+        Write only the mix of the other stems: ``"vocals"`` makes an instrumental.
     container, bit_depth
         ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
-        input, or the next that the container holds), ``8``, ``16``, ``24``, ``32``, ``32f`` or
+        input, or the next that the container supports), ``8``, ``16``, ``24``, ``32``, ``32f`` or
         ``64f``.
     bitrate
-        Of mp3, ogg, opus and m4a, in bits per second; by default the container's own.
+        Bits per second of mp3, ogg, opus and m4a; by default the container's own.
     tags
         Whether files get the tags and the cover of the input.
     sample_rate
-        Of the stems, in Hz; by default the input's.
+        Sample rate of the stems in Hz; by default the input's.
     filename
         How to name files in ``output_dir``, with ``{track}`` (the input's name),
         ``{stem}``, ``{label}`` (such as Vocals), ``{ext}``, ``{model}``, ``{suffix}`` (the
@@ -139,8 +139,8 @@ def separate(
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track
-        Number of the sound track of a file that has several, from 1; by default the one that
-        the file says is the default, or else the first.
+        Number, from 1, of the sound track of a file with several; by default the file's default
+        track, or else the first.
     overwrite
         Replace existing files; otherwise they are an error.
     progress
@@ -155,15 +155,15 @@ def separate(
     Raises
     ------
     AudioError, WeightsError
-        If the song cannot be read, the stems not written, the model not loaded.
+        If the song cannot be read, the stems not written, or the model not loaded.
     UnetsepError
-        If two stems would have the same path, or one that of the input.
+        If two stems would have the same path, or a stem that of the input.
     ClaimedError
         If another process is separating the same song into the same files.
     CancelledError
-        If ``progress`` returned False; no file is left.
+        If ``progress`` returned False; no files remain.
     ValueError
-        For audio, stems, formats, templates and excerpts that cannot be.
+        If audio, stems, format, template or excerpt are invalid.
 
     Examples
     --------
@@ -225,15 +225,15 @@ def separate_to_files(
     The other parameters and the errors are those of `separate`. For several models at once,
     with one decode, see `separate_file`.
 
-    Processes may share an output folder. Each song is claimed while it is worked on, and a
-    small hidden file beside the stems says what made them, as with ``unetsep separate``.
+    Processes may share an output folder. Each song is claimed while it is processed, and a small
+    hidden file beside the stems records how they were made, as with ``unetsep separate``.
 
     Parameters
     ----------
     skip_existing
-        Report a song as ``"skipped"`` whose stems are just what this call would make, or that
-        another process is working on. Stems that were made otherwise are an `AudioError`, or
-        are replaced with ``overwrite``.
+        Report a song as ``"skipped"`` if its stems are exactly what this call would make, or if
+        another process is separating it. Stems that were made differently raise `AudioError`,
+        or are replaced with ``overwrite``.
 
     Returns
     -------
@@ -279,7 +279,7 @@ def _job(
     *,
     skip_existing: bool = False,
 ) -> Job:
-    """What is to be made of one file, and where."""
+    """The job of one file: its stems and their paths."""
     (file,) = with_tags([file], options.filename)
     models = [(separator.name, options.select(separator).names)]
     together = options.together
@@ -304,7 +304,7 @@ def _to_both(
         (report,) = separate_or_raise(job, options, progress, both)
         if blocks:
             break
-        # Another run has just made them; whoever overwrites wants them as arrays, too.
+        # Another run has just written them. With `overwrite`, separate again for the arrays.
         if not options.overwrite:
             refuse_existing(part.targets)
         part = replace(part, first_signature=part.record.signature)
@@ -314,7 +314,7 @@ def _to_both(
 
 @contextlib.contextmanager
 def _as_file(audio: AudioInput) -> Iterator[Input]:
-    """The file to read, and what to call it: the caller's, or a copy that lives as long."""
+    """The caller's file with its track name, or a temporary copy of other audio."""
     if isinstance(audio, str | os.PathLike):
         path = as_path(audio, "audio")
         yield Input(path, path.stem)
@@ -329,23 +329,23 @@ def _as_file(audio: AudioInput) -> Iterator[Input]:
         else:
             path = Path(folder, f"{UNNAMED}.w64")
             signal, rate = _signal(audio)
-            # Without a limit at 4 GB, and without the time of writing: float samples come back as
-            # they are, and the same audio is the same file.
+            # W64 has no limit of 4 GB and no time stamp: float samples are stored exactly, and
+            # the same audio gives the same file.
             with _explain_copying(folder):
                 soundfile.write(path, signal.T, rate, subtype="FLOAT", format="W64")
         try:
             yield Input(path, name.stem)
         except UnetsepError as error:
-            error.args = (str(error).replace(str(path), str(name)),)
+            error.args = (str(error).replace(str(path), _label(name)),)
             raise
 
 
 @contextlib.contextmanager
 def _explain_copying(folder: str) -> Iterator[None]:
-    """Turn what may go wrong while audio is copied to the disk into a sentence."""
+    """Turn errors of copying audio to the disk into a sentence."""
     try:
         yield
-    # The bare assertion is how soundfile says that less was written.
+    # soundfile raises a bare AssertionError if it wrote fewer samples.
     except (OSError, soundfile.LibsndfileError, AssertionError) as error:
         reason = getattr(error, "strerror", None) or str(error) or "the disk is full"
         raise AudioError(
@@ -355,21 +355,26 @@ def _explain_copying(folder: str) -> Iterator[None]:
 
 
 def _name(audio: object) -> Path:
-    """Name of an open file, if it has one: that of a pipe is a number, of an upload anything."""
+    """Name of an open file, if any: a pipe's is a number, an upload's is untrusted."""
     name = getattr(audio, "name", None)
     path = Path(name.replace("\0", "") if isinstance(name, str) else UNNAMED)
     return path if path.name else Path(UNNAMED)
 
 
+def _label(name: Path) -> str:
+    """What messages call an input; "audio is not audio" would say nothing."""
+    return "the input" if name == Path(UNNAMED) else str(name)
+
+
 def _named(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
-    """A report that names what the caller gave instead of a copy of it."""
+    """The report with the caller's input instead of its temporary copy."""
     if isinstance(audio, str | os.PathLike):
         return replace(report, source=file.path)
     path, name = file.path, _name(audio)
     return renamed(
         report,
         lambda place: name if place == path else place,
-        lambda text: text.replace(str(path), str(name)),
+        lambda text: text.replace(str(path), _label(name)),
     )
 
 

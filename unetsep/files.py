@@ -89,6 +89,8 @@ class FileOptions:
     def __post_init__(self) -> None:
         if isinstance(self.bit_depth, numbers.Integral):
             object.__setattr__(self, "bit_depth", str(self.bit_depth))
+        if isinstance(self.container, str):  # MP3 as with --format
+            object.__setattr__(self, "container", self.container.lower())
         check_choices(self.container, self.bit_depth, self.bitrate)
         if self.bitrate is not None:  # JSON does not take numpy's numbers
             object.__setattr__(self, "bitrate", int(self.bitrate))

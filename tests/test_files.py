@@ -38,7 +38,7 @@ def test_separate_writes_what_it_returns(song, tiny_separator, tmp_path):
 def test_separate_replaces_files_only_when_told(song, tiny_separator, tmp_path):
     path = song(seconds=0.2)
     unetsep.separate(path, tmp_path, model=tiny_separator)
-    with pytest.raises(AudioError, match="exists already"):
+    with pytest.raises(AudioError, match="already exists"):
         unetsep.separate(path, tmp_path, model=tiny_separator)
     unetsep.separate(path, tmp_path, model=tiny_separator, overwrite=True)
 

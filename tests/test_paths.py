@@ -284,7 +284,7 @@ def test_output_that_is_a_file_is_refused(tmp_path):
 def test_existing_files_are_counted(tmp_path):
     refuse_existing([tmp_path / "a", tmp_path / "b"])
     touch(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(AudioError, match=r"a \(and 1 more\) exists already"):
+    with pytest.raises(AudioError, match=r"a already exists: .*\(2 files exist in all\)"):
         refuse_existing([tmp_path / "a", tmp_path / "b"])
 
 
@@ -299,7 +299,7 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "nothing")
-    with pytest.raises(AudioError, match="a exists already"):
+    with pytest.raises(AudioError, match="a already exists"):
         refuse_existing([tmp_path / "a"])
 
 

@@ -312,10 +312,10 @@ def refuse_existing(paths: Iterable[Path]) -> None:
     """
     existing = [path for path in dict.fromkeys(paths) if _exists(path)]
     if existing:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        total = f" ({len(existing)} files exist in all)" if len(existing) > 1 else ""
         raise AudioError(
-            f"{existing[0]}{more} exists already: use --overwrite or --skip-existing, "
-            "or another output folder"
+            f"{existing[0]} already exists: use --overwrite or --skip-existing, "
+            f"or another output folder{total}"
         )
 
 

@@ -66,11 +66,11 @@ def test_download_needs_names_or_all() -> None:
 
 
 def test_no_option_is_ignored_for_another() -> None:
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="choose one"):
         list(
             manage.download(["spleeter-2stems"], source=Path("a.zip"), address="http://host/a.zip")
         )
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="choose one"):
         manage.run_models(as_json=True, cache_dir=True)
 
 

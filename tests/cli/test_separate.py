@@ -265,7 +265,7 @@ def test_existing_stems_are_never_replaced_unasked(run, song, tmp_path):
     (tmp_path / "out/song/bass.wav").write_bytes(b"precious")
     result = run(path)
     assert result.exit_code == 1
-    assert "exists already: use --overwrite or --skip-existing" in result.stderr
+    assert "already exists: use --overwrite or --skip-existing" in result.stderr
     assert (tmp_path / "out/song/bass.wav").read_bytes() == b"precious"
     result = run(path, "--skip-existing", "--json")
     assert result.exit_code == 1
@@ -297,7 +297,7 @@ def test_a_clash_and_existing_stems_stop_no_other_song(run, song, tmp_path):
     assert [report["status"] for report in reports] == ["error", "error", "error", "ok"]
     # Once when it happens, once at the end.
     assert result.stderr.count("would both be written to") == 2
-    assert result.stderr.count("exists already") == 2
+    assert result.stderr.count("already exists") == 2
     assert "3 of 4 failed" in result.stderr
     assert names(tmp_path / "out") == ["02/bass.wav", *of_song("03")]
     assert (tmp_path / "out/02/bass.wav").read_text() == "mine"
@@ -352,7 +352,7 @@ def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path)
         (tmp_path / "in" / name).touch()
     result = run(tmp_path / "in")
     assert result.exit_code == 0
-    assert result.stderr.count("Not audio by name, passed over: 2 .jpg, 1 .txt\n") == 1
+    assert result.stderr.count("Not audio by name, skipped: 2 .jpg, 1 .txt\n") == 1
 
 
 def test_the_summary_repeats_no_more_than_twenty_errors(run, tmp_path):
@@ -456,7 +456,9 @@ def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
 def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
     path = song("a :fire: b.wav", seconds=0.1)
     assert "a :fire: b.wav: vocals" in run(path).stderr
-    assert "a :fire: b/vocals.wav (and 3 more) exists already" in run(path).stderr
+    refusal = run(path).stderr
+    assert "a :fire: b/vocals.wav already exists" in refusal
+    assert "(4 files exist in all)" in refusal
 
 
 @pytest.mark.parametrize(
@@ -580,7 +582,7 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
     quote = ('"' if os.name == "nt" else "'") if " " in name else ""
     typed = f"{quote}{name}{quote}"
     advice = f"did you mean: unetsep separate {typed} --two-stems vocals?"
-    assert told == f"Error: {name} is no command; {advice}"
+    assert told == f"Error: {name} is not a command; {advice}"
 
 
 @pytest.mark.parametrize("word", ["nonsense", "x" * 300])
@@ -986,7 +988,7 @@ def test_a_bit_rate_reaches_the_file(run, song, tmp_path):
     size = (tmp_path / "out/song/bass.mp3").stat().st_size
     assert size * 8 / 2 / 1000 == pytest.approx(64, rel=0.05)
     result = run(path, "--bitrate", "fast")
-    assert "'fast' is no bit rate: expected 192k or 192000" in result.stderr
+    assert "'fast' is not a bit rate: expected 192k or 192000" in result.stderr
     assert "wav has no bit rate" in run(path, "--bitrate", "64k").stderr
 
 
@@ -1009,7 +1011,7 @@ def test_a_stem_file_holds_all_stems(run, song, tmp_path, need_ffmpeg):
     target = str(tmp_path / "out/song.stem.mp4")
     assert json.loads(result.stdout)["stems"] == dict.fromkeys(STEMS, target)
     assert f"bass, other in {target} (" in result.stderr
-    assert run(path, "-f", "stem.mp4").stderr.count("song.stem.mp4 exists already") == 1
+    assert run(path, "-f", "stem.mp4").stderr.count("song.stem.mp4 already exists") == 1
     assert run(path, "-f", "stem.mp4", "--skip-existing").exit_code == 0
     for options in (["--stems", "bass"], ["--player"]):
         result = run(path, "-f", "stem.mp4", *options)
@@ -1114,7 +1116,7 @@ def test_a_list_without_songs_is_told_of_and_no_error(run, tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     result = run("--files-from", tmp_path / "list.txt")
     assert result.exit_code == 0
-    assert result.stderr == f"{tmp_path / 'list.txt'} names no songs: nothing to do\n"
+    assert result.stderr == f"{tmp_path / 'list.txt'} lists no songs: nothing to do\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -1153,7 +1155,7 @@ def test_songs_come_from_playlists_and_lists_on_stdin(song, tmp_path, tiny_model
     assert result.exit_code == 0, result.stderr
     assert names(tmp_path / "out") == ["a/bass.wav"]
     result = CliRunner().invoke(main, [*fixed, "--files-from", "-", "-"], input=listed)
-    assert "give - once" in result.stderr
+    assert "use - once" in result.stderr
 
 
 def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
@@ -1225,7 +1227,7 @@ def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, piped, 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["source"], line["path"]) for line in lines] == [("stdin", "stdin")] * 2
     code, _, error = piped("-o", out, "--log", log, "--retry-failed")
-    assert error == f"By the logs in {out} no song failed\n"
+    assert error == f"According to the logs in {out}, no song failed\n"
 
 
 def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, piped, tmp_path):
@@ -1265,13 +1267,28 @@ def run_in_process(model: Path, folder: Path, path: Path) -> bytes:
     return (folder / "out/a (Instrumental).flac").read_bytes()
 
 
+def test_an_output_folder_is_not_created_with_the_name_of_an_audio_file(song, tiny_model, tmp_path):
+    output = tmp_path / "stems.WAV"
+    words = ["separate", "-m", str(tiny_model), "-d", "cpu", str(song("a.wav", seconds=0.1))]
+    refused = CliRunner().invoke(main, [*words, "-o", str(output)])
+    assert refused.exit_code == 1
+    assert f"-o {output} is named like an audio file" in refused.stderr
+    assert not output.exists()
+    output.mkdir()
+    assert CliRunner().invoke(main, [*words, "-o", str(output)]).exit_code == 0
+    assert (output / "a/vocals.wav").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-"], "-o - takes one file"),
-        (["-", "--instrumental", "--json"], "-o - leaves stdout"),
-        (["-", "a.wav", "--instrumental"], "- takes one song from stdin"),
-        (["--retry-failed", "--instrumental"], "-o - has no logs that say what failed: name one"),
+        (["-"], "-o - writes one file"),
+        (["-", "--instrumental", "--json"], "-o - writes only the stem"),
+        (["-", "a.wav", "--instrumental"], "- reads one song from stdin"),
+        (
+            ["--retry-failed", "--instrumental"],
+            "-o - has no folder with logs that --retry-failed could read: name a log",
+        ),
     ],
 )
 def test_what_cannot_go_through_pipes_is_one_sentence(tiny_model, arguments, message):

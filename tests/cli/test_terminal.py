@@ -124,7 +124,7 @@ def test_a_working_folder_that_was_removed_is_one_sentence(
     command = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *words, tmp_path / "a.wav"]
     done = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith(b"Error: the folder that the command was started in was removed")
+    assert done.stderr.startswith(b"Error: the current folder no longer exists")
     assert done.stderr.count(b"\n") == 1
 
 

@@ -116,9 +116,9 @@ def test_stems_of_a_run_killed_while_renaming_are_made_again(job, tmp_path):
     (entry,) = record.entries()
     record.write(entry | {"complete": False})  # killed with all stems named
     later = job()
-    assert "exists already" in run(later)[1]
+    assert "already exists" in run(later)[1]
     (tmp_path / "out" / "bass.wav").unlink()  # and with one still to name
-    assert "exists already" in run(later)[1]
+    assert "already exists" in run(later)[1]
     assert run(retry) == ("ok", "")
     assert not inodes(tmp_path / "out") & before
     assert [each["complete"] for each in record.entries()] == [True]
@@ -129,7 +129,7 @@ def test_an_existing_stem_is_an_error_before_any_work(job, tmp_path, monkeypatch
     (tmp_path / "out/vocals.wav").write_text("mine")
     monkeypatch.setattr("unetsep.library.songs.separate_into", None)
     status, error = run(job())
-    assert (status, "vocals.wav exists already: use" in error) == ("error", True)
+    assert (status, "vocals.wav already exists: use" in error) == ("error", True)
 
 
 def test_a_song_that_fails_leaves_no_record_and_the_old_one_as_it_was(job, tmp_path, monkeypatch):

@@ -230,7 +230,7 @@ def test_who_waits_for_another_is_told(
     monkeypatch.setattr(release, "locked", locked)
     other.enter_context(held(home / ".2stems.tar.gz.lock"))
     result = run("spleeter-2stems", "--url", server.address)
-    assert "Another process is getting spleeter-2stems: waiting" in result.stderr
+    assert "Another process is downloading spleeter-2stems: waiting" in result.stderr
     assert result.exit_code == 0
 
 

@@ -194,7 +194,7 @@ def test_the_command_replaces_a_file_only_if_it_is_told_to(
     command = ["export-onnx", "fast", "-o", str(path)]
     told = CliRunner().invoke(main, command)
     assert told.exit_code == 1
-    assert f"{path} exists already: use --overwrite" in told.output
+    assert f"{path} already exists: use --overwrite" in told.output
     assert exports == []
     assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
     assert exports == [("fast", path)]

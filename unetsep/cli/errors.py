@@ -17,35 +17,37 @@ VERBOSE = f"{__name__}.verbose"  # in `click.Context.meta`, which a command and 
 
 
 def note_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> bool:
-    """As the callback of an option, have `Group` show tracebacks."""
+    """Callback of ``--verbose``: have `Group` print tracebacks."""
     ctx.meta[VERBOSE] = verbose
     return verbose
 
 
 class Group(click.Group):
-    """Commands whose errors are one sentence, a traceback only with ``--verbose``."""
+    """Commands whose errors are one sentence, with a traceback only for ``--verbose``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All names, those for users first."""
+        """All names in the order of their registry."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first word names; a song there lacks the word ``separate``."""
+        """The command that the first argument names; a hint if that is a song."""
         word = args[0]
         if self.get_command(ctx, word) is None and not ctx.resilient_parsing:
             from ..inputs import is_url
             from ..storage import quoted
 
             if is_url(word):
-                ctx.fail(f"{word} is no command; did you mean: unetsep separate {word}?")
+                ctx.fail(f"{word} is not a command; did you mean: unetsep separate {word}?")
             if _is_song(word):
-                ctx.fail(f"{word} is no command; did you mean: unetsep separate {quoted(*args)}?")
+                ctx.fail(
+                    f"{word} is not a command; did you mean: unetsep separate {quoted(*args)}?"
+                )
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the options, of which ``--help`` and ``--version`` print at once."""
+        """Parse the options; ``--help`` and ``--version`` print immediately."""
         with _as_sentence():
             return super().make_context(*args, **extra)
 
@@ -64,7 +66,7 @@ class Group(click.Group):
         except KeyboardInterrupt:
             self._interrupted(ctx)
         except (RuntimeError, MemoryError, ImportError) as error:
-            # A lock that is interrupted while it is let go complains that nobody holds it.
+            # A lock whose release is interrupted raises RuntimeError: it is no longer held.
             if isinstance(error.__context__, KeyboardInterrupt):
                 self._interrupted(ctx)
             if isinstance(error.__context__, SystemExit):
@@ -75,8 +77,8 @@ class Group(click.Group):
                 raise
             command = self.commands.get(ctx.invoked_subcommand or "", self)
             has_device = any(each.name == "device" for each in command.params)
-            cure = " or use --device cpu" if has_device else ""
-            raise click.ClickException(f"out of memory; close other programs{cure}") from error
+            advice = " or use --device cpu" if has_device else ""
+            raise click.ClickException(f"out of memory; close other programs{advice}") from error
 
     @staticmethod
     def _interrupted(ctx: click.Context) -> NoReturn:
@@ -85,24 +87,24 @@ class Group(click.Group):
 
 
 def _require_working_folder() -> None:
-    """Refuse to work where Intel's MKL, which asks for the working folder, ends the process."""
+    """Refuse to start in a removed folder: Intel's MKL would abort the process there."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise click.ClickException(
-            "the folder that the command was started in was removed: go to one that exists"
+            "the current folder no longer exists: change to one that does"
         ) from error
 
 
 class SignalError(click.ClickException):
-    """A command that a signal ended.
+    """A command ended by a signal.
 
     Parameters
     ----------
     message
         One sentence.
     number
-        Of the signal; the exit code is that of shells.
+        Number of the signal; the exit code is 128 + number, as in shells.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -112,7 +114,7 @@ class SignalError(click.ClickException):
 
 @contextlib.contextmanager
 def _as_sentence() -> Iterator[None]:
-    """Errors of the system as a sentence, but for a reader who left, which click knows."""
+    """Turn errors of the system into a sentence; click handles broken pipes."""
     try:
         yield
     except OSError as error:
@@ -123,7 +125,7 @@ def _as_sentence() -> Iterator[None]:
 
 
 def _is_song(word: str) -> bool:
-    """Whether a word is something to separate: a file or folder, or named like a song."""
+    """Whether an argument can be separated: a file, a folder, or an audio file's name."""
     from ..audio.decoder import AUDIO_SUFFIXES
 
     path = Path(word)
@@ -134,7 +136,7 @@ def _is_song(word: str) -> bool:
 
 
 class ExtraCommand(SectionedCommand):
-    """A command that needs the packages of an extra, and says so without them.
+    """A command that needs the packages of an extra, and names the extra if they are missing.
 
     Parameters
     ----------
@@ -149,12 +151,12 @@ class ExtraCommand(SectionedCommand):
         self.extra = extra
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it; a package that is missing becomes what to install."""
+        """Run it; report a missing package with the command that installs it."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
-                raise  # a mistake of ours
+                raise  # a bug of unetsep
             from ..errors import how_to_install
 
             raise click.ClickException(

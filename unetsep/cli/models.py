@@ -1,4 +1,4 @@
-"""What the ``models`` commands do and print, and which models a command takes."""
+"""What the ``models`` commands do and print, and which models a command uses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..weights.manifest import (
 from .errors import SignalError
 from .terminal import Messages, table_console
 
-# Who should take which model: what no manifest can know. "Take it ..."
+# Advice that no manifest contains; each text completes "Take it ...".
 TAKE = {
     "guided": "for the best stems: it is what you get when you name no model",
     "fast": "for long archives, old computers and phones: the fastest, 0.9 dB behind the default",
@@ -47,27 +47,27 @@ TAKE = {
     "perceptual": "to hear a loss that models hearing",
     "spleeter-vocals": "if you need vocals alone, under the MIT licence",
 }
-# Columns that the table of models takes; narrower terminals get a list.
+# Columns that the table of models needs; narrower terminals get a list.
 TABLE_WIDTH = 100
 
 
 def _split(text: str) -> list[str]:
-    """Names and paths between commas; the path of a file may have some itself."""
+    """Names and paths separated by commas, which the path of a file may contain itself."""
     return [text] if is_path(text) and os.path.isfile(text) else text.split(",")  # noqa: PTH113
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """The models that a command is to use.
+    """The models that a command uses.
 
     Parameters
     ----------
     models
         Names and paths; each text may hold several, separated by commas.
     average
-        The mean of their masks, as one model.
+        Whether to average their masks, as one model.
     all_losses
-        All bundled models, too, but those that are there to guide others.
+        Whether to add all bundled models except those that only guide others.
     """
 
     models: tuple[str, ...] = ()
@@ -75,17 +75,17 @@ class ModelChoice:
     all_losses: bool = False
 
     def groups(self, *, default: bool = True) -> list[list[str]]:
-        """Models whose masks belong together: all with ``average``, else each by itself.
+        """Models whose masks are averaged: all with ``average``, else each model alone.
 
         Parameters
         ----------
         default
-            Take the default model where none is named.
+            Use the default model where none is named.
 
         Raises
         ------
         ValueError
-            If two models have one name, or a text has none.
+            If two models have the same name, or a text names no model.
         """
         names = self._names()
         if not names and default:
@@ -95,43 +95,43 @@ class ModelChoice:
     def _names(self) -> list[str]:
         parts = [part.strip() for text in self.models for part in _split(text)]
         names = list(dict.fromkeys(part for part in parts if part))
-        # Files of two runs have one name. Only results by model need names of their own.
-        called = [name if self.average and is_path(name) else model_name(name) for name in names]
-        twice = next((each for each in called if called.count(each) > 1), None)
-        if twice or not all(text.strip(", ") for text in self.models):
-            why = f"two are called {twice}, " if twice else ""
+        # Files of two runs have the same name. Only results by model need distinct names.
+        labels = [name if self.average and is_path(name) else model_name(name) for name in names]
+        duplicate = next((each for each in labels if labels.count(each) > 1), None)
+        if duplicate or not all(text.strip(", ") for text in self.models):
+            reason = f"two are called {duplicate}, " if duplicate else ""
             raise ValueError(
-                f"--model {','.join(self.models)!r}: {why}expected different names, separated by "
-                "commas"
+                f"--model {','.join(self.models)!r}: {reason}expected different names, separated "
+                "by commas"
             )
         if self.all_losses:
-            known = all_models()
-            bundled = (e.name for e in known.checkpoints.values() if e.bundled)
-            names += [name for name in bundled if name not in {*called, *known.guides}]
+            manifest = all_models()
+            bundled = (e.name for e in manifest.checkpoints.values() if e.bundled)
+            names += [name for name in bundled if name not in {*labels, *manifest.guides}]
         return names
 
 
 def run_models(*, as_json: bool, cache_dir: bool) -> None:
     """The ``models`` command without a subcommand."""
     if as_json and cache_dir:
-        raise ValueError("--json prints the models and --cache-dir a folder: give one of them")
+        raise ValueError("--json prints the models and --cache-dir a folder: choose one")
     if cache_dir:
         click.echo(hub.cache_folder())
         return
-    known = all_models()
+    manifest = all_models()
     if as_json:
-        content = known.to_dict()
-        entries = zip(content.pop("checkpoints"), known.checkpoints.values(), strict=True)
+        content = manifest.to_dict()
+        entries = zip(content.pop("checkpoints"), manifest.checkpoints.values(), strict=True)
         content["models"] = [each | {"bundled": entry.bundled} for each, entry in entries]
         click.echo(json.dumps(content, indent=1))
         return
-    print_models(known)
+    print_models(manifest)
 
 
-def print_models(known: Manifest) -> None:
-    """Print the models: a table or, on a narrow terminal, a list; with advice for each."""
+def print_models(manifest: Manifest) -> None:
+    """Print the models with advice: a table or, on a narrow terminal, a list."""
     console = table_console()
-    rows = [_row(entry, known) for entry in known.checkpoints.values()]
+    rows = [_row(entry, manifest) for entry in manifest.checkpoints.values()]
     if console.width < TABLE_WIDTH:
         for name, *facts in rows:
             console.print(name, style="bold")
@@ -146,21 +146,21 @@ def print_models(known: Manifest) -> None:
     console.print(table)
 
 
-def _row(entry: Checkpoint, known: Manifest) -> tuple[str, ...]:
-    """Name, advice, scores, size, licence and place of a model."""
+def _row(entry: Checkpoint, manifest: Manifest) -> tuple[str, ...]:
+    """Name, advice, scores, size, licence and location of a model."""
     scores = entry.scores.get("sdr", {})
     return (
-        entry.name + (" (default)" if entry.name == known.default else ""),
+        entry.name + (" (default)" if entry.name == manifest.default else ""),
         advice(entry),
         "/".join(f"{scores[s]:.2f}" for s in entry.config.get("stems", ()) if s in scores),
-        f"{known.bytes_with_guide(entry) / 1e6:.1f} MB",
+        f"{manifest.bytes_with_guide(entry) / 1e6:.1f} MB",
         entry.licence,
         "bundled" if entry.bundled else "imported" if entry.source else entry.repo_id,
     )
 
 
 def advice(entry: Checkpoint) -> str:
-    """Who should take a model; what it is, if that is not known here."""
+    """Who should take a model; without advice, its description."""
     return TAKE.get(entry.name, entry.description)
 
 
@@ -175,11 +175,11 @@ def run_download(
     ) as bar:
         task = bar.add_task("download", total=None, visible=False)
 
-        def advance(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
+        def advance(completed: int, total: int | None) -> None:
+            bar.update(task, completed=completed, total=total, visible=True)
 
         def wait(name: str) -> None:
-            click.echo(f"Another process is getting {name}: waiting for it", err=True)
+            click.echo(f"Another process is downloading {name}: waiting for it", err=True)
 
         for line in download(
             names,
@@ -201,39 +201,39 @@ def download(
     progress: DownloadProgress | None = None,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[str]:
-    """Get models from the hub, or Spleeter's from its release; yields a sentence for each.
+    """Download models from the hub, or Spleeter's from its release; yields a sentence for each.
 
     Parameters
     ----------
     names
-        Of published models, ``default`` among them, or of Spleeter's.
+        Of published models, including ``default``, or of Spleeter's.
     everything
-        All published ones instead.
+        Download all published models instead.
     source, address, progress
-        Of Spleeter's, see `unetsep.spleeter.release.get`.
+        For Spleeter's models, see `unetsep.spleeter.release.get`.
     on_wait
-        Called with a name that another process is getting.
+        Called with a name that another process is downloading.
 
     Raises
     ------
     ValueError
-        If neither or both of ``names`` and ``everything`` are given, or a source for several, or
-        a source and an address.
+        If neither or both of ``names`` and ``everything`` are given, or a source for several
+        models, or a source and an address.
     WeightsError
         If a name is unknown or a download fails.
     """
     _check_download(names, everything=everything, source=source, address=address)
-    known = {entry.name: entry for entry in list_models()}
+    entries = {entry.name: entry for entry in list_models()}
     names = [name if is_path(name) else model_name(name) for name in names]
-    unknown = [name for name in names if name not in known and not is_release(name)]
+    unknown = [name for name in names if name not in entries and not is_release(name)]
     if unknown:
-        expected = dict.fromkeys((*known, *SPLEETER))  # of which some may be imported already
+        expected = dict.fromkeys((*entries, *SPLEETER))  # some of which may be imported already
         raise WeightsError(f"there is no model {unknown[0]!r}: expected {', '.join(expected)}")
-    for name in known if everything else names:
-        entry = known.get(name)
+    for name in entries if everything else names:
+        entry = entries.get(name)
         if entry is None or (is_release(name) and not everything):
             wait = functools.partial(on_wait, name)
-            with contextlib.nullcontext() if source else _telling_what_is_kept():
+            with contextlib.nullcontext() if source else _explain_resume():
                 entry = get(name, source=source, address=address, progress=progress, on_wait=wait)
         yield f"{entry.name}: {fetch_model(entry)}"
 
@@ -241,28 +241,28 @@ def download(
 def _check_download(
     names: Sequence[str], *, everything: bool, source: Path | None, address: str | None
 ) -> None:
-    """Raise `ValueError` unless these options go together."""
+    """Raise `ValueError` unless these options can be combined."""
     if bool(names) == everything:
-        given = "both" if names else "neither"
-        raise ValueError(f"name the models to download, or give --all: got {given}")
+        choice = "both" if names else "neither"
+        raise ValueError(f"name the models to download, or use --all: got {choice}")
     if source and address:
-        raise ValueError("--from and --url both say where an archive is: give one of them")
+        raise ValueError("--from and --url both say where an archive is: choose one")
     if (source or address) and not all(is_release(name) for name in names):
         raise ValueError(
-            f"--from and --url are for {', '.join(SPLEETER)}: others come from the hub"
+            f"--from and --url are for {', '.join(SPLEETER)}: other models come from the hub"
         )
     if source and len(names) > 1:
         raise ValueError(f"--from is for one model, got {', '.join(names)}")
 
 
 @contextlib.contextmanager
-def _telling_what_is_kept() -> Iterator[None]:
-    """Say on Ctrl-C that a download goes on where it was."""
+def _explain_resume() -> Iterator[None]:
+    """Say on Ctrl-C that the download can be resumed."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise SignalError(
-            "interrupted; what was downloaded is kept: run the command again to resume",
+            "interrupted; the partial download was kept: run the command again to resume",
             signal.SIGINT,
         ) from error
 
@@ -275,23 +275,22 @@ def run_verify() -> bool:
 
 
 def verify() -> tuple[list[str], bool]:
-    """Compare all models that are here with their SHA-256.
+    """Check all local models against their SHA-256.
 
     Returns
     -------
     list of str
         A sentence for each model.
     bool
-        Whether all can be read and none is damaged; damaged downloads are deleted from the
-        cache, if that is possible.
+        Whether all can be read and none is damaged. Damaged downloads are deleted from the
+        cache where that is possible.
     """
     checked = [_verify(entry) for entry in list_models()]
     return [line for line, _ in checked], all(intact for _, intact in checked)
 
 
 def _verify(entry: Checkpoint) -> tuple[str, bool]:
-    here = entry.is_local
-    path = entry.path if here else hub.cached_file(entry)
+    path = entry.path if entry.is_local else hub.cached_file(entry)
     if path is None or not path.is_file():
         if entry.source:
             return f"{entry.name}: missing, {path} is gone: import it again", False
@@ -302,9 +301,9 @@ def _verify(entry: Checkpoint) -> tuple[str, bool]:
         return f"{entry.name}: cannot be read: {error.strerror} ({path})", False
     if digest == entry.sha256:
         return f"{entry.name}: intact", True
-    if here:
-        cure = "import it again" if entry.source else "install unetsep again"
-        return f"{entry.name}: damaged, {path}: {cure}", False
+    if entry.is_local:
+        remedy = "import it again" if entry.source else "install unetsep again"
+        return f"{entry.name}: damaged, {path}: {remedy}", False
     try:
         hub.remove(path)
     except OSError as error:
@@ -322,8 +321,8 @@ def run_import(*, source: Path, name: str | None, band: str, overwrite: bool) ->
 
 def run_export_onnx(*, model: str, output: Path, overwrite: bool) -> None:
     """The ``export-onnx`` command."""
-    if output.is_file() and not overwrite:  # said before the work
-        raise UnetsepError(f"{output} exists already: use --overwrite, or choose another file")
+    if output.is_file() and not overwrite:  # before the work
+        raise UnetsepError(f"{output} already exists: use --overwrite, or choose another file")
     from ..weights.onnx import export_onnx
 
     click.echo(f"Wrote {export_onnx(model, output)}")

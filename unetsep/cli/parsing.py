@@ -1,4 +1,4 @@
-"""Words of the command line as values, and values as the dataclasses that the library takes."""
+"""Arguments of the command line as values, and values as the dataclasses of the library."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 
-def expanded(words: Sequence[str]) -> list[str]:
-    """The words of a command line of Windows, whose shells leave ``~`` and patterns to programs.
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ``~`` and patterns expanded, which shells of Windows leave to programs.
 
-    Only ``*`` and ``?`` make a pattern, which no name may hold there. Click would take names for
-    more: ``[12]`` for one of two letters, ``$$`` and ``%%`` for one, ``~song`` for a user.
+    Only ``*`` and ``?`` are special, since no file name can contain them there. Click's own
+    expansion would misread names: ``[12]`` as one of two characters, ``$$`` and ``%%`` as one
+    character, ``~song`` as a user.
 
     Returns
     -------
     list of str
-        With all that exist in the place of a pattern; one that nothing fits stays as it is.
+        With all matching paths in the place of a pattern; a pattern without a match stays.
     """
     from glob import glob
 
     names = []
-    for each in words:
-        word = os.path.expanduser(each) if re.match(r"~(?:[\\/]|$)", each) else each  # noqa: PTH111
-        drive, path = os.path.splitdrive(word)
+    for each in arguments:
+        name = os.path.expanduser(each) if re.match(r"~(?:[\\/]|$)", each) else each  # noqa: PTH111
+        drive, path = os.path.splitdrive(name)
         pattern = drive + path.replace("[", "[[]")
-        found = sorted(glob(pattern, recursive=True)) if re.search("[*?]", word) else []  # noqa: PTH207
-        names += found or [word]
+        matches = sorted(glob(pattern, recursive=True)) if re.search("[*?]", name) else []  # noqa: PTH207
+        names += matches or [name]
     return names
 
 
@@ -49,7 +50,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def seconds(text: str | float) -> float:
-    """Seconds from ``90``, ``1:30`` or ``1:02:03``; their range is for others to check.
+    """Seconds from ``90``, ``1:30`` or ``1:02:03``; the range is not checked here.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def seconds(text: str | float) -> float:
 
 
 def bitrate(text: str) -> int:
-    """Bits per second from ``192k`` or ``192000``; their range is for others to check.
+    """Bits per second from ``192k`` or ``192000``; the range is not checked here.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def bitrate(text: str) -> int:
     """
     match = re.fullmatch(r"([0-9]+)(k?)", str(text).lower())
     if match is None:
-        raise click.BadParameter(f"{text!r} is no bit rate: expected 192k or 192000")
+        raise click.BadParameter(f"{text!r} is not a bit rate: expected 192k or 192000")
     return int(match[1]) * (1000 if match[2] else 1)
 
 
@@ -84,7 +85,7 @@ def shard(text: str) -> Shard:
     click.BadParameter
         If it is something else.
     """
-    from ..library.shards import parse_shard  # which imports numpy: help texts do without
+    from ..library.shards import parse_shard  # imports numpy, which help texts do not need
 
     try:
         return parse_shard(text)
@@ -106,7 +107,7 @@ def without_stem(without: str | None, *, instrumental: bool) -> str | None:
 
 
 def default_filename(container: str, without: str | None) -> str:
-    """The template where none is given: one file needs no folder of its own."""
+    """The default template of file names: a single file needs no folder of its own."""
     from ..paths import TEMPLATE, TOGETHER_TEMPLATE, WITHOUT_TEMPLATE
 
     if CONTAINERS[container].together:
@@ -115,35 +116,35 @@ def default_filename(container: str, without: str | None) -> str:
 
 
 def place(text: str | Path) -> Path | str:
-    """A path, or a URL of something that is not on this machine, as it is given.
+    """A path, or a URL that is not of this machine, unchanged.
 
     Raises
     ------
     click.BadParameter
         If it is empty.
     """
-    # Which imports numpy: help texts do without.
+    # Imports numpy, which help texts do not need.
     from ..inputs import as_path, is_url, without_scheme
 
     if isinstance(text, str) and is_url(without_scheme(text)):
         return text
     try:
-        path = as_path(text, "it")  # which click says before this
-        # Of ./- no more than - is left, which stands for a standard stream.
+        path = as_path(text, "it")  # after the name of the option, which click prints
+        # Path("./-") becomes "-", which would stand for a standard stream.
         return path.absolute() if path == Path("-") and str(text) != "-" else path
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
 
 def build(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """A dataclass from options of the same names; fields that are dataclasses are built alike.
+    """Build a dataclass from options named like its fields; nested dataclasses likewise.
 
     Parameters
     ----------
     kind
         The dataclass.
     values
-        Options by name, as click gives them. What ``kind`` has no field for is left out.
+        Options by name, as click passes them. Those without a field are ignored.
     """
     hints = get_type_hints(kind)
     parts = {
@@ -151,5 +152,5 @@ def build(kind: type[Options], values: Mapping[str, Any]) -> Options:
         for name, hint in hints.items()
         if isinstance(hint, type) and is_dataclass(hint)
     }
-    own = {name: values[name] for name in hints.keys() & values.keys() - parts.keys()}
-    return kind(**own, **parts)
+    fields = {name: values[name] for name in hints.keys() & values.keys() - parts.keys()}
+    return kind(**fields, **parts)

@@ -17,26 +17,26 @@ from ..errors import UnetsepError
 from ..inputs import as_utf8, from_old_encoding, is_url
 from .parsing import place
 
-# Stands for a standard stream in the place of a file.
+# Stands for a standard stream instead of a file.
 STREAM = Path("-")
 
 
 @contextlib.contextmanager
 def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]]:
-    """The songs, with a file of what comes on standard input in the place of ``-``.
+    """The songs, with ``-`` replaced by a temporary file of what stdin holds.
 
-    Decoders look here and there in a file, which cannot be done in a pipe.
+    Decoders seek in a file, which a pipe does not allow.
 
     Raises
     ------
     UnetsepError
-        If there are other songs beside it, or stdin is closed.
+        If there are other songs, or stdin is closed.
     """
     if STREAM not in songs:
         yield songs
         return
     if len(songs) > 1:
-        raise UnetsepError("- takes one song from stdin: name no others beside it")
+        raise UnetsepError("- reads one song from stdin: name no other songs with it")
     _require_open(sys.stdin, "stdin")
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         path = Path(folder) / "stdin"
@@ -47,7 +47,7 @@ def standard_input(songs: Sequence[Path | str]) -> Iterator[Sequence[Path | str]
 
 @contextlib.contextmanager
 def standard_output(output: Path) -> Iterator[Path]:
-    """The output folder; for ``-`` one for a time, out of which `write_out` takes the stem.
+    """The output folder; for ``-`` a temporary one, from which `write_out` reads the stem.
 
     Raises
     ------
@@ -59,13 +59,15 @@ def standard_output(output: Path) -> Iterator[Path]:
         return
     _require_open(sys.stdout, "stdout")
     if sys.stdout.isatty():
-        raise UnetsepError("-o - writes audio: lead stdout to a file or another program")
+        raise UnetsepError(
+            "-o - writes audio, and stdout is a terminal: redirect stdout to a file or a program"
+        )
     with tempfile.TemporaryDirectory(prefix="unetsep-") as folder:
         yield Path(folder)
 
 
 def write_out(path: Path) -> None:
-    """Write a stem to stdout; nothing, if its song failed."""
+    """Write a stem to stdout, or nothing if its song failed."""
     if path.exists():
         with path.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
@@ -74,7 +76,7 @@ def write_out(path: Path) -> None:
 
 def _require_open(stream: TextIO | None, name: str) -> None:
     if stream is None:
-        raise UnetsepError(f"- is {name}, which is closed: lead it to a file or another program")
+        raise UnetsepError(f"- is {name}, which is closed: redirect it to a file or a program")
 
 
 def require_one_file(paths: Sequence[Path]) -> None:
@@ -87,19 +89,19 @@ def require_one_file(paths: Sequence[Path]) -> None:
     """
     if len(set(paths)) > 1:
         raise UnetsepError(
-            "-o - takes one file: name one song and one stem, with --stems or --instrumental"
+            "-o - writes one file: name one song and one stem, with --stems or --instrumental"
         )
 
 
 def listed_files(source: Path | None) -> list[Path | str]:
-    """Paths and URLs from a file or, for ``-``, standard input: one in a line, or between NULs.
+    """Paths and URLs from a file or, for ``-``, stdin: one to a line, or NUL-separated.
 
     Raises
     ------
     OSError
         If it cannot be read.
     UnetsepError
-        If stdin is closed, or it is audio.
+        If stdin is closed, or the file is audio.
     """
     if source == STREAM:
         _require_open(sys.stdin, "stdin")
@@ -115,9 +117,9 @@ def listed_files(source: Path | None) -> list[Path | str]:
 
 
 def _name(line: bytes) -> str:
-    """A name in a list; where names are no bytes, as on Windows, old programs have written it.
+    """A name in a list; on Windows it may be in the encoding of an old program.
 
-    There it may stand in quotes, as "Copy as path" gives it, which no name holds.
+    There it may also be quoted, as "Copy as path" does; no name contains quotes.
     """
     if os.name == "nt" and line.startswith(b'"'):
         line = line.strip(b' "')

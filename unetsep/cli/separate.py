@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.libsndfile import hide_decoder_chatter
 from ..drives import Drives
 from ..files import FileOptions, SeparationReport
@@ -70,39 +71,39 @@ class SeparateOptions:
     Parameters
     ----------
     songs
-        Files, folders, playlists and URLs; ``-`` for standard input.
+        Files, folders, playlists and URLs; ``-`` is standard input.
     files_from
-        A file that names more of them, a line each; ``-`` for standard input.
+        A file that lists more of them, one to a line; ``-`` is standard input.
     output
-        Folder of the stems, or its URL; ``-`` for standard output.
+        Folder of the stems, or its URL; ``-`` is standard output.
     choice, computation
         The models, and how they compute.
     file
-        What is taken from a song and how its stems are written.
+        Which part of a song is separated, and how its stems are written.
     threads
-        Of the CPU; None takes all cores.
+        CPU threads; None uses all cores.
     jobs
-        Songs at a time; None chooses.
+        Songs to separate at once; None chooses automatically.
     shard
-        Which share of the songs; None for all.
+        Which share of the songs; None is all.
     engine, address, dashboard
-        ``local``, or ``ray`` with the address of its cluster, and whether to show its dashboard.
+        ``local``, or ``ray`` with the address of its cluster and whether to show its dashboard.
     timeout
-        Seconds for one song; None for no limit.
+        Seconds for one song; None is no limit.
     log
-        Where the run's log goes; None for the usual place, if there is more than one song or
-        failed ones are retried.
+        Where the log is written; None is the default path, used for several songs, shards and
+        retries.
     retry_failed
-        Take the songs whose last attempt failed, by the logs.
+        Separate the songs whose last attempt failed, according to the logs.
     skip_existing
-        Leave songs whose stems are there and what would be made, and those whose stems are
-        something else; with ``overwrite`` only the former.
+        Skip songs whose stems exist, made by the same options or not; with ``overwrite`` only the
+        former.
     dry_run
-        Only tell what would be done.
+        Only print what would be written.
     player, plots
-        Write a page to hear the stems, pictures of them.
+        Write a page that plays the stems, pictures of them.
     as_json, quiet, verbose
-        What is shown.
+        What is printed.
     """
 
     songs: tuple[Path | str, ...]
@@ -130,9 +131,9 @@ class SeparateOptions:
 
     @property
     def leave_existing(self) -> bool:
-        """Whether stems that are what would be made are left, and no error.
+        """Whether songs whose stems exist are skipped instead of refused.
 
-        A song that failed may have got its stems since, from a command that kept no log.
+        Since a song failed, a command without a log may have separated it.
         """
         return self.skip_existing or (self.retry_failed and not self.file.overwrite)
 
@@ -143,18 +144,18 @@ def run_separate(options: SeparateOptions) -> bool:
     Returns
     -------
     bool
-        Whether every song worked, or needed no work.
+        Whether every song was separated or skipped.
     """
     if options.files_from == STREAM and STREAM in options.songs:
-        raise ValueError("stdin holds either a song or names of songs: give - once")
+        raise ValueError("stdin holds either a song or names of songs: use - once")
     songs = [*options.songs, *listed_files(options.files_from)]
     _check_options(options, songs)
-    to = options.output if isinstance(options.output, str) else None
+    url = options.output if isinstance(options.output, str) else None
     with contextlib.ExitStack() as stack:
         places = stack.enter_context(standard_input(songs))
-        urls = any(isinstance(song, str) for song in songs)
-        remote = urls or to or (not songs and _retries_urls(options))
-        spool = stack.enter_context(Spool(to)) if remote else None
+        has_urls = any(isinstance(song, str) for song in songs)
+        remote = has_urls or url or (not songs and _retries_urls(options))
+        spool = stack.enter_context(Spool(url)) if remote else None
         if isinstance(options.output, str):
             assert spool
             output = spool.out
@@ -166,17 +167,22 @@ def run_separate(options: SeparateOptions) -> bool:
 
 
 def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
-    """Refuse options that do not go together, or with the songs."""
+    """Refuse options that cannot be combined with each other or with the songs."""
     if options.output == STREAM and (options.as_json or options.player or options.plots):
-        raise ValueError("-o - leaves stdout and files to the stem: no --json, --player or --plots")
+        raise ValueError(
+            "-o - writes only the stem: it cannot be combined with --json, --player or --plots"
+        )
     if options.output == STREAM and options.retry_failed and options.log is None:
-        raise ValueError("-o - has no logs that say what failed: name one with --log")
+        raise ValueError(
+            "-o - has no folder with logs that --retry-failed could read: name a log with --log"
+        )
     if options.file.together and (options.player or options.plots):
         raise ValueError(
             f"--player and --plots need a file for each stem, not {options.file.suffix}"
         )
     if isinstance(options.output, str) and (options.player or options.plots):
-        raise ValueError(f"--player and --plots need a folder here, not {options.output}")
+        raise ValueError(f"--player and --plots need a local folder, not {options.output}")
+    _check_output_name(options.output)
     _check_engine(options, songs)
     check_timeout(options.timeout)
     if options.log:
@@ -185,18 +191,18 @@ def _check_options(options: SeparateOptions, songs: Sequence[Path | str]) -> Non
 
 @dataclass(frozen=True)
 class _Run:
-    """The command, with files and folders in the place of streams and URLs.
+    """The command, with files and folders instead of streams and URLs.
 
     Parameters
     ----------
     options
-        As they were given, but for standard input.
+        As given on the command line, except for standard input.
     output
         The folder where stems are written.
     spool
-        Where the songs or stems of URLs lie for a while, if there are such.
+        Temporary copies of songs and stems at URLs, if there are any.
     names
-        What to call files that stand for standard streams.
+        Names of files that stand for standard streams.
     """
 
     options: SeparateOptions
@@ -244,15 +250,15 @@ def _separate(run: _Run) -> bool:
         complete = show_separated(
             in_order, reporter.console, player=options.player, plots=options.plots
         )
-    finally:  # the stems are there, with or without a page
-        worked = reporter.end(log)
-    return worked and complete
+    finally:  # the stems are complete, with or without a page
+        succeeded = reporter.end(log)
+    return succeeded and complete
 
 
 def _separate_jobs(
     run: _Run, jobs: Sequence[Job], reporter: Reporter, log: RunLog | None
 ) -> dict[int, list[SeparationReport]]:
-    """What became of each song, by the `id` of its job; told and logged as soon as it has ended."""
+    """Reports of each song by the `id` of its job; printed and logged as soon as it ends."""
     reports = {}
     with (
         log or contextlib.nullcontext(),
@@ -261,7 +267,7 @@ def _separate_jobs(
     ):
         for outcome in outcomes:
             bars.end(outcome)
-            if run.options.output == STREAM:  # before anybody is told that it worked
+            if run.options.output == STREAM:  # before success is reported
                 write_out(outcome.job.parts[0].targets[0])
             reporter.song(outcome.reports)
             if log:
@@ -273,21 +279,32 @@ def _separate_jobs(
 
 
 def _check_page(jobs: Sequence[Job]) -> None:
-    """Refuse, before work that takes long, a page where a foreign one is."""
+    """Refuse, before any work, to replace a page that unetsep did not write."""
     stems = [p for job in jobs if not job.song.error for part in job.parts for p in part.targets]
     if stems:
         refuse_foreign(common_folder(stems))
 
 
 def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) -> bool:
-    """Tell what would be done, and do nothing."""
+    """Print what would be written, and write nothing."""
     for job in jobs:
         reporter.song(job.present(preview_song(job, options.file)))
     return reporter.end(None)
 
 
+def _check_output_name(output: Path | str) -> None:
+    """Refuse to create a folder that is named like an audio file."""
+    if isinstance(output, str) or output.suffix.lower() not in AUDIO_SUFFIXES:
+        return
+    if not output.exists():
+        raise ValueError(
+            f"-o {output} is named like an audio file, but stems are written to a folder: name a "
+            "folder, or write one stem to stdout with -o -"
+        )
+
+
 def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None:
-    """Refuse options that do not go with the engine."""
+    """Refuse options that cannot be combined with the engine."""
     if options.engine == "local" and (options.address or options.dashboard):
         raise ValueError("--address and --dashboard are for --engine ray")
     if options.address and options.dashboard:
@@ -301,9 +318,9 @@ def _outcomes(run: _Run, jobs: Sequence[Job], bars: Bars) -> Generator[SongOutco
     options = run.options
     if options.engine == "ray":
         return _outcomes_on_ray(run, jobs, bars)
-    at_once = options.jobs or choose_songs_at_once(jobs)
+    songs_at_once = options.jobs or choose_songs_at_once(jobs)
     return separate_songs(
-        jobs, options.file, at_once=at_once, timeout=options.timeout, listener=bars
+        jobs, options.file, at_once=songs_at_once, timeout=options.timeout, listener=bars
     )
 
 
@@ -329,13 +346,13 @@ def _outcomes_on_ray(
         output=options.output if isinstance(options.output, str) else run.output.absolute(),
         template=template_for(options.file.filename, len(groups)),
     )
-    # Ray prints on stdout, which belongs to reports, when it loses a worker.
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    # When Ray loses a worker it prints to stdout, which is for reports.
+    with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
         yield from separate_on_ray(jobs, setup, cluster, bars)
 
 
 def _groups(options: SeparateOptions) -> list[list[str]]:
-    """Groups of models; files by paths that do not depend on the current folder."""
+    """Groups of models, with paths that do not depend on the current folder."""
     return [
         [os.path.abspath(name) if is_path(name) else name for name in group]  # noqa: PTH100
         for group in options.choice.groups()
@@ -343,41 +360,41 @@ def _groups(options: SeparateOptions) -> list[list[str]]:
 
 
 def _open_log(run: _Run, songs: int) -> RunLog | None:
-    """The log of a run: of one song only if it was asked for, is a shard's or a retry's."""
-    options, chosen = run.options, run.options.log
-    if chosen is None and options.output == STREAM:
+    """The log of a run; a single song has one only with ``--log``, a shard or a retry."""
+    options, path = run.options, run.options.log
+    if path is None and options.output == STREAM:
         return None
-    # Without a line about its success a song would stay the one that failed last.
-    logged = options.shard is not None or options.retry_failed
-    if chosen is None and songs < 2 and not logged:
+    # Without a line about its success, a retried song would still count as failed.
+    needs_log = options.shard is not None or options.retry_failed
+    if path is None and songs < 2 and not needs_log:
         return None
-    if chosen is None and run.spool and run.spool.output:
+    if path is None and run.spool and run.spool.output:
         return RemoteLog(log_path(run.spool.folder), run.spool.output)
-    return RunLog(chosen or log_path(run.output))
+    return RunLog(path or log_path(run.output))
 
 
 def _retries_urls(options: SeparateOptions) -> bool:
-    """Whether songs of URLs are to be taken again that only the logs in a folder name."""
+    """Whether songs at URLs are to be retried that only the logs in a folder name."""
     if not options.retry_failed or isinstance(options.output, str):
         return False
     return has_failed_urls(options.output, options.log)
 
 
 def _find_songs(run: _Run, console: Messages) -> list[Input]:
-    """What is to be separated."""
+    """The songs to separate."""
     options = run.options
     search = SongSearch(options.output, run.output, run.spool, options.log, console)
     if options.retry_failed:
         return search.find_failed(options.songs)
     if not options.songs:
-        listed = "stdin" if options.files_from == STREAM else options.files_from
-        console.print(f"{listed} names no songs: nothing to do")
+        source = "stdin" if options.files_from == STREAM else options.files_from
+        console.print(f"{source} lists no songs: nothing to do")
     return search.find(options.songs)
 
 
 def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
-    """Load the models; ``--verbose`` tells how long it took."""
-    begun = time.perf_counter()
+    """Load the models; ``--verbose`` prints how long it took."""
+    start = time.perf_counter()
     computation = asdict(options.computation)
     if options.engine == "ray" and not options.dry_run:
         computation |= {"device": "cpu", "precision": "fp32"}  # only names are needed here
@@ -386,23 +403,26 @@ def _load(options: SeparateOptions, console: Messages) -> list[Separator]:
         names = ", ".join(separator.name for separator in separators)
         first = separators[0]
         console.print(
-            f"Loaded {names} in {time.perf_counter() - begun:.2f} s; {first.device.type}, "
+            f"Loaded {names} in {time.perf_counter() - start:.2f} s; {first.device.type}, "
             f"{first.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
         )
     return separators
 
 
 def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list[Job]:
-    """All songs and what to make of them; what is known to be wrong is known before any work."""
+    """All songs with their stems' paths; errors that can be known are found before any work."""
     options, file = run.options, run.options.file
     all_songs = _find_songs(run, console)
-    # Of the songs that were found: logs may name URLs, too.
+    # Logs may also name URLs, so this needs the list of songs.
     if run.spool and uses_tags(file.filename) and any(map(run.spool.url, all_songs)):
-        raise ValueError("names of stems of URLs cannot hold tags, which are not known in advance")
-    chosen = select_shard(all_songs, options.shard, console)
-    # Shards keep songs of one track together: by other names one may clash with any other's.
+        raise ValueError(
+            "--filename has fields of tags, which are unknown before songs at URLs are downloaded: "
+            "use other fields, such as {track} and {stem}"
+        )
+    selected = select_shard(all_songs, options.shard, console)
+    # Shards keep songs of one track together. With other names, any two songs may clash.
     by_track = named_by_track(file.filename)
-    songs = with_namesakes(chosen, all_songs) if by_track else all_songs
+    songs = with_namesakes(selected, all_songs) if by_track else all_songs
     songs = with_tags(songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
@@ -413,7 +433,7 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))
     make_job = run.spool.job if run.spool else Job
-    taken = {(song.path, song.track) for song in chosen}
+    identities = {(song.path, song.track) for song in selected}
     return [
         make_job(
             song,
@@ -424,23 +444,23 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
             skip_existing=options.leave_existing,
         )
         for song, of_song in zip(songs, targets, strict=True)
-        if (song.path, song.track) in taken
+        if (song.path, song.track) in identities
     ]
 
 
 def _find_clashes(
     songs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
-    found: Sequence[Input],
+    all_songs: Sequence[Input],
     spool: Spool | None,
     drives: Drives,
 ) -> list[str | None]:
-    """`find_clashes` of the places that users see; all paths in a spool differ."""
+    """`find_clashes` of the locations that users see; all paths in a spool differ."""
     if not spool:
-        return find_clashes(songs, targets, found, drives)
+        return find_clashes(songs, targets, all_songs, drives)
     return find_clashes(
         [replace(song, path=spool.location(song.path)) for song in songs],
         [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
-        [replace(song, path=spool.location(song.path)) for song in found],
+        [replace(song, path=spool.location(song.path)) for song in all_songs],
         drives,
     )

@@ -1,4 +1,4 @@
-"""Which songs ``separate`` takes: those that are given, those that failed, those of a shard."""
+"""Which songs ``separate`` takes: those that are named, that failed, or of a shard."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .terminal import Messages
 
 @dataclass(frozen=True)
 class SongSearch:
-    """What a run needs to know to find its songs.
+    """Finds the songs of a run.
 
     Parameters
     ----------
     given_output
-        The output folder or its URL, as it was given.
+        The output folder or its URL, as given on the command line.
     output
         The folder where stems are written.
     spool
-        Where the songs or stems of URLs lie for a while, if there are such.
+        Temporary copies of songs and stems at URLs, if there are any.
     log
-        The log that was named.
+        The log that ``--log`` names.
     console
-        For words about what was passed over.
+        Prints what was skipped.
     """
 
     given_output: Path | str
@@ -43,77 +43,77 @@ class SongSearch:
     def find(self, places: Iterable[Path | str]) -> list[Input]:
         """The songs at some paths and URLs."""
         places, spool = list(places), self.spool
-        left_out: list[Path] = []
-        # The output folder is no song's folder, wherever it is.
+        skipped: list[Path] = []
+        # The output folder is not searched for songs, wherever it is.
         output = spool.location(self.output) if spool else self.output
         paths = [place for place in places if isinstance(place, Path)]
-        songs = find_inputs(paths, output, left_out.append, outputs_in)
+        songs = find_inputs(paths, output, skipped.append, outputs_in)
         if spool:
             urls = [place for place in places if isinstance(place, str)]
-            songs += spool.find(urls, self.output, left_out.append)
-        if left_out:
-            kinds = count_kinds(left_out)
-            self.console.print(f"Not audio by name, passed over: {kinds}")
+            songs += spool.find(urls, self.output, skipped.append)
+        if skipped:
+            kinds = count_kinds(skipped)
+            self.console.print(f"Not audio by name, skipped: {kinds}")
         return songs
 
     def find_failed(self, places: Sequence[Path | str]) -> list[Input]:
-        """The songs that failed last, of those that are given, if any are.
+        """The songs whose last attempt failed; with ``places``, only those among them.
 
-        Folders and playlists that could not be read failed as a whole: of them all songs are taken
-        that were not tried by themselves since.
+        Folders and playlists that could not be read failed as a whole. All their songs are
+        retried, except those that were separated on their own since.
         """
         spool = self.spool
         logs = spool.logs() if spool and spool.output else find_logs(self.output)
         last = last_lines(_with_named(logs, self.log))
         failed = failed_lines(last)
         if not failed:
-            self.console.print(f"By the logs in {self.given_output} no song failed")
+            self.console.print(f"According to the logs in {self.given_output}, no song failed")
         if places:
-            whole = [place for place in places if _logged_place(place) in failed]
+            containers = [place for place in places if _logged_place(place) in failed]
             others = [place for place in places if _logged_place(place) not in failed]
             songs = [song for song in self.find(others) if self._logged(song) in failed]
         else:
             songs = failed_songs(failed.values())
-            whole = [song.path for song in songs if _holds_songs(song.path)]
+            containers = [song.path for song in songs if _holds_songs(song.path)]
             songs = [song for song in songs if not _holds_songs(song.path)]
-            whole += [line["source"] for line in failed.values() if is_url(line["source"])]
-        for song in self.find(whole):
+            containers += [line["source"] for line in failed.values() if is_url(line["source"])]
+        for song in self.find(containers):
             place = self._logged(song)
             if place in failed or place not in last:
                 songs.append(song)
         unique: dict[str, Input] = {}
         for song in songs:
             unique.setdefault(self._logged(song), song)
-        # By its URL alone a song of a folder would lose the folder, and its stems their place.
+        # Named by its URL alone, a song would lose its folder, and its stems their path.
         return [
             replace(song, track=failed[place]["track"]) if place in failed else song
             for place, song in unique.items()
         ]
 
     def _logged(self, song: Input) -> str:
-        """A song's place as the log has it."""
+        """A song's path or URL as the log has it."""
         return (self.spool and self.spool.url(song)) or _logged_place(song.path)
 
 
 def has_failed_urls(output: Path, log: Path | None) -> bool:
-    """Whether songs of URLs failed last, by the logs in a folder and the one that was named."""
+    """Whether songs at URLs failed last, by the logs in a folder and the one of ``--log``."""
     failed = failed_lines(last_lines(_with_named(find_logs(output), log)))
     return any(is_url(line["source"]) for line in failed.values())
 
 
 def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> list[Input]:
-    """The songs of a share, and a word about it."""
+    """The songs of a shard; prints how many they are."""
     if shard is None:
         return songs
-    chosen = shard.select(songs)
-    count = f"{len(chosen)} of {len(songs)} songs" if chosen else f"none of {len(songs)} songs"
+    selected = shard.select(songs)
+    count = f"{len(selected)} of {len(songs)} songs" if selected else f"none of {len(songs)} songs"
     console.print(f"Shard {shard}: {count}")
-    return chosen
+    return selected
 
 
-def _with_named(logs: list[Path], named: Path | None) -> list[Path]:
-    """Logs that are there, and the one that was named."""
-    return sorted({path for path in (*logs, *([named] if named else [])) if path.is_file()})
+def _with_named(logs: list[Path], log: Path | None) -> list[Path]:
+    """The logs and the one of ``--log``, as far as they exist."""
+    return sorted({path for path in (*logs, *([log] if log else [])) if path.is_file()})
 
 
 def _holds_songs(path: Path) -> bool:

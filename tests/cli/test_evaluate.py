@@ -217,12 +217,13 @@ def test_an_unknown_metric_to_compare_is_refused(tmp_path: Path) -> None:
 
 
 def test_help_and_import_load_nothing_heavy() -> None:
-    # Of training only the kinds of data sets, which name the options of their folders.
+    # Of training only the kinds of data sets and the config, which define options and defaults.
     code = (
         "import sys, unetsep, unetsep.cli.options\n"
         "heavy = {'torch', 'numpy', 'musdb', 'museval', 'librosa', 'matplotlib', 'rich'}\n"
         "loaded = {name for name in sys.modules if name.startswith('unetsep.train.')}\n"
         "loaded -= {name for name in loaded if name.startswith('unetsep.train.data')}\n"
+        "loaded -= {'unetsep.train.config'}\n"
         "sys.exit(', '.join(sorted(loaded | heavy & set(sys.modules))) or 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

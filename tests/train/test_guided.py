@@ -179,9 +179,11 @@ def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weig
 ) -> None:
     data, start, steps = recordings(tmp_path), (*TRAIN, tmp_path / "run"), THREE_STEPS
     refused = call(*start, *data, "--guide-levels", 1, *steps)
-    assert "--guide-levels are levels of the network that --guide names" in refused.output
+    assert (
+        "--guide-levels counts levels of the network that --guide names: name one" in refused.output
+    )
     refused = call(*start, *data, "--guide", files["guide"], "--guide-levels", 2, *steps)
-    assert f"--guide-levels 2: {files['guide']} has 1" in refused.output
+    assert f"--guide-levels 2: expected at most 1, as {files['guide']} has" in refused.output
     told = call(*start, *data, "--guide", files["guide"], "--guide-levels", 1, *steps)
     assert told.exit_code == 0, told.output
     refused = call(*start, "--resume", "--guide-levels", 0)
@@ -277,7 +279,7 @@ def test_a_branch_for_low_bins_is_trained_alone_then_with_the_rest(
 
     refused = call(*start, both, *data, "--init-from", best[1], "--low-band", "16-31", *steps)
     assert refused.exit_code != 0
-    assert f"{best[1]} has a branch for bins 0-15, which" in refused.output
+    assert f"{best[1]} has a branch for bins 0-15: use --low-band 0-15" in refused.output
     assert not both.exists()
     told = call(*start, both, *data, "--init-from", best[1], *steps)
     assert told.exit_code == 0, told.output

@@ -1,4 +1,4 @@
-"""What the ``eval`` and ``compare`` commands do, and how they show it."""
+"""What the ``eval`` and ``compare`` commands do and print."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .terminal import Messages, duration, table_console
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What is scored: models, others' estimates, and baselines."""
+    """What is scored: models, estimates of other tools, and baselines."""
 
     choice: ModelChoice
     estimates: tuple[Path, ...]
@@ -49,7 +49,7 @@ class MethodOptions:
     passes: int
 
     def methods(self, stems: Collection[str]) -> list[Method]:
-        """Models first, then others' estimates, then baselines that know the songs' stems."""
+        """Models, then estimates of other tools, then baselines that know the songs' stems."""
         groups = self.choice.groups(default=not self.estimates)
         models: list[Method] = [model_method(models, self.device, self.passes) for models in groups]
         folders = [folder_method(path) for path in self.estimates]
@@ -61,7 +61,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """Where the tracks are: in a MUSDB18 folder unless something else is named."""
+    """Where the tracks are: in a MUSDB18 folder unless another data set is named."""
 
     musdb_root: Path | None
     songs: Path | None
@@ -72,26 +72,28 @@ class TrackOptions:
 
     @property
     def is_musdb(self) -> bool:
-        """Whether they are those of MUSDB18, for which scores of others are published."""
+        """Whether they are of MUSDB18, for which published scores exist."""
         return not (self.songs or self.pairs or self.moisesdb or self.index)
 
     def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
-        """The tracks, and what they are in words."""
-        named = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
-        if len(named) - named.count(None) > 1:
+        """The tracks, and a description of them."""
+        places = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
+        if len(places) - places.count(None) > 1:
             raise ValueError(
-                "choose one of --musdb-root, --songs, --pairs, --moisesdb and --index: scores are "
-                "of one set"
+                "choose one of --musdb-root, --songs, --pairs, --moisesdb and --index: an "
+                "evaluation scores one data set"
             )
         if self.stems and not (self.moisesdb or self.index):
-            raise ValueError("--stems is of --moisesdb and --index: other songs have their own")
+            raise ValueError(
+                "--stems is for --moisesdb and --index: other data sets have stems of their own"
+            )
         stems = self.stems or STEMS
         if self.moisesdb:
-            found = find_moisesdb(self.moisesdb, subset, only, stems=stems)
-            return found, f"songs of {_name(self.moisesdb)}"
+            tracks = find_moisesdb(self.moisesdb, subset, only, stems=stems)
+            return tracks, f"songs of {_name(self.moisesdb)}"
         if self.index:
-            found = find_in_index(self.index, subset, only, stems=stems)
-            return found, f"{subset} songs of {_name(self.index)}"
+            tracks = find_in_index(self.index, subset, only, stems=stems)
+            return tracks, f"{subset} songs of {_name(self.index)}"
         if self.songs:
             return find_songs(self.songs, subset, only), f"{subset} songs of {_name(self.songs)}"
         if self.pairs:
@@ -111,17 +113,17 @@ class EvalOptions:
     Parameters
     ----------
     where, subset, tracks
-        See `unetsep.train.evaluation.tracks.find_tracks`; without a root `MUSDB_PATH` is it.
+        See `unetsep.train.evaluation.tracks.find_tracks`; without a root, `MUSDB_PATH` is used.
     what
         What is scored.
     settings
-        How it is scored, and where results go.
+        How it is scored, and where results are written.
     jobs
-        Processes.
+        Number of processes.
     figures
-        Write pictures, too.
+        Whether to write pictures as well.
     as_json, quiet
-        What is shown.
+        What is printed.
     """
 
     where: TrackOptions
@@ -141,7 +143,7 @@ def run_eval(options: EvalOptions) -> bool:
     Returns
     -------
     bool
-        Whether every track could be scored.
+        Whether all tracks could be scored.
     """
     settings = options.settings
     settings = replace(settings, measures=choose_measures(settings.measures or ()))
@@ -184,7 +186,7 @@ def _scored(
     settings: Settings,
     jobs: int,
 ) -> list[Outcome]:
-    """Scores, while a bar and the expected time are shown."""
+    """Scores; meanwhile a bar and the expected time are shown."""
     each = len(methods) * len(settings.sets)
     expect = Expectation(len(tracks), each, jobs, console.print)
     with _bar(console, len(tracks) * each) as advance:
@@ -199,7 +201,7 @@ def _scored(
 def opening(
     options: EvalOptions, settings: Settings, tracks: int, name: str, methods: Sequence[Method]
 ) -> str:
-    """What is about to be scored, and how."""
+    """A sentence on what will be scored, and how."""
     length = "whole" if settings.duration is None else f"{settings.duration:g} s of each"
     sets = "; ".join(", ".join(sources) for sources in settings.sources)
     return (
@@ -211,20 +213,20 @@ def opening(
 
 
 class Expectation:
-    """Says once, after the first track of which all scores were computed, how long the rest takes.
+    """Predicts the remaining time once, after the first track whose scores were all computed.
 
     Parameters
     ----------
     tracks
-        How many there are.
+        Number of tracks.
     scores
-        Of each track.
+        Number of scores of each track.
     jobs
-        Processes, which share the tracks.
+        Number of processes, which share the tracks.
     say
         Called with one sentence.
     clock
-        Seconds.
+        Returns seconds.
     """
 
     def __init__(
@@ -237,32 +239,34 @@ class Expectation:
     ) -> None:
         self.tracks, self.scores, self.jobs = tracks, scores, jobs
         self.say, self.clock = say, clock
-        self.begun = clock()
-        self.seen: dict[str, int] = {}
+        self.start = clock()
+        self.counts: dict[str, int] = {}
         self.reused: set[str] = set()
-        self.said = False
+        self.printed = False
 
     def __call__(self, outcome: Outcome) -> None:
-        """Take note of an outcome; tracks with reused scores cost no time and count for nothing."""
-        self.seen[outcome.track] = self.seen.get(outcome.track, 0) + 1
+        """Count an outcome; tracks with reused scores take no time and are not measured."""
+        self.counts[outcome.track] = self.counts.get(outcome.track, 0) + 1
         if outcome.reused:
             self.reused.add(outcome.track)
-        if self.said or self.seen[outcome.track] < self.scores:
+        if self.printed or self.counts[outcome.track] < self.scores:
             return
         if outcome.track in self.reused:
-            self.begun = self.clock()
+            self.start = self.clock()
             return
-        self.said = True
-        complete = sum(count == self.scores for count in self.seen.values())
+        self.printed = True
+        complete = sum(count == self.scores for count in self.counts.values())
         rounds = -(-(self.tracks - complete) // min(self.jobs, self.tracks))
-        seconds = (self.clock() - self.begun) * rounds
+        seconds = (self.clock() - self.start) * rounds
         if seconds > 0:
-            left = self.tracks - complete
-            self.say(f"Expected for the other {left} tracks: about {duration(max(1, seconds))}")
+            remaining = self.tracks - complete
+            self.say(
+                f"Expected for the other {remaining} tracks: about {duration(max(1, seconds))}"
+            )
 
 
 def _check_place(settings: Settings, figures: bool, tracks: Sequence[Track]) -> None:
-    """Find out before any work that packages are missing or the report cannot be written."""
+    """Fail before any work if packages are missing or the report cannot be written."""
     if settings.metrics == "museval":
         importlib.import_module("museval.metrics")
     for measure in settings.measures:
@@ -297,7 +301,7 @@ def _writing(output: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bar(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
-    """A progress bar on stderr, absent where that is no terminal."""
+    """A progress bar on stderr, hidden where that is not a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -334,7 +338,7 @@ def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> lis
 
 
 def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
-    """Print measured tables, notes and, apart from them, published scores."""
+    """Print measured tables, notes and, separately, published scores."""
     out = table_console()
     for title, table in reports.titled_tables(report):
         out.print(_rich(table, title))
@@ -348,13 +352,13 @@ def print_report(report: reports.EvaluationReport, *, published: bool) -> None:
 
 def _rich(rows: list[list[str]], title: str) -> Table:
     head, *body = rows
-    shown = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for index, name in enumerate(head):
         numeric = index and name not in ("test set", "trained on")
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for cells in body:
-        shown.add_row(*cells)
-    return shown
+        table.add_row(*cells)
+    return table
 
 
 def _show_errors(outcomes: Sequence[Outcome]) -> bool:
@@ -368,34 +372,35 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
 def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
     """The ``compare`` command."""
     if metric not in (*METRICS, *MEASURES):
-        known = ", ".join((*METRICS, *MEASURES))
-        raise ValueError(f"--metric must be one of {known}, got {metric!r}")
-    left, right = (scores_folder(method, output) for method in (a, b))
-    comparison = compare_folders(left, right, metric)
+        choices = ", ".join((*METRICS, *MEASURES))
+        raise ValueError(f"--metric must be one of {choices}, got {metric!r}")
+    folder_a, folder_b = (scores_folder(method, output) for method in (a, b))
+    comparison = compare_folders(folder_a, folder_b, metric)
     if as_json:
         stems = [asdict(each) | {"verdict": each.verdict} for each in comparison.differences]
-        content: dict[str, Any] = {"metric": metric, "a": str(left), "b": str(right)}
+        content: dict[str, Any] = {"metric": metric, "a": str(folder_a), "b": str(folder_b)}
         content |= {"stems": stems, "alone": comparison.alone}
         click.echo(json.dumps(reports.strict(content), indent=1, allow_nan=False))
         return
     out = table_console()
-    head = ["stem", f"A: {left.name}", f"B: {right.name}", "B - A [95%]", "B better on", "verdict"]
+    names = f"A: {folder_a.name}", f"B: {folder_b.name}"
+    head = ["stem", *names, "B - A [95%]", "B better on", "verdict"]
     title = MEASURES[metric].title if metric in MEASURES else f"{metric} (dB)"
     out.print(_rich([head, *_rows(comparison.differences)], title))
-    for subset, (ours, theirs) in comparison.alone.items():
+    for subset, (only_a, only_b) in comparison.alone.items():
         out.print(
-            f"Left out of {subset}: {ours} tracks with scores of A alone, {theirs} of B alone."
+            f"Left out of {subset}: {only_a} tracks with scores of A alone, {only_b} of B alone."
         )
     out.print(
-        "B - A: median of the differences track by track, with its bootstrap interval; "
-        "undecided where that holds zero, or where signs may be uneven by chance (p > 0.05). "
-        "Training seeds differ, too: it cannot tell how much.",
+        "B - A: median of the differences per track, with its bootstrap interval; undecided "
+        "where that contains zero, or where signs may be uneven by chance (p > 0.05). "
+        "Training seeds also differ; this comparison cannot tell by how much.",
         style="dim",
     )
 
 
 def _rows(differences: Sequence[Difference]) -> list[list[str]]:
-    """A row for each; where there are several sets of stems, or folders, it says which."""
+    """A row for each difference; names its set of stems or folder where there are several."""
     sets = len({each.sources for each in differences}) > 1
     folders = len({each.subset for each in differences}) > 1
     return [

@@ -1,4 +1,4 @@
-"""What the ``train``, ``average``, ``export`` and ``publish`` commands do, and show."""
+"""What the ``train``, ``average``, ``export`` and ``publish`` commands do and print."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ from .terminal import Messages, table_console
 from .training_progress import ProgressBar, decoding
 
 SHARES = ("extra_share", "second_share")
-UNLIMITED = 1_000_000  # steps, which take a GPU half a day: a limit of minutes ends the run
+UNLIMITED = 1_000_000  # steps, half a day on a GPU: a limit of minutes ends the run earlier
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where recordings and first weights come from.
+    """Where recordings and initial weights come from.
 
     Parameters
     ----------
     roots
         Folders of each kind of data set, by its name.
     cache_dir, stems, init_from, guide, held_out, leave_out
-        See `unetsep.train.data.run_data.Data`; None takes the default.
+        See `unetsep.train.data.run_data.Data`; None is the default.
     """
 
     roots: Mapping[str, Sequence[Path]]
@@ -91,23 +91,23 @@ class TrainOptions:
     Parameters
     ----------
     settings
-        What differs from the defaults of `TrainConfig`, shares and precision as words.
+        Fields that differ from the defaults of `TrainConfig`, with shares and precision as text.
     data, machine
-        On what recordings, and on what machine.
+        The recordings and the machine.
     network, targets
         See `unetsep.network.presets.preset_config`.
     guide_levels
-        How many levels of the encoder see the states of the guide, from the first on.
+        Number of levels of the encoder, from the first, that see the guide's states.
     low_band
         First and last bin of a branch that is trained alone, ``0-127``.
     run
         Folder; None is ``runs/`` and the losses.
     resume
-        Go on with the run in that folder.
+        Resume the run in that folder.
     threads
-        Of the CPU; None takes all cores.
+        CPU threads; None uses all cores.
     list_losses, quiet
-        What is shown.
+        What is printed.
     """
 
     settings: Mapping[str, Any]
@@ -125,12 +125,12 @@ class TrainOptions:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> TrainOptions:
-        """From options by name, as click gives them.
+        """Build from options by name, as click passes them.
 
         Raises
         ------
         TrainingError
-            If a launcher has started another number of processes.
+            If a launcher has started a different number of processes.
         """
         names = {field.name for field in dataclasses.fields(TrainConfig)}
         settings = {n: value for n, value in values.items() if n in names and value is not None}
@@ -140,13 +140,13 @@ class TrainOptions:
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Folder of the run."""
         losses = self.settings.get("losses") or TrainConfig().losses
         return self.run or Path("runs") / "-".join(losses)
 
 
 def _roots(values: Mapping[str, Any]) -> dict[str, Sequence[Path]]:
-    """Folders of each kind of data set from the option that the kind names."""
+    """Folders of each kind of data set, from the kind's option."""
     roots = {}
     for name, kind in DATASETS.items():
         value = values[kind.option.removeprefix("--").replace("-", "_")]
@@ -171,10 +171,10 @@ def run_train(options: TrainOptions) -> None:
         saved = read_songs(folder) if options.resume else {}
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
         minutes = sum(recording.samples for recording in train) / 44_100 / 60
-        known = " of them" if config.all_songs else ""
+        overlap = " of them" if config.all_songs else ""
         console.print(
             f"Training {', '.join(config.losses)} on {len(train)} recordings "
-            f"({minutes:.0f} min), validating on {len(valid)}{known}: {_length(config)}, "
+            f"({minutes:.0f} min), validating on {len(valid)}{overlap}: {_length(config)}, "
             f"{config.batch_size} clips a step; writing to {folder}"
         )
         songs, notes = song_lists(train, valid), audio_notes([*train, *valid])
@@ -198,19 +198,19 @@ def run_train(options: TrainOptions) -> None:
                 callbacks=[ProgressBar(console)],
             )
         except InterruptedRunError as error:
-            if not is_main_process():  # of many, one tells
+            if not is_main_process():  # one of many prints the message
                 sys.exit(128 + error.number)
             raise SignalError(str(error), error.number) from error
     console.print(f"Done. Next: unetsep export {shell_word(folder)}")
 
 
 def _with_losses(options: TrainOptions) -> TrainOptions:
-    """The same with every loss by its name, those of the user's own imported and tested."""
+    """The options with losses by name; the user's own losses are imported and tested."""
     if "losses" not in options.settings:
         return options
-    added = dict(map(add_loss, options.settings["losses"]))
-    own = {name: about for name, about in added.items() if about is not None}
-    settings = {**options.settings, "losses": tuple(added), "own_losses": own}
+    losses = dict(map(add_loss, options.settings["losses"]))
+    sources = {name: source for name, source in losses.items() if source is not None}
+    settings = {**options.settings, "losses": tuple(losses), "own_losses": sources}
     return dataclasses.replace(options, settings=settings)
 
 
@@ -222,55 +222,55 @@ def _length(config: TrainConfig) -> str:
 
 
 def _new_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
-    """What a run that begins trains, and on what."""
+    """Config and data of a new run."""
     if is_main_process():
         refuse_used(options.folder)
-    given = options.data
-    stems = given.stems or STEMS
+    sources = options.data
+    stems = sources.stems or STEMS
     settings = {"precision": "auto"} | dict(options.settings)
     if settings.get("max_minutes"):
         settings = {"max_steps": UNLIMITED} | settings
-    model = _model(options.network, options.targets, given.init_from, stems, given.guide)
-    if given.guide:
-        network, sha256 = load_checkpoint(given.guide)
+    model = _model(options.network, options.targets, sources.init_from, stems, sources.guide)
+    if sources.guide:
+        network, sha256 = load_checkpoint(sources.guide)
         levels = options.guide_levels or 0
-        model = model.guided(sha256, _states(given.guide, network.config, levels))
+        model = model.guided(sha256, _states(sources.guide, network.config, levels))
         check_guide(model, network.config)  # before hours of decoding
     elif options.guide_levels is not None:
-        raise ValueError("--guide-levels are levels of the network that --guide names")
+        raise ValueError("--guide-levels counts levels of the network that --guide names: name one")
     if options.low_band:
-        model = _with_low_band(model, options.low_band, given.init_from)
+        model = _with_low_band(model, options.low_band, sources.init_from)
         settings |= {"part": "low"}
     config = TrainConfig(**_parsed(settings, options.machine.kind, stems), model=model)
     data = find_data(
-        given.roots,
-        given.cache_dir,
+        sources.roots,
+        sources.cache_dir,
         stems=stems,
-        init_from=given.init_from,
-        guide=given.guide,
-        held_out=HELD_OUT if given.held_out is None else given.held_out,
-        leave_out=given.leave_out,
+        init_from=sources.init_from,
+        guide=sources.guide,
+        held_out=HELD_OUT if sources.held_out is None else sources.held_out,
+        leave_out=sources.leave_out,
     )
     return config, data
 
 
 def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
-    """What an interrupted run trained and on what, with what may be changed changed."""
-    given = options.data
+    """Config and data of an interrupted run, with those options applied that may change."""
+    sources = options.data
     network = (options.network, options.targets, options.guide_levels, options.low_band)
-    songs = (given.stems, given.held_out, options.settings.get("all_songs"))
-    fixed = (*network, *songs, given.init_from)
-    if given.guide or given.leave_out or any(value is not None for value in fixed):
+    songs = (sources.stems, sources.held_out, options.settings.get("all_songs"))
+    fixed = (*network, *songs, sources.init_from)
+    if sources.guide or sources.leave_out or any(value is not None for value in fixed):
         raise ValueError(
-            "--resume goes on with the run's own network and recordings: it cannot be combined "
-            "with --network, --targets, --guide, --guide-levels, --low-band, --stems, "
+            "--resume uses the run's own network and recordings: it cannot be combined with "
+            " --network, --targets, --guide, --guide-levels, --low-band, --stems, "
             "--init-from, --held-out, --leave-out or --all-songs"
         )
     config, data = _saved(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
     settings = _parsed(options.settings, options.machine.kind, data.stems)
-    if given.cache_dir or any(given.roots.values()):
-        data = move_data(data, given.roots, given.cache_dir)
+    if sources.cache_dir or any(sources.roots.values()):
+        data = move_data(data, sources.roots, sources.cache_dir)
     config = dataclasses.replace(config, **settings)
     check_resumable(options.folder / LAST, config)
     return config, data
@@ -290,12 +290,12 @@ def _parsed(settings: Mapping[str, Any], accelerator: str, stems: Sequence[str])
 
 
 def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, float]:
-    """``bass=0.3,drums=0.5`` as a mapping.
+    """Parse ``bass=0.3,drums=0.5`` into a mapping.
 
     Parameters
     ----------
     option
-        Where the text stands, for the message.
+        Name of the option, for the message.
     text
         A share from 0 to 1 for some stems.
     stems
@@ -322,15 +322,17 @@ def parse_shares(option: str, text: str, stems: Sequence[str]) -> dict[str, floa
 
 
 def _states(guide: str, config: ModelConfig, levels: int) -> tuple[int, ...]:
-    """Channels of the guide's states that an encoder is to see."""
+    """Channels of the guide's states that the encoder sees."""
     channels = state_channels(config)
     if levels > len(channels):
-        raise ValueError(f"--guide-levels {levels}: {guide} has {len(channels)}")
+        raise ValueError(
+            f"--guide-levels {levels}: expected at most {len(channels)}, as {guide} has"
+        )
     return channels[:levels]
 
 
 def parse_low_band(text: str) -> tuple[int, int]:
-    """``0-127`` as the first bin and their number.
+    """Parse ``0-127`` into the first bin and the number of bins.
 
     Raises
     ------
@@ -344,13 +346,13 @@ def parse_low_band(text: str) -> tuple[int, int]:
 
 
 def _with_low_band(model: ModelConfig, low_band: str, init_from: str | None) -> ModelConfig:
-    """A network with a branch for some bins, which it may have from its first weights."""
+    """A network with a branch for some bins, which its initial weights may have already."""
     first, count = parse_low_band(low_band)
     if model.low_bins and (model.low_first, model.low_bins) != (first, count):
         last = model.low_first + model.low_bins - 1
         raise ValueError(
-            f"--low-band {low_band}: {init_from} has a branch for bins {model.low_first}-{last}, "
-            "which is trained by these numbers alone"
+            f"--low-band {low_band}: {init_from} has a branch for bins {model.low_first}-{last}: "
+            f"use --low-band {model.low_first}-{last}"
         )
     return dataclasses.replace(model, low_first=first, low_bins=count)
 
@@ -362,19 +364,19 @@ def _model(
     stems: Sequence[str],
     guide: str | None = None,
 ) -> ModelConfig:
-    """The config of the network, as it is without what the option of its guide adds."""
-    if init_from:  # a wrong one is told before hours of decoding, whatever the network
-        begun = load_network(init_from).config
-        if not set(begun.stems) <= set(stems):
+    """The config of the network, without the additions of a guide."""
+    if init_from:  # checked before hours of decoding, whatever the network
+        initial = load_network(init_from).config
+        if not set(initial.stems) <= set(stems):
             raise ValueError(
-                f"--init-from {init_from} estimates {', '.join(begun.stems)}, and --stems are "
+                f"--init-from {init_from} estimates {', '.join(initial.stems)}, and --stems are "
                 f"{', '.join(stems)}: start from a network of these stems"
             )
         if not (network or targets):
-            return begun
+            return initial
         model = preset_config(network or DEFAULT, targets, stems=stems)
-        # What only guided networks have is compared when the guide is there, by `fit`.
-        check_fits(plain(begun) if guide and begun.guide else begun, model, init_from)
+        # `fit` compares what only guided networks have, once the guide is loaded.
+        check_fits(plain(initial) if guide and initial.guide else initial, model, init_from)
         return model
     return preset_config(network or DEFAULT, targets, stems=stems)
 
@@ -390,12 +392,12 @@ def _saved(run: Path) -> tuple[TrainConfig, Data]:
 
 
 def print_losses() -> None:
-    """The registry as a table on stdout."""
+    """Print all losses as a table on stdout."""
     table = Table("loss", "what it measures", box=None)
     for name, entry in LOSSES.items():
         table.add_row(name, entry.summary)
     for name, point in published_losses().items():
-        table.add_row(name, f"of a package that is installed: {point.value}")
+        table.add_row(name, f"from an installed package: {point.value}")
     table_console().print(table)
 
 
@@ -426,7 +428,7 @@ def run_average(*, models: Sequence[str], output: Path) -> None:
     if output.suffix != ".safetensors":
         raise ValueError(f"--output {output}: expected a name that ends in .safetensors")
     if os.path.lexists(output):
-        raise ValueError(f"{output} exists: choose another name, or delete it first")
+        raise ValueError(f"{output} already exists: choose another name, or delete it first")
     network = average_weights(models)
     content = serialize(network, half=False)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -444,7 +446,7 @@ def run_publish(*, run: Path, repo_id: str, private: bool, manifest: Path | None
 
 @contextmanager
 def _logging(console: Console) -> Iterator[None]:
-    """Show warnings and errors of the package on the console."""
+    """Print warnings and errors of the package on the console."""
     log = logging.getLogger("unetsep")
     handler = RichHandler(console=console, show_path=False, show_time=False)
     log.addHandler(handler)
@@ -457,9 +459,9 @@ def _logging(console: Console) -> Iterator[None]:
 def _load(
     data: Data, console: Console, saved: Mapping[str, list[str]], *, all_songs: bool = False
 ) -> tuple[list[Recording], list[Recording]]:
-    """Training and validation recordings, with a bar if some are to be decoded.
+    """Training and validation recordings; a progress bar shows decoding.
 
-    Of what comes twice those stay that a run has, by its ``saved`` songs.
+    Of duplicates, those are used that the ``saved`` songs of a run name.
     """
     songs = set(itertools.chain.from_iterable(saved.values()))
     with decoding(console) as progress:

@@ -1,4 +1,4 @@
-"""Bars of ``train``: recordings that are decoded, and the run."""
+"""Progress bars of ``train``: decoding of recordings, and the run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .terminal import duration
 
 # Seconds between updates; reading a loss makes an accelerator wait.
 UPDATE_EVERY = 1.0
-# Steps after which the length of the run is told; the first ones are slower than others.
-WARM, TOLD = 3, 13
+# Steps between which speed is measured, to predict the run's length; the first steps are slower.
+FIRST_MEASURED, LAST_MEASURED = 3, 13
 
 
 class ProgressBar(Callback):
-    """Clips per second, losses, validation SDR and time left.
+    """Shows clips per second, losses, validation SDR and remaining time.
 
     Parameters
     ----------
     console
-        Where to draw; without a terminal only a line for each validation is written.
+        Where to draw; without a terminal only a line for each validation is printed.
     """
 
     def __init__(self, console: Console) -> None:
@@ -35,61 +35,62 @@ class ProgressBar(Callback):
         text = TextColumn("{task.description}")
         self.bar = Progress(BarColumn(bar_width=24), text, console=console, transient=True)
         self.task = self.bar.add_task("starting", total=1.0)
-        self._shown = 0.0
-        self._first: tuple[float, int] | None = None
-        self._warm = 0.0
+        self._update_time = 0.0
+        self._start: tuple[float, int] | None = None  # time and step
+        self._measurement_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar on a terminal."""
-        self._first = (time.monotonic(), trainer.global_step)
+        self._start = (time.monotonic(), trainer.global_step)
         if trainer.is_global_zero and self.console.is_terminal:
             self.bar.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *arguments: Any
     ) -> None:
-        """Move on, at most once a second; once tell how long the run will take."""
+        """Update the bar at most once a second; once, print how long the run will take."""
         now = time.monotonic()
-        self._tell_length(trainer, pl_module, now)
-        if not self.bar.live.is_started or now - self._shown < UPDATE_EVERY:
+        self._predict_length(trainer, pl_module, now)
+        if not self.bar.live.is_started or now - self._update_time < UPDATE_EVERY:
             return
         assert isinstance(pl_module, SeparationModule)
-        assert self._first is not None
-        self._shown = now
-        config, step, done = pl_module.config, trainer.global_step, pl_module.progress
-        steps = step - self._first[1]
-        rate = steps * config.batch_size * trainer.world_size / max(1e-9, now - self._first[0])
-        left = pl_module.clock.seconds() * (1 - done) / done if done else 0.0
+        assert self._start is not None
+        self._update_time = now
+        config, step, share = pl_module.config, trainer.global_step, pl_module.progress
+        start_time, start_step = self._start
+        clips = (step - start_step) * config.batch_size * trainer.world_size
+        rate = clips / max(1e-9, now - start_time)
+        remaining = pl_module.clock.seconds() * (1 - share) / share if share else 0.0
         parts = [f"step {step}", f"{rate:.1f} clips/s", f"loss {float(outputs['loss']):.4f}"]
         best = pl_module.schedule.best
         parts += [f"{name} {value:.2f} dB" for name, value in best.items() if value > -1e9]
-        parts.append(f"{duration(left)} left")
-        self.bar.update(self.task, completed=done, description=", ".join(parts))
+        parts.append(f"{duration(remaining)} left")
+        self.bar.update(self.task, completed=share, description=", ".join(parts))
 
-    def _tell_length(self, trainer: Trainer, pl_module: LightningModule, now: float) -> None:
-        assert self._first is not None
-        step = trainer.global_step
-        if step == self._first[1] + WARM:
-            self._warm = now
-        if step != self._first[1] + TOLD or not trainer.is_global_zero:
+    def _predict_length(self, trainer: Trainer, pl_module: LightningModule, now: float) -> None:
+        assert self._start is not None
+        step, start_step = trainer.global_step, self._start[1]
+        if step == start_step + FIRST_MEASURED:
+            self._measurement_start = now
+        if step != start_step + LAST_MEASURED or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SeparationModule)
         config = pl_module.config
-        each = (now - self._warm) / (TOLD - WARM)
-        seconds = each * (config.max_steps - step)
+        step_seconds = (now - self._measurement_start) / (LAST_MEASURED - FIRST_MEASURED)
+        seconds = step_seconds * (config.max_steps - step)
         limit = 60 * config.max_minutes
         if limit and limit < seconds:
             length = f"--max-minutes ends the run after {duration(limit)}"
         else:
             length = (
-                f"the {config.max_steps} steps take about {duration(seconds)}, and validations "
-                "more; --max-minutes ends a run on time"
+                f"the {config.max_steps} steps take about {duration(seconds)}, plus validations; "
+                "--max-minutes limits the time"
             )
-        speed = config.batch_size * trainer.world_size / max(each, 1e-9)
+        speed = config.batch_size * trainer.world_size / max(step_seconds, 1e-9)
         self.console.print(f"{speed:.1f} clips/s: {length}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the scores as a line that stays."""
+        """Print the scores as a permanent line."""
         assert isinstance(pl_module, SeparationModule)
         if not trainer.is_global_zero:
             return
@@ -99,7 +100,7 @@ class ProgressBar(Callback):
             self.console.print(f"step {trainer.global_step} {name}: SDR in dB {values}{star}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         _stop(self.bar)
 
 
@@ -111,10 +112,10 @@ def decoding(console: Console) -> Iterator[DecodingProgress]:
     )
     task = bar.add_task("decoding", total=None)
 
-    def advance(done: int, total: int) -> None:
-        if done < total and console.is_terminal and not bar.live.is_started:
+    def advance(completed: int, total: int) -> None:
+        if completed < total and console.is_terminal and not bar.live.is_started:
             bar.start()
-        bar.update(task, completed=done, total=total)
+        bar.update(task, completed=completed, total=total)
 
     try:
         yield advance
@@ -123,6 +124,6 @@ def decoding(console: Console) -> Iterator[DecodingProgress]:
 
 
 def _stop(bar: Progress) -> None:
-    """Take a bar away that may never have been shown; rich would print an empty line."""
+    """Stop a bar that may never have started; rich would print an empty line for it."""
     if bar.live.is_started:
         bar.stop()

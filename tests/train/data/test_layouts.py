@@ -303,7 +303,7 @@ def test_what_is_wrong_with_an_index_is_said(content: str, message: str, tmp_pat
 def test_eval_takes_one_set_of_songs(index: tuple[Path, list[np.ndarray]]) -> None:
     for options, message in (
         (["--index", str(index[0]), "--moisesdb", "x"], "choose one of --musdb-root, --songs"),
-        (["--songs", "x", "--stems", "vocals"], "--stems is of --moisesdb and --index"),
+        (["--songs", "x", "--stems", "vocals"], "--stems is for --moisesdb and --index"),
     ):
         result = CliRunner().invoke(main, ["eval", *options])
         assert message in result.output + str(result.exception)

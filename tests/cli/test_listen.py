@@ -67,7 +67,7 @@ def test_a_picture_that_is_none_of_ours_is_left_alone_and_the_others_are_drawn(
         assert ours.exists() == drawn
         result = run("listen", tmp_path / "out", "--plots", "-q")
         assert result.exit_code == 1
-        assert f"Error: {foreign} is no picture that unetsep drew: it was" in result.stderr
+        assert f"Error: {foreign} was not drawn by unetsep, so it was not replaced" in result.stderr
         assert result.stderr.count("\n") == 1
         assert foreign.read_bytes() == b"mine"
         assert ours.read_bytes().startswith(b"\x89PNG")

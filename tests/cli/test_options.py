@@ -249,7 +249,7 @@ def test_options_of_other_tools_are_refused_with_ours() -> None:
         assert set(re.findall(r"--[a-z-]+", here)) <= ours
         result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
         assert result.exit_code == 2
-        assert f"No such option '{theirs}'. Here it is {here}." in result.stderr
+        assert f"No such option '{theirs}'. Use {here} instead." in result.stderr
 
 
 def test_formats_may_be_written_in_upper_case() -> None:

@@ -1,24 +1,24 @@
-"""The ``unetsep`` command: words and options in, sentences and exit codes out.
+"""The ``unetsep`` command: arguments in, messages and exit codes out.
 
 options      every command and its options, on one page
 separate     what ``separate`` does
-song_search  which songs it takes: given, failed, of a shard
-reporter     what it says of each song, and of all
+song_search  which songs it separates: named, failed, of a shard
+reporter     its messages about each song, and the summary
 pipes        songs from standard input, stems to standard output
-progress     bars of songs, under a line about all of them
+progress     progress bars of songs, below a line about the whole run
 listen       what ``listen`` does, and ``separate --player`` and ``--plots``
-app          what ``app`` does, and how it says where the app is
-models       what ``models`` and its subcommands do; which models a command takes
+app          what ``app`` does
+models       what ``models`` and its subcommands do; which models a command uses
 train        what ``train``, ``average``, ``export`` and ``publish`` do
-training_progress  bars of ``train``
+training_progress  progress bars of ``train``
 evaluate     what ``eval`` and ``compare`` do
-parsing      words as values, values as the dataclasses that the library takes
-terminal     what is printed, even where nobody listens any more
-sections     options of a command under headings
-other_tools  options of other tools, and what says the same here
+parsing      arguments as values, values as the dataclasses that the library takes
+terminal     printing, also after the reader has closed the stream
+sections     help texts with options under headings
+other_tools  options of other tools, and their equivalents here
 errors       errors as one sentence and an exit code
-interrupts   Ctrl-C, a polite kill and a closed terminal, which must not get lost
-startup      starting fast, and ending fast
+interrupts   SIGINT, SIGTERM and SIGHUP, none of which may get lost
+startup      fast start and exit
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def run() -> None:
-    """The command as a process of its own."""
+    """Run the command as the main program of this process."""
     code: object
     try:
         obey_signals()
@@ -54,14 +54,14 @@ def run() -> None:
         forget_no_size()
         write_utf8()
         name_closed_pipes()
-        words = sys.argv[1:]
-        main(expanded(words) if os.name == "nt" else words)
+        arguments = sys.argv[1:]
+        main(expanded(arguments) if os.name == "nt" else arguments)
         code = 0
-    except KeyboardInterrupt:  # before or after all that `main` does
+    except KeyboardInterrupt:  # before or after `main`
         code = INTERRUPTED
     except SystemExit as end:
         code = 128 + signal_number() if end.code == 1 and signal_number() else end.code
-    ignore_signals()  # the process ends anyway, and cleans up
+    ignore_signals()  # the process is ending and cleans up
     take_back()
     if sys.argv[1:2] == ["separate"] and isinstance(code, int):
         leave(code)

@@ -1,4 +1,4 @@
-"""What the ``app`` command does, and how it says where the app is."""
+"""What the ``app`` command does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """`JobLimits` in the units of people.
+    """`JobLimits` in convenient units.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ class LimitOptions:
     disk: float
 
     def to_limits(self) -> JobLimits:
-        """The same for the app.
+        """The limits in the units of the app.
 
         Raises
         ------
         ValueError
-            If a limit is none.
+            If a limit is not finite.
         """
         for name, value in asdict(self).items():
             if not math.isfinite(value):
@@ -60,13 +60,13 @@ class AppOptions:
     Parameters
     ----------
     settings
-        How the app runs, but for its limits.
+        How the app runs, except for its limits.
     limits
-        What it takes on.
+        Limits on uploads, time and disk space.
     browser
-        Open the page.
+        Open the page in a browser.
     quiet
-        Say nothing.
+        Print nothing.
     """
 
     settings: AppSettings
@@ -76,32 +76,32 @@ class AppOptions:
 
 
 def run_app(options: AppOptions) -> None:
-    """The ``app`` command: until a signal ends it."""
+    """The ``app`` command: runs until a signal ends it."""
     console = Messages(quiet=options.quiet)
 
     def started(address: str) -> None:
-        console.print(f"The app is at {address} (Ctrl-C ends it)")
+        console.print(f"The app is at {address} (press Ctrl-C to stop it)")
         if not is_loopback(options.settings.host):
             console.print(
-                "Everybody who can reach this machine can use it. See "
-                "docs/how-to/web-service.md for a password."
+                "Anyone who can reach this machine can use it. See docs/how-to/web-service.md "
+                "on how to set a password."
             )
         if options.browser and has_screen():
             webbrowser.open(address)
 
     console.print("Loading the model ...")
-    left = run(replace(options.settings, limits=options.limits.to_limits()), started)
-    if left is None:
+    folder = run(replace(options.settings, limits=options.limits.to_limits()), started)
+    if folder is None:
         console.print("Stopped; all temporary files were removed.")
     else:
         console.print(
-            f"Stopped; temporary files may be left in {left}: the next start of the app removes "
-            "them, once that can be written to."
+            f"Stopped; temporary files may remain in {folder}: the next start of the app removes "
+            "them, once the folder is writable."
         )
 
 
 def has_screen() -> bool:
-    """Whether a browser with a window could be opened; one in the terminal would take it over."""
+    """Whether a browser can open a window; a text browser would take over the terminal."""
     if sys.platform in ("win32", "darwin"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""Ctrl-C, a polite kill and a closed terminal, which must not get lost."""
+"""SIGINT, SIGTERM and SIGHUP (Ctrl-C, kill, a closed terminal), none of which may get lost."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..unfinished import ENDING
 # Exit codes, as shells give them.
 INTERRUPTED = 128 + signal.SIGINT
 KILLED = {128 + number: number for number in ENDING if number != signal.SIGINT}
-# Callbacks of the interpreter are over long before, and nobody notices the wait.
+# Seconds; callbacks of the interpreter are over long before, and users do not notice the wait.
 PAUSE = 0.02
 
 _number = 0
 
 
 def obey_signals() -> None:
-    """Let a polite kill and a closed terminal clean up like Ctrl-C does, and none get lost."""
+    """Let SIGTERM and SIGHUP clean up as Ctrl-C does, and let no signal get lost."""
     signal.signal(signal.SIGINT, _interrupt)
     for number in KILLED.values():
-        # Who starts it with nohup wants it to outlive the terminal.
+        # With nohup, the process is to outlive the terminal.
         if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     sys.unraisablehook = deliver_again
 
 
 def signal_number() -> int:
-    """The signal that asked us to end, 0 if none did: libraries may turn it into another error."""
+    """The signal that asked us to end, or 0: libraries may turn its exception into another."""
     return _number
 
 
@@ -49,10 +49,10 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Send a signal again whose exception came where none can be raised.
+    """Resend a signal whose exception occurred where none can be raised.
 
-    A signal is handled between any two instructions. In a callback of the garbage collector
-    Python prints the exception and goes on as if nobody had pressed Ctrl-C.
+    Python handles a signal between any two instructions. In a callback of the garbage collector
+    it prints the exception and continues as if nobody had pressed Ctrl-C.
     """
     error = unraisable.exc_value
     if isinstance(error, KeyboardInterrupt):
@@ -62,7 +62,7 @@ def deliver_again(unraisable: sys.UnraisableHookArgs) -> None:
     else:
         sys.__unraisablehook__(unraisable)
         return
-    # Not `threading.Thread`, whose locks may be held where this is called.
+    # Not `threading.Thread`: this may be called while its locks are held.
     with contextlib.suppress(RuntimeError):  # Python is ending anyway
         _thread.start_new_thread(_send, (number,))
 
@@ -71,6 +71,6 @@ def _send(number: signal.Signals) -> None:
     time.sleep(PAUSE)
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, number)  # wakes it, too, if it waits
+        signal.pthread_kill(main, number)  # also wakes it if it waits
     else:
         _thread.interrupt_main(number)

@@ -1,4 +1,4 @@
-"""What ``listen`` does, and ``separate --player`` and ``--plots`` after separating."""
+"""What ``listen`` does, and ``separate`` with ``--player`` and ``--plots`` at its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
     Returns
     -------
     bool
-        Whether all songs could be read, and drawn.
+        Whether all songs could be read and drawn.
     """
     if plots:
         require_matplotlib()
@@ -37,15 +37,15 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
     console = Messages(quiet=quiet)
     songs = find_songs(folder)
     failed = show_page(songs, folder, console)
-    drawn = not plots or show_plots([song for song in songs if song not in failed], console)
-    return drawn and not failed
+    all_drawn = not plots or show_plots([song for song in songs if song not in failed], console)
+    return all_drawn and not failed
 
 
 def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Song]:
-    """Write the page of some songs, and say where it is; those that could not be read."""
+    """Write the page of some songs and print its path; return songs that could not be read."""
     failed: dict[str, Song] = {}
-    shown = console.is_terminal and not console.quiet
-    with Progress(console=console, transient=True, disable=not shown) as bar:
+    visible = console.is_terminal and not console.quiet
+    with Progress(console=console, transient=True, disable=not visible) as bar:
         task = bar.add_task("page", total=len(songs))
 
         def progress(song: Song, share: float) -> None:
@@ -62,31 +62,31 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Son
 
 
 def show_plots(songs: Iterable[Song], console: Console) -> bool:
-    """Draw each song, once for each model, beside its stems; whether all were drawn."""
-    drawn: set[Path] = set()
+    """Draw each song, once per model, beside its stems; whether all could be drawn."""
+    pictures: set[Path] = set()
     complete = True
     for song in songs:
         for model, stems in song.models.items():
             path = _picture(song, stems)
-            if path in drawn:  # several models write into one folder
+            if path in pictures:  # several models write into one folder
                 path = _picture(song, stems, f"-{model.replace('/', '-')}")
             try:
                 if path.exists() and not is_plot(path):
                     raise UnetsepError(
-                        f"{path} is no picture that unetsep drew: it was left alone; move it away"
+                        f"{path} was not drawn by unetsep, so it was not replaced: move it away"
                     )
                 plot_song(stems, path, f"{song.name}, {model}" if model else song.name)
             except (UnetsepError, OSError) as error:
                 Messages().print(f"Error: {error}")
                 complete = False
                 continue
-            drawn.add(path)
+            pictures.add(path)
             console.print(f"{path}: pictures of {', '.join(stems)}")
     return complete
 
 
 def _picture(song: Song, stems: Mapping[str, Path], ending: str = "") -> Path:
-    """The picture of a song's stems; of a single file that is named after it, beside others."""
+    """Path of a song's picture; named after the stem where that is a single file of the song."""
     first, *others = stems.values()
     name = song.name.split("/")[-1]
     if not others and first.stem.startswith(name):
@@ -95,35 +95,35 @@ def _picture(song: Song, stems: Mapping[str, Path], ending: str = "") -> Path:
 
 
 def show_separated(
-    done: Iterable[tuple[Input, Sequence[SeparationReport]]],
+    reports: Iterable[tuple[Input, Sequence[SeparationReport]]],
     console: Console,
     *,
     player: bool,
     plots: bool,
 ) -> bool:
-    """The page and the pictures of songs that were separated now or before.
+    """Write the page and the pictures of songs that are separated.
 
     Parameters
     ----------
-    done
-        Inputs and what became of them, with each model.
+    reports
+        Inputs and their reports, one for each model.
     console
-        Where paths are told.
+        Where paths are printed.
     player, plots
-        What is wanted.
+        Whether to write the page, the pictures.
 
     Returns
     -------
     bool
-        Whether all songs are on the page, and drawn.
+        Whether all songs are on the page, or drawn, as asked.
     """
-    songs = [song for song in (_song(*each) for each in done) if song.models]
+    songs = [song for song in (_song(*each) for each in reports) if song.models]
     failed = []
     if songs and player:
         folder = common_folder(path for song in songs for path in song.files)
         failed = show_page(songs, folder, console)
-    drawn = not plots or show_plots([song for song in songs if song not in failed], console)
-    return drawn and not failed
+    all_drawn = not plots or show_plots([song for song in songs if song not in failed], console)
+    return all_drawn and not failed
 
 
 def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
@@ -132,7 +132,7 @@ def _song(song: Input, reports: Sequence[SeparationReport]) -> Song:
 
 
 def common_folder(stems: Iterable[Path]) -> Path:
-    """The innermost folder that holds all stems: that of the song if there is but one."""
+    """The innermost folder that holds all stems: the song's if there is only one song."""
     folders = {path.parent for path in stems}
-    kind = type(next(iter(folders)))  # URLs in the place of paths stay such
+    kind = type(next(iter(folders)))  # keeps URLs, which stand in for paths
     return kind(os.path.commonpath(folders))

@@ -1,6 +1,6 @@
-"""Options of other tools, and what says the same here.
+"""Options of other tools, and their equivalents here.
 
-Whoever comes from Demucs, Spleeter, audio-separator or Open-Unmix types them from habit.
+Users of Demucs, Spleeter, audio-separator or Open-Unmix type them from habit.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ TRANSLATIONS = {
 
 
 class SeparateCommand(SectionedCommand):
-    """A command that knows what options of other tools are called here."""
+    """A command that answers options of other tools with its own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words; an option that another tool has is refused with ours."""
+        """Parse the arguments; refuse an option of another tool and name its equivalent."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            ours = TRANSLATIONS.get(error.option_name)
-            if ours is None:
+            equivalent = TRANSLATIONS.get(error.option_name)
+            if equivalent is None:
                 raise
-            message = f"No such option '{error.option_name}'. Here it is {ours}."
+            message = f"No such option '{error.option_name}'. Use {equivalent} instead."
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from error

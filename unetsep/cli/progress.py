@@ -1,4 +1,4 @@
-"""Bars of the songs that are being separated, under a line about all of them."""
+"""Progress bars of the songs being separated, below a line about the whole run."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ from ..library.batch import Listener, SongOutcome
 from ..library.songs import Job
 from .terminal import duration, speed
 
-# Columns of a bar, and of a song's name, where the terminal has room.
+# Most columns of a bar, and of a song's name.
 BAR, NAME = 40, 48
-# Seconds before a guess of the time that is left is worth anything.
-FIRST_GUESS = 3.0
+# Seconds before an estimate of the remaining time is useful.
+FIRST_ESTIMATE = 3.0
 
 
 def printable(text: str) -> str:
-    """A name without what would move the cursor, or what terminals cannot show."""
+    """A name without control characters, or others that terminals cannot show."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclass
 class _Row:
-    """A song that is being separated: seconds done and in total."""
+    """A song being separated: seconds done and in total."""
 
     name: str
     bytes: int
-    done: float = 0.0
+    seconds_done: float = 0.0
     total: float | None = None
 
     @property
     def share(self) -> float:
-        return min(1.0, self.done / self.total) if self.total else 0.0
+        return min(1.0, self.seconds_done / self.total) if self.total else 0.0
 
 
 class Bars(Listener):
-    """What is going on, at the foot of a terminal; use as a context manager.
+    """Progress of a run at the foot of a terminal; use as a context manager.
 
     Parameters
     ----------
     console
-        Where it is shown, if that is a terminal and not quiet. Lines that are printed there
-        meanwhile appear above.
+        Where bars are shown, if it is a terminal and not quiet. Lines printed there meanwhile
+        appear above them.
     jobs
         All songs.
-    tell_failure
-        Called with what becomes the error of a song.
+    on_failure
+        Called with the exception of each song that fails.
     """
 
     def __init__(
-        self, console: Console, jobs: Sequence[Job], tell_failure: Callable[[Exception], None]
+        self, console: Console, jobs: Sequence[Job], on_failure: Callable[[Exception], None]
     ) -> None:
-        self._tell_failure = tell_failure
+        self._on_failure = on_failure
         self._sizes = {id(job): size(job.song.path) for job in jobs}
-        self._songs, self._ended = len(jobs), 0
-        # Bytes of songs that are still to be separated, and of those that were.
-        self._left, self._done, self._seconds = sum(self._sizes.values()), 0, 0.0
+        self._songs, self._completed = len(jobs), 0
+        # Bytes of songs yet to be separated, bytes of separated ones, and their seconds.
+        self._bytes_left, self._bytes_done, self._seconds = sum(self._sizes.values()), 0, 0.0
         self._rows: dict[int, _Row] = {}
-        self._lock, self._began = threading.Lock(), time.monotonic()
-        shown = console.is_terminal and not console.quiet and not console.is_dumb_terminal
+        self._lock, self._start = threading.Lock(), time.monotonic()
+        visible = console.is_terminal and not console.quiet and not console.is_dumb_terminal
         live = Live(self, console=console, transient=True, refresh_per_second=8)
-        self._live = live if shown else None
+        self._live = live if visible else None
 
     def __enter__(self) -> Bars:
         if self._live:
@@ -82,29 +82,29 @@ class Bars(Listener):
             self._live.stop()
 
     def begin(self, job: Job) -> Progress:
-        """A bar for a song."""
+        """Add a bar for a song."""
         row = _Row(printable(job.name), self._sizes[id(job)])
         with self._lock:
             self._rows[id(job)] = row
 
-        def advance(done: float, total: float | None) -> None:
-            row.done, row.total = done, total
+        def advance(seconds: float, total: float | None) -> None:
+            row.seconds_done, row.total = seconds, total
 
         return advance
 
     def on_error(self, error: Exception) -> None:
-        """A song has failed, and will end."""
-        self._tell_failure(error)
+        """Report the exception of a song that fails."""
+        self._on_failure(error)
 
     def end(self, outcome: SongOutcome) -> None:
-        """A song has ended; its bar goes."""
+        """Remove the bar of a song that has ended."""
         with self._lock:
             self._rows.pop(id(outcome.job), None)
-            self._ended += 1
+            self._completed += 1
             bytes_ = self._sizes[id(outcome.job)]
-            self._left -= bytes_
+            self._bytes_left -= bytes_
             if any(report.status == "ok" for report in outcome.reports):
-                self._done += bytes_
+                self._bytes_done += bytes_
                 self._seconds += max(report.seconds or 0.0 for report in outcome.reports)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -118,28 +118,28 @@ class Bars(Listener):
             yield _table(rows, options.max_width)
 
     def _fitting(self, rows: Sequence[_Row], width: int) -> Iterator[str]:
-        """What there is to say of all songs, as far as there is room."""
-        for words in self._words(rows):
-            width -= len(words) + 2
+        """The parts of the line about all songs that fit into a width."""
+        for text in self._summary(rows):
+            width -= len(text) + 2
             if width < -2:
                 return
-            yield words
+            yield text
 
-    def _words(self, rows: Sequence[_Row]) -> Iterator[str]:
-        count = f"{self._ended} of {self._songs}"
-        elapsed = time.monotonic() - self._began
-        running = sum(row.bytes * row.share for row in rows)
-        worked = self._done + running
-        if elapsed < FIRST_GUESS or not worked:
+    def _summary(self, rows: Sequence[_Row]) -> Iterator[str]:
+        count = f"{self._completed} of {self._songs}"
+        elapsed = time.monotonic() - self._start
+        current = sum(row.bytes * row.share for row in rows)
+        bytes_done = self._bytes_done + current
+        if elapsed < FIRST_ESTIMATE or not bytes_done:
             yield count
             return
-        yield f"{count}, {duration((self._left - running) * elapsed / worked)} left"
-        audio = self._seconds + sum(row.done for row in rows)
+        yield f"{count}, {duration((self._bytes_left - current) * elapsed / bytes_done)} left"
+        audio = self._seconds + sum(row.seconds_done for row in rows)
         yield speed(audio / elapsed)
 
 
 def size(path: Path) -> int:
-    """Bytes of a song, for shares of the work; 1 if it is not there."""
+    """Bytes of a song, as a measure of its work; 1 if the file is missing."""
     try:
         return max(1, path.stat().st_size)
     except OSError:
@@ -155,7 +155,7 @@ def _table(rows: Sequence[_Row], width: int) -> Table:
     table.add_column(width=bar)
     table.add_column(width=4, justify="right", no_wrap=True)
     for row in rows:
-        done = ProgressBar(total=1.0, completed=row.share, width=bar, pulse=row.total is None)
+        progress = ProgressBar(total=1.0, completed=row.share, width=bar, pulse=row.total is None)
         share = f"{100 * row.share:.0f}%" if row.total else ""
-        table.add_row(Text(row.name), done, share)
+        table.add_row(Text(row.name), progress, share)
     return table

@@ -1,4 +1,4 @@
-"""What ``separate`` says of each song and of all: on stderr, as JSON, and in the end."""
+"""What ``separate`` prints about each song, on stderr or as JSON, and its summary at the end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..library.songs import EXIST
 from .listen import common_folder
 from .terminal import Lines, Messages, duration, speed
 
-# Errors that the summary at the end repeats.
-MOST_REPEATED = 20
+# Most errors that the summary repeats.
+MAX_REPEATED = 20
 
 
 class Reporter:
-    """What users get to see of the songs, on stderr and, as JSON, on stdout.
+    """Prints what becomes of each song to stderr and, as JSON, to stdout.
 
     Parameters
     ----------
@@ -29,23 +29,23 @@ class Reporter:
 
     def __init__(self, *, as_json: bool, quiet: bool, verbose: bool, dry_run: bool) -> None:
         self.console = Messages(quiet=quiet)
-        # The same console: only that knows of the bars, above which lines are to appear.
+        # The same console unless quiet: it prints above the progress bars.
         self._loud = Messages() if quiet else self.console
         self._lines = Lines() if as_json or dry_run else None
         self._as_json, self._verbose, self._dry_run = as_json, verbose, dry_run
         self._printed: set[str] = set()
-        self._begun, self._seconds = time.monotonic(), 0.0
+        self._start, self._seconds = time.monotonic(), 0.0
         self._songs, self._separated, self._existing, self._unknown = 0, 0, 0, 0
         self._failed, self._reasons = 0, dict[str, None]()
 
     def traceback(self, error: Exception) -> None:
-        """With ``--verbose``, where an error comes from."""
+        """Print the traceback of an error, with ``--verbose``."""
         if self._verbose:
             text = "".join(traceback.format_exception(error))
             self._loud.print(text.rstrip())
 
     def song(self, reports: Sequence[SeparationReport]) -> None:
-        """What became of one song, with each model."""
+        """Print the reports of one song, one for each model."""
         self._songs += 1
         if all(report.reason == EXIST for report in reports):
             self._existing += 1
@@ -64,16 +64,16 @@ class Reporter:
         self._complain(reports)
 
     def _write(self, report: SeparationReport, lines: Lines) -> None:
-        """What other programs read: JSON or, in a dry run, the paths of the stems."""
+        """Write what other programs read: JSON or, in a dry run, paths of stems."""
         if self._as_json:
-            # ASCII: file names may hold bytes, and terminals have encodings, that fit no other.
+            # ASCII: names may contain bytes that the encoding of stdout lacks.
             lines.write(json.dumps(report_line(report)))
         elif report.status == "planned":
             for path in dict.fromkeys(report.stems.values()):
                 lines.write(str(path))
 
     def _complain(self, reports: Sequence[SeparationReport]) -> None:
-        """What went wrong with a song, once, not once for every model or for both of two songs."""
+        """Print errors and warnings of a song, each once for all models and songs."""
         for sentence in dict.fromkeys(report.error for report in reports if report.error):
             if sentence not in self._printed:
                 self._loud.print(f"Error: {sentence}")
@@ -82,7 +82,7 @@ class Reporter:
             self.console.print(f"Warning: {sentence}")
 
     def end(self, log: RunLog | None) -> bool:
-        """Sum up; whether nothing failed."""
+        """Print the summary; return whether nothing failed."""
         if self._songs > 1 and self._separated:
             self.console.print(self._summary())
         if self._existing:
@@ -91,13 +91,13 @@ class Reporter:
             reasons = "\n  ".join(_shortened([*self._reasons]))
             self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}")
         self.log(log)
-        unheard = self._lines.failure if self._lines else None
-        if unheard:
-            self._loud.print(f"Error: stdout took no more reports: {unheard}")
-        return not self._failed and not unheard
+        failure = self._lines.failure if self._lines else None
+        if failure:
+            self._loud.print(f"Error: stdout took no more reports: {failure}")
+        return not self._failed and not failure
 
     def log(self, log: RunLog | None) -> None:
-        """Where the log is, or why there is none."""
+        """Print where the log is, or why it could not be written."""
         if log and log.failure:
             self._loud.print(f"Warning: the log {log.place} could not be written: {log.failure}")
         elif log and log.lines:
@@ -108,9 +108,9 @@ class Reporter:
         if self._dry_run:
             parts = [f"{duration(self._seconds)} of audio"] if self._seconds else []
             parts += [f"{self._unknown} of unknown length"] if self._unknown else []
-            planned = f"{self._separated} of {self._songs} songs would be separated"
-            return f"{planned}: {', '.join(parts)}"
-        elapsed = max(time.monotonic() - self._begun, 1e-3)
+            count = f"{self._separated} of {self._songs} songs would be separated"
+            return f"{count}: {', '.join(parts)}"
+        elapsed = max(time.monotonic() - self._start, 1e-3)
         return (
             f"{self._separated} of {self._songs} songs separated: {duration(self._seconds)} of "
             f"audio in {duration(elapsed)}, {speed(self._seconds / elapsed)}"
@@ -118,9 +118,9 @@ class Reporter:
 
 
 def _shortened(sentences: list[str]) -> list[str]:
-    """The first sentences; all of them were printed before, and are in the log."""
-    more = len(sentences) - MOST_REPEATED
-    return [*sentences[:MOST_REPEATED], f"and {more} more"] if more > 0 else sentences
+    """The first sentences; all of them were printed earlier, and are in the log."""
+    more = len(sentences) - MAX_REPEATED
+    return [*sentences[:MAX_REPEATED], f"and {more} more"] if more > 0 else sentences
 
 
 def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None:
@@ -140,6 +140,6 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
 
 
 def _place(stems: Iterable[Path]) -> Path:
-    """The innermost folder that holds all stems; the file, if there is but one."""
+    """The innermost folder that holds all stems; the file itself if there is only one."""
     first, *others = dict.fromkeys(stems)
     return common_folder([first, *others]) if others else first

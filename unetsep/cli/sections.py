@@ -1,4 +1,4 @@
-"""Options of a command under headings, for commands that have dozens of them."""
+"""Help texts with options under headings, for commands with dozens of options."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Sections = Mapping[str, Sequence[str]]
 
 
 class SectionedCommand(click.Command):
-    """A command whose help text has its options under headings.
+    """A command whose help text groups its options under headings.
 
     Parameters
     ----------
     sections
         The longest names of options under each heading, in the order of the help text. Options
-        that no heading has stand at the end.
+        without a heading come last.
     arguments, options
         Of `click.Command`.
     """
@@ -29,7 +29,7 @@ class SectionedCommand(click.Command):
         self.sections = sections or {}
 
     def sectioned(self, ctx: click.Context) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-        """Each heading, and what is said of each option below it."""
+        """Each heading, and the names and help texts of its options."""
         records = {}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
@@ -40,7 +40,7 @@ class SectionedCommand(click.Command):
         yield self.LAST if self.sections else "Options", list(records.values())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one section after the other."""
+        """Write the options, section by section."""
         for heading, records in self.sectioned(ctx):
             with formatter.section(heading):
                 formatter.write_dl(records)

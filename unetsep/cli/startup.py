@@ -1,4 +1,4 @@
-"""A shorter start, and a shorter end, for the command line."""
+"""A faster start and exit of the command line."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 else:  # importlib.abc takes 6 ms, and adds nothing to a loader that has all methods
     Loader = object
 
-# Parts of torch that it loads while it is imported, which takes a third of that time, and does
-# not look at again: shapes of results for tracing and compiling, the export of programs,
-# distributions, masked tensors and quantised networks.
+# Modules that importing torch loads, in a third of its time, but separating never uses: shapes
+# of results for tracing and compiling, the export of programs, distributions, masked tensors
+# and quantised networks.
 POSTPONED = (
     "torch._meta_registrations",
     "torch.export",
@@ -35,39 +35,39 @@ POSTPONED = (
     "torch.nn.quantized",
     "torch.nn.quantizable",
 )
-# What a part needs before it, and would have got from one that is postponed: since torch 2.15.
-BEFORE = {"torch.func": "torch.fx"}
-# Releases of torch with which this was tried, from the first to the last. Which part needs which
-# others is torch's to change, so a release that is not known is imported as it is.
+# Modules to import before others, which a postponed module would have imported: since torch 2.15.
+PREREQUISITES = {"torch.func": "torch.fx"}
+# First and last release of torch with which this was tested. Dependencies between modules may
+# change with any release, so an untested one is imported normally.
 TRIED = ((2, 4), (2, 15))
 
 
 class _Postponed(ModuleType):
-    """A module whose code runs when one of its names is first asked for."""
+    """A module whose code runs when one of its attributes is first accessed."""
 
     def __getattr__(self, name: str) -> Any:
-        # What `inspect` asks of every module is there already, or not there at all.
+        # `inspect` asks every module for such names; those missing now stay missing.
         if name.startswith("__"):
             raise AttributeError(name)
         self.__class__ = ModuleType  # type: ignore[assignment]
         assert isinstance(self.__spec__, ModuleSpec)
         loader = self.__spec__.loader
         assert isinstance(loader, _LaterLoader)
-        loader.real.exec_module(self)
+        loader.loader.exec_module(self)
         return getattr(self, name)
 
 
 class _LaterLoader(Loader):
-    """Makes modules without running their code."""
+    """Creates modules without running their code."""
 
-    def __init__(self, real: Loader) -> None:
-        self.real = real
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _Postponed(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing, yet."""
+        """Do nothing yet."""
 
 
 class _Finder:
@@ -77,8 +77,8 @@ class _Finder:
     def find_spec(
         name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name in BEFORE:
-            import_module(BEFORE[name])
+        if name in PREREQUISITES:
+            import_module(PREREQUISITES[name])
         if name not in POSTPONED:
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -95,22 +95,22 @@ def is_tried(release: str) -> bool:
 
 
 def import_torch() -> None:
-    """Import torch for a process that only separates, and will not compile or trace.
+    """Import torch for a process that only separates, without compiling or tracing.
 
-    Once torch is imported this does nothing: it is for the command line, not the library.
+    Does nothing if torch is imported already: this is for the command line, not the library.
     """
     if "torch" in sys.modules:
         return
-    from importlib.metadata import PackageNotFoundError, version  # torch imports it, too
+    from importlib.metadata import PackageNotFoundError, version  # torch imports it as well
 
     try:
         if not is_tried(version("torch")):
             return
-    except PackageNotFoundError:  # the import says so, or knows a torch that was built in place
+    except PackageNotFoundError:  # importing torch fails, or finds a torch built in place
         return
     finder = _Finder()
     sys.meta_path.insert(0, finder)
-    gc.disable()  # a thousand modules are no garbage, and need not be looked through again
+    gc.disable()  # a thousand modules hold no garbage, so scanning them is wasted
     try:
         import torch  # noqa: F401
     finally:
@@ -120,10 +120,10 @@ def import_torch() -> None:
 
 
 def reopen_closed() -> None:
-    """Open standard streams that were closed when the process began, as the null device.
+    """Open standard streams that were closed at the start as the null device.
 
-    Otherwise the first file that is opened would take their place, and get what libraries
-    print. Python has no object for such a stream then; `print` and rich know that.
+    Otherwise the next file to be opened would get their descriptor, and what libraries print.
+    Python's stream objects stay None, which `print` and rich handle.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -133,17 +133,17 @@ def reopen_closed() -> None:
 
 
 def forget_no_size() -> None:
-    """Take a terminal of 0 columns for one of unknown size, as others do: rich prints nothing."""
+    """Treat 0 columns or lines as unknown, as others do: rich would print nothing."""
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "1").strip("0"):
             del os.environ[name]
 
 
 def write_utf8() -> None:
-    """Write UTF-8 to files and other programs on Windows, too: JSON is UTF-8, and lists of names.
+    """Write UTF-8 to files and other programs on Windows too, as JSON and lists of names require.
 
-    Its own choice is one of 256 letters, which most names in the world do not fit; terminals take
-    all. PYTHONIOENCODING says otherwise.
+    The default there is an encoding of 256 characters, which lacks most of the world's letters.
+    Terminals accept all. PYTHONIOENCODING overrides this.
     """
     if os.name != "nt" or os.environ.get("PYTHONIOENCODING"):
         return
@@ -153,12 +153,12 @@ def write_utf8() -> None:
 
 
 def name_closed_pipes() -> None:
-    """Let writing to a pipe that nobody reads be a broken pipe on Windows, too.
+    """Make writing to a closed pipe raise `BrokenPipeError` on Windows too.
 
-    Its C library says of that "Invalid argument" (https://bugs.python.org/issue19612).
+    Its C library reports "Invalid argument" (https://bugs.python.org/issue19612).
     """
     for stream in (sys.stdout, sys.stderr) if os.name == "nt" else ():
-        with contextlib.suppress(OSError, ValueError):  # of no true file
+        with contextlib.suppress(OSError, ValueError):  # not a real file
             if isinstance(stream, io.TextIOWrapper) and _is_pipe(stream):
                 raw: Any = getattr(stream.buffer, "raw", stream.buffer)  # the same if unbuffered
                 raw.write = functools.partial(_write_to_pipe, raw.write)
@@ -178,15 +178,14 @@ def _write_to_pipe(write: Callable[[bytes], int | None], data: bytes) -> int | N
 
 
 def leave(code: int) -> None:
-    """End the process without taking Python and torch apart piece by piece.
+    """Exit without the teardown of Python and torch, which takes half a second.
 
-    That takes half a second and has no effect that anybody could see: the system takes
-    everything back at once. Files must be closed and threads have ended.
+    The system frees everything at once. Files must be closed, and threads must have ended.
     """
     try:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # closed when the process began
+            if stream is not None:  # None: closed at the start
                 stream.flush()
-    except (OSError, ValueError):  # nobody listens any more: let Python say so as it does
+    except (OSError, ValueError):  # the reader is gone: let Python report it
         return
     os._exit(code)

@@ -1,4 +1,4 @@
-"""What the commands print, even where nobody listens any more."""
+"""What the commands print, also after the reader has closed the stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 
 
 class Messages(Console):
-    """A console on stderr for lines of plain text that goes silent when stderr is closed.
+    """A console on stderr for plain text, which goes silent when stderr is closed.
 
     Parameters
     ----------
@@ -30,26 +30,26 @@ class Messages(Console):
         )
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich does; whoever closed stderr must not end the work."""
+        """Print as rich does; a closed stderr must not end the work."""
         try:
             super().print(*objects, **options)
         except (OSError, ValueError):
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
-        """Print nothing more, where rich would end the process."""
+        """Print nothing more; rich would end the process."""
         self.quiet = True
         silence(sys.stderr)
 
 
 def table_console() -> Console:
-    """A console on stdout for tables, which are wide where no terminal sets a width."""
+    """A console on stdout for tables, 200 columns wide unless a terminal sets the width."""
     terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed at the start
     return Console(width=None if terminal else 200, highlight=False, markup=False, emoji=False)
 
 
 def silence(stream: TextIO | None) -> None:
-    """Lead a stream whose reader is gone to the null device, so that its end is no error."""
+    """Redirect a stream whose reader is gone to the null device, so closing it is no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]
@@ -61,15 +61,15 @@ class Lines:
 
     def __init__(self) -> None:
         self.failure: str | None = None
-        self._stream = sys.stdout  # whatever takes its place later is for what others print
+        self._stream = sys.stdout  # may be replaced later for what libraries print
         with contextlib.suppress(AttributeError, ValueError):
-            # Names of files may hold bytes that are no text: they go out as they are, unless
-            # PYTHONIOENCODING says what is to become of them.
+            # File names may contain bytes that are no text: they are written unchanged, unless
+            # PYTHONIOENCODING sets another error handler.
             if self._stream.errors == "strict":
                 self._stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
 
     def write(self, line: str) -> None:
-        """Write one; the first failure is kept, and nothing written after it."""
+        """Write a line; after the first failure, which is stored, write nothing."""
         if self.failure:
             return
         try:
@@ -84,7 +84,7 @@ class Lines:
 
 
 def duration(seconds: float) -> str:
-    """Words for a time: ``45 s``, ``3 min``, ``2 h 5 min``."""
+    """A duration as text: ``45 s``, ``3 min``, ``2 h 5 min``."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -95,5 +95,5 @@ def duration(seconds: float) -> str:
 
 
 def speed(times: float) -> str:
-    """Words for seconds of audio in each second: ``0.3x real time``, ``31x real time``."""
+    """Seconds of audio per second as text: ``0.3x real time``, ``31x real time``."""
     return f"{times:.0f}x real time" if times >= 9.95 else f"{times:.2g}x real time"

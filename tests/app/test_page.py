@@ -46,8 +46,8 @@ HURRY = """
 const later = window.setTimeout;
 if (window === top) window.setTimeout = (what, ms, ...rest) => later(what, ms / 10, ...rest);
 """
-MISTAKE = "The app made a mistake: its log says more."
-GONE = "It was removed meanwhile, or the app was started again. Add the song once more."
+MISTAKE = "The app failed unexpectedly: its log says why."
+GONE = "It was removed, or the app was restarted. Add the song again."
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     content = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in songs[::-1]]
     page.execute_script(DROP, json.dumps(content))
     until(lambda: "%" in states(page).get("A _b_long one", ""))
-    until(lambda: any("one song before it" in state for state in states(page).values()))
+    until(lambda: any("one song is ahead" in state for state in states(page).values()))
     check_look(page)
     screen(page, 1280, 900)
     page.find_element("css selector", ".song button").click()
@@ -254,7 +254,7 @@ def test_the_songs_of_another_tab_are_not_forgotten(
     page.refresh()
     until(lambda: page.execute_script("return localStorage.getItem('unetsep-jobs')") == "[]")
     assert states(page) == {}
-    assert message(page) == "1 song was removed meanwhile, or the app was started again."
+    assert message(page) == "1 song was removed, or the app was restarted."
 
 
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
@@ -520,7 +520,8 @@ def test_many_songs_that_end_in_one_moment_leave_the_list_in_sight(page: Any) ->
     assert page.execute_script(box) < 844 / 2
     page.execute_script(
         """
-        unetsepApp.announceOver([...Array(5)].map((_, i) => ({ state: i ? "done" : "failed" })));
+        const rows = [...Array(5)].map((_, i) => ({ state: i ? "done" : "failed" }));
+        unetsepApp.announceOutcomes(rows);
         """
     )
     assert message(page) == "4 songs are ready. 1 song failed: the list says why."

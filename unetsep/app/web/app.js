@@ -1,12 +1,12 @@
 "use strict";
-// The page: takes songs in, shows how far each is, offers what came of them.
+// The page: uploads songs, shows the progress of each, offers their stems.
 
 const $ = (id) => document.getElementById(id);
-const KEY = "unetsep-jobs"; // names of this browser's jobs: the server lists them to nobody
-const PERIOD = 1000; // ms between two looks at the jobs
-const PLAYER = "player"; // the state of the browser's history while it is open
-const SLICE = 100; // jobs that are asked for at a time
-const GONE = "It was removed meanwhile, or the app was started again. Add the song once more.";
+const KEY = "unetsep-jobs"; // ids of this browser's jobs: the server lists them to nobody
+const PERIOD = 1000; // ms between polls
+const PLAYER = "player"; // state of the browser's history while the player is open
+const SLICE = 100; // jobs per request
+const GONE = "It was removed, or the app was restarted. Add the song again.";
 const PART_WORDS = { vocals: "Vocals", drums: "Drums", bass: "Bass", other: "Other instruments" };
 
 function make(tag, attributes = {}, ...children) {
@@ -19,7 +19,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A stem's name in plain words; no_vocals is everything else. */
+/** A stem's name in plain words; no_vocals is everything but the vocals. */
 function partWords(stem) {
   const rest = /^no_(.+)/.exec(stem);
   if (rest) return rest[1] === "vocals" ? "Music without vocals" : `Everything but ${rest[1]}`;
@@ -41,11 +41,11 @@ function spanWords(seconds) {
   return minutes === 1 ? "a minute" : `${minutes} minutes`;
 }
 
-/** A name for a sentence, whose other words keep their direction. */
+/** A name inside a sentence, isolated so that the other words keep their direction. */
 function inSentence(name) {
-  const turns =
+  const rightToLeft =
     /[\p{Bidi_Control}\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}]/u;
-  return turns.test(name) ? `\u2068${name}\u2069` : name;
+  return rightToLeft.test(name) ? `\u2068${name}\u2069` : name;
 }
 
 const countSongs = (count) => (count === 1 ? "1 song" : `${count} songs`);
@@ -53,7 +53,7 @@ const songWords = (count) => `${countSongs(count)} ${count === 1 ? "was" : "were
 const percent = (share) => `${Math.floor(100 * share)} %`;
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
-/** Ask the server; errors are sentences. */
+/** Send a request and return its JSON; errors are sentences. */
 async function ask(url, options = {}) {
   let response;
   try {
@@ -70,11 +70,11 @@ async function ask(url, options = {}) {
   return content;
 }
 
-/** Send a form; fetch would not tell how much has been sent. */
+/** Sends a form; fetch would not report the progress. */
 class Sender {
   constructor() {
     this.request = new XMLHttpRequest();
-    // The job's id is ours: it can be removed even if nobody has read the answer.
+    // We choose the job's id, so we can remove the job even before we have read the response.
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     this.id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
@@ -102,7 +102,7 @@ class Sender {
   }
 }
 
-/** One song in the list: first a file to send, then a job. */
+/** One song in the list: first a file to upload, then a job. */
 class SongRow {
   constructor(page, name) {
     this.page = page;
@@ -132,7 +132,7 @@ class SongRow {
     const link = make("a", { text, href: url.slice(1), download: "", class: kind });
     link.setAttribute("aria-label", `${text}: ${this.name}`);
     link.addEventListener("click", async (event) => {
-      if (!event.isTrusted) return; // the one below
+      if (!event.isTrusted) return; // by link.click() below
       event.preventDefault();
       if (await this.page.check(this)) link.click();
     });
@@ -155,16 +155,16 @@ class SongRow {
     this.actions.replaceChildren();
     const button = this.addAction("Remove", () => this.remove());
     if (hadFocus) button.focus();
-    this.tell(`${inSentence(this.name)}: ${text}`);
+    this.announceOutcome(`${inSentence(this.name)}: ${text}`);
   }
 
-  /** Announce how the song's way ended. */
-  tell(text) {
-    this.news = text;
+  /** Announce the outcome of the song. */
+  announceOutcome(text) {
+    this.outcome = text;
     this.page.announce(text);
   }
 
-  /** Take in what the server says of the job. */
+  /** Show the job's state from the server. */
   show(job) {
     this.job = job;
     if (this.state === "failed" || this.state === "done") return;
@@ -179,14 +179,14 @@ class SongRow {
 
   waitWords(before) {
     if (!before) return "Starting";
-    return before === 1 ? "Waiting: one song before it" : `Waiting: ${before} songs before it`;
+    return before === 1 ? "Waiting: one song is ahead" : `Waiting: ${before} songs are ahead`;
   }
 
   runWords(job) {
-    const doing = job.stage === "preparing" ? "Getting the player ready" : "Taking it apart";
-    if (job.progress === null) return doing;
-    const left = job.seconds_left === null ? "" : `, ${timeWords(job.seconds_left)}`;
-    return `${doing}: ${percent(job.progress)}${left}`;
+    const stage = job.stage === "preparing" ? "Preparing the player" : "Taking it apart";
+    if (job.progress === null) return stage;
+    const time = job.seconds_left === null ? "" : `, ${timeWords(job.seconds_left)}`;
+    return `${stage}: ${percent(job.progress)}${time}`;
   }
 
   finish(job) {
@@ -209,7 +209,7 @@ class SongRow {
       );
     for (const text of notes) this.element.append(make("p", { class: "notes", text }));
     if (hadFocus) this.actions.querySelector("button").focus();
-    this.tell(`${inSentence(job.name)} is ready.`);
+    this.announceOutcome(`${inSentence(job.name)} is ready.`);
   }
 
   async remove() {
@@ -218,12 +218,12 @@ class SongRow {
     this.state = "removed";
     this.sender?.abort();
     this.page.drop(this);
-    const done = state === "done" || state === "failed";
-    this.page.announce(`${inSentence(this.name)} was ${done ? "removed" : "cancelled"}.`);
+    const finished = state === "done" || state === "failed";
+    this.page.announce(`${inSentence(this.name)} was ${finished ? "removed" : "cancelled"}.`);
     if (id) await this.forget(id);
   }
 
-  /** Have the server remove a job. */
+  /** Remove a job from the server. */
   async forget(id) {
     try {
       await ask(`jobs/${id}`, { method: "DELETE" });
@@ -261,7 +261,7 @@ class App {
     return this.restore();
   }
 
-  /** A list of choices; the words of the one that is chosen stand under it. */
+  /** Fill a list of choices; the description of the selected one is shown below it. */
   fill(id, choices) {
     const select = $(id);
     select.replaceChildren(
@@ -278,10 +278,10 @@ class App {
     return this.choices.qualities[$("quality").selectedIndex];
   }
 
-  /** What a model can make: everything, or one part and the rest. */
+  /** Fill the list of parts for a model: all of them, or one part and the rest. */
   fillParts() {
     const { stems } = this.choices.models.find(({ name }) => name === this.quality.model);
-    const before = $("parts").value;
+    const previous = $("parts").value;
     const parts = [];
     if (stems.length > 1)
       parts.push({
@@ -299,8 +299,8 @@ class App {
             : `Two files: ${partWords(stem).toLowerCase()}, and everything else to play along with.`,
       });
     this.fill("parts", parts);
-    if (parts.some(({ name }) => name === before)) {
-      $("parts").value = before;
+    if (parts.some(({ name }) => name === previous)) {
+      $("parts").value = previous;
       $("parts").onchange();
     }
   }
@@ -317,7 +317,7 @@ class App {
         event.preventDefault(); // a browser would open the file
         $("drop").classList.toggle("over", kind === "dragover");
         if (kind !== "drop") return;
-        // Only its entry tells that something is a folder: its size may be that of a file.
+        // Only the entry tells a folder from a file: a folder may have a size.
         const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
         const entries = items.map((item) => item.webkitGetAsEntry());
         this.add(event.dataTransfer.files, entries);
@@ -328,16 +328,16 @@ class App {
       this.listened?.focus();
       if (history.state === PLAYER) history.back();
     });
-    // To open the player is a step that the browser's button takes back.
-    if (history.state === PLAYER) history.back(); // of before it was loaded again
+    // Opening the player adds a step to the history, so that the Back button closes it.
+    if (history.state === PLAYER) history.back(); // the page was reloaded with an open player
     window.addEventListener("popstate", () => {
       if (history.state !== PLAYER) $("player").close();
-      else if (!$("player").open) history.replaceState(null, ""); // forward, to one that is closed
+      else if (!$("player").open) history.replaceState(null, ""); // Forward, to a closed player
     });
-    // Keys that are pressed in the player do not reach this page by themselves.
+    // Keys pressed in the player's frame do not reach this page.
     $("frame").addEventListener("load", () => {
       const inner = $("frame").contentWindow;
-      // Chromium brings the player back into its frame with a step of the history.
+      // Chromium restores the player in its frame on a step of the history.
       if (!$("player").open && inner.location.href !== "about:blank")
         return this.showPlayer("about:blank");
       inner.addEventListener("keydown", (event) => {
@@ -356,7 +356,7 @@ class App {
 
   // Songs
 
-  /** Send files; of those that were dropped the entries are known, too. */
+  /** Upload files; dropped ones come with their entries. */
   add(files, entries = []) {
     if (!this.choices || !files.length) return;
     const fields = {
@@ -370,15 +370,15 @@ class App {
     for (const [index, file] of [...files].entries()) {
       const row = this.addRow(file.name);
       const most = this.choices.limits.upload_bytes;
-      let trouble = null;
-      if (entries[index]?.isDirectory) trouble = "A folder: drop the songs that are in it.";
-      else if (file.size > most) trouble = `Larger than ${Math.round(most / 1e6)} MB.`;
-      else if (!file.size) trouble = "The file is empty.";
-      if (trouble) {
-        row.fail(trouble);
+      let problem = null;
+      if (entries[index]?.isDirectory) problem = "A folder: drop the songs that are in it.";
+      else if (file.size > most) problem = `Larger than ${Math.round(most / 1e6)} MB.`;
+      else if (!file.size) problem = "The file is empty.";
+      if (problem) {
+        row.fail(problem);
         refused.push(inSentence(file.name));
       } else {
-        row.say("Waiting to be sent", 0);
+        row.say("Waiting for upload", 0);
         this.toSend.push({ row, file, fields });
       }
     }
@@ -390,15 +390,15 @@ class App {
     const count = files.length - refused.length;
     const name = inSentence(files[0].name);
     const added = files.length === 1 ? `${name} was added.` : `${songWords(count)} added.`;
-    // The list names them all.
+    // The list shows all of them.
     const more = refused.length > 3 ? ` and ${refused.length - 3} more` : "";
     const names = refused.slice(0, 3).join(", ") + more;
     this.announce(refused.length ? `${added} Not added: ${names}.` : added);
   }
 
-  /** Announce how several songs ended; of many the list says more than a screen would hold. */
-  announceOver(rows) {
-    if (rows.length <= 3) return this.announce(rows.map(({ news }) => news).join(" "));
+  /** Announce the outcome of several songs; for more than three, only counts. */
+  announceOutcomes(rows) {
+    if (rows.length <= 3) return this.announce(rows.map(({ outcome }) => outcome).join(" "));
     const failed = rows.filter(({ state }) => state === "failed").length;
     const ready = rows.length - failed;
     const texts = [];
@@ -415,7 +415,7 @@ class App {
     return row;
   }
 
-  /** Take a row away; the focus goes to its neighbour. */
+  /** Remove a row; the focus moves to its neighbour. */
   drop(row) {
     const place = this.rows.indexOf(row);
     this.rows.splice(place, 1);
@@ -432,7 +432,7 @@ class App {
     $("drop").classList.toggle("small", this.rows.length > 0);
   }
 
-  /** Send songs one after another, in their order. */
+  /** Upload songs one after another, in their order. */
   async sendAll() {
     if (this.sending) return;
     this.sending = true;
@@ -448,7 +448,7 @@ class App {
     row.sender = new Sender();
     try {
       const job = await row.sender
-        .send(form, (share) => row.say(`Sending: ${percent(share)}`, share))
+        .send(form, (share) => row.say(`Uploading: ${percent(share)}`, share))
         .finally(() => (row.sender = null));
       if (row.state === "removed") return;
       row.show(job);
@@ -457,7 +457,7 @@ class App {
     } catch (error) {
       if (row.state === "removed") return;
       if (error.status === 429) {
-        row.say("Waiting: many songs are before it", 0);
+        row.say("Waiting: the queue is full", 0);
         await new Promise((resolve) => setTimeout(resolve, 3 * PERIOD));
         this.toSend.unshift({ row, file, fields });
       } else row.fail(error.message);
@@ -466,27 +466,27 @@ class App {
 
   // Jobs
 
-  /** Ids of the jobs that any tab of this browser has stored. */
+  /** Ids of the jobs of all tabs of this browser. */
   stored() {
     try {
       return JSON.parse(localStorage.getItem(KEY) ?? "[]");
     } catch {
-      return []; // Without storage the list is lost when the page is loaded again.
+      return []; // Without storage the list is lost when the page is reloaded.
     }
   }
 
-  /** Store this tab's jobs beside those of other tabs, without those that are gone. */
-  save(gone = []) {
-    const own = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
-    const ids = [...new Set([...this.stored(), ...own])].filter((id) => !gone.includes(id));
+  /** Store this tab's jobs with those of other tabs, except removed ones. */
+  save(removed = []) {
+    const ids = this.rows.filter(({ job }) => job).map(({ job }) => job.id);
+    const all = [...new Set([...this.stored(), ...ids])].filter((id) => !removed.includes(id));
     try {
-      localStorage.setItem(KEY, JSON.stringify(ids));
+      localStorage.setItem(KEY, JSON.stringify(all));
     } catch {
       // As above.
     }
   }
 
-  /** The jobs of this browser, after the page was loaded again. */
+  /** Show the jobs of this browser after the page was reloaded. */
   async restore(ids = this.stored()) {
     if (!ids.length) return;
     let jobs;
@@ -498,32 +498,30 @@ class App {
       return;
     }
     for (const job of jobs) this.addRow(job.name).show(job);
-    const gone = ids.length - jobs.length;
-    this.announce(
-      gone ? `${songWords(gone)} removed meanwhile, or the app was started again.` : "",
-    );
+    const missing = ids.length - jobs.length;
+    this.announce(missing ? `${songWords(missing)} removed, or the app was restarted.` : "");
     this.save(ids.filter((id) => !jobs.some((job) => job.id === id)));
     this.poll();
   }
 
-  /** Ask for jobs, a few at a time: proxies refuse long addresses. */
+  /** Request jobs, some at a time: proxies refuse long addresses. */
   async jobs(ids) {
-    const found = [];
+    const jobs = [];
     for (let begin = 0; begin < ids.length; begin += SLICE) {
       const slice = ids.slice(begin, begin + SLICE);
       const query = slice.map((id) => `id=${encodeURIComponent(id)}`).join("&");
-      found.push(...(await ask(`jobs?${query}`)).jobs);
+      jobs.push(...(await ask(`jobs?${query}`)).jobs);
     }
-    return found;
+    return jobs;
   }
 
-  /** Say why the jobs are not known; once they are, nothing stays of it. */
+  /** Announce why jobs could not be requested; an empty text withdraws that message. */
   complain(trouble) {
     if (trouble || $("message").textContent === this.trouble) this.announce(trouble);
     this.trouble = trouble;
   }
 
-  /** Look at the jobs that are not over, again and again while there are any. */
+  /** Poll the unfinished jobs while there are any. */
   poll() {
     this.polling ??= setTimeout(() => this.look(), PERIOD);
   }
@@ -539,9 +537,9 @@ class App {
           if (jobs.has(row.job.id)) row.show(jobs.get(row.job.id));
           else this.lose(row);
         }
-        // Of several messages in one moment, only the last would be read or heard.
-        const over = rows.filter(({ state }) => ["done", "failed"].includes(state));
-        if (over.length > 1) this.announceOver(over);
+        // Of several messages at once, only the last would be read or heard.
+        const finished = rows.filter(({ state }) => ["done", "failed"].includes(state));
+        if (finished.length > 1) this.announceOutcomes(finished);
         this.complain("");
       }
     } catch (error) {
@@ -551,7 +549,7 @@ class App {
     if (rows.length) this.poll();
   }
 
-  /** A row whose job the server does not know any more. */
+  /** Fail a row whose job the server no longer has. */
   lose(row) {
     if (!row.job || row.state === "removed") return;
     const { id } = row.job;
@@ -574,18 +572,18 @@ class App {
 
   async listen(row) {
     this.listened = document.activeElement;
-    if (!(await this.check(row)) || $("player").open) return; // by a double click
+    if (!(await this.check(row)) || $("player").open) return; // after a double click
     this.showPlayer(row.job.player.slice(1));
     history.pushState(PLAYER, "");
     $("player").showModal();
   }
 
-  /** As the address of a frame, it would be a step of the browser's history. */
+  /** Load the frame by `replace`: setting its `src` would add a step to the history. */
   showPlayer(url) {
     $("frame").contentWindow.location.replace(url);
   }
 }
 
 const app = new App();
-window.unetsepApp = app; // for tests, and for the curious
+window.unetsepApp = app; // for tests and debugging
 app.start();

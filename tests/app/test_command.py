@@ -234,7 +234,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         sentence = error("-m", str(tiny_model), "--port", port)
-    assert sentence.startswith(f"Error: the app cannot listen at 127.0.0.1, port {port}: Address")
+    assert sentence.startswith(f"Error: the app cannot listen on 127.0.0.1, port {port}: Address")
     assert "expected" in error("-m", __file__, "--port", "0")
     assert list(tmp_path.iterdir()) == []
 
@@ -242,7 +242,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> N
 def test_a_port_is_taken_before_any_model_is_loaded() -> None:
     with closing(listen("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UnetsepError, match=f"cannot listen at 127.0.0.1, port {port}: Address"):
+        with pytest.raises(UnetsepError, match=f"cannot listen on 127.0.0.1, port {port}: Address"):
             listen("127.0.0.1", port)
 
 
@@ -276,7 +276,7 @@ def test_names_are_names_alone() -> None:
 
 @pytest.mark.parametrize("host", ["a..b", 70 * "x"])
 def test_a_host_that_is_no_name_is_one_sentence(host: str) -> None:
-    with pytest.raises(UnetsepError, match=f"the app cannot listen at {re.escape(host)}, port 0"):
+    with pytest.raises(UnetsepError, match=f"the app cannot listen on {re.escape(host)}, port 0"):
         listen(host, 0)
 
 

@@ -135,4 +135,4 @@ def test_the_end_of_the_app_says_what_became_of_its_files(
     result = call("app", "--no-browser")
     assert result.exit_code == 0, result.output
     assert ("all temporary files were removed" in result.stderr) == (left is None)
-    assert (f"temporary files may be left in {left}: the next" in result.stderr) == bool(left)
+    assert (f"temporary files may remain in {left}: the next" in result.stderr) == bool(left)

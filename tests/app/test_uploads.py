@@ -80,7 +80,7 @@ def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
         (form({f"f{i}": "" for i in range(30)}, "a", b"x")[1], "more than 20 fields"),
         (21 * FIELD + form({}, "a", b"x")[1], "more than 20 fields"),
         (form({}, "a" * 9000, b"x")[1], "header|longer"),
-        (b"no form at all", "no form"),
+        (b"no form at all", "is not a form"),
     ],
 )
 def test_what_is_no_form_is_refused_in_one_sentence(body: bytes, sentence: str) -> None:

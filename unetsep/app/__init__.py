@@ -1,14 +1,14 @@
-"""A local web app and an HTTP API: one program serves and queues, a process of its own separates.
+"""A local web app and an HTTP API: one process serves and queues, another one separates.
 
-choices      models, stems and formats that are offered, in plain words; names of songs
-folder       a folder for temporary files that the next start removes if this one is killed
-jobs         the queue: what is waiting, running and done, its limits and its figures
-worker       the program that separates, one song after another
-process      starting that program, talking to it, ending it
-uploads      a song from a request to the disk, within limits while it arrives
-connections  connections that must say in time what they want
-guard        requests that come from elsewhere, refused; headers of every answer
-handlers     what it answers at each address
-server       running it, from the first moment to the last
-openapi      what the API promises, as OpenAPI and as a page
+choices      models, stems and formats on offer, in plain words; names of songs
+folder       a temporary folder, which the next start removes if this one is killed
+jobs         the queue: jobs that wait, run or are done; limits and metrics
+worker       the process that separates, one song after another
+process      starting that process, talking to it, ending it
+uploads      streaming a song from a request to the disk, within limits
+connections  timeout of idle connections
+guard        refusal of cross-site requests; headers of every response
+handlers     the response at each address
+server       running the app from start to end
+openapi      the API as an OpenAPI document and as a page
 """

@@ -1,4 +1,4 @@
-"""What can be chosen for a song, in plain words, and the names under which its stems come back."""
+"""Choices for a song in plain words, and the name under which its stems are returned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODEL_WORDS = {
     "fast": ("Faster", "Almost as good, in less time. For slow computers and long recordings."),
     "open": ("Free to use", "For channels and products that earn money: its licence allows it."),
 }
-TWICE = (
+TWO_PASSES = (
     "{title}, heard twice",
     "A little better in every part. Takes nearly twice as long.",
 )
@@ -36,7 +36,7 @@ FORMAT_WORDS = {
 }
 NAME_BYTES = 180  # file systems take 255, and a suffix follows
 FORBIDDEN = set('<>:"|?*\\/')
-# What browsers write in the place of characters that would end a name in a form, and of no others:
+# How browsers escape the only characters that would end a name in a form:
 # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "passes", "player")
@@ -51,13 +51,13 @@ class ModelOffer:
     Parameters
     ----------
     name
-        What it is called; nobody needs to know where a model lies.
+        Name to show; the path of a model stays private.
     title, description
-        Plain words: what it is good for.
+        What it is good for, in plain words.
     stems
-        Those that it can make.
+        Stems that it estimates.
     model
-        What it is loaded by: a name of the manifest, or a path.
+        What it is loaded from: a name of the manifest, or a path.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ModelOffer:
 
     @classmethod
     def of(cls, model: str, stems: Sequence[str]) -> ModelOffer:
-        """An offer with the words that are known for a model."""
+        """The offer of a model, with its title and description."""
         name = model_name(model)
         if is_path(model):
             title, description = name, "A model of your own."
@@ -79,14 +79,14 @@ class ModelOffer:
         return cls(name, title, description, tuple(stems), model)
 
     def to_json(self) -> dict[str, Any]:
-        """What everybody may know of it."""
+        """The public fields."""
         values = asdict(self)
         del values["model"]
         return values
 
 
 def offered_names(names: Sequence[str]) -> list[str]:
-    """Models to offer: those that are named, else the default, fast, open and the user's own.
+    """Models to offer: the named ones, else the default, fast, open and the user's own.
 
     Raises
     ------
@@ -96,15 +96,16 @@ def offered_names(names: Sequence[str]) -> list[str]:
         If two models have one name.
     """
     published = manifest()
-    usual = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
-    chosen = list(dict.fromkeys(names or [*usual, *(e.name for e in list_models() if e.source)]))
-    called = [model_name(name) for name in chosen]
-    twice = next((each for each in called if called.count(each) > 1), None)
-    if twice:
+    defaults = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
+    models = names or [*defaults, *(entry.name for entry in list_models() if entry.source)]
+    models = list(dict.fromkeys(models))
+    labels = [model_name(model) for model in models]
+    duplicate = next((each for each in labels if labels.count(each) > 1), None)
+    if duplicate:
         raise ValueError(
-            f"--model {', '.join(chosen)}: two are called {twice}, expected different names"
+            f"--model {', '.join(models)}: two are called {duplicate}, expected different names"
         )
-    for name in chosen:
+    for name in models:
         if is_path(name):
             continue
         entry = find_checkpoint(name)
@@ -113,19 +114,19 @@ def offered_names(names: Sequence[str]) -> list[str]:
                 f"{name} is not on this machine, and the app downloads nothing: run "
                 f"unetsep models download {name} first"
             )
-    return chosen
+    return models
 
 
 def qualities(offers: Sequence[ModelOffer]) -> list[dict[str, Any]]:
-    """What the page offers in the order of a list: models, and the first one with two passes.
+    """The rows of the page's list: all models, and the first one also with two passes.
 
-    Of each there are the name of a model, its number of passes, a title and a description.
+    Each row has the name of a model, the number of passes, a title and a description.
     """
     rows = [
         {"model": offer.name, "passes": 1, "title": offer.title, "description": offer.description}
         for offer in offers
     ]
-    first, (title, description) = offers[0], TWICE
+    first, (title, description) = offers[0], TWO_PASSES
     title = title.format(title=first.title)
     rows.insert(1, {"model": first.name, "passes": 2, "title": title, "description": description})
     return rows
@@ -134,8 +135,8 @@ def qualities(offers: Sequence[ModelOffer]) -> list[dict[str, Any]]:
 def formats() -> list[dict[str, str]]:
     """Output formats with their titles and descriptions.
 
-    Those that need ffmpeg are there if that is. A file that holds all stems at once is not:
-    stems are heard and fetched one by one here.
+    Formats that need ffmpeg are left out without it. So is a file that holds all stems at once:
+    here stems are played and downloaded one by one.
     """
     rows = []
     for name, container in CONTAINERS.items():
@@ -161,7 +162,7 @@ class JobChoice:
     passes
         See `unetsep.separator.Separator`.
     player
-        Make the page to hear the stems, too.
+        Also make the page that plays the stems.
     """
 
     offer: ModelOffer
@@ -175,12 +176,12 @@ class JobChoice:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str], offers: Mapping[str, ModelOffer]) -> JobChoice:
-        """From the fields of a form.
+        """Build from the fields of a form.
 
         Raises
         ------
         ValueError
-            If a field or its value is unknown, or values do not go together.
+            If a field or its value is unknown, or values cannot be combined.
         """
         unknown = set(fields) - set(FIELDS)
         if unknown:
@@ -197,28 +198,28 @@ class JobChoice:
                 raise ValueError(
                     f"model {name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
                 )
-        known = [row["name"] for row in formats()]
-        container = _one_of("format", fields.get("format") or "wav", known)
+        containers = [row["name"] for row in formats()]
+        container = _one_of("format", fields.get("format") or "wav", containers)
         bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
         passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
         player = flag(fields, "player")
         return cls(offer, names or None, two_stems, without, container, bit_depth, passes, player)
 
     def to_request(self) -> dict[str, Any]:
-        """As `unetsep.app.worker.separate` takes it."""
+        """The values that `unetsep.app.worker.separate` needs."""
         values = asdict(self)
         del values["offer"]
         return values | {"model": self.offer.model}
 
 
-def _one_of(field: str, value: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    if value not in known:
-        raise ValueError(f"there is no {field} {value!r}: expected {', '.join(known)}")
+def _one_of(field: str, value: str, choices: Sequence[str] | Mapping[str, Any]) -> str:
+    if value not in choices:
+        raise ValueError(f"there is no {field} {value!r}: expected {', '.join(choices)}")
     return value
 
 
 def _bit_depth(value: str, container: str) -> str:
-    """A bit depth that a format has; what a song lacks of it is known only with the song."""
+    """A bit depth that a format supports."""
     depth = _one_of("bit_depth", value, BIT_DEPTHS)
     depths = CONTAINERS[container].bit_depths
     if depth != "auto" and depth not in depths:
@@ -228,12 +229,12 @@ def _bit_depth(value: str, container: str) -> str:
 
 
 def flag(fields: Mapping[str, str], name: str) -> bool:
-    """A field that is yes or no.
+    """A boolean field.
 
     Raises
     ------
     ValueError
-        If it is neither.
+        If it is neither true nor false.
     """
     value = fields.get(name, "").lower()
     if value not in (*YES, *NO):
@@ -242,10 +243,11 @@ def flag(fields: Mapping[str, str], name: str) -> bool:
 
 
 def safe_name(filename: str) -> str:
-    """What a song is called, from the name of the file that somebody sent in a form.
+    """The name of a song, from the untrusted file name of an upload.
 
-    Folders, a suffix of audio, control characters, invisible marks and what any file system
-    refuses are taken out; the result is never empty and short enough for a file name.
+    Folders, an audio suffix and invisible marks are removed. Control characters, and characters
+    that any file system refuses, become ``_``. The result is never empty, and short enough for a
+    file name.
 
     Examples
     --------
@@ -258,13 +260,13 @@ def safe_name(filename: str) -> str:
     stem, _, suffix = base.rpartition(".")
     if not stem or f".{suffix.lower()}" not in AUDIO_SUFFIXES:  # as in "Mr. Blue"
         stem = base
-    kept = []
+    characters = []
     for character in unicodedata.normalize("NFC", stem):
         category = unicodedata.category(character)
-        if category == "Cf":  # marks that turn text around, or join nothing
+        if category == "Cf":  # marks of text direction, and invisible joiners
             continue
         bad = category.startswith("C") or category in ("Zl", "Zp") or character in FORBIDDEN
-        kept.append("_" if bad else character)
-    text = "".join(kept).strip(" .")
+        characters.append("_" if bad else character)
+    text = "".join(characters).strip(" .")
     text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
     return without_reserved(text)

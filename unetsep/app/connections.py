@@ -1,4 +1,4 @@
-"""Connections that must say what they want."""
+"""Connections that time out unless they send a request."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0  # for the head of a request; what comes after it has limits of its own
+HEAD_SECONDS = 10.0  # for the head of a request; its body has limits of its own
 
 
 class PromptProtocol(H11Protocol):
-    """HTTP as uvicorn speaks it, but a connection whose request does not begin in time is closed.
+    """HTTP of uvicorn that closes a connection without a complete request head in time.
 
-    uvicorn counts connections, and refuses all above a number. So a few hundred that say nothing
-    would keep everybody else out for as long as they like.
+    uvicorn refuses connections above a number. A few hundred idle ones could therefore keep
+    everyone else out indefinitely.
     """
 
-    _waiting: asyncio.TimerHandle | None = None
+    _timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start the timeout of the first request."""
         super().connection_made(transport)
-        self._wait()
+        self._update_timeout()
 
     def data_received(self, data: bytes) -> None:
-        """Take in a part of a request, and wait for the rest of its head."""
+        """Parse a part of a request; the timeout runs until its head is complete."""
         super().data_received(data)
-        self._wait()
+        self._update_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Cancel the timeout."""
         super().connection_lost(exc)
-        self._stop()
+        self._cancel_timeout()
 
-    def _wait(self) -> None:
+    def _update_timeout(self) -> None:
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:  # a request is being answered
-            self._stop()
-        elif self._waiting is None:
-            self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._cancel_timeout()
+        elif self._timeout is None:
+            self._timeout = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _stop(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None

@@ -1,7 +1,7 @@
-"""A folder for temporary files that no kill leaves behind for good.
+"""A folder for temporary files that does not outlive a killed run for good.
 
-Each run of the app has a folder and, beside it, a lock that ends with the run. The next start
-takes the free lock: so it knows that the folder is nobody's, and removes it.
+Each run of the app has a folder and, beside it, a lock that is released when the run ends. If the
+next start can acquire the lock, the run is dead, and its folder is removed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ..locks import LockFile
 
 PREFIX = "run-"
 LOCK_NAME = re.compile(rf"{PREFIX}[0-9a-f]{{16}}\.lock")
-SIGNATURE = b"unetsep app"  # in each lock: the folder beside it is one of ours
+SIGNATURE = b"unetsep app"  # content of each lock: marks the folder beside it as ours
 
 
 class WorkFolder:
-    """The folder of one run; what dead runs left beside it is removed.
+    """The folder of one run; folders of dead runs beside it are removed.
 
     Parameters
     ----------
     parent
-        Where it lies, with those of other runs; made if it is missing.
+        Folder that contains it and those of other runs; created if missing.
 
     Raises
     ------
     OSError
-        If it cannot be made.
+        If it cannot be created.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -47,14 +47,14 @@ class WorkFolder:
         self.path.mkdir(mode=0o700)
 
     def remove(self) -> bool:
-        """Remove the folder with all that is in it, and give up the lock.
+        """Remove the folder and its content, and release the lock.
 
-        The lock's file stays if that fails, so that the next start tries it again.
+        If that fails the lock file stays, so that the next start retries.
 
         Returns
         -------
         bool
-            Whether that worked; not on a drive that is gone, which has taken the folder along.
+            Whether that worked; False also if the drive, and the folder with it, has vanished.
         """
         shutil.rmtree(self.path, ignore_errors=True)
         removed = _is_missing(self.path) and not _is_missing(self.path.parent)
@@ -66,7 +66,7 @@ class WorkFolder:
 
 
 def _is_missing(path: Path) -> bool:
-    """Whether there is no such file for certain: a drive that fails says nothing."""
+    """Whether a file certainly does not exist; on a failing drive that is unknown."""
     try:
         path.lstat()
     except OSError as error:
@@ -75,14 +75,14 @@ def _is_missing(path: Path) -> bool:
 
 
 def remove_dead(parent: Path) -> None:
-    """Remove the folders of runs that are dead, and never one of a run that may be alive.
+    """Remove the folders of dead runs, and never one of a run that may be alive.
 
-    The parent may be any folder of the user's: what our locks do not vouch for is not ours.
+    The parent may be any folder of the user's, so nothing without a lock of ours is touched.
 
     Parameters
     ----------
     parent
-        Of the folders and their locks.
+        Folder that contains the folders and their locks.
     """
     for path in parent.glob(f"{PREFIX}*.lock"):
         if not LOCK_NAME.fullmatch(path.name):
@@ -96,7 +96,7 @@ def remove_dead(parent: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder, at any depth; what vanishes meanwhile counts nothing."""
+    """Bytes of all files in a folder, at any depth; files that vanish meanwhile count as 0."""
     total = 0
     for parent, _, names in os.walk(folder):  # rglob raises if a folder vanishes
         for name in names:

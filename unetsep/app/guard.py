@@ -1,9 +1,9 @@
-"""Who may ask: requests that a page from elsewhere made a browser send are refused.
+"""Refusal of cross-site requests.
 
-A page anywhere on the web can make the browser of its reader send requests to this machine. It
-cannot hide where they come from: the browser says so in ``Origin`` or ``Sec-Fetch-Site``. By DNS
-rebinding it can make its own name lead to this machine; then ``Host`` holds that name. So a
-request must name this app in ``Host``, and must come from a page of this app, or from none.
+Any page on the web can make its reader's browser send requests to this machine. It cannot hide
+their origin, which the browser states in ``Origin`` or ``Sec-Fetch-Site``. By DNS rebinding a
+page can let its own name resolve to this machine; then ``Host`` holds that name. So a request
+must name this app in ``Host``, and must come from a page of this app, or from no page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def host_name(netloc: str) -> str:
 
 
 def _plain(netloc: str) -> str:
-    """Without the port that browsers leave out."""
+    """The name without a default port, which browsers omit."""
     return netloc.lower().removesuffix(":80").removesuffix(":443")
 
 
@@ -50,19 +50,19 @@ def is_address(name: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen at is reached from this machine alone."""
+    """Whether only this machine can reach an address to listen on."""
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class Guard:
-    """Lets only requests through that are meant for the app and come from nobody else.
+    """Lets only requests through that name this app and do not come from other sites.
 
     Parameters
     ----------
     app
-        What the others reach.
+        The app that accepted requests reach.
     host
-        Address that the app listens at.
+        Address that the app listens on.
     names
         Further names under which it may be reached.
     refused
@@ -74,11 +74,11 @@ class Guard:
     ) -> None:
         self._app, self._refused = app, refused
         self._names = {*LOOPBACK, host.lower(), *(name.lower() for name in names)}
-        # An address cannot be rebound: whoever names one has reached this machine by it.
+        # An IP address cannot be rebound: a request that names one was sent to it.
         self._any_address = not is_loopback(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it before anything of its body is read."""
+        """Answer a request, or refuse it before its body is read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -91,7 +91,7 @@ class Guard:
             await self._app(scope, receive, _with_headers(send))
 
     def _problem(self, method: str, headers: Headers) -> str | None:
-        """Why a request is refused, if it is."""
+        """Why a request is refused, or None."""
         netloc = headers.get("host", "")
         name = host_name(netloc)
         if name not in self._names and not (self._any_address and is_address(name)):
@@ -100,7 +100,7 @@ class Guard:
         if origin is not None and _plain(origin.partition("://")[2]) != _plain(netloc):
             return f"requests from pages of {origin!r} are refused"
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            # A link from elsewhere may lead here, but not embed or post.
+            # Other sites may link to the app, but neither embed it nor post to it.
             if method != "GET" or headers.get("sec-fetch-mode") != "navigate":
                 return "requests from pages of other sites are refused"
             if headers.get("sec-fetch-dest") != "document":
@@ -109,7 +109,7 @@ class Guard:
 
 
 def _with_headers(send: Send) -> Send:
-    """Headers that every answer has unless it brings its own."""
+    """Add the common headers to a response, unless it sets its own."""
 
     async def send_with(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,7 +1,7 @@
-"""What the app answers at each of its addresses.
+"""The response of the app at each address.
 
-Starlette, and nothing that builds forms or pages for us: uploads must be measured while they
-arrive, the player must keep its own page, and no script may come from elsewhere.
+Only Starlette is used, without a library for forms or pages: uploads must be measured while they
+arrive, the player must keep its own page, and no script may come from another host.
 """
 
 from __future__ import annotations
@@ -31,47 +31,47 @@ from .openapi import describe, render
 from .uploads import announced_bytes, cut_off, receive
 
 STATIC = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
-# The player has its scripts inside its page, one of them WebAssembly.
+# The player's scripts are inline in its page, one of them WebAssembly.
 PLAYER_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob: data:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self' blob: data:; media-src 'self' blob: data:; worker-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
-LINGER = 2.0  # s in which a client that is refused may read why, while it still sends
+LINGER = 2.0  # s in which a refused client may read the error while it still sends
 DISPOSITION = "content-disposition"
 GONE = "there is no such job, or it was removed"
 Result = TypeVar("Result")
 
 
 class Refusal(JSONResponse):
-    """Why a request was refused, told to a client that may still be sending.
+    """The response to a refused request whose client may still be sending.
 
-    Whoever closes a connection that bytes are coming in on may destroy the answer, too. So what
-    comes in during the next seconds is thrown away.
+    Closing a connection while bytes arrive may destroy the response as well. So what arrives
+    during the next seconds is discarded.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Answer, throw away, close."""
+        """Respond, discard what arrives, close."""
         start = {"type": "http.response.start", "status": self.status_code}
         await send(start | {"headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         end = time.monotonic() + LINGER
         with contextlib.suppress(asyncio.TimeoutError):
-            while (left := end - time.monotonic()) > 0:
-                message = await asyncio.wait_for(receive(), left)
+            while (remaining := end - time.monotonic()) > 0:
+                message = await asyncio.wait_for(receive(), remaining)
                 if message["type"] == "http.disconnect" or not message.get("more_body"):
                     break
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class Handlers:
-    """What the app answers at each address.
+    """The response of the app at each address.
 
     Parameters
     ----------
     queue
-        The jobs.
+        The queue of jobs.
     offers
         Models by name.
     """
@@ -110,11 +110,11 @@ class Handlers:
         return Response(read(name), media_type=STATIC[name])
 
     async def api(self, _: Request) -> Response:
-        """What the API promises, to read."""
+        """The API as a page."""
         return HTMLResponse(render(describe()))
 
     async def openapi(self, _: Request) -> Response:
-        """The same for programs."""
+        """The API as an OpenAPI document."""
         return JSONResponse(describe())
 
     async def choices(self, _: Request) -> Response:
@@ -137,22 +137,23 @@ class Handlers:
     # Jobs
 
     async def separate(self, request: Request) -> ASGIApp:
-        """Take a song in; answer with its job, or wait for its stems."""
+        """Receive a song; answer with its job, or wait for its stems."""
         limits = self._queue.limits
         job = self._queue.open(
             announced_bytes(request, limits.upload_bytes), request.query_params.get("id")
         )
         try:
-            receiving = receive(request, job.source, limits)
-            upload = await self._until_ended(receiving, job)
+            upload = await self._until_ended(receive(request, job.source, limits), job)
             if upload is None:
                 raise cut_off()
             wait = flag(upload.fields, "wait")
             fields = {name: v for name, v in upload.fields.items() if name != "wait"}
             choice = JobChoice.from_fields(fields, self._offers)
             if wait and choice.player:
-                raise ValueError("choose either wait or player: the page is gone with the answer")
-            # Nobody would ever know the job's id; or who knew it beforehand has removed it.
+                raise ValueError(
+                    "choose either wait or player: after the answer the page is removed"
+                )
+            # The client would never learn the job's id, or has removed the job by an id of its own.
             if await request.is_disconnected() or job.ended.is_set():
                 raise cut_off()
         except ValueError as error:
@@ -165,15 +166,15 @@ class Handlers:
         self._queue.enqueue(job, name, choice, upload.bytes)
         if not wait:
             return JSONResponse(self._to_json(job), 202, headers={"location": f"/jobs/{job.id}"})
-        return await self._when_done(request, job)
+        return await self._await_zip(request, job)
 
-    async def _when_done(self, request: Request, job: SeparationJob) -> ASGIApp:
-        """The zip of a job once it is done; if the client leaves before, the job ends."""
+    async def _await_zip(self, request: Request, job: SeparationJob) -> ASGIApp:
+        """The zip of a job once it is done; if the client disconnects earlier, the job ends."""
         try:
             await self._until_ended(_disconnected(request), job)
             if job.state != "done":
                 raise HTTPException(422, job.error or "the song was removed before it was done")
-            return Once(await self._zipped(job), lambda: self._queue.remove(job))
+            return Once(await self._zip_response(job), lambda: self._queue.remove(job))
         except BaseException:
             await self._queue.remove(job)
             raise
@@ -181,27 +182,27 @@ class Handlers:
     async def _until_ended(
         self, work: Coroutine[Any, Any, Result], job: SeparationJob
     ) -> Result | None:
-        """What comes of some work; None if its job ends before. The app's end breaks it off."""
+        """The result of some work, or None if its job ends first; refused when the app ends."""
         closed = self._queue.closed
-        working = asyncio.create_task(work)
-        waiting = [asyncio.create_task(event.wait()) for event in (closed, job.ended)]
+        task = asyncio.create_task(work)
+        events = [asyncio.create_task(event.wait()) for event in (closed, job.ended)]
         try:
-            await asyncio.wait([working, *waiting], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, *events], return_when=asyncio.FIRST_COMPLETED)
             if closed.is_set():
                 raise RefusedError("the app was stopped", 503, "stopped")
-            return None if job.ended.is_set() else working.result()
+            return None if job.ended.is_set() else task.result()
         finally:
-            for task in (working, *waiting):
-                task.cancel()
-            await asyncio.gather(working, *waiting, return_exceptions=True)
+            for each in (task, *events):
+                each.cancel()
+            await asyncio.gather(task, *events, return_exceptions=True)
 
     async def jobs(self, request: Request) -> Response:
-        """The jobs whose names are given."""
-        found = [self._queue.get(id_) for id_ in request.query_params.getlist("id")]
-        return JSONResponse({"jobs": [self._to_json(job) for job in found if job is not None]})
+        """The jobs with the requested ids."""
+        jobs = [self._queue.get(id_) for id_ in request.query_params.getlist("id")]
+        return JSONResponse({"jobs": [self._to_json(job) for job in jobs if job is not None]})
 
     async def job(self, request: Request) -> Response:
-        """One job; or cancel and forget it."""
+        """One job; DELETE cancels and removes it."""
         job = self._find(request)
         if request.method != "DELETE":
             return JSONResponse(self._to_json(job))
@@ -210,24 +211,24 @@ class Handlers:
 
     async def zip(self, request: Request) -> Response:
         """All stems of a job."""
-        return await self._zipped(self._done(request))
+        return await self._zip_response(self._find_done(request))
 
     async def file(self, request: Request) -> Response:
-        """A stem, or a file of the player: one that the job listed, and no other."""
-        job, path = self._done(request), request.path_params["path"]
+        """A stem, or a file of the player, among those that the job lists."""
+        job, path = self._find_done(request), request.path_params["path"]
         file = job.files.get("player/index.html" if path == "player/" else path)
         if file is None:
             raise HTTPException(404, "this job has no such file")
         if path.startswith("stems/"):
-            return _sent(file, headers=_named(f"{job.name} - {file.name}"))
-        return _sent(file, headers={"content-security-policy": PLAYER_POLICY})
+            return _file_response(file, headers=_disposition(f"{job.name} - {file.name}"))
+        return _file_response(file, headers={"content-security-policy": PLAYER_POLICY})
 
-    async def _zipped(self, job: SeparationJob) -> FileResponse:
+    async def _zip_response(self, job: SeparationJob) -> FileResponse:
         path = await self._queue.zip(job)
         if path is None:
             raise HTTPException(404, GONE)
-        headers = _named(f"{job.name}.zip")
-        return _sent(path, headers=headers, media_type="application/zip")
+        headers = _disposition(f"{job.name}.zip")
+        return _file_response(path, headers=headers, media_type="application/zip")
 
     def _find(self, request: Request) -> SeparationJob:
         job = self._queue.get(request.path_params["id"])
@@ -235,16 +236,15 @@ class Handlers:
             raise HTTPException(404, GONE)
         return job
 
-    def _done(self, request: Request) -> SeparationJob:
+    def _find_done(self, request: Request) -> SeparationJob:
         job = self._find(request)
         if job.state != "done":
             raise HTTPException(409, f"the job is not done: it is {job.state}")
         return job
 
     def _to_json(self, job: SeparationJob) -> dict[str, Any]:
-        """A job as the API tells it."""
+        """A job as JSON of the API."""
         home = f"/jobs/{job.id}"
-        done = job.state == "done"
         stems = {Path(path).stem: f"{home}/{path}" for path in job.files if path[:6] == "stems/"}
         return {
             "id": job.id,
@@ -260,14 +260,14 @@ class Handlers:
             "gain_db": job.report.get("gain_db"),
             "warnings": job.report.get("warnings", []),
             "stems": stems,
-            "zip": f"{home}/stems.zip" if done else None,
+            "zip": f"{home}/stems.zip" if job.state == "done" else None,
             "player": f"{home}/player/" if "player/index.html" in job.files else None,
         }
 
     # Operation
 
     async def health(self, _: Request) -> Response:
-        """Whether songs are taken."""
+        """Whether jobs are processed."""
         queue = self._queue
         content = {
             "status": "ok" if queue.healthy else "failed",
@@ -278,14 +278,14 @@ class Handlers:
         return JSONResponse(content, 200 if queue.healthy else 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         text = generate_latest(self._queue.figures.registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     # Errors
 
     async def refuse(self, _: Request, error: Exception) -> Response:
-        """Too much, too large, too slow."""
+        """Answer a `RefusedError`: an upload that is too large or slow, or no room."""
         assert isinstance(error, RefusedError)
         self._queue.figures.refused.labels(error.reason).inc()
         headers = {"connection": "close"}
@@ -294,44 +294,44 @@ class Handlers:
         return Refusal({"error": str(error)}, error.status, headers=headers)
 
     async def explain(self, _: Request, error: Exception) -> Response:
-        """Anything that is not there."""
+        """Answer an `HTTPException`, such as an unknown address."""
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
     async def fail(self, _: Request, __: Exception) -> Response:
-        """A mistake of ours; the log has it."""
+        """Answer any other exception, which is a bug; the log has its traceback."""
         return JSONResponse({"error": MISTAKE}, 500)
 
 
 @dataclass(frozen=True)
 class Once:
-    """An answer that is sent once; what it belongs to is removed then, come what may."""
+    """A response after which its job is removed, even if sending fails."""
 
-    answer: Response
+    response: Response
     remove: Callable[[], Awaitable[object]]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, then remove."""
+        """Send the response, then remove the job."""
         try:
-            await self.answer(scope, receive, send)
+            await self.response(scope, receive, send)
         finally:
             await self.remove()
 
 
-def _named(filename: str) -> dict[str, str]:
-    """What tells clients under which name to save a file.
+def _disposition(filename: str) -> dict[str, str]:
+    """The header that names a file for clients that save it.
 
-    By RFC 6266 that is ``filename*``. Some, such as curl, know but ``filename``, in ASCII.
+    By RFC 6266 that is ``filename*``. Some clients, such as curl, only read ``filename``, in ASCII.
     """
-    letters = unicodedata.normalize("NFKD", filename)  # makes ? and / of wide ones, too
-    known = (each for each in letters if not unicodedata.combining(each))
-    plain = "".join(each if each.isascii() and each not in FORBIDDEN else "_" for each in known)
-    whole = quote(filename, safe="")
-    return {DISPOSITION: f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"}
+    letters = unicodedata.normalize("NFKD", filename)  # also turns wide ? and / into plain ones
+    bases = (each for each in letters if not unicodedata.combining(each))
+    plain = "".join(each if each.isascii() and each not in FORBIDDEN else "_" for each in bases)
+    encoded = quote(filename, safe="")
+    return {DISPOSITION: f"attachment; filename=\"{plain}\"; filename*=utf-8''{encoded}"}
 
 
-def _sent(path: Path, **options: Any) -> FileResponse:
-    """A file of a job, which may just be removed."""
+def _file_response(path: Path, **options: Any) -> FileResponse:
+    """A file of a job, which may be removed at any moment."""
     try:
         return FileResponse(path, stat_result=path.stat(), **options)
     except FileNotFoundError as error:

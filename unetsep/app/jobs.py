@@ -1,6 +1,6 @@
-"""The queue of the app: songs that wait, the one that is separated, those that are done.
+"""The queue of the app: jobs that wait, run or are done.
 
-Everything here runs in one asyncio loop, so nothing needs a lock.
+Everything here runs in one asyncio loop, so no locks are needed.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from .choices import JobChoice
 from .folder import size_of
 from .process import WorkerError, WorkerProcess
 
-PERIOD = 5.0  # s between two looks for jobs that are over
-RETRY = 10  # s after which it is worth asking again
+PERIOD = 5.0  # s between checks for expired jobs
+RETRY = 10  # s after which a client may retry
 PLAYER_SHARE = 0.1  # of the progress bar
-ENDED = ("done", "failed")
-MISTAKE = "the app made a mistake: its log says more"
-ID = r"[A-Za-z0-9_-]{22,64}"  # as long as our own, or it could be guessed
-MOST_ENDED = 1000  # jobs that are kept when they have ended: those that failed take no room
+FINAL_STATES = ("done", "failed")
+MISTAKE = "the app failed unexpectedly: its log says why"
+ID = r"[A-Za-z0-9_-]{22,64}"  # at least as long as ours: shorter ids could be guessed
+MAX_FINISHED = 1000  # finished jobs that are kept; failed ones take no disk space
 
 
 class RefusedError(UnetsepError):
-    """A job that is not taken.
+    """A job that is not accepted.
 
     Parameters
     ----------
     message
         Why, for the user.
     status
-        Of the answer in HTTP.
+        HTTP status of the response.
     reason
-        One word for the figures.
+        One word for the metrics.
     """
 
     def __init__(self, message: str, status: int, reason: str) -> None:
@@ -56,17 +56,17 @@ class RefusedError(UnetsepError):
 
 @contextlib.contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Refuse a job where the disk fails, or is full.
+    """Turn errors of the disk into `RefusedError`.
 
     Parameters
     ----------
     what
-        Is being written.
+        Name of what is written, for the message.
 
     Raises
     ------
     RefusedError
-        For what the system says.
+        If writing fails.
     """
     try:
         yield
@@ -76,22 +76,22 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class JobLimits:
-    """What the app takes on.
+    """Limits of the app.
 
     Parameters
     ----------
     upload_bytes
-        Of one upload.
+        Largest upload.
     queue
-        Songs that are uploaded or wait; more are refused. Two songs for each core are plenty.
+        Songs that may be uploading or waiting; more are refused. Two for each core are plenty.
     seconds
-        For separating one song, and for uploading one.
+        Time to separate one song, and to upload one.
     keep_seconds
-        From the last use of a finished job to its removal.
+        Time from the last use of a finished job to its removal.
     disk_bytes
-        Of all jobs together.
+        Disk space of all jobs together.
     silence
-        Seconds without a byte after which an upload is given up.
+        Seconds without a byte after which an upload times out.
     """
 
     upload_bytes: int = 500_000_000
@@ -109,15 +109,17 @@ class SeparationJob:
     Parameters
     ----------
     id
-        A name that nobody can guess: who knows it may see and remove the job.
+        A secret: anyone who knows it may see and remove the job.
     folder
-        Holds all its files and nothing else.
+        Contains all files of the job and nothing else.
     state
         ``uploading``, ``queued``, ``running``, ``done`` or ``failed``.
     bytes
-        On the disk, or reserved there.
+        Disk space in use or reserved.
     files
-        What may be fetched: path in the address to path on the disk.
+        Files that may be downloaded: path in the address to path on the disk.
+    start_time, last_used
+        By `time.monotonic`; 0.0 before the worker starts.
     """
 
     id: str
@@ -131,56 +133,56 @@ class SeparationJob:
     error: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
-    begun: float = 0.0
-    used: float = field(default_factory=time.monotonic)
+    start_time: float = 0.0
+    last_used: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def request(self) -> str:
-        """What the worker calls it: its id may have been that of a job that was removed."""
+        """The worker's name of the job; an id may be reused after its job was removed."""
         return self.folder.name
 
     @property
     def source(self) -> Path:
-        """Where the upload lies; nothing of the name that it was sent under is in it."""
+        """Path of the upload, which contains nothing of the client's file name."""
         return self.folder / "upload"
 
     @property
     def seconds_left(self) -> float | None:
-        """From the speed until now."""
+        """Estimated from the speed so far."""
         if self.state != "running" or not self.progress or self.progress < 0.02:
             return None
-        return round((time.monotonic() - self.begun) * (1 / self.progress - 1), 1)
+        return round((time.monotonic() - self.start_time) * (1 / self.progress - 1), 1)
 
     def advance(self, stage: str, share: float) -> None:
-        """Take in the worker's progress."""
+        """Apply the worker's progress."""
         assert self.choice is not None
-        if not self.begun:
-            self.begun = time.monotonic()
+        if not self.start_time:
+            self.start_time = time.monotonic()
         first = 1 - PLAYER_SHARE if self.choice.player else 1.0
-        whole = first * share if stage == "separating" else first + (1 - first) * share
-        self.stage, self.progress = stage, whole if share >= 0 else None
+        total = first * share if stage == "separating" else first + (1 - first) * share
+        self.stage, self.progress = stage, total if share >= 0 else None
 
     def fail(self, error: str) -> None:
-        """Take in why it failed; the first reason counts."""
+        """Mark the job as failed; the first reason counts."""
         self.error = self.error or error
         self.state = "failed"
 
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Take in the worker's report, and list the files that may be fetched."""
+        """Apply the worker's report, and list the files that may be downloaded."""
         self.report = dict(report)
         self.files = {f"stems/{n}": self.folder / "stems" / n for n in report["stems"].values()}
         player = self.folder / "player"
         for path in player.rglob("*"):
             if path.is_file():
                 self.files[f"player/{path.relative_to(player).as_posix()}"] = path
-        # A limit may have struck while its last bytes were written: it is done all the same.
+        # A limit may have been reached while the last bytes were written: the job is done anyway.
         self.progress, self.state, self.error = 1.0, "done", None
 
 
 class JobFigures:
-    """What happened since the start, for Prometheus; no names of songs are in it."""
+    """Metrics since the start, for Prometheus, without names of songs."""
 
     def __init__(self, queue: JobQueue) -> None:
         self.registry = CollectorRegistry()
@@ -201,21 +203,21 @@ class JobFigures:
         running.set_function(lambda: queue.count("running"))
         disk = Gauge("unetsep_disk_bytes", "Bytes of all jobs.", **options)
         disk.set_function(lambda: queue.bytes)
-        for outcome in (*ENDED, "cancelled"):
+        for outcome in (*FINAL_STATES, "cancelled"):
             self.jobs.labels(outcome)
 
 
 class JobQueue:
-    """Jobs, taken one after another by a worker.
+    """Jobs that a worker processes one after another.
 
     Parameters
     ----------
     folder
-        For the folders of the jobs.
+        Parent of the jobs' folders.
     worker
-        What separates.
+        The process that separates.
     limits
-        What is taken on.
+        Limits of the app.
     """
 
     def __init__(self, folder: Path, worker: WorkerProcess, limits: JobLimits) -> None:
@@ -228,78 +230,78 @@ class JobQueue:
         self.figures = JobFigures(self)
 
     def start(self) -> None:
-        """Begin to take jobs."""
+        """Start to process jobs."""
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._expire())]
 
     async def close(self) -> None:
         """Drop all jobs and end the worker, within seconds."""
-        self.closed.set()  # before a job ends by it: who waits for one is to know why
+        self.closed.set()  # first, so that clients that wait for a job are told why it ended
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._worker.kill()
 
-    # What there is
+    # State
 
     @property
     def healthy(self) -> bool:
-        """Whether jobs are being taken; a worker that died is started again for the next one."""
+        """Whether jobs are processed; a worker that died is restarted for the next job."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     @property
     def waiting(self) -> int:
-        """Songs that are uploaded or wait."""
+        """Number of songs that are uploading or queued."""
         return self.count("uploading") + self.count("queued")
 
     @property
     def bytes(self) -> int:
-        """On the disk, or reserved there."""
+        """Disk space in use or reserved."""
         return sum(job.bytes for job in self.jobs.values())
 
     def count(self, state: str) -> int:
-        """Jobs in a state."""
+        """Number of jobs in a state."""
         return sum(job.state == state for job in self.jobs.values())
 
     def get(self, id_: str) -> SeparationJob | None:
-        """A job by its name, which keeps it from being removed for a while."""
+        """A job by its id; its removal is postponed."""
         job = self.jobs.get(id_)
         if job is not None:
-            job.used = time.monotonic()
+            job.last_used = time.monotonic()
         return job
 
     def place(self, job: SeparationJob) -> int | None:
-        """How many songs are before a job that waits."""
+        """Number of songs ahead of a queued job."""
         if job.state != "queued":
             return None
         queued = [other for other in self.jobs.values() if other.state == "queued"]
         return queued.index(job) + self.count("running")
 
-    # What comes in
+    # Uploads
 
     def open(self, bytes_: int, id_: str | None = None) -> SeparationJob:
-        """A job for an upload that begins.
+        """Create a job for an upload.
 
         Parameters
         ----------
         bytes_
-            That are reserved on the disk: the size of the upload, or the most it may have.
+            Disk space to reserve: the size of the upload, or the largest allowed.
         id_
-            Its name, for a client that may have to remove it before it has read our answer.
+            Id chosen by the client, which can then remove the job before it reads the response.
 
         Raises
         ------
         RefusedError
-            If the name is not fit or taken, too much is waiting, or there is no room or no disk.
+            If the id is invalid or in use, the queue is full, or the disk is full or fails.
         """
         if id_ is None:
             id_ = secrets.token_urlsafe(16)
         if not re.fullmatch(ID, id_):
             raise RefusedError("an id must have 22 to 64 letters, digits, - or _", 422, "id")
         if id_ in self.jobs:
-            raise RefusedError("there is a job with this id already", 409, "id")
+            raise RefusedError("there is already a job with this id", 409, "id")
         if self.waiting >= self.limits.queue:
             raise RefusedError(
-                f"{self.waiting} songs are waiting already: try again later", 429, "queue"
+                f"{self.waiting} songs are already waiting: try again later", 429, "queue"
             )
         job = SeparationJob(id_, self._folder / secrets.token_hex(8), bytes=bytes_)
         with disk_errors("the upload"):
@@ -316,8 +318,8 @@ class JobQueue:
             )
 
     def enqueue(self, job: SeparationJob, name: str, choice: JobChoice, bytes_: int) -> None:
-        """Let a job wait whose upload is complete."""
-        # The order is that in which uploads ended: a slow one holds up nobody.
+        """Queue a job whose upload is complete."""
+        # Jobs are queued in the order in which uploads end: a slow upload delays no other.
         del self.jobs[job.id]
         self.jobs[job.id] = job
         job.name, job.choice, job.bytes, job.state = name, choice, bytes_, "queued"
@@ -325,20 +327,20 @@ class JobQueue:
         self._ready.set()
 
     def _has(self, job: SeparationJob) -> bool:
-        """Whether a job is still listed: another one may have its id by now."""
+        """Whether a job is still listed; by now its id may belong to another."""
         return self.jobs.get(job.id) is job
 
     def _forget(self, job: SeparationJob) -> bool:
-        """Take a job off the list, if it is there."""
-        found = self._has(job)
-        if found:
+        """Remove a job from the list; whether it was listed."""
+        listed = self._has(job)
+        if listed:
             del self.jobs[job.id]
-        return found
+        return listed
 
     async def remove(self, job: SeparationJob) -> None:
-        """Cancel a job if it is not done, and remove all of it.
+        """Cancel a job if it is not done, and remove its files.
 
-        What is still being uploaded is removed by who receives it, by `give_up`.
+        The files of an upload in progress are removed by its receiver, with `give_up`.
         """
         if not self._forget(job):
             return
@@ -356,11 +358,11 @@ class JobQueue:
             await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     async def give_up(self, job: SeparationJob) -> None:
-        """Forget an upload that will not be complete."""
+        """Remove the job of an upload that will not be completed."""
         self._forget(job)
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
-    # What goes on
+    # Processing
 
     async def _work(self) -> None:
         while True:
@@ -373,19 +375,19 @@ class JobQueue:
 
     async def _separate(self, job: SeparationJob) -> None:
         job.state = "running"
-        begun = time.monotonic()
+        start = time.monotonic()
         try:
             await self._run(job)
             await asyncio.to_thread(self._tidy, job)
-        except Exception:  # or all songs behind it would wait for ever
+        except Exception:  # or the rest of the queue would wait forever
             logging.getLogger(__name__).exception("a song could not be separated")
             job.fail(MISTAKE)
-            await self._worker.kill()  # it may be at anything; the next song starts it again
+            await self._worker.kill()  # its state is unknown; the next job restarts it
         finally:
             self._running = None
-            job.used = time.monotonic()
+            job.last_used = time.monotonic()
             job.ended.set()
-        self._count(job, time.monotonic() - begun)
+        self._count(job, time.monotonic() - start)
 
     async def _run(self, job: SeparationJob) -> None:
         assert job.choice is not None
@@ -408,15 +410,17 @@ class JobQueue:
                 await watch
 
     def _tidy(self, job: SeparationJob) -> None:
-        """Keep nothing but the results."""
+        """Remove everything but the results."""
         if job.state == "failed":
             shutil.rmtree(job.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a network drive that is gone made the song fail, too
+        with contextlib.suppress(
+            OSError
+        ):  # if a network drive is gone, the job has failed for that reason
             job.source.unlink(missing_ok=True)
         job.bytes = size_of(job.folder)
 
     def _count(self, job: SeparationJob, seconds: float) -> None:
-        if not self._has(job):  # removed meanwhile, and counted then
+        if not self._has(job):  # removed meanwhile, and already counted
             return
         self.figures.jobs.labels(job.state).inc()
         if job.state == "done":
@@ -424,7 +428,7 @@ class JobQueue:
             self.figures.audio.inc(job.report["seconds"])
 
     async def _watch(self, job: SeparationJob, task: asyncio.Task[dict[str, Any]]) -> None:
-        """End a job that takes too long or too much room."""
+        """Cancel a job that takes too much time or disk space."""
         watch, seconds = Stopwatch(), 0.0
         while True:
             await asyncio.sleep(min(1.0, max(0.0, self.limits.seconds - seconds)))
@@ -442,16 +446,17 @@ class JobQueue:
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(max(0.1, min(PERIOD, self.limits.keep_seconds / 2)))
-            old = time.monotonic() - self.limits.keep_seconds
-            ended = [job for job in self.jobs.values() if job.state in ENDED]
-            for index, job in enumerate(sorted(ended, key=lambda job: job.used, reverse=True)):
-                if job.used < old or index >= MOST_ENDED:
+            oldest = time.monotonic() - self.limits.keep_seconds
+            jobs = [job for job in self.jobs.values() if job.state in FINAL_STATES]
+            jobs.sort(key=lambda job: job.last_used, reverse=True)
+            for index, job in enumerate(jobs):
+                if job.last_used < oldest or index >= MAX_FINISHED:
                     await self.remove(job)
 
-    # What comes out
+    # Results
 
     async def zip(self, job: SeparationJob) -> Path | None:
-        """A zip of a job's stems, made when it is first asked for.
+        """A zip of a job's stems, written at its first download.
 
         Returns
         -------
@@ -461,7 +466,7 @@ class JobQueue:
         Raises
         ------
         RefusedError
-            If there is no room, or it cannot be written.
+            If there is no disk space, or it cannot be written.
         """
         path = job.folder / "stems.zip"
         async with job.zipping:
@@ -479,16 +484,16 @@ class JobQueue:
 
 
 def write_zip(files: Mapping[str, Path], path: Path) -> None:
-    """Files, as they are, in a zip that gets its name when it is complete; else nothing is left.
+    """Write an uncompressed zip, which appears only when complete.
 
     Parameters
     ----------
     files
-        Name in the zip to file.
+        Name in the zip to path.
     path
-        The zip.
+        Path of the zip.
     """
-    # Clocks may be wrong, and a zip holds no time before 1980.
+    # A wrong clock may have set times before 1980, which a zip cannot hold.
     with (
         open_atomically(path) as file,
         zipfile.ZipFile(file, "w", strict_timestamps=False) as archive,

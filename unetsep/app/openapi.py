@@ -1,6 +1,6 @@
-"""What the API promises: as OpenAPI 3.1 for programs, and as a plain page to read.
+"""The API as an OpenAPI 3.1 document for programs, and as a plain page for people.
 
-The page is written here and runs no script: the usual viewers load theirs from other hosts.
+The page is generated here without scripts: the usual viewers load theirs from other hosts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ Document = dict[str, Any]
 ERROR = {"$ref": "#/components/schemas/Error"}
 JOB = {"$ref": "#/components/schemas/Job"}
 JSON = "application/json"
-ANY = "*/*"  # of sound, pictures and scripts: the answer says which
+ANY = "*/*"  # audio, pictures or scripts: the response says which
 GONE = "There is no such job or file, or it was removed."
 NOT_DONE = "The job is not done."
 
 
 def describe() -> Document:
-    """The API as an OpenAPI document; a test holds it equal to the addresses that are served."""
+    """The API as an OpenAPI document; a test checks it against the served addresses."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "unetsep",
             "version": __version__,
-            "description": "Splits songs into stems. Send a song, follow its job, fetch the stems. "
-            'Errors are JSON with one sentence: {"error": "..."}.',
+            "description": "Splits songs into stems. Send a song, poll its job, download the "
+            'stems. Errors are JSON with one sentence: {"error": "..."}.',
         },
         "paths": _guarded(_paths()),
         "components": {"schemas": _schemas()},
@@ -39,11 +39,14 @@ def describe() -> Document:
 
 
 def _guarded(paths: Document) -> Document:
-    """With what every address may answer."""
+    """Add the response that every address may give."""
     for methods in paths.values():
         for operation in methods.values():
             operation["responses"] |= _errors(
-                {"403": "A page from elsewhere asks, or the app is not called so: --allow-host."}
+                {
+                    "403": "The request is from another site, or for a host name that --allow-host "
+                    "does not allow."
+                }
             )
     return paths
 
@@ -52,7 +55,7 @@ def _paths() -> Document:
     zip_file = _file("A zip with all stems.", "application/zip")
     parts = {
         "206": _file("The part, or parts, that Range asks for.", ANY),
-        "400": _file("Range is none.", "text/plain"),
+        "400": _file("Range is invalid.", "text/plain"),
         "416": _file("Range lies beyond the end.", "text/plain"),
     }
     return {
@@ -60,13 +63,13 @@ def _paths() -> Document:
             "post": {
                 "summary": "Send a song",
                 "description": "Answers 202 with a job at once. With wait=true it answers with a "
-                "zip of the stems once they are done, and forgets the job; whoever disconnects "
-                "before cancels it.",
+                "zip of the stems once they are done, and removes the job; disconnecting earlier "
+                "cancels it.",
                 "parameters": [
                     _parameter("id", "query", {"type": "string", "pattern": f"^{ID}$"})
                     | {
-                        "description": "The job's id, chosen at random. Who chooses it can remove "
-                        "the job even without having read the answer."
+                        "description": "The job's id, chosen at random by the client. With it the "
+                        "client can remove the job even before it has read the response."
                     }
                 ],
                 "requestBody": {"required": True, "content": {"multipart/form-data": _form()}},
@@ -75,12 +78,12 @@ def _paths() -> Document:
                     "202": _json("The job; Location is its address.", JOB),
                     **_errors(
                         {
-                            "400": "No form, no file, or the upload was cut off.",
-                            "409": "There is a job with this id already.",
+                            "400": "Not a form, no file, or the upload was cut off.",
+                            "409": "There is already a job with this id.",
                             "408": "The upload was too slow.",
-                            "413": "The file is too large; it is refused while it arrives.",
-                            "422": "A field is wrong; with wait=true also: it cannot be separated.",
-                            "429": "Too many songs wait: ask again after Retry-After seconds.",
+                            "413": "The file is too large; it is refused during the upload.",
+                            "422": "A field is invalid; with wait=true also: separation failed.",
+                            "429": "Too many songs are waiting: retry after Retry-After seconds.",
                             "503": "The app was stopped before the song was done.",
                             "507": "There is no room on the disk.",
                         }
@@ -89,34 +92,34 @@ def _paths() -> Document:
             }
         },
         "/jobs": _get(
-            "Follow some jobs",
+            "Get several jobs",
             {
                 "200": _json(
                     "The jobs.",
                     {"type": "object", "properties": {"jobs": {"type": "array", "items": JOB}}},
                 )
             },
-            description="Jobs that are gone are left out. There is no list of all jobs: who "
-            "does not know the name of a job cannot see it.",
+            description="Removed jobs are left out. There is no list of all jobs: a job can "
+            "only be seen by its id.",
             parameters=[_parameter("id", "query", {"type": "array", "items": {"type": "string"}})],
         ),
         "/jobs/{id}": {
             **_get(
-                "Follow a job",
+                "Get a job",
                 {"200": _json("The job.", JOB), **_errors({"404": GONE})},
                 parameters=[_parameter("id")],
             ),
             "delete": {
-                "summary": "Cancel a job, or remove what it made",
+                "summary": "Cancel a job, or remove it with its stems",
                 "parameters": [_parameter("id")],
                 "responses": {
-                    "204": {"description": "Nothing of it is left."},
+                    "204": {"description": "The job was removed."},
                     **_errors({"404": GONE}),
                 },
             },
         },
         "/jobs/{id}/stems.zip": _get(
-            "Fetch all stems",
+            "Download all stems",
             {
                 "200": zip_file,
                 **parts,
@@ -125,28 +128,28 @@ def _paths() -> Document:
             parameters=[_parameter("id")],
         ),
         "/jobs/{id}/{path}": _get(
-            "Fetch a stem, or the player",
+            "Download a stem, or the player",
             {"200": _file("The file.", ANY), **parts, **_errors({"404": GONE, "409": NOT_DONE})},
             description="stems/vocals.wav and so on, as the job lists them. player/ is a "
-            "page to hear the stems, if player=true was sent.",
+            "page that plays the stems, if player=true was sent.",
             parameters=[_parameter("id"), _parameter("path")],
         ),
         "/choices": _get(
             "Models, formats and limits", {"200": _json("What can be chosen.", {"type": "object"})}
         ),
         "/health": _get(
-            "Whether songs are taken",
+            "Whether jobs are processed",
             {
                 "200": _json("They are.", {"type": "object"}),
-                "503": _json("They are not: start the app again.", {"type": "object"}),
+                "503": _json("They are not: restart the app.", {"type": "object"}),
             },
         ),
         "/metrics": _get(
-            "Figures for Prometheus",
-            {"200": _file("Text; no names of songs are in it.", "text/plain")},
+            "Metrics for Prometheus",
+            {"200": _file("Text without names of songs.", "text/plain")},
         ),
         "/openapi.json": _get(
-            "This page for programs", {"200": _json("OpenAPI 3.1.", {"type": "object"})}
+            "This page as an OpenAPI document", {"200": _json("OpenAPI 3.1.", {"type": "object"})}
         ),
     }
 
@@ -160,9 +163,9 @@ def _form() -> Document:
     boolean = {"type": "boolean", "default": False}
     properties = {
         "file": text | {"format": "binary", "description": "The song."},
-        "model": text | {"description": "A model of /choices; the first is taken without it."},
+        "model": text | {"description": "A model of /choices; the default is the first."},
         "stems": text | {"description": "Only these, separated by commas."},
-        "two_stems": text | {"description": "This stem, and no_STEM, the rest."},
+        "two_stems": text | {"description": "This stem, and the rest as no_STEM."},
         "without": text | {"description": "One file: all but this stem."},
         "format": text | {"enum": [row["name"] for row in formats()], "default": "wav"},
         "bit_depth": text | {"enum": list(BIT_DEPTHS), "default": "auto"},
@@ -170,9 +173,9 @@ def _form() -> Document:
         | {
             "enum": list(PASSES),
             "default": "1",
-            "description": "As --passes of unetsep separate; takes nearly as many times as long.",
+            "description": "As --passes of unetsep separate; takes almost that many times longer.",
         },
-        "player": boolean | {"description": "Make the page to hear the stems, too."},
+        "player": boolean | {"description": "Also make the page that plays the stems."},
         "wait": boolean | {"description": "Answer with the zip instead of a job."},
     }
     return {"schema": {"type": "object", "required": ["file"], "properties": properties}}
@@ -183,22 +186,25 @@ def _schemas() -> Document:
         return {"type": [kind, "null"], "description": description}
 
     job = {
-        "id": {"type": "string", "description": "Cannot be guessed: keep it to yourself."},
-        "name": {"type": "string", "description": "Of the song, from its file's name."},
+        "id": {
+            "type": "string",
+            "description": "A secret: anyone who knows it can see and remove the job.",
+        },
+        "name": {"type": "string", "description": "Name of the song, from its file name."},
         "state": {"type": "string", "enum": ["uploading", "queued", "running", "done", "failed"]},
-        "model": nullable("string", "That separates."),
-        "before": nullable("integer", "Songs before this one, while it waits."),
+        "model": nullable("string", "Model that separates it."),
+        "before": nullable("integer", "Songs ahead of this one, while it waits."),
         "stage": nullable("string", "separating or preparing (the player)."),
         "progress": nullable("number", "0 to 1; null if the length of the song is unknown."),
-        "seconds_left": nullable("number", "An estimate, while it runs."),
-        "error": nullable("string", "Why it failed, in a sentence."),
+        "seconds_left": nullable("number", "Estimate while it runs."),
+        "error": nullable("string", "Why it failed, in one sentence."),
         "seconds": nullable("number", "Length of the song."),
-        "gain_db": nullable("number", "Gain of all stems, so that none clips."),
+        "gain_db": nullable("number", "Gain applied to all stems so that none clips."),
         "warnings": {"type": "array", "items": {"type": "string"}},
         "stems": {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "description": "Name to address.",
+            "description": "Addresses by name.",
         },
         "zip": nullable("string", "Address of the zip."),
         "player": nullable("string", "Address of the player."),
@@ -296,7 +302,7 @@ def _table(head: str, rows: Mapping[str, Document]) -> str:
 
 
 def _words(row: Document) -> str:
-    """What is said of a field, its choices and its default."""
+    """Description, choices and default of a field."""
     parts = [row.get("description", "")]
     if "enum" in row:
         parts.append(f"One of {', '.join(row['enum'])}.")

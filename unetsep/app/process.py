@@ -1,4 +1,4 @@
-"""The worker's process: started, asked, cancelled and ended, all from one asyncio loop."""
+"""Starting, calling, cancelling and ending the worker's process, from one asyncio loop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from ..errors import UnetsepError
 
-# It finds the same modules as this process, wherever that was started.
+# With the module path of this process, whatever the current folder.
 PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from unetsep.app.worker import main; main()"
 )
 START_SECONDS = 120.0
-GRACE = 5.0  # s from a request to cancel to a kill: a block of a slow model takes less
+GRACE = 5.0  # s from cancelling to a kill: a block of a slow model takes less
 LINE_BYTES = 1 << 20
-# Nothing that the worker imports may report home; models are on this machine already.
-QUIET = {
+# Libraries of the worker must not send telemetry; all models are on this machine.
+OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
@@ -34,16 +34,16 @@ GONE = (
 
 
 class WorkerError(UnetsepError):
-    """The worker could not do what it was asked to; the message is for the user."""
+    """A request that the worker could not fulfil; the message is for the user."""
 
 
 class WorkerProcess:
-    """The process that separates; started again when it is gone.
+    """The process that separates; restarted after it has ended.
 
     Parameters
     ----------
     models
-        Names or paths, the first one loaded at the start.
+        Names or paths; the first one is loaded at the start.
     device, threads
         See `unetsep.separator.Separator` and ``torch.set_num_threads``.
     """
@@ -54,16 +54,16 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process is running."""
         return self._process is not None and self._process.returncode is None
 
     @property
     def pid(self) -> int | None:
-        """Its number."""
+        """Id of the process."""
         return self._process.pid if self._process else None
 
     async def start(self) -> dict[str, list[str]]:
-        """Start it and wait until its first model is loaded.
+        """Start the process and wait until its first model is loaded.
 
         Returns
         -------
@@ -82,9 +82,9 @@ class WorkerProcess:
             json.dumps(sys.path),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=os.environ | QUIET,
+            env=os.environ | OFFLINE,
             limit=LINE_BYTES,
-            start_new_session=True,  # a group that decoders are in, too: see kill_group
+            start_new_session=True,  # a group that includes decoders: see kill_group
         )
         try:
             return await self._load()
@@ -93,7 +93,7 @@ class WorkerProcess:
             raise
 
     async def _load(self) -> dict[str, list[str]]:
-        """Have the process load its first model; the stems of each model."""
+        """Let the process load its first model; returns the stems of each model."""
         assert self._process is not None
         try:
             await self._send(self._settings)
@@ -101,11 +101,11 @@ class WorkerProcess:
         except asyncio.TimeoutError as error:
             raise WorkerError("the models could not be loaded in time") from error
         except WorkerError as error:
-            await self.kill()  # or it may have no status yet
+            await self.kill()  # so that it has an exit status
             raise WorkerError(
-                "the program that separates ended before it was ready, with status "
-                f"{self._process.returncode}: what the app has printed says why, "
-                "or else the memory was too small"
+                "the process that separates ended before it was ready, with status "
+                f"{self._process.returncode}: see what the app printed; if that says nothing, "
+                "it probably ran out of memory"
             ) from error
         if "ready" not in message:
             raise WorkerError(message["failed"])
@@ -115,14 +115,14 @@ class WorkerProcess:
     async def run(
         self, request: Mapping[str, Any], progress: Callable[[str, float], None]
     ) -> dict[str, Any]:
-        """Let it separate one song.
+        """Separate one song.
 
         Parameters
         ----------
         request
-            See `unetsep.app.worker.separate`; also ``job``, a name of the request.
+            See `unetsep.app.worker.separate`; also ``job``, the name of the request.
         progress
-            Called with the stage and its share, 0 to 1, or -1 if that is unknown.
+            Called with the stage and its completed share, 0 to 1, or -1 if unknown.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class WorkerProcess:
         Raises
         ------
         WorkerError
-            If it fails, or the process ends.
+            If the request fails, or the process ends.
         """
         if not self.alive:
             await self.start()
@@ -147,25 +147,25 @@ class WorkerProcess:
             else:
                 raise WorkerError(message.get("failed", "cancelled"))
 
-    async def cancel(self, job: str, running: asyncio.Task[dict[str, Any]]) -> None:
-        """End a request: politely, and after a few seconds by a kill.
+    async def cancel(self, job: str, task: asyncio.Task[dict[str, Any]]) -> None:
+        """Cancel a request; kill the process if that takes more than a few seconds.
 
         Parameters
         ----------
         job
             The name of the request.
-        running
+        task
             The task that awaits `run`; it has ended when this returns.
         """
         with contextlib.suppress(WorkerError):
             await self._send({"cancel": job})
-        await asyncio.wait([running], timeout=GRACE)
-        while not running.done():  # again, should it just have been started
+        await asyncio.wait([task], timeout=GRACE)
+        while not task.done():  # again if the process has just been restarted
             await self.kill()
-            await asyncio.wait([running], timeout=GRACE)
+            await asyncio.wait([task], timeout=GRACE)
 
     async def kill(self) -> None:
-        """End the process now, and what it started."""
+        """Kill the process and its children."""
         if not self.alive:
             return
         assert self._process is not None
@@ -194,11 +194,11 @@ class WorkerProcess:
 
 
 def kill_group(process: asyncio.subprocess.Process) -> None:
-    """Kill a process that leads a group, with all that is in the group.
+    """Kill the leader of a process group with all its members.
 
-    A decoder that hangs reads and writes nothing, so it would not notice that nobody waits.
+    A decoder that hangs reads and writes nothing, so it would never notice that its pipe closed.
     """
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all have ended
         if os.name == "nt":  # which has no groups
             process.kill()
         else:

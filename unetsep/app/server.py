@@ -1,4 +1,4 @@
-"""The program that serves the app, from its first moment to its last."""
+"""The process that serves the app, from start to end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .handlers import Handlers
 from .jobs import JobLimits, JobQueue, RefusedError
 from .process import WorkerProcess
 
-CLOSE_SECONDS = 3  # for requests that are being answered when the app ends
-STOPPED_SECONDS = 3  # then, for telling the others that it was stopped; more than handlers' LINGER
+CLOSE_SECONDS = 3  # for open requests to complete when the app ends
+STOPPED_SECONDS = 3  # then, to answer the others that it was stopped; more than handlers' LINGER
 CONNECTIONS = 200
 
 
@@ -40,23 +40,23 @@ class AppSettings:
     Parameters
     ----------
     host, port
-        Where it listens; port 0 takes a free one.
+        Address to listen on; port 0 picks a free one.
     names
-        Further names under which it may be reached.
+        Additional host names that requests may use.
     models
-        Names or paths; without any, those of `offered_names`.
+        Names or paths; if empty, the default of `offered_names`.
     device, threads
         See `unetsep.app.process.WorkerProcess`.
     limits
-        What it takes on.
+        Limits on uploads, time and disk space.
     folder
-        For temporary files; None is ``app`` in the user's folder. The system's own folder for
-        them is often a part of the memory.
+        Folder for temporary files; None is ``app`` in the user's folder. The system's own folder
+        for them is often in memory.
 
     Raises
     ------
     ValueError
-        If a name is none.
+        If a host name is invalid.
     """
 
     host: str = "127.0.0.1"
@@ -72,7 +72,7 @@ class AppSettings:
         for name in self.names:
             if host_name(name) != name.lower() and not is_address(name):
                 raise ValueError(
-                    f"--allow-host {name}: expected a name alone, such as songs.example.org, "
+                    f"--allow-host {name}: expected only a name, such as songs.example.org, "
                     "without http:// and port"
                 )
 
@@ -88,23 +88,23 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
             Exception: handlers.fail,
         },
     )
-    # The address that it leads to begins with http, also where a proxy speaks https for us.
+    # Redirects would lead to http, even behind a proxy that serves https.
     inner.router.redirect_slashes = False
     refused = queue.figures.refused.labels("origin").inc
     return Guard(inner, settings.host, settings.names, refused)
 
 
 class AppServer(uvicorn.Server):
-    """uvicorn, which tells when it answers, and ends what is not answered in time.
+    """uvicorn that reports its start, and ends open requests in time.
 
     Parameters
     ----------
     config
-        Of uvicorn.
+        Configuration of uvicorn.
     started
-        Called once it answers.
+        Called once the server answers.
     close
-        Called when it is to end and requests have had their time: those that remain end by it.
+        Called at the end, after `CLOSE_SECONDS`; it ends the remaining requests.
     """
 
     def __init__(
@@ -117,12 +117,12 @@ class AppServer(uvicorn.Server):
         self._started, self._close = started, close
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
+        """Start to answer."""
         await super().startup(sockets)
         self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End: uvicorn alone would cancel what is not answered, without a word to its client."""
+        """End; uvicorn alone would cancel open requests without a response."""
         closing = asyncio.create_task(self._close_in_time())
         try:
             await super().shutdown(sockets)
@@ -136,12 +136,12 @@ class AppServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises
     ------
     UnetsepError
-        If the address is not ours or the port is taken.
+        If the address is not of this machine or the port is in use.
     """
     sock: socket.socket | None = None
     try:
@@ -149,30 +149,30 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
-        if os.name != "nt":  # where it would let two programs have one port
+        if os.name != "nt":  # where it would let two programs share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen()  # or another could bind it, too, and learn that only with its models loaded
-    except (OSError, UnicodeError) as error:  # the latter of what cannot be a name
+        sock.listen()  # now: a second app would otherwise fail only after loading its models
+    except (OSError, UnicodeError) as error:  # the latter for an impossible name
         if sock is not None:
             sock.close()
-        reason = getattr(error, "strerror", None) or "it is no name of a machine"
+        reason = getattr(error, "strerror", None) or "it is not a host name"
         raise UnetsepError(
-            f"the app cannot listen at {host}, port {port}: {reason}; choose another "
+            f"the app cannot listen on {host}, port {port}: {reason}; choose another "
             "with --host or --port"
         ) from error
     return sock
 
 
 async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path | None:
-    """Run the app until a signal ends it; nothing of it is left then, if its drive works.
+    """Run the app until a signal ends it; then remove its temporary files.
 
     Parameters
     ----------
     settings
-        How.
+        How the app runs.
     started
-        Called with the address once it answers.
+        Called with the address once the app answers.
 
     Returns
     -------
@@ -201,7 +201,7 @@ async def _answer(
     sock: socket.socket,
     started: Callable[[str], object],
 ) -> None:
-    """Answer requests with some models, until a signal ends it."""
+    """Serve some models until a signal ends the app."""
     worker = WorkerProcess(names, settings.device, settings.threads)
     queue = JobQueue(folder, worker, settings.limits)
     try:
@@ -229,23 +229,23 @@ async def _answer(
 
 @contextlib.contextmanager
 def signals_end_here() -> Iterator[None]:
-    """Have a closed terminal end the app as a polite kill does, and no signal end more than it.
+    """Let SIGHUP end the app as SIGTERM does, and signals end nothing but the app.
 
-    Uvicorn sends a signal once more when it has ended: it has been obeyed by then.
+    When uvicorn has ended it raises the signal again, which would end the whole process.
     """
     hangup = getattr(signal, "SIGHUP", None)  # which nohup ignores, and some systems lack
     handlers: dict[int, Any] = {n: lambda *_: None for n in ENDING if n != hangup}
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         handlers[hangup] = lambda *_: signal.raise_signal(signal.SIGTERM)
     try:
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:  # not the main thread, which alone gets signals
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    except ValueError:  # not the main thread: only that one may set handlers
         yield
         return
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -255,5 +255,5 @@ def _address(host: str, port: int) -> str:
 
 
 def run(settings: AppSettings, started: Callable[[str], object]) -> Path | None:
-    """As `serve`, for whoever has no loop."""
+    """Run `serve` in an event loop of its own."""
     return asyncio.run(serve(settings, started))

@@ -1,4 +1,4 @@
-"""A song from a request to the disk: in pieces, and within limits while it arrives."""
+"""Streaming a song from a request to the disk, with limits that apply while it arrives."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from starlette.requests import ClientDisconnect, Request
 
 from .jobs import JobLimits, RefusedError, disk_errors
 
-PIECE = 1 << 20  # bytes that are gathered before they are written
+PIECE = 1 << 20  # bytes that are buffered before they are written
 FIELDS, FIELD_BYTES = 20, 4096
-OVERHEAD = 64 * 1024  # bytes of fields and marks around the file
+OVERHEAD = 64 * 1024  # bytes of fields and boundaries around the file
 
 
 @dataclass
 class Upload:
-    """What one request brought.
+    """The form of one request.
 
     Parameters
     ----------
     fields
-        Those of the form but the file.
+        Fields of the form except the file.
     filename
-        As the client sent it: not to be trusted.
+        As the client sent it, so untrusted.
     bytes
-        Of the file.
+        Size of the file.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -41,37 +41,37 @@ class Upload:
 
 
 def too_large(limit: int) -> RefusedError:
-    """What to say of a file that is too large."""
+    """The refusal of a file that is too large."""
     return RefusedError(f"the file is larger than {limit / 1e6:g} MB", 413, "size")
 
 
 def cut_off() -> RefusedError:
-    """What to say of an upload whose client has left."""
+    """The refusal of an upload whose client has disconnected."""
     return RefusedError("the upload was cut off", 400, "cut")
 
 
 class FormReader:
-    """Takes a multipart form apart while it arrives.
+    """Parses a multipart form while it arrives.
 
     Parameters
     ----------
     boundary
-        The mark between the parts.
+        Separator of the parts.
     limit
-        Most bytes of the file.
+        Largest size of the file in bytes.
     """
 
     def __init__(self, boundary: bytes, limit: int) -> None:
         self.upload = Upload()
         self.complete = False
-        self.pending: list[bytes] = []  # of the file, not yet written
+        self.pending: list[bytes] = []  # data of the file, not yet written
         self._limit = limit
         self._parts, self._files = 0, 0
         self._name, self._value = b"", b""
         self._header = [b"", b""]  # name and value
         self._is_file = False
-        self._mark = b"\r\n--" + boundary
-        self._before: bytes | None = b"\r\n"  # what came before the first mark, until that comes
+        self._delimiter = b"\r\n--" + boundary
+        self._preamble: bytes | None = b"\r\n"  # data before the first delimiter; None after it
         self._parser = MultipartParser(
             boundary,
             {
@@ -87,23 +87,23 @@ class FormReader:
         )
 
     def write(self, data: bytes) -> None:
-        """Take in the next bytes of the body.
+        """Parse the next bytes of the body.
 
         Raises
         ------
         RefusedError
-            If it is no form, or too much.
+            If it is not a form, or too large.
         """
-        if self._before is not None:
-            # RFC 2046 lets lines stand before the first mark; the parser knows of none.
-            before = self._before + data
-            at = before.find(self._mark, 0, FIELD_BYTES)
-            if at < 0:
-                if len(before) > FIELD_BYTES:
-                    raise _malformed("it does not begin with its boundary")
-                self._before = before
+        if self._preamble is not None:
+            # RFC 2046 allows lines before the first delimiter; the parser does not.
+            preamble = self._preamble + data
+            index = preamble.find(self._delimiter, 0, FIELD_BYTES)
+            if index < 0:
+                if len(preamble) > FIELD_BYTES:
+                    raise _malformed("it does not start with its boundary")
+                self._preamble = preamble
                 return
-            self._before, data = None, before[at + 2 :]
+            self._preamble, data = None, preamble[index + 2 :]
         try:
             self._parser.write(data)
         except FormParserError as error:
@@ -160,40 +160,40 @@ class FormReader:
         self.complete = True
 
     def check(self) -> Upload:
-        """What the form held.
+        """The complete form.
 
         Raises
         ------
         RefusedError
-            If its end, or the file, is missing.
+            If its end or the file is missing.
         """
         if not self.complete:
-            missing = "end" if self._before is None else "boundary"
+            missing = "end" if self._preamble is None else "boundary"
             raise _malformed(f"its {missing} is missing")
         if not self._files or not self.upload.bytes:
             raise _malformed("it must hold one file, in the field 'file', that is not empty")
         return self.upload
 
 
-def _malformed(why: str) -> RefusedError:
+def _malformed(reason: str) -> RefusedError:
     return RefusedError(
-        f"the upload is no form (multipart/form-data) as expected: {why}", 400, "form"
+        f"the upload is not a form (multipart/form-data) as expected: {reason}", 400, "form"
     )
 
 
 def announced_bytes(request: Request, limit: int) -> int:
-    """Bytes that an upload says it has; the most that are allowed if it does not say.
+    """Size of an upload by its Content-Length; the largest allowed size without one.
 
     Raises
     ------
     RefusedError
-        If it says too many.
+        If it is too large.
     """
     text = request.headers.get("content-length", "")
-    announced = int(text) if text.isdigit() else limit
-    if announced > limit + OVERHEAD:
+    length = int(text) if text.isdigit() else limit
+    if length > limit + OVERHEAD:
         raise too_large(limit)
-    return min(announced, limit)
+    return min(length, limit)
 
 
 async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
@@ -202,16 +202,16 @@ async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
     Parameters
     ----------
     request
-        With a body that nobody has read yet.
+        Its body must be unread.
     path
-        A new file.
+        Path of a new file.
     limits
-        Bytes and seconds.
+        Limits on bytes and seconds.
 
     Raises
     ------
     RefusedError
-        If it is too large, too slow, cut off or no form; what was written may be left.
+        If it is too large, too slow, cut off or not a form; a partial file may remain.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -227,30 +227,30 @@ async def receive(request: Request, path: Path, limits: JobLimits) -> Upload:
         except ClientDisconnect as error:
             raise cut_off() from error
         except asyncio.TimeoutError as error:  # which is an OSError since Python 3.11
-            raise RefusedError("the upload was too slow, and was given up", 408, "slow") from error
+            raise RefusedError("the upload was too slow and timed out", 408, "slow") from error
     return reader.check()
 
 
 async def _copy(
     body: AsyncIterator[bytes], reader: FormReader, file: BinaryIO, limits: JobLimits
 ) -> None:
-    """Body to disk; never more than a piece of it in memory."""
+    """Write the body to disk, with at most one piece of it in memory."""
     end = time.monotonic() + limits.seconds
-    total, gathered = 0, 0
+    total, buffered = 0, 0
     while True:
-        patience = max(0.0, min(limits.silence, end - time.monotonic()))
+        timeout = max(0.0, min(limits.silence, end - time.monotonic()))
         try:
-            chunk = await asyncio.wait_for(anext(body), patience)
+            chunk = await asyncio.wait_for(anext(body), timeout)
         except StopAsyncIteration:
             break
         total += len(chunk)
         if total > limits.upload_bytes + OVERHEAD:
             raise too_large(limits.upload_bytes)
         reader.write(chunk)
-        gathered += len(chunk)
-        if gathered >= PIECE:
+        buffered += len(chunk)
+        if buffered >= PIECE:
             await _flush(reader, file)
-            gathered = 0
+            buffered = 0
     await _flush(reader, file)
 
 

@@ -1,11 +1,11 @@
-"""The program that separates songs for the app, one after another.
+"""The process that separates songs for the app, one after another.
 
-It is a process of its own. Decoders are C libraries that read files of strangers: if one
-crashes or hangs, or the system kills it for its memory, one job fails and the app goes on.
-And the process that serves HTTP needs no torch.
+Decoders are C libraries that read untrusted files. If one crashes or hangs, or the system kills
+the process for its memory, one job fails and the app continues. The process that serves HTTP
+needs no torch.
 
-Both sides send JSON, one value a line: requests come in on stdin, messages go out on what was
-stdout. When stdin ends, the app is gone, and this process ends at once.
+Both sides send JSON, one value to a line: requests arrive on stdin, messages leave on the
+original stdout. When stdin ends the app is gone, and this process exits at once.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from ..errors import CancelledError, UnetsepError, is_out_of_memory
 if TYPE_CHECKING:
     from ..separator import Separator
 
-MODELS = 2  # that are kept in memory, at most
-PERIOD = 0.25  # s between two messages of progress
+MAX_MODELS = 2  # in memory
+PERIOD = 0.25  # s between messages of progress
 Message = Mapping[str, Any]
 Send = Callable[[Message], None]
 
 
 class Requests:
-    """What the app asks for, read by a thread: a job is cancelled while it is separated.
+    """Requests of the app, read by a thread, so that a job can be cancelled while it runs.
 
     Parameters
     ----------
     lines
-        A request each; see `open_channels`.
+        One request each; see `open_channels`.
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = lines
-        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -54,24 +54,24 @@ class Requests:
             if "cancel" in request:
                 self._cancelled.add(request["cancel"])
             else:
-                self._waiting.put(request)
+                self._queue.put(request)
         leave()
 
     def take(self) -> dict[str, Any]:
         """Wait for the next request."""
-        return self._waiting.get()
+        return self._queue.get()
 
     def forget(self, job: str) -> None:
-        """A job has ended."""
+        """Forget a job that has ended."""
         self._cancelled.discard(job)
 
     def cancelled(self, job: str) -> bool:
-        """Whether a job is to end."""
+        """Whether a job was cancelled."""
         return job in self._cancelled
 
 
 class SeparatorCache:
-    """Separators that were used last.
+    """The separators used last.
 
     Parameters
     ----------
@@ -81,10 +81,10 @@ class SeparatorCache:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._kept: OrderedDict[str, Separator] = OrderedDict()
+        self._separators: OrderedDict[str, Separator] = OrderedDict()
 
     def get(self, model: str) -> Separator:
-        """The separator of a model, loaded if it is not kept.
+        """The separator of a model, loaded if it is not cached.
 
         Raises
         ------
@@ -93,12 +93,12 @@ class SeparatorCache:
         """
         from ..separator import Separator
 
-        if model not in self._kept:
-            while len(self._kept) >= MODELS:
-                self._kept.popitem(last=False)
-            self._kept[model] = Separator(model, device=self._device)
-        self._kept.move_to_end(model)
-        return self._kept[model]
+        if model not in self._separators:
+            while len(self._separators) >= MAX_MODELS:
+                self._separators.popitem(last=False)
+            self._separators[model] = Separator(model, device=self._device)
+        self._separators.move_to_end(model)
+        return self._separators[model]
 
 
 def separate(
@@ -109,12 +109,12 @@ def separate(
     Parameters
     ----------
     request
-        ``source``, ``folder`` and ``name``; what `unetsep.app.choices.JobChoice` adds.
+        ``source``, ``folder``, ``name`` and the fields of `unetsep.app.choices.JobChoice`.
     separators
-        The models.
+        Loads the models.
     advance
-        Called with the stage and the share of it that is done, 0 to 1, or -1 if unknown; it
-        raises `CancelledError` to end the job.
+        Called with the stage and its completed share, 0 to 1, or -1 if unknown; it raises
+        `CancelledError` to end the job.
 
     Returns
     -------
@@ -144,8 +144,8 @@ def separate(
     (folder / "stems").mkdir()
     targets = [folder / "stems" / f"{name}.{options.suffix}" for name in names]
 
-    def progress(done: float, total: float | None) -> None:
-        advance("separating", min(1.0, done / total) if total else -1.0)
+    def progress(seconds: float, total: float | None) -> None:
+        advance("separating", min(1.0, seconds / total) if total else -1.0)
 
     (report,) = separate_file(Path(request["source"]), [separator], [targets], options, progress)
     if request["player"]:
@@ -155,15 +155,15 @@ def separate(
     return report.to_dict() | {"stems": {n: p.name for n, p in report.stems.items()}}
 
 
-class Teller:
-    """Tells the app of progress, not too often, and ends the job when it is cancelled."""
+class ProgressReporter:
+    """Sends progress to the app, at most every `PERIOD`, and ends the job when it is cancelled."""
 
     def __init__(self, send: Send, requests: Requests, job: str) -> None:
         self._send, self._requests, self._job = send, requests, job
         self._last = 0.0
 
     def __call__(self, stage: str, share: float) -> None:
-        """Tell of a stage and its share; raises `CancelledError` if the job is to end."""
+        """Send a stage and its share; raises `CancelledError` if the job was cancelled."""
         if self._requests.cancelled(self._job):
             raise CancelledError("cancelled")
         now = time.monotonic()
@@ -172,8 +172,10 @@ class Teller:
             self._send({"stage": stage, "share": share})
 
 
-def answer(request: Message, separators: SeparatorCache, advance: Teller) -> dict[str, Any]:
-    """What became of a request, as a message; paths of ours are not told to anybody."""
+def answer(
+    request: Message, separators: SeparatorCache, advance: ProgressReporter
+) -> dict[str, Any]:
+    """Process a request; returns the result as a message without paths of this machine."""
 
     def public(text: str) -> str:
         text = text.replace(str(request["source"]), request["name"])
@@ -198,18 +200,18 @@ def answer(request: Message, separators: SeparatorCache, advance: Teller) -> dic
 
 
 def leave() -> NoReturn:
-    """End now, with decoders that may hang: the app is gone, perhaps killed."""
-    if os.name != "nt" and os.getpgrp() == os.getpid():  # not the group of who started it otherwise
+    """Exit at once, with decoders that may hang: the app is gone, perhaps killed."""
+    if os.name != "nt" and os.getpgrp() == os.getpid():  # only a group of its own
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def open_channels() -> tuple[Iterable[str], Send]:
-    """The requests on what was stdin, and a way to send messages on what was stdout.
+    """Requests from the original stdin, and a function that sends messages to the original stdout.
 
-    From now on stdin is empty, and what libraries print goes to stderr. On Windows libraries that
-    are loaded, and programs that are started, look at stdin: while a thread waits for a pipe
-    there, they would wait, too.
+    Afterwards stdin is empty, and what libraries print goes to stderr. On Windows, loading a
+    library and starting a program access stdin: they would block while a thread reads a pipe
+    there.
     """
     lines = os.fdopen(os.dup(0), encoding="utf-8")
     null = os.open(os.devnull, os.O_RDONLY)
@@ -229,7 +231,7 @@ def open_channels() -> tuple[Iterable[str], Send]:
 
 
 def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
-    """Load the first model and tell which stems each model has."""
+    """Load the first model; returns the stems of each model as a message."""
     import torch
 
     from ..audio.ffmpeg import keep_in_group
@@ -245,15 +247,15 @@ def load(settings: Message) -> tuple[SeparatorCache, dict[str, Any]]:
     separators = SeparatorCache(settings["device"])
     stems: dict[str, list[str]] = {}
     for model in settings["models"]:
-        loaded = is_path(model) or not stems
-        has = separators.get(model).stems if loaded else find_checkpoint(model).config["stems"]
-        stems[model] = list(has)
+        load_now = is_path(model) or not stems
+        names = separators.get(model).stems if load_now else find_checkpoint(model).config["stems"]
+        stems[model] = list(names)
     return separators, {"ready": stems}
 
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the app, which ends this
+    for number in (signal.SIGINT, signal.SIGTERM):  # handled by the app, which ends this
         signal.signal(number, signal.SIG_IGN)
     lines, send = open_channels()
     requests = Requests(lines)
@@ -270,5 +272,5 @@ def main() -> None:
     send(ready)
     while True:
         request = requests.take()
-        send(answer(request, separators, Teller(send, requests, request["job"])))
+        send(answer(request, separators, ProgressReporter(send, requests, request["job"])))
         requests.forget(request["job"])

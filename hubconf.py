@@ -1,6 +1,6 @@
-"""For `torch.hub`: the models as modules, waveform in, stems out.
+"""Entry points for `torch.hub`: the models as modules, waveform in, stems out.
 
-From a checkout, with the model's name by position::
+From a checkout, with the model's name as a positional argument::
 
     model = torch.hub.load("path/of/the/checkout", "unetsep", "mse", source="local")
     stems = model(torch.zeros(1, 2, 44_100))  # (batch, stems, channels, samples)
@@ -19,8 +19,8 @@ def unetsep(name: str = "default") -> Any:
     Parameters
     ----------
     name
-        One of ``unetsep models``, or the path of a checkpoint. Give it by its place, after the
-        word ``"unetsep"``: ``model=`` is an argument of `torch.hub.load` itself.
+        A name of ``unetsep models``, or the path of a checkpoint. Pass it by position, after
+        ``"unetsep"``: ``model=`` is a parameter of `torch.hub.load` itself.
     """
     import unetsep as package
 

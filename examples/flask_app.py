@@ -5,7 +5,7 @@
     curl -F song=@song.mp3 http://127.0.0.1:5000/stems -o stems.zip
 
 One song is separated at a time, with a model that is loaded once. `unetsep app` is a complete
-service, with a queue, limits and a page; this shows how little a route of yours needs.
+service, with a queue, limits and a page; this shows how little a route of your own needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     separator = model if isinstance(model, unetsep.Separator) else unetsep.Separator(model)
-    turn = threading.Lock()
+    lock = threading.Lock()
 
     @app.errorhandler(413)
     def too_large(_: Exception) -> tuple[dict[str, str], int]:
@@ -41,12 +41,12 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
         if upload is None or not upload.filename:
             return {"error": "send the song as the form's field song"}, 400
         with tempfile.TemporaryDirectory() as folder:
-            # Nothing of the client's file name reaches the disk but a suffix that we know.
+            # Of the client's file name only a known suffix reaches the disk.
             suffix = Path(upload.filename).suffix.lower()
             song = Path(folder) / f"song{suffix if suffix in AUDIO_SUFFIXES else ''}"
             upload.save(song)
             try:
-                with turn:
+                with lock:
                     report = unetsep.separate_to_files(
                         song, Path(folder) / "out", model=separator, container="flac"
                     )
@@ -60,7 +60,7 @@ def create_app(model: str | Path | unetsep.Separator = "default") -> Flask:
 
 
 def archive(files: dict[str, Path]) -> io.BytesIO:
-    """A zip of files in memory; flac is as small as it gets, so nothing is compressed."""
+    """A zip in memory, uncompressed since flac is already compressed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as target:
         for path in files.values():

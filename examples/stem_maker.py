@@ -4,9 +4,9 @@
     python examples/stem_maker.py friday.m3u8 stems/ --model fast
 
 A .stem.mp4 holds the track and its four stems, with names and colours; the deck shows four more
-faders. Tags and covers travel along. stems/stems.m3u8 lists the files in the crate's order: give
-each crate a folder of its own. What is there is left alone, so the same command goes on where it
-was stopped. Needs ffmpeg.
+faders. Tags and covers are copied. stems/stems.m3u8 lists the files in the crate's order: give
+each crate a folder of its own. Existing files are skipped, so the same command resumes after an
+interruption. Needs ffmpeg.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Any
 COMMAND = [sys.executable, "-m", "unetsep", "separate", "--json", "--quiet"]
 
 
-def planned(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Tracks and models in the crate's order; what is wrong with them is said by `reports`."""
+def plan(options: Sequence[str]) -> list[tuple[str, str]]:
+    """Tracks and models in the crate's order; `reports` shows their errors."""
     run = subprocess.run(
-        [*COMMAND, "--dry-run", *words], capture_output=True, text=True, encoding="utf-8"
+        [*COMMAND, "--dry-run", *options], capture_output=True, text=True, encoding="utf-8"
     )
-    found = map(json.loads, run.stdout.splitlines())
-    return [(report["source"], report["model"]) for report in found]
+    lines = map(json.loads, run.stdout.splitlines())
+    return [(report["source"], report["model"]) for report in lines]
 
 
-def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What ``unetsep separate`` says about each track, as soon as it is done.
+def reports(options: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The report of ``unetsep separate`` on each track, as soon as it is done.
 
-    Ends the program if the command failed by itself, not by one of the tracks.
+    Exits if the command itself failed, not one of the tracks.
     """
-    command, bad_track = [*COMMAND, *words], False
+    command, bad_track = [*COMMAND, *options], False
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         try:
@@ -45,42 +45,42 @@ def reports(words: Sequence[str]) -> Iterator[dict[str, Any]]:
                 bad_track = bad_track or report["status"] == "error"
                 yield report
         except KeyboardInterrupt:
-            process.wait()  # Ctrl-C reached it, too: it removes what is unfinished
+            process.wait()  # Ctrl-C reached it as well: it removes unfinished files
             raise
     if process.returncode and not bad_track:
-        raise SystemExit(process.returncode)  # it has said why, on stderr
+        raise SystemExit(process.returncode)  # it has printed the reason on stderr
 
 
 def write_playlist(path: Path, files: Sequence[Path]) -> None:
     """An m3u8 file whose entries are relative, so that the folder can be moved."""
     names = (file.relative_to(path.parent).as_posix() for file in files)
-    # A line that begins with # is a comment, and players take blanks away.
+    # A line that starts with # is a comment, and players strip spaces.
     entries = (f"./{name}" if name.startswith(("#", " ")) else name for name in names)
     text = "\n".join(["#EXTM3U", *entries]) + "\n"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))  # names may be no Unicode
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))  # names may be invalid Unicode
 
 
 def make(crate: Sequence[str], folder: Path, model: str) -> int:
-    """Write the stem files and the playlist; returns how many tracks have none."""
-    words = ["--format", "stem.mp4", "--skip-existing", "--model", model, "--output", str(folder)]
-    words += ["--", *crate]
-    # Several tracks are worked on at a time and end in any order, each with every model.
-    order = planned(words)
-    made: dict[tuple[str, str], Path] = {}
-    without: set[str] = set()
-    for report in reports(words):
+    """Write the stem files and the playlist; returns the number of tracks without a file."""
+    options = ["--format", "stem.mp4", "--skip-existing", "--model", model]
+    options += ["--output", str(folder), "--", *crate]
+    # Several tracks are separated at once and end in any order, each with every model.
+    order = plan(options)
+    files: dict[tuple[str, str], Path] = {}
+    failures: set[str] = set()
+    for report in reports(options):
         if report["status"] == "error":
-            without.add(report["source"])  # the command itself has said why, on stderr
-        elif not report["stems"]:  # another run is working on it
-            without.add(report["source"])
+            failures.add(report["source"])  # the command has printed the reason on stderr
+        elif not report["stems"]:  # another run is separating it
+            failures.add(report["source"])
             print(f"{report['source']}: {report['reason']}", file=sys.stderr)
         else:
             file = Path(report["stems"]["vocals"])
-            made[report["source"], report["model"]] = file
-            print(f"{len(made):4d}  {report['status']:7s}  {file.name}", flush=True)
-    if made:
-        write_playlist(folder / "stems.m3u8", [made[each] for each in order if each in made])
-    return len(without)
+            files[report["source"], report["model"]] = file
+            print(f"{len(files):4d}  {report['status']:7s}  {file.name}", flush=True)
+    if files:
+        write_playlist(folder / "stems.m3u8", [files[each] for each in order if each in files])
+    return len(failures)
 
 
 def main() -> None:
@@ -91,10 +91,10 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="one or several: fast,guided")
     options = parser.parse_args()
     try:
-        without = make(options.crate, options.folder, options.model)
+        failures = make(options.crate, options.folder, options.model)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    raise SystemExit(f"without a stem file: {without}" if without else 0)
+    raise SystemExit(f"without a stem file: {failures}" if failures else 0)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import soxr
 import unetsep
 
 WHISPER_RATE = 16_000
-# Where the voice is softer than this below its loudest window, only leftovers of the band remain.
+# Windows this much softer than the loudest hold only residues of the band.
 GATE_DB = -40.0
 GATE_SECONDS = 0.5
 
@@ -39,14 +39,14 @@ Transcriber = Callable[[Samples], Iterable[Line]]
 
 
 def voice(path: Path, start: float = 0.0, duration: float | None = None) -> Samples:
-    """The voice of a song as whisper wants it: ``(samples,)``, mono, 16 kHz, float32."""
+    """The voice of a song as whisper expects it: ``(samples,)``, mono, 16 kHz, float32."""
     stems = unetsep.separate(path, stems=["vocals"], start=start, duration=duration)
     mono = stems["vocals"].mean(axis=0)
     return gated(np.asarray(soxr.resample(mono, stems.sample_rate, WHISPER_RATE), np.float32))
 
 
 def gated(samples: Samples, rate: int = WHISPER_RATE) -> Samples:
-    """The same with pauses silent, faded over the length of the gate's window."""
+    """The samples with silenced pauses, faded over the length of the gate's window."""
     size = round(GATE_SECONDS * rate)
     count = -(-samples.size // size)
     windows = np.pad(samples, (0, count * size - samples.size)).reshape(count, size)
@@ -54,16 +54,16 @@ def gated(samples: Samples, rate: int = WHISPER_RATE) -> Samples:
     loudest = levels.max(initial=0.0)
     if not loudest:
         return samples
-    opened = (levels > loudest * 10 ** (GATE_DB / 20)).astype(np.float32)
-    # A window beside an open one stays open, so that no syllable is cut.
-    opened = np.maximum(opened, np.maximum(np.r_[0, opened[:-1]], np.r_[opened[1:], 0]))
+    gate = (levels > loudest * 10 ** (GATE_DB / 20)).astype(np.float32)
+    # Windows beside an open one stay open, so that no syllable is cut.
+    gate = np.maximum(gate, np.maximum(np.r_[0, gate[:-1]], np.r_[gate[1:], 0]))
     middles = (np.arange(count) + 0.5) * size
-    gain = np.interp(np.arange(samples.size), middles, opened)
+    gain = np.interp(np.arange(samples.size), middles, gate)
     return (samples * gain).astype(np.float32)
 
 
 def whisper(model: str) -> Transcriber:
-    """Whichever package is installed, as a function from samples to lines."""
+    """A function from samples to lines, by the installed whisper package."""
     try:
         from faster_whisper import WhisperModel
     except ImportError:
@@ -88,9 +88,9 @@ def main(transcriber: Callable[[str], Transcriber] = whisper) -> None:
     parser.add_argument("song", type=Path)
     parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
     parser.add_argument("--duration", type=float, help="seconds to take")
-    parser.add_argument("--model", default="small", help="whisper's")
+    parser.add_argument("--model", default="small", help="whisper's model")
     options = parser.parse_args()
-    transcribe = transcriber(options.model)  # what is missing is said before the long work
+    transcribe = transcriber(options.model)  # fails before the long work if packages are missing
     try:
         samples = voice(options.song, options.start, options.duration)
     except (ValueError, unetsep.UnetsepError) as error:

@@ -227,7 +227,7 @@ def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_
     for _ in range(3):
         watcher.look()
     assert told[0].startswith("a.flac: vocals")
-    assert told[1:] == ["a.wav: has the name of a.flac, whose stems are there: rename it"]
+    assert told[1:] == ["a.wav: has the name of a.flac, whose stems exist: rename it"]
     shutil.rmtree(inbox)
     for _ in range(3):
         watcher.look()
@@ -268,7 +268,9 @@ def test_a_watched_folder_that_is_not_there_is_an_error(
     monkeypatch.setattr(sys, "argv", [*words, "--model", str(tiny_model), *no_wait])
     with pytest.raises(SystemExit):
         watch_folder.main()
-    assert "inbix is no folder: name the one that songs are dropped into" in capsys.readouterr().err
+    assert (
+        "inbix is not a folder: name the one that songs are dropped into" in capsys.readouterr().err
+    )
 
 
 def test_stems_in_the_watched_folder_are_refused(tmp_path: Path, tiny_separator: Separator) -> None:
@@ -327,7 +329,7 @@ def test_a_track_that_another_run_works_on_is_told_of(
         {"source": "a.wav", "model": "m", "status": "ok", "stems": {"vocals": str(done)}},
         {"source": "b.wav", "model": "m"} | busy,
     ]
-    monkeypatch.setattr(stem_maker, "planned", lambda _: [("b.wav", "m"), ("a.wav", "m")])
+    monkeypatch.setattr(stem_maker, "plan", lambda _: [("b.wav", "m"), ("a.wav", "m")])
     monkeypatch.setattr(stem_maker, "reports", lambda _: iter(lines))
     assert stem_maker.make(["a.wav", "b.wav"], done.parent, "m") == 1
     assert capsys.readouterr().err == "b.wav: another run is working on it\n"

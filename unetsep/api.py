@@ -193,7 +193,7 @@ def separate(
         else:
             folder = as_path(output_dir, "output_dir")
             arrays, report = _to_both(_job(file, folder, separator, options), options, progress)
-    report = _named(report, audio, file)
+    report = _restore_input(report, audio, file)
     _warn(report)
     assert report.sample_rate is not None
     return Separation(arrays, report.sample_rate, report)
@@ -266,7 +266,7 @@ def separate_to_files(
         separator = model if isinstance(model, Separator) else Separator(model)
         job = _job(file, folder, separator, options, skip_existing=skip_existing)
         (report,) = separate_or_raise(job, options, progress)
-    report = _named(report, audio, file)
+    report = _restore_input(report, audio, file)
     _warn(report)
     return report
 
@@ -366,7 +366,7 @@ def _label(name: Path) -> str:
     return "the input" if name == Path(UNNAMED) else str(name)
 
 
-def _named(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
+def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
     """The report with the caller's input instead of its temporary copy."""
     if isinstance(audio, str | os.PathLike):
         return replace(report, source=file.path)

@@ -174,7 +174,7 @@ def test_who_interrupts_a_download_is_told_that_it_can_be_resumed(
         patched.setattr(release, "_next_block", interrupted)
         first = run("spleeter-2stems", "--url", server.address)
     assert first.exit_code == 130
-    assert "interrupted; what was downloaded is kept" in first.output
+    assert "interrupted; the partial download was kept" in first.output
     assert "removed" not in first.output
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
 

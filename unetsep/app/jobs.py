@@ -313,9 +313,7 @@ class JobQueue:
     def _check_room(self, bytes_: int) -> None:
         free = shutil.disk_usage(self._folder).free
         if self.bytes + bytes_ > self.limits.disk_bytes or bytes_ > free:
-            raise RefusedError(
-                "there is no room on the disk: remove songs that are done", 507, "disk"
-            )
+            raise RefusedError("there is not enough disk space: remove finished songs", 507, "disk")
 
     def enqueue(self, job: SeparationJob, name: str, choice: JobChoice, bytes_: int) -> None:
         """Queue a job whose upload is complete."""
@@ -326,13 +324,13 @@ class JobQueue:
         self.figures.uploaded.inc(bytes_)
         self._ready.set()
 
-    def _has(self, job: SeparationJob) -> bool:
+    def _is_listed(self, job: SeparationJob) -> bool:
         """Whether a job is still listed; by now its id may belong to another."""
         return self.jobs.get(job.id) is job
 
     def _forget(self, job: SeparationJob) -> bool:
         """Remove a job from the list; whether it was listed."""
-        listed = self._has(job)
+        listed = self._is_listed(job)
         if listed:
             del self.jobs[job.id]
         return listed
@@ -420,7 +418,7 @@ class JobQueue:
         job.bytes = size_of(job.folder)
 
     def _count(self, job: SeparationJob, seconds: float) -> None:
-        if not self._has(job):  # removed meanwhile, and already counted
+        if not self._is_listed(job):  # removed meanwhile, and already counted
             return
         self.figures.jobs.labels(job.state).inc()
         if job.state == "done":
@@ -437,7 +435,7 @@ class JobQueue:
             if seconds >= self.limits.seconds:
                 job.error = f"it took longer than {self.limits.seconds / 60:g} minutes"
             elif self.bytes > self.limits.disk_bytes:
-                job.error = "its stems need more room than there is: remove songs that are done"
+                job.error = "its stems need more disk space than is free: remove finished songs"
             else:
                 continue
             await self._worker.cancel(job.request, task)
@@ -470,7 +468,7 @@ class JobQueue:
         """
         path = job.folder / "stems.zip"
         async with job.zipping:
-            if self._has(job) and not path.exists():
+            if self._is_listed(job) and not path.exists():
                 stems = {
                     f"{job.name}/{file.name}": file
                     for name, file in job.files.items()
@@ -480,7 +478,7 @@ class JobQueue:
                     self._check_room(sum(file.stat().st_size for file in stems.values()))
                     await asyncio.to_thread(write_zip, stems, path)
                     job.bytes += path.stat().st_size
-            return path if self._has(job) else None
+            return path if self._is_listed(job) else None
 
 
 def write_zip(files: Mapping[str, Path], path: Path) -> None:

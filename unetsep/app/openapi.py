@@ -85,7 +85,7 @@ def _paths() -> Document:
                             "422": "A field is invalid; with wait=true also: separation failed.",
                             "429": "Too many songs are waiting: retry after Retry-After seconds.",
                             "503": "The app was stopped before the song was done.",
-                            "507": "There is no room on the disk.",
+                            "507": "There is not enough disk space.",
                         }
                     ),
                 },

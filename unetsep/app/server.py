@@ -72,8 +72,8 @@ class AppSettings:
         for name in self.names:
             if host_name(name) != name.lower() and not is_address(name):
                 raise ValueError(
-                    f"--allow-host {name}: expected only a name, such as songs.example.org, "
-                    "without http:// and port"
+                    f"--allow-host {name}: expected a name without http:// and port, such as "
+                    "songs.example.org"
                 )
 
 

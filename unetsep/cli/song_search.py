@@ -64,40 +64,40 @@ class SongSearch:
         """
         spool = self.spool
         logs = spool.logs() if spool and spool.output else find_logs(self.output)
-        last = last_lines(_with_named(logs, self.log))
+        last = last_lines(_with_log(logs, self.log))
         failed = failed_lines(last)
         if not failed:
             self.console.print(f"According to the logs in {self.given_output}, no song failed")
         if places:
             containers = [place for place in places if _logged_place(place) in failed]
             others = [place for place in places if _logged_place(place) not in failed]
-            songs = [song for song in self.find(others) if self._logged(song) in failed]
+            songs = [song for song in self.find(others) if self._log_name(song) in failed]
         else:
             songs = failed_songs(failed.values())
             containers = [song.path for song in songs if _holds_songs(song.path)]
             songs = [song for song in songs if not _holds_songs(song.path)]
             containers += [line["source"] for line in failed.values() if is_url(line["source"])]
         for song in self.find(containers):
-            place = self._logged(song)
+            place = self._log_name(song)
             if place in failed or place not in last:
                 songs.append(song)
         unique: dict[str, Input] = {}
         for song in songs:
-            unique.setdefault(self._logged(song), song)
+            unique.setdefault(self._log_name(song), song)
         # Named by its URL alone, a song would lose its folder, and its stems their path.
         return [
             replace(song, track=failed[place]["track"]) if place in failed else song
             for place, song in unique.items()
         ]
 
-    def _logged(self, song: Input) -> str:
+    def _log_name(self, song: Input) -> str:
         """A song's path or URL as the log has it."""
         return (self.spool and self.spool.url(song)) or _logged_place(song.path)
 
 
 def has_failed_urls(output: Path, log: Path | None) -> bool:
     """Whether songs at URLs failed last, by the logs in a folder and the one of ``--log``."""
-    failed = failed_lines(last_lines(_with_named(find_logs(output), log)))
+    failed = failed_lines(last_lines(_with_log(find_logs(output), log)))
     return any(is_url(line["source"]) for line in failed.values())
 
 
@@ -111,7 +111,7 @@ def select_shard(songs: list[Input], shard: Shard | None, console: Messages) -> 
     return selected
 
 
-def _with_named(logs: list[Path], log: Path | None) -> list[Path]:
+def _with_log(logs: list[Path], log: Path | None) -> list[Path]:
     """The logs and the one of ``--log``, as far as they exist."""
     return sorted({path for path in (*logs, *([log] if log else [])) if path.is_file()})
 

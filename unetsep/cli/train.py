@@ -259,14 +259,14 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     sources = options.data
     network = (options.network, options.targets, options.guide_levels, options.low_band)
     songs = (sources.stems, sources.held_out, options.settings.get("all_songs"))
-    fixed = (*network, *songs, sources.init_from)
-    if sources.guide or sources.leave_out or any(value is not None for value in fixed):
+    fixed_options = (*network, *songs, sources.init_from)
+    if sources.guide or sources.leave_out or any(value is not None for value in fixed_options):
         raise ValueError(
             "--resume uses the run's own network and recordings: it cannot be combined with "
             " --network, --targets, --guide, --guide-levels, --low-band, --stems, "
             "--init-from, --held-out, --leave-out or --all-songs"
         )
-    config, data = _saved(options.folder)
+    config, data = _read_run(options.folder)
     config = dataclasses.replace(config, own_losses=add_losses(config.own_losses))
     settings = _parsed(options.settings, options.machine.kind, data.stems)
     if sources.cache_dir or any(sources.roots.values()):
@@ -381,7 +381,7 @@ def _model(
     return preset_config(network or DEFAULT, targets, stems=stems)
 
 
-def _saved(run: Path) -> tuple[TrainConfig, Data]:
+def _read_run(run: Path) -> tuple[TrainConfig, Data]:
     try:
         config = TrainConfig.from_json((run / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:

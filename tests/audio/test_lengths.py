@@ -309,7 +309,7 @@ def test_a_complete_mp3_gives_no_warning(song, need_ffmpeg, seconds, rate, optio
 def test_tags_after_an_mp3_are_not_decoded(song):
     path = song("a.mp3")
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
-    assert mp3_claim(path).uncounted_at is None
+    assert mp3_claim(path).read_from is None
     assert read(path).shape[1] == RATE
 
 
@@ -356,7 +356,7 @@ def test_a_claim_states_promised_and_available_samples(song):
     assert claim_length(path, "WAV", None, RATE).frames is None
 
 
-def test_the_claim_of_an_mp3_states_where_uncounted_audio_begins(song):
+def test_the_claim_of_an_mp3_states_where_to_start_reading(song):
     path = song("a.mp3", seconds=2)
     counted = claim_length(path, "MP3", 2 * RATE, RATE)
     assert counted == LengthClaim(2 * RATE, available=2 * RATE, slack=MP3_SLACK)

@@ -148,12 +148,12 @@ def _claim_mp3(path: Path | Section, frames: int | None) -> LengthClaim:
     if claim.counts_all:
         available = None if frames is None else frames - int(frames * claim.missing_share)
         return LengthClaim(frames, available=available, slack=MP3_SLACK)
-    if claim.uncounted_at is None:
+    if claim.read_from is None:
         return LengthClaim(None, read_from=0)
     warning = (
         f"{path} is several mp3 files joined into one: its own count of frames leaves out the end"
     )
-    return LengthClaim(None, read_from=claim.uncounted_at, warnings=(warning,))
+    return LengthClaim(None, read_from=claim.read_from, warnings=(warning,))
 
 
 def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) -> LengthClaim:

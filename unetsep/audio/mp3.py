@@ -25,19 +25,19 @@ class Mp3Claim:
         Whether the frame holds a count ("Xing" or "Info"); otherwise any length is a guess.
     missing_share
         Share of the promised bytes that the file does not hold.
-    uncounted_at
+    read_from
         First byte to decode if the count leaves out audio at the end, as in files that were
         concatenated into one; else None.
     """
 
     counted: bool = False
     missing_share: float = 0.0
-    uncounted_at: int | None = None
+    read_from: int | None = None
 
     @property
     def counts_all(self) -> bool:
         """Whether there is a count, of all frames."""
-        return self.counted and self.uncounted_at is None
+        return self.counted and self.read_from is None
 
 
 def mp3_claim(path: Path | Section) -> Mp3Claim:

@@ -357,7 +357,8 @@ class FfmpegDecoder:
         if "unimplemented" in self._reason:
             raise AudioError(
                 f"{self._path} holds audio of a kind that neither libsndfile nor this ffmpeg "
-                "supports: install a newer one, or convert it to wav or to flac of at most 24 bits"
+                "supports: install a newer ffmpeg, or convert the file to wav or to flac of at "
+                "most 24 bits"
             )
         raise AudioError(
             f"{self._path} is not audio that can be read (libsndfile: {self._reason}; "

@@ -83,7 +83,7 @@ def is_usual(channels: int, mask: int) -> bool:
 
 
 def layout_name(mask: int) -> str:
-    """The name by ffmpeg for the speakers of a mask; in hexadecimal if it has none."""
+    """The name by ffmpeg for the speakers of a mask; the mask in hexadecimal if it has none."""
     return next((name for name, layout in LAYOUTS.items() if layout == mask), f"{mask:#x}")
 
 

@@ -159,7 +159,7 @@ class StemBlock:
         return array
 
     def floats(self) -> Signal:
-        """``(stems, channels, samples)``; an error if there are integers."""
+        """``(stems, channels, samples)``; only to be called if `integers` returns None."""
         array: Signal = self._download.wait().numpy()
         if self._packed:
             assert self._stems is not None, "stems within full scale are integers"

@@ -37,7 +37,7 @@ BINS = 128
 REACH, TAPS = 3, 3
 # Share of the mixture's coherence in that of each stem.
 COMMON = 0.1
-# Weight of all earlier blocks in a stem's coherence, relative to the current one.
+# Factor by which the weight of earlier blocks in a stem's coherence falls with each block.
 MEMORY = 0.5
 # Added to the mixture's covariance, relative to it and to the block's power.
 RELATIVE, ABSOLUTE = 1e-2, 1e-10

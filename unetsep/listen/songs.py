@@ -58,12 +58,13 @@ class Song:
 
 @dataclass(frozen=True)
 class StemFolder:
-    """Stems of one song by one model, and the names of their folders.
+    """Stems of one song by one model, and the names that lead to them.
 
     Parameters
     ----------
     names
-        Folders below the searched one; one of them may name the model.
+        Folders below the searched one, then model and song if the files name them. A folder may
+        name the model, too.
     stems
         Stem name to file.
     """

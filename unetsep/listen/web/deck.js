@@ -29,7 +29,7 @@ class Strips {
 }
 
 /**
- * The part of a song from a frame to the end of its piece; after a loop's end follows its start.
+ * The part of a song from a frame on within one piece; after a loop's end follows its start.
  * Returns null after the end of the song.
  */
 function spanAt(song, frame, loop) {

@@ -120,7 +120,7 @@ def test_the_first_level_of_a_bf16_network_rounds_its_output_alone(name: str) ->
 
 
 @torch.no_grad()
-def test_a_level_of_one_channel_adds_the_rounding_errors_of_its_weights() -> None:
+def test_a_level_of_one_channel_compensates_the_rounding_of_its_weights() -> None:
     torch.manual_seed(0)
     layer = nn.ConvTranspose2d(32, 1, 5, 2, 2, 1, bias=False)
     x = torch.randn(1, 32, 16, 16).bfloat16().contiguous(memory_format=torch.channels_last)

@@ -204,6 +204,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         assert told.exit_code == 1, arguments
         assert message in told.output
         assert told.output.strip().count("\n") == 0
+        assert "  " not in told.output, arguments
 
 
 def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     if sources.guide or sources.leave_out or any(value is not None for value in fixed_options):
         raise ValueError(
             "--resume uses the run's own network and recordings: it cannot be combined with "
-            " --network, --targets, --guide, --guide-levels, --low-band, --stems, "
+            "--network, --targets, --guide, --guide-levels, --low-band, --stems, "
             "--init-from, --held-out, --leave-out or --all-songs"
         )
     config, data = _read_run(options.folder)

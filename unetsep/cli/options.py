@@ -269,8 +269,8 @@ SEPARATE_SECTIONS = {
     "--log",
     type=PATH,
     metavar="FILE",
-    help="Log a line of JSON for each song to FILE.  "
-    "[default: with several songs or --retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
+    help="Log a line of JSON for each song to FILE.  [default: with several songs, --shard or "
+    "--retry-failed, OUTPUT/unetsep-<host>-<process>.jsonl]",
 )
 @click.option(
     "--retry-failed",
@@ -459,7 +459,7 @@ def download(**options: Any) -> None:
 
 @models.command()
 def verify() -> None:
-    """Check every model against its SHA-256.
+    """Check every model on this machine against its SHA-256.
 
     Damaged downloads are deleted.
     """
@@ -912,7 +912,7 @@ def publish(**options: Any) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print completion of commands, options and models.
+    """Print a SHELL's completion of commands, options and models.
 
     For bash, put eval "$(unetsep completion bash)" into ~/.bashrc; for zsh the same with zsh
     into ~/.zshrc. For fish, write it to ~/.config/fish/completions/unetsep.fish.

@@ -64,7 +64,7 @@ class Watcher:
             raise ValueError(f"{stems} is inside {inbox}: its stems would be separated again")
         self.inbox, self.stems, self.separator, self.tell = inbox, stems, separator, tell
         self._states: dict[Path, State] = {}
-        self._separated: dict[Path, State] = {}
+        self._handled: dict[Path, State] = {}
         self._with_stems: set[Path] = set()
         self._inbox_exists = True
 
@@ -76,9 +76,9 @@ class Watcher:
         previous, self._inbox_exists = self._states, exists
         self._states = dict(sorted(states(self.inbox)))
         for path, state in self._states.items():
-            complete = previous.get(path) == state != self._separated.get(path)
-            if complete and self._separate(path, path in self._separated):
-                self._separated[path] = state
+            complete = previous.get(path) == state != self._handled.get(path)
+            if complete and self._separate(path, path in self._handled):
+                self._handled[path] = state
 
     def _separate(self, path: Path, changed: bool) -> bool:
         """Separate a song; whether it needs no other attempt unless it changes."""

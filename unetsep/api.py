@@ -51,7 +51,7 @@ class Separation(Mapping[str, Signal]):
     sample_rate
         In Hz; the input's unless another was requested.
     report
-        As of `separate_to_files`: files, gain, speed, warnings.
+        As `separate_to_files` returns it: files, gain, speed, warnings.
     """
 
     stems: dict[str, Signal]
@@ -120,7 +120,7 @@ def separate(
     stems, two_stems
         See `Separator.select`.
     without
-        Write only the mix of the other stems: ``"vocals"`` makes an instrumental.
+        Only what is left without this stem: ``"vocals"`` makes an instrumental.
     container, bit_depth
         ``wav``, ``flac``, ``ogg``, ``mp3``, ``opus``, ``m4a`` or ``stem.mp4``; ``auto`` (as the
         input, or the next that the container supports), ``8``, ``16``, ``24``, ``32``, ``32f`` or

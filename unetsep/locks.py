@@ -245,17 +245,17 @@ def held(
         If it cannot be created.
     """
     with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
-        locked = file.take()
-        if locked is False:
+        is_locked = file.take()
+        if is_locked is False:
             if on_wait:
                 on_wait()
-            locked = file.take(patience)
-        if locked is False:
+            is_locked = file.take(patience)
+        if is_locked is False:
             raise HeldError(errno.EAGAIN, "another process holds it", str(lock))
         try:
             yield
         finally:
-            if locked:
+            if is_locked:
                 file.unlock()
 
 
@@ -308,7 +308,7 @@ class Owner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether a process of this system has ended; False where that is unknown."""
+        """Whether its process has ended, if that is of this system; False where that is unknown."""
         number, _, namespace = self.process.partition("@")
         own_namespace = _this_process().partition("@")[2]
         if os.name == "nt" or not number.isdigit() or namespace != own_namespace:

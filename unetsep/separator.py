@@ -33,7 +33,7 @@ from .weights.manifest import model_name
 MASK_EXTENSIONS = ("top", "zeros")
 ModelLike = str | Path | MaskNetwork
 Audio = npt.ArrayLike | Tensor
-# Small blocks of a stream are joined to this length: each operation costs the same for few samples.
+# Small blocks of a stream are joined to this length: few samples cost as much as many.
 MIN_BLOCK_SECONDS = 0.5
 
 

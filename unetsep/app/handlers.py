@@ -285,7 +285,7 @@ class Handlers:
     # Errors
 
     async def refuse(self, _: Request, error: Exception) -> Response:
-        """Answer a `RefusedError`: an upload that is too large or slow, or no room."""
+        """Answer a `RefusedError`: too many songs, an upload too large or slow, no disk space."""
         assert isinstance(error, RefusedError)
         self._queue.figures.refused.labels(error.reason).inc()
         headers = {"connection": "close"}

@@ -411,9 +411,8 @@ class JobQueue:
         """Remove everything but the results."""
         if job.state == "failed":
             shutil.rmtree(job.folder, ignore_errors=True)
-        with contextlib.suppress(
-            OSError
-        ):  # if a network drive is gone, the job has failed for that reason
+        # If a network drive is gone, the job has failed for that reason.
+        with contextlib.suppress(OSError):
             job.source.unlink(missing_ok=True)
         job.bytes = size_of(job.folder)
 
@@ -435,7 +434,7 @@ class JobQueue:
             if seconds >= self.limits.seconds:
                 job.error = f"it took longer than {self.limits.seconds / 60:g} minutes"
             elif self.bytes > self.limits.disk_bytes:
-                job.error = "its stems need more disk space than is free: remove finished songs"
+                job.error = "its stems need more disk space than there is: remove finished songs"
             else:
                 continue
             await self._worker.cancel(job.request, task)

@@ -26,7 +26,7 @@ class Group(click.Group):
     """Commands whose errors are one sentence, with a traceback only for ``--verbose``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """All names in the order of their registry."""
+        """All names in the order in which they were added: those for users first."""
         return list(self.commands)
 
     def resolve_command(

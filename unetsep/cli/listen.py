@@ -115,7 +115,7 @@ def show_separated(
     Returns
     -------
     bool
-        Whether all songs are on the page, or drawn, as asked.
+        Whether all songs are on the page and drawn, as far as asked.
     """
     songs = [song for song in (_song(*each) for each in reports) if song.models]
     failed = []

@@ -133,7 +133,7 @@ class SeparateOptions:
     def leave_existing(self) -> bool:
         """Whether songs whose stems exist are skipped instead of refused.
 
-        Since a song failed, a command without a log may have separated it.
+        After a song failed, a command without a log may have separated it.
         """
         return self.skip_existing or (self.retry_failed and not self.file.overwrite)
 

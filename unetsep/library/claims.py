@@ -32,8 +32,6 @@ UNSIGNED = 1.0
 PATIENCE = 0.2
 # Content of a claim whose owner gave it up before signing it.
 ABANDONED = "abandoned"
-
-
 # Start of the message about a claim of another run.
 BUSY = "another run is working on it"
 

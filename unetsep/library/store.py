@@ -100,7 +100,7 @@ def split_links(url: str) -> tuple[str, str]:
 def split_url(url: str) -> tuple[str, str, str]:
     """Scheme, place with user and password, and path of a URL.
 
-    Only on web servers ``?`` and ``#`` end the path; elsewhere they are parts of names. For a
+    On web servers alone ``?`` and ``#`` end the path; elsewhere they are parts of names. For a
     file within an archive the place is the archive.
     """
     link, links = split_links(url)

@@ -365,7 +365,7 @@ def test_a_full_disk_answers_507_and_stems_that_outgrow_it_end_the_job(
     limit(app, disk_bytes=len(long_song.read_bytes()) + 3_000_000)
     job = app.wait(app.send(long_song).json["id"])
     assert job["state"] == "failed"
-    assert "more disk space than is free" in job["error"]
+    assert "more disk space than there is" in job["error"]
 
 
 def test_a_zip_that_cannot_be_written_answers_507_and_leaves_nothing(

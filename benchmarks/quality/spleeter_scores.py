@@ -75,9 +75,9 @@ def to_markdown(report: reports.EvaluationReport, gains: dict[str, list[Differen
     lines += reports.markdown(reports.measured_table(rows, "SDR"))
     lines += ["", f"Minus Spleeter, paired by song, in dB; set {', '.join(stems)}.", ""]
     table = [["model", *stems, "better on"]]
-    for name, differences in gains.items():
-        verdicts = [f"{each.gain} {VERDICTS[each.verdict]}" for each in differences]
-        better = ", ".join(f"{each.better} of {each.gain.tracks}" for each in differences)
+    for name, by_stem in gains.items():
+        verdicts = [f"{each.gain} {VERDICTS[each.verdict]}" for each in by_stem]
+        better = ", ".join(f"{each.better} of {each.gain.tracks}" for each in by_stem)
         table.append([name, *verdicts, better])
     return "\n".join([*lines, *reports.markdown(table)]) + "\n"
 
@@ -109,8 +109,8 @@ def main() -> None:
     del content["published"]
     content["checkpoint"] = hashes
     content["minus_spleeter"] = {
-        name: [asdict(each) | {"verdict": each.verdict} for each in differences_of_model]
-        for name, differences_of_model in gains.items()
+        name: [asdict(each) | {"verdict": each.verdict} for each in by_stem]
+        for name, by_stem in gains.items()
     }
     (options.output / "spleeter-scores.md").write_text(text, encoding="utf-8")
     (options.output / "spleeter-scores.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -16,7 +16,7 @@ from unetsep.train.interruption import EndSignals
 @pytest.fixture
 def signals() -> Iterator[EndSignals]:
     """Of this process, noted."""
-    found = EndSignals(look_every=3)
+    found = EndSignals(exchange_every=3)
     found.listen()
     yield found
     found.restore()

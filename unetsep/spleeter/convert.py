@@ -148,9 +148,9 @@ def build(files: BundleFiles, bins: int = 1024) -> PerStem:
         variable = _variable(target, layers)
         if variable not in entries:
             raise WeightsError(f"the checkpoint is incomplete: {variable!r} is missing")
-        shape, axes = entries[variable].shape, tuple(expected.shape)
+        shape, sizes = entries[variable].shape, tuple(expected.shape)
         # TensorFlow: height, width, in, out (transposed: out, in); torch in reverse order.
-        expected_shape = (*axes[2:], axes[1], axes[0]) if len(axes) == 4 else axes
+        expected_shape = (*sizes[2:], sizes[1], sizes[0]) if len(sizes) == 4 else sizes
         if shape != expected_shape:
             raise WeightsError(
                 f"tensor {variable!r} of the checkpoint has shape {shape}, "

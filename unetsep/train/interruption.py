@@ -40,12 +40,12 @@ class EndSignals:
 
     Parameters
     ----------
-    look_every
+    exchange_every
         Steps between two exchanges on an accelerator, where each exchange waits for it.
     """
 
-    def __init__(self, look_every: int) -> None:
-        self.look_every = look_every
+    def __init__(self, exchange_every: int) -> None:
+        self.exchange_every = exchange_every
         # The first signal of this process, and one that all processes have received.
         self.number: int | None = None
         self.common_number: int | None = None
@@ -105,7 +105,7 @@ class EndSignals:
         return self.common_number
 
     def _steps(self, trainer: Trainer) -> int:
-        return 1 if trainer.strategy.root_device.type == "cpu" else self.look_every
+        return 1 if trainer.strategy.root_device.type == "cpu" else self.exchange_every
 
     def _send(self, trainer: Trainer) -> None:
         device = trainer.strategy.root_device

@@ -103,8 +103,8 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     """
     names = {f"{file_name(track)}.json": track.name for track in tracks}
     cure = "choose another folder with -o, or rename the track"
-    if refusal := refused_name(names, output):
-        raise UnetsepError(f"the drive of {output} takes no such name as {refusal!r}: {cure}")
+    if refused := refused_name(names, output):
+        raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
     places: Places[str] = Places(Drives().same)
     for name, track in names.items():
         other = places.setdefault(output / name, track)

@@ -4,9 +4,8 @@
 
 Every tool separates the same song into four 16-bit files with random weights of its own network,
 in turn, round by round. Its process is measured from start to end; see `environments.py` for what
-is built, and where. Right before each of these it separates one
-second, which is not counted: so its files are in memory, whatever ran before it. Nothing else
-should run meanwhile.
+is built, and where. Right before each measurement the tool separates one second, which is not
+counted: so its files are in memory, whatever ran before it. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ def build_trainer(
 
 
 def _guide(config: TrainConfig, run: Path, *models: str | Path | None) -> MaskNetwork | None:
-    """The guide of the config's model; one that was not published is searched beside ``models``."""
+    """The guide of the config's model; an unpublished one may lie beside one of ``models``."""
     sha256 = config.model.guide
     if not sha256:
         return None

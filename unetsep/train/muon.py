@@ -11,7 +11,8 @@ from torch import Tensor, nn
 # Muon's momentum; for other parameters AdamW's, and what keeps its division finite.
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.999), 1e-8
 # Coefficients of the polynomial that is applied five times. It is steep at zero, so that small
-# singular values grow fast, and end between 0.7 and 1.2 instead of at one (Jordan et al. 2024).
+# singular values grow fast. The price is that all of them end between 0.7 and 1.2 instead of at one
+# (Jordan et al. 2024).
 POLYNOMIAL, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 

@@ -198,7 +198,8 @@ def carry_guide(sha256: str, source: Path, target: Path) -> None:
     sha256
         Of its checkpoint; empty for a network without a guide.
     source, target
-        Folders. Nothing is copied if the guide is missing in ``source`` or found by ``target``.
+        Folders. Nothing is copied if ``source`` lacks the guide, or if ``target`` or a manifest has
+        it.
     """
     if not sha256 or _find_guide(sha256, target) is not None:
         return

@@ -109,7 +109,7 @@ class Model(nn.Module):
         ----------
         waveform
             ``(batch, channels, samples)``, float32, at `sample_rate`, at any level, of one or more
-            clips, channels and samples. Other numbers of channels than two are separated singly.
+            clips, channels and samples. Unless there are two channels, each is separated by itself.
 
         Returns
         -------

@@ -58,7 +58,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     WeightsError
         If the model cannot be loaded, or the file cannot be written.
     ValueError
-        If the file's folder does not exist, or the path is not that of a file.
+        If the file's folder does not exist, or the path is that of a folder.
     ModuleNotFoundError
         Without the packages onnx and onnxscript, which ``unetsep[onnx]`` installs.
 

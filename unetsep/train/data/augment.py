@@ -215,8 +215,8 @@ class Augmenter:
         Parameters
         ----------
         excerpts
-            int16 or float ``(excerpts, samples, 2)``, on the device. Of each, the samples that its
-            row of ``changes.lengths`` says are used; silence follows a shorter one.
+            int16 or float ``(excerpts, samples, 2)``, on the device. Of each, as many samples
+            are used as its row of ``changes.lengths`` says; silence follows a shorter one.
         changes
             A row for each excerpt, in the memory of the CPU, where reading it need not wait for
             the device.

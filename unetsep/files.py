@@ -28,7 +28,7 @@ from .audio.stem_files import StemFiles, WriteIntegers
 from .audio.tag_writers import fit_tags
 from .audio.tags import Tags, read_tags
 from .dsp.arrays import Signal, check_rate
-from .dsp.resample import StreamResampler
+from .dsp.resample import resample_blocks, resampled_length
 from .dsp.segments import SegmentPool, segment_pool
 from .dsp.song_stream import Progress, Selection, push_all
 from .dsp.transfer import StemBlock
@@ -346,37 +346,26 @@ class ResampledReader:
     """
 
     def __init__(self, reader: AudioReader, sample_rate: int) -> None:
-        self._reader, self.path = reader, reader.path
-        self._ratio = sample_rate / reader.info.sample_rate
-        self.frames = None if reader.frames is None else self._scaled(reader.frames)
+        self._reader, self.path, rate = reader, reader.path, reader.info.sample_rate
+        frames = reader.frames
+        self.frames = None if frames is None else resampled_length(frames, rate, sample_rate)
         self.info = replace(reader.info, sample_rate=sample_rate, frames=self.frames)
-        self.time_reference = round(reader.time_reference * self._ratio)
+        self.time_reference = round(reader.time_reference * sample_rate / rate)
 
     @property
     def warnings(self) -> list[str]:
         """Warnings about the song, complete after reading it."""
         return self._reader.warnings
 
-    def _scaled(self, frames: int) -> int:
-        return max(1, round(frames * self._ratio))
-
     def blocks(self, block_frames: int) -> Iterator[Signal]:
         """Yield ``(channels, samples)`` of about this size; in total as long as the song."""
-        info, input_frames, output_frames = self._reader.info, 0, 0
-        resampler = StreamResampler(info.sample_rate, self.info.sample_rate, info.channels)
-        for block in self._reader.blocks(max(1, round(block_frames / self._ratio))):
-            input_frames += block.shape[-1]
-            resampled = resampler.push(block)
-            output_frames += resampled.shape[-1]
-            if resampled.size:
-                yield resampled
-        tail = resampler.push(np.empty((info.channels, 0), np.float32), last=True)
-        if remaining := max(0, self._scaled(input_frames) - output_frames):
-            yield np.ascontiguousarray(tail[:, :remaining])
+        info, rate = self._reader.info, self.info.sample_rate
+        blocks = self._reader.blocks(resampled_length(block_frames, rate, info.sample_rate))
+        return resample_blocks(blocks, info.sample_rate, rate, info.channels)
 
 
 @contextlib.contextmanager
-def open_song(path: Path, options: FileOptions) -> Iterator[AudioReader | ResampledReader]:
+def open_excerpt(path: Path, options: FileOptions) -> Iterator[AudioReader | ResampledReader]:
     """The excerpt to separate, at the sample rate of its stems; errors are those of the reader."""
     start, duration, rate = options.start, options.duration, options.sample_rate
     with AudioReader(path, start=start, duration=duration, track=options.track) as reader:
@@ -415,7 +404,7 @@ def separate_into(
     start = time.perf_counter()
     selections = [options.select(separator) for separator in separators]
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(open_song(path, options))
+        reader = stack.enter_context(open_excerpt(path, options))
         output = format_for(reader, options)
         tags = fit_tags(read_tags(path), options.container, path) if options.tags else Tags()
         info = replace(reader.info, tags=tags, time_reference=reader.time_reference)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from tests.signals import white_noise
-from unetsep.dsp.resample import Queue, Residual, StreamResampler
+from unetsep.dsp.resample import (
+    Queue,
+    Residual,
+    StreamResampler,
+    resample_blocks,
+    resampled_length,
+)
 
 
 def resampled(signal: np.ndarray, to_rate: int, block: int, *, rate: int = 44_100) -> np.ndarray:
@@ -56,3 +62,15 @@ def test_residual_is_the_loss_of_the_round_trip_divided_by_shares() -> None:
     lost = np.concatenate([residual.take(7000), residual.take(23_000)], axis=-1)
     back = resampled(inner, rate, inner.shape[1])
     assert np.allclose(lost.sum(axis=0), signal - back[:, :30_000], atol=1e-5)
+
+
+@pytest.mark.parametrize(("in_rate", "out_rate"), [(96_000, 44_100), (8000, 22_050), (100, 100)])
+@pytest.mark.parametrize("samples", [0, 1, 1000, 4801])
+def test_blocks_at_another_rate_last_as_long(in_rate: int, out_rate: int, samples: int) -> None:
+    signal = np.ones((2, samples), np.float32)
+    blocks = list(resample_blocks(np.array_split(signal, 3, axis=-1), in_rate, out_rate, 2))
+    assert all(block.size for block in blocks)
+    length = sum(block.shape[-1] for block in blocks)
+    assert length == resampled_length(samples, in_rate, out_rate)
+    assert abs(length - samples * out_rate / in_rate) <= (0.5 if samples != 1 else 1)
+    assert (length > 0) == (samples > 0)

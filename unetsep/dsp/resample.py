@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -56,6 +57,37 @@ class StreamResampler:
             block = np.pad(block, ((0, 0), (0, self._tail)))
         out = self._soxr.resample_chunk(np.ascontiguousarray(block.T), last=last)
         return np.asarray(out, dtype=np.float32).reshape(-1, self._channels).T
+
+
+def resampled_length(samples: int, in_rate: int, out_rate: int) -> int:
+    """Samples that last as long at another rate, at least one if there are any."""
+    return max(1, round(samples * out_rate / in_rate)) if samples else 0
+
+
+def resample_blocks(
+    blocks: Iterable[Signal], in_rate: int, out_rate: int, channels: int
+) -> Iterator[Signal]:
+    """Yield blocks at another rate, of `resampled_length` in total.
+
+    Parameters
+    ----------
+    blocks
+        ``(channels, samples)``, float32.
+    in_rate, out_rate
+        In Hz.
+    channels
+        Number of channels.
+    """
+    resampler, samples_in, samples_out = StreamResampler(in_rate, out_rate, channels), 0, 0
+    for block in blocks:
+        samples_in += block.shape[-1]
+        out = resampler.push(block)
+        samples_out += out.shape[-1]
+        if out.size:
+            yield out
+    tail = resampler.push(np.zeros((channels, 0), np.float32), last=True)
+    if remaining := max(0, resampled_length(samples_in, in_rate, out_rate) - samples_out):
+        yield tail[:, :remaining]
 
 
 class Queue(Generic[Samples]):

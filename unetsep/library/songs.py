@@ -20,7 +20,7 @@ from ..files import (
     OpenSink,
     SeparationReport,
     format_for,
-    open_song,
+    open_excerpt,
     renamed,
     separate_into,
 )
@@ -318,7 +318,7 @@ def preview_song(job: Job, options: FileOptions) -> list[SeparationReport]:
 
 def _look(job: Job, options: FileOptions) -> dict[str, Any]:
     """Rate, channels and length of a song; checks that the format can hold it."""
-    with open_song(job.song.path, options) as reader:
+    with open_excerpt(job.song.path, options) as reader:
         info, frames = reader.info, reader.frames
         format_for(reader, options)
     seconds = None if frames is None else round(frames / info.sample_rate, 3)

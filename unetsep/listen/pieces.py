@@ -22,7 +22,7 @@ import soundfile
 from ..audio.reader import AudioReader
 from ..audio.writers import quantize
 from ..dsp.arrays import Signal
-from ..dsp.resample import Queue, StreamResampler
+from ..dsp.resample import Queue, resample_blocks
 from .overview import Overview, spectrogram_png
 from .songs import Song
 
@@ -49,20 +49,9 @@ class StemReader:
     def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
         self._reader = AudioReader(path)
         self._channels = channels
-        self._resampler = StreamResampler(self._reader.info.sample_rate, sample_rate, channels)
-        self._blocks = self._resampled(sample_rate)
+        blocks = (fold(block, channels) for block in self._reader.blocks())
+        self._blocks = resample_blocks(blocks, self._reader.info.sample_rate, sample_rate, channels)
         self._queue: Queue[Signal] = Queue()
-
-    def _resampled(self, sample_rate: int) -> Iterator[Signal]:
-        """Blocks at the page's rate, with the duration of the file in total."""
-        samples_in, samples_out, rate = 0, 0, self._reader.info.sample_rate
-        for block in self._reader.blocks():
-            samples_in += block.shape[-1]
-            out = self._resampler.push(fold(block, self._channels))
-            samples_out += out.shape[-1]
-            yield out
-        tail = self._resampler.push(np.zeros((self._channels, 0), np.float32), last=True)
-        yield tail[:, : max(0, round(samples_in * sample_rate / rate) - samples_out)]
 
     def take(self, samples: int) -> Signal:
         """The next samples, fewer at the end, ``(channels, samples)``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from unetsep.cli import main
@@ -30,12 +31,16 @@ def run_script(path: Path, *arguments: object) -> Ended:
     """What becomes of a script with some arguments."""
     code: object = 0
     out, error = io.StringIO(), io.StringIO()
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        # Several scripts have siblings of their own, by their bare names.
         patch.syspath_prepend(path.parent)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:
                 runpy.run_path(str(path), run_name="__main__")
             except SystemExit as end:
                 code = end.code
+            finally:
+                torch.set_num_threads(threads)
     return Ended(code, out.getvalue(), error.getvalue())

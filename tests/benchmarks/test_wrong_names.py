@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
+from tests.commands import run_script
 from tests.train.synthetic import write_musdb
 from unetsep.config import STEMS
 
 ROOT = Path(__file__).parents[2]
-Refusal = Callable[..., str]
 
 
-@pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+def refusal(script: str, *words: str | Path) -> str:
     """The last line of what a script says that ends with an error, given it and its words."""
-
-    def run(script: str, *words: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-        # Several scripts have siblings of their own, by their bare names.
-        monkeypatch.syspath_prepend(str((ROOT / script).parent))
-        threads = torch.get_num_threads()
-        try:
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-        finally:
-            torch.set_num_threads(threads)
-        if isinstance(ended.value.code, str):  # which Python prints, and exits with 1
-            return ended.value.code
-        assert ended.value.code == 2
-        return capsys.readouterr().err.splitlines()[-1]
-
-    return run
+    ended = run_script(ROOT / script, *words)
+    if isinstance(ended.code, str):  # which Python prints, and exits with 1
+        return ended.code
+    assert ended.code == 2
+    return ended.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("script", "option"), [("demo", "--model"), ("sounds", "--models")])
 def test_a_recipe_names_the_model_that_is_not_there(
-    tmp_path: Path, refusal: Refusal, script: str, option: str
+    tmp_path: Path, script: str, option: str
 ) -> None:
     said = refusal(f"recipes/{script}.py", "--output", tmp_path / "out", option, "no-such")
     assert "no-such" in said
@@ -62,7 +45,7 @@ def test_a_recipe_names_the_model_that_is_not_there(
     ],
 )
 def test_a_benchmark_names_the_model_or_the_songs_that_are_not_there(
-    tmp_path: Path, refusal: Refusal, script: str, option: str
+    tmp_path: Path, script: str, option: str
 ) -> None:
     path, nowhere = f"benchmarks/quality/{script}.py", tmp_path / "nowhere"
     assert str(nowhere) in refusal(path, "--musdb-root", nowhere)
@@ -74,7 +57,7 @@ def test_a_benchmark_names_the_model_or_the_songs_that_are_not_there(
 
 
 def test_the_songs_of_the_metrics_are_a_folder_of_all_stems(
-    tmp_path: Path, refusal: Refusal
+    tmp_path: Path,
 ) -> None:
     for stem in STEMS[:-1]:
         soundfile.write(tmp_path / f"{stem}.wav", np.zeros(100), 44_100)

@@ -49,6 +49,13 @@ def group(*options: Decorator) -> Decorator:
     return decorate
 
 
+def setting(name: str, kind: Any, text: str) -> Decorator:
+    """An option whose default is that of the field of `TrainConfig` with its name."""
+    default = getattr(TRAINING, name.removeprefix("--").replace("-", "_"))
+    shown = f"{default:g}" if isinstance(default, float) else default
+    return click.option(name, type=kind, help=f"{text}  [default: {shown}]")
+
+
 def complete_model(_: click.Context, __: click.Parameter, prefix: str) -> list[Any]:
     """Complete names of models, or files, in the shell."""
     from click.shell_completion import CompletionItem
@@ -693,28 +700,15 @@ TRAIN_SECTIONS = {
     help="Levels of the guide's decoder that the encoder sees.  [default: 0]",
 )
 @click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
-@click.option(
-    "--own-share",
-    type=float,
-    help="With a guide: weight of the network's own vocals in the loss.  "
-    f"[default: {TRAINING.own_share}]",
-)
+@setting("--own-share", float, "With a guide: weight of the network's own vocals in the loss.")
 @click.option(
     "--max-steps",
     type=COUNT,
     help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
 )
 @click.option("--max-minutes", type=float, help="Stop after this time, at learning rate 0.")
-@click.option(
-    "--batch-size",
-    type=COUNT,
-    help=f"Clips in a batch, for each device.  [default: {TRAINING.batch_size}]",
-)
-@click.option(
-    "--clip-frames",
-    type=COUNT,
-    help=f"Length of a clip; 256 are 6 s.  [default: {TRAINING.clip_frames}]",
-)
+@setting("--batch-size", COUNT, "Clips in a batch, for each device.")
+@setting("--clip-frames", COUNT, "Length of a clip; 256 are 6 s.")
 @click.option(
     "--varispeed",
     type=float,
@@ -747,37 +741,16 @@ TRAIN_SECTIONS = {
     default=None,
     help="Also train on the validation songs, and keep the last weights.",
 )
-@click.option(
-    "--optimizer",
-    type=click.Choice(OPTIMIZERS),
-    help=f"How weights are updated.  [default: {TRAINING.optimizer}]",
-)
-@click.option(
-    "--muon-size",
-    type=float,
-    help=f"Length of Muon's steps.  [default: {TRAINING.muon_size}]",
-)
-@click.option(
-    "--learning-rate",
-    type=float,
-    help=f"Highest learning rate of the run.  [default: {TRAINING.learning_rate}]",
-)
-@click.option(
-    "--warmup-steps",
-    type=WHOLE,
-    help=f"Steps in which the learning rate rises.  [default: {TRAINING.warmup_steps}]",
-)
-@click.option(
+@setting("--optimizer", click.Choice(OPTIMIZERS), "How weights are updated.")
+@setting("--muon-size", float, "Length of Muon's steps.")
+@setting("--learning-rate", float, "Highest learning rate of the run.")
+@setting("--warmup-steps", WHOLE, "Steps in which the learning rate rises.")
+@setting(
     "--schedule",
-    type=click.Choice(SCHEDULES),
-    help="How the learning rate falls: until the end, or whenever scores stop rising.  "
-    f"[default: {TRAINING.schedule}]",
+    click.Choice(SCHEDULES),
+    "How the learning rate falls: until the end, or whenever scores stop rising.",
 )
-@click.option(
-    "--ema-decay",
-    type=float,
-    help=f"Decay of the averaged weights, which are exported.  [default: {TRAINING.ema_decay}]",
-)
+@setting("--ema-decay", float, "Decay of the averaged weights, which are exported.")
 @click.option(
     "--freeze-norm", is_flag=True, default=None, help="Do not update BatchNorm's statistics."
 )
@@ -786,16 +759,8 @@ TRAIN_SECTIONS = {
     type=click.Choice(["auto", *PRECISIONS]),
     help="Number format of convolutions.  [default: auto]",
 )
-@click.option(
-    "--coherent-share",
-    type=float,
-    help=f"Share of clips from one song.  [default: {TRAINING.coherent_share}]",
-)
-@click.option(
-    "--gain-db",
-    type=float,
-    help=f"Random gain of stems, up or down.  [default: {TRAINING.gain_db:g}]",
-)
+@setting("--coherent-share", float, "Share of clips from one song.")
+@setting("--gain-db", float, "Random gain of stems, up or down.")
 @click.option(
     "--coherent-gain-db",
     type=float,
@@ -812,17 +777,9 @@ TRAIN_SECTIONS = {
     metavar="STEM=SHARE,...",
     help="How often random mixes have two recordings of a stem.  [default: none]",
 )
-@click.option("--seed", type=WHOLE, help=f"Seed of weights and clips.  [default: {TRAINING.seed}]")
-@click.option(
-    "--valid-every",
-    type=COUNT,
-    help=f"Steps between validations.  [default: {TRAINING.valid_every}]",
-)
-@click.option(
-    "--watched",
-    type=WHOLE,
-    help=f"Training recordings to score as well.  [default: {TRAINING.watched}]",
-)
+@setting("--seed", WHOLE, "Seed of weights and clips.")
+@setting("--valid-every", COUNT, "Steps between validations.")
+@setting("--watched", WHOLE, "Training recordings to score as well.")
 @click.option(
     "--early-stop",
     type=WHOLE,

@@ -22,6 +22,8 @@ PLAIN_NAME = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 PLAIN = "plain"
+# Characters that Windows forbids in names, besides control codes and separators.
+FORBIDDEN = '<>:"|?*\\'
 # Names that Windows reserves, with any suffix: nul.tar.gz is a device.
 WINDOWS_NAMES = re.compile(
     r"(?i)^(con(?:in\$|out\$)?|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?= *(?:\.|$))"
@@ -35,8 +37,8 @@ def without_illegal(name: str) -> str:
 
     The colon is one of them, as it separates the name of a stream. See `without_reserved`.
     """
-    illegal = r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]"
-    name = re.sub(illegal, "_", name)
+    forbidden = re.escape(FORBIDDEN) if os.name == "nt" else ""
+    name = re.sub(rf"[\x00-\x1f{forbidden}]", "_", name)
     return without_reserved(name) if os.name == "nt" else name
 
 

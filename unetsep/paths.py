@@ -12,7 +12,15 @@ from itertools import chain
 from pathlib import Path
 
 from .audio.tags import Tags, read_tags, stem_label
-from .drives import Drives, Places, folded, stray_quote, without_illegal, without_reserved
+from .drives import (
+    FORBIDDEN,
+    Drives,
+    Places,
+    folded,
+    stray_quote,
+    without_illegal,
+    without_reserved,
+)
 from .errors import AudioError, UnetsepError
 from .inputs import Input, in_real_folder, real_path
 
@@ -106,7 +114,7 @@ def _tag_values(tags: Tags, track: str) -> dict[str, str]:
 def _safe(text: str) -> str:
     """A part of a name that is safe on every file system, not only the present one."""
     text = unicodedata.normalize("NFC", text)
-    text = re.sub(r'[\x00-\x1f\x7f<>:"|?*\\/]', "_", text)
+    text = re.sub(rf"[\x00-\x1f\x7f{re.escape(FORBIDDEN)}/]", "_", text)
     # Hidden files start with a dot; Windows drops dots and blanks at the end.
     text = re.sub(r"^\.", "_", text.strip()).rstrip(" .")
     raw = text.encode("utf-8", "surrogateescape")[:TAG_BYTES]

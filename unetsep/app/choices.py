@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
-from ..drives import without_reserved
 from ..errors import WeightsError
 from ..weights import hub
 from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
@@ -35,7 +35,7 @@ FORMAT_WORDS = {
     "m4a": ("M4A (AAC)", "Small files for phones and Apple's programs."),
 }
 NAME_BYTES = 180  # file systems take 255, and a suffix follows
-FORBIDDEN = set('<>:"|?*\\/')
+FORBIDDEN = {*drives.FORBIDDEN, "/"}
 # How browsers escape the only characters that would end a name in a form:
 # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
@@ -269,4 +269,4 @@ def safe_name(filename: str) -> str:
         characters.append("_" if bad else character)
     text = "".join(characters).strip(" .")
     text = text.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "song"
-    return without_reserved(text)
+    return drives.without_reserved(text)

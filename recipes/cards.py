@@ -31,6 +31,14 @@ README, CHOICE, SITE = (
 # The seven of the comparison come from one long command, which is a script.
 LOSSES = "unetsep train --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual"
 SCRIPT = "sh recipes/losses.sh MUSDB18-7 SONGS POOLS runs/losses"
+# What a page of research says about a model; about the seven, the page that compares them.
+RESEARCH = {
+    "guided": ("default-model", "How it came about, and where it fails"),
+    "fast": ("fast-model", "How it came about, and where it fails"),
+    "open": ("open-model", "How it came about"),
+    "spleeter-vocals": ("spleeter", "Spleeter beside our models"),
+}
+COMPARISON = ("losses", "The comparison of losses")
 BEGIN, END = "models: begin", "models: end"
 # The weights of newer models were chosen by means, as medians of few songs are noisy.
 MEAN = """
@@ -67,6 +75,7 @@ the 7-second excerpts of the 50 in MUSDB18 ([what SDR means](../../understand/sd
 {command}
 ```
 {settings}
+{research}
 """
 
 
@@ -99,6 +108,7 @@ def with_scores(entry: Checkpoint, report: Any) -> Checkpoint:
 def page(entry: Checkpoint, manifest: Manifest) -> str:
     """The page of one checkpoint, only from its manifest entry."""
     training = entry.training
+    file, title = RESEARCH.get(entry.name, COMPARISON)
     over = training["valid_over_songs"] if "valid_sdr" in training else None
     settings = (
         markdown_table(("setting", "value"), _settings(entry)) if "settings" in training else []
@@ -118,7 +128,8 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
         validation=MEAN if over == "mean" else "",
         scored=entry.scores["command"],
         command=SCRIPT if training["command"].startswith(LOSSES) else training["command"],
-        settings="\n".join(["", *settings]),
+        settings="\n".join(["", *settings, ""]) if settings else "",
+        research=f"[{title}](../../research/{file}.md) says more.",
     )
     return text.rstrip() + "\n"
 
@@ -168,11 +179,12 @@ def _settings(entry: Checkpoint) -> Iterator[tuple[str, str]]:
         )
         yield "seed", f"{settings['seed']}"
     if "begun_with" in training:
-        yield "begun with", training["begun_with"]
+        yield "initial weights", training["begun_with"]
+    phases = [phase["what"] for phase in training.get("phases", ())]
     if "low_band" in training:
-        yield "branch for low bins", f"afterwards, {training['low_band']['steps']} steps, alone"
-    for number, phase in enumerate(training.get("phases", ()), 1):
-        yield f"then, {number}", phase["what"]
+        phases.insert(0, f"the branch for low bins alone, {training['low_band']['steps']} steps")
+    for number, phase in enumerate(phases, 2):
+        yield f"phase {number}", phase
     yield "clips a step", f"{settings['batch_size']}, each of 6 s"
     yield "learning rate", f"{settings['learning_rate']:g}"
     yield "precision", settings["precision"]

@@ -70,14 +70,17 @@ COMMANDS = {
     "docs/reference/json.md": 3,
     "docs/reference/licences.md": 2,
     "docs/reference/python.md": 0,
-    "docs/research/default-model.md": 9,
+    "docs/research/default-model.md": 7,
+    "docs/research/fast-model.md": 2,
     "docs/research/evaluation.md": 9,
     "docs/research/losses.md": 6,
     "docs/research/notebook.md": 1,
     "docs/research/open-model.md": 4,
     "docs/research/measures.md": 2,
     "docs/research/own-losses.md": 3,
-    "docs/research/performance.md": 14,
+    "docs/research/performance.md": 9,
+    "docs/research/profile.md": 3,
+    "docs/research/training-speed.md": 2,
     "docs/research/reproduce.md": 41,
     "docs/start/first-song.md": 10,
     "docs/start/install.md": 7,
@@ -396,7 +399,7 @@ def test_rows_of_the_processor_without_bf16_are_those_that_were_measured() -> No
 
 
 def test_shares_of_the_matrix_products_rate_are_those_that_were_measured() -> None:
-    page = (ROOT / "docs/research/performance.md").read_text("utf-8")
+    page = (ROOT / "docs/research/profile.md").read_text("utf-8")
     file = ROOT / "docs/research/performance/network.json"
     rows = json.loads(file.read_text("utf-8"))["results"]["rows"]
     assert len(rows) == 6

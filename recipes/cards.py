@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from markdown_pages import between, markdown_table
+
 from unetsep.cli.models import TAKE
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.build import build
@@ -134,18 +136,6 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
     return text.rstrip() + "\n"
 
 
-def markdown_table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> list[str]:
-    """A table of Markdown, without empty columns."""
-    cells = list(rows)
-    columns = [i for i in range(len(head)) if any(row[i] for row in cells)]
-    lines = [[row[i] for i in columns] for row in (head, *cells)]
-    lines.insert(1, ["---"] * len(columns))
-    return [
-        "|" + "|".join(line) + "|" if line[0] == "---" else f"| {' | '.join(line)} |"
-        for line in lines
-    ]
-
-
 def _facts(entry: Checkpoint) -> Iterator[tuple[str, str]]:
     """Licence, size and data."""
     training = entry.training
@@ -240,15 +230,6 @@ def _values(entry: Checkpoint) -> Iterator[str]:
 def navigation(manifest: Manifest) -> list[str]:
     """A line for each model's page."""
     return [f'      "reference/models/{name}.md",' for name in manifest.checkpoints]
-
-
-def between(path: Path, marks: tuple[str, str], lines: list[str]) -> str:
-    """A file's text with other lines between its two marks."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(marks[0] + "\n")
-    _, end, after = rest.partition(marks[1] + "\n")
-    if not begin or not end:
-        raise SystemExit(f"{path} lacks the line {marks[0] if not begin else marks[1]}")
-    return before + begin + "\n".join(lines) + "\n" + end + after
 
 
 def pages(manifest: Manifest) -> dict[Path, str]:

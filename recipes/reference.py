@@ -1,16 +1,15 @@
-"""The pages that say what the code says: the command line, and the table of formats.
+"""The pages that say what the code says: the command line, Python, formats and JSON.
 
     python recipes/reference.py
 
-writes docs/reference/command-line.md from the commands of ``unetsep``, the table in
-docs/reference/formats.md from `unetsep.audio.formats.CONTAINERS`, and the fields in
-docs/reference/json.md from the schema that is in the package.
+writes pages of docs/reference: command-line.md from the commands of ``unetsep``, what python.md
+says about public names from their docstrings, the table in formats.md from
+`unetsep.audio.formats.CONTAINERS`, and the fields in json.md from the schema in the package.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from cards import between, markdown_table
+from markdown_pages import between, markdown_table, one_line
+from python_reference import with_reference
 
 from unetsep.audio.formats import CONTAINERS
 from unetsep.cli import main as unetsep
@@ -26,8 +26,8 @@ from unetsep.cli.sections import SectionedCommand
 from unetsep.library.log import SCHEMA_FILE
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
-COMMAND_LINE, FORMATS, FIELDS = (
-    PAGES / name for name in ("command-line.md", "formats.md", "json.md")
+COMMAND_LINE, PYTHON, FORMATS, FIELDS = (
+    PAGES / name for name in ("command-line.md", "python.md", "formats.md", "json.md")
 )
 INTRODUCTION = """# The command line
 
@@ -70,20 +70,12 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
 def _prose(text: str) -> Iterator[str]:
     """Paragraphs of a help text, each in one line."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
-        yield from (_escape(paragraph), "")
+        yield from (one_line(paragraph), "")
 
 
 def _definition(names: str, text: str) -> Iterator[str]:
     """An option and what it does."""
-    yield from (f"`{names}`", f":   {_escape(text)}", "")
-
-
-def _escape(text: str) -> str:
-    """Text in one line, with options as code, that Markdown leaves as it is."""
-    line = html.escape(" ".join(text.replace("\b", "").split()), quote=False)
-    words = re.sub(r"(?<![^\s(])(--?[a-z][\w-]*)", r"`\1`", line).split("`")
-    words[::2] = [re.sub(r"([*_\[\]{}])", r"\\\1", word) for word in words[::2]]
-    return "`".join(words)
+    yield from (f"`{names}`", f":   {one_line(text)}", "")
 
 
 def formats() -> list[str]:
@@ -116,7 +108,7 @@ def fields() -> list[str]:
 
 def _rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for name, field in schema["properties"].items():
-        yield f"`{name}`", _kind(field), _escape(field.get("description", ""))
+        yield f"`{name}`", _kind(field), one_line(field.get("description", ""))
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -135,6 +127,7 @@ def pages() -> dict[Path, str]:
     """Each page with its text."""
     return {
         COMMAND_LINE: command_line(),
+        PYTHON: with_reference(PYTHON.read_text(encoding="utf-8")),
         FORMATS: between(FORMATS, MARKS, ["", *formats(), ""]),
         FIELDS: between(FIELDS, FIELD_MARKS, [*fields(), ""]),
     }

@@ -31,9 +31,8 @@ from .library.songs import Job, part_for, separate_or_raise
 from .paths import TEMPLATE, plan, refuse_existing, with_tags
 from .separator import Audio, Separator
 
-# A path; a file object, which is read to its end; or ``(audio, sample_rate)`` with an array or
-# tensor of ``(channels, samples)`` or ``(samples,)``.
 AudioInput = str | Path | BinaryIO | tuple[Audio, float]
+"""A path, a file object, which is read to its end, or ``(audio, sample_rate)``."""
 # Track name of inputs without a name.
 UNNAMED = "audio"
 # Longer ones are no audio suffixes, and exceed the name length of some file systems.
@@ -110,8 +109,8 @@ def separate(
     ----------
     audio
         Path of an audio file; a file object such as `io.BytesIO`, read from its position; or
-        ``(audio, sample_rate)`` with an array or a torch tensor of ``(channels, samples)``, or
-        ``(samples,)`` for one channel. The latter two are copied to the disk first.
+        ``(audio, sample_rate)``. The latter two are copied to the disk first. An array or torch
+        tensor is ``(channels, samples)``, or ``(samples,)`` for one channel.
     output_dir
         Folder for ``<song>/<stem>.<container>``; created if missing.
     model
@@ -132,10 +131,10 @@ def separate(
     sample_rate
         Sample rate of the stems in Hz; by default the input's.
     filename
-        How to name files in ``output_dir``, with ``{track}`` (the input's name),
-        ``{stem}``, ``{label}`` (such as Vocals), ``{ext}``, ``{model}``, ``{suffix}`` (the
-        input's), and the tags ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``,
-        ``{tracknumber}`` and ``{year}``.
+        How to name files in ``output_dir``; by default ``{track}/{stem}.{ext}``. Other fields are
+        ``{label}`` (such as Vocals), ``{model}``, ``{suffix}`` (the input's), and the tags
+        ``{artist}``, ``{title}``, ``{album}``, ``{albumartist}``, ``{tracknumber}``, ``{year}``.
+        ``{track}`` is the input's name.
     start, duration
         Excerpt in seconds, or as ``"1:30"``.
     track

@@ -88,8 +88,8 @@ class ModelConfig:
         relative to the segment's RMS; 1e-4 is -80 dB.
     segment_frames, overlap
         Frames the network sees at once when separating (512 frames are 11.9 s), and the
-        share of them that neighbouring segments have in common, at most 0.5. At 0.5 every
-        frame is the mean of two segments.
+        share that neighbouring segments have in common, at most 0.5. At 0.5 every frame is the
+        mean of two segments.
     lead_frames, pad_segments
         Silent frames before the song that the first segment begins with, and whether the
         last segment is filled up with silence instead of being moved back. Spleeter's
@@ -104,10 +104,10 @@ class ModelConfig:
         Share of the guide in the vote on the vocals, 0 to 1.
     guide_states
         Channels of the guide's decoder at its upper levels, from the first on, if the encoder of
-        a guided network sees them, see `unetsep.network.guided`; by default it does not.
+        a guided network sees them. See `unetsep.network.guided`; by default it does not.
     low_bins, low_first, low_filters
         Bins in which a branch of a guided network corrects how the rest is divided, the first of
-        them, and the branch's channels; see `unetsep.network.low_band`. 0 bins: no branch.
+        them, and the branch's channels. See `unetsep.network.low_band`. 0 bins: no branch.
     input
         ``"log"``: compressed magnitudes relative to the segment's level, normalised per
         bin. ``"linear"``: magnitudes as they are.

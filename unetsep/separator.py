@@ -32,7 +32,9 @@ from .weights.manifest import model_name
 
 MASK_EXTENSIONS = ("top", "zeros")
 ModelLike = str | Path | MaskNetwork
+"""A model's name, the path of its checkpoint, or a network."""
 Audio = npt.ArrayLike | Tensor
+"""An array or tensor, ``(channels, samples)`` or ``(samples,)``."""
 # Small blocks of a stream are joined to this length: few samples cost as much as many.
 MIN_BLOCK_SECONDS = 0.5
 
@@ -44,8 +46,8 @@ class Separator:
     ----------
     model
         Name from the manifest (``unetsep models`` lists them), path of a checkpoint, or a
-        network; or a list of these, whose masks are averaged: they must agree in
-        `unetsep.config.SIGNAL_PATH`, and segments and overlap are those of the first, see
+        network; or a list of these, whose masks are averaged. They must agree in
+        `unetsep.config.SIGNAL_PATH`. Segments and overlap are those of the first, see
         `unetsep.config.common_config`.
     device
         ``auto`` takes CUDA, then Apple's GPU, then the CPU. Of several GPUs ``cuda`` is the one

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Signal = npt.NDArray[np.float32]
+"""An array of samples."""
 # Largest integers that are samples; longer ones come from Python lists.
 MAX_SAMPLE_BYTES = 4
 

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from .threads import thread_count, use_threads
 
-# Complex spectrum (channels, bins, frames) to masks (stems, channels, bins, frames), fp32, which
-# the caller may overwrite.
 Estimate = Callable[[Tensor], Tensor]
+"""From a complex spectrum, ``(channels, bins, frames)``, fp32 masks of ``(stems, channels, bins,
+frames)``, which the caller may overwrite."""
 
 
 class SegmentedMasks:

@@ -15,8 +15,8 @@ from .arrays import Signal
 from .threads import OwnThread, without_autocast
 from .transfer import Link, StemBlock
 
-# Called with (seconds done, seconds in total or None); False cancels.
 Progress = Callable[[float, float | None], bool | None]
+"""Called with the completed and total seconds, or None for an unknown total; False cancels."""
 
 
 @dataclass(frozen=True)

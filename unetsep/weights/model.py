@@ -29,7 +29,7 @@ class Model(nn.Module):
 
     A clip is one segment, as in training. For clips of up to ``config.segment_frames`` frames
     (512: 11.9 s) the stems are those of `unetsep.Separator` at the model's own rate, with
-    ``gate=False`` and ``wiener=0``: neither the gate nor the filter that may follow the network
+    ``gate=False`` and ``wiener=0``. Neither the gate nor the filter that may follow the network
     is part of it. Longer ones are not divided, so memory grows with their length: use a
     `unetsep.Separator` for them.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,10 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     yield from ("```text", f"{name} {usage}", "```", "")
     if isinstance(command, SectionedCommand) and command.sections:
         for heading, records in command.sectioned(context):
-            yield from (f"**{heading}**", "")
-            for record in records:
-                yield from _definition(*record)
+            yield from (f"**{heading}**", "", *_options(records))
     else:
-        for parameter in command.get_params(context):
-            if (help_record := parameter.get_help_record(context)) and help_record[1]:
-                yield from _definition(*help_record)
+        shown = (each.get_help_record(context) for each in command.get_params(context))
+        yield from _options(record for record in shown if record and record[1])
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             below = command.get_command(context, child)
@@ -73,9 +70,9 @@ def _prose(text: str) -> Iterator[str]:
         yield from (one_line(paragraph), "")
 
 
-def _definition(names: str, text: str) -> Iterator[str]:
-    """An option and what it does."""
-    yield from (f"`{names}`", f":   {one_line(text)}", "")
+def _options(records: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A list of options and what they do."""
+    yield from (*(f"- `{names}`: {one_line(text)}" for names, text in records), "")
 
 
 def formats() -> list[str]:

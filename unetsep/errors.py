@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -80,3 +81,9 @@ class WeightsError(UnetsepError):
 
 class CancelledError(UnetsepError):
     """A progress callback cancelled the work; no files are left."""
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Raise `ValueError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -22,8 +22,9 @@ from .dsp.segments import SegmentPool
 from .dsp.song_stream import Progress, Selection, SongStream, push_all
 from .dsp.spectrogram import magnitudes
 from .dsp.threads import OwnThread
+from .errors import check_choice
 from .network.build import for_inference
-from .network.devices import check_choice, choose_precision, device_lock, usable_device
+from .network.devices import choose_precision, device_lock, usable_device
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
 from .network.masks import MaskNetwork, gated, ratio_masks

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
-from ..errors import UnetsepError
+from ..errors import UnetsepError, check_choice
 from ..storage import write_atomically
 from ..train.data.musdb import STEMS, musdb_root
 from ..train.evaluation import report as reports
@@ -371,9 +371,7 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
 
 def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
     """The ``compare`` command."""
-    if metric not in (*METRICS, *MEASURES):
-        choices = ", ".join((*METRICS, *MEASURES))
-        raise ValueError(f"--metric must be one of {choices}, got {metric!r}")
+    check_choice("--metric", metric, (*METRICS, *MEASURES))
     folder_a, folder_b = (scores_folder(method, output) for method in (a, b))
     comparison = compare_folders(folder_a, folder_b, metric)
     if as_json:

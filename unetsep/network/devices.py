@@ -8,12 +8,12 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from ..errors import UnetsepError, is_out_of_memory
+from ..errors import UnetsepError, check_choice, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -163,12 +163,6 @@ def device_lock(device: torch.device) -> contextlib.AbstractContextManager[objec
     197805, up to torch 2.15). Every computation there must hold the lock.
     """
     return _mps_lock if device.type == "mps" else contextlib.nullcontext()
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise `ValueError` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 # Parameters of mallopt(3): see malloc.h of the GNU C library.

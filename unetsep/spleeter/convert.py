@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import MAX_FILTERS
-from ..errors import WeightsError
+from ..errors import WeightsError, check_choice
 from ..network.presets import INSTRUMENTS, spleeter_config
 from ..weights.checkpoint import serialize
 from ..weights.manifest import (
@@ -85,8 +85,7 @@ def import_spleeter(
     ValueError
         If ``band`` or ``name`` is invalid.
     """
-    if band not in BINS:
-        raise ValueError(f"band must be one of {', '.join(BINS)}, got {band!r}")
+    check_choice("band", band, BINS)
     path = Path(source)
     if name is not None:
         _check_name(name, overwrite)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import check_choice
 from .leakage import frame_leakage
 from .measures import MEASURES
 from .sdr import Array, Signals, frame_sdr, match_length, median, silent_stems
@@ -92,8 +93,7 @@ def score(
         If fewer than two stems are given, one has no reference, or the number of channels
         differs.
     """
-    if mode not in MODES:
-        raise ValueError(f"metrics must be one of {', '.join(MODES)}, got {mode!r}")
+    check_choice("metrics", mode, MODES)
     stems = tuple(estimates)
     unknown = [stem for stem in stems if stem not in references]
     if len(stems) < 2 or unknown:

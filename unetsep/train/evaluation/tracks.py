@@ -10,7 +10,7 @@ import numpy as np
 
 from ...audio.reader import AudioReader
 from ...dsp.arrays import Signal
-from ...errors import AudioError
+from ...errors import AudioError, check_choice
 from ..data.decode import read_audio
 from ..data.musdb import (
     HOW_TO_GET,
@@ -112,8 +112,7 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     ValueError
         If ``subset`` is unknown.
     """
-    if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
+    check_choice("subset", subset, SUBSETS)
     folder = "test" if subset == "test" else "train"
     place = Path(root) / folder
     if not place.is_dir():

@@ -120,7 +120,7 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
         default=" (default)" if entry.name == manifest.default else "",
         take=TAKE[entry.name],
         description=entry.description,
-        facts="\n".join(markdown_table(("what", "this model"), _facts(entry))),
+        facts="\n".join(markdown_table(("what", "this model"), _facts(entry, manifest))),
         scores="\n".join(
             markdown_table(
                 ("stem", "SDR in dB, test", "95% interval", f"validation, {over} of songs"),
@@ -136,15 +136,16 @@ def page(entry: Checkpoint, manifest: Manifest) -> str:
     return text.rstrip() + "\n"
 
 
-def _facts(entry: Checkpoint) -> Iterator[tuple[str, str]]:
+def _facts(entry: Checkpoint, manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Licence, size and data."""
     training = entry.training
     parameters = sum(p.numel() for p in build(ModelConfig.from_dict(entry.config)).parameters())
     yield "licence of the weights", entry.licence
-    yield (
-        "size",
-        f"{entry.bytes / 1e6:.1f} MB in half precision, {parameters / 1e6:.2f} million parameters",
+    size = (
+        f"{entry.bytes / 1e6:.1f} MB in half precision, {parameters / 1e6:.2f} million parameters"
     )
+    whole = manifest.bytes_with_guide(entry)
+    yield "size", size if whole == entry.bytes else f"{size}; {whole / 1e6:.1f} MB with its guide"
     if entry.aliases:
         yield "also called", ", ".join(f"`{name}`" for name in entry.aliases)
     if "guide" in training:
@@ -165,7 +166,7 @@ def _settings(entry: Checkpoint) -> Iterator[tuple[str, str]]:
     else:
         yield (
             "steps",
-            f"{training['steps']} of {settings['max_steps']} (the best on the validation songs)",
+            f"{training['steps']} (the best on the validation songs)",
         )
         yield "seed", f"{settings['seed']}"
     if "begun_with" in training:

@@ -83,6 +83,11 @@ class CancelledError(UnetsepError):
     """A progress callback cancelled the work; no files are left."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Raise `ValueError` unless ``value`` is one of ``choices``."""
     if value not in choices:

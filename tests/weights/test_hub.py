@@ -24,6 +24,7 @@ CONTENT = bytes(range(256)) * 800
 SCRIPT = """
 import json, os, sys, time
 import huggingface_hub
+from huggingface_hub import constants
 from unetsep.weights import hub
 from unetsep.errors import WeightsError
 from unetsep.weights.manifest import Checkpoint
@@ -34,12 +35,13 @@ if "BEFORE_1_0" in os.environ:
         repo, file, revision=revision
     )
 entry = Checkpoint("m", "mse", "", "m.safetensors", "org/name", "v1", sys.argv[1], 1, {}, "x")
-begun = time.monotonic()
+begun, block = time.monotonic(), constants.DOWNLOAD_CHUNK_SIZE
 try:
     result = {"path": str(hub.fetch(entry))}
 except WeightsError as error:
     result = {"error": str(error)}
 cached = hub.cached_file(entry)
+assert constants.DOWNLOAD_CHUNK_SIZE == block  # other downloads are as before
 print(json.dumps(result | {"cached": cached and str(cached), "took": time.monotonic() - begun}))
 sys.stdout.flush()
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UnetsepError, check_choice, is_out_of_memory
+from ..errors import UnetsepError, check_choice, first_line, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ def refusal(device: torch.device) -> str:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            message = str(error).splitlines()[0]
-            return f"torch {torch.__version__} cannot compute on this GPU ({message})"
+            reason = first_line(error)
+            return f"torch {torch.__version__} cannot compute on this GPU ({reason})"
     return ""
 
 

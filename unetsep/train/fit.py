@@ -27,7 +27,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import ModelConfig
-from ..errors import is_out_of_memory
+from ..errors import first_line, is_out_of_memory
 from ..locks import HeldError, held
 from ..network.devices import keep_freed_memory, products, refusal, usable_device
 from ..network.guided import Guided, with_guide, with_parts
@@ -395,9 +395,7 @@ def check_resumable(checkpoint: Path, config: TrainConfig, machine: Machine | No
         processes = content["unetsep"].get("processes")  # missing in older runs
         del content  # Windows replaces no mapped file, and an error below may keep it mapped
     except Exception as error:  # torch.load raises many kinds for foreign files
-        raise TrainingError(
-            f"{checkpoint} cannot be resumed from: {str(error).splitlines()[0]}"
-        ) from error
+        raise TrainingError(f"{checkpoint} cannot be resumed from: {first_line(error)}") from error
     for field in fields(config):
         old, new = getattr(saved_config, field.name), getattr(config, field.name)
         if old != new and field.name not in RESUMABLE:

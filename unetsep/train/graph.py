@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ..errors import first_line
+
 logger = logging.getLogger(__name__)
 
 # Steps before the recorded one, in which libraries choose their algorithms and create what they
@@ -77,7 +79,7 @@ class RecordedStep:
         try:
             self._play, self._values = record(lambda: self._eager(buffer), clips.device)
         except RuntimeError as error:
-            self._give_up(str(error).splitlines()[0])
+            self._give_up(first_line(error))
             return
         self._clips = buffer
         self._gradients = [weights.grad for weights in self.parameters]

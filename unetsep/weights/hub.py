@@ -14,6 +14,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -132,11 +133,9 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
             f"{entry.file} of {entry.repo_id} is not in {cache_folder()} and HF_HUB_OFFLINE is "
             f"set: unset it, or {by_hand}"
         )
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its retries do not concern the user
     try:
-        return _bounded(entry)
+        with _client_settings():
+            return _bounded(entry)
     except Exception as error:  # the boundary: anything may come out of the client
         cure = (
             f"free or choose a folder for downloads (HF_HOME; now {cache_folder()})"
@@ -147,8 +146,22 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
             f"{entry.file} could not be downloaded from {_where(entry)}: {_reason(error)}; {cure}, "
             f"or {by_hand}"
         ) from error
+
+
+@contextlib.contextmanager
+def _client_settings() -> Iterator[None]:
+    """Small blocks, so that slow progress shows, and no log of retries; then as before."""
+    from huggingface_hub import constants
+
+    logger = logging.getLogger("huggingface_hub")
+    level, size = logger.level, constants.DOWNLOAD_CHUNK_SIZE
+    logger.setLevel(logging.ERROR)
+    constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
+    try:
+        yield
     finally:
         logger.setLevel(level)
+        constants.DOWNLOAD_CHUNK_SIZE = size
 
 
 def _bounded(entry: Checkpoint) -> Path:
@@ -158,9 +171,7 @@ def _bounded(entry: Checkpoint) -> Path:
     replaced, and the growing file shows it. Both move only after complete blocks.
     """
     import huggingface_hub
-    from huggingface_hub import constants
 
-    constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
     get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
     last_progress = [time.monotonic()]

@@ -1,4 +1,4 @@
-"""BSS Eval v4 in full: SDR, ISR, SIR and SAR, the same numbers as museval, sooner.
+"""BSS Eval v4 in full: SDR, ISR, SIR and SAR, the numbers of museval, computed faster.
 
 Conventions are those of `unetsep.train.evaluation.sdr`. The distortion filters (512 taps, one set
 for the whole song) are least-squares projections of each estimate ``e_j`` on delayed
@@ -26,12 +26,12 @@ Where the time goes, and how it is saved:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from . import toeplitz
@@ -221,10 +221,4 @@ def correlations(references: Signals, estimates: Signals) -> Tensor:
 
 def _fast_length(samples: int) -> int:
     """The next even FFT length without prime factors above 5."""
-    best = 1 << math.ceil(math.log2(samples))
-    for fives in range(8):
-        for threes in range(8):
-            odd = 5**fives * 3**threes
-            twos = max(1, math.ceil(math.log2(samples / odd)))
-            best = min(best, odd << twos) if odd << twos >= samples else best
-    return best
+    return 2 * int(next_fast_len(-(-samples // 2), real=True))

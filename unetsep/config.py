@@ -344,7 +344,7 @@ def common_config(configs: Sequence[ModelConfig], name: str) -> ModelConfig:
             value, other_value = getattr(first, field), getattr(other, field)
             if value != other_value:
                 raise ValueError(
-                    f"the masks of {name} cannot be averaged: their {field} is {value} "
+                    f"the masks of {name} cannot be averaged: their {field} differ: {value} "
                     f"and {other_value}"
                 )
     gates = [config.gate_db for config in configs if config.gate_db is not None]

@@ -128,6 +128,10 @@ class Separator:
         # With its index: the default GPU may differ between threads.
         self.device = next(self._networks[0].parameters()).device
 
+    def __repr__(self) -> str:
+        device, precision = str(self.device), self.precision
+        return f"Separator({self.name!r}, device={device!r}, precision={precision!r})"
+
     @functools.cached_property
     def checkpoints(self) -> list[tuple[str, str]]:
         """Name and SHA-256 of each model: of its checkpoint, or of a network's weights."""
@@ -170,10 +174,10 @@ class Separator:
         for stem in selected:
             if stem not in self.stems:
                 is_rest = str(stem).startswith("no_") or stem in ("instrumental", "accompaniment")
-                cure = "; for the song without one of them use --without STEM" if is_rest else ""
+                cure = "; for the song without one of them use --without STEM, in Python two_stems"
                 raise ValueError(
                     f"model {self.name} has no stem {stem!r}: expected "
-                    f"{', '.join(self.stems)}{cure}"
+                    f"{', '.join(self.stems)}{cure if is_rest else ''}"
                 )
         if two_stems is not None:
             index = self.stems.index(two_stems)

@@ -37,7 +37,7 @@ def choose_device(device: str) -> torch.device:
     if not available[device]:
         raise UnetsepError(
             f"device {device} was asked for but torch {torch.__version__} finds none: "
-            "use --device auto or cpu, or install a torch build for it"
+            "choose auto or cpu, or install a torch build for it"
         )
     return torch.device(device)
 
@@ -59,8 +59,8 @@ def usable_device(device: str) -> torch.device:
         return candidate
     if device != "auto":
         raise UnetsepError(
-            f"device {device} was asked for but {reason}: use --device auto or cpu, or install a "
-            "torch build for it"
+            f"device {device} was asked for but {reason}: choose auto or cpu, or install a torch "
+            "build for it"
         )
     _warn_once(f"{reason}: the CPU is used")
     return torch.device("cpu")

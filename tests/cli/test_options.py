@@ -21,7 +21,7 @@ from unetsep.audio.formats import BIT_DEPTHS, CONTAINERS
 from unetsep.cli import CONTEXT, main, options
 from unetsep.cli.evaluate import EvalOptions
 from unetsep.cli.options import separate
-from unetsep.cli.other_tools import TRANSLATIONS
+from unetsep.cli.other_tools import REMARKS, TRANSLATIONS
 from unetsep.cli.parsing import build, expanded
 from unetsep.cli.sections import SectionedCommand
 from unetsep.cli.separate import SeparateOptions
@@ -40,6 +40,8 @@ from unetsep.train.data.run_data import HELD_OUT
 from unetsep.train.evaluation.baselines import BASELINES
 from unetsep.train.evaluation.scoring import METRICS, MODES
 from unetsep.train.release.export import LICENCE
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
 
 def parameter(command: click.Command, name: str) -> click.Parameter:
@@ -250,6 +252,23 @@ def test_options_of_other_tools_are_refused_with_ours() -> None:
         result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
         assert result.exit_code == 2
         assert f"No such option '{theirs}'. Use {here} instead." in result.stderr
+    for theirs, remark in REMARKS.items():
+        assert theirs not in ours
+        result = CliRunner().invoke(main, ["separate", "song.mp3", theirs, "x"])
+        assert (result.exit_code, result.stderr.split("'. ")[-1]) == (2, f"{remark}\n")
+
+
+def test_every_option_of_other_tools_that_a_page_translates_has_an_answer() -> None:
+    ours = {name for option in separate.params for name in (*option.opts, *option.secondary_opts)}
+    pages = [HOW_TO / f"from-{tool}.md" for tool in ("demucs", "spleeter", "others")]
+    theirs = {
+        option
+        for page in pages
+        for cell in re.findall(r"^\| (`-[^|]*) \|", page.read_text(encoding="utf-8"), re.M)
+        for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", cell)
+    }
+    assert len(theirs) > 40
+    assert theirs - ours <= {*TRANSLATIONS, *REMARKS}
 
 
 def test_formats_may_be_written_in_upper_case() -> None:

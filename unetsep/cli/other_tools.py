@@ -27,6 +27,7 @@ TRANSLATIONS = {
     "-c": "--format",
     "--codec": "--format",
     "-b": "--bitrate",
+    "-s": "--start",
     "--offset": "--start",
     "--filename_format": "--filename",
     "--mwf": "--wiener 1",
@@ -36,6 +37,9 @@ TRANSLATIONS = {
     "--output_dir": "--output",
     "--output_bitrate": "--bitrate",
     "--sample_rate": "--sample-rate",
+    "--mdx_overlap": "--overlap",
+    "--vr_enable_tta": "--passes 4",
+    "--model_file_dir": "UNETSEP_HOME=DIR",
     "--single_stem": "--stems vocals or --instrumental",
     "--targets": "--stems",
     "--residual": "--two-stems",
@@ -43,6 +47,18 @@ TRANSLATIONS = {
     "--ext": "--format",
     "--niter": "--wiener",
     "--no-cuda": "--device cpu",
+}
+NOT_NEEDED = "It is not needed here."
+# Options without an equivalent, and what to say of them.
+REMARKS = {
+    "-i": "Name songs without an option.",
+    "--inputs": "Name songs without an option.",
+    "-a": NOT_NEEDED,
+    "--adapter": NOT_NEEDED,
+    "--segment": NOT_NEEDED,
+    "--no-split": NOT_NEEDED,
+    "--clip-mode": "Stems that would clip are always lowered, all alike.",
+    "--normalization": "Levels stay as they are in the song.",
 }
 
 
@@ -54,8 +70,9 @@ class SeparateCommand(SectionedCommand):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            equivalent = TRANSLATIONS.get(error.option_name)
-            if equivalent is None:
+            name = error.option_name
+            if name not in TRANSLATIONS and name not in REMARKS:
                 raise
-            message = f"No such option '{error.option_name}'. Use {equivalent} instead."
-            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from error
+            remark = REMARKS.get(name) or f"Use {TRANSLATIONS[name]} instead."
+            message = f"No such option '{name}'. {remark}"
+            raise click.NoSuchOption(name, message, ctx=ctx) from error

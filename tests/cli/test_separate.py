@@ -514,6 +514,14 @@ def test_output_that_is_a_file_is_refused(run, song, tmp_path):
     assert "is a file: name a folder with -o" in result.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_output_to_a_device_is_refused_with_what_writes_to_stdout(run, song):
+    result = run(song(), "-o", "/dev/null", "--stems", "vocals")
+    assert result.exit_code == 1
+    assert "-o /dev/null is a device or a pipe, but stems are" in result.stderr
+    assert "write one stem to stdout with -o -" in result.stderr
+
+
 @pytest.mark.parametrize("threads", ["0", "-1", "99999", "many"])
 def test_impossible_numbers_of_threads_are_refused_before_they_start(run, song, threads):
     result = run(song(seconds=0.1), "--threads", threads)

@@ -293,13 +293,18 @@ def _preview(jobs: Sequence[Job], options: SeparateOptions, reporter: Reporter) 
 
 
 def _check_output_name(output: Path | str) -> None:
-    """Refuse to create a folder that is named like an audio file."""
-    if isinstance(output, str) or output.suffix.lower() not in AUDIO_SUFFIXES:
+    """Refuse a device, such as /dev/stdout, and a new folder that is named like an audio file."""
+    if isinstance(output, str):
         return
-    if not output.exists():
+    if output.exists():
+        what = "" if output.is_dir() or output.is_file() else "is a device or a pipe"
+    else:
+        is_audio = output.suffix.lower() in AUDIO_SUFFIXES
+        what = "is named like an audio file" if is_audio else ""
+    if what:
         raise ValueError(
-            f"-o {output} is named like an audio file, but stems are written to a folder: name a "
-            "folder, or write one stem to stdout with -o -"
+            f"-o {output} {what}, but stems are written to a folder: name a folder, or write one "
+            "stem to stdout with -o -"
         )
 
 

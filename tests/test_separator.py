@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -569,6 +570,19 @@ def test_values_that_are_not_models_are_refused_in_a_sentence(model: object) -> 
 def test_blocks_that_do_not_come_one_by_one_are_refused(separator: Separator) -> None:
     with pytest.raises(ValueError, match="blocks must be arrays that come one by one, got 5"):
         next(separator.stream(5, 44_100))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("shape", [(2, 100), (100,)])
+def test_a_whole_song_is_no_stream_of_its_channels(
+    separator: Separator, form: Callable[..., Any], shape: tuple[int, ...]
+) -> None:
+    whole = form(np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match=re.escape(f"got one array {shape}: put it into a list")):
+        next(separator.stream(whole, 44_100))
+    blocks = form(np.zeros((3, 2, 100), np.float32))
+    parts = list(separator.stream(blocks, 44_100))
+    assert sum(part["vocals"].shape[1] for part in parts) == 300
 
 
 def test_no_models_are_refused_in_a_sentence() -> None:

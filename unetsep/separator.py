@@ -296,6 +296,12 @@ class Separator:
         """Yield the blocks of a stream as they come, after checking each."""
         if not isinstance(blocks, Iterable):
             raise ValueError(f"blocks must be arrays that come one by one, got {blocks!r}")
+        # Its rows, the channels, would pass for blocks of one channel.
+        if isinstance(blocks, (np.ndarray, Tensor)) and blocks.ndim < 3:
+            raise ValueError(
+                "blocks must be arrays that come one by one, got one array "
+                f"{tuple(blocks.shape)}: put it into a list, or use Separator.separate"
+            )
         shape: tuple[int, ...] | None = None
         samples = 0
         for block in blocks:

@@ -60,6 +60,10 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
     fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "passes": "2"}
     expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, None, "mp3", "auto", 2, True)
     assert JobChoice.from_fields(fields, OFFERS) == expected
+    fields = {"format": "FLAC", "sample_rate": "48000"}  # capitals as with --format
+    expected = JobChoice(OFFERS["guided"], container="flac", sample_rate=48_000)
+    assert JobChoice.from_fields(fields, OFFERS) == expected
+    assert JobChoice.from_fields({"sample_rate": ""}, OFFERS).sample_rate is None
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,9 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
         ({"bit_depth": "16", "format": "mp3"}, "format mp3 has no bit_depth '16': expected auto$"),
         ({"bit_depth": "32f", "format": "flac"}, "no bit_depth '32f': expected auto, 8, 16, 24$"),
+        ({"sample_rate": "999"}, r"sample_rate '999': expected 1000 to 1000000 \(Hz\)$"),
+        ({"sample_rate": "1000001"}, "sample_rate '1000001': expected 1000 to 1000000"),
+        ({"sample_rate": "44.1"}, "sample_rate '44.1': expected 1000 to 1000000"),
         ({"passes": "5"}, "there is no passes '5': expected 1, 2, 3, 4$"),
         ({"player": "maybe"}, "player 'maybe': expected true or false"),
         ({"modle": "guided"}, "unknown field 'modle'"),

@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.routing import Route
 
+from tests.app.serving import ROOT
+from unetsep.app.choices import FIELDS
 from unetsep.app.handlers import STATIC, Handlers, read
 from unetsep.app.openapi import describe, render
 
@@ -25,6 +27,15 @@ def test_every_address_is_described_and_every_described_address_is_there() -> No
     described = {(path, method) for path, each in describe()["paths"].items() for method in each}
     assert served == described
     assert len(served) == 10
+
+
+def test_the_form_is_described_with_every_field_on_the_page_of_the_app_too() -> None:
+    content = describe()["paths"]["/separate"]["post"]["requestBody"]["content"]
+    properties = content["multipart/form-data"]["schema"]["properties"]
+    assert set(properties) == {"file", "wait", *FIELDS}
+    page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page, flags=re.MULTILINE)
+    assert set(properties) <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def references(value: Any) -> list[str]:

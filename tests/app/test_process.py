@@ -68,6 +68,7 @@ def test_a_decoder_that_hangs_ends_with_the_worker(
         "without": None,
         "container": "wav",
         "bit_depth": "auto",
+        "sample_rate": None,
         "passes": 1,
         "player": False,
     }

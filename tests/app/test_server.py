@@ -82,18 +82,18 @@ def limit(app: Served, **values: Any) -> None:
     app.queue.limits = dataclasses.replace(LIMITS, **values)
 
 
-@pytest.mark.parametrize("passes", ["2", "1"])
+@pytest.mark.parametrize(("passes", "rate"), [("2", ""), ("1", ""), ("1", "48000")])
 def test_stems_are_those_that_the_command_writes(
-    app: Served, tune: Path, tiny_model: Path, tmp_path: Path, passes: str
+    app: Served, tune: Path, tiny_model: Path, tmp_path: Path, passes: str, rate: str
 ) -> None:
-    answer = app.send(tune, format="flac", passes=passes)
+    answer = app.send(tune, format="flac", passes=passes, sample_rate=rate)
     assert answer.status == 202
     assert answer.headers["location"] == f"/jobs/{answer.json['id']}"
     job = app.wait(answer.json["id"])
     assert (job["state"], job["name"], job["progress"]) == ("done", "My tune", 1)
     assert job["seconds"] == pytest.approx(2)
     words = ["separate", tune, "-m", tiny_model, "-d", "cpu", "-f", "flac", "-o", tmp_path, "-q"]
-    words += ["--passes", passes]
+    words += ["--passes", passes, *(["--sample-rate", rate] if rate else [])]
     assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
     archive = zipfile.ZipFile(io.BytesIO(app.get(job["zip"]).body))
     assert archive.namelist() == [f"My tune/{stem}.flac" for stem in STEMS]

@@ -80,6 +80,7 @@ def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
         "model": str(tiny_model),
         "container": "flac",
         "bit_depth": "16",
+        "sample_rate": None,
         "passes": 1,
         "player": True,
     }

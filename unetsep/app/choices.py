@@ -12,6 +12,7 @@ from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
 from ..weights import hub
 from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
@@ -39,7 +40,10 @@ FORBIDDEN = {*drives.FORBIDDEN, "/"}
 # How browsers escape the only characters that would end a name in a form:
 # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
-FIELDS = ("model", "stems", "two_stems", "without", "format", "bit_depth", "passes", "player")
+FIELDS = (
+    *("model", "stems", "two_stems", "without", "format", "bit_depth", "sample_rate", "passes"),
+    "player",
+)
 PASSES = ("1", "2", "3", "4")
 YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 
@@ -163,6 +167,8 @@ class JobChoice:
         See `unetsep.separator.Separator`.
     player
         Also make the page that plays the stems.
+    sample_rate
+        See `unetsep.files.FileOptions`.
     """
 
     offer: ModelOffer
@@ -173,6 +179,7 @@ class JobChoice:
     bit_depth: str = "auto"
     passes: int = 1
     player: bool = False
+    sample_rate: int | None = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str], offers: Mapping[str, ModelOffer]) -> JobChoice:
@@ -199,11 +206,20 @@ class JobChoice:
                     f"model {name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
                 )
         containers = [row["name"] for row in formats()]
-        container = _one_of("format", fields.get("format") or "wav", containers)
+        container = _one_of("format", (fields.get("format") or "wav").lower(), containers)
         bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
         passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
-        player = flag(fields, "player")
-        return cls(offer, names or None, two_stems, without, container, bit_depth, passes, player)
+        return cls(
+            offer,
+            names or None,
+            two_stems,
+            without,
+            container,
+            bit_depth,
+            passes,
+            player=flag(fields, "player"),
+            sample_rate=_sample_rate(fields.get("sample_rate", "")),
+        )
 
     def to_request(self) -> dict[str, Any]:
         """The values that `unetsep.app.worker.separate` needs."""
@@ -226,6 +242,15 @@ def _bit_depth(value: str, container: str) -> str:
         expected = ", ".join(("auto", *depths))
         raise ValueError(f"format {container} has no bit_depth {depth!r}: expected {expected}")
     return depth
+
+
+def _sample_rate(value: str) -> int | None:
+    """A sample rate as the command takes it; None, the song's own, if the field is empty."""
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit()) or not MIN_RATE <= int(value) <= MAX_RATE:
+        raise ValueError(f"sample_rate {value!r}: expected {MIN_RATE} to {MAX_RATE} (Hz)")
+    return int(value)
 
 
 def flag(fields: Mapping[str, str], name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..audio.formats import BIT_DEPTHS
+from ..config import MAX_RATE, MIN_RATE
 from ..version import __version__
 from .choices import PASSES, formats
 from .jobs import ID
@@ -169,6 +170,12 @@ def _form() -> Document:
         "without": text | {"description": "One file: all but this stem."},
         "format": text | {"enum": [row["name"] for row in formats()], "default": "wav"},
         "bit_depth": text | {"enum": list(BIT_DEPTHS), "default": "auto"},
+        "sample_rate": {
+            "type": "integer",
+            "minimum": MIN_RATE,
+            "maximum": MAX_RATE,
+            "description": "Of the stems, in Hz, such as 48000; the default is the song's.",
+        },
         "passes": text
         | {
             "enum": list(PASSES),

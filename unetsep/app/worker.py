@@ -139,6 +139,7 @@ def separate(
         without=request["without"],
         container=request["container"],
         bit_depth=request["bit_depth"],
+        sample_rate=request["sample_rate"],
     )
     names = options.select(separator).names
     (folder / "stems").mkdir()

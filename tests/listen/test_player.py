@@ -724,7 +724,13 @@ def test_a_page_from_a_server_fetches_pieces_without_running_them(
             """
         )
         server.shutdown()
+        server.server_close()
+        silent = driver.execute_async_script(
+            "unetsepPlayer.engine.pieces.get(0, 1).catch((e) => arguments[0](e.message))"
+        )
     stems, missing, kinds = found
+    assert silent == "The server does not answer: is it still running?"
+    assert "is missing: add the song to the app again, or" in missing
     assert stems == 4
     assert 'create the page again with "unetsep listen"' in missing
     assert len(kinds) >= 2
@@ -1138,6 +1144,21 @@ def test_many_models_and_long_names_leave_the_screen_as_wide_as_it_is(
             bottom = run(driver, "return $('play').getBoundingClientRect().bottom")
             assert bottom < height
     assert complaints(driver) == []
+
+
+def test_on_the_narrowest_phone_all_buttons_of_the_transport_are_beside_each_other(
+    player: Any,
+) -> None:
+    with screen(player, 320, 568):
+        run(player, "$('clock').textContent = '10:00 / 12:34'")
+        heights = run(
+            player,
+            "return [...document.querySelectorAll('.bar button')].map((button) => {"
+            "const { top, bottom } = button.getBoundingClientRect(); return (top + bottom) / 2 })",
+        )
+        assert len(heights) == 3
+        assert max(heights) - min(heights) < 2
+        assert run(player, "return document.documentElement.scrollWidth") == 320
 
 
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)])

@@ -4,6 +4,10 @@
 
 const $ = (id) => document.getElementById(id);
 const BUDGET = 40e6; // bytes of decoded audio in the cache
+const ONLINE = location.protocol.startsWith("http"); // not a page from the disk
+const AGAIN = ONLINE
+  ? 'add the song to the app again, or create the page again with "unetsep listen"'
+  : 'create the page again with "unetsep listen"';
 const waiting = new Map(); // name -> promise of its value, with resolve and reject
 
 function unetsepData(name, value) {
@@ -37,12 +41,14 @@ function loadData(name, url) {
     const data = {};
     data.promise = new Promise((resolve, reject) => Object.assign(data, { resolve, reject }));
     waiting.set(name, data);
-    const end = () => {
+    const end = (error) => {
       waiting.delete(name);
-      // No effect after a value.
-      data.reject(new Error(`${url} is missing: create the page again with "unetsep listen"`));
+      // By the standard of fetch: no answer, or a part of one.
+      const silent = error instanceof TypeError;
+      const text = silent ? "The server does not answer: is it still running?" : null;
+      data.reject(new Error(text ?? `${url} is missing: ${AGAIN}`)); // no effect after a value
     };
-    (location.protocol.startsWith("http") ? readData(url) : runData(url)).then(end, end);
+    (ONLINE ? readData(url) : runData(url)).then(end, end);
   }
   return waiting.get(name).promise;
 }

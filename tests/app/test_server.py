@@ -191,6 +191,8 @@ def test_files_that_are_just_removed_are_gone(app: Served, tune: Path) -> None:
 def test_what_may_be_done_with_a_job_is_told_to_who_asks_for_more(app: Served) -> None:
     answer = app.ask("PUT", "/jobs/0123456789abcdef0123456789abcdef")
     assert answer.status == 405
+    sentence = "/jobs/0123456789abcdef0123456789abcdef does not take PUT: expected "
+    assert answer.json["error"].startswith(sentence)
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "DELETE"}
 
 
@@ -325,7 +327,8 @@ def test_a_file_that_is_no_audio_fails_in_a_sentence_with_its_own_name(
     assert job["state"] == "failed"
     assert "holiday" in job["error"]
     assert str(app.folder) not in job["error"]
-    assert app.get(f"/jobs/{job['id']}/stems/vocals.wav").status == 409
+    answer = app.get(f"/jobs/{job['id']}/stems/vocals.wav")
+    assert (answer.status, answer.json["error"]) == (409, f"the job failed: {job['error']}")
     answer = app.send(bad, wait="true")
     assert (answer.status, answer.json["error"]) == (422, job["error"])
 
@@ -525,9 +528,9 @@ def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) 
         assert answer.status == 200
         check(answer.body)
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert app.get("/nothing").json == {"error": "Not Found"}
+    assert app.get("/nothing").json == {"error": "there is nothing at /nothing: see /api"}
     answer = app.get("/api/")  # a redirect would name http, and a proxy may speak https
-    assert (answer.status, answer.json) == (404, {"error": "Not Found"})
+    assert (answer.status, answer.json) == (404, {"error": "there is nothing at /api/: see /api"})
 
 
 def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> None:

@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -238,6 +239,8 @@ class Handlers:
 
     def _find_done(self, request: Request) -> SeparationJob:
         job = self._find(request)
+        if job.state == "failed":
+            raise HTTPException(409, f"the job failed: {job.error}")
         if job.state != "done":
             raise HTTPException(409, f"the job is not done: it is {job.state}")
         return job
@@ -293,10 +296,16 @@ class Handlers:
             headers["retry-after"] = str(RETRY)
         return Refusal({"error": str(error)}, error.status, headers=headers)
 
-    async def explain(self, _: Request, error: Exception) -> Response:
+    async def explain(self, request: Request, error: Exception) -> Response:
         """Answer an `HTTPException`, such as an unknown address."""
         assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+        text, path = error.detail, request.url.path
+        if text == HTTPStatus.NOT_FOUND.phrase:  # so Starlette calls what has no route
+            text = f"there is nothing at {path}: see /api"
+        elif text == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+            methods = (error.headers or {}).get("Allow")
+            text = f"{path} does not take {request.method}: expected {methods}"
+        return JSONResponse({"error": text}, error.status_code, headers=error.headers)
 
     async def fail(self, _: Request, __: Exception) -> Response:
         """Answer any other exception, which is a bug; the log has its traceback."""

@@ -21,7 +21,7 @@ JOB = {"$ref": "#/components/schemas/Job"}
 JSON = "application/json"
 ANY = "*/*"  # audio, pictures or scripts: the response says which
 GONE = "There is no such job or file, or it was removed."
-NOT_DONE = "The job is not done."
+NOT_DONE = "The job is not done, or it failed."
 
 
 def describe() -> Document:
@@ -40,14 +40,18 @@ def describe() -> Document:
 
 
 def _guarded(paths: Document) -> Document:
-    """Add the response that every address may give."""
+    """Add the responses that every address may give."""
     for methods in paths.values():
         for operation in methods.values():
             operation["responses"] |= _errors(
                 {
                     "403": "The request is from another site, or for a host name that --allow-host "
-                    "does not allow."
+                    "does not allow.",
+                    "500": "A mistake of the app: its terminal says more.",
                 }
+            )
+            operation["responses"].setdefault(
+                "503", _file("Too many clients are connected: retry later.", "text/plain")
             )
     return paths
 
@@ -79,7 +83,7 @@ def _paths() -> Document:
                     "202": _json("The job; Location is its address.", JOB),
                     **_errors(
                         {
-                            "400": "Not a form, no file, or the upload was cut off.",
+                            "400": "Not a form, no file, an empty file, or the upload was cut off.",
                             "409": "There is already a job with this id.",
                             "408": "The upload was too slow.",
                             "413": "The file is too large; it is refused during the upload.",

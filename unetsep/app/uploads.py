@@ -170,8 +170,10 @@ class FormReader:
         if not self.complete:
             missing = "end" if self._preamble is None else "boundary"
             raise _malformed(f"its {missing} is missing")
-        if not self._files or not self.upload.bytes:
-            raise _malformed("it must hold one file, in the field 'file', that is not empty")
+        if not self._files:
+            raise _malformed("it must hold one file, in the field 'file'")
+        if not self.upload.bytes:
+            raise RefusedError("the file is empty", 400, "form")
         return self.upload
 
 

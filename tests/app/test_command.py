@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 from tests.app.serving import ROOT, Command, command, form, lives, until
 from tests.signals import music
-from unetsep.app.server import AppSettings, listen
+from unetsep.app.server import AppSettings, listen, work_folder
 from unetsep.cli import CONTEXT, main
 from unetsep.cli.app import AppOptions, has_screen
 from unetsep.cli.options import app as app_command
@@ -268,10 +268,20 @@ def test_names_are_names_alone() -> None:
     for name in ("songs.example.org", "SONGS", "192.168.0.7", "fe80::1"):
         values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
         assert build(AppOptions, values).settings.names == (name,)
-    for name in ("songs.example.org:8080", "https://songs.example.org", "[::1]:80"):
+    wrong = ("songs.example.org:8080", "https://songs.example.org", "[::1]:80", "", "*", "müsik.de")
+    for name in wrong:
         values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
         with pytest.raises(ValueError, match=f"--allow-host {re.escape(name)}: expected a name"):
             build(AppOptions, values)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path, reason in ((file, "it is a file"), (file / "app", "Not a directory")):
+        sentence = f"the app cannot write temporary files to {path}: {reason}; choose another"
+        with pytest.raises(UnetsepError, match=re.escape(sentence)):
+            work_folder(path)
 
 
 @pytest.mark.parametrize("host", ["a..b", 70 * "x"])

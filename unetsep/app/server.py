@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,7 +24,7 @@ from ..unfinished import ENDING
 from .choices import ModelOffer, offered_names
 from .connections import PromptProtocol
 from .folder import WorkFolder
-from .guard import Guard, host_name, is_address
+from .guard import Guard, is_address
 from .handlers import Handlers
 from .jobs import JobLimits, JobQueue, RefusedError
 from .process import WorkerProcess
@@ -31,6 +32,7 @@ from .process import WorkerProcess
 CLOSE_SECONDS = 3  # for open requests to complete when the app ends
 STOPPED_SECONDS = 3  # then, to answer the others that it was stopped; more than handlers' LINGER
 CONNECTIONS = 200
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]+")  # as in Host: browsers write others as xn--...
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ class AppSettings:
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if host_name(name) != name.lower() and not is_address(name):
+            if not (HOST_NAME.fullmatch(name) or is_address(name)):
                 raise ValueError(
                     f"--allow-host {name}: expected a name without http:// and port, such as "
-                    "songs.example.org"
+                    "songs.example.org (letters beyond ASCII as xn--...)"
                 )
 
 
@@ -164,6 +166,24 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def work_folder(parent: Path) -> WorkFolder:
+    """The folder of this run.
+
+    Raises
+    ------
+    UnetsepError
+        If it cannot be created.
+    """
+    try:
+        return WorkFolder(parent)
+    except OSError as error:
+        reason = "it is a file" if parent.is_file() else error.strerror
+        raise UnetsepError(
+            f"the app cannot write temporary files to {parent}: {reason}; choose another folder "
+            "with --folder"
+        ) from error
+
+
 async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path | None:
     """Run the app until a signal ends it; then remove its temporary files.
 
@@ -182,11 +202,11 @@ async def serve(settings: AppSettings, started: Callable[[str], object]) -> Path
     Raises
     ------
     UnetsepError
-        If a model cannot be loaded, or it cannot listen.
+        If a model cannot be loaded, it cannot listen, or its folder cannot be written to.
     """
     names = offered_names(settings.models)
     with listen(settings.host, settings.port) as sock:
-        folder = WorkFolder(settings.folder or user_folder() / "app")
+        folder = work_folder(settings.folder or user_folder() / "app")
         try:
             await _answer(settings, names, folder.path, sock, started)
         finally:

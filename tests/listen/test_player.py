@@ -546,6 +546,23 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder, find_songs(folder))
 
 
+def test_the_last_of_many_songs_is_beside_what_it_opens(driver: Any, album: Path) -> None:
+    open_page(driver, album)
+    far = run(
+        driver,
+        """
+        const list = document.querySelector("#songs ol");
+        for (let i = 0; i < 60; i++) list.append(list.lastChild.cloneNode(true));
+        const last = list.lastChild.firstChild;
+        last.focus();
+        const { top, bottom } = last.getBoundingClientRect();
+        const bar = $("transport").getBoundingClientRect().top;
+        return [top > 0 && bottom <= bar, $("title").getBoundingClientRect().top > 0];
+        """,
+    )
+    assert far == [True, True]
+
+
 def test_another_song_keeps_speed_pitch_and_volume(driver: Any, album: Path) -> None:
     open_page(driver, album)
     set_dials(driver, 1.5, -3)

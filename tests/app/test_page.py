@@ -257,6 +257,24 @@ def test_the_songs_of_another_tab_are_not_forgotten(
     assert message(page) == "1 song was removed, or the app was restarted."
 
 
+def test_a_song_that_another_tab_removes_is_no_longer_ready_here(
+    page: Any, app: Served, songs: list[Path]
+) -> None:
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune": "Ready"})
+    here = page.current_window_handle
+    page.switch_to.new_window("tab")
+    try:
+        page.get(f"http://127.0.0.1:{app.port}/")
+        until(lambda: states(page) == {"My tune": "Ready"})
+        page.find_element("css selector", ".song > .actions > :last-child").click()
+        until(lambda: states(page) == {})
+    finally:
+        page.close()
+        page.switch_to.window(here)
+    until(lambda: states(page) == {"My tune": GONE})
+
+
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
 def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
     page: Any, app: Served, songs: list[Path], button: str

@@ -345,6 +345,10 @@ class App {
       });
       if ($("player").open) inner.focus();
     });
+    // Another tab has removed a song; its request may still be on the way.
+    window.addEventListener("storage", ({ key }) => {
+      if (key === KEY) setTimeout(() => this.checkStored(), PERIOD);
+    });
     window.addEventListener("beforeunload", (event) => {
       if (this.sending) event.preventDefault();
     });
@@ -484,6 +488,12 @@ class App {
     } catch {
       // As above.
     }
+  }
+
+  /** Check the rows that are no longer stored. */
+  checkStored() {
+    const ids = this.stored();
+    for (const row of this.rows) if (row.job && !ids.includes(row.job.id)) this.check(row);
   }
 
   /** Show the jobs of this browser after the page was reloaded. */

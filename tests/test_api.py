@@ -22,14 +22,11 @@ from click.testing import CliRunner
 
 import unetsep
 from tests.releases import needs
-from unetsep.api import PARAMETERS
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
 from unetsep.weights.checkpoint import serialize
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -407,79 +404,6 @@ def test_stems_are_never_written_over_the_input(
     with pytest.raises(unetsep.UnetsepError, match="would be written over an input"):
         separate(song, song.parent, overwrite=True, **options)
     assert song.read_bytes() == before
-
-
-def test_messages_name_parameters_where_the_command_names_options(
-    song: Path, tmp_path: Path, tiny_separator: Separator
-) -> None:
-    """Errors of both functions, and warnings, which the report repeats."""
-    before = song.read_bytes()
-    unetsep.separate_to_files(song, tmp_path / "out", model=tiny_separator)
-    choices: list[tuple[dict[str, typing.Any], str]] = [
-        ({}, "use overwrite=True, or skip_existing=True of separate_to_files, or another output"),
-        ({"output_dir": song}, "is a file: name a folder with output_dir"),
-        ({"filename": "song.wav"}, "name {stem} in filename"),
-        ({"bitrate": 192_000}, "wav has no bit rate: use container ogg, mp3"),
-        ({"container": "mp3", "bit_depth": 16}, "leave bit_depth at auto, or use container wav"),
-    ]
-    for separate in (unetsep.separate, unetsep.separate_to_files):
-        for options, message in choices:
-            with pytest.raises((unetsep.UnetsepError, ValueError), match=re.escape(message)):
-                separate(song, **{"output_dir": tmp_path / "out", **options}, model=tiny_separator)
-    with pytest.raises(unetsep.AudioError, match=r"; overwrite=True separates such songs again$"):
-        unetsep.separate_to_files(
-            song, tmp_path / "out", model=tiny_separator, bit_depth=24, skip_existing=True
-        )
-    song.write_bytes(before[:-9000])
-    with pytest.raises(unetsep.AudioError, match=r"the intact part with start and duration$"):
-        unetsep.separate(song, model=tiny_separator)
-    soundfile.write(song, np.zeros((8000, 3)), 44_100, "PCM_16", format="WAVEX")
-    content = song.read_bytes()
-    song.write_bytes(content[:40] + b"\x0b\0\0\0" + content[44:])  # the mask of 2.1
-    with pytest.warns(RuntimeWarning, match="use container wav or flac to keep them") as told:
-        stems = unetsep.separate(
-            song, tmp_path / "ogg", model=tiny_separator, container="ogg", overwrite=True
-        )
-    assert stems.report.warnings == tuple(str(each.message) for each in told)
-    assert told[0].filename == __file__
-
-
-def test_every_option_in_a_message_of_the_core_has_a_parameter() -> None:
-    """All that `separate` can reach; the rest of these files' options belongs to commands."""
-    core = ROOT / "unetsep"
-    files = [core / name for name in ("files.py", "paths.py", "separator.py", "dsp", "network")]
-    files += [core / "audio", core / "library" / "songs.py", core / "library" / "records.py"]
-    options = {
-        option
-        for place in files
-        for path in (place.rglob("*.py") if place.is_dir() else [place])
-        for text in messages(path)
-        for option in re.findall(r"(?<![\w-])(?:--[a-z][a-z-]+|-o\b)", text)
-    }
-    # Of rclone; with its parameter beside it; in reports, which only the command has.
-    others = {"--vfs-cache-mode", "--without", "--device", "--verbose"}
-    translated = {option for names in PARAMETERS for option in re.findall(r"-+[a-z-]+", names)}
-    assert options == translated | others
-    assert len(options) == 15
-    names = inspect.signature(unetsep.separate).parameters
-    assert all(parameter.partition("=")[0] in names for parameter in PARAMETERS.values())
-
-
-def messages(path: Path) -> list[str]:
-    """The strings of a file that are no docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    docstrings = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
-    return [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and id(node) not in docstrings
-    ]
 
 
 @pytest.mark.parametrize(

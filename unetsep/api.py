@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,38 +37,6 @@ AudioInput = str | Path | BinaryIO | tuple[Audio, float]
 UNNAMED = "audio"
 # Longer ones are no audio suffixes, and exceed the name length of some file systems.
 SUFFIX_LENGTH = 20
-# What Python programs write instead of the command's options, which messages of the core name.
-PARAMETERS = {
-    "--overwrite or --skip-existing": "overwrite=True, or skip_existing=True of separate_to_files",
-    "--skip-existing --overwrite": "overwrite=True",
-    "--bit-depth": "bit_depth",
-    "--bitrate": "bitrate",
-    "--duration": "duration",
-    "--filename": "filename",
-    "--format": "container",
-    "--no-tags": "tags=False",
-    "--start": "start",
-    "--track": "track",
-    "-o": "output_dir",
-}
-OPTION = re.compile(rf"(?<![\w-])({'|'.join(PARAMETERS)})(?![\w-])")
-
-
-def as_parameters(message: str) -> str:
-    """A message of the core, for Python programs: with parameters where it names options."""
-    return OPTION.sub(lambda option: PARAMETERS[option[0]], message)
-
-
-@contextlib.contextmanager
-def _naming_parameters() -> Iterator[None]:
-    """Have the messages of errors name parameters."""
-    try:
-        yield
-    except (UnetsepError, ValueError) as error:
-        message = str(error)
-        if as_parameters(message) != message:
-            error.args = (as_parameters(message),)
-        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +80,6 @@ class Separation(Mapping[str, Signal]):
         return len(self.stems)
 
 
-@_naming_parameters()
 def separate(
     audio: AudioInput,
     output_dir: str | Path | None = None,
@@ -232,7 +198,6 @@ def separate(
     return Separation(arrays, report.sample_rate, report)
 
 
-@_naming_parameters()
 def separate_to_files(
     audio: AudioInput,
     output_dir: str | Path,
@@ -401,14 +366,14 @@ def _label(name: Path) -> str:
 
 
 def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
-    """The report with the caller's input instead of its temporary copy, and with parameters."""
+    """The report with the caller's input instead of its temporary copy."""
     if isinstance(audio, str | os.PathLike):
-        return renamed(replace(report, source=file.path), lambda place: place, as_parameters)
+        return replace(report, source=file.path)
     path, name = file.path, _name(audio)
     return renamed(
         report,
         lambda place: name if place == path else place,
-        lambda text: as_parameters(text).replace(str(path), _label(name)),
+        lambda text: text.replace(str(path), _label(name)),
     )
 
 
@@ -442,5 +407,4 @@ def _signal(audio: tuple[Audio, float]) -> tuple[Signal, int]:
 
 def _warn(report: SeparationReport) -> None:
     for sentence in report.warnings:
-        # The caller is behind this function, the API's and the one that names parameters.
-        warnings.warn(sentence, RuntimeWarning, stacklevel=4)
+        warnings.warn(sentence, RuntimeWarning, stacklevel=3)

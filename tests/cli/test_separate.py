@@ -758,6 +758,22 @@ def test_retry_failed_finds_the_songs_of_folders_and_playlists_that_are_there_by
         assert (result.exit_code, result.stdout) == (0, "")
 
 
+def test_retry_failed_repeats_the_message_about_a_song_that_still_cannot_be_opened(
+    run, song, tmp_path
+):
+    long, bad = tmp_path / f"{300 * 'x'}.wav", song("bad.wav", seconds=0.1)
+    whole = bad.read_bytes()
+    bad.write_bytes(b"no audio at all")
+    first = run(long, bad, "--json")
+    bad.write_bytes(whole)
+    second = run("--retry-failed", "--json")
+    for result in (first, second):
+        assert result.exit_code == 1
+        reports = {r["source"]: r for r in map(json.loads, result.stdout.splitlines())}
+        assert reports[str(long)]["error"].startswith(f"{long} cannot be opened: ")
+    assert reports[str(bad)]["status"] == "ok"
+
+
 def test_songs_of_a_folder_that_failed_and_were_made_since_are_left(run, song, tmp_path):
     nas = tmp_path / "in/nas"
     assert run(song("a.wav", seconds=0.1), nas).exit_code == 1

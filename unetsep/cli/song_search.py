@@ -117,7 +117,9 @@ def _with_log(logs: list[Path], log: Path | None) -> list[Path]:
 
 
 def _holds_songs(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in PLAYLISTS
+    """Whether a path leads to a folder or a playlist; not if it cannot be opened."""
+    is_folder = os.path.isdir(path)  # noqa: PTH112 (no errors)
+    return is_folder or path.suffix.lower() in PLAYLISTS
 
 
 def _logged_place(place: Path | str) -> str:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..drives import path_problem
 from ..errors import UnetsepError
 from ..files import SeparationReport
 from ..inputs import Input, is_url
@@ -225,7 +226,8 @@ def _is_line(line: Mapping[str, Any]) -> bool:
 
 def failed_songs(lines: Iterable[Mapping[str, Any]]) -> list[Input]:
     """The files among `failed_lines`; folders and playlists that could not be read, too."""
-    return [Input(_place(line), line["track"]) for line in lines if not is_url(line["source"])]
+    places = [(_place(line), line["track"]) for line in lines if not is_url(line["source"])]
+    return [Input(path, track, path_problem(path)) for path, track in places]
 
 
 def _place(line: Mapping[str, Any]) -> Path:

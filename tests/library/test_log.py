@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,17 @@ def test_logs_are_found_where_they_are_kept(tmp_path):
     write(log_path(tmp_path), line("/x", "ok", "1"))
     (tmp_path / "other.jsonl").touch()
     assert find_logs(tmp_path) == [log_path(tmp_path)]
+
+
+def test_memory_for_logs_grows_with_songs_not_with_lines_of_all_runs(tmp_path):
+    stems = {f"stem {i}": "x" * 1000 for i in range(10)}
+    runs = [line(f"/{song}", "ok", str(run), stems) for run in range(100, 130) for song in range(5)]
+    log = write(tmp_path / "a", *runs)
+    tracemalloc.start()
+    try:
+        last = last_lines([log])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [each["ended"] for each in last.values()] == 5 * ["129"]
+    assert peak < log.stat().st_size / 10

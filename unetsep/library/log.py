@@ -11,8 +11,9 @@ import json
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .records import InputFile
 from .songs import Job
 
 SCHEMA = 1
+# Fields of a line that later runs read, all of them texts.
+ATTEMPT = ("path", "source", "track", "status", "ended")
 BEGINNING = b'{"schema": '  # of every line
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 PATTERN = "unetsep-*.jsonl"
@@ -201,63 +204,63 @@ def _iso(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log that have this schema."""
-    lines = []
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a log that have this schema, one after the other."""
     with path.open("rb") as file:
         for text in file:
             with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and line.get("schema") == SCHEMA and _is_line(line):
-                    lines.append(line)
-    return lines
+                    yield line
 
 
 def _is_line(line: Mapping[str, Any]) -> bool:
     """Whether a line, which anyone may have edited, has the fields that are read."""
-    texts = ("path", "source", "track", "status", "ended")
     reports = line.get("reports")
     return (
-        all(isinstance(line.get(name), str) for name in texts)
+        all(isinstance(line.get(name), str) for name in ATTEMPT)
         and isinstance(reports, list)
         and all(isinstance(report, dict) and "stems" in report for report in reports)
     )
 
 
-def failed_songs(lines: Iterable[Mapping[str, Any]]) -> list[Input]:
+def failed_songs(lines: Iterable[Mapping[str, str]]) -> list[Input]:
     """The files among `failed_lines`; folders and playlists that could not be read, too."""
     places = [(_place(line), line["track"]) for line in lines if not is_url(line["source"])]
     return [Input(path, track, path_problem(path)) for path, track in places]
 
 
-def _place(line: Mapping[str, Any]) -> Path:
+def _place(line: Mapping[str, str]) -> Path:
     """Path of a song: as the user wrote it, unless that means another file from this folder."""
     source, path = line["source"], line["path"]
     elsewhere = os.path.abspath(source) != path  # noqa: PTH100 (as it was written)
     return Path(path if elsewhere and os.path.exists(path) else source)  # noqa: PTH110 (no errors)
 
 
-def last_lines(logs: Iterable[Path]) -> dict[str, dict[str, Any]]:
+def last_lines(logs: Iterable[Path]) -> dict[str, dict[str, str]]:
     """The line of each song's last attempt in any log, by path and sorted by path.
+
+    Of each line only `ATTEMPT` stays in memory: logs may hold millions.
 
     Parameters
     ----------
     logs
         Files of this and other runs, in any order.
     """
-    latest: dict[str, dict[str, Any]] = {}
-    lines = [line for path in logs for line in read_log(path)]
-    for line in sorted(lines, key=lambda line: str(line["ended"])):
+    latest: dict[str, dict[str, str]] = {}
+    for line in chain.from_iterable(map(read_log, logs)):
         # A stream cannot be read again.
         if line["path"] == STDIN:
             continue
         # A song that another run was separating was not tried; one whose stems exist is done.
-        if line["status"] != "skipped" or any(report["stems"] for report in line["reports"]):
-            latest[line["path"]] = line
+        tried = line["status"] != "skipped" or any(report["stems"] for report in line["reports"])
+        earlier = latest.get(line["path"])
+        if tried and (earlier is None or earlier["ended"] <= line["ended"]):
+            latest[line["path"]] = {name: line[name] for name in ATTEMPT}
     return dict(sorted(latest.items()))
 
 
-def failed_lines(lines: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def failed_lines(lines: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """The lines among `last_lines` whose attempts failed."""
     return {path: line for path, line in lines.items() if line["status"] == "error"}
 

@@ -817,6 +817,28 @@ def test_songs_of_a_bucket_are_separated_without_looking_beside_their_folders(
     assert not {"/bucket/out/a", "/bucket/out/B::live"} & set(buckets.listed)
 
 
+def test_a_folder_that_takes_the_stems_of_all_songs_is_not_listed_for_each(
+    buckets, run, tmp_path, monkeypatch
+):
+    files, listed = fsspec.filesystem("s3"), []
+    listing = Store.listing
+    monkeypatch.setattr(Store, "listing", lambda *words: listed.append(1) or listing(*words))
+    words = ("s3://bucket/in/", "-o", "s3://bucket/out", "--instrumental", "--skip-existing")
+    words += ("--jobs", 1, "--json")
+    counts = []
+    for number in range(4):
+        files.pipe_file(f"/bucket/in/{number}.wav", write(tmp_path / "a.wav", number).read_bytes())
+        listed.clear()
+        statuses = [json.loads(line)["status"] for line in run(*words).stdout.splitlines()]
+        assert statuses == [*(number * ["skipped"]), "ok"]
+        counts.append(len(listed))
+    assert counts[1:] == 3 * [2]  # by the songs, and by the log
+    files.rm_file("/bucket/out/3 (Instrumental).wav")
+    files.pipe_file("/bucket/out/2 (Instrumental).wav", b"somebody's")
+    statuses = [json.loads(line)["status"] for line in run(*words).stdout.splitlines()]
+    assert statuses == ["skipped", "skipped", "error", "ok"]
+
+
 def test_keys_that_would_be_no_paths_are_retried_as_they_are(buckets, run, tmp_path):
     files = fsspec.filesystem("s3")
     song = write(tmp_path / "a.wav").read_bytes()

@@ -48,9 +48,11 @@ class StemUpload:
         their stems but take no room on a disk.
         """
         existing: dict[Path, dict[str, Any]] = {}
-        for folder in dict.fromkeys(path.parent for path in (*self._targets, self._record.path)):
+        paths = (*self._targets, self._record.path)
+        for folder in dict.fromkeys(path.parent for path in paths):
             folder.mkdir(parents=True, exist_ok=True)
-            infos = self._store.remove_leftovers(self._folder(folder))
+            names = [path.name for path in paths if path.parent == folder]
+            infos = self._store.look(self._folder(folder), names)
             existing |= {folder / name: info for name, info in infos.items()}
         for path in existing.keys() & self._targets:
             with path.open("wb") as file:

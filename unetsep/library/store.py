@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
@@ -170,6 +170,7 @@ class Store:
             words = _without_query(" ".join(str(error).split()))
             raise UnetsepError(f"{self.url} cannot be opened: {words}") from error
         self.root: str = root.rstrip("/")
+        self._tidy_folders: set[str] = set()
 
     def check_bucket(self) -> None:
         """Check that the bucket exists: unetsep does not create buckets.
@@ -372,6 +373,22 @@ class Store:
             self.remove(name_in(folder, name))
             del files[name]
         return files
+
+    def look(self, folder: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The metadata of those files among some that a folder has, perhaps of others, too.
+
+        The first time the folder is listed, and leftovers of dead runs are removed. Later each
+        file is looked up: to list the stems of all songs for every song would take too long.
+        """
+        if folder not in self._tidy_folders:
+            infos = self.remove_leftovers(folder)
+            self._tidy_folders.add(folder)
+            return infos
+        infos = {}
+        for name in names:
+            with contextlib.suppress(AbsentError):
+                infos[name] = self.info(name_in(folder, name))
+        return {name: info for name, info in infos.items() if info["type"] != "directory"}
 
 
 def _retrying_absent(action: Callable[[], None]) -> Callable[[], None]:

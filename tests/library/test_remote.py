@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from fsspec.registry import _registry
 
 from tests.signals import RATE, music
 from unetsep.cli import main
+from unetsep.errors import UnetsepError
 from unetsep.library import store
 from unetsep.library.remote import MARK, RemoteLog, Spool
 from unetsep.library.store import Store
@@ -649,6 +651,32 @@ def test_a_log_that_a_store_does_not_take_is_a_warning(memory, run, tmp_path, mo
         raise KeyboardInterrupt
     assert str(problem) in (log.failure or "")
     assert len(tried) <= 2  # of which one may be after making the folder
+
+
+def test_a_log_is_uploaded_less_often_the_longer_it_takes_and_in_spite_of_errors_meanwhile(
+    memory, tmp_path, monkeypatch
+):
+    seconds, publish = [0.0], Store.publish
+    ends: list[float] = []
+
+    def upload(self, source, name):
+        seconds[0] += 3
+        ends.append(seconds[0])
+        if len(ends) == 1:
+            raise UnetsepError("the store does not answer")
+        publish(self, source, name)
+
+    monkeypatch.setattr(time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(Store, "publish", upload)
+    with RemoteLog(tmp_path / "log.jsonl", Store(f"{BUCKET}/out")) as log:
+        for number in range(250):
+            seconds[0] += 1
+            log.write({"song": number})
+    assert log.failure is None
+    # 60 s after the beginning, then so that uploads take a fiftieth of the time.
+    assert ends == [64, 218, 259]
+    (name,) = all_names(memory)
+    assert len(memory.cat_file(f"/bucket/out/{name}").splitlines()) == 250
 
 
 def test_stems_may_lie_beside_songs_and_are_none_in_a_folder_of_songs(memory, run, tmp_path):

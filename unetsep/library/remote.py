@@ -51,8 +51,9 @@ from .store import (
 
 # Number of records that are read at the same time.
 READERS = 16
-# Seconds between uploads of a log that grows.
-LOG_EVERY = 60.0
+# Seconds between uploads of a log that grows, and most of the time that they may take: each sends
+# the whole log, which has 2 KB for each song.
+LOG_EVERY, LOG_SHARE = 60.0, 0.02
 # Prefix of spools' folders, and the name of the claim in each.
 SPOOL = "unetsep-"
 MARK = f"{PREFIX}spool.lock"
@@ -419,7 +420,7 @@ class RemoteLog(RunLog):
     def __init__(self, path: Path, store: Store) -> None:
         # Stores cannot append, and containers may share one host name and process number.
         super().__init__(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
-        self._store, self._last_upload = store, time.monotonic()
+        self._store, self._next_upload = store, time.monotonic() + LOG_EVERY
         self.place = f"{store.url}/{self.path.name}"
         with contextlib.suppress(UnetsepError):  # of a store that does not list files
             store.remove_leftovers("")
@@ -427,19 +428,27 @@ class RemoteLog(RunLog):
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line."""
         super().write(line)
-        if time.monotonic() - self._last_upload > LOG_EVERY:
-            self.close()
+        if time.monotonic() > self._next_upload:
+            self._upload()  # an error may pass until the next one
 
     def close(self, *, interrupted: bool = False) -> None:
-        """Upload all lines so far; without retries if the run was interrupted."""
+        """Upload all lines; without retries if the run was interrupted."""
         if interrupted:
             self._store.attempts = 1
-        self._last_upload = time.monotonic()
         if self.lines and not self.failure:
-            try:
-                self._store.publish(self.path, self.path.name)
-            except (UnetsepError, OSError) as error:  # such as a bucket that was deleted
-                self.failure = str(error)
+            self.failure = self._upload()
+
+    def _upload(self) -> str | None:
+        """Upload all lines so far; returns why that failed."""
+        start = time.monotonic()
+        try:
+            self._store.publish(self.path, self.path.name)
+        except (UnetsepError, OSError) as error:  # such as a bucket that was deleted
+            return str(error)
+        finally:
+            seconds = time.monotonic() - start
+            self._next_upload = start + seconds + max(LOG_EVERY, seconds / LOG_SHARE)
+        return None
 
 
 def _outputs(store: Store, paths: Iterable[str]) -> set[str]:

@@ -20,6 +20,10 @@ if [ -e "$run/done" ]; then
 elif [ -e "$run/last.ckpt" ]; then
     begin "$run" --resume --musdb-root "$musdb" --songs "$songs" --pools "$pools" $machine "$@"
 else
+    # A folder of this script alone is marked, so that weights in it are those of a run that was
+    # killed before its first checkpoint. Weights in any other folder are not removed.
+    [ -n "$(ls -A "$run" 2>/dev/null)" ] || { mkdir -p "$run" && touch "$run/begun"; }
+    [ ! -e "$run/begun" ] || resumable "$run" || :
     begin "$run" --losses mse,mag_mse,mel_mse,l1,log_mse,mag_l1,perceptual \
         --musdb-root "$musdb" --songs "$songs" --pools "$pools" --held-out 0 \
         --leave-out everything-is-free-caesium=vocals,other \
@@ -32,3 +36,4 @@ else
         $machine "$@"
 fi
 finish
+rm -f "$run/begun"

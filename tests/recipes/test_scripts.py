@@ -181,6 +181,36 @@ def test_a_run_that_broke_off_before_it_could_be_resumed_begins_again(
     assert not left.exists()
 
 
+def test_a_comparison_that_was_killed_before_it_could_be_resumed_begins_again(
+    tmp_path: Path,
+) -> None:
+    run, stub = tmp_path / "runs" / "all", tmp_path / "bin" / "unetsep"
+    weights = run / "best-mse.safetensors"
+    stub.parent.mkdir()
+    stub.write_text(f"#!/bin/sh\ntouch {shlex.quote(str(weights))}\nexit 137\n")
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"}
+    words = ("losses.sh", "M", "S", "P", str(run))
+    killed = ["sh", str(RECIPES / words[0]), *words[1:]]
+    assert subprocess.run(killed, env=env, check=False, timeout=60).returncode != 0
+    assert weights.exists()
+    (call,) = commands(tmp_path / "b", *words)
+    assert "--resume" not in call
+    assert not weights.exists()
+    assert [path.name for path in run.iterdir()] == ["done"]
+
+
+def test_a_comparison_removes_no_weights_from_a_folder_that_it_did_not_begin(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "mine" / "best-mse.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    commands(tmp_path / "a", "losses.sh", "M", "S", "P", str(weights.parent))
+    assert weights.exists()
+    assert not (weights.parent / "begun").exists()
+
+
 @pytest.mark.parametrize(
     "script", ["losses.sh", "default_model.sh", "open_model.sh", "small_comparison.sh"]
 )

@@ -74,6 +74,15 @@ def test_no_option_is_ignored_for_another() -> None:
         manage.run_models(as_json=True, cache_dir=True)
 
 
+@pytest.mark.parametrize("option", ["--json", "--cache-dir"])
+@pytest.mark.parametrize("command", [["download", "fast"], ["verify"]])
+def test_an_option_before_a_subcommand_is_refused(option: str, command: list[str]) -> None:
+    result = CliRunner().invoke(main, ["models", option, *command])
+    assert result.exit_code == 1
+    assert f"{option} is an option of models alone" in result.output
+    assert "fast" not in result.output
+
+
 def test_download_refuses_unknown_names() -> None:
     with pytest.raises(WeightsError, match="no model 'x'"):
         list(manage.download(["x"]))

@@ -111,8 +111,13 @@ class ModelChoice:
         return names
 
 
-def run_models(*, as_json: bool, cache_dir: bool) -> None:
-    """The ``models`` command without a subcommand."""
+def run_models(*, as_json: bool, cache_dir: bool, command: str | None = None) -> None:
+    """The ``models`` command; with a subcommand, only that it has no option before it."""
+    if command and (as_json or cache_dir):
+        option = "--json" if as_json else "--cache-dir"
+        raise ValueError(f"{option} is an option of models alone: leave it out before {command}")
+    if command:
+        return
     if as_json and cache_dir:
         raise ValueError("--json prints the models and --cache-dir a folder: choose one")
     if cache_dir:

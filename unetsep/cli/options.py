@@ -430,10 +430,9 @@ def app(**options: Any) -> None:
 @click.pass_context
 def models(ctx: click.Context, /, **options: Any) -> None:
     """List, download, import or verify models."""
-    if ctx.invoked_subcommand is None:
-        from .models import run_models
+    from .models import run_models
 
-        run_models(**options)
+    run_models(**options, command=ctx.invoked_subcommand)
 
 
 @models.command()

@@ -209,9 +209,14 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
 
 def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B",))
-    told = call("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    data = ("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
+    told = call(*data)
     assert told.exit_code == 1
     assert "there is nothing to validate on" in told.output
+    assert "--held-out" not in told.output
+    assert "are heard at once, without --held-out 0" in " ".join(
+        call(*data, "--held-out", "0").output.split()
+    )
 
 
 def test_recordings_can_be_left_out_by_name(tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ def negative(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
     return -total(estimate, in_phase, quadrature)
 
 
+def signed(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
+    return (estimate - in_phase).mean()
+
+
 def offset(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
     return 1 + ((estimate - in_phase).square() + quadrature.square()).mean()
 
@@ -83,6 +87,7 @@ def constant(estimate: Tensor, in_phase: Tensor, quadrature: Tensor) -> Tensor:
         (constant, "constant must have a gradient by the estimate: is it detached"),
         (by_bin, "by_bin must return a scalar tensor, got torch.Size"),
         (negative, "must be positive for a wrong estimate"),
+        (signed, "must be positive for a wrong estimate, got -"),
         (offset, "must be zero at the target"),
         (total, "must be the mean of its values for blocks of frames"),
         (rough, "must have a finite gradient in silence"),
@@ -136,7 +141,7 @@ def test_an_installed_package_may_have_losses(
     [
         ("nowhere.py:mine", "there is no file nowhere.py"),
         ("no_such_module_at_all:mine", "cannot be imported: No module named"),
-        ("bad.py:other", "cannot be imported: .* has no attribute 'other'"),
+        ("bad.py:other", "cannot be imported: bad.py has no attribute 'other'"),
         ("bad.py:number", "is 5: expected a function of three arrays"),
         ("bad.py:mse", "there is a loss 'mse' already"),
         ("bad.py:two", r"--loss bad.py:two fails: TypeError: two\(\) takes 2 positional arguments"),

@@ -246,9 +246,10 @@ def load_data(
         origins=[name for name, kind in DATASETS.items() if kind.held_out],
     )
     if not valid + excerpts:
+        cure = "" if data.held_out else ", without --held-out 0"
         raise TrainingError(
             "there is nothing to validate on: name a MUSDB18 root, or songs of at least "
-            f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once"
+            f"{2 * HELD_SECONDS} s in which all of {', '.join(data.stems)} are heard at once{cure}"
         )
     return [*train, *(valid + excerpts if all_songs else ())], valid + excerpts
 

@@ -109,7 +109,6 @@ def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
     """The named object, and the file that defines it."""
     try:
         module = _module(source)
-        value = getattr(module, name)
         path = Path(inspect.getfile(module))
     except FileNotFoundError as error:
         raise TrainingError(f"--loss {text}: there is no file {source}") from error
@@ -117,6 +116,9 @@ def _load(source: str, name: str, text: str) -> tuple[Any, Path]:
         raise TrainingError(f"--loss {text} cannot be imported: {error}") from error
     except Exception as error:  # users' code may raise anything
         raise TrainingError(f"--loss {text} cannot be imported: {_error_line(error)}") from error
+    if not hasattr(module, name):
+        raise TrainingError(f"--loss {text} cannot be imported: {source} has no attribute {name!r}")
+    value = getattr(module, name)
     if not callable(value) and not isinstance(value, LossEntry):
         raise TrainingError(f"--loss {text} is {value!r}: expected a function of three arrays")
     return value, path.resolve()
@@ -207,10 +209,11 @@ def check(
     )
     true = in_phase.abs()
     silent = 0 * true
-    exact = float(function(true, true, silent))
-    require(float(value) > 0, f"must be positive for a wrong estimate, got {float(value):.3g}")
+    exact, missed = (float(function(each, true, silent)) for each in (true, silent))
+    for wrong in (float(value), missed):
+        require(wrong > 0, f"must be positive for a wrong estimate, got {wrong:.3g}")
     require(
-        abs(exact) <= ZERO * float(function(silent, true, silent)),
+        abs(exact) <= ZERO * missed,
         f"must be zero at the target (estimate = in_phase >= 0, quadrature = 0), got {exact:.3g}",
     )
     _check_means(function, (estimate, in_phase, quadrature), float(value), require)

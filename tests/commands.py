@@ -21,13 +21,13 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-class Ended(NamedTuple):
+class ProcessResult(NamedTuple):
     code: object
     stdout: str
     stderr: str
 
 
-def run_script(path: Path, *arguments: object) -> Ended:
+def run_script(path: Path, *arguments: object) -> ProcessResult:
     """What becomes of a script with some arguments."""
     code: object = 0
     out, error = io.StringIO(), io.StringIO()
@@ -43,4 +43,4 @@ def run_script(path: Path, *arguments: object) -> Ended:
                 code = end.code
             finally:
                 torch.set_num_threads(threads)
-    return Ended(code, out.getvalue(), error.getvalue())
+    return ProcessResult(code, out.getvalue(), error.getvalue())

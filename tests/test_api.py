@@ -52,7 +52,7 @@ def test_files_hold_the_same_stems_as_arrays(
         assert np.array_equal(written.T, stems[name])
 
 
-def test_existing_files_are_replaced_only_when_asked(
+def test_existing_files_are_replaced_only_with_overwrite(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
@@ -91,7 +91,7 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
         list(tiny_separator.stream(blocks, 44_100, progress=lambda *_: False))
 
 
-def test_stems_that_are_there_are_skipped_and_others_left_alone_or_replaced(
+def test_matching_stems_are_skipped_and_others_replaced_only_with_overwrite(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     def again(**options: typing.Any) -> str:
@@ -127,7 +127,7 @@ def test_the_record_names_the_weights_that_were_loaded_though_their_file_has_cha
     assert report.status == "skipped"
 
 
-def test_a_song_that_another_process_works_on_is_left_to_it(
+def test_a_song_claimed_by_another_process_is_left_to_it(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     functions: list[typing.Any] = [unetsep.separate, unetsep.separate_to_files]
@@ -165,7 +165,7 @@ except unetsep.CancelledError:
 
 
 @needs("click", "8.2")  # whose runner parts stdout from stderr
-def test_files_of_both_functions_and_of_the_command_are_known_to_each_other(
+def test_both_functions_and_the_command_skip_stems_of_each_other(
     song: Path, tmp_path: Path
 ) -> None:
     separator = Separator("fast")
@@ -204,7 +204,7 @@ def test_both_functions_take_the_same_keywords(function: object) -> None:
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["audio", "output_dir"]
 
 
-def test_what_a_notebook_shows_of_stems_is_one_line(song: Path, tiny_separator: Separator) -> None:
+def test_the_repr_of_stems_is_one_line(song: Path, tiny_separator: Separator) -> None:
     stems = unetsep.separate(song, model=tiny_separator, two_stems="bass", duration=0.5)
     shape = stems["bass"].shape
     shown = f"Separation({{'bass': {shape}, 'no_bass': {shape}}}, sample_rate=44100, model='tiny')"
@@ -231,7 +231,7 @@ def test_without_a_folder_the_report_names_no_files(song: Path, tiny_separator: 
     assert (report.stems, report.status, report.channels) == ({}, "ok", 2)
 
 
-def given(song: Path, kind: str) -> typing.Any:
+def input_of(song: Path, kind: str) -> typing.Any:
     """The song as one of the things that `unetsep.separate` takes."""
     audio, rate = soundfile.read(song, dtype="float32")
     return {
@@ -251,11 +251,11 @@ def given(song: Path, kind: str) -> typing.Any:
         *("tensor", "tensor with a gradient"),
     ],
 )
-def test_a_song_is_the_same_in_whatever_form_it_comes(
+def test_a_song_gives_the_same_stems_in_every_input_form(
     song: Path, tiny_separator: Separator, kind: str
 ) -> None:
     expected = unetsep.separate(song, model=tiny_separator, start=0.5)
-    found = unetsep.separate(given(song, kind), model=tiny_separator, start=0.5)
+    found = unetsep.separate(input_of(song, kind), model=tiny_separator, start=0.5)
     assert found.sample_rate == 44_100
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -266,7 +266,7 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
     song: Path, tiny_separator: Separator, kind: str
 ) -> None:
     resource = pytest.importorskip("resource")
-    audio = given(song, kind)
+    audio = input_of(song, kind)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
@@ -276,14 +276,14 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_separation_equals_itself_alone(song: Path, tiny_separator: Separator) -> None:
+def test_a_separation_equals_only_itself(song: Path, tiny_separator: Separator) -> None:
     one, other = (unetsep.separate(song, model=tiny_separator, duration=0.1) for _ in range(2))
     assert one == one
     assert one != other
     assert len({one, other}) == 2
 
 
-def test_files_are_named_after_what_came_in(
+def test_files_are_named_after_the_input(
     song: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     out = tmp_path / "out"
@@ -297,29 +297,27 @@ def test_files_are_named_after_what_came_in(
     assert soundfile.info(report.stems["bass"]).subtype == "FLOAT"
 
 
-class Named(io.BytesIO):
+class NamedBytes(io.BytesIO):
     name = "my song.mp3"
 
 
-def test_messages_name_what_came_in_and_no_copy_of_it(
-    song: Path, tiny_separator: Separator
-) -> None:
+def test_messages_name_the_input_and_no_copy_of_it(song: Path, tiny_separator: Separator) -> None:
     with pytest.raises(unetsep.AudioError, match=r"^my song\.mp3 lasts \d\.\d+ s"):
-        unetsep.separate(Named(song.read_bytes()), model=tiny_separator, start=99)
+        unetsep.separate(NamedBytes(song.read_bytes()), model=tiny_separator, start=99)
     with pytest.raises(unetsep.AudioError, match=r"^the input lasts 0\.01 s"):
         unetsep.separate((np.zeros(100), 8000), model=tiny_separator, start=99)
     encoded = io.BytesIO()
     soundfile.write(encoded, soundfile.read(song)[0], 44_100, format="OGG")
-    cut = Named(encoded.getvalue()[:-3000])
+    cut = NamedBytes(encoded.getvalue()[:-3000])
     with pytest.warns(RuntimeWarning, match=r"^my song\.mp3 has no end mark"):
         report = unetsep.separate(cut, model=tiny_separator).report
     assert [text.split(" has ")[0] for text in report.warnings] == ["my song.mp3"]
 
 
-def test_a_file_object_may_have_a_suffix_that_no_file_system_takes(
+def test_a_file_object_may_have_a_suffix_that_no_file_system_allows(
     song: Path, tiny_separator: Separator
 ) -> None:
-    file = Named(song.read_bytes())
+    file = NamedBytes(song.read_bytes())
     for suffix in (300 * "b", "w\0v"):
         file.seek(0)
         file.name = f"a.{suffix}"
@@ -327,23 +325,21 @@ def test_a_file_object_may_have_a_suffix_that_no_file_system_takes(
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "\0"])
-def test_a_file_object_whose_name_is_none_has_that_of_arrays(
+def test_a_file_object_without_a_valid_name_is_named_as_arrays_are(
     song: Path, tmp_path: Path, tiny_separator: Separator, name: str
 ) -> None:
-    file = Named(song.read_bytes())
+    file = NamedBytes(song.read_bytes())
     file.name = name
     report = unetsep.separate_to_files(file, tmp_path, model=tiny_separator)
     assert report.stems["bass"] == tmp_path / "audio" / "bass.wav"
 
 
-def test_a_path_that_no_file_can_have_does_not_exist(
-    tmp_path: Path, tiny_separator: Separator
-) -> None:
+def test_an_impossible_path_does_not_exist(tmp_path: Path, tiny_separator: Separator) -> None:
     with pytest.raises(unetsep.AudioError, match="does not exist"):
         unetsep.separate_to_files("nul\0.wav", tmp_path, model=tiny_separator)
 
 
-def test_the_same_array_is_known_again(tmp_path: Path, tiny_separator: Separator) -> None:
+def test_stems_of_the_same_array_are_skipped(tmp_path: Path, tiny_separator: Separator) -> None:
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 9000))
 
     def status(signal: np.ndarray) -> str:
@@ -367,7 +363,7 @@ def test_the_same_array_is_known_again(tmp_path: Path, tiny_separator: Separator
         (io.TextIOWrapper(io.BytesIO(b"RIFF\xff"), encoding="utf-8"), "file of str: open it for"),
     ],
 )
-def test_audio_that_cannot_be_is_a_value_error(
+def test_impossible_audio_is_a_value_error(
     tiny_separator: Separator, audio: typing.Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -447,9 +443,7 @@ def test_impossible_choices_are_value_errors(
     assert not (tmp_path / "out").exists()
 
 
-def test_urls_of_files_are_their_paths(
-    song: Path, tmp_path: Path, tiny_separator: Separator
-) -> None:
+def test_file_urls_are_read_as_paths(song: Path, tmp_path: Path, tiny_separator: Separator) -> None:
     song = song.rename(tmp_path / "a b.wav")
     report = unetsep.separate_to_files(
         song.as_uri(), (tmp_path / "my stems").as_uri(), model=tiny_separator
@@ -467,7 +461,7 @@ def test_urls_of_files_are_their_paths(
         ("https://example.org/a.mp3", "^https://example.org/a.mp3 is a URL: download it first$"),
     ],
 )
-def test_what_is_no_path_is_refused_in_a_sentence(
+def test_invalid_paths_are_refused_with_a_message(
     function: typing.Any, path: object, message: str, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -485,7 +479,7 @@ def test_what_is_no_path_is_refused_in_a_sentence(
         {"tags": np.bool_(False)},
     ],
 )
-def test_numbers_may_be_numpys(
+def test_options_may_be_numbers_of_numpy(
     song: Path, tmp_path: Path, tiny_separator: Separator, options: dict[str, typing.Any]
 ) -> None:
     report = unetsep.separate_to_files(song, tmp_path / "out", model=tiny_separator, **options)
@@ -506,7 +500,7 @@ def test_bit_depths_may_be_numbers(song: Path, tmp_path: Path, tiny_separator: S
     assert soundfile.info(report.stems["vocals"]).subtype == "PCM_24"
 
 
-def annotated(public: object) -> Iterator[typing.Any]:
+def functions_of(public: object) -> Iterator[typing.Any]:
     """A function; or a class, its public methods and ``__init__``."""
     yield public
     if isinstance(public, type):
@@ -516,9 +510,9 @@ def annotated(public: object) -> Iterator[typing.Any]:
                 yield getattr(member, "__func__", member)
 
 
-def names_needed(public: object) -> Iterator[tuple[str, object]]:
+def annotation_names(public: object) -> Iterator[tuple[str, object]]:
     """Names of this package in the annotations of a function, class or alias."""
-    for part in annotated(public):
+    for part in functions_of(public):
         if not str(getattr(part, "__module__", "")).startswith("unetsep"):
             continue
         annotations = getattr(part, "__annotations__", {}).values()
@@ -545,7 +539,7 @@ def test_every_name_that_a_public_signature_needs_is_public() -> None:
     needed = {
         (name, value)
         for public in map(unetsep.__getattr__, unetsep._HOMES)
-        for name, value in names_needed(public)
+        for name, value in annotation_names(public)
         if not is_foreign(name, value)
     }
     assert len(needed) >= 12
@@ -554,7 +548,7 @@ def test_every_name_that_a_public_signature_needs_is_public() -> None:
         assert getattr(unetsep, name) is value, name
 
 
-def test_every_public_name_has_its_home() -> None:
+def test_every_public_name_has_a_module() -> None:
     assert {*unetsep._HOMES, "__version__"} == set(unetsep.__all__)
 
 
@@ -585,7 +579,7 @@ def test_instrumentals_bit_rates_and_tags_are_as_on_the_command_line(
     assert "TIT2" not in (mutagen.File(plain.stems["no_vocals"]) or {})
 
 
-def test_stems_that_another_run_has_just_made_are_made_again_where_they_are_overwritten(
+def test_overwrite_replaces_stems_that_another_run_has_just_made(
     song: Path, tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = unetsep.separate(song, tmp_path / "out", model=tiny_separator)

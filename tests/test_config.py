@@ -10,7 +10,7 @@ from unetsep.config import ModelConfig, common_config
 from unetsep.train.config import TrainConfig
 
 
-def test_config_survives_json() -> None:
+def test_config_is_restored_from_json() -> None:
     config = ModelConfig(stems=("vocals",), filters=(8, 16), mask="sigmoid")
     assert ModelConfig.from_dict(json.loads(config.to_json())) == config
 
@@ -62,7 +62,7 @@ def test_impossible_values_name_the_field(field: str, value: Any) -> None:
         ModelConfig(**{field: value})
 
 
-def test_values_of_options_are_refused_with_what_is_expected() -> None:
+def test_invalid_values_are_refused_with_what_is_expected() -> None:
     with pytest.raises(ValueError, match="expected 1 to 64 different names of letters, digits"):
         ModelConfig(stems=("lead guitar", "band"))
     with pytest.raises(ValueError, match="not usable: expected a network with a guide"):
@@ -71,7 +71,7 @@ def test_values_of_options_are_refused_with_what_is_expected() -> None:
         TrainConfig(losses=("l1",), stems=("voice",), model=ModelConfig(stems=("voice",)))
 
 
-def test_the_mean_of_models_is_gated_and_filtered_in_any_order() -> None:
+def test_models_are_averaged_with_gate_and_filter_in_any_order() -> None:
     plain, gated = ModelConfig(), ModelConfig(gate_db=-20.0, wiener=1)
     for configs in ([plain, gated], [gated, plain]):
         common = common_config(configs, "plain+gated")

@@ -57,7 +57,7 @@ def test_the_dockerfile_is_clean():
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
-def test_the_image_has_no_more_than_it_takes_and_runs_as_nobody_special():
+def test_the_image_holds_only_what_it_needs_and_runs_without_root():
     words = dict(instructions())
     assert words["USER"] == "1000:1000"
     assert words["ENTRYPOINT"] == '["unetsep"]'
@@ -85,7 +85,7 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_the_commands_of_the_dockerfile_work_in_a_fresh_environment_as_a_stranger(place):
+def test_the_commands_of_the_dockerfile_work_in_a_fresh_environment_without_root(place):
     source, image, music_folder = place / "source", place / "image", place / "music"
     user = STRANGER if os.geteuid() == 0 else None
     become = AS_STRANGER if user else []

@@ -16,7 +16,7 @@ def test_every_test_named_in_the_documentation_exists():
         assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
 
 
-def test_every_pain_has_its_row():
+def test_the_page_of_pains_has_25_numbered_rows():
     text = (ROOT / "docs/develop/pains.md").read_text(encoding="utf-8")
     assert re.findall(r"^(\d+)\. \*\*", text, flags=re.MULTILINE) == [str(i) for i in range(1, 26)]
 
@@ -35,7 +35,7 @@ def test_the_core_starts_no_processes_but_ffmpeg():
         assert ("subprocess" in text) <= (path.name in ("ffmpeg.py", "ffmpeg_writer.py")), path
 
 
-def test_messages_in_the_troubleshooting_page_are_those_of_the_program():
+def test_messages_in_the_troubleshooting_page_exist_in_the_program():
     files = list((ROOT / "unetsep").rglob("*.py"))
     assert len(files) >= 95
     sources = "".join(path.read_text(encoding="utf-8") for path in files)

@@ -199,7 +199,7 @@ def check(words: list[str]) -> bool:
     return True
 
 
-def test_every_page_has_its_least_count_of_commands() -> None:
+def test_every_page_has_an_expected_number_of_commands() -> None:
     assert {page_name(page) for page in PAGES} == {*COMMANDS, *MODELS}
 
 
@@ -224,7 +224,7 @@ def test_every_fence_names_its_language(page: Path) -> None:
         assert fence.language in LANGUAGES, fence.text
 
 
-def imported(source: str) -> Iterator[tuple[str, str | None]]:
+def imports_of(source: str) -> Iterator[tuple[str, str | None]]:
     """Modules that a program imports, and the names it takes from them."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -233,14 +233,14 @@ def imported(source: str) -> Iterator[tuple[str, str | None]]:
             yield from ((node.module or "", alias.name) for alias in node.names)
 
 
-def test_python_in_the_documentation_compiles_and_imports_what_there_is() -> None:
+def test_python_in_the_documentation_compiles_and_its_imports_exist() -> None:
     count = 0
     for page in PAGES:
         for fence in fences(page):
             if fence.language != "python":
                 continue
             compile(fence.text, page.name, "exec")
-            for module, name in imported(fence.text):
+            for module, name in imports_of(fence.text):
                 if module.partition(".")[0] == "unetsep":
                     found = importlib.import_module(module)
                     assert name is None or hasattr(found, name), f"{page.name}: {module}.{name}"
@@ -296,7 +296,7 @@ def test_sentences_are_short(page: Path) -> None:
     assert not long
 
 
-def test_sentences_are_counted_as_a_reader_does(tmp_path: Path) -> None:
+def test_sentences_and_words_are_counted_as_a_reader_does(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# A heading is none\n\nOne `a b c` two\n[three four](x.md). After et al. (2018) five.\n\n"
@@ -711,7 +711,7 @@ return [document.scrollingElement.scrollWidth > innerWidth, shown];
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_every_page_fits_a_phone_and_a_desktop_and_complains_of_nothing(
+def test_every_page_fits_a_phone_and_a_desktop_and_logs_no_error(
     site: Path, tmp_path: Path, width: int
 ) -> None:
     with chromium(tmp_path) as driver:

@@ -22,14 +22,14 @@ def test_a_path_has_the_names_that_folders_list(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their drives have one name")
-def test_names_that_a_folder_lists_both_are_two(tmp_path):
+def test_names_that_a_folder_lists_both_are_different(tmp_path):
     touch(tmp_path / "Song.wav", tmp_path / "song.wav")
     found = [Listings().name(tmp_path, name) for name in ("song.wav", "Song.wav", "SONG.wav")]
     assert found == ["song.wav", "Song.wav", "SONG.wav"]
 
 
 @pytest.mark.parametrize(("platform", "same"), [("linux", False), ("darwin", True)])
-def test_names_are_two_where_a_drive_that_would_tell_is_not_asked(
+def test_names_are_compared_by_platform_if_no_drive_is_probed(
     tmp_path, monkeypatch, platform, same
 ):
     monkeypatch.setattr(sys, "platform", platform)
@@ -42,7 +42,7 @@ def test_names_are_two_where_a_drive_that_would_tell_is_not_asked(
     assert places.setdefault(tmp_path / "song", "second") == ("first" if same else "second")
 
 
-def test_a_folder_is_asked_once_and_nothing_stays_there(tmp_path, monkeypatch):
+def test_a_folder_is_probed_once_and_no_file_remains(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os.path, "lexists", lambda path: str(path).endswith(".PART"))
     asked, rules = [], unetsep.drives._rules_of_names
@@ -57,7 +57,7 @@ def test_a_folder_is_asked_once_and_nothing_stays_there(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypatch):
+def test_a_missing_file_with_a_long_path_gets_a_hint_on_windows(tmp_path, monkeypatch):
     short, long = tmp_path / "song.wav", Path("/music" + "/song" * 60)
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
@@ -66,7 +66,7 @@ def test_what_windows_does_not_find_may_have_too_long_a_path(tmp_path, monkeypat
     assert told[1] == f"{long} does not exist, or its path is too long: move it to a shorter one"
 
 
-def test_a_backslash_before_a_closing_quote_of_windows_is_told_of(monkeypatch):
+def test_a_backslash_before_a_closing_quote_gets_a_hint_on_windows(monkeypatch):
     path = Path('C:\\My Music" -o out')
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")

@@ -75,7 +75,7 @@ def test_the_transcriber_hears_the_voice_at_its_rate_and_times_count_from_the_so
     assert capsys.readouterr().out == "   0.75    1.50  la la\n"
 
 
-def test_pauses_of_the_voice_are_silent_and_the_voice_is_as_it_was() -> None:
+def test_gating_silences_pauses_and_does_not_change_the_voice() -> None:
     transcribe = example("transcribe")
     rate = transcribe.WHISPER_RATE
     tone = np.sin(2 * np.pi * 220 * np.arange(8 * rate) / rate).astype(np.float32)
@@ -88,7 +88,9 @@ def test_pauses_of_the_voice_are_silent_and_the_voice_is_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("package", ["faster_whisper", "whisper"])
-def test_either_package_of_whisper_serves(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_transcriber_works_with_either_package_of_whisper(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transcribe = example("transcribe")
     part = {"start": 1.0, "end": 2.0, "text": " la "}
     fake = ModuleType(package)
@@ -103,7 +105,7 @@ def test_either_package_of_whisper_serves(package: str, monkeypatch: pytest.Monk
     assert list(lines) == [(1.0, 2.0, "la")]
 
 
-def test_without_whisper_the_transcriber_says_so_before_it_separates(
+def test_a_missing_whisper_is_reported_before_separating(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transcribe = example("transcribe")
@@ -114,7 +116,7 @@ def test_without_whisper_the_transcriber_says_so_before_it_separates(
         transcribe.main()
 
 
-def test_a_watched_folder_takes_complete_songs_once_and_bad_ones_stop_nothing(
+def test_complete_songs_of_a_watched_folder_are_separated_once_despite_bad_ones(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:
     watch_folder = example("watch_folder")
@@ -144,7 +146,7 @@ def test_a_watched_folder_takes_complete_songs_once_and_bad_ones_stop_nothing(
     assert [line.partition(":")[0] for line in told] == ["bad.mp3", "song.wav", "bad.mp3"]
 
 
-def test_what_vanishes_from_a_watched_folder_stops_nothing(
+def test_files_that_vanish_from_a_watched_folder_do_not_stop_others(
     tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch_folder = example("watch_folder")
@@ -182,7 +184,7 @@ def test_what_vanishes_from_a_watched_folder_stops_nothing(
     assert told[2].startswith("link.wav: vocals, drums, bass, other in ")
 
 
-def watched(tmp_path: Path, separator: Separator) -> tuple[Any, Path, Path, list[str]]:
+def make_watcher(tmp_path: Path, separator: Separator) -> tuple[Any, Path, Path, list[str]]:
     """A watcher of an empty folder, that folder, where stems go, and what it says."""
     inbox, stems = tmp_path / "inbox", tmp_path / "stems"
     told: list[str] = []
@@ -191,10 +193,10 @@ def watched(tmp_path: Path, separator: Separator) -> tuple[Any, Path, Path, list
     return watcher, inbox, stems, told
 
 
-def test_a_watched_song_that_changes_is_taken_again_whatever_its_size(
+def test_a_watched_song_that_changes_at_the_same_size_is_separated_again(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    watcher, inbox, stems, told = watched(tmp_path, tiny_separator)
+    watcher, inbox, stems, told = make_watcher(tmp_path, tiny_separator)
     song, audio = inbox / "song.aif", music(0.5).T
     soundfile.write(song, audio, RATE, format="AIFF")
     content = song.read_bytes()
@@ -218,10 +220,10 @@ def test_a_watched_song_that_changes_is_taken_again_whatever_its_size(
     assert whole[-5000:].any()
 
 
-def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_of_once(
+def test_watched_songs_of_one_name_share_no_stems_and_a_lost_folder_is_reported_once(
     tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    watcher, inbox, _, told = watched(tmp_path, tiny_separator)
+    watcher, inbox, _, told = make_watcher(tmp_path, tiny_separator)
     for name in ("a.wav", "a.flac"):
         soundfile.write(inbox / name, music(0.5).T, RATE)
     for _ in range(3):
@@ -235,10 +237,10 @@ def test_watched_songs_of_one_name_do_not_share_stems_and_a_lost_folder_is_told_
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_watched_song_that_another_run_took_and_left_is_taken_later(
+def test_a_watched_song_that_another_run_claimed_is_separated_later(
     tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
-    watcher, inbox, stems, told = watched(tmp_path, tiny_separator)
+    watcher, inbox, stems, told = make_watcher(tmp_path, tiny_separator)
     song, separate = inbox / "song.wav", unetsep.separate_to_files
     soundfile.write(song, music(0.5).T, RATE)
     if changed:
@@ -256,7 +258,7 @@ def test_a_watched_song_that_another_run_took_and_left_is_taken_later(
     assert seconds == pytest.approx(0.7 if changed else 0.5, abs=0.01)
 
 
-def test_a_watched_folder_that_is_not_there_is_an_error(
+def test_a_missing_watched_folder_is_an_error(
     tmp_path: Path,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -307,7 +309,7 @@ def test_a_crate_becomes_stem_files_and_a_playlist_in_its_order(
         assert rate == RATE
 
 
-def test_the_crate_of_a_model_that_is_not_there_fails_once(
+def test_the_crate_of_a_missing_model_fails_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stem_maker = example("stem_maker")
@@ -318,7 +320,7 @@ def test_the_crate_of_a_model_that_is_not_there_fails_once(
     assert capfd.readouterr().err.count("there is no model 'nope'") == 1
 
 
-def test_a_track_that_another_run_works_on_is_told_of(
+def test_a_track_claimed_by_another_run_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stem_maker = example("stem_maker")
@@ -336,7 +338,7 @@ def test_a_track_that_another_run_works_on_is_told_of(
     assert (done.parent / "stems.m3u8").read_text("utf-8") == "#EXTM3U\na.stem.mp4\n"
 
 
-def test_a_playlist_of_stem_files_holds_whatever_name_a_track_has(tmp_path: Path) -> None:
+def test_a_playlist_of_stem_files_can_hold_any_name(tmp_path: Path) -> None:
     names = ["#1 Crush.stem.mp4", " lead.stem.mp4", "caf\udce9.stem.mp4", "plain.stem.mp4"]
     for name in names:
         (tmp_path / name).write_bytes(b"")
@@ -349,7 +351,7 @@ def test_a_playlist_of_stem_files_holds_whatever_name_a_track_has(tmp_path: Path
     assert {each.path.name for each in found} == {*names} - {names[2]}
 
 
-def test_ctrl_c_waits_for_the_command_which_removes_what_is_unfinished(
+def test_ctrl_c_waits_for_the_command_to_clean_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stem_maker = example("stem_maker")
@@ -395,7 +397,9 @@ def test_the_flask_application_returns_a_zip_of_stems(tiny_separator: Separator)
         assert soundfile.info(io.BytesIO(archive.read(name))).frames == RATE // 2
 
 
-def test_the_flask_application_answers_nonsense_in_a_sentence(tiny_separator: Separator) -> None:
+def test_the_flask_application_answers_bad_requests_with_a_message(
+    tiny_separator: Separator,
+) -> None:
     client = example("flask_app").create_app(tiny_separator).test_client()
     assert client.post("/stems").status_code == 400
     answer = client.post("/stems", data={"song": (io.BytesIO(b"no music"), "song.wav")})
@@ -441,7 +445,7 @@ def test_the_notebook_runs(short: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["x." + 300 * "a", "a.mp3\0x", "song", "../a.WAV"])
-def test_the_flask_application_takes_whatever_name_a_song_has(
+def test_the_flask_application_accepts_any_name_of_a_song(
     tiny_separator: Separator, name: str
 ) -> None:
     assert len(flask_stems(tiny_separator, name).namelist()) == 4

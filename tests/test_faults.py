@@ -68,14 +68,14 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=["wav", "flac"])
-def undisturbed(request, server, tmp_path_factory, tiny_model):
+def reference_case(request, server, tmp_path_factory, tiny_model):
     return Case(server, tmp_path_factory.mktemp("whole"), tiny_model, request.param)
 
 
 @pytest.fixture
-def case(undisturbed, tmp_path):
-    undisturbed.move(tmp_path)
-    return undisturbed
+def case(reference_case, tmp_path):
+    reference_case.move(tmp_path)
+    return reference_case
 
 
 def moments(count: int, seconds: float) -> list[float]:
@@ -97,7 +97,7 @@ def test_leftovers_of_a_kill_are_removed_even_if_the_song_is_complete(case):
 
 
 @pytest.mark.parametrize(("number", "code"), [(1, 129), (2, 130), (15, 143)])
-def test_an_interrupt_leaves_nothing_half_written_and_no_traceback(case, number, code):
+def test_an_interrupt_leaves_no_partial_file_and_no_traceback(case, number, code):
     for after in moments(INTERRUPTS, 0.9 * case.seconds):
         done = case.run(case.out, signal=number, after=after)
         assert "Traceback" not in case.stderr
@@ -108,13 +108,13 @@ def test_an_interrupt_leaves_nothing_half_written_and_no_traceback(case, number,
             shutil.rmtree(case.out)
 
 
-def test_who_started_it_with_nohup_may_close_the_terminal(case):
+def test_a_run_under_nohup_outlives_its_terminal(case):
     done = case.run(case.out, signal=1, after=case.seconds / 2, nohup=True)
     assert done["code"] == 0, case.stderr
     assert case.contents(case.out) == case.whole
 
 
-def test_a_disk_that_fills_up_at_any_moment_is_one_sentence_and_leaves_nothing(case):
+def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_no_file(case):
     # A limit on the size of files fails in the same places as a full disk.
     largest = max(len(content) for content in case.whole.values())
     # Floats of 32 bits as they are in wav, integers of 24 bits for flac.
@@ -145,7 +145,7 @@ def test_processes_in_one_folder_do_not_corrupt_each_other(server, song, tmp_pat
     assert Case.contents(tmp_path / "whole").items() <= found.items()
 
 
-def test_a_read_only_disk_is_one_sentence(server, song, tmp_path, tiny_model):
+def test_a_read_only_disk_is_reported(server, song, tmp_path, tiny_model):
     mount = tmp_path / "mount"
     mount.mkdir()
     options = ["-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(mount)]
@@ -168,7 +168,7 @@ def test_a_read_only_disk_is_one_sentence(server, song, tmp_path, tiny_model):
     # 4250 kB those of 24 bits.
     [("wav", 300), ("wav", 4200), ("mp3", 300), ("flac", 4250), ("ogg", 5600), ("mp3", 5600)],
 )
-def test_a_full_disk_is_one_sentence(server, song, tmp_path, tiny_model, container, kilobytes):
+def test_a_full_disk_is_reported(server, song, tmp_path, tiny_model, container, kilobytes):
     mount = tmp_path / "mount"
     mount.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(mount)]
@@ -206,7 +206,7 @@ def reports(process: subprocess.Popen[str]) -> list[tuple[str, str]]:
     return [(Path(line["source"]).stem, line["status"]) for line in lines]
 
 
-def test_two_processes_on_one_folder_do_no_song_twice(four_songs, tmp_path, tiny_model):
+def test_two_processes_on_one_folder_separate_each_song_once(four_songs, tmp_path, tiny_model):
     command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([*map(str, command)], **pipes) for _ in range(2)]
@@ -216,7 +216,7 @@ def test_two_processes_on_one_folder_do_no_song_twice(four_songs, tmp_path, tiny
     assert len(Case.contents(tmp_path / "out")) == 16
 
 
-def test_after_a_kill_a_second_run_does_only_what_is_left(four_songs, tmp_path, tiny_model):
+def test_a_run_after_a_kill_skips_finished_songs(four_songs, tmp_path, tiny_model):
     command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", "--skip-existing", four_songs]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     killed = subprocess.Popen([*map(str, command)], **pipes)
@@ -235,7 +235,7 @@ def test_after_a_kill_a_second_run_does_only_what_is_left(four_songs, tmp_path, 
 
 
 @pytest.mark.parametrize("closing", ["2>&-", "2>/dev/full", "2>&- 1>&- 0<&-"])
-def test_a_closed_stderr_changes_nothing(song, tmp_path, tiny_model, closing):
+def test_a_closed_stderr_does_not_stop_a_run(song, tmp_path, tiny_model, closing):
     command = [*COMMAND[:-3], "-m", tiny_model, "-o", tmp_path / "out", song(seconds=0.2)]
     line = " ".join(map(str, command)).replace("-W ignore", "-Wignore")
     done = subprocess.run(["sh", "-c", f"exec {line} {closing}"], check=False, capture_output=True)
@@ -244,7 +244,7 @@ def test_a_closed_stderr_changes_nothing(song, tmp_path, tiny_model, closing):
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "separate --help"])
-def test_help_that_nobody_takes_is_one_sentence(words):
+def test_help_that_cannot_be_written_gives_one_sentence(words):
     line = f"exec {sys.executable} -m unetsep {words} 1>/dev/full"
     done = subprocess.run(["sh", "-c", line], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
@@ -257,7 +257,7 @@ def test_help_that_nobody_takes_is_one_sentence(words):
         ("1>/dev/full", "stdout took no more reports: No space left on device"),
     ],
 )
-def test_reports_that_nobody_takes_are_told_and_all_songs_tried(
+def test_reports_that_cannot_be_written_do_not_stop_songs(
     four_songs, tmp_path, tiny_model, closing, message
 ):
     command = [*COMMAND, "-m", tiny_model, "-o", tmp_path / "out", four_songs]

@@ -35,7 +35,7 @@ def test_separate_writes_what_it_returns(song, tiny_separator, tmp_path):
         np.testing.assert_array_equal(written, result[stem])
 
 
-def test_separate_replaces_files_only_when_told(song, tiny_separator, tmp_path):
+def test_separate_replaces_files_only_with_overwrite(song, tiny_separator, tmp_path):
     path = song(seconds=0.2)
     unetsep.separate(path, tmp_path, model=tiny_separator)
     with pytest.raises(AudioError, match="already exists"):
@@ -50,7 +50,7 @@ def test_separate_warns_of_a_damaged_file(song, tiny_separator):
         unetsep.separate(path, model=tiny_separator)
 
 
-def test_progress_is_told_and_can_cancel(song, tiny_separator, tmp_path):
+def test_progress_is_reported_and_can_cancel(song, tiny_separator, tmp_path):
     path = song(seconds=4)
     told = []
     unetsep.separate(path, model=tiny_separator, progress=lambda *now: told.append(now))
@@ -72,7 +72,7 @@ def test_report_has_plain_values(song, tiny_separator, tmp_path):
 
 
 @pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
-def test_stems_of_broadcast_wav_lie_where_the_song_lies_in_a_session(
+def test_stems_of_broadcast_wav_have_the_time_reference_of_the_song(
     song, tiny_separator, tmp_path, endian
 ):
     path, hour = tmp_path / "song.wav", 3600 * RATE
@@ -132,7 +132,7 @@ def test_a_rate_that_the_song_has_changes_nothing(song, tiny_separator):
         np.testing.assert_array_equal(one[stem], two[stem])
 
 
-def test_files_have_the_rate_that_was_asked_for(song, tiny_separator, tmp_path):
+def test_files_have_the_requested_rate(song, tiny_separator, tmp_path):
     path = song("a.flac", seconds=1)
     options = {"model": tiny_separator, "sample_rate": np.int64(48_000), "stems": ["drums"]}
     report = unetsep.separate_to_files(path, tmp_path / "out", bit_depth="24", **options)
@@ -152,12 +152,12 @@ def test_files_have_the_rate_that_was_asked_for(song, tiny_separator, tmp_path):
         ("48000", "sample_rate must be a whole number"),
     ],
 )
-def test_a_rate_that_no_audio_has_is_refused(song, tiny_separator, rate, reason):
+def test_an_impossible_rate_is_refused(song, tiny_separator, rate, reason):
     with pytest.raises(ValueError, match=reason):
         unetsep.separate(song(seconds=0.1), model=tiny_separator, sample_rate=rate)
 
 
-def test_a_format_is_asked_for_the_rate_of_the_stems(song, tiny_separator, tmp_path):
+def test_a_format_must_support_the_rate_of_the_stems(song, tiny_separator, tmp_path):
     path, options = song(seconds=0.2, rate=96_000), {"model": tiny_separator, "container": "mp3"}
     with pytest.raises(AudioError, match="96000 Hz"):
         unetsep.separate_to_files(path, tmp_path, **options)

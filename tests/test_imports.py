@@ -75,14 +75,14 @@ def room(name: str, depth: int = 1) -> str:
     return parts[depth] if len(parts) > depth else "__init__"
 
 
-def test_every_file_is_walked_and_every_room_has_its_floor() -> None:
+def test_every_file_is_checked_and_every_folder_has_a_level() -> None:
     assert len(MODULES) >= 95
     assert {room(name) for name in MODULES} == set(FLOOR)
     assert {room(n, 2) for n in MODULES if n.startswith("unetsep.train")} == set(TRAIN_FLOOR)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_run_one_way(name: str) -> None:
+def test_imports_go_one_way(name: str) -> None:
     for _, target in imports(name):
         if room(name) != room(target):
             assert FLOOR[room(target)] < FLOOR[room(name)], f"{name} imports {target}"
@@ -99,13 +99,13 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_inside_the_package_imports_name_files_not_faces(name: str) -> None:
+def test_imports_within_the_package_name_files_not_folders(name: str) -> None:
     faces = {module for module, path in MODULES.items() if path.name == "__init__.py"}
     # `__main__` runs the command.
     assert name == "unetsep.__main__" or not {t for _, t in imports(name)} & faces
 
 
-def test_only_commands_and_the_public_functions_know_training_when_they_are_called() -> None:
+def test_only_commands_import_training_and_most_when_they_are_called() -> None:
     for name, path in MODULES.items():
         if room(name) == "train":
             continue
@@ -155,7 +155,7 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     assert not imported_by(code) & HEAVY
 
 
-def test_listening_takes_no_torch(tmp_path: Path) -> None:
+def test_listening_imports_no_torch(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for seed, name in enumerate(("vocals", "drums")):
         soundfile.write(tmp_path / f"{name}.wav", music(1, seed=seed).T, RATE)
@@ -172,7 +172,7 @@ def test_separating_imports_no_training_package() -> None:
     assert not imported_by(code) & training
 
 
-def test_the_command_line_postpones_parts_of_torch_which_still_work_when_used() -> None:
+def test_the_command_line_postpones_parts_of_torch_until_they_are_used() -> None:
     code = (
         "import sys; from unetsep.cli.startup import POSTPONED, import_torch; import_torch()\n"
         "parts = [type(sys.modules[name]).__name__ for name in POSTPONED]\n"
@@ -188,7 +188,7 @@ def test_the_command_line_postpones_parts_of_torch_which_still_work_when_used() 
     imported_by(code)
 
 
-def test_torch_is_imported_as_it_is_where_its_release_was_not_tried() -> None:
+def test_torch_is_imported_entirely_if_its_release_was_not_tried() -> None:
     code = (
         "import sys; from unetsep.cli import startup; startup.TRIED = ((2, 0), (2, 1))\n"
         "startup.import_torch()\n"
@@ -210,13 +210,11 @@ def test_torch_is_imported_as_it_is_where_its_release_was_not_tried() -> None:
         ("nightly", False),
     ],
 )
-def test_releases_of_torch_that_were_tried_are_told_by_two_numbers(
-    release: str, tried: bool
-) -> None:
+def test_tried_releases_of_torch_are_recognised_by_two_numbers(release: str, tried: bool) -> None:
     assert is_tried(release) == tried
 
 
-def test_public_names_are_all_there() -> None:
+def test_all_public_names_exist() -> None:
     import unetsep
 
     for name in unetsep.__all__:
@@ -225,7 +223,7 @@ def test_public_names_are_all_there() -> None:
         _ = unetsep.nothing  # type: ignore[attr-defined]
 
 
-def test_the_data_of_training_and_evaluation_know_no_console_and_no_trainer() -> None:
+def test_data_and_evaluation_of_training_import_no_console_and_no_trainer() -> None:
     rooms = ("unetsep.train.data.", "unetsep.train.losses.", "unetsep.train.evaluation.")
     names = [name for name in MODULES if name.startswith(rooms)]
     assert len(names) >= 30

@@ -33,7 +33,7 @@ def test_folders_are_searched_in_order_without_hidden_files_and_output(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="paths are shorter there")
-def test_folders_may_lie_deeper_than_functions_may_call_each_other(tmp_path):
+def test_folders_may_be_deeper_than_the_recursion_limit(tmp_path):
     deep = "d/" * 200
     touch(tmp_path / deep / "b.wav", tmp_path / "d/a.wav", tmp_path / "e/c.wav")
     limit = sys.getrecursionlimit()
@@ -84,14 +84,14 @@ def test_a_file_that_is_named_twice_is_separated_once(tmp_path):
     assert len(find_inputs([tmp_path / "a.wav", tmp_path, tmp_path / "a.wav"], tmp_path / "o")) == 1
 
 
-def test_what_is_not_there_becomes_a_song_with_an_error(tmp_path):
+def test_a_missing_input_becomes_a_song_with_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     songs = find_inputs([tmp_path / "gone.wav", tmp_path / "empty"], tmp_path / "out")
     assert "does not exist" in songs[0].error
     assert "is a folder without audio files" in songs[1].error
 
 
-def test_folders_that_link_to_themselves_end(tmp_path):
+def test_folders_that_link_to_themselves_are_searched_once(tmp_path):
     touch(tmp_path / "in/a.wav")
     try:
         (tmp_path / "in/loop").symlink_to(tmp_path / "in")
@@ -101,7 +101,7 @@ def test_folders_that_link_to_themselves_end(tmp_path):
 
 
 @pytest.fixture
-def linked(tmp_path):
+def make_link(tmp_path):
     """A folder with a song, and one beside it that links to what the test says."""
 
     def link(name: str, target: Path) -> None:
@@ -114,24 +114,24 @@ def linked(tmp_path):
     return link
 
 
-def test_linked_folders_are_searched_once_under_the_names_of_what_lies_there(tmp_path, linked):
-    linked("1 link", tmp_path / "elsewhere")
-    linked("2 same", tmp_path / "elsewhere")
-    linked("3 inner", tmp_path / "in/sub")
+def test_linked_folders_are_searched_once_under_the_first_name(tmp_path, make_link):
+    make_link("1 link", tmp_path / "elsewhere")
+    make_link("2 same", tmp_path / "elsewhere")
+    make_link("3 inner", tmp_path / "in/sub")
     tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
     assert tracks == ["a", "sub/c", "1 link/b"]
 
 
-def test_a_link_into_the_output_folder_is_passed_over(tmp_path, linked):
+def test_a_link_into_the_output_folder_is_skipped(tmp_path, make_link):
     touch(tmp_path / "out/a/vocals.wav")
-    linked("link", tmp_path / "out/a")
+    make_link("link", tmp_path / "out/a")
     tracks = [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")]
     assert tracks == ["a", "sub/c"]
 
 
 @pytest.mark.parametrize("target", ["in", ".", "in/loop"])
-def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, linked, target):
-    linked("loop", tmp_path / target)
+def test_upward_and_circular_links_are_skipped_and_named(tmp_path, make_link, target):
+    make_link("loop", tmp_path / target)
     left_out: list[Path] = []
     songs = find_inputs([tmp_path / "in"], tmp_path / "out", left_out.append)
     assert [song.track for song in songs] == ["a", "sub/c"]
@@ -139,14 +139,14 @@ def test_links_that_lead_upwards_or_in_circles_are_left_out_and_named(tmp_path, 
     assert count_kinds(left_out) == ("1 without suffix" if target == "in/loop" else "1 circular")
 
 
-def test_a_song_that_links_to_itself_stops_nothing(tmp_path, linked):
-    linked("loop.wav", tmp_path / "in/loop.wav")
+def test_a_song_that_links_to_itself_does_not_stop_others(tmp_path, make_link):
+    make_link("loop.wav", tmp_path / "in/loop.wav")
     songs = find_inputs([tmp_path / "in"], tmp_path / "out")
     assert [song.track for song in songs] == ["a", "loop", "sub/c"]
     assert len(plan(songs, [("mse", ("vocals",))], tmp_path / "out", TEMPLATE, "wav")) == 3
 
 
-def test_what_is_left_out_is_counted_though_it_cannot_be_looked_at(tmp_path, monkeypatch):
+def test_skipped_files_are_counted_even_if_they_are_inaccessible(tmp_path, monkeypatch):
     def refuse(*_: object, **_options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -157,7 +157,7 @@ def test_what_is_left_out_is_counted_though_it_cannot_be_looked_at(tmp_path, mon
     assert counted == "1 without suffix, 1 .txt"
 
 
-def test_what_a_search_leaves_out_is_named(tmp_path):
+def test_files_that_a_search_skips_are_named(tmp_path):
     touch(*(tmp_path / name for name in ("a.wav", "b.jpg", "c.JPG", "NOTES", "sub/d.txt")))
     touch(tmp_path / ".h.wav", tmp_path / ".git/e.wav", tmp_path / "out/f/vocals.wav")
     left_out: list[Path] = []
@@ -168,7 +168,7 @@ def test_what_a_search_leaves_out_is_named(tmp_path):
     assert count_kinds(left_out) == "2 hidden, 2 .jpg, 1 without suffix, 1 .txt"
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error_and_others_are_searched(tmp_path, monkeypatch):
     touch(tmp_path / "a.wav", tmp_path / "closed/b.wav", tmp_path / "d/c.wav")
     scandir = unetsep.inputs.os.scandir
 
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path,
 
 
 @pytest.mark.parametrize("place", [".", "out"])
-def test_the_output_folder_itself_can_be_searched_when_it_is_named(tmp_path, place):
+def test_the_output_folder_is_searched_if_it_is_named(tmp_path, place):
     touch(tmp_path / "a.wav", tmp_path / "out/b.wav")
     folder = tmp_path / place
     assert find_inputs([folder], folder)[0].path.parent == folder
@@ -216,7 +216,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)
-def test_what_ffmpeg_writes_is_found_in_folders_and_read(tmp_path, need_ffmpeg, suffix):
+def test_files_written_by_ffmpeg_are_found_and_read(tmp_path, need_ffmpeg, suffix):
     path = tmp_path / f"a{suffix}"
     tone = ["-f", "lavfi", "-i", "sine=440:d=1:r=48000"]
     command = [need_ffmpeg, "-v", "error", *tone, *WRITTEN[suffix], str(path)]
@@ -229,7 +229,7 @@ def test_what_ffmpeg_writes_is_found_in_folders_and_read(tmp_path, need_ffmpeg, 
     assert abs(samples - 48_000) < 4000
 
 
-def test_what_libsndfile_reads_by_its_name_is_found_in_folders():
+def test_suffixes_of_libsndfile_and_ffmpeg_count_as_audio():
     formats = {"AIFF", "AU", "AVR", "CAF", "FLAC", "HTK", "MP3", "OGG", "PAF", "PVF", "RF64"}
     formats |= {"SDS", "SVX", "VOC", "W64", "WAV", "WVE", "XI"}
     assert {f".{name.lower()}" for name in formats & {*soundfile.available_formats()}} <= (
@@ -239,7 +239,7 @@ def test_what_libsndfile_reads_by_its_name_is_found_in_folders():
     assert {*asked.split()} <= AUDIO_SUFFIXES
 
 
-def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
+def test_paths_in_a_playlist_are_relative_to_its_folder(tmp_path):
     touch(tmp_path / "music/a.mp3", tmp_path / "music/sub/Bela\u0301.flac", tmp_path / "c.wav")
     lines = ["#EXTM3U", "#EXTINF:1,A", "a.mp3", "", "sub/Bela\u0301.flac", str(tmp_path / "c.wav")]
     playlist = tmp_path / "music/list.m3u8"
@@ -260,7 +260,7 @@ def test_a_playlist_names_songs_from_its_own_folder_on(tmp_path):
 
 
 @pytest.mark.parametrize("start", ["file://", "FILE://localhost"])
-def test_urls_of_files_in_playlists_are_their_paths(tmp_path, start):
+def test_file_urls_in_playlists_are_read_as_paths(tmp_path, start):
     name = "caf\u00e9 100% #1?.wav"
     try:
         touch(tmp_path / name)
@@ -287,7 +287,7 @@ def test_urls_of_files_in_playlists_are_their_paths(tmp_path, start):
         ("https://server/a.wav", "https://server/a.wav"),
     ],
 )
-def test_urls_of_files_are_paths_of_drives_and_servers_on_windows(monkeypatch, url, path):
+def test_file_urls_are_paths_of_drives_and_servers_on_windows(monkeypatch, url, path):
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
         found = without_scheme(url)
@@ -316,7 +316,7 @@ def test_playlists_of_windows_are_read(tmp_path, encoding):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_playlist_may_mix_names_of_all_times(tmp_path):
+def test_a_playlist_may_mix_encodings(tmp_path):
     raw = os.fsdecode(b"caf\xe9.mp3")
     try:
         touch(tmp_path / "B\u00e9la.mp3", tmp_path / raw, tmp_path / "\u00fc.mp3")
@@ -330,7 +330,7 @@ def test_a_playlist_may_mix_names_of_all_times(tmp_path):
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\u3000"])
-def test_lines_of_playlists_end_where_programs_end_them(tmp_path, character):
+def test_lines_of_playlists_end_only_at_line_breaks(tmp_path, character):
     names = [f"x{character}y.wav", f"{character}z.wav"]
     try:
         touch(*(tmp_path / name for name in names))
@@ -350,11 +350,11 @@ def test_a_playlist_without_songs_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("name", "number"), [("d", errno.EIO), ("d", errno.EACCES), ("link", errno.ENOTCONN)]
 )
-def test_a_folder_on_a_drive_that_is_away_is_an_error_and_the_others_go_on(
-    tmp_path, monkeypatch, linked, name, number
+def test_a_folder_on_a_lost_drive_is_an_error_and_others_are_searched(
+    tmp_path, monkeypatch, make_link, name, number
 ):
     touch(tmp_path / "in/a.wav", tmp_path / "in/d/b.wav", tmp_path / "in/note.txt")
-    linked("link", tmp_path / "elsewhere")
+    make_link("link", tmp_path / "elsewhere")
     scandir = os.scandir
 
     def listing(path):
@@ -376,7 +376,7 @@ def test_a_folder_on_a_drive_that_is_away_is_an_error_and_the_others_go_on(
     assert "a" in [song.track for song in found]
 
 
-def test_a_playlist_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_path, monkeypatch):
+def test_an_unreadable_playlist_is_an_error_and_others_are_read(tmp_path, monkeypatch):
     touch(tmp_path / "list.m3u", tmp_path / "a.wav")
     read_bytes = Path.read_bytes
 
@@ -398,7 +398,7 @@ def test_a_playlist_that_cannot_be_read_is_an_error_and_the_others_go_on(tmp_pat
     ["b\0c.wav", "http://b\0/c.wav", "b" * 300, "sub\\" + "b" * 300],
     ids=["zero", "url", "long", "windows"],
 )
-def test_a_name_in_a_playlist_that_no_file_can_have_stops_no_other(tmp_path, name):
+def test_an_impossible_name_in_a_playlist_does_not_stop_others(tmp_path, name):
     touch(tmp_path / "a.wav", tmp_path / "sub/c.wav")
     (tmp_path / "list.m3u").write_text(f"{name}\na.wav\n")
     bad, good = find_inputs([tmp_path / "list.m3u"], tmp_path / "out")
@@ -406,7 +406,7 @@ def test_a_name_in_a_playlist_that_no_file_can_have_stops_no_other(tmp_path, nam
     assert (good.track, good.error) == ("a", None)
 
 
-def test_playlists_in_folders_are_passed_over(tmp_path):
+def test_playlists_in_folders_are_skipped(tmp_path):
     touch(tmp_path / "in/a.mp3", tmp_path / "in/list.m3u")
     assert [song.track for song in find_inputs([tmp_path / "in"], tmp_path / "out")] == ["a"]
 
@@ -429,9 +429,7 @@ def test_records_above_several_folders_are_read_once(tmp_path):
 
 @pytest.mark.parametrize("listed", ["bj\u00f6rk/j\u00f3ga.wav", "Bjo\u0308rk/Jo\u0301ga.wav"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_stem_is_one_however_its_drive_spells_what_it_lists(
-    tmp_path, monkeypatch, listed, exists
-):
+def test_a_stem_is_recognised_however_its_drive_spells_it(tmp_path, monkeypatch, listed, exists):
     stem = Path("Bj\u00f6rk/J\u00f3ga.wav")  # as its record has it
     touch(tmp_path / "song.wav", tmp_path / listed)
     lexists = os.path.lexists
@@ -466,7 +464,7 @@ def test_a_playlist_finds_songs_however_their_accents_are_coded(tmp_path, writte
     ("songs", "output"),
     [("Music", "Music/stems"), ("Music", "music/Stems"), ("Music/Stems", "music/stems")],
 )
-def test_the_output_is_known_where_case_does_not_count(tmp_path, monkeypatch, songs, output):
+def test_the_output_is_recognised_where_case_does_not_count(tmp_path, monkeypatch, songs, output):
     touch(tmp_path / "Music/song.wav", tmp_path / "Music/Stems/song/bass.wav")
     take_for_one(monkeypatch, str.casefold)
 
@@ -479,7 +477,7 @@ def test_the_output_is_known_where_case_does_not_count(tmp_path, monkeypatch, so
 
 
 @pytest.mark.parametrize("drive", [str, str.casefold])
-def test_a_song_is_taken_once_however_it_is_spelled(tmp_path, monkeypatch, drive):
+def test_a_song_is_found_once_however_it_is_spelled(tmp_path, monkeypatch, drive):
     touch(tmp_path / "Music/Song.wav")
     take_for_one(monkeypatch, drive)
     paths = [tmp_path / name for name in ("Music/Song.wav", "music/SONG.wav", "Music")]

@@ -14,7 +14,7 @@ import unetsep.locks
 from unetsep.locks import HeldError, LockFile, held, locked
 
 
-def test_a_lock_is_held_in_the_block_and_by_nobody_after_an_error(tmp_path: Path) -> None:
+def test_a_lock_is_held_in_the_block_and_released_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a"
     lock = tmp_path / "folder" / ".a.lock"
 
@@ -33,7 +33,7 @@ def test_a_lock_is_held_in_the_block_and_by_nobody_after_an_error(tmp_path: Path
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
-def test_where_the_file_system_knows_no_locks_nobody_waits(
+def test_file_systems_without_locks_cause_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def fail(_: int) -> None:

@@ -59,7 +59,7 @@ def test_the_cpu_build_comes_first_where_there_is_no_gpu(stubs: Stubs) -> None:
     assert calls[-1] == "recipes/demo.py --output demo"
 
 
-def test_the_index_is_the_one_that_the_readme_names() -> None:
+def test_the_makefile_and_the_readme_name_the_same_index() -> None:
     assert f"--index-url {CPU_INDEX}" in (ROOT / "README.md").read_text()
     assert CPU_INDEX in (ROOT / "Makefile").read_text()
 
@@ -74,12 +74,12 @@ def test_the_index_is_the_one_that_the_readme_names() -> None:
     ],
     ids=["a GPU", "another system", "no way to the index", "an index that never answers"],
 )
-def test_otherwise_pip_takes_what_it_finds(stubs: Stubs, name: str, line: str) -> None:
+def test_pip_uses_its_own_index_otherwise(stubs: Stubs, name: str, line: str) -> None:
     stubs.program(name, line)
     assert installs(stubs.make("demo")) == [False]
 
 
-def test_an_index_that_lacks_the_build_is_no_reason_to_stop(stubs: Stubs) -> None:
+def test_an_index_without_the_build_does_not_stop_the_installation(stubs: Stubs) -> None:
     refuse = f'echo "$@" >> {stubs.log}; case "$*" in *--index-url*) exit 1;; esac'
     stubs.program("venv/bin/python", refuse)
     assert installs(stubs.make("demo")) == [True, False]

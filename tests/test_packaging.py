@@ -66,7 +66,7 @@ def test_the_wheel_is_pure_python_and_holds_checkpoints_manifest_and_types(wheel
     assert not [name for name in names if name.endswith(tuple(AUDIO_SUFFIXES))]
 
 
-def test_the_source_archive_holds_all_that_the_repository_does_but_audio(sdist: Path) -> None:
+def test_the_source_archive_holds_all_of_the_repository_but_audio(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     # examples/ may not be there yet.
@@ -162,7 +162,7 @@ def test_the_citation_follows_the_citation_file_format() -> None:
         "unetsep/train/evaluation/published.py",
     ],
 )
-def test_the_paper_is_named_where_it_is_spoken_of(file: str) -> None:
+def test_files_about_the_paper_name_its_title_and_author(file: str) -> None:
     text = " ".join((ROOT / file).read_text(encoding="utf-8").split())
     assert PAPER in text
     assert "Tang" in text

@@ -69,7 +69,7 @@ def test_reserved_names_of_windows_are_avoided_there(monkeypatch):
     assert {name: portable(name) for name in names} == names
 
 
-def test_backslashes_part_folders_of_a_template_on_windows(monkeypatch):
+def test_backslashes_separate_folders_of_a_template_on_windows(monkeypatch):
     template = r"{track}\{stem}.{ext}"
     assert target_path(template, "a", "vocals", "wav", "mse") == Path(r"a\vocals.wav")
     with monkeypatch.context() as patch:
@@ -89,7 +89,7 @@ def test_every_field_of_a_template_is_filled():
     assert target_path(template, "s", "bass", "flac", "l1", "mp3") == Path("l1/s (mp3)/bass.flac")
 
 
-def test_a_dot_in_a_template_is_the_folder_itself():
+def test_dots_in_a_template_are_removed():
     assert target_path("./{track}/./{stem}.{ext}", ".", "bass", "wav", "mse") == Path("_/bass.wav")
 
 
@@ -148,7 +148,7 @@ def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
         assert find_clashes(songs, targets) == [None, None]
 
 
-def test_folders_that_are_one_by_a_link_are_one(tmp_path):
+def test_songs_clash_if_their_folders_are_linked(tmp_path):
     (tmp_path / "o/a").mkdir(parents=True)
     (tmp_path / "o/b").symlink_to("a")
     songs = [Input(tmp_path / name, Path(name).stem) for name in ("a.wav", "b.wav")]
@@ -220,14 +220,16 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_nothing_is_written_to_a_folder_to_know_names_that_do_not_clash(tmp_path, monkeypatch):
+def test_names_that_do_not_clash_cause_no_probe_of_the_drive(tmp_path, monkeypatch):
     monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
     songs = [Input(tmp_path / f"{name}.wav", name) for name in ("Song", "Songs", "caf\u00e9")]
     assert len(one(songs, tmp_path / "out")) == 3
 
 
 @pytest.mark.parametrize(("drive", "refused"), [("ext4", False), ("exFAT", True)])
-def test_an_input_is_no_output_where_case_does_not_count(tmp_path, monkeypatch, drive, refused):
+def test_an_input_is_not_overwritten_where_case_does_not_count(
+    tmp_path, monkeypatch, drive, refused
+):
     touch(tmp_path / "ZOOM0001.WAV")  # as recorders call them
     monkeypatch.setattr(sys, "platform", "linux")
     take_for_one(monkeypatch, DRIVES[drive][0])
@@ -238,7 +240,7 @@ def test_an_input_is_no_output_where_case_does_not_count(tmp_path, monkeypatch, 
     assert not clash or "would be written over an input" in clash
 
 
-def test_a_shard_is_planned_with_the_songs_that_a_drive_may_confuse_with_its_own(tmp_path):
+def test_a_shard_is_planned_with_similar_names_of_other_shards(tmp_path):
     songs = [Input(tmp_path / f"{name}.wav", name) for name in ("Song", "other", "song")]
     assert with_namesakes(songs[2:], songs) == [songs[0], songs[2]]
 
@@ -289,7 +291,7 @@ def test_existing_files_are_counted(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="to Windows such a name is one that does not exist")
-def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
+def test_a_name_that_is_too_long_is_refused(tmp_path):
     refuse_existing([tmp_path / "a/b"])
     (tmp_path / "a").touch()
     refuse_existing([tmp_path / "a/b"])
@@ -297,34 +299,34 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path):
         refuse_existing([tmp_path / ("x" * 300)])
 
 
-def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
+def test_a_dangling_link_counts_as_an_existing_file(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "nothing")
     with pytest.raises(AudioError, match="a already exists"):
         refuse_existing([tmp_path / "a"])
 
 
-def tagged(artist: str = "", **others: str) -> Tags:
+def tags_of(artist: str = "", **others: str) -> Tags:
     values = {"artist": artist, **others}
     return Tags({name: (text,) for name, text in values.items() if text})
 
 
-def named(template: str, tags: Tags, track: str = "disc/01 song") -> str:
+def file_name(template: str, tags: Tags, track: str = "disc/01 song") -> str:
     return target_path(template, track, "no_vocals", "mp3", "mse", "flac", tags).as_posix()
 
 
-def test_names_are_made_of_tags():
-    tags = tagged("Ana", title="Halo", album="One", tracknumber="3/12", date="1999-05-01")
+def test_names_can_be_made_of_tags():
+    tags = tags_of("Ana", title="Halo", album="One", tracknumber="3/12", date="1999-05-01")
     template = "{artist}/{year} {album}/{tracknumber} {title} ({label}).{ext}"
-    assert named(template, tags) == "Ana/1999 One/03 Halo (Instrumental).mp3"
-    assert named("{albumartist}/{stem}", tags) == "Ana/no_vocals"
-    assert named("{albumartist}", tagged("Ana", albumartist="Various")) == "Various"
+    assert file_name(template, tags) == "Ana/1999 One/03 Halo (Instrumental).mp3"
+    assert file_name("{albumartist}/{stem}", tags) == "Ana/no_vocals"
+    assert file_name("{albumartist}", tags_of("Ana", albumartist="Various")) == "Various"
 
 
-def test_what_tags_do_not_say_has_a_fallback():
+def test_missing_tags_have_a_fallback():
     template = "{artist}/{year} {album}/{tracknumber} {title}.{ext}"
-    assert named(template, Tags()) == "Unknown Artist/0000 Unknown Album/00 01 song.mp3"
-    blank = tagged("...", title=" ", album="?", date="soon")
-    assert named("{artist}/{album}/{year}", blank) == "_/_/0000"
+    assert file_name(template, Tags()) == "Unknown Artist/0000 Unknown Album/00 01 song.mp3"
+    blank = tags_of("...", title=" ", album="?", date="soon")
+    assert file_name("{artist}/{album}/{year}", blank) == "_/_/0000"
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_what_tags_do_not_say_has_a_fallback():
     ],
 )
 def test_tags_become_names_that_are_safe_on_every_file_system(artist, expected):
-    path = named("{artist}/{stem}", tagged(artist))
+    path = file_name("{artist}/{stem}", tags_of(artist))
     assert path == f"{expected}/no_vocals"
     assert len(expected.encode()) <= 100
 
@@ -355,7 +357,7 @@ def test_tags_are_read_only_where_a_template_asks_for_them(tmp_path, monkeypatch
 
     def tags(path: Path) -> Tags:
         read.append(path)
-        return tagged("Ana")
+        return tags_of("Ana")
 
     monkeypatch.setattr("unetsep.paths.read_tags", tags)
     songs = [Input(Path("a.mp3"), "a"), Input(Path("b.mp3"), "b", "gone")]

@@ -72,7 +72,7 @@ def test_the_last_stem_is_the_same_when_it_is_computed_by_itself(
     assert decibels(rest - others, others) < -90
 
 
-def test_masks_that_do_not_sum_to_one_leave_the_last_stem_to_itself() -> None:
+def test_masks_that_do_not_sum_to_one_give_the_last_stem_by_its_own_mask() -> None:
     network = small_network(dataclasses.replace(SMALL, mask="sigmoid", mask_exponent=0.0))
     separator = Separator(network, precision="fp32")
     mixture = music(SEGMENT / RATE)
@@ -117,7 +117,7 @@ def test_the_level_of_the_input_does_not_matter(separator: Separator, gain: floa
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 6])
-def test_channels_come_out_as_they_go_in(separator: Separator, channels: int) -> None:
+def test_stems_have_the_channels_of_the_input(separator: Separator, channels: int) -> None:
     mixture = music(50_000 / RATE, channels=channels)
     stems = separator.separate(mixture, 44_100)
     assert stems["bass"].shape == mixture.shape
@@ -195,7 +195,7 @@ def test_blocks_of_a_stream_may_share_one_buffer(
     assert np.abs(total - mixture).max() < 1e-5
 
 
-def test_a_stream_holds_back_no_more_than_a_segment(separator: Separator) -> None:
+def test_a_stream_delays_by_at_most_a_segment_and_a_block(separator: Separator) -> None:
     def blocks() -> Iterator[np.ndarray]:
         nonlocal taken
         for _ in range(30):
@@ -262,7 +262,7 @@ def test_masks_stay_fp32_when_the_network_is_bf16() -> None:
     assert decibels(sum(separator.separate(mixture, 44_100).values()) - mixture, mixture) < -90
 
 
-def test_no_frame_is_transformed_and_no_segment_estimated_more_than_needed() -> None:
+def test_no_segment_is_estimated_more_than_needed() -> None:
     """Work is counted, not timed: one STFT frame a hop, one network call a step."""
     separator = Separator(small_network(), precision="fp32", overlap=0.25)
     calls = []
@@ -299,7 +299,7 @@ def test_arrays_that_are_not_finite_are_refused(separator: Separator, bad: float
 
 
 @pytest.mark.parametrize("level", [2e12, -1e20])
-def test_arrays_of_no_level_that_audio_has_are_refused(separator: Separator, level: float) -> None:
+def test_arrays_beyond_any_level_of_audio_are_refused(separator: Separator, level: float) -> None:
     message = r"audio holds samples beyond 1e\+12, the first at 0\.001 s"
     with pytest.raises(ValueError, match=message):
         separator.separate(np.array([[0] * 44 + [level]]), 44_100)
@@ -337,7 +337,7 @@ def test_channels_that_are_separated_alone_are_gated_alone() -> None:
         assert decibels(together[name][2:] - stem, quiet) < -90
 
 
-def test_what_follows_the_network_does_not_matter_to_training() -> None:
+def test_settings_after_the_network_do_not_count_as_trained() -> None:
     assert GATED.as_trained == SMALL.as_trained
 
 
@@ -399,7 +399,7 @@ def test_a_model_is_used_on_the_gpu_that_it_was_loaded_on(monkeypatch: pytest.Mo
     assert Separator(small_network(), device="cuda").device == torch.device("meta")
 
 
-def test_apples_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apple_gpu_works_for_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     separator = Separator(small_network(), device="cpu")
     spectrum = torch.zeros(2, 64, SMALL.bins, dtype=torch.complex64).mT
     held: list[bool] = []
@@ -479,7 +479,7 @@ def test_networks_take_any_number_of_channels(channels: int) -> None:
         (None, "must be a whole number of Hz, got None$"),
     ],
 )
-def test_rates_that_no_audio_has_are_refused_in_a_sentence(
+def test_impossible_rates_are_refused_with_a_message(
     separator: Separator, rate: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -489,14 +489,14 @@ def test_rates_that_no_audio_has_are_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100)])
-def test_whole_rates_of_any_type_are_taken(separator: Separator, rate: float) -> None:
+def test_whole_rates_of_any_type_are_accepted(separator: Separator, rate: float) -> None:
     mixture = music(0.5)
     stems, expected = separator.separate(mixture, rate), separator.separate(mixture, 44_100)
     assert all(np.array_equal(stems[name], expected[name]) for name in STEMS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_tensors_of_any_type_are_taken(separator: Separator, dtype: torch.dtype) -> None:
+def test_tensors_of_any_type_are_accepted(separator: Separator, dtype: torch.dtype) -> None:
     tensor = torch.from_numpy(music(0.5)).to(dtype).requires_grad_()
     stems = separator.separate(tensor, 44_100)
     expected = separator.separate(tensor.detach().float().numpy(), 44_100)
@@ -514,7 +514,7 @@ def test_tensors_of_any_type_are_taken(separator: Separator, dtype: torch.dtype)
         (np.full((2, 9), 1e300), "NaN or infinite samples, the first at 0.000 s"),
     ],
 )
-def test_values_that_are_not_audio_are_refused_in_a_sentence(
+def test_values_that_are_not_audio_are_refused_with_a_message(
     separator: Separator, audio: object, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -527,7 +527,7 @@ def test_values_that_are_not_audio_are_refused_in_a_sentence(
     ("dtype", "scale", "zero"),
     [("int16", 2**15, 0), ("int32", 2**31, 0), ("uint8", 2**7, 2**7), ("int8", 2**7, 0)],
 )
-def test_integers_are_samples_of_full_scale(
+def test_integers_are_scaled_by_their_full_scale(
     separator: Separator, dtype: str, scale: int, zero: int
 ) -> None:
     whole = np.array([[0, 1, -1, 100, -128, 127] * 20], np.int64) * (scale // 128)
@@ -546,14 +546,14 @@ def test_one_stem_may_be_named_without_a_list(separator: Separator) -> None:
 
 # torch 2.15 says that it will make quantised tensors no longer: as long as it does, they come.
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-def test_sparse_and_quantized_tensors_are_taken(separator: Separator) -> None:
+def test_sparse_and_quantized_tensors_are_accepted(separator: Separator) -> None:
     sparse = torch.tensor([[0.0, 0.5] * 50]).to_sparse()
     quantized = torch.quantize_per_tensor(sparse.to_dense(), 1 / 128, 0, torch.qint8)
     one, other = (separator.separate(each, 44_100) for each in (sparse, quantized))
     assert np.array_equal(one["vocals"], other["vocals"])
 
 
-def test_tensors_that_torch_negates_when_they_are_read_are_taken(separator: Separator) -> None:
+def test_lazily_negated_tensors_are_accepted(separator: Separator) -> None:
     mixture = torch.from_numpy(music(0.1))
     lazy = torch.complex(mixture, mixture).conj().imag
     assert lazy.is_neg()
@@ -562,12 +562,12 @@ def test_tensors_that_torch_negates_when_they_are_read_are_taken(separator: Sepa
 
 
 @pytest.mark.parametrize("model", [None, 5, b"fast", {"fast": 1}, ["fast", None]])
-def test_values_that_are_not_models_are_refused_in_a_sentence(model: object) -> None:
+def test_values_that_are_not_models_are_refused_with_a_message(model: object) -> None:
     with pytest.raises(ValueError, match="a model must be a name, a path or a network, got"):
         Separator(model)  # type: ignore[arg-type]
 
 
-def test_blocks_that_do_not_come_one_by_one_are_refused(separator: Separator) -> None:
+def test_a_value_that_is_no_series_of_blocks_is_refused(separator: Separator) -> None:
     with pytest.raises(ValueError, match="blocks must be arrays that come one by one, got 5"):
         next(separator.stream(5, 44_100))  # type: ignore[arg-type]
 
@@ -585,7 +585,7 @@ def test_a_whole_song_is_no_stream_of_its_channels(
     assert sum(part["vocals"].shape[1] for part in parts) == 300
 
 
-def test_no_models_are_refused_in_a_sentence() -> None:
+def test_an_empty_list_of_models_is_refused_with_a_message() -> None:
     with pytest.raises(ValueError, match="expected a model or a list of models, got none"):
         Separator([])
 
@@ -602,7 +602,7 @@ def test_a_block_of_a_stream_that_is_not_finite_is_refused_with_its_place(
         separator.separate(np.concatenate(blocks, axis=1), 44_100)
 
 
-def test_a_stream_takes_one_axis_and_gives_one(separator: Separator) -> None:
+def test_a_stream_of_one_axis_gives_stems_of_one(separator: Separator) -> None:
     mixture = music(1, channels=1)[0]
     parts = list(separator.stream(np.split(mixture, 5), 44_100))
     whole = separator.separate(mixture, 44_100)
@@ -639,14 +639,14 @@ def test_small_blocks_of_a_stream_take_no_more_steps_than_large_ones(
 
 
 @pytest.mark.parametrize("padding", ["torch", "same"])
-def test_loading_and_separating_leave_the_random_state_alone(padding: str) -> None:
+def test_loading_and_separating_do_not_change_the_random_state(padding: str) -> None:
     network = small_network(dataclasses.replace(SMALL, padding=padding))
     before = torch.random.get_rng_state()
     Separator(network).separate(music(0.5), 44_100)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_loading_and_separating_leave_torchs_threads_alone() -> None:
+def test_loading_and_separating_do_not_change_torchs_threads() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)

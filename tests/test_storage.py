@@ -18,7 +18,7 @@ from unetsep.storage import (
 )
 
 
-def test_text_and_bytes_are_written_whole_and_replace_what_was_there(tmp_path: Path) -> None:
+def test_text_and_bytes_are_written_exactly_and_replace_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_atomically(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
@@ -27,7 +27,7 @@ def test_text_and_bytes_are_written_whole_and_replace_what_was_there(tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_has_the_name_before_the_file_is_complete(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("before")
     with open_atomically(path) as one, open_atomically(path) as other:
@@ -65,7 +65,7 @@ def test_an_error_names_the_file_and_not_the_partial_one(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name")
-def test_a_pipe_or_device_stays(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(FileExistsError, match="a device or a pipe"):
@@ -79,7 +79,7 @@ def test_a_pipe_or_device_stays(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path: Path) -> None:
+def test_an_error_of_a_full_disk_names_the_file(tmp_path: Path) -> None:
     def fill() -> None:
         with open_atomically(tmp_path / "a"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -89,7 +89,7 @@ def test_a_full_disk_is_named_by_the_file_that_it_does_not_take(tmp_path: Path) 
     assert caught.value.filename == str(tmp_path / "a")
 
 
-def test_an_error_of_the_renaming_leaves_nothing_either(tmp_path: Path) -> None:
+def test_an_error_of_renaming_leaves_no_partial_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", b"x")
@@ -97,7 +97,7 @@ def test_an_error_of_the_renaming_leaves_nothing_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
+def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     write_atomically(tmp_path / "atomic", b"")
     plain, atomic = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "atomic"))
@@ -105,7 +105,7 @@ def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["", "~no-such-user-54/models"])
-def test_a_home_folder_that_is_unknown_is_one_sentence(
+def test_an_unknown_home_folder_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str
 ) -> None:
     def unknown(path: Path) -> Path:
@@ -124,7 +124,7 @@ def test_a_home_folder_that_is_unknown_is_one_sentence(
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other systems have other folders")
-def test_a_folder_of_data_that_is_relative_is_ignored(tmp_path, monkeypatch):
+def test_a_relative_folder_of_data_is_ignored(tmp_path, monkeypatch):
     monkeypatch.delenv("UNETSEP_HOME", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert user_folder() == tmp_path / "unetsep"
@@ -139,7 +139,7 @@ def test_a_folder_of_data_that_is_relative_is_ignored(tmp_path, monkeypatch):
         (r"C:\Users\Jo O'Hara (home)\run", '"C:/Users/Jo O\'Hara (home)/run"'),
     ],
 )
-def test_a_path_to_type_has_quotes_that_windows_knows(path, word, monkeypatch) -> None:
+def test_a_path_to_type_has_quotes_of_windows(path, word, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
         shown = shell_word(path)

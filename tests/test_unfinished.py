@@ -7,7 +7,7 @@ import pytest
 from unetsep.unfinished import begin, end, take_back, uninterrupted
 
 
-def test_a_block_is_not_cut_in_two_by_ctrl_c():
+def test_ctrl_c_does_not_interrupt_a_block():
     done, before = [], signal.getsignal(signal.SIGINT)
 
     def work() -> None:

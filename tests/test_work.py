@@ -57,7 +57,7 @@ def least_calls(frames: int, overlap: float) -> int:
 
 @pytest.mark.parametrize("overlap", [0.0, 0.125, 0.25, 0.5])
 @pytest.mark.parametrize("samples", [1, 50_000, 64 * HOP - 3072, 200_000, 654_321])
-def test_no_frame_is_transformed_twice_and_no_segment_is_needless(
+def test_no_frame_is_transformed_twice_and_no_segment_computed_in_vain(
     monkeypatch: pytest.MonkeyPatch, samples: int, overlap: float
 ) -> None:
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def test_no_frame_is_transformed_twice_and_no_segment_is_needless(
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_files_take_no_more_work_than_arrays_with_any_number_of_threads(
+def test_files_need_no_more_work_than_arrays_with_any_number_of_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int
 ) -> None:
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ def test_files_take_no_more_work_than_arrays_with_any_number_of_threads(
     assert counter.calls == least_calls(frames, 0.25)
 
 
-def test_only_stems_that_are_wanted_are_transformed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_stems_are_transformed_back(monkeypatch: pytest.MonkeyPatch) -> None:
     separator = Separator(UNet(CONFIG).eval(), precision="fp32")
     counter = Counter(monkeypatch, separator)
     separator.separate(np.ones((2, 44_100), np.float32), 44_100, stems=["bass"])

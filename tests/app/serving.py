@@ -77,7 +77,7 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return value
 
 
-def lives(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
     """Whether a process is there and is no zombie."""
     try:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
@@ -101,7 +101,7 @@ def form(fields: Mapping[str, str], name: str, content: bytes) -> tuple[str, byt
 
 
 @dataclass
-class Served(Client):
+class LocalApp(Client):
     """An app in this process, and what is inside it."""
 
     queue: JobQueue
@@ -114,7 +114,7 @@ class Served(Client):
 
 
 @contextmanager
-def serving(settings: AppSettings) -> Iterator[Served]:
+def run_app(settings: AppSettings) -> Iterator[LocalApp]:
     """The app in a thread, with a worker of its own."""
     queues: list[JobQueue] = []
     addresses: list[str] = []
@@ -147,7 +147,7 @@ def serving(settings: AppSettings) -> Iterator[Served]:
             assert not failures
             port = int(addresses[0].rstrip("/").rpartition(":")[2])
             assert settings.folder is not None
-            yield Served(port, queues[0], settings.folder)
+            yield LocalApp(port, queues[0], settings.folder)
         finally:
             for each in servers:
                 each.should_exit = True  # as a signal does

@@ -45,7 +45,7 @@ OFFERS = {
         ("a%0D%0Ab 100%25.mp3", "a__b 100%25"),
     ],
 )
-def test_a_name_that_was_sent_becomes_one_that_is_safe(sent: str, name: str) -> None:
+def test_an_uploaded_name_becomes_a_safe_one(sent: str, name: str) -> None:
     assert safe_name(sent) == name
 
 
@@ -85,12 +85,14 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"modle": "guided"}, "unknown field 'modle'"),
     ],
 )
-def test_a_wrong_field_is_one_sentence(fields: dict[str, str], sentence: str) -> None:
+def test_a_wrong_field_gets_a_message_of_one_sentence(
+    fields: dict[str, str], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         JobChoice.from_fields(fields, OFFERS)
 
 
-def test_passes_are_those_that_a_separator_takes() -> None:
+def test_passes_go_up_to_the_maximum_of_a_separator() -> None:
     assert tuple(str(1 + number) for number in range(MAX_PASSES)) == choices.PASSES
 
 
@@ -109,7 +111,7 @@ def test_the_first_model_is_also_offered_with_two_passes() -> None:
         assert JobChoice.from_fields(fields, OFFERS).passes == row["passes"]
 
 
-def test_every_usual_model_and_every_format_has_plain_words() -> None:
+def test_every_usual_model_and_format_has_a_description() -> None:
     assert offered_names(()) == ["guided", "fast", "open"]
     assert set(choices.MODEL_WORDS) <= {entry.name for entry in list_models()}
     separate = [name for name, container in CONTAINERS.items() if not container.together]
@@ -118,7 +120,7 @@ def test_every_usual_model_and_every_format_has_plain_words() -> None:
     assert ModelOffer.of("l1", ["vocals"]).description == "Complex spectrogram L1."
 
 
-def test_imports_are_offered_by_the_names_that_they_answer_to(
+def test_imported_models_are_offered_unless_their_name_is_an_alias(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -128,7 +130,7 @@ def test_imports_are_offered_by_the_names_that_they_answer_to(
     assert offered_names(()) == ["guided", "fast", "open", "mine"]
 
 
-def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:
+def test_only_the_worker_gets_the_path_of_a_model() -> None:
     offer = ModelOffer.of("/secret/place/mine.safetensors", ["vocals"])
     assert offer.to_json()["name"] == "mine"
     assert "secret" not in str(offer.to_json())
@@ -137,7 +139,7 @@ def test_where_a_model_lies_is_told_to_the_worker_alone() -> None:
         offered_names(["a/l1.safetensors", "l1"])
 
 
-def test_what_needs_ffmpeg_is_offered_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_of_ffmpeg_are_offered_only_with_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
     assert JobChoice.from_fields({"format": "m4a", "without": "vocals"}, OFFERS) == JobChoice(
         OFFERS["guided"], without="vocals", container="m4a"
@@ -147,7 +149,7 @@ def test_what_needs_ffmpeg_is_offered_where_there_is_one(monkeypatch: pytest.Mon
         JobChoice.from_fields({"format": "m4a"}, OFFERS)
 
 
-def test_a_model_that_is_not_here_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_refused_and_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="nothing"):
         offered_names(["nothing"])
     monkeypatch.setattr("unetsep.weights.manifest.BUNDLED", Path("/nowhere"))

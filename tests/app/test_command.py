@@ -23,7 +23,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from tests.app.serving import ROOT, Command, command, form, lives, until
+from tests.app.serving import ROOT, Command, command, form, process_exists, until
 from tests.signals import music
 from unetsep.app.server import AppSettings, listen, work_folder
 from unetsep.cli import CONTEXT, main
@@ -53,7 +53,7 @@ def hour(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def heavy(tune: Path) -> bytes:
+def song_of_12_mb(tune: Path) -> bytes:
     """A song of half a second in a wav file of 12 MB, most of it a chunk that nobody reads."""
     file = io.BytesIO()
     soundfile.write(file, soundfile.read(tune)[0][:22_050], 44_100, format="WAV")
@@ -83,7 +83,7 @@ def crowd(app: Command, tune: Path) -> None:
     (worker,) = children(app.process.pid)
     app.wait(app.send(tune).json["id"])  # the worker has its buffers now
     before, worker_before = peak(app.process.pid), peak(worker)
-    kind, body = form({}, "noise.wav", heavy(tune))
+    kind, body = form({}, "noise.wav", song_of_12_mb(tune))
     begin = threading.Barrier(20)
 
     def send(_: int) -> str:
@@ -110,7 +110,7 @@ def slow_upload(app: Command) -> Iterator[socket.socket]:
         yield slow
 
 
-def test_crowds_kills_and_signals_leave_nothing_behind(
+def test_no_files_remain_after_crowds_kills_and_signals(
     tiny_model: Path, tmp_path: Path, tune: Path, hour: Path
 ) -> None:
     with command(*options(tiny_model, tmp_path)) as app:
@@ -119,7 +119,7 @@ def test_crowds_kills_and_signals_leave_nothing_behind(
         until(lambda: app.job(id_)["progress"])
         (worker,) = children(app.process.pid)
         app.end(signal.SIGKILL)
-        until(lambda: not lives(worker))
+        until(lambda: not process_exists(worker))
     (left,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert list(left.rglob("upload"))
     with command(*options(tiny_model, tmp_path)) as app:
@@ -142,7 +142,7 @@ def stop(app: Command, hour: Path, number: int) -> None:
             code, seconds = app.end(number)
             told = b"".join(iter(lambda: slow.recv(1000), b""))
         assert (code, seconds < 10) == (0, True)
-        assert not lives(worker)
+        assert not process_exists(worker)
         assert app.process.stderr is not None
         assert app.process.stderr.read() == "Stopped; all temporary files were removed.\n"
         answer = waiting.result()
@@ -151,7 +151,7 @@ def stop(app: Command, hour: Path, number: int) -> None:
     assert b'{"error":"the app was stopped"}' in told
 
 
-def test_an_app_whose_terminal_is_closed_stops_as_one_that_is_killed_politely(
+def test_closing_the_terminal_stops_the_app_as_sigterm_does(
     tiny_model: Path, tmp_path: Path, hour: Path
 ) -> None:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -192,7 +192,7 @@ with command("-m", model, "-m", "fast", "-d", "cpu", "--threads", "1", "--folder
 """
 
 
-def test_with_the_network_cut_it_works_and_asks_nobody(
+def test_the_app_works_offline_and_makes_no_requests(
     tiny_model: Path, tmp_path: Path, tune: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(WATCH)
@@ -223,7 +223,7 @@ def test_with_the_network_cut_it_works_and_asks_nobody(
     assert not asked.exists()
 
 
-def test_what_cannot_work_is_one_sentence(tmp_path: Path, tiny_model: Path) -> None:
+def test_options_that_cannot_work_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     def error(*words: str) -> str:
         arguments = ["app", "--no-browser", "--folder", str(tmp_path), *words]
         result = CliRunner().invoke(main, arguments)
@@ -257,14 +257,14 @@ def test_options_become_limits() -> None:
     assert (defaults.settings.host, defaults.settings.port) == ("127.0.0.1", AppSettings().port)
 
 
-def test_limits_that_are_none_are_refused() -> None:
+def test_infinite_and_nan_limits_are_refused() -> None:
     for words in (["--disk", "inf"], ["--keep", "nan"], ["--max-upload", "nan"]):
         values = app_command.make_context("app", list(words), **CONTEXT).params
         with pytest.raises(ValueError, match=rf"{words[0]} {words[1]}: expected a finite number"):
             build(AppOptions, values).limits.to_limits()
 
 
-def test_names_are_names_alone() -> None:
+def test_allowed_hosts_are_names_alone() -> None:
     for name in ("songs.example.org", "SONGS", "192.168.0.7", "fe80::1"):
         values = app_command.make_context("app", ["--allow-host", name], **CONTEXT).params
         assert build(AppOptions, values).settings.names == (name,)
@@ -285,12 +285,12 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", 70 * "x"])
-def test_a_host_that_is_no_name_is_one_sentence(host: str) -> None:
+def test_an_invalid_host_is_refused_with_a_message(host: str) -> None:
     with pytest.raises(UnetsepError, match=f"the app cannot listen on {re.escape(host)}, port 0"):
         listen(host, 0)
 
 
-def test_no_browser_is_opened_where_there_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_screen_is_detected_by_the_display_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert not has_screen()

@@ -13,7 +13,7 @@ from tests.commands import call
 from unetsep.app.folder import SIGNATURE, WorkFolder, remove_dead, size_of
 
 
-def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: Path) -> None:
+def test_folders_of_dead_runs_are_removed_and_others_kept(tmp_path: Path) -> None:
     alive = WorkFolder(tmp_path)
     (alive.path / "upload").write_bytes(b"x")
     dead = tmp_path / "run-0123456789abcdef"
@@ -36,7 +36,7 @@ def test_the_folder_of_a_living_run_stays_and_that_of_a_dead_one_goes(tmp_path: 
     ("name", "content"),
     [("run-2024", b""), ("run-2024", SIGNATURE), ("run-0123456789abcdef", b"of another program")],
 )
-def test_what_looks_like_a_dead_run_but_is_not_ours_stays(
+def test_foreign_files_that_look_like_a_dead_run_are_kept(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
     thesis, lock = tmp_path / name / "thesis.txt", tmp_path / f"{name}.lock"
@@ -63,7 +63,7 @@ def test_the_size_of_a_folder_is_that_of_all_its_files_and_follows_no_link(tmp_p
     assert size_of(tmp_path) == 1024
 
 
-def test_a_folder_that_vanishes_while_it_is_measured_counts_nothing(
+def test_a_folder_that_vanishes_while_it_is_measured_has_no_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stems").mkdir()
@@ -81,7 +81,7 @@ def test_a_folder_that_vanishes_while_it_is_measured_counts_nothing(
     assert size_of(tmp_path) == 24
 
 
-def test_a_full_disk_leaves_no_lock_that_nobody_would_remove(
+def test_a_full_disk_leaves_no_orphaned_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -128,7 +128,7 @@ def test_a_folder_whose_drive_is_gone_or_fails_does_not_count_as_removed(
 
 
 @pytest.mark.parametrize("left", [None, Path("drive", "run-1")])
-def test_the_end_of_the_app_says_what_became_of_its_files(
+def test_the_last_message_says_whether_files_were_removed(
     monkeypatch: pytest.MonkeyPatch, left: Path | None
 ) -> None:
     monkeypatch.setattr("unetsep.cli.app.run", lambda *_: left)

@@ -45,7 +45,7 @@ def ask(
         {"host": HERE, "sec-fetch-site": "none", "sec-fetch-mode": "navigate"},
     ],
 )
-def test_requests_of_the_app_itself_and_of_programs_are_let_through(
+def test_requests_from_the_app_and_from_programs_are_allowed(
     headers: dict[str, str],
 ) -> None:
     assert ask("POST", headers)[0] == 200
@@ -75,14 +75,14 @@ def test_requests_from_elsewhere_are_refused(method: str, headers: dict[str, str
     assert ask(method, headers)[0] == 403
 
 
-def test_a_link_from_elsewhere_may_lead_here_but_not_post() -> None:
+def test_a_link_from_another_site_can_get_but_not_post() -> None:
     link = {"host": HERE, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate",
             "sec-fetch-dest": "document"}  # fmt: skip
     assert ask("GET", link)[0] == 200
     assert ask("POST", link)[0] == 403
 
 
-def test_an_app_for_other_machines_is_reached_by_address_and_by_no_foreign_name() -> None:
+def test_an_app_for_other_machines_accepts_addresses_and_no_foreign_names() -> None:
     for host in ("0.0.0.0", "192.168.0.7"):
         assert ask("GET", {"host": "192.168.0.7:8421"}, host)[0] == 200
         assert ask("GET", {"host": "evil.example:8421"}, host)[0] == 403
@@ -98,7 +98,7 @@ def test_every_answer_forbids_foreign_scripts_frames_and_caches(headers: dict[st
     assert not [name for name in sent if name.startswith("access-control")]
 
 
-def test_names_and_addresses_are_told_apart() -> None:
+def test_hosts_are_parsed_and_loopback_is_recognised() -> None:
     assert host_name("[::1]:80") == "::1"
     assert host_name("Example.org:80") == "example.org"
     assert is_loopback("127.0.0.1")

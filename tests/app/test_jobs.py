@@ -62,11 +62,11 @@ def enqueue(queue: JobQueue, name: str) -> SeparationJob:
     return job
 
 
-async def ended(*jobs: SeparationJob) -> None:
+async def wait_for_end(*jobs: SeparationJob) -> None:
     await asyncio.wait_for(asyncio.gather(*(job.ended.wait() for job in jobs)), 20)
 
 
-def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
+def test_an_internal_error_fails_one_song_and_the_next_is_separated(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def err(_: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
         queue = JobQueue(tmp_path, worker, JobLimits())
         queue.start()
         first, second = enqueue(queue, "First"), enqueue(queue, "Second")
-        await ended(first, second)
+        await wait_for_end(first, second)
         assert (first.state, first.error) == ("failed", MISTAKE)
         assert worker.kills == 1
         assert second.state == "done"
@@ -89,7 +89,7 @@ def test_a_mistake_of_ours_fails_one_song_and_the_next_is_separated(
     assert "not thought of" in caplog.text
 
 
-def test_a_folder_on_a_drive_that_is_gone_is_named_and_no_mistake_of_ours(
+def test_a_lost_drive_is_reported_and_is_no_internal_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def be_gone(*_: object, **__: object) -> None:
@@ -105,7 +105,7 @@ def test_a_folder_on_a_drive_that_is_gone_is_named_and_no_mistake_of_ours(
         queue = JobQueue(tmp_path, worker, JobLimits())
         queue.start()
         job = enqueue(queue, "First")
-        await ended(job)
+        await wait_for_end(job)
         assert (job.state, job.error) == ("failed", "writing failed: not connected")
         assert worker.kills == 0
         with pytest.raises(RefusedError, match="could not be written: not connected") as caught:
@@ -116,7 +116,7 @@ def test_a_folder_on_a_drive_that_is_gone_is_named_and_no_mistake_of_ours(
     asyncio.run(work())
 
 
-def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: Path) -> None:
+def test_a_song_is_removed_only_when_its_folder_is_unused(tmp_path: Path) -> None:
     seen: list[bool] = []
 
     class SlowQueue(JobQueue):
@@ -139,7 +139,7 @@ def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: 
             await asyncio.sleep(0.01)
         await queue.remove(first)
         assert not first.folder.exists()
-        await ended(second)
+        await wait_for_end(second)
         assert second.state == "done"
         assert second.bytes == 100
         await queue.close()
@@ -148,7 +148,7 @@ def test_a_song_is_removed_only_when_nothing_uses_its_folder_any_more(tmp_path: 
     assert seen == [True, True]
 
 
-def test_a_song_that_is_done_when_a_limit_strikes_has_no_error(tmp_path: Path) -> None:
+def test_a_song_that_finishes_at_the_time_limit_has_no_error(tmp_path: Path) -> None:
     async def work() -> None:
         worker = ScriptedWorker()
 
@@ -160,14 +160,14 @@ def test_a_song_that_is_done_when_a_limit_strikes_has_no_error(tmp_path: Path) -
         queue = JobQueue(tmp_path, worker, JobLimits(seconds=0.01))
         queue.start()
         job = enqueue(queue, "Song")
-        await ended(job)
+        await wait_for_end(job)
         assert (job.state, job.error) == ("done", None)
         await queue.close()
 
     asyncio.run(work())
 
 
-def test_a_computer_that_slept_for_a_night_gives_no_song_up(
+def test_sleep_of_the_computer_does_not_time_a_song_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows' clock goes on meanwhile."""
@@ -193,14 +193,14 @@ def test_a_computer_that_slept_for_a_night_gives_no_song_up(
         queue = JobQueue(tmp_path, worker, JobLimits(seconds=3600.0))
         queue.start()
         job = enqueue(queue, "Song")
-        await ended(job)
+        await wait_for_end(job)
         assert (job.state, worker.cancelled.is_set()) == ("done", False)
         await queue.close()
 
     asyncio.run(work())
 
 
-def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
+def test_a_worker_that_is_cancelled_while_it_starts_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "GRACE", 0.01)
@@ -229,7 +229,7 @@ def test_a_worker_that_starts_while_it_is_cancelled_is_killed_all_the_same(
     asyncio.run(work())
 
 
-def test_who_leaves_a_job_takes_none_that_has_its_id_by_now(tmp_path: Path) -> None:
+def test_leaving_a_job_keeps_a_newer_one_with_its_id(tmp_path: Path) -> None:
     async def work() -> None:
         queue = JobQueue(tmp_path, ScriptedWorker(separate, separate), JobLimits())
         queue.start()
@@ -242,7 +242,7 @@ def test_who_leaves_a_job_takes_none_that_has_its_id_by_now(tmp_path: Path) -> N
         second.source.write_bytes(bytes(10))
         choice = JobChoice.from_fields({}, {"fast": ModelOffer.of("fast", ["vocals", "drums"])})
         queue.enqueue(second, "Second", choice, 10)
-        await ended(second)
+        await wait_for_end(second)
         await queue.remove(second)
         third = queue.open(10, id_)
         await queue.remove(second)
@@ -254,7 +254,7 @@ def test_who_leaves_a_job_takes_none_that_has_its_id_by_now(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("call", ["disk_usage", "mkdir"])
-def test_a_disk_that_fails_refuses_a_job_and_is_no_mistake_of_ours(
+def test_a_failing_disk_refuses_a_job_and_is_no_internal_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def fail(path: Path, *_: Any) -> None:
@@ -269,7 +269,7 @@ def test_a_disk_that_fails_refuses_a_job_and_is_no_mistake_of_ours(
     assert queue.open(10).folder.exists()
 
 
-def test_a_zip_takes_files_of_any_time(tmp_path: Path) -> None:
+def test_a_zip_can_hold_files_of_any_date(tmp_path: Path) -> None:
     times = {"old": 0, "new": 5e9}
     for name, time_ in times.items():
         (tmp_path / name).write_bytes(b"sound")

@@ -16,7 +16,7 @@ from unetsep.app.openapi import describe, render
 PAGES = {"/", "/static/{name}", "/api"}
 
 
-def test_every_address_is_described_and_every_described_address_is_there() -> None:
+def test_the_description_lists_exactly_the_routes_that_are_served() -> None:
     routes: list[Route] = Handlers(None, {}).routes()  # type: ignore[arg-type]
     served = {
         (route.path.replace("{path:path}", "{path}"), method.lower())
@@ -45,7 +45,7 @@ def references(value: Any) -> list[str]:
     return [each for item in value for each in references(item)] if isinstance(value, list) else []
 
 
-def test_references_lead_somewhere_and_parameters_are_those_of_the_path() -> None:
+def test_references_resolve_and_parameters_are_those_of_the_path() -> None:
     document = describe()
     names = references(document)
     assert len(names) > 10
@@ -57,7 +57,7 @@ def test_references_lead_somewhere_and_parameters_are_those_of_the_path() -> Non
             assert given == re.findall(r"{(\w+)}", path)
 
 
-def test_the_page_tells_all_of_it_and_no_page_loads_anything_from_elsewhere() -> None:
+def test_the_page_lists_all_routes_and_no_page_loads_from_other_hosts() -> None:
     page = render(describe())
     for path in describe()["paths"]:
         assert html.escape(path) in page

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.app.serving import Served, serving, until
+from tests.app.serving import LocalApp, run_app, until
 from tests.listen.browser import CONTRASTS, FROM_RIGHT, chromium, complaints, press, requests
 from tests.signals import music
 from unetsep.app.handlers import Handlers
@@ -51,7 +51,7 @@ GONE = "It was removed, or the app was restarted. Add the song again."
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LocalApp]:
     settings = AppSettings(
         port=0,
         models=(str(tiny_model), "fast"),
@@ -59,7 +59,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[
         threads=1,
         folder=tmp_path_factory.mktemp("app"),
     )
-    with serving(settings) as served:
+    with run_app(settings) as served:
         yield served
 
 
@@ -76,7 +76,7 @@ def driver(downloads: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(driver: Any, app: Served) -> Iterator[Any]:
+def page(driver: Any, app: LocalApp) -> Iterator[Any]:
     """The page; nothing may have been complained about, nor asked of another machine."""
     requests(driver)
     driver.get(f"http://127.0.0.1:{app.port}/")
@@ -113,18 +113,18 @@ def states(driver: Any) -> dict[str, str]:
     return dict(rows)
 
 
-def announced(driver: Any) -> list[str]:
+def announcements(driver: Any) -> list[str]:
     return list(driver.execute_script("return announced"))
 
 
-def focused(driver: Any) -> str:
+def focus_name(driver: Any) -> str:
     return str(driver.switch_to.active_element.accessible_name)
 
 
 def tab_to(driver: Any, name: str) -> None:
     """Press tab until something of that name has the focus."""
     for _ in range(30):
-        if name in focused(driver):
+        if name in focus_name(driver):
             return
         press(driver, "\ue004")
     raise AssertionError(f"nothing called {name} can be reached by the tab key")
@@ -146,14 +146,14 @@ def check_look(driver: Any) -> None:
             assert control.accessible_name, control.get_attribute("outerHTML")
 
 
-def test_a_time_that_is_about_one_hour_or_minute_is_one(page: Any) -> None:
+def test_times_of_about_an_hour_or_minute_are_shown_as_one(page: Any) -> None:
     spans = (30, 70, 150, 3600, 4300, 86_400)
     words = [page.execute_script("return spanWords(arguments[0])", seconds) for seconds in spans]
     assert words == ["a minute", "a minute", "3 minutes", "an hour", "an hour", "24 hours"]
 
 
 def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
-    page: Any, app: Served, songs: list[Path], downloads: Path
+    page: Any, app: LocalApp, songs: list[Path], downloads: Path
 ) -> None:
     screen(page, 1280, 900)
     short = songs[0]
@@ -178,7 +178,7 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     until(lambda: page.execute_script("return unetsepPlayer.engine.frame > 4410"))
     page.switch_to.default_content()
     page.find_element("id", "close").click()
-    assert focused(page) == "Listen: My tune"
+    assert focus_name(page) == "Listen: My tune"
     page.refresh()  # the songs are still there
     until(lambda: states(page) == {short.stem: "Ready"})
     page.find_element("xpath", "//button[text()='Remove']").click()
@@ -186,8 +186,8 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     assert page.find_element("id", "message").text == "My tune was removed."
 
 
-def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
-    page: Any, app: Served, songs: list[Path], tmp_path: Path
+def test_a_phone_can_use_the_app_by_keyboard_alone(
+    page: Any, app: LocalApp, songs: list[Path], tmp_path: Path
 ) -> None:
     screen(page, 390, 844)
     tab_to(page, "Quality")
@@ -206,7 +206,7 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
     until(lambda: states(page).get("My tune") == "Ready")
     assert states(page)["empty.mp3"] == "The file is empty."
-    assert announced(page)[-3:] == [
+    assert announcements(page)[-3:] == [
         "empty.mp3: The file is empty.",
         "1 song was added. Not added: empty.mp3.",
         "My tune is ready.",
@@ -222,11 +222,11 @@ def test_the_whole_way_can_be_gone_by_keys_on_a_phone(
     press(page, " ")
     until(lambda: page.execute_script("return frames[0].unetsepPlayer.engine.frame > 4410"))
     press(page, "\ue00c")  # escape
-    until(lambda: focused(page) == "Listen: My tune")
+    until(lambda: focus_name(page) == "Listen: My tune")
     tab_to(page, "Remove: My tune")
     press(page, "\ue007")
     until(lambda: not app.queue.jobs)
-    assert focused(page) == "Remove: empty.mp3"
+    assert focus_name(page) == "Remove: empty.mp3"
     press(page, "\ue007")
     until(lambda: not states(page))
     assert page.execute_script("return document.activeElement.id") == "files"
@@ -237,9 +237,7 @@ def drop(driver: Any, path: Path) -> None:
     driver.execute_script(DROP, json.dumps(content))
 
 
-def test_the_songs_of_another_tab_are_not_forgotten(
-    page: Any, app: Served, songs: list[Path]
-) -> None:
+def test_songs_of_another_tab_are_remembered(page: Any, app: LocalApp, songs: list[Path]) -> None:
     other = app.send(songs[0], "Other.flac", player="true").json["id"]
     app.wait(other)
     # What another tab does when it has sent a song.
@@ -258,7 +256,7 @@ def test_the_songs_of_another_tab_are_not_forgotten(
 
 
 def test_a_song_that_another_tab_removes_is_no_longer_ready_here(
-    page: Any, app: Served, songs: list[Path]
+    page: Any, app: LocalApp, songs: list[Path]
 ) -> None:
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
@@ -276,8 +274,8 @@ def test_a_song_that_another_tab_removes_is_no_longer_ready_here(
 
 
 @pytest.mark.parametrize("button", ["Listen", "Download all", "Vocals"])
-def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
-    page: Any, app: Served, songs: list[Path], button: str
+def test_a_removed_song_is_reported_when_it_is_played_or_downloaded(
+    page: Any, app: LocalApp, songs: list[Path], button: str
 ) -> None:
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
@@ -286,7 +284,7 @@ def test_a_song_that_is_gone_says_so_instead_of_being_played_or_downloaded(
     page.find_element("xpath", f"//*[text()='{button}']").click()
     until(lambda: states(page) == {"My tune": GONE})
     assert not page.find_element("id", "player").is_displayed()
-    assert focused(page) == "Remove: My tune"
+    assert focus_name(page) == "Remove: My tune"
     press(page, "\ue007")
     until(lambda: not states(page))
 
@@ -295,8 +293,8 @@ def message(driver: Any) -> str:
     return str(driver.find_element("id", "message").text)
 
 
-def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_does_not(
-    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_songs_reappear_and_the_error_disappears_when_the_app_answers_again(
+    page: Any, app: LocalApp, songs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: str) -> None:
         raise OSError
@@ -326,7 +324,7 @@ def test_songs_come_back_once_the_app_answers_again_and_then_nothing_says_it_doe
     assert [text for text in heard if "status of 500" not in text] == []
 
 
-def test_many_jobs_are_asked_for_a_few_at_a_time(page: Any) -> None:
+def test_many_jobs_are_requested_in_batches(page: Any) -> None:
     ids = [f"{number:032x}" for number in range(250)]
     driver_ids = json.dumps(ids)
     requests(page)
@@ -337,8 +335,8 @@ def test_many_jobs_are_asked_for_a_few_at_a_time(page: Any) -> None:
     page.get(page.current_url)
 
 
-def test_a_folder_is_told_from_a_song_when_it_is_dropped(
-    page: Any, app: Served, songs: list[Path], tmp_path: Path
+def test_a_dropped_folder_is_refused_unlike_a_song(
+    page: Any, app: LocalApp, songs: list[Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "Album.flac"  # its size, of 4096 bytes or so, is no file's
     folder.mkdir()
@@ -355,8 +353,8 @@ def test_a_folder_is_told_from_a_song_when_it_is_dropped(
     until(lambda: not app.queue.jobs)
 
 
-def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
-    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_cancelling_a_song_before_the_app_answers_removes_its_job(
+    page: Any, app: LocalApp, songs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to_json = Handlers._to_json
     cancelled = threading.Event()
@@ -381,8 +379,8 @@ def test_a_song_that_is_cancelled_before_the_app_answered_leaves_nothing_there(
     until(lambda: not app.queue.jobs)
 
 
-def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
-    page: Any, app: Served, songs: list[Path]
+def test_a_song_that_is_removed_elsewhere_is_shown_as_gone(
+    page: Any, app: LocalApp, songs: list[Path]
 ) -> None:
     drop(page, songs[1])
     until(lambda: "%" in states(page).get("A _b_long one", ""))
@@ -394,7 +392,7 @@ def test_a_song_that_is_removed_elsewhere_while_it_waits_says_so(
 
 
 def test_the_browser_goes_back_from_the_player_to_the_songs(
-    page: Any, app: Served, songs: list[Path]
+    page: Any, app: LocalApp, songs: list[Path]
 ) -> None:
     def is_open() -> bool:
         return bool(page.find_element("id", "player").is_displayed())
@@ -423,7 +421,7 @@ def test_the_browser_goes_back_from_the_player_to_the_songs(
 
 
 def test_the_player_stays_closed_after_reloads_and_a_step_forward(
-    page: Any, app: Served, songs: list[Path]
+    page: Any, app: LocalApp, songs: list[Path]
 ) -> None:
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
@@ -463,7 +461,7 @@ def test_the_page_lets_its_player_save_a_mix(page: Any) -> None:
     )
 
 
-def test_long_names_and_names_from_right_to_left_spoil_no_sentence(page: Any) -> None:
+def test_long_and_right_to_left_names_do_not_disturb_messages(page: Any) -> None:
     """A name that turns the direction would show the words behind it in reverse."""
     for name in ("x" * 180 + ".mp3", "evil\u202egpj.mp3", "שרה 1.mp3"):
         page.execute_script(DROP, json.dumps([[name, ""]]))
@@ -492,8 +490,8 @@ def test_long_names_and_names_from_right_to_left_spoil_no_sentence(page: Any) ->
     page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
 
 
-def test_of_songs_that_end_in_one_moment_all_are_announced(
-    page: Any, app: Served, songs: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_songs_that_end_at_once_are_all_announced(
+    page: Any, app: LocalApp, songs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.execute_script(ANNOUNCED)
     to_json = Handlers._to_json
@@ -508,12 +506,12 @@ def test_of_songs_that_end_in_one_moment_all_are_announced(
         patch.setattr(Handlers, "_to_json", late)
         page.execute_script(DROP, json.dumps([["One.flac", content], ["Two.flac", content]]))
         until(lambda: states(page) == {"One": "Ready", "Two": "Ready"})
-    assert announced(page)[-1] == "One is ready. Two is ready."
+    assert announcements(page)[-1] == "One is ready. Two is ready."
     page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
     until(lambda: not app.queue.jobs)
 
 
-def test_many_songs_that_end_in_one_moment_leave_the_list_in_sight(page: Any) -> None:
+def test_announcing_many_songs_keeps_the_list_in_sight(page: Any) -> None:
     """As when the app was started again."""
     screen(page, 390, 844)
     top = "return document.getElementById('songs').getBoundingClientRect().top"
@@ -548,7 +546,7 @@ def test_many_songs_that_end_in_one_moment_leave_the_list_in_sight(page: Any) ->
     page.refresh()
 
 
-def test_the_page_follows_the_browsers_letters_and_its_wish_for_contrast(page: Any) -> None:
+def test_the_page_follows_font_size_and_contrast_of_the_browser(page: Any) -> None:
     size = "return parseFloat(getComputedStyle(document.documentElement).fontSize)"
     border = "return getComputedStyle(document.getElementById('quality')).borderTopColor"
     assert page.execute_script(size) == 16
@@ -570,7 +568,7 @@ def test_the_page_follows_the_browsers_letters_and_its_wish_for_contrast(page: A
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Served) -> None:
+def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: LocalApp) -> None:
     screen(page, 320, 640)
     page.get(f"http://127.0.0.1:{app.port}/api")
     wide = "return [...document.querySelectorAll('pre')].map((e) => e.scrollWidth > e.clientWidth)"
@@ -580,7 +578,7 @@ def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Serve
 
 
 @pytest.mark.parametrize("size", [(1280, 700), (390, 844), (320, 256)])
-def test_a_message_is_seen_far_down_in_a_long_list_and_covers_no_focus(
+def test_a_message_stays_visible_in_a_long_list_and_covers_no_focus(
     page: Any, size: tuple[int, int]
 ) -> None:
     screen(page, *size)

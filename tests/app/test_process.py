@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.serving import lives, until
+from tests.app.serving import process_exists, until
 from unetsep.app import process
 from unetsep.app.process import WorkerError, WorkerProcess
 
@@ -45,7 +45,7 @@ async def left_alone(worker: WorkerProcess) -> None:
 
 @pytest.mark.parametrize("hangs", ["probe", "decoder"])
 @pytest.mark.parametrize("end", [killed, crashed, left_alone])
-def test_a_decoder_that_hangs_ends_with_the_worker(
+def test_a_hanging_decoder_ends_with_the_worker(
     tiny_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -78,16 +78,16 @@ def test_a_decoder_that_hangs_ends_with_the_worker(
         await worker.start()
         running = asyncio.create_task(worker.run(request, lambda *_: None))
         await asyncio.to_thread(until, pid.exists)
-        assert lives(int(pid.read_text()))
+        assert process_exists(int(pid.read_text()))
         await end(worker)
         with pytest.raises(WorkerError, match="ended unexpectedly"):
             await asyncio.wait_for(running, 20)
 
     asyncio.run(work())
-    until(lambda: not lives(int(pid.read_text())))
+    until(lambda: not process_exists(int(pid.read_text())))
 
 
-def test_nothing_that_the_worker_loads_or_starts_shares_the_pipe_that_a_thread_reads(
+def test_stdin_of_the_worker_is_the_null_device(
     tiny_model: Path,
 ) -> None:
     """On Windows whoever looks at stdin meanwhile waits until a line comes: torch's libraries."""
@@ -103,7 +103,7 @@ def test_nothing_that_the_worker_loads_or_starts_shares_the_pipe_that_a_thread_r
     assert asyncio.run(stdin_of_worker()) == Path(os.devnull)
 
 
-def test_a_worker_that_cannot_begin_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "PROGRAM", "import sys; sys.exit(3)")
     with pytest.raises(WorkerError, match="ended before it was ready, with status 3"):
         asyncio.run(WorkerProcess(["fast"]).start())

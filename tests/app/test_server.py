@@ -26,7 +26,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from tests.app.serving import ROOT, Served, form, serving, until
+from tests.app.serving import ROOT, LocalApp, form, run_app, until
 from tests.signals import music
 from unetsep.app import connections, jobs, process
 from unetsep.app.jobs import JobLimits, write_zip
@@ -39,18 +39,18 @@ LIMITS = JobLimits(upload_bytes=40_000_000, queue=8)
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[LocalApp]:
     folder = tmp_path_factory.mktemp("app")
     settings = AppSettings(
         port=0, models=(str(tiny_model),), device="cpu", threads=1, limits=LIMITS, folder=folder
     )
-    with serving(settings) as served:
+    with run_app(settings) as served:
         yield served
     assert list(folder.iterdir()) == []
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(app: Served) -> Iterator[None]:
+def _clean_disk(app: LocalApp) -> Iterator[None]:
     """Each test removes its jobs; nothing of them may stay on the disk."""
     yield
     app.queue.limits = LIMITS
@@ -78,13 +78,13 @@ def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def limit(app: Served, **values: Any) -> None:
+def limit(app: LocalApp, **values: Any) -> None:
     app.queue.limits = dataclasses.replace(LIMITS, **values)
 
 
 @pytest.mark.parametrize(("passes", "rate"), [("2", ""), ("1", ""), ("1", "48000")])
-def test_stems_are_those_that_the_command_writes(
-    app: Served, tune: Path, tiny_model: Path, tmp_path: Path, passes: str, rate: str
+def test_stems_equal_those_of_the_command(
+    app: LocalApp, tune: Path, tiny_model: Path, tmp_path: Path, passes: str, rate: str
 ) -> None:
     answer = app.send(tune, format="flac", passes=passes, sample_rate=rate)
     assert answer.status == 202
@@ -106,14 +106,14 @@ def test_stems_are_those_that_the_command_writes(
         assert answer.headers["content-disposition"] == f"{named}{stem}.flac"
 
 
-def test_files_have_names_that_every_client_can_read(app: Served, tune: Path) -> None:
+def test_files_have_names_that_every_client_can_read(app: LocalApp, tune: Path) -> None:
     job = app.wait(app.send(tune, name='Où "春"\uff0f\uff1f.wav', stems="vocals").json["id"])
     named = app.get(job["zip"]).headers["content-disposition"]
     plain, whole = "Ou _____.zip", "O%C3%B9%20_%E6%98%A5_%EF%BC%8F%EF%BC%9F.zip"
     assert named == f"attachment; filename=\"{plain}\"; filename*=utf-8''{whole}"
 
 
-def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:
+def test_a_part_of_a_stem_can_be_fetched(app: LocalApp, tune: Path) -> None:
     job = app.wait(app.send(tune, without="vocals").json["id"])
     assert list(job["stems"]) == ["no_vocals"]
     job = app.wait(app.send(tune, two_stems="vocals").json["id"])
@@ -134,7 +134,7 @@ def test_a_part_of_a_stem_can_be_fetched(app: Served, tune: Path) -> None:
     assert list(described["/jobs/{id}/{path}"]["get"]["responses"]["200"]["content"]) == ["*/*"]
 
 
-def test_one_request_can_wait_for_the_zip_and_nothing_of_it_stays(app: Served, tune: Path) -> None:
+def test_one_request_can_wait_for_the_zip_and_its_job_is_removed(app: LocalApp, tune: Path) -> None:
     answer = app.send(tune, wait="true", stems="drums,bass")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/zip")
     names = zipfile.ZipFile(io.BytesIO(answer.body)).namelist()
@@ -142,7 +142,7 @@ def test_one_request_can_wait_for_the_zip_and_nothing_of_it_stays(app: Served, t
     until(lambda: not app.queue.jobs)
 
 
-def test_who_waits_and_leaves_cancels(app: Served, long_song: Path) -> None:
+def test_disconnecting_while_waiting_cancels_the_job(app: LocalApp, long_song: Path) -> None:
     kind, body = form({"wait": "1"}, "a.flac", long_song.read_bytes())
     with socket.create_connection(("127.0.0.1", app.port)) as connection:
         head = f"POST /separate HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
@@ -151,8 +151,8 @@ def test_who_waits_and_leaves_cancels(app: Served, long_song: Path) -> None:
     until(lambda: not app.queue.jobs)
 
 
-def test_of_two_songs_one_is_cancelled_and_the_other_done(
-    app: Served, tune: Path, long_song: Path
+def test_cancelling_one_of_two_songs_keeps_the_other(
+    app: LocalApp, tune: Path, long_song: Path
 ) -> None:
     first = app.send(long_song).json["id"]
     second = app.send(tune).json["id"]
@@ -167,14 +167,14 @@ def test_of_two_songs_one_is_cancelled_and_the_other_done(
     assert [job["id"] for job in told] == [second]
 
 
-def test_a_job_that_waits_can_be_cancelled(app: Served, tune: Path, long_song: Path) -> None:
+def test_a_queued_job_can_be_cancelled(app: LocalApp, tune: Path, long_song: Path) -> None:
     first, second = app.send(long_song).json["id"], app.send(tune).json["id"]
     assert app.ask("DELETE", f"/jobs/{second}").status == 204
     assert app.job(first)["state"] in ("queued", "running")
     assert app.ask("DELETE", f"/jobs/{second}").status == 404
 
 
-def test_files_that_are_just_removed_are_gone(app: Served, tune: Path) -> None:
+def test_stems_whose_files_were_removed_answer_404(app: LocalApp, tune: Path) -> None:
     id_ = app.send(tune).json["id"]
     stem = next(iter(app.wait(id_)["stems"].values()))
     assert app.get(stem).status == 200
@@ -188,7 +188,7 @@ def test_files_that_are_just_removed_are_gone(app: Served, tune: Path) -> None:
     )
 
 
-def test_what_may_be_done_with_a_job_is_told_to_who_asks_for_more(app: Served) -> None:
+def test_an_unsupported_method_answers_405_with_those_allowed(app: LocalApp) -> None:
     answer = app.ask("PUT", "/jobs/0123456789abcdef0123456789abcdef")
     assert answer.status == 405
     sentence = "/jobs/0123456789abcdef0123456789abcdef does not take PUT: expected "
@@ -197,8 +197,8 @@ def test_what_may_be_done_with_a_job_is_told_to_who_asks_for_more(app: Served) -
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: local"])
-def test_connections_that_do_not_say_what_they_want_are_closed(
-    app: Served, monkeypatch: pytest.MonkeyPatch, begun: bytes
+def test_connections_without_a_complete_request_are_closed(
+    app: LocalApp, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
     begin = time.monotonic()
@@ -212,8 +212,8 @@ def test_connections_that_do_not_say_what_they_want_are_closed(
     assert 0.4 < time.monotonic() - begin < 4
 
 
-def test_a_slow_upload_is_no_silent_connection(
-    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_upload_does_not_count_as_a_silent_connection(
+    app: LocalApp, tune: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
     kind, body = form({"wait": "1"}, "a.flac", tune.read_bytes())
@@ -225,7 +225,7 @@ def test_a_slow_upload_is_no_silent_connection(
         assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
 
 
-def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None:
+def test_a_job_has_the_id_that_its_client_chose(app: LocalApp, tune: Path) -> None:
     id_ = "0123456789abcdef0123456789abcdef"
     kind, body = form({}, "a.flac", tune.read_bytes())
     for status in (202, 409):
@@ -242,7 +242,7 @@ def test_a_job_has_the_id_that_its_client_chose(app: Served, tune: Path) -> None
 
 
 def test_an_id_can_be_used_again_when_its_job_was_cancelled(
-    app: Served, tune: Path, long_song: Path
+    app: LocalApp, tune: Path, long_song: Path
 ) -> None:
     id_ = 32 * "c"
     for song, state in ((long_song, "running"), (tune, "done")):
@@ -254,7 +254,7 @@ def test_an_id_can_be_used_again_when_its_job_was_cancelled(
         assert app.ask("DELETE", f"/jobs/{id_}").status == 204
 
 
-def test_an_upload_is_removed_by_its_id(app: Served, tune: Path) -> None:
+def test_an_upload_is_removed_by_its_id(app: LocalApp, tune: Path) -> None:
     id_ = "fedcba9876543210fedcba9876543210"
     kind, body = form({}, "a.flac", tune.read_bytes())
     with socket.create_connection(("127.0.0.1", app.port)) as connection:
@@ -270,7 +270,7 @@ def test_an_upload_is_removed_by_its_id(app: Served, tune: Path) -> None:
         assert not folder.exists()
 
 
-def test_the_player_is_served_with_its_data_and_nothing_else_is(app: Served, tune: Path) -> None:
+def test_the_player_is_served_with_its_data_and_nothing_else_is(app: LocalApp, tune: Path) -> None:
     job = app.wait(app.send(tune, player="true").json["id"])
     page = app.get(job["player"])
     assert b"My tune" in page.body
@@ -308,7 +308,7 @@ def test_the_player_is_served_with_its_data_and_nothing_else_is(app: Served, tun
     ],
 )
 def test_odd_names_are_made_safe_and_lead_nowhere(
-    app: Served, tune: Path, sent: str, name: str
+    app: LocalApp, tune: Path, sent: str, name: str
 ) -> None:
     kind, body = form({}, sent, tune.read_bytes())
     job = app.wait(app.ask("POST", "/separate", body, {"content-type": kind}).json["id"])
@@ -318,8 +318,8 @@ def test_odd_names_are_made_safe_and_lead_nowhere(
     assert all(path.is_relative_to(app.folder) for path in app.files)
 
 
-def test_a_file_that_is_no_audio_fails_in_a_sentence_with_its_own_name(
-    app: Served, tmp_path: Path
+def test_a_file_that_is_no_audio_fails_with_a_message_that_names_it(
+    app: LocalApp, tmp_path: Path
 ) -> None:
     bad = tmp_path / "holiday.jpg"
     bad.write_bytes(os.urandom(50_000))
@@ -333,22 +333,22 @@ def test_a_file_that_is_no_audio_fails_in_a_sentence_with_its_own_name(
     assert (answer.status, answer.json["error"]) == (422, job["error"])
 
 
-def test_a_wrong_field_is_an_error_and_leaves_no_job(app: Served, tune: Path) -> None:
+def test_a_wrong_field_answers_422_and_creates_no_job(app: LocalApp, tune: Path) -> None:
     answer = app.send(tune, format="exe")
     assert answer.status == 422
     assert "expected wav" in answer.json["error"]
     assert not app.queue.jobs
 
 
-def test_whoever_waits_gets_no_page_that_would_be_gone(app: Served, tune: Path) -> None:
+def test_wait_and_player_cannot_be_combined(app: LocalApp, tune: Path) -> None:
     answer = app.send(tune, wait="true", player="true")
     assert answer.status == 422
     assert answer.json["error"].startswith("choose either wait or player")
     assert not app.queue.jobs
 
 
-def test_a_full_queue_answers_429_and_says_when_to_come_again(
-    app: Served, tune: Path, long_song: Path
+def test_a_full_queue_answers_429_with_a_time_to_retry(
+    app: LocalApp, tune: Path, long_song: Path
 ) -> None:
     limit(app, queue=2)
     app.send(long_song)
@@ -360,8 +360,8 @@ def test_a_full_queue_answers_429_and_says_when_to_come_again(
     assert b'unetsep_refused_total{reason="queue"} 2.0' in app.get("/metrics").body
 
 
-def test_a_full_disk_answers_507_and_stems_that_outgrow_it_end_the_job(
-    app: Served, tune: Path, long_song: Path
+def test_a_full_disk_answers_507_and_stems_that_exceed_it_fail_the_job(
+    app: LocalApp, tune: Path, long_song: Path
 ) -> None:
     limit(app, disk_bytes=100_000)
     assert app.send(tune).status == 507
@@ -372,7 +372,7 @@ def test_a_full_disk_answers_507_and_stems_that_outgrow_it_end_the_job(
 
 
 def test_a_zip_that_cannot_be_written_answers_507_and_leaves_nothing(
-    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+    app: LocalApp, tune: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill_disk(archive: zipfile.ZipFile, *_: object) -> None:
         archive.writestr("half", b"of it")
@@ -390,8 +390,8 @@ def test_a_zip_that_cannot_be_written_answers_507_and_leaves_nothing(
     assert app.get(job["zip"]).status == 200
 
 
-def test_a_song_that_is_removed_while_its_zip_is_made_is_gone(
-    app: Served, tune: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_song_removed_while_its_zip_is_written_answers_404(
+    app: LocalApp, tune: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, removed = threading.Event(), threading.Event()
 
@@ -411,7 +411,9 @@ def test_a_song_that_is_removed_while_its_zip_is_made_is_gone(
     assert (answer.result().status, removal.result().status) == (404, 204)
 
 
-def test_a_job_that_takes_too_long_ends(app: Served, tune: Path, long_song: Path) -> None:
+def test_a_job_that_exceeds_the_time_limit_fails(
+    app: LocalApp, tune: Path, long_song: Path
+) -> None:
     limit(app, seconds=1.2)
     job = app.wait(app.send(long_song).json["id"])
     assert (job["state"], job["error"]) == ("failed", "it took longer than 0.02 minutes")
@@ -419,7 +421,7 @@ def test_a_job_that_takes_too_long_ends(app: Served, tune: Path, long_song: Path
     assert app.wait(app.send(tune).json["id"])["state"] == "done"
 
 
-def test_jobs_that_nobody_uses_are_removed(app: Served, tune: Path) -> None:
+def test_unused_jobs_are_removed(app: LocalApp, tune: Path) -> None:
     id_ = app.send(tune).json["id"]
     app.wait(id_)
     limit(app, keep_seconds=0.0)
@@ -432,13 +434,13 @@ def send_head(connection: socket.socket, *lines: str) -> None:
     connection.sendall(("\r\n".join(head) + "\r\n\r\n").encode())
 
 
-def test_two_gigabytes_are_refused_before_they_are_sent(app: Served) -> None:
+def test_two_gigabytes_are_refused_before_they_are_sent(app: LocalApp) -> None:
     with socket.create_connection(("127.0.0.1", app.port)) as connection:
         send_head(connection, "Content-Length: 2000000000")
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
 
-def test_two_gigabytes_of_unknown_length_are_refused_while_they_arrive(app: Served) -> None:
+def test_two_gigabytes_of_unknown_length_are_refused_while_they_arrive(app: LocalApp) -> None:
     limit(app, upload_bytes=3_000_000)
     block = bytes(1 << 20)
     piece = b"%x\r\n" % len(block) + block + b"\r\n"
@@ -456,7 +458,7 @@ def test_two_gigabytes_of_unknown_length_are_refused_while_they_arrive(app: Serv
     until(lambda: not app.queue.jobs)
 
 
-def test_a_slow_upload_is_given_up_and_others_go_on_meanwhile(app: Served, tune: Path) -> None:
+def test_a_stalled_upload_times_out_and_does_not_block_others(app: LocalApp, tune: Path) -> None:
     limit(app, silence=1.0)
     with socket.create_connection(("127.0.0.1", app.port)) as connection:
         send_head(connection, "Content-Length: 1000000")
@@ -465,7 +467,7 @@ def test_a_slow_upload_is_given_up_and_others_go_on_meanwhile(app: Served, tune:
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
-def test_a_broken_upload_leaves_nothing(app: Served) -> None:
+def test_a_broken_upload_leaves_no_job(app: LocalApp) -> None:
     with socket.create_connection(("127.0.0.1", app.port)) as connection:
         send_head(connection, "Content-Length: 3000000")
         connection.sendall(form({}, "a.wav", bytes(2_000_000))[1][:-20])
@@ -474,14 +476,14 @@ def test_a_broken_upload_leaves_nothing(app: Served) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", "text/plain"])
-def test_what_is_no_form_is_refused(app: Served, kind: str) -> None:
+def test_requests_without_a_form_are_refused(app: LocalApp, kind: str) -> None:
     answer = app.ask("POST", "/separate", b"{}", {"content-type": kind})
     assert answer.status == 400
     assert "curl -F file=@song.mp3" in answer.json["error"]
 
 
-def test_a_worker_that_dies_fails_one_job_and_is_started_again(
-    app: Served, tune: Path, long_song: Path
+def test_a_worker_that_dies_fails_one_job_and_is_restarted(
+    app: LocalApp, tune: Path, long_song: Path
 ) -> None:
     id_ = app.send(long_song).json["id"]
     until(lambda: app.job(id_)["progress"])
@@ -496,7 +498,7 @@ def test_a_worker_that_dies_fails_one_job_and_is_started_again(
 
 @pytest.mark.skipif(os.name == "nt", reason="no process is stopped there")
 def test_a_worker_that_hangs_is_killed_when_its_job_is_cancelled(
-    app: Served, tune: Path, long_song: Path, monkeypatch: pytest.MonkeyPatch
+    app: LocalApp, tune: Path, long_song: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "GRACE", 0.5)
     id_ = app.send(long_song).json["id"]
@@ -508,7 +510,7 @@ def test_a_worker_that_hangs_is_killed_when_its_job_is_cancelled(
     assert app.wait(app.send(tune).json["id"])["state"] == "done"
 
 
-def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) -> None:
+def test_health_choices_metrics_and_pages_answer(app: LocalApp, tiny_model: Path) -> None:
     assert app.get("/health").json["status"] == "ok"
     told = app.get("/choices").json
     assert [model["name"] for model in told["models"]] == [tiny_model.stem]
@@ -533,7 +535,7 @@ def test_health_choices_metrics_and_pages_answer(app: Served, tiny_model: Path) 
     assert (answer.status, answer.json) == (404, {"error": "there is nothing at /api/: see /api"})
 
 
-def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> None:
+def test_a_foreign_page_can_neither_read_nor_send(app: LocalApp, tune: Path) -> None:
     kind, body = form({}, "a.wav", tune.read_bytes())
     foreign = {"content-type": kind, "origin": "https://evil.example"}
     assert app.ask("POST", "/separate", body, foreign).status == 403
@@ -542,7 +544,7 @@ def test_a_foreign_page_can_neither_read_nor_send(app: Served, tune: Path) -> No
 
 
 def test_the_python_client_of_the_documentation_works(
-    app: Served, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app: LocalApp, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
@@ -554,7 +556,7 @@ def test_the_python_client_of_the_documentation_works(
         assert soundfile.info(tmp_path / f"{stem}.wav").frames == 88_200
 
 
-def test_the_curl_of_the_documentation_works(app: Served, tune: Path, tmp_path: Path) -> None:
+def test_the_curl_of_the_documentation_works(app: LocalApp, tune: Path, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     page = (ROOT / "docs/how-to/web-service.md").read_text(encoding="utf-8")
@@ -566,8 +568,8 @@ def test_the_curl_of_the_documentation_works(app: Served, tune: Path, tmp_path: 
     assert names == [f"song/{stem}.wav" for stem in STEMS]
 
 
-def test_a_mistake_of_ours_is_one_sentence(
-    app: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_an_internal_error_answers_500_with_one_sentence(
+    app: LocalApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
         raise RuntimeError("the reason")

@@ -40,14 +40,14 @@ def test_a_form_is_the_same_in_pieces_of_any_size(piece: int) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
 @pytest.mark.parametrize("before", [b"\r\n", b"A form.\r\n", b"--mar\r\n\r\n--other\r\n"])
-def test_lines_before_the_first_mark_are_passed_over(before: bytes, piece: int) -> None:
+def test_lines_before_the_first_boundary_are_ignored(before: bytes, piece: int) -> None:
     _, body = form({"model": "l1"}, "a.mp3", b"song")
     reader, file = read(before + body, piece)
     assert (reader.check().fields, file) == ({"model": "l1"}, b"song")
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 100_000])
-def test_a_body_that_never_begins_is_refused_and_not_gathered(piece: int) -> None:
+def test_a_body_without_an_early_boundary_is_refused(piece: int) -> None:
     _, body = form({}, "a.mp3", b"song")
     reader, _ = read(b"x" * (FIELD_BYTES - 20) + b"\r\n" + body, piece)
     reader.check()
@@ -56,7 +56,7 @@ def test_a_body_that_never_begins_is_refused_and_not_gathered(piece: int) -> Non
             read(other, piece)[0].check()
 
 
-def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
+def test_a_file_is_refused_at_the_first_byte_over_the_limit() -> None:
     _, body = form({}, "a", bytes(1000))
     assert read(body, 100, limit=1000)[0].check().bytes == 1000
     with pytest.raises(RefusedError, match="larger than") as caught:
@@ -83,13 +83,15 @@ def test_a_file_is_refused_at_the_first_byte_that_is_too_many() -> None:
         (b"no form at all", "is not a form"),
     ],
 )
-def test_what_is_no_form_is_refused_in_one_sentence(body: bytes, sentence: str) -> None:
+def test_a_body_that_is_no_form_is_refused_with_a_message(body: bytes, sentence: str) -> None:
     with pytest.raises(RefusedError, match=sentence) as caught:
         read(body, 50)[0].check()
     assert caught.value.status == 400
 
 
-def test_a_song_whose_sender_leaves_behind_its_last_byte_is_not_separated(tmp_path: Path) -> None:
+def test_a_song_whose_sender_disconnects_after_its_last_byte_is_not_separated(
+    tmp_path: Path,
+) -> None:
     kind, body = form({}, "a.wav", b"x")
     headers = [(b"content-type", kind.encode())]
     scope = {"type": "http", "method": "POST", "query_string": b"", "headers": headers}

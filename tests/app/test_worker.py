@@ -37,7 +37,7 @@ REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "nam
         (CancelledError("cancelled"), {"cancelled": True}),
     ],
 )
-def test_an_error_becomes_a_sentence_without_paths_of_ours(
+def test_an_error_becomes_a_message_without_internal_paths(
     error: Exception, message: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -48,7 +48,7 @@ def test_an_error_becomes_a_sentence_without_paths_of_ours(
 
 
 @pytest.mark.parametrize("number", sorted(REMEDIES))
-def test_no_sentence_names_options_that_the_page_does_not_have(
+def test_messages_name_no_options_of_the_command_line(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -61,14 +61,14 @@ def test_no_sentence_names_options_that_the_page_does_not_have(
     assert " -o" not in text
 
 
-def test_warnings_name_the_song_as_its_owner_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_name_the_song_and_not_its_upload(monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"stems": {}, "warnings": ["/secret/1/upload may be cut short"]}
     monkeypatch.setattr(worker, "separate", lambda *_: report)
     done = answer(REQUEST, SeparatorCache("cpu"), None)["done"]  # type: ignore[arg-type]
     assert done["warnings"] == ["My tune may be cut short"]
 
 
-def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
+def test_stems_and_player_are_written_to_the_folder_with_progress(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "upload", music(3).T, 44_100, format="FLAC")
@@ -95,7 +95,7 @@ def test_stems_and_player_are_made_in_the_folder_and_progress_is_told(
     assert progress[-1] == ("preparing", 1)
 
 
-def test_only_the_models_that_were_used_last_are_kept(
+def test_the_cache_keeps_the_models_used_last(
     tiny_model: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     third = tmp_path / "third.safetensors"
@@ -109,7 +109,7 @@ def test_only_the_models_that_were_used_last_are_kept(
     assert cache.get(str(checkpoint)) is not second
 
 
-def test_models_for_which_there_is_no_memory_are_told_of_in_a_sentence(
+def test_models_too_large_for_memory_get_a_message_of_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(_: object) -> None:

@@ -49,7 +49,7 @@ def test_each_shell_gets_a_script_that_it_understands(shell):
         assert checked.returncode == 0
 
 
-def test_another_shell_is_refused():
+def test_an_unknown_shell_is_refused_with_the_choices():
     result = CliRunner().invoke(main, ["completion", "tcsh"])
     assert result.exit_code == 2
     assert "'bash', 'zsh', 'fish'" in result.stderr

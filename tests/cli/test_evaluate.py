@@ -61,7 +61,7 @@ def test_eval_writes_a_report_and_compare_reads_the_folders(
     assert "vocals in train" in less
 
 
-def test_estimates_of_other_tools_stand_in_the_same_table(
+def test_estimates_of_other_tools_are_scored_in_the_same_table(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for track in find_tracks(root, "test"):
@@ -83,7 +83,7 @@ def test_estimates_of_other_tools_stand_in_the_same_table(
     assert "B - A" in both.stdout
 
 
-def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_path: Path) -> None:
+def test_tracks_that_fail_are_named_and_the_exit_code_is_1(root: Path, tmp_path: Path) -> None:
     first = find_tracks(root, "test")[0]
     shutil.copytree(first.path, tmp_path / "some" / first.name)
     result = call(
@@ -97,7 +97,7 @@ def test_tracks_that_fail_are_named_and_the_exit_code_says_so(root: Path, tmp_pa
     assert "Cy - Instrumental" in result.stderr
 
 
-def test_what_can_have_no_score_is_said_before_any_work(
+def test_what_cannot_be_scored_is_refused_before_any_work(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -143,7 +143,7 @@ def test_the_root_may_come_from_the_environment(
     assert "Published" not in result.stdout
 
 
-def test_a_missing_package_of_the_extra_is_one_sentence(
+def test_a_missing_package_gets_a_message_that_names_the_extra(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "librosa", None)
@@ -183,7 +183,7 @@ def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
         (["--tracks", "Zoe"], "no track is called 'Zoe'"),
     ],
 )
-def test_bad_options_are_one_sentence(
+def test_bad_options_are_refused_with_a_message(
     root: Path, tmp_path: Path, checkpoint: Path, options: list[str], message: str
 ) -> None:
     model = [] if "-m" in options else ["-m", str(checkpoint)]
@@ -230,7 +230,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_a_report_that_cannot_be_written_whole_leaves_the_one_before(
+def test_a_report_that_cannot_be_written_keeps_the_previous_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = pytest.importorskip("resource")

@@ -22,7 +22,7 @@ def outcomes(track: str, *, reused: bool = False) -> list[Outcome]:
     ("tracks", "jobs", "expected"),
     [(11, 1, "other 9 tracks: about 90 s"), (50, 4, "other 48 tracks: about 2 min")],
 )
-def test_the_rest_is_told_once_from_the_first_track_that_was_computed(
+def test_the_time_left_is_reported_once_after_the_first_computed_track(
     tracks: int, jobs: int, expected: str
 ) -> None:
     said: list[str] = []

@@ -32,9 +32,7 @@ def forget(things: list[Thing]) -> None:
     ("number", "error"),
     [(signal.SIGINT, KeyboardInterrupt), *((number, SystemExit) for number in KILLED.values())],
 )
-def test_a_signal_in_a_callback_comes_again_where_it_can_be_raised(
-    number, error, monkeypatch, capsys
-):
+def test_a_signal_within_a_callback_is_raised_again_outside_it(number, error, monkeypatch, capsys):
     monkeypatch.setattr(sys, "unraisablehook", deliver_again)
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.
     raising = {each: lambda number, _: sys.exit(128 + number) for each in KILLED.values()}
@@ -65,7 +63,7 @@ with uninterrupted():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there it needs a console")
-def test_ctrl_break_ends_as_politely_as_ctrl_c():
+def test_ctrl_break_cleans_up_as_ctrl_c_does():
     command = [sys.executable, "-c", CTRL_BREAK]
     done = subprocess.run(command, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (128 + signal.SIGUSR1, b"taken back\n")
@@ -83,7 +81,7 @@ def test_other_exceptions_in_callbacks_are_shown_as_python_does(monkeypatch, cap
 @pytest.mark.parametrize(
     ("ended", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143), (ValueError(), 1)]
 )
-def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
+def test_an_error_of_a_lock_does_not_hide_a_signal(ended, code):
     group = Group("unetsep")
 
     @group.command()
@@ -109,7 +107,7 @@ def test_a_lock_that_complains_of_a_signal_hides_none(ended, code):
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
-def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> None:
+def test_a_command_without_memory_gets_a_message_of_one_sentence(error: Exception) -> None:
     group = Group("unetsep")
 
     @group.command()
@@ -127,7 +125,7 @@ def test_a_command_without_memory_says_so_in_a_sentence(error: Exception) -> Non
         assert result.stderr == f"Error: out of memory; close other programs{cure}\n"
 
 
-def test_a_command_that_may_start_no_thread_says_so_in_a_sentence() -> None:
+def test_a_command_without_threads_gets_a_message_of_one_sentence() -> None:
     group = Group("unetsep")
 
     @group.command()
@@ -140,7 +138,7 @@ def test_a_command_that_may_start_no_thread_says_so_in_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *KILLED.values()])
-def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
+def test_a_signal_keeps_its_exit_code_even_if_a_library_hides_it(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     def main(_: list[str]) -> None:
@@ -159,7 +157,7 @@ def test_what_a_library_makes_of_a_signal_has_its_exit_code_all_the_same(
     assert ended.value.code == 128 + number
 
 
-def test_an_interrupt_while_the_command_is_imported_is_no_error(tmp_path: Path) -> None:
+def test_an_interrupt_during_imports_exits_with_130_and_no_message(tmp_path: Path) -> None:
     interrupt = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
     (tmp_path / "click.py").write_text(interrupt, "utf-8")
     # Who starts the tests in the background of a shell has them ignore Ctrl-C.

@@ -38,7 +38,7 @@ def test_one_song_gets_its_page_and_picture_beside_its_stems(separate, song, tmp
     assert "index.html: open it in a browser" in result.stderr
 
 
-def test_several_songs_get_one_page_and_skipped_ones_are_on_it(separate, song, tmp_path):
+def test_several_songs_share_one_page_with_skipped_ones(separate, song, tmp_path):
     first, second = song("a.wav", seconds=1), song("b.wav", seconds=1)
     assert separate(first).exit_code == 0
     assert separate(first, second, "--skip-existing", "--player").exit_code == 0
@@ -47,7 +47,7 @@ def test_several_songs_get_one_page_and_skipped_ones_are_on_it(separate, song, t
     assert '"name": "b"' in text
 
 
-def test_listen_writes_the_page_of_stems_that_are_there(separate, song, tmp_path):
+def test_listen_writes_the_page_of_existing_stems(separate, song, tmp_path):
     separate(song("a.wav", seconds=1))
     result = run("listen", tmp_path / "out/a", "--plots")
     assert result.exit_code == 0
@@ -55,9 +55,7 @@ def test_listen_writes_the_page_of_stems_that_are_there(separate, song, tmp_path
     assert (tmp_path / "out/a/a-spectrograms.png").exists()
 
 
-def test_a_picture_that_is_none_of_ours_is_left_alone_and_the_others_are_drawn(
-    separate, song, tmp_path
-):
+def test_a_foreign_picture_is_kept_and_the_others_are_drawn(separate, song, tmp_path):
     for seconds, name in ((1, "a"), (2, "b")):
         separate(song(f"{name}.wav", seconds=seconds))
     foreign = tmp_path / "out/a/a-spectrograms.png"
@@ -74,7 +72,7 @@ def test_a_picture_that_is_none_of_ours_is_left_alone_and_the_others_are_drawn(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_name_that_is_no_text_is_drawn_with_marks_in_its_place(separate, song, tmp_path):
+def test_plots_are_drawn_for_names_that_are_not_unicode(separate, song, tmp_path):
     odd = tmp_path / os.fsdecode(b"a\xff.wav")
     try:
         song("a.wav", seconds=1).rename(odd)
@@ -101,16 +99,14 @@ def test_brackets_in_a_name_are_shown_while_its_song_is_read(song, tmp_path):
     assert "Songs [/live]" in screen.getvalue()
 
 
-def test_a_folder_without_stems_is_one_sentence(tmp_path):
+def test_a_folder_without_stems_is_refused(tmp_path):
     result = run("listen", tmp_path)
     assert result.exit_code == 1
     assert "holds no stems" in result.stderr
 
 
 @pytest.mark.parametrize(("word", "shown"), [("-qv", True), ("-v", False)])
-def test_a_traceback_is_shown_to_who_asks_for_it_among_other_letters(
-    tmp_path, monkeypatch, word, shown
-):
+def test_verbose_shows_a_traceback_among_other_short_options(tmp_path, monkeypatch, word, shown):
     monkeypatch.chdir(tmp_path)
     words = ["listen", word, "none"] if shown else ["listen", "--", word]  # a folder's name
     monkeypatch.setattr("sys.argv", ["unetsep", *words])
@@ -119,7 +115,7 @@ def test_a_traceback_is_shown_to_who_asks_for_it_among_other_letters(
     assert ("Traceback" in result.stderr) == shown
 
 
-def test_a_song_that_failed_does_not_keep_the_others_from_the_page(separate, song, tmp_path):
+def test_a_failed_song_does_not_stop_the_page_of_the_others(separate, song, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"no audio")
     result = separate(tmp_path / "bad.wav", song("a.wav", seconds=1), "--player")
     assert result.exit_code == 1
@@ -127,7 +123,7 @@ def test_a_song_that_failed_does_not_keep_the_others_from_the_page(separate, son
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_page_of_somebody_else_is_refused_before_the_work(separate, song, tmp_path, more):
+def test_a_foreign_page_is_refused_before_any_work(separate, song, tmp_path, more):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/index.html").write_text("mine")
     result = separate(song("a.wav"), song("b.wav"), "--player", *more)
@@ -138,7 +134,7 @@ def test_a_page_of_somebody_else_is_refused_before_the_work(separate, song, tmp_
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 
 
-def test_a_run_is_summed_up_though_its_page_cannot_be_written(separate, song, tmp_path):
+def test_a_run_is_summarised_if_its_page_cannot_be_written(separate, song, tmp_path):
     (tmp_path / "out/a").mkdir(parents=True)
     (tmp_path / "out/a/index.html").write_text("mine")
     (tmp_path / "bad.wav").write_bytes(b"no audio")  # or else the page would be of both songs
@@ -150,7 +146,7 @@ def test_a_run_is_summed_up_though_its_page_cannot_be_written(separate, song, tm
 
 
 @pytest.mark.parametrize("content", ["cut", "noise", "header"])
-def test_a_stem_that_cannot_be_read_costs_its_own_song_only(song, tmp_path, content):
+def test_an_unreadable_stem_excludes_only_its_own_song(song, tmp_path, content):
     for name in ("a", "b"):
         for seed, stem in enumerate(STEMS):
             song(f"out/{name}/{stem}.wav", seconds=1, seed=seed)

@@ -58,14 +58,14 @@ def test_download_fetches_what_is_not_bundled(remote: Path) -> None:
     assert len(lines) == len(manifests.list_models()) + 1
 
 
-def test_download_needs_names_or_all() -> None:
+def test_download_takes_either_names_or_all() -> None:
     with pytest.raises(ValueError, match="--all: got neither"):
         list(manage.download([]))
     with pytest.raises(ValueError, match="--all: got both"):
         list(manage.download(["mse"], everything=True))
 
 
-def test_no_option_is_ignored_for_another() -> None:
+def test_options_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="choose one"):
         list(
             manage.download(["spleeter-2stems"], source=Path("a.zip"), address="http://host/a.zip")
@@ -107,14 +107,14 @@ def test_download_lists_each_name_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert str(told.value).count("spleeter-2stems") == 1
 
 
-def test_verify_finds_bundled_models_intact_and_says_what_is_not_there(remote: Path) -> None:
+def test_verify_reports_intact_models_and_those_not_downloaded(remote: Path) -> None:
     lines, intact = manage.verify()
     assert intact
     assert lines[-1] == "remote: not downloaded"
     assert all(line.endswith("intact") for line in lines[:-1])
 
 
-def test_a_repository_that_cannot_be_is_told_of_its_model_alone(
+def test_an_invalid_repository_affects_only_its_own_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -140,7 +140,7 @@ def test_verify_deletes_a_damaged_download(remote: Path) -> None:
     ("method", "said"),
     [("unlink", "damaged, and could not be deleted"), ("open", "cannot be read")],
 )
-def test_verify_goes_on_after_a_file_that_it_cannot_read_or_delete(
+def test_verify_continues_after_a_file_that_it_cannot_read_or_delete(
     remote: Path, monkeypatch: pytest.MonkeyPatch, method: str, said: str
 ) -> None:
     remote.write_bytes(b"wights")
@@ -155,7 +155,7 @@ def test_verify_goes_on_after_a_file_that_it_cannot_read_or_delete(
     assert all(line.endswith("intact") for line in others)
 
 
-def test_a_damaged_download_in_a_cache_that_is_read_only_is_named(
+def test_a_damaged_download_in_a_read_only_cache_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     entry = manifests.find_checkpoint("mse")
@@ -179,7 +179,7 @@ def test_verify_reports_a_damaged_installation(monkeypatch: pytest.MonkeyPatch) 
     assert entry.path.is_file()
 
 
-def test_the_commands_print_what_they_did(remote: Path) -> None:
+def test_the_commands_print_their_results(remote: Path) -> None:
     runner = CliRunner()
     assert "remote: " in runner.invoke(main, ["models", "download", "remote"]).output
     assert "remote: intact" in runner.invoke(main, ["models", "verify"]).output
@@ -188,7 +188,7 @@ def test_the_commands_print_what_they_did(remote: Path) -> None:
     assert str(hub.cache_folder()) in runner.invoke(main, ["models", "--cache-dir"]).output
 
 
-def test_a_published_model_that_is_not_bundled_comes_from_the_hub(
+def test_a_published_model_that_is_not_bundled_loads_from_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first = manifests.find_checkpoint("mse")
@@ -229,7 +229,7 @@ def test_models_are_readable_at_any_width(
     assert f"{known.default} (default)" in text
 
 
-def test_the_size_of_a_model_counts_its_guide(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_size_of_a_model_includes_its_guide(capsys: pytest.CaptureFixture[str]) -> None:
     guided, guide, fast = map(manifests.find_checkpoint, ("guided", "spleeter-vocals", "fast"))
     print_models(all_models())
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}

@@ -75,7 +75,7 @@ def test_choices_are_those_of_the_registry(
 
 
 @pytest.mark.parametrize("command", [options.separate, options.evaluate])
-def test_passes_are_those_that_a_separator_takes(command) -> None:
+def test_passes_go_up_to_the_maximum_of_a_separator(command) -> None:
     kind = parameter(command, "passes").type
     assert isinstance(kind, click.IntRange)
     assert (kind.min, kind.max) == (1, MAX_PASSES)
@@ -88,7 +88,7 @@ def test_each_kind_of_data_set_has_its_option() -> None:
         assert option.multiple == kind.repeated
 
 
-def test_texts_name_the_defaults_and_names_there_are() -> None:
+def test_help_texts_name_the_real_defaults_and_choices() -> None:
     config = TrainConfig()
     shown = {
         "optimizer": config.optimizer,
@@ -173,7 +173,7 @@ def test_no_option_is_lost_on_its_way_to_the_dataclass(
     assert names <= {*field_names(kind), *more}
 
 
-def test_options_are_put_where_their_names_are() -> None:
+def test_options_are_assigned_to_fields_by_name() -> None:
     @dataclasses.dataclass(frozen=True)
     class Inner:
         a: int
@@ -217,7 +217,7 @@ def test_functions_of_the_command_line_are_short_and_take_few_parameters() -> No
         ("https://host/song.wav?part=[12]", ["https://host/song.wav?part=[12]"]),
     ],
 )
-def test_only_patterns_and_the_home_folder_are_more_than_names_on_windows(
+def test_only_patterns_and_the_home_folder_are_expanded_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, names: list[str]
 ) -> None:
     (tmp_path / "Album [2020]").mkdir()
@@ -227,7 +227,7 @@ def test_only_patterns_and_the_home_folder_are_more_than_names_on_windows(
     assert list(map(Path, expanded([word]))) == list(map(Path, names))
 
 
-def test_on_windows_names_stay_what_they_are_on_the_way_to_a_command(
+def test_names_reach_a_command_unchanged_on_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = Mock()
@@ -243,7 +243,7 @@ def test_on_windows_names_stay_what_they_are_on_the_way_to_a_command(
     words.assert_called_once_with(["separate", "Ke$$ha.wav"])
 
 
-def test_options_of_other_tools_are_refused_with_ours() -> None:
+def test_options_of_other_tools_are_refused_with_our_equivalent() -> None:
     assert len(TRANSLATIONS) >= 30
     ours = {name for option in separate.params for name in option.opts}
     for theirs, here in TRANSLATIONS.items():
@@ -276,7 +276,7 @@ def test_formats_may_be_written_in_upper_case() -> None:
     assert separate.make_context("separate", words, **CONTEXT).params["container"] == "flac"
 
 
-def test_the_list_of_commands_cuts_no_sentence_short() -> None:
+def test_the_list_of_commands_shortens_no_description() -> None:
     result = CliRunner().invoke(main, ["--help"], terminal_width=80)
     assert len(main.commands) >= 12
     assert "..." not in result.stdout.partition("Commands:")[2]
@@ -290,7 +290,7 @@ def test_the_list_of_commands_cuts_no_sentence_short() -> None:
         (options.evaluate, {"--help"}),
     ],
 )
-def test_each_option_of_long_commands_stands_under_one_heading(
+def test_each_option_of_long_commands_is_under_one_heading(
     command: SectionedCommand, shared: set[str]
 ) -> None:
     context = click.Context(command, info_name=command.name, **CONTEXT)

@@ -82,7 +82,7 @@ def test_a_song_becomes_four_stems_that_sum_to_it(run, song, tmp_path):
         ("PCM_16", ["-f", "mp3"], "MPEG_LAYER_III"),
     ],
 )
-def test_formats_and_bit_depths(run, song, tmp_path, source, options, subtype):
+def test_stems_have_the_chosen_format_and_bit_depth(run, song, tmp_path, source, options, subtype):
     assert run(song(subtype=source), *options).exit_code == 0
     files = sorted((tmp_path / "out/song").glob("[!.]*"))
     assert len(files) == 4
@@ -95,7 +95,7 @@ def test_formats_and_bit_depths(run, song, tmp_path, source, options, subtype):
 @pytest.mark.parametrize(
     ("rate", "channels"), [(8000, 1), (22_050, 2), (48_000, 6), (96_000, 1), (192_000, 2)]
 )
-def test_what_comes_in_goes_out(run, song, tmp_path, rate, channels):
+def test_stems_have_the_rate_of_the_song_and_sum_to_it(run, song, tmp_path, rate, channels):
     path = song(rate=rate, channels=channels, seconds=0.5, subtype="FLOAT")
     assert run(path).exit_code == 0
     parts = [soundfile.read(tmp_path / "out" / name) for name in of_song("song")]
@@ -120,7 +120,7 @@ def test_output_inside_the_input_folder_is_not_separated_again(run, song, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
-def test_stems_beside_songs_are_no_songs_of_the_next_run(run, song, tmp_path, name):
+def test_the_next_run_does_not_separate_stems_beside_songs(run, song, tmp_path, name):
     for track in ("a", "b/other"):
         song(f"in/{track}.wav", seconds=0.2)
     words = ("--stems", "vocals,other", "--filename", name)
@@ -134,9 +134,7 @@ def test_stems_beside_songs_are_no_songs_of_the_next_run(run, song, tmp_path, na
 
 
 @pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
-def test_stems_beside_songs_of_a_linked_folder_are_no_songs_of_the_next_run(
-    run, song, tmp_path, name
-):
+def test_the_next_run_does_not_separate_stems_in_a_linked_folder(run, song, tmp_path, name):
     song("in/a.wav", seconds=0.2)
     song("elsewhere/b.wav", seconds=0.2)
     try:
@@ -151,7 +149,7 @@ def test_stems_beside_songs_of_a_linked_folder_are_no_songs_of_the_next_run(
         assert sources == [str(tmp_path / "in" / path) for path in ("a.wav", "album/b.wav")]
 
 
-def test_stems_in_a_folder_of_the_output_are_no_songs(run, song, tmp_path):
+def test_stems_in_a_folder_of_the_output_are_not_separated(run, song, tmp_path):
     song("in/album/a.wav", seconds=0.2)
     assert run(tmp_path / "in", out="in").exit_code == 0
     result = run(tmp_path / "in/album", "--dry-run", "--json", "--skip-existing", out="in")
@@ -162,7 +160,7 @@ def test_stems_in_a_folder_of_the_output_are_no_songs(run, song, tmp_path):
     assert run(tmp_path / "in/album/a", "--dry-run").stdout.count("\n") == 4 * 4
 
 
-def test_chosen_stems_and_two_stems(run, song, tmp_path):
+def test_chosen_stems_are_written_and_two_stems_add_up(run, song, tmp_path):
     path = song(seconds=0.3, subtype="FLOAT")
     assert run(path, "--stems", "drums,vocals").exit_code == 0
     assert names(tmp_path / "out") == ["song/drums.wav", "song/vocals.wav"]
@@ -172,7 +170,7 @@ def test_chosen_stems_and_two_stems(run, song, tmp_path):
     np.testing.assert_allclose(sum(pair), soundfile.read(path)[0], atol=1e-5)
 
 
-def test_several_models_write_a_folder_each_and_decode_once(run, song, tmp_path, tiny_model):
+def test_several_models_write_a_folder_and_a_report_each(run, song, tmp_path, tiny_model):
     second = tmp_path / "second.safetensors"
     second.write_bytes(tiny_model.read_bytes())
     result = run(song(seconds=0.3), "--json", model=f"{tiny_model},{second}")
@@ -190,7 +188,7 @@ def test_an_error_is_shown_once_however_many_models_there_are(run, tmp_path, tin
     assert result.stderr.count("does not exist") == 1
 
 
-def test_stems_of_which_some_could_not_be_replaced_are_made_again(run, song, tmp_path, monkeypatch):
+def test_partly_replaced_stems_are_separated_again(run, song, tmp_path, monkeypatch):
     path, replace = song(seconds=0.2), Path.replace
 
     def fail(self: Path, target: Path) -> Path:
@@ -220,7 +218,7 @@ def test_one_bad_file_does_not_stop_the_others(run, song, tmp_path):
     assert "2 of 3 failed" in result.stderr
 
 
-def test_report_says_what_was_done(run, song):
+def test_report_has_status_rate_channels_length_and_stems(run, song):
     result = run(song(rate=22_050, channels=1), "--json", "--quiet")
     (report,) = [json.loads(line) for line in result.stdout.splitlines()]
     assert report["status"] == "ok"
@@ -239,7 +237,7 @@ def test_report_says_what_was_done(run, song):
         ("{track}/x/{stem}/s.{ext}", "out/a/x"),
     ],
 )
-def test_the_folder_that_is_named_holds_all_stems(run, song, tmp_path, template, place):
+def test_the_message_names_the_folder_of_all_stems(run, song, tmp_path, template, place):
     path = song("a.wav", seconds=0.1)
     result = run(path, "--filename", template)
     assert f"a.wav: vocals, drums, bass, other in {tmp_path / place} (0.1 s" in result.stderr
@@ -258,7 +256,7 @@ def test_warnings_are_shown_and_reported(run, song):
     assert "no end mark" in json.loads(result.stdout)["warnings"][0]
 
 
-def test_existing_stems_are_never_replaced_unasked(run, song, tmp_path):
+def test_existing_stems_are_replaced_only_with_overwrite(run, song, tmp_path):
     path = song(seconds=0.2)
     assert run(path).exit_code == 0
     before = (tmp_path / "out/song/bass.wav").read_bytes()
@@ -286,7 +284,7 @@ def test_skip_existing_completes_what_is_missing_with_the_same_bytes(run, song, 
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_clash_and_existing_stems_stop_no_other_song(run, song, tmp_path):
+def test_a_clash_and_existing_stems_do_not_stop_other_songs(run, song, tmp_path):
     for name in ("01 Intro.flac", "01 Intro.wav", "02.wav", "03.wav"):
         song(f"in/{name}", seconds=0.2)
     (tmp_path / "out/02").mkdir(parents=True)
@@ -303,7 +301,7 @@ def test_a_clash_and_existing_stems_stop_no_other_song(run, song, tmp_path):
     assert (tmp_path / "out/02/bass.wav").read_text() == "mine"
 
 
-def test_skip_existing_tells_other_models_and_options_from_its_own(run, song, tmp_path):
+def test_skip_existing_refuses_stems_of_other_models_and_options(run, song, tmp_path):
     path = song(seconds=0.2)
     assert run(path).exit_code == 0
     other = tmp_path / "tiny.safetensors"
@@ -346,7 +344,7 @@ def test_songs_that_share_folders_have_records_of_their_own(run, song, tmp_path,
     assert before | {log: after[log]} == after
 
 
-def test_what_folders_hold_beside_songs_is_said_in_one_line(run, song, tmp_path):
+def test_other_files_in_folders_are_reported_in_one_line(run, song, tmp_path):
     song("in/a.wav", seconds=0.1)
     for name in ("cover.jpg", "back.jpg", "notes.txt"):
         (tmp_path / "in" / name).touch()
@@ -363,7 +361,7 @@ def test_the_summary_repeats_no_more_than_twenty_errors(run, tmp_path):
     assert reasons[20] == "  and 3 more"
 
 
-def test_a_song_that_breaks_the_decoder_stops_no_other(run, song, tmp_path, monkeypatch):
+def test_a_song_that_breaks_the_decoder_does_not_stop_others(run, song, tmp_path, monkeypatch):
     def read(path: Path, **options: float | None) -> AudioReader:
         if path.name == "bad.wav":
             raise TypeError("samplerate must be specified")
@@ -427,7 +425,7 @@ def test_any_file_name_works(run, song, tmp_path, name):
     assert all(Path(p).parent.parent == tmp_path / "out" for p in report["stems"].values())
 
 
-def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
+def test_names_that_are_not_unicode_work(song, tmp_path, tiny_model):
     if sys.platform in ("win32", "darwin"):
         pytest.skip("file names are unicode here")
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
@@ -453,7 +451,7 @@ def test_names_that_are_no_unicode_work(song, tmp_path, tiny_model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names there")
-def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
+def test_emoji_codes_in_names_are_shown_unchanged(run, song):
     path = song("a :fire: b.wav", seconds=0.1)
     assert "a :fire: b.wav: vocals" in run(path).stderr
     refusal = run(path).stderr
@@ -490,7 +488,7 @@ def test_names_with_words_for_emoji_are_shown_as_they_are(run, song):
         (["-m", ","], "expected different names"),
     ],
 )
-def test_wrong_options_are_one_sentence(run, song, tmp_path, arguments, message):
+def test_wrong_options_get_a_message_of_one_sentence(run, song, tmp_path, arguments, message):
     result = run(song(seconds=0.2), *arguments)
     assert result.exit_code != 0
     assert message in result.stderr
@@ -501,7 +499,7 @@ def test_wrong_options_are_one_sentence(run, song, tmp_path, arguments, message)
 @pytest.mark.parametrize(
     ("arguments", "what"), [(["a.wav", "-o", ""], "'-o' / '--output'"), ([""], "'SONG...'")]
 )
-def test_an_empty_word_is_no_path(arguments, what):
+def test_an_empty_path_is_refused(arguments, what):
     result = CliRunner().invoke(main, ["separate", *arguments])
     assert result.exit_code == 2
     assert f"Invalid value for {what}: it must be a path, got ''" in result.stderr
@@ -529,7 +527,7 @@ def test_impossible_numbers_of_threads_are_refused_before_they_start(run, song, 
     assert "Invalid value for '--threads'" in result.stderr
 
 
-def test_names_that_are_too_long_are_one_sentence(run, song, tmp_path):
+def test_names_that_are_too_long_are_refused(run, song, tmp_path):
     good = song(seconds=0.1)
     result = run(tmp_path / ("x" * 300 + ".wav"), good)
     assert result.exit_code == 1
@@ -555,7 +553,7 @@ def test_times_are_seconds_or_clocks(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["soon", "1:75", "1:60:00", "1:2:3:4", ":30", "1:", "-1:30", ""])
-def test_nonsense_for_a_time_is_one_sentence(run, song, text):
+def test_an_invalid_time_is_refused_with_a_message(run, song, text):
     result = run(song(seconds=0.1), "--duration", text)
     assert result.exit_code == 2
     expected = f"{text!r} is no time: expected seconds, 1:30 or 1:02:03"
@@ -594,7 +592,7 @@ def test_a_song_without_a_command_asks_whether_to_separate_it(song, tmp_path, na
 
 
 @pytest.mark.parametrize("word", ["nonsense", "x" * 300])
-def test_another_word_is_no_command(word):
+def test_an_unknown_command_gets_no_suggestion(word):
     result = CliRunner().invoke(main, [word])
     assert result.exit_code == 2
     assert "No such command" in result.stderr
@@ -615,13 +613,13 @@ def test_verbose_shows_the_traceback(tiny_model, tmp_path):
     assert "Loaded tiny" in result.stderr
 
 
-def test_decoder_chatter_stays_off_the_terminal(song, piped, tmp_path):
+def test_decoder_chatter_stays_off_the_terminal(song, run_with_pipes, tmp_path):
     path = song("a.mp3", seconds=3)
     content = bytearray(path.read_bytes())
     content[20_000:20_400] = bytes(400)
     content[-4000:] = bytes(4000)
     path.write_bytes(content)
-    _, _, error = piped("-q", "-o", tmp_path / "o", path)
+    _, _, error = run_with_pipes("-q", "-o", tmp_path / "o", path)
     lines = error.splitlines()
     assert all(line.startswith("Error: ") for line in lines), lines
 
@@ -692,14 +690,14 @@ def test_a_single_song_leaves_no_log_unless_asked(run, song, tmp_path):
     assert json.loads(line)["status"] == "ok"
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(run, song, tmp_path):
+def test_a_log_that_cannot_be_written_is_only_a_warning(run, song, tmp_path):
     (tmp_path / "file").write_text("")
     result = run(song(seconds=0.1), "--log", tmp_path / "file/a.jsonl")
     assert result.exit_code == 0
     assert "Warning: the log " in result.stderr
 
 
-def test_a_file_that_is_no_log_is_left_alone_before_any_work(run, song, tmp_path):
+def test_a_file_that_is_no_log_is_refused_before_any_work(run, song, tmp_path):
     other = song("other.wav", seconds=0.1)
     before = other.read_bytes()
     result = run("--log", other, song("a.wav", seconds=0.1))  # as if --log were a flag
@@ -717,7 +715,7 @@ def test_a_file_that_is_no_log_is_left_alone_before_any_work(run, song, tmp_path
     assert len((tmp_path / "empty").read_text().splitlines()) == 2
 
 
-def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
+def test_retry_failed_separates_what_failed_last_in_all_logs(run, song, tmp_path):
     bad = tmp_path / "in/deep/bad.wav"
     for name in ("in/good.wav", "in/deep/bad.wav", "in/worse.wav"):
         song(name, seconds=0.1)
@@ -740,9 +738,7 @@ def test_retry_failed_takes_what_failed_last_by_all_logs(run, song, tmp_path):
     assert run("--retry-failed", tmp_path / "in/good.wav", "--json").stdout == ""
 
 
-def test_retry_failed_finds_the_songs_of_folders_and_playlists_that_are_there_by_now(
-    run, song, tmp_path
-):
+def test_retry_failed_finds_songs_of_folders_and_playlists_that_were_missing(run, song, tmp_path):
     nas, playlist = tmp_path / "nas", tmp_path / "list.m3u"
     assert run(song("a.wav", seconds=0.1), nas, playlist).exit_code == 1
     song("nas/deep/b.wav", seconds=0.1), song("c.wav", seconds=0.1)
@@ -774,7 +770,7 @@ def test_retry_failed_repeats_the_message_about_a_song_that_still_cannot_be_open
     assert reports[str(bad)]["status"] == "ok"
 
 
-def test_songs_of_a_folder_that_failed_and_were_made_since_are_left(run, song, tmp_path):
+def test_retry_failed_skips_songs_separated_since_their_folder_failed(run, song, tmp_path):
     nas = tmp_path / "in/nas"
     assert run(song("a.wav", seconds=0.1), nas).exit_code == 1
     for name in "bc":
@@ -789,7 +785,7 @@ def test_songs_of_a_folder_that_failed_and_were_made_since_are_left(run, song, t
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name")
-def test_pipes_and_devices_stop_no_other_song(run, song, tmp_path):
+def test_pipes_and_devices_do_not_stop_other_songs(run, song, tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     paths = (song("a.wav", seconds=0.1), tmp_path / "pipe.wav", "/dev/zero")
     for words in ((), ("--filename", "{artist}/{title}-{stem}.{ext}")):
@@ -822,7 +818,7 @@ def test_pipes_and_devices_are_not_replaced_by_stems(run, song, tmp_path, words)
     assert Path("/dev/null").is_char_device()
 
 
-def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, tmp_path):
+def test_stems_are_recognised_by_records_above_their_folder(run, song, tmp_path):
     path = song("a.wav", seconds=0.1)
     assert run(path, "--filename", "{stem}/{track}.{ext}").exit_code == 0
     result = run(tmp_path / "out/vocals", "--dry-run")
@@ -830,7 +826,7 @@ def test_stems_are_no_songs_when_their_records_lie_above_the_folder(run, song, t
     assert "holds only stems" in result.stderr
 
 
-def test_a_file_called_as_standard_input_is_named_with_its_folder(run, song, tmp_path, monkeypatch):
+def test_a_file_named_like_stdin_is_separated_by_its_path(run, song, tmp_path, monkeypatch):
     song("a.wav", seconds=0.1).rename(tmp_path / "-")
     monkeypatch.chdir(tmp_path)
     result = run("./-", "-v")
@@ -856,7 +852,7 @@ def test_each_song_that_a_format_cannot_hold_is_named(run, song, tmp_path):
 
 
 @pytest.mark.parametrize("retry", [["--retry-failed"], []])
-def test_a_song_that_was_repaired_alone_is_not_retried_for_ever(run, song, tmp_path, retry):
+def test_a_repaired_song_is_not_retried_again(run, song, tmp_path, retry):
     good, bad = song("in/good.wav", seconds=0.1), song("in/bad.wav", seconds=0.1)
     whole = bad.read_bytes()
     bad.write_text("no audio at all")
@@ -881,7 +877,7 @@ def test_a_song_that_was_repaired_alone_is_not_retried_for_ever(run, song, tmp_p
     assert run("--retry-failed", "--start", "0.01", "--overwrite").exit_code == 0
 
 
-def test_nothing_to_separate_is_said(run):
+def test_a_command_without_songs_gets_a_message(run):
     result = run()
     assert result.exit_code == 2
     assert "Missing argument 'SONG...'" in result.stderr
@@ -890,7 +886,7 @@ def test_nothing_to_separate_is_said(run):
     assert "no song failed" in result.stderr
 
 
-def test_songs_at_once_give_the_same_bytes(run, song, tmp_path):
+def test_parallel_jobs_give_the_same_bytes(run, song, tmp_path):
     lengths = (3.0, 0.2, 1.5, 0.01, 2.0, 0.7)
     paths = [song(f"in/{i}.wav", seconds=s, seed=i) for i, s in enumerate(lengths)]
     torch.set_num_threads(2)
@@ -907,7 +903,7 @@ def test_songs_at_once_give_the_same_bytes(run, song, tmp_path):
         assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out3" / name).read_bytes()
 
 
-def test_a_time_limit_ends_one_song(run, song, monkeypatch, tmp_path):
+def test_a_timeout_stops_only_its_song(run, song, monkeypatch, tmp_path):
     open_song = Separator.open_song
 
     def slow(self, rate, *arguments):
@@ -957,7 +953,7 @@ def test_an_instrumental_is_one_file_and_nothing_else(run, song, tmp_path, optio
     )
 
 
-def test_a_practice_track_lacks_any_stem(run, song, tmp_path):
+def test_a_practice_track_can_lack_any_stem(run, song, tmp_path):
     path = song(seconds=0.2)
     assert run(path, "--without", "drums").exit_code == 0
     assert run(path, "--without", "bass", "--filename", "{stem}/{track}.{ext}").exit_code == 0
@@ -971,7 +967,7 @@ def test_a_practice_track_lacks_any_stem(run, song, tmp_path):
     assert "choose either --instrumental or --without" in result.stderr
 
 
-def test_names_are_made_of_tags_and_songs_are_known_again(run, song, tmp_path):
+def test_stems_are_named_by_tags_and_skipped_the_next_time(run, song, tmp_path):
     tag(song("in/x.flac", seconds=0.2), artist="AC/DC", title="T.N.T.", tracknumber="3")
     song("in/y.wav", seconds=0.2)
     template = "{artist}/{tracknumber} {title} - {label}.{ext}"
@@ -989,7 +985,7 @@ def test_names_are_made_of_tags_and_songs_are_known_again(run, song, tmp_path):
     assert "Ana/03 T.N.T - Bass.wav" in names(tmp_path / "out")
 
 
-def test_tags_are_left_out_when_asked_and_in_the_log(run, song, tmp_path):
+def test_no_tags_omits_tags_of_stems_but_not_of_the_log(run, song, tmp_path):
     path = tag(song("a.flac", seconds=0.2), title="Halo", replaygain_track_gain="-3 dB")
     assert run(path, "-f", "flac", "--no-tags", "--log", tmp_path / "log").exit_code == 0
     assert "title" not in mutagen.File(tmp_path / "out/a/bass.flac")
@@ -1083,7 +1079,7 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(run, song, tmp_
     assert result.stdout.count("\n") == 4
 
 
-def test_a_dry_run_asks_no_drive_what_names_are_one(run, song, monkeypatch):
+def test_a_dry_run_does_not_probe_drives_for_equal_names(run, song, monkeypatch):
     asked = []
     monkeypatch.setattr("unetsep.drives._rules_of_names", asked.append)
     paths = [song(name, seconds=1) for name in ("a/Song.wav", "b/song.wav")]
@@ -1092,7 +1088,7 @@ def test_a_dry_run_asks_no_drive_what_names_are_one(run, song, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
-def test_what_cannot_be_written_is_told_before_any_work(run, song, tmp_path, options):
+def test_unwritable_output_is_refused_before_any_work(run, song, tmp_path, options):
     path = song("a.wav", seconds=0.1)
     for name, words in {
         "file": "choose another folder with -o",
@@ -1118,7 +1114,7 @@ def test_what_cannot_be_written_is_told_before_any_work(run, song, tmp_path, opt
         assert sorted(out.rglob("*")) == before
 
 
-def test_a_song_in_the_place_of_a_list_is_called_so(run, song):
+def test_a_song_in_place_of_a_list_is_refused_as_audio(run, song):
     path = song("a.wav", seconds=1)
     result = run("--files-from", path)
     assert result.exit_code == 1
@@ -1128,7 +1124,7 @@ def test_a_song_in_the_place_of_a_list_is_called_so(run, song):
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
-def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
+def test_songs_are_read_from_a_list(run, song, tmp_path, separator, mark):
     paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "b c")]
     lines = separator.join(os.fsencode(path) for path in paths) + separator
     (tmp_path / "list.txt").write_bytes(mark + lines)
@@ -1136,7 +1132,7 @@ def test_songs_come_from_a_list(run, song, tmp_path, separator, mark):
     assert names(tmp_path / "out") == ["a/bass.wav", "b c/bass.wav"]
 
 
-def test_a_list_without_songs_is_told_of_and_no_error(run, tmp_path):
+def test_a_list_without_songs_is_reported_and_no_error(run, tmp_path):
     (tmp_path / "list.txt").write_text("\n")
     result = run("--files-from", tmp_path / "list.txt")
     assert result.exit_code == 0
@@ -1145,7 +1141,7 @@ def test_a_list_without_songs_is_told_of_and_no_error(run, tmp_path):
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_urls_of_files_are_their_paths(run, song, tmp_path, listed):
+def test_file_urls_are_read_as_paths(run, song, tmp_path, listed):
     """As file managers give them."""
     url = song("My 100% caf\u00e9 #1.wav", seconds=0.1).as_uri()
     (tmp_path / "list.txt").write_text(f"{url}\n")
@@ -1161,7 +1157,7 @@ def test_urls_of_files_are_their_paths(run, song, tmp_path, listed):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_songs_come_from_a_list_that_powershell_wrote(run, song, tmp_path, encoding):
+def test_lists_written_by_powershell_are_read(run, song, tmp_path, encoding):
     paths = [song(f"{name}.wav", seconds=0.1) for name in ("a", "B\u00e9la \U0001d11e")]
     text = "\ufeff" + "".join(f"{path}\r\n" for path in paths)
     (tmp_path / "list.txt").write_bytes(text.encode(encoding))
@@ -1170,7 +1166,7 @@ def test_songs_come_from_a_list_that_powershell_wrote(run, song, tmp_path, encod
     assert names(tmp_path / "out") == ["B\u00e9la \U0001d11e/bass.wav", "a/bass.wav"]
 
 
-def test_songs_come_from_playlists_and_lists_on_stdin(song, tmp_path, tiny_model):
+def test_a_list_on_stdin_can_name_playlists(song, tmp_path, tiny_model):
     song("music/a.wav", seconds=0.1)
     (tmp_path / "list.m3u").write_text("#EXTM3U\nmusic/a.wav\n")
     fixed = ["separate", "-m", str(tiny_model), "-o", str(tmp_path / "out"), "--stems", "bass"]
@@ -1182,7 +1178,7 @@ def test_songs_come_from_playlists_and_lists_on_stdin(song, tmp_path, tiny_model
     assert "use - once" in result.stderr
 
 
-def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
+def test_a_song_is_separated_from_stdin_to_stdout(song, tmp_path, tiny_model):
     path = song("a.flac", seconds=0.5)
     command = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-d", "cpu"]
     options = ["-", "-o", "-", "--instrumental", "-f", "flac"]
@@ -1194,7 +1190,7 @@ def test_a_song_goes_through_pipes(song, tmp_path, tiny_model):
 
 
 @pytest.fixture
-def piped(server, tiny_model, tmp_path):
+def run_with_pipes(server, tiny_model, tmp_path):
     """Exit code, stdout and stderr of ``unetsep separate`` in a process of its own."""
     stdin, out, error = (tmp_path / name for name in ("stdin.pipe", "stdout.pipe", "stderr.pipe"))
 
@@ -1210,55 +1206,57 @@ def piped(server, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("name", [".hidden.wav", ".unetsep.wav", "a.wav"])
-def test_a_stem_of_any_name_goes_to_stdout_and_nothing_else_does(song, piped, name):
+def test_a_song_of_any_name_writes_only_its_stem_to_stdout(song, run_with_pipes, name):
     path = song(name, seconds=0.1)
-    code, content, error = piped(path, "-o", "-", "--stems", "bass", "--shard", "1/1")
+    code, content, error = run_with_pipes(path, "-o", "-", "--stems", "bass", "--shard", "1/1")
     assert code == 0, error
     assert soundfile.info(io.BytesIO(content)).duration == pytest.approx(0.1)
     assert content.startswith(b"RIFF")
     assert len(content) == int.from_bytes(content[4:8], "little") + 8
 
 
-def test_a_song_that_fails_leaves_stdout_empty(piped):
-    code, content, error = piped("-", "-o", "-", "--instrumental", content=b"no audio")
+def test_a_song_that_fails_leaves_stdout_empty(run_with_pipes):
+    code, content, error = run_with_pipes("-", "-o", "-", "--instrumental", content=b"no audio")
     assert (code, content) == (1, b"")
     assert error.startswith("Error: stdin is not audio that can be read")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
-def test_a_stem_that_stdout_does_not_take_is_no_success(song, piped, tmp_path):
+def test_a_stem_that_stdout_refuses_is_an_error(song, run_with_pipes, tmp_path):
     log = tmp_path / "log.jsonl"
     options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
-    code, _, error = piped(*options, stdout=Path("/dev/full"))
+    code, _, error = run_with_pipes(*options, stdout=Path("/dev/full"))
     assert (code, error) == (1, "Error: No space left on device\n")
     assert not log.exists()
 
 
-def test_a_song_on_stdin_is_called_so_in_reports_logs_and_messages(song, piped, tmp_path):
+def test_a_song_on_stdin_is_called_stdin_in_reports_logs_and_messages(
+    song, run_with_pipes, tmp_path
+):
     out, log = tmp_path / "out", tmp_path / "log.jsonl"
     options = ["-", "-o", out, "--stems", "bass", "--json", "--log", log]
     wav = song("a.wav", seconds=0.1).read_bytes()
-    code, content, error = piped(*options, content=wav)
+    code, content, error = run_with_pipes(*options, content=wav)
     assert code == 0, error
     assert tempfile.gettempdir() not in error.replace(str(tmp_path), "")
     report = json.loads(content)
     assert report["source"] == "stdin"
     assert report["stems"] == {"bass": str(out / "stdin/bass.wav")}
-    _, content, error = piped(*options, "--start", "9", "--overwrite", content=wav)
+    _, content, error = run_with_pipes(*options, "--start", "9", "--overwrite", content=wav)
     report = json.loads(content)
     assert report["error"].startswith("stdin lasts 0.10 s")
     assert error == f"Error: {report['error']}\nLog: {log}\n"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["source"], line["path"]) for line in lines] == [("stdin", "stdin")] * 2
-    code, _, error = piped("-o", out, "--log", log, "--retry-failed")
+    code, _, error = run_with_pipes("-o", out, "--log", log, "--retry-failed")
     assert error == f"According to the logs in {out}, no song failed\n"
 
 
-def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, piped, tmp_path):
+def test_a_stem_on_stdout_is_not_logged_as_a_file(song, run_with_pipes, tmp_path):
     log = tmp_path / "log.jsonl"
     (tmp_path / "stdout").write_text("a file of the user's")
     options = (song("a.wav", seconds=0.1), "-o", "-", "--stems", "bass", "--log", log)
-    code, _, error = piped(*options)  # in this folder
+    code, _, error = run_with_pipes(*options)  # in this folder
     assert code == 0, error
     (line,) = (json.loads(line) for line in log.read_text().splitlines())
     assert line["path"] == str(tmp_path / "a.wav")
@@ -1275,7 +1273,9 @@ def test_what_goes_to_stdout_is_no_file_of_that_name_in_logs(song, piped, tmp_pa
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell")
-def test_a_closed_stream_is_one_sentence(tiny_model, tmp_path, arguments, shell, message):
+def test_a_closed_stream_gets_a_message_of_one_sentence(
+    tiny_model, tmp_path, arguments, shell, message
+):
     words = [sys.executable, "-m", "unetsep", "separate", "-m", tiny_model, "-o", tmp_path / "out"]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", *map(str, words), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -1315,7 +1315,7 @@ def test_an_output_folder_is_not_created_with_the_name_of_an_audio_file(song, ti
         ),
     ],
 )
-def test_what_cannot_go_through_pipes_is_one_sentence(tiny_model, arguments, message):
+def test_options_unfit_for_pipes_get_a_message_of_one_sentence(tiny_model, arguments, message):
     fixed = ["separate", "-m", str(tiny_model), "-o", "-"]
     result = CliRunner().invoke(main, [*fixed, *arguments], input=b"RIFF")
     assert result.exit_code == 1

@@ -22,7 +22,7 @@ from unetsep.cli.terminal import Lines, speed
     ("errors", "line", "written"),
     [("strict", "caf\udce9", b"caf\xe9\n"), ("replace", "caf\u00e9", b"caf?\n")],
 )
-def test_what_becomes_of_letters_that_do_not_fit_is_the_choice_of_users(
+def test_unencodable_characters_follow_the_error_handler_of_users(
     monkeypatch: pytest.MonkeyPatch, errors: str, line: str, written: bytes
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=errors, newline="\n")
@@ -33,7 +33,7 @@ def test_what_becomes_of_letters_that_do_not_fit_is_the_choice_of_users(
     assert stream.buffer.getvalue() == written
 
 
-def test_what_goes_to_files_is_utf8_on_windows_unless_it_is_asked_for_otherwise(
+def test_output_is_utf8_on_windows_unless_pythonioencoding_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="\n")
@@ -52,7 +52,7 @@ def test_what_goes_to_files_is_utf8_on_windows_unless_it_is_asked_for_otherwise(
 
 
 @pytest.mark.parametrize("columns", ["0", ""])
-def test_a_terminal_without_a_width_is_told_what_is_wrong(tmp_path: Path, columns: str) -> None:
+def test_a_terminal_without_a_width_shows_messages(tmp_path: Path, columns: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "unetsep", "separate", str(tmp_path / "nothing.wav")],
         env=os.environ | {"COLUMNS": columns, "LINES": columns},
@@ -71,7 +71,7 @@ class PipeOfWindows(io.FileIO):
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_pipe_that_nobody_reads_is_a_broken_one_on_windows_too(
+def test_a_closed_pipe_is_a_broken_pipe_on_windows_too(
     monkeypatch: pytest.MonkeyPatch, buffered: bool
 ) -> None:
     reader, writer = os.pipe()
@@ -105,7 +105,7 @@ def test_a_table_for_a_closed_stdout_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
-def test_a_page_is_written_whoever_hears_of_it(tmp_path: Path) -> None:
+def test_a_page_is_written_even_if_stderr_is_full(tmp_path: Path) -> None:
     folder = tmp_path / "d:fire:"
     folder.mkdir()
     soundfile.write(folder / "vocals.wav", music(0.1).T, RATE)
@@ -115,7 +115,7 @@ def test_a_page_is_written_whoever_hears_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the folder")
-def test_a_working_folder_that_was_removed_is_one_sentence(
+def test_a_removed_working_folder_gets_a_message_of_one_sentence(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     soundfile.write(tmp_path / "a.wav", music(0.1).T, RATE)
@@ -128,7 +128,7 @@ def test_a_working_folder_that_was_removed_is_one_sentence(
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_list_may_hold_what_windows_copies_as_path(
+def test_a_list_may_hold_quoted_paths_of_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "songs.txt"
@@ -139,7 +139,7 @@ def test_a_list_may_hold_what_windows_copies_as_path(
         assert listed_files(path) == [r"C:\My Music\1.wav", r"C:\2.wav"]
 
 
-def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
+def test_a_list_in_an_old_encoding_is_read_on_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows, where `os.fsdecode` takes UTF-8 alone, and old programs write otherwise."""
@@ -157,5 +157,5 @@ def test_a_list_that_is_no_utf8_is_read_where_names_are_no_bytes(
 @pytest.mark.parametrize(
     ("times", "words"), [(31.4, "31x"), (9.96, "10x"), (5.84, "5.8x"), (0.31, "0.31x")]
 )
-def test_slower_than_real_time_is_not_said_to_be_no_speed(times: float, words: str) -> None:
+def test_a_speed_below_real_time_is_not_shown_as_zero(times: float, words: str) -> None:
     assert speed(times) == f"{words} real time"

@@ -88,7 +88,7 @@ def test_a_run_is_trained_resumed_and_exported_from_the_command_line(
     assert entry.scores["change_by_half_precision"] < 0.01
 
 
-def test_a_run_of_before_is_resumed_with_what_comes_twice(
+def test_an_older_run_is_resumed_with_its_duplicates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
@@ -112,7 +112,7 @@ def test_a_run_of_before_is_resumed_with_what_comes_twice(
     assert songs == ["musdb/train/A - B", "pools/train/bass/one", "pools/train/bass/two"]
 
 
-def test_a_run_is_resumed_on_its_own_songs_alone(
+def test_a_run_is_resumed_only_on_its_own_songs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
@@ -185,7 +185,7 @@ def test_the_losses_are_listed() -> None:
         assert entry.summary in told.output
 
 
-def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+def test_mistakes_get_a_message_of_one_sentence(tmp_path: Path) -> None:
     cases = {
         ("train",): "name --musdb-root or set MUSDB_PATH; get MUSDB18 from",
         ("train", "--musdb-root", tmp_path): "there is no MUSDB18 in",
@@ -207,7 +207,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         assert "  " not in told.output, arguments
 
 
-def test_data_that_cannot_be_validated_on_is_refused(tmp_path: Path) -> None:
+def test_data_without_validation_songs_is_refused(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B",))
     data = ("train", "--musdb-root", tmp_path / "musdb", "--cache", tmp_path / "cache")
     told = call(*data)
@@ -249,7 +249,7 @@ def test_fine_tuning_takes_the_network_of_the_checkpoint(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [(), ("--network", "small"), ("--targets", "vocals")])
-def test_a_wrong_first_checkpoint_is_told_before_anything_is_decoded(
+def test_a_missing_first_checkpoint_is_refused_before_decoding(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
@@ -269,7 +269,7 @@ def test_a_wrong_first_checkpoint_is_told_before_anything_is_decoded(
         (("--accelerator", "mps"), "cannot train on 1 mps: torch finds none here; choose"),
     ],
 )
-def test_what_a_machine_cannot_do_is_told_before_anything_is_decoded_or_written(
+def test_what_the_machine_cannot_do_is_refused_before_decoding_or_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], sentence: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -282,7 +282,7 @@ def test_what_a_machine_cannot_do_is_told_before_anything_is_decoded_or_written(
     assert [path.name for path in tmp_path.iterdir()] == ["musdb"]
 
 
-def test_a_first_checkpoint_of_another_network_is_told_before_anything_is_decoded(
+def test_a_first_checkpoint_of_another_network_is_refused_before_decoding(
     tmp_path: Path,
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
@@ -294,7 +294,7 @@ def test_a_first_checkpoint_of_another_network_is_told_before_anything_is_decode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["musdb"]
 
 
-def test_a_first_checkpoint_of_other_stems_is_told_with_its_stems() -> None:
+def test_a_first_checkpoint_of_other_stems_is_refused_with_its_stems() -> None:
     told = call("train", "--songs", "none", "--stems", "vocals,piano", "--init-from", "fast")
     assert told.exit_code == 1
     assert "--init-from fast estimates vocals, drums, bass, other, and --stems are vocals" in (
@@ -302,7 +302,7 @@ def test_a_first_checkpoint_of_other_stems_is_told_with_its_stems() -> None:
     )
 
 
-def test_shares_are_read() -> None:
+def test_shares_are_parsed() -> None:
     read = train_commands.parse_shares("--extra-share", "bass=0.3, drums=1", STEMS)
     assert read == {"bass": 0.3, "drums": 1.0}
     assert train_commands.parse_shares("--extra-share", "piano=0", ("piano",)) == {"piano": 0.0}
@@ -312,9 +312,7 @@ def test_shares_are_read() -> None:
 @pytest.mark.parametrize(
     "wrong", ["bass", "bass=much", "piano=0.3", "bass=0.3,", "bass=1.5", "drums=-0.1", "bass=nan"]
 )
-def test_shares_that_are_none_are_refused_by_the_name_of_their_option(
-    option: str, wrong: str
-) -> None:
+def test_invalid_shares_are_refused_with_the_name_of_their_option(option: str, wrong: str) -> None:
     told = call("train", option, wrong, "--pools", "nowhere")
     assert told.exit_code == 1
     expected = "expected a share from 0 to 1 for some of vocals, drums, bass, other, such as"
@@ -322,7 +320,7 @@ def test_shares_that_are_none_are_refused_by_the_name_of_their_option(
     assert told.output.strip().count("\n") == 0
 
 
-def test_shares_are_those_of_the_stems_of_the_run() -> None:
+def test_shares_must_be_of_stems_of_the_run() -> None:
     told = call("train", "--stems", "piano,rest", "--second-share", "bass=0.3", "--pools", "none")
     assert "for some of piano, rest, such as piano=0.3,rest=0.5" in told.output
 
@@ -341,7 +339,7 @@ def test_a_signal_gives_the_exit_code_of_shells(
     assert "Error: interrupted after step 2; resume with " in told.output
 
 
-def test_a_run_that_saved_nothing_starts_again_with_its_new_data(
+def test_a_run_without_a_checkpoint_restarts_with_new_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
@@ -392,7 +390,7 @@ def test_the_length_of_clips_can_be_chosen(tmp_path: Path, monkeypatch: pytest.M
         (("--max-minutes", 5, "--max-steps", 7), 7, "7 steps or 5 minutes, 4 clips a step"),
     ],
 )
-def test_minutes_alone_decide_when_a_run_ends(
+def test_max_minutes_alone_removes_the_limit_of_steps(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     limits: tuple[object, ...],
@@ -408,7 +406,7 @@ def test_minutes_alone_decide_when_a_run_ends(
     assert f"validating on 1: {told}; writing to" in result.output
 
 
-def test_a_run_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_run_gets_a_message_of_one_sentence(tmp_path: Path) -> None:
     told = call("export", tmp_path / "none")
     assert told.exit_code == 1
     sentence = f"there is no run {tmp_path / 'none'}: expected a folder that unetsep train wrote"

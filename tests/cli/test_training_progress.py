@@ -55,7 +55,7 @@ def test_without_a_terminal_there_are_only_lines_of_scores(tmp_path: Path) -> No
         (90.0, "--max-minutes ends the run after 1 h 30 min"),
     ],
 )
-def test_the_length_of_a_run_is_told_once_after_its_first_steps(
+def test_the_length_of_a_run_is_reported_once_after_its_first_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, told: str
 ) -> None:
     monkeypatch.setattr(training_progress, "FIRST_MEASURED", 1)

@@ -37,7 +37,7 @@ def jobs(song, tmp_path, tiny_separator):
     return make
 
 
-class Hanging(AudioReader):
+class HangingReader(AudioReader):
     """A file on a drive that went away in the middle of a song."""
 
     gone = threading.Event()
@@ -50,14 +50,14 @@ class Hanging(AudioReader):
 
 
 @pytest.fixture
-def hanging(monkeypatch):
-    Hanging.gone.clear()
-    monkeypatch.setattr("unetsep.files.AudioReader", Hanging)
-    yield Hanging.gone
-    Hanging.gone.set()
+def end_of_hang(monkeypatch):
+    HangingReader.gone.clear()
+    monkeypatch.setattr("unetsep.files.AudioReader", HangingReader)
+    yield HangingReader.gone
+    HangingReader.gone.set()
 
 
-def test_a_decoder_that_hangs_costs_its_song_and_no_other(jobs, hanging, monkeypatch, tmp_path):
+def test_a_hanging_decoder_times_out_only_its_song(jobs, end_of_hang, monkeypatch, tmp_path):
     monkeypatch.setattr(batch, "GRACE", 0.2)
     outcomes = list(separate_songs(jobs("a", "hangs", "b"), FileOptions(), timeout=1.0))
     assert [outcome.reports[0].status for outcome in outcomes] == ["ok", "error", "ok"]
@@ -65,13 +65,13 @@ def test_a_decoder_that_hangs_costs_its_song_and_no_other(jobs, hanging, monkeyp
     # What wakes up afterwards writes nothing.
     left = [thread for thread in threading.enumerate() if "hangs.wav" in thread.name]
     assert len(left) == 1
-    hanging.set()
+    end_of_hang.set()
     left[0].join(10)
     assert not left[0].is_alive()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
-def test_a_program_suspended_for_an_hour_times_no_song_out(jobs, monkeypatch):
+def test_suspending_the_program_times_no_song_out(jobs, monkeypatch):
     slept, looked, monotonic = 0.0, threading.Event(), time.monotonic
 
     def clock() -> float:
@@ -94,7 +94,7 @@ def test_a_program_suspended_for_an_hour_times_no_song_out(jobs, monkeypatch):
     assert (outcome.reports[0].status, outcome.reports[0].error) == ("ok", None)
 
 
-def test_an_interrupt_ends_all_songs_and_leaves_nothing(jobs, hanging, tmp_path):
+def test_an_interrupt_stops_all_songs_and_leaves_no_partial_files(jobs, end_of_hang, tmp_path):
     songs = jobs("a", "b", "c")
     begun = threading.Event()
 
@@ -117,13 +117,13 @@ def test_an_interrupt_ends_all_songs_and_leaves_nothing(jobs, hanging, tmp_path)
         assert not list(folder.glob(".unetsep-*"))
 
 
-def test_songs_run_at_the_same_time_and_are_yielded_as_they_end(jobs, hanging):
+def test_songs_run_at_the_same_time_and_are_yielded_as_they_end(jobs, end_of_hang):
     a, b, c = jobs("hangs", "b", "c")
     ended = []
     for outcome in separate_songs([a, b, c], FileOptions(), at_once=2):
         ended.append(outcome.job.song.track)
         if len(ended) == 2:
-            hanging.set()
+            end_of_hang.set()
     assert ended == ["b", "c", "hangs"]
 
 
@@ -147,7 +147,7 @@ def test_a_run_searches_a_folder_of_many_songs_for_leftovers_once(jobs, tmp_path
         assert looked == [tmp_path / "out"]
 
 
-def test_errors_outside_songs_end_the_run(jobs, monkeypatch):
+def test_an_interrupt_within_a_song_ends_the_run(jobs, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -161,7 +161,7 @@ def test_an_empty_list_of_songs_yields_nothing():
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
-def test_a_time_limit_is_positive(timeout):
+def test_a_timeout_must_be_positive(timeout):
     with pytest.raises(ValueError, match="timeout must be more than 0 seconds"):
         list(separate_songs([], FileOptions(), timeout=timeout))
 
@@ -180,7 +180,7 @@ def test_a_time_limit_is_positive(timeout):
         (16, 9, 1 << 20, None, 5),
     ],
 )
-def test_songs_at_once_follow_cores_memory_and_lengths(
+def test_parallel_songs_depend_on_cores_memory_and_lengths(
     monkeypatch, tmp_path, tiny_separator, threads, count, size, memory, expected
 ):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -191,7 +191,7 @@ def test_songs_at_once_follow_cores_memory_and_lengths(
     assert choose_songs_at_once([Job(Input(path, "song"), [], False)] * count) == expected
 
 
-def test_a_gpu_has_more_songs_at_once(monkeypatch, tmp_path, tiny_separator):
+def test_a_gpu_has_more_parallel_songs(monkeypatch, tmp_path, tiny_separator):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr(batch, "available_memory", lambda: 1 << 40)
     path = tmp_path / "song.wav"
@@ -210,7 +210,7 @@ def test_a_gpu_has_more_songs_at_once(monkeypatch, tmp_path, tiny_separator):
 
 
 @pytest.mark.parametrize(("free", "expected"), [(9, 5), (3, 3), (0, 1)])
-def test_songs_at_once_fit_into_the_memory_of_a_gpu(
+def test_parallel_songs_fit_into_the_memory_of_a_gpu(
     monkeypatch, tmp_path, tiny_separator, free, expected
 ):
     asked = []
@@ -230,7 +230,7 @@ def test_songs_at_once_fit_into_the_memory_of_a_gpu(
     assert asked == [torch.device("cuda:1")]
 
 
-def test_lengths_are_guessed_by_size(tmp_path):
+def test_lengths_are_estimated_by_size(tmp_path):
     for name in ("a.flac", "a.mp3"):
         (tmp_path / name).write_bytes(bytes(2_400_000))
     assert guess_seconds(tmp_path / "a.flac") == 20

@@ -49,7 +49,7 @@ def hold(lock: Path) -> subprocess.Popen[str]:
     return process
 
 
-def foreign(lock: Path, age: float) -> None:
+def write_foreign_claim(lock: Path, age: float) -> None:
     """A claim that another machine signed some seconds ago."""
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("elsewhere\nother-boot 12@ abc\n")
@@ -66,7 +66,7 @@ def test_a_claim_is_held_by_one_run_and_leaves_no_trace(lock, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="it is so there, and all the other tests see it")
-def test_a_claim_is_held_where_files_are_text_unless_opened_as_binary(lock, monkeypatch):
+def test_a_claim_is_held_where_files_open_in_text_mode(lock, monkeypatch):
     """As on Windows, where `os.write` makes two bytes of the end of a line."""
     binary, as_text = 1 << 30, set()
     really_open, really_write = os.open, os.write
@@ -88,7 +88,7 @@ def test_a_claim_is_held_where_files_are_text_unless_opened_as_binary(lock, monk
         assert claim.held
 
 
-def test_of_several_locks_all_are_taken_or_none(tmp_path):
+def test_a_claim_takes_all_of_several_locks_or_none(tmp_path):
     first, second = (claim_path(tmp_path / name, "ab") for name in "ab")
     with Claim([second]), pytest.raises(ClaimedError):
         Claim([first, second])
@@ -98,13 +98,13 @@ def test_of_several_locks_all_are_taken_or_none(tmp_path):
         assert first.exists()
 
 
-def test_folders_with_content_stay(lock):
+def test_folders_with_content_are_kept(lock):
     with Claim([lock]):
         (lock.parent / "vocals.wav").touch()
     assert [path.name for path in lock.parent.iterdir()] == ["vocals.wav"]
 
 
-def test_a_claim_dies_with_its_process(lock):
+def test_a_claim_ends_with_its_process(lock):
     process = hold(lock)
     with pytest.raises(ClaimedError, match=f"process {process.pid} on "):
         Claim([lock])
@@ -115,7 +115,7 @@ def test_a_claim_dies_with_its_process(lock):
         assert claim.held
 
 
-def test_a_dead_claim_is_among_the_leftovers_and_a_living_one_is_not(lock):
+def test_leftovers_include_dead_claims_but_not_live_ones(lock):
     process = hold(lock)
     remove_leftovers(lock.parent)
     assert lock.exists()
@@ -125,7 +125,7 @@ def test_a_dead_claim_is_among_the_leftovers_and_a_living_one_is_not(lock):
     assert not lock.exists()
 
 
-def test_a_claim_made_in_the_place_of_a_dead_one_is_not_removed_for_it(lock, monkeypatch):
+def test_a_claim_that_replaces_a_dead_one_is_not_removed_with_it(lock, monkeypatch):
     lock.parent.mkdir()
     lock.write_text(socket.gethostname())
     os.utime(lock, (time.time() - STALE - 20,) * 2)
@@ -144,7 +144,7 @@ def test_a_claim_made_in_the_place_of_a_dead_one_is_not_removed_for_it(lock, mon
 
 
 @pytest.mark.skipif(os.name == "nt", reason="locks always work there")
-def test_without_locks_a_process_that_is_gone_has_no_claim(lock, no_locks):
+def test_a_dead_process_has_no_claim_even_without_locks(lock, no_locks):
     process = hold(lock)
     with pytest.raises(ClaimedError):
         Claim([lock])
@@ -155,26 +155,24 @@ def test_without_locks_a_process_that_is_gone_has_no_claim(lock, no_locks):
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_claim_of_another_machine_lives_while_it_is_heard_of(lock, locks, request):
+def test_a_claim_of_another_machine_is_live_until_it_is_stale(lock, locks, request):
     if not locks:
         request.getfixturevalue("no_locks")
-    foreign(lock, STALE - 20)
+    write_foreign_claim(lock, STALE - 20)
     with pytest.raises(ClaimedError, match=r"process 12 on elsewhere"):
         Claim([lock])
     assert lock.read_text().startswith("elsewhere")
-    foreign(lock, STALE + 20)
+    write_foreign_claim(lock, STALE + 20)
     with Claim([lock]) as claim:
         assert claim.held
     assert not lock.parent.exists() or list(lock.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("locks", [True, False])
-def test_a_claim_from_before_a_power_cut_is_dead_though_the_clock_is_behind_it(
-    lock, locks, request
-):
+def test_a_claim_from_before_a_reboot_is_dead_whatever_the_clock_says(lock, locks, request):
     if not locks:
         request.getfixturevalue("no_locks")
-    foreign(lock, -3600)
+    write_foreign_claim(lock, -3600)
     with pytest.raises(ClaimedError, match=r"process 12 on elsewhere"):
         Claim([lock])
     lock.write_text(f"{socket.gethostname()}\nother-boot 12@ abc\n")
@@ -183,7 +181,7 @@ def test_a_claim_from_before_a_power_cut_is_dead_though_the_clock_is_behind_it(
         assert claim.held
 
 
-def through_another_mount(lock: Path, process: int, age: float) -> None:
+def write_claim_of_mount(lock: Path, process: int, age: float) -> None:
     """A claim that a process of this system holds, whose lock is not seen from here."""
     lock.parent.mkdir(exist_ok=True)
     with contextlib.closing(LockFile(lock, os.O_CREAT)) as file:
@@ -194,30 +192,30 @@ def through_another_mount(lock: Path, process: int, age: float) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no process is known to be gone there")
-def test_a_claim_through_another_mount_lives_with_its_process_while_it_is_heard_of(lock):
-    through_another_mount(lock, os.getpid(), STALE - 20)
+def test_a_claim_of_another_mount_ends_with_its_process_or_when_stale(lock):
+    write_claim_of_mount(lock, os.getpid(), STALE - 20)
     other = lock.with_name(f"{PREFIX}abc-0.spool")
-    through_another_mount(lock.with_name(f"{PREFIX}abc.lock"), os.getpid(), STALE - 20)
+    write_claim_of_mount(lock.with_name(f"{PREFIX}abc.lock"), os.getpid(), STALE - 20)
     other.touch()
     with pytest.raises(ClaimedError, match=f"process {os.getpid()} on "):
         Claim([lock])
     remove_leftovers(lock.parent)
     assert lock.exists()
     assert other.exists()
-    through_another_mount(lock, os.getpid(), STALE + 20)
+    write_claim_of_mount(lock, os.getpid(), STALE + 20)
     with Claim([lock]) as claim:
         assert claim.held
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.communicate()
-    through_another_mount(lock, gone.pid, 0)
-    through_another_mount(lock.with_name(f"{PREFIX}abc.lock"), gone.pid, 0)
+    write_claim_of_mount(lock, gone.pid, 0)
+    write_claim_of_mount(lock.with_name(f"{PREFIX}abc.lock"), gone.pid, 0)
     with Claim([lock]) as claim:
         assert claim.held
         remove_leftovers(lock.parent)
     assert not other.exists()
 
 
-def test_a_claim_shows_that_it_lives(lock, monkeypatch):
+def test_a_claim_renews_the_time_of_its_file(lock, monkeypatch):
     monkeypatch.setattr(unetsep.library.claims, "BEAT", 0.01)
     with Claim([lock]):
         os.utime(lock, (1, 1))
@@ -227,7 +225,7 @@ def test_a_claim_shows_that_it_lives(lock, monkeypatch):
         assert lock.stat().st_mtime > time.time() - 60
 
 
-def test_claims_live_by_one_clock_where_new_files_have_another(lock, monkeypatch, no_locks):
+def test_claims_use_one_clock_even_if_new_files_have_another(lock, monkeypatch, no_locks):
     """As on network drives that set the time of new files themselves, and others as asked."""
     really_open, ahead = os.open, 300.0
 
@@ -240,18 +238,16 @@ def test_claims_live_by_one_clock_where_new_files_have_another(lock, monkeypatch
     monkeypatch.setattr(os, "open", open_there)
     with Claim([lock]):
         assert abs(lock.stat().st_mtime - time.time()) < ahead / 2
-    foreign(lock, 1)
+    write_foreign_claim(lock, 1)
     with pytest.raises(ClaimedError, match="on elsewhere"):
         Claim([lock])
-    foreign(lock, STALE + 20)
+    write_foreign_claim(lock, STALE + 20)
     with Claim([lock]) as claim:
         assert claim.held
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files have no numbers there that are looked at")
-def test_where_files_have_another_number_each_time_a_claim_is_held_and_leaves_no_trace(
-    lock, monkeypatch
-):
+def test_a_claim_is_held_and_removed_where_inode_numbers_change(lock, monkeypatch):
     looks: list[LockFile] = []
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)
 
@@ -262,7 +258,7 @@ def test_where_files_have_another_number_each_time_a_claim_is_held_and_leaves_no
 
     really_take = LockFile.take
     monkeypatch.setattr(LockFile, "take", take)
-    foreign(lock, STALE + 20)  # to be replaced
+    write_foreign_claim(lock, STALE + 20)  # to be replaced
     with Claim([lock]) as claim:
         assert claim.held
         with pytest.raises(ClaimedError):
@@ -270,7 +266,7 @@ def test_where_files_have_another_number_each_time_a_claim_is_held_and_leaves_no
     assert not lock.exists()
 
 
-def test_a_claim_that_cannot_be_looked_at_is_left_by_nobody(lock, monkeypatch):
+def test_a_claim_that_cannot_be_checked_leaves_no_file(lock, monkeypatch):
     def fail(_: LockFile) -> bytes:
         monkeypatch.undo()
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -281,7 +277,7 @@ def test_a_claim_that_cannot_be_looked_at_is_left_by_nobody(lock, monkeypatch):
     assert not lock.parent.exists()
 
 
-def test_a_claim_that_cannot_be_read_is_not_said_to_be_another_runs(lock, monkeypatch):
+def test_a_claim_that_cannot_be_read_raises_the_error_of_the_disk(lock, monkeypatch):
     def fail(path: Path) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
@@ -295,7 +291,7 @@ def test_a_claim_that_cannot_be_read_is_not_said_to_be_another_runs(lock, monkey
 def test_a_claim_that_was_taken_over_is_no_longer_held_and_not_removed(lock):
     with Claim([lock]) as claim:
         lock.unlink()
-        foreign(lock, 0)
+        write_foreign_claim(lock, 0)
         assert not claim.held
     assert lock.exists()
 
@@ -305,7 +301,7 @@ def test_one_of_many_runs_takes_over_a_dead_claim(lock, locks, request):
     if not locks:
         request.getfixturevalue("no_locks")
     for _ in range(10):
-        foreign(lock, STALE + 20)
+        write_foreign_claim(lock, STALE + 20)
         claims, start = [], threading.Barrier(6)
 
         def take(claims=claims, start=start) -> None:
@@ -328,7 +324,7 @@ def test_one_of_many_runs_takes_over_a_dead_claim(lock, locks, request):
                 claim.release()
 
 
-def test_a_claim_that_comes_back_after_its_maker_gave_it_up_is_dead(lock, no_locks, monkeypatch):
+def test_a_claim_is_held_if_its_first_file_was_moved_aside(lock, no_locks, monkeypatch):
     named, seen = LockFile.is_named.fget, []
 
     def moved_aside_at_first(file: LockFile) -> bool:
@@ -354,13 +350,13 @@ def test_a_full_disk_leaves_no_claim_behind(lock, monkeypatch):
         assert claim.held
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         Claim([claim_path(tmp_path / "file" / "song", "ab")])
 
 
-def test_a_claim_is_held_on_windows_whatever_the_number_of_its_file(
+def test_a_claim_is_held_on_windows_whatever_its_inode_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python 3.12 numbers files by their names in another way than open ones."""
@@ -375,7 +371,7 @@ def test_a_claim_is_held_on_windows_whatever_the_number_of_its_file(
 
 
 @pytest.mark.parametrize(("seconds", "lives"), [(0.5, True), (2.0, False)])
-def test_a_claim_that_nobody_signed_lives_for_a_moment(tmp_path, monkeypatch, seconds, lives):
+def test_an_unsigned_claim_is_live_for_a_moment_only(tmp_path, monkeypatch, seconds, lives):
     """Its owner was killed before that, or is about to, where locks are not seen from here."""
     path = claim_path(tmp_path, "song")
     path.touch()

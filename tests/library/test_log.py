@@ -40,23 +40,23 @@ def write(path: Path, *lines: dict[str, Any]) -> Path:
     return path
 
 
-def failed(logs: list[Path]) -> list[Input]:
+def failures(logs: list[Path]) -> list[Input]:
     return failed_songs(failed_lines(last_lines(logs)).values())
 
 
-def test_of_several_attempts_the_last_counts_whatever_log_it_is_in(tmp_path):
+def test_the_last_of_several_attempts_counts_in_whatever_log(tmp_path):
     later = write(tmp_path / "a.jsonl", line("/x", "ok", "3"), line("/y", "error", "4"))
     write(tmp_path / "b.jsonl", line("/x", "error", "1"), line("/y", "ok", "2"))
     both = [later, tmp_path / "b.jsonl"]
     for logs in (both, both[::-1]):
-        (song,) = failed(logs)
+        (song,) = failures(logs)
         assert (str(song.path), song.track) == ("y", "t/y")
 
 
 @pytest.mark.parametrize(("stems", "count"), [({}, 1), ({"bass": "b.wav"}, 0)])
-def test_a_song_that_another_run_was_separating_was_not_tried(tmp_path, stems, count):
+def test_a_song_skipped_for_another_run_was_not_tried(tmp_path, stems, count):
     log = write(tmp_path / "a", line("/x", "error", "1"), line("/x", "skipped", "2", stems))
-    assert len(failed([log])) == count
+    assert len(failures([log])) == count
 
 
 def test_lines_that_are_broken_or_of_another_schema_are_skipped(tmp_path):
@@ -86,7 +86,7 @@ def test_lines_without_required_fields_are_skipped(tmp_path, name, change):
     path = write(
         tmp_path / "a", line("/x", "error", "1"), bad, {**line("/z", "error", "1"), "reports": [1]}
     )
-    assert [str(song.path) for song in failed([path])] == ["x"]
+    assert [str(song.path) for song in failures([path])] == ["x"]
 
 
 def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monkeypatch):
@@ -97,15 +97,15 @@ def test_songs_are_found_from_another_folder_than_that_of_the_run(tmp_path, monk
     log = write(tmp_path / "a", {**line(str(song), "error", "1"), "source": "in/song.wav"})
     for folder, path in (("run", Path("in/song.wav")), ("other", song), (".", song)):
         monkeypatch.chdir(tmp_path / folder)
-        assert [song.path for song in failed([log])] == [path]
+        assert [song.path for song in failures([log])] == [path]
     song.unlink()  # as on another machine
-    assert [song.path for song in failed([log])] == [Path("in/song.wav")]
+    assert [song.path for song in failures([log])] == [Path("in/song.wav")]
 
 
-def test_names_that_are_not_unicode_survive(tmp_path):
+def test_names_that_are_not_unicode_are_logged_exactly(tmp_path):
     path = write(tmp_path / "a", line("/caf\udce9", "error", "1"))
     assert json.loads(path.read_text("ascii"))["path"] == "/caf\udce9"
-    assert str(failed([path])[0].path) == "caf\udce9"
+    assert str(failures([path])[0].path) == "caf\udce9"
 
 
 def test_the_first_failure_to_write_is_stored(tmp_path):
@@ -118,7 +118,7 @@ def test_the_first_failure_to_write_is_stored(tmp_path):
     assert (log.lines, log.failure) == (0, caught.value.strerror)
 
 
-def test_logs_are_found_where_they_are_kept(tmp_path):
+def test_logs_are_found_by_their_names(tmp_path):
     write(log_path(tmp_path), line("/x", "ok", "1"))
     (tmp_path / "other.jsonl").touch()
     assert find_logs(tmp_path) == [log_path(tmp_path)]

@@ -20,7 +20,7 @@ def machines_of(*sizes: tuple[int, int]) -> list[ClusterMachine]:
         ([(8, 2)], "cpu", "cpu"),
     ],
 )
-def test_gpus_are_taken_where_there_are_any_and_nothing_else_was_asked_for(sizes, asked, device):
+def test_slots_use_gpus_if_there_are_any_unless_a_device_is_chosen(sizes, asked, device):
     assert slot_device(machines_of(*sizes), asked) == device
 
 
@@ -35,7 +35,7 @@ def test_gpus_are_taken_where_there_are_any_and_nothing_else_was_asked_for(sizes
         ([], 3),
     ],
 )
-def test_a_gpu_has_its_share_of_the_cpus_and_four_at_most(sizes, cpus):
+def test_a_gpu_gets_its_share_of_the_cpus_but_four_at_most(sizes, cpus):
     assert cpus_beside_gpu(machines_of(*sizes), 3) == cpus
 
 
@@ -52,7 +52,7 @@ def test_a_gpu_has_its_share_of_the_cpus_and_four_at_most(sizes, cpus):
         ([(0, 0)], SlotNeeds("cuda", 4), 1),
     ],
 )
-def test_slots_are_as_many_as_fit_on_each_machine(sizes, needs, slots):
+def test_the_number_of_slots_is_what_fits_on_each_machine(sizes, needs, slots):
     machines = machines_of(*sizes)
     needs.require_machine(machines)
     assert needs.room(machines) == slots
@@ -75,7 +75,7 @@ def test_needs_that_no_machine_meets_are_refused(sizes, needs, message):
         needs.require_machine(machines_of(*sizes))
 
 
-def test_one_machine_alone_takes_more_threads_than_it_has_cpus():
+def test_threads_are_limited_to_the_cpus_of_the_largest_machine():
     assert SlotNeeds("cpu", 4).at_most(machines_of((2, 0))) == SlotNeeds("cpu", 2)
     assert SlotNeeds("cpu", 4).at_most(machines_of((8, 0))) == SlotNeeds("cpu", 4)
     # Not the machine that is largest, but the largest that has a GPU.
@@ -83,6 +83,6 @@ def test_one_machine_alone_takes_more_threads_than_it_has_cpus():
     assert SlotNeeds("cuda", 4).at_most([]) == SlotNeeds("cuda", 1)
 
 
-def test_needs_are_said_in_the_words_of_ray():
+def test_needs_become_resources_of_ray():
     assert SlotNeeds("cpu", 2).resources == {"num_cpus": 2}
     assert SlotNeeds("cuda", 2).resources == {"num_cpus": 2, "num_gpus": 1}

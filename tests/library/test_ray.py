@@ -79,7 +79,7 @@ def environment() -> Iterator[dict[str, str]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_workers_are_killed_and_no_song_is_lost_or_done_twice_without_a_network(
+def test_no_song_is_lost_or_repeated_when_workers_are_killed_offline(
     tmp_path, tiny_model, environment
 ):
     pytest.importorskip("ray")
@@ -135,13 +135,13 @@ def test_workers_are_killed_and_no_song_is_lost_or_done_twice_without_a_network(
         (["--engine", "ray", "-o", "-"], "--engine ray takes files and URLs"),
     ],
 )
-def test_options_that_do_not_go_with_the_engine_are_refused(words, message):
+def test_options_that_the_engine_does_not_support_are_refused(words, message):
     result = CliRunner().invoke(main, ["separate", "song.wav", *words])
     assert result.exit_code == 1
     assert message in result.stderr
 
 
-def test_without_ray_the_extra_is_named(tmp_path, tiny_model, monkeypatch):
+def test_a_missing_ray_gets_a_message_with_the_extra(tmp_path, tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     soundfile.write(tmp_path / "a.wav", music(0.2).T, RATE)
     words = ["separate", tmp_path / "a.wav", "-o", tmp_path / "out", "-m", tiny_model]
@@ -151,7 +151,7 @@ def test_without_ray_the_extra_is_named(tmp_path, tiny_model, monkeypatch):
     assert advice in result.stderr
 
 
-def test_ray_reports_nothing_home_and_listens_on_this_machine_alone(monkeypatch):
+def test_ray_sends_no_usage_statistics_and_listens_locally(monkeypatch):
     ray = pytest.importorskip("ray")
     asked = []
     monkeypatch.setattr(ray, "init", lambda **keywords: asked.append(keywords))
@@ -283,7 +283,7 @@ def lost_slots() -> list[Exception]:
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_song_whose_slot_is_lost_is_given_to_another_and_counts_as_the_cause_at_the_third(number):
+def test_a_song_is_retried_after_lost_slots_and_fails_at_the_third(number):
     lost = lost_slots()[number]
     done = ([SeparationReport(Path("0.wav"), "m", "ok")], {}, now())
     for losses, status in ((1, "ok"), (2, "ok"), (3, "error")):
@@ -297,7 +297,7 @@ def test_a_song_whose_slot_is_lost_is_given_to_another_and_counts_as_the_cause_a
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_workers_that_are_lost_before_they_are_ready_are_one_sentence(number):
+def test_workers_lost_before_they_are_ready_end_the_run_with_a_message(number):
     run = run_of(FakeRay([(1, 0)], [lost_slots()[number]] * 3), 1)
     with pytest.raises(UnetsepError, match="no worker of the cluster could load its models: "):
         steps(run, 3)
@@ -321,7 +321,7 @@ def test_an_error_of_unetsep_on_another_machine_is_not_a_lost_slot():
         ([(8, 4), (64, 0)], {"device": "auto"}, 4, {"num_cpus": 2, "num_gpus": 1}),
     ],
 )
-def test_slots_are_asked_for_with_what_they_need(machines, words, slots, options):
+def test_slots_are_requested_with_their_resources(machines, words, slots, options):
     fake = FakeRay(machines)
     steps(run_of(fake, 20, **words), 1)
     assert fake.asked == [options | {"max_concurrency": 2}] * slots
@@ -370,7 +370,7 @@ def test_a_run_waits_for_a_gpu_that_leaves_the_cluster(device):
         ((8, 2), (8, 0), {"num_cpus": 4, "num_gpus": 1}),
     ],
 )
-def test_machines_that_change_before_a_slot_is_ready_change_no_device(
+def test_changes_of_machines_before_a_slot_is_ready_keep_the_device(
     before, after, asked, monkeypatch
 ):
     monkeypatch.setattr("unetsep.library.ray.LOOK_EVERY", 0.0)
@@ -394,7 +394,7 @@ def test_the_device_is_chosen_again_if_no_slot_loaded_its_models():
     assert [each.get("num_gpus") for each in fake.asked] == [1, None]
 
 
-def test_a_gpu_that_comes_while_songs_are_separated_changes_no_stems(monkeypatch):
+def test_a_gpu_that_joins_during_a_run_is_not_used(monkeypatch):
     monkeypatch.setattr("unetsep.library.ray.LOOK_EVERY", 0.0)
     machines = [(2, 0)]
     fake = FakeRay(machines, [__version__])

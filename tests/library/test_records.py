@@ -47,7 +47,7 @@ def entry(source: Path, *, complete: bool = True, **outputs: int) -> dict[str, o
     }
 
 
-def test_stems_are_the_same_if_all_is_as_recorded(record, targets, source):
+def test_stems_are_the_same_if_all_matches_the_record(record, targets, source):
     assert record.compare(InputFile(source), targets, RECIPE).state == "same"
     assert record.compare(InputFile(source), targets[::-1], RECIPE).state == "same"
 
@@ -77,7 +77,7 @@ def test_absent_stems_are_missing_or_incomplete(record, targets, source):
         ({"version": "1.1", "options": {"new": 1}}, "was made by unetsep 1.0"),
     ],
 )
-def test_another_recipe_is_named(record, targets, source, change, reason):
+def test_a_changed_recipe_is_named_by_its_change(record, targets, source, change, reason):
     finding = record.compare(InputFile(source), targets, replace(RECIPE, **change))
     assert finding.state == "otherwise"
     assert reason in finding.reason
@@ -88,7 +88,7 @@ def test_the_same_model_under_another_name_is_the_same(record, targets, source):
     assert record.compare(InputFile(source), targets, recipe).state == "same"
 
 
-def test_the_song_counts_by_its_content(record, targets, source, tmp_path):
+def test_the_song_is_compared_by_content(record, targets, source, tmp_path):
     moved = source.rename(tmp_path / "moved.wav")
     os.utime(moved, (5, 5))
     assert record.compare(InputFile(moved), targets, RECIPE).state == "same"
@@ -98,7 +98,7 @@ def test_the_song_counts_by_its_content(record, targets, source, tmp_path):
     assert "another version of the song" in finding.reason
 
 
-def test_a_song_of_known_size_and_time_is_not_read(record, targets, source, monkeypatch):
+def test_a_song_of_known_size_and_time_is_not_hashed(record, targets, source, monkeypatch):
     def fail(*_: object) -> None:
         raise AssertionError
 
@@ -106,7 +106,7 @@ def test_a_song_of_known_size_and_time_is_not_read(record, targets, source, monk
     assert record.compare(InputFile(source), targets, RECIPE).state == "same"
 
 
-def test_stems_of_another_size_or_time_were_changed(record, targets, source):
+def test_stems_of_another_size_or_time_count_as_changed(record, targets, source):
     for change in (b"other", b"longer than it was"):
         targets[0].write_bytes(change)
         os.utime(targets[0], (2**32,) * 2 if len(change) == 5 else None)
@@ -130,19 +130,19 @@ def test_stems_made_before_the_clock_was_set_back_are_not_changed(record, target
 @pytest.mark.parametrize(
     "text", [None, "", "{", "[]", '{"schema": 99, "entries": []}', '{"schema": 1, "entries": [{}]}']
 )
-def test_stems_without_a_readable_record_were_made_otherwise(record, targets, source, text):
+def test_stems_without_a_readable_record_are_of_unknown_origin(record, targets, source, text):
     record.restore(text)
     finding = record.compare(InputFile(source), targets, RECIPE)
     assert finding.state == "otherwise"
     assert finding.reason == f"no record says what made {targets[0]}"
 
 
-def test_an_incomplete_entry_is_no_claim_to_be_the_same(record, targets, source):
+def test_an_incomplete_entry_makes_stems_incomplete(record, targets, source):
     record.write(entry(source, complete=False))
     assert record.compare(InputFile(source), targets, RECIPE).state == "incomplete"
 
 
-def test_entries_of_other_stems_stay_and_of_the_same_are_replaced(record, source):
+def test_a_new_entry_replaces_only_entries_of_its_stems(record, source):
     record.write(entry(source, **{"vocals.wav": 9}))
     assert len(record.entries()) == 2
     record.write(entry(source, **{"vocals.wav": 8, "drums.wav": 7}))
@@ -170,7 +170,7 @@ def test_the_signature_changes_with_the_record(record, source):
         ("{track}.{ext}", r"out/disc/.unetsep.\w{12}.json"),
     ],
 )
-def test_records_lie_where_all_stems_of_a_song_begin(template, expected):
+def test_records_are_in_the_common_folder_of_all_stems(template, expected):
     songs = [Input(Path("song.mp3"), track) for track in ("disc/song", "disc 2/song")]
     path, other = (
         record_path(Path("out"), template, song, ext="wav", model="mse") for song in songs

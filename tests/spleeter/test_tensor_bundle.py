@@ -59,12 +59,12 @@ def test_every_tensor_that_tensorflow_wrote_is_read():
     assert 0.5 <= variance.min() <= variance.max() <= 1.5
 
 
-def test_keys_share_prefixes_with_the_key_before():
+def test_keys_share_prefixes_with_the_previous_key():
     _, entries = read_index(table([(0, b"conv/bias", b""), (5, b"kernel", b"")]))
     assert list(entries) == ["conv/bias", "conv/kernel"]
 
 
-def test_an_index_cut_anywhere_is_one_sentence():
+def test_an_index_cut_anywhere_is_refused():
     for size in range(0, len(INDEX), 97):
         with pytest.raises(WeightsError, match=r"index is (truncated|damaged)"):
             read_index(INDEX[:size])
@@ -107,12 +107,12 @@ def test_partitioned_tensors_are_refused():
         [(0, b"a" * 5000, b"")],  # a name without measure
     ],
 )
-def test_entries_that_make_no_sense_are_damage(pairs):
+def test_invalid_entries_are_refused(pairs):
     with pytest.raises(WeightsError, match="damaged"):
         read_index(table(pairs))
 
 
-def test_one_block_cannot_be_read_over_and_over():
+def test_an_index_that_repeats_one_block_is_refused():
     with pytest.raises(WeightsError, match="damaged"):
         read_index(table([], repeat=1000))
 
@@ -123,7 +123,7 @@ def entry(**changes):
     return Entry(**(values | {"crc": mask(crc32c(content))} | changes)), content
 
 
-def test_a_tensor_is_what_was_saved():
+def test_a_tensor_has_the_saved_values():
     which, content = entry()
     assert unmask(which.crc) == crc32c(content)
     np.testing.assert_array_equal(read_tensor("w", which, [content]), [[0, 1, 2], [3, 4, 5]])

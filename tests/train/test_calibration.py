@@ -31,7 +31,7 @@ def test_losses_start_with_equal_gradient_norms() -> None:
         assert gradient_norm(list(network.parameters())) == pytest.approx(1.0, rel=1e-3), name
 
 
-def test_each_member_of_a_bag_gets_the_input_statistics() -> None:
+def test_each_network_of_per_stem_gets_the_input_statistics() -> None:
     network = PerStem(dataclasses.replace(MODEL, networks="per_stem", mask="sigmoid"))
     set_input_statistics(network, [torch.rand(1, 2, 64, 32)])
     means = [part.input_mean for part in network.networks]

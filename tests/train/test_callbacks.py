@@ -39,7 +39,7 @@ from unetsep.weights.load import load_network
 
 
 @pytest.mark.parametrize("step", [3, 4], ids=["after validation", "between validations"])
-def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: int) -> None:
+def test_an_interrupted_run_resumes_exactly(tmp_path: Path, whole: Path, step: int) -> None:
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
     before = signal.getsignal(signal.SIGINT)
     folder = tmp_path / "my run"
@@ -56,7 +56,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path: Path, whole: Path, step: i
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_signals_to_all_processes_leave_a_checkpoint(tmp_path: Path, number: int) -> None:
+def test_signals_to_all_processes_save_a_checkpoint(tmp_path: Path, number: int) -> None:
     def stop(_: Any) -> None:
         children = multiprocessing.active_children()
         assert children
@@ -91,7 +91,7 @@ def fail(_: Any) -> None:
     [(interrupt, "interrupted after step 3"), (fail, "No space left")],
     ids=["Ctrl-C", "full disk"],
 )
-def test_who_ends_in_a_validation_leaves_no_worker_to_wait_for(
+def test_a_run_that_ends_in_a_validation_leaves_no_worker(
     tmp_path: Path, action: Any, message: str
 ) -> None:
     before = set(multiprocessing.active_children())
@@ -107,7 +107,7 @@ def test_who_ends_in_a_validation_leaves_no_worker_to_wait_for(
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_a_run_leaves_signals_as_they_were_and_nothing_in_memory(tmp_path: Path) -> None:
+def test_a_run_restores_signal_handlers_and_frees_its_memory(tmp_path: Path) -> None:
     modules: list[weakref.ref[Any]] = []
     before = [signal.getsignal(number) for number in ENDING]
     run(tmp_path, tiny(), callbacks=[At(0, lambda module: modules.append(weakref.ref(module)))])
@@ -117,7 +117,7 @@ def test_a_run_leaves_signals_as_they_were_and_nothing_in_memory(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("step", "message"), [(3, "nothing was"), (6, "resume from .*--resume")])
-def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
+def test_a_second_signal_stops_a_run_at_once_without_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, message: str
 ) -> None:
     real = Trainer.save_checkpoint
@@ -141,7 +141,7 @@ def test_the_second_signal_ends_a_run_at_once_and_leaves_no_partial_file(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no closed terminals")
-def test_a_run_that_nohup_began_outlives_its_terminal(tmp_path: Path) -> None:
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         close = At(1, lambda _: os.kill(os.getpid(), signal.SIGHUP))
@@ -150,7 +150,7 @@ def test_a_run_that_nohup_began_outlives_its_terminal(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_average_lies_where_the_networks_will_be_and_is_never_waited_for() -> None:
+def test_the_average_is_on_the_networks_device_and_needs_no_synchronisation() -> None:
     # The trainer moves networks to their device after it has set up callbacks. Of "meta" nothing
     # can be read back.
     trainer: Any = SimpleNamespace(
@@ -165,7 +165,7 @@ def test_the_average_lies_where_the_networks_will_be_and_is_never_waited_for() -
     assert int(ema._average_model.n_averaged) == 2  # type: ignore[union-attr, arg-type]
 
 
-def test_the_average_is_what_torch_makes_it_step_by_step() -> None:
+def test_the_average_equals_that_of_torch_at_each_step() -> None:
     trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")), global_step=0
     )
@@ -222,7 +222,7 @@ def walk(value: Any) -> Iterator[Any]:
             yield from walk(each)
 
 
-def test_resume_state_is_tensors_and_plain_values_and_names_no_class(whole: Path) -> None:
+def test_resume_state_has_only_tensors_and_plain_values_and_names_no_class(whole: Path) -> None:
     content = torch.load(whole / "last.ckpt", weights_only=True)
     plain = {dict, OrderedDict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
     values = list(walk(content))
@@ -258,7 +258,7 @@ def test_the_average_follows_its_formula(tmp_path: Path) -> None:
         torch.testing.assert_close(averaged[key], value, rtol=1e-5, atol=1e-7)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
+def test_a_full_disk_keeps_the_previous_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Trainer.save_checkpoint
@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 @pytest.mark.parametrize(("step", "saved"), [(2, "none was saved yet"), (5, r"last .*last\.ckpt")])
-def test_a_line_of_the_log_that_a_full_disk_refuses_ends_a_run_in_a_sentence(
+def test_a_full_disk_for_the_log_stops_a_run_with_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, saved: str
 ) -> None:
     real = JsonLinesLogger.log_metrics
@@ -292,7 +292,7 @@ def test_a_line_of_the_log_that_a_full_disk_refuses_ends_a_run_in_a_sentence(
         run(tmp_path, tiny())
 
 
-def test_tensorboards_file_that_cannot_be_written_ends_a_run_in_a_sentence_alone(
+def test_an_error_of_tensorboards_file_stops_a_run_with_only_a_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     name = os.fsencode(tmp_path / "events")
@@ -309,7 +309,7 @@ def test_tensorboards_file_that_cannot_be_written_ends_a_run_in_a_sentence_alone
     assert threading.excepthook is before
 
 
-def test_weights_that_cannot_be_written_end_a_run_in_a_sentence(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_written_stop_a_run_with_a_message(tmp_path: Path) -> None:
     best = tmp_path / "best-l1.safetensors"
     # A folder of that name stands for a disk that is full: the file cannot take its place.
     with pytest.raises(TrainingError, match=r"cannot save step 3 to .*; the run stops, none was"):
@@ -317,6 +317,6 @@ def test_weights_that_cannot_be_written_end_a_run_in_a_sentence(tmp_path: Path) 
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_early_stopping_ends_a_run(tmp_path: Path) -> None:
+def test_early_stopping_stops_a_run(tmp_path: Path) -> None:
     config = tiny(max_steps=100, valid_every=1, early_stop=1, learning_rate=1e-12, ema_decay=0.0)
     assert run(tmp_path, config)[-1]["step"] < 100

@@ -28,7 +28,7 @@ def test_settings_out_of_range_are_named() -> None:
     "field",
     ["learning_rate", "weight_decay", "muon_size", "gain_db", "coherent_gain_db", "own_share"],
 )
-def test_numbers_are_finite(field: str) -> None:
+def test_infinite_and_negative_numbers_are_refused(field: str) -> None:
     for value in (math.inf, math.nan, -math.inf, -1.0):
         with pytest.raises(ValueError, match=f"{field}={value!r} is not usable"):
             tiny(**{field: value})

@@ -46,7 +46,7 @@ def start(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_without_a_launcher_the_options_count() -> None:
+def test_options_set_the_number_of_processes_without_a_launcher() -> None:
     assert detect_launcher() is None
     assert processes(None, None) == (1, 1)
     assert processes(4, 2) == (4, 2)
@@ -55,7 +55,7 @@ def test_without_a_launcher_the_options_count() -> None:
 @pytest.mark.parametrize(
     ("variables", "expected"), [(TORCHRUN, ("torchrun", 8, 2)), (SLURM, ("srun", 2, 2))]
 )
-def test_launchers_say_how_many_processes_there_are(
+def test_launchers_set_the_number_of_processes(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[str, int, int]
 ) -> None:
     start(monkeypatch, variables)
@@ -99,7 +99,7 @@ def test_only_the_first_process_of_the_first_machine_writes(
     assert is_main_process()
 
 
-def test_a_run_under_slurm_goes_like_one_that_starts_its_own_processes(tmp_path: Path) -> None:
+def test_a_run_under_slurm_equals_one_that_starts_its_own_processes(tmp_path: Path) -> None:
     running = []
     for rank in (0, 1):
         place = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": 0}

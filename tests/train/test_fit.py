@@ -25,7 +25,7 @@ from unetsep.train.release.export import export_run
 from unetsep.weights.load import load_network
 
 
-def test_a_run_without_a_checkpoint_can_be_started_again(tmp_path: Path, whole: Path) -> None:
+def test_a_run_without_a_checkpoint_can_be_restarted(tmp_path: Path, whole: Path) -> None:
     def crash(_: Any) -> None:
         raise RuntimeError("power cut")
 
@@ -40,7 +40,7 @@ def test_a_run_without_a_checkpoint_can_be_started_again(tmp_path: Path, whole: 
     "error",
     [torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), MemoryError()],
 )
-def test_a_run_without_memory_says_what_needs_less(tmp_path: Path, error: Exception) -> None:
+def test_a_run_out_of_memory_gets_advice(tmp_path: Path, error: Exception) -> None:
     def fill(_: Any) -> None:
         raise error
 
@@ -53,7 +53,7 @@ def test_fp16_on_a_cpu_is_refused(tmp_path: Path) -> None:
         run(tmp_path, tiny(precision="fp16"))
 
 
-def test_a_killed_run_goes_on_from_its_last_validation(tmp_path: Path, whole: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_validation(tmp_path: Path, whole: Path) -> None:
     def crash(_: Any) -> None:
         raise RuntimeError("power cut")
 
@@ -77,12 +77,12 @@ def test_a_run_folder_holds_config_versions_log_curves_and_checkpoints(whole: Pa
     assert lines[-2]["lr/l1"] < 0.05 * 1e-3
 
 
-def test_the_command_of_a_run_is_kept_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_run_is_stored_with_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["unetsep", "train", "--songs", "my songs"])
     assert fitting.versions()["command"] == f"unetsep train --songs {shell_word('my songs')}"
 
 
-def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(
+def test_curves_that_cannot_be_drawn_only_give_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "draw_curves", draw_curves)
@@ -94,7 +94,7 @@ def test_curves_that_cannot_be_drawn_change_nothing_about_the_end_of_a_run(
         run(tmp_path, tiny(max_steps=9), resume=True, callbacks=[At(6, interrupt)])
 
 
-def test_a_device_that_is_not_there_is_explained(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_refused(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(TrainingError, match="cannot train on 1 gpu"):
@@ -109,7 +109,7 @@ def test_a_device_that_is_not_there_is_explained(tmp_path: Path) -> None:
         (Machine(devices=3, nodes=2), "cannot train on 3 gpu: torch finds 2 here"),
     ],
 )
-def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
+def test_what_a_machine_with_two_gpus_lacks_is_refused_before_any_work(
     monkeypatch: pytest.MonkeyPatch, machine: Machine, sentence: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -125,7 +125,7 @@ def test_what_a_machine_with_two_gpus_lacks_is_told_before_any_work(
     check_trainable(tiny(), Machine("gpu", 3))
 
 
-def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
+def test_a_gpu_without_code_in_torch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def ones(*_: object, device: torch.device) -> None:
@@ -151,7 +151,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_not_trained_on(
     check_trainable(tiny(), Machine(devices=2))
 
 
-def test_how_products_are_rounded_is_as_before_after_a_run_on_a_gpu() -> None:
+def test_a_run_on_a_gpu_restores_the_precision_of_products() -> None:
     before = torch.get_float32_matmul_precision()
     for machine, inside in ((Machine("gpu"), "high"), (Machine("cpu"), before)):
         with fitting._tf32_products(machine):
@@ -159,7 +159,7 @@ def test_how_products_are_rounded_is_as_before_after_a_run_on_a_gpu() -> None:
         assert torch.get_float32_matmul_precision() == before == "highest"
 
 
-def test_an_error_of_a_process_that_is_alone_is_not_laid_at_another_ones_door(
+def test_an_error_of_a_single_process_is_not_blamed_on_another(
     tmp_path: Path,
 ) -> None:
     def hang(_: Any) -> None:  # as a GPU that has a screen, too
@@ -169,7 +169,7 @@ def test_an_error_of_a_process_that_is_alone_is_not_laid_at_another_ones_door(
         run(tmp_path, tiny(), callbacks=[At(2, hang)])
 
 
-def test_a_branch_for_low_bins_needs_losses_that_do_with_these(tmp_path: Path) -> None:
+def test_a_branch_for_low_bins_refuses_losses_that_need_all_bins(tmp_path: Path) -> None:
     low = dataclasses.replace(MODEL.guided("0" * 64, ()), low_bins=16)
     config = tiny(model=low, part="low", losses=("mse", "mel_mse"))
     with pytest.raises(TrainingError, match="the loss mel_mse needs all: choose mse, mag_mse, l1"):
@@ -178,7 +178,7 @@ def test_a_branch_for_low_bins_needs_losses_that_do_with_these(tmp_path: Path) -
     check_trainable(dataclasses.replace(config, losses=("mse",)), Machine("cpu"))
 
 
-def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(
+def test_checkpoints_that_do_not_fit_are_refused_and_not_changed(
     tmp_path: Path, whole: Path
 ) -> None:
     with pytest.raises(TrainingError, match=r"no .*last.ckpt to resume from"):
@@ -195,7 +195,7 @@ def test_checkpoints_that_do_not_fit_are_refused_and_left_alone(
     assert (broken / "last.ckpt").read_bytes() == b"nonsense"
 
 
-def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, whole: Path) -> None:
+def test_a_damaged_checkpoint_is_refused_with_a_message(tmp_path: Path, whole: Path) -> None:
     good = (whole / "last.ckpt").read_bytes()
     half = len(good) // 2
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(tmp_path: Path, whole: Pa
         check_resumable(tmp_path / "last.ckpt", config)
 
 
-def test_a_run_is_resumed_on_as_many_processes_as_it_had(whole: Path) -> None:
+def test_a_run_is_resumed_only_on_its_number_of_processes(whole: Path) -> None:
     config = tiny(losses=("l1", "mel_mse"), max_steps=8)
     assert check_resumable(whole / "last.ckpt", config, Machine("cpu")) == 8
     for machine in (Machine("cpu", devices=2), Machine("cpu", nodes=3)):
@@ -288,7 +288,7 @@ def test_a_checkpoint_can_be_given_layers_that_mix_bins(tmp_path: Path, whole: P
     assert load_network(tmp_path / "best-mse.safetensors").encoder[0][3].expand.abs().max() > 0
 
 
-def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
+def test_resident_clips_train_as_others_in_bf16(tmp_path: Path) -> None:
     resident = Machine("cpu", workers=0, resident=True)
     lines = run(tmp_path / "a", tiny(max_steps=2, precision="bf16"), machine=resident)
     plain = run(tmp_path / "b", tiny(max_steps=2, precision="bf16"))
@@ -296,7 +296,7 @@ def test_bf16_and_resident_clips_train_too(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
-def test_next_to_nothing_is_nothing_while_a_run_lasts(tmp_path: Path) -> None:
+def test_denormal_numbers_are_zero_during_a_run(tmp_path: Path) -> None:
     def half() -> float:
         return float(torch.tensor([1e-38]) / 100)
 
@@ -318,15 +318,13 @@ def test_a_gpu_trains_on_resident_clips_and_validates(tmp_path: Path, precision:
     assert (tmp_path / "run" / "best-mse.safetensors").exists()
 
 
-def test_processes_that_are_not_forked_are_no_reason_to_warn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spawned_workers_cause_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning tells to keep them for the next epoch, but a run has one."""
     monkeypatch.setattr(torch.multiprocessing, "get_start_method", lambda: "spawn")
     assert run(tmp_path, tiny(max_steps=1), machine=Machine("cpu", workers=1))
 
 
-def test_where_torch_has_no_autocast_one_trains_in_single_precision(
+def test_a_run_uses_single_precision_without_autocast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As torch before 2.5 has none on Apple's GPU.

@@ -103,7 +103,7 @@ def record(
     return recording.play, result
 
 
-class Noting(TorchDispatchMode):
+class WaitRecorder(TorchDispatchMode):
     """What asks for values, as torch notes it on a GPU."""
 
     def __init__(self) -> None:
@@ -117,9 +117,9 @@ class Noting(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def noting(_: torch.device) -> Iterator[list[str]]:
+def record_waits(_: torch.device) -> Iterator[list[str]]:
     """In the place of `graph.noting_waits`."""
-    with Noting() as mode:
+    with WaitRecorder() as mode:
         yield mode.places
 
 
@@ -130,7 +130,7 @@ def _as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectra, "divide", lambda clips, frames, _: divide(clips, frames, other))
     monkeypatch.setattr(spectra, "is_one", lambda _: False)
     monkeypatch.setattr(graph, "record", record)
-    monkeypatch.setattr(graph, "noting_waits", noting)
+    monkeypatch.setattr(graph, "noting_waits", record_waits)
 
 
 SPLEETER = dataclasses.replace(
@@ -152,7 +152,7 @@ RUNS = {
 }
 
 
-def built(config: TrainConfig) -> SeparationModule:
+def build_module(config: TrainConfig) -> SeparationModule:
     """The module of a run, with what is otherwise done before its steps."""
     torch.manual_seed(1)
     first = None
@@ -176,9 +176,9 @@ def mixed_precision(config: TrainConfig, device: str = "cpu") -> torch.autocast:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_recorded_step_does_what_the_step_does(name: str) -> None:
+def test_a_recorded_step_equals_the_step_itself(name: str) -> None:
     config = RUNS[name]
-    eager, module = built(config), built(config)
+    eager, module = build_module(config), build_module(config)
     trained = [each for each in module.networks.parameters() if each.requires_grad]
     recorded = graph.RecordedStep(module.weighted_losses, trained)
     optimizers = [each.configure_optimizers() for each in (eager, module)]
@@ -202,9 +202,9 @@ def test_a_recorded_step_does_what_the_step_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_what_a_recorded_step_reads_stays_where_it_is(name: str) -> None:
+def test_a_recorded_step_reads_the_same_memory_each_time(name: str) -> None:
     config, recordings = RUNS[name], list[Recording]()
-    module, clips = built(config), clips_of(RUNS[name], 0)
+    module, clips = build_module(config), clips_of(RUNS[name], 0)
     step = graph.RecordedStep(module.weighted_losses, module.networks.parameters())
     with mixed_precision(config):
         step(clips)  # what is made once is there by now
@@ -217,11 +217,9 @@ def test_what_a_recorded_step_reads_stays_where_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_no_value_is_asked_for_on_another_device_than_a_cpu(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_reads_no_value_from_a_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is in the tensors of the device "meta" nobody can know.
-    config, module = RUNS[name], built(RUNS[name])
+    config, module = RUNS[name], build_module(RUNS[name])
     module._weights = [1.0] * len(config.losses)
     for network in module.networks.values():
         if isinstance(network, Guided):
@@ -237,7 +235,7 @@ def test_no_value_is_asked_for_on_another_device_than_a_cpu(
     assert all(each.grad is not None and each.grad.is_meta for each in trained)
 
 
-def test_a_run_of_recorded_steps_is_the_run_that_it_would_be(
+def test_a_run_of_recorded_steps_equals_one_without(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(losses=("l1", "mse"), max_steps=10, valid_every=5)
@@ -251,7 +249,7 @@ def test_a_run_of_recorded_steps_is_the_run_that_it_would_be(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_gpu_plays_a_graph_that_does_what_steps_do(
+def test_a_gpu_replays_one_graph_with_the_results_of_steps(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     graphs: list[object] = []
@@ -284,7 +282,7 @@ def test_a_recorded_loss_that_is_not_finite_stops_the_run(
 
 # Found out beforehand, or by a recording that fails.
 @pytest.mark.parametrize("noted", [True, False])
-def test_a_loss_that_asks_for_values_is_trained_without_a_recording(
+def test_a_loss_that_reads_values_is_trained_without_a_recording(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, noted: bool
 ) -> None:
     tried: list[object] = []
@@ -297,7 +295,7 @@ def test_a_loss_that_asks_for_values_is_trained_without_a_recording(
     if not noted:
         monkeypatch.setattr(graph, "noting_waits", noting_waits)
     config = tiny()
-    eager, module = built(config), built(config)
+    eager, module = build_module(config), build_module(config)
     for each in (eager, module):
         (loss,) = each.losses().values()
 
@@ -321,7 +319,7 @@ def test_a_loss_that_asks_for_values_is_trained_without_a_recording(
     assert [record.message.count(why) for record in caplog.records] == [1]
 
 
-def test_what_waits_for_a_gpu_is_noted_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_a_gpu_are_recorded_with_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
     modes = ["default"]
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
 
@@ -343,7 +341,7 @@ def test_what_waits_for_a_gpu_is_noted_with_its_place(monkeypatch: pytest.Monkey
     assert {str(each.message) for each in others} == {"of another kind"}
 
 
-def test_nothing_is_noted_of_a_cpu() -> None:
+def test_no_wait_is_recorded_for_a_cpu() -> None:
     with noting_waits(torch.device("cpu")) as places:
         warnings.simplefilter("ignore")
         warnings.warn(graph.WAITS, stacklevel=1)

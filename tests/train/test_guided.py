@@ -117,7 +117,7 @@ def test_a_guided_network_is_trained_resumed_exported_and_separates(
     assert load_network(mean).config == network.config
 
 
-def test_the_guide_is_found_beside_the_checkpoint_or_nowhere(
+def test_a_guide_that_is_not_beside_the_checkpoint_is_an_error(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
     model = dataclasses.replace(MODEL, networks="guided", guide=sha256(files["guide"]))
@@ -132,7 +132,7 @@ def test_the_guide_is_found_beside_the_checkpoint_or_nowhere(
         run(tmp_path / "other", config)
 
 
-def test_a_run_begins_with_what_both_networks_know_and_leaves_the_guide_alone(
+def test_a_run_begins_with_both_networks_and_does_not_train_the_guide(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
     model = dataclasses.replace(MODEL, networks="guided", guide=sha256(files["guide"]))
@@ -174,7 +174,7 @@ def test_layers_that_mix_bins_can_be_added_beside_a_guide(
 
 
 @pytest.mark.usefixtures("_small")
-def test_a_network_that_sees_the_states_of_its_guide_is_trained_from_random_weights(
+def test_a_network_with_states_of_its_guide_is_trained_from_random_weights(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
     data, start, steps = recordings(tmp_path), (*TRAIN, tmp_path / "run"), THREE_STEPS
@@ -217,7 +217,7 @@ def test_the_network_of_a_guided_checkpoint_can_be_named_beside_its_guide(
 
 
 @pytest.mark.usefixtures("_small")
-def test_a_guide_that_fits_nothing_is_told_before_anything_is_decoded_or_written(
+def test_an_unusable_guide_is_refused_before_decoding_or_writing(
     tmp_path: Path, files: dict[str, Path]
 ) -> None:
     data = recordings(tmp_path)
@@ -238,7 +238,7 @@ def test_a_guide_that_fits_nothing_is_told_before_anything_is_decoded_or_written
         (("--low-band", "0-15", "--losses", "perceptual"), "the loss perceptual needs all"),
     ],
 )
-def test_what_a_guide_does_not_go_with_is_told_before_anything_is_decoded_or_written(
+def test_options_that_exclude_a_guide_are_refused_before_decoding_or_writing(
     tmp_path: Path, files: dict[str, Path], options: tuple[str, ...], sentence: str
 ) -> None:
     data = recordings(tmp_path)

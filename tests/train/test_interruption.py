@@ -22,7 +22,7 @@ def signals() -> Iterator[EndSignals]:
     found.restore()
 
 
-def test_what_one_process_is_asked_all_know_a_step_later(
+def test_a_signal_to_one_process_reaches_all_a_step_later(
     signals: EndSignals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere, waited = 0, []
@@ -50,7 +50,7 @@ def test_what_one_process_is_asked_all_know_a_step_later(
     assert signals.immediate
 
 
-def test_signals_after_the_last_step_was_saved_change_nothing(signals: EndSignals) -> None:
+def test_signals_after_the_last_checkpoint_are_not_immediate(signals: EndSignals) -> None:
     signal.raise_signal(signal.SIGINT)
     signals.handled = True
     signal.raise_signal(signal.SIGINT)
@@ -58,7 +58,7 @@ def test_signals_after_the_last_step_was_saved_change_nothing(signals: EndSignal
     assert not signals.immediate
 
 
-def test_accelerators_are_looked_at_seldom_unless_one_waits_for_all(
+def test_accelerators_exchange_signals_only_every_few_steps(
     signals: EndSignals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = []

@@ -48,7 +48,7 @@ def test_curves_have_a_panel_for_losses_and_one_for_each_stem(
     assert len(drawn[1].axes) == 1
 
 
-def test_damaged_lines_are_left_out_and_good_ones_stay(tmp_path: Path) -> None:
+def test_damaged_lines_are_skipped_and_good_ones_kept(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     good = b'{"step": 1, "train/l1": 0.5}\n'
     damaged = b'\xff\xfe{"step": 2}\n12\n[]\nnull\n{"x": 1}\n{"step": null}\n\0\0\0\n'
@@ -60,7 +60,7 @@ def test_damaged_lines_are_left_out_and_good_ones_stay(tmp_path: Path) -> None:
     assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def test_a_log_that_cannot_be_written_again_stays(
+def test_a_log_that_cannot_be_rewritten_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log.jsonl"

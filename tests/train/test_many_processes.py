@@ -50,20 +50,20 @@ def run_in_two(server: Server, folder: Path, *words: str) -> tuple[str, float]:
 
 
 @pytest.fixture(scope="module")
-def ended(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+def lost_run(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     """Folder, messages and seconds of such a run."""
     folder = tmp_path_factory.mktemp("two")
     return folder, *run_in_two(server, folder)
 
 
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
-    ended: tuple[Path, str, float], tmp_path: Path
+    lost_run: tuple[Path, str, float], tmp_path: Path
 ) -> None:
     notes = Notes(tmp_path)
     config = tiny(freeze_norm=True, batch_size=4, max_steps=1, losses=("l1", "mse"))
     fit(config, *songs(), tmp_path / "run", machine=Machine("cpu", workers=0), callbacks=[notes])
     one = torch.load(tmp_path / "rank0.pt", weights_only=True)
-    two = [torch.load(ended[0] / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    two = [torch.load(lost_run[0] / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert two[0]["clips"] + two[1]["clips"] == one["clips"]
     assert len(set(one["clips"])) == 4
     for name, gradient in one["gradients"].items():
@@ -72,22 +72,22 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(
 
 
 def test_a_run_that_loses_a_process_ends_with_a_message_and_a_good_checkpoint(
-    ended: tuple[Path, str, float],
+    lost_run: tuple[Path, str, float],
 ) -> None:
-    folder, messages, seconds = ended
+    folder, messages, seconds = lost_run
     assert seconds < 60 + 60  # the group's timeout, and starting on a busy machine
     assert "process 1 of this run ended" in messages or "another process of this run" in messages
     config = tiny(freeze_norm=True, max_steps=100, losses=("l1", "mse"))
     assert check_resumable(folder / "run" / "last.ckpt", config) == 3
 
 
-def test_a_run_that_lightning_kills_has_said_why(server: Server, tmp_path: Path) -> None:
+def test_a_run_that_lightning_kills_reports_the_reason(server: Server, tmp_path: Path) -> None:
     messages, seconds = run_in_two(server, tmp_path, "observed")
     assert seconds < 60 + 60
     assert messages.count("process 1 of this run ended with code -9; the run stops") == 1
 
 
-def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
+def test_the_end_of_a_process_is_logged_before_it_is_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "EVERY", threading.TIMEOUT_MAX)
@@ -132,7 +132,7 @@ def test_nobody_learns_that_a_process_ended_before_the_log_says_so(
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
+def test_an_interrupted_run_blames_no_process_and_names_its_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: bool
 ) -> None:
     if saved:
@@ -161,7 +161,7 @@ def test_an_interrupted_run_blames_no_process_and_names_what_was_saved(
 
 
 @pytest.mark.parametrize("code", [1, 130])
-def test_a_process_that_stopped_with_the_others_is_no_lost_one(
+def test_a_process_that_stops_with_the_others_is_not_lost(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,7 +183,9 @@ def test_a_process_that_stopped_with_the_others_is_no_lost_one(
     assert not caplog.messages
 
 
-def test_a_signal_to_any_process_lets_all_save_and_stop(server: Server, tmp_path: Path) -> None:
+def test_a_signal_to_any_process_stops_all_with_a_checkpoint(
+    server: Server, tmp_path: Path
+) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"))
 
     def train(number: int, *more: object) -> tuple[float, str]:
@@ -207,7 +209,7 @@ def test_a_signal_to_any_process_lets_all_save_and_stop(server: Server, tmp_path
     assert steps == list(range(1, step + 2))
 
 
-def test_errors_of_lost_processes_are_told_from_others() -> None:
+def test_errors_of_lost_processes_are_recognised() -> None:
     assert is_lost_process(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1234"))
     assert is_lost_process(RuntimeError("Timed out waiting 60000ms for recv operation"))
     assert not is_lost_process(RuntimeError("The size of tensor a must match"))

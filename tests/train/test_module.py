@@ -28,7 +28,7 @@ def test_losses_trained_together_equal_each_trained_alone(tmp_path: Path, whole:
     assert alone == together
 
 
-def test_each_network_is_clipped_by_itself() -> None:
+def test_gradients_of_each_network_are_clipped_separately() -> None:
     module = SeparationModule(tiny(losses=("l1", "mse"), clip_norm=0.5))
     for name, size in (("l1", 100.0), ("mse", 1e-6)):
         for parameter in module.network(name).parameters():
@@ -39,7 +39,7 @@ def test_each_network_is_clipped_by_itself() -> None:
     assert gradient_norm(list(module.network("mse").parameters())) == pytest.approx(small)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_clips_and_checkpoint(
+def test_a_loss_that_is_not_finite_is_reported_with_step_clips_and_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(pl_module: Any) -> None:
@@ -91,7 +91,7 @@ SPLEETER = dataclasses.replace(
 )
 
 
-def test_a_network_like_spleeter_learns_and_sees_the_level_it_separates(tmp_path: Path) -> None:
+def test_a_network_like_spleeter_learns_at_the_level_of_the_song(tmp_path: Path) -> None:
     lines = run(tmp_path, tiny(model=SPLEETER, losses=("mag_l1",), max_steps=30, valid_every=30))
     losses = [line["train/mag_l1"] for line in lines if "train/mag_l1" in line]
     assert sum(losses[-5:]) < sum(losses[:5])

@@ -48,7 +48,7 @@ def test_the_length_of_a_step_does_not_depend_on_the_gradient(scale: float, size
     assert step == pytest.approx(size * 0.01, rel=0.2)
 
 
-def test_norms_and_biases_are_stepped_as_by_adamw() -> None:
+def test_norms_and_biases_are_updated_as_by_adamw() -> None:
     ours, theirs = parameter(64), parameter(64)
     muon = Muon([ours], 1e-2, weight_decay=0.1)
     adamw = torch.optim.AdamW([theirs], 1e-2, weight_decay=0.1)
@@ -60,7 +60,7 @@ def test_norms_and_biases_are_stepped_as_by_adamw() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 and later have Muon")
-def test_matrices_are_stepped_as_by_torchs_muon_but_for_its_rounding() -> None:
+def test_matrices_are_updated_as_by_torchs_muon_but_for_its_rounding() -> None:
     ours, theirs = parameter(48, 200), parameter(48, 200)
     muon = Muon([ours], 1e-2, weight_decay=0.1)
     other = torch.optim.Muon([theirs], 1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
@@ -72,7 +72,7 @@ def test_matrices_are_stepped_as_by_torchs_muon_but_for_its_rounding() -> None:
     assert (moved[0] - moved[1]).norm() < 0.02 * moved[1].norm()
 
 
-def test_a_saved_optimizer_goes_on_where_it_was() -> None:
+def test_a_saved_optimizer_resumes_exactly() -> None:
     def network() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4))
@@ -94,7 +94,7 @@ def test_a_saved_optimizer_goes_on_where_it_was() -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_fewer_steps_than_adamw_for_a_badly_scaled_problem() -> None:
+def test_muon_beats_adamw_on_a_badly_scaled_problem() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(512, 32) * torch.logspace(0, -2, 32)
     wanted = inputs @ torch.randn(32, 16)
@@ -114,7 +114,7 @@ def test_fewer_steps_than_adamw_for_a_badly_scaled_problem() -> None:
     assert muon < left(lambda net: torch.optim.AdamW(net.parameters(), 0.01)) / 2
 
 
-def test_networks_with_rates_of_their_own_are_stepped_as_if_each_were_alone() -> None:
+def test_parameters_with_their_own_rates_are_updated_as_if_alone() -> None:
     def parameters() -> list[nn.Parameter]:
         return [parameter(8, 3, 5, 5, seed=seed) for seed in (0, 1)] + [parameter(8), parameter(4)]
 

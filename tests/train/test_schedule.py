@@ -27,7 +27,7 @@ def test_a_limit_in_minutes_ends_on_time_with_the_rate_annealed(tmp_path: Path) 
     assert rates == sorted(rates, reverse=True)
 
 
-def test_a_run_whose_minutes_are_over_is_not_trained_any_more(tmp_path: Path) -> None:
+def test_a_run_at_its_limit_of_minutes_is_not_trained_further(tmp_path: Path) -> None:
     config = tiny(max_steps=10**6, max_minutes=0.02, valid_every=10**5)
     lines = run(tmp_path, config)
     best = (tmp_path / "best-l1.safetensors").read_bytes()

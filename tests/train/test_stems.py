@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def test_the_run_knows_its_stems(folder: Path) -> None:
+def test_the_run_stores_its_stems(folder: Path) -> None:
     config = TrainConfig.from_json((folder / "run" / "config.json").read_text())
     assert config.stems == config.model.stems == STEMS
     assert config.model.mask == "softmax"
@@ -77,7 +77,7 @@ def test_the_checkpoint_separates_a_mixture(folder: Path) -> None:
     np.testing.assert_allclose(total, sum(parts), atol=1e-4)
 
 
-def test_the_checkpoint_is_scored(folder: Path) -> None:
+def test_the_checkpoint_has_the_scores_of_the_log(folder: Path) -> None:
     (held,) = load_data(read_data(folder / "run"))[1]
     separator = Separator(folder / "run" / "export" / "l1.safetensors", precision="fp32")
     sdr = recording_sdr(separator, held)
@@ -88,7 +88,7 @@ def test_the_checkpoint_is_scored(folder: Path) -> None:
     np.testing.assert_allclose(sdr, noted, atol=0.05)  # half precision
 
 
-def test_a_track_has_stems_of_its_own(folder: Path, tmp_path: Path) -> None:
+def test_a_track_with_its_own_stems_is_scored(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "test" / "song"
     place.mkdir(parents=True)
     parts = {s: soundfile.read(folder / f"songs/train/one/{s}.wav")[0][: 3 * RATE] for s in STEMS}

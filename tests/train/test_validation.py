@@ -19,7 +19,7 @@ from unetsep.train.fit import fit
 from unetsep.train.validation import check_defined, combine, recording_sdr, with_mixture
 
 
-def test_a_set_has_the_mean_of_its_recordings_without_those_that_have_no_sdr() -> None:
+def test_the_mean_of_a_set_ignores_recordings_without_sdr() -> None:
     table = np.array([[[1.0, np.nan, np.nan]], [[2.0, 4.0, np.nan]], [[9.0, -np.inf, np.nan]]])
     scores = combine(table, ["mse"], ["bass", "drums", "other"])["mse"]
     assert (scores["bass"], scores["drums"]) == (4.0, 4.0)
@@ -41,7 +41,7 @@ def test_a_validation_without_any_score_is_refused(tmp_path: Path) -> None:
     check_defined([never], ("vocals", "drums", "other"))
 
 
-def test_who_has_no_mixture_is_not_validated_on(
+def test_recordings_without_a_mixture_are_not_validated_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The sum of the stems that are known would be none: nothing to take away from the vocals."""
@@ -64,7 +64,7 @@ def test_who_has_no_mixture_is_not_validated_on(
     assert log(tmp_path / "both") == log(tmp_path / "one")
 
 
-def test_watched_recordings_are_whole_ones_of_the_base_spread_evenly() -> None:
+def test_watched_recordings_are_complete_base_ones_spread_evenly() -> None:
     base, extra = [song(i) for i in range(5)], [song(i, extra=True) for i in (5, 6)]
     part = song(7).without(["bass"])
     assert [r.name for r in watched_recordings([*base, part, *extra], STEMS, 2)] == [
@@ -76,9 +76,7 @@ def test_watched_recordings_are_whole_ones_of_the_base_spread_evenly() -> None:
     assert watched_recordings(base, STEMS, 0) == []
 
 
-def test_training_recordings_are_scored_beside_and_change_nothing(
-    tmp_path: Path, whole: Path
-) -> None:
+def test_scores_of_training_recordings_change_no_training(tmp_path: Path, whole: Path) -> None:
     lines = run(tmp_path, tiny(losses=("l1", "mel_mse"), max_steps=8, watched=2))
     (last,) = (line for line in lines if line["step"] == 8 and "valid/l1/mean" in line)
     seen = {key: last.pop(key) for key in list(last) if key.startswith("seen/")}

@@ -16,7 +16,7 @@ from unetsep.weights.checkpoint import build_network, serialize
 from unetsep.weights.load import load_network
 
 
-def altered(file: Path, **changes: torch.Tensor | None) -> bytes:
+def alter(file: Path, **changes: torch.Tensor | None) -> bytes:
     """The content of a checkpoint with tensors replaced, added or (None) removed."""
     tensors = load(file.read_bytes()) | {n.replace("__", "."): t for n, t in changes.items()}
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -24,7 +24,7 @@ def altered(file: Path, **changes: torch.Tensor | None) -> bytes:
 
 
 @torch.no_grad()
-def test_a_checkpoint_gives_the_network_back(network: UNet, file: Path) -> None:
+def test_a_checkpoint_restores_the_network(network: UNet, file: Path) -> None:
     loaded = load_network(file)
     x = torch.rand(1, 2, 1024, 64)
     assert (loaded(x) - network(x)).abs().max() < 2e-3  # half precision
@@ -47,14 +47,14 @@ def test_only_convolutions_are_stored_in_half_precision(file: Path) -> None:
     }
 
 
-def test_large_running_variances_survive(network: UNet, tmp_path: Path) -> None:
+def test_large_running_variances_are_stored_exactly(network: UNet, tmp_path: Path) -> None:
     network.state_dict()["encoder.0.1.running_var"].fill_(1e6)
     file = tmp_path / "x.safetensors"
     file.write_bytes(serialize(network))
     assert (load_network(file).state_dict()["encoder.0.1.running_var"] == 1e6).all()
 
 
-def test_the_same_network_and_notes_are_the_same_bytes(network: UNet) -> None:
+def test_the_same_network_and_notes_give_the_same_bytes(network: UNet) -> None:
     notes = {str(number): f'"\x01é/{number}' for number in range(6)}
     content = serialize(network, notes=notes)
     assert {serialize(network, notes=notes) for _ in range(3)} == {content}
@@ -92,7 +92,7 @@ def test_tensors_that_do_not_fit_the_config_are_refused(
     file: Path, changes: dict[str, torch.Tensor | None], named: str
 ) -> None:
     with pytest.raises(WeightsError, match=f"does not fit its own config.*'{named}'"):
-        build_network(altered(file, **changes), "x")
+        build_network(alter(file, **changes), "x")
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_tensors_that_do_not_fit_the_config_are_refused(
         pytest.param(torch.float8_e4m3fn, marks=needs("safetensors", "0.4.3")),
     ],
 )
-def test_floats_of_any_width_are_taken(file: Path, dtype: torch.dtype) -> None:
+def test_floats_of_any_width_are_accepted(file: Path, dtype: torch.dtype) -> None:
     weight = torch.full((4, 2, 5, 5), 0.5)
-    network = build_network(altered(file, encoder__0__0__weight=weight.to(dtype)), "x")
+    network = build_network(alter(file, encoder__0__0__weight=weight.to(dtype)), "x")
     torch.testing.assert_close(network.state_dict()["encoder.0.0.weight"], weight)
 
 
 @needs("safetensors", "0.6")  # others call the file damaged
-def test_numbers_of_a_kind_that_torch_does_not_know_are_refused(file: Path) -> None:
+def test_number_types_that_torch_does_not_know_are_refused(file: Path) -> None:
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].replace(b'"I64"', b'"F4" ', 1).replace(b" :", b":")
@@ -128,16 +128,16 @@ def test_a_weight_that_is_nan_or_infinite_is_refused(
     weight = torch.zeros(4, 2, 5, 5, dtype=dtype)
     weight[3, 1, 4, 4] = value
     with pytest.raises(WeightsError, match=r"'encoder\.0\.0\.weight' holds NaN or infinity"):
-        build_network(altered(file, encoder__0__0__weight=weight), "x")
+        build_network(alter(file, encoder__0__0__weight=weight), "x")
 
 
 def test_a_variance_below_zero_is_refused(file: Path) -> None:
     variance = torch.tensor([1.0, 1.0, -1e-3, 1.0])
     with pytest.raises(WeightsError, match=r"'encoder\.0\.1\.running_var' holds variances below"):
-        build_network(altered(file, encoder__0__1__running_var=variance), "x")
+        build_network(alter(file, encoder__0__1__running_var=variance), "x")
 
 
-def test_an_absurd_config_costs_no_memory(file: Path) -> None:
+def test_a_config_too_large_for_its_weights_is_refused(file: Path) -> None:
     absurd = dataclasses.replace(SMALL, filters=(4096, 4096)).to_json()
     content = save(load(file.read_bytes()), metadata={"config": absurd})
     with pytest.raises(WeightsError, match="does not fit"):
@@ -151,7 +151,7 @@ def test_a_header_that_claims_to_be_huge_is_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["header", "config"])
-def test_json_without_end_is_refused(file: Path, place: str) -> None:
+def test_deeply_nested_json_is_refused(file: Path, place: str) -> None:
     deep = "[" * 200_000
     if place == "config":
         content = save(load(file.read_bytes()), metadata={"config": deep})
@@ -183,7 +183,7 @@ def test_configs_that_ask_for_absurd_networks_or_buffers_are_refused(
 
 
 @pytest.mark.parametrize("config", ['{"nonsense": 1}', '{"bins": -5}', '{"filters": "a"}', "[]"])
-def test_a_config_that_makes_no_sense_is_refused(file: Path, config: str) -> None:
+def test_an_invalid_config_is_refused(file: Path, config: str) -> None:
     content = save(load(file.read_bytes()), metadata={"config": config})
     with pytest.raises(WeightsError):
         build_network(content, "x")

@@ -95,7 +95,7 @@ CLIENTS = pytest.mark.parametrize(
 
 
 @CLIENTS
-def test_a_slow_download_arrives(client: dict[str, str], tmp_path: Path) -> None:
+def test_a_slow_download_completes(client: dict[str, str], tmp_path: Path) -> None:
     with server("slow") as (address, _):
         result = fetch(tmp_path, address, STALL="1", **client)
     assert "path" in result
@@ -118,7 +118,7 @@ def test_a_body_with_another_hash_is_deleted_from_the_cache(tmp_path: Path) -> N
     assert large == []
 
 
-def test_a_hub_that_calls_its_file_like_another_one_deletes_none(tmp_path: Path) -> None:
+def test_a_hub_that_names_another_file_deletes_none(tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     with server("lying") as (address, _):
@@ -136,7 +136,7 @@ def test_a_hub_that_calls_its_file_like_another_one_deletes_none(tmp_path: Path)
         ("cut", "1", "no data for 1 s"),
     ],
 )
-def test_failures_are_one_sentence_with_what_where_and_what_to_do(
+def test_failures_give_one_sentence_with_file_address_and_remedy(
     behaviour: str, stall: str, said: str, tmp_path: Path
 ) -> None:
     with server(behaviour) as (address, _):
@@ -157,7 +157,7 @@ def test_a_refused_connection_is_detected_at_once(tmp_path: Path) -> None:
     assert float(str(result["took"])) < 5
 
 
-def test_a_folder_that_cannot_be_used_is_not_blamed_on_the_connection(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_not_blamed_on_the_connection(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with server("good") as (address, _):
         message = str(fetch(tmp_path / "file", address)["error"])
@@ -176,20 +176,20 @@ def test_a_folder_that_cannot_be_used_is_not_blamed_on_the_connection(tmp_path: 
         (OSError("what a client says of a connection"), False),
     ],
 )
-def test_errors_of_a_disk_are_told_from_those_of_a_connection(
+def test_disk_errors_are_distinguished_from_connection_errors(
     error: Exception, of_storage: bool
 ) -> None:
     assert _is_of_storage(error) == of_storage
 
 
-def test_offline_says_so_without_asking_the_network(tmp_path: Path) -> None:
+def test_offline_mode_is_reported_without_a_request(tmp_path: Path) -> None:
     with server("good") as (address, requests):
         result = fetch(tmp_path, address, HF_HUB_OFFLINE="1")
         assert "HF_HUB_OFFLINE is set" in str(result["error"])
         assert requests == []
 
 
-def test_a_damaged_cache_is_noticed_and_cleared(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_detected_and_cleared(tmp_path: Path) -> None:
     with server("good") as (address, _):
         path = Path(str(fetch(tmp_path, address)["path"]))
         path.write_bytes(CONTENT[:-1])
@@ -213,7 +213,7 @@ def test_the_server_of_these_tests_hangs_when_told_to() -> None:
     [("HF_HUB_DOWNLOAD_TIMEOUT", "abc"), ("HF_ENDPOINT", "http://127.0.0.1:99999")],
     ids=" ".join,
 )
-def test_a_variable_that_the_client_does_not_take_is_one_sentence(
+def test_an_invalid_variable_of_the_client_gets_one_sentence(
     tmp_path: Path, variable: tuple[str, str]
 ) -> None:
     code = (

@@ -29,7 +29,7 @@ VOCALS = dataclasses.replace(
 )
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_an_unknown_name_gets_a_list_of_known_ones() -> None:
     with pytest.raises(WeightsError, match=f"no model 'x'.*{manifests.manifest().default}"):
         load_network("x")
 
@@ -40,7 +40,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [300 * "x", "a\0b"])
-def test_a_path_that_no_file_can_have_is_one_sentence(name: str) -> None:
+def test_an_impossible_path_is_refused_with_a_message(name: str) -> None:
     with pytest.raises(WeightsError, match=r"^model file "):
         load_network(f"{name}.safetensors")
 
@@ -99,7 +99,7 @@ def test_a_file_too_large_for_a_checkpoint_is_not_read(tmp_path: Path) -> None:
         load_network(path)
 
 
-def test_a_damaged_manifest_of_the_users_stops_no_published_model(
+def test_a_damaged_user_manifest_does_not_stop_published_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -117,7 +117,7 @@ def test_a_bundled_file_with_another_hash_is_not_used(publish: Callable[..., Non
 
 
 @pytest.fixture
-def guided(publish: Callable[..., None], tmp_path: Path) -> tuple[Path, Path]:
+def guided_files(publish: Callable[..., None], tmp_path: Path) -> tuple[Path, Path]:
     """A published model, and its guide, which is no model of the manifest; both bundled."""
     torch.manual_seed(0)
     guide = serialize(UNet(VOCALS).eval(), half=False)
@@ -130,42 +130,42 @@ def guided(publish: Callable[..., None], tmp_path: Path) -> tuple[Path, Path]:
     return files
 
 
-def test_a_guide_that_is_no_model_of_the_manifest_lies_beside_what_it_guides(
-    guided: tuple[Path, Path], tmp_path: Path
+def test_a_guide_that_is_not_in_the_manifest_is_loaded_beside_its_model(
+    guided_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     network = load_network("small")
     assert isinstance(network, Guided)
     assert network.guide.config == VOCALS
-    assert fetch_model(manifests.find_checkpoint("small")) == guided[0]
-    guided[1].unlink()
+    assert fetch_model(manifests.find_checkpoint("small")) == guided_files[0]
+    guided_files[1].unlink()
     with pytest.raises(WeightsError, match="is guided by a model that is not here"):
         load_network("small")
 
 
-def test_a_damaged_manifest_of_the_users_hides_no_guide_that_lies_beside(
-    guided: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_user_manifest_does_not_hide_a_guide_beside_its_model(
+    guided_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "models.json").write_text("{")
-    for model in ("small", guided[0]):
+    for model in ("small", guided_files[0]):
         assert isinstance(load_network(model), Guided)
-    guided[1].unlink()  # it may be a model of that manifest
-    for model in ("small", guided[0]):
+    guided_files[1].unlink()  # it may be a model of that manifest
+    for model in ("small", guided_files[0]):
         with pytest.raises(WeightsError, match=r"models\.json is damaged"):
             load_network(model)
 
 
 @pytest.mark.parametrize("how", [load_network, lambda name: fetch_model(find_checkpoint(name))])
-def test_a_guide_comes_from_the_hub_with_what_it_guides(
+def test_a_guide_is_downloaded_with_the_model_that_it_guides(
     how: Callable[[str], object],
-    guided: tuple[Path, Path],
+    guided_files: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     repository = tmp_path / "repository"
     repository.mkdir()
-    for path in guided:  # not bundled any more
+    for path in guided_files:  # not bundled any more
         path.rename(repository / path.name)
     asked = []
 
@@ -177,28 +177,28 @@ def test_a_guide_comes_from_the_hub_with_what_it_guides(
     monkeypatch.setattr(hub, "cached_file", cached_file)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert how("small")
-    assert set(asked) == {("some/where", "main", path.name) for path in guided}
-    (repository / guided[1].name).unlink()
-    by_hand = rf"download {guided[1].name} and the file of small by hand into one folder"
+    assert set(asked) == {("some/where", "main", path.name) for path in guided_files}
+    (repository / guided_files[1].name).unlink()
+    by_hand = rf"download {guided_files[1].name} and the file of small by hand into one folder"
     with pytest.raises(WeightsError, match=by_hand):
         how("small")
 
 
 def test_a_published_guide_downloaded_by_hand_is_found_beside_its_model(
-    guided: tuple[Path, Path], tmp_path: Path, publish: Callable[..., None]
+    guided_files: tuple[Path, Path], tmp_path: Path, publish: Callable[..., None]
 ) -> None:
     by_hand = tmp_path / "by hand"
     by_hand.mkdir()
-    for path in guided:
+    for path in guided_files:
         path.rename(by_hand / path.name)
     # On the hub, and not in the cache.
-    content = (by_hand / guided[1].name).read_bytes()
+    content = (by_hand / guided_files[1].name).read_bytes()
     publish(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-    assert isinstance(load_network(by_hand / guided[0].name), Guided)
+    assert isinstance(load_network(by_hand / guided_files[0].name), Guided)
 
 
-def test_a_guide_is_found_among_whatever_lies_beside_it(
-    guided: tuple[Path, Path],
+def test_a_guide_is_found_among_other_files(
+    guided_files: tuple[Path, Path],
     tmp_path: Path,
     publish: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
@@ -210,8 +210,8 @@ def test_a_guide_is_found_among_whatever_lies_beside_it(
     with (by_hand / "large.safetensors").open("wb") as file:
         file.truncate(3_000_000_000)
     (by_hand / "other.safetensors").write_bytes(b"of another size")
-    guided[0].rename(by_hand / "small.safetensors")
-    guide = guided[1].rename(by_hand / "the guide.safetensors")
+    guided_files[0].rename(by_hand / "small.safetensors")
+    guide = guided_files[1].rename(by_hand / "the guide.safetensors")
     assert isinstance(load_network(by_hand / "small.safetensors"), Guided)
     content = guide.read_bytes()
     publish(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
@@ -226,7 +226,7 @@ def test_a_guide_is_found_among_whatever_lies_beside_it(
     assert hashed == [guide]
 
 
-def test_a_download_that_another_process_deletes_is_one_sentence(
+def test_a_download_deleted_by_another_process_gets_a_message(
     publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish()

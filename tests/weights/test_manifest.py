@@ -73,7 +73,7 @@ def test_no_checkpoint_was_trained_on_a_test_song() -> None:
         assert not any("test/" in song for song in entry.training["songs"])
 
 
-def test_the_open_model_learned_from_open_licences_alone() -> None:
+def test_the_open_model_was_trained_on_open_licences_alone() -> None:
     entry = manifests.find_checkpoint("open")
     assert entry.licence.startswith("CC BY-SA 4.0")
     pools = [f"pools/train/{pattern}" for pattern in open_data.POOLS]
@@ -91,7 +91,7 @@ def test_the_open_model_learned_from_open_licences_alone() -> None:
 @pytest.mark.parametrize(
     "name", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "x.pt"]
 )
-def test_manifest_file_names_that_lead_elsewhere_are_refused(
+def test_manifest_file_names_that_are_paths_are_refused(
     name: str, publish: Callable[..., None]
 ) -> None:
     publish(file=name)
@@ -100,7 +100,7 @@ def test_manifest_file_names_that_lead_elsewhere_are_refused(
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"default": 1, "checkpoints": [{"a": 1}]}'])
-def test_a_damaged_manifest_says_so(
+def test_a_damaged_manifest_is_reported(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "weights_manifest.json"
@@ -165,7 +165,9 @@ def test_a_field_of_a_wrong_type_is_named(
     ],
     ids=lambda value: str(value) if not isinstance(value, str) else "",
 )
-def test_a_manifest_of_another_form_is_damage(content: object, named: str, tmp_path: Path) -> None:
+def test_a_manifest_of_another_form_counts_as_damage(
+    content: object, named: str, tmp_path: Path
+) -> None:
     path = tmp_path / "models.json"
     path.write_text(json.dumps(content))
     with pytest.raises(WeightsError, match=rf"models\.json is damaged \({named}"):
@@ -180,7 +182,7 @@ def test_a_manifest_of_a_newer_version_is_not_called_damaged(tmp_path: Path) -> 
         read_manifest(path)
 
 
-def test_a_manifest_of_brackets_without_end_is_damage(tmp_path: Path) -> None:
+def test_a_deeply_nested_manifest_counts_as_damage(tmp_path: Path) -> None:
     path = tmp_path / "models.json"
     path.write_text("[" * 200_000)
     with pytest.raises(WeightsError, match="is damaged"):
@@ -197,14 +199,14 @@ def test_models_without_stems_and_scores_are_listed(
     assert SOUND["name"] in capsys.readouterr().out
 
 
-def test_a_missing_manifest_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_manifest_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "MANIFESTS", (tmp_path / "x",))
     manifests.manifest.cache_clear()
     with pytest.raises(WeightsError, match="missing from this installation"):
         manifests.manifest()
 
 
-def test_songs_are_listed_once_in_the_file_and_for_each_checkpoint_in_memory(
+def test_songs_are_stored_once_and_loaded_for_each_checkpoint(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "manifest.json"
@@ -230,7 +232,7 @@ def test_songs_are_listed_once_in_the_file_and_for_each_checkpoint_in_memory(
     assert list(found.checkpoints.values()) == entries
 
 
-def test_adding_a_checkpoint_keeps_what_is_said_of_its_data(tmp_path: Path) -> None:
+def test_adding_a_checkpoint_keeps_licence_and_note_of_its_data(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     add_to_manifest(path, entry("one", ["musdb/train/A"]))
     content = json.loads(path.read_text())
@@ -244,13 +246,13 @@ def test_adding_a_checkpoint_keeps_what_is_said_of_its_data(tmp_path: Path) -> N
     assert found.checkpoints["one"].description == "better"
 
 
-def test_a_reference_to_data_that_is_not_listed_is_damage(publish: Callable[..., None]) -> None:
+def test_a_reference_to_unlisted_data_counts_as_damage(publish: Callable[..., None]) -> None:
     publish(training={"songs": {"nowhere/train": {}}})
     with pytest.raises(WeightsError, match=r"damaged .*nowhere/train"):
         manifests.manifest()
 
 
-def test_the_published_manifest_is_as_it_would_be_written(tmp_path: Path) -> None:
+def test_writing_the_published_manifest_changes_nothing(tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifest.json", manifests.manifest())
     (path,) = (path for path in manifests.MANIFESTS if path.is_file())
     assert (tmp_path / "manifest.json").read_text() == path.read_text()
@@ -268,7 +270,7 @@ def test_the_text_of_a_manifest_is_json(width: int, monkeypatch: pytest.MonkeyPa
     assert "é" in text
 
 
-def test_a_model_of_the_users_is_added_whole_or_not_at_all(
+def test_a_user_model_is_added_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -291,7 +293,7 @@ def test_a_model_of_the_users_is_added_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize("add", [add_to_manifest, lambda _, entry: add_user_model(entry, b"x")])
-def test_what_another_process_adds_is_not_lost(
+def test_models_added_by_another_process_are_not_lost(
     add: Callable[[Path, Checkpoint], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -311,7 +313,7 @@ def test_what_another_process_adds_is_not_lost(
 
 
 @pytest.mark.parametrize("name", ["small", "petite"])
-def test_a_name_is_that_of_the_published_model_everywhere(
+def test_a_published_name_or_alias_hides_an_imported_model(
     name: str, publish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNETSEP_HOME", str(tmp_path))
@@ -325,7 +327,7 @@ def test_a_name_is_that_of_the_published_model_everywhere(
     ]
 
 
-def test_a_model_answers_to_its_other_names() -> None:
+def test_a_model_is_found_by_its_aliases() -> None:
     assert manifests.model_name("mse-long") == "fast"
     assert manifests.find_checkpoint("mse-long") == manifests.find_checkpoint("fast")
     assert load_network("mse-long").config == load_network("fast").config
@@ -348,7 +350,7 @@ def test_files_of_several_runs_with_one_name_are_averaged() -> None:
         ModelChoice(models=("fast,mse-long",), average=True).groups()
 
 
-def test_all_losses_leaves_out_what_only_guides() -> None:
+def test_all_losses_omits_models_that_only_guide() -> None:
     (names,) = ModelChoice(average=True, all_losses=True).groups()
     assert "spleeter-vocals" not in names
     assert {"guided", "fast", "mse", "perceptual"} <= set(names)

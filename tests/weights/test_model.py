@@ -28,7 +28,7 @@ SPLEETER = dataclasses.replace(
 )
 
 
-def seeded(config: ModelConfig) -> MaskNetwork:
+def seed_network(config: ModelConfig) -> MaskNetwork:
     torch.manual_seed(5)
     network = build(config)
     for name, value in network.state_dict().items():
@@ -39,28 +39,30 @@ def seeded(config: ModelConfig) -> MaskNetwork:
     return network.eval().requires_grad_(False)
 
 
-def guided(**parts: Any) -> Guided:
+def guided_network(**parts: Any) -> Guided:
     guide = dataclasses.replace(
         SPLEETER, stems=("vocals",), networks="joint", mask_exponent=0.0, segment_frames=512
     )
-    network = seeded(dataclasses.replace(JOINT, networks="guided", guide="0" * 64, **parts))
+    network = seed_network(dataclasses.replace(JOINT, networks="guided", guide="0" * 64, **parts))
     assert isinstance(network, Guided)
     for lateral in network.laterals:
         torch.nn.init.normal_(lateral.weight, 0, 0.1)  # type: ignore[arg-type]
-    network.attach(seeded(guide))
+    network.attach(seed_network(guide))
     return network
 
 
 # Of the guide's decoder.
 STATES = state_channels(SPLEETER)
 KINDS: dict[str, Any] = {
-    "softmax": lambda: seeded(JOINT),
-    "sigmoid": lambda: seeded(dataclasses.replace(JOINT, mask="sigmoid")),
-    "vocals alone": lambda: seeded(dataclasses.replace(JOINT, stems=("vocals",), mask="sigmoid")),
-    "spleeter": lambda: seeded(SPLEETER),
-    "guided": guided,
-    "low band": lambda: guided(low_bins=16, low_filters=8),
-    "states": lambda: guided(guide_states=STATES),
+    "softmax": lambda: seed_network(JOINT),
+    "sigmoid": lambda: seed_network(dataclasses.replace(JOINT, mask="sigmoid")),
+    "vocals alone": lambda: seed_network(
+        dataclasses.replace(JOINT, stems=("vocals",), mask="sigmoid")
+    ),
+    "spleeter": lambda: seed_network(SPLEETER),
+    "guided": guided_network,
+    "low band": lambda: guided_network(low_bins=16, low_filters=8),
+    "states": lambda: guided_network(guide_states=STATES),
 }
 
 
@@ -77,7 +79,7 @@ def clips(samples: int, *, batch: int = 1, channels: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("samples", [1, 700, 5000])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_stems_are_those_of_the_separator(
+def test_stems_equal_those_of_the_separator(
     network: MaskNetwork, samples: int, channels: int
 ) -> None:
     waveform = clips(samples, channels=channels)
@@ -97,14 +99,14 @@ def test_stems_add_up_to_the_waveform(network: MaskNetwork) -> None:
         assert (total - waveform).abs().max() > 1e-3
 
 
-def test_a_batch_gives_what_its_clips_give_alone(network: MaskNetwork) -> None:
+def test_a_batch_gives_the_stems_of_its_clips_alone(network: MaskNetwork) -> None:
     model, waveform = Model(network), clips(6000, batch=3)
     waveform[1] *= 0.01
     for index, stems in enumerate(model(waveform)):
         torch.testing.assert_close(stems, model(waveform[index : index + 1])[0], atol=1e-5, rtol=0)
 
 
-def test_gradients_are_those_of_differences(network: MaskNetwork) -> None:
+def test_gradients_equal_finite_differences(network: MaskNetwork) -> None:
     """In double precision, along a random direction."""
     model = Model(network).double()
     waveform = clips(4000).double()
@@ -136,12 +138,12 @@ def test_gradients_are_finite_in_silence_and_reach_the_weights(network: MaskNetw
     assert all(grad.isfinite().all() for grad in grads)
 
 
-def test_a_guide_moves_along_and_stays_as_it_is() -> None:
-    model = Model(guided())
+def test_a_guide_is_stored_with_its_model_and_not_trained() -> None:
+    model = Model(guided_network())
     assert model.guide is not None
     assert not model.train().guide.training  # type: ignore[union-attr]
     assert any(name.startswith("guide.") for name in model.state_dict())
-    twin = Model(guided())
+    twin = Model(guided_network())
     twin.load_state_dict(model.state_dict())
     waveform = clips(3000)
     torch.testing.assert_close(twin(waveform), model.eval()(waveform))
@@ -175,7 +177,7 @@ def test_the_whole_model_compiles_as_one_graph(kind: str) -> None:
 @pytest.mark.parametrize("shape", [(2, 1000), (0, 2, 1000), (1, 0, 1000), (1, 2, 0)], ids=str)
 def test_a_waveform_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected waveforms \(batch, channels, samples\).*, got"):
-        Model(seeded(JOINT))(torch.zeros(shape))
+        Model(seed_network(JOINT))(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["fast", "default"])
@@ -191,7 +193,7 @@ def test_published_models_are_loaded_by_name(name: str) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_torch_hub_finds_the_models(checkpoint: Path) -> None:
+def test_torch_hub_loads_the_models(checkpoint: Path) -> None:
     root = str(Path(__file__).parents[2])
     model = torch.hub.load(root, "unetsep", str(checkpoint), source="local")
     torch.testing.assert_close(

@@ -19,7 +19,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.signals import RATE
-from tests.weights.test_model import SPLEETER, STATES, clips, guided, seeded
+from tests.weights.test_model import SPLEETER, STATES, clips, guided_network, seed_network
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.errors import WeightsError
@@ -46,9 +46,9 @@ def masks(path: Path, *inputs: torch.Tensor) -> np.ndarray:
     return found
 
 
-def branched() -> Guided:
+def network_with_branch() -> Guided:
     """Guided, also by the guide's states, with a branch for low bins that changes something."""
-    network = guided(low_bins=16, low_filters=8, guide_states=STATES)
+    network = guided_network(low_bins=16, low_filters=8, guide_states=STATES)
     assert network.low is not None
     torch.manual_seed(0)
     torch.nn.init.normal_(network.low.head.weight)
@@ -56,9 +56,9 @@ def branched() -> Guided:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
+def onnx_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Path]:
     """A network like the default with random weights: export takes seconds for each."""
-    model = Model(branched())
+    model = Model(network_with_branch())
     return model, export_onnx(model, tmp_path_factory.mktemp("onnx") / "net.onnx")
 
 
@@ -70,18 +70,20 @@ def assert_masks_are_equal(model: Model, path: Path) -> None:
         np.testing.assert_allclose(masks(path, *inputs), expected, atol=5e-5)
 
 
-def test_masks_are_those_of_torch_for_any_batch_and_frames(exported: tuple[Model, Path]) -> None:
-    assert_masks_are_equal(*exported)
+def test_masks_equal_those_of_torch_for_any_batch_and_frames(
+    onnx_export: tuple[Model, Path],
+) -> None:
+    assert_masks_are_equal(*onnx_export)
 
 
 def test_a_network_for_each_stem_is_exported(tmp_path: Path) -> None:
     config = dataclasses.replace(SPLEETER, stems=("vocals", "accompaniment"), filters=(4,))
-    model = Model(seeded(config))
+    model = Model(seed_network(config))
     assert_masks_are_equal(model, export_onnx(model, tmp_path / "net.onnx"))
 
 
-def test_a_model_is_trained_on_as_before_its_export(tmp_path: Path) -> None:
-    model = Model(seeded(ModelConfig(filters=(4,))))
+def test_exporting_a_model_keeps_its_training_mode(tmp_path: Path) -> None:
+    model = Model(seed_network(ModelConfig(filters=(4,))))
     model.network.train()
     before = [part.training for part in model.modules()]
     export_onnx(model, tmp_path / "net.onnx")
@@ -122,19 +124,21 @@ def assert_the_example_separates(
 
 @pytest.mark.parametrize("frames", [40, 513, 1300])
 def test_the_example_joins_segments_as_the_separator_does(
-    frames: int, exported: tuple[Model, Path], tmp_path: Path
+    frames: int, onnx_export: tuple[Model, Path], tmp_path: Path
 ) -> None:
     """Segments have 512 frames: less than one, one and a frame, and three of which one is moved."""
-    model, path = exported
+    model, path = onnx_export
     song = clips((frames - 3) * model.config.hop_length - 17)[0].numpy()
     soundfile.write(tmp_path / "song.wav", song.T, RATE, subtype="FLOAT")
-    assert_the_example_separates(path, tmp_path, Separator(branched(), precision="fp32"), -80)
+    assert_the_example_separates(
+        path, tmp_path, Separator(network_with_branch(), precision="fp32"), -80
+    )
 
 
-def test_the_example_replaces_nothing_and_names_what_it_cannot_use(
-    exported: tuple[Model, Path], tmp_path: Path
+def test_the_example_replaces_nothing_and_names_files_it_cannot_use(
+    onnx_export: tuple[Model, Path], tmp_path: Path
 ) -> None:
-    _, model = exported
+    _, model = onnx_export
 
     def run(*words: str | Path) -> str:
         command = [sys.executable, EXAMPLE, *words]
@@ -171,7 +175,7 @@ def test_a_folder_as_the_file_is_reported_before_the_export(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes by name")
-def test_a_pipe_or_device_is_no_file_to_replace(
+def test_a_pipe_or_device_is_refused_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.onnx, "export", None)
@@ -184,7 +188,7 @@ def test_a_pipe_or_device_is_no_file_to_replace(
     assert (tmp_path / "link").is_symlink()
 
 
-def test_the_command_replaces_a_file_only_if_it_is_told_to(
+def test_the_command_replaces_a_file_only_with_overwrite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "net.onnx"
@@ -200,10 +204,10 @@ def test_the_command_replaces_a_file_only_if_it_is_told_to(
     assert exports == [("fast", path)]
 
 
-def test_what_cannot_be_written_is_named_as_it_was_given(
-    exported: tuple[Model, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_cannot_be_written_is_named_as_given(
+    onnx_export: tuple[Model, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, written = exported
+    model, written = onnx_export
     proto = onnx.load(written)
     proto.ClearField("metadata_props")  # as torch gives it
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(model_proto=proto))

@@ -51,7 +51,7 @@ def augment(excerpt: Tensor, change: Changes) -> Tensor:
     return Augmenter(SAMPLES, torch.device("cpu"))(excerpt[None], change)[0]
 
 
-def test_nothing_changes_when_all_is_off() -> None:
+def test_clips_are_unchanged_without_augmentation() -> None:
     # Checksums of plans and clips from before there was augmentation.
     planner = ClipPlanner(songs()[0], tiny(seed=3))
     clips, plans, read = ClipDataset(planner), 0, 0
@@ -62,14 +62,14 @@ def test_nothing_changes_when_all_is_off() -> None:
     assert (plans, read) == (0xBC49E832, 0x2B627288)
 
 
-def test_the_same_places_are_drawn_when_it_is_on() -> None:
+def test_augmentation_does_not_change_drawn_places() -> None:
     off, on = (ClipPlanner(songs()[0], tiny(seed=3, **more)) for more in ({}, ON))
     for index in range(20):
         for name in ("tracks", "gains", "swapped"):
             assert torch.equal(getattr(off.plan(index), name), getattr(on.plan(index), name))
 
 
-def test_without_changes_the_excerpt_comes_through() -> None:
+def test_an_excerpt_without_changes_is_returned_as_it_is() -> None:
     excerpt = torch.from_numpy(pcm(1, work_length(SAMPLES)))
     out = augment(excerpt, changes(work_length(SAMPLES)))
     torch.testing.assert_close(out, excerpt[512 : 512 + SAMPLES].T.float(), rtol=0, atol=0.1)
@@ -199,7 +199,7 @@ PRODUCTS = (
 )
 
 
-def test_clips_are_what_the_first_version_made_of_their_seed() -> None:
+def test_clips_of_a_seed_equal_those_of_the_first_version() -> None:
     clips = ClipDataset(ClipPlanner(songs()[0], tiny(seed=3, **ALL)))
     made = torch.stack([clips[i] for i in range(20)])
     samples = made[:, :, 0, 1000].flatten()[::5]
@@ -224,7 +224,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_many_clips_take_a_transform_for_each_stem_and_nothing_more() -> None:
+def test_a_batch_takes_one_transform_for_each_stem_that_sounds() -> None:
     plans = ClipPlanner(songs()[0], tiny(seed=3, **ALL | {"reverb_share": 1.0}))
     resident, counted = ResidentClips(plans, torch.device("cpu")), []
     for clips in (4, 16):
@@ -237,7 +237,7 @@ def test_many_clips_take_a_transform_for_each_stem_and_nothing_more() -> None:
     assert counted[0] == counted[1] < 80
 
 
-def test_nothing_is_read_back_from_the_device_that_cuts_clips() -> None:
+def test_cutting_clips_reads_no_value_from_the_device() -> None:
     # What is in the tensors of this device nobody can know.
     plans = ClipPlanner(songs()[0], tiny(seed=3, **ALL))
     resident = ResidentClips(plans, torch.device("meta"))
@@ -273,7 +273,7 @@ def test_saturation_keeps_the_level_and_flattens_the_peaks() -> None:
     assert not bool(silent.any())
 
 
-def test_stereo_and_saturation_are_drawn_by_their_shares_and_move_no_other_number() -> None:
+def test_stereo_and_saturation_follow_their_shares_and_keep_other_draws() -> None:
     off = ChangePlanner(tiny(seed=3, **ON))
     on = ChangePlanner(tiny(seed=3, stereo_share=0.3, drive_share=0.6, **ON))
     drawn = [on.draw(i, False) for i in range(200)]
@@ -306,7 +306,7 @@ def test_bounds_are_checked() -> None:
             tiny(**{name: value})
 
 
-def test_each_sound_of_a_clip_is_transformed_once_at_a_length_that_is_fast(
+def test_each_sound_of_a_clip_is_transformed_once_at_a_fast_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     long = [recording_from_arrays("a", {s: pcm(i, 7 * SAMPLE_RATE) for i, s in enumerate(STEMS)})]

@@ -30,7 +30,7 @@ from unetsep.train.data.song_folders import SongFolders
 from unetsep.train.data.sources import Source, refuse_test
 
 
-def test_musdb_in_wav_layout_has_its_validation_songs(tmp_path: Path) -> None:
+def test_musdb_in_wav_layout_has_validation_songs_and_no_test_songs(tmp_path: Path) -> None:
     write_musdb(tmp_path, ("A - B", "Leaf - Summerghost"))
     write(tmp_path / "test" / "C - D" / "vocals", 0)
     found = Musdb().find(tmp_path, STEMS)
@@ -65,7 +65,7 @@ except AudioError as error:
 @pytest.mark.parametrize(
     ("hard", "outcome"), [(4096, "80\n"), (64, "the system lets this process open no more rec")]
 )
-def test_more_recordings_are_open_than_the_system_lets_programs_open_at_first(
+def test_the_limit_of_open_files_is_raised_for_many_recordings(
     tmp_path: Path, hard: int, outcome: str
 ) -> None:
     """As on macOS, where that is 256 files."""
@@ -91,7 +91,7 @@ def test_musdb_stem_files_are_decoded_in_their_order(tmp_path: Path) -> None:
         assert int(spectrum.argmax()) == pytest.approx(hertz, abs=2)
 
 
-def test_musdb_root_is_named_or_comes_from_the_environment(
+def test_musdb_root_is_given_or_read_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", "/somewhere")
@@ -102,7 +102,7 @@ def test_musdb_root_is_named_or_comes_from_the_environment(
         musdb_root(None)
 
 
-def test_folders_without_music_are_explained(tmp_path: Path) -> None:
+def test_folders_without_music_get_a_message(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"there is no MUSDB18 in .*: expected .*train"):
         Musdb().find(tmp_path, STEMS)
     with pytest.raises(AudioError, match=r"there are no songs in .*: expected .*vocals"):
@@ -114,7 +114,7 @@ def test_folders_without_music_are_explained(tmp_path: Path) -> None:
         Musdb().find(tmp_path, STEMS)
 
 
-def test_a_stem_that_is_neither_there_nor_silent_is_unknown(tmp_path: Path) -> None:
+def test_a_stem_without_a_file_is_unknown_unless_declared_silent(tmp_path: Path) -> None:
     write(tmp_path / "train" / "one" / "drums", 0, suffix=".flac")
     write(tmp_path / "train" / "one" / "bass", 1)
     (tmp_path / "train" / "one" / "song.json").write_text('{"silent": ["vocals"]}')
@@ -124,7 +124,7 @@ def test_a_stem_that_is_neither_there_nor_silent_is_unknown(tmp_path: Path) -> N
     assert not loaded.knows(STEMS)
 
 
-def test_a_song_has_a_weight_of_its_own(tmp_path: Path) -> None:
+def test_a_song_can_have_its_own_weight(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / "train" / name / "drums", 0)
     (tmp_path / "train" / "two" / "song.json").write_text('{"weight": 0.1}')
@@ -145,7 +145,7 @@ def test_a_song_has_a_weight_of_its_own(tmp_path: Path) -> None:
         '{"weight": 1e999}',
     ],
 )
-def test_a_song_json_that_makes_no_sense_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_song_json_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path / "train" / "one" / "drums", 0)
     (tmp_path / "train" / "one" / "song.json").write_text(text)
     with pytest.raises(AudioError, match=r"one[/\\]song.json"):
@@ -163,7 +163,7 @@ def test_nothing_under_a_test_folder_is_found(tmp_path: Path) -> None:
         refuse_test(tmp_path / "test")
 
 
-def test_links_to_folders_of_pools_are_followed_but_not_in_circles(
+def test_links_to_folders_of_pools_are_followed_without_circles(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "real" / "deep" / "take", 0)
@@ -194,7 +194,7 @@ def test_links_to_folders_of_pools_are_followed_but_not_in_circles(
     assert not caplog.messages
 
 
-def test_links_inside_a_song_lead_to_no_stems_of_another(tmp_path: Path) -> None:
+def test_links_inside_a_song_add_no_stems_of_another(tmp_path: Path) -> None:
     for song, stem in (("a", "drums"), ("b", "vocals")):
         write(tmp_path / "train" / song / stem, 0)
     (tmp_path / "train" / "a" / "see also").symlink_to(tmp_path / "train" / "b")
@@ -206,7 +206,7 @@ def test_links_inside_a_song_lead_to_no_stems_of_another(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders that nobody may read")
-def test_a_folder_that_cannot_be_read_is_passed_over_with_a_word(
+def test_an_unreadable_folder_is_skipped_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "bass" / "take", 0)
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_read_is_passed_over_with_a_word(
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_user_called_test_can_train(
+def test_a_home_folder_called_test_is_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     home = tmp_path / "test"
@@ -248,7 +248,7 @@ def test_a_user_called_test_can_train(
         refuse_test(home / "music/test/songs")
 
 
-def test_a_stem_of_a_song_is_found_in_any_case_and_once(tmp_path: Path) -> None:
+def test_a_stem_is_found_in_any_case_and_two_files_are_refused(tmp_path: Path) -> None:
     song = tmp_path / "train" / "one"
     write(song / "Vocals", 0, suffix=".WAV")
     write(song / "._drums", 0)
@@ -263,7 +263,7 @@ def test_a_stem_of_a_song_is_found_in_any_case_and_once(tmp_path: Path) -> None:
         SongFolders().find(tmp_path, STEMS)
 
 
-def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path) -> None:
+def test_companion_files_of_macos_are_skipped(tmp_path: Path) -> None:
     write(tmp_path / "bass" / "a", 0)
     (tmp_path / "bass" / "._a.wav").write_bytes(b"attributes")
     assert [source.name for source in Pools().find(tmp_path, STEMS)] == ["bass/a"]
@@ -275,7 +275,7 @@ def pool(root: Path, count: int = 3) -> list[Source]:
     return Pools().find(root, STEMS)
 
 
-def test_thousands_of_songs_that_share_a_silent_stem_are_told_apart_at_once(
+def test_thousands_of_songs_with_a_silent_stem_take_few_comparisons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "content_hash", lambda path, _: path.name)
@@ -302,7 +302,7 @@ def test_thousands_of_songs_that_share_a_silent_stem_are_told_apart_at_once(
     assert [(one.name, other.name) for one, other in twice] == [("narrow", "7"), ("quiet", "0")]
 
 
-def test_of_what_comes_twice_the_one_stays_that_tells_most(tmp_path: Path) -> None:
+def test_the_most_informative_of_two_duplicates_is_kept(tmp_path: Path) -> None:
     drums = write(tmp_path / "drums", 0)
     # Each is preferred to those before it.
     ranks = [
@@ -317,7 +317,7 @@ def test_of_what_comes_twice_the_one_stays_that_tells_most(tmp_path: Path) -> No
             assert cache.distinct(pair, tmp_path / "cache") == ([other], [(one, other)])
 
 
-def test_what_shares_only_some_files_with_another_stays(tmp_path: Path) -> None:
+def test_songs_that_share_only_some_files_are_both_kept(tmp_path: Path) -> None:
     files = {stem: write(tmp_path / stem, i) for i, stem in enumerate(STEMS)}
     vocals = {"vocals": files["vocals"], "other": write(tmp_path / "accompaniment", 9)}
     pair = [Source("four", "songs", "train", files), Source("two", "songs", "valid", vocals)]
@@ -348,7 +348,7 @@ def test_changed_content_is_decoded_again_and_a_moved_file_is_not(
     cache.load(Pools().find(tmp_path / "moved", STEMS), tmp_path / "cache")
 
 
-def test_two_loaders_at_once_share_the_work(
+def test_two_parallel_loaders_share_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = pool(tmp_path / "pools", 6)
@@ -374,7 +374,7 @@ def test_two_loaders_at_once_share_the_work(
     assert count[0] == 6
 
 
-def test_a_lock_that_another_process_has_open_stays(
+def test_a_lock_that_another_process_has_open_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, **_: object) -> None:
@@ -387,7 +387,7 @@ def test_a_lock_that_another_process_has_open_stays(
 
 
 @pytest.mark.parametrize("number", FULL)
-def test_a_full_disk_leaves_what_was_decoded(
+def test_a_full_disk_keeps_decoded_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     found, real, written = pool(tmp_path / "pools"), cache.save_array, []
@@ -405,13 +405,13 @@ def test_a_full_disk_leaves_what_was_decoded(
     for kind in ("*.part", "*.lock"):
         assert not list((tmp_path / "cache").glob(kind))
     monkeypatch.undo()
-    monkeypatch.setattr(decode, "decode", counted := _Counted())
+    monkeypatch.setattr(decode, "decode", counted := _DecodeCounter())
     assert len(cache.load(found, tmp_path / "cache", jobs=1)) == 3
     assert counted.calls < 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
-def test_arrays_are_saved_like_numpy_but_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_arrays_are_saved_like_numpy_but_report_a_full_disk(tmp_path: Path) -> None:
     array = pcm(1)[None]
     with (tmp_path / "ours.npy").open("wb") as file:
         cache.save_array(file, array)
@@ -425,7 +425,7 @@ def test_arrays_are_saved_like_numpy_but_a_full_disk_is_told(tmp_path: Path) -> 
     assert told.value.errno == errno.ENOSPC
 
 
-class _Counted:
+class _DecodeCounter:
     def __init__(self) -> None:
         self.calls, self.real = 0, decode.decode
 
@@ -434,7 +434,7 @@ class _Counted:
         return self.real(source)
 
 
-def test_corrupt_stems_are_named_after_everything_else_is_decoded(tmp_path: Path) -> None:
+def test_corrupt_stems_are_named_after_all_others_are_decoded(tmp_path: Path) -> None:
     found = pool(tmp_path / "pools")
     found[1].files["bass"].write_bytes(b"RIFF nonsense")
     with pytest.raises(AudioError, match=r"1 of 3 recordings cannot be decoded.*take1\.wav"):
@@ -442,7 +442,7 @@ def test_corrupt_stems_are_named_after_everything_else_is_decoded(tmp_path: Path
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
 
-def test_a_stem_that_is_cut_short_is_not_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_stem_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "bass" / "take", 0, 40_000)
     (path,) = (tmp_path / "bass").iterdir()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -450,7 +450,7 @@ def test_a_stem_that_is_cut_short_is_not_taken_as_it_is(tmp_path: Path) -> None:
         cache.load(Pools().find(tmp_path, STEMS), tmp_path / "cache")
 
 
-def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
+def test_stems_of_different_lengths_are_padded_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "train" / "one" / "drums", 0, 20_000)
@@ -461,7 +461,7 @@ def test_stems_of_different_lengths_are_filled_up_and_a_word_is_said(
     assert "one: stems differ in length" in caplog.text
 
 
-def test_stems_above_full_scale_are_lowered_alike_and_not_clipped(tmp_path: Path) -> None:
+def test_stems_above_full_scale_are_scaled_alike_and_not_clipped(tmp_path: Path) -> None:
     time = np.arange(20_000) / 44_100
     song = tmp_path / "train" / "one"
     song.mkdir(parents=True)
@@ -474,7 +474,9 @@ def test_stems_above_full_scale_are_lowered_alike_and_not_clipped(tmp_path: Path
     np.testing.assert_allclose(bass, drums * 3.2, atol=3)
 
 
-def test_what_is_odd_about_a_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_of_the_decoder_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "bass").mkdir()
     path = tmp_path / "bass" / "take.ogg"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((60_000, 2)), 44_100)
@@ -484,7 +486,7 @@ def test_what_is_odd_about_a_file_is_said(tmp_path: Path, caplog: pytest.LogCapt
     assert "take.ogg has no end mark" in message
 
 
-def test_a_stem_of_many_channels_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_stem_of_many_channels_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "bass").mkdir()
     soundfile.write(tmp_path / "bass" / "take.wav", np.zeros((4000, 6), np.int16), 44_100)
     with pytest.raises(AudioError, match=r"take\.wav has 6 channels: expected a mono or stereo"):
@@ -492,9 +494,7 @@ def test_a_stem_of_many_channels_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "ab", 64 * "x"])
-def test_notes_that_a_full_disk_left_make_no_two_files_the_same(
-    tmp_path: Path, content: str
-) -> None:
+def test_damaged_hashes_of_a_full_disk_make_no_duplicates(tmp_path: Path, content: str) -> None:
     found = pool(tmp_path / "pools")
     first = [each.path for each in cache.load(found, tmp_path / "cache")]
     for note in (tmp_path / "cache" / "hashes").iterdir():
@@ -503,7 +503,7 @@ def test_notes_that_a_full_disk_left_make_no_two_files_the_same(
     assert [each.path for each in cache.load(found, tmp_path / "cache")] == first
 
 
-def test_what_a_run_notes_of_its_audio_does_not_depend_on_how_it_is_decoded(
+def test_the_recorded_content_of_audio_does_not_depend_on_the_cache_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = pool(tmp_path / "pools", 1)
@@ -558,7 +558,7 @@ def test_training_from_the_cache_imports_no_decoder(tmp_path: Path) -> None:
     assert not loaded & {"soundfile", "soxr", "musdb", "stempeg", "ffmpeg", "librosa"}
 
 
-def test_levels_are_those_of_the_audio(tmp_path: Path) -> None:
+def test_levels_equal_those_of_the_audio(tmp_path: Path) -> None:
     (loaded,) = cache.load(pool(tmp_path / "pools", 1), tmp_path / "cache")
     true = float(np.sqrt(np.mean(np.square(loaded.stem("bass").astype(np.float64)))))
     assert loaded.level("bass", 0, 4000) == pytest.approx(true, rel=1e-3)

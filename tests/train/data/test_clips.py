@@ -34,7 +34,7 @@ CONFIG = tiny(seed=3)
 
 
 @pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True)])
-def test_only_a_gpu_of_cuda_copies_clips_while_others_go_on(
+def test_only_cuda_copies_clips_asynchronously(
     monkeypatch: pytest.MonkeyPatch, device: str, waits: bool
 ) -> None:
     copies: list[tuple[str, bool]] = []
@@ -66,7 +66,7 @@ def test_a_clip_depends_on_seed_and_index_alone() -> None:
     assert not torch.equal(first[11], other[11])
 
 
-def test_new_crops_are_drawn_all_the_time() -> None:
+def test_almost_every_clip_has_a_new_crop() -> None:
     drawn = planner()
     plans = [drawn.plan(i) for i in range(200)]
     for stem in range(len(STEMS)):
@@ -93,14 +93,14 @@ def test_a_copy_in_another_process_gives_the_same_clips() -> None:
     assert any(dataset.planner.plan(i).tracks[:4].min() != SILENCE for i in range(20))
 
 
-def test_ranks_share_no_clip_and_together_see_what_one_process_sees() -> None:
+def test_ranks_share_no_clip_and_together_see_those_of_one_process() -> None:
     seen = [clip_indices(step, 3, rank, 4) for step in range(5) for rank in range(4)]
     flat = [index for batch in seen for index in batch]
     assert flat == list(range(60))
     assert clip_indices(2, 12) == [index for batch in seen[8:12] for index in batch]
 
 
-def test_validation_songs_are_shared_out_and_no_process_is_without() -> None:
+def test_validation_songs_are_divided_and_every_process_has_one() -> None:
     two = songs()[1]
     assert [len(ValidRecordings(two, rank, 3)) for rank in range(3)] == [1, 1, 1]
     assert [ValidRecordings(two, rank, 3)[0][0] for rank in range(3)] == [0, 1, NO_NUMBER]
@@ -123,7 +123,7 @@ def test_random_mixtures_come_from_several_songs() -> None:
     assert max(names) == 4
 
 
-def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
+def test_gain_polarity_swap_and_dropout_are_random_within_bounds() -> None:
     drawn = planner(drop_share=0.5, gain_db=6.0)
     plans = [drawn.plan(i) for i in range(200)]
     gains = torch.stack([p.gains for p in plans])
@@ -135,7 +135,7 @@ def test_gain_polarity_swap_and_dropout_are_drawn() -> None:
     assert int(silent.max()) == 3  # one stem always remains
 
 
-def test_coherent_clips_can_have_gains_of_their_own() -> None:
+def test_coherent_clips_can_have_their_own_range_of_gains() -> None:
     coherent = {"coherent_share": 1.0, "gain_db": 6.0, "drop_share": 0.0}
     same, narrow = planner(**coherent), planner(**coherent, coherent_gain_db=2.0)
     for index in range(20):
@@ -166,7 +166,7 @@ def test_unknown_stems_are_never_part_of_a_mixture() -> None:
     assert names == {"known", "song5"}
 
 
-def test_songs_and_pools_get_their_share() -> None:
+def test_pools_are_drawn_by_their_share() -> None:
     pools = [
         recording_from_arrays(f"pool{i}", {"bass": pcm(50 + i)}, origin="pools", extra=True)
         for i in (0, 1)
@@ -176,7 +176,7 @@ def test_songs_and_pools_get_their_share() -> None:
     assert 0.15 < origins.count("pools") / 400 < 0.35
 
 
-def test_an_artist_is_known_by_the_name_of_a_recording() -> None:
+def test_an_artist_is_parsed_from_the_name_of_a_recording() -> None:
     names = {
         "Actions - One Minute Smile": "Actions",
         "everything-is-free-caesium": "everything-is-free",
@@ -264,7 +264,7 @@ def test_a_resident_batch_may_be_silent(varispeed: float) -> None:
     assert clips.dtype == torch.float32
 
 
-def test_silent_passages_are_avoided_where_there_is_sound() -> None:
+def test_clips_avoid_silent_passages() -> None:
     mostly_silent = np.zeros((20 * 44_100, 2), np.int16)
     mostly_silent[: 5 * 44_100] = pcm(2, 5 * 44_100)
     stems = {"vocals": mostly_silent, **{s: pcm(3, 20 * 44_100) for s in STEMS[1:]}}
@@ -273,7 +273,7 @@ def test_silent_passages_are_avoided_where_there_is_sound() -> None:
     assert sum(start < 5 * 44_100 for start in starts) > 140
 
 
-def test_a_word_is_said_where_songs_are_too_short_to_be_of_one_piece(
+def test_songs_too_short_for_coherent_clips_get_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = tiny()
@@ -313,7 +313,7 @@ def test_stems_that_are_left_out_are_unknown() -> None:
             without(songs, [wrong], STEMS)
 
 
-def test_a_stem_is_left_out_of_the_recordings_of_a_name_that_have_it() -> None:
+def test_leave_out_removes_stems_from_all_recordings_of_a_name() -> None:
     ours = recording_from_arrays("one", {"vocals": pcm(1), "drums": pcm(2)})
     theirs = recording_from_arrays("one", {"bass": pcm(3)})
     for order in ([ours, theirs], [theirs, ours]):
@@ -342,7 +342,7 @@ def test_held_out_excerpts_are_fixed_audible_and_not_trained_on() -> None:
     assert {"song7", "song8"} <= {s.name for s in train}
 
 
-def test_songs_travel_to_other_processes_without_their_audio(tmp_path: Path) -> None:
+def test_songs_are_pickled_without_their_audio(tmp_path: Path) -> None:
     original = song(1)
     np.save(tmp_path / "pcm.npy", original.pcm)
     mapped = np.load(tmp_path / "pcm.npy", mmap_mode="r")
@@ -369,7 +369,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its terminals send Ctrl-C to all")
-def test_ctrl_c_while_workers_import_torch_is_for_the_training_process_alone(
+def test_ctrl_c_while_workers_import_torch_reaches_only_the_training_process(
     tmp_path: Path,
 ) -> None:
     script = tmp_path / "train.py"
@@ -381,7 +381,7 @@ def test_ctrl_c_while_workers_import_torch_is_for_the_training_process_alone(
     assert done.stderr == b""
 
 
-def test_clips_that_are_cut_in_the_training_process_need_no_other(
+def test_a_loader_without_workers_starts_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:

@@ -53,7 +53,9 @@ class Takes(DatasetKind):
         return [Source(song, self.name, "train", files) for song, files in songs.items()]
 
 
-def test_a_run_trains_on_a_kind_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_trains_on_a_new_kind_of_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(DATASETS, "takes", Takes())
     for number, song in enumerate(("one", "two", "three")):
         for i, stem in enumerate((*STEMS, "talk")):
@@ -75,7 +77,7 @@ def test_a_run_trains_on_a_kind_of_its_own(tmp_path: Path, monkeypatch: pytest.M
         read_data(tmp_path / "run")
 
 
-def test_musdb_is_no_data_for_other_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_musdb_is_refused_for_other_stems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path))
     assert find_data({}).roots == {"musdb": (str(tmp_path.resolve()),)}
     with pytest.raises(TrainingError, match="no training data for piano, strings: name --songs"):
@@ -84,7 +86,7 @@ def test_musdb_is_no_data_for_other_stems(tmp_path: Path, monkeypatch: pytest.Mo
         Musdb().find(tmp_path, ("piano", "strings"))
 
 
-def test_decoded_stems_need_no_home_folder_where_their_place_is_named(
+def test_decoded_stems_need_no_home_folder_if_a_cache_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(path: Path) -> Path:
@@ -98,7 +100,7 @@ def test_decoded_stems_need_no_home_folder_where_their_place_is_named(
         find_data(roots)
 
 
-def test_shares_and_targets_are_of_the_stems_of_the_run() -> None:
+def test_shares_must_be_of_stems_of_the_run_and_stems_valid() -> None:
     for wrong in ({"extra_share": {"piano": 0.5}}, {"second_share": {"piano": 0.5}}):
         with pytest.raises(ValueError, match="_share="):
             tiny(**wrong)
@@ -108,7 +110,7 @@ def test_shares_and_targets_are_of_the_stems_of_the_run() -> None:
     assert TrainConfig().extra_share == {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
 
 
-def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
+def test_duplicates_are_used_once_and_excerpts_not_trained_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i, stem in enumerate(STEMS):
@@ -137,7 +139,7 @@ def test_what_comes_twice_is_taken_once_and_no_excerpt_is_trained_on(
     )
 
 
-def test_a_word_is_said_where_a_run_is_resumed_on_other_audio(
+def test_resuming_a_run_on_other_audio_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     songs = tmp_path / "songs"
@@ -169,7 +171,7 @@ def test_a_word_is_said_where_a_run_is_resumed_on_other_audio(
         warn_of_other_audio(tmp_path, {})
 
 
-def test_a_run_is_resumed_on_what_comes_twice_if_it_began_with_it(
+def test_a_run_that_began_with_duplicates_is_resumed_with_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i, stem in enumerate(STEMS):
@@ -192,7 +194,7 @@ def test_a_run_is_resumed_on_what_comes_twice_if_it_began_with_it(
         assert told.count(" is in ") == 4 - len(songs)
 
 
-def test_the_data_of_a_run_stays_where_it_was_unless_it_is_named(
+def test_the_data_of_a_run_keeps_its_place_unless_another_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "musdb"))
@@ -203,7 +205,7 @@ def test_the_data_of_a_run_stays_where_it_was_unless_it_is_named(
     assert move_data(data, {}, tmp_path) == dataclasses.replace(data, cache=str(tmp_path))
 
 
-def test_the_songs_of_a_run_are_those_of_its_start(tmp_path: Path) -> None:
+def test_a_run_cannot_be_resumed_on_other_songs(tmp_path: Path) -> None:
     lists = {"songs": ["songs/train/a", "songs/train/b"], "valid_songs": ["songs/valid/c"]}
     check_songs(tmp_path, lists)  # a run from Python
     (tmp_path / "songs.json").write_text(json.dumps(lists))
@@ -220,7 +222,7 @@ def test_the_songs_of_a_run_are_those_of_its_start(tmp_path: Path) -> None:
         check_songs(tmp_path, lists)
 
 
-def test_a_stem_that_a_song_for_validation_has_too_is_told_of(
+def test_a_stem_shared_with_a_validation_song_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "Leaf - Summerghost"), 3 * RATE)

@@ -69,7 +69,7 @@ def moisesdb(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
     return root, found
 
 
-def recorded(recording: Any, stem: str) -> np.ndarray:
+def stem_of(recording: Any, stem: str) -> np.ndarray:
     """A decoded stem as ``(channels, samples)``."""
     found: np.ndarray = recording.pcm[recording.names.index(stem)].T / 32768
     return found
@@ -89,7 +89,7 @@ def test_moisesdb_stems_are_sums_of_recordings_when_training(
     }
     assert set(recording.names) == set(expected)
     for stem, signal in expected.items():
-        np.testing.assert_allclose(recorded(recording, stem), signal, atol=1 / 32768)
+        np.testing.assert_allclose(stem_of(recording, stem), signal, atol=1 / 32768)
     (six,) = DATASETS["moisesdb"].find(root, (*FOUR, "guitar", "piano"))
     (alone,) = DATASETS["moisesdb"].find(root, ("guitar", "piano"))
     assert [name for name, _ in six.parts].count("other") == 1  # percussion
@@ -135,7 +135,7 @@ def test_descriptions_that_windows_wrote_are_read(tmp_path: Path, encoding: str)
     assert track.stems == ("vocals", "drums")
 
 
-def test_what_is_wrong_with_moisesdb_is_said(tmp_path: Path) -> None:
+def test_problems_of_moisesdb_are_reported(tmp_path: Path) -> None:
     kind = DATASETS["moisesdb"]
     with pytest.raises(AudioError, match="there is no MoisesDB in"):
         kind.find(tmp_path, FOUR)
@@ -177,7 +177,7 @@ def test_an_index_is_trained_on_without_its_test_split(
     expected = {"vocals": signals[0], "drums": signals[1], "other": signals[2] + signals[3]}
     assert set(recording.names) == set(expected)
     for stem, signal in expected.items():
-        np.testing.assert_allclose(recorded(recording, stem), signal, atol=1 / 32768)
+        np.testing.assert_allclose(stem_of(recording, stem), signal, atol=1 / 32768)
 
 
 def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_an_index_is_scored_by_split(index: tuple[Path, list[np.ndarray]], tmp_p
     assert found["oracle-1"] > 0
 
 
-def test_the_name_of_a_song_leads_nowhere(tmp_path: Path) -> None:
+def test_names_of_songs_cannot_lead_out_of_the_output(tmp_path: Path) -> None:
     entry = {"split": "test"}
     for number, stem in enumerate(("vocals", "drums")):
         write(tmp_path / "audio" / f"{stem}.wav", number)
@@ -227,7 +227,7 @@ def test_the_name_of_a_song_leads_nowhere(tmp_path: Path) -> None:
         evaluate(find_in_index(path), baseline_methods("mixture"), settings)
 
 
-def test_keys_and_missing_files_are_those_of_mirdata(tmp_path: Path) -> None:
+def test_keys_and_missing_files_of_mirdata_are_understood(tmp_path: Path) -> None:
     """As in Saraga: recordings of a concert, some of which there are no files of."""
     write(tmp_path / "a.vocal.wav", 0)
     write(tmp_path / "a.left.wav", 1)
@@ -248,7 +248,7 @@ def test_keys_and_missing_files_are_those_of_mirdata(tmp_path: Path) -> None:
         find_in_index(path, "train", stems=stems)  # which wants the mixture
 
 
-def test_multitracks_of_mirdata_are_songs(tmp_path: Path) -> None:
+def test_multitracks_of_mirdata_become_songs(tmp_path: Path) -> None:
     """As in the Jazz Trio Database, where a track is a stem, and in PHENICX with its desks."""
     signals = {
         name: write(tmp_path / "audio" / f"{name}.wav", seed)
@@ -294,13 +294,13 @@ def test_multitracks_of_mirdata_are_songs(tmp_path: Path) -> None:
         ('{"tracks": {"a": {"voice": "x.wav"}}}', "names no songs with any of vocals"),
     ],
 )
-def test_what_is_wrong_with_an_index_is_said(content: str, message: str, tmp_path: Path) -> None:
+def test_problems_of_an_index_are_reported(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(AudioError, match=message):
         DATASETS["index"].find(tmp_path / "index.json", FOUR)
 
 
-def test_eval_takes_one_set_of_songs(index: tuple[Path, list[np.ndarray]]) -> None:
+def test_eval_refuses_two_sets_of_songs(index: tuple[Path, list[np.ndarray]]) -> None:
     for options, message in (
         (["--index", str(index[0]), "--moisesdb", "x"], "choose one of --musdb-root, --songs"),
         (["--songs", "x", "--stems", "vocals"], "--stems is for --moisesdb and --index"),
@@ -337,7 +337,7 @@ def test_audio_of_a_test_folder_is_never_trained_on(tmp_path: Path) -> None:
     assert find_moisesdb(tmp_path / "a" / "test" / "moisesdb")[0].files
 
 
-def test_the_folder_of_a_song_called_test_is_to_be_renamed(tmp_path: Path) -> None:
+def test_a_song_called_test_is_refused_with_the_advice_to_rename(tmp_path: Path) -> None:
     for song in ("One", "Test"):
         for stem in ("vocals", "drums", "bass", "other"):
             write(tmp_path / "train" / song / f"{stem}.wav", 1)

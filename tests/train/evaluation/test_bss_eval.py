@@ -79,7 +79,9 @@ def test_tracks_of_any_length_score_as_in_museval(samples: int) -> None:
     assert_like_museval(true, true + 0.3 * true[::-1], window=1000)
 
 
-def test_a_mono_stem_is_no_problem(real_song: TrackAudio, estimates: dict[str, Array]) -> None:
+def test_a_mono_stem_scores_as_two_equal_channels(
+    real_song: TrackAudio, estimates: dict[str, Array]
+) -> None:
     # Two equal channels make the system singular; the scores are those of one channel.
     stems = ("vocals", "bass")
     true = stack(real_song.references, stems)[:, :1, : 3 * RATE]
@@ -99,7 +101,7 @@ def test_a_filtered_stem_has_neither_interference_nor_artefacts() -> None:
     np.testing.assert_allclose(scores.isr, 6.0, atol=0.5)
 
 
-def test_interference_is_told_from_artefacts() -> None:
+def test_interference_is_distinguished_from_artefacts() -> None:
     true = np.stack([noise(stem, 40_000) for stem in range(2)])
     leaky = bss_eval(true, true + 0.3 * true[::-1], window=10_000)
     noisy = bss_eval(true, true + 0.3 * np.stack([noise(7, 40_000)] * 2), window=10_000)

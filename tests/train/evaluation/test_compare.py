@@ -48,7 +48,7 @@ def base() -> np.ndarray:
     return np.random.default_rng(0).normal(5, 3, (20, 4))
 
 
-def test_a_small_gain_on_every_track_is_found(base: np.ndarray, tmp_path: Path) -> None:
+def test_a_small_gain_on_every_track_is_significant(base: np.ndarray, tmp_path: Path) -> None:
     # Songs differ by several dB, the methods by 0.2: only pairing can tell.
     gain = 0.2 + 0.05 * np.random.default_rng(1).standard_normal(base.shape)
     found = compare(write(tmp_path / "a", base), write(tmp_path / "b", base + gain))
@@ -61,7 +61,7 @@ def test_a_small_gain_on_every_track_is_found(base: np.ndarray, tmp_path: Path) 
         assert each.a == pytest.approx(np.median(base[:, index]), abs=1e-4)
 
 
-def test_the_other_way_round_a_is_better(base: np.ndarray, tmp_path: Path) -> None:
+def test_a_is_better_in_the_other_order(base: np.ndarray, tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", base), write(tmp_path / "b", base + 1)
     assert {each.verdict for each in compare(b, a)} == {"A"}
 
@@ -128,7 +128,7 @@ def test_songs_of_several_subsets_are_compared_in_each_by_itself(
     assert comparison.alone == {"own": (0, 3), "pairs": (1, 0)}
 
 
-def test_what_signs_may_be_by_chance_is_undecided(base: np.ndarray, tmp_path: Path) -> None:
+def test_signs_that_may_be_by_chance_are_undecided(base: np.ndarray, tmp_path: Path) -> None:
     a = write(tmp_path / "a", base)
     gains = np.full((7, 4), 1.0)
     gains[3] = -0.01
@@ -164,7 +164,7 @@ def test_metrics_that_were_not_computed_are_named(base: np.ndarray, tmp_path: Pa
             compare(a, b, metric)
 
 
-def test_a_folder_of_estimates_is_not_taken_for_the_scores_of_its_name(
+def test_a_folder_of_estimates_does_not_hide_the_scores_of_its_name(
     base: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_a_folder_of_estimates_is_not_taken_for_the_scores_of_its_name(
 @pytest.mark.parametrize(
     "damage", [{"silent": 3}, {"measures": [1]}, {"silent": 3, "measures": [1]}]
 )
-def test_damaged_scores_are_one_sentence(
+def test_damaged_scores_are_refused(
     base: np.ndarray, tmp_path: Path, damage: dict[str, object]
 ) -> None:
     a = write(tmp_path / "a", base[:1])

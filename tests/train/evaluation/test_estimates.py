@@ -48,7 +48,7 @@ def test_a_model_is_computed_in_fp32(checkpoint: Path, track: Track) -> None:
         np.testing.assert_array_equal(found[stem], expected[stem])
 
 
-def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_hash(checkpoint: Path, track: Track, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
     first, second = model_method([str(checkpoint)]), model_method([str(copy)])
@@ -56,9 +56,7 @@ def test_a_model_is_known_by_its_hash(checkpoint: Path, track: Track, tmp_path: 
     assert first.origin(track) == second.origin(track)
 
 
-def test_a_model_that_is_replaced_is_not_taken_for_the_one_before(
-    track: Track, tmp_path: Path
-) -> None:
+def test_a_replaced_model_is_loaded_again(track: Track, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path, recording = tmp_path / "best-l1.safetensors", read_track(track, 1.0)
     config = ModelConfig(filters=(2,) * 6, segment_frames=64)
@@ -77,12 +75,12 @@ def test_a_model_that_is_replaced_is_not_taken_for_the_one_before(
         method.estimate(track, recording)
 
 
-def test_a_model_that_is_not_there_fails_before_work_starts() -> None:
+def test_a_missing_model_fails_before_work_starts() -> None:
     with pytest.raises(WeightsError, match="there is no model"):
         model_method(["nonsense"])
 
 
-def test_a_gpu_that_computes_nothing_fails_before_work_starts(
+def test_an_unusable_gpu_fails_before_work_starts(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -135,7 +133,7 @@ def test_estimates_are_found_where_tools_put_them(place: str, track: Track, tmp_
     assert {stem: x.shape for stem, x in found.items()} == dict.fromkeys(STEMS, (2, 3 * RATE))
 
 
-def test_estimates_that_end_early_are_no_whole_ones(track: Track, tmp_path: Path) -> None:
+def test_estimates_that_end_early_are_refused(track: Track, tmp_path: Path) -> None:
     method, recording = folder_method(tmp_path), read_track(track)
     folder = tmp_path / track.name
     folder.mkdir()
@@ -170,7 +168,9 @@ def test_two_stem_tools_are_scored_in_the_set_of_two(
     assert tuple(folder_method(tmp_path).find(track)) == ("vocals", ACCOMPANIMENT)
 
 
-def test_four_stems_win_over_an_accompaniment_beside_them(track: Track, tmp_path: Path) -> None:
+def test_four_stems_are_preferred_to_an_accompaniment_beside_them(
+    track: Track, tmp_path: Path
+) -> None:
     write(tmp_path / track.name, "accompaniment", *STEMS)
     assert tuple(folder_method(tmp_path).find(track)) == STEMS
 
@@ -187,7 +187,7 @@ def test_estimates_of_another_rate_are_refused(track: Track, tmp_path: Path) -> 
         folder_method(tmp_path).estimate(track, read_track(track))
 
 
-def test_estimates_of_another_rate_or_that_are_none_are_refused_before_any_work(
+def test_damaged_estimates_or_of_another_rate_are_refused_before_any_work(
     track: Track, tmp_path: Path
 ) -> None:
     write(tmp_path / track.name, *STEMS)
@@ -209,7 +209,7 @@ def test_changed_estimates_have_another_origin(track: Track, tmp_path: Path) -> 
     assert method.origin(track) != before
 
 
-def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="no folder of estimates"):
         folder_method(tmp_path / "nothing")
 
@@ -222,7 +222,7 @@ def test_baselines_are_chosen_by_name() -> None:
         baseline_methods("magic")
 
 
-def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
+def test_methods_can_be_pickled(checkpoint: Path) -> None:
     import pickle
 
     method = model_method([str(checkpoint)])
@@ -230,7 +230,7 @@ def test_methods_can_be_sent_to_other_processes(checkpoint: Path) -> None:
     assert isinstance(method, ModelMethod)
 
 
-def test_several_passes_are_a_method_of_their_own(track: Track, checkpoint: Path) -> None:
+def test_several_passes_are_a_separate_method(track: Track, checkpoint: Path) -> None:
     once, twice = model_method([str(checkpoint)]), model_method([str(checkpoint)], passes=2)
     assert twice.label == f"{once.label}-2-passes"
     assert "passes" not in once.origin(track)
@@ -273,7 +273,7 @@ def test_a_model_of_other_stems_is_refused_before_any_work(track: Track, tmp_pat
         method.gives(track)
 
 
-def test_a_device_that_is_not_there_fails_before_work_starts(
+def test_a_missing_device_fails_before_work_starts(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

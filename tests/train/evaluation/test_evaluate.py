@@ -48,7 +48,7 @@ def test_every_method_is_scored_on_every_track(root: Path, tmp_path: Path) -> No
         assert outcome.scores.values["SDR"].shape == (4, 3)
 
 
-def test_what_is_there_is_not_computed_again(
+def test_existing_scores_are_reused_without_decoding(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(root, tmp_path)
@@ -65,7 +65,7 @@ def test_what_is_there_is_not_computed_again(
         np.testing.assert_array_equal(a.scores.values["SDR"], b.scores.values["SDR"])
 
 
-def test_references_are_hashed_once_and_where_there_may_be_a_score(
+def test_references_are_hashed_once_and_only_if_there_are_estimates(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "estimates").mkdir()
@@ -101,7 +101,7 @@ def test_other_audio_of_the_same_size_is_scored_again(root: Path, tmp_path: Path
     assert [outcome.track for outcome in again if not outcome.reused] == ["Ana - One"]
 
 
-def test_an_interrupted_evaluation_computes_the_rest(root: Path, tmp_path: Path) -> None:
+def test_missing_and_broken_scores_are_computed_again(root: Path, tmp_path: Path) -> None:
     run(root, tmp_path)
     (tmp_path / "mixture" / "test" / "Ana - One.json").unlink()
     (tmp_path / "mixture-4" / "test" / "Cy - Instrumental.json").write_text('{"targ')
@@ -129,7 +129,7 @@ def test_a_model_with_other_weights_is_computed_again(
     assert not evaluate(tracks, [model_method([str(path)])], settings)[0].reused
 
 
-def test_full_metrics_serve_for_sdr_but_not_the_other_way(root: Path, tmp_path: Path) -> None:
+def test_full_metrics_are_reused_for_sdr_but_not_vice_versa(root: Path, tmp_path: Path) -> None:
     tracks = find_tracks(root, "test", ["Cy"])
     methods = baseline_methods("mixture-4")
     sdr, full = Settings(tmp_path, "sdr", 1.0), Settings(tmp_path, "bsseval", 1.0)
@@ -147,14 +147,14 @@ def test_a_song_with_a_silent_stem_is_scored_without_it(root: Path, tmp_path: Pa
     assert math.isfinite(outcome.scores.median("drums"))
 
 
-def test_missing_estimates_fail_by_name_and_stop_nothing(root: Path, tmp_path: Path) -> None:
+def test_missing_estimates_are_reported_and_do_not_stop_others(root: Path, tmp_path: Path) -> None:
     (tmp_path / "estimates").mkdir()
     methods = [folder_method(tmp_path / "estimates"), *baseline_methods("mixture")]
     found = evaluate(find_tracks(root, "test"), methods, Settings(tmp_path / "out"))
     assert ["no estimates of" in outcome.error for outcome in found] == [True] * 3 + [False] * 3
 
 
-def test_processes_give_the_scores_of_one_and_are_waited_for_with_a_limit(
+def test_several_processes_give_the_scores_of_one_and_waits_have_timeouts(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows hears no Ctrl-C while it waits without end."""
@@ -199,7 +199,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there signals are others")
 @pytest.mark.parametrize("begun", [False, True], ids=["starting", "working"])
-def test_an_interrupt_ends_processes_at_once_and_quietly(tmp_path: Path, begun: bool) -> None:
+def test_an_interrupt_stops_processes_at_once_and_quietly(tmp_path: Path, begun: bool) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     main = subprocess.Popen(
@@ -235,7 +235,7 @@ def test_an_interrupt_ends_processes_at_once_and_quietly(tmp_path: Path, begun: 
     assert (said, complaints) == ("ended\n", "")
 
 
-def test_processes_end_where_the_first_is_killed(tmp_path: Path) -> None:
+def test_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     main = subprocess.Popen(
         [sys.executable, "slow.py"],
@@ -253,7 +253,7 @@ def test_processes_end_where_the_first_is_killed(tmp_path: Path) -> None:
     assert main.communicate(timeout=60) == (b"", None)
 
 
-def test_names_that_would_mix_are_refused(root: Path, tmp_path: Path) -> None:
+def test_equal_names_of_methods_are_refused(root: Path, tmp_path: Path) -> None:
     tracks, methods = find_tracks(root, "test"), baseline_methods("mixture")
     with pytest.raises(ValueError, match="two methods are called 'mixture'"):
         evaluate(tracks, methods * 2, Settings(tmp_path))
@@ -295,7 +295,7 @@ def test_files_of_museval_are_read(tmp_path: Path) -> None:
     assert about == {}
 
 
-def test_a_file_of_something_else_is_an_error(tmp_path: Path) -> None:
+def test_a_file_without_scores_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[1, 2]")
     with pytest.raises(UnetsepError, match="no scores in museval's layout"):
         results.read(tmp_path / "x.json")
@@ -304,7 +304,7 @@ def test_a_file_of_something_else_is_an_error(tmp_path: Path) -> None:
         results.read(tmp_path / "y.json")
 
 
-def test_names_from_an_index_are_those_of_files_on_windows_too(
+def test_names_from_an_index_become_valid_file_names_on_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A colon there begins the name of a stream in a file that hides it."""
@@ -316,7 +316,7 @@ def test_names_from_an_index_are_those_of_files_on_windows_too(
     assert name == "AC_ DC_Why_"
 
 
-def test_names_that_a_drive_refuses_or_takes_for_one_are_told_before_any_work(
+def test_names_that_a_drive_refuses_or_confuses_are_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(*names: str) -> None:
@@ -340,7 +340,7 @@ def test_names_that_a_drive_refuses_or_takes_for_one_are_told_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_results_that_cannot_be_written_are_one_sentence(root: Path, tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_are_reported(root: Path, tmp_path: Path) -> None:
     (tmp_path / "mixture").write_text("a file where a folder must be")
     with pytest.raises(UnetsepError, match="cannot be written"):
         run(root, tmp_path, "mixture")

@@ -22,7 +22,7 @@ def leakage(stem_db: float, estimate_db: float, mixture_db: float) -> float:
 
 
 @pytest.mark.parametrize(("estimate", "mixture"), [(-60, -20), (-20, -20), (-70, -50)])
-def test_it_is_the_estimate_over_the_mixture_where_the_stem_is_silent(
+def test_leakage_is_the_level_of_a_silent_stem_over_the_mixture(
     estimate: float, mixture: float
 ) -> None:
     assert leakage(-120, estimate, mixture) == pytest.approx(estimate - mixture)
@@ -32,13 +32,13 @@ def test_it_is_the_estimate_over_the_mixture_where_the_stem_is_silent(
     ("stem", "mixture", "counts"),
     [(-71, -20, True), (-69, -20, False), (-120, -59, True), (-120, -61, False)],
 )
-def test_a_second_counts_if_the_stem_is_50_db_down_and_the_mixture_is_heard(
+def test_a_second_counts_if_the_stem_is_50_db_down_and_the_mixture_audible(
     stem: float, mixture: float, counts: bool
 ) -> None:
     assert np.isnan(leakage(stem, -80, mixture)) != counts
 
 
-def test_digital_silence_has_a_floor_and_is_no_leakage_of_silence() -> None:
+def test_a_silent_estimate_has_the_floor_and_a_silent_mixture_no_leakage() -> None:
     mixture, silence = tone(-20), np.zeros((2, WINDOW))
     assert frame_leakage(silence[None], silence[None], mixture, window=WINDOW) == [[FLOOR_DB]]
     assert np.isnan(frame_leakage(silence[None], silence[None], silence, window=WINDOW)).all()

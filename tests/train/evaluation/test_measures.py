@@ -30,7 +30,7 @@ def signal(seed: int, samples: int = RATE) -> np.ndarray:
     return noise(seed, samples).astype(np.float32) / 4
 
 
-def test_si_sdr_knows_no_level() -> None:
+def test_si_sdr_does_not_depend_on_the_level() -> None:
     true, error = signal(0).astype(np.float64), signal(1).astype(np.float64)
     error -= true * (error.ravel() @ true.ravel()) / (true.ravel() @ true.ravel())
     error *= np.linalg.norm(true) / np.linalg.norm(error) / 10
@@ -44,7 +44,7 @@ def test_si_sdr_of_silence_is_not_defined() -> None:
 
 
 @pytest.mark.parametrize("band", BANDS.values())
-def test_a_level_that_is_wrong_by_so_many_decibels_is_that_distance(
+def test_a_wrong_level_has_a_distance_of_as_many_decibels(
     band: tuple[float, float],
 ) -> None:
     true = signal(0)
@@ -54,7 +54,7 @@ def test_a_level_that_is_wrong_by_so_many_decibels_is_that_distance(
     assert log_spectral_distance(true, true, RATE, band=band) == 0
 
 
-def test_an_error_above_11_khz_is_seen_there_and_nowhere_else() -> None:
+def test_an_error_above_11_khz_changes_only_the_distance_of_that_band() -> None:
     true = signal(0)
     spectrum = np.fft.rfft(true)
     spectrum[:, int(11_500 * true.shape[1] / RATE) :] = 0
@@ -77,7 +77,7 @@ def test_measures_are_chosen_by_name_or_kind() -> None:
         choose_measures(["pesq"])
 
 
-def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Path) -> None:
+def test_measures_are_stored_reused_reported_and_compared(root: Path, tmp_path: Path) -> None:
     tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4,oracle-2")
     plain = Settings(tmp_path)
     assert not any(outcome.reused for outcome in evaluate(tracks, methods, plain))
@@ -102,7 +102,7 @@ def test_measures_are_kept_reused_reported_and_compared(root: Path, tmp_path: Pa
     assert ",lsd-0-250," in (tmp_path / "report.csv").read_text(encoding="utf-8")
 
 
-def test_who_asks_for_more_loses_nothing_that_was_there(root: Path, tmp_path: Path) -> None:
+def test_computing_further_measures_keeps_existing_ones(root: Path, tmp_path: Path) -> None:
     tracks, methods = find_tracks(root, "test", ["1"]), baseline_methods("mixture-4")
     evaluate(tracks, methods, Settings(tmp_path, metrics="bsseval", measures=("si-sdr",)))
     path = tmp_path / "mixture-4" / "test" / "Ana - One.json"
@@ -130,7 +130,7 @@ def test_log_wmse_is_the_log_of_the_error_over_the_mixture() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:numpy.fix is deprecated")  # by seabass, since numpy 2.5
-def test_the_2f_model_gives_full_points_to_the_reference_and_fewer_the_more_is_heard() -> None:
+def test_the_2f_model_gives_100_to_the_reference_and_less_the_louder_an_error() -> None:
     """The package's authors compare it with the model's own scores; this is how it is asked."""
     pytest.importorskip("seabass")
     true, error = music(2.0), noise(4, 2 * RATE) / 8

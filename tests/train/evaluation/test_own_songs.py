@@ -54,14 +54,14 @@ def test_the_mixture_is_the_sum_of_stems_of_any_names(songs: Path) -> None:
     assert not read_track(c).references["voice"].any()
 
 
-def test_a_mixture_file_is_taken_as_it_is(songs: Path) -> None:
+def test_a_mixture_file_is_read_unchanged(songs: Path) -> None:
     mastered = write(songs / "test" / "a" / "mixture.wav", 99)
     (track, *_) = find_songs(songs, "test", ["a"])
     np.testing.assert_array_equal(read_track(track).mixture, mastered)
     assert track.stems == ("band", "voice")
 
 
-def test_a_model_of_these_stems_is_scored(songs: Path, tmp_path: Path) -> None:
+def test_a_model_of_the_same_stems_is_scored(songs: Path, tmp_path: Path) -> None:
     config = ModelConfig(stems=("voice", "band"), filters=(2,) * 6, segment_frames=64)
     (tmp_path / "two.safetensors").write_bytes(serialize(UNet(config)))
     method = model_method([str(tmp_path / "two.safetensors")])
@@ -90,7 +90,7 @@ def test_a_pair_is_a_mixture_and_one_stem(tmp_path: Path) -> None:
     assert outcome.scores.median("vocals") > 0
 
 
-def test_pairs_whose_mixtures_have_one_name_have_those_of_their_folders(tmp_path: Path) -> None:
+def test_pairs_with_mixtures_of_one_name_are_named_by_their_folders(tmp_path: Path) -> None:
     rows = ["mixture,vocals,drums"]
     for song, mixture in (("a", "mix"), ("b", "mix"), ("c", "mixture"), ("d", "song")):
         names = [f"{song}/{name}.wav" for name in (mixture, "vocals", "drums")]
@@ -102,7 +102,7 @@ def test_pairs_whose_mixtures_have_one_name_have_those_of_their_folders(tmp_path
     assert [t.name for t in read_pairs(tmp_path / "pairs.csv", ["b"])] == ["b"]
 
 
-def test_pairs_whose_folders_have_one_name_too_are_told_apart_by_those_above(
+def test_pairs_with_folders_of_one_name_are_named_by_the_parents_too(
     tmp_path: Path,
 ) -> None:
     rows = ["mixture,vocals"]
@@ -134,7 +134,7 @@ def test_an_empty_cell_of_a_pair_is_a_silent_stem(tmp_path: Path) -> None:
     assert not read_track(track).references["accompaniment"].any()
 
 
-def test_a_stem_that_is_declared_silent_is_not_the_rest(tmp_path: Path) -> None:
+def test_a_stem_declared_silent_is_not_filled_with_the_rest(tmp_path: Path) -> None:
     folder = tmp_path / "test" / "a"
     write(folder / "vocals.wav", 1)
     write(folder / "mixture.wav", 2)
@@ -174,13 +174,13 @@ def test_other_audio_of_the_same_length_is_scored_again(tmp_path: Path) -> None:
         ("mixture,vocals\na, b.wav,c.wav\n", "line 2: there are more cells than columns; put"),
     ],
 )
-def test_a_list_that_is_none_is_one_sentence(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "pairs.csv").write_text(content)
     with pytest.raises(AudioError, match=message):
         read_pairs(tmp_path / "pairs.csv")
 
 
-def test_songs_that_are_none_are_one_sentence(songs: Path, tmp_path: Path) -> None:
+def test_folders_without_usable_songs_are_refused(songs: Path, tmp_path: Path) -> None:
     (songs / "test").rename(songs / "train")
     with pytest.raises(AudioError, match=r"there are no songs in .*; --subset train takes"):
         find_songs(songs, "test")
@@ -233,7 +233,7 @@ def test_usual_stems_have_their_usual_names(tmp_path: Path) -> None:
     assert {name for name, _ in track.sources} == {"mixture", "vocals", "drums", "Accordion"}
 
 
-def test_what_macos_puts_beside_files_is_no_stem(songs: Path) -> None:
+def test_companion_files_of_macos_are_no_stems(songs: Path) -> None:
     before = find_songs(songs, "test")
     (songs / "test" / "a" / "._voice.wav").write_bytes(b"\0\5\x16\7")
     (songs / "test" / "._a").write_bytes(b"\0\5\x16\7")
@@ -269,7 +269,7 @@ def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
     assert "choose one of --musdb-root, --songs, --pairs" in both.output
 
 
-def test_what_is_odd_about_a_file_is_said(songs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_of_the_decoder_are_logged(songs: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = songs / "test" / "a" / "voice.ogg"
     soundfile.write(path, noise(3, 2 * RATE).T / 8, RATE)
     path.with_suffix(".wav").unlink()
@@ -279,9 +279,7 @@ def test_what_is_odd_about_a_file_is_said(songs: Path, caplog: pytest.LogCapture
     assert "voice.ogg has no end mark" in message
 
 
-def test_folders_within_that_of_a_song_are_not_opened(
-    songs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_within_a_song_are_not_opened(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(songs / "test" / "a" / "takes" / "band.wav", 4)
     opened, listed = [], Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: opened.append(path.name) or listed(path))

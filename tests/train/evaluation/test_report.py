@@ -57,7 +57,9 @@ def test_silent_and_failed_tracks_are_counted(report: reports.EvaluationReport) 
     assert "1 tracks failed" in report.notes[1]
 
 
-def test_published_rows_stand_apart_with_their_test_set(report: reports.EvaluationReport) -> None:
+def test_published_rows_are_in_a_separate_table_with_their_test_set(
+    report: reports.EvaluationReport,
+) -> None:
     text = reports.to_markdown(report)
     measured, published = text.split("## Published elsewhere")
     assert "| ours |" in measured
@@ -111,7 +113,7 @@ def pair(vocals: float, accompaniment: float) -> TrackScores:
     return TrackScores(("vocals", "accompaniment"), values)
 
 
-def test_two_sets_of_stems_never_share_a_table_or_a_picture(tmp_path: Path) -> None:
+def test_two_sets_of_stems_have_separate_tables_and_pictures(tmp_path: Path) -> None:
     outcomes = [
         Outcome("ours", "a", scores([5, 4, 3, 2])),
         Outcome("ours", "b", pair(8, 14)),
@@ -177,7 +179,7 @@ def test_pictures_are_drawn(report: reports.EvaluationReport, tmp_path: Path) ->
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_a_full_disk_refuses_leaves_the_one_before(
+def test_a_full_disk_keeps_the_previous_picture(
     report: reports.EvaluationReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = pytest.importorskip("unetsep.train.evaluation.figures")
@@ -211,7 +213,7 @@ def test_figure_2_has_a_box_per_method_from_its_tracks(report: reports.Evaluatio
     assert {6.0, 1.5} <= set(medians)
 
 
-def test_tracks_are_numbered_in_whole_numbers(report: reports.EvaluationReport) -> None:
+def test_track_numbers_are_whole_numbers(report: reports.EvaluationReport) -> None:
     pytest.importorskip("matplotlib")
     from unetsep.train.evaluation.figures import scatter
 

@@ -14,7 +14,7 @@ WINDOW = 1000
 museval = pytest.importorskip("museval")
 
 
-def by_museval(
+def museval_sdr(
     true: npt.NDArray[np.floating], guess: npt.NDArray[np.floating], window: int = WINDOW
 ) -> npt.NDArray[np.float64]:
     """museval's SDR; it does not depend on the filters, so short ones save time."""
@@ -35,7 +35,7 @@ def pair(
 def assert_same(
     true: npt.NDArray[np.floating], guess: npt.NDArray[np.floating], window: int = WINDOW
 ) -> npt.NDArray[np.float64]:
-    expected, found = by_museval(true, guess, window), frame_sdr(true, guess, window=window)
+    expected, found = museval_sdr(true, guess, window), frame_sdr(true, guess, window=window)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     return found
@@ -144,7 +144,7 @@ def test_estimates_are_cut_or_padded_to_the_reference() -> None:
     assert match_length(signal, 4).tolist() == [[0, 1, 2, 0], [3, 4, 5, 0]]
 
 
-def test_median_leaves_out_what_museval_writes_as_nan() -> None:
+def test_median_ignores_what_museval_writes_as_nan() -> None:
     nan, inf = np.nan, np.inf
     scores = np.array([[1, nan, 3, inf], [nan, nan, nan, inf]])
     np.testing.assert_array_equal(median(scores), [2, nan])

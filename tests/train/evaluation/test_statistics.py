@@ -60,7 +60,7 @@ def test_few_tracks_have_no_interval() -> None:
     assert math.isnan(mean_of_medians(few).low)
 
 
-def test_of_two_equal_methods_one_is_called_better_as_seldom_as_is_said() -> None:
+def test_equal_methods_are_seldom_called_different() -> None:
     for count in (5, 6, 7, 14, 50):
         rng = np.random.default_rng(count)
         wrong = 0
@@ -79,7 +79,7 @@ def test_signs_are_tested_exactly() -> None:
     assert sign_test([1.0, -1.0]) == sign_test([]) == sign_test([0.0]) == 1.0
 
 
-def test_no_track_has_no_value() -> None:
+def test_results_without_tracks_have_no_value() -> None:
     assert str(track_median([math.nan, math.nan])) == "-"
     assert track_median([math.nan]).tracks == 0
     assert math.isnan(mean_of_medians(np.empty((0, 4))).value)
@@ -94,6 +94,6 @@ def test_mean_of_medians_is_over_stems() -> None:
     assert mean_of_medians(scores).value == pytest.approx((2 + 15) / 2)
 
 
-def test_mean_of_medians_is_missing_where_a_stem_is() -> None:
+def test_mean_of_medians_is_nan_if_a_stem_has_no_scores() -> None:
     scores = np.array([[1.0, math.nan], [2, math.nan]])
     assert math.isnan(mean_of_medians(scores).value)

@@ -48,7 +48,7 @@ def test_a_set_has_two_different_sources_of_the_songs(sources: tuple[str, ...]) 
     check_set(TWO, STEMS)
 
 
-def test_estimates_are_added_up_and_kept_where_they_are_there() -> None:
+def test_estimates_are_summed_unless_the_set_has_them() -> None:
     each = {stem: np.full((2, 5), 2.0**i, np.float32) for i, stem in enumerate(STEMS)}
     np.testing.assert_array_equal(regroup(each, TWO, STEMS)["accompaniment"], np.full((2, 5), 14))
     pair = {"vocals": each["vocals"], "accompaniment": each["bass"]}
@@ -57,7 +57,7 @@ def test_estimates_are_added_up_and_kept_where_they_are_there() -> None:
     assert absent(TWO, pair, STEMS) == []
 
 
-def test_estimates_of_other_lengths_are_added_up_from_the_start() -> None:
+def test_estimates_of_other_lengths_are_summed_from_the_start() -> None:
     each = {stem: np.ones((1, 3 + i), np.float32) for i, stem in enumerate(STEMS)}
     assert regroup(each, TWO, STEMS)["accompaniment"].tolist() == [[3, 3, 3, 3, 2, 1]]
 
@@ -90,7 +90,7 @@ def test_a_set_that_a_model_cannot_give_is_refused_before_any_work(
     assert "from which drums cannot be added up" in outcome.error
 
 
-def test_each_set_has_its_own_results_which_are_reused_and_compared(
+def test_each_set_has_its_own_results_that_are_reused_and_compared(
     root: Path, tmp_path: Path
 ) -> None:
     tracks, methods = find_tracks(root, "test"), baseline_methods("mixture-4,oracle-2")
@@ -109,7 +109,7 @@ def test_each_set_has_its_own_results_which_are_reused_and_compared(
         compare(tmp_path / "vocals-drums-bass-other" / "mixture-4", folder / "oracle-2")
 
 
-def test_the_mixture_is_the_accompaniment_once_not_three_times() -> None:
+def test_the_mixture_counts_once_as_the_accompaniment() -> None:
     stems = {stem: np.full((2, 4), 1.0, np.float32) for stem in STEMS}
     audio = TrackAudio(np.full((2, 4), 4.0, np.float32), stems, 44_100)
     whole = regroup(BASELINES["mixture"](audio), TWO, STEMS)

@@ -62,7 +62,7 @@ def test_systems_are_solved_in_batches(lags: Tensor) -> None:
     torch.testing.assert_close(multiply(both, solve(both, right)), right)
 
 
-def test_equal_signals_are_projected_all_the_same() -> None:
+def test_singular_systems_of_equal_signals_are_solved() -> None:
     torch.manual_seed(1)
     signals = torch.randn(2, 300, dtype=torch.float64)
     signals = torch.cat([signals, signals[:1]])  # singular: the third is the first

@@ -53,7 +53,7 @@ def test_a_root_without_tracks_is_an_error(tmp_path: Path) -> None:
         find_tracks(tmp_path, "test")
 
 
-def test_what_macos_puts_beside_files_is_no_track_and_no_stem(root: Path, tmp_path: Path) -> None:
+def test_companion_files_of_macos_are_no_tracks_and_no_stems(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root, tmp_path / "copy")
     before = find_tracks(tmp_path / "copy", "test")
     files = before[0].files
@@ -139,7 +139,7 @@ def test_a_stem_file_is_decoded_as_musdb_does(real_song: TrackAudio, tmp_path: P
     np.testing.assert_array_equal(found.mixture, real_song.mixture[:, : found.mixture.shape[1]])
 
 
-def test_a_damaged_stem_file_is_one_sentence(real_song: TrackAudio, tmp_path: Path) -> None:
+def test_a_damaged_stem_file_is_named(real_song: TrackAudio, tmp_path: Path) -> None:
     path = tmp_path / "Bad.stem.mp4"
     path.write_bytes(b"no audio" * 100)
     with pytest.raises(AudioError, match=r"Bad\.stem\.mp4"):

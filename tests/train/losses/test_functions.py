@@ -85,7 +85,7 @@ def test_perceptual_loss_is_the_difference_of_specific_loudness() -> None:
     assert float(loss) == pytest.approx(0.5**0.23 * (20.5**0.23 - 2.5**0.23), rel=1e-5)
 
 
-def test_errors_that_are_masked_cost_less_than_the_same_errors_in_silence() -> None:
+def test_masked_errors_cost_less_than_the_same_errors_in_silence() -> None:
     model = ModelConfig()
     loss = build_loss("perceptual", model)
     truth = torch.zeros(model.bins, 1)
@@ -213,7 +213,7 @@ def test_an_unknown_loss_is_refused_with_the_names_of_all_losses() -> None:
         build_loss("sdr", MODEL)
 
 
-def test_training_sees_the_same_magnitudes_as_separation() -> None:
+def test_training_uses_the_same_magnitudes_as_separation() -> None:
     clips = 0.1 * torch.randn(2, 4, 2, MODEL.n_fft + 40 * MODEL.hop_length)
     seen = spectra(clips, MODEL).mixture
     bins = stft(clips.sum(dim=1), MODEL.n_fft, MODEL.hop_length)[:, :, : MODEL.bins]

@@ -42,7 +42,7 @@ def batch(dtype: torch.dtype = torch.float32) -> tuple[Batch, Tensor, Tensor]:
 
 @pytest.mark.parametrize("vocals", [0, 2])
 @pytest.mark.parametrize("share", [0.0, 0.25])
-def test_the_vote_is_fixed_and_the_vocals_learn_from_a_mask_of_their_own(
+def test_the_vote_is_constant_and_vocals_learn_from_their_own_mask(
     vocals: int, share: float
 ) -> None:
     guided, (spectra, own, guide) = network(vocals), batch(torch.float64)
@@ -90,7 +90,7 @@ def test_the_explicit_gradient_agrees_with_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("name", ["l1", "mel_mse"])
-def test_any_loss_can_be_used_and_blocks_change_nothing(
+def test_any_loss_is_equal_in_small_and_large_blocks(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guided, (spectra, own, guide) = network(), batch()
@@ -102,7 +102,7 @@ def test_any_loss_can_be_used_and_blocks_change_nothing(
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_large_logits_and_silence_are_finite() -> None:
+def test_large_logits_and_silence_have_finite_losses_and_gradients() -> None:
     guided, (spectra, own, guide) = network(), batch()
     far = (own.detach() * 1e4).requires_grad_()
     silent = dataclasses.replace(spectra, mixture=torch.zeros_like(spectra.mixture))
@@ -114,7 +114,7 @@ def test_large_logits_and_silence_are_finite() -> None:
         assert bool(gradient.isfinite().all())
 
 
-def test_the_logits_that_are_trained_are_the_networks_own() -> None:
+def test_training_uses_the_logits_of_the_network_itself() -> None:
     guided, seen = network().eval(), torch.rand(1, 2, 64, 32)
     guidance = Guidance.of(guided, seen, 0.25)
     assert guidance is not None

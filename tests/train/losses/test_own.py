@@ -100,7 +100,7 @@ def test_the_kit_tests_the_properties_that_training_relies_on(loss: object, mess
 
 
 @pytest.mark.parametrize("text", ["losses.py:mine", "losses:mine"])
-def test_a_loss_is_a_file_or_a_module(
+def test_a_loss_is_loaded_from_a_file_or_a_module(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "losses.py").write_text(SOURCE)
@@ -117,7 +117,7 @@ def test_a_loss_is_a_file_or_a_module(
     assert add_loss("mse") == ("mse", None)
 
 
-def test_an_installed_package_may_have_losses(
+def test_an_installed_package_can_add_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other_losses.py").write_text(SOURCE)
@@ -149,7 +149,7 @@ def test_an_installed_package_may_have_losses(
         ("worse.py:mine", "--loss worse.py:mine cannot be imported: NameError: name 'nothing'"),
     ],
 )
-def test_an_unusable_loss_is_an_error_of_one_sentence(
+def test_an_unusable_loss_is_refused_with_a_message(
     text: str, message: str, tmp_path: Path
 ) -> None:
     code = "number = 5\ndef mse(estimate, in_phase, quadrature):\n    return estimate.mean()\n"
@@ -161,7 +161,7 @@ def test_an_unusable_loss_is_an_error_of_one_sentence(
         add_loss(text)
 
 
-def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:
+def test_a_run_stores_the_loss_and_its_source(tmp_path: Path) -> None:
     write_musdb(tmp_path / "musdb", ("A - B", "C - D", "Leaf - Summerghost"), 300_000)
     file = tmp_path / "losses.py"
     file.write_text(SOURCE)
@@ -192,6 +192,6 @@ def test_a_run_remembers_the_loss_and_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["C:\\x.py", "c:/losses/x.py", "x.py"])
-def test_a_path_without_a_loss_is_not_a_module_named_after_its_drive(text: str) -> None:
+def test_a_path_without_a_loss_is_refused_and_no_drive_taken_for_a_module(text: str) -> None:
     with pytest.raises(ValueError, match=r"there is no loss .*, module:name or file\.py:name"):
         add_loss(text)

@@ -17,7 +17,7 @@ from unetsep.weights.checkpoint import serialize
 from unetsep.weights.load import load_network
 
 
-def saved(path: Path, seed: int, **changes: object) -> Path:
+def save_network(path: Path, seed: int, **changes: object) -> Path:
     torch.manual_seed(seed)
     network = UNet(dataclasses.replace(MODEL, **changes))  # type: ignore[arg-type]
     network.encoder[0][1].running_mean.normal_()  # type: ignore[index]
@@ -26,7 +26,7 @@ def saved(path: Path, seed: int, **changes: object) -> Path:
 
 
 def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:
-    paths = [saved(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
+    paths = [save_network(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
     told = call("average", *paths, "-o", tmp_path / "new" / "mean.safetensors")
     assert told.exit_code == 0, told.output
     found = load_network(tmp_path / "new" / "mean.safetensors")
@@ -37,8 +37,8 @@ def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:
     assert found.config == MODEL
 
 
-def test_a_mean_is_written_once_and_to_a_name_that_says_what_it_is(tmp_path: Path) -> None:
-    paths = [saved(tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+def test_a_mean_replaces_no_file_and_must_be_named_safetensors(tmp_path: Path) -> None:
+    paths = [save_network(tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
     before = paths[0].read_bytes()
     told = call("average", *paths, "-o", paths[0])
     assert told.exit_code != 0
@@ -50,10 +50,10 @@ def test_a_mean_is_written_once_and_to_a_name_that_says_what_it_is(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_only_networks_of_one_kind_have_a_mean(tmp_path: Path) -> None:
-    one = saved(tmp_path / "one.safetensors", 0)
-    longer = saved(tmp_path / "longer.safetensors", 1, segment_frames=128)
-    wider = saved(tmp_path / "wider.safetensors", 1, filters=(4, 8))
+def test_only_equal_networks_can_be_averaged(tmp_path: Path) -> None:
+    one = save_network(tmp_path / "one.safetensors", 0)
+    longer = save_network(tmp_path / "longer.safetensors", 1, segment_frames=128)
+    wider = save_network(tmp_path / "wider.safetensors", 1, filters=(4, 8))
     assert average_weights([one, longer]).config.segment_frames == MODEL.segment_frames
     with pytest.raises(TrainingError, match=r"wider\.safetensors are not the same network"):
         average_weights([one, wider])

@@ -22,7 +22,7 @@ ROOTS = {"musdb": ["/data/musdb18-7"], "songs": ["/data/songs"], "pools": ["/a/x
 DATA = {"roots": ROOTS}
 
 
-def parsed(config: TrainConfig) -> dict[str, object]:
+def parse_command(config: TrainConfig) -> dict[str, object]:
     """The command's options as click understands them."""
     words = shlex.split(train_command(config, DATA))
     assert words[:2] == ["unetsep", "train"]
@@ -43,9 +43,9 @@ def parsed(config: TrainConfig) -> dict[str, object]:
         {"all_songs": True},
     ],
 )
-def test_the_command_says_what_differs_from_the_defaults(changed: dict[str, object]) -> None:
+def test_the_command_has_options_that_differ_from_the_defaults(changed: dict[str, object]) -> None:
     config = dataclasses.replace(TrainConfig(), **changed)
-    found = parsed(config)
+    found = parse_command(config)
     assert found["losses"] == config.losses
     assert [str(found["musdb_root"]), *map(str, found["songs"])] == ["musdb18-7", "songs"]
     assert [*map(str, found["pools"])] == ["x", "y"]
@@ -83,7 +83,7 @@ def test_every_setting_that_has_an_option_is_in_the_command() -> None:
         stems = value if name == "stems" else STEMS
         config = TrainConfig(**{name: value}, model=preset_config("mixing", None, stems=stems))
         shown = ",".join(f"{k}={v:g}" for k, v in value.items()) if isinstance(value, dict) else ""
-        assert parsed(config)[name] == (shown or value), name
+        assert parse_command(config)[name] == (shown or value), name
 
 
 def test_the_command_names_what_was_left_out() -> None:
@@ -114,16 +114,16 @@ def test_names_with_spaces_are_quoted() -> None:
 
 @pytest.mark.parametrize("network", ["small", "mixing", "large", "wide", "spleeter"])
 @pytest.mark.parametrize("targets", [None, ["vocals"], ["vocals", "bass"]])
-def test_networks_are_called_by_their_names(network: str, targets: list[str] | None) -> None:
+def test_the_command_names_preset_networks(network: str, targets: list[str] | None) -> None:
     config = TrainConfig(model=preset_config(network, targets), extra_share={"bass": 0.5})
-    found = parsed(config)
+    found = parse_command(config)
     named = str(found["network"] or "mixing")
     chosen = found["targets"]
     assert preset_config(named, chosen) == config.model
     assert found["extra_share"] == "bass=0.5"
 
 
-def test_a_network_that_is_no_preset_is_no_choice() -> None:
+def test_a_network_that_is_no_preset_is_called_custom() -> None:
     config = TrainConfig(model=ModelConfig(filters=(4, 4)))
     assert "--network custom" in train_command(config, {"roots": {}})
 
@@ -171,7 +171,7 @@ def test_the_command_trains_the_same_network_from_a_checkpoint(
     assert _model(found["network"], found["targets"], begin, STEMS) == trained
 
 
-def test_a_branch_that_came_with_the_checkpoint_is_not_named_away() -> None:
+def test_a_branch_of_the_first_checkpoint_needs_no_network_option() -> None:
     model = preset_config("mixing").guided("a" * 64)
     model = dataclasses.replace(model, low_bins=128)
     begin = {"init_from": "guided.safetensors", "guide": "vocals.safetensors"}
@@ -181,7 +181,7 @@ def test_a_branch_that_came_with_the_checkpoint_is_not_named_away() -> None:
     assert "--low-band 0-127" in alone
 
 
-def test_a_network_with_a_guide_is_called_by_the_name_it_has_without() -> None:
+def test_a_guided_network_has_the_name_of_its_plain_form() -> None:
     model = dataclasses.replace(preset_config("small", None), networks="guided", guide="a" * 64)
     named = train_command(TrainConfig(model=model), DATA | {"guide": "vocals.safetensors"})
     assert "--network small --guide vocals.safetensors" in named

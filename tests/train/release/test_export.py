@@ -42,7 +42,7 @@ def test_export_halves_the_file_and_keeps_the_sdr(tmp_path: Path, whole: Path) -
         export_run(whole, loss="mse")
 
 
-def test_weights_that_the_run_replaces_meanwhile_are_not_exported(
+def test_weights_that_the_run_replaces_during_export_are_refused(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -61,7 +61,7 @@ def test_weights_that_the_run_replaces_meanwhile_are_not_exported(
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "default", "x.safetensors", ""])
-def test_a_name_that_no_command_would_take_is_refused(name: str, whole: Path) -> None:
+def test_an_invalid_name_is_refused(name: str, whole: Path) -> None:
     with pytest.raises(ValueError, match=f"^name '{name}': "):
         export_run(whole, loss="l1", name=name)
 
@@ -82,7 +82,7 @@ def test_weights_that_half_precision_cannot_hold_are_not_exported(
     assert not (run / "export" / "l1.safetensors").exists()
 
 
-def test_a_network_without_scores_differs_without_limit_from_one_that_has_them() -> None:
+def test_a_network_without_scores_has_an_infinite_change_of_sdr() -> None:
     network, broken = UNet(MODEL).eval(), UNet(MODEL).eval()
     for parameter in broken.parameters():
         parameter.data.fill_(math.nan)
@@ -91,7 +91,7 @@ def test_a_network_without_scores_differs_without_limit_from_one_that_has_them()
     assert sdr_change(network, network, valid) == 0
 
 
-def test_weights_that_the_log_does_not_have_are_exported_with_their_own_scores(
+def test_weights_missing_from_the_log_are_exported_with_their_own_scores(
     tmp_path: Path, whole: Path
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, whole: Path) -> 
     assert not list((run / "export").glob("*.part"))
 
 
-def test_names_that_are_no_utf8_come_through(tmp_path: Path, whole: Path) -> None:
+def test_names_that_are_not_utf8_are_exported(tmp_path: Path, whole: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run", ignore=lambda *_: ["export"]))
     lists = {"songs": ["songs/train/caf\udce9"], "valid_songs": ["songs/valid/na\u00efve"]}
     (run / "songs.json").write_text(json.dumps(lists))
@@ -148,7 +148,7 @@ def test_names_that_are_no_utf8_come_through(tmp_path: Path, whole: Path) -> Non
         ("note", "{"),
     ],
 )
-def test_files_of_the_run_that_were_changed_are_one_sentence(
+def test_changed_files_of_the_run_are_refused(
     file: str, content: str, tmp_path: Path, whole: Path
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -165,7 +165,7 @@ def test_files_of_the_run_that_were_changed_are_one_sentence(
 
 @pytest.mark.parametrize("file", ["data.json", "versions.json", "songs.json"])
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"x"'])
-def test_a_file_of_the_run_that_holds_no_object_is_named(
+def test_a_file_of_the_run_without_an_object_is_named(
     file: str, content: str, tmp_path: Path, whole: Path
 ) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))

@@ -170,9 +170,7 @@ def test_publishing_uploads_the_files_and_pins_their_revision(
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-def test_a_card_keeps_what_it_says_of_other_models_and_what_people_wrote(
-    hub: type[Hub], run: Path
-) -> None:
+def test_a_card_keeps_other_models_and_texts_of_people(hub: type[Hub], run: Path) -> None:
     theirs = (
         "---\nlicense: mit\ntags:\n- audio\n---\n\nOur models.\n\n"
         "## alpha\n\nOlder, licence of the weights MIT.\n\n## net\n\nWas worse.\n"
@@ -201,7 +199,7 @@ def test_a_card_keeps_what_it_says_of_other_models_and_what_people_wrote(
         ),
     ],
 )
-def test_the_card_names_a_licence_that_the_hub_takes(
+def test_the_card_names_a_licence_that_the_hub_accepts(
     run: Path, licences: list[str], expected: str
 ) -> None:
     entry = Checkpoint(**json.loads((run / "export" / "net.json").read_text()))
@@ -209,7 +207,7 @@ def test_the_card_names_a_licence_that_the_hub_takes(
     assert card.startswith(f"---\n{expected}\nlibrary_name: unetsep\n---\n")
 
 
-def test_a_refused_upload_is_one_sentence_and_changes_nothing(
+def test_a_refused_upload_gives_one_sentence_and_changes_nothing(
     hub: type[Hub], run: Path, tmp_path: Path
 ) -> None:
     hub.refuse = True
@@ -220,7 +218,7 @@ def test_a_refused_upload_is_one_sentence_and_changes_nothing(
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_a_damaged_manifest_is_told_before_anything_is_uploaded(
+def test_a_damaged_manifest_is_reported_before_any_upload(
     hub: type[Hub], run: Path, tmp_path: Path
 ) -> None:
     hub.refuse = True
@@ -229,7 +227,7 @@ def test_a_damaged_manifest_is_told_before_anything_is_uploaded(
         publish(run, "org/net", manifest=tmp_path / "manifest.json")
 
 
-def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
+def test_publishing_without_an_export_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "my run"
     command = re.escape(f"run unetsep export {shell_word(folder)} ")
     with pytest.raises(TrainingError, match=f"nothing to publish: {command}"):
@@ -247,7 +245,7 @@ def test_there_must_be_something_to_publish(tmp_path: Path) -> None:
         ("other.json", b"copy", r"other\.json describes 'net\.safetensors', expected other"),
     ],
 )
-def test_what_is_not_as_it_was_exported_is_not_published(
+def test_files_changed_after_the_export_are_not_published(
     hub: type[Hub], run: Path, file: str, content: bytes | None, message: str
 ) -> None:
     path = run / "export" / file
@@ -281,7 +279,7 @@ def test_what_is_not_as_it_was_exported_is_not_published(
     ],
     ids=str,
 )
-def test_an_entry_of_wrong_kinds_is_refused_before_anything_is_uploaded(
+def test_an_entry_of_wrong_types_is_refused_before_any_upload(
     hub: type[Hub], run: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     path, manifest = run / "export" / "net.json", tmp_path / "manifest.json"

@@ -25,7 +25,7 @@ MAX_ITERATIONS = 100
 # The highest gate that costs no more than 0.01 dB of SDR on musdb's validation songs.
 GATE_DB = -20.0
 
-# Choices of each field; the first is that of networks that unetsep trains, the last Spleeter's.
+# Choices of each field, the default first.
 CHOICES = {
     "mask": ("softmax", "sigmoid"),
     "networks": ("joint", "per_stem", "guided"),

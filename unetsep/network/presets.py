@@ -55,8 +55,8 @@ DEFAULT = "mixing"
 NETWORKS: dict[str, ModelConfig] = {
     # One network for all stems: 2.0 million parameters.
     "small": ModelConfig(),
-    # The same with layers that mix all bins of a frame: 2.2 million. All bundled checkpoints
-    # have this network.
+    # The same with layers that mix all bins of a frame: 2.2 million. All bundled
+    # checkpoints but that of the guide are this network, some of them beside the guide.
     "mixing": ModelConfig(bin_units=32),
     # Two and a half times the parameters, in the deepest levels, where they cost little.
     "large": ModelConfig(filters=(16, 32, 64, 128, 192, 256)),

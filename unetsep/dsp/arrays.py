@@ -69,11 +69,11 @@ def _from_full_scale(signal: npt.NDArray[np.generic]) -> Signal:
 
 
 def _numpy(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    from .threads import thread_count
+    from .threads import settle_thread_count
 
     if tensor.is_meta:
         raise ValueError("audio must hold samples, got a tensor on the device meta, which has none")
-    thread_count()  # this may be the thread's first computation
+    settle_thread_count()  # this may be the thread's first computation
     tensor = tensor.detach().cpu()
     tensor = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
     tensor = tensor.float() if tensor.is_floating_point() else tensor

@@ -46,6 +46,11 @@ def thread_count() -> int:
         return torch.get_num_threads()
 
 
+def settle_thread_count() -> None:
+    """Fix the `thread_count` of the calling thread, which may not have computed yet."""
+    thread_count()
+
+
 def use_threads(count: int) -> None:
     """Set torch's number of threads in the calling thread, which must be our own.
 
@@ -77,7 +82,7 @@ class OwnThread(ThreadPoolExecutor):
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        thread_count()  # the caller may be a new thread of the host program
+        settle_thread_count()  # the caller may be a new thread of the host program
         super().__init__(1, name, use_threads, (threads,))
 
     def call(self, run: Callable[..., T], *arguments: Any) -> T:

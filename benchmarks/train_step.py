@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unetsep.network.devices import keep_freed_memory, pick_precision
+from unetsep.network.devices import keep_freed_memory, training_precision
 from unetsep.train.config import TrainConfig
 from unetsep.train.losses.functions import build_loss
 from unetsep.train.losses.spectra import blockwise_loss, spectra
@@ -92,7 +92,7 @@ def main() -> None:
     if not options.plain_allocator:
         keep_freed_memory()
     torch.manual_seed(0)
-    precision = pick_precision(options.precision, "cpu")
+    precision = training_precision(options.precision, "cpu")
     config = TrainConfig(losses=(options.loss,), precision=precision)
     module = SeparationModule(config)
     network = module.network(options.loss)

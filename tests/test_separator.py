@@ -19,7 +19,7 @@ from unetsep.dsp.song_stream import SongStream
 from unetsep.dsp.transfer import StemBlock
 from unetsep.errors import UnetsepError
 from unetsep.network import devices
-from unetsep.network.devices import choose_device, choose_precision
+from unetsep.network.devices import choose_precision, usable_device
 from unetsep.network.inference import InferenceNetwork
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator
@@ -389,7 +389,7 @@ def test_impossible_options_are_refused(options: dict[str, object]) -> None:
 def test_an_explicit_device_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UnetsepError, match="device cuda was asked for"):
-        choose_device("cuda")
+        usable_device("cuda")
 
 
 def test_a_model_is_used_on_the_gpu_that_it_was_loaded_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,13 @@ import torch
 
 from unetsep.errors import UnetsepError
 from unetsep.network import devices
-from unetsep.network.devices import keep_freed_memory, pick_precision
+from unetsep.network.devices import keep_freed_memory, training_precision
 
 
 def test_the_precision_of_training_is_chosen_for_the_accelerator() -> None:
-    assert pick_precision("fp16", "cpu") == "fp16"
-    assert pick_precision("auto", "cpu") in ("bf16", "fp32")
-    assert pick_precision("auto", "mps") == "fp32"
+    assert training_precision("fp16", "cpu") == "fp16"
+    assert training_precision("auto", "cpu") in ("bf16", "fp32")
+    assert training_precision("auto", "mps") == "fp32"
 
 
 @pytest.mark.parametrize("accelerator", ["auto", "gpu"])
@@ -31,7 +31,7 @@ def test_a_gpu_trains_in_bf16_if_it_computes_in_it(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major))
     monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
     monkeypatch.setattr(devices, "choose_precision", None)
-    assert pick_precision("auto", accelerator) == precision
+    assert training_precision("auto", accelerator) == precision
 
 
 def test_a_gpu_without_kernels_in_torch_is_not_used(

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
 from ..config import STEMS, ModelConfig
-from ..network.devices import pick_precision
+from ..network.devices import training_precision
 from ..network.guided import check_guide, plain, state_channels
 from ..network.presets import DEFAULT, preset_config
 from ..storage import shell_word, write_atomically
@@ -280,7 +280,7 @@ def _parsed(settings: Mapping[str, Any], accelerator: str, stems: Sequence[str])
     """Settings with shares as mappings, and the precision for the accelerator."""
     values = dict(settings)
     if "precision" in values:
-        values["precision"] = pick_precision(values["precision"], accelerator)
+        values["precision"] = training_precision(values["precision"], accelerator)
     for name in SHARES:
         if name in values:
             values[name] = parse_shares(f"--{name.replace('_', '-')}", values[name], stems)

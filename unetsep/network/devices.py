@@ -24,26 +24,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
-def choose_device(device: str) -> torch.device:
-    """The device for a name of `DEVICES`; naming one that is missing is an error."""
-    check_choice("device", device, DEVICES)
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name in available if available[name]))
-    if not available[device]:
-        raise UnetsepError(
-            f"device {device} was asked for but torch {torch.__version__} finds none: "
-            "choose auto or cpu, or install a torch build for it"
-        )
-    return torch.device(device)
-
-
 def usable_device(device: str) -> torch.device:
-    """The device of `choose_device` if it can compute; ``auto`` falls back to the CPU.
+    """The device for a name of `DEVICES`; ``auto`` falls back to the CPU.
 
     torch also lists GPUs that it has no kernels for: a build leaves out the oldest GPUs, and those
     that came after it.
@@ -51,37 +33,43 @@ def usable_device(device: str) -> torch.device:
     Raises
     ------
     UnetsepError
-        If a GPU was requested that cannot compute.
+        If a GPU was requested that is missing, or cannot compute.
     """
-    candidate = choose_device(device)
-    reason = refusal(candidate)
-    if not reason:
-        return candidate
+    check_choice("device", device, DEVICES)
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    name = next(name for name in available if available[name]) if device == "auto" else device
+    problem = "" if available[name] else "finds none"
+    if name == "cuda" and not problem:
+        problem = cuda_problem()
+    if not problem:
+        return torch.device(name)
     if device != "auto":
         raise UnetsepError(
-            f"device {device} was asked for but {reason}: choose auto or cpu, or install a torch "
-            "build for it"
+            f"device {device} was asked for but torch {torch.__version__} {problem}: choose auto "
+            "or cpu, or install a torch build for it"
         )
-    _warn_once(f"{reason}: the CPU is used")
+    _warn_once(f"torch {torch.__version__} {problem}: the CPU is used")
     return torch.device("cpu")
 
 
-def refusal(device: torch.device) -> str:
-    """Why torch cannot compute on a CUDA GPU that it lists; empty if it can.
+def cuda_problem() -> str:
+    """That torch cannot compute on the CUDA GPU that it lists, and why; empty if it can.
 
     Raises
     ------
     RuntimeError
         If the GPU is out of memory.
     """
-    if device.type == "cuda":
-        try:
-            torch.ones(1, device=device).add_(1).item()
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            reason = first_line(error)
-            return f"torch {torch.__version__} cannot compute on this GPU ({reason})"
+    try:
+        torch.ones(1, device=torch.device("cuda")).add_(1).item()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return f"cannot compute on this GPU ({first_line(error)})"
     return ""
 
 
@@ -109,7 +97,7 @@ def cpu_capabilities() -> dict[str, Any]:
     return capabilities
 
 
-def pick_precision(precision: str, accelerator: str) -> str:
+def training_precision(precision: str, accelerator: str) -> str:
     """The precision of training; ``auto`` is bf16 where the accelerator computes in it natively.
 
     Parameters

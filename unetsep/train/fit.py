@@ -29,7 +29,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from ..config import ModelConfig
 from ..errors import first_line, is_out_of_memory
 from ..locks import HeldError, held
-from ..network.devices import keep_freed_memory, products, refusal, usable_device
+from ..network.devices import cuda_problem, keep_freed_memory, products, usable_device
 from ..network.guided import Guided, with_guide, with_parts
 from ..network.masks import MaskNetwork
 from ..storage import quoted, write_atomically
@@ -140,11 +140,11 @@ def check_trainable(config: TrainConfig, machine: Machine) -> None:
             f"cannot train on {machine.devices} {machine.kind}: torch finds {count or 'none'} "
             f"here; choose {cure}"
         )
-    why = "" if apple or not is_main_process() else refusal(torch.device("cuda"))
+    why = "" if apple or not is_main_process() else cuda_problem()
     if why:
         raise TrainingError(
-            f"cannot train on {machine.devices} {machine.kind}: {why}; choose --accelerator cpu, "
-            "or install a torch build for it"
+            f"cannot train on {machine.devices} {machine.kind}: torch {torch.__version__} {why}; "
+            "choose --accelerator cpu, or install a torch build for it"
         )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .folding import affine
-from .inference import InferenceNetwork, InferenceUNet, UNetLogits, WriteFrames
+from .inference import InferenceNetwork, InferenceUNet, UNetLogits, WriteMasks
 from .low_band import InferenceLowBand, LowBand, low_slice
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
@@ -332,7 +332,7 @@ class InferenceGuided(InferenceNetwork):
             for lateral, level in zip(network.laterals, network.rest.encoder, strict=False)
         )
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteMasks:
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
         states: list[Tensor] = []

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .doubling import ALL, DilatedHead, Doubling, DoublingHead, is_single
 from .folding import fold_last_norm, fold_norm, mirrored
-from .layers import BinMixing, Mixing
+from .layers import BinMixing, InferenceBinMixing
 from .masks import activate
 from .unet import UNet, compress
 
@@ -29,10 +29,10 @@ MASK_FRAMES = 16
 
 Layer = TypeVar("Layer", bound=nn.Module)
 # Output of a network for some frames at a time, given the first frame and the one after the
-# last, both even. `Frames` returns logits ``(batch, stems, channels, frames, bins)``, fp32;
-# `WriteFrames` writes masks into a tensor of that shape.
-Frames = Callable[[int, int], Tensor]
-WriteFrames = Callable[[int, int, Tensor], object]
+# last, both even. `FrameLogits` returns logits ``(batch, stems, channels, frames, bins)``, fp32;
+# `WriteMasks` writes masks into a tensor of that shape.
+FrameLogits = Callable[[int, int], Tensor]
+WriteMasks = Callable[[int, int, Tensor], object]
 
 
 class InferenceNetwork(nn.Module):
@@ -48,11 +48,11 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:
-        """Logits for the inputs of `MaskNetwork.logits`; see `Frames`."""
+    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:
+        """Logits for the inputs of `MaskNetwork.logits`; see `FrameLogits`."""
         raise NotImplementedError
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteFrames:
+    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteMasks:
         """Masks for the inputs of `MaskNetwork.logits`, by default from `logits`."""
         logits = self.logits(magnitude, *more)
         return lambda start, stop, target: target.copy_(activate(logits(start, stop), self.config))
@@ -142,7 +142,7 @@ class InferenceUNet(InferenceNetwork):
             if tensor.untyped_storage().data_ptr() in shared:
                 tensor.data = tensor.data.clone()
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         return self.output(self.normalised(magnitude))
 
@@ -315,14 +315,14 @@ def _twin(network: Layer) -> Layer:
 
 def parts_of_level(
     block: nn.Module, dtype: torch.dtype
-) -> tuple[Any, nn.Sequential, Mixing | None]:
+) -> tuple[Any, nn.Sequential, InferenceBinMixing | None]:
     """Convolution, pointwise layers after it (activations in place), and the mixing of bins."""
     assert isinstance(block, nn.Sequential)
     convolution, *others = block
     rest, mixing = nn.Sequential(), None
     for part in others:
         if isinstance(part, BinMixing):
-            mixing = Mixing(part, dtype)
+            mixing = InferenceBinMixing(part, dtype)
         elif not isinstance(part, nn.Identity):
             if isinstance(part, nn.ReLU | nn.LeakyReLU | nn.ELU):
                 part.inplace = True

@@ -49,7 +49,7 @@ class BinMixing(nn.Module):
         return mixed.permute(0, 3, 1, 2)
 
 
-class Mixing(nn.Module):
+class InferenceBinMixing(nn.Module):
     """A `BinMixing` for separating that writes its output into a given tensor."""
 
     def __init__(self, block: BinMixing, dtype: torch.dtype) -> None:

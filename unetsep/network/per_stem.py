@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .inference import Frames, InferenceNetwork, InferenceUNet
+from .inference import FrameLogits, InferenceNetwork, InferenceUNet
 from .masks import MaskNetwork
 from .unet import UNet
 
@@ -59,7 +59,7 @@ class InferencePerStem(InferenceNetwork):
         """The stems' networks, in their order."""
         return cast(list[InferenceUNet], list(self.members))
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Frames:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         parts = [network.logits(magnitude) for network in self.networks]
 

@@ -39,7 +39,7 @@ STAGES = {
     "resample": ["dsp.resample:StreamResampler.push", "dsp.resample:Residual.push"],
     "STFT": ["dsp.spectrogram:StreamingSTFT.push", "dsp.spectrogram:StreamingSTFT.flush"],
     "network": ["separator:Separator.estimate"],
-    "gate": ["separator:gated"],
+    "gate": ["separator:gate_"],
     "filter": ["dsp.wiener:WienerFilter._refined"],
     "masks": ["dsp.passes:SongPass._advance"],
     "inverse STFT": ["dsp.spectrogram:StreamingISTFT.push"],
@@ -52,7 +52,10 @@ STAGES = {
     "publish": ["audio.stem_files:StemFiles.commit"],
 }
 # Places of a stage in older checkouts, with which this one may be compared.
-OLD_PLACES = {"masks": ["dsp.song_stream:SongStream._advance"]}
+OLD_PLACES = {
+    "gate": ["separator:gated"],
+    "masks": ["dsp.song_stream:SongStream._advance"],
+}
 spent: dict[str, float] = defaultdict(float)
 local = threading.local()
 

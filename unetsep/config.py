@@ -132,7 +132,7 @@ class ModelConfig:
         and otherwise 0.
     gate_db
         A stem whose share of the power stays below this many dB for a while is attenuated
-        further, see `unetsep.network.masks.gated`; None leaves masks as they are. Only for
+        further, see `unetsep.network.masks.gate_`; None leaves masks as they are. Only for
         masks that sum to one.
     wiener
         Iterations of the Wiener filter that refines the stems by default, see

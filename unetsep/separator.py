@@ -27,7 +27,7 @@ from .network.build import for_inference
 from .network.devices import choose_precision, device_lock, usable_device
 from .network.inference import InferenceNetwork
 from .network.low_band import fine_inputs
-from .network.masks import MaskNetwork, gated, ratio_masks
+from .network.masks import MaskNetwork, gate_, ratio_masks
 from .weights.load import load_checkpoint
 from .weights.manifest import model_name
 
@@ -66,7 +66,7 @@ class Separator:
         none, default: the model's.
     gate
         Whether silent stems are attenuated as the model's config says, see
-        `unetsep.network.masks.gated`.
+        `unetsep.network.masks.gate_`.
     passes
         How often a song goes through the model, 1 to 4: each time at another pitch, see
         `unetsep.dsp.passes`. The stems are averaged. The time grows nearly in proportion.
@@ -398,7 +398,7 @@ class Separator:
             size = len(spectrum) if joint else 1
             parts = torch.split(masks, size, 1), torch.split(spectrum, size)
             for shares, mixture in zip(*parts, strict=True):
-                gated(shares, mixture, self.gate_db)
+                gate_(shares, mixture, self.gate_db)
         return masks
 
 

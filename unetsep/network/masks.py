@@ -92,7 +92,7 @@ def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
     return power / power.sum(dim=0)
 
 
-# Frames on either side over which `gated` averages, 0.74 s in the default model; it takes every
+# Frames on either side over which `gate_` averages, 0.74 s in the default model; it takes every
 # fourth frame, since windows overlap by three quarters.
 GATE_FRAMES, GATE_STEP = 32, 4
 GATE_EXPONENT = 3
@@ -102,8 +102,8 @@ GATE_FLOOR = 0.01
 CHUNK_FRAMES = 16
 
 
-def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
-    """Masks with less leakage into stems that do not play.
+def gate_(masks: Tensor, spectrum: Tensor, threshold_db: float) -> None:
+    """Reduce leakage into stems that do not play, in place.
 
     An uncertain network gives each stem a little of everything, which is audible as soon as the
     stem itself pauses. Such leakage is soft over all bins, for long. With ``p_s`` the mean power of
@@ -118,16 +118,11 @@ def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
     Parameters
     ----------
     masks
-        ``(stems, channels, bins, frames)`` that sum to one; they are overwritten.
+        ``(stems, channels, bins, frames)`` that sum to one; changed in place, they still do.
     spectrum
         Of the mixture, complex, ``(channels, bins, frames)``.
     threshold_db
         ``10 log10(d)``, below 0.
-
-    Returns
-    -------
-    Tensor
-        ``masks``, which still sum to one.
     """
     transposed = masks.mT  # frames before bins, as in memory
     mixture_power = powers(spectrum.mT[:, ::GATE_STEP])
@@ -153,4 +148,3 @@ def gated(masks: Tensor, spectrum: Tensor, threshold_db: float) -> Tensor:
     for part, gain in zip(*parts, strict=True):
         part *= gain
         part /= part.sum(dim=0)
-    return masks

@@ -385,11 +385,7 @@ class Separator:
                 on_device = [each.to(self.device) for each in inputs]
                 masks: Tensor = network(*on_device, wanted=wanted).to(spectrum.device)
             masks = masks[0] if joint else masks.mean(dim=2).movedim(0, 1)
-            config = network.config
-            if config.ratio_exponent != 0:
-                # Networks with linear input compare magnitudes, the others masks.
-                estimates = masks * spectrum.abs() if config.input == "linear" else masks
-                masks = ratio_masks(estimates, config.ratio_exponent, config.mask_epsilon)
+            (masks,) = ratio_masks(masks[None], spectrum[None], network.config)
             total = masks if total is None else total + masks
         assert total is not None
         masks = total / len(self._networks) if len(self._networks) > 1 else total

@@ -70,26 +70,33 @@ def activate(logits: Tensor, config: ModelConfig) -> Tensor:
     return logits.softmax(dim=1) if config.mask == "softmax" else logits.sigmoid()
 
 
-def ratio_masks(estimates: Tensor, exponent: float, epsilon: float) -> Tensor:
-    """Masks that sum to one from one estimate for each stem.
+def ratio_masks(masks: Tensor, mixture: Tensor, config: ModelConfig) -> Tensor:
+    """Ratios between the estimates of all stems; ``masks`` if the config wants no ratios.
 
-    ``(e_i^p + epsilon / stems) / (sum of e_j^p + epsilon)``: equal shares in silence.
+    ``(e_i^p + epsilon / stems) / (sum of e_j^p + epsilon)``, which sum to one: equal shares in
+    silence. The estimates ``e_i`` are magnitudes if the network sees those, else masks.
 
     Parameters
     ----------
-    estimates
-        ``(stems, ...)``, >= 0: magnitudes or masks.
-    exponent, epsilon
-        ``p`` > 0, and a constant that keeps the division finite.
+    masks
+        A network's, ``(batch, stems, channels, bins, frames)``.
+    mixture
+        Its spectrum or magnitudes, ``(batch, channels, bins, frames)``.
+    config
+        ``mask_exponent``, ``p``, and ``mask_epsilon``.
 
     Returns
     -------
     Tensor
-        Of the shape of ``estimates``.
+        Of the shape of ``masks``.
     """
+    exponent = config.ratio_exponent
+    if exponent == 0:
+        return masks
+    estimates = masks * mixture.abs()[:, None] if config.input == "linear" else masks
     power = estimates.square() if exponent == 2 else estimates.pow(exponent)
-    power = power + epsilon / len(estimates)
-    return power / power.sum(dim=0)
+    power = power + config.mask_epsilon / power.shape[1]
+    return power / power.sum(dim=1, keepdim=True)
 
 
 # Frames on either side over which `gate_` averages, 0.74 s in the default model; it takes every

@@ -188,7 +188,7 @@ class Model(nn.Module):
         masks = self.network.masks(self._logits(*mono)).mean(dim=2)
         # (batch * channels, stems, bins, frames) to (batch, channels, stems, bins, frames)
         masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
-        return self._ratios(masks, magnitude)
+        return ratio_masks(masks, magnitude, config)
 
     def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
         """Masks from magnitudes alone: what `unetsep.weights.onnx` exports.
@@ -208,17 +208,7 @@ class Model(nn.Module):
             ``(batch, stems, channels, bins, frames)``, from 0 to 1.
         """
         masks = self.network.masks(self._logits(magnitude, *fine))
-        return self._ratios(masks, magnitude)
-
-    def _ratios(self, masks: Tensor, magnitude: Tensor) -> Tensor:
-        """Masks as the config requires, see `ModelConfig.mask_exponent`."""
-        config = self.config
-        if config.ratio_exponent == 0:
-            return masks
-        estimates = masks * magnitude[:, None] if config.input == "linear" else masks
-        return ratio_masks(
-            estimates.movedim(1, 0), config.ratio_exponent, config.mask_epsilon
-        ).movedim(0, 1)
+        return ratio_masks(masks, magnitude, self.config)
 
     def waveform(self, spectrum: Tensor, samples: int) -> Tensor:
         """Inverse of `spectrum`.

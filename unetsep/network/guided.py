@@ -173,6 +173,28 @@ class InferenceLateral(Lateral):
         return state.abs().log1p_().copysign_(state)
 
 
+class _Guide:
+    """A guide, hidden from torch: it is neither trained nor saved with the network.
+
+    Parameters
+    ----------
+    network
+        The guide.
+    dtype
+        Of the convolutions of its twin for inference.
+    """
+
+    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
+        self.network, self.dtype = network, dtype
+        self.twin: InferenceUNet | None = None
+
+    def inference(self, device: torch.device) -> InferenceUNet:
+        """The twin, which is made when it is first needed; separating uses another one."""
+        if self.twin is None:
+            self.twin = InferenceUNet(self.network, self.dtype).to(device)
+        return self.twin
+
+
 class Guided(MaskNetwork):
     """A `UNet` with a guide, which is not part of its weights: see this module.
 
@@ -191,9 +213,7 @@ class Guided(MaskNetwork):
         self.vocals = config.stems.index("vocals")
         self.low = LowBand(config) if config.low_bins else None
         self.laterals = nn.ModuleList(map(Lateral, config.guide_states, config.filters))
-        # A list hides them from torch: they are not parameters and stay frozen.
-        self._guide: list[Any] = []
-        self._guide_dtype = torch.float32
+        self._guide: _Guide | None = None
 
     @property
     def guide(self) -> UNet:
@@ -204,10 +224,13 @@ class Guided(MaskNetwork):
         ValueError
             If none was attached.
         """
-        if not self._guide:
+        return self._attached.network
+
+    @property
+    def _attached(self) -> _Guide:
+        if self._guide is None:
             raise ValueError(f"the guide {self.config.guide[:12]}... was not attached")
-        guide: UNet = self._guide[0]
-        return guide
+        return self._guide
 
     def attach(self, guide: MaskNetwork, dtype: torch.dtype = torch.float32) -> None:
         """Attach the guide.
@@ -226,13 +249,14 @@ class Guided(MaskNetwork):
         """
         check_guide(self.config, guide.config)
         assert isinstance(guide, UNet)
-        # `vote` makes the inference twin when it is first needed; separating uses another twin.
-        self._guide, self._guide_dtype = [guide], dtype
+        self._guide = _Guide(guide, dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Guided:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for part in self._guide:
-            part._apply(fn, recurse)
+        if self._guide is not None:
+            for part in (self._guide.network, self._guide.twin):
+                if part is not None:
+                    part._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @torch.no_grad()
@@ -246,13 +270,10 @@ class Guided(MaskNetwork):
         states
             Receives the states that `own_logits` needs; see `UNet.output`.
         """
-        guide = self.guide
-        if len(self._guide) == 1:
-            twin = InferenceUNet(guide, self._guide_dtype)
-            self._guide.append(twin.to(magnitude.device))
+        guide = self._attached.inference(magnitude.device)
         decoder_states = states if self.laterals else None
-        logits = guide_logits(self._guide[1], magnitude, rms_level(magnitude), decoder_states).mT
-        if decoder_states is not None and self._guide[1].mirrored:
+        logits = guide_logits(guide, magnitude, rms_level(magnitude), decoder_states).mT
+        if decoder_states is not None and guide.mirrored:
             decoder_states[:] = [state.flip(2, 3) for state in decoder_states]
         return logits
 

@@ -73,7 +73,7 @@ def test_a_network_with_a_new_guide_divides_the_rest_as_before() -> None:
         assert (found / found.sum(dim=1, keepdim=True) - shares).abs().max() < 1e-5
         # The guide sees the mixture at its own level.
         vote = guide.logits(seen * LEVEL / rms_level(seen))
-        assert (guided.vote(seen) - vote).abs().max() < 1e-4
+        assert (guided.guide_output(seen)[0] - vote).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("made", [network, laterally_connected])
@@ -158,9 +158,8 @@ def test_new_lateral_connections_change_nothing() -> None:
 
 def test_gradients_reach_the_input_of_the_guide_through_its_states() -> None:
     guided, seen = laterally_connected(), magnitude().requires_grad_()
-    states: list[torch.Tensor] = []
     scaled = scaled_for_guide(seen, rms_level(seen))
-    guide = guided.guide.output(scaled, states=states)
+    guide, states = guided.guide.output(scaled, state_count=1)
     guided.own_logits(seen.detach(), guide=guide.detach(), states=states).sum().backward()
     assert seen.grad is not None
     assert seen.grad.isfinite().all()

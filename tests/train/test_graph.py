@@ -8,7 +8,6 @@ Python of the step in between.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
@@ -223,8 +222,9 @@ def test_a_step_reads_no_value_from_a_device(name: str, monkeypatch: pytest.Monk
     module._weights = [1.0] * len(config.losses)
     for network in module.networks.values():
         if isinstance(network, Guided):
-            network.vote(torch.ones(1, 2, MODEL.bins, 32))  # its twin is made at the first step
-            network._guide = copy.deepcopy(network._guide)  # other networks have it, too
+            network.guide_output(
+                torch.ones(1, 2, MODEL.bins, 32)
+            )  # its twin is made at the first step
     module.to("meta")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     losses = module.weighted_losses(clips_of(config, 0, "meta"))

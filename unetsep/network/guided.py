@@ -36,10 +36,10 @@ LEVEL = 9.0
 MIN_LEVEL = 1e-20
 
 
-def guide_logits(
-    guide: InferenceUNet, magnitude: Tensor, level: Tensor, states: list[Tensor] | None = None
-) -> Tensor:
-    """Logits of a guide for mixtures of any level.
+def guide_output(
+    guide: InferenceUNet, magnitude: Tensor, level: Tensor, state_count: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits of a guide for mixtures of any level, and states of its decoder.
 
     Parameters
     ----------
@@ -49,16 +49,19 @@ def guide_logits(
         ``(batch, channels, bins, frames)``.
     level
         Of ``magnitude`` by `unetsep.network.unet.rms_level`.
-    states
+    state_count
         See `UNet.output`.
 
     Returns
     -------
     Tensor
         ``(batch, 1, channels, frames, bins)``, fp32: frames before bins.
+    list
+        See `InferenceUNet.output`.
     """
     spectrum = guide.normalised(scaled_for_guide(magnitude, level))
-    return guide.output(spectrum, states=states)(0, magnitude.shape[-1])
+    logits, states = guide.output(spectrum, state_count=state_count)
+    return logits(0, magnitude.shape[-1]), states
 
 
 def scaled_for_guide(magnitude: Tensor, level: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ def accompaniment(magnitude: Tensor, guide: Tensor) -> Tensor:
     magnitude
         ``m``, ``(batch, channels, bins, frames)``.
     guide
-        ``g``, from `guide_logits`.
+        ``g``, from `guide_output`.
     """
     return magnitude * torch.sigmoid(-guide[:, 0]).mT
 
@@ -99,7 +102,7 @@ def both_spectra(
     magnitude
         ``(batch, channels, bins, frames)``.
     guide
-        Logits, from `guide_logits`.
+        Logits, from `guide_output`.
     level
         Of ``magnitude``, see `unetsep.network.unet.rms_level`.
 
@@ -260,22 +263,26 @@ class Guided(MaskNetwork):
         return self
 
     @torch.no_grad()
-    def vote(self, magnitude: Tensor, states: list[Tensor] | None = None) -> Tensor:
-        """Logits of the guide, ``(batch, 1, channels, bins, frames)``, fp32.
+    def guide_output(self, magnitude: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits of the guide, and the states that the network sees.
 
         Parameters
         ----------
         magnitude
             ``(batch, channels, bins, frames)``.
-        states
-            Receives the states that `own_logits` needs; see `UNet.output`.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, 1, channels, bins, frames)``, fp32.
+        list
+            See `UNet.output`.
         """
-        guide = self._attached.inference(magnitude.device)
-        decoder_states = states if self.laterals else None
-        logits = guide_logits(guide, magnitude, rms_level(magnitude), decoder_states).mT
-        if decoder_states is not None and guide.mirrored:
-            decoder_states[:] = [state.flip(2, 3) for state in decoder_states]
-        return logits
+        guide, level = self._attached.inference(magnitude.device), rms_level(magnitude)
+        logits, states = guide_output(guide, magnitude, level, len(self.laterals))
+        if guide.mirrored:
+            states = [state.flip(2, 3) for state in states]
+        return logits.mT, states
 
     def own_logits(
         self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
@@ -289,7 +296,7 @@ class Guided(MaskNetwork):
         fine
             For a network with a branch for low bins, see `unetsep.network.low_band`.
         guide, states
-            From `vote`.
+            From `guide_output`.
         """
         logits = self.rest_logits(magnitude, guide, states)
         if self.low is None:
@@ -306,7 +313,8 @@ class Guided(MaskNetwork):
         """`own_logits` before the corrections of the branch for low bins."""
         spectra = both_spectra(self.rest, magnitude, guide.mT, rms_level(magnitude))
         laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
-        return self.rest.output(spectra, laterals)
+        logits, _ = self.rest.output(spectra, laterals)
+        return logits
 
     def low_logits(
         self, magnitude: Tensor, fine: Tensor, *, logits: Tensor, guide: Tensor
@@ -326,8 +334,7 @@ class Guided(MaskNetwork):
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
-        states: list[Tensor] = []
-        guide = self.vote(magnitude, states)
+        guide, states = self.guide_output(magnitude)
         logits = self.own_logits(magnitude, *more, guide=guide, states=states)
         return guided_logits(logits, guide, self.config.guide_weight, self.vocals)
 
@@ -356,12 +363,11 @@ class InferenceGuided(InferenceNetwork):
     def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteMasks:
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
-        states: list[Tensor] = []
-        guide = guide_logits(self.guide, magnitude, level, states if self.laterals else None)
+        guide, states = guide_output(self.guide, magnitude, level, len(self.laterals))
         laterals = [lateral(state) for lateral, state in zip(self.laterals, states, strict=False)]
         if self.guide.mirrored:  # cheaper than flipping the states, which have more channels
             laterals = [lateral.flip(2, 3) for lateral in laterals]
-        logits = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)
+        logits, _ = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)
         change = self._change(level, *more, logits=logits, guide=guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
 

@@ -144,7 +144,8 @@ class InferenceUNet(InferenceNetwork):
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
-        return self.output(self.normalised(magnitude))
+        logits, _ = self.output(self.normalised(magnitude))
+        return logits
 
     def normalised(self, magnitude: Tensor, level: Tensor | None = None) -> Tensor:
         """See `UNet.normalised`."""
@@ -153,36 +154,35 @@ class InferenceUNet(InferenceNetwork):
         return compress(magnitude, self.config, level).sub_(self.mean).div_(self.std)
 
     def output(
-        self,
-        normalised: Tensor,
-        laterals: Sequence[Tensor] = (),
-        states: list[Tensor] | None = None,
-    ) -> UNetLogits:
+        self, normalised: Tensor, laterals: Sequence[Tensor] = (), state_count: int = 0
+    ) -> tuple[UNetLogits, list[Tensor]]:
         """See `UNet.output`; if the layers are `mirrored`, so are the states."""
         axes = (len(self.config.stems), self.config.channels)
         if not self.mirrored:
-            hidden = self._hidden(normalised, laterals, states)
-            return UNetLogits(self.head, self.head(hidden), axes)
+            hidden, states = self._hidden(normalised, laterals, state_count)
+            return UNetLogits(self.head, self.head(hidden), axes), states
         laterals = [lateral.flip(2, 3) for lateral in laterals]
-        output = self.head(self._hidden(normalised.flip(2, 3), laterals, states))
-        return MirroredLogits(self.head, output, axes, normalised.shape[2:])
+        hidden, states = self._hidden(normalised.flip(2, 3), laterals, state_count)
+        output = self.head(hidden)
+        return MirroredLogits(self.head, output, axes, normalised.shape[2:]), states
 
     def _hidden(
-        self, normalised: Tensor, laterals: Sequence[Tensor], states: list[Tensor] | None
-    ) -> Tensor:
-        """Input of the head, ``(batch, channels, frames, bins)``."""
+        self, normalised: Tensor, laterals: Sequence[Tensor], state_count: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Input of the head, ``(batch, channels, frames, bins)``, and states."""
         hidden = normalised.transpose(2, 3).contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for level, encoder in enumerate(self.encoder):
             hidden, skip = encoder(hidden, laterals[level] if level < len(laterals) else None)
             skips.append(skip)
         hidden = skips.pop()
+        states = []
         for decoder in self.decoder:
             decoder_skip = skips.pop() if skips else None
             hidden = decoder(hidden, decoder_skip)
-            if decoder_skip is not None and states is not None:
-                states.insert(0, hidden)
-        return hidden
+            if decoder_skip is not None and len(skips) < state_count:
+                states.append(hidden)
+        return hidden, states[::-1]
 
 
 class UNetLogits:

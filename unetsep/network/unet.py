@@ -67,7 +67,8 @@ class UNet(MaskNetwork):
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:  # noqa: ARG002
         """See `MaskNetwork.logits`."""
-        return self.output(self.normalised(magnitude))
+        logits, _ = self.output(self.normalised(magnitude))
+        return logits
 
     def normalised(self, magnitude: Tensor, level: Tensor | None = None) -> Tensor:
         """Magnitudes normalised for the first level, of the same shape.
@@ -85,20 +86,27 @@ class UNet(MaskNetwork):
         return (compress(magnitude, self.config, level) - mean) / std
 
     def output(
-        self, hidden: Tensor, laterals: Sequence[Tensor] = (), states: list[Tensor] | None = None
-    ) -> Tensor:
-        """Logits of normalised spectra ``(batch, spectra * channels, bins, frames)``.
+        self, hidden: Tensor, laterals: Sequence[Tensor] = (), state_count: int = 0
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits of normalised spectra, and states of the decoder.
 
         Parameters
         ----------
         hidden
-            The spectra.
+            The spectra, ``(batch, spectra * channels, bins, frames)``.
         laterals
             Added to the outputs of the first levels' convolutions, each
             ``(batch, filters, frames, bins)``.
-        states
-            Receives the outputs of the decoder's levels, each joined with its skip, from the
-            first level to the last but one: each ``(batch, 2 filters, frames, bins)``.
+        state_count
+            Of how many levels, from the first on, states are returned; the last has none.
+
+        Returns
+        -------
+        Tensor
+            ``(batch, stems, channels, bins, frames)``, fp32.
+        list
+            Outputs of the decoder's levels, each joined with its skip,
+            ``(batch, 2 filters, frames, bins)``.
         """
         # Frames before bins inside the network: rfft writes bins side by side.
         hidden = hidden.transpose(2, 3).contiguous(memory_format=torch.channels_last)
@@ -111,17 +119,19 @@ class UNet(MaskNetwork):
             hidden = block[1:](raw)
             skips.append(raw if self.config.skips == "raw" else hidden)
         hidden = skips.pop()
+        states = []
         for block in self.decoder:
             hidden = block(hidden)
             if skips:
                 hidden = torch.cat([hidden, skips.pop()], dim=1)
-                if states is not None:
-                    states.insert(0, hidden)
+                if len(skips) < state_count:
+                    states.append(hidden)
         out: Tensor = self.head(hidden).transpose(2, 3)
         if out.dtype != torch.float64:  # a network in double precision, for gradient checks
             out = out.float()
         stems = len(self.config.stems)
-        return out.reshape(out.shape[0], stems, self.config.channels, *out.shape[2:])
+        logits = out.reshape(out.shape[0], stems, self.config.channels, *out.shape[2:])
+        return logits, states[::-1]
 
 
 def rms_level(magnitude: Tensor) -> Tensor:

@@ -237,9 +237,8 @@ class Model(nn.Module):
             return self.network.logits(magnitude)
         network: Any = self.network
         scaled = scaled_for_guide(magnitude, rms_level(magnitude))
-        states: list[Tensor] = []
-        collected = states if network.laterals else None
-        guide = self.guide.output(self.guide.normalised(scaled), states=collected)
+        spectrum = self.guide.normalised(scaled)
+        guide, states = self.guide.output(spectrum, state_count=len(network.laterals))
         logits = network.own_logits(magnitude, *fine, guide=guide, states=states)
         return guided_logits(logits, guide, self.config.guide_weight, network.vocals)
 

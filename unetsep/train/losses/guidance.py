@@ -26,11 +26,11 @@ class Guidance(NamedTuple):
     Parameters
     ----------
     guide
-        Logits from `Guided.vote`: ``(batch, 1, channels, bins, frames)``.
+        Logits from `Guided.guide_output`: ``(batch, 1, channels, bins, frames)``.
     own_share
         Weight of the network's own mask of the vocals, relative to that of another stem.
     states
-        States from `Guided.vote`, of all clips and frames.
+        States from `Guided.guide_output`, of all clips and frames.
     """
 
     guide: Tensor
@@ -42,8 +42,7 @@ class Guidance(NamedTuple):
         """Guidance for magnitudes ``(batch, channels, bins, frames)``; None without a guide."""
         if not isinstance(network, Guided):
             return None
-        states: list[Tensor] = []
-        guide = network.vote(magnitude, states)
+        guide, states = network.guide_output(magnitude)
         return cls(guide, own_share, tuple(states))
 
     def block(self, at: tuple[object, ...]) -> Guidance:

@@ -334,8 +334,28 @@ class Guided(MaskNetwork):
 
     def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
         """See `MaskNetwork.logits`."""
-        guide, states = self.guide_output(magnitude)
-        logits = self.own_logits(magnitude, *more, guide=guide, states=states)
+        return self._voted(magnitude, *more, output=self.guide_output(magnitude))
+
+    def logits_through(self, guide: UNet, magnitude: Tensor, *more: Tensor) -> Tensor:
+        """`logits` with gradients through the guide, too.
+
+        Parameters
+        ----------
+        guide
+            The attached one.
+        magnitude, more
+            As for `logits`.
+        """
+        spectrum = guide.normalised(scaled_for_guide(magnitude, rms_level(magnitude)))
+        output = guide.output(spectrum, state_count=len(self.laterals))
+        return self._voted(magnitude, *more, output=output)
+
+    def _voted(
+        self, magnitude: Tensor, *fine: Tensor, output: tuple[Tensor, list[Tensor]]
+    ) -> Tensor:
+        """Logits of network and guide together, from the guide's ``output``."""
+        guide, states = output
+        logits = self.own_logits(magnitude, *fine, guide=guide, states=states)
         return guided_logits(logits, guide, self.config.guide_weight, self.vocals)
 
 

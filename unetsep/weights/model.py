@@ -8,7 +8,6 @@ over segments, so `torch.export` and `torch.compile` take it as it is.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,10 @@ from torch.nn import functional
 
 from ..config import ModelConfig
 from ..dsp.spectrogram import extension_weights, overlap_add_with_gradients
-from ..network.guided import Guided, scaled_for_guide
+from ..network.guided import Guided
 from ..network.low_band import fine_inputs
 from ..network.masks import MaskNetwork, ratio_masks
-from ..network.unet import UNet, rms_level, safe_sqrt
-from ..network.voting import guided_logits
+from ..network.unet import UNet, safe_sqrt
 from .load import load_network
 
 
@@ -235,12 +233,8 @@ class Model(nn.Module):
         """`MaskNetwork.logits`, but with gradients through the guide."""
         if self.guide is None:
             return self.network.logits(magnitude)
-        network: Any = self.network
-        scaled = scaled_for_guide(magnitude, rms_level(magnitude))
-        spectrum = self.guide.normalised(scaled)
-        guide, states = self.guide.output(spectrum, state_count=len(network.laterals))
-        logits = network.own_logits(magnitude, *fine, guide=guide, states=states)
-        return guided_logits(logits, guide, self.config.guide_weight, network.vocals)
+        assert isinstance(self.network, Guided)
+        return self.network.logits_through(self.guide, magnitude, *fine)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
         """Masks extended above by their mean over the top bins, frames before bins."""

@@ -49,16 +49,16 @@ class Masks(Model):
         self.fast = for_inference(load_network(model))
         self.seconds: list[float] = []
 
-    def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
+    def masks_of_magnitudes(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """Of onnxruntime, or of torch as it separates songs."""
         start = time.process_time()
         if self.session is None:
-            self.fast(magnitude, *fine)
+            self.fast(magnitude, fine)
         else:
-            (masks,) = self.session.run(None, arrays(magnitude, *fine))
+            (masks,) = self.session.run(None, arrays(magnitude, fine))
         self.seconds.append(time.process_time() - start)
         if self.session is None:
-            return super().masks_of_magnitudes(magnitude, *fine)
+            return super().masks_of_magnitudes(magnitude, fine)
         return torch.from_numpy(masks)
 
     def masks(self, spectrum: Tensor) -> Tensor:
@@ -66,9 +66,10 @@ class Masks(Model):
         return self.masks_of_magnitudes(*network_inputs(spectrum, self.config))
 
 
-def arrays(*inputs: Tensor) -> dict[str, Any]:
+def arrays(magnitude: Tensor, fine: Tensor | None = None) -> dict[str, Any]:
     """What `network_inputs` gives, by the names of the graph's inputs."""
-    return {name: each.numpy() for name, each in zip(("magnitude", "fine"), inputs, strict=False)}
+    inputs = {"magnitude": magnitude} | ({} if fine is None else {"fine": fine})
+    return {name: each.numpy() for name, each in inputs.items()}
 
 
 class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -96,6 +96,7 @@ def test_a_new_branch_changes_nothing_and_its_twin_agrees_once_it_does() -> None
     seen, fine = network_inputs(mixture, branched.config)
     assert network_inputs(mixture, plain.config)[0].equal(seen)
     torch.testing.assert_close(branched(seen, fine), plain(seen))
+    assert plain(seen, fine).equal(plain(seen))
     torch.nn.init.normal_(branched.low.head.weight)
     masks, low = branched(seen, fine), low_slice(branched.config)
     changed = (masks - plain(seen)).abs().amax(dim=(0, 1, 2, 4)) > 1e-3
@@ -108,6 +109,13 @@ def test_a_new_branch_changes_nothing_and_its_twin_agrees_once_it_does() -> None
     torch.testing.assert_close(twin(seen, fine), masks, atol=1e-4, rtol=1e-4)
     half = for_inference(branched, torch.bfloat16)(seen, fine)
     assert (half - masks).abs().mean() < 0.02
+
+
+def test_a_branch_without_its_input_is_an_error() -> None:
+    branched = with_parts(network(), dataclasses.replace(GUIDED, **LOW))
+    for form in (branched, for_inference(branched)):
+        with pytest.raises(ValueError, match="needs fine, see unetsep"):
+            form(torch.rand(1, 2, GUIDED.bins, 64))
 
 
 def test_level_does_not_matter_and_silence_is_finite() -> None:

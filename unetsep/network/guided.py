@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .folding import affine
 from .inference import InferenceNetwork, InferenceUNet, UNetLogits, WriteMasks
-from .low_band import InferenceLowBand, LowBand, low_slice
+from .low_band import InferenceLowBand, LowBand, low_slice, required
 from .masks import MaskNetwork
 from .unet import UNet, rms_level
 from .voting import corrected, guided_logits, write_guided_masks
@@ -285,16 +285,19 @@ class Guided(MaskNetwork):
         return logits.mT, states
 
     def own_logits(
-        self, magnitude: Tensor, *fine: Tensor, guide: Tensor, states: Sequence[Tensor] = ()
+        self,
+        magnitude: Tensor,
+        fine: Tensor | None = None,
+        *,
+        guide: Tensor,
+        states: Sequence[Tensor] = (),
     ) -> Tensor:
         """Logits of the network without the vote, ``(batch, stems, channels, bins, frames)``, fp32.
 
         Parameters
         ----------
-        magnitude
-            ``(batch, channels, bins, frames)``.
-        fine
-            For a network with a branch for low bins, see `unetsep.network.low_band`.
+        magnitude, fine
+            See `MaskNetwork.logits`.
         guide, states
             From `guide_output`.
         """
@@ -303,7 +306,7 @@ class Guided(MaskNetwork):
             return logits
         low = low_slice(self.config)
         low_logits = self.low_logits(
-            magnitude, *fine, logits=logits[..., low, :], guide=guide[..., low, :]
+            magnitude, required(fine), logits=logits[..., low, :], guide=guide[..., low, :]
         )
         return torch.cat(
             [logits[..., : low.start, :], low_logits, logits[..., low.stop :, :]], dim=-2
@@ -332,30 +335,29 @@ class Guided(MaskNetwork):
         change = self.low(fine, rms_level(magnitude), logits, guide)
         return corrected(logits, change, self.vocals)
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """See `MaskNetwork.logits`."""
-        return self._voted(magnitude, *more, output=self.guide_output(magnitude))
+        return self._voted(magnitude, fine, *self.guide_output(magnitude))
 
-    def logits_through(self, guide: UNet, magnitude: Tensor, *more: Tensor) -> Tensor:
+    def logits_through(self, guide: UNet, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """`logits` with gradients through the guide, too.
 
         Parameters
         ----------
         guide
             The attached one.
-        magnitude, more
+        magnitude, fine
             As for `logits`.
         """
         spectrum = guide.normalised(scaled_for_guide(magnitude, rms_level(magnitude)))
         output = guide.output(spectrum, state_count=len(self.laterals))
-        return self._voted(magnitude, *more, output=output)
+        return self._voted(magnitude, fine, *output)
 
     def _voted(
-        self, magnitude: Tensor, *fine: Tensor, output: tuple[Tensor, list[Tensor]]
+        self, magnitude: Tensor, fine: Tensor | None, guide: Tensor, states: Sequence[Tensor]
     ) -> Tensor:
-        """Logits of network and guide together, from the guide's ``output``."""
-        guide, states = output
-        logits = self.own_logits(magnitude, *fine, guide=guide, states=states)
+        """Logits of network and guide together, from the output of the guide."""
+        logits = self.own_logits(magnitude, fine, guide=guide, states=states)
         return guided_logits(logits, guide, self.config.guide_weight, self.vocals)
 
 
@@ -380,7 +382,7 @@ class InferenceGuided(InferenceNetwork):
             for lateral, level in zip(network.laterals, network.rest.encoder, strict=False)
         )
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteMasks:
+    def frame_masks(self, magnitude: Tensor, fine: Tensor | None = None) -> WriteMasks:
         """See `InferenceNetwork.frame_masks`."""
         level = rms_level(magnitude)
         guide, states = guide_output(self.guide, magnitude, level, len(self.laterals))
@@ -388,7 +390,7 @@ class InferenceGuided(InferenceNetwork):
         if self.guide.mirrored:  # cheaper than flipping the states, which have more channels
             laterals = [lateral.flip(2, 3) for lateral in laterals]
         logits, _ = self.rest.output(both_spectra(self.rest, magnitude, guide, level), laterals)
-        change = self._change(level, *more, logits=logits, guide=guide) if self.low else None
+        change = self._change(level, required(fine), logits, guide) if self.low else None
         weight, low = self.config.guide_weight, low_slice(self.config)
 
         def write(start: int, stop: int, target: Tensor) -> None:
@@ -398,7 +400,7 @@ class InferenceGuided(InferenceNetwork):
 
         return write
 
-    def _change(self, level: Tensor, fine: Tensor, *, logits: UNetLogits, guide: Tensor) -> Tensor:
+    def _change(self, level: Tensor, fine: Tensor, logits: UNetLogits, guide: Tensor) -> Tensor:
         """Corrections by the branch, ``(batch, stems - 1, channels, frames, bins)``."""
         assert self.low is not None
         low = low_slice(self.config)

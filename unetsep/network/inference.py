@@ -48,20 +48,21 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> FrameLogits:
         """Logits for the inputs of `MaskNetwork.logits`; see `FrameLogits`."""
         raise NotImplementedError
 
-    def frame_masks(self, magnitude: Tensor, *more: Tensor) -> WriteMasks:
+    def frame_masks(self, magnitude: Tensor, fine: Tensor | None = None) -> WriteMasks:
         """Masks for the inputs of `MaskNetwork.logits`, by default from `logits`."""
-        logits = self.logits(magnitude, *more)
+        logits = self.logits(magnitude, fine)
         return lambda start, stop, target: target.copy_(activate(logits(start, stop), self.config))
 
     # A network for all stems always computes all of them.
     def forward(
         self,
         magnitude: Tensor,
-        *more: Tensor,
+        fine: Tensor | None = None,
+        *,
         wanted: Sequence[int] | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Masks as in `MaskNetwork.forward`, frames before bins in memory.
@@ -70,13 +71,13 @@ class InferenceNetwork(nn.Module):
         ----------
         magnitude
             ``(batch, channels, bins, frames)``.
-        more
+        fine
             See `MaskNetwork.logits`.
         wanted
             Indices of the stems to compute, by default all. The masks of others are zero if the
             config makes stems independent of each other.
         """
-        write = self.frame_masks(magnitude, *more)
+        write = self.frame_masks(magnitude, fine)
         masks = self._empty_masks(magnitude)
         frames = magnitude.shape[-1]
         step = MASK_FRAMES if magnitude.device.type == "cpu" else frames
@@ -142,7 +143,7 @@ class InferenceUNet(InferenceNetwork):
             if tensor.untyped_storage().data_ptr() in shared:
                 tensor.data = tensor.data.clone()
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         logits, _ = self.output(self.normalised(magnitude))
         return logits

@@ -86,7 +86,7 @@ def fine_magnitudes(
 
 
 def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
-    """Inputs of a network for a mixture.
+    """Inputs of a network for a mixture, for programs that use networks by themselves.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def network_inputs(spectrum: Tensor, config: ModelConfig) -> tuple[Tensor, ...]:
     Returns
     -------
     tuple
-        Magnitudes ``(batch, channels, bins, frames)``, and for a network with a branch for low
-        bins `fine_magnitudes`.
+        See `unetsep.network.masks.MaskNetwork.logits`; a network without a branch gets only the
+        magnitudes.
     """
     return magnitudes(spectrum[..., : config.bins, :]), *fine_inputs(spectrum, config)
 
@@ -112,6 +112,22 @@ def fine_inputs(
     Parameters are those of `fine_magnitudes`.
     """
     return (fine_magnitudes(spectrum, config, add),) if config.low_bins else ()
+
+
+def required(fine: Tensor | None) -> Tensor:
+    """`fine_magnitudes`, without which a branch cannot compute.
+
+    Raises
+    ------
+    ValueError
+        If they are None.
+    """
+    if fine is None:
+        raise ValueError(
+            "a network with a branch for low bins needs fine, see "
+            "unetsep.network.low_band.fine_magnitudes"
+        )
+    return fine
 
 
 class LowBand(nn.Module):

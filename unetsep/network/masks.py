@@ -23,15 +23,17 @@ class MaskNetwork(nn.Module):
         super().__init__()
         self.config = config
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """Network output before the mask's non-linearity, fp32.
 
         Parameters
         ----------
         magnitude
-            ``(batch, channels, bins, frames)``; bins and frames as the config requires.
-        more
-            The other tensors of `unetsep.network.low_band.network_inputs`, if any.
+            Absolute STFT of the mixture, ``(batch, channels, bins, frames)``; bins and frames as
+            the config requires.
+        fine
+            For a network with a branch for low bins
+            `unetsep.network.low_band.fine_magnitudes` of the same frames; others ignore it.
 
         Returns
         -------
@@ -45,7 +47,7 @@ class MaskNetwork(nn.Module):
         # Frames before bins in memory, as in the spectrum that the masks multiply.
         return activate(logits.transpose(-1, -2).contiguous(), self.config).transpose(-1, -2)
 
-    def forward(self, magnitude: Tensor, *more: Tensor) -> Tensor:
+    def forward(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """Masks in [0, 1] for mixture magnitudes, before any ratio between them.
 
         Parameters
@@ -53,7 +55,7 @@ class MaskNetwork(nn.Module):
         magnitude
             ``(batch, channels, bins, frames)``, any level; see
             `unetsep.dsp.spectrogram.magnitudes`.
-        more
+        fine
             See `logits`.
 
         Returns
@@ -62,7 +64,7 @@ class MaskNetwork(nn.Module):
             ``(batch, stems, channels, bins, frames)``, fp32 whatever the autocast; with
             ``config.mask == "softmax"`` they sum to one over the stems.
         """
-        return self.masks(self.logits(magnitude, *more))
+        return self.masks(self.logits(magnitude, fine))
 
 
 def activate(logits: Tensor, config: ModelConfig) -> Tensor:

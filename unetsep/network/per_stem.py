@@ -36,7 +36,7 @@ class PerStem(MaskNetwork):
         """The stems' networks, in their order."""
         return cast(list[UNet], list(self.members))
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """See `MaskNetwork.logits`."""
         return torch.cat([network.logits(magnitude) for network in self.networks], dim=1)
 
@@ -59,7 +59,7 @@ class InferencePerStem(InferenceNetwork):
         """The stems' networks, in their order."""
         return cast(list[InferenceUNet], list(self.members))
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> FrameLogits:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> FrameLogits:  # noqa: ARG002
         """See `InferenceNetwork.logits`."""
         parts = [network.logits(magnitude) for network in self.networks]
 
@@ -69,11 +69,15 @@ class InferencePerStem(InferenceNetwork):
         return frames
 
     def forward(
-        self, magnitude: Tensor, *more: Tensor, wanted: Sequence[int] | None = None
+        self,
+        magnitude: Tensor,
+        fine: Tensor | None = None,
+        *,
+        wanted: Sequence[int] | None = None,
     ) -> Tensor:
         """See `InferenceNetwork.forward`."""
         if self.config.mask == "softmax":
-            return super().forward(magnitude, *more)
+            return super().forward(magnitude, fine)
         # One by one, so that only one network's logits are in memory at a time.
         masks = self._empty_masks(magnitude).zero_()
         for index, network in enumerate(self.networks):

@@ -65,7 +65,7 @@ class UNet(MaskNetwork):
             self.register_buffer("input_mean", torch.zeros(config.bins))
             self.register_buffer("input_std", torch.ones(config.bins))
 
-    def logits(self, magnitude: Tensor, *more: Tensor) -> Tensor:  # noqa: ARG002
+    def logits(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """See `MaskNetwork.logits`."""
         logits, _ = self.output(self.normalised(magnitude))
         return logits

@@ -188,7 +188,7 @@ class Model(nn.Module):
         masks = masks.reshape(-1, channels, *masks.shape[1:]).movedim(1, 2)
         return ratio_masks(masks, magnitude, config)
 
-    def masks_of_magnitudes(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
+    def masks_of_magnitudes(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """Masks from magnitudes alone: what `unetsep.weights.onnx` exports.
 
         Parameters
@@ -197,15 +197,14 @@ class Model(nn.Module):
             ``(batch, channels, bins, frames)`` with the network's own channels and bins, and as
             many frames as `spectrum` gives.
         fine
-            For a network with a branch for low bins, see
-            `unetsep.network.low_band.network_inputs`.
+            See `MaskNetwork.logits`.
 
         Returns
         -------
         Tensor
             ``(batch, stems, channels, bins, frames)``, from 0 to 1.
         """
-        masks = self.network.masks(self._logits(magnitude, *fine))
+        masks = self.network.masks(self._logits(magnitude, fine))
         return ratio_masks(masks, magnitude, self.config)
 
     def waveform(self, spectrum: Tensor, samples: int) -> Tensor:
@@ -229,12 +228,12 @@ class Model(nn.Module):
         # By indices: `torch.export` could not prove the length of a slice.
         return padded.index_select(-1, torch.arange(samples, device=padded.device) + lead)
 
-    def _logits(self, magnitude: Tensor, *fine: Tensor) -> Tensor:
+    def _logits(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
         """`MaskNetwork.logits`, but with gradients through the guide."""
         if self.guide is None:
             return self.network.logits(magnitude)
         assert isinstance(self.network, Guided)
-        return self.network.logits_through(self.guide, magnitude, *fine)
+        return self.network.logits_through(self.guide, magnitude, fine)
 
     def _in_full_band(self, masks: Tensor) -> Tensor:
         """Masks extended above by their mean over the top bins, frames before bins."""

@@ -39,8 +39,7 @@ class _Masks(nn.Module):
         self.model = model
 
     def forward(self, magnitude: Tensor, fine: Tensor | None = None) -> Tensor:
-        inputs = (magnitude,) if fine is None else (magnitude, fine)
-        return self.model.masks_of_magnitudes(*inputs)
+        return self.model.masks_of_magnitudes(magnitude, fine)
 
 
 def export_onnx(model: str | Path | Model, path: str | Path) -> Path:

@@ -64,7 +64,7 @@ def trained_logits(
     network
         If it has a guide, the logits are `Guided.own_logits`.
     inputs
-        See `unetsep.network.low_band.network_inputs`.
+        See `unetsep.network.masks.MaskNetwork.logits`.
     guidance
         For these inputs.
     """

@@ -53,7 +53,7 @@ class Batch:
         return self.mixture / self.scale[:, 0] if config.input == "linear" else self.mixture
 
     def inputs(self, config: ModelConfig) -> tuple[Tensor, ...]:
-        """All inputs of the network, see `unetsep.network.low_band.network_inputs`."""
+        """All inputs of the network, see `unetsep.network.masks.MaskNetwork.logits`."""
         magnitude = self.magnitude(config)
         return (magnitude,) if self.fine is None else (magnitude, self.fine)
 

@@ -247,6 +247,6 @@ def _by_hand(entry: Checkpoint, guided: str) -> str:
     if guided:
         return (
             f"download {entry.file} and the file of {guided} by hand into one folder, and name the "
-            "path of the second as the model"
+            "path of the second: --model PATH"
         )
-    return f"download {entry.file} by hand and name its path as the model"
+    return f"download {entry.file} by hand and name its path: --model PATH"

@@ -84,6 +84,25 @@ def test_a_file_that_is_named_twice_is_separated_once(tmp_path):
     assert len(find_inputs([tmp_path / "a.wav", tmp_path, tmp_path / "a.wav"], tmp_path / "o")) == 1
 
 
+def test_named_files_beside_songs_of_their_names_are_skipped(tmp_path):
+    touch(*(tmp_path / name for name in ("B.jpg", "b.cue", "b.wav", "c", "c.flac", "d.dat", "e")))
+    skipped = []
+    songs = find_inputs(sorted(tmp_path.iterdir()), tmp_path / "out", skipped.append)
+    assert [song.path.name for song in songs] == ["b.wav", "c.flac", "d.dat", "e"]
+    assert [path.name for path in skipped] == ["B.jpg", "b.cue", "c"]
+
+
+def test_named_files_without_such_a_song_are_taken_whatever_their_suffix(tmp_path):
+    touch(*(tmp_path / name for name in ("a.cue", "b/c.dat", "d/c.wav", "e.txt", "e.nfo")))
+    paths = [tmp_path / name for name in ("a.cue", "a.wav", "b/c.dat", "d", "e.txt", "e.nfo")]
+    skipped = []
+    songs = find_inputs(paths, tmp_path / "out", skipped.append)
+    in_order = ["a.cue", "a.wav", "c.dat", "c.wav", "e.txt", "e.nfo"]
+    assert [song.path.name for song in songs] == in_order
+    assert [bool(song.error) for song in songs] == [False, True, False, False, False, False]
+    assert skipped == []
+
+
 def test_a_missing_input_becomes_a_song_with_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     songs = find_inputs([tmp_path / "gone.wav", tmp_path / "empty"], tmp_path / "out")

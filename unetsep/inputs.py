@@ -73,7 +73,8 @@ def find_inputs(
     are skipped. Linked folders are searched once, under the link's name unless they are inside
     the folder themselves. If ``output_dir`` itself or a folder in it is searched, stems there are
     not songs. Paths that do not exist, unreadable folders and playlists, and those without audio
-    become inputs with an error: the others continue.
+    become inputs with an error: the others continue. A file may have any name, but beside a song
+    of its name, as song.cue is beside song.wav, it needs an audio suffix, too.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def find_inputs(
     output_dir
         Folder of the stems.
     on_skip
-        Called with every path in the folders that is skipped, except ``output_dir``.
+        Called with every path that is skipped, except ``output_dir``.
     outputs_in
         Returns which files are stems, given a folder and all names in it.
     """
@@ -104,7 +105,24 @@ def find_inputs(
         else:
             songs = [Input(path, track_name(Path(path.name)), problem)]
         inputs += songs
-    return _without_duplicates(inputs)
+    return _without_sidecars(_without_duplicates(inputs), on_skip or (lambda _: None))
+
+
+def _without_sidecars(inputs: Sequence[Input], on_skip: Callable[[Path], None]) -> list[Input]:
+    """Inputs without files beside songs of their names, which a shell's ``*`` names, too."""
+    others = [f for f in inputs if not f.error and f.path.suffix.lower() not in AUDIO_SUFFIXES]
+    if not others:
+        return list(inputs)
+    songs = {_without_suffix(f.path) for f in inputs if not f.error and f not in others}
+    sidecars = [file for file in others if _without_suffix(file.path) in songs]
+    for file in sidecars:
+        on_skip(file.path)
+    return [file for file in inputs if file not in sidecars]
+
+
+def _without_suffix(path: Path) -> str:
+    """A path without links in its folders and without suffix; case does not count."""
+    return folded(real_path(path.parent) / path.stem)
 
 
 def _without_duplicates(inputs: Iterable[Input]) -> list[Input]:

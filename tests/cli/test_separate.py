@@ -301,6 +301,18 @@ def test_a_clash_and_existing_stems_do_not_stop_other_songs(run, song, tmp_path)
     assert (tmp_path / "out/02/bass.wav").read_text() == "mine"
 
 
+def test_a_cue_sheet_beside_its_song_does_not_stop_it(run, song, tmp_path):
+    path = song("b.wav", seconds=0.2)
+    (tmp_path / "b.cue").write_text("FILE b.wav WAVE")
+    result = run(tmp_path / "b.cue", path)
+    assert result.exit_code == 0
+    assert "Not audio by name, skipped: 1 .cue" in result.stderr
+    assert names(tmp_path / "out") == of_song("b")
+    alone = run(tmp_path / "b.cue", out="alone")
+    assert alone.exit_code == 1
+    assert "b.cue" in alone.stderr
+
+
 def test_skip_existing_refuses_stems_of_other_models_and_options(run, song, tmp_path):
     path = song(seconds=0.2)
     assert run(path).exit_code == 0

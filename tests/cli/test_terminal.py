@@ -15,7 +15,7 @@ import unetsep.inputs
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
 from unetsep.cli.startup import name_closed_pipes, write_utf8
-from unetsep.cli.terminal import Lines, speed
+from unetsep.cli.terminal import Lines, Messages, printable, speed
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,30 @@ def test_output_is_utf8_on_windows_unless_pythonioencoding_is_set(
     lines.write("Дом/vocals.wav")
     assert lines.failure is None
     assert stream.buffer.getvalue().decode() == "Дом/vocals.wav\n"
+
+
+def test_control_characters_are_escaped_in_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable("Дом\u3000\u200d [1].wav") == "Дом\u3000\u200d [1].wav"
+    assert printable("a\nb\x1b[2J\x9b\u2028c\udce9") == r"a\nb\x1b[2J\x9b\u2028c\udce9"
+    Messages().print("2 failed:", "  a\r\nb", "  \x1b]0;c\a")
+    assert capsys.readouterr().err == "2 failed:\n  a\\r\\nb\n  \\x1b]0;c\\x07\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows forbids such names")
+def test_names_with_newlines_stay_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unetsep"]
+    name = "a\nb\x1b[31m.wav"
+    (tmp_path / name).write_bytes(b"no audio")
+    (tmp_path / "c.wav").write_bytes(b"no audio")
+    path = str(tmp_path / name)
+    songs = [path, str(tmp_path / "c.wav")]
+    output = ["-o", str(tmp_path / "out")]
+    for arguments in (["separate", *songs, *output], ["listen", path]):
+        run = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        assert run.returncode == 1
+        assert r"a\nb\x1b[31m.wav" in run.stderr
+        assert "\x1b" not in run.stderr
+        assert not [line for line in run.stderr.splitlines() if line.startswith("b")]
 
 
 @pytest.mark.parametrize("columns", ["0", ""])

@@ -62,7 +62,9 @@ class Group(click.Group):
         except (UnetsepError, ValueError) as error:
             if ctx.meta.get(VERBOSE):
                 traceback.print_exc()
-            raise click.ClickException(str(error)) from error
+            from .terminal import printable
+
+            raise click.ClickException(printable(str(error))) from error
         except KeyboardInterrupt:
             self._interrupted(ctx)
         except (RuntimeError, MemoryError, ImportError) as error:

@@ -365,7 +365,7 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
     failed = [outcome for outcome in outcomes if outcome.error]
     if failed:
         lines = [f"  {outcome.method}: {outcome.error}" for outcome in failed]
-        Messages().print(f"{len(failed)} of {len(outcomes)} scores failed:\n" + "\n".join(lines))
+        Messages().print(f"{len(failed)} of {len(outcomes)} scores failed:", *lines)
     return not failed
 
 

@@ -17,7 +17,7 @@ from ..inputs import Input
 from ..listen.page import write_page
 from ..listen.plots import is_plot, plot_song, require_matplotlib
 from ..listen.songs import Song, find_songs, order_stems
-from .terminal import Messages
+from .terminal import Messages, printable
 
 if TYPE_CHECKING:
     from ..files import SeparationReport
@@ -49,7 +49,9 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Son
         task = bar.add_task("page", total=len(songs))
 
         def progress(song: Song, share: float) -> None:
-            bar.update(task, description=escape(song.name), completed=songs.index(song) + share)
+            bar.update(
+                task, description=escape(printable(song.name)), completed=songs.index(song) + share
+            )
 
         def leave_out(song: Song, error: AudioError) -> None:
             failed[f"{song.name} is not on the page: {error}"] = song

@@ -17,17 +17,12 @@ from rich.text import Text
 from ..dsp.song_stream import Progress
 from ..library.batch import Listener, SongOutcome
 from ..library.songs import Job
-from .terminal import duration, speed
+from .terminal import duration, printable, speed
 
 # Most columns of a bar, and of a song's name.
 BAR, NAME = 40, 48
 # Seconds before an estimate of the remaining time is useful.
 FIRST_ESTIMATE = 3.0
-
-
-def printable(text: str) -> str:
-    """A name without control characters, or others that terminals cannot show."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclass

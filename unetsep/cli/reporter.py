@@ -42,7 +42,7 @@ class Reporter:
         """Print the traceback of an error, with ``--verbose``."""
         if self._verbose:
             text = "".join(traceback.format_exception(error))
-            self._loud.print(text.rstrip())
+            self._loud.print(*text.rstrip().splitlines())
 
     def song(self, reports: Sequence[SeparationReport]) -> None:
         """Print the reports of one song, one for each model."""
@@ -88,8 +88,8 @@ class Reporter:
         if self._existing:
             self.console.print(f"{self._existing} of {self._songs} skipped, their stems exist")
         if self._failed and self._songs > 1:
-            reasons = "\n  ".join(_shortened([*self._reasons]))
-            self._loud.print(f"{self._failed} of {self._songs} failed:\n  {reasons}")
+            reasons = [f"  {reason}" for reason in _shortened([*self._reasons])]
+            self._loud.print(f"{self._failed} of {self._songs} failed:", *reasons)
         self.log(log)
         failure = self._lines.failure if self._lines else None
         if failure:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import unicodedata
 from typing import Any, TextIO
 
 from rich.console import Console
 
+# Categories of Unicode: control characters, halves of characters, breaks of lines.
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+
+
+def printable(text: str) -> str:
+    """A text with escapes for control characters, which names of files may hold."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
+
 
 class Messages(Console):
     """A console on stderr for plain text, which goes silent when stderr is closed.
+
+    Control characters are escaped. Each object is a line.
 
     Parameters
     ----------
@@ -31,8 +42,9 @@ class Messages(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does; a closed stderr must not end the work."""
+        lines = [printable(each) if isinstance(each, str) else each for each in objects]
         try:
-            super().print(*objects, **options)
+            super().print(*lines, sep="\n", **options)
         except (OSError, ValueError):
             self.on_broken_pipe()
 

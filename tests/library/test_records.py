@@ -48,8 +48,8 @@ def entry(source: Path, *, complete: bool = True, **outputs: int) -> dict[str, o
 
 
 def test_stems_are_the_same_if_all_matches_the_record(record, targets, source):
-    assert record.compare(InputFile(source), targets, RECIPE).state == "same"
-    assert record.compare(InputFile(source), targets[::-1], RECIPE).state == "same"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "current"
+    assert record.compare(InputFile(source), targets[::-1], RECIPE).state == "current"
 
 
 def test_differences_name_a_file_of_the_record(record, targets, source):
@@ -79,22 +79,22 @@ def test_absent_stems_are_missing_or_incomplete(record, targets, source):
 )
 def test_a_changed_recipe_is_named_by_its_change(record, targets, source, change, reason):
     finding = record.compare(InputFile(source), targets, replace(RECIPE, **change))
-    assert finding.state == "otherwise"
+    assert finding.state == "different"
     assert reason in finding.reason
 
 
 def test_the_same_model_under_another_name_is_the_same(record, targets, source):
     recipe = replace(RECIPE, models=[("copy", "aa")])
-    assert record.compare(InputFile(source), targets, recipe).state == "same"
+    assert record.compare(InputFile(source), targets, recipe).state == "current"
 
 
 def test_the_song_is_compared_by_content(record, targets, source, tmp_path):
     moved = source.rename(tmp_path / "moved.wav")
     os.utime(moved, (5, 5))
-    assert record.compare(InputFile(moved), targets, RECIPE).state == "same"
+    assert record.compare(InputFile(moved), targets, RECIPE).state == "current"
     moved.write_bytes(b"MUSIC")
     finding = record.compare(InputFile(moved), targets, RECIPE)
-    assert finding.state == "otherwise"
+    assert finding.state == "different"
     assert "another version of the song" in finding.reason
 
 
@@ -103,7 +103,7 @@ def test_a_song_of_known_size_and_time_is_not_hashed(record, targets, source, mo
         raise AssertionError
 
     monkeypatch.setattr("unetsep.library.records.hashlib.sha256", fail)
-    assert record.compare(InputFile(source), targets, RECIPE).state == "same"
+    assert record.compare(InputFile(source), targets, RECIPE).state == "current"
 
 
 def test_stems_of_another_size_or_time_count_as_changed(record, targets, source):
@@ -111,7 +111,7 @@ def test_stems_of_another_size_or_time_count_as_changed(record, targets, source)
         targets[0].write_bytes(change)
         os.utime(targets[0], (2**32,) * 2 if len(change) == 5 else None)
         finding = record.compare(InputFile(source), targets, RECIPE)
-        assert finding.state == "otherwise"
+        assert finding.state == "different"
         assert finding.reason == f"{targets[0]} was changed after it was made"
 
 
@@ -121,7 +121,7 @@ def test_stems_made_before_the_clock_was_set_back_are_not_changed(record, target
         os.utime(path, (made, made))
     for outputs in ({}, {"vocals.wav": 9}):  # in the middle of a run, and before another one
         record.write(entry(source, **outputs))
-        assert record.compare(InputFile(source), targets, RECIPE).state == "same"
+        assert record.compare(InputFile(source), targets, RECIPE).state == "current"
     os.utime(targets[0], (made + 10, made + 10))
     finding = record.compare(InputFile(source), targets, RECIPE)
     assert finding.reason == f"{targets[0]} was changed after it was made"
@@ -133,7 +133,7 @@ def test_stems_made_before_the_clock_was_set_back_are_not_changed(record, target
 def test_stems_without_a_readable_record_are_of_unknown_origin(record, targets, source, text):
     record.restore(text)
     finding = record.compare(InputFile(source), targets, RECIPE)
-    assert finding.state == "otherwise"
+    assert finding.state == "different"
     assert finding.reason == f"no record says what made {targets[0]}"
 
 

@@ -38,9 +38,8 @@ HALF_REPLACED = "only some of its stems were replaced: --skip-existing --overwri
 # Seconds by which file systems round times.
 TIME_STEP = 2.0
 
-# missing: no stem exists; same: all are up to date; incomplete: some of these are missing;
-# otherwise: something else made them, or no record says what.
-State = Literal["missing", "same", "incomplete", "otherwise"]
+# Stems that do not exist, are up to date, are so but not all there, or were made differently.
+State = Literal["missing", "current", "incomplete", "different"]
 
 
 class InputFile:
@@ -187,17 +186,17 @@ class Record:
             return Finding("missing")
         entry = self.entry_of(targets)
         if entry is None:
-            return Finding("otherwise", f"no record says what made {existing[0]}")
+            return Finding("different", f"no record says what made {existing[0]}")
         stem = next((p for p in existing if self.output_name(p) in entry["outputs"]), existing[0])
         if difference := recipe.difference(entry):
-            return Finding("otherwise", f"{stem} was made {difference}")
+            return Finding("different", f"{stem} was made {difference}")
         if not input_file.matches(entry["input"]):
-            return Finding("otherwise", f"{stem} was made from another version of the song")
+            return Finding("different", f"{stem} was made from another version of the song")
         for path in existing:
             if not self._is_as_recorded(path, entry):
-                return Finding("otherwise", f"{path} was changed after it was made")
+                return Finding("different", f"{path} was changed after it was made")
         complete = entry["complete"] and len(existing) == len(targets)
-        return Finding("same" if complete else "incomplete")
+        return Finding("current" if complete else "incomplete")
 
     def output_name(self, target: Path) -> str:
         """Name of a stem in the record."""

@@ -387,13 +387,13 @@ def _decide(
         finding = part.record.compare(input_file, part.targets, part.recipe)
         # Stems that another run has made since this one began are never made twice.
         new = part.record.signature != part.first_signature
-        if finding.state == "same" and (job.skip_existing or new):
+        if finding.state == "current" and (job.skip_existing or new):
             skipped.append(_report(job, part, "skipped", reason=EXIST, stems=part.stems))
             continue
         todo.append((part, finding))
         if options.overwrite:
             continue
-        if job.skip_existing and finding.state == "otherwise":
+        if job.skip_existing and finding.state == "different":
             raise AudioError(f"{job.song.path}: left alone, {finding.reason}; {HOW_TO_REPLACE}")
         # New incomplete stems have no owner: their run died, or else it still holds the claim.
         if not job.skip_existing and not (new and finding.state == "incomplete"):

@@ -377,9 +377,8 @@ def test_an_interrupt_at_the_commit_leaves_nothing(tmp_path, monkeypatch, contai
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    files = StemFiles(
-        targets(tmp_path), OutputFormat(container, depth), INFO, before_naming=interrupt
-    )
+    files = StemFiles(targets(tmp_path), OutputFormat(container, depth), INFO)
+    monkeypatch.setattr(files, "before_naming", interrupt)
     with pytest.raises(KeyboardInterrupt):
         with files:
             files.write(stems())

@@ -63,8 +63,6 @@ class StemFiles:
         Names of the stems, for tags and for formats that hold all of them in one file.
     overwrite
         Whether to replace files that exist when the stems are complete.
-    before_naming
-        Called with the complete files before they are renamed; its error prevents that.
     stop
         Once it is set, `commit` raises `CancelledError`, unless the files are being renamed.
 
@@ -82,13 +80,11 @@ class StemFiles:
         *,
         names: Sequence[str] = (),
         overwrite: bool = True,
-        before_naming: Callable[[Sequence[Path]], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self.paths, self._output, self._info = tuple(targets), output, info
         self._labels = [stem_label(name) for name in names]
         self._together = CONTAINERS[output.container].together
-        self._before_naming = before_naming
         self._overwrite, self._peak = overwrite, 0.0
         self._spool_depth = output.bit_depth if output.bit_depth in INTEGERS else "32f"
         self._staging: Staging | None = None
@@ -194,11 +190,19 @@ class StemFiles:
                 self._tag()
             if self._stop.is_set():
                 raise CancelledError(f"{self.paths[0].parent}: writing was cancelled")
-            if self._before_naming:
-                self._before_naming(self._parts)
+            self.before_naming(self._parts)
             self._publish()
         self._committed = True
         return gain
+
+    def before_naming(self, files: Sequence[Path]) -> None:
+        """Called by `commit` with the complete files before it renames them; may prevent it.
+
+        Raises
+        ------
+        AudioError
+            If the files must not get their names.
+        """
 
     def _convert_all(self, gain: float) -> None:
         """Encode the spools in the output format."""

@@ -323,7 +323,7 @@ class RecordedStems(StemFiles):
         claim: Claim,
         **options: Any,
     ) -> None:
-        super().__init__(targets, output, info, before_naming=self._announce, **options)
+        super().__init__(targets, output, info, **options)
         self._record, self._recipe, self._input = record, recipe, input_file
         self._claim = claim
         self._old_text: str | None = None
@@ -339,7 +339,7 @@ class RecordedStems(StemFiles):
         super().__enter__()
         return self
 
-    def _announce(self, files: Sequence[Path]) -> None:
+    def before_naming(self, files: Sequence[Path]) -> None:
         """Record the files that are about to get the stems' names."""
         if not self._claim.held:
             raise AudioError(

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from unetsep.unfinished import begin, end, take_back, uninterrupted
+from unetsep.unfinished import register_undo, undo_all, uninterrupted, unregister_undo
 
 
 def test_ctrl_c_does_not_interrupt_a_block():
@@ -25,10 +25,10 @@ def test_unfinished_work_is_undone_once(tmp_path):
     files = [tmp_path / name for name in ("begun", "finished")]
     for file in files:
         file.touch()
-        begin(file.unlink)
-    end(files[1].unlink)
-    take_back()
-    take_back()
+        register_undo(file.unlink)
+    unregister_undo(files[1].unlink)
+    undo_all()
+    undo_all()
     assert list(tmp_path.iterdir()) == [files[1]]
 
 
@@ -36,6 +36,6 @@ def test_the_latest_work_is_undone_first(tmp_path):
     begun = [tmp_path, *(tmp_path / "/".join("abcdefgh"[:depth]) for depth in range(1, 9))][1:]
     for folder in begun:
         folder.mkdir()
-        begin(folder.rmdir)  # which fails as long as there is another one in it
-    take_back()
+        register_undo(folder.rmdir)  # which fails as long as there is another one in it
+    undo_all()
     assert list(tmp_path.iterdir()) == []

@@ -26,17 +26,17 @@ TICK = 0.2
 _unfinished: dict[Callable[[], None], None] = {}
 
 
-def begin(undo: Callable[[], None]) -> None:
-    """Register a function that undoes some work, until `end`; it may be called repeatedly."""
+def register_undo(undo: Callable[[], None]) -> None:
+    """Register a function that undoes some work and may be called repeatedly."""
     _unfinished[undo] = None
 
 
-def end(undo: Callable[[], None]) -> None:
+def unregister_undo(undo: Callable[[], None]) -> None:
     """Unregister a function: its work is finished or undone."""
     _unfinished.pop(undo, None)
 
 
-def take_back() -> None:
+def undo_all() -> None:
     """Undo all unfinished work, the latest first, before a process ends at once.
 
     Context managers do so, too, unless a signal interrupts them.

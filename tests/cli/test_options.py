@@ -234,7 +234,7 @@ def test_names_reach_a_command_unchanged_on_windows(
     monkeypatch.setattr(sys, "argv", ["unetsep", "separate", "Ke$$ha.wav"])
     with monkeypatch.context() as patch:
         patch.setattr(cli, "main", words)
-        for name in ("obey_signals", "reopen_closed", "write_utf8", "take_back", "ignore_signals"):
+        for name in ("obey_signals", "reopen_closed", "write_utf8", "undo_all", "ignore_signals"):
             patch.setattr(cli, name, lambda: None)
         patch.setattr(cli, "leave", lambda _: None)
         patch.setattr(os, "name", "nt")

@@ -34,7 +34,7 @@ from unetsep.errors import UnetsepError
 from unetsep.library import store
 from unetsep.library.remote import MARK, RemoteLog, Spool
 from unetsep.library.store import Store
-from unetsep.unfinished import take_back
+from unetsep.unfinished import undo_all
 
 STEMS = ("vocals", "drums", "bass", "other")
 BUCKET = "memory://bucket"
@@ -601,7 +601,7 @@ def test_temporary_files_are_removed_whenever_a_signal_comes(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         spool.__exit__()
     assert spool.folder.exists()
-    take_back()
+    undo_all()
     assert not spool.folder.exists()
 
 

@@ -30,7 +30,7 @@ import soundfile
 
 from ..errors import AudioError, CancelledError
 from ..storage import MadeFolders
-from ..unfinished import as_they_end, begin, end, uninterrupted
+from ..unfinished import as_they_end, register_undo, uninterrupted, unregister_undo
 from .decoder import AudioInfo, Block
 from .formats import CONTAINERS, OutputFormat, check_stems, open_writer
 from .libsndfile import native_name
@@ -97,7 +97,7 @@ class StemFiles:
         self._stop = stop or threading.Event()
 
     def __enter__(self) -> StemFiles:
-        begin(self._discard)
+        register_undo(self._discard)
         try:
             with explain_writing(self.paths[0].parent):
                 self._open()
@@ -314,7 +314,7 @@ class StemFiles:
     def _discard(self) -> None:
         with uninterrupted():
             self._remove_temporary()
-            end(self._discard)
+            unregister_undo(self._discard)
 
     def _remove_temporary(self) -> None:
         while self._writers:

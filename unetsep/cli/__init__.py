@@ -28,7 +28,7 @@ import sys
 
 import click
 
-from ..unfinished import ignore_signals, take_back
+from ..unfinished import ignore_signals, undo_all
 from ..version import __version__
 from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
@@ -62,7 +62,7 @@ def run() -> None:
     except SystemExit as end:
         code = 128 + signal_number() if end.code == 1 and signal_number() else end.code
     ignore_signals()  # the process is ending and cleans up
-    take_back()
+    undo_all()
     if sys.argv[1:2] == ["separate"] and isinstance(code, int):
         leave(code)
     sys.exit(code)

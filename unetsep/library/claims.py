@@ -19,7 +19,7 @@ from ..audio.staging import age
 from ..errors import UnetsepError
 from ..locks import LockFile, Owner, this_system
 from ..storage import PREFIX, MadeFolders
-from ..unfinished import begin, end, uninterrupted
+from ..unfinished import register_undo, uninterrupted, unregister_undo
 
 # Seconds between heartbeats, and seconds without one after which an owner counts as dead:
 # several may be late on a network drive.
@@ -62,7 +62,7 @@ class Claim:
         self._held: list[LockFile] = []
         self._folders = MadeFolders()
         self._end = threading.Event()
-        begin(self.release)
+        register_undo(self.release)
         try:
             # All runs claim in the same order, and none waits for another while it holds one.
             for path in sorted(set(locks)):
@@ -151,7 +151,7 @@ class Claim:
             while self._held:
                 self._held.pop().remove()
             self._folders.remove()
-            end(self.release)
+            unregister_undo(self.release)
 
 
 def claim_path(folder: Path, token: str) -> Path:

@@ -28,7 +28,7 @@ from ..errors import UnetsepError, WritingError
 from ..files import FileOptions
 from ..inputs import NO_AUDIO, STEMS_ALONE, Input, track_name
 from ..storage import FULL, PREFIX
-from ..unfinished import begin, end
+from ..unfinished import register_undo, unregister_undo
 from .claims import STALE, Claim, ClaimedError
 from .log import PATTERN, RunLog
 from .records import RECORD_PATTERN, InputFile, parse_entries
@@ -213,7 +213,7 @@ class Spool:
     def __enter__(self) -> Spool:
         self._stack = contextlib.ExitStack()
         self._temporary = tempfile.TemporaryDirectory(prefix=SPOOL)
-        begin(self._temporary.cleanup)
+        register_undo(self._temporary.cleanup)
         self.folder = Path(self._stack.enter_context(self._temporary))
         _remove_dead(self.folder.parent)
         self._stack.enter_context(Claim([self.folder / MARK]))
@@ -224,7 +224,7 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        end(self._temporary.cleanup)
+        unregister_undo(self._temporary.cleanup)
 
     @contextlib.contextmanager
     def naming_folder(self) -> Iterator[None]:

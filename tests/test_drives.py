@@ -8,7 +8,7 @@ import pytest
 
 import unetsep.drives
 from tests.files import take_for_one, touch
-from unetsep.drives import Drives, Listings, Places, path_problem
+from unetsep.drives import Drives, FileMap, Listings, path_problem
 
 
 def test_a_path_has_the_names_that_folders_list(tmp_path, monkeypatch):
@@ -34,12 +34,12 @@ def test_names_are_compared_by_platform_if_no_drive_is_probed(
 ):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(unetsep.drives, "_rules_of_names", None)
-    places = Places[str](Drives(ask=False).same)
-    assert places.setdefault(tmp_path / "Song", "first") == "first"
-    assert tmp_path / "Song" in places
-    assert tmp_path / "Songs" not in places
-    assert (tmp_path / "song" in places) == same
-    assert places.setdefault(tmp_path / "song", "second") == ("first" if same else "second")
+    files = FileMap[str](Drives(ask=False).same)
+    assert files.setdefault(tmp_path / "Song", "first") == "first"
+    assert tmp_path / "Song" in files
+    assert tmp_path / "Songs" not in files
+    assert (tmp_path / "song" in files) == same
+    assert files.setdefault(tmp_path / "song", "second") == ("first" if same else "second")
 
 
 def test_a_folder_is_probed_once_and_no_file_remains(tmp_path, monkeypatch):

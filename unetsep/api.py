@@ -372,7 +372,7 @@ def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> 
     path, name = file.path, _name(audio)
     return renamed(
         report,
-        lambda place: name if place == path else place,
+        lambda shown: name if shown == path else shown,
         lambda text: text.replace(str(path), _label(name)),
     )
 

@@ -197,7 +197,7 @@ def _rules_of_names(folder: Path) -> tuple[bool, bool]:
     return case, accents
 
 
-class Places(Generic[Value]):
+class FileMap(Generic[Value]):
     """A mapping from files to values, by paths without links that may have several spellings.
 
     Parameters

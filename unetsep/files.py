@@ -182,7 +182,7 @@ class SeparationReport:
 
 
 def renamed(
-    report: SeparationReport, place: Callable[[Path], Path], text: Callable[[str], str]
+    report: SeparationReport, shown_path: Callable[[Path], Path], shown_text: Callable[[str], str]
 ) -> SeparationReport:
     """A report with other names for files, for example for temporary copies.
 
@@ -190,16 +190,16 @@ def renamed(
     ----------
     report
         The report.
-    place, text
+    shown_path, shown_text
         Functions that return the name to show for a path, and a sentence with such names.
     """
     return replace(
         report,
-        source=place(report.source),
-        stems={stem: place(path) for stem, path in report.stems.items()},
-        error=report.error and text(report.error),
-        reason=report.reason and text(report.reason),
-        warnings=tuple(map(text, report.warnings)),
+        source=shown_path(report.source),
+        stems={stem: shown_path(path) for stem, path in report.stems.items()},
+        error=report.error and shown_text(report.error),
+        reason=report.reason and shown_text(report.reason),
+        warnings=tuple(map(shown_text, report.warnings)),
     )
 
 

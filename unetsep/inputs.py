@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from .audio.decoder import AUDIO_SUFFIXES
 from .audio.tags import Tags
-from .drives import Listings, Places, folded, path_problem
+from .drives import FileMap, Listings, folded, path_problem
 
 PLAYLISTS = (".m3u", ".m3u8")
 # The scheme has at least two letters: C:/song.wav is not a URL.
@@ -128,10 +128,10 @@ def _without_suffix(path: Path) -> str:
 def _without_duplicates(inputs: Iterable[Input]) -> list[Input]:
     """Inputs without repeated files, even if a playlist and a folder spell them differently."""
     listings, songs = Listings(), []
-    places_of: dict[str, Places[Input]] = {}
+    files_of: dict[str, FileMap[Input]] = {}
     for file in inputs:
-        places = places_of.setdefault(folded(file.track), Places(listings.same))
-        if places.setdefault(real_path(file.path), file) is file:
+        files = files_of.setdefault(folded(file.track), FileMap(listings.same))
+        if files.setdefault(real_path(file.path), file) is file:
             songs.append(file)
     return songs
 
@@ -283,7 +283,7 @@ class _Search:
         if not self._stems:
             return list(inputs)
         # Spellings differ where a folder existed in other case, or HFS+ decomposed accents.
-        recorded = Places[bool](Listings().same)
+        recorded = FileMap[bool](Listings().same)
         for stem in self._stems:
             recorded.setdefault(stem, True)
         return [file for file in inputs if in_real_folder(file.path) not in recorded]

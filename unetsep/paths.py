@@ -15,7 +15,7 @@ from .audio.tags import Tags, read_tags, stem_label
 from .drives import (
     FORBIDDEN,
     Drives,
-    Places,
+    FileMap,
     folded,
     stray_quote,
     without_illegal,
@@ -250,7 +250,7 @@ def template_for(template: str, models: int) -> str:
 
 def _refuse_equal(file: Input, paths: Sequence[Path], drives: Drives) -> None:
     """Raise if stems of one song have the same name: those of all other songs will, too."""
-    owners = Places[int](drives.same)
+    owners = FileMap[int](drives.same)
     for index, path in enumerate(paths):
         if owners.setdefault(path, index) != index:
             raise UnetsepError(
@@ -275,7 +275,7 @@ def find_clashes(
     ``drives`` are those of `name_targets`.
     """
     drives = drives or Drives()
-    originals, owners = Places[bool](drives.same), Places[int](drives.same)
+    originals, owners = FileMap[bool](drives.same), FileMap[int](drives.same)
     for file in (*inputs, *others):
         originals.setdefault(real_path(file.path), True)
     clashes: list[str | None] = [file.error for file in inputs]
@@ -284,10 +284,10 @@ def find_clashes(
             continue
         for path in dict.fromkeys(chain(*per_model)):
             # Compared with links resolved, and as a link itself, which would be replaced.
-            place = in_real_folder(path)
-            if place in originals or real_path(path) in originals:
+            target = in_real_folder(path)
+            if target in originals or real_path(path) in originals:
                 clashes[index] = f"{path} would be written over an input: {ELSEWHERE}"
-            owner = owners.setdefault(place, index)
+            owner = owners.setdefault(target, index)
             if owner != index:
                 # Otherwise a link leads to the same folder, and another name would not help.
                 same_name = folded(path) in map(folded, chain(*targets[owner]))

@@ -159,7 +159,7 @@ def test_a_list_may_hold_quoted_paths_of_windows(
     path.write_bytes(b'"C:\\My Music\\1.wav" \r\nC:\\2.wav\r\n')
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        patch.setattr("unetsep.cli.pipes.place", str)
+        patch.setattr("unetsep.cli.pipes.path_or_url", str)
         assert listed_files(path) == [r"C:\My Music\1.wav", r"C:\2.wav"]
 
 

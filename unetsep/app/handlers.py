@@ -254,7 +254,7 @@ class Handlers:
             "name": job.name,
             "state": job.state,
             "model": job.choice.offer.name if job.choice else None,
-            "before": self._queue.place(job),
+            "before": self._queue.songs_ahead(job),
             "stage": job.stage or None,
             "progress": None if job.progress is None else round(job.progress, 4),
             "seconds_left": job.seconds_left,

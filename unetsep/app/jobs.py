@@ -269,7 +269,7 @@ class JobQueue:
             job.last_used = time.monotonic()
         return job
 
-    def place(self, job: SeparationJob) -> int | None:
+    def songs_ahead(self, job: SeparationJob) -> int | None:
         """Number of songs ahead of a queued job."""
         if job.state != "queued":
             return None

@@ -26,7 +26,16 @@ from ..train.config import (
 from ..train.data.datasets import DATASETS
 from .errors import ExtraCommand, note_verbose
 from .other_tools import SeparateCommand
-from .parsing import bitrate, build, default_filename, names, place, seconds, shard, without_stem
+from .parsing import (
+    bitrate,
+    build,
+    default_filename,
+    names,
+    path_or_url,
+    seconds,
+    shard,
+    without_stem,
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -151,14 +160,16 @@ SEPARATE_SECTIONS = {
 
 
 @click.command(cls=SeparateCommand, sections=SEPARATE_SECTIONS)
-@click.argument("songs", nargs=-1, type=place, metavar="SONG...", shell_complete=complete_file)
+@click.argument(
+    "songs", nargs=-1, type=path_or_url, metavar="SONG...", shell_complete=complete_file
+)
 @click.option(
     "--files-from",
     type=PATH,
     metavar="FILE|-",
     help="Read more SONGs from a file, one to a line or NUL-separated; - is stdin.",
 )
-@output("separated", "Output folder or URL; - writes a single stem to stdout.", place)
+@output("separated", "Output folder or URL; - writes a single stem to stdout.", path_or_url)
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM, and the rest as no_STEM.")

@@ -115,7 +115,7 @@ def default_filename(container: str, without: str | None) -> str:
     return WITHOUT_TEMPLATE if without else TEMPLATE
 
 
-def place(text: str | Path) -> Path | str:
+def path_or_url(text: str | Path) -> Path | str:
     """A path, or a URL that is not of this machine, unchanged.
 
     Raises

@@ -15,7 +15,7 @@ from typing import TextIO
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..errors import UnetsepError
 from ..inputs import as_utf8, from_old_encoding, is_url
-from .parsing import place
+from .parsing import path_or_url
 
 # Stands for a standard stream instead of a file.
 STREAM = Path("-")
@@ -113,7 +113,7 @@ def listed_files(source: Path | None) -> list[Path | str]:
     raw = as_utf8(raw).removeprefix(codecs.BOM_UTF8)  # of editors on Windows
     lines = raw.split(b"\0") if b"\0" in raw else raw.splitlines()
     names = [_name(line) for line in lines if line.strip()]
-    return [place(name.strip() if is_url(name) else name) for name in names]
+    return [path_or_url(name.strip() if is_url(name) else name) for name in names]
 
 
 def _name(line: bytes) -> str:

@@ -99,9 +99,11 @@ class Reporter:
     def log(self, log: RunLog | None) -> None:
         """Print where the log is, or why it could not be written."""
         if log and log.failure:
-            self._loud.print(f"Warning: the log {log.place} could not be written: {log.failure}")
+            self._loud.print(
+                f"Warning: the log {log.shown_path} could not be written: {log.failure}"
+            )
         elif log and log.lines:
-            self.console.print(f"Log: {log.place}")
+            self.console.print(f"Log: {log.shown_path}")
 
     def _summary(self) -> str:
         """Songs, audio, time and speed."""
@@ -128,7 +130,7 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
         console.print(f"{report.source}: skipped, {report.reason}")
     elif report.status == "ok":
         console.print(
-            f"{report.source}: {', '.join(report.stems)} in {_place(report.stems.values())} "
+            f"{report.source}: {', '.join(report.stems)} in {_common_path(report.stems.values())} "
             f"({report.seconds:.1f} s of audio in {report.elapsed:.1f} s, "
             f"{speed(report.speed or 0)})"
         )
@@ -139,7 +141,7 @@ def _show(report: SeparationReport, console: Messages, *, verbose: bool) -> None
         )
 
 
-def _place(stems: Iterable[Path]) -> Path:
+def _common_path(stems: Iterable[Path]) -> Path:
     """The innermost folder that holds all stems; the file itself if there is only one."""
     first, *others = dict.fromkeys(stems)
     return common_folder([first, *others]) if others else first

@@ -56,7 +56,7 @@ class RunLog:
         self.path = path
         self.failure: str | None = None
         self.lines = 0
-        self.place = str(path)
+        self.shown_path = str(path)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line at once; after the first failure, which is stored, nothing is written."""

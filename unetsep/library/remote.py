@@ -179,13 +179,13 @@ class RemoteJob(Job):
             if self.url is not None:
                 shutil.rmtree(self.song.path.parent, ignore_errors=True)
 
-    def place(self, path: Path) -> Path:
+    def shown_path(self, path: Path) -> Path:
         """Path to show for a path; the URL of a file of the spool."""
-        return super().place(self.spool.place(path))
+        return super().shown_path(self.spool.shown_path(path))
 
-    def text(self, text: str) -> str:
+    def shown_text(self, text: str) -> str:
         """A sentence with URLs in place of files of the spool."""
-        return super().text(self.spool.display(text))
+        return super().shown_text(self.spool.display(text))
 
 
 class Spool:
@@ -361,7 +361,7 @@ class Spool:
             lambda match: public_url(self._songs.get(Path(match[0]), match[0])), text
         )
 
-    def place(self, path: Path) -> Path:
+    def shown_path(self, path: Path) -> Path:
         """The URL of a file of the spool, as a path; other paths unchanged."""
         return UrlPath(self.display(str(path))) if self.folder in path.parents else path
 
@@ -369,9 +369,9 @@ class Spool:
         """Location of a file, the same for all of its names."""
         from fsspec.implementations.local import LocalFileSystem
 
-        place = self.place(path)
-        is_local = str(place).startswith(tuple(f"{scheme}://" for scheme in LOCAL))
-        return Path(LocalFileSystem._strip_protocol(str(place))) if is_local else place
+        shown = self.shown_path(path)
+        is_local = str(shown).startswith(tuple(f"{scheme}://" for scheme in LOCAL))
+        return Path(LocalFileSystem._strip_protocol(str(shown))) if is_local else shown
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
@@ -421,7 +421,7 @@ class RemoteLog(RunLog):
         # Stores cannot append, and containers may share one host name and process number.
         super().__init__(path.with_name(f"{path.stem}-{secrets.token_hex(4)}{path.suffix}"))
         self._store, self._next_upload = store, time.monotonic() + LOG_EVERY
-        self.place = f"{store.url}/{self.path.name}"
+        self.shown_path = f"{store.url}/{self.path.name}"
         with contextlib.suppress(UnetsepError):  # of a store that does not list files
             store.remove_leftovers("")
 

@@ -96,7 +96,7 @@ class Job:
     @property
     def display_path(self) -> Path:
         """Path of the song in its reports."""
-        return self.place(self.song.path)
+        return self.shown_path(self.song.path)
 
     @property
     def streams(self) -> Collection[Path]:
@@ -117,13 +117,13 @@ class Job:
 
     def present(self, reports: Sequence[SeparationReport]) -> list[SeparationReport]:
         """Reports with the paths that users know."""
-        return [renamed(report, self.place, self.text) for report in reports]
+        return [renamed(report, self.shown_path, self.shown_text) for report in reports]
 
-    def place(self, path: Path) -> Path:
+    def shown_path(self, path: Path) -> Path:
         """Path to show for a path."""
         return Path(self.names[path]) if path in self.names else path
 
-    def text(self, text: str) -> str:
+    def shown_text(self, text: str) -> str:
         """A sentence with the paths that users know."""
         for path, name in self.names.items():
             text = text.replace(str(path), name)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...drives import Drives, Places, refused_name, without_illegal
+from ...drives import Drives, FileMap, refused_name, without_illegal
 from ...errors import UnetsepError
 from ...storage import write_atomically
 from ...version import __version__
@@ -105,9 +105,9 @@ def check_names(tracks: Sequence[Track], output: Path) -> None:
     cure = "choose another folder with -o, or rename the track"
     if refused := refused_name(names, output):
         raise UnetsepError(f"the drive of {output} takes no such name as {refused!r}: {cure}")
-    places: Places[str] = Places(Drives().same)
+    files: FileMap[str] = FileMap(Drives().same)
     for name, track in names.items():
-        other = places.setdefault(output / name, track)
+        other = files.setdefault(output / name, track)
         if other != track:
             raise UnetsepError(
                 f"the tracks {other!r} and {track!r} have one name on the drive of {output}: {cure}"

@@ -87,8 +87,10 @@ class Listings:
 
     def same(self, one: Path, other: Path) -> bool:
         """Whether two paths without links lead to the same file."""
-        if str(one) == str(other) or folded(one) != folded(other):
-            return str(one) == str(other)
+        if str(one) == str(other):
+            return True
+        if folded(one) != folded(other):
+            return False
         return self.path(one) == self.path(other)
 
     def path(self, path: Path) -> Path:
@@ -163,8 +165,10 @@ class Drives:
 
     def same(self, one: Path, other: Path) -> bool:
         """Whether two paths without links lead to the same file."""
-        if str(one) == str(other) or folded(one) != folded(other):
-            return str(one) == str(other)
+        if str(one) == str(other):
+            return True
+        if folded(one) != folded(other):
+            return False
         if sys.platform in ("win32", "darwin"):  # true for nearly all of their drives
             return True
         if not self._ask:

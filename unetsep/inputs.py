@@ -103,7 +103,7 @@ def find_inputs(
                 message = STEMS_ALONE if search.has_stems else NO_AUDIO
                 songs = [Input(path, path.name, message.format(path))]
         else:
-            songs = [Input(path, track_name(Path(path.name)), problem)]
+            songs = [Input(path, path.stem, problem)]
         inputs += songs
     return _without_sidecars(_without_duplicates(inputs), on_skip or (lambda _: None))
 
@@ -220,14 +220,14 @@ def _playlist_song(playlist: Path, name: str) -> Input:
     name = name.replace("\0", "\ufffd")  # from bytes that are not text: no file name has it
     if URL.match(name):
         error = f"{playlist} names a URL, {name}: name it on the command line, or download it"
-        return Input(Path(name), track_name(Path(Path(name).name)), error)
+        return Input(Path(name), Path(name).stem, error)
     slashed = name.replace("\\", "/")  # written on Windows
     # The playlist or the file may come from a system that decomposes accents, or one that does not.
     forms = [unicodedata.normalize(form, slashed) for form in ("NFC", "NFD")]
     paths = [playlist.parent / each for each in dict.fromkeys([name, slashed, *forms])]
     existing = (path for path in paths if path_problem(path) is None)
     path = next(existing, playlist.parent / slashed)
-    return Input(path, track_name(Path(path.name)), path_problem(path))
+    return Input(path, path.stem, path_problem(path))
 
 
 class _Search:

@@ -14,7 +14,7 @@ import soundfile
 import unetsep.inputs
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
-from unetsep.cli.startup import name_closed_pipes, write_utf8
+from unetsep.cli.startup import raise_broken_pipes, write_utf8
 from unetsep.cli.terminal import Lines, Messages, printable, speed
 
 
@@ -104,7 +104,7 @@ def test_a_closed_pipe_is_a_broken_pipe_on_windows_too(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(binary, write_through=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        name_closed_pipes()
+        raise_broken_pipes()
     lines = Lines()
     lines.write("a.wav")
     assert lines.failure == os.strerror(errno.EPIPE)

@@ -282,7 +282,7 @@ class Handlers:
 
     async def metrics(self, _: Request) -> Response:
         """Metrics for Prometheus."""
-        text = generate_latest(self._queue.figures.registry)
+        text = generate_latest(self._queue.metrics.registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     # Errors
@@ -290,7 +290,7 @@ class Handlers:
     async def refuse(self, _: Request, error: Exception) -> Response:
         """Answer a `RefusedError`: too many songs, an upload too large or slow, no disk space."""
         assert isinstance(error, RefusedError)
-        self._queue.figures.refused.labels(error.reason).inc()
+        self._queue.metrics.refused.labels(error.reason).inc()
         headers = {"connection": "close"}
         if error.status in (429, 507):
             headers["retry-after"] = str(RETRY)

@@ -181,7 +181,7 @@ class SeparationJob:
         self.progress, self.state, self.error = 1.0, "done", None
 
 
-class JobFigures:
+class JobMetrics:
     """Metrics since the start, for Prometheus, without names of songs."""
 
     def __init__(self, queue: JobQueue) -> None:
@@ -227,7 +227,7 @@ class JobQueue:
         self.closed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._running: tuple[SeparationJob, asyncio.Task[dict[str, Any]]] | None = None
-        self.figures = JobFigures(self)
+        self.metrics = JobMetrics(self)
 
     def start(self) -> None:
         """Start to process jobs."""
@@ -321,7 +321,7 @@ class JobQueue:
         del self.jobs[job.id]
         self.jobs[job.id] = job
         job.name, job.choice, job.bytes, job.state = name, choice, bytes_, "queued"
-        self.figures.uploaded.inc(bytes_)
+        self.metrics.uploaded.inc(bytes_)
         self._ready.set()
 
     def _is_listed(self, job: SeparationJob) -> bool:
@@ -346,7 +346,7 @@ class JobQueue:
             job.ended.set()
             return
         if job.state in ("queued", "running"):
-            self.figures.jobs.labels("cancelled").inc()
+            self.metrics.jobs.labels("cancelled").inc()
         if self._running is not None and self._running[0] is job:
             await self._worker.cancel(job.request, self._running[1])
             await job.ended.wait()  # until then its folder is in use
@@ -419,10 +419,10 @@ class JobQueue:
     def _count(self, job: SeparationJob, seconds: float) -> None:
         if not self._is_listed(job):  # removed meanwhile, and already counted
             return
-        self.figures.jobs.labels(job.state).inc()
+        self.metrics.jobs.labels(job.state).inc()
         if job.state == "done":
-            self.figures.seconds.observe(seconds)
-            self.figures.audio.inc(job.report["seconds"])
+            self.metrics.seconds.observe(seconds)
+            self.metrics.audio.inc(job.report["seconds"])
 
     async def _watch(self, job: SeparationJob, task: asyncio.Task[dict[str, Any]]) -> None:
         """Cancel a job that takes too much time or disk space."""

@@ -92,7 +92,7 @@ def build_app(queue: JobQueue, offers: dict[str, ModelOffer], settings: AppSetti
     )
     # Redirects would lead to http, even behind a proxy that serves https.
     inner.router.redirect_slashes = False
-    refused = queue.figures.refused.labels("origin").inc
+    refused = queue.metrics.refused.labels("origin").inc
     return Guard(inner, settings.host, settings.names, refused)
 
 

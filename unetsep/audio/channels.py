@@ -56,9 +56,9 @@ LAYOUTS = {
 }
 # Speakers by the names that ffmpeg gives them, in the order of the bits of a mask.
 SPEAKERS = [
-    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"),
-    *("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR"),
-]
+    "FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR",
+    "TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR",
+]  # fmt: skip
 HEAD_BYTES = 1 << 16
 # A comment of FLAC (RFC 9639, section 8.6.2); in Ogg files only unetsep reads and writes it.
 MASK_COMMENT = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"

@@ -40,8 +40,12 @@ SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")
 STORED: dict[str, np.dtype[Any]] = {
     depth: np.dtype(code)
     for depth, code in (
-        *(("8", "<i2"), ("16", "<i2"), ("24", "<i4"), ("32", "<i4")),
-        *(("32f", "<f4"), ("64f", "<f8")),
+        ("8", "<i2"),
+        ("16", "<i2"),
+        ("24", "<i4"),
+        ("32", "<i4"),
+        ("32f", "<f4"),
+        ("64f", "<f8"),
     )
 }
 # libvorbis uses the stack in proportion to a block, and threads have small stacks.

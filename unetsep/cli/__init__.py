@@ -34,7 +34,7 @@ from .errors import Group
 from .interrupts import INTERRUPTED, obey_signals, signal_number
 from .options import COMMANDS
 from .parsing import expanded
-from .startup import forget_no_size, leave, name_closed_pipes, reopen_closed, write_utf8
+from .startup import leave, raise_broken_pipes, reopen_closed, unset_zero_size, write_utf8
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -51,9 +51,9 @@ def run() -> None:
     try:
         obey_signals()
         reopen_closed()
-        forget_no_size()
+        unset_zero_size()
         write_utf8()
-        name_closed_pipes()
+        raise_broken_pipes()
         arguments = sys.argv[1:]
         main(expanded(arguments) if os.name == "nt" else arguments)
         code = 0

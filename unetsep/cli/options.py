@@ -143,20 +143,20 @@ SEPARATE_SECTIONS = {
     "Input": ("--files-from", "--start", "--duration", "--track"),
     "Stems": ("--stems", "--two-stems", "--without", "--instrumental"),
     "Output": (
-        *("--output", "--filename", "--format", "--bit-depth", "--bitrate", "--sample-rate"),
-        *("--tags", "--skip-existing", "--overwrite", "--dry-run"),
+        "--output", "--filename", "--format", "--bit-depth", "--bitrate", "--sample-rate",
+        "--tags", "--skip-existing", "--overwrite", "--dry-run",
     ),
     "Models": ("--model", "--average", "--all-losses"),
     "Quality and speed": (
-        *("--device", "--precision", "--threads", "--passes", "--overlap", "--wiener", "--gate"),
+        "--device", "--precision", "--threads", "--passes", "--overlap", "--wiener", "--gate",
         "--mask-extension",
     ),
     "Many songs": (
-        *("--jobs", "--timeout", "--log", "--retry-failed", "--shard"),
-        *("--engine", "--address", "--dashboard"),
+        "--jobs", "--timeout", "--log", "--retry-failed", "--shard",
+        "--engine", "--address", "--dashboard",
     ),
     "What is shown": ("--player", "--plots", "--json", "--quiet", "--verbose"),
-}
+}  # fmt: skip
 
 
 @click.command(cls=SeparateCommand, sections=SEPARATE_SECTIONS)
@@ -509,14 +509,14 @@ def import_spleeter(**options: Any) -> None:
 
 EVAL_SECTIONS = {
     "Data": (
-        *("--musdb-root", "--songs", "--pairs", "--moisesdb", "--index", "--stems", "--subset"),
-        *("--tracks", "--duration"),
+        "--musdb-root", "--songs", "--pairs", "--moisesdb", "--index", "--stems", "--subset",
+        "--tracks", "--duration",
     ),
     "Estimates": ("--model", "--average", "--all-losses", "--estimates", "--baselines", "--passes"),
     "Scores": ("--metrics", "--measures", "--sources"),
     "Machine": ("--jobs", "--device"),
     "What is shown": ("--output", "--figures", "--json", "--quiet", "--verbose"),
-}
+}  # fmt: skip
 
 
 @click.command("eval", cls=ExtraCommand, extra="train", sections=EVAL_SECTIONS)
@@ -642,28 +642,28 @@ TRAIN_SECTIONS = {
     "The run": ("--run", "--resume", "--max-steps", "--max-minutes", "--seed", "--early-stop"),
     "Losses": ("--losses", "--list-losses"),
     "Data": (
-        *("--musdb-root", "--songs", "--pools", "--moisesdb", "--index", "--stems", "--leave-out"),
-        *("--held-out", "--all-songs", "--cache"),
+        "--musdb-root", "--songs", "--pools", "--moisesdb", "--index", "--stems", "--leave-out",
+        "--held-out", "--all-songs", "--cache",
     ),
     "Network": (
-        *("--network", "--targets", "--init-from", "--guide", "--guide-levels", "--own-share"),
-        *("--low-band", "--freeze-norm"),
+        "--network", "--targets", "--init-from", "--guide", "--guide-levels", "--own-share",
+        "--low-band", "--freeze-norm",
     ),
     "Clips": (
-        *("--batch-size", "--clip-frames", "--coherent-share", "--gain-db", "--coherent-gain-db"),
-        *("--varispeed", "--coherent-varispeed", "--eq-db", "--reverb-share", "--stereo-share"),
-        *("--drive-share", "--extra-share", "--second-share", "--artist-weights"),
+        "--batch-size", "--clip-frames", "--coherent-share", "--gain-db", "--coherent-gain-db",
+        "--varispeed", "--coherent-varispeed", "--eq-db", "--reverb-share", "--stereo-share",
+        "--drive-share", "--extra-share", "--second-share", "--artist-weights",
     ),
     "Steps": (
-        *("--optimizer", "--muon-size", "--learning-rate", "--warmup-steps", "--schedule"),
+        "--optimizer", "--muon-size", "--learning-rate", "--warmup-steps", "--schedule",
         "--ema-decay",
     ),
     "Validation": ("--valid-every", "--watched"),
     "Machines": (
-        *("--accelerator", "--precision", "--devices", "--nodes", "--workers", "--threads"),
-        *("--resident", "--graph"),
+        "--accelerator", "--precision", "--devices", "--nodes", "--workers", "--threads",
+        "--resident", "--graph",
     ),
-}
+}  # fmt: skip
 
 
 @click.command(cls=ExtraCommand, extra="train", sections=TRAIN_SECTIONS)

@@ -431,9 +431,16 @@ def _plan(run: _Run, separators: Sequence[Separator], console: Messages) -> list
     songs = with_tags(songs, file.filename)
     selections = [file.select(separator) for separator in separators]
     models = [(s.name, c.names) for s, c in zip(separators, selections, strict=True)]
-    place = (run.output, file.filename, file.suffix)
     drives = Drives(ask=not options.dry_run)
-    targets = name_targets(songs, models, *place, together=file.together, drives=drives)
+    targets = name_targets(
+        songs,
+        models,
+        run.output,
+        file.filename,
+        file.suffix,
+        together=file.together,
+        drives=drives,
+    )
     clashes = _find_clashes(songs, targets, all_songs, run.spool, drives)
     songs = [replace(song, error=clash) for song, clash in zip(songs, clashes, strict=True)]
     template = template_for(file.filename, len(separators))

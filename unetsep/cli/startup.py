@@ -132,7 +132,7 @@ def reopen_closed() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def forget_no_size() -> None:
+def unset_zero_size() -> None:
     """Treat 0 columns or lines as unknown, as others do: rich would print nothing."""
     for name in ("COLUMNS", "LINES"):
         if not os.environ.get(name, "1").strip("0"):
@@ -152,7 +152,7 @@ def write_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors=stream.errors)
 
 
-def name_closed_pipes() -> None:
+def raise_broken_pipes() -> None:
     """Make writing to a closed pipe raise `BrokenPipeError` on Windows too.
 
     Its C library reports "Invalid argument" (https://bugs.python.org/issue19612).

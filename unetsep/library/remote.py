@@ -59,7 +59,7 @@ SPOOL = "unetsep-"
 MARK = f"{PREFIX}spool.lock"
 
 
-class RemoteInput(InputFile):
+class RemoteInputFile(InputFile):
     """A song at a URL, downloaded when its content is needed.
 
     Parameters
@@ -147,7 +147,7 @@ class RemoteJob(Job):
     def _input_file(self) -> InputFile:
         if self.url is None:
             return InputFile(self.song.path)
-        return RemoteInput(self.url, self.song.path)
+        return RemoteInputFile(self.url, self.song.path)
 
     @property
     def name(self) -> str:

@@ -411,7 +411,7 @@ def test_stems_are_never_written_over_the_input(
         ({"filename": 5}, "filename must be a template such as"),
         ({"stems": []}, r"stems must name some of .*, got \[\]; leave it out for all"),
         ({"stems": 5}, "stems must name some of .*, got 5"),
-        ({"start": "soon"}, "'soon' is no time"),
+        ({"start": "soon"}, "'soon' is not a time"),
         ({"track": 0}, "track must be a whole number from 1 on, got 0"),
         ({"progress": 5}, "progress must be a function of seconds done and total, got 5"),
         ({"filename": "{singer}.wav"}, "filename template"),

@@ -166,7 +166,7 @@ def plan(
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem, all different and none an input.
 
-    Parameters except ``drives``, and the result, are those of `name_targets`.
+    Parameters and result are those of `name_targets`.
 
     Raises
     ------

@@ -58,7 +58,7 @@ def user_folder() -> Path:
 def shell_word(path: str | Path) -> str:
     """A path as one word of a command in a message, quoted if needed.
 
-    On Windows slashes replace backslashes, which would need quotes.
+    On Windows it has slashes: Git's bash there takes backslashes for escapes.
     """
     return quoted(PurePath(path).as_posix())
 

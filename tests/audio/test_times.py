@@ -26,5 +26,5 @@ def test_times_are_numbers_or_clocks(time: float | str, seconds: float) -> None:
     ],
 )
 def test_an_invalid_time_is_refused_with_a_message(time: object) -> None:
-    with pytest.raises(ValueError, match="is no time: expected seconds, 1:30 or 1:02:03"):
+    with pytest.raises(ValueError, match="is not a time: expected seconds, 1:30 or 1:02:03"):
         as_seconds(time)  # type: ignore[arg-type]

@@ -568,7 +568,7 @@ def test_times_are_seconds_or_clocks(text, seconds):
 def test_an_invalid_time_is_refused_with_a_message(run, song, text):
     result = run(song(seconds=0.1), "--duration", text)
     assert result.exit_code == 2
-    expected = f"{text!r} is no time: expected seconds, 1:30 or 1:02:03"
+    expected = f"{text!r} is not a time: expected seconds, 1:30 or 1:02:03"
     assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--duration': {expected}"
 
 

@@ -301,8 +301,8 @@ def _open(path: Path, track: int | None) -> Decoder:
 def _check_readable(path: Path) -> None:
     """Raise if the system cannot read a file to its end: decoders treat read errors as its end.
 
-    A song on a drive that fails or was disconnected would count as cut short. Of files that
-    ffmpeg decodes, the first part would become stems.
+    A song on a drive that fails or was disconnected would count as cut short, and ffmpeg would
+    decode its first part as if that were all.
     """
     try:
         with path.open("rb") as file:

@@ -36,4 +36,4 @@ def as_seconds(time: float | str) -> float:
                 return 3600 * hours + 60 * minutes + seconds
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f"{time!r} is no time: expected seconds, 1:30 or 1:02:03")
+    raise ValueError(f"{time!r} is not a time: expected seconds, 1:30 or 1:02:03")

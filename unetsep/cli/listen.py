@@ -117,7 +117,7 @@ def show_separated(
     Returns
     -------
     bool
-        Whether all songs are on the page and drawn, as far as asked.
+        Whether all songs are on the page and drawn, or neither was requested.
     """
     songs = [song for song in (_song(*each) for each in reports) if song.models]
     failed = []

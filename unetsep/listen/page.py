@@ -91,7 +91,7 @@ def refuse_foreign(folder: Path) -> None:
     Raises
     ------
     UnetsepError
-        If so.
+        If there is such a file.
     OSError
         If it cannot be read.
     """

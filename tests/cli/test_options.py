@@ -40,6 +40,7 @@ from unetsep.train.data.run_data import HELD_OUT
 from unetsep.train.evaluation.baselines import BASELINES
 from unetsep.train.evaluation.scoring import METRICS, MODES
 from unetsep.train.release.export import LICENCE
+from unetsep.weights.manifest import manifest
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
 
@@ -115,6 +116,10 @@ def test_help_texts_name_the_real_defaults_and_choices() -> None:
         option = parameter(options.train, name)
         assert isinstance(option, click.Option)
         assert f"[default: {default}]" in str(option.help)
+    for command in (options.separate, options.evaluate):
+        models = parameter(command, "models")
+        assert isinstance(models, click.Option)
+        assert f"[default: {manifest().default}]" in str(models.help)
     filename = parameter(options.separate, "filename")
     assert isinstance(filename, click.Option)
     assert f"[default: {TEMPLATE}]" in str(filename.help)
@@ -124,6 +129,18 @@ def test_help_texts_name_the_real_defaults_and_choices() -> None:
     baselines = parameter(options.evaluate, "baselines")
     assert isinstance(baselines, click.Option)
     assert baselines.help == f"{', '.join(BASELINES)}; or none."
+
+
+def test_values_of_options_have_names_not_types() -> None:
+    def all_options(command: click.Command) -> Iterator[click.Option]:
+        yield from (each for each in command.params if isinstance(each, click.Option))
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            yield from all_options(inner)
+
+    found = [each for each in all_options(main) if not each.is_flag]
+    assert len(found) >= 100
+    words = [each.make_metavar(click.Context(main)) for each in found]
+    assert not {"INTEGER RANGE", "FLOAT RANGE", "INTEGER", "FLOAT", "TEXT"}.intersection(words)
 
 
 def test_each_option_says_what_it_does() -> None:

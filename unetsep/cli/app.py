@@ -83,8 +83,8 @@ def run_app(options: AppOptions) -> None:
         console.print(f"The app is at {address} (press Ctrl-C to stop it)")
         if not is_loopback(options.settings.host):
             console.print(
-                "Anyone who can reach this machine can use it. See docs/how-to/web-service.md "
-                "on how to set a password."
+                "Anyone who can reach this machine can use it. How to set a password: "
+                "https://github.com/unetsep/unetsep/blob/main/docs/how-to/web-service.md"
             )
         if options.browser and has_screen():
             webbrowser.open(address)

@@ -41,7 +41,7 @@ TAKE = {
     "mse": "as the reference when you compare losses: the plainest of them",
     "mag_mse": "to hear the loss of Open-Unmix",
     "mel_mse": "to hear a loss that counts bands as hearing does",
-    "l1": "to hear what prefers silence to a soft wrong sound",
+    "l1": "to hear a loss that prefers silence to a soft wrong sound",
     "log_mse": "to hear what happens when soft sounds count as much as loud ones",
     "mag_l1": "to hear the loss of Spleeter; among the seven losses it has the best vocals",
     "perceptual": "to hear a loss that models hearing",

@@ -58,11 +58,11 @@ def group(*options: Decorator) -> Decorator:
     return decorate
 
 
-def setting(name: str, kind: Any, text: str) -> Decorator:
+def setting(name: str, kind: Any, text: str, metavar: str | None = None) -> Decorator:
     """An option whose default is that of the field of `TrainConfig` with its name."""
     default = getattr(TRAINING, name.removeprefix("--").replace("-", "_"))
     shown = f"{default:g}" if isinstance(default, float) else default
-    return click.option(name, type=kind, help=f"{text}  [default: {shown}]")
+    return click.option(name, type=kind, metavar=metavar, help=f"{text}  [default: {shown}]")
 
 
 def complete_model(_: click.Context, __: click.Parameter, prefix: str) -> list[Any]:
@@ -91,7 +91,7 @@ model_choice = group(
         metavar="NAME|PATH",
         shell_complete=complete_model,
         help="Model to use; separate several by commas, or repeat the option. See "
-        "'unetsep models'.  [default: the default model]",
+        "'unetsep models'.  [default: guided]",
     ),
     click.option("--average", is_flag=True, help="Average the models' masks into one result."),
     click.option(
@@ -109,6 +109,7 @@ passes = click.option(
     "--passes",
     type=click.IntRange(1, 4),
     default=1,
+    metavar="N",
     help="Separate this many times at different pitches, and average: better, but almost that "
     "many times slower.",
 )
@@ -121,7 +122,7 @@ datasets = group(
 )
 manifest = click.option("--manifest", type=PATH, help="Add the entries to this manifest.")
 threads = click.option(
-    "--threads", type=click.IntRange(1, 512), help="CPU threads.  [default: all cores]"
+    "--threads", type=click.IntRange(1, 512), metavar="N", help="CPU threads.  [default: all cores]"
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Show only errors.")
 tracebacks = click.option(
@@ -134,9 +135,9 @@ tracebacks = click.option(
 )
 
 
-def output(default: str, text: str, kind: Any = PATH) -> Decorator:
+def output(default: str, text: str, kind: Any = PATH, metavar: str = "FOLDER") -> Decorator:
     """The option ``-o``, a folder."""
-    return click.option("-o", "--output", default=default, type=kind, help=text)
+    return click.option("-o", "--output", default=default, type=kind, metavar=metavar, help=text)
 
 
 SEPARATE_SECTIONS = {
@@ -169,7 +170,12 @@ SEPARATE_SECTIONS = {
     metavar="FILE|-",
     help="Read more SONGs from a file, one to a line or NUL-separated; - is stdin.",
 )
-@output("separated", "Output folder or URL; - writes a single stem to stdout.", path_or_url)
+@output(
+    "separated",
+    "Output folder or URL; - writes a single stem to stdout.",
+    path_or_url,
+    "FOLDER|URL|-",
+)
 @model_choice
 @click.option("--stems", type=names, metavar="A,B", help="Write only these stems.")
 @click.option("--two-stems", metavar="STEM", help="Write STEM, and the rest as no_STEM.")
@@ -205,6 +211,7 @@ SEPARATE_SECTIONS = {
 @click.option("--tags/--no-tags", default=True, help="Copy the song's tags and cover.")
 @click.option(
     "--filename",
+    metavar="TEMPLATE",
     help="Path of a stem within OUTPUT. {track} is the song's name; other fields are {label} "
     "(Vocals), {model}, {suffix} (the song's), {artist}, {title}, {album}, {albumartist}, "
     "{tracknumber} and {year}.  "
@@ -262,13 +269,14 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
+    metavar="N",
     help="Songs to separate at once.  [default: by cores, memory and lengths]",
 )
 @click.option(
     "--shard",
     type=shard,
     metavar="K/N",
-    help="Separate the K-th of N shares of the songs, for job arrays; see docs/how-to/scale.md.",
+    help="Separate the K-th of N shares of the songs, for job arrays and clusters.",
 )
 @click.option(
     "--engine",
@@ -299,8 +307,8 @@ SEPARATE_SECTIONS = {
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Skip songs whose stems exist. Stems that were made differently, such as by another "
-    "model, are also skipped, and listed.",
+    help="Skip songs whose stems this command would make again. Stems that were made differently, "
+    "such as by another model, stay and are reported as errors.",
 )
 @click.option(
     "--overwrite",
@@ -331,6 +339,8 @@ def separate(**options: Any) -> None:
     length and bit depth. Folders are searched recursively and mirrored. Each of several models
     gets a folder of its own. Several commands with --skip-existing may share an output folder:
     no song is separated twice.
+
+    See https://github.com/unetsep/unetsep/blob/main/docs/how-to/scale.md for clusters.
     """
     from .startup import import_torch
 
@@ -366,12 +376,16 @@ def listen(**options: Any) -> None:
 
 @click.command(cls=ExtraCommand, extra="app")
 @click.option(
-    "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 admits other machines."
+    "--host",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    help="Address to listen on; 0.0.0.0 admits other machines.",
 )
 @click.option(
     "--port",
     default=8421,
     type=click.IntRange(0, 65_535),
+    metavar="N",
     help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
@@ -399,7 +413,7 @@ def listen(**options: Any) -> None:
     metavar="MB",
     help="Largest upload that is accepted.",
 )
-@click.option("--queue", default=20, type=COUNT, help="Number of songs that may wait.")
+@click.option("--queue", default=20, type=COUNT, metavar="N", help="Number of songs that may wait.")
 @click.option(
     "--time-limit",
     default=60.0,
@@ -428,7 +442,9 @@ def app(**options: Any) -> None:
     """Separate songs in the browser, or over HTTP.
 
     Only this machine can reach it, unless --host admits others. Temporary files are removed
-    at the end. Needs 'pip install unetsep[app]'. See docs/how-to/web-service.md.
+    at the end. Needs 'pip install unetsep[app]'.
+
+    See https://github.com/unetsep/unetsep/blob/main/docs/how-to/web-service.md
     """
     from .app import AppOptions, run_app
 
@@ -488,12 +504,14 @@ def verify() -> None:
 
 @models.command()
 @click.argument("source", type=PATH, metavar="FOLDER|ARCHIVE")
-@click.option("--name", help="Name of the model.  [default: spleeter-4stems and so on]")
+@click.option(
+    "--name", metavar="NAME", help="Name of the model.  [default: spleeter-4stems and so on]"
+)
 @click.option(
     "--band",
     default="11khz",
     type=click.Choice(["11khz", "16khz"]),
-    help="Band that the network was trained on, as in Spleeter's configurations.",
+    help="Bins that the network is given, as in Spleeter's configurations.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the user's model of that name.")
 def import_spleeter(**options: Any) -> None:
@@ -597,7 +615,7 @@ EVAL_SECTIONS = {
     help="Score this set, such as vocals,accompaniment (the sum of the rest); repeatable."
     "  [default: the stems that each method gives]",
 )
-@click.option("--jobs", default=1, type=COUNT, help="Tracks to score at once.")
+@click.option("--jobs", default=1, type=COUNT, metavar="N", help="Tracks to score at once.")
 @device
 @passes
 @click.option("--figures/--no-figures", default=True, help="Draw pictures of the scores.")
@@ -686,7 +704,10 @@ TRAIN_SECTIONS = {
     help="Cache folder of decoded stems.  [default: ~/.cache/unetsep/stems]",
 )
 @click.option(
-    "--held-out", type=WHOLE, help="Excerpts of --songs held out for validation.  [default: 10]"
+    "--held-out",
+    type=WHOLE,
+    metavar="N",
+    help="Excerpts of --songs held out for validation.  [default: 10]",
 )
 @click.option(
     "--leave-out",
@@ -707,38 +728,57 @@ TRAIN_SECTIONS = {
 @click.option(
     "--guide-levels",
     type=WHOLE,
+    metavar="N",
     help="Levels of the guide's decoder that the encoder sees.  [default: 0]",
 )
 @click.option("--low-band", metavar="A-B", help="Train only a branch for these bins: 0-127.")
-@setting("--own-share", float, "With a guide: weight of the network's own vocals in the loss.")
+@setting(
+    "--own-share", float, "With a guide: weight of the network's own vocals in the loss.", "WEIGHT"
+)
 @click.option(
     "--max-steps",
     type=COUNT,
+    metavar="N",
     help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
 )
-@click.option("--max-minutes", type=float, help="Stop after this time, at learning rate 0.")
-@setting("--batch-size", COUNT, "Clips in a batch, for each device.")
-@setting("--clip-frames", COUNT, "Length of a clip; 256 are 6 s.")
+@click.option(
+    "--max-minutes", type=float, metavar="MIN", help="Stop after this time, at learning rate 0."
+)
+@setting("--batch-size", COUNT, "Clips in a batch, for each device.", "N")
+@setting("--clip-frames", COUNT, "Length of a clip; 256 are 6 s.", "N")
 @click.option(
     "--varispeed",
     type=float,
+    metavar="SHARE",
     help="Change pitch and tempo of stems; 0.1 is up to 10%.  [default: off]",
 )
 @click.option(
     "--coherent-varispeed",
     type=float,
+    metavar="SHARE",
     help="The same for clips from one song.  [default: the same number]",
 )
 @click.option(
-    "--eq-db", type=float, help="Random equalisers of up to this many dB.  [default: off]"
+    "--eq-db",
+    type=float,
+    metavar="DB",
+    help="Random equalisers of up to this many dB.  [default: off]",
 )
-@click.option("--reverb-share", type=float, help="Share of stems with reverb.  [default: off]")
+@click.option(
+    "--reverb-share",
+    type=float,
+    metavar="SHARE",
+    help="Share of stems with reverb.  [default: off]",
+)
 @click.option(
     "--stereo-share",
     type=float,
+    metavar="SHARE",
     help="Share of stems that are rotated and widened in stereo.  [default: off]",
 )
-@click.option("--drive-share", type=float, help="Share of saturated stems.  [default: off]")
+@click.option(
+    "--drive-share", type=float, metavar="SHARE", help="Share of saturated stems.  [default: off]"
+)
 @click.option(
     "--artist-weights",
     is_flag=True,
@@ -752,15 +792,15 @@ TRAIN_SECTIONS = {
     help="Also train on the validation songs, and keep the last weights.",
 )
 @setting("--optimizer", click.Choice(OPTIMIZERS), "How weights are updated.")
-@setting("--muon-size", float, "Length of Muon's steps.")
-@setting("--learning-rate", float, "Highest learning rate of the run.")
-@setting("--warmup-steps", WHOLE, "Steps in which the learning rate rises.")
+@setting("--muon-size", float, "Length of Muon's steps.", "SIZE")
+@setting("--learning-rate", float, "Highest learning rate of the run.", "RATE")
+@setting("--warmup-steps", WHOLE, "Steps in which the learning rate rises.", "N")
 @setting(
     "--schedule",
     click.Choice(SCHEDULES),
     "How the learning rate falls: until the end, or whenever scores stop rising.",
 )
-@setting("--ema-decay", float, "Decay of the averaged weights, which are exported.")
+@setting("--ema-decay", float, "Decay of the averaged weights, which are exported.", "DECAY")
 @click.option(
     "--freeze-norm", is_flag=True, default=None, help="Do not update BatchNorm's statistics."
 )
@@ -769,11 +809,12 @@ TRAIN_SECTIONS = {
     type=click.Choice(["auto", *PRECISIONS]),
     help="Number format of convolutions.  [default: auto]",
 )
-@setting("--coherent-share", float, "Share of clips from one song.")
-@setting("--gain-db", float, "Random gain of stems, up or down.")
+@setting("--coherent-share", float, "Share of clips from one song.", "SHARE")
+@setting("--gain-db", float, "Random gain of stems, up or down.", "DB")
 @click.option(
     "--coherent-gain-db",
     type=float,
+    metavar="DB",
     help="The same for clips from one song.  [default: the same number]",
 )
 @click.option(
@@ -787,12 +828,13 @@ TRAIN_SECTIONS = {
     metavar="STEM=SHARE,...",
     help="How often random mixes have two recordings of a stem.  [default: none]",
 )
-@setting("--seed", WHOLE, "Seed of weights and clips.")
-@setting("--valid-every", COUNT, "Steps between validations.")
-@setting("--watched", WHOLE, "Training recordings to score as well.")
+@setting("--seed", WHOLE, "Seed of weights and clips.", "N")
+@setting("--valid-every", COUNT, "Steps between validations.", "N")
+@setting("--watched", WHOLE, "Training recordings to score as well.", "N")
 @click.option(
     "--early-stop",
     type=WHOLE,
+    metavar="N",
     help="Stop after this many validations without progress.  [default: never]",
 )
 @click.option(
@@ -801,11 +843,16 @@ TRAIN_SECTIONS = {
     type=click.Choice(["auto", "cpu", "gpu", "mps"]),
     help="Device to train on.",
 )
-@click.option("--devices", type=COUNT, help="GPUs of each machine.  [default: 1, or as launched]")
-@click.option("--nodes", type=COUNT, help="Number of machines.  [default: 1, or as launched]")
+@click.option(
+    "--devices", type=COUNT, metavar="N", help="GPUs of each machine.  [default: 1, or as launched]"
+)
+@click.option(
+    "--nodes", type=COUNT, metavar="N", help="Number of machines.  [default: 1, or as launched]"
+)
 @click.option(
     "--workers",
     type=WHOLE,
+    metavar="N",
     help="Processes that cut clips.  [default: 1 on a CPU, at most 8 with a GPU]",
 )
 @click.option("--resident", is_flag=True, help="Keep all audio in the accelerator's memory.")
@@ -820,7 +867,9 @@ def train(**options: Any) -> None:
     """Train networks, one for each loss, on the same batches.
 
     Reads MUSDB18 (--musdb-root or MUSDB_PATH), folders of songs and pools of single stems.
-    Writes a run folder with checkpoints, log and curves. See docs/how-to/train.md.
+    Writes a run folder with checkpoints, log and curves.
+
+    See https://github.com/unetsep/unetsep/blob/main/docs/how-to/train.md
     """
     from .train import TrainOptions, run_train
 
@@ -829,9 +878,11 @@ def train(**options: Any) -> None:
 
 @click.command(cls=ExtraCommand, extra="train")
 @click.argument("run", type=PATH)
-@click.option("--loss", help="Export only this network.  [default: all]")
-@click.option("--name", help="Name of the checkpoint.  [default: the loss]")
-@click.option("--licence", default="CC BY-NC-SA 4.0", help="Licence of the weights.")
+@click.option("--loss", metavar="LOSS", help="Export only this network.  [default: all]")
+@click.option("--name", metavar="NAME", help="Name of the checkpoint.  [default: the loss]")
+@click.option(
+    "--licence", default="CC BY-NC-SA 4.0", metavar="LICENCE", help="Licence of the weights."
+)
 @manifest
 @click.option(
     "--check/--no-check",

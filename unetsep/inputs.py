@@ -110,14 +110,22 @@ def find_inputs(
 
 def _without_sidecars(inputs: Sequence[Input], on_skip: Callable[[Path], None]) -> list[Input]:
     """Inputs without files beside songs of their names, which a shell's ``*`` names, too."""
-    others = [f for f in inputs if not f.error and f.path.suffix.lower() not in AUDIO_SUFFIXES]
-    if not others:
+    existing = [file for file in inputs if not file.error]
+    if all(_has_audio_suffix(file.path) for file in existing):
         return list(inputs)
-    songs = {_without_suffix(f.path) for f in inputs if not f.error and f not in others}
-    sidecars = [file for file in others if _without_suffix(file.path) in songs]
-    for file in sidecars:
-        on_skip(file.path)
-    return [file for file in inputs if file not in sidecars]
+    songs = {_without_suffix(file.path) for file in existing if _has_audio_suffix(file.path)}
+    others = []
+    for file in inputs:
+        is_song = file.error or _has_audio_suffix(file.path)
+        if is_song or _without_suffix(file.path) not in songs:
+            others.append(file)
+        else:
+            on_skip(file.path)
+    return others
+
+
+def _has_audio_suffix(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def _without_suffix(path: Path) -> str:
@@ -347,8 +355,7 @@ class _Search:
                 yield path
 
     def _is_audio(self, entry: os.DirEntry[str]) -> bool:
-        suffix = Path(entry.name).suffix.lower()
-        audio = not entry.name.startswith(".") and suffix in AUDIO_SUFFIXES
+        audio = not entry.name.startswith(".") and _has_audio_suffix(Path(entry.name))
         if not audio:
             self._on_skip(Path(entry.path))
         return audio

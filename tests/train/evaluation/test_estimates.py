@@ -133,6 +133,23 @@ def test_estimates_are_found_where_tools_put_them(place: str, track: Track, tmp_
     assert {stem: x.shape for stem, x in found.items()} == dict.fromkeys(STEMS, (2, 3 * RATE))
 
 
+def test_estimates_may_have_any_format_but_only_one(track: Track, tmp_path: Path) -> None:
+    folder = tmp_path / track.name
+    write(folder, *STEMS, "mixture", "no_vocals")
+    opus, aiff = {"format": "OGG", "subtype": "OPUS"}, {"format": "AIFF"}
+    for name, options in (("vocals.opus", opus), ("bass.aiff", aiff), ("mixture.opus", opus)):
+        soundfile.write(folder / name, noise(0, RATE).T / 8, 48_000, **options)
+    method = folder_method(tmp_path)
+    with pytest.raises(AudioError, match=r"two files of bass, bass\.aiff and bass\.wav: keep one"):
+        method.find(track)
+    (folder / "bass.wav").unlink()
+    with pytest.raises(AudioError, match=r"two files of vocals, vocals\.opus and vocals\.wav"):
+        method.find(track)
+    (folder / "vocals.wav").unlink()
+    names = [path.name for path in method.find(track).values()]
+    assert names == ["vocals.opus", "drums.wav", "bass.aiff", "other.wav"]
+
+
 def test_estimates_that_end_early_are_refused(track: Track, tmp_path: Path) -> None:
     method, recording = folder_method(tmp_path), read_track(track)
     folder = tmp_path / track.name

@@ -225,6 +225,18 @@ def test_songs_are_read_as_training_reads_them(songs: Path, tmp_path: Path) -> N
                 read()
 
 
+def test_stems_may_have_any_format(tmp_path: Path) -> None:
+    for folder in ("test", "train"):
+        write(tmp_path / folder / "a" / "vocals.aiff", 1)
+        write(tmp_path / folder / "a" / "bass.wav", 2)
+        (tmp_path / folder / "a" / "drums.m4a").touch()
+    stems = ("vocals", "drums", "bass")
+    (track,) = find_songs(tmp_path, "test")
+    (source,) = SongFolders().find(tmp_path, stems)
+    assert track.stems == stems
+    assert {*source.files} == {*stems}
+
+
 def test_usual_stems_have_their_usual_names(tmp_path: Path) -> None:
     for name in ("Vocals", "DRUMS", "Mixture", "Accordion"):
         write(tmp_path / "test" / "a" / f"{name}.wav", 1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...errors import AudioError
-from .sources import AUDIO_SUFFIXES, DatasetKind, Source, audio_files
+from .sources import DatasetKind, Source, audio_files
 
 
 class SongFolders(DatasetKind):
@@ -37,7 +37,7 @@ class SongFolders(DatasetKind):
         if not sources:
             raise AudioError(
                 f"there are no songs in {root}: expected {folder}/<song>/ with "
-                f"{{{','.join(stems)}}}{{{','.join(AUDIO_SUFFIXES)}}}"
+                f"{{{','.join(stems)}}}.wav, or in another audio format"
             )
         return sources
 

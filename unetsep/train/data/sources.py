@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-
 
 @dataclass(frozen=True)
 class Source:
@@ -165,6 +163,8 @@ def walk(folder: Path, *, links: bool, deep: bool = True) -> list[Path]:
 
 def audio_files(folder: Path, *, links: bool = False, deep: bool = True) -> Iterator[Path]:
     """Audio files below a folder, see `walk`, without those in folders called ``test``."""
+    from ...audio.decoder import AUDIO_SUFFIXES  # numpy, which the command's help does not need
+
     for path in walk(folder, links=links, deep=deep):
         inside = path.relative_to(folder).parts[:-1]
         audio = path.suffix.lower() in AUDIO_SUFFIXES and not is_shadow(path)

@@ -20,6 +20,8 @@ from ...weights.load import load_checkpoint
 from ...weights.manifest import model_name
 from ..data.decode import read_audio
 from ..data.musdb import STEM_SUFFIX
+from ..data.song_folders import stem_files
+from ..data.sources import audio_files
 from .baselines import BASELINES, LABELS
 from .stem_sets import ACCOMPANIMENT, rest_of
 from .tracks import Track, TrackAudio, read_rate
@@ -27,7 +29,6 @@ from .tracks import Track, TrackAudio, read_rate
 # What tools call the sum of all stems but the vocals.
 ACCOMPANIMENT_NAMES = (ACCOMPANIMENT, "no_vocals", "instrumental")
 MUSDB_RATE = 44_100
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".m4a")
 
 
 class Method(Protocol):
@@ -250,12 +251,14 @@ class FolderMethod:
         Raises
         ------
         AudioError
-            If there are fewer than two.
+            If there are fewer than two, or two files of one stem.
         """
+        names = {*track.stems, *ACCOMPANIMENT_NAMES}
         long_name = f"{track.name}{STEM_SUFFIX.removesuffix('.mp4')}"
         for base in (self.path, self.path / track.folder):
             for folder in (base / track.name, base / long_name, base / track.name / "mixture"):
-                files = {path.stem: path for path in _audio(folder)}
+                paths = (path for path in audio_files(folder, deep=False) if path.stem in names)
+                files = stem_files(folder, paths, str)
                 stems = {stem: files[stem] for stem in track.stems if stem in files}
                 if len(stems) >= 2:
                     return stems
@@ -276,12 +279,6 @@ def _check_rate(path: Path, rate: int, reference: int) -> None:
             f"{path} has {rate} Hz, its reference {reference} Hz: scores need samples that stand "
             "at the same times, resample it first"
         )
-
-
-def _audio(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def model_method(models: Sequence[str], device: str = "auto", passes: int = 1) -> ModelMethod:

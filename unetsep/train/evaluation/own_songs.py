@@ -26,7 +26,7 @@ from ..data.moisesdb import STEMS as USUAL
 from ..data.moisesdb import MoisesDb
 from ..data.musdb import STEMS
 from ..data.song_folders import read_description, stem_files
-from ..data.sources import AUDIO_SUFFIXES, Source, audio_files
+from ..data.sources import Source, audio_files
 from .stem_sets import ACCOMPANIMENT, ordered, rest_of
 from .tracks import Track, keep
 
@@ -64,8 +64,8 @@ def find_songs(root: Path, subset: str, only: Sequence[str] = ()) -> list[Track]
         other = "train" if subset == "test" else "test"
         hint = f"; --subset {other} takes {root / other}" if (root / other).is_dir() else ""
         raise AudioError(
-            f"there are no songs in {folder}: expected {folder}/<song>/<stem>"
-            f"{{{','.join(AUDIO_SUFFIXES)}}}{hint}"
+            f"there are no songs in {folder}: expected {folder}/<song>/<stem>.wav, "
+            f"or in another audio format{hint}"
         )
     return keep(tracks, only)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -22,6 +23,18 @@ def test_settings_out_of_range_are_named() -> None:
     assert TrainConfig.from_json(config.to_json()) == config
     with pytest.raises(ValueError, match="unknown keys"):
         TrainConfig.from_json('{"flavour": 1}')
+
+
+def test_extra_shares_follow_the_stems_unless_they_are_set() -> None:
+    model = dataclasses.replace(TrainConfig().model, stems=("bass", "piano"))
+    config = dataclasses.replace(TrainConfig(), stems=model.stems, model=model)
+    assert config.extra_shares == {"bass": 0.15, "piano": 0.4}
+    # A saved run has the numbers, whatever a later version's default is.
+    assert json.loads(config.to_json())["extra_share"] == config.extra_shares
+    assert TrainConfig.from_json(config.to_json()) == config
+    config = dataclasses.replace(config, extra_share={"piano": 1.0})
+    assert config.extra_shares == {"piano": 1.0}
+    assert TrainConfig.from_json(config.to_json()) == config
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,12 @@ RESERVED = ("mixture", "unknown", "mean")
 
 
 def extra_shares(stems: Sequence[str]) -> dict[str, float]:
-    """The default of `TrainConfig.extra_share`."""
+    """Those of a config whose ``extra_share`` is None."""
     return {stem: EXTRA_BASS if stem == "bass" else EXTRA_SHARE for stem in stems}
 
 
 class TrainingError(UnetsepError):
     """A training run that cannot start or continue."""
-
-
-# Stands for shares that depend on the stems.
-_DEFAULT_SHARES: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class TrainConfig:
         Share of clips whose stems all come from one place in one song.
     extra_share
         For each stem, the probability that a random mix takes it from ``songs``/``pools``;
-        by default `extra_shares`.
+        None, to which equal shares are set, means those of `extra_shares`.
     second_share
         For each stem, the probability that a random mix has two recordings of it at once.
     gain_db
@@ -157,7 +153,7 @@ class TrainConfig:
     precision: str = "fp32"
     freeze_norm: bool = False
     coherent_share: float = 0.3
-    extra_share: Mapping[str, float] = field(default_factory=lambda: _DEFAULT_SHARES)
+    extra_share: Mapping[str, float] | None = None
     second_share: Mapping[str, float] = field(default_factory=dict)
     gain_db: float = 6.0
     coherent_gain_db: float | None = None
@@ -181,8 +177,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", tuple(self.losses))
         object.__setattr__(self, "stems", tuple(self.stems))
-        if self.extra_share is _DEFAULT_SHARES:
-            object.__setattr__(self, "extra_share", extra_shares(self.stems))
+        if self.extra_share == extra_shares(self.stems):  # as saved runs have them
+            object.__setattr__(self, "extra_share", None)
         divisible = self.clip_frames % self.model.frame_multiple == 0
         checks = {
             "losses": bool(self.losses) and len(set(self.losses)) == len(self.losses),
@@ -205,7 +201,7 @@ class TrainConfig:
             "ema_decay": 0 <= self.ema_decay < 1,
             "precision": self.precision in PRECISIONS,
             "coherent_share": 0 <= self.coherent_share <= 1,
-            "extra_share": self._are_shares(self.extra_share),
+            "extra_share": self._are_shares(self.extra_shares),
             "second_share": self._are_shares(self.second_share),
             "drop_share": 0 <= self.drop_share < 1,
             "gain_db": 0 <= self.gain_db <= MAX_GAIN_DB,
@@ -242,6 +238,11 @@ class TrainConfig:
         return set(shares) <= set(self.stems) and all(0 <= s <= 1 for s in shares.values())
 
     @property
+    def extra_shares(self) -> Mapping[str, float]:
+        """``extra_share``, or the shares that its None stands for."""
+        return extra_shares(self.stems) if self.extra_share is None else self.extra_share
+
+    @property
     def targets(self) -> list[int]:
         """Places in ``stems`` of those that the model estimates, in its order."""
         return [self.stems.index(stem) for stem in self.model.stems]
@@ -252,8 +253,9 @@ class TrainConfig:
         return self.model.n_fft + (self.clip_frames - 1) * self.model.hop_length
 
     def to_json(self) -> str:
-        """The config as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        """The config as indented JSON, with the extra shares in numbers."""
+        values = dataclasses.asdict(self) | {"extra_share": dict(self.extra_shares)}
+        return json.dumps(values, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:

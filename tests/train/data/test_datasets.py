@@ -107,7 +107,8 @@ def test_shares_must_be_of_stems_of_the_run_and_stems_valid() -> None:
     for stems in (("vocals",), ("vocals", "vocals"), ("vocals", "mixture"), ("vocals", "a b")):
         with pytest.raises(ValueError, match="stems="):
             tiny(stems=stems)
-    assert TrainConfig().extra_share == {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
+    expected = {"vocals": 0.4, "drums": 0.4, "bass": 0.15, "other": 0.4}
+    assert TrainConfig().extra_shares == expected
 
 
 def test_duplicates_are_used_once_and_excerpts_not_trained_on(

@@ -235,7 +235,7 @@ class ClipPlanner:
 
     def _single(self, rng: np.random.Generator, stem: str) -> tuple[int, int]:
         base, extra = self.base[stem], self.extra[stem]
-        use_extra = rng.random() < self.config.extra_share.get(stem, 0.0)
+        use_extra = rng.random() < self.config.extra_shares.get(stem, 0.0)
         if not base.tracks and not extra.tracks:
             return SILENCE, 0
         choice = extra if extra.tracks and (use_extra or not base.tracks) else base

@@ -68,8 +68,8 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
         if value != getattr(default, name) or name in ("max_steps", "precision", "seed"):
             words += [_option(name), str(value)]
     for name in ("extra_share", "second_share"):
-        shares = dict(getattr(config, name))
-        if shares != dict(getattr(default, name)):
+        shares = getattr(config, name)
+        if shares != getattr(default, name):
             values = ",".join(f"{stem}={share:g}" for stem, share in shares.items())
             words += [_option(name), values]
     if config.part == "low":

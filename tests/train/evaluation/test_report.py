@@ -160,8 +160,18 @@ def test_a_table_has_every_metric_that_was_computed() -> None:
 
 def test_the_report_says_how_much_of_the_tracks_was_scored() -> None:
     outcomes = [Outcome("ours", "a", scores([1, 2, 3, 4])), Outcome("ours", "b", error="x")]
-    assert reports.lengths(outcomes) == "1 to 1 s scored of each (median 1)"
+    assert reports.lengths(outcomes) == "1 s scored of each"
+    more = [*outcomes, Outcome("ours", "c", replace(scores([1, 2, 3, 4]), duration=3.0))]
+    assert reports.lengths(more) == "1 to 3 s scored of each (median 2)"
     assert reports.lengths(outcomes[1:]) == "nothing scored"
+
+
+def test_only_a_report_with_intervals_explains_brackets() -> None:
+    for count, expected in ((5, False), (6, True)):
+        outcomes = [Outcome("ours", str(each), scores([each] * 4)) for each in range(count)]
+        report = reports.collect(METHODS[:1], outcomes, f"{count} tracks", "sdr")
+        assert ("[" in str(report.rows[0].mean())) is expected
+        assert ("In brackets 95%" in reports.definition(report)) is expected
 
 
 def test_a_report_without_any_score_can_be_written() -> None:

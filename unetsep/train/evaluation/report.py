@@ -20,7 +20,7 @@ from .leakage import pooled_median
 from .measures import MEASURES
 from .published import PUBLISHED
 from .scoring import METRICS, TrackScores
-from .statistics import COVERAGE, DRAWS, SEED, Interval, mean_of_medians, track_median
+from .statistics import COVERAGE, DRAWS, FEWEST, SEED, Interval, mean_of_medians, track_median
 from .stem_sets import Sources, ordered
 
 LEAKAGE = (
@@ -178,15 +178,19 @@ def lengths(outcomes: Iterable[Outcome]) -> str:
     ]
     if not seconds:
         return "nothing scored"
+    if min(seconds) == max(seconds):
+        return f"{seconds[0]:g} s scored of each"
     return f"{min(seconds):g} to {max(seconds):g} s scored of each (median {np.median(seconds):g})"
 
 
 def definition(report: EvaluationReport) -> str:
-    """One sentence that says what the numbers are."""
+    """What the numbers are, and those in brackets if there are any."""
+    has_intervals = any(len(row.tracks) >= FEWEST for row in report.rows)
+    intervals = f" In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
     return (
         f"{', '.join(report.bss_metrics)} of BSS Eval v4 in dB: 1 s frames, median of frames, "
-        f"median of tracks; {report.data}. "
-        f"In brackets {COVERAGE:.0%} bootstrap intervals over tracks."
+        f"median of tracks; {report.data}."
+        f"{intervals if has_intervals else ''}"
     )
 
 

@@ -181,6 +181,7 @@ def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
         (["-m", "nonsense"], "there is no model 'nonsense'"),
         (["--estimates", "nowhere"], "no folder of estimates"),
         (["--tracks", "Zoe"], "no track is called 'Zoe'"),
+        (["--tracks", "0"], "--tracks 0: expected a number from 1, or parts of names"),
     ],
 )
 def test_bad_options_are_refused_with_a_message(
@@ -190,6 +191,13 @@ def test_bad_options_are_refused_with_a_message(
     result = call("eval", "--musdb-root", root, "-o", tmp_path, *model, *options)
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def test_a_comparison_names_a_missing_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    result = call("compare", tmp_path / "a", "b", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"there is no folder b or {tmp_path / 'out' / 'b'}: expected" in result.stderr
 
 
 def test_a_comparison_of_one_track_is_strict_json(root: Path, tmp_path: Path) -> None:

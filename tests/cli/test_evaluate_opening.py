@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
 from click.testing import CliRunner
+from rich.console import Console
 
 from tests.signals import RATE, noise
-from unetsep.cli import main
-from unetsep.cli.evaluate import Expectation
+from unetsep.cli import evaluate, main
 from unetsep.train.evaluation.evaluate import Outcome
 
 
@@ -20,18 +22,30 @@ def outcomes(track: str, *, reused: bool = False) -> list[Outcome]:
 
 @pytest.mark.parametrize(
     ("tracks", "jobs", "expected"),
-    [(11, 1, "other 9 tracks: about 90 s"), (50, 4, "other 48 tracks: about 2 min")],
+    [
+        (
+            11,
+            1,
+            ["2 of 11 tracks scored, about 90 s left", "8 of 11 tracks scored, about 30 s left"],
+        ),
+        (
+            50,
+            4,
+            ["2 of 50 tracks scored, about 2 min left", "8 of 50 tracks scored, about 6 min left"],
+        ),
+    ],
 )
-def test_the_time_left_is_reported_once_after_the_first_computed_track(
-    tracks: int, jobs: int, expected: str
+def test_a_log_tells_the_time_left_after_the_first_computed_track_and_each_minute(
+    monkeypatch: pytest.MonkeyPatch, tracks: int, jobs: int, expected: list[str]
 ) -> None:
-    said: list[str] = []
-    now = iter([0.0, 4.0, 14.0])
-    expect = Expectation(tracks, 2, jobs, said.append, lambda: next(now))
-    for outcome in (*outcomes("one", reused=True), *outcomes("two"), *outcomes("three")):
-        expect(outcome)
-    assert len(said) == 1
-    assert said[0].endswith(expected)
+    seconds = iter([0.0, *(4.0 + 10 * number for number in range(9))])
+    monkeypatch.setattr(evaluate, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    log = io.StringIO()
+    with evaluate.progress(Console(file=log), tracks, 2, jobs) as advance:
+        for number in range(9):
+            for outcome in outcomes(str(number), reused=number == 0):
+                advance(outcome)
+    assert log.getvalue().splitlines() == expected
 
 
 def test_settings_are_shown_at_the_start(tmp_path: Path) -> None:
@@ -51,4 +65,4 @@ def test_settings_are_shown_at_the_start(tmp_path: Path) -> None:
         "1 process, device auto"
     )
     assert shown[0].startswith("Scoring test, ")
-    assert shown[1].startswith("Expected for the other 3 tracks: about ")
+    assert shown[1].startswith("1 of 4 tracks scored, about ")

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..audio.libsndfile import hide_decoder_chatter
@@ -37,6 +37,10 @@ from ..train.evaluation.tracks import Track, find_tracks
 from .models import ModelChoice
 from .terminal import Messages, duration, table_console
 
+# Seconds between lines about the progress of an evaluation without a terminal.
+LINE_EVERY = 60.0
+SLOWEST = "repet-hpss"
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -55,7 +59,7 @@ class MethodOptions:
         folders = [folder_method(path) for path in self.estimates]
         baselines = baseline_methods(self.baselines)
         if self.baselines == "all" and set(stems) != set(STEMS):
-            baselines = [each for each in baselines if each.name != "repet-hpss"]
+            baselines = [each for each in baselines if each.name != SLOWEST]
         return [*models, *folders, *baselines]
 
 
@@ -76,7 +80,7 @@ class TrackOptions:
         return not (self.songs or self.pairs or self.moisesdb or self.index)
 
     def find(self, subset: str, only: Sequence[str]) -> tuple[list[Track], str]:
-        """The tracks, and a description of them."""
+        """The tracks, and what they are: ``50 test tracks of MUSDB18``."""
         places = (self.musdb_root, self.songs, self.pairs, self.moisesdb, self.index)
         if len(places) - places.count(None) > 1:
             raise ValueError(
@@ -90,20 +94,23 @@ class TrackOptions:
         stems = self.stems or STEMS
         if self.moisesdb:
             tracks = find_moisesdb(self.moisesdb, subset, only, stems=stems)
-            return tracks, f"songs of {_name(self.moisesdb)}"
+            return tracks, _described(tracks, "song", self.moisesdb)
         if self.index:
             tracks = find_in_index(self.index, subset, only, stems=stems)
-            return tracks, f"{subset} songs of {_name(self.index)}"
+            return tracks, _described(tracks, f"{subset} song", self.index)
         if self.songs:
-            return find_songs(self.songs, subset, only), f"{subset} songs of {_name(self.songs)}"
+            tracks = find_songs(self.songs, subset, only)
+            return tracks, _described(tracks, f"{subset} song", self.songs)
         if self.pairs:
-            return read_pairs(self.pairs, only), f"pairs of {_name(self.pairs)}"
+            tracks = read_pairs(self.pairs, only)
+            return tracks, _described(tracks, "pair", self.pairs)
         root = musdb_root(self.musdb_root)
-        return find_tracks(root, subset, only), f"{subset} tracks of {_name(root)}"
+        tracks = find_tracks(root, subset, only)
+        return tracks, _described(tracks, f"{subset} track", root)
 
 
-def _name(path: Path) -> str:
-    return path.resolve().name
+def _described(tracks: Sequence[Track], noun: str, path: Path) -> str:
+    return f"{len(tracks)} {noun}{'s' if len(tracks) > 1 else ''} of {path.resolve().name}"
 
 
 @dataclass(frozen=True)
@@ -160,9 +167,11 @@ def run_eval(options: EvalOptions) -> bool:
         console.print(sentence)
     _check_place(settings, options.figures, tracks)
     hide_decoder_chatter()
-    console.print(opening(options, settings, len(tracks), name, methods))
-    outcomes = _scored(console, tracks, methods, settings, options.jobs)
-    data = f"{len(tracks)} {name}, {reports.lengths(outcomes)}"
+    console.print(opening(options, settings, name, methods))
+    scores = len(methods) * len(settings.sets)
+    with progress(console, len(tracks), scores, min(options.jobs, len(tracks))) as advance:
+        outcomes = evaluate(tracks, methods, settings, jobs=options.jobs, progress=advance)
+    data = f"{name}, {reports.lengths(outcomes)}"
     report = reports.collect(methods, outcomes, data, settings.metrics, settings.measures)
     figures = options.figures and any(row.tracks for row in report.rows)
     paths = _write(report, settings.output, figures)
@@ -179,90 +188,67 @@ def run_eval(options: EvalOptions) -> bool:
     return _show_errors(outcomes)
 
 
-def _scored(
-    console: Console,
-    tracks: Sequence[Track],
-    methods: Sequence[Method],
-    settings: Settings,
-    jobs: int,
-) -> list[Outcome]:
-    """Scores; meanwhile a bar and the expected time are shown."""
-    each = len(methods) * len(settings.sets)
-    expect = Expectation(len(tracks), each, jobs, console.print)
-    with _bar(console, len(tracks) * each) as advance:
-
-        def progress(outcome: Outcome) -> None:
-            advance(outcome)
-            expect(outcome)
-
-        return evaluate(tracks, methods, settings, jobs=jobs, progress=progress)
-
-
-def opening(
-    options: EvalOptions, settings: Settings, tracks: int, name: str, methods: Sequence[Method]
-) -> str:
-    """A sentence on what will be scored, and how."""
-    length = "whole" if settings.duration is None else f"{settings.duration:g} s of each"
-    sets = "; ".join(", ".join(sources) for sources in settings.sources)
-    return (
-        f"Scoring {', '.join(method.label for method in methods)} on {tracks} {name} ({length}): "
-        f"{settings.metrics}{''.join(f', {each}' for each in settings.measures)}; stems "
-        f"{sets or 'as each method gives them'}; {options.jobs} process"
-        f"{'es' if options.jobs > 1 else ''}, device {options.what.device}"
-    )
-
-
-class Expectation:
-    """Predicts the remaining time once, after the first track whose scores were all computed.
+@contextlib.contextmanager
+def progress(
+    console: Console, tracks: int, scores: int, jobs: int
+) -> Iterator[Callable[[Outcome], None]]:
+    """A bar with the time left; without a terminal lines, the first after the first new track.
 
     Parameters
     ----------
+    console
+        Where to print.
     tracks
         Number of tracks.
     scores
-        Number of scores of each track.
+        Number of scores of each track; they arrive together.
     jobs
         Number of processes, which share the tracks.
-    say
-        Called with one sentence.
-    clock
-        Returns seconds.
     """
+    columns = BarColumn(), TextColumn("{task.description}", markup=False)
+    hidden = not console.is_terminal or console.quiet
+    bar = Progress(*columns, console=console, transient=True, disable=hidden)
+    task = bar.add_task("scoring", total=tracks)
+    start = line_time = time.monotonic()
+    outcomes, new = 0, set[str]()
 
-    def __init__(
-        self,
-        tracks: int,
-        scores: int,
-        jobs: int,
-        say: Callable[[str], object],
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.tracks, self.scores, self.jobs = tracks, scores, jobs
-        self.say, self.clock = say, clock
-        self.start = clock()
-        self.counts: dict[str, int] = {}
-        self.reused: set[str] = set()
-        self.printed = False
+    def advance(outcome: Outcome) -> None:
+        nonlocal start, line_time, outcomes
+        outcomes += 1
+        if not outcome.reused:
+            new.add(outcome.track)
+        if outcomes % scores:
+            return
+        complete, now = outcomes // scores, time.monotonic()
+        if not new:  # reused scores take no time
+            start = now
+            return
+        rounds = math.ceil((tracks - complete) / jobs) / math.ceil(len(new) / jobs)
+        left = duration(max(1, (now - start) * rounds))
+        text = f"{complete} of {tracks} tracks scored, about {left} left"
+        bar.update(task, completed=complete, description=text)
+        if hidden and complete < tracks and (len(new) == 1 or now - line_time >= LINE_EVERY):
+            console.print(text)
+            line_time = now
 
-    def __call__(self, outcome: Outcome) -> None:
-        """Count an outcome; tracks with reused scores take no time and are not measured."""
-        self.counts[outcome.track] = self.counts.get(outcome.track, 0) + 1
-        if outcome.reused:
-            self.reused.add(outcome.track)
-        if self.printed or self.counts[outcome.track] < self.scores:
-            return
-        if outcome.track in self.reused:
-            self.start = self.clock()
-            return
-        self.printed = True
-        complete = sum(count == self.scores for count in self.counts.values())
-        rounds = -(-(self.tracks - complete) // min(self.jobs, self.tracks))
-        seconds = (self.clock() - self.start) * rounds
-        if seconds > 0:
-            remaining = self.tracks - complete
-            self.say(
-                f"Expected for the other {remaining} tracks: about {duration(max(1, seconds))}"
-            )
+    with bar:
+        yield advance
+
+
+def opening(options: EvalOptions, settings: Settings, name: str, methods: Sequence[Method]) -> str:
+    """A sentence on what will be scored, and how."""
+    length = "whole" if settings.duration is None else f"{settings.duration:g} s of each"
+    sets = "; ".join(", ".join(sources) for sources in settings.sources)
+    baselines = [method.name for method in methods if method.kind == "baseline"]
+    others = ",".join(name for name in baselines if name != SLOWEST) or "none"
+    slow = f"; --baselines {others} leaves out {SLOWEST}, by far the slowest"
+    return (
+        f"Scoring {', '.join(method.label for method in methods)} on {name} ({length}): "
+        f"{settings.metrics}{''.join(f', {each}' for each in settings.measures)}; stems "
+        f"{sets or 'as each method gives them'}; {options.jobs} process"
+        f"{'es' if options.jobs > 1 else ''}, device {options.what.device}"
+        f"{slow if SLOWEST in baselines else ''}"
+    )
 
 
 def _check_place(settings: Settings, figures: bool, tracks: Sequence[Track]) -> None:
@@ -297,25 +283,6 @@ def _writing(output: Path) -> Iterator[None]:
     except OSError as error:
         place = error.filename or output
         raise UnetsepError(f"{place} cannot be written: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _bar(console: Console, total: int) -> Iterator[Callable[[Outcome], None]]:
-    """A progress bar on stderr, hidden where that is not a terminal."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    hidden = not console.is_terminal or console.quiet
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
-        task = bars.add_task("scoring", total=total)
-
-        def advance(outcome: Outcome) -> None:
-            bars.update(task, advance=1, description=outcome.track[:32])
-
-        yield advance
 
 
 def _write(report: reports.EvaluationReport, output: Path, figures: bool) -> list[Path]:
@@ -372,6 +339,13 @@ def _show_errors(outcomes: Sequence[Outcome]) -> bool:
 def run_compare(*, a: Path, b: Path, metric: str, output: Path, as_json: bool) -> None:
     """The ``compare`` command."""
     check_choice("--metric", metric, (*METRICS, *MEASURES))
+    for method in (a, b):
+        places = dict.fromkeys((method, output / method))
+        if not any(place.is_dir() for place in places):
+            raise UnetsepError(
+                f"there is no folder {' or '.join(map(str, places))}: expected one with scores, as "
+                "'unetsep eval' and museval write it"
+            )
     folder_a, folder_b = (scores_folder(method, output) for method in (a, b))
     comparison = compare_folders(folder_a, folder_b, metric)
     if as_json:

@@ -273,6 +273,8 @@ def test_the_command_scores_songs(songs: Path, tmp_path: Path) -> None:
     content = json.loads(result.stdout)
     assert content["data"].startswith("2 test songs of songs")
     assert [each["stems"] for each in content["methods"]] == [["band", "voice"]] * 2
+    one = call(*words, "--baselines", "none", "--tracks", "1", "--no-figures", "--json")
+    assert json.loads(one.stdout)["data"] == "1 test song of songs, 2 s scored of each"
     shown = call(*words, "--baselines", "mixture-4", "--no-figures")
     assert "SDR (dB)" in shown.stdout
     assert "Published elsewhere" not in shown.stdout

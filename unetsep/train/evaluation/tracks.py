@@ -110,7 +110,7 @@ def find_tracks(root: str | Path, subset: str, only: Sequence[str] = ()) -> list
     AudioError
         If there is no such track.
     ValueError
-        If ``subset`` is unknown.
+        If ``subset`` is unknown, or the number is 0.
     """
     check_choice("subset", subset, SUBSETS)
     folder = "test" if subset == "test" else "train"
@@ -134,7 +134,9 @@ def keep(tracks: list[Track], only: Sequence[str]) -> list[Track]:
     """Tracks whose names hold one of the texts; or the first N; or all. See `find_tracks`."""
     if not only:
         return tracks
-    if len(only) == 1 and only[0].isdecimal() and int(only[0]) > 0:
+    if len(only) == 1 and only[0].isdecimal():
+        if int(only[0]) < 1:
+            raise ValueError(f"--tracks {only[0]}: expected a number from 1, or parts of names")
         return tracks[: int(only[0])]
     selection: set[Track] = set()
     for text in only:

@@ -140,6 +140,18 @@ def test_a_run_is_resumed_only_on_its_own_songs(
     assert not maps.exists() or str(run / "last.ckpt") not in maps.read_text()
     monkeypatch.setenv("MUSDB_PATH", str(tmp_path / "other"))
     (tmp_path / "pools").rename(tmp_path / "moved")
+    for command, cure in (
+        (
+            (*start, "--resume", "--max-steps", 2),
+            "name its new folder with --resume by --pools NEW",
+        ),
+        (("export", run), "export without its validation songs by --no-check"),
+    ):
+        told = call(*command)
+        assert told.exit_code == 1
+        assert f"{tmp_path / 'pools'}, from which this run has" in told.output
+        assert f"; if it was moved, {cure}\n" in told.output
+    assert call("export", run, "--no-check").exit_code == 0
     again = call(*start, "--resume", "--max-steps", 2, "--pools", tmp_path / "moved")
     assert again.exit_code == 0, again.output
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 2

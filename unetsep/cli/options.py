@@ -742,7 +742,10 @@ TRAIN_SECTIONS = {
     help=f"Stop after this many batches.  [default: {TRAINING.max_steps}; with --max-minutes none]",
 )
 @click.option(
-    "--max-minutes", type=float, metavar="MIN", help="Stop after this time, at learning rate 0."
+    "--max-minutes",
+    type=float,
+    metavar="MIN",
+    help="Stop after this time, at learning rate 0; 0: no limit.",
 )
 @setting("--batch-size", COUNT, "Clips in a batch, for each device.", "N")
 @setting("--clip-frames", COUNT, "Length of a clip; 256 are 6 s.", "N")

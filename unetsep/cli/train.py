@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..storage import shell_word, write_atomically
 from ..train.callbacks import LAST
 from ..train.config import TrainConfig, TrainingError, extra_shares
 from ..train.data.datasets import DATASETS
-from ..train.data.recording import Recording
+from ..train.data.recording import SAMPLE_RATE, Recording
 from ..train.data.run_data import (
     HELD_OUT,
     Data,
@@ -170,7 +170,7 @@ def run_train(options: TrainOptions) -> None:
     with _logging(console):
         saved = read_songs(folder) if options.resume else {}
         train, valid = _load(data, console, saved, all_songs=config.all_songs)
-        minutes = sum(recording.samples for recording in train) / 44_100 / 60
+        minutes = sum(recording.samples for recording in train) / SAMPLE_RATE / 60
         overlap = " of them" if config.all_songs else ""
         console.print(
             f"Training {', '.join(config.losses)} on {len(train)} recordings "
@@ -271,6 +271,7 @@ def _resumed_run(options: TrainOptions) -> tuple[TrainConfig, Data]:
     settings = _parsed(options.settings, options.machine.kind, data.stems)
     if sources.cache_dir or any(sources.roots.values()):
         data = move_data(data, sources.roots, sources.cache_dir)
+    _refuse_missing(data, lambda words: f"name its new folder with --resume by {words}")
     config = dataclasses.replace(config, **settings)
     check_resumable(options.folder / LAST, config)
     return config, data
@@ -391,6 +392,27 @@ def _read_run(run: Path) -> tuple[TrainConfig, Data]:
     return config, read_data(run)
 
 
+def _refuse_missing(data: Data, cure: Callable[[str], str]) -> None:
+    """Refuse data of a run that has been moved.
+
+    Parameters
+    ----------
+    data
+        Of the run.
+    cure
+        What to do, from the options that would name all folders of the missing one's kind.
+    """
+    for name, roots in data.roots.items():
+        missing = [root for root in roots if not Path(root).exists()]
+        if missing:
+            option = DATASETS[name].option
+            words = [f"{option} {'NEW' if root in missing else shell_word(root)}" for root in roots]
+            raise TrainingError(
+                f"{missing[0]}, from which this run has recordings, does not exist; if it was "
+                f"moved, {cure(' '.join(words))}"
+            )
+
+
 def print_losses() -> None:
     """Print all losses as a table on stdout."""
     table = Table("loss", "what it measures", box=None)
@@ -415,7 +437,11 @@ def run_export(
         raise TrainingError(f"there is no run {run}: expected a folder that unetsep train wrote")
     console = Messages()
     with _logging(console):
-        valid = _load(read_data(run), console, read_songs(run))[1] if check else None
+        valid = None
+        if check:
+            data = read_data(run)
+            _refuse_missing(data, lambda _: "export without its validation songs by --no-check")
+            valid = _load(data, console, read_songs(run))[1]
         paths = export_run(
             run, loss=loss, name=name, licence=licence, manifest=manifest, valid=valid
         )

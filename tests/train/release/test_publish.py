@@ -218,6 +218,17 @@ def test_a_refused_upload_gives_one_sentence_and_changes_nothing(
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_a_reason_that_an_error_and_its_cause_share_is_told_once(
+    hub: type[Hub], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network\nat all") from OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fail)
+    with pytest.raises(WeightsError, match=r"^org/net could not be published: no network$"):
+        publish(run, "org/net")
+
+
 def test_a_damaged_manifest_is_reported_before_any_upload(
     hub: type[Hub], run: Path, tmp_path: Path
 ) -> None:

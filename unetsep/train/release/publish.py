@@ -130,7 +130,8 @@ def _upload(folder: Path, entries: list[Checkpoint], repo_id: str, private: bool
             )
         except Exception as error:  # the hub client lets foreign errors through
             texts = [str(each).strip() for each in (error, error.__cause__) if each]
-            reason = " ".join(text.splitlines()[0] for text in texts if text)
+            # A cause may say the same.
+            reason = " ".join(dict.fromkeys(text.splitlines()[0] for text in texts if text))
             raise WeightsError(
                 f"{repo_id} could not be published: {reason or type(error).__name__}"
             ) from error

@@ -49,6 +49,15 @@ def test_medians_are_over_tracks(report: reports.EvaluationReport) -> None:
     assert ours.interval("vocals").tracks == 2
 
 
+def test_intervals_are_computed_once_for_all_renderings(
+    report: reports.EvaluationReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = reports.to_markdown(report)
+    monkeypatch.delattr(reports, "mean_of_medians")
+    assert reports.to_markdown(report) == text
+    assert reports.to_csv(report)
+
+
 def test_silent_and_failed_tracks_are_counted(report: reports.EvaluationReport) -> None:
     assert report.rows[0].silent == {"vocals": 1}
     assert report.rows[1].failed == ("c",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
@@ -20,7 +21,7 @@ from .leakage import pooled_median
 from .measures import MEASURES
 from .published import PUBLISHED
 from .scoring import METRICS, TrackScores
-from .statistics import COVERAGE, DRAWS, FEWEST, SEED, Interval, mean_of_medians, track_median
+from .statistics import COVERAGE, DRAWS, FEWEST, SEED, Interval, mean_of_medians
 from .stem_sets import Sources, ordered
 
 LEAKAGE = (
@@ -65,7 +66,7 @@ class Row:
 
     def interval(self, stem: str, metric: str = "SDR") -> Interval:
         """A stem's median over tracks."""
-        return track_median(self.by_track(stem, metric))
+        return self._interval((stem,), metric)
 
     def leakage(self, stem: str) -> tuple[float, int]:
         """Median over all seconds without a stem, in dB, and how many these are."""
@@ -78,8 +79,18 @@ class Row:
 
     def mean(self, metric: str = "SDR") -> Interval:
         """Mean of the medians of the set's stems."""
-        columns = [self.by_track(stem, metric) for stem in self.stems]
-        return mean_of_medians(np.array(columns, dtype=np.float64).T.reshape(-1, len(columns)))
+        return self._interval(self.stems, metric)
+
+    def _interval(self, stems: Sources, metric: str) -> Interval:
+        if (stems, metric) not in self._intervals:
+            columns = np.array([self.by_track(stem, metric) for stem in stems], dtype=np.float64)
+            self._intervals[stems, metric] = mean_of_medians(columns.T.reshape(-1, len(stems)))
+        return self._intervals[stems, metric]
+
+    @functools.cached_property
+    def _intervals(self) -> dict[tuple[Sources, str], Interval]:
+        """Those computed so far: each rendering of a report needs the same ones."""
+        return {}
 
 
 @dataclass(frozen=True)

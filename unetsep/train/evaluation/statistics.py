@@ -8,7 +8,6 @@ would move with other songs of the same kind; it knows nothing of training seeds
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,13 +99,6 @@ def mean_of_medians(scores: Array) -> Interval:
         ``(tracks, stems)`` in dB; NaN for missing scores. A stem without any score makes
         the mean NaN.
     """
-    return _bootstrap(np.ascontiguousarray(scores, np.float64).tobytes(), scores.shape)
-
-
-@functools.lru_cache(maxsize=4096)
-def _bootstrap(content: bytes, shape: tuple[int, int]) -> Interval:
-    """`mean_of_medians`, cached: each rendering of a report needs the same ones."""
-    scores = np.frombuffer(content).reshape(shape)
     tracks = int(np.isfinite(scores).any(axis=1).sum())
     value = float(_medians(scores[None])[0].mean()) if tracks else math.nan
     if np.isfinite(scores).sum(axis=0).min(initial=tracks) < FEWEST or math.isnan(value):

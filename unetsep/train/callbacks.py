@@ -112,6 +112,7 @@ class Keeper(Callback):
     def __init__(self, run: Path, ema: Ema) -> None:
         self.run, self.ema = run, ema
         self.signals = EndSignals(CHECK_EVERY)
+        self.validation_start = 0.0  # seconds, by the monotonic clock
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let signals that ask to end wait for the end of a step."""
@@ -171,7 +172,7 @@ class Keeper(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Time the validation."""
-        self._began = time.monotonic()
+        self.validation_start = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, and stop if no network has improved for long."""
@@ -185,7 +186,7 @@ class Keeper(Callback):
                     write_atomically(self.run / f"best-{name}.safetensors", content)
         self.save(trainer)
         clock = pl_module.clock
-        clock.validation = max(clock.validation, time.monotonic() - self._began)
+        clock.validation = max(clock.validation, time.monotonic() - self.validation_start)
         if pl_module.schedule.exhausted():
             trainer.should_stop = True
         number = self.signals.now(trainer)

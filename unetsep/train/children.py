@@ -9,7 +9,7 @@ from multiprocessing import resource_tracker
 
 
 @contextlib.contextmanager
-def deaf_children() -> Iterator[None]:
+def block_interrupts() -> Iterator[None]:
     """Start processes that no Ctrl-C reaches, not even before they can ignore it themselves.
 
     In this process Ctrl-C waits for the end of the block. Windows has no such mask.

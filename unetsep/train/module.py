@@ -37,7 +37,7 @@ from .losses.guidance import Guidance
 from .losses.spectra import spectra, training_loss
 from .muon import Muon
 from .schedule import Clock, Schedule
-from .validation import Separators, combine
+from .validation import RecordingScorer, combine
 
 LAYOUT = torch.channels_last
 # Steps between checks of the losses on an accelerator, where each check waits for it.
@@ -89,7 +89,7 @@ class SeparationModule(lightning.LightningModule):
         self.progress = 0.0  # share of the run
         self.scores: dict[str, dict[str, float]] = {}
         self.improvements: list[str] = []
-        self._separators: Separators | None = None
+        self._scorer: RecordingScorer | None = None
         self._recent: list[tuple[int, Tensor]] = []
         self._losses: dict[str, Loss] = {}
         self._weights: list[float] = []
@@ -157,7 +157,7 @@ class SeparationModule(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         songs = [*data.valid, *data.watched]
         if self.config.max_minutes and not self.clock.validation and songs:
-            Separators(self.networks.values(), self.device).score(0, songs[0])
+            RecordingScorer(self.networks.values(), self.device).score(0, songs[0])
             seconds = self.clock.now() - self.clock.start_time
             self.clock.validation = seconds * math.ceil(len(songs) / self.trainer.world_size)
         self.update_progress()
@@ -272,23 +272,23 @@ class SeparationModule(lightning.LightningModule):
             # Without synchronised BatchNorm each process has statistics of its own.
             for buffer in self.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        self._separators = Separators(self.networks.values(), self.device)
+        self._scorer = RecordingScorer(self.networks.values(), self.device)
 
     def validation_step(self, batch: tuple[int, Recording], batch_idx: int) -> None:
         """SDR of one recording."""
-        assert self._separators is not None
+        assert self._scorer is not None
         number, recording = batch
         if number != NO_NUMBER:
-            self._separators.score(number, recording)
+            self._scorer.score(number, recording)
 
     def on_validation_epoch_end(self) -> None:
         """Mean SDR over all recordings of all processes."""
-        assert self._separators is not None
+        assert self._scorer is not None
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         count = len(data.valid)
-        table = self._separators.table(count + len(data.watched))
+        table = self._scorer.table(count + len(data.watched))
         total = self.trainer.strategy.reduce(table.to(self.device), reduce_op="sum")
-        self._separators = None
+        self._scorer = None
         rows, names = total.cpu().numpy(), (self.config.losses, self.config.model.stems)
         self.scores = combine(rows[:count], *names)
         watched_scores = combine(rows[count:], *names) if data.watched else {}

@@ -25,7 +25,7 @@ from .evaluation.sdr import frame_sdr, median
 logger = logging.getLogger(__name__)
 
 
-class Separators:
+class RecordingScorer:
     """Scores recordings with several networks.
 
     Parameters

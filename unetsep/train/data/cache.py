@@ -34,6 +34,8 @@ from .sources import Source, listed_name
 
 # Raise this when the same files are decoded differently.
 CACHE_VERSION = 3
+# The version in which runs began to note contents, whose notes later versions compare.
+CONTENT_VERSION = 2
 # Files that may be open besides the recordings.
 OTHER_FILES = 1024
 DecodingProgress = Callable[[int, int], None]
@@ -273,7 +275,7 @@ def _contents(sources: Sequence[Source], folder: Path) -> list[list[tuple[str, s
 
 
 def _key(content: Sequence[tuple[str, str]]) -> str:
-    digest = hashlib.sha256(json.dumps([2, LEVEL_BLOCK]).encode())  # as songs.json holds it
+    digest = hashlib.sha256(json.dumps([CONTENT_VERSION, LEVEL_BLOCK]).encode())
     for stem, file_hash in content:
         digest.update(f"{stem}={file_hash};".encode())
     return f"{digest.hexdigest()[:24]}.{CACHE_VERSION}"

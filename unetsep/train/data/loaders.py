@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ...unfinished import ignore_signals
-from ..children import deaf_children
+from ..children import block_interrupts
 from .clip_plans import ClipPlanner
 from .clips import ClipBatches, ClipDataset, PlanDataset
 from .recording import Recording
@@ -45,7 +45,7 @@ class ClipLoader(DataLoader[Any]):
     def __iter__(self) -> Any:
         if not self.num_workers:  # then no process is started, as some systems allow few
             return super().__iter__()
-        with deaf_children():
+        with block_interrupts():
             return super().__iter__()
 
 

@@ -20,7 +20,7 @@ from ...audio.libsndfile import hide_decoder_chatter
 from ...dsp.arrays import Signal
 from ...errors import UnetsepError
 from ...unfinished import as_they_end
-from ..children import deaf_children
+from ..children import block_interrupts
 from . import results
 from .estimates import Method
 from .scoring import TrackScores, score
@@ -221,7 +221,7 @@ def _results(work: Work, tracks: Sequence[Track], jobs: int) -> Iterator[Outcome
     existing = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
-        with deaf_children():
+        with block_interrupts():
             futures = [pool.submit(_work_on, work, track) for track in tracks]
         for future in as_they_end(futures):
             yield from future.result()

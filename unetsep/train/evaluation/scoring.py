@@ -45,7 +45,7 @@ class TrackScores:
 
     stems: tuple[str, ...]
     values: dict[str, Array]
-    silent: tuple[str, ...] = field(default=())
+    silent: tuple[str, ...] = ()
     duration: float = 1.0
     leakage: Array | None = None
     measures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -179,7 +179,7 @@ def test_a_package_that_cannot_be_loaded_is_named_with_the_reason(
         (["--duration", "inf"], "--duration must be more than 0 seconds, and finite, got inf"),
         (["--baselines", "magic"], "no baseline 'magic'"),
         (["-m", "nonsense"], "there is no model 'nonsense'"),
-        (["--estimates", "nowhere"], "no folder of estimates"),
+        (["--estimates", "nowhere"], "nowhere is not a folder of estimates"),
         (["--tracks", "Zoe"], "no track is called 'Zoe'"),
         (["--tracks", "0"], "--tracks 0: expected a number from 1, or parts of names"),
     ],

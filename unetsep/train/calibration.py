@@ -19,7 +19,7 @@ from .losses.spectra import Batch, spectra, training_loss
 
 # The first clip that is measured, far from those of any run.
 FIRST_CLIP = 10**12
-# Clips over which the gradient that rescales a loss is averaged, whatever the batch size.
+# Clips over which the gradient that rescales a loss is averaged, at any batch size.
 PROBE = 4
 
 

@@ -239,7 +239,7 @@ def fit(
                 raise _with_last_checkpoint(failure, run) from error
             finally:
                 # After an error in a validation Lightning ends only that. Workers that cut clips
-                # ignore signals: the process would wait for them for ever.
+                # ignore signals: the process would wait for them forever.
                 trainer.fit_loop.teardown()
                 if trainer.is_global_zero and (run / "log.jsonl").exists():
                     _draw(run, config.batch_size * machine.world_size)

@@ -55,7 +55,7 @@ class EndSignals:
         self.handled = False
         # The handlers from before the run. During it Lightning handles SIGTERM, and restores the
         # old handler before callbacks end. Restoring Lightning's then would keep it, and with it
-        # the whole run, for ever.
+        # the whole run, forever.
         self._handlers = {number: signal.getsignal(number) for number in ENDING}
         self._listening: list[int] = []
         self._exchange: tuple[Tensor, Any] | None = None

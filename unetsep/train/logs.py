@@ -52,7 +52,7 @@ class JsonLinesLogger(Logger):
 
     @property
     def version(self) -> str:
-        """There is only one."""
+        """Empty: a run has one log."""
         return ""
 
     @rank_zero_only

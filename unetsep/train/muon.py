@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
         """One step for all parameters that have a gradient.
 
         Those of several networks are stepped together: on an accelerator every operation
-        costs a launch, whatever it works on.
+        costs a launch, however little it works on.
         """
         loss = None
         if closure is not None:

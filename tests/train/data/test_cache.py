@@ -110,7 +110,9 @@ def test_folders_without_music_get_a_message(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="there are no recordings in"):
         Pools().find(tmp_path, STEMS)
     write(tmp_path / "train" / "A - B" / "vocals", 0)
-    with pytest.raises(AudioError, match=r"A - B is no MUSDB18 song: it lacks mixture.wav, drums"):
+    with pytest.raises(
+        AudioError, match=r"A - B is not a MUSDB18 song: it lacks mixture.wav, drums"
+    ):
         Musdb().find(tmp_path, STEMS)
 
 

@@ -286,11 +286,14 @@ def test_multitracks_of_mirdata_become_songs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "is no index, expected"),
+        ("[]", "is not an index, expected"),
         ('{"tracks": {"a": {"vocals": "none.wav"}}}', "names a file that does not exist"),
-        ('{"tracks": {"a": {"vocals": 3}}}', "3 is no path and no list of paths"),
+        ('{"tracks": {"a": {"vocals": 3}}}', "3 is neither a path nor a list of paths"),
         ('{"tracks": {"a": {"split": "dev"}}}', "a: the split is 'dev', expected one of train"),
-        ('{"tracks": {"a": {"silent": ["basss"]}}}', "a: silent 'basss' is no stem: expected voc"),
+        (
+            '{"tracks": {"a": {"silent": ["basss"]}}}',
+            "a: silent 'basss' is not a stem: expected voc",
+        ),
         ('{"tracks": {"a": {"voice": "x.wav"}}}', "names no songs with any of vocals"),
     ],
 )

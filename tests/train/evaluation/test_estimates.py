@@ -227,7 +227,7 @@ def test_changed_estimates_have_another_origin(track: Track, tmp_path: Path) -> 
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no folder of estimates"):
+    with pytest.raises(AudioError, match="not a folder of estimates"):
         folder_method(tmp_path / "nothing")
 
 

@@ -166,8 +166,8 @@ def test_other_audio_of_the_same_length_is_scored_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no list of pairs: .* got no rows"),
-        ("mixture\nsong.wav\n", "is no list of pairs: .* got mixture"),
+        ("", "is not a list of pairs: .* got no rows"),
+        ("mixture\nsong.wav\n", "is not a list of pairs: .* got mixture"),
         ("mixture,vocals,drums\nsong.wav,vox.wav\n", "line 2: there is no cell for drums; leave"),
         ("mixture,vocals\nsong.wav,vox.wav\n", "line 2: there is no file .*song.wav"),
         ("mixture,vocals,vocals\na.wav,b.wav,c.wav\n", "has two columns vocals: name each stem"),

@@ -250,9 +250,13 @@ def test_publishing_without_an_export_is_refused(tmp_path: Path) -> None:
     [
         ("net.safetensors", b"junk", r"net\.safetensors was changed: .*: run unetsep export"),
         ("net.safetensors", None, r"net\.safetensors cannot be read .*: run unetsep export"),
-        ("net.json", b"{", r"net\.json is no manifest entry .*: run unetsep export"),
-        ("net.json", b'{"name": "net"}', r"net\.json is no manifest entry .*: run unetsep export"),
-        ("net.json", b"[]", r"net\.json is no manifest entry"),
+        ("net.json", b"{", r"net\.json is not a manifest entry .*: run unetsep export"),
+        (
+            "net.json",
+            b'{"name": "net"}',
+            r"net\.json is not a manifest entry .*: run unetsep export",
+        ),
+        ("net.json", b"[]", r"net\.json is not a manifest entry"),
         ("other.json", b"copy", r"other\.json describes 'net\.safetensors', expected other"),
     ],
 )
@@ -298,7 +302,7 @@ def test_an_entry_of_wrong_types_is_refused_before_any_upload(
     config = entry["config"] | changed["config"] if changed.get("config") else None
     path.write_text(json.dumps(entry | changed | ({"config": config} if config else {})))
     with pytest.raises(
-        TrainingError, match=r"net\.json is no manifest entry .*: run unetsep export"
+        TrainingError, match=r"net\.json is not a manifest entry .*: run unetsep export"
     ):
         publish(run, "org/net", manifest=manifest)
     assert hub.files == {}

@@ -282,7 +282,7 @@ def _key(content: Sequence[tuple[str, str]]) -> str:
 
 
 def content_of(recording: Recording) -> str:
-    """A hash of the content of a recording's files, whatever version has decoded them."""
+    """A hash of the content of a recording's files, the same by any version that decoded them."""
     return "" if recording.path is None else recording.path.name.partition(".")[0]
 
 

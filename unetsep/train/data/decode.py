@@ -57,7 +57,7 @@ def decode(source: Source) -> tuple[tuple[str, ...], npt.NDArray[np.int16]]:
     """Stems of a source.
 
     Stems start together; shorter ones are filled up with silence at the end. Where one is above
-    full scale, as sums of recordings may be, all are lowered alike so that none is clipped.
+    full scale, as sums of recordings may be, all are lowered by one factor so that none is clipped.
 
     Returns
     -------

@@ -92,7 +92,7 @@ class Index(DatasetKind):
             raise AudioError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AudioError(
-                f"{path} is no index, expected {{'tracks': {{SONG: {{STEM: [PATH, MD5]}}}}}}: "
+                f"{path} is not an index, expected {{'tracks': {{SONG: {{STEM: [PATH, MD5]}}}}}}: "
                 f"{error!r}"
             ) from error
         sources = [each for each in all_sources if set(each.files) & set(stems)]
@@ -136,7 +136,9 @@ def _check_silent(songs: dict[str, dict[str, Any]], stems: Sequence[str]) -> Non
     for name, entry in songs.items():
         for stem in entry.get("silent", ()):
             if stem not in names:
-                raise ValueError(f"{name}: silent {stem!r} is no stem: expected {', '.join(stems)}")
+                raise ValueError(
+                    f"{name}: silent {stem!r} is not a stem: expected {', '.join(stems)}"
+                )
 
 
 def _stem(key: str) -> str:
@@ -174,7 +176,7 @@ def _paths(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no path and no list of paths")
+        raise TypeError(f"{value!r} is neither a path nor a list of paths")
     is_pair = len(value) == 2 and not isinstance(value[0], list)
     if is_pair and (value[1] is None or MD5.fullmatch(value[1])):
         return _paths(value[0])

@@ -71,7 +71,7 @@ class Musdb(DatasetKind):
             files = song_files(path)
             missing = [f"{stem}.wav" for stem in ("mixture", *STEMS) if stem not in files]
             if missing and "" not in files:
-                raise AudioError(f"{path} is no MUSDB18 song: it lacks {', '.join(missing)}")
+                raise AudioError(f"{path} is not a MUSDB18 song: it lacks {', '.join(missing)}")
             split = "valid" if song_name(path) in VALID_SONGS else "train"
             sources.append(Source(song_name(path), self.name, split, files))
         if not sources:
@@ -171,7 +171,7 @@ def read_stem_file(
         raise AudioError(f"{path} cannot be read: is it complete? ({error})") from error
     if audio.ndim != 3 or len(audio) != len(STREAMS) or audio.shape[1] == 0:
         raise AudioError(
-            f"{path} is no MUSDB18 file: it holds {audio.shape}, expected {len(STREAMS)} streams "
-            "with sound"
+            f"{path} is not a MUSDB18 file: it holds {audio.shape}, expected {len(STREAMS)} "
+            "streams with sound"
         )
     return dict(zip(STREAMS, audio, strict=True)), round(rate)

@@ -390,7 +390,9 @@ def warn_of_other_audio(run: Path, notes: Mapping[str, Mapping[str, str]]) -> No
 
 
 def read_songs(run: Path) -> dict[str, list[str]]:
-    """The song lists of a run's start, from its ``songs.json``; one from Python may have none.
+    """The song lists of a run's start, from its ``songs.json``.
+
+    A run that was started from Python may lack that file, and then has no lists.
 
     Raises
     ------

@@ -88,7 +88,7 @@ def _description(path: Path, stems: Sequence[str]) -> tuple[list[str], float]:
     silent, weight = read_description(path)
     wrong = [stem for stem in silent if stem not in stems]
     if wrong:
-        raise AudioError(f"{path}: {wrong[0]!r} is no stem: expected {', '.join(stems)}")
+        raise AudioError(f"{path}: {wrong[0]!r} is not a stem: expected {', '.join(stems)}")
     return silent, weight
 
 

@@ -178,7 +178,7 @@ def refuse_test(path: Path) -> None:
     Raises
     ------
     AudioError
-        If it does.
+        If the path is called ``test``, or a folder above it is.
     """
     for place in (path.absolute(), path.resolve()):
         if "test" in map(str.lower, _below_home(place).parts):

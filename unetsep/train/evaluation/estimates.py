@@ -318,5 +318,5 @@ def baseline_methods(names: str) -> list[BaselineMethod]:
 def folder_method(path: Path) -> FolderMethod:
     """A folder of estimates, named after the folder."""
     if not path.is_dir():
-        raise AudioError(f"{path} is no folder of estimates")
+        raise AudioError(f"{path} is not a folder of estimates")
     return FolderMethod(path, path.resolve().name)

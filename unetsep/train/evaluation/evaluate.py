@@ -251,7 +251,7 @@ def _start(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process once its parent was killed: it would wait for work for ever."""
+    """End this process once its parent was killed; it would wait for work forever."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

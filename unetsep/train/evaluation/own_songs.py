@@ -1,10 +1,10 @@
 """The user's own songs as tracks: folders with stems of any names, and pairs of files.
 
 ``<root>/<test or train>/<song>/<stem>.<suffix>`` is what ``unetsep train --songs`` takes, too, and
-is read alike: names in whatever case, one file for each stem, ``song.json``. Only subfolders of a
-song are skipped: they may hold takes, and here any name is that of a stem. A mixture is optional:
-without ``mixture.<suffix>`` it is the sum of the stems. Stems that ``song.json`` lists under
-``"silent"`` need no file.
+is read in the same way: names in any case, one file for each stem, ``song.json``. Only subfolders
+of a song are skipped: they may hold takes, and here any name is that of a stem. A mixture is
+optional: without ``mixture.<suffix>`` it is the sum of the stems. Stems that ``song.json`` lists
+under ``"silent"`` need no file.
 
 A list of pairs is a CSV file with a column ``mixture`` and one for each stem, whose paths are
 relative to its folder. With a single stem the rest is the mixture minus the stem. An empty cell
@@ -129,7 +129,7 @@ def _read_table(path: Path) -> tuple[list[str], list[dict[Any, Any]]]:
     columns = [name for name in (rows[0] if rows else {}) if name]
     if MIXTURE not in columns or len(columns) < 2:
         raise AudioError(
-            f"{path} is no list of pairs: expected a CSV file with the columns {MIXTURE} and a "
+            f"{path} is not a list of pairs: expected a CSV file with the columns {MIXTURE} and a "
             f"stem, such as {MIXTURE},vocals, got {','.join(columns) or 'no rows'}"
         )
     header = list(reader.fieldnames or ())

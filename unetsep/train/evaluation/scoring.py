@@ -70,8 +70,8 @@ def score(
 ) -> TrackScores:
     """Score estimates of one track.
 
-    museval refuses a track if any stem is silent throughout. Here such a stem, be it the
-    reference or the estimate, has no score (NaN) and the others are scored without it.
+    museval refuses a track if any stem is silent throughout. Here a stem whose
+    reference or estimate is silent has no score (NaN), and the others are scored without it.
 
     Parameters
     ----------

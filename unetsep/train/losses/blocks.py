@@ -39,7 +39,7 @@ def divide(clips: int, frames: int, device: torch.device) -> list[Block]:
 def work_on(blocks: Sequence[Block], work: Callable[[Block], Result]) -> list[Result]:
     """Results of ``work`` in the order of the blocks, by as many threads as torch would use.
 
-    Each block's result is the same whatever the number of threads.
+    Each block's result is the same for any number of threads.
     """
     threads = min(torch.get_num_threads(), MAX_THREADS)
     if threads == 1 or len(blocks) == 1:

@@ -40,8 +40,8 @@ def train_command(config: TrainConfig, data: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        A line for the shell. A network that is no preset is that of the checkpoint from which the
-        run started. Without one it is ``--network custom``, which is refused: such a run was
+        A line for the shell. A network that is not a preset is that of the checkpoint from which
+        the run started. Without one it is ``--network custom``, which is refused: such a run was
         started from Python.
     """
     default = TrainConfig(stems=config.stems, model=config.model)

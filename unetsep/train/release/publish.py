@@ -93,7 +93,7 @@ def _read_entry(path: Path, run: str | Path) -> Checkpoint:
         manifest = Manifest.from_dict({"default": "", "checkpoints": [content]})
         (entry,) = manifest.checkpoints.values()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise TrainingError(f"{path} is no manifest entry ({error}): {cure}") from error
+        raise TrainingError(f"{path} is not a manifest entry ({error}): {cure}") from error
     file = path.with_suffix(SUFFIX)
     if entry.file != file.name:
         raise TrainingError(f"{path} describes {entry.file!r}, expected {file.name}: {cure}")

@@ -41,7 +41,14 @@ FORBIDDEN = {*drives.FORBIDDEN, "/"}
 # https://html.spec.whatwg.org/multipage/form-control-infrastructure.html#multipart-form-data
 ESCAPES = {"%22": '"', "%0D": "\r", "%0A": "\n"}
 FIELDS = (
-    *("model", "stems", "two_stems", "without", "format", "bit_depth", "sample_rate", "passes"),
+    "model",
+    "stems",
+    "two_stems",
+    "without",
+    "format",
+    "bit_depth",
+    "sample_rate",
+    "passes",
     "player",
 )
 PASSES = ("1", "2", "3", "4")

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 import unetsep
-from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.audio.ffmpeg_program import find_ffmpeg
 from unetsep.errors import UnetsepError
 from unetsep.train.data.musdb import STREAMS
 from unetsep.train.evaluation.sdr import frame_sdr, median

@@ -15,7 +15,7 @@ import torch
 from tests.forks import Server, forks
 from tests.musdb import write_song
 from tests.signals import RATE, music, noise
-from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.audio.ffmpeg_program import find_ffmpeg
 from unetsep.config import STEMS, ModelConfig
 from unetsep.network.unet import UNet
 from unetsep.separator import Separator

@@ -28,11 +28,12 @@ def test_the_core_starts_no_processes_but_ffmpeg():
     files = list(package.rglob("*.py"))
     core = [path for path in files if not others & {*path.relative_to(package).parts}]
     assert len(core) > 45
+    programs = ("ffmpeg.py", "ffmpeg_program.py", "ffmpeg_writer.py")
     for path in core:
         text = path.read_text(encoding="utf-8")
         assert "multiprocessing" not in text, path
         assert "ProcessPool" not in text, path
-        assert ("subprocess" in text) <= (path.name in ("ffmpeg.py", "ffmpeg_writer.py")), path
+        assert ("subprocess" in text) <= (path.name in programs), path
 
 
 def test_messages_in_the_troubleshooting_page_exist_in_the_program():

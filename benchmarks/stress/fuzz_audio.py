@@ -32,7 +32,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from unetsep.audio.decoder import FFMPEG_SUFFIXES
-from unetsep.audio.ffmpeg import find_ffmpeg
+from unetsep.audio.ffmpeg_program import find_ffmpeg
 
 LIMIT_SECONDS = 20
 LIMIT_BYTES = 2 << 30

@@ -20,8 +20,10 @@ from tests.audio.test_reader import read
 from tests.files import cut
 from tests.programs import script
 from tests.signals import RATE, music
+from unetsep.audio import ffmpeg_program
 from unetsep.audio.decoder import AudioInfo
-from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers, find_ffmpeg
+from unetsep.audio.ffmpeg import FfmpegDecoder, bit_depth, channel_speakers
+from unetsep.audio.ffmpeg_program import find_ffmpeg
 from unetsep.audio.ffmpeg_writer import FfmpegWriter
 from unetsep.audio.reader import AudioReader
 from unetsep.errors import AudioError
@@ -63,8 +65,8 @@ def test_ffmpeg_has_no_console_on_windows(song, need_ffmpeg, tmp_path, monkeypat
         return really_start(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    for module in (unetsep.audio.ffmpeg, unetsep.audio.ffmpeg_writer):
-        monkeypatch.setattr(module, "NO_CONSOLE", 8, raising=False)
+    for module in (unetsep.audio.ffmpeg, ffmpeg_program, unetsep.audio.ffmpeg_writer):
+        monkeypatch.setattr(module, "NO_CONSOLE", 8)
     read(path)
     writer = FfmpegWriter(tmp_path / "b.m4a", AudioInfo(RATE, 2, None, "16"), None)
     writer.write(np.zeros((RATE, 2), np.float32))

@@ -86,7 +86,7 @@ def test_input_that_aac_cannot_hold_is_refused_before_any_work():
 
 @pytest.mark.parametrize("container", ["m4a", "stem.mp4"])
 def test_without_ffmpeg_the_message_comes_before_any_work(monkeypatch, container):
-    monkeypatch.setattr("unetsep.audio.ffmpeg.find_ffmpeg", lambda: None)
+    monkeypatch.setattr("unetsep.audio.ffmpeg_program.find_ffmpeg", lambda: None)
     with pytest.raises(
         AudioError,
         match=r"needs ffmpeg, which is not installed: install ffmpeg or run 'pip install",

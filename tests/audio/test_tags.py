@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from mutagen import apev2, asf, flac, id3, mp3, mp4, oggvorbis, wave
 
-from tests.programs import execute
+from tests.programs import execute, script
 from tests.signals import RATE, music
 from unetsep.audio.formats import CONTAINERS
 from unetsep.audio.reader import AudioReader
@@ -371,3 +371,61 @@ def test_stems_have_display_names(stem, label):
 def test_a_video_in_avi_has_no_tags_and_no_warning(tmp_path):
     (tmp_path / "a.avi").write_bytes(b"RIFF" + bytes(4) + b"AVI LIST" + bytes(100))
     assert read_tags(tmp_path / "a.avi") == Tags()
+
+
+SOUND = ("-v", "error", "-f", "lavfi", "-i", "sine=duration=0.2")
+PICTURE = ("-f", "lavfi", "-i", "testsrc=size=16x16:duration=0.1")
+FILM = {
+    "title": ('A = "b"; c#d\\e',),
+    "artist": ("Anna",),
+    "tracknumber": ("3/9",),
+    "date": ("2001",),
+    "comment": ("two\nlines",),
+}
+TEXTS = [
+    word
+    for name, key in (("title",) * 2, ("artist",) * 2, ("tracknumber", "track"))
+    for word in ("-metadata", f"{key}={FILM[name][0]}")
+]
+TEXTS += ["-metadata", "date=2001", "-metadata", "comment=two\nlines"]
+
+
+@pytest.mark.parametrize("suffix", ["mka", "webm", "avi"])
+def test_tags_of_containers_that_ffmpeg_alone_reads_are_copied_to_stems(
+    tmp_path, tiny_separator, suffix
+):
+    path = tmp_path / f"song.{suffix}"
+    codec = {"mka": "flac", "webm": "libopus", "avi": "pcm_s16le"}[suffix]
+    execute("ffmpeg", *SOUND, *TEXTS, "-metadata:s:a", "title=Track", "-c:a", codec, path)
+    assert read_tags(path) == Tags(FILM)
+    options = FileOptions(["bass"], container="flac")
+    separate_file(path, [tiny_separator], [[tmp_path / "b.flac"]], options)
+    stem = read_tags(tmp_path / "b.flac")
+    assert stem.values["artist"] == ("Anna",)
+    assert stem.values["title"] == (f"{FILM['title'][0]} (Bass)",)
+
+
+def test_an_attached_picture_is_the_cover_and_a_film_is_not(tmp_path):
+    picture, song, film = (tmp_path / name for name in ("cover.png", "song.mka", "film.mkv"))
+    execute("ffmpeg", "-v", "error", *PICTURE, "-frames:v", "1", picture)
+    attached = ("-attach", picture, "-metadata:s:t", "mimetype=image/png")
+    execute("ffmpeg", *SOUND, *TEXTS, "-c:a", "flac", *attached, song)
+    assert read_tags(song) == Tags(FILM, Cover("image/png", picture.read_bytes()))
+    execute("ffmpeg", *SOUND, *PICTURE, *TEXTS, "-c:v", "mpeg4", "-c:a", "flac", film)
+    assert read_tags(film) == Tags(FILM)
+
+
+def test_a_film_without_ffmpeg_has_no_tags(tmp_path, monkeypatch):
+    path = tmp_path / "song.mka"
+    execute("ffmpeg", *SOUND, *TEXTS, "-c:a", "flac", path)
+    monkeypatch.setattr("unetsep.audio.metadata.find_ffmpeg", lambda: None)
+    assert read_tags(path) == Tags()
+
+
+def test_tags_are_left_out_if_ffmpeg_hangs(tmp_path, monkeypatch):
+    path = tmp_path / "song.mka"
+    path.write_bytes(b"\x1aE\xdf\xa3")
+    hanging = script(tmp_path, "exec sleep 60")
+    monkeypatch.setattr("unetsep.audio.metadata.find_ffmpeg", lambda: hanging)
+    monkeypatch.setattr("unetsep.audio.metadata.PATIENCE", 0.2)
+    assert read_tags(path) == Tags()

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
-from ..audio.ffmpeg import find_ffmpeg
+from ..audio.ffmpeg_program import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError

@@ -5,6 +5,7 @@ decoder      the decoder protocol, the description of a file, and the known suff
 libsndfile   the decoder of wav, flac, ogg, opus, mp3, aiff, caf
 joined       the decoder of several such files concatenated into one
 ffmpeg       the decoder of everything else, by an ``ffmpeg`` program
+ffmpeg_program  where that program is, and how it is run
 channels     the order of channels and their speakers
 core_audio   the speakers that caf and aiff name
 chunks       the chunks of wav, w64, aiff and caf files, where these end, the boxes of mp4
@@ -16,6 +17,7 @@ mp3          frames of mp3 files, their count, and tags around them
 flac         the header of a FLAC stream, and its last frame
 times        seconds from 90, 1:30 or 1:02:03
 formats      the table of output formats: what each holds, and its writer
+metadata     texts and pictures in Matroska, WebM and AVI files, by ffmpeg
 tags         tags and covers of songs: which are copied to stems, and how files store them
 tag_writers  writing tags and covers into stems
 writers      the writers of wav and of libsndfile's formats, and stored sample types

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from ..errors import AudioError
 from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
 from .chunks import is_joined_mp4
 from .decoder import AudioInfo, Block, skip
+from .ffmpeg_program import NO_CONSOLE, ffmpeg_command, run_ffmpeg
 from .lengths import LengthClaim
 
 # Timeout in seconds for one block of audio; then ffmpeg is stopped.
@@ -30,9 +30,6 @@ LEAST_DELAY = 0.1
 # Formats that open further files: no upload may name a file of this machine.
 LISTS = {"hls", "applehttp", "dash", "concat", "imf", "sdp", "rtsp", "avisynth", "vapoursynth"}
 LOSSLESS = r"alac|flac|ape|wavpack|tta|mlp|truehd|shorten|wmalossless|pcm_\w+"
-
-# On Windows: no Ctrl-C, which unetsep handles, and no console window over a graphical program.
-NO_CONSOLE = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 _new_sessions = True
 
 
@@ -43,19 +40,6 @@ def keep_in_group() -> None:
     """
     global _new_sessions
     _new_sessions = False
-
-
-def find_ffmpeg() -> str | None:
-    """The ffmpeg program on PATH, or the one of the ``imageio-ffmpeg`` package, or None."""
-    program = shutil.which("ffmpeg")
-    if program:
-        return program
-    try:
-        import imageio_ffmpeg
-
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -243,28 +227,11 @@ class FfmpegDecoder:
             )
         return end - begin
 
-    def _command(self, *output: str) -> list[str]:
-        """Arguments that run ffmpeg; without an output it describes the file."""
-        # ffmpeg must not open what a playlist names; see also `_refuse_lists`.
-        source = ["-protocol_whitelist", "file,pipe", "-i", f"file:{self._path}"]
-        quiet = ["-v", "error"] if output else []
-        return [self._ffmpeg, "-hide_banner", "-nostdin", *quiet, *source, *output]
-
-    def _run(self, timeout: float, *output: str) -> subprocess.CompletedProcess[bytes]:
-        """Run ffmpeg to its end."""
-        return subprocess.run(
-            self._command(*output),
-            capture_output=True,
-            check=False,
-            timeout=timeout,
-            creationflags=NO_CONSOLE,
-        )
-
     def _probe(self) -> str:
         """The description of the file by ffmpeg."""
         try:
-            return self._run(PATIENCE).stderr.decode(errors="replace")
-        except subprocess.TimeoutExpired as error:
+            return run_ffmpeg(self._ffmpeg, self._path, PATIENCE).stderr.decode(errors="replace")
+        except TimeoutError as error:
             raise self._timeout() from error
         except OSError as error:
             raise AudioError(f"{self._ffmpeg} cannot be started: {error.strerror}") from error
@@ -283,8 +250,8 @@ class FfmpegDecoder:
         """Time stamps in seconds of the beginning and end of a track, without decoding it."""
         output = ["-map", stream, "-c", "copy", "-copyts", "-f", "framecrc", "pipe:1"]
         try:
-            completed = self._run(MEASURE_PATIENCE, *output)
-        except (subprocess.TimeoutExpired, OSError):
+            completed = run_ffmpeg(self._ffmpeg, self._path, MEASURE_PATIENCE, *output)
+        except OSError:
             return None
         lines = completed.stdout.decode(errors="replace").splitlines()
         unit = next((line.split()[-1] for line in lines if line.startswith("#tb ")), "")
@@ -300,7 +267,7 @@ class FfmpegDecoder:
     def _start(self) -> None:
         output = ["-map", self._stream, "-f", "au", "-c:a", "pcm_f32be", "pipe:1"]
         self._process = subprocess.Popen(
-            self._command(*output),
+            ffmpeg_command(self._ffmpeg, self._path, *output),
             stdout=subprocess.PIPE,
             stderr=self._messages,
             bufsize=1 << 20,

@@ -25,7 +25,7 @@ import soundfile
 from ..errors import AudioError, CancelledError, WritingError
 from .chunks import mp4_boxes
 from .decoder import AudioInfo, Block
-from .ffmpeg import NO_CONSOLE, find_ffmpeg
+from .ffmpeg_program import NO_CONSOLE, find_ffmpeg
 from .libsndfile import native_name
 from .writers import WavWriter
 

@@ -268,7 +268,7 @@ def open_writer(path: Path, output: OutputFormat, info: AudioInfo) -> Writer:
 
 
 def _require_ffmpeg(container: str) -> None:
-    from .ffmpeg import find_ffmpeg
+    from .ffmpeg_program import find_ffmpeg
 
     if find_ffmpeg() is None:
         raise AudioError(

@@ -25,7 +25,8 @@ from ..errors import AudioError
 from ..storage import READ_BYTES
 from .chunks import read_chunk
 from .decoder import SOUNDFILE_SUFFIXES, AudioInfo, Block, Decoder
-from .ffmpeg import FfmpegDecoder, find_ffmpeg
+from .ffmpeg import FfmpegDecoder
+from .ffmpeg_program import find_ffmpeg
 from .joined import open_streams
 from .ogg import PAGE_HEAD, ogg_is_open, page_bytes
 from .times import as_seconds

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .metadata import read_metadata
 from .sections import count_bytes
 
 FRONT_COVER = 3
@@ -84,6 +85,10 @@ INFO = {
     b"ICMT": "comment",
     b"ICOP": "copyright",
 }
+# First bytes of mkv, mka and webm.
+MATROSKA = b"\x1aE\xdf\xa3"
+# ffmpeg's names of tags where they are not Vorbis's.
+FFMPEG = {"albumartist": "album_artist", "tracknumber": "track", "discnumber": "disc"}
 # Largest INFO chunk; larger ones hold other data.
 INFO_BYTES = 1 << 20
 
@@ -154,9 +159,10 @@ def read_tags(path: Path) -> Tags:
     try:
         if path.exists() and not path.is_file():  # opening a named pipe may never end
             return Tags()
-        form = _riff_form(path)
-        if form == b"RIFFAVI ":  # mutagen reads it as a broken wav, and RF64 as well
-            return Tags()
+        form = _form(path)
+        # mutagen reads avi as a broken wav, and RF64 as well.
+        if form == b"RIFFAVI " or form.startswith(MATROSKA):
+            return _read_video(path)
         if form == b"RF64WAVE":
             return Tags(_read_info(path))
         file = mutagen.File(path)
@@ -167,8 +173,8 @@ def read_tags(path: Path) -> Tags:
         return Tags(warnings=(f"the tags of {path} could not be read ({words}): none were copied",))
 
 
-def _riff_form(path: Path) -> bytes:
-    """The form in the head of a file, such as ``RIFFWAVE``."""
+def _form(path: Path) -> bytes:
+    """The form in the head of a RIFF file, such as ``RIFFWAVE``; of others some bytes."""
     with path.open("rb") as file:
         head = file.read(12)
     return head[:4] + head[8:]
@@ -238,6 +244,16 @@ def _read_ape(tags: Any) -> Iterator[tuple[str, list[str]]]:
 def _read_asf(tags: Any) -> Iterator[tuple[str, list[str]]]:
     for name, names in NAMES.items():
         yield name, [str(value) for value in tags[names.asf]] if names.asf in tags else []
+
+
+def _read_video(path: Path) -> Tags:
+    texts, picture = read_metadata(path)
+    values = {}
+    for name, names in NAMES.items():
+        keys = (*names.vorbis, FFMPEG.get(name, ""))
+        if text := next((texts[key].strip() for key in keys if key in texts), ""):
+            values[name] = (text,)
+    return Tags(values, Cover(mime_of(picture), picture) if picture else None)
 
 
 def _cover(file: Any) -> Cover | None:

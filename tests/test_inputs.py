@@ -92,14 +92,22 @@ def test_named_files_beside_songs_of_their_names_are_skipped(tmp_path):
     assert [path.name for path in skipped] == ["B.jpg", "b.cue", "c"]
 
 
-def test_named_files_without_such_a_song_are_taken_whatever_their_suffix(tmp_path):
-    touch(*(tmp_path / name for name in ("a.cue", "b/c.dat", "d/c.wav", "e.txt", "e.nfo")))
-    paths = [tmp_path / name for name in ("a.cue", "a.wav", "b/c.dat", "d", "e.txt", "e.nfo")]
+def test_named_pictures_and_texts_are_skipped_among_songs(tmp_path):
+    touch(*(tmp_path / name for name in ("a.cue", "b/c.dat", "d/c.wav", "e.TXT", "cover.jpg")))
+    paths = [tmp_path / name for name in ("a.cue", "a.wav", "b/c.dat", "d", "e.TXT", "cover.jpg")]
     skipped = []
     songs = find_inputs(paths, tmp_path / "out", skipped.append)
-    in_order = ["a.cue", "a.wav", "c.dat", "c.wav", "e.txt", "e.nfo"]
-    assert [song.path.name for song in songs] == in_order
-    assert [bool(song.error) for song in songs] == [False, True, False, False, False, False]
+    assert [song.path.name for song in songs] == ["a.wav", "c.dat", "c.wav"]
+    assert [bool(song.error) for song in songs] == [True, False, False]
+    assert [path.name for path in skipped] == ["a.cue", "e.TXT", "cover.jpg"]
+
+
+def test_named_files_without_any_song_are_taken_whatever_their_suffix(tmp_path):
+    touch(*(tmp_path / name for name in ("a.cue", "b.dat", "c.jpg")))
+    paths = [tmp_path / name for name in ("a.cue", "b.dat", "c.jpg", "gone.wav")]
+    skipped = []
+    songs = find_inputs(paths, tmp_path / "out", skipped.append)
+    assert [song.path for song in songs] == paths
     assert skipped == []
 
 

@@ -19,6 +19,11 @@ from .audio.tags import Tags
 from .drives import FileMap, Listings, folded, path_problem
 
 PLAYLISTS = (".m3u", ".m3u8")
+# Pictures and texts that lie beside songs; none is audio.
+SIDECARS = {
+    ".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".pdf", ".txt", ".nfo", ".log", ".md",
+    ".html", ".url", ".cue", ".lrc", ".json", ".md5", ".sfv",
+}  # fmt: skip
 # The scheme has at least two letters: C:/song.wav is not a URL.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # URL of a file on this machine; its percent-encoded path follows.
@@ -73,8 +78,9 @@ def find_inputs(
     are skipped. Linked folders are searched once, under the link's name unless they are inside
     the folder themselves. If ``output_dir`` itself or a folder in it is searched, stems there are
     not songs. Paths that do not exist, unreadable folders and playlists, and those without audio
-    become inputs with an error: the others continue. A file may have any name, but beside a song
-    of its name, as song.cue is beside song.wav, it needs an audio suffix, too.
+    become inputs with an error: the others continue. A file may have any name. But as a shell's
+    ``*`` names all files of a folder, those among songs that are pictures or texts by their suffix
+    are skipped, and those that have the name of a song, but no audio suffix.
 
     Parameters
     ----------
@@ -109,19 +115,21 @@ def find_inputs(
 
 
 def _without_sidecars(inputs: Sequence[Input], on_skip: Callable[[Path], None]) -> list[Input]:
-    """Inputs without files beside songs of their names, which a shell's ``*`` names, too."""
-    existing = [file for file in inputs if not file.error]
-    if all(_has_audio_suffix(file.path) for file in existing):
+    """Inputs without files that only lie beside songs; all if none is a song by its suffix."""
+    existing = [file.path for file in inputs if not file.error]
+    songs = list(filter(_has_audio_suffix, existing))
+    if not songs or len(songs) == len(existing):
         return list(inputs)
-    songs = {_without_suffix(file.path) for file in existing if _has_audio_suffix(file.path)}
-    others = []
+    names = set(map(_without_suffix, songs))
+    remaining = []
     for file in inputs:
-        is_song = file.error or _has_audio_suffix(file.path)
-        if is_song or _without_suffix(file.path) not in songs:
-            others.append(file)
+        is_picture_or_text = file.path.suffix.lower() in SIDECARS
+        is_sidecar = is_picture_or_text or _without_suffix(file.path) in names
+        if file.error or _has_audio_suffix(file.path) or not is_sidecar:
+            remaining.append(file)
         else:
             on_skip(file.path)
-    return others
+    return remaining
 
 
 def _has_audio_suffix(path: Path) -> bool:

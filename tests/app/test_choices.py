@@ -64,6 +64,9 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
     expected = JobChoice(OFFERS["guided"], container="flac", sample_rate=48_000)
     assert JobChoice.from_fields(fields, OFFERS) == expected
     assert JobChoice.from_fields({"sample_rate": ""}, OFFERS).sample_rate is None
+    excerpt = JobChoice.from_fields({"start": "1:30", "duration": "20"}, OFFERS)
+    assert (excerpt.start, excerpt.duration) == (90.0, 20.0)
+    assert JobChoice.from_fields({"start": "", "duration": ""}, OFFERS).duration is None
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,8 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"sample_rate": "999"}, r"sample_rate '999': expected 1000 to 1000000 \(Hz\)$"),
         ({"sample_rate": "1000001"}, "sample_rate '1000001': expected 1000 to 1000000"),
         ({"sample_rate": "44.1"}, "sample_rate '44.1': expected 1000 to 1000000"),
+        ({"start": "90x"}, "'90x' is not a time: expected seconds, 1:30 or 1:02:03"),
+        ({"duration": "0"}, "duration must be more than 0 seconds"),
         ({"passes": "5"}, "there is no passes '5': expected 1, 2, 3, 4$"),
         ({"player": "maybe"}, "player 'maybe': expected true or false"),
         ({"modle": "guided"}, "unknown field 'modle'"),

@@ -69,6 +69,8 @@ def test_a_hanging_decoder_ends_with_the_worker(
         "container": "wav",
         "bit_depth": "auto",
         "sample_rate": None,
+        "start": 0.0,
+        "duration": None,
         "passes": 1,
         "player": False,
     }

@@ -82,18 +82,32 @@ def limit(app: LocalApp, **values: Any) -> None:
     app.queue.limits = dataclasses.replace(LIMITS, **values)
 
 
-@pytest.mark.parametrize(("passes", "rate"), [("2", ""), ("1", ""), ("1", "48000")])
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 2),
+        ({"passes": "2"}, 2),
+        ({"sample-rate": "48000"}, 2),
+        ({"start": "0:00.5", "duration": "1"}, 1),
+    ],
+)
 def test_stems_equal_those_of_the_command(
-    app: LocalApp, tune: Path, tiny_model: Path, tmp_path: Path, passes: str, rate: str
+    app: LocalApp,
+    tune: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    fields: dict[str, str],
+    seconds: float,
 ) -> None:
-    answer = app.send(tune, format="flac", passes=passes, sample_rate=rate)
+    values = {name.replace("-", "_"): value for name, value in fields.items()}
+    answer = app.send(tune, format="flac", **values)
     assert answer.status == 202
     assert answer.headers["location"] == f"/jobs/{answer.json['id']}"
     job = app.wait(answer.json["id"])
     assert (job["state"], job["name"], job["progress"]) == ("done", "My tune", 1)
-    assert job["seconds"] == pytest.approx(2)
+    assert job["seconds"] == pytest.approx(seconds)
     words = ["separate", tune, "-m", tiny_model, "-d", "cpu", "-f", "flac", "-o", tmp_path, "-q"]
-    words += ["--passes", passes, *(["--sample-rate", rate] if rate else [])]
+    words += [word for name, value in fields.items() for word in (f"--{name}", value)]
     assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
     archive = zipfile.ZipFile(io.BytesIO(app.get(job["zip"]).body))
     assert archive.namelist() == [f"My tune/{stem}.flac" for stem in STEMS]

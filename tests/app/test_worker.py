@@ -81,6 +81,8 @@ def test_stems_and_player_are_written_to_the_folder_with_progress(
         "container": "flac",
         "bit_depth": "16",
         "sample_rate": None,
+        "start": 0.0,
+        "duration": None,
         "passes": 1,
         "player": True,
     }

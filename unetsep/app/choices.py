@@ -12,6 +12,7 @@ from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg_program import find_ffmpeg
 from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..audio.reader import check_excerpt
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
 from ..weights import hub
@@ -48,6 +49,8 @@ FIELDS = (
     "format",
     "bit_depth",
     "sample_rate",
+    "start",
+    "duration",
     "passes",
     "player",
 )
@@ -174,7 +177,7 @@ class JobChoice:
         See `unetsep.separator.Separator`.
     player
         Also make the page that plays the stems.
-    sample_rate
+    sample_rate, start, duration
         See `unetsep.files.FileOptions`.
     """
 
@@ -187,6 +190,8 @@ class JobChoice:
     passes: int = 1
     player: bool = False
     sample_rate: int | None = None
+    start: float = 0.0
+    duration: float | None = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str], offers: Mapping[str, ModelOffer]) -> JobChoice:
@@ -216,6 +221,7 @@ class JobChoice:
         container = _one_of("format", (fields.get("format") or "wav").lower(), containers)
         bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
         passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
+        start, duration = check_excerpt(fields.get("start") or 0.0, fields.get("duration") or None)
         return cls(
             offer,
             names or None,
@@ -226,6 +232,8 @@ class JobChoice:
             passes,
             player=flag(fields, "player"),
             sample_rate=_sample_rate(fields.get("sample_rate", "")),
+            start=start,
+            duration=duration,
         )
 
     def to_request(self) -> dict[str, Any]:

@@ -180,6 +180,8 @@ def _form() -> Document:
             "maximum": MAX_RATE,
             "description": "Of the stems, in Hz, such as 48000; the default is the song's.",
         },
+        "start": text | {"description": "Where to start: seconds, or 1:30."},
+        "duration": text | {"description": "How much to separate: seconds, or 1:30."},
         "passes": text
         | {
             "enum": list(PASSES),

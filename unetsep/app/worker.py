@@ -140,6 +140,8 @@ def separate(
         container=request["container"],
         bit_depth=request["bit_depth"],
         sample_rate=request["sample_rate"],
+        start=request["start"],
+        duration=request["duration"],
     )
     names = options.select(separator).names
     (folder / "stems").mkdir()

@@ -13,6 +13,8 @@ PATIENCE = 20.0
 # In ffmpeg's format a backslash escapes the next character, which may be the end of a line.
 LINE = re.compile(r"(?:[^\\\n]|\\.)+", re.DOTALL)
 ENTRY = re.compile(r"((?:[^\\=]|\\.)+)=(.*)", re.DOTALL)
+# The texts on stdout, and on stderr the streams: most files have no picture.
+TEXTS = ("-v", "info", "-f", "ffmetadata")
 # All pictures but those of a film.
 PICTURE = ("-map", "0:v", "-map", "-0:V", "-c", "copy", "-frames:v", "1", "-f", "image2pipe")
 
@@ -26,11 +28,12 @@ def read_metadata(path: Path) -> tuple[dict[str, str], bytes]:
     if ffmpeg is None:
         return {}, b""
     try:
-        texts = run_ffmpeg(ffmpeg, path, PATIENCE, "-f", "ffmetadata", "pipe:1").stdout
-        picture = run_ffmpeg(ffmpeg, path, PATIENCE, *PICTURE, "pipe:1").stdout
+        texts = run_ffmpeg(ffmpeg, path, PATIENCE, *TEXTS, "pipe:1")
+        has_cover = b"(attached pic)" in texts.stderr
+        cover = run_ffmpeg(ffmpeg, path, PATIENCE, *PICTURE, "pipe:1").stdout if has_cover else b""
     except TimeoutError:
         return {}, b""
-    return dict(_entries(texts.decode(errors="replace"))), picture
+    return dict(_entries(texts.stdout.decode(errors="replace"))), cover
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:

@@ -51,8 +51,8 @@ class Separator:
         `unetsep.config.SIGNAL_PATH`. Segments and overlap are those of the first, see
         `unetsep.config.common_config`.
     device
-        ``auto`` takes CUDA, then Apple's GPU, then the CPU. Of several GPUs ``cuda`` is the one
-        that torch has chosen where the model is loaded: ``with torch.cuda.device(1):``.
+        ``auto`` takes CUDA, then Apple's GPU, then the CPU. Of several GPUs ``cuda:1`` is the
+        second, and ``cuda`` the one that torch has chosen where the model is loaded.
     precision
         ``auto`` computes the network in bfloat16 where the CPU does so natively, else in
         float32. Masks, spectra and sums are float32 in any case.
@@ -92,7 +92,7 @@ class Separator:
         self,
         model: ModelLike | Sequence[ModelLike] = "default",
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         overlap: float | None = None,
         mask_extension: str = "top",

@@ -75,6 +75,15 @@ def test_choices_are_those_of_the_registry(
     assert sorted(kind.choices) == sorted(registry)
 
 
+@pytest.mark.parametrize("command", [options.separate, options.app, options.evaluate])
+def test_a_device_may_be_one_of_several_gpus(command) -> None:
+    kind = parameter(command, "device").type
+    assert kind.convert("cuda:1", None, None) == "cuda:1"
+    for other in ("cuda:", "cuda:x", "cpu:0"):
+        with pytest.raises(click.BadParameter):
+            kind.convert(other, None, None)
+
+
 @pytest.mark.parametrize("command", [options.separate, options.evaluate])
 def test_passes_go_up_to_the_maximum_of_a_separator(command) -> None:
     kind = parameter(command, "passes").type

@@ -133,6 +133,7 @@ def test_no_song_is_lost_or_repeated_when_workers_are_killed_offline(
         (["--dashboard"], "--address and --dashboard are for --engine ray"),
         (["--engine", "ray", "--address", "auto", "--dashboard"], "leave out --address"),
         (["--engine", "ray", "-o", "-"], "--engine ray takes files and URLs"),
+        (["--engine", "ray", "-d", "cuda:1"], "--engine ray chooses among a machine's GPUs"),
     ],
 )
 def test_options_that_the_engine_does_not_support_are_refused(words, message):

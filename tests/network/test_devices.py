@@ -59,6 +59,28 @@ def test_a_gpu_without_kernels_in_torch_is_not_used(
     assert devices.usable_device("cpu") == torch.device("cpu")
 
 
+def test_several_gpus_are_told_apart_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    tried: list[torch.device] = []
+
+    def no_problem(device: torch.device) -> str:
+        tried.append(device)
+        return ""
+
+    monkeypatch.setattr(devices, "cuda_problem", no_problem)
+    for device in ("cuda", "cuda:0", "cuda:1", torch.device("cuda", 1)):
+        assert devices.usable_device(device) == tried[-1] == torch.device(device)
+    with pytest.raises(UnetsepError, match="cuda:2 was asked for but the last GPU is cuda:1"):
+        devices.usable_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cpu:1", "mps:1", "gpu", ""])
+def test_other_names_of_devices_are_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, mps, got"):
+        devices.usable_device(device)
+
+
 def test_products_are_rounded_as_requested_and_then_as_before() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
     with devices.products("high"):

@@ -116,7 +116,7 @@ def test_what_a_machine_with_two_gpus_lacks_is_refused_before_any_work(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for module in (devices, fitting):
-        monkeypatch.setattr(module, "cuda_problem", lambda: "")  # there they compute
+        monkeypatch.setattr(module, "cuda_problem", lambda _: "")  # there they compute
     with pytest.raises(TrainingError, match=re.escape(sentence)):
         check_trainable(tiny(), machine)
     for each in (Machine(), Machine("gpu", 2), Machine("cpu", 3)):

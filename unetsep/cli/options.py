@@ -27,6 +27,7 @@ from ..train.data.datasets import DATASETS
 from .errors import ExtraCommand, note_verbose
 from .other_tools import SeparateCommand
 from .parsing import (
+    DeviceName,
     bitrate,
     build,
     default_filename,
@@ -102,8 +103,8 @@ device = click.option(
     "-d",
     "--device",
     default="auto",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Device to compute on; auto uses a GPU if there is one.",
+    type=DeviceName(["auto", "cpu", "cuda", "mps"]),
+    help="Device to compute on; auto uses a GPU if there is one, and cuda:1 is the second GPU.",
 )
 passes = click.option(
     "--passes",

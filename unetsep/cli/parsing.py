@@ -44,6 +44,16 @@ def expanded(arguments: Sequence[str]) -> list[str]:
     return names
 
 
+class DeviceName(click.Choice):  # type: ignore[type-arg]  # click before 8.2 has no argument
+    """A choice of devices, or one of several GPUs by its number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is; whether there is such a GPU is found out when it is used."""
+        if re.fullmatch(r"cuda:[0-9]+", str(value)):
+            return str(value)
+        return str(super().convert(value, param, ctx))
+
+
 def names(text: str) -> tuple[str, ...]:
     """``vocals, drums`` as a tuple of names."""
     return tuple(part.strip() for part in text.split(","))

@@ -316,6 +316,8 @@ def _check_engine(options: SeparateOptions, songs: Sequence[Path | str]) -> None
         raise ValueError("--dashboard is for a cluster on this machine: leave out --address")
     if options.engine == "ray" and (STREAM in songs or options.output == STREAM):
         raise ValueError("--engine ray takes files and URLs, not - for stdin or stdout")
+    if options.engine == "ray" and ":" in options.computation.device:
+        raise ValueError("--engine ray chooses among a machine's GPUs: give --device cuda")
 
 
 def _outcomes(run: _Run, jobs: Sequence[Job], bars: Bars) -> Generator[SongOutcome, None, None]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,33 +19,48 @@ from ..errors import UnetsepError, check_choice, first_line, is_out_of_memory
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# One of several GPUs, as torch names it. Apple's is the only one of its kind.
+NUMBERED_DEVICE = re.compile(r"cuda:\d+|mps:0", re.ASCII)
 PRECISIONS = ("auto", "fp32", "bf16")
 # Instructions for products of bf16, as torch names them. Without them, and on Apple's
 # processors, whose torch has no kernels for it, bf16 is several times slower than fp32.
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16")
 
 
-def usable_device(device: str) -> torch.device:
-    """The device for a name of `DEVICES`; ``auto`` falls back to the CPU.
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device for a name; ``auto`` falls back to the CPU.
 
     torch also lists GPUs that it has no kernels for: a build leaves out the oldest GPUs, and those
     that came after it.
 
+    Parameters
+    ----------
+    device
+        A name of `DEVICES`, or one with a number, such as ``cuda:1``.
+
     Raises
     ------
+    ValueError
+        For another name.
     UnetsepError
         If a GPU was requested that is missing, or cannot compute.
     """
-    check_choice("device", device, DEVICES)
+    device = str(device)
+    if not NUMBERED_DEVICE.fullmatch(device):
+        check_choice("device", device, DEVICES)
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     name = next(name for name in available if available[name]) if device == "auto" else device
-    problem = "" if available[name] else "finds none"
-    if name == "cuda" and not problem:
-        problem = cuda_problem()
+    kind, _, number = name.partition(":")
+    problem = "" if available[kind] else "finds none"
+    if kind == "cuda" and not problem:
+        last = torch.cuda.device_count() - 1
+        if int(number or 0) > max(0, last):
+            raise UnetsepError(f"device {device} was asked for but the last GPU is cuda:{last}")
+        problem = cuda_problem(torch.device(name))
     if not problem:
         return torch.device(name)
     if device != "auto":
@@ -56,8 +72,8 @@ def usable_device(device: str) -> torch.device:
     return torch.device("cpu")
 
 
-def cuda_problem() -> str:
-    """That torch cannot compute on the CUDA GPU that it lists, and why; empty if it can.
+def cuda_problem(device: torch.device) -> str:
+    """That torch cannot compute on a CUDA GPU that it lists, and why; empty if it can.
 
     Raises
     ------
@@ -65,7 +81,7 @@ def cuda_problem() -> str:
         If the GPU is out of memory.
     """
     try:
-        torch.ones(1, device=torch.device("cuda")).add_(1).item()
+        torch.ones(1, device=device).add_(1).item()
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise

@@ -140,7 +140,7 @@ def check_trainable(config: TrainConfig, machine: Machine) -> None:
             f"cannot train on {machine.devices} {machine.kind}: torch finds {count or 'none'} "
             f"here; choose {cure}"
         )
-    why = "" if apple or not is_main_process() else cuda_problem()
+    why = "" if apple or not is_main_process() else cuda_problem(torch.device("cuda"))
     if why:
         raise TrainingError(
             f"cannot train on {machine.devices} {machine.kind}: torch {torch.__version__} {why}; "

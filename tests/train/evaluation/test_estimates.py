@@ -84,7 +84,7 @@ def test_an_unusable_gpu_fails_before_work_starts(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(devices, "cuda_problem", lambda: "has no code for it")
+    monkeypatch.setattr(devices, "cuda_problem", lambda _: "has no code for it")
     with pytest.raises(UnetsepError, match=r"device cuda was asked for but torch \S+ has no code"):
         model_method([str(checkpoint)], "cuda")
     # Processes that score do not each find it out for themselves.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,8 @@ from unetsep.app import choices
 from unetsep.app.choices import JobChoice, ModelOffer, formats, offered_names, safe_name
 from unetsep.audio.formats import CONTAINERS
 from unetsep.dsp.passes import MAX_PASSES
-from unetsep.errors import WeightsError
+from unetsep.errors import AudioError, WeightsError
+from unetsep.files import FileOptions
 from unetsep.weights.manifest import add_user_model, list_models
 
 OFFERS = {
@@ -56,17 +59,36 @@ def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path) -> None:
 
 
 def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
-    assert JobChoice.from_fields({}, OFFERS) == JobChoice(OFFERS["guided"])
-    fields = {"stems": "drums, bass", "format": "mp3", "player": "true", "passes": "2"}
-    expected = JobChoice(OFFERS["guided"], ("drums", "bass"), None, None, "mp3", "auto", 2, True)
-    assert JobChoice.from_fields(fields, OFFERS) == expected
-    fields = {"format": "FLAC", "sample_rate": "48000"}  # capitals as with --format
-    expected = JobChoice(OFFERS["guided"], container="flac", sample_rate=48_000)
-    assert JobChoice.from_fields(fields, OFFERS) == expected
-    assert JobChoice.from_fields({"sample_rate": ""}, OFFERS).sample_rate is None
-    excerpt = JobChoice.from_fields({"start": "1:30", "duration": "20"}, OFFERS)
-    assert (excerpt.start, excerpt.duration) == (90.0, 20.0)
-    assert JobChoice.from_fields({"start": "", "duration": ""}, OFFERS).duration is None
+    choice = JobChoice.from_fields({}, OFFERS)
+    assert (choice.offer, choice.passes, choice.player) == (OFFERS["guided"], 1, False)
+    assert FileOptions(**choice.options) == FileOptions()
+    assert JobChoice.from_fields(dict.fromkeys(choices.FIELDS, ""), OFFERS) == choice
+    choice = JobChoice.from_fields({"model": "voice", "player": "true", "passes": "2"}, OFFERS)
+    assert (choice.offer, choice.passes, choice.player) == (OFFERS["voice"], 2, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        (
+            {"stems": "drums, bass", "format": "mp3", "bitrate": "192k"},
+            {"stems": ["drums", "bass"], "container": "mp3", "bitrate": 192_000},
+        ),
+        (
+            {"format": "FLAC", "bit_depth": "24", "sample_rate": "48000"},  # as with --format
+            {"container": "flac", "bit_depth": "24", "sample_rate": 48_000},
+        ),
+        ({"start": "1:30", "duration": "20"}, {"start": 90.0, "duration": 20.0}),
+        ({"without": "vocals", "track": "2"}, {"without": "vocals", "track": 2}),
+        ({"two_stems": "vocals"}, {"two_stems": "vocals"}),
+    ],
+)
+def test_fields_mean_what_options_of_the_command_mean(
+    fields: dict[str, str], options: dict[str, Any]
+) -> None:
+    choice = JobChoice.from_fields(fields, OFFERS)
+    assert FileOptions(**choice.options) == FileOptions(**options)
+    assert json.loads(json.dumps(choice.to_request())) == choice.to_request()
 
 
 @pytest.mark.parametrize(
@@ -78,11 +100,12 @@ def test_fields_become_a_choice_and_the_first_model_is_the_default() -> None:
         ({"stems": "drums", "two_stems": "drums"}, "either stems, two_stems or without"),
         ({"format": "exe"}, "there is no format 'exe': expected wav"),
         ({"bit_depth": "13"}, "there is no bit_depth '13'"),
-        ({"bit_depth": "16", "format": "mp3"}, "format mp3 has no bit_depth '16': expected auto$"),
-        ({"bit_depth": "32f", "format": "flac"}, "no bit_depth '32f': expected auto, 8, 16, 24$"),
-        ({"sample_rate": "999"}, r"sample_rate '999': expected 1000 to 1000000 \(Hz\)$"),
+        ({"bitrate": "loud"}, "'loud' is not a bit rate: expected 192k or 192000"),
+        ({"bitrate": "192k"}, "wav has no bit rate: choose the format ogg, mp3"),
+        ({"sample_rate": "999"}, r"sample_rate '999': expected 1000 to 1000000 Hz$"),
         ({"sample_rate": "1000001"}, "sample_rate '1000001': expected 1000 to 1000000"),
         ({"sample_rate": "44.1"}, "sample_rate '44.1': expected 1000 to 1000000"),
+        ({"track": "0"}, "track '0': expected 1 to 1000$"),
         ({"start": "90x"}, "'90x' is not a time: expected seconds, 1:30 or 1:02:03"),
         ({"duration": "0"}, "duration must be more than 0 seconds"),
         ({"passes": "5"}, "there is no passes '5': expected 1, 2, 3, 4$"),
@@ -94,6 +117,20 @@ def test_a_wrong_field_gets_a_message_of_one_sentence(
     fields: dict[str, str], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
+        JobChoice.from_fields(fields, OFFERS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"bit_depth": "16", "format": "mp3"}, "mp3 has no bit depth: leave it at auto, or choose"),
+        ({"bit_depth": "32f", "format": "flac"}, "flac holds 8, 16 or 24 bits, not 32f: choose"),
+    ],
+)
+def test_a_bit_depth_that_the_format_cannot_hold_is_refused(
+    fields: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(AudioError, match=sentence):
         JobChoice.from_fields(fields, OFFERS)
 
 
@@ -146,9 +183,7 @@ def test_only_the_worker_gets_the_path_of_a_model() -> None:
 
 def test_formats_of_ffmpeg_are_offered_only_with_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "find_ffmpeg", lambda: "/usr/bin/ffmpeg")
-    assert JobChoice.from_fields({"format": "m4a", "without": "vocals"}, OFFERS) == JobChoice(
-        OFFERS["guided"], without="vocals", container="m4a"
-    )
+    assert JobChoice.from_fields({"format": "m4a"}, OFFERS).options["container"] == "m4a"
     monkeypatch.setattr(choices, "find_ffmpeg", lambda: None)
     with pytest.raises(ValueError, match="there is no format 'm4a': expected wav"):
         JobChoice.from_fields({"format": "m4a"}, OFFERS)

@@ -347,10 +347,19 @@ def test_a_file_that_is_no_audio_fails_with_a_message_that_names_it(
     assert (answer.status, answer.json["error"]) == (422, job["error"])
 
 
-def test_a_wrong_field_answers_422_and_creates_no_job(app: LocalApp, tune: Path) -> None:
-    answer = app.send(tune, format="exe")
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"format": "exe"}, "expected wav"),
+        ({"format": "mp3", "bit_depth": "16"}, "mp3 has no bit depth"),
+    ],
+)
+def test_a_wrong_field_answers_422_and_creates_no_job(
+    app: LocalApp, tune: Path, fields: dict[str, str], sentence: str
+) -> None:
+    answer = app.send(tune, **fields)
     assert answer.status == 422
-    assert "expected wav" in answer.json["error"]
+    assert sentence in answer.json["error"]
     assert not app.queue.jobs
 
 

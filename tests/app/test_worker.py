@@ -24,7 +24,7 @@ REQUEST = {"job": "1", "source": "/secret/1/upload", "folder": "/secret/1", "nam
     [
         (AudioError("/secret/1/upload is no audio"), {"failed": "My tune is no audio"}),
         (
-            AudioError("mp3 cannot hold 6 channels: use --format flac"),
+            AudioError("mp3 cannot hold 6 channels: choose the format flac"),
             {"failed": "mp3 cannot hold 6 channels: choose the format flac"},
         ),
         (ValueError("/secret/1/stems is odd"), {"failed": "the job's folder/stems is odd"}),
@@ -72,23 +72,18 @@ def test_stems_and_player_are_written_to_the_folder_with_progress(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "upload", music(3).T, 44_100, format="FLAC")
-    choice = {"stems": ["drums", "vocals"], "two_stems": None, "without": None}
     request = {
         "source": str(tmp_path / "upload"),
         "folder": str(tmp_path),
         "name": "My tune",
         "model": str(tiny_model),
-        "container": "flac",
-        "bit_depth": "16",
-        "sample_rate": None,
-        "start": 0.0,
-        "duration": None,
+        "options": {"stems": ["drums", "vocals"], "container": "flac", "bit_depth": "16"},
         "passes": 1,
         "player": True,
     }
     progress: list[tuple[str, float]] = []
     cache = SeparatorCache("cpu")
-    report = worker.separate(request | choice, cache, lambda *each: progress.append(each))
+    report = worker.separate(request, cache, lambda *each: progress.append(each))
     assert report["stems"] == {"drums": "drums.flac", "vocals": "vocals.flac"}
     assert {path.name for path in (tmp_path / "stems").iterdir()} == {"drums.flac", "vocals.flac"}
     assert "My tune" in (tmp_path / "player" / "index.html").read_text(encoding="utf-8")

@@ -192,7 +192,7 @@ def test_layouts_that_ogg_cannot_name_give_a_warning():
 
     assert warnings("ogg", 3, 0xB) == (
         "a.wav: ogg cannot say that its channels are 2.1: most programs will play them as 3.0; "
-        "use --format wav or flac to keep them",
+        "choose the format wav or flac to keep them",
     )
     assert "are 4.0: most programs will play them as quad" in warnings("ogg", 4, 0x107)[0]
     for container, channels, mask in [

@@ -494,7 +494,7 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
         (["--filename", "{stem:>9999999999999}"], "expected nothing but {track}"),
         (["--filename", "x" * 300 + "/{stem}.wav"], TOO_LONG),
         (["-f", "mp3", "--bit-depth", "16"], "mp3 has no bit depth"),
-        (["-f", "flac", "--bit-depth", "32f"], "use --format wav"),
+        (["-f", "flac", "--bit-depth", "32f"], "choose the format wav"),
         (["-m", "nothing"], "there is no model 'nothing'"),
         (["-m", "none.safetensors"], "model file none.safetensors does not exist"),
         (["-m", ","], "expected different names"),
@@ -1055,7 +1055,7 @@ def test_a_dry_run_refuses_what_a_format_cannot_hold(run, song, need_ffmpeg):
     path, surround = song(seconds=0.1), song("b.wav", seconds=0.1, rate=96_000, channels=6)
     result = run(path, "--dry-run", "-f", "stem.mp4", model=two_stems(path.parent))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "a .stem.mp4 holds 4 stems, not 2: use --format m4a" in result.stderr
+    assert "a .stem.mp4 holds 4 stems, not 2: choose the format m4a" in result.stderr
     result = run(surround, "--dry-run", "-f", "ogg", "--bitrate", "192k")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "ogg has no bit rates for 6 channels at 96000 Hz" in result.stderr

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import drives
 from ..audio.decoder import AUDIO_SUFFIXES
 from ..audio.ffmpeg_program import find_ffmpeg
-from ..audio.formats import BIT_DEPTHS, CONTAINERS
+from ..audio.formats import BIT_DEPTHS, CONTAINERS, as_bits, check_choices
 from ..audio.reader import check_excerpt
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
@@ -48,13 +48,16 @@ FIELDS = (
     "without",
     "format",
     "bit_depth",
+    "bitrate",
     "sample_rate",
+    "track",
     "start",
     "duration",
     "passes",
     "player",
 )
 PASSES = ("1", "2", "3", "4")
+MAX_TRACK = 1000  # far more sound tracks than any video has
 YES, NO = ("true", "1", "yes", "on"), ("", "false", "0", "no", "off")
 
 
@@ -169,78 +172,80 @@ class JobChoice:
     ----------
     offer
         The model.
-    stems, two_stems, without
-        See `unetsep.files.FileOptions`.
-    container, bit_depth
-        See `unetsep.audio.formats.choose_format`.
+    options
+        Keywords of `unetsep.files.FileOptions`, which imports torch.
     passes
         See `unetsep.separator.Separator`.
     player
         Also make the page that plays the stems.
-    sample_rate, start, duration
-        See `unetsep.files.FileOptions`.
     """
 
     offer: ModelOffer
-    stems: tuple[str, ...] | None = None
-    two_stems: str | None = None
-    without: str | None = None
-    container: str = "wav"
-    bit_depth: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
     passes: int = 1
     player: bool = False
-    sample_rate: int | None = None
-    start: float = 0.0
-    duration: float | None = None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str], offers: Mapping[str, ModelOffer]) -> JobChoice:
-        """Build from the fields of a form.
+        """Build from the fields of a form; an empty one counts as missing.
 
         Raises
         ------
         ValueError
             If a field or its value is unknown, or values cannot be combined.
+        AudioError
+            If the format cannot hold the bit depth.
         """
         unknown = set(fields) - set(FIELDS)
         if unknown:
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}: see /api")
         name = fields.get("model") or next(iter(offers))
         offer = offers[_one_of("model", name, offers)]
-        names = tuple(n.strip() for n in fields.get("stems", "").split(",") if n.strip())
-        two_stems, without = fields.get("two_stems") or None, fields.get("without") or None
-        singles = [stem for stem in (two_stems, without) if stem]
-        if bool(names) + len(singles) > 1:
-            raise ValueError("choose either stems, two_stems or without")
-        for stem in [*names, *singles]:
-            if stem not in offer.stems:
-                raise ValueError(
-                    f"model {name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
-                )
-        containers = [row["name"] for row in formats()]
-        container = _one_of("format", (fields.get("format") or "wav").lower(), containers)
-        bit_depth = _bit_depth(fields.get("bit_depth") or "auto", container)
         passes = int(_one_of("passes", fields.get("passes") or "1", PASSES))
-        start, duration = check_excerpt(fields.get("start") or 0.0, fields.get("duration") or None)
-        return cls(
-            offer,
-            names or None,
-            two_stems,
-            without,
-            container,
-            bit_depth,
-            passes,
-            player=flag(fields, "player"),
-            sample_rate=_sample_rate(fields.get("sample_rate", "")),
-            start=start,
-            duration=duration,
+        options = {
+            **_selection(fields, offer),
+            **_format(fields),
+            "sample_rate": _whole_number(fields, "sample_rate", MIN_RATE, MAX_RATE, "Hz"),
+            "track": _whole_number(fields, "track", 1, MAX_TRACK),
+        }
+        options["start"], options["duration"] = check_excerpt(
+            fields.get("start") or 0.0, fields.get("duration") or None
         )
+        return cls(offer, options, passes, flag(fields, "player"))
 
     def to_request(self) -> dict[str, Any]:
         """The values that `unetsep.app.worker.separate` needs."""
-        values = asdict(self)
-        del values["offer"]
-        return values | {"model": self.offer.model}
+        return {
+            "model": self.offer.model,
+            "options": self.options,
+            "passes": self.passes,
+            "player": self.player,
+        }
+
+
+def _selection(fields: Mapping[str, str], offer: ModelOffer) -> dict[str, Any]:
+    """Which stems to write."""
+    names = [name.strip() for name in fields.get("stems", "").split(",") if name.strip()]
+    two_stems, without = fields.get("two_stems") or None, fields.get("without") or None
+    singles = [stem for stem in (two_stems, without) if stem]
+    if bool(names) + len(singles) > 1:
+        raise ValueError("choose either stems, two_stems or without")
+    for stem in [*names, *singles]:
+        if stem not in offer.stems:
+            raise ValueError(
+                f"model {offer.name} has no stem {stem!r}: expected {', '.join(offer.stems)}"
+            )
+    return {"stems": names or None, "two_stems": two_stems, "without": without}
+
+
+def _format(fields: Mapping[str, str]) -> dict[str, Any]:
+    """In which format to write them."""
+    containers = [row["name"] for row in formats()]
+    container = _one_of("format", (fields.get("format") or "wav").lower(), containers)
+    bit_depth = _one_of("bit_depth", fields.get("bit_depth") or "auto", BIT_DEPTHS)
+    bitrate = as_bits(fields["bitrate"]) if fields.get("bitrate") else None
+    check_choices(container, bit_depth, bitrate)
+    return {"container": container, "bit_depth": bit_depth, "bitrate": bitrate}
 
 
 def _one_of(field: str, value: str, choices: Sequence[str] | Mapping[str, Any]) -> str:
@@ -249,22 +254,15 @@ def _one_of(field: str, value: str, choices: Sequence[str] | Mapping[str, Any]) 
     return value
 
 
-def _bit_depth(value: str, container: str) -> str:
-    """A bit depth that a format supports."""
-    depth = _one_of("bit_depth", value, BIT_DEPTHS)
-    depths = CONTAINERS[container].bit_depths
-    if depth != "auto" and depth not in depths:
-        expected = ", ".join(("auto", *depths))
-        raise ValueError(f"format {container} has no bit_depth {depth!r}: expected {expected}")
-    return depth
-
-
-def _sample_rate(value: str) -> int | None:
-    """A sample rate as the command takes it; None, the song's own, if the field is empty."""
+def _whole_number(
+    fields: Mapping[str, str], name: str, least: int, most: int, unit: str = ""
+) -> int | None:
+    """A number in a range; None without the field."""
+    value = fields.get(name)
     if not value:
         return None
-    if not (value.isascii() and value.isdigit()) or not MIN_RATE <= int(value) <= MAX_RATE:
-        raise ValueError(f"sample_rate {value!r}: expected {MIN_RATE} to {MAX_RATE} (Hz)")
+    if not (value.isascii() and value.isdigit()) or not least <= int(value) <= most:
+        raise ValueError(f"{name} {value!r}: expected {least} to {most} {unit}".rstrip())
     return int(value)
 
 

@@ -25,6 +25,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import AudioError
 from ..version import __version__
 from .choices import FORBIDDEN, JobChoice, ModelOffer, flag, formats, qualities, safe_name
 from .jobs import MISTAKE, RETRY, JobQueue, RefusedError, SeparationJob
@@ -157,7 +158,7 @@ class Handlers:
             # The client would never learn the job's id, or has removed the job by an id of its own.
             if await request.is_disconnected() or job.ended.is_set():
                 raise cut_off()
-        except ValueError as error:
+        except (AudioError, ValueError) as error:
             await self._queue.give_up(job)
             raise HTTPException(422, str(error)) from error
         except BaseException:

@@ -12,7 +12,7 @@ from typing import Any
 from ..audio.formats import BIT_DEPTHS
 from ..config import MAX_RATE, MIN_RATE
 from ..version import __version__
-from .choices import PASSES, formats
+from .choices import MAX_TRACK, PASSES, formats
 from .jobs import ID
 
 Document = dict[str, Any]
@@ -174,6 +174,13 @@ def _form() -> Document:
         "without": text | {"description": "One file: all but this stem."},
         "format": text | {"enum": [row["name"] for row in formats()], "default": "wav"},
         "bit_depth": text | {"enum": list(BIT_DEPTHS), "default": "auto"},
+        "bitrate": text | {"description": "Of lossy formats, such as 192k."},
+        "track": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_TRACK,
+            "description": "Sound track of a video, from 1.",
+        },
         "sample_rate": {
             "type": "integer",
             "minimum": MIN_RATE,

@@ -109,7 +109,7 @@ def separate(
     Parameters
     ----------
     request
-        ``source``, ``folder``, ``name`` and the fields of `unetsep.app.choices.JobChoice`.
+        ``source``, ``folder``, ``name`` and what `unetsep.app.choices.JobChoice` adds.
     separators
         Loads the models.
     advance
@@ -133,16 +133,7 @@ def separate(
     folder = Path(request["folder"])
     separator = separators.get(request["model"])
     separator.passes = request["passes"]
-    options = FileOptions(
-        stems=request["stems"],
-        two_stems=request["two_stems"],
-        without=request["without"],
-        container=request["container"],
-        bit_depth=request["bit_depth"],
-        sample_rate=request["sample_rate"],
-        start=request["start"],
-        duration=request["duration"],
-    )
+    options = FileOptions(**request["options"])
     names = options.select(separator).names
     (folder / "stems").mkdir()
     targets = [folder / "stems" / f"{name}.{options.suffix}" for name in names]
@@ -183,8 +174,7 @@ def answer(
     def public(text: str) -> str:
         text = text.replace(str(request["source"]), request["name"])
         text = text.replace(str(request["folder"]), "the job's folder")
-        text = re.sub(r" or choose another folder with -o|[;:] choose [^;:]* with -o", "", text)
-        return text.replace("use --format", "choose the format")
+        return re.sub(r" or choose another folder with -o|[;:] choose [^;:]* with -o", "", text)
 
     try:
         report = separate(request, separators, advance)

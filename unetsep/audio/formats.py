@@ -6,6 +6,7 @@ A new format is a row of `CONTAINERS` and, unless libsndfile encodes it, a write
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,7 +274,7 @@ def _require_ffmpeg(container: str) -> None:
     if find_ffmpeg() is None:
         raise AudioError(
             f"writing {container} needs ffmpeg, which is not installed: install ffmpeg "
-            "or run 'pip install imageio-ffmpeg', or use --format mp3"
+            "or run 'pip install imageio-ffmpeg', or choose the format mp3"
         )
 
 
@@ -289,6 +290,20 @@ def check_stems(container: str, stems: Sequence[str]) -> None:
         from .ffmpeg_writer import order_labels
 
         order_labels(stems)  # raises for a wrong number
+
+
+def as_bits(text: str) -> int:
+    """Bits per second from ``192k`` or ``192000``; the range is not checked.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    match = re.fullmatch(r"([0-9]+)(k?)", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a bit rate: expected 192k or 192000")
+    return int(match[1]) * (1000 if match[2] else 1)
 
 
 def check_choices(container: str, bit_depth: str, bitrate: int | None = None) -> None:
@@ -319,7 +334,7 @@ def check_choices(container: str, bit_depth: str, bitrate: int | None = None) ->
         )
     if not CONTAINERS[container].lossy:
         lossy = [name for name, row in CONTAINERS.items() if row.lossy]
-        raise ValueError(f"{container} has no bit rate: use --format {_either(lossy)}")
+        raise ValueError(f"{container} has no bit rate: choose the format {_either(lossy)}")
 
 
 def choose_format(
@@ -361,7 +376,7 @@ def choose_format(
         alternative = next(name for name in ALTERNATIVES if CONTAINERS[name].holds(info))
         raise AudioError(
             f"{label}{container} cannot hold {info.channels} channels at {info.sample_rate} Hz "
-            f"({row.limits}): use --format {alternative}"
+            f"({row.limits}): choose the format {alternative}"
         )
     if bitrate is not None:
         try:
@@ -384,7 +399,7 @@ def speaker_warnings(path: Path, output: OutputFormat, info: AudioInfo) -> tuple
     alternatives = _either([name for name, row in CONTAINERS.items() if row.names_speakers])
     return (
         f"{path}: {output.container} cannot say that its channels are {layout_name(mask)}: most "
-        f"programs will play them as {usual}; use --format {alternatives} to keep them",
+        f"programs will play them as {usual}; choose the format {alternatives} to keep them",
     )
 
 
@@ -393,10 +408,10 @@ def _wrong_bit_depth(container: str, bit_depth: str) -> AudioError:
     holders = " or ".join(name for name, row in CONTAINERS.items() if bit_depth in row.bit_depths)
     if not depths:
         return AudioError(
-            f"{container} has no bit depth: leave --bit-depth at auto, or use --format {holders}"
+            f"{container} has no bit depth: leave it at auto, or choose the format {holders}"
         )
     return AudioError(
-        f"{container} holds {_either(depths)} bits, not {bit_depth}: use --format {holders}"
+        f"{container} holds {_either(depths)} bits, not {bit_depth}: choose the format {holders}"
     )
 
 

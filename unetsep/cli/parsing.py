@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import click
 
-from ..audio.formats import CONTAINERS
+from ..audio.formats import CONTAINERS, as_bits
 from ..audio.times import as_seconds
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def bitrate(text: str) -> int:
     click.BadParameter
         If it is something else.
     """
-    match = re.fullmatch(r"([0-9]+)(k?)", str(text).lower())
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not a bit rate: expected 192k or 192000")
-    return int(match[1]) * (1000 if match[2] else 1)
+    try:
+        return as_bits(str(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def shard(text: str) -> Shard:

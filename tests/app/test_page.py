@@ -46,6 +46,15 @@ HURRY = """
 const later = window.setTimeout;
 if (window === top) window.setTimeout = (what, ms, ...rest) => later(what, ms / 10, ...rest);
 """
+# The connection breaks after the next upload, before the answer.
+BREAK = """
+const { send } = Sender.prototype;
+Sender.prototype.send = async function (...values) {
+  Sender.prototype.send = send;
+  await this.send(...values);
+  throw new Error("The upload was interrupted.");
+};
+"""
 MISTAKE = "The app failed unexpectedly: its log says why."
 GONE = "It was removed, or the app was restarted. Add the song again."
 
@@ -376,6 +385,28 @@ def test_cancelling_a_song_before_the_app_answers_removes_its_job(
     drop(page, songs[0])
     until(lambda: states(page) == {"My tune": "Ready"})
     page.find_element("xpath", "//button[text()='Remove']").click()
+    until(lambda: not app.queue.jobs)
+
+
+def test_a_broken_upload_can_be_tried_again(page: Any, app: LocalApp, songs: list[Path]) -> None:
+    page.execute_script(BREAK)
+    drop(page, songs[0])
+    until(lambda: states(page) == {"My tune.flac": "The upload was interrupted."})
+    (lost,) = app.queue.jobs  # the app had all of it, and only its answer was lost
+    page.find_element("css selector", "[aria-label='Try again: My tune.flac']").click()
+    assert focus_name(page) == "Cancel: My tune.flac"
+    until(lambda: states(page) == {"My tune": "Ready"})
+    assert len(app.queue.jobs) == 1
+    assert lost not in app.queue.jobs
+    check_look(page)
+    empty = songs[0].with_name("empty.wav")
+    empty.touch()
+    drop(page, empty)
+    until(lambda: states(page).get("empty.wav") == "The file is empty.")
+    empty.unlink()
+    assert not page.find_elements("xpath", "//button[text()='Try again']")
+    for button in page.find_elements("xpath", "//button[text()='Remove']"):
+        button.click()
     until(lambda: not app.queue.jobs)
 
 

@@ -70,6 +70,9 @@ async function ask(url, options = {}) {
   return content;
 }
 
+/** Whether an error says nothing of the song: a lost connection, or trouble of the app. */
+const mayPass = ({ status }) => !status || status === 408 || status >= 500;
+
 /** Sends a form; fetch would not report the progress. */
 class Sender {
   constructor() {
@@ -107,13 +110,22 @@ class SongRow {
   constructor(page, name) {
     this.page = page;
     this.job = null;
-    this.state = "waiting";
     this.title = make("h3", { text: name });
     this.status = make("p", { class: "state" });
     this.bar = make("progress", { max: 1, value: 0, "aria-label": `Progress of ${name}` });
     this.actions = make("div", { class: "actions" });
-    this.element = make("li", { class: "song" }, this.title, this.actions, this.status, this.bar);
-    this.addAction("Cancel", () => this.remove());
+    this.element = make("li", { class: "song" });
+    this.enqueue();
+  }
+
+  /** Show a song that is still to be uploaded. */
+  enqueue() {
+    this.state = "waiting";
+    this.element.classList.remove("failed");
+    this.element.replaceChildren(this.title, this.actions, this.status, this.bar);
+    this.actions.replaceChildren();
+    this.say("Waiting for upload", 0);
+    return this.addAction("Cancel", () => this.remove());
   }
 
   get name() {
@@ -145,7 +157,8 @@ class SongRow {
     else this.bar.value = share;
   }
 
-  fail(text) {
+  /** Show why the song failed, and a button to try again if that may help. */
+  fail(text, again = null) {
     const hadFocus = this.element.contains(document.activeElement);
     this.state = "failed";
     this.element.classList.remove("done");
@@ -153,8 +166,9 @@ class SongRow {
     this.element.replaceChildren(this.title, this.actions, this.status);
     this.status.textContent = text;
     this.actions.replaceChildren();
-    const button = this.addAction("Remove", () => this.remove());
-    if (hadFocus) button.focus();
+    if (again) this.addAction("Try again", again, "first");
+    this.addAction("Remove", () => this.remove());
+    if (hadFocus) this.actions.querySelector("button").focus();
     this.announceOutcome(`${inSentence(this.name)}: ${text}`);
   }
 
@@ -381,10 +395,7 @@ class App {
       if (problem) {
         row.fail(problem);
         refused.push(inSentence(file.name));
-      } else {
-        row.say("Waiting for upload", 0);
-        this.toSend.push({ row, file, fields });
-      }
+      } else this.toSend.push({ row, file, fields });
     }
     if (files.length > 1 || !refused.length) this.announceAdded(files, refused);
     this.sendAll();
@@ -444,28 +455,39 @@ class App {
     this.sending = false;
   }
 
-  async sendOne({ row, file, fields }) {
+  async sendOne(song) {
+    const { row, file, fields } = song;
     if (row.state === "removed") return;
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
     form.append("file", file);
     row.sender = new Sender();
     try {
-      const job = await row.sender
-        .send(form, (share) => row.say(`Uploading: ${percent(share)}`, share))
-        .finally(() => (row.sender = null));
+      const job = await row.sender.send(form, (share) =>
+        row.say(`Uploading: ${percent(share)}`, share),
+      );
       if (row.state === "removed") return;
+      row.sender = null;
       row.show(job);
       this.save();
       this.poll();
     } catch (error) {
       if (row.state === "removed") return;
+      if (error.status) row.sender = null; // without an answer the app may have the song
       if (error.status === 429) {
         row.say("Waiting: the queue is full", 0);
         await new Promise((resolve) => setTimeout(resolve, 3 * PERIOD));
-        this.toSend.unshift({ row, file, fields });
-      } else row.fail(error.message);
+        this.toSend.unshift(song);
+      } else row.fail(error.message, mayPass(error) ? () => this.sendAgain(song) : null);
     }
+  }
+
+  async sendAgain(song) {
+    const { row } = song;
+    row.enqueue().focus();
+    if (row.sender) await row.forget(row.sender.id);
+    this.toSend.push(song);
+    this.sendAll();
   }
 
   // Jobs

@@ -177,7 +177,7 @@ def test_only_the_worker_gets_the_path_of_a_model() -> None:
     assert offer.to_json()["name"] == "mine"
     assert "secret" not in str(offer.to_json())
     assert JobChoice(offer).to_request()["model"] == "/secret/place/mine.safetensors"
-    with pytest.raises(ValueError, match="two are called l1, expected different names"):
+    with pytest.raises(ValueError, match="two models are called l1: expected"):
         offered_names(["a/l1.safetensors", "l1"])
 
 

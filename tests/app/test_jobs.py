@@ -138,6 +138,7 @@ def test_a_song_is_removed_only_when_its_folder_is_unused(tmp_path: Path) -> Non
         while first.state != "running":
             await asyncio.sleep(0.01)
         await queue.remove(first)
+        assert first.error == "the song was removed before it was done"
         assert not first.folder.exists()
         await wait_for_end(second)
         assert second.state == "done"

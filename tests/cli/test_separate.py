@@ -497,7 +497,7 @@ def test_emoji_codes_in_names_are_shown_unchanged(run, song):
         (["-f", "flac", "--bit-depth", "32f"], "choose the format wav"),
         (["-m", "nothing"], "there is no model 'nothing'"),
         (["-m", "none.safetensors"], "model file none.safetensors does not exist"),
-        (["-m", ","], "expected different names"),
+        (["-m", ","], "expected names, separated by commas"),
     ],
 )
 def test_wrong_options_get_a_message_of_one_sentence(run, song, tmp_path, arguments, message):

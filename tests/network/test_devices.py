@@ -75,7 +75,7 @@ def test_several_gpus_are_told_apart_by_number(monkeypatch: pytest.MonkeyPatch) 
         devices.usable_device("cuda:2")
 
 
-@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cpu:1", "mps:1", "gpu", ""])
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:01", "cpu:1", "mps:1", "gpu", ""])
 def test_other_names_of_devices_are_refused(device: str) -> None:
     with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, mps, got"):
         devices.usable_device(device)

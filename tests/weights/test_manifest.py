@@ -342,11 +342,11 @@ def test_the_path_of_a_model_may_hold_commas(tmp_path: Path) -> None:
 def test_files_of_several_runs_with_one_name_are_averaged() -> None:
     files = ("a/best-mse.safetensors", "b/best-mse.safetensors")
     assert ModelChoice(models=files, average=True).groups() == [list(files)]
-    with pytest.raises(ValueError, match="two are called best-mse, expected different names"):
+    with pytest.raises(ValueError, match="two models are called best-mse: expected"):
         ModelChoice(models=files).groups()
-    with pytest.raises(ValueError, match=",,': expected different names"):
+    with pytest.raises(ValueError, match=",,': expected names"):
         ModelChoice(models=(*files, ","), average=True).groups()
-    with pytest.raises(ValueError, match="two are called fast, "):
+    with pytest.raises(ValueError, match="two models are called fast: "):
         ModelChoice(models=("fast,mse-long",), average=True).groups()
 
 

@@ -16,7 +16,14 @@ from ..audio.reader import check_excerpt
 from ..config import MAX_RATE, MIN_RATE
 from ..errors import WeightsError
 from ..weights import hub
-from ..weights.manifest import find_checkpoint, is_path, list_models, manifest, model_name
+from ..weights.manifest import (
+    check_distinct,
+    find_checkpoint,
+    is_path,
+    list_models,
+    manifest,
+    model_name,
+)
 
 # For people who do not know what a loss is; other models have the manifest's description.
 MODEL_WORDS = {
@@ -116,12 +123,7 @@ def offered_names(names: Sequence[str]) -> list[str]:
     defaults = [published.default, *(n for n in MODEL_WORDS if n in published.checkpoints)]
     models = names or [*defaults, *(entry.name for entry in list_models() if entry.source)]
     models = list(dict.fromkeys(models))
-    labels = [model_name(model) for model in models]
-    duplicate = next((each for each in labels if labels.count(each) > 1), None)
-    if duplicate:
-        raise ValueError(
-            f"--model {', '.join(models)}: two are called {duplicate}, expected different names"
-        )
+    check_distinct([model_name(model) for model in models])
     for name in models:
         if is_path(name):
             continue

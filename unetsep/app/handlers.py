@@ -175,7 +175,7 @@ class Handlers:
         try:
             await self._until_ended(_disconnected(request), job)
             if job.state != "done":
-                raise HTTPException(422, job.error or "the song was removed before it was done")
+                raise HTTPException(422, job.error)
             return Once(await self._zip_response(job), lambda: self._queue.remove(job))
         except BaseException:
             await self._queue.remove(job)
@@ -221,7 +221,7 @@ class Handlers:
         file = job.files.get("player/index.html" if path == "player/" else path)
         if file is None:
             raise HTTPException(404, "this job has no such file")
-        if path.startswith("stems/"):
+        if file in job.stems.values():
             return _file_response(file, headers=_disposition(f"{job.name} - {file.name}"))
         return _file_response(file, headers={"content-security-policy": PLAYER_POLICY})
 
@@ -249,7 +249,6 @@ class Handlers:
     def _to_json(self, job: SeparationJob) -> dict[str, Any]:
         """A job as JSON of the API."""
         home = f"/jobs/{job.id}"
-        stems = {Path(path).stem: f"{home}/{path}" for path in job.files if path[:6] == "stems/"}
         return {
             "id": job.id,
             "name": job.name,
@@ -263,7 +262,7 @@ class Handlers:
             "seconds": job.report.get("seconds"),
             "gain_db": job.report.get("gain_db"),
             "warnings": job.report.get("warnings", []),
-            "stems": stems,
+            "stems": {n: f"{home}/stems/{quote(path.name)}" for n, path in job.stems.items()},
             "zip": f"{home}/stems.zip" if job.state == "done" else None,
             "player": f"{home}/player/" if "player/index.html" in job.files else None,
         }

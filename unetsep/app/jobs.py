@@ -116,6 +116,8 @@ class SeparationJob:
         ``uploading``, ``queued``, ``running``, ``done`` or ``failed``.
     bytes
         Disk space in use or reserved.
+    stems
+        Path of each stem.
     files
         Files that may be downloaded: path in the address to path on the disk.
     start_time, last_used
@@ -132,6 +134,7 @@ class SeparationJob:
     bytes: int = 0
     error: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    stems: dict[str, Path] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     start_time: float = 0.0
     last_used: float = field(default_factory=time.monotonic)
@@ -139,7 +142,7 @@ class SeparationJob:
     zipping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
-    def request(self) -> str:
+    def worker_id(self) -> str:
         """The worker's name of the job; an id may be reused after its job was removed."""
         return self.folder.name
 
@@ -172,7 +175,8 @@ class SeparationJob:
     def finish(self, report: Mapping[str, Any]) -> None:
         """Apply the worker's report, and list the files that may be downloaded."""
         self.report = dict(report)
-        self.files = {f"stems/{n}": self.folder / "stems" / n for n in report["stems"].values()}
+        self.stems = {name: self.folder / "stems" / file for name, file in report["stems"].items()}
+        self.files = {f"stems/{path.name}": path for path in self.stems.values()}
         player = self.folder / "player"
         for path in player.rglob("*"):
             if path.is_file():
@@ -346,9 +350,10 @@ class JobQueue:
             job.ended.set()
             return
         if job.state in ("queued", "running"):
+            job.error = "the song was removed before it was done"
             self.metrics.jobs.labels("cancelled").inc()
         if self._running is not None and self._running[0] is job:
-            await self._worker.cancel(job.request, self._running[1])
+            await self._worker.cancel(job.worker_id, self._running[1])
             await job.ended.wait()  # until then its folder is in use
         job.state = "removed"
         job.ended.set()
@@ -390,7 +395,7 @@ class JobQueue:
     async def _run(self, job: SeparationJob) -> None:
         assert job.choice is not None
         request = job.choice.to_request() | {
-            "job": job.request,
+            "job": job.worker_id,
             "source": str(job.source),
             "folder": str(job.folder),
             "name": job.name,
@@ -437,7 +442,7 @@ class JobQueue:
                 job.error = "its stems need more disk space than there is: remove finished songs"
             else:
                 continue
-            await self._worker.cancel(job.request, task)
+            await self._worker.cancel(job.worker_id, task)
             return
 
     async def _expire(self) -> None:
@@ -468,11 +473,7 @@ class JobQueue:
         path = job.folder / "stems.zip"
         async with job.zipping:
             if self._is_listed(job) and not path.exists():
-                stems = {
-                    f"{job.name}/{file.name}": file
-                    for name, file in job.files.items()
-                    if name.startswith("stems/")
-                }
+                stems = {f"{job.name}/{file.name}": file for file in job.stems.values()}
                 with disk_errors("the zip"):
                     self._check_room(sum(file.stat().st_size for file in stems.values()))
                     await asyncio.to_thread(write_zip, stems, path)

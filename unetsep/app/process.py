@@ -27,7 +27,7 @@ OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "DO_NOT_TRACK": "1",
 }
-GONE = (
+CRASHED = (
     "the separation ended unexpectedly: the file may be damaged, or the computer may have run "
     "out of memory"
 )
@@ -179,7 +179,7 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             await self._process.stdin.drain()
         except (OSError, RuntimeError) as error:
-            raise WorkerError(GONE) from error
+            raise WorkerError(CRASHED) from error
 
     async def _receive(self) -> dict[str, Any]:
         assert self._process is not None
@@ -188,7 +188,7 @@ class WorkerProcess:
         if not line:
             kill_group(self._process)  # a decoder may have outlived it
             await self._process.wait()
-            raise WorkerError(GONE)
+            raise WorkerError(CRASHED)
         message: dict[str, Any] = json.loads(line)
         return message
 

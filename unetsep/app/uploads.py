@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from .jobs import JobLimits, RefusedError, disk_errors
 
 PIECE = 1 << 20  # bytes that are buffered before they are written
-FIELDS, FIELD_BYTES = 20, 4096
+MAX_FIELDS, FIELD_BYTES = 20, 4096
 OVERHEAD = 64 * 1024  # bytes of fields and boundaries around the file
 
 
@@ -112,8 +112,8 @@ class FormReader:
     def _begin(self) -> None:
         self._name, self._value, self._is_file = b"", b"", False
         self._parts += 1
-        if self._parts > FIELDS:
-            raise _malformed(f"it has more than {FIELDS} fields")
+        if self._parts > MAX_FIELDS:
+            raise _malformed(f"it has more than {MAX_FIELDS} fields")
 
     def _header_data(self, part: int, data: bytes, start: int, end: int) -> None:
         self._header[part] += data[start:end]

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import webbrowser
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from ..app.guard import is_loopback
-from ..app.jobs import JobLimits
 from ..app.server import AppSettings, run
+from .models import ModelChoice
 from .terminal import Messages
-
-MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
-
-
-@dataclass(frozen=True)
-class LimitOptions:
-    """`JobLimits` in convenient units.
-
-    Parameters
-    ----------
-    max_upload, queue, time_limit, keep, disk
-        In MB, songs, minutes, hours and GB.
-    """
-
-    max_upload: float
-    queue: int
-    time_limit: float
-    keep: float
-    disk: float
-
-    def to_limits(self) -> JobLimits:
-        """The limits in the units of the app.
-
-        Raises
-        ------
-        ValueError
-            If a limit is not finite.
-        """
-        for name, value in asdict(self).items():
-            if not math.isfinite(value):
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} {value}: expected a finite number")
-        return JobLimits(
-            upload_bytes=round(self.max_upload * MEGABYTE),
-            queue=self.queue,
-            seconds=60 * self.time_limit,
-            keep_seconds=3600 * self.keep,
-            disk_bytes=round(self.disk * GIGABYTE),
-        )
 
 
 @dataclass(frozen=True)
@@ -60,9 +20,7 @@ class AppOptions:
     Parameters
     ----------
     settings
-        How the app runs, except for its limits.
-    limits
-        Limits on uploads, time and disk space.
+        How the app runs.
     browser
         Open the page in a browser.
     quiet
@@ -70,7 +28,6 @@ class AppOptions:
     """
 
     settings: AppSettings
-    limits: LimitOptions
     browser: bool
     quiet: bool
 
@@ -90,7 +47,8 @@ def run_app(options: AppOptions) -> None:
             webbrowser.open(address)
 
     console.print("Loading the model ...")
-    folder = run(replace(options.settings, limits=options.limits.to_limits()), started)
+    models = tuple(ModelChoice(options.settings.models).names())
+    folder = run(replace(options.settings, models=models), started)
     if folder is None:
         console.print("Stopped; all temporary files were removed.")
     else:

@@ -26,6 +26,7 @@ from ..weights.manifest import (
     Checkpoint,
     Manifest,
     all_models,
+    check_distinct,
     is_path,
     list_models,
     model_name,
@@ -85,24 +86,29 @@ class ModelChoice:
         Raises
         ------
         ValueError
-            If two models have the same name, or a text names no model.
+            As `names`.
         """
-        names = self._names()
+        names = self.names()
         if not names and default:
             names = ["default"]
         return [names] if self.average and names else [[name] for name in names]
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """All models, one by one.
+
+        Raises
+        ------
+        ValueError
+            If two models have the same name, or a text names no model.
+        """
         parts = [part.strip() for text in self.models for part in _split(text)]
         names = list(dict.fromkeys(part for part in parts if part))
         # Files of two runs have the same name. Only results by model need distinct names.
         labels = [name if self.average and is_path(name) else model_name(name) for name in names]
-        duplicate = next((each for each in labels if labels.count(each) > 1), None)
-        if duplicate or not all(text.strip(", ") for text in self.models):
-            reason = f"two are called {duplicate}, " if duplicate else ""
+        check_distinct(labels)
+        if not all(text.strip(", ") for text in self.models):
             raise ValueError(
-                f"--model {','.join(self.models)!r}: {reason}expected different names, separated "
-                "by commas"
+                f"--model {','.join(self.models)!r}: expected names, separated by commas"
             )
         if self.all_losses:
             manifest = all_models()

@@ -35,6 +35,7 @@ from .parsing import (
     path_or_url,
     seconds,
     shard,
+    times,
     without_stem,
 )
 
@@ -402,37 +403,46 @@ def listen(**options: Any) -> None:
     "models",
     multiple=True,
     metavar="NAME|PATH",
-    help="Model to offer; repeatable.  [default: the default, fast, open and your own models]",
+    help="Models to offer, separated by commas.  "
+    "[default: the default, fast, open and your own models]",
 )
 @device
 @threads
 @click.option("--folder", type=PATH, help="Folder for temporary files.  [default: the user's own]")
 @click.option(
     "--max-upload",
+    "upload_bytes",
     default=500.0,
     type=AMOUNT,
+    callback=times(1e6, round),
     metavar="MB",
     help="Largest upload that is accepted.",
 )
 @click.option("--queue", default=20, type=COUNT, metavar="N", help="Number of songs that may wait.")
 @click.option(
     "--time-limit",
+    "seconds",
     default=60.0,
     type=AMOUNT,
+    callback=times(60),
     metavar="MIN",
     help="Give up on a song after this long.",
 )
 @click.option(
     "--keep",
+    "keep_seconds",
     default=24.0,
     type=AMOUNT,
+    callback=times(3600),
     metavar="HOURS",
     help="How long stems are kept after their last use.",
 )
 @click.option(
     "--disk",
+    "disk_bytes",
     default=20.0,
     type=AMOUNT,
+    callback=times(1e9, round),
     metavar="GB",
     help="Disk space for all songs and stems together.",
 )

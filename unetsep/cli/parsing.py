@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -48,10 +49,21 @@ class DeviceName(click.Choice):  # type: ignore[type-arg]  # click before 8.2 ha
     """A choice of devices, or one of several GPUs by its number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name as it is; whether there is such a GPU is found out when it is used."""
-        if re.fullmatch(r"cuda:[0-9]+", str(value)):
+        """The name as it is; whether there is such a GPU shows when it is used."""
+        if re.fullmatch("(cuda|mps):[0-9]+", str(value)):
             return str(value)
         return str(super().convert(value, param, ctx))
+
+
+def times(factor: float, kind: Callable[[float], float] = float) -> Callable[..., float]:
+    """A callback of an option: its value times a factor, since users think in larger units."""
+
+    def scaled(_: click.Context, __: click.Parameter, value: float) -> float:
+        if not math.isfinite(value * factor):
+            raise click.BadParameter(f"expected a smaller number, got {value:g}")
+        return kind(value * factor)
+
+    return scaled
 
 
 def names(text: str) -> tuple[str, ...]:

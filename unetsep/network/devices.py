@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # One of several GPUs, as torch names it. Apple's is the only one of its kind.
-NUMBERED_DEVICE = re.compile(r"cuda:\d+|mps:0", re.ASCII)
+NUMBERED_DEVICE = re.compile("cuda:(0|[1-9][0-9]*)|mps:0")
 PRECISIONS = ("auto", "fp32", "bf16")
 # Instructions for products of bf16, as torch names them. Without them, and on Apple's
 # processors, whose torch has no kernels for it, bf16 is several times slower than fp32.

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -302,6 +302,19 @@ def model_name(model: str | Path) -> str:
         return Path(model).stem
     entry = manifest().find(str(model))
     return str(model) if entry is None else entry.name
+
+
+def check_distinct(labels: Sequence[str]) -> None:
+    """Refuse models of one name, whose results could not be told apart.
+
+    Raises
+    ------
+    ValueError
+        If two labels are equal.
+    """
+    duplicate = next((each for each in labels if labels.count(each) > 1), None)
+    if duplicate:
+        raise ValueError(f"two models are called {duplicate}: expected different names")
 
 
 def check_name(name: str) -> None:

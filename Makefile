@@ -19,10 +19,11 @@ WORKERS ?= 2
 # Tests start hundreds of processes, of which each would compile the package for itself.
 export PYTHONDONTWRITEBYTECODE =
 ASK = import sys, urllib.request as web; web.urlopen(sys.argv[1], timeout=5)
-CPU_TORCH = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-smi >/dev/null 2>&1 && \
+# Install packages from the index of CPU builds, where there is no GPU; else pip's own will do.
+cpu_torch = if [ "$$(uname -s)" = Linux ] && ! timeout $(PROBE_SECONDS) nvidia-smi >/dev/null 2>&1 && \
   timeout $(PROBE_SECONDS) $(PYTHON) -c "$(ASK)" $(CPU_INDEX)/torch/ >/dev/null 2>&1; \
-  then $(PIP) --index-url $(CPU_INDEX)
-OR_NOT = || echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
+  then $(PIP) --index-url $(CPU_INDEX) $(1) || \
+  echo "$(CPU_INDEX) does not have it; trying the default index ..."; fi
 APT = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
 WEB = unetsep/listen/web unetsep/app/web
 OLDEST = .cache/oldest
@@ -92,13 +93,13 @@ $(VENV)/bin/python:
 
 $(VENV)/demo.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing unetsep (torch is large: this takes a minute or more) ..."
-	@$(CPU_TORCH) torch $(OR_NOT)
+	@$(call cpu_torch,torch)
 	$(PIP) -e ".[ffmpeg]" stempeg
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing unetsep and what its tests need ..."
-	@$(CPU_TORCH) torch torchaudio $(OR_NOT)
+	@$(call cpu_torch,torch torchaudio)
 	$(PIP) -e ".[dev]"
 	@touch $@
 

@@ -75,7 +75,7 @@ def make(crate: Sequence[str], folder: Path, model: str) -> int:
             failures.add(report["source"])
             print(f"{report['source']}: {report['reason']}", file=sys.stderr)
         else:
-            file = Path(report["stems"]["vocals"])
+            file = Path(next(iter(report["stems"].values())))  # all stems are in one file
             files[report["source"], report["model"]] = file
             print(f"{len(files):4d}  {report['status']:7s}  {file.name}", flush=True)
     if files:

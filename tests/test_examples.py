@@ -328,7 +328,7 @@ def test_a_track_claimed_by_another_run_is_reported(
     done.parent.mkdir()
     busy = {"status": "skipped", "stems": {}, "reason": "another run is working on it"}
     lines = [
-        {"source": "a.wav", "model": "m", "status": "ok", "stems": {"vocals": str(done)}},
+        {"source": "a.wav", "model": "m", "status": "ok", "stems": {"lead": str(done)}},
         {"source": "b.wav", "model": "m"} | busy,
     ]
     monkeypatch.setattr(stem_maker, "plan", lambda _: [("b.wav", "m"), ("a.wav", "m")])

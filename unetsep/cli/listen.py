@@ -43,7 +43,7 @@ def run_listen(*, folder: Path, plots: bool, quiet: bool) -> bool:
 
 def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Song]:
     """Write the page of some songs and print its path; return songs that could not be read."""
-    failed: dict[str, Song] = {}
+    failed: list[tuple[Song, AudioError]] = []
     visible = console.is_terminal and not console.quiet
     with Progress(console=console, transient=True, disable=not visible) as bar:
         task = bar.add_task("page", total=len(songs))
@@ -54,13 +54,13 @@ def show_page(songs: Sequence[Song], folder: Path, console: Console) -> list[Son
             )
 
         def leave_out(song: Song, error: AudioError) -> None:
-            failed[f"{song.name} is not on the page: {error}"] = song
+            failed.append((song, error))
 
         page = write_page(folder, songs, progress, leave_out)
-    for sentence in failed:
-        Messages().print(f"Error: {sentence}")
+    for song, error in failed:
+        Messages().print(f"Error: {song.name} is not on the page: {error}")
     console.print(f"{page}: open it in a browser")
-    return list(failed.values())
+    return [song for song, _ in failed]
 
 
 def show_plots(songs: Iterable[Song], console: Console) -> bool:

@@ -368,16 +368,16 @@ def _groups(options: SeparateOptions) -> list[list[str]]:
 
 def _open_log(run: _Run, songs: int) -> RunLog | None:
     """The log of a run; a single song has one only with ``--log``, a shard or a retry."""
-    options, path = run.options, run.options.log
-    if path is None and options.output == STREAM:
-        return None
+    options = run.options
+    if options.log:
+        return RunLog(options.log)
     # Without a line about its success, a retried song would still count as failed.
-    needs_log = options.shard is not None or options.retry_failed
-    if path is None and songs < 2 and not needs_log:
+    needs_log = songs > 1 or options.shard is not None or options.retry_failed
+    if options.output == STREAM or not needs_log:
         return None
-    if path is None and run.spool and run.spool.output:
+    if run.spool and run.spool.output:
         return RemoteLog(log_path(run.spool.folder), run.spool.output)
-    return RunLog(path or log_path(run.output))
+    return RunLog(log_path(run.output))
 
 
 def _retries_urls(options: SeparateOptions) -> bool:

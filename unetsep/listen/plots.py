@@ -84,7 +84,7 @@ def plot_song(stems: Mapping[str, Path], path: Path, title: str) -> None:
     frame = _Frame(seconds, edges)
     spectrogram = frame.spectrogram(axes[0, 0], powers[0], loudest)
     axes[0, 0].set_title("mixture", loc="left", fontsize=10)
-    _levels(axes[0, 1], names, powers, seconds)
+    _levels(axes[0, 1], names, powers, seconds, plain)
     masks = ratio_masks(powers[1:])
     for row, name in enumerate(names, start=1):
         frame.spectrogram(axes[row, 0], powers[row], loudest)
@@ -164,8 +164,14 @@ class _Frame:
         return self.mesh(axes, level, cmap="magma", vmin=-RANGE, vmax=0)
 
 
-def _levels(axes: Axes, names: Sequence[str], powers: Sequence[Power], seconds: float) -> None:
-    """Level curves of all stems over the mixture's."""
+def _levels(
+    axes: Axes,
+    names: Sequence[str],
+    powers: Sequence[Power],
+    seconds: float,
+    plain: Mapping[str, Any],
+) -> None:
+    """Level curves of all stems over the mixture's; ``plain`` are properties of its texts."""
     loudest = float(powers[0].sum(axis=0).max()) or 1.0
     rgb = [(0.6, 0.6, 0.6), *(tuple(c / 255 for c in colour) for colour in colours(names))]
     for name, power, colour in zip(["mixture", *names], powers, rgb, strict=True):
@@ -180,4 +186,4 @@ def _levels(axes: Axes, names: Sequence[str], powers: Sequence[Power], seconds: 
     axes.set_title("levels", loc="left", fontsize=10)
     legend = axes.legend(ncols=len(powers), fontsize=7, loc="lower right", framealpha=0.8)
     for text in legend.get_texts():
-        text.set(parse_math=False, fontfamily=fonts())
+        text.set(**plain)

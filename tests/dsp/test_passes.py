@@ -89,6 +89,21 @@ def test_integers_are_rounded_once_after_the_mean() -> None:
     np.testing.assert_allclose(found, stems.swapaxes(1, 2) * 32768, atol=0.51)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_pushed_blocks_have_any_type_and_may_share_one_buffer(dtype: type) -> None:
+    mixture, separator = music(4), make_separator(1)
+    song = separator.open_song(RATE, 2, separator.select())
+    scale = 32768 if dtype == np.int16 else 1
+    buffer, parts = np.empty((2, 44_100), dtype), []
+    for at in range(0, mixture.shape[1], 44_100):
+        buffer[:] = np.round(mixture[:, at : at + 44_100] * scale, 0 if scale > 1 else 12)
+        parts.append(song.push(buffer))
+        buffer[:] = 1
+    stems = np.concatenate([*parts, song.finish()], axis=-1)
+    expected = np.stack(list(separator.separate(mixture, RATE).values()))
+    np.testing.assert_allclose(stems, expected, atol=2e-4 if scale > 1 else 1e-5)
+
+
 def test_stems_do_not_wait_for_the_end_of_the_song() -> None:
     """Stems lag behind the song by no more than some segments."""
     separator = make_separator(2)

@@ -15,9 +15,9 @@ def local(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def run(
-    spectrum: torch.Tensor, overlap: int, block: int, estimate=local, pool=None
+    spectrum: torch.Tensor, overlap: int, block: int, estimate=local, **options
 ) -> tuple[torch.Tensor, ...]:
-    masker = SegmentedMasks(estimate, BINS, SEGMENT, overlap, MULTIPLE, pool=pool)
+    masker = SegmentedMasks(estimate, BINS, SEGMENT, overlap, MULTIPLE, **options)
     pairs = [pair for part in spectrum.split(block, dim=-1) for pair in masker.push(part)]
     pairs += list(masker.flush())
     masks = torch.cat([mask for mask, _ in pairs], dim=-1)
@@ -96,6 +96,17 @@ def test_segments_computed_side_by_side_give_the_same_masks(frames: int) -> None
     with SegmentPool(3, 1) as pool:
         together = run(spectrum, 16, 48, pool=pool)
     assert all(torch.equal(a, b) for a, b in zip(one_by_one, together, strict=True))
+
+
+@pytest.mark.parametrize("frames", range(60, 70))
+@pytest.mark.parametrize("fill", [False, True])
+def test_no_frame_is_lost_after_a_lead(frames: int, fill: bool) -> None:
+    """With threads the first segment is not yet paired with its frames when the song ends."""
+    spectrum = spectra(frames)
+    with SegmentPool(2, 1) as pool:
+        masks, passed = run(spectrum, 0, 48, pool=pool, lead=3, fill=fill)
+    assert torch.equal(passed, spectrum)
+    assert (masks - local(spectrum[:, :BINS].abs())).abs().max() < 1e-6
 
 
 def test_masks_and_spectra_keep_frames_before_bins_in_memory() -> None:

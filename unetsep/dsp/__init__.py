@@ -1,8 +1,8 @@
 """From samples to spectra and back, block by block.
 
-arrays       checked audio arrays and sample rates of callers
+arrays       checked audio arrays and sample rates of callers; a queue of samples
 spectrogram  streaming STFT and its exact inverse; masks above the network's band
-resample     streaming resampling, a queue of samples, and the resampler's residual
+resample     streaming resampling, and the resampler's residual
 segments     overlapping segments with cross-faded masks, several at once
 wiener       multichannel Wiener filter over the stems
 threads      threads with their own torch settings, which leave the host's alone

@@ -1,11 +1,11 @@
-"""Arrays and sample rates of callers, checked, and blocks of a useful size."""
+"""Arrays and sample rates of callers, checked; blocks of a useful size; a queue of samples."""
 
 from __future__ import annotations
 
 import operator
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ from ..config import LOUDEST, MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 Signal = npt.NDArray[np.float32]
 """An array of samples."""
+Samples = TypeVar("Samples", Signal, "Tensor")
 # Largest integers that are samples; longer ones come from Python lists.
 MAX_SAMPLE_BYTES = 4
 
@@ -165,3 +167,44 @@ def _divide(blocks: list[Signal], largest: int) -> Iterator[Signal]:
     whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
     for at in range(0, whole.shape[-1], largest):
         yield whole[:, at : at + largest]
+
+
+class Queue(Generic[Samples]):
+    """First in, first out samples, ``(channels, samples)``: arrays or tensors."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Samples] = []
+        self.samples = 0
+
+    def put(self, block: Samples) -> None:
+        """Append a block."""
+        if block.shape[-1]:
+            self._blocks.append(block)
+            self.samples += block.shape[-1]
+
+    def take(self: Queue[Signal], samples: int) -> Signal:
+        """Remove and return the first ``samples`` samples, at most ``self.samples``."""
+        blocks = list(self.take_parts(samples))
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
+
+    def take_into(self, target: Samples) -> None:
+        """Move the first samples into ``target``, ``(channels, samples)``, and fill it."""
+        offset = 0
+        for part in self.take_parts(target.shape[-1]):
+            target[..., offset : offset + part.shape[-1]] = part
+            offset += part.shape[-1]
+
+    def take_parts(self, samples: int) -> Iterator[Samples]:
+        """Remove the first ``samples`` samples; yields them in parts, as they were put."""
+        assert samples <= self.samples
+        while samples:
+            block = self._blocks[0]
+            part = block[..., :samples]
+            taken = part.shape[-1]
+            if taken == block.shape[-1]:
+                self._blocks.pop(0)
+            else:
+                self._blocks[0] = block[..., taken:]
+            self.samples -= taken
+            samples -= taken
+            yield part

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from .arrays import Signal
-from .resample import Queue, Residual, StreamResampler
+from .arrays import Queue, Signal
+from .resample import Residual, StreamResampler
 from .segments import Estimate, SegmentedMasks, SegmentPool
 from .song_stream import Selection, SongStream
 from .spectrogram import (

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from .arrays import Signal
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Samples = TypeVar("Samples", "Signal", "Tensor")
+from .arrays import Queue, Signal
 
 
 class StreamResampler:
@@ -88,47 +82,6 @@ def resample_blocks(
     tail = resampler.push(np.zeros((channels, 0), np.float32), last=True)
     if remaining := max(0, resampled_length(samples_in, in_rate, out_rate) - samples_out):
         yield tail[:, :remaining]
-
-
-class Queue(Generic[Samples]):
-    """First in, first out samples, ``(channels, samples)``: arrays or tensors."""
-
-    def __init__(self) -> None:
-        self._blocks: list[Samples] = []
-        self.samples = 0
-
-    def put(self, block: Samples) -> None:
-        """Append a block."""
-        if block.shape[-1]:
-            self._blocks.append(block)
-            self.samples += block.shape[-1]
-
-    def take(self: Queue[Signal], samples: int) -> Signal:
-        """Remove and return the first ``samples`` samples, at most ``self.samples``."""
-        blocks = self._remove(samples)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-1)
-
-    def take_into(self, target: Samples) -> None:
-        """Move the first samples into ``target``, ``(channels, samples)``, and fill it."""
-        offset = 0
-        for part in self._remove(target.shape[-1]):
-            target[..., offset : offset + part.shape[-1]] = part
-            offset += part.shape[-1]
-
-    def _remove(self, samples: int) -> list[Samples]:
-        assert samples <= self.samples
-        parts, length = [], 0
-        while length < samples:
-            block = self._blocks[0]
-            part = block[..., : samples - length]
-            parts.append(part)
-            length += part.shape[-1]
-            if part.shape[-1] == block.shape[-1]:
-                self._blocks.pop(0)
-            else:
-                self._blocks[0] = block[..., part.shape[-1] :]
-        self.samples -= samples
-        return parts
 
 
 class Residual:

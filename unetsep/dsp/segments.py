@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .arrays import Queue
 from .threads import thread_count, use_threads
 
 Estimate = Callable[[Tensor], Tensor]
@@ -69,7 +70,7 @@ class SegmentedMasks:
         self._segment, self._overlap = segment, overlap
         self._lead, self._fill = lead, fill
         self._pool, self._lookahead = pool, 0 if pool is None else pool.size
-        self._spectra: deque[Tensor] = deque()  # (channels, all bins, frames) without masks yet
+        self._spectra: Queue[Tensor] = Queue()  # (channels, all bins, frames) without masks yet
         self._inputs: list[Tensor] = []  # the network's bins of frames in no segment yet
         self._frames = 0  # in all of `_inputs`
         self._context: Tensor | None = None  # the network's bins of the frames before `_inputs`
@@ -107,7 +108,7 @@ class SegmentedMasks:
     def flush(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the pairs for all remaining frames."""
         count, self._ended = self._frames, True
-        if count > self._lead:
+        if self._context is not None or count > self._lead:
             frames, self._inputs = join(self._inputs), []
             if self._fill:
                 self._submit(functional.pad(frames, (0, self._segment - count)), count)
@@ -120,7 +121,7 @@ class SegmentedMasks:
             yield from self._finish_oldest()
 
     def _append(self, spectrum: Tensor) -> None:
-        self._spectra.append(spectrum)
+        self._spectra.put(spectrum)
         self._inputs.append(spectrum[:, : self._bins])
         self._frames += spectrum.shape[-1]
 
@@ -145,15 +146,12 @@ class SegmentedMasks:
         last = not self._pending and self._ended
         self._tail = masks[..., count : count + overlap] * (1 - fade) if not last else None
         position = 0
-        while position < count:
-            piece = self._spectra.popleft()
-            frames = min(piece.shape[-1], count - position)
-            if frames < piece.shape[-1]:
-                self._spectra.appendleft(piece[..., frames:])
+        for piece in self._spectra.take_parts(count):
+            frames = piece.shape[-1]
             lead = min(self._lead, frames)
             self._lead -= lead
             if frames > lead:
-                yield masks[..., position + lead : position + frames], piece[..., lead:frames]
+                yield masks[..., position + lead : position + frames], piece[..., lead:]
             position += frames
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CancelledError
-from .arrays import Signal
+from .arrays import Signal, as_signal
 from .threads import OwnThread, without_autocast
 from .transfer import Link, StemBlock
 
@@ -193,7 +193,7 @@ class SongStream:
 
     def push(self, block: Signal) -> Signal:
         """Push ``(channels, samples)``; return ready ``(stems, channels, samples)``, maybe none."""
-        return self._send(block).floats()
+        return self._send(as_signal(block).copy()).floats()
 
     def finish(self) -> Signal:
         """The rest of the stems; in total they are as long as the pushed blocks."""

@@ -22,12 +22,12 @@ block and forgets the coherences of earlier blocks gradually, so memory does not
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .arrays import Queue
 from .spectrogram import powers
 
 # The lowest bins, which are filtered; higher ones gain almost nothing.
@@ -71,7 +71,8 @@ class WienerFilter:
         # For each group of channels: products of all blocks, and coherences of the last one.
         self._products: dict[int, Tensor] = {}
         self._coherence: dict[int, Tensor] = {}
-        self._pending: deque[tuple[Tensor, Tensor]] = deque()  # masks and spectra without stems
+        self._masks: Queue[Tensor] = Queue()
+        self._spectra: Queue[Tensor] = Queue()
         # The lowest bins, frames before bins: of the last `REACH` emitted frames, which are the
         # context of the next ones, and of all pending frames.
         self._inputs: list[tuple[Tensor, Tensor]] = []
@@ -94,14 +95,15 @@ class WienerFilter:
             complex, ``(stems, channels, bins, frames)``.
         """
         bins = min(BINS, masks.shape[-2])
-        self._pending.append((masks, spectrum))
+        self._masks.put(masks)
+        self._spectra.put(spectrum)
         self._inputs.append((masks[..., :bins, :].mT, spectrum[..., :bins, :].mT))
         while sum(part.shape[-2] for _, part in self._inputs) - self._overlap >= BLOCK_FRAMES:
             yield from self._block()
 
     def flush(self) -> Iterator[Block]:
         """Yield the remaining frames, as `push` does."""
-        if self._pending:
+        if self._spectra.samples:
             yield from self._block(last=True)
 
     @property
@@ -125,14 +127,11 @@ class WienerFilter:
     def _emit(self, refined: Tensor, ready: int) -> Iterator[Block]:
         """Pair the stems of frames before ``ready`` with pending masks and spectra."""
         position = self._context
-        while position < ready:
-            masks, spectrum = self._pending.popleft()
-            frames = min(masks.shape[-1], ready - position)
-            if frames < masks.shape[-1]:
-                self._pending.appendleft((masks[..., frames:], spectrum[..., frames:]))
-            stems = refined[..., position : position + frames, :].mT
-            yield masks[..., :frames], spectrum[..., :frames], stems
-            position += frames
+        parts = (queue.take_parts(ready - position) for queue in (self._masks, self._spectra))
+        for masks, spectrum in zip(*parts, strict=True):
+            end = position + masks.shape[-1]
+            yield masks, spectrum, refined[..., position:end, :].mT
+            position = end
 
     def _refined(self, masks: Tensor, spectrum: Tensor, *, learn: bool) -> Tensor:
         """Stems of frames, ``(stems, channels, frames, bins)``.

@@ -21,8 +21,8 @@ import soundfile
 
 from ..audio.reader import AudioReader
 from ..audio.writers import quantize
-from ..dsp.arrays import Signal
-from ..dsp.resample import Queue, resample_blocks
+from ..dsp.arrays import Queue, Signal
+from ..dsp.resample import resample_blocks
 from .overview import Overview, spectrogram_png
 from .songs import Song
 

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "unetsep"
 # Rooms of the package, folders and files at its top; each imports only from earlier lines.
 FLOORS = [
     {"errors", "config", "version"},
-    {"storage", "locks", "unfinished"},
+    {"storage", "locks", "unfinished", "stopwatch"},
     {"drives"},
     {"audio", "dsp"},
     {"network"},

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
+from unetsep import stopwatch
 from unetsep.app import process
 from unetsep.app.choices import JobChoice, ModelOffer
 from unetsep.app.jobs import MISTAKE, JobLimits, JobQueue, RefusedError, SeparationJob, write_zip
 from unetsep.app.process import WorkerError, WorkerProcess
-from unetsep.library import stopwatch
 
 REPORT = {"stems": {"vocals": "vocals.flac"}, "seconds": 1.0, "warnings": []}
 

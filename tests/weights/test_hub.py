@@ -18,6 +18,7 @@ import pytest
 
 from tests import hub
 from unetsep.storage import FULL
+from unetsep.weights import hub as hub_module
 from unetsep.weights.hub import _is_of_storage
 
 CONTENT = bytes(range(256)) * 800
@@ -45,6 +46,27 @@ assert constants.DOWNLOAD_CHUNK_SIZE == block  # other downloads are as before
 print(json.dumps(result | {"cached": cached and str(cached), "took": time.monotonic() - begun}))
 sys.stdout.flush()
 """
+
+
+def test_settings_of_the_client_are_restored_after_several_downloads_at_once() -> None:
+    from huggingface_hub import constants
+
+    before = constants.DOWNLOAD_CHUNK_SIZE
+    first, second = hub_module._client_settings(), hub_module._client_settings()
+    entered = threading.Event()
+
+    def other() -> None:
+        with second:
+            entered.set()
+
+    with first:
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert constants.DOWNLOAD_CHUNK_SIZE == hub_module.DOWNLOAD_BLOCK
+        assert not entered.wait(0.2)
+    thread.join()
+    assert entered.is_set()
+    assert before == constants.DOWNLOAD_CHUNK_SIZE
 
 
 def fetch(home: Path, endpoint: str, **environment: str) -> dict[str, object]:

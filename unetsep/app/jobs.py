@@ -21,7 +21,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..errors import UnetsepError
-from ..library.stopwatch import Stopwatch
+from ..stopwatch import Stopwatch
 from ..storage import open_atomically
 from .choices import JobChoice
 from .folder import size_of

@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 import numpy as np
 
 from ..errors import AudioError
+from ..stopwatch import Stopwatch
 from .channels import LAYOUTS, bits_of, mask_of, named_speakers, places_of
 from .chunks import is_joined_mp4
 from .decoder import AudioInfo, Block, skip
@@ -255,11 +256,12 @@ class FfmpegDecoder:
             return None
         lines = completed.stdout.decode(errors="replace").splitlines()
         unit = next((line.split()[-1] for line in lines if line.startswith("#tb ")), "")
-        packets = [line.split(",") for line in lines if line[:1] not in ("#", "")]
+        packets = [line for line in lines if line[:1] not in ("#", "")]
+        first, last = ([line.split(",") for line in part] for part in (packets[:32], packets[-32:]))
         try:
             numerator, denominator = map(int, unit.split("/"))
-            begin = min(int(packet[2]) for packet in packets[:32])
-            end = max(int(packet[2]) + int(packet[3]) for packet in packets[-32:])
+            begin = min(int(packet[2]) for packet in first)
+            end = max(int(packet[2]) + int(packet[3]) for packet in last)
         except ValueError:  # no packets, or no time stamps
             return None
         return begin * numerator / denominator, end * numerator / denominator
@@ -289,17 +291,21 @@ class FfmpegDecoder:
         assert process is not None
         assert process.stdout is not None
 
-        def stop() -> None:
-            self._timed_out = True
-            process.kill()
+        done = threading.Event()
 
-        timer = threading.Timer(PATIENCE, stop)
-        timer.daemon = True
-        timer.start()
+        def watch() -> None:
+            stopwatch = Stopwatch()
+            while not done.wait(min(1.0, PATIENCE)):
+                if stopwatch.look() >= PATIENCE:
+                    self._timed_out = True
+                    process.kill()
+                    return
+
+        threading.Thread(target=watch, daemon=True).start()
         try:
             data = process.stdout.read(size)
         finally:
-            timer.cancel()
+            done.set()
         if self._timed_out:
             raise self._timeout()
         return data

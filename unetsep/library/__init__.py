@@ -2,7 +2,6 @@
 
 batch     the songs of a run, several at a time, each with its time limit
 memory    memory that this process may still take
-stopwatch  seconds that a process ran, for time limits
 songs     one song of many: claimed, compared, separated, recorded
 shards    shares of the songs for job arrays
 ray       the songs of a run on a Ray cluster

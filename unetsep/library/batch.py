@@ -23,11 +23,11 @@ from ..dsp.segments import MAX_WORKERS, SegmentPool, segment_pool
 from ..dsp.song_stream import Progress
 from ..dsp.threads import thread_count
 from ..files import FileOptions, SeparationReport
+from ..stopwatch import Stopwatch
 from ..unfinished import TICK, uninterrupted
 from .log import now, song_status
 from .memory import available_memory, free_memory
 from .songs import Job, Shared, separate_song, stopped_reports
-from .stopwatch import Stopwatch
 
 # Seconds that a song has to stop after it was asked to. A block takes a second or two.
 GRACE = 10.0

@@ -13,13 +13,13 @@ import errno
 import hashlib
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..stopwatch import Stopwatch
 from ..storage import FULL
 from .manifest import Checkpoint
 
@@ -148,20 +148,27 @@ def _download(entry: Checkpoint, by_hand: str) -> Path:
         ) from error
 
 
+_settings_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def _client_settings() -> Iterator[None]:
-    """Small blocks, so that slow progress shows, and no log of retries; then as before."""
+    """Small blocks, so that slow progress shows, and no log of retries; then as before.
+
+    They are the whole process's, so its downloads wait for each other.
+    """
     from huggingface_hub import constants
 
     logger = logging.getLogger("huggingface_hub")
-    level, size = logger.level, constants.DOWNLOAD_CHUNK_SIZE
-    logger.setLevel(logging.ERROR)
-    constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        constants.DOWNLOAD_CHUNK_SIZE = size
+    with _settings_lock:
+        level, size = logger.level, constants.DOWNLOAD_CHUNK_SIZE
+        logger.setLevel(logging.ERROR)
+        constants.DOWNLOAD_CHUNK_SIZE = DOWNLOAD_BLOCK
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            constants.DOWNLOAD_CHUNK_SIZE = size
 
 
 def _bounded(entry: Checkpoint) -> Path:
@@ -174,14 +181,14 @@ def _bounded(entry: Checkpoint) -> Path:
 
     get = huggingface_hub.hf_hub_download
     result: list[Path | Exception] = []
-    last_progress = [time.monotonic()]
+    progress = threading.Event()
     size = 0
 
     base: Any = huggingface_hub.utils.tqdm  # type: ignore[attr-defined]
 
     class Bar(base):  # type: ignore[misc]
         def update(self, n: float | None = 1) -> bool | None:
-            last_progress[0] = time.monotonic()
+            progress.set()
             refreshed: bool | None = super().update(n)
             return refreshed
 
@@ -190,7 +197,7 @@ def _bounded(entry: Checkpoint) -> Path:
             url = huggingface_hub.hf_hub_url(entry.repo_id, entry.file, revision=entry.revision)
             # One request without retries, which detects an unreachable hub at once.
             huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER)
-            last_progress[0] = time.monotonic()
+            progress.set()
             bar: Any = {"tqdm_class": Bar} if "tqdm_class" in signature(get).parameters else {}
             result.append(Path(get(entry.repo_id, entry.file, revision=entry.revision, **bar)))
         except Exception as error:
@@ -198,12 +205,15 @@ def _bounded(entry: Checkpoint) -> Path:
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
+    watch, last_progress = Stopwatch(), 0.0
     while worker.is_alive():
         worker.join(0.1)
+        seconds = watch.look()
         old_size, size = size, _received_bytes(entry)
-        if size != old_size:
-            last_progress[0] = time.monotonic()
-        if time.monotonic() - last_progress[0] > STALL:
+        if progress.is_set() or size != old_size:
+            progress.clear()
+            last_progress = seconds
+        if seconds - last_progress > STALL:
             raise TimeoutError(f"no data for {STALL:.0f} s")
     if isinstance(result[0], Exception):
         raise result[0]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from unetsep.library.stopwatch import LONGEST_LOOK, Stopwatch
+from unetsep.stopwatch import LONGEST_LOOK, Stopwatch
 
 
 def test_a_stopwatch_does_not_count_sleep(monkeypatch):

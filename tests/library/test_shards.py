@@ -57,7 +57,8 @@ def test_a_song_stays_in_its_shard_in_every_version():
 def test_songs_whose_stems_would_have_the_same_names_are_in_one_shard(track, other):
     for number in range(20):
         tracks = [text.format(number) for text in (track, other)]
-        assert len({target_path(TEMPLATE, each, "bass", "wav", "m") for each in tracks}) == 1
+        songs = [Input(Path("song.wav"), each) for each in tracks]
+        assert len({target_path(TEMPLATE, each, "bass", "wav", "m") for each in songs}) == 1
         assert len({Shard(1, 2).holds(each) for each in tracks}) == 1
 
 

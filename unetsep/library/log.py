@@ -184,7 +184,7 @@ def _input(
         facts = {name: input_file.facts[name] for name in ("bytes", "time_ns")}
     except (OSError, UnetsepError):
         return None
-    hashes = [input_file.cached_sha256]
+    hashes = [input_file.known_sha256]
     for entry in entries:
         recorded = entry["input"] if entry else {}
         if all(recorded.get(name) == value for name, value in facts.items()):

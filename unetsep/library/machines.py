@@ -73,15 +73,8 @@ class SlotNeeds:
     def room(self, machines: Sequence[ClusterMachine]) -> int:
         """Number of slots that fit on the machines; at least one, for which a cluster may grow."""
         on_gpu = self.device == GPU
-        return max(
-            1,
-            sum(
-                min(machine.cpus // self.cpus, machine.gpus)
-                if on_gpu
-                else machine.cpus // self.cpus
-                for machine in machines
-            ),
-        )
+        slots = (min(m.cpus // self.cpus, m.gpus if on_gpu else m.cpus) for m in machines)
+        return max(1, sum(slots))
 
     def _suitable(self, machines: Sequence[ClusterMachine]) -> list[ClusterMachine]:
         """Machines that have the device."""

@@ -24,7 +24,7 @@ from ..audio.stem_files import StemFiles
 from ..audio.tags import Tags, read_tags
 from ..errors import AudioError
 from ..inputs import Input
-from ..paths import song_target
+from ..paths import target_path
 from ..storage import PREFIX, file_sha256
 from .claims import Claim, claim_path
 
@@ -72,9 +72,9 @@ class InputFile:
         return read_tags(self._path)
 
     @property
-    def cached_sha256(self) -> str | None:
-        """The hash, if it was computed before."""
-        return self.__dict__.get("sha256")
+    def known_sha256(self) -> str | None:
+        """The hash, if it is known without reading the file again."""
+        return None
 
     @property
     def is_local(self) -> bool:
@@ -290,7 +290,7 @@ def record_path(output_dir: Path, template: str, song: Input, *, ext: str, model
     output_dir, template, song, ext, model
         See `unetsep.paths.plan` and `unetsep.paths.target_path`.
     """
-    parts = song_target(template, song, PLACE, ext, model).parts
+    parts = target_path(template, song, PLACE, ext, model).parts
     index = next((i for i, part in enumerate(parts) if PLACE in part), len(parts) - 1)
     name = "/".join(parts[index:])
     if name != f"{PLACE}.{ext}":  # several songs share the folder
@@ -374,11 +374,9 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     kinds = {"input": dict, "options": dict, "outputs": dict, "models": list, "unetsep": str}
     return (
         all(isinstance(entry[name], kind) for name, kind in kinds.items())
+        and "complete" in entry
         and "\0" not in "".join(entry["outputs"])  # which no path may hold
-        and all(
-            isinstance(model["name"], str) and "sha256" in model and "complete" in entry
-            for model in entry["models"]
-        )
+        and all(isinstance(model["name"], str) and "sha256" in model for model in entry["models"])
     )
 
 

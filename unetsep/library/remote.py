@@ -108,6 +108,11 @@ class RemoteInputFile(InputFile):
         """Whether it was downloaded."""
         return self._fetched
 
+    @property
+    def known_sha256(self) -> str | None:
+        """The hash of what was downloaded."""
+        return self.sha256 if self._fetched else None
+
     @functools.cached_property
     def tags(self) -> Tags:
         """Its tags; none if it was not downloaded."""
@@ -332,7 +337,8 @@ class Spool:
 
     def input(self, url: str, track: str, error: str | None = None) -> Input:
         """A song at a URL, with the path of its download."""
-        suffix = PurePosixPath(split_url(url)[2]).suffix.lower()
+        match = re.match(r"\.\w{1,19}", PurePosixPath(split_url(url)[2]).suffix.lower(), re.ASCII)
+        suffix = match[0] if match else ""
         path = self.folder / "in" / str(len(self._songs)) / f"song{suffix}"
         self._songs[path] = url
         return Input(path, track, error)
@@ -423,6 +429,7 @@ class RemoteLog(RunLog):
         self._store, self._next_upload = store, time.monotonic() + LOG_EVERY
         self.shown_path = f"{store.url}/{self.path.name}"
         with contextlib.suppress(UnetsepError):  # of a store that does not list files
+            store.look("", [])
             store.remove_leftovers("")
 
     def write(self, line: Mapping[str, Any]) -> None:

@@ -88,6 +88,8 @@ class StemUpload:
         assert entry is not None, "stems were made, so the record has an entry for them"
         token = secrets.token_hex(6)
         partial: dict[Path, str] = {}
+        for folder in {self._folder(path.parent) for path in self._targets}:
+            self._store.remove_leftovers(folder)
         try:
             for index, path in enumerate(self._targets):
                 _raise_if_stopped(shared)

@@ -170,7 +170,7 @@ class Store:
             words = _without_query(" ".join(str(error).split()))
             raise UnetsepError(f"{self.url} cannot be opened: {words}") from error
         self.root: str = root.rstrip("/")
-        self._tidy_folders: set[str] = set()
+        self._leftovers: dict[str, list[str]] = {}  # partial files of dead runs, by folder
 
     def check_bucket(self) -> None:
         """Check that the bucket exists: unetsep does not create buckets.
@@ -365,25 +365,23 @@ class Store:
         with contextlib.suppress(Exception):  # the error that led here matters more
             self.files.rm_file(self.at(name))
 
-    def remove_leftovers(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Remove partial files of dead runs from a folder; returns the listing of the others."""
-        files = self.listing(folder)
-        dead = [name for name, info in files.items() if _is_leftover(name, modified(info))]
-        for name in dead:
+    def remove_leftovers(self, folder: str) -> None:
+        """Remove the partial files of dead runs that the first look at a folder found."""
+        for name in self._leftovers.get(folder, ()):
             self.remove(name_in(folder, name))
-            del files[name]
-        return files
+        self._leftovers[folder] = []
 
     def look(self, folder: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The metadata of those files among some that a folder has, perhaps of others, too.
 
-        The first time the folder is listed, and leftovers of dead runs are removed. Later each
+        The first time the folder is listed, and partial files of dead runs are noted. Later each
         file is looked up: to list the stems of all songs for every song would take too long.
         """
-        if folder not in self._tidy_folders:
-            infos = self.remove_leftovers(folder)
-            self._tidy_folders.add(folder)
-            return infos
+        if folder not in self._leftovers:
+            files = self.listing(folder)
+            dead = [name for name, info in files.items() if _is_leftover(name, modified(info))]
+            self._leftovers[folder] = dead
+            return {name: info for name, info in files.items() if name not in dead}
         infos = {}
         for name in names:
             with contextlib.suppress(AbsentError):

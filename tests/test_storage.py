@@ -34,6 +34,7 @@ def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
         one.write(b"one")
         other.write(b"other")
         assert path.read_text() == "before"
+        assert {each.name[0] for each in tmp_path.iterdir() if each != path} == {"."}
     assert path.read_text() == "one"  # the outer block ends last
     assert list(tmp_path.iterdir()) == [path]
 

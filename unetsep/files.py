@@ -320,6 +320,7 @@ def separate_to_arrays(
     dict, SeparationReport
         Stem name to ``(channels, samples)``, float32, at the input's rate.
     """
+    options = replace(options, tags=False)  # arrays have none
     blocks: list[Signal] = []
     sinks = [lambda _output, _info: StemArrays(blocks)]
     (report,) = separate_into(path, [separator], sinks, options, progress)

@@ -129,7 +129,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     """
     if is_special(path):  # the rename would remove it
         raise FileExistsError(errno.EEXIST, "it is a device or a pipe, which stays", str(path))
-    partial = path.with_name(f"{secrets.token_hex(8)}.part")
+    partial = path.with_name(f"{PREFIX}{secrets.token_hex(8)}.part")
     try:
         with partial.open("xb") as file:
             yield file

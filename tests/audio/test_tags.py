@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from pathlib import Path
 
 import mutagen
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from mutagen import apev2, asf, flac, id3, mp3, mp4, oggvorbis, wave
 
+import unetsep
 from tests.programs import execute, script
 from tests.signals import RATE, music
 from unetsep.audio.formats import CONTAINERS
@@ -265,6 +267,22 @@ def test_tags_that_are_broken_become_a_warning_and_stop_nothing(song, tiny_separ
         (report,) = separate_file(source, [tiny_separator], [targets], FileOptions())
         assert len(report.warnings) == (source == ogg)
     assert report.warnings[0].startswith(f"the tags of {ogg} could not be read (")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # arrays have no tags
+        unetsep.separate(ogg, model=tiny_separator)
+
+
+def test_a_wav_stem_just_below_4_gib_gets_no_tags(tmp_path):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8, np.float32), RATE)
+    header = path.read_bytes()[:44]
+    size = 2**32 - 2000
+    with path.open("wb") as file:
+        file.write(header[:4] + struct.pack("<I", size - 8) + header[8:40])
+        file.write(struct.pack("<I", size - 44))
+        file.truncate(size)  # sparse
+    write_tags(path, "wav", Tags({"title": ("Halo",)}, Cover("image/png", bytes(10_000))))
+    assert path.stat().st_size == size
 
 
 @pytest.mark.parametrize("mime", ["image/jp€g", "image/png\0x", "image/\u00fc"])

@@ -329,6 +329,7 @@ def test_a_published_name_or_alias_hides_an_imported_model(
 
 def test_a_model_is_found_by_its_aliases() -> None:
     assert manifests.model_name("mse-long") == "fast"
+    assert manifests.model_name(Path("default")) == "default"  # a file of the name
     assert manifests.find_checkpoint("mse-long") == manifests.find_checkpoint("fast")
     assert load_network("mse-long").config == load_network("fast").config
 

@@ -90,6 +90,12 @@ def test_stems_equal_those_of_the_separator(
         np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
+def test_the_spectrum_of_a_waveform_turns_back_into_it(network: MaskNetwork) -> None:
+    model, waveform = Model(network), clips(9000, batch=2)
+    again = model.waveform(model.spectrum(waveform), 9000)
+    torch.testing.assert_close(again, waveform, atol=2e-6, rtol=0)
+
+
 def test_stems_add_up_to_the_waveform(network: MaskNetwork) -> None:
     waveform = clips(9000, batch=2)
     total = Model(network)(waveform).sum(dim=1)

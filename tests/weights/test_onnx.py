@@ -86,8 +86,12 @@ def test_exporting_a_model_keeps_its_training_mode(tmp_path: Path) -> None:
     model = Model(seed_network(ModelConfig(filters=(4,))))
     model.network.train()
     before = [part.training for part in model.modules()]
+    torch.manual_seed(7)
     export_onnx(model, tmp_path / "net.onnx")
     assert [part.training for part in model.modules()] == before
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), drawn)  # of the host, too
 
 
 def test_masks_of_real_music_are_equal_and_the_example_gives_the_same_stems(

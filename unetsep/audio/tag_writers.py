@@ -172,6 +172,9 @@ def _write_wav(path: Path, tags: Tags) -> None:
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return  # programs that read tags in wav files do not know RF64, beyond 4 GiB
+    room = (1 << 20) + (len(tags.cover.data) if tags.cover else 0)
+    if path.stat().st_size + room >= 1 << 32:
+        return  # with the tags it would be larger than RIFF files can be
     wave = WAVE(path)
     wave.add_tags()
     _fill_id3(wave.tags, tags)

@@ -296,10 +296,10 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 def model_name(model: str | Path) -> str:
     """The real name of a model, not an alias, for reports and names of folders."""
-    if str(model) == "default":
-        return manifest().default
     if is_path(model):
         return Path(model).stem
+    if str(model) == "default":
+        return manifest().default
     entry = manifest().find(str(model))
     return str(model) if entry is None else entry.name
 

@@ -129,7 +129,7 @@ class Model(nn.Module):
         spectrum = self.spectrum(waveform)
         masks = self.masks(spectrum)
         # (batch, stems, channels, frames, all bins)
-        stems = self.waveform(self._in_full_band(masks) * spectrum.mT[:, None], samples)
+        stems = self.waveform((self._in_full_band(masks) * spectrum.mT[:, None]).mT, samples)
         if self.config.complete:
             estimates = stems[:, :-1]
             remainder = waveform[:, None] - estimates.sum(dim=1, keepdim=True)
@@ -213,7 +213,7 @@ class Model(nn.Module):
         Parameters
         ----------
         spectrum
-            Complex, ``(..., frames, all bins)``: frames before bins.
+            Complex, ``(..., all bins, frames)``.
         samples
             Of the clips.
 
@@ -223,7 +223,7 @@ class Model(nn.Module):
             ``(..., samples)``.
         """
         hop = self.config.hop_length
-        padded = overlap_add_with_gradients(spectrum.mT, hop)
+        padded = overlap_add_with_gradients(spectrum, hop)
         lead = self.config.n_fft - hop + self.config.lead_frames * hop
         # By indices: `torch.export` could not prove the length of a slice.
         return padded.index_select(-1, torch.arange(samples, device=padded.device) + lead)

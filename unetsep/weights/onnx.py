@@ -81,7 +81,7 @@ def export_onnx(model: str | Path | Model, path: str | Path) -> Path:
     heights = {"magnitude": config.bins}
     if config.low_bins:
         heights["fine"] = fine_bins(config)
-    examples = [torch.rand(2, config.channels, bins, 2 * unit) for bins in heights.values()]
+    examples = [torch.ones(2, config.channels, bins, 2 * unit) for bins in heights.values()]
     shapes: Any = {0: torch.export.Dim("batch"), 3: unit * torch.export.Dim("units")}
     with _quiet(), _evaluating(module):
         program = torch.onnx.export(

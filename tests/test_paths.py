@@ -11,6 +11,7 @@ import unetsep.drives
 import unetsep.paths
 from tests.files import take_for_one, touch
 from unetsep.audio.tags import Tags
+from unetsep.drives import Drives
 from unetsep.errors import AudioError, UnetsepError
 from unetsep.inputs import Input
 from unetsep.library.store import UrlPath, public_url
@@ -27,6 +28,18 @@ from unetsep.paths import (
 )
 
 STEMS = ("vocals", "drums")
+
+
+def song(track: str) -> Input:
+    return Input(Path("song.wav"), track)
+
+
+def named(songs, folder, template=TEMPLATE, stems=STEMS):
+    return name_targets(songs, [("m", stems)], folder, template, "wav", drives=Drives())
+
+
+def clashes_among(songs, targets):
+    return find_clashes(songs, targets, Drives())
 
 
 def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):
@@ -48,7 +61,7 @@ def one(songs, folder, template=TEMPLATE, models=(("mse", STEMS),)):
     ],
 )
 def test_names_suit_every_file_system(track, expected):
-    path = target_path(TEMPLATE, track, "vocals", "wav", "mse")
+    path = target_path(TEMPLATE, song(track), "vocals", "wav", "mse")
     assert path == Path(expected) / "vocals.wav"
 
 
@@ -70,12 +83,12 @@ def test_reserved_names_of_windows_are_avoided_there(monkeypatch):
 
 
 def test_backslashes_separate_folders_of_a_template_on_windows(monkeypatch):
-    template = r"{track}\{stem}.{ext}"
-    assert target_path(template, "a", "vocals", "wav", "mse") == Path(r"a\vocals.wav")
+    template, song_ab = r"{track}\{stem}.{ext}", song("a/b")
+    assert target_path(template, song("a"), "vocals", "wav", "mse") == Path(r"a\vocals.wav")
     with monkeypatch.context() as patch:
         patch.setattr(unetsep.paths, "Path", PureWindowsPath)
         patch.setattr(unetsep.paths.os, "name", "nt")
-        path = target_path(template, "a/b", "vocals", "wav", "mse")
+        path = target_path(template, song_ab, "vocals", "wav", "mse")
         with pytest.raises(ValueError, match="must end with the name of a file"):
             check_template("{track}\\")
         for outside in ("/a/{stem}", r"\a\{stem}", "c:{stem}", "c:/{stem}", r"..\{stem}"):
@@ -86,11 +99,12 @@ def test_backslashes_separate_folders_of_a_template_on_windows(monkeypatch):
 
 def test_every_field_of_a_template_is_filled():
     template = "{model}/{track} ({suffix})/{stem}.{ext}"
-    assert target_path(template, "s", "bass", "flac", "l1", "mp3") == Path("l1/s (mp3)/bass.flac")
+    assert target_path(template, song("s"), "bass", "flac", "l1") == Path("l1/s (wav)/bass.flac")
 
 
 def test_dots_in_a_template_are_removed():
-    assert target_path("./{track}/./{stem}.{ext}", ".", "bass", "wav", "mse") == Path("_/bass.wav")
+    template = "./{track}/./{stem}.{ext}"
+    assert target_path(template, song("."), "bass", "wav", "mse") == Path("_/bass.wav")
 
 
 @pytest.mark.parametrize(
@@ -120,9 +134,7 @@ def test_templates_that_cannot_work_are_value_errors(template):
 def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
     names = ["01 Intro.flac", "01 Intro.mp3", "02 Song.flac"]
     songs = [Input(tmp_path / name, Path(name).stem) for name in names]
-    clashes = find_clashes(
-        songs, name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
-    )
+    clashes = clashes_among(songs, named(songs, tmp_path / "o"))
     assert clashes[0] == clashes[1]
     assert "01 Intro.flac and " in clashes[0]
     assert clashes[2] is None
@@ -139,21 +151,21 @@ def test_a_clash_of_names_is_reported_for_both_songs_only(tmp_path):
 )
 def test_the_advice_on_a_clash_resolves_it(tmp_path, names, template, remedy):
     songs = [Input(tmp_path / name, Path(name).stem) for name in names]
-    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", template, "wav")
-    clashes = find_clashes(songs, targets)
+    targets = named(songs, tmp_path / "o", template)
+    clashes = clashes_among(songs, targets)
     assert remedy in clashes[0]
     if "such as" in remedy:
         template = remedy.removeprefix("such as ")
-        targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", template, "wav")
-        assert find_clashes(songs, targets) == [None, None]
+        targets = named(songs, tmp_path / "o", template)
+        assert clashes_among(songs, targets) == [None, None]
 
 
 def test_songs_clash_if_their_folders_are_linked(tmp_path):
     (tmp_path / "o/a").mkdir(parents=True)
     (tmp_path / "o/b").symlink_to("a")
     songs = [Input(tmp_path / name, Path(name).stem) for name in ("a.wav", "b.wav")]
-    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
-    clashes = find_clashes(songs, targets)
+    targets = named(songs, tmp_path / "o")
+    clashes = clashes_among(songs, targets)
     assert "would both be written to" in clashes[0]
     assert clashes[0].endswith(": choose another folder with -o")
     assert clashes[0] == clashes[1]
@@ -162,8 +174,8 @@ def test_songs_clash_if_their_folders_are_linked(tmp_path):
 def test_urls_that_differ_in_their_query_alone_need_another_folder(tmp_path):
     places = [UrlPath(public_url(f"https://x.org/get?id={number}")) for number in (1, 2)]
     songs = [Input(place, "get") for place in places]
-    targets = name_targets(songs, [("m", STEMS)], tmp_path / "o", TEMPLATE, "wav")
-    clashes = find_clashes(songs, targets)
+    targets = named(songs, tmp_path / "o")
+    clashes = clashes_among(songs, targets)
     assert clashes[0] == clashes[1]
     assert clashes[0].endswith("separate one of them by itself, to another folder with -o")
 
@@ -208,14 +220,14 @@ def test_names_that_differ_in_case_or_accents_collide_where_the_drive_thinks_so(
             Input(tmp_path / f"{folder}/{name}.wav", name)
             for folder, name in zip("ab", names, strict=True)
         ]
-        targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
-        clashes = find_clashes(songs, targets)
+        targets = named(songs, tmp_path / "out")
+        clashes = clashes_among(songs, targets)
         assert all(map(bool, clashes)) == any(map(bool, clashes)) == (collide or always)
         assert not clashes[0] or clashes[0].endswith("separate each to its own folder")
     songs = [Input(tmp_path / "Song.mp3", "Song"), Input(tmp_path / "song.wav", "song")]
-    targets = name_targets(songs, [("m", STEMS)], tmp_path / "out", TEMPLATE, "wav")
+    targets = named(songs, tmp_path / "out")
     remedy = "such as {track}-{suffix}/{stem}.{ext}"
-    found = [bool(clash) and clash.endswith(remedy) for clash in find_clashes(songs, targets)]
+    found = [bool(clash) and clash.endswith(remedy) for clash in clashes_among(songs, targets)]
     assert found == [case or always] * 2
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -234,8 +246,8 @@ def test_an_input_is_not_overwritten_where_case_does_not_count(
     monkeypatch.setattr(sys, "platform", "linux")
     take_for_one(monkeypatch, DRIVES[drive][0])
     songs = [Input(tmp_path / "ZOOM0001.WAV", "ZOOM0001")]
-    targets = name_targets(songs, [("m", ("vocals",))], tmp_path, "{track}.{ext}", "wav")
-    (clash,) = find_clashes(songs, targets)
+    targets = named(songs, tmp_path, "{track}.{ext}", ("vocals",))
+    (clash,) = clashes_among(songs, targets)
     assert bool(clash) == refused
     assert not clash or "would be written over an input" in clash
 
@@ -311,7 +323,8 @@ def tags_of(artist: str = "", **others: str) -> Tags:
 
 
 def file_name(template: str, tags: Tags, track: str = "disc/01 song") -> str:
-    return target_path(template, track, "no_vocals", "mp3", "mse", "flac", tags).as_posix()
+    file = Input(Path("song.flac"), track, tags=tags)
+    return target_path(template, file, "no_vocals", "mp3", "mse").as_posix()
 
 
 def test_names_can_be_made_of_tags():

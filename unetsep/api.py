@@ -368,7 +368,7 @@ def _label(name: Path) -> str:
 def _restore_input(report: SeparationReport, audio: AudioInput, file: Input) -> SeparationReport:
     """The report with the caller's input instead of its temporary copy."""
     if isinstance(audio, str | os.PathLike):
-        return replace(report, source=file.path)
+        return report
     path, name = file.path, _name(audio)
     return renamed(
         report,

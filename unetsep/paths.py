@@ -43,15 +43,7 @@ FIELDS = ("track", "stem", "label", "ext", "model", "suffix", *TAG_FIELDS)
 TAG_BYTES = 100
 
 
-def target_path(
-    template: str,
-    track: str,
-    stem: str,
-    ext: str,
-    model: str,
-    suffix: str = "",
-    tags: Tags | None = None,
-) -> Path:
+def target_path(template: str, song: Input, stem: str, ext: str, model: str) -> Path:
     """Relative output path of one stem.
 
     Parameters
@@ -59,21 +51,17 @@ def target_path(
     template
         With ``{track}``, ``{stem}``, ``{label}`` (the stem for people: Instrumental), ``{ext}``,
         ``{model}``, ``{suffix}`` (the input's suffix without dot) and `TAG_FIELDS`.
-    track, stem, ext, model, suffix
-        The values.
-    tags
-        Source of the other values.
+    song
+        The song, with its tags if the template needs them.
+    stem, ext, model
+        The other values.
     """
-    values = {"track": track, "stem": stem, "ext": ext, "model": model, "suffix": suffix}
-    values |= {"label": stem_label(stem)} | _tag_values(tags or Tags(), track)
+    values = {"track": song.track, "stem": stem, "ext": ext, "model": model}
+    values |= {"label": stem_label(stem), "suffix": song.path.suffix[1:]}
+    values |= _tag_values(song.tags, song.track)
     # A dot in the template means the folder itself; in a name it stays.
     template = "/".join(part for part in _slashed(template).split("/") if part != ".")
     return Path(*(_portable(part) for part in template.format(**values).split("/") if part))
-
-
-def song_target(template: str, song: Input, stem: str, ext: str, model: str) -> Path:
-    """`target_path` for a song's stem."""
-    return target_path(template, song.track, stem, ext, model, song.path.suffix[1:], song.tags)
 
 
 def uses_tags(template: str) -> bool:
@@ -178,7 +166,7 @@ def plan(
     targets = name_targets(
         inputs, models, output_dir, template, ext, together=together, drives=drives
     )
-    clashes = find_clashes(inputs, targets, drives=drives)
+    clashes = find_clashes(inputs, targets, drives)
     for file, clash in zip(inputs, clashes, strict=True):
         if clash and not file.error:
             raise UnetsepError(clash)
@@ -193,7 +181,7 @@ def name_targets(
     ext: str,
     *,
     together: bool = False,
-    drives: Drives | None = None,
+    drives: Drives,
 ) -> list[list[list[Path]]]:
     """Targets of every input, model and stem.
 
@@ -209,7 +197,7 @@ def name_targets(
     together
         All stems of a model are in one file, whose path is listed for each of them.
     drives
-        Tell which names lead to the same file; by default a new `unetsep.drives.Drives`.
+        Tell which names lead to the same file.
 
     Returns
     -------
@@ -228,11 +216,11 @@ def name_targets(
     if output_dir.exists() and not output_dir.is_dir():
         raise UnetsepError(f"output {output_dir} is a file: name a folder with -o")
     template = template_for(template, len(models))
-    drives, targets = drives or Drives(), []
+    targets = []
     for file in inputs:
         per_model = [
             [
-                output_dir / song_target(template, file, "stems" if together else stem, ext, name)
+                output_dir / target_path(template, file, "stems" if together else stem, ext, name)
                 for stem in stems
             ]
             for name, stems in models
@@ -265,16 +253,15 @@ ELSEWHERE = "choose another folder with -o"
 def find_clashes(
     inputs: Sequence[Input],
     targets: Sequence[Sequence[Sequence[Path]]],
+    drives: Drives,
     others: Iterable[Input] = (),
-    drives: Drives | None = None,
 ) -> list[str | None]:
     """For each input, a message if its stems cannot have their names, else None.
 
     If two songs would write the same file, both get the message: neither takes precedence.
-    Stems must not overwrite ``others`` either, inputs that another command separates.
-    ``drives`` are those of `name_targets`.
+    ``drives`` are those of `name_targets`. Stems must not overwrite ``others`` either, inputs that
+    another command separates.
     """
-    drives = drives or Drives()
     originals, owners = FileMap[bool](drives.same), FileMap[int](drives.same)
     for file in (*inputs, *others):
         originals.setdefault(real_path(file.path), True)
@@ -304,7 +291,7 @@ def _remedy(first: Input, second: Input) -> str:
     if str(first.path) == str(second.path):  # two URLs that differ in their query
         return "separate one of them by itself, to another folder with -o"
     for template in ("{track}/{stem}.{ext}", "{track}-{suffix}/{stem}.{ext}"):
-        names = [song_target(template, song, "stem", "ext", "model") for song in (first, second)]
+        names = [target_path(template, song, "stem", "ext", "model") for song in (first, second)]
         if folded(names[0]) != folded(names[1]):
             return f"give --filename more fields, such as {template}"
     return "name a folder that holds both instead, or separate each to its own folder"

@@ -93,7 +93,7 @@ def mask_comment(channels: int, mask: int) -> str:
 
 
 def read_speakers(
-    source: Path | Section, container: str, subtype: str, channels: int
+    source: Path | Section, file_format: str, subtype: str, channels: int
 ) -> tuple[tuple[int, ...] | None, int]:
     """The order of the channels of a file, and their speakers.
 
@@ -101,7 +101,7 @@ def read_speakers(
     ----------
     source
         A file that libsndfile could open.
-    container, subtype
+    file_format, subtype
         Its format and encoding, as libsndfile calls them.
     channels
         Number of channels.
@@ -113,14 +113,14 @@ def read_speakers(
     int
         The speakers as a mask of wav; 0 if the file does not name them.
     """
-    if container in ("CAF", "AIFF"):
+    if file_format in ("CAF", "AIFF"):
         speakers = core_audio_speakers(source, channels)
         return places_of(speakers), mask_of(speakers)
-    if container in WAVE_FORMATS:
+    if file_format in WAVE_FORMATS:
         return None, _wav_mask(source, channels)
-    if container == "FLAC":
+    if file_format == "FLAC":
         return None, _commented_mask(source, channels)
-    if container == "OGG" and _has_vorbis_layout(source, subtype):
+    if file_format == "OGG" and _has_vorbis_layout(source, subtype):
         return VORBIS_PLACES.get(channels), _commented_mask(source, channels)
     return None, 0
 

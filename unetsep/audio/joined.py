@@ -39,10 +39,10 @@ def open_streams(path: Path) -> Decoder:
             raise
         return JoinedDecoder(path, sections)
     try:
-        if decoder.container == "VOC" and sound_blocks(path) > 1:
+        if decoder.file_format == "VOC" and sound_blocks(path) > 1:
             # libsndfile decodes the headers of all blocks but the first as samples.
             raise soundfile.LibsndfileError(UNSUPPORTED_ENCODING)
-        sections = find_sections(path, decoder.container, decoder.subtype)
+        sections = find_sections(path, decoder.file_format, decoder.subtype)
     except BaseException:
         decoder.close()
         raise

@@ -76,7 +76,7 @@ class LengthClaim:
 
 
 def claim_length(
-    path: Path | Section, container: str, frames: int | None, sample_rate: int, subtype: str = ""
+    path: Path | Section, file_format: str, frames: int | None, sample_rate: int, subtype: str = ""
 ) -> LengthClaim:
     """The length claimed by a file that libsndfile decodes.
 
@@ -84,7 +84,7 @@ def claim_length(
     ----------
     path
         A file that libsndfile could open.
-    container
+    file_format
         Its format, as libsndfile calls it.
     frames
         Its length as libsndfile reports it; None if it reports none.
@@ -93,28 +93,28 @@ def claim_length(
     subtype
         The encoding of its samples, as libsndfile calls it.
     """
-    if container in MP3_FORMATS:
+    if file_format in MP3_FORMATS:
         return _claim_mp3(path, frames)
     if frames is None:
         return LengthClaim(None, slack=0)
-    if frames == 0 and (patch := _missing_size(path, container)):
+    if frames == 0 and (patch := _missing_size(path, file_format)):
         return LengthClaim(None, slack=0, patch=patch)
-    if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, container)):
+    if subtype == "MPEG_LAYER_III" and (data := _sample_data(path, file_format)):
         return _claim_mp3_within(path, data, frames)
-    if subtype == "GSM610" and container in WAVE_FORMATS:
-        frames = min(frames, _gsm_frames(path, container, frames))
-    if container == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
+    if subtype == "GSM610" and file_format in WAVE_FORMATS:
+        frames = min(frames, _gsm_frames(path, file_format, frames))
+    if file_format == "W64" and subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")):
         frames = min(frames, _w64_frames(path, frames))
-    if container == "FLAC":
+    if file_format == "FLAC":
         return _claim_flac(path, frames, sample_rate)
-    promised = round(frames / (1 - min(missing_share(path, container), 0.999)))
+    promised = round(frames / (1 - min(missing_share(path, file_format), 0.999)))
     warnings: tuple[str, ...] = ()
-    if container == "OGG" and ogg_is_open(path):
+    if file_format == "OGG" and ogg_is_open(path):
         warnings = (
             f"{path} has no end mark, as if it was cut off; it holds {frames / sample_rate:.2f} s",
         )
     claim = LengthClaim(promised, available=frames, slack=0, warnings=warnings)
-    if container == "W64":
+    if file_format == "W64":
         return replace(claim, patch=_w64_format(path))
     if subtype == "OPUS" and (head := without_pre_skip(path)):
         skip, page = head
@@ -168,14 +168,14 @@ def _claim_mp3_within(path: Path | Section, data: tuple[int, int], frames: int) 
     return LengthClaim(None, read_from=begin, read_to=begin + size)
 
 
-def _gsm_frames(path: Path | Section, container: str, frames: int) -> int:
+def _gsm_frames(path: Path | Section, file_format: str, frames: int) -> int:
     """Samples in whole blocks: libsndfile counts the byte that pads a chunk as a block."""
-    data = _sample_data(path, container)
+    data = _sample_data(path, file_format)
     if data is None:
         return frames
     begin, promised = data
     available = count_bytes(path) - begin
-    size = available if is_open_ended(container, promised) else min(available, promised)
+    size = available if is_open_ended(file_format, promised) else min(available, promised)
     return size // GSM_BYTES * GSM_FRAMES
 
 
@@ -200,43 +200,43 @@ def _w64_format(path: Path | Section) -> tuple[int, bytes] | None:
     return (place[0], form[24:26]) if tag == EXTENSIBLE and encoding in NO_INTEGERS else None
 
 
-def is_open_ended(container: str, size: int) -> bool:
+def is_open_ended(file_format: str, size: int) -> bool:
     """Whether a size stands for an unknown one, from a program that could not seek back.
 
     Parameters
     ----------
-    container
+    file_format
         Format of the file, as libsndfile calls it.
     size
         Size of the sample data in bytes, as the header states it.
     """
-    if size <= 0 or (container == "AIFF" and size == 8):
+    if size <= 0 or (file_format == "AIFF" and size == 8):
         return True
-    if container in ("WAV", "WAVEX"):
+    if file_format in ("WAV", "WAVEX"):
         near_limit = size >= 0xFFFF_0000 or 0 <= 2**31 - size < 2**16
         return near_limit or size % ROUND_SIZE == 0
-    return container in ("AIFF", "AU") and size >= OPEN_ENDED
+    return file_format in ("AIFF", "AU") and size >= OPEN_ENDED
 
 
-def _missing_size(path: Path | Section, container: str) -> tuple[int, bytes] | None:
+def _missing_size(path: Path | Section, file_format: str) -> tuple[int, bytes] | None:
     """Place of a size of zero in a header, and the bytes of the actual size.
 
     None if no samples follow: nothing, or only other chunks.
     """
-    data = _sample_data(path, container)
-    if data is None or data[1] != 0 or container not in (*RIFF_FORMATS, "AU"):
+    data = _sample_data(path, file_format)
+    if data is None or data[1] != 0 or file_format not in (*RIFF_FORMATS, "AU"):
         return None
     begin, length = data[0], count_bytes(path)
     with open_bytes(path) as file:
         head = file.read(16)
         file.seek(begin)
         big_endian = head[:4] in (b"RIFX", b".snd")
-        if begin >= length or (container != "AU" and _chunks_only(file, length, big_endian)):
+        if begin >= length or (file_format != "AU" and _chunks_only(file, length, big_endian)):
             return None
     if head[12:16] == b"ds64":
         return 28, struct.pack("<Q", length - begin)
     size = struct.pack(">I" if big_endian else "<I", min(length - begin, 0xFFFF_FFFF))
-    return (8 if container == "AU" else begin - 4), size
+    return (8 if file_format == "AU" else begin - 4), size
 
 
 def _chunks_only(file: BinaryIO, length: int, big_endian: bool) -> bool:
@@ -250,14 +250,14 @@ def _chunks_only(file: BinaryIO, length: int, big_endian: bool) -> bool:
     return file.tell() - length in (0, 1)
 
 
-def missing_share(path: Path | Section, container: str) -> float:
+def missing_share(path: Path | Section, file_format: str) -> float:
     """Share of the sample data that a header promises and the file does not hold.
 
     Parameters
     ----------
     path
         A file that libsndfile could open.
-    container
+    file_format
         Its format, as libsndfile calls it.
 
     Returns
@@ -265,18 +265,18 @@ def missing_share(path: Path | Section, container: str) -> float:
     float
         0 if nothing is missing or the container states no size; 0.5 if half is missing.
     """
-    data = _sample_data(path, container)
-    if data is None or is_open_ended(container, data[1]):
+    data = _sample_data(path, file_format)
+    if data is None or is_open_ended(file_format, data[1]):
         return 0.0
     begin, promised = data
     return min(1.0, max(0.0, 1 - (count_bytes(path) - begin) / promised))
 
 
-def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None:
+def _sample_data(path: Path | Section, file_format: str) -> tuple[int, int] | None:
     """Position of the sample data and its size as the header states it, both in bytes."""
-    if container == "AU":
+    if file_format == "AU":
         return _au_data(path)
-    data = find_chunk(path, SAMPLE_CHUNKS[container]) if container in SAMPLE_CHUNKS else None
+    data = find_chunk(path, SAMPLE_CHUNKS[file_format]) if file_format in SAMPLE_CHUNKS else None
     if data is None:
         return None
     begin, size = data
@@ -284,7 +284,7 @@ def _sample_data(path: Path | Section, container: str) -> tuple[int, int] | None
         (long_size,) = struct.unpack_from("<8xQ", sizes)
         return begin, long_size if long_size < 2**62 else size
     # Damaged: a size of zero in w64, or one beyond any disk in the 64 bits of caf.
-    damaged = size == 0 if container == "W64" else container == "CAF" and size >= 2**40
+    damaged = size == 0 if file_format == "W64" else file_format == "CAF" and size >= 2**40
     return None if damaged else (begin, size)
 
 

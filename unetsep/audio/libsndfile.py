@@ -68,26 +68,28 @@ class LibsndfileDecoder:
         self.length = LengthClaim(None)
         file = self._open()
         try:
-            self.container, self.subtype = str(file.format), str(file.subtype)
+            self.file_format, self.subtype = str(file.format), str(file.subtype)
             # libsndfile reports a stream of unknown length as 2^63 - 1 frames.
             frames = file.frames if 0 <= file.frames < 2**62 else None
-            self.length = claim_length(path, self.container, frames, file.samplerate, self.subtype)
+            self.length = claim_length(
+                path, self.file_format, frames, file.samplerate, self.subtype
+            )
             if self.length.read_from is not None or self.length.patch is not None:
                 file = self._open()
-            if self.length.patch is not None and self.container != "W64":
+            if self.length.patch is not None and self.file_format != "W64":
                 frames = max(0, file.frames - self.length.skip)
                 self.length = replace(self.length, frames=frames, available=frames)
-            self._order, mask = read_speakers(path, self.container, self.subtype, file.channels)
+            self._order, mask = read_speakers(path, self.file_format, self.subtype, file.channels)
             self.info = AudioInfo(
                 file.samplerate,
                 file.channels,
                 self.length.frames,
                 BIT_DEPTHS.get(file.subtype, "24"),
                 mask,
-                time_reference=_time_reference(path, self.container),
+                time_reference=_time_reference(path, self.file_format),
             )
             self.warnings = list(self.length.warnings)
-            if self.container == "AIFF" and is_ambiguous(path):
+            if self.file_format == "AIFF" and is_ambiguous(path):
                 self.warnings.append(
                     f"{path} says that the order of its channels 5 to 8 is not that of wav, and "
                     "they were reordered; if ffmpeg wrote it, that is wrong: use a wav or caf file"
@@ -301,8 +303,8 @@ def native_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _time_reference(source: Path | Section, container: str) -> int:
-    chunk = read_chunk(source, b"bext") if container in RIFF_FORMATS else b""
+def _time_reference(source: Path | Section, file_format: str) -> int:
+    chunk = read_chunk(source, b"bext") if file_format in RIFF_FORMATS else b""
     if len(chunk) < TIME_REFERENCE + 8:
         return 0
     # Two numbers, the lower half first in either byte order.

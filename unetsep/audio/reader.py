@@ -145,7 +145,9 @@ class AudioReader:
         return reference + self._start if reference else 0
 
     def blocks(self, block_frames: int = READ_FRAMES) -> Iterator[Block]:
-        """Yield ``(channels, samples)`` blocks, contiguous, all but the last of one size.
+        """Yield contiguous blocks ``(channels, samples)`` of ``block_frames`` samples.
+
+        The last block may be shorter, and so may the last one of each of several joined files.
 
         Raises
         ------

@@ -26,24 +26,24 @@ BEGINNINGS = (
 )
 
 
-def find_sections(path: Path, container: str, subtype: str = "") -> list[Section]:
+def find_sections(path: Path, file_format: str, subtype: str = "") -> list[Section]:
     """The consecutive streams of a file; one if it is an ordinary file.
 
     Parameters
     ----------
     path
         A file that libsndfile could open.
-    container, subtype
+    file_format, subtype
         Its format and the encoding of its samples, as libsndfile calls them.
     """
-    if container in MP3_FORMATS and subtype != "MPEG_LAYER_III":  # its frames differ
-        container = ""
+    if file_format in MP3_FORMATS and subtype != "MPEG_LAYER_III":  # its frames differ
+        file_format = ""
     find = {
         "OGG": _ogg_starts,
         "FLAC": _flac_starts,
         **dict.fromkeys(MP3_FORMATS, _mp3_starts),
         **dict.fromkeys((*WAVE_FORMATS, "AIFF", "AU", "CAF"), _container_starts),
-    }.get(container)
+    }.get(file_format)
     size = count_bytes(path)
     if find is None or (find is _mp3_starts and mp3_claim(path).counts_all):
         return [Section(path, 0, size)]

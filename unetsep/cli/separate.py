@@ -471,10 +471,10 @@ def _find_clashes(
 ) -> list[str | None]:
     """`find_clashes` of the locations that users see; all paths in a spool differ."""
     if not spool:
-        return find_clashes(songs, targets, all_songs, drives)
+        return find_clashes(songs, targets, drives, all_songs)
     return find_clashes(
         [replace(song, path=spool.location(song.path)) for song in songs],
         [[[spool.location(path) for path in paths] for paths in of_song] for of_song in targets],
-        [replace(song, path=spool.location(song.path)) for song in all_songs],
         drives,
+        [replace(song, path=spool.location(song.path)) for song in all_songs],
     )

@@ -76,6 +76,18 @@ def test_a_short_song_is_padded_to_the_next_multiple_only() -> None:
     assert seen == [32]
 
 
+@pytest.mark.parametrize("frames", [30, 64, 100])
+def test_with_fill_every_segment_is_whole(frames: int) -> None:
+    seen = []
+
+    def watch(spectrum: torch.Tensor) -> torch.Tensor:
+        seen.append(spectrum.shape[-1])
+        return local(spectrum)
+
+    run(spectra(frames), 0, 48, watch, fill=True)
+    assert seen == [SEGMENT] * -(-frames // SEGMENT)
+
+
 def test_the_cross_fade_is_linear_and_least_at_the_borders() -> None:
     calls = []
 

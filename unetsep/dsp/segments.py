@@ -148,10 +148,10 @@ class SegmentedMasks:
         position = 0
         for piece in self._spectra.take_parts(count):
             frames = piece.shape[-1]
-            lead = min(self._lead, frames)
-            self._lead -= lead
-            if frames > lead:
-                yield masks[..., position + lead : position + frames], piece[..., lead:]
+            if self._lead:  # pieces of silence alone
+                self._lead -= frames
+            else:
+                yield masks[..., position : position + frames], piece
             position += frames
 
 

@@ -56,8 +56,8 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
-def imports(name: str) -> Iterator[tuple[ast.ImportFrom, str]]:
-    """Relative imports of a module, wherever they stand, and the modules they lead to."""
+def imports(name: str) -> Iterator[str]:
+    """Modules that relative imports of a module lead to, wherever they stand."""
     path = MODULES[name]
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -66,7 +66,7 @@ def imports(name: str) -> Iterator[tuple[ast.ImportFrom, str]]:
             target = ".".join([*base, node.module] if node.module else base)
             for alias in node.names:
                 inner = f"{target}.{alias.name}"
-                yield node, inner if inner in MODULES else target
+                yield inner if inner in MODULES else target
 
 
 def room(name: str, depth: int = 1) -> str:
@@ -83,7 +83,7 @@ def test_every_file_is_checked_and_every_folder_has_a_level() -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_go_one_way(name: str) -> None:
-    for _, target in imports(name):
+    for target in imports(name):
         if room(name) != room(target):
             assert FLOOR[room(target)] < FLOOR[room(name)], f"{name} imports {target}"
         elif name.startswith("unetsep.train") and room(name, 2) != room(target, 2):
@@ -91,7 +91,7 @@ def test_imports_go_one_way(name: str) -> None:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    arrows = {name: {target for _, target in imports(name)} - {name} for name in MODULES}
+    arrows = {name: {*imports(name)} - {name} for name in MODULES}
     while free := {name for name, targets in arrows.items() if not targets & set(arrows)}:
         for name in free:
             del arrows[name]
@@ -102,26 +102,12 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_imports_within_the_package_name_files_not_folders(name: str) -> None:
     faces = {module for module, path in MODULES.items() if path.name == "__init__.py"}
     # `__main__` runs the command.
-    assert name == "unetsep.__main__" or not {t for _, t in imports(name)} & faces
+    assert name == "unetsep.__main__" or not {*imports(name)} & faces
 
 
-def test_only_commands_import_training_and_most_when_they_are_called() -> None:
-    for name, path in MODULES.items():
-        if room(name) == "train":
-            continue
-        body = ast.parse(path.read_text(encoding="utf-8")).body
-        for node, target in imports(name):
-            if room(target) == "train":
-                assert room(name) == "cli", name
-                assert node not in body or name in COMMANDS_OF_TRAINING, name
-
-
-# What carries these commands out is imported only when one of them is called.
-COMMANDS_OF_TRAINING = (
-    "unetsep.cli.train",
-    "unetsep.cli.training_progress",
-    "unetsep.cli.evaluate",
-)
+def test_only_commands_import_training() -> None:
+    rooms = {room(name) for name in MODULES for target in imports(name) if room(target) == "train"}
+    assert rooms == {"cli", "train"}
 
 
 def test_each_folder_has_a_map_of_its_files() -> None:
@@ -136,13 +122,20 @@ def test_each_folder_has_a_map_of_its_files() -> None:
         assert rooms == files | inner, folder
 
 
-def imported_by(code: str) -> set[str]:
+def modules_after(code: str) -> set[str]:
     code += "\nimport sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in run.stdout.splitlines()[-1].split()}
+    return set(run.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"torch", "numpy", "soundfile", "soxr", "librosa", "musdb", "museval", "lightning", "rich"}
+def imported_by(code: str) -> set[str]:
+    return {name.partition(".")[0] for name in modules_after(code)}
+
+
+HEAVY = {
+    *("torch", "numpy", "soundfile", "soxr", "lightning", "rich", "matplotlib"),
+    *("librosa", "musdb", "museval"),
+}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -153,6 +146,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_help_and_version_import_nothing_heavy(arguments: list[str]) -> None:
     code = f"from unetsep.cli import main\ntry: main({arguments})\nexcept SystemExit: pass"
     assert not imported_by(code) & HEAVY
+
+
+def test_options_import_of_training_only_config_and_data_sets() -> None:
+    modules = modules_after("import unetsep.cli.options")
+    assert not modules & HEAVY
+    training = {name for name in modules if name.startswith("unetsep.train.")}
+    assert {name.split(".")[2] for name in training} == {"config", "data"}
 
 
 def test_listening_imports_no_torch(tmp_path: Path) -> None:
@@ -229,4 +229,4 @@ def test_data_and_evaluation_of_training_import_no_console_and_no_trainer() -> N
     assert len(names) >= 30
     assert not imported_by(f"import {', '.join(names)}") & {"lightning", "rich", "click"}
     for name in names:
-        assert not {target for _, target in imports(name) if room(target) == "cli"}
+        assert "cli" not in {room(target) for target in imports(name)}

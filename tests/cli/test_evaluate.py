@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import Mock
@@ -222,20 +221,6 @@ def test_an_unknown_metric_to_compare_is_refused(tmp_path: Path) -> None:
     result = call("compare", tmp_path, tmp_path, "--metric", "uSDR")
     assert result.exit_code == 1
     assert "--metric must be one of" in result.stderr
-
-
-def test_help_and_import_load_nothing_heavy() -> None:
-    # Of training only the kinds of data sets and the config, which define options and defaults.
-    code = (
-        "import sys, unetsep, unetsep.cli.options\n"
-        "heavy = {'torch', 'numpy', 'musdb', 'museval', 'librosa', 'matplotlib', 'rich'}\n"
-        "loaded = {name for name in sys.modules if name.startswith('unetsep.train.')}\n"
-        "loaded -= {name for name in loaded if name.startswith('unetsep.train.data')}\n"
-        "loaded -= {'unetsep.train.config'}\n"
-        "sys.exit(', '.join(sorted(loaded | heavy & set(sys.modules))) or 0)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_report_that_cannot_be_written_keeps_the_previous_one(

@@ -98,7 +98,7 @@ def test_only_requested_stems_are_transformed_back(monkeypatch: pytest.MonkeyPat
     separator.separate(np.ones((2, 44_100), np.float32), 44_100, stems=["bass"])
     assert counter.inverse == counter.forward
     separator.separate(np.ones((2, 44_100), np.float32), 44_100, two_stems="bass")
-    assert 2 * counter.inverse == 2 * counter.forward
+    assert counter.inverse == counter.forward
 
 
 def test_a_folder_of_songs_loads_the_model_once(

@@ -262,18 +262,6 @@ def test_masks_stay_fp32_when_the_network_is_bf16() -> None:
     assert decibels(sum(separator.separate(mixture, 44_100).values()) - mixture, mixture) < -90
 
 
-def test_no_segment_is_estimated_more_than_needed() -> None:
-    """Work is counted, not timed: one STFT frame a hop, one network call a step."""
-    separator = Separator(small_network(), precision="fp32", overlap=0.25)
-    calls = []
-    estimate = separator.estimate
-    separator.estimate = lambda spectrum: (calls.append(spectrum.shape[-1]), estimate(spectrum))[1]  # type: ignore[method-assign,assignment]
-    samples = 1024 * 300
-    separator.separate(music(samples / RATE), 44_100)
-    frames = samples // 1024 + 3
-    assert calls == [64] * -(-(frames - 16) // 48)
-
-
 @pytest.mark.parametrize(
     "audio", [np.zeros((2, 0)), np.zeros(0), np.zeros((1, 2, 3)), np.float32(1)]
 )

@@ -24,16 +24,17 @@ HOP = CONFIG.hop_length
 
 
 class Counter:
-    """Transforms, and calls of the network, while it is patched in."""
+    """Transforms, and frames of each call of the network, while it is patched in."""
 
     def __init__(self, patch: pytest.MonkeyPatch, separator: Separator) -> None:
-        self.forward = self.inverse = self.calls = 0
+        self.forward = self.inverse = 0
+        self.calls: list[int] = []
         patch.setattr(torch.fft, "rfft", self._counted("forward", torch.fft.rfft))
         patch.setattr(torch.fft, "irfft", self._counted("inverse", torch.fft.irfft))
         estimate = separator.estimate
 
         def counted(spectrum: torch.Tensor) -> torch.Tensor:
-            self.calls += 1
+            self.calls.append(spectrum.shape[-1])
             return estimate(spectrum)
 
         patch.setattr(separator, "estimate", counted)
@@ -48,11 +49,13 @@ class Counter:
         return counted
 
 
-def least_calls(frames: int, overlap: float) -> int:
-    """Segments that cover so many frames, neighbours sharing the overlap."""
+def least_calls(frames: int, overlap: float) -> list[int]:
+    """Lengths of the segments that cover so many frames, neighbours sharing the overlap."""
     segment = CONFIG.segment_frames
     shared = round(overlap * segment)
-    return 1 if frames <= segment else math.ceil((frames - shared) / (segment - shared))
+    if frames <= segment:
+        return [frames]
+    return math.ceil((frames - shared) / (segment - shared)) * [segment]
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.125, 0.25, 0.5])

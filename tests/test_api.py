@@ -10,18 +10,20 @@ import shutil
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 from click.testing import CliRunner
 
 import unetsep
 from tests.releases import needs
+from tests.signals import RATE
 from unetsep.cli import main
 from unetsep.config import ModelConfig
 from unetsep.network.unet import UNet
@@ -30,7 +32,7 @@ from unetsep.weights.checkpoint import serialize
 
 
 @pytest.fixture
-def song(tmp_path: Path) -> Path:
+def tune(tmp_path: Path) -> Path:
     path = tmp_path / "song.wav"
     rng = np.random.default_rng(0)
     soundfile.write(path, rng.uniform(-0.4, 0.4, (100_000, 2)), 44_100, subtype="PCM_16")
@@ -38,12 +40,12 @@ def song(tmp_path: Path) -> Path:
 
 
 def test_files_hold_the_same_stems_as_arrays(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     report = unetsep.separate_to_files(
-        song, tmp_path / "out", model=tiny_separator, bit_depth="32f"
+        tune, tmp_path / "out", model=tiny_separator, bit_depth="32f"
     )
-    stems = unetsep.separate(song, model=tiny_separator)
+    stems = unetsep.separate(tune, model=tiny_separator)
     assert stems.sample_rate == 44_100
     assert set(report.stems) == set(stems) == set(tiny_separator.stems)
     for name, path in report.stems.items():
@@ -53,21 +55,24 @@ def test_files_hold_the_same_stems_as_arrays(
 
 
 def test_existing_files_are_replaced_only_with_overwrite(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
+    unetsep.separate(tune, tmp_path, model=tiny_separator)
     with pytest.raises(unetsep.AudioError, match="already exists"):
-        unetsep.separate_to_files(song, tmp_path, model=tiny_separator)
-    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, overwrite=True)
+        unetsep.separate(tune, tmp_path, model=tiny_separator)
+    with pytest.raises(unetsep.AudioError, match="already exists"):
+        unetsep.separate_to_files(tune, tmp_path, model=tiny_separator)
+    unetsep.separate(tune, tmp_path, model=tiny_separator, overwrite=True)
+    report = unetsep.separate_to_files(tune, tmp_path, model=tiny_separator, overwrite=True)
     assert report.status == "ok"
 
 
 def test_files_are_not_left_behind_by_a_cancelled_run(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     with pytest.raises(unetsep.CancelledError):
         unetsep.separate_to_files(
-            song, tmp_path / "out", model=tiny_separator, progress=lambda *_: False
+            tune, tmp_path / "out", model=tiny_separator, progress=lambda *_: False
         )
     assert not (tmp_path / "out").exists()
 
@@ -92,13 +97,13 @@ def test_arrays_and_streams_report_progress_and_can_be_cancelled(tiny_separator:
 
 
 def test_matching_stems_are_skipped_and_others_replaced_only_with_overwrite(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     def again(**options: typing.Any) -> str:
-        return unetsep.separate_to_files(song, tmp_path, model=tiny_separator, **options).status
+        return unetsep.separate_to_files(tune, tmp_path, model=tiny_separator, **options).status
 
     assert again(skip_existing=True) == "ok"
-    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, skip_existing=True)
+    report = unetsep.separate_to_files(tune, tmp_path, model=tiny_separator, skip_existing=True)
     assert (report.status, report.reason) == ("skipped", "its stems exist")
     assert set(report.stems) == set(tiny_separator.stems)
     with pytest.raises(unetsep.AudioError, match="was made with bit_depth auto"):
@@ -107,11 +112,11 @@ def test_matching_stems_are_skipped_and_others_replaced_only_with_overwrite(
     assert again(skip_existing=True, overwrite=True, bit_depth="24") == "skipped"
     other = Separator(UNet(ModelConfig(filters=(4,), segment_frames=64)), precision="fp32")
     with pytest.raises(unetsep.AudioError, match="was made by tiny"):
-        unetsep.separate_to_files(song, tmp_path, model=other, skip_existing=True, bit_depth="24")
+        unetsep.separate_to_files(tune, tmp_path, model=other, skip_existing=True, bit_depth="24")
 
 
 def test_the_record_names_the_weights_that_were_loaded_though_their_file_has_changed(
-    song: Path, tmp_path: Path
+    tune: Path, tmp_path: Path
 ) -> None:
     path, out = tmp_path / "m.safetensors", tmp_path / "out"
     separators = []
@@ -120,15 +125,15 @@ def test_the_record_names_the_weights_that_were_loaded_though_their_file_has_cha
         path.write_bytes(serialize(UNet(ModelConfig(filters=(4,), segment_frames=64))))
         separators.append(Separator(path, precision="fp32"))
     old, new = separators
-    unetsep.separate_to_files(song, out, model=old)  # when the file has the other weights
+    unetsep.separate_to_files(tune, out, model=old)  # when the file has the other weights
     with pytest.raises(unetsep.AudioError, match="was made by m; "):
-        unetsep.separate_to_files(song, out, model=new, skip_existing=True)
-    report = unetsep.separate_to_files(song, out, model=old, skip_existing=True)
+        unetsep.separate_to_files(tune, out, model=new, skip_existing=True)
+    report = unetsep.separate_to_files(tune, out, model=old, skip_existing=True)
     assert report.status == "skipped"
 
 
 def test_a_song_claimed_by_another_process_is_left_to_it(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     functions: list[typing.Any] = [unetsep.separate, unetsep.separate_to_files]
     script = """
@@ -141,7 +146,7 @@ try:
 except unetsep.CancelledError:
     pass
 """
-    command = [sys.executable, "-c", script, str(song), str(tmp_path / "out")]
+    command = [sys.executable, "-c", script, str(tune), str(tmp_path / "out")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -149,31 +154,31 @@ except unetsep.CancelledError:
         assert other.stdout.readline() == "busy\n"
         for function in functions:
             with pytest.raises(
-                unetsep.ClaimedError, match=re.escape(f"{song}: another run is working on it")
+                unetsep.ClaimedError, match=re.escape(f"{tune}: another run is working on it")
             ):
-                function(song, tmp_path / "out", model=tiny_separator, overwrite=True)
+                function(tune, tmp_path / "out", model=tiny_separator, overwrite=True)
         report = unetsep.separate_to_files(
-            song, tmp_path / "out", model=tiny_separator, skip_existing=True
+            tune, tmp_path / "out", model=tiny_separator, skip_existing=True
         )
         assert (report.status, report.stems) == ("skipped", {})
         other.communicate("stop\n")
     for function in functions:
         assert not (tmp_path / "out").exists()
-        assert function(song, tmp_path / "out", model=tiny_separator)
+        assert function(tune, tmp_path / "out", model=tiny_separator)
         assert (tmp_path / "out" / "song" / ".unetsep.wav.json").exists()
         shutil.rmtree(tmp_path / "out")
 
 
 @needs("click", "8.2")  # whose runner parts stdout from stderr
 def test_both_functions_and_the_command_skip_stems_of_each_other(
-    song: Path, tmp_path: Path
+    tune: Path, tmp_path: Path
 ) -> None:
     separator = Separator("fast")
-    stems = unetsep.separate(song, tmp_path, model=separator)
+    stems = unetsep.separate(tune, tmp_path, model=separator)
     assert len(stems.files) == 4
-    report = unetsep.separate_to_files(song, tmp_path, model=separator, skip_existing=True)
+    report = unetsep.separate_to_files(tune, tmp_path, model=separator, skip_existing=True)
     assert report.status == "skipped"
-    words = [str(song), "-o", str(tmp_path), "-m", "fast", "--skip-existing", "--json"]
+    words = [str(tune), "-o", str(tmp_path), "-m", "fast", "--skip-existing", "--json"]
     result = CliRunner().invoke(main, ["separate", *words])
     assert json.loads(result.stdout)["status"] == "skipped"
 
@@ -204,39 +209,39 @@ def test_both_functions_take_the_same_keywords(function: object) -> None:
     assert [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY] == ["audio", "output_dir"]
 
 
-def test_the_repr_of_stems_is_one_line(song: Path, tiny_separator: Separator) -> None:
-    stems = unetsep.separate(song, model=tiny_separator, two_stems="bass", duration=0.5)
+def test_the_repr_of_stems_is_one_line(tune: Path, tiny_separator: Separator) -> None:
+    stems = unetsep.separate(tune, model=tiny_separator, two_stems="bass", duration=0.5)
     shape = stems["bass"].shape
     shown = f"Separation({{'bass': {shape}, 'no_bass': {shape}}}, sample_rate=44100, model='tiny')"
     assert repr(stems) == shown
 
 
 def test_both_functions_make_the_same_report(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     options = {"model": tiny_separator, "stems": ["bass", "drums"], "duration": 0.5}
     options |= {"filename": "{model}/{track} - {stem}.{ext}", "overwrite": True}
-    one = unetsep.separate(song, tmp_path, **options).report
-    two = unetsep.separate_to_files(song, tmp_path, **options)
+    one = unetsep.separate(tune, tmp_path, **options).report
+    two = unetsep.separate_to_files(tune, tmp_path, **options)
     timeless = {"elapsed": None, "speed": None}
     assert one.to_dict() | timeless == two.to_dict() | timeless
-    assert two.source == song
+    assert two.source == tune
     names = ("bass", "drums")
     assert two.stems == {stem: tmp_path / f"tiny/song - {stem}.wav" for stem in names}
     assert two.to_dict()["stems"]["bass"] == str(two.stems["bass"])
 
 
-def test_without_a_folder_the_report_names_no_files(song: Path, tiny_separator: Separator) -> None:
-    report = unetsep.separate(song, model=tiny_separator).report
+def test_without_a_folder_the_report_names_no_files(tune: Path, tiny_separator: Separator) -> None:
+    report = unetsep.separate(tune, model=tiny_separator).report
     assert (report.stems, report.status, report.channels) == ({}, "ok", 2)
 
 
-def input_of(song: Path, kind: str) -> typing.Any:
+def input_of(tune: Path, kind: str) -> typing.Any:
     """The song as one of the things that `unetsep.separate` takes."""
-    audio, rate = soundfile.read(song, dtype="float32")
+    audio, rate = soundfile.read(tune, dtype="float32")
     return {
-        "text": lambda: str(song),
-        "bytes in memory": lambda: io.BytesIO(song.read_bytes()),
+        "text": lambda: str(tune),
+        "bytes in memory": lambda: io.BytesIO(tune.read_bytes()),
         "array": lambda: (audio.T, rate),
         "array of doubles": lambda: (audio.T.astype(np.float64), float(rate)),
         "tensor": lambda: (torch.from_numpy(audio.T), rate),
@@ -252,10 +257,10 @@ def input_of(song: Path, kind: str) -> typing.Any:
     ],
 )
 def test_a_song_gives_the_same_stems_in_every_input_form(
-    song: Path, tiny_separator: Separator, kind: str
+    tune: Path, tiny_separator: Separator, kind: str
 ) -> None:
-    expected = unetsep.separate(song, model=tiny_separator, start=0.5)
-    found = unetsep.separate(input_of(song, kind), model=tiny_separator, start=0.5)
+    expected = unetsep.separate(tune, model=tiny_separator, start=0.5)
+    found = unetsep.separate(input_of(tune, kind), model=tiny_separator, start=0.5)
     assert found.sample_rate == 44_100
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -263,10 +268,10 @@ def test_a_song_gives_the_same_stems_in_every_input_form(
 
 @pytest.mark.parametrize("kind", ["bytes in memory", "array"])
 def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
-    song: Path, tiny_separator: Separator, kind: str
+    tune: Path, tiny_separator: Separator, kind: str
 ) -> None:
     resource = pytest.importorskip("resource")
-    audio = input_of(song, kind)
+    audio = input_of(tune, kind)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
@@ -276,20 +281,20 @@ def test_audio_that_cannot_be_copied_to_the_disk_is_an_audio_error(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_separation_equals_only_itself(song: Path, tiny_separator: Separator) -> None:
-    one, other = (unetsep.separate(song, model=tiny_separator, duration=0.1) for _ in range(2))
+def test_a_separation_equals_only_itself(tune: Path, tiny_separator: Separator) -> None:
+    one, other = (unetsep.separate(tune, model=tiny_separator, duration=0.1) for _ in range(2))
     assert one == one
     assert one != other
     assert len({one, other}) == 2
 
 
 def test_files_are_named_after_the_input(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
     out = tmp_path / "out"
-    with song.open("rb") as file:
+    with tune.open("rb") as file:
         report = unetsep.separate_to_files(file, out, model=tiny_separator, stems=["bass"])
-    assert (report.source, report.stems["bass"]) == (song, out / "song" / "bass.wav")
+    assert (report.source, report.stems["bass"]) == (tune, out / "song" / "bass.wav")
     mono = (np.zeros(5000, np.float32), 8000)
     report = unetsep.separate_to_files(mono, out, model=tiny_separator, stems=["bass"])
     assert (report.source, report.stems["bass"]) == (Path("audio"), out / "audio" / "bass.wav")
@@ -301,13 +306,13 @@ class NamedBytes(io.BytesIO):
     name = "my song.mp3"
 
 
-def test_messages_name_the_input_and_no_copy_of_it(song: Path, tiny_separator: Separator) -> None:
+def test_messages_name_the_input_and_no_copy_of_it(tune: Path, tiny_separator: Separator) -> None:
     with pytest.raises(unetsep.AudioError, match=r"^my song\.mp3 lasts \d\.\d+ s"):
-        unetsep.separate(NamedBytes(song.read_bytes()), model=tiny_separator, start=99)
+        unetsep.separate(NamedBytes(tune.read_bytes()), model=tiny_separator, start=99)
     with pytest.raises(unetsep.AudioError, match=r"^the input lasts 0\.01 s"):
         unetsep.separate((np.zeros(100), 8000), model=tiny_separator, start=99)
     encoded = io.BytesIO()
-    soundfile.write(encoded, soundfile.read(song)[0], 44_100, format="OGG")
+    soundfile.write(encoded, soundfile.read(tune)[0], 44_100, format="OGG")
     cut = NamedBytes(encoded.getvalue()[:-3000])
     with pytest.warns(RuntimeWarning, match=r"^my song\.mp3 has no end mark"):
         report = unetsep.separate(cut, model=tiny_separator).report
@@ -315,9 +320,9 @@ def test_messages_name_the_input_and_no_copy_of_it(song: Path, tiny_separator: S
 
 
 def test_a_file_object_may_have_a_suffix_that_no_file_system_allows(
-    song: Path, tiny_separator: Separator
+    tune: Path, tiny_separator: Separator
 ) -> None:
-    file = NamedBytes(song.read_bytes())
+    file = NamedBytes(tune.read_bytes())
     for suffix in (300 * "b", "w\0v"):
         file.seek(0)
         file.name = f"a.{suffix}"
@@ -326,9 +331,9 @@ def test_a_file_object_may_have_a_suffix_that_no_file_system_allows(
 
 @pytest.mark.parametrize("name", ["", ".", "/", "\0"])
 def test_a_file_object_without_a_valid_name_is_named_as_arrays_are(
-    song: Path, tmp_path: Path, tiny_separator: Separator, name: str
+    tune: Path, tmp_path: Path, tiny_separator: Separator, name: str
 ) -> None:
-    file = NamedBytes(song.read_bytes())
+    file = NamedBytes(tune.read_bytes())
     file.name = name
     report = unetsep.separate_to_files(file, tmp_path, model=tiny_separator)
     assert report.stems["bass"] == tmp_path / "audio" / "bass.wav"
@@ -376,30 +381,30 @@ def test_bytes_that_are_no_audio_are_an_audio_error(tiny_separator: Separator) -
 
 
 def test_a_container_may_be_in_capitals_as_a_format_on_the_command_line(
-    song: Path, tmp_path: Path, tiny_separator: Separator
+    tune: Path, tmp_path: Path, tiny_separator: Separator
 ) -> None:
-    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, container="FLAC")
+    report = unetsep.separate_to_files(tune, tmp_path, model=tiny_separator, container="FLAC")
     assert {path.suffix for path in report.stems.values()} == {".flac"}
 
 
 @pytest.mark.parametrize(("start", "duration"), [("0:00.1", "0:00.1"), (0.1, 0.1)])
 def test_excerpts_may_be_clock_times(
-    song: Path, tiny_separator: Separator, start: float | str, duration: float | str
+    tune: Path, tiny_separator: Separator, start: float | str, duration: float | str
 ) -> None:
-    stems = unetsep.separate(song, model=tiny_separator, start=start, duration=duration)
-    whole = unetsep.separate(song, model=tiny_separator, start=0.1, duration=0.1)
+    stems = unetsep.separate(tune, model=tiny_separator, start=start, duration=duration)
+    whole = unetsep.separate(tune, model=tiny_separator, start=0.1, duration=0.1)
     np.testing.assert_array_equal(stems["vocals"], whole["vocals"])
 
 
 @pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])
 def test_stems_are_never_written_over_the_input(
-    song: Path, tiny_separator: Separator, separate: typing.Callable[..., object]
+    tune: Path, tiny_separator: Separator, separate: typing.Callable[..., object]
 ) -> None:
-    before = song.read_bytes()
+    before = tune.read_bytes()
     options = {"model": tiny_separator, "filename": "song.wav", "stems": ["bass"]}
     with pytest.raises(unetsep.UnetsepError, match="would be written over an input"):
-        separate(song, song.parent, overwrite=True, **options)
-    assert song.read_bytes() == before
+        separate(tune, tune.parent, overwrite=True, **options)
+    assert tune.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -431,7 +436,7 @@ def test_stems_are_never_written_over_the_input(
 )
 @pytest.mark.parametrize("separate", [unetsep.separate, unetsep.separate_to_files])
 def test_impossible_choices_are_value_errors(
-    song: Path,
+    tune: Path,
     tmp_path: Path,
     tiny_separator: Separator,
     separate: typing.Callable[..., object],
@@ -439,14 +444,14 @@ def test_impossible_choices_are_value_errors(
     message: str,
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        separate(song, tmp_path / "out", model=tiny_separator, **options)
+        separate(tune, tmp_path / "out", model=tiny_separator, **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_file_urls_are_read_as_paths(song: Path, tmp_path: Path, tiny_separator: Separator) -> None:
-    song = song.rename(tmp_path / "a b.wav")
+def test_file_urls_are_read_as_paths(tune: Path, tmp_path: Path, tiny_separator: Separator) -> None:
+    tune = tune.rename(tmp_path / "a b.wav")
     report = unetsep.separate_to_files(
-        song.as_uri(), (tmp_path / "my stems").as_uri(), model=tiny_separator
+        tune.as_uri(), (tmp_path / "my stems").as_uri(), model=tiny_separator
     )
     assert report.stems["bass"] == tmp_path / "my stems/a b/bass.wav"
 
@@ -480,23 +485,23 @@ def test_invalid_paths_are_refused_with_a_message(
     ],
 )
 def test_options_may_be_numbers_of_numpy(
-    song: Path, tmp_path: Path, tiny_separator: Separator, options: dict[str, typing.Any]
+    tune: Path, tmp_path: Path, tiny_separator: Separator, options: dict[str, typing.Any]
 ) -> None:
-    report = unetsep.separate_to_files(song, tmp_path / "out", model=tiny_separator, **options)
+    report = unetsep.separate_to_files(tune, tmp_path / "out", model=tiny_separator, **options)
     assert report.status == "ok"
     plain = {
         name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
         for name, value in options.items()
     }
     again = unetsep.separate_to_files(
-        song, tmp_path / "out", model=tiny_separator, skip_existing=True, **plain
+        tune, tmp_path / "out", model=tiny_separator, skip_existing=True, **plain
     )
     assert again.status == "skipped"
 
 
-def test_bit_depths_may_be_numbers(song: Path, tmp_path: Path, tiny_separator: Separator) -> None:
+def test_bit_depths_may_be_numbers(tune: Path, tmp_path: Path, tiny_separator: Separator) -> None:
     options: dict[str, typing.Any] = {"bit_depth": 24}
-    report = unetsep.separate_to_files(song, tmp_path, model=tiny_separator, **options)
+    report = unetsep.separate_to_files(tune, tmp_path, model=tiny_separator, **options)
     assert soundfile.info(report.stems["vocals"]).subtype == "PCM_24"
 
 
@@ -580,9 +585,9 @@ def test_instrumentals_bit_rates_and_tags_are_as_on_the_command_line(
 
 
 def test_overwrite_replaces_stems_that_another_run_has_just_made(
-    song: Path, tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
+    tune: Path, tmp_path: Path, tiny_separator: Separator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = unetsep.separate(song, tmp_path / "out", model=tiny_separator)
+    first = unetsep.separate(tune, tmp_path / "out", model=tiny_separator)
     make = unetsep.api._job
 
     def begun_before(*arguments: object, **options: object) -> object:
@@ -590,9 +595,117 @@ def test_overwrite_replaces_stems_that_another_run_has_just_made(
         return replace(job, parts=[replace(part, first_signature=None) for part in job.parts])
 
     monkeypatch.setattr(unetsep.api, "_job", begun_before)
-    again = unetsep.separate(song, tmp_path / "out", model=tiny_separator, overwrite=True)
+    again = unetsep.separate(tune, tmp_path / "out", model=tiny_separator, overwrite=True)
     assert again.keys() == first.keys()
     for stem, audio in again.items():
         np.testing.assert_array_equal(audio, first[stem])
     with pytest.raises(unetsep.UnetsepError, match="already exists"):
-        unetsep.separate(song, tmp_path / "out", model=tiny_separator)
+        unetsep.separate(tune, tmp_path / "out", model=tiny_separator)
+
+
+def test_separate_gives_arrays_with_the_sample_rate(
+    song: Callable[..., Path], tiny_separator: Separator
+) -> None:
+    path = song(rate=22_050, channels=1, subtype="FLOAT")
+    result = unetsep.separate(path, model=tiny_separator)
+    assert result.sample_rate == 22_050
+    assert list(result) == list(tiny_separator.stems)
+    assert len(result) == 4
+    assert result.files == {}
+    total = sum(result[stem] for stem in result)
+    np.testing.assert_allclose(total[0], soundfile.read(path)[0], atol=1e-5)
+
+
+def test_separate_writes_what_it_returns(
+    song: Callable[..., Path], tiny_separator: Separator, tmp_path: Path
+) -> None:
+    path = song(subtype="FLOAT")
+    result = unetsep.separate(path, tmp_path / "out", model=tiny_separator, two_stems="drums")
+    assert list(result.files) == ["drums", "no_drums"]
+    for stem, file in result.files.items():
+        assert file == tmp_path / "out/song" / f"{stem}.wav"
+        written = soundfile.read(file, dtype="float32")[0].T
+        np.testing.assert_array_equal(written, result[stem])
+
+
+def test_progress_is_reported_and_can_cancel(
+    song: Callable[..., Path], tiny_separator: Separator, tmp_path: Path
+) -> None:
+    path = song(seconds=4)
+    told = []
+    unetsep.separate(path, model=tiny_separator, progress=lambda *now: told.append(now))
+    assert [total for _, total in told] == [4.0] * len(told)
+    assert told[-1][0] == 4.0
+    assert told == sorted(told)
+    with pytest.raises(unetsep.CancelledError, match="was cancelled"):
+        unetsep.separate(path, tmp_path / "out", model=tiny_separator, progress=lambda *_: False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 48_000), (48_000, 44_100), (8000, 22_050)])
+def test_stems_at_another_rate_add_up_to_the_song_at_that_rate(
+    song: Callable[..., Path], tiny_separator: Separator, rate: int, wanted: int
+) -> None:
+    path = song(seconds=3.0005, rate=rate, subtype="FLOAT")
+    result = unetsep.separate(path, model=tiny_separator, sample_rate=wanted)
+    assert result.sample_rate == result.report.sample_rate == wanted
+    assert result.report.seconds == pytest.approx(3.0005, abs=1e-3)
+    audio = soundfile.read(path, dtype="float32")[0]
+    expected = soxr.resample(audio, rate, wanted).T
+    total = sum(result[stem] for stem in result)
+    assert total.shape == (2, round(audio.shape[0] * wanted / rate))
+    inside = slice(wanted // 10, -wanted // 10)
+    np.testing.assert_allclose(total[:, inside], expected[:, inside], atol=2e-5)
+
+
+def test_a_rate_that_the_song_has_changes_nothing(
+    song: Callable[..., Path], tiny_separator: Separator
+) -> None:
+    path = song(subtype="FLOAT")
+    one = unetsep.separate(path, model=tiny_separator)
+    two = unetsep.separate(path, model=tiny_separator, sample_rate=RATE)
+    for stem in one:
+        np.testing.assert_array_equal(one[stem], two[stem])
+
+
+def test_files_have_the_requested_rate(
+    song: Callable[..., Path], tiny_separator: Separator, tmp_path: Path
+) -> None:
+    path = song("a.flac", seconds=1)
+    options: dict[str, typing.Any] = {
+        "model": tiny_separator,
+        "sample_rate": np.int64(48_000),
+        "stems": ["drums"],
+    }
+    report = unetsep.separate_to_files(path, tmp_path / "out", bit_depth="24", **options)
+    info = soundfile.info(report.stems["drums"])
+    assert (info.samplerate, info.frames, info.subtype) == (48_000, 48_000, "PCM_24")
+    short = unetsep.separate(path, start=0.5, duration=0.25, **options)
+    assert short["drums"].shape == (2, 12_000)
+    one = unetsep.separate((np.ones((1, 1), np.float32) / 2, 96_000), **options | {"stems": None})
+    assert one["bass"].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rate", "reason"),
+    [
+        (44.1, "sample_rate must be a whole number of Hz, got 44.1"),
+        (48, "sample_rate must be 1000 to 1000000 Hz, got 48"),
+        ("48000", "sample_rate must be a whole number"),
+    ],
+)
+def test_an_impossible_rate_is_refused(
+    song: Callable[..., Path], tiny_separator: Separator, rate: object, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        unetsep.separate(song(seconds=0.1), model=tiny_separator, sample_rate=rate)
+
+
+def test_a_format_must_support_the_rate_of_the_stems(
+    song: Callable[..., Path], tiny_separator: Separator, tmp_path: Path
+) -> None:
+    path, options = song(seconds=0.2, rate=96_000), {"model": tiny_separator, "container": "mp3"}
+    with pytest.raises(unetsep.AudioError, match="96000 Hz"):
+        unetsep.separate_to_files(path, tmp_path, **options)
+    report = unetsep.separate_to_files(path, tmp_path, sample_rate=48_000, **options)
+    assert soundfile.info(report.stems["bass"]).samplerate == 48_000

@@ -42,8 +42,8 @@ SOURCES = [
     if path.suffix in (".py", ".sh")
 ]
 TEXTS = [*SOURCES, *PAGES, ROOT / "CHANGELOG.md"]
-# Groups of entry points, which are named like modules.
-ENTRY_POINTS = {"unetsep.losses"}
+# Named like modules: a group of entry points, and what tests make or miss.
+NO_MODULES = {"unetsep.losses", "unetsep.py", "unetsep.nothing"}
 LANGUAGES = {"bash", "python", "text"}
 
 
@@ -264,9 +264,12 @@ def test_every_claim_of_the_readme_is_held_by_something_that_exists() -> None:
     assert len(rows) >= 25
     for claim, held in rows:
         assert claim in readme, claim
-        for file, test in re.findall(r"`([\w/]+\.py)::(test_\w+)`", held):
-            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text("utf-8"), test
         assert re.search(r"`|README|the manifest", held), claim
+
+
+def test_the_page_of_pains_has_25_numbered_rows() -> None:
+    text = (ROOT / "docs/develop/pains.md").read_text("utf-8")
+    assert re.findall(r"^(\d+)\. \*\*", text, flags=re.MULTILINE) == [str(i) for i in range(1, 26)]
 
 
 def test_no_claim_of_the_readme_is_missing() -> None:
@@ -561,6 +564,48 @@ def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
     assert not [address for address in loaded if "//" in address]
 
 
+def test_messages_in_the_troubleshooting_page_exist_in_the_program() -> None:
+    files = list((ROOT / "unetsep").rglob("*.py"))
+    assert len(files) >= 95
+    sources = "".join(path.read_text("utf-8") for path in files)
+    flat = re.sub(r'"\s*\n\s*f?"', "", sources)
+    page = (ROOT / "docs/reference/errors.md").read_text("utf-8")
+    for message in (
+        "does not exist",
+        "is a folder where an audio file was expected",
+        "is not a regular file",
+        "is not audio that can be read",
+        "it has no audio track",
+        "holds no audio samples",
+        "is cut short: its header promises",
+        "NaN or infinite samples",
+        "samples beyond",
+        "and was stopped",
+        "has no end mark, as if it was cut off",
+        "may be cut short",
+        "is damaged in places; ffmpeg says",
+        "may be damaged or misnamed: libsndfile could not read it",
+        "files joined into one, which are",
+        "already exists: use --overwrite or --skip-existing",
+        "appeared while its song was being separated",
+        "no record says what made",
+        "was changed after it was made",
+        "another run is working on it",
+        "stdout took no more reports",
+        "Not audio by name, skipped",
+        "would both be written to",
+        "would be written over an input",
+        "All stems were lowered by",
+        "was asked for but torch",
+        "could not be downloaded from",
+        "was damaged or replaced: its SHA-256 is",
+        "does not fit its own config",
+        "out of memory; close other programs or use --device cpu",
+    ):
+        assert message in page, message
+        assert message in flat, message
+
+
 def test_extras_named_in_the_documentation_exist() -> None:
     table = (ROOT / "pyproject.toml").read_text("utf-8")
     extras = [
@@ -587,10 +632,10 @@ def resolve(name: str) -> object:
 
 def test_dotted_names_in_sources_and_pages_lead_to_something() -> None:
     names, dead = set(), []
-    for path in TEXTS:
+    for path in [*TEXTS, *(ROOT / "tests").rglob("*.py")]:
         for name in re.findall(r"(?<![\w./])unetsep(?:\.[A-Za-z_]\w*)+", path.read_text("utf-8")):
             names.add(name)
-            if name in ENTRY_POINTS:
+            if name in NO_MODULES:
                 continue
             try:
                 resolve(name)
@@ -620,6 +665,14 @@ def test_code_named_in_a_page_exists(page: Path) -> None:
     for name in names:
         homes = (ROOT / name, ROOT / "unetsep" / name, ROOT / "tests" / name)
         assert any(home.is_file() for home in homes), name
+
+
+@each_page
+def test_tests_named_in_a_page_exist(page: Path) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", page.read_text("utf-8"))
+    assert len(named) >= {"pains.md": 41, "claims.md": 25}.get(page.name, 0)
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text("utf-8"), test
 
 
 def test_all_bundled_models_mix_bins_as_the_method_says() -> None:

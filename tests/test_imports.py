@@ -1,4 +1,4 @@
-"""The direction of imports, and what importing costs."""
+"""The direction of imports and what importing costs; processes and names of classes."""
 
 from __future__ import annotations
 
@@ -120,6 +120,30 @@ def test_each_folder_has_a_map_of_its_files() -> None:
         files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
         inner = {path.parent.name for path in folder.glob("*/__init__.py")}
         assert rooms == files | inner, folder
+
+
+def test_the_core_starts_no_processes_but_ffmpeg() -> None:
+    # The app is a program and no library: its worker is a process that nobody has to guard.
+    core = [path for name, path in MODULES.items() if room(name) not in ("train", "app")]
+    assert len(core) > 45
+    programs = ("ffmpeg.py", "ffmpeg_program.py", "ffmpeg_writer.py")
+    for path in core:
+        text = path.read_text(encoding="utf-8")
+        assert "multiprocessing" not in text, path
+        assert "ProcessPool" not in text, path
+        assert ("subprocess" in text) <= (path.name in programs), path
+
+
+def test_no_two_classes_have_one_name() -> None:
+    classes = [
+        (node.name, module)
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(classes) > 90
+    names = [name for name, _ in classes]
+    assert not [(name, module) for name, module in classes if names.count(name) > 1]
 
 
 def modules_after(code: str) -> set[str]:

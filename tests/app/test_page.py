@@ -14,7 +14,15 @@ import pytest
 import soundfile
 
 from tests.app.serving import LocalApp, run_app, until
-from tests.listen.browser import CONTRASTS, FROM_RIGHT, chromium, complaints, press, requests
+from tests.listen.browser import (
+    CONTRASTS,
+    FROM_RIGHT,
+    chromium,
+    complaints,
+    press,
+    requests,
+    screen,
+)
 from tests.signals import music
 from unetsep.app.handlers import Handlers
 from unetsep.app.jobs import SeparationJob
@@ -108,13 +116,6 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda path: path.stat().st_size)
 
 
-def screen(driver: Any, width: int, height: int, scheme: str = "light") -> None:
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
 def states(driver: Any) -> dict[str, str]:
     rows = driver.execute_script(
         "return unetsepApp.rows.map(({ name, status }) => [name, status.textContent])"
@@ -143,16 +144,17 @@ def check_look(driver: Any) -> None:
     """Nothing is cut off, everything has a name, and all text can be read."""
     for width, height in ((1280, 900), (390, 844)):
         for scheme in ("light", "dark"):
-            screen(driver, width, height, scheme)
-            assert driver.execute_script(
-                "return document.documentElement.scrollWidth <= innerWidth"
-            ), width
-            contrasts = driver.execute_script(CONTRASTS)
+            with screen(driver, width, height, prefers_color_scheme=scheme):
+                assert driver.execute_script(
+                    "return document.documentElement.scrollWidth <= innerWidth"
+                ), width
+                contrasts = driver.execute_script(CONTRASTS)
             assert len(contrasts) >= 12
             assert [each for each in contrasts if each[1] < 4.5] == [], scheme
-    for control in driver.find_elements("css selector", "button, select, input, a, progress"):
-        if control.is_displayed():
-            assert control.accessible_name, control.get_attribute("outerHTML")
+    with screen(driver, 390, 844):
+        for control in driver.find_elements("css selector", "button, select, input, a, progress"):
+            if control.is_displayed():
+                assert control.accessible_name, control.get_attribute("outerHTML")
 
 
 def test_times_of_about_an_hour_or_minute_are_shown_as_one(page: Any) -> None:
@@ -164,18 +166,15 @@ def test_times_of_about_an_hour_or_minute_are_shown_as_one(page: Any) -> None:
 def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
     page: Any, app: LocalApp, songs: list[Path], downloads: Path
 ) -> None:
-    screen(page, 1280, 900)
     short = songs[0]
     content = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in songs[::-1]]
     page.execute_script(DROP, json.dumps(content))
     until(lambda: "%" in states(page).get("A _b_long one", ""))
     until(lambda: any("one song is ahead" in state for state in states(page).values()))
     check_look(page)
-    screen(page, 1280, 900)
     page.find_element("css selector", ".song button").click()
     until(lambda: states(page) == {short.stem: "Ready"})
     check_look(page)
-    screen(page, 1280, 900)
     page.find_element("link text", "Download all").click()
     zipped = until(lambda: list(downloads.glob("My tune.zip")))
     (job,) = app.queue.jobs.values()
@@ -198,47 +197,51 @@ def test_two_songs_are_dropped_one_is_cancelled_the_other_heard_and_downloaded(
 def test_a_phone_can_use_the_app_by_keyboard_alone(
     page: Any, app: LocalApp, songs: list[Path], tmp_path: Path
 ) -> None:
-    screen(page, 390, 844)
-    tab_to(page, "Quality")
-    words = page.find_element("id", "quality-words")
-    for key, text in (("down", "A little better"), ("down", "Almost as good"), ("up", "A little")):
-        press(page, {"down": "\ue015", "up": "\ue013"}[key])
-        assert words.text.startswith(text)
-    tab_to(page, "Parts")
-    press(page, "Vocals")
-    words = page.find_element("id", "parts-words").text
-    assert words == "Two files: the voices, and the music for karaoke."
-    tab_to(page, "Choose songs")
-    page.execute_script(ANNOUNCED)
-    empty = tmp_path / "empty.mp3"
-    empty.touch()
-    page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
-    until(lambda: states(page).get("My tune") == "Ready")
-    assert states(page)["empty.mp3"] == "The file is empty."
-    assert announcements(page)[-3:] == [
-        "empty.mp3: The file is empty.",
-        "1 song was added. Not added: empty.mp3.",
-        "My tune is ready.",
-    ]
-    (job,) = app.queue.jobs.values()
-    assert job.choice.passes == 2
+    with screen(page, 390, 844):
+        tab_to(page, "Quality")
+        words = page.find_element("id", "quality-words")
+        for key, text in (
+            ("down", "A little better"),
+            ("down", "Almost as good"),
+            ("up", "A little"),
+        ):
+            press(page, {"down": "\ue015", "up": "\ue013"}[key])
+            assert words.text.startswith(text)
+        tab_to(page, "Parts")
+        press(page, "Vocals")
+        words = page.find_element("id", "parts-words").text
+        assert words == "Two files: the voices, and the music for karaoke."
+        tab_to(page, "Choose songs")
+        page.execute_script(ANNOUNCED)
+        empty = tmp_path / "empty.mp3"
+        empty.touch()
+        page.switch_to.active_element.send_keys(f"{songs[0]}\n{empty}")
+        until(lambda: states(page).get("My tune") == "Ready")
+        assert states(page)["empty.mp3"] == "The file is empty."
+        assert announcements(page)[-3:] == [
+            "empty.mp3: The file is empty.",
+            "1 song was added. Not added: empty.mp3.",
+            "My tune is ready.",
+        ]
+        (job,) = app.queue.jobs.values()
+        assert job.choice.passes == 2
     check_look(page)
-    screen(page, 390, 844)
-    tab_to(page, "Listen: My tune")
-    press(page, "\ue007")
-    until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
-    until(lambda: page.execute_script("return document.activeElement.id === 'frame'"))
-    press(page, " ")
-    until(lambda: page.execute_script("return frames[0].unetsepPlayer.engine.frame > 4410"))
-    press(page, "\ue00c")  # escape
-    until(lambda: focus_name(page) == "Listen: My tune")
-    tab_to(page, "Remove: My tune")
-    press(page, "\ue007")
-    until(lambda: not app.queue.jobs)
-    assert focus_name(page) == "Remove: empty.mp3"
-    press(page, "\ue007")
-    until(lambda: not states(page))
-    assert page.execute_script("return document.activeElement.id") == "files"
+    with screen(page, 390, 844):
+        tab_to(page, "Listen: My tune")
+        press(page, "\ue007")
+        until(lambda: page.execute_script("return Boolean(frames[0].unetsepPlayer?.engine)"))
+        until(lambda: page.execute_script("return document.activeElement.id === 'frame'"))
+        press(page, " ")
+        until(lambda: page.execute_script("return frames[0].unetsepPlayer.engine.frame > 4410"))
+        press(page, "\ue00c")  # escape
+        until(lambda: focus_name(page) == "Listen: My tune")
+        tab_to(page, "Remove: My tune")
+        press(page, "\ue007")
+        until(lambda: not app.queue.jobs)
+        assert focus_name(page) == "Remove: empty.mp3"
+        press(page, "\ue007")
+        until(lambda: not states(page))
+        assert page.execute_script("return document.activeElement.id") == "files"
 
 
 def drop(driver: Any, path: Path) -> None:
@@ -497,8 +500,8 @@ def test_long_and_right_to_left_names_do_not_disturb_messages(page: Any) -> None
     for name in ("x" * 180 + ".mp3", "evil\u202egpj.mp3", "שרה 1.mp3"):
         page.execute_script(DROP, json.dumps([[name, ""]]))
         for width in (1280, 390, 320):
-            screen(page, width, 844)
-            assert page.execute_script("return document.documentElement.scrollWidth") == width
+            with screen(page, width, 844):
+                assert page.execute_script("return document.documentElement.scrollWidth") == width
         left, right = page.execute_script(
             """
             const text = document.getElementById("message").firstChild;
@@ -544,37 +547,39 @@ def test_songs_that_end_at_once_are_all_announced(
 
 def test_announcing_many_songs_keeps_the_list_in_sight(page: Any) -> None:
     """As when the app was started again."""
-    screen(page, 390, 844)
-    top = "return document.getElementById('songs').getBoundingClientRect().top"
-    page.execute_script("unetsepApp.addRow('First')")
-    before = page.execute_script(top)
-    page.execute_script("unetsepApp.announce('Ready')")
-    assert page.execute_script(top) == before
-    page.execute_script(
-        """
-        for (let i = 0; i < 20; i++) {
-          const row = unetsepApp.addRow(`Song ${i}`);
-          row.job = { id: "0".repeat(30) + (10 + i) };
-          row.state = "queued";
-        }
-        unetsepApp.poll();
-        """
-    )
-    until(lambda: message(page) == "20 songs failed: the list says why.")
-    assert states(page)["Song 19"] == GONE
-    page.execute_script(DROP, json.dumps([["x" * 250 + str(number), ""] for number in range(3)]))
-    box = "return document.getElementById('message').getBoundingClientRect().height"
-    assert page.execute_script(box) < 844 / 2
-    page.execute_script(
-        """
-        const rows = [...Array(5)].map((_, i) => ({ state: i ? "done" : "failed" }));
-        unetsepApp.announceOutcomes(rows);
-        """
-    )
-    assert message(page) == "4 songs are ready. 1 song failed: the list says why."
-    page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
-    until(lambda: message(page).endswith("was removed."))
-    page.refresh()
+    with screen(page, 390, 844):
+        top = "return document.getElementById('songs').getBoundingClientRect().top"
+        page.execute_script("unetsepApp.addRow('First')")
+        before = page.execute_script(top)
+        page.execute_script("unetsepApp.announce('Ready')")
+        assert page.execute_script(top) == before
+        page.execute_script(
+            """
+            for (let i = 0; i < 20; i++) {
+              const row = unetsepApp.addRow(`Song ${i}`);
+              row.job = { id: "0".repeat(30) + (10 + i) };
+              row.state = "queued";
+            }
+            unetsepApp.poll();
+            """
+        )
+        until(lambda: message(page) == "20 songs failed: the list says why.")
+        assert states(page)["Song 19"] == GONE
+        page.execute_script(
+            DROP, json.dumps([["x" * 250 + str(number), ""] for number in range(3)])
+        )
+        box = "return document.getElementById('message').getBoundingClientRect().height"
+        assert page.execute_script(box) < 844 / 2
+        page.execute_script(
+            """
+            const rows = [...Array(5)].map((_, i) => ({ state: i ? "done" : "failed" }));
+            unetsepApp.announceOutcomes(rows);
+            """
+        )
+        assert message(page) == "4 songs are ready. 1 song failed: the list says why."
+        page.execute_script("for (const row of [...unetsepApp.rows]) row.remove()")
+        until(lambda: message(page).endswith("was removed."))
+        page.refresh()
 
 
 def test_the_page_follows_font_size_and_contrast_of_the_browser(page: Any) -> None:
@@ -591,20 +596,22 @@ def test_the_page_follows_font_size_and_contrast_of_the_browser(page: Any) -> No
         ink = page.execute_script("return getComputedStyle(document.body).color")
         assert page.execute_script(border) == ink != before
         for width in (1280, 390):
-            screen(page, width, 844)
-            until(lambda: page.execute_script("return unetsepApp.choices"))
-            assert page.execute_script("return document.documentElement.scrollWidth") == width
+            with screen(page, width, 844):
+                until(lambda: page.execute_script("return unetsepApp.choices"))
+                assert page.execute_script("return document.documentElement.scrollWidth") == width
     finally:
         page.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 16}})
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: LocalApp) -> None:
-    screen(page, 320, 640)
-    page.get(f"http://127.0.0.1:{app.port}/api")
-    wide = "return [...document.querySelectorAll('pre')].map((e) => e.scrollWidth > e.clientWidth)"
-    assert set(page.execute_script(wide)) == {False}
-    assert page.execute_script("return document.documentElement.scrollWidth") == 320
+    with screen(page, 320, 640):
+        page.get(f"http://127.0.0.1:{app.port}/api")
+        wide = (
+            "return [...document.querySelectorAll('pre')].map((e) => e.scrollWidth > e.clientWidth)"
+        )
+        assert set(page.execute_script(wide)) == {False}
+        assert page.execute_script("return document.documentElement.scrollWidth") == 320
     page.get(f"http://127.0.0.1:{app.port}/")  # the fixture counts what is loaded
 
 
@@ -612,28 +619,28 @@ def test_examples_of_the_api_need_no_scrolling_to_the_side(page: Any, app: Local
 def test_a_message_stays_visible_in_a_long_list_and_covers_no_focus(
     page: Any, size: tuple[int, int]
 ) -> None:
-    screen(page, *size)
-    page.execute_script(
-        """
-        for (let i = 0; i < 300; i++) unetsepApp.addRow(`Song ${i}`);
-        unetsepApp.announce("The app does not answer. Is it still running?");
-        scrollTo(0, 1e6);
-        """
-    )
-    box = "const {top, bottom} = document.getElementById('message').getBoundingClientRect();"
-    top, bottom = page.execute_script(box + "return [top, bottom]")
-    assert 0 <= top < bottom < size[1] / 2
-    covered = page.execute_script(
-        box
-        + """
-        const controls = [...document.querySelectorAll(".song button")].reverse().slice(0, 20);
-        return controls.filter((control) => {
-          control.focus();
-          return control.getBoundingClientRect().top < bottom;
-        }).length;
-        """
-    )
-    assert covered == 0
-    page.execute_script(DROP, json.dumps([[f"{number}.mp3", ""] for number in range(1, 31)]))
-    assert message(page) == "0 songs were added. Not added: 1.mp3, 2.mp3, 3.mp3 and 27 more."
-    page.refresh()
+    with screen(page, *size):
+        page.execute_script(
+            """
+            for (let i = 0; i < 300; i++) unetsepApp.addRow(`Song ${i}`);
+            unetsepApp.announce("The app does not answer. Is it still running?");
+            scrollTo(0, 1e6);
+            """
+        )
+        box = "const {top, bottom} = document.getElementById('message').getBoundingClientRect();"
+        top, bottom = page.execute_script(box + "return [top, bottom]")
+        assert 0 <= top < bottom < size[1] / 2
+        covered = page.execute_script(
+            box
+            + """
+            const controls = [...document.querySelectorAll(".song button")].reverse().slice(0, 20);
+            return controls.filter((control) => {
+              control.focus();
+              return control.getBoundingClientRect().top < bottom;
+            }).length;
+            """
+        )
+        assert covered == 0
+        page.execute_script(DROP, json.dumps([[f"{number}.mp3", ""] for number in range(1, 31)]))
+        assert message(page) == "0 songs were added. Not added: 1.mp3, 2.mp3, 3.mp3 and 27 more."
+        page.refresh()

@@ -141,3 +141,25 @@ def press(driver: Any, *keys: str) -> None:
     from selenium.webdriver import ActionChains
 
     ActionChains(driver).send_keys(*keys).perform()
+
+
+@contextmanager
+def screen(driver: Any, width: int, height: int, **features: str) -> Iterator[None]:
+    """A screen of that size, with features such as ``prefers_color_scheme="dark"``."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    try:
+        draw(driver)
+        yield
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def draw(driver: Any) -> None:
+    """Wait for a frame behind the next one: what hears of a new screen has heard of it."""
+    driver.execute_async_script(
+        "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(done))"
+    )

@@ -26,6 +26,7 @@ from tests.listen.browser import (
     complaints,
     press,
     requests,
+    screen,
 )
 from unetsep.listen import pieces
 from unetsep.listen.page import read_text, write_page
@@ -481,10 +482,7 @@ def test_controls_have_names_for_screen_readers(player: Any) -> None:
 def test_nothing_is_wider_than_the_screen_and_every_stem_has_its_pictures(
     player: Any, width: int
 ) -> None:
-    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    player.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        time.sleep(0.3)
+    with screen(player, width, 844):
         assert run(player, "return document.documentElement.scrollWidth") == width
         outside = run(
             player,
@@ -501,8 +499,6 @@ def test_nothing_is_wider_than_the_screen_and_every_stem_has_its_pictures(
             "lane.surfer.getWrapper().querySelectorAll('canvas').length)",
         )
         assert min(drawn) >= 1
-    finally:
-        player.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_an_album_lists_its_songs_and_mp3_and_mono_play(driver: Any, tmp_path: Path) -> None:
@@ -1102,27 +1098,6 @@ def test_a_song_whose_file_is_missing_says_so_and_has_no_controls(
     press(driver, Keys.SPACE, "l", Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
     assert driver.find_element("css selector", "#message").text == said
     assert [text for text in complaints(driver) if "ERR_FILE_NOT_FOUND" not in text] == []
-
-
-@contextlib.contextmanager
-def screen(driver: Any, width: int, height: int, **features: str) -> Iterator[None]:
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-    try:
-        draw(driver)
-        yield
-    finally:
-        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-
-
-def draw(driver: Any) -> None:
-    """Wait for a frame behind the next one: what hears of a new screen has heard of it."""
-    driver.execute_async_script(
-        "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(done))"
-    )
 
 
 @pytest.fixture(scope="module")

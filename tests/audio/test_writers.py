@@ -96,10 +96,11 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
     audio = music(1).T
     formats = [("wav", "32f"), ("wav", "16"), ("flac", "24"), ("ogg", None), ("mp3", None)]
     for run in ("first", "second"):
+        if run == "second":
+            # From the clock libsndfile has the serial number of Ogg, and a time stamp in float wav.
+            time.sleep(1.1)
         for container, depth in formats:
             write(tmp_path / f"{run}.{container}.{depth}", audio, container, depth)
-        # libsndfile draws the serial number of Ogg and a time stamp in float wav from the clock.
-        time.sleep(1.1)
     for container, depth in formats:
         first, second = (tmp_path / f"{run}.{container}.{depth}" for run in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), container

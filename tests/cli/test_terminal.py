@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 import unetsep.inputs
+from tests.commands import call
 from tests.signals import RATE, music
 from unetsep.cli.pipes import listed_files
 from unetsep.cli.startup import raise_broken_pipes, write_utf8
@@ -60,7 +61,6 @@ def test_control_characters_are_escaped_in_messages(capsys: pytest.CaptureFixtur
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows forbids such names")
 def test_names_with_newlines_stay_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "unetsep"]
     name = "a\nb\x1b[31m.wav"
     (tmp_path / name).write_bytes(b"no audio")
     (tmp_path / "c.wav").write_bytes(b"no audio")
@@ -68,8 +68,8 @@ def test_names_with_newlines_stay_one_line(tmp_path: Path) -> None:
     songs = [path, str(tmp_path / "c.wav")]
     output = ["-o", str(tmp_path / "out")]
     for arguments in (["separate", *songs, *output], ["listen", path]):
-        run = subprocess.run([*command, *arguments], capture_output=True, text=True)
-        assert run.returncode == 1
+        run = call(*arguments)
+        assert run.exit_code == 1
         assert r"a\nb\x1b[31m.wav" in run.stderr
         assert "\x1b" not in run.stderr
         assert not [line for line in run.stderr.splitlines() if line.startswith("b")]
